@@ -1,0 +1,264 @@
+//! Owns close codes and reasons (RFC 6455 section 7.4) and the account of how a session ended.
+
+use std::error::Error;
+use std::fmt;
+
+/// A close code (RFC 6455 section 7.4; Ktor's `CloseReason.Codes`).
+///
+/// ```
+/// use wirewheel::CloseCode;
+/// assert_eq!(u16::from(CloseCode::GOING_AWAY), 1001);
+/// assert!(CloseCode::new(4000).may_be_sent());
+/// assert!(!CloseCode::ABNORMAL.may_be_sent());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CloseCode(u16);
+
+impl CloseCode {
+    /// 1000: the purpose of the connection is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// 1001: the server stops, or the browser leaves the page.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// 1002: the peer broke the protocol.
+    pub const PROTOCOL_ERROR: Self = Self(1002);
+    /// 1003: a kind of data that this endpoint cannot accept.
+    pub const CANNOT_ACCEPT: Self = Self(1003);
+    /// 1005: reported where a Close without a code arrived; never sent.
+    pub const NO_STATUS: Self = Self(1005);
+    /// 1006: reported where the connection ended without a Close; never sent.
+    pub const ABNORMAL: Self = Self(1006);
+    /// 1007: data that does not fit its type, such as text that is not UTF-8.
+    pub const NOT_CONSISTENT: Self = Self(1007);
+    /// 1008: a message that breaks this endpoint's policy.
+    pub const VIOLATED_POLICY: Self = Self(1008);
+    /// 1009: a frame or message over the limit.
+    pub const TOO_BIG: Self = Self(1009);
+    /// 1010: sent by clients that miss an extension.
+    pub const NO_EXTENSION: Self = Self(1010);
+    /// 1011: the server met a condition that it did not expect.
+    pub const INTERNAL_ERROR: Self = Self(1011);
+    /// 1012: the server restarts.
+    pub const SERVICE_RESTART: Self = Self(1012);
+    /// 1013: the server is overloaded; try again later.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// 1014: a gateway had a bad answer from the server behind it.
+    pub const BAD_GATEWAY: Self = Self(1014);
+
+    /// Any number as a code; [`may_be_sent`](Self::may_be_sent) says whether it is legal on the wire.
+    pub const fn new(code: u16) -> Self {
+        Self(code)
+    }
+
+    /// Whether this code may stand in a Close frame (RFC 6455 section 7.4.1 and 7.4.2, and the
+    /// IANA registry up to 1014).
+    pub const fn may_be_sent(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl From<CloseCode> for u16 {
+    fn from(code: CloseCode) -> Self {
+        code.0
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CloseCode({})", self.0)
+    }
+}
+
+/// A close code with a text for people (Ktor's `CloseReason`).
+///
+/// ```
+/// use wirewheel::{CloseCode, CloseReason};
+/// let reason = CloseReason::new(CloseCode::NORMAL, "Client said BYE")?;
+/// assert_eq!(reason.text(), "Client said BYE");
+/// assert!(CloseReason::new(CloseCode::ABNORMAL, "").is_err());
+/// assert!(CloseReason::new(CloseCode::NORMAL, "x".repeat(124)).is_err());
+/// # Ok::<(), wirewheel::CloseReasonError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CloseReason {
+    code: CloseCode,
+    /// Invariant: at most [`Self::MAX_TEXT_BYTES`] bytes.
+    text: Box<str>,
+}
+
+impl CloseReason {
+    /// The most bytes of text: a control frame holds 125 (RFC 6455 section 5.5), the code takes two.
+    pub const MAX_TEXT_BYTES: usize = 123;
+
+    /// A reason to send. The code must be legal on the wire and the text at most
+    /// [`MAX_TEXT_BYTES`](Self::MAX_TEXT_BYTES) of UTF-8.
+    pub fn new(code: CloseCode, text: impl Into<String>) -> Result<Self, CloseReasonError> {
+        let text = text.into();
+        if !code.may_be_sent() {
+            return Err(CloseReasonError::IllegalCode(code));
+        }
+        if text.len() > Self::MAX_TEXT_BYTES {
+            return Err(CloseReasonError::TextTooLong { bytes: text.len() });
+        }
+        Ok(Self { code, text: text.into() })
+    }
+
+    /// A reason whose text is cut to fit, never inside a character.
+    ///
+    /// ```
+    /// use wirewheel::{CloseCode, CloseReason};
+    /// let reason = CloseReason::truncated(CloseCode::NORMAL, &"я".repeat(62))?;
+    /// assert_eq!(reason.text(), "я".repeat(61));
+    /// # Ok::<(), wirewheel::CloseReasonError>(())
+    /// ```
+    pub fn truncated(code: CloseCode, text: &str) -> Result<Self, CloseReasonError> {
+        let mut end = text.len().min(Self::MAX_TEXT_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self::new(code, text.get(..end).unwrap_or_default())
+    }
+
+    /// A reason of ours whose code and text are known to fit.
+    pub(crate) fn own(code: CloseCode, text: &str) -> Self {
+        debug_assert!(code.may_be_sent() && text.len() <= Self::MAX_TEXT_BYTES);
+        Self { code, text: text.into() }
+    }
+
+    /// The code.
+    pub fn code(&self) -> CloseCode {
+        self.code
+    }
+
+    /// The text, possibly empty.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A code without a text, if it may be sent.
+impl TryFrom<CloseCode> for CloseReason {
+    type Error = CloseReasonError;
+
+    fn try_from(code: CloseCode) -> Result<Self, CloseReasonError> {
+        Self::new(code, "")
+    }
+}
+
+/// Why a [`CloseReason`] cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReasonError {
+    /// The code may not stand in a Close frame.
+    IllegalCode(CloseCode),
+    /// The text takes more than [`CloseReason::MAX_TEXT_BYTES`].
+    TextTooLong {
+        /// How many bytes it takes.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for CloseReasonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IllegalCode(code) => write!(
+                f,
+                "close code {code} may not be sent; use 1000-1003, 1007-1014 or 3000-4999"
+            ),
+            Self::TextTooLong { bytes } => write!(
+                f,
+                "a close reason of {bytes} bytes is over {}; use CloseReason::truncated",
+                CloseReason::MAX_TEXT_BYTES
+            ),
+        }
+    }
+}
+
+impl Error for CloseReasonError {}
+
+/// Who ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ClosedBy {
+    /// The peer: its Close came first, or it went away.
+    Peer,
+    /// This server: `close`, `abort`, a timeout, a limit, a protocol error of the peer.
+    Server,
+}
+
+/// How a session ended: what `on_close` is told, and what `session.close_info()` says from the
+/// moment the end is known (Ktor's `closeReason`, which leaves out who closed and how cleanly).
+///
+/// ```
+/// use wirewheel::{CloseInfo, ClosedBy, Handler, Session};
+/// struct Watch;
+/// impl Handler for Watch {
+///     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+///         if close.closed_by() == ClosedBy::Peer && !close.is_clean() {
+///             eprintln!("{:?} vanished: {}", session.remote_addr(), close.code());
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseInfo {
+    code: CloseCode,
+    text: Box<str>,
+    closed_by: ClosedBy,
+    clean: bool,
+}
+
+impl CloseInfo {
+    pub(crate) fn new(code: CloseCode, text: &str, closed_by: ClosedBy, clean: bool) -> Self {
+        Self { code, text: text.into(), closed_by, clean }
+    }
+
+    /// The code of whichever Close frame came first; 1005 if it had none, 1006 if there was none.
+    pub fn code(&self) -> CloseCode {
+        self.code
+    }
+
+    /// The text of that Close frame; empty if it had none.
+    pub fn reason(&self) -> &str {
+        &self.text
+    }
+
+    /// Who ended the session.
+    pub fn closed_by(&self) -> ClosedBy {
+        self.closed_by
+    }
+
+    /// Whether both Close frames were exchanged (RFC 6455 section 7.1.4).
+    pub fn is_clean(&self) -> bool {
+        self.clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 6455 section 7.4: 1004, 1005, 1006, 1015 are reserved, 0-999 unused, 1016-2999 unassigned.
+    #[test]
+    fn codes_that_may_be_sent() {
+        let legal = [1000, 1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999];
+        let illegal = [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535];
+        assert!(legal.into_iter().all(|code| CloseCode::new(code).may_be_sent()));
+        assert!(!illegal.into_iter().any(|code| CloseCode::new(code).may_be_sent()));
+    }
+
+    #[test]
+    fn a_text_of_123_bytes_fits_and_124_does_not() {
+        assert!(CloseReason::new(CloseCode::NORMAL, "x".repeat(123)).is_ok());
+        assert_eq!(
+            CloseReason::new(CloseCode::NORMAL, "x".repeat(124)),
+            Err(CloseReasonError::TextTooLong { bytes: 124 })
+        );
+        assert!(CloseReason::new(CloseCode::NORMAL, "я".repeat(62)).is_err());
+    }
+}

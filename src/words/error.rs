@@ -1,0 +1,283 @@
+//! Owns the errors, sorted by whose fault they are, and the one map from a fault to a close code.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use super::close::CloseCode;
+
+/// How the peer broke RFC 6455, or a limit on what it may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A client frame without a mask (RFC 6455 section 5.1).
+    UnmaskedFrame,
+    /// A reserved bit that no agreed extension owns (section 5.2).
+    ReservedBits,
+    /// An opcode that is not defined (section 5.2).
+    UnknownOpcode(u8),
+    /// A length in more bytes than it needs, or with its top bit set (section 5.2).
+    BadLengthEncoding,
+    /// A control frame in fragments (section 5.5).
+    FragmentedControlFrame,
+    /// A control frame of more than 125 bytes (section 5.5).
+    ControlFrameTooBig,
+    /// A continuation with nothing to continue (section 5.4).
+    UnexpectedContinuation,
+    /// A new message inside an unfinished one (section 5.4).
+    UnfinishedMessage,
+    /// A Close frame of one byte, or with a code that may not be sent (sections 5.5.1 and 7.4).
+    BadClosePayload,
+    /// Text, or the text of a Close frame, that is not UTF-8 (section 8.1).
+    InvalidUtf8,
+    /// A frame over `max_frame_size`.
+    FrameTooBig {
+        /// The length its header announced, in bytes.
+        announced: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// A message over `max_message_size`.
+    MessageTooBig {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// A message in more fragments than `max_fragments`.
+    TooManyFragments {
+        /// The limit.
+        limit: u32,
+    },
+}
+
+impl ProtocolError {
+    /// The close code that answers it (RFC 6455 section 7.4.1).
+    ///
+    /// ```
+    /// use wirewheel::{CloseCode, ProtocolError};
+    /// assert_eq!(ProtocolError::InvalidUtf8.close_code(), CloseCode::NOT_CONSISTENT);
+    /// ```
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Self::UnmaskedFrame
+            | Self::ReservedBits
+            | Self::UnknownOpcode(_)
+            | Self::BadLengthEncoding
+            | Self::FragmentedControlFrame
+            | Self::ControlFrameTooBig
+            | Self::UnexpectedContinuation
+            | Self::UnfinishedMessage
+            | Self::BadClosePayload => CloseCode::PROTOCOL_ERROR,
+            Self::InvalidUtf8 => CloseCode::NOT_CONSISTENT,
+            Self::FrameTooBig { .. } | Self::MessageTooBig { .. } => CloseCode::TOO_BIG,
+            Self::TooManyFragments { .. } => CloseCode::VIOLATED_POLICY,
+        }
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnmaskedFrame => f.write_str("client frame without a mask"),
+            Self::ReservedBits => f.write_str("reserved bit without an extension"),
+            Self::UnknownOpcode(opcode) => write!(f, "unknown opcode {opcode}"),
+            Self::BadLengthEncoding => f.write_str("bad length encoding"),
+            Self::FragmentedControlFrame => f.write_str("fragmented control frame"),
+            Self::ControlFrameTooBig => f.write_str("control frame over 125 bytes"),
+            Self::UnexpectedContinuation => f.write_str("continuation of nothing"),
+            Self::UnfinishedMessage => f.write_str("new message inside an unfinished one"),
+            Self::BadClosePayload => f.write_str("bad close payload"),
+            Self::InvalidUtf8 => f.write_str("invalid UTF-8"),
+            Self::FrameTooBig { announced, limit } => {
+                write!(f, "frame of {announced} bytes, limit {limit}")
+            }
+            Self::MessageTooBig { limit } => write!(f, "message over {limit} bytes"),
+            Self::TooManyFragments { limit } => write!(f, "message of over {limit} fragments"),
+        }
+    }
+}
+
+impl Error for ProtocolError {}
+
+/// Why a message was not taken for sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The session is closing or closed. Returned from a hook, this is not a fault.
+    Closing,
+    /// The outbox is full because the peer does not read; the session is closed with 1013.
+    Full {
+        /// The bytes already queued.
+        buffered: usize,
+    },
+    /// The message is over `max_message_size`, or a ping over 125 bytes.
+    TooBig {
+        /// Its size in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A message in fragments is open: finish it first; or a fragment came with none open.
+    Fragments,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closing => f.write_str("the session is closing"),
+            Self::Full { buffered } => {
+                write!(f, "the peer does not read: {buffered} bytes are already queued")
+            }
+            Self::TooBig { bytes, limit } => {
+                write!(f, "{bytes} bytes are over the limit of {limit}; raise max_message_size")
+            }
+            Self::Fragments => f.write_str("finish the open message in fragments first"),
+        }
+    }
+}
+
+impl Error for SendError {}
+
+/// What a hook returns when it fails, and what sending returns.
+///
+/// Any [`std::error::Error`] turns into one with `?`. A hook that returns one ends its session:
+/// `on_error`, Close 1011, `on_close`. The exception is [`SendError::Closing`], which is not a fault.
+///
+/// ```
+/// use wirewheel::{Handler, HandlerResult, Message, Session};
+/// struct Doubler;
+/// impl Handler for Doubler {
+///     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+///         let number: i64 = message.text().unwrap_or_default().parse()?; // not a number: 1011
+///         session.send(&(number * 2).to_string())
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum HandlerError {
+    /// A message was not taken for sending.
+    Send(SendError),
+    /// The application's own error.
+    Other(Box<dyn Error + 'static>),
+}
+
+impl<E: Error + 'static> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        let boxed: Box<dyn Error> = Box::new(error);
+        match boxed.downcast::<SendError>() {
+            Ok(send) => Self::Send(*send),
+            Err(other) => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(error) => error.fmt(f),
+            Self::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What a hook returns; see [`HandlerError`].
+pub type HandlerResult<T = ()> = Result<T, HandlerError>;
+
+/// What ended a session that did not end by a Close of either side: what `on_error` is told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The peer broke the protocol or a limit.
+    Protocol(ProtocolError),
+    /// No matching pong within `timeout` after a ping.
+    PingTimeout,
+    /// Nothing arrived for `idle_timeout`.
+    IdleTimeout,
+    /// The peer took none of the queued bytes for `write_timeout`.
+    WriteTimeout,
+    /// The outbox or the byte budget of the process is full.
+    Overloaded,
+    /// The connection failed: the peer or the network went away without a Close.
+    Network(io::ErrorKind),
+    /// A hook returned an error.
+    Handler(HandlerError),
+}
+
+impl SessionError {
+    /// The close code that answers it; 1006 where nothing can be sent.
+    pub fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Protocol(error) => error.close_code(),
+            Self::PingTimeout | Self::Handler(_) => CloseCode::INTERNAL_ERROR,
+            Self::IdleTimeout => CloseCode::GOING_AWAY,
+            Self::WriteTimeout | Self::Overloaded => CloseCode::TRY_AGAIN_LATER,
+            Self::Network(_) => CloseCode::ABNORMAL,
+        }
+    }
+
+    /// The text that goes with the code. It never carries the application's error.
+    pub(crate) fn close_text(&self) -> String {
+        match self {
+            Self::Protocol(error) => error.to_string(),
+            Self::PingTimeout => "Ping timeout".into(),
+            Self::IdleTimeout => "Idle timeout".into(),
+            Self::WriteTimeout => "Write timeout".into(),
+            Self::Overloaded => "Try again later".into(),
+            Self::Network(_) => String::new(),
+            Self::Handler(_) => "Internal error".into(),
+        }
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handler(error) => write!(f, "handler failed: {error}"),
+            Self::Network(kind) => write!(f, "connection lost: {kind}"),
+            Self::Protocol(_)
+            | Self::PingTimeout
+            | Self::IdleTimeout
+            | Self::WriteTimeout
+            | Self::Overloaded => f.write_str(&self.close_text()),
+        }
+    }
+}
+
+/// Why a server did not start, or its loop ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// A mistake in the application's set-up; the text names it and says what to do.
+    Config(String),
+    /// An address could not be listened on.
+    Bind {
+        /// The address as it was given.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The event loop could not be made or failed.
+    Loop(io::Error),
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(mistake) => f.write_str(mistake),
+            Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::Loop(source) => write!(f, "event loop: {source}"),
+        }
+    }
+}
+
+impl Error for ServerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Config(_) => None,
+            Self::Bind { source, .. } | Self::Loop(source) => Some(source),
+        }
+    }
+}
+
+/// The result of starting and running a server.
+pub type Result<T, E = ServerError> = std::result::Result<T, E>;

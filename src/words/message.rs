@@ -1,0 +1,130 @@
+//! Owns the message as a handler sees it: borrowed, whole, text or binary.
+
+use std::fmt;
+
+/// The reserved bits of a message's first frame (RFC 6455 section 5.2), RSV1 highest.
+///
+/// All clear unless `lenient_rsv` lets bits through that no extension owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rsv(u8);
+
+impl Rsv {
+    /// The three bits as they stand in the frame, shifted to the right: RSV1 is 4.
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits & 0b111)
+    }
+
+    /// RSV1.
+    pub const fn rsv1(self) -> bool {
+        self.0 & 0b100 != 0
+    }
+
+    /// RSV2.
+    pub const fn rsv2(self) -> bool {
+        self.0 & 0b010 != 0
+    }
+
+    /// RSV3.
+    pub const fn rsv3(self) -> bool {
+        self.0 & 0b001 != 0
+    }
+}
+
+/// What a message carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Text, checked to be UTF-8.
+    Text(&'a str),
+    /// Bytes.
+    Binary(&'a [u8]),
+}
+
+/// A whole message, borrowed: from the loop's read buffer when it arrives, from the caller when it
+/// is sent (Ktor's `Frame.Text` and `Frame.Binary` with `fin`).
+///
+/// Text and bytes turn into one by themselves: `session.send("text")`, `session.send(&bytes)`.
+///
+/// ```
+/// use wirewheel::Message;
+/// let message = Message::from("hello");
+/// assert_eq!(message.text(), Some("hello"));
+/// assert_eq!(message.bytes(), b"hello");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Message<'a> {
+    payload: Payload<'a>,
+    rsv: Rsv,
+}
+
+impl<'a> Message<'a> {
+    pub(crate) const fn new(payload: Payload<'a>, rsv: Rsv) -> Self {
+        Self { payload, rsv }
+    }
+
+    /// Text or bytes, to match on.
+    pub fn payload(&self) -> Payload<'a> {
+        self.payload
+    }
+
+    /// The text, if this is a text message.
+    pub fn text(&self) -> Option<&'a str> {
+        match self.payload {
+            Payload::Text(text) => Some(text),
+            Payload::Binary(_) => None,
+        }
+    }
+
+    /// The payload as bytes, whatever its kind.
+    pub fn bytes(&self) -> &'a [u8] {
+        match self.payload {
+            Payload::Text(text) => text.as_bytes(),
+            Payload::Binary(bytes) => bytes,
+        }
+    }
+
+    /// Whether this is a text message.
+    pub fn is_text(&self) -> bool {
+        matches!(self.payload, Payload::Text(_))
+    }
+
+    /// The reserved bits of the first frame; see [`Rsv`].
+    pub fn rsv(&self) -> Rsv {
+        self.rsv
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.payload.fmt(f)
+    }
+}
+
+impl<'a> From<&'a str> for Message<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::new(Payload::Text(text), Rsv::default())
+    }
+}
+
+impl<'a> From<&'a String> for Message<'a> {
+    fn from(text: &'a String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl<'a> From<&'a [u8]> for Message<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::new(Payload::Binary(bytes), Rsv::default())
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Message<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        bytes.as_slice().into()
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Message<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        bytes.as_slice().into()
+    }
+}

@@ -1,0 +1,7 @@
+//! Layer 0, words: the vocabulary every other layer shares. Standard library only.
+
+pub(crate) mod close;
+pub(crate) mod error;
+pub(crate) mod message;
+pub(crate) mod options;
+pub(crate) mod time;

@@ -1,0 +1,305 @@
+//! Owns every option and limit: its name, unit, default, and what values are refused.
+
+use std::time::Duration;
+
+/// What a session may do and how long it may take: the options that a server sets for all, a
+/// route for its sessions, and some of them a session for itself at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SessionOptions {
+    pub(crate) ping_period: Option<Duration>,
+    pub(crate) timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) write_timeout: Duration,
+    pub(crate) max_frame_size: usize,
+    /// `None`: the same as `max_frame_size`.
+    pub(crate) max_message_size: Option<usize>,
+    pub(crate) max_fragments: u32,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) masking: bool,
+    pub(crate) accept_unmasked_frames: bool,
+    pub(crate) lenient_rsv: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            ping_period: Some(Duration::from_secs(15)),
+            timeout: Duration::from_secs(15),
+            idle_timeout: None,
+            write_timeout: Duration::from_secs(30),
+            max_frame_size: 64 << 10,
+            max_message_size: None,
+            max_fragments: 65_536,
+            outbox_bytes: 64 << 10,
+            masking: false,
+            accept_unmasked_frames: false,
+            lenient_rsv: false,
+        }
+    }
+}
+
+/// The shortest time that the timer wheel can keep apart from no time at all.
+pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+/// The longest time that an option takes; longer is taken for a mistake in the unit.
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The largest size an option takes on any target.
+pub(crate) const LARGEST_SIZE: usize = 1 << 30;
+
+impl SessionOptions {
+    /// The most bytes of an assembled message.
+    pub(crate) fn message_limit(&self) -> usize {
+        self.max_message_size.unwrap_or(self.max_frame_size)
+    }
+
+    /// Refuses zero and absurd values by name.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(period) = self.ping_period {
+            check_time("ping_period", period)?;
+        }
+        if let Some(idle) = self.idle_timeout {
+            check_time("idle_timeout", idle)?;
+        }
+        check_time("timeout", self.timeout)?;
+        check_time("write_timeout", self.write_timeout)?;
+        check_size("max_frame_size", self.max_frame_size)?;
+        check_size("max_message_size", self.message_limit())?;
+        check_size("max_fragments", self.max_fragments as usize)?;
+        check_size("outbox_bytes", self.outbox_bytes)
+    }
+}
+
+pub(crate) fn check_time(name: &str, value: Duration) -> Result<(), String> {
+    if value < SHORTEST_TIMEOUT {
+        return Err(format!(
+            "{name} is {value:?}: it must be at least 1 ms (options that can be off take None)"
+        ));
+    }
+    if value > LONGEST_TIMEOUT {
+        return Err(format!("{name} is {value:?}: it must be at most 366 days"));
+    }
+    Ok(())
+}
+
+fn check_size(name: &str, value: usize) -> Result<(), String> {
+    if value == 0 {
+        return Err(format!("{name} is 0: it must be at least 1"));
+    }
+    if value > LARGEST_SIZE {
+        return Err(format!("{name} is {value}: it must be at most {LARGEST_SIZE}"));
+    }
+    Ok(())
+}
+
+/// Setters of the options that both a server and a route have, written once.
+///
+/// The type must have `fn session_options(&mut self) -> &mut SessionOptions`; `$Own` is how the
+/// setter takes and gives back its receiver.
+macro_rules! session_option_setters {
+    ($($receiver:tt)+) => { $crate::words::options::session_option_setters_impl! { $($receiver)+ } };
+}
+
+macro_rules! session_option_setters_impl {
+    (@one [$($recv:tt)+] [$Own:ty] $(#[$doc:meta])* $name:ident: $T:ty, $field:ident, |$v:ident| $value:expr) => {
+        $(#[$doc])*
+        #[allow(clippy::return_self_not_must_use, reason = "used for its effect on a route")]
+        pub fn $name($($recv)+, $v: $T) -> $Own {
+            self.session_options().$field = $value;
+            self
+        }
+    };
+    ([$($recv:tt)+] -> $Own:ty) => {
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// Time between pings (Ktor's `pingPeriod`); `None` switches pings off. Default 15 s.
+            ping_period: impl Into<Option<std::time::Duration>>, ping_period, |period| period.into() }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// How long to wait for the pong that matches a ping (Ktor's `timeout`); then the
+            /// session ends with 1011 "Ping timeout". Default 15 s.
+            timeout: std::time::Duration, timeout, |timeout| timeout }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// Ends a session (1001) from which nothing arrived for this long, pongs included.
+            /// Default `None`: off.
+            idle_timeout: impl Into<Option<std::time::Duration>>, idle_timeout, |timeout| timeout.into() }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// Ends a session (1013) whose peer took none of the queued bytes for this long.
+            /// Default 30 s.
+            write_timeout: std::time::Duration, write_timeout, |timeout| timeout }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// The most payload bytes of a frame (Ktor's `maxFrameSize`), in and out: a larger one
+            /// that arrives ends the session with 1009, a larger send is cut into frames. Default
+            /// 64 KiB.
+            max_frame_size: usize, max_frame_size, |bytes| bytes }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// The most bytes of a message: arriving, 1009; sending, `SendError::TooBig`. Default:
+            /// `max_frame_size`.
+            max_message_size: usize, max_message_size, |bytes| Some(bytes) }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// The most frames of one message; more end the session with 1008. Default 65,536.
+            max_fragments: u32, max_fragments, |fragments| fragments }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// The most bytes that wait for a peer that does not read. A message that does not fit
+            /// is refused ([`SendError::Full`](crate::SendError::Full)) and the session ends with
+            /// 1013; one message is always taken while nothing waits. Default 64 KiB.
+            outbox_bytes: usize, outbox_bytes, |bytes| bytes }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// Masks outgoing frames (Ktor's `masking`). RFC 6455 section 5.1 forbids it to a
+            /// server and conforming clients hang up. Default false.
+            masking: bool, masking, |on| on }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// Takes client frames without a mask, as Ktor does. Default false: 1002.
+            accept_unmasked_frames: bool, accept_unmasked_frames, |on| on }
+        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// Takes reserved bits that no extension owns, as Ktor does, and shows them in
+            /// [`Message::rsv`](crate::Message::rsv). Default false: 1002.
+            lenient_rsv: bool, lenient_rsv, |on| on }
+    };
+}
+pub(crate) use {session_option_setters, session_option_setters_impl};
+
+/// What the server as a whole may take: the limits that no route or session can change.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::Limits;
+/// let limits = Limits::new().max_connections(500).handshake_timeout(Duration::from_secs(5));
+/// assert!(limits.memory_ceiling() < Limits::new().memory_ceiling());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) linger_timeout: Duration,
+    pub(crate) max_head_bytes: usize,
+    pub(crate) max_head_lines: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) max_pending_handshakes: usize,
+    pub(crate) process_bytes: usize,
+    pub(crate) read_buffer_bytes: usize,
+    pub(crate) read_budget_bytes: usize,
+    pub(crate) accept_budget: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            linger_timeout: Duration::from_secs(2),
+            max_head_bytes: 8 << 10,
+            max_head_lines: 64,
+            max_connections: 4_096,
+            max_pending_handshakes: 256,
+            process_bytes: 24 << 20,
+            read_buffer_bytes: 64 << 10,
+            read_budget_bytes: 256 << 10,
+            accept_budget: 64,
+        }
+    }
+}
+
+/// What one connection costs while idle: its slab entry, wheel entry, generation and socket.
+/// Asserted against the real types in `core`.
+pub(crate) const CONNECTION_BYTES: usize = 256;
+
+macro_rules! limit_setters {
+    ($($(#[$doc:meta])* $name:ident: $T:ty;)+) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, value: $T) -> Self {
+            self.$name = value;
+            self
+        }
+    )+};
+}
+
+impl Limits {
+    /// The defaults, fit for a box with 64 MiB.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    limit_setters! {
+        /// How long a connection may take for its request head, and may stay silent between two
+        /// requests; then 408. Default 10 s.
+        handshake_timeout: Duration;
+        /// How long to wait for the peer's Close after ours. Default 5 s.
+        close_timeout: Duration;
+        /// How long to wait for the peer to hang up after the last byte, so that it arrives.
+        /// Default 2 s.
+        linger_timeout: Duration;
+        /// The most bytes of a request head; more get 431. Default 8 KiB.
+        max_head_bytes: usize;
+        /// The most header lines of a request; more get 431. Default 64.
+        max_head_lines: usize;
+        /// The most connections at once; further ones get 503. Default 4,096.
+        max_connections: usize;
+        /// The most connections without a complete request head; one more, and the oldest gets
+        /// 408. Default 256.
+        max_pending_handshakes: usize;
+        /// The most bytes in partial messages and outboxes of all sessions together. Default
+        /// 24 MiB.
+        process_bytes: usize;
+        /// The size of the loop's one read buffer. Default 64 KiB.
+        read_buffer_bytes: usize;
+        /// The most bytes read from one connection before the others have their turn. Default
+        /// 256 KiB.
+        read_budget_bytes: usize;
+        /// The most connections accepted in one turn of the loop. Default 64.
+        accept_budget: usize;
+    }
+
+    /// The most user-space memory, in bytes, that connections can make the server take: the sum of
+    /// every limit. At the defaults under 40 MiB.
+    pub fn memory_ceiling(&self) -> usize {
+        let per_connection = CONNECTION_BYTES; // slab, wheel, generation, socket table
+        let transmit_buffer = 2 * self.read_buffer_bytes; // replies of one turn, then a spare
+        self.process_bytes // partial messages and outboxes
+            .saturating_add(self.max_connections.saturating_mul(per_connection))
+            .saturating_add(self.max_pending_handshakes.saturating_mul(self.max_head_bytes))
+            .saturating_add(self.read_buffer_bytes)
+            .saturating_add(transmit_buffer)
+    }
+
+    /// Refuses zero and absurd values by name.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        check_time("handshake_timeout", self.handshake_timeout)?;
+        check_time("close_timeout", self.close_timeout)?;
+        check_time("linger_timeout", self.linger_timeout)?;
+        check_size("max_head_bytes", self.max_head_bytes)?;
+        check_size("max_head_lines", self.max_head_lines)?;
+        check_size("max_connections", self.max_connections)?;
+        check_size("max_pending_handshakes", self.max_pending_handshakes)?;
+        check_size("process_bytes", self.process_bytes >> 12)?;
+        check_size("read_budget_bytes", self.read_budget_bytes)?;
+        check_size("accept_budget", self.accept_budget)?;
+        if !(1024..=LARGEST_SIZE).contains(&self.read_buffer_bytes) {
+            return Err(format!(
+                "read_buffer_bytes is {}: it must be at least 1024 and at most {LARGEST_SIZE}",
+                self.read_buffer_bytes
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ceiling_at_the_defaults_is_at_most_40_mib() {
+        assert!(Limits::new().memory_ceiling() <= 40 << 20);
+    }
+
+    #[test]
+    fn zero_and_absurd_values_are_refused_by_name() {
+        let zero_ping =
+            SessionOptions { ping_period: Some(Duration::ZERO), ..SessionOptions::default() };
+        assert!(zero_ping.check().unwrap_err().starts_with("ping_period is 0ns"));
+        let zero_frame = SessionOptions { max_frame_size: 0, ..SessionOptions::default() };
+        assert!(zero_frame.check().unwrap_err().starts_with("max_frame_size is 0"));
+        let absurd = Limits::new().close_timeout(Duration::from_secs(u64::MAX));
+        assert!(absurd.check().unwrap_err().starts_with("close_timeout"));
+        assert!(Limits::new().max_connections(0).check().is_err());
+        assert_eq!(Limits::new().check(), Ok(()));
+    }
+}

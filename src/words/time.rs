@@ -1,0 +1,56 @@
+//! Owns the one measure of time inside the crate: microseconds since the loop began.
+//!
+//! Only the shell reads a clock. Everything below it is handed a [`Time`], so that a test can run
+//! a day of pings in a millisecond.
+
+use std::time::Duration;
+
+/// A point in time, in microseconds since the loop began.
+///
+/// It never goes back: the shell derives it from a monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Time(u64);
+
+impl Time {
+    /// When the loop began.
+    pub(crate) const ZERO: Self = Self(0);
+
+    /// `micros` microseconds after the loop began.
+    pub(crate) const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the loop began.
+    pub(crate) const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// The time `duration` later, stopping at the end of time.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long ago `earlier` was; zero if it lies in the future.
+    pub(crate) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_and_since_are_inverse() {
+        let start = Time::from_micros(7);
+        let later = start.after(Duration::from_millis(3));
+        assert_eq!(later.as_micros(), 3_007);
+        assert_eq!(later.since(start), Duration::from_millis(3));
+    }
+
+    #[test]
+    fn the_ends_saturate() {
+        assert_eq!(Time::from_micros(5).after(Duration::MAX).as_micros(), u64::MAX);
+        assert_eq!(Time::ZERO.since(Time::from_micros(9)), Duration::ZERO);
+    }
+}
