@@ -1,1 +1,6 @@
-//! Layer.
+//! Layer 2, protocol: bytes to meaning and back. HTTP request heads, the upgrade, frames, messages.
+
+pub(crate) mod close;
+pub(crate) mod frame;
+pub(crate) mod reader;
+mod text;
