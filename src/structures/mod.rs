@@ -1,1 +1,6 @@
-//! Layer.
+//! Layer 1, structures: the timer wheel, the slab, the outbox. Standard library only.
+
+pub(crate) mod outbox;
+pub(crate) mod slab;
+pub(crate) mod wheel;
+pub(crate) mod wire;

@@ -1,0 +1,123 @@
+//! Owns one connection from accept to hang-up: which stage it is in and when its time is up.
+
+use crate::domain::handler::Handler;
+use crate::domain::session::{Phase, SessionState};
+use crate::structures::wheel::TimerKey;
+use crate::words::options::{Limits, SessionOptions};
+use crate::words::time::Time;
+
+/// One connection. Idle, this is all it costs beside its wheel entry and its socket.
+pub(crate) struct Connection {
+    pub(crate) state: SessionState,
+    pub(crate) stage: Stage,
+    pub(crate) timer: Option<TimerKey>,
+    /// What the wheel is armed for. Invariant: not after the true deadline, so that activity, which
+    /// only moves the deadline later, never touches the wheel.
+    pub(crate) armed: Time,
+    /// Bytes that the account of the loop holds for this connection.
+    pub(crate) charged: u32,
+    /// It came when the server was stopping already.
+    pub(crate) late: bool,
+}
+
+/// What a connection is there for at present.
+pub(crate) enum Stage {
+    /// Requests are awaited.
+    Http(Box<HttpStage>),
+    /// A session runs, or ends by a handshake.
+    Session(Box<dyn Handler>),
+    /// Nothing is read any more: what is queued goes out, then the peer's hang-up is awaited.
+    Finishing,
+    /// Over; the socket is to be dropped.
+    Closed(Disposal),
+}
+
+/// How the shell drops a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disposal {
+    /// An ordinary end.
+    Close,
+    /// At once: the peer sees a reset.
+    Reset,
+}
+
+/// A connection that speaks HTTP.
+#[derive(Debug)]
+pub(crate) struct HttpStage {
+    /// A head that is not complete, or requests held back until their predecessor's answer is out.
+    pub(crate) held: Vec<u8>,
+    /// How far the search for the end of the head has come.
+    pub(crate) scanned: usize,
+    /// Bytes of a request's body that are still to be passed over.
+    pub(crate) skip: u64,
+    /// When the wait for the present head began.
+    pub(crate) since: Time,
+    /// Requests answered so far.
+    pub(crate) answered: u32,
+    /// Admitted only to be told 503.
+    pub(crate) surplus: bool,
+    /// Pushed out by younger connections: its time is over whatever the clock says.
+    pub(crate) expired: bool,
+}
+
+impl HttpStage {
+    pub(crate) fn new(now: Time, surplus: bool) -> Self {
+        Self { held: Vec::new(), scanned: 0, skip: 0, since: now, answered: 0, surplus, expired: false }
+    }
+}
+
+impl HttpStage {
+    /// When the wait for the present head is over.
+    pub(crate) fn deadline(&self, limits: &Limits) -> Time {
+        if self.expired { Time::ZERO } else { self.since.after(limits.handshake_timeout) }
+    }
+}
+
+impl Connection {
+    /// Whether no request head was complete yet.
+    #[inline]
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(&self.stage, Stage::Http(http) if http.answered == 0 && !http.expired)
+    }
+
+    /// When something has to be done although nothing happens.
+    pub(crate) fn deadline(&self, limits: &Limits, route: &SessionOptions) -> Option<Time> {
+        let extra = self.state.extra.as_deref();
+        let options = self.state.options(route);
+        let write = extra
+            .filter(|extra| !extra.outbox.is_empty())
+            .map(|extra| extra.progress.after(options.write_timeout));
+        let own = match (&self.stage, self.state.phase) {
+            (Stage::Http(http), _) => Some(http.deadline(limits)),
+            (Stage::Session(_), Phase::Open) => {
+                earliest([self.ping_deadline(options), self.idle_deadline(options)])
+            }
+            (Stage::Session(_) | Stage::Finishing, _) => extra.and_then(|extra| extra.deadline),
+            (Stage::Closed(_), _) => None,
+        };
+        earliest([own, write])
+    }
+
+    pub(crate) fn ping_deadline(&self, options: &SessionOptions) -> Option<Time> {
+        let period = options.ping_period?;
+        let wait = if self.state.awaiting_pong { options.timeout } else { period };
+        Some(self.state.ping_base.after(wait))
+    }
+
+    pub(crate) fn idle_deadline(&self, options: &SessionOptions) -> Option<Time> {
+        options.idle_timeout.map(|idle| self.state.last_activity.after(idle))
+    }
+
+    /// Bytes held beyond the place in the slab.
+    pub(crate) fn memory(&self) -> usize {
+        let http = match &self.stage {
+            Stage::Http(http) => http.held.capacity(),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => 0,
+        };
+        http + self.state.memory()
+    }
+}
+
+fn earliest<const N: usize>(deadlines: [Option<Time>; N]) -> Option<Time> {
+    deadlines.into_iter().flatten().min()
+}

@@ -1,0 +1,277 @@
+//! Owns one connection's turn: the HTTP half. Request heads in, answers or the upgrade out.
+
+use std::rc::Rc;
+
+use log::debug;
+
+use crate::domain::call::Call;
+use crate::domain::response::Response;
+use crate::domain::route_table::{Resolution, RouteTable};
+use crate::domain::session::Phase;
+use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
+use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
+
+use super::connection::{HttpStage, Stage};
+use super::turn::{Reading, Turn};
+
+/// What a request made of its connection.
+enum Next {
+    /// It awaits the next request.
+    Http,
+    /// It is a session now.
+    Session,
+    /// It ends.
+    Over,
+}
+
+impl Turn<'_> {
+    /// Bytes of a connection that is not upgraded.
+    pub(crate) fn http_input(&mut self, rx: &mut [u8]) -> Reading {
+        let Some(http) = self.http() else { return Reading::Continue };
+        let mut joined = std::mem::take(&mut http.held);
+        let input = if joined.is_empty() {
+            rx
+        } else {
+            joined.extend_from_slice(rx);
+            joined.as_mut_slice()
+        };
+        let reading = self.requests(input);
+        self.flush();
+        reading
+    }
+
+    fn requests(&mut self, mut input: &mut [u8]) -> Reading {
+        loop {
+            let blocked = self.connection.state.waiting().is_some();
+            let now = self.shared.now;
+            let limits = HeadLimits {
+                max_bytes: self.shared.limits.max_head_bytes,
+                max_lines: self.shared.limits.max_head_lines,
+            };
+            let Some(http) = self.http() else { return Reading::Continue };
+            let skipped = http.pass_over(input.len());
+            input = input.get_mut(skipped..).unwrap_or_default();
+            if input.is_empty() {
+                return Reading::Continue;
+            }
+            if blocked {
+                // The peer does not read its answers: its further requests wait.
+                http.held = input.to_vec();
+                return Reading::Paused;
+            }
+            let (head, length) = match parse_head(input, &limits, &mut http.scanned) {
+                Ok(HeadStatus::Complete { head, length }) => (head, length),
+                Ok(HeadStatus::Partial) => {
+                    http.held = input.to_vec();
+                    return Reading::Continue;
+                }
+                Err(error) => {
+                    debug!(target: "wirewheel::server", "{}: bad head: {}", self.connection.state.remote_addr(), error.status());
+                    self.refuse(error.status());
+                    return Reading::Continue;
+                }
+            };
+            http.scanned = 0;
+            http.since = now;
+            input = input.get_mut(length..).unwrap_or_default();
+            match self.request(head) {
+                Next::Http => self.flush_large(),
+                Next::Session => {
+                    self.session_input(input);
+                    return Reading::Continue;
+                }
+                Next::Over => return Reading::Continue,
+            }
+        }
+    }
+
+    fn http(&mut self) -> Option<&mut HttpStage> {
+        match &mut self.connection.stage {
+            Stage::Http(http) => Some(http),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => None,
+        }
+    }
+
+    /// Keeps pipelined answers from piling up unseen.
+    fn flush_large(&mut self) {
+        if self.shared.tx.len() >= self.shared.tx_flush_bytes {
+            self.flush();
+        }
+    }
+
+    /// Decides one request (RFC 9112; RFC 6455 section 4.2).
+    fn request(&mut self, head: RequestHead) -> Next {
+        let surplus = self.http().is_some_and(|http| http.surplus);
+        if surplus || self.draining {
+            return self.refuse(503);
+        }
+        let keep_alive = handshake::keep_alive(&head);
+        match handshake::examine(&head) {
+            Upgrade::WebSocket(upgrade) => {
+                let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
+                let routes = self.routes;
+                match routes.resolve(&head, true, &offered) {
+                    Resolution::WebSocket { route, parameters, protocol } => {
+                        let call = Call::new(
+                            head,
+                            parameters,
+                            self.connection.state.remote_addr(),
+                            self.wire.local_addr(),
+                            protocol,
+                        );
+                        self.upgrade(&upgrade, route, call)
+                    }
+                    resolution => self.answer(routes, head, resolution, keep_alive),
+                }
+            }
+            Upgrade::None => {
+                let routes = self.routes;
+                let resolution = routes.resolve(&head, false, &[]);
+                self.answer(routes, head, resolution, keep_alive)
+            }
+            Upgrade::Refused(refusal) => {
+                // A path or method that does not exist says so before the fault of the upgrade.
+                let routes = self.routes;
+                match routes.resolve(&head, true, &[]) {
+                    resolution @ (Resolution::NotFound
+                    | Resolution::BadPath
+                    | Resolution::MethodNotAllowed) => {
+                        self.answer(routes, head, resolution, keep_alive)
+                    }
+                    _ => self.respond(&head, &Response::refusal(refusal.status()), keep_alive),
+                }
+            }
+        }
+    }
+
+    /// Answers a request that does not upgrade.
+    fn answer(
+        &mut self,
+        routes: &RouteTable,
+        head: RequestHead,
+        resolution: Resolution,
+        keep_alive: bool,
+    ) -> Next {
+        let status = match resolution {
+            Resolution::Get { handler, parameters } => {
+                let call = Call::new(
+                    head,
+                    parameters,
+                    self.connection.state.remote_addr(),
+                    self.wire.local_addr(),
+                    None,
+                );
+                let response = routes.get_handler(handler)(&call);
+                return self.respond(call.head(), &response, keep_alive);
+            }
+            Resolution::NotFound => 404,
+            Resolution::MethodNotAllowed => 405,
+            Resolution::UpgradeRequired => 426,
+            Resolution::BadPath | Resolution::ProtocolRequired | Resolution::WebSocket { .. } => 400,
+        };
+        self.respond(&head, &Response::refusal(status), keep_alive)
+    }
+
+    /// Writes an answer, and arranges for the request's body to be passed over.
+    fn respond(&mut self, head: &RequestHead, response: &Response, keep_alive: bool) -> Next {
+        let limit = self.shared.limits.max_head_bytes as u64;
+        let (response, keep_alive, skip) = match handshake::body_framing(head) {
+            BodyFraming::None => (response, keep_alive, 0),
+            BodyFraming::Length(length) if length <= limit => (response, keep_alive, length),
+            // No route takes a body: a long one is not worth reading to keep the connection.
+            BodyFraming::Length(_) | BodyFraming::Chunked => {
+                (&Response::refusal(413), false, 0)
+            }
+        };
+        let head_only = head.method() == "HEAD";
+        self.write_response(response, keep_alive, head_only);
+        if !keep_alive {
+            self.finish(self.options().write_timeout);
+            return Next::Over;
+        }
+        if let Some(http) = self.http() {
+            http.skip = skip;
+            http.answered = http.answered.saturating_add(1);
+        }
+        Next::Http
+    }
+
+    fn write_response(&mut self, response: &Response, keep_alive: bool, head_only: bool) {
+        response.encode(&mut self.shared.tx, keep_alive, head_only);
+        self.shared.opaque_prefix = self.shared.tx.len();
+    }
+
+    /// Answers with a status alone and hangs up.
+    fn refuse(&mut self, status: u16) -> Next {
+        self.write_response(&Response::refusal(status), false, false);
+        self.finish(self.shared.limits.close_timeout);
+        Next::Over
+    }
+
+    /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
+    fn upgrade(&mut self, upgrade: &UpgradeRequest, route: u16, call: Call) -> Next {
+        let config = self.routes.route(route);
+        let accepted = match config.admit(&call) {
+            Ok(accepted) => accepted,
+            Err(response) => return self.respond(call.head(), &response, true),
+        };
+        handshake::write_switching_protocols(
+            &mut self.shared.tx,
+            &upgrade.accept_key,
+            call.protocol(),
+            None,
+            accepted.headers(),
+        );
+        self.shared.opaque_prefix = self.shared.tx.len();
+        let state = &mut self.connection.state;
+        state.route = route;
+        state.phase = Phase::Open;
+        state.ping_base = self.shared.now;
+        state.last_activity = self.shared.now;
+        state.timing_changed = true;
+        debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, config.pattern,
+            state.remote_addr());
+        let factory = Rc::clone(&config.factory);
+        self.connection.stage = Stage::Session(factory(&call));
+        self.connect(&call);
+        Next::Session
+    }
+
+    fn connect(&mut self, call: &Call) {
+        let route = self.options();
+        let Stage::Session(handler) = &mut self.connection.stage else { return };
+        let mut session = crate::domain::session::Session {
+            state: &mut self.connection.state,
+            shared: self.shared,
+            route,
+            wire: self.wire,
+        };
+        let result = handler.on_connect(&mut session, call);
+        self.after_hook(result);
+    }
+
+    /// The time for a request head is over.
+    pub(crate) fn http_timeout(&mut self) {
+        let now = self.shared.now;
+        let stuck = self.connection.state.waiting().is_some();
+        let Stage::Http(http) = &self.connection.stage else { return };
+        if http.deadline(&self.shared.limits) > now {
+            return;
+        }
+        if stuck || (http.answered > 0 && http.held.is_empty()) {
+            // Between two requests silence is no fault: just hang up.
+            self.finish(self.shared.limits.linger_timeout);
+        } else {
+            self.refuse(408);
+        }
+    }
+}
+
+impl HttpStage {
+    /// How many of `available` bytes belong to the last request's body.
+    fn pass_over(&mut self, available: usize) -> usize {
+        let passed = self.skip.min(available as u64);
+        self.skip -= passed;
+        usize::try_from(passed).unwrap_or(available)
+    }
+}

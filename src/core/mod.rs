@@ -1,0 +1,340 @@
+//! Layer 4, core: every decision of the whole server, without a socket, a clock or a thread.
+//!
+//! Whoever drives it (the mio shell, a simulator) calls `handle_*` with the time and what happened,
+//! lends a [`Wire`] to write through, and then drains `poll_closed`, `poll_ready`. Between two
+//! calls nothing is pending but what `poll_timeout` says. Spurious calls do nothing.
+//!
+//! ```text
+//!   socket bytes --> handle_input --> Turn: head | frames --> hooks --> Wire, Outbox
+//!   poll_timeout <-- wheel <-- settle <-- (deadlines moved?)
+//! ```
+
+mod connection;
+mod http;
+mod turn;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::info;
+
+use crate::domain::application::Built;
+use crate::domain::route_table::RouteTable;
+use crate::domain::session::SessionState;
+use crate::domain::shared::Shared;
+use crate::structures::slab::{Key, Slab};
+use crate::structures::wheel::TimerWheel;
+use crate::structures::wire::Wire;
+use crate::words::close::{CloseCode, CloseReason};
+use crate::words::options::CONNECTION_BYTES;
+use crate::words::time::Time;
+
+use connection::{Connection, HttpStage, Stage};
+use turn::Turn;
+
+pub(crate) use connection::Disposal;
+pub(crate) use turn::Reading;
+
+// The ceiling that Limits promises counts on it: slab entry and generation, wheel entry, socket.
+const _: () = assert!(size_of::<Option<Connection>>() + 4 + 24 + 8 <= CONNECTION_BYTES);
+
+/// Connections over `max_connections` that are let in only to be told 503; beyond them accepting
+/// pauses.
+const SURPLUS_MAX: usize = 16;
+
+/// The whole server.
+pub(crate) struct Core {
+    shared: Shared,
+    routes: RouteTable,
+    connections: Slab<Connection>,
+    wheel: TimerWheel,
+    /// Connections without a complete first head, oldest first; may name some that are past that.
+    pending: VecDeque<Key>,
+    /// How many connections are in fact without one.
+    pending_count: usize,
+    closed: Vec<(u32, Disposal)>,
+    draining: Option<Drain>,
+}
+
+/// A stop that has begun.
+struct Drain {
+    reason: CloseReason,
+    deadline: Time,
+    /// Connections from before it that are still there. Later ones are only told 503.
+    remaining: usize,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("connections", &self.connections.len()).finish_non_exhaustive()
+    }
+}
+
+/// Why a connection is not taken; it is to be left in the backlog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// Inputs.
+impl Core {
+    pub(crate) fn new(built: Built) -> Self {
+        let capacity = built.limits.max_connections + SURPLUS_MAX;
+        Self {
+            shared: Shared::new(built.limits),
+            routes: built.routes,
+            connections: Slab::new(capacity),
+            wheel: TimerWheel::new(),
+            pending: VecDeque::new(),
+            pending_count: 0,
+            closed: Vec::new(),
+            draining: None,
+        }
+    }
+
+    /// A connection was accepted: the place it has from now on.
+    pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
+        let surplus = self.connections.len() >= self.shared.limits.max_connections;
+        if surplus {
+            self.shared.warnings.note("max_connections", now, || {
+                format!("max_connections reached: {peer} gets 503")
+            });
+        }
+        // The key is known only once the place is taken; the state is told it right after.
+        let nobody = Key { index: 0, generation: 0 };
+        let connection = Connection {
+            state: SessionState::new(nobody, peer, now),
+            stage: Stage::Http(Box::new(HttpStage::new(now, surplus))),
+            timer: None,
+            armed: Time::ZERO,
+            charged: 0,
+            late: self.draining.is_some(),
+        };
+        let Ok(key) = self.connections.insert(connection) else { return Err(Full) };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.state.id.0 = key;
+        }
+        self.note_pending(key);
+        self.settle(key.index);
+        self.evict_oldest_pending(now);
+        Ok(key.index)
+    }
+
+    /// Bytes arrived; they are unmasked in place.
+    pub(crate) fn handle_input(
+        &mut self,
+        now: Time,
+        index: u32,
+        rx: &mut [u8],
+        wire: &mut dyn Wire,
+    ) -> Reading {
+        self.turn(now, index, wire, |turn| turn.input(rx)).unwrap_or(Reading::Continue)
+    }
+
+    /// The socket takes bytes again.
+    pub(crate) fn handle_writable(&mut self, now: Time, index: u32, wire: &mut dyn Wire) -> Reading {
+        self.turn(now, index, wire, Turn::writable).unwrap_or(Reading::Continue)
+    }
+
+    /// The peer has shut its side.
+    pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, Turn::peer_shut);
+    }
+
+    /// The connection failed.
+    pub(crate) fn handle_error(
+        &mut self,
+        now: Time,
+        index: u32,
+        kind: io::ErrorKind,
+        wire: &mut dyn Wire,
+    ) {
+        self.turn(now, index, wire, |turn| turn.broken(kind));
+    }
+
+    /// What [`poll_due`](Self::poll_due) named is due.
+    pub(crate) fn handle_timeout(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, |turn| match turn.connection.stage {
+            Stage::Http(_) => turn.http_timeout(),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => turn.session_timeout(),
+        });
+    }
+
+    /// Begins to stop: requests get 503, sessions a Close. Every place that
+    /// [`next_connection`](Self::next_connection) names is then to be handed to `handle_drain`.
+    pub(crate) fn begin_drain(&mut self, now: Time, code: CloseCode, grace: Duration) {
+        let deadline = now.after(grace);
+        let earlier = self.draining.take();
+        let remaining = earlier.as_ref().map_or(self.connections.len(), |drain| drain.remaining);
+        info!(target: "wirewheel::server", "stopping: {remaining} connections have {grace:?}");
+        let reason = CloseReason::own(code, "");
+        let deadline = earlier.map_or(deadline, |drain| drain.deadline.min(deadline));
+        self.draining = Some(Drain { reason, deadline, remaining });
+    }
+
+    /// Says good-bye to one connection.
+    pub(crate) fn handle_drain(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        let Some(reason) = self.draining.as_ref().map(|drain| drain.reason.clone()) else { return };
+        self.turn(now, index, wire, |turn| turn.drain(&reason));
+    }
+
+    /// Ends one connection at once: the grace is over.
+    pub(crate) fn handle_cut(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, Turn::cut);
+    }
+}
+
+/// Outputs.
+impl Core {
+    /// The next connection whose time may be up; call until `None`.
+    pub(crate) fn poll_due(&mut self, now: Time) -> Option<u32> {
+        let index = self.wheel.pop_due(now)?;
+        if let Some(connection) = self.connections.at_mut(index) {
+            connection.timer = None;
+            connection.state.timing_changed = true;
+        }
+        Some(index)
+    }
+
+    /// When `poll_due` has to be asked next.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        let drain = self.draining.as_ref().map(|drain| drain.deadline);
+        [self.wheel.next_deadline(), drain].into_iter().flatten().min()
+    }
+
+    /// The next connection that is over; its socket is to be dropped at once.
+    pub(crate) fn poll_closed(&mut self) -> Option<(u32, Disposal)> {
+        self.closed.pop()
+    }
+
+    /// Whether a further connection has a place.
+    pub(crate) fn has_room(&self) -> bool {
+        self.connections.len() < self.shared.limits.max_connections + SURPLUS_MAX
+    }
+
+    /// The first connection at or after a place.
+    pub(crate) fn next_connection(&self, from: u32) -> Option<u32> {
+        self.connections.next_occupied(from)
+    }
+
+    /// Whether a stop has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// The system ran out of descriptors or memory for connections.
+    pub(crate) fn note_exhausted(&self, now: Time, error: &io::Error) {
+        self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));
+    }
+
+    /// Whether a stop has begun and all who were there have gone.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.draining.as_ref().is_some_and(|drain| drain.remaining == 0)
+    }
+
+    /// Whether a stop has begun and its grace is over.
+    pub(crate) fn is_grace_over(&self, now: Time) -> bool {
+        self.draining.as_ref().is_some_and(|drain| drain.deadline <= now)
+    }
+}
+
+/// One turn and what follows from it.
+impl Core {
+    #[inline]
+    fn turn<R>(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
+        act: impl FnOnce(&mut Turn<'_>) -> R,
+    ) -> Option<R> {
+        self.shared.now = now;
+        let draining = self.draining.is_some();
+        let connection = self.connections.at_mut(index)?;
+        let was_pending = connection.is_pending();
+        let mut turn =
+            Turn { connection, shared: &mut self.shared, routes: &self.routes, wire, draining };
+        let result = act(&mut turn);
+        turn.charge();
+        turn.flush();
+        debug_assert!(turn.shared.tx.is_empty(), "a turn leaves nothing behind");
+        let needs_settling = turn.connection.state.timing_changed;
+        if was_pending && !turn.connection.is_pending() {
+            self.pending_count -= 1;
+        }
+        if needs_settling {
+            self.settle(index);
+        }
+        Some(result)
+    }
+
+    /// Brings wheel and slab in line with a connection whose deadline may have moved earlier.
+    fn settle(&mut self, index: u32) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        connection.state.timing_changed = false;
+        if let Stage::Closed(disposal) = connection.stage {
+            self.remove(index, disposal);
+            return;
+        }
+        let options = self.routes.options(connection.state.route);
+        let Some(deadline) = connection.deadline(&self.shared.limits, options) else { return };
+        connection.timer = match connection.timer.take() {
+            Some(timer) if connection.armed <= deadline => Some(timer),
+            Some(timer) => {
+                connection.armed = deadline;
+                Some(self.wheel.rearm(timer, deadline))
+            }
+            None => {
+                connection.armed = deadline;
+                Some(self.wheel.arm(index, deadline))
+            }
+        };
+    }
+
+    fn remove(&mut self, index: u32, disposal: Disposal) {
+        let Some(connection) = self.connections.remove(index) else { return };
+        if let Some(timer) = connection.timer {
+            self.wheel.cancel(timer);
+        }
+        self.shared.account(connection.charged as usize, 0);
+        if let Some(drain) = self.draining.as_mut().filter(|_| !connection.late) {
+            drain.remaining = drain.remaining.saturating_sub(1);
+        }
+        self.closed.push((index, disposal));
+    }
+
+    /// Remembers the age of a connection whose first head is awaited.
+    fn note_pending(&mut self, key: Key) {
+        self.pending.push_back(key);
+        self.pending_count += 1;
+        // Behind one slow peer the list could grow with every connection that came and went.
+        if self.pending.len() > 2 * self.shared.limits.max_pending_handshakes + SURPLUS_MAX {
+            let connections = &self.connections;
+            self.pending.retain(|&key| connections.get(key).is_some_and(Connection::is_pending));
+        }
+    }
+
+    /// Over the limit of pending handshakes, the oldest has had its time.
+    fn evict_oldest_pending(&mut self, now: Time) {
+        while let Some(&oldest) = self.pending.front() {
+            let live = self.connections.get_mut(oldest).filter(|found| found.is_pending());
+            if let Some(connection) = live {
+                if self.pending_count <= self.shared.limits.max_pending_handshakes {
+                    return;
+                }
+                if let Stage::Http(http) = &mut connection.stage {
+                    http.expired = true;
+                }
+                connection.state.timing_changed = true;
+                self.shared.warnings.note("max_pending_handshakes", now, || {
+                    "max_pending_handshakes reached: the oldest gets 408".into()
+                });
+                self.pending.pop_front();
+                self.settle(oldest.index);
+                return;
+            }
+            self.pending.pop_front();
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Owns the hooks of a session: the trait, and the same from closures.
+
+use std::time::Duration;
+
+use crate::words::close::CloseInfo;
+use crate::words::error::{HandlerResult, SessionError};
+use crate::words::message::Message;
+
+use super::call::Call;
+use super::session::Session;
+
+/// What a session does: one value per session, made by the route's factory.
+///
+/// The order is fixed: `on_connect` first; then messages and pongs as they come; `on_error` if
+/// something failed; `on_close` last, exactly once for each `on_connect`. No hook runs inside
+/// another. A hook that returns an error ends its session with 1011
+/// ([`HandlerError`](crate::HandlerError)).
+///
+/// ```
+/// use wirewheel::{Call, Handler, HandlerResult, Message, Session};
+///
+/// struct Counter { messages: u64 }
+///
+/// impl Handler for Counter {
+///     fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
+///         session.send(&format!("hello, {}", call.path()))
+///     }
+///     fn on_message(&mut self, session: &mut Session<'_>, _message: Message<'_>) -> HandlerResult {
+///         self.messages += 1;
+///         session.send(&self.messages.to_string())
+///     }
+/// }
+/// ```
+pub trait Handler {
+    /// The upgrade is done (Ktor: the start of the `webSocket` block). `call` is the request; keep
+    /// `call.clone()` if it is wanted later.
+    fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
+        let _ = (session, call);
+        Ok(())
+    }
+
+    /// A whole message arrived, borrowed from the read buffer. Not called after `close`.
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        let _ = (session, message);
+        Ok(())
+    }
+
+    /// The pong that matches the server's own ping arrived, `rtt` after it was sent.
+    fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
+        let _ = (session, rtt);
+        Ok(())
+    }
+
+    /// Something failed: the peer broke the protocol, a timeout or limit struck, the network
+    /// failed, or a hook returned an error. A Close of either side and a plain end of the
+    /// connection are not failures. `session.close_info()` is known here.
+    fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
+        let _ = (session, error);
+    }
+
+    /// The session is over; nothing can be sent any more and no hook is called after this one.
+    fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+        let _ = (session, close);
+    }
+}
+
+/// A handler made of closures: [`on_message`] and [`on_connect`] begin one, its methods add hooks.
+///
+/// ```no_run
+/// use wirewheel::{Application, Call, Server, WebSockets, on_message};
+/// fn main() -> wirewheel::Result<()> {
+///     Server::bind("127.0.0.1:8080", |app: &mut Application| {
+///         app.install(WebSockets::new());
+///         app.routing(|route| {
+///             route.web_socket("/echo", |_call: &Call| {
+///                 on_message(|session, message| session.send(message))
+///                     .on_close(|_session, close| println!("closed: {}", close.code()))
+///             });
+///         });
+///     })?
+///     .run()
+/// }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Hooks<Connect, Receive, Pong, Fail, Close> {
+    connect: Connect,
+    receive: Receive,
+    pong: Pong,
+    fail: Fail,
+    close: Close,
+}
+
+/// A hook of [`Hooks`] that does nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle;
+
+/// Begins a handler of closures with `on_message`; see [`Hooks`].
+pub fn on_message<F>(hook: F) -> Hooks<Idle, F, Idle, Idle, Idle>
+where
+    F: FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,
+{
+    Hooks { connect: Idle, receive: hook, pong: Idle, fail: Idle, close: Idle }
+}
+
+/// Begins a handler of closures with `on_connect`; see [`Hooks`].
+///
+/// ```
+/// use wirewheel::{Call, on_connect};
+/// let greeter = |_call: &Call| on_connect(|session, call| session.send(call.path()));
+/// # let _ = greeter;
+/// ```
+pub fn on_connect<F>(hook: F) -> Hooks<F, Idle, Idle, Idle, Idle>
+where
+    F: FnMut(&mut Session<'_>, &Call) -> HandlerResult,
+{
+    Hooks { connect: hook, receive: Idle, pong: Idle, fail: Idle, close: Idle }
+}
+
+impl<C, M, P, E, X> Hooks<C, M, P, E, X> {
+    /// Sets [`Handler::on_connect`].
+    pub fn on_connect<F>(self, hook: F) -> Hooks<F, M, P, E, X>
+    where
+        F: FnMut(&mut Session<'_>, &Call) -> HandlerResult,
+    {
+        let Self { receive, pong, fail, close, .. } = self;
+        Hooks { connect: hook, receive, pong, fail, close }
+    }
+
+    /// Sets [`Handler::on_message`].
+    pub fn on_message<F>(self, hook: F) -> Hooks<C, F, P, E, X>
+    where
+        F: FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,
+    {
+        let Self { connect, pong, fail, close, .. } = self;
+        Hooks { connect, receive: hook, pong, fail, close }
+    }
+
+    /// Sets [`Handler::on_pong`].
+    pub fn on_pong<F>(self, hook: F) -> Hooks<C, M, F, E, X>
+    where
+        F: FnMut(&mut Session<'_>, Duration) -> HandlerResult,
+    {
+        let Self { connect, receive, fail, close, .. } = self;
+        Hooks { connect, receive, pong: hook, fail, close }
+    }
+
+    /// Sets [`Handler::on_error`].
+    pub fn on_error<F>(self, hook: F) -> Hooks<C, M, P, F, X>
+    where
+        F: FnMut(&mut Session<'_>, &SessionError),
+    {
+        let Self { connect, receive, pong, close, .. } = self;
+        Hooks { connect, receive, pong, fail: hook, close }
+    }
+
+    /// Sets [`Handler::on_close`].
+    pub fn on_close<F>(self, hook: F) -> Hooks<C, M, P, E, F>
+    where
+        F: FnMut(&mut Session<'_>, &CloseInfo),
+    {
+        let Self { connect, receive, pong, fail, .. } = self;
+        Hooks { connect, receive, pong, fail, close: hook }
+    }
+}
+
+/// A place of [`Hooks`] that holds a closure or [`Idle`]. Sealed: closures and `Idle` are all.
+mod hook {
+    use super::{
+        Call, CloseInfo, Duration, HandlerResult, Idle, Message, Session, SessionError,
+    };
+
+    macro_rules! hook {
+        ($name:ident($($arg:ident: $T:ty),+) -> $Out:ty, $idle:expr) => {
+            pub trait $name {
+                fn run(&mut self, session: &mut Session<'_>, $($arg: $T),+) -> $Out;
+            }
+            impl $name for Idle {
+                fn run(&mut self, _: &mut Session<'_>, $($arg: $T),+) -> $Out {
+                    let _ = ($($arg),+);
+                    $idle
+                }
+            }
+            impl<F: FnMut(&mut Session<'_>, $($T),+) -> $Out> $name for F {
+                fn run(&mut self, session: &mut Session<'_>, $($arg: $T),+) -> $Out {
+                    self(session, $($arg),+)
+                }
+            }
+        };
+    }
+    hook!(Connect(call: &Call) -> HandlerResult, Ok(()));
+    hook!(Receive(message: Message<'_>) -> HandlerResult, Ok(()));
+    hook!(Pong(rtt: Duration) -> HandlerResult, Ok(()));
+    hook!(Fail(error: &SessionError) -> (), ());
+    hook!(Close(close: &CloseInfo) -> (), ());
+}
+
+impl<C, M, P, E, X> Handler for Hooks<C, M, P, E, X>
+where
+    C: hook::Connect,
+    M: hook::Receive,
+    P: hook::Pong,
+    E: hook::Fail,
+    X: hook::Close,
+{
+    fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
+        self.connect.run(session, call)
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        self.receive.run(session, message)
+    }
+
+    fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
+        self.pong.run(session, rtt)
+    }
+
+    fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
+        self.fail.run(session, error);
+    }
+
+    fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+        self.close.run(session, close);
+    }
+}

@@ -1,0 +1,240 @@
+//! Owns the facade of a server: where it listens, and the two ways to run it.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::domain::application::Application;
+use crate::shell::poll_loop::{Command, PollLoop};
+use crate::words::close::CloseCode;
+use crate::words::error::{Result, ServerError};
+
+/// Connections that the system holds until they are accepted.
+const BACKLOG: i32 = 1024;
+/// Commands that other threads may have pending.
+const COMMANDS_MAX: usize = 64;
+
+/// A server that listens and does not serve yet (Ktor's `embeddedServer`).
+///
+/// `module` sets up the application; it is run once, on the thread of the loop, by
+/// [`run`](Self::run) or [`spawn`](Self::spawn).
+///
+/// ```
+/// use wirewheel::{Application, Call, Server, WebSockets, on_message};
+///
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.web_socket("/echo", |_call: &Call| {
+///             on_message(|session, message| session.send(message))
+///         });
+///     });
+/// }
+///
+/// let server = Server::bind("127.0.0.1:0", module)?.spawn()?; // a program: .run()
+/// println!("listening on http://{}", server.local_addr());
+/// server.shutdown(std::time::Duration::from_secs(1));
+/// server.join()?;
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
+pub struct Server<M> {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    module: M,
+}
+
+impl<M> fmt::Debug for Server<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl<M: FnOnce(&mut Application)> Server<M> {
+    /// Listens on `address`; port 0 takes a free one, which [`local_addr`](Self::local_addr) tells.
+    /// Connections wait until the server runs.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`] if none of what `address` resolves to can be listened on.
+    pub fn bind(address: impl ToSocketAddrs + fmt::Debug, module: M) -> Result<Self> {
+        Self { listeners: Vec::new(), addresses: Vec::new(), module }.listen(address)
+    }
+
+    /// Listens on one more address.
+    ///
+    /// ```
+    /// use wirewheel::{Application, Server};
+    /// let server = Server::bind("127.0.0.1:0", |_app: &mut Application| {})?.listen("127.0.0.1:0")?;
+    /// assert_eq!(server.local_addrs().len(), 2);
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn listen(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self> {
+        let failed = |source| ServerError::Bind { address: format!("{address:?}"), source };
+        let mut last = None;
+        for candidate in address.to_socket_addrs().map_err(failed)? {
+            match listen_on(candidate) {
+                Ok(listener) => {
+                    self.addresses.push(listener.local_addr().map_err(failed)?);
+                    self.listeners.push(listener);
+                    return Ok(self);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(failed(last.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into())))
+    }
+
+    /// The address it listens on, the first if there are several.
+    pub fn local_addr(&self) -> SocketAddr {
+        // Invariant: bind has pushed one or failed.
+        self.addresses.first().copied().unwrap_or(crate::domain::session::NO_ADDR)
+    }
+
+    /// All addresses it listens on, in the order they were given.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session, then
+    /// it returns. A second signal stops it at once.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`] if the application's set-up is wrong, [`ServerError::Loop`] if the
+    /// system fails the event loop.
+    pub fn run(self) -> Result<()> {
+        let mut poll_loop = build(self.module, self.listeners)?;
+        poll_loop.accept_signals().map_err(ServerError::Loop)?;
+        poll_loop.run().map_err(ServerError::Loop)
+    }
+
+    /// Runs the server on a thread of its own, as an integration test wants it. Signals are left
+    /// alone.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run): the set-up is done when this returns.
+    pub fn spawn(self) -> Result<Handle>
+    where
+        M: Send + 'static,
+    {
+        let Self { listeners, addresses, module } = self;
+        let (commands, inbox) = sync_channel(COMMANDS_MAX);
+        let (started, start) = sync_channel(1);
+        let body = move || {
+            let ready = build(module, listeners).and_then(|mut poll_loop| {
+                let waker = poll_loop.accept_commands(inbox).map_err(ServerError::Loop)?;
+                Ok((poll_loop, waker))
+            });
+            match ready {
+                Ok((mut poll_loop, waker)) => {
+                    // The other side waits in `spawn` until this is sent.
+                    let _ = started.send(Ok(waker));
+                    poll_loop.run().map_err(ServerError::Loop)
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    Ok(())
+                }
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("wirewheel".into())
+            .spawn(body)
+            .map_err(ServerError::Loop)?;
+        let waker = start.recv().unwrap_or_else(|_| {
+            Err(ServerError::Config("the module panicked; its message is on stderr".into()))
+        })?;
+        Ok(Handle {
+            shared: Arc::new(HandleShared {
+                addresses,
+                commands,
+                waker,
+                thread: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+}
+
+fn build<M: FnOnce(&mut Application)>(
+    module: M,
+    listeners: Vec<TcpListener>,
+) -> Result<PollLoop> {
+    let mut application = Application::new();
+    module(&mut application);
+    let built = application.build().map_err(ServerError::Config)?;
+    PollLoop::new(built, listeners).map_err(ServerError::Loop)
+}
+
+fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A server that restarts takes its port back at once.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // "[::]" means IPv6 alone; listen on "0.0.0.0" too where both are wanted.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A running server, from another thread. Clones name the same server.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<HandleShared>,
+}
+
+struct HandleShared {
+    addresses: Vec<SocketAddr>,
+    commands: SyncSender<Command>,
+    waker: mio::Waker,
+    thread: Mutex<Option<JoinHandle<Result<()>>>>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("addresses", &self.shared.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// The address the server listens on, the first if there are several.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.addresses.first().copied().unwrap_or(crate::domain::session::NO_ADDR)
+    }
+
+    /// All addresses the server listens on.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.shared.addresses
+    }
+
+    /// Stops the server: requests get 503, sessions Close 1001; it ends when all have answered,
+    /// after `grace` at the latest. Returns at once; [`join`](Self::join) waits for the end.
+    pub fn shutdown(&self, grace: Duration) {
+        // A full channel holds a shutdown already, and a closed one means that it is over.
+        let _ = self.shared.commands.try_send(Command::Shutdown(CloseCode::GOING_AWAY, grace));
+        let _ = self.shared.waker.wake();
+    }
+
+    /// Waits until the server has stopped. The first call has its result, further ones `Ok`.
+    ///
+    /// # Errors
+    /// What [`Server::run`] would have returned.
+    ///
+    /// # Panics
+    /// If a hook panicked: the panic goes on here.
+    pub fn join(&self) -> Result<()> {
+        let thread = self.shared.thread.lock().map_or(None, |mut thread| thread.take());
+        match thread.map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}

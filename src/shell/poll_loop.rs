@@ -1,0 +1,345 @@
+//! Owns the event loop: the one place that waits, and the one that reads the clock.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use log::info;
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::core::{Core, Reading};
+use crate::domain::application::Built;
+use crate::words::close::CloseCode;
+use crate::words::options::Limits;
+use crate::words::time::Time;
+
+use super::listener::{AcceptOutcome, Listener, Reserve};
+use super::socket::{ReadOutcome, Socket};
+
+/// Connections have their place in the slab as token; everything else counts down from the top.
+const WAKER: Token = Token(usize::MAX - 1);
+const SIGNALS: Token = Token(usize::MAX - 2);
+const LISTENERS_TOP: usize = usize::MAX - 3;
+/// More listeners than anybody has; below their tokens all are connections.
+const LISTENERS_MAX: usize = 1024;
+
+/// Events taken from the system at once.
+const EVENTS_PER_TURN: usize = 512;
+
+/// What another thread asks of the loop.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Stop: Close with this code to all, and at most this long.
+    Shutdown(CloseCode, Duration),
+}
+
+/// The loop, and all that it owns.
+pub(crate) struct PollLoop {
+    poll: Poll,
+    core: Core,
+    limits: Limits,
+    /// By place in the slab.
+    sockets: Vec<Option<Socket>>,
+    listeners: Vec<Listener>,
+    reserve: Reserve,
+    /// Sockets to be read without a new event: their budget ran out before they were drained.
+    ready: VecDeque<u32>,
+    /// The one read buffer.
+    rx: Box<[u8]>,
+    clock: Clock,
+    commands: Option<Receiver<Command>>,
+    signals: Option<Signals>,
+}
+
+/// The only reader of the system's clock.
+struct Clock(Instant);
+
+impl Clock {
+    #[allow(clippy::disallowed_methods, reason = "the one place where time comes in")]
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO.after(self.0.elapsed())
+    }
+}
+
+impl PollLoop {
+    pub(crate) fn new(built: Built, listeners: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let limits = built.limits.clone();
+        let poll = Poll::new()?;
+        let mut registered = Vec::with_capacity(listeners.len());
+        for (number, listener) in listeners.into_iter().enumerate().take(LISTENERS_MAX) {
+            listener.set_nonblocking(true)?;
+            let mut socket = mio::net::TcpListener::from_std(listener);
+            let token = Token(LISTENERS_TOP - number);
+            poll.registry().register(&mut socket, token, Interest::READABLE)?;
+            info!(target: "wirewheel::server", "bound to {}", socket.local_addr()?);
+            registered.push(Listener::new(socket));
+        }
+        Ok(Self {
+            poll,
+            core: Core::new(built),
+            sockets: Vec::new(),
+            listeners: registered,
+            reserve: Reserve::new(),
+            ready: VecDeque::new(),
+            rx: vec![0; limits.read_buffer_bytes].into_boxed_slice(),
+            limits,
+            clock: Clock::start(),
+            commands: None,
+            signals: None,
+        })
+    }
+
+    /// Lets another thread send commands; the waker is to be woken after each.
+    pub(crate) fn accept_commands(&mut self, commands: Receiver<Command>) -> io::Result<Waker> {
+        self.commands = Some(commands);
+        Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// Stops cleanly at SIGINT and SIGTERM; a second one stops at once.
+    pub(crate) fn accept_signals(&mut self) -> io::Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+        self.signals = Some(signals);
+        Ok(())
+    }
+
+    /// Runs until a stop is complete.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        loop {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            let now = self.clock.now();
+            for event in &events {
+                self.dispatch(now, event);
+            }
+            self.read_ready(now);
+            self.accept(now);
+            while let Some(index) = self.core.poll_due(now) {
+                self.with_socket(index, |core, socket| {
+                    core.handle_timeout(now, index, &mut socket.wire());
+                });
+            }
+            if self.core.is_grace_over(now) {
+                self.for_each(|core, index, socket| core.handle_cut(now, index, &mut socket.wire()));
+            }
+            if self.core.is_drained() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long nothing has to be done; for ever if nothing is due.
+    fn timeout(&self) -> Option<Duration> {
+        let can_accept = self.core.has_room();
+        let accept_at = self.listeners.iter().filter(|listener| listener.waiting && can_accept);
+        let accept_at = accept_at.map(|listener| listener.retry_at.unwrap_or(Time::ZERO)).min();
+        if !self.ready.is_empty() || accept_at == Some(Time::ZERO) {
+            return Some(Duration::ZERO);
+        }
+        let next = [self.core.poll_timeout(), accept_at].into_iter().flatten().min()?;
+        // The hooks of the last turn took time; the wait is from now on.
+        Some(next.since(self.clock.now()))
+    }
+
+    fn dispatch(&mut self, now: Time, event: &Event) {
+        match event.token() {
+            WAKER => self.take_commands(now),
+            SIGNALS => self.take_signals(now),
+            Token(token) if token > LISTENERS_TOP - LISTENERS_MAX => {
+                if let Some(listener) = self.listeners.get_mut(LISTENERS_TOP - token) {
+                    listener.waiting = true;
+                }
+            }
+            Token(token) => {
+                let Ok(index) = u32::try_from(token) else { return };
+                if event.is_writable() {
+                    self.write(now, index);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read(now, index, event.is_read_closed() || event.is_error());
+                }
+            }
+        }
+    }
+
+    /// Reads a socket until it is drained or its budget is spent.
+    ///
+    /// A short read drains it, so no second one is made to be told so; unless its end is announced,
+    /// which only a further read shows.
+    fn read(&mut self, now: Time, index: u32, end_announced: bool) {
+        let mut budget = self.limits.read_budget_bytes;
+        loop {
+            let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return };
+            if socket.paused {
+                return;
+            }
+            match socket.read(&mut self.rx) {
+                ReadOutcome::Drained => return,
+                ReadOutcome::Eof => {
+                    self.core.handle_eof(now, index, &mut socket.wire());
+                    self.drop_closed();
+                    return;
+                }
+                ReadOutcome::Failed(kind) => {
+                    self.core.handle_error(now, index, kind, &mut socket.wire());
+                    self.drop_closed();
+                    return;
+                }
+                ReadOutcome::Bytes(n) => {
+                    let full = n == self.rx.len();
+                    let bytes = self.rx.get_mut(..n).unwrap_or_default();
+                    let reading = self.core.handle_input(now, index, bytes, &mut socket.wire());
+                    socket.paused = reading == Reading::Paused;
+                    self.drop_closed();
+                    if !full && !end_announced {
+                        return;
+                    }
+                    budget = budget.saturating_sub(n);
+                    if budget == 0 {
+                        self.list(index);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, now: Time, index: u32) {
+        let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return };
+        if !socket.take_blocked() {
+            return;
+        }
+        let reading = self.core.handle_writable(now, index, &mut socket.wire());
+        let resumed = socket.paused && reading == Reading::Continue;
+        socket.paused = reading == Reading::Paused;
+        self.drop_closed();
+        if resumed {
+            self.list(index); // its event may have come and gone while it was paused
+        }
+    }
+
+    /// Has a socket read in the next turn, whether an event comes or not.
+    fn list(&mut self, index: u32) {
+        if let Some(Some(socket)) = self.sockets.get_mut(index as usize) {
+            if !socket.listed {
+                socket.listed = true;
+                self.ready.push_back(index);
+            }
+        }
+    }
+
+    /// One budget's worth of every socket that was not drained.
+    fn read_ready(&mut self, now: Time) {
+        for _ in 0..self.ready.len() {
+            let Some(index) = self.ready.pop_front() else { return };
+            if let Some(Some(socket)) = self.sockets.get_mut(index as usize) {
+                socket.listed = false;
+                self.read(now, index, true);
+            }
+        }
+    }
+
+    /// Accepts what waits, up to the budget of a turn.
+    fn accept(&mut self, now: Time) {
+        let mut budget = self.limits.accept_budget;
+        for number in 0..self.listeners.len() {
+            while budget > 0 && self.core.has_room() {
+                let Some(listener) = self.listeners.get_mut(number) else { return };
+                if !listener.is_due(now) {
+                    break;
+                }
+                budget -= 1;
+                match listener.accept(now, &mut self.reserve) {
+                    AcceptOutcome::Connection(stream, peer) => self.adopt(now, stream, peer),
+                    AcceptOutcome::Again => {}
+                    AcceptOutcome::Drained => break,
+                    AcceptOutcome::Exhausted(error) => {
+                        self.core.note_exhausted(now, &error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, now: Time, stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
+        let Ok(index) = self.core.handle_accept(now, peer) else { return };
+        let mut socket = Socket::new(stream);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered =
+            self.poll.registry().register(socket.stream(), Token(index as usize), interest);
+        let place = index as usize;
+        if place >= self.sockets.len() {
+            self.sockets.resize_with(place + 1, || None);
+        }
+        if let Err(error) = registered {
+            self.core.handle_error(now, index, error.kind(), &mut socket.wire());
+        } else if let Some(slot) = self.sockets.get_mut(place) {
+            *slot = Some(socket);
+        }
+        self.drop_closed();
+    }
+
+    /// Drops the sockets of connections that are over, before their places are used again.
+    #[inline]
+    fn drop_closed(&mut self) {
+        while let Some((index, disposal)) = self.core.poll_closed() {
+            if let Some(socket) = self.sockets.get_mut(index as usize).and_then(Option::take) {
+                socket.dispose(disposal);
+            }
+        }
+    }
+
+    fn with_socket(&mut self, index: u32, act: impl FnOnce(&mut Core, &Socket)) {
+        if let Some(Some(socket)) = self.sockets.get(index as usize) {
+            act(&mut self.core, socket);
+        }
+        self.drop_closed();
+    }
+
+    fn for_each(&mut self, act: impl Fn(&mut Core, u32, &Socket)) {
+        let mut from = 0;
+        while let Some(index) = self.core.next_connection(from) {
+            self.with_socket(index, |core, socket| act(core, index, socket));
+            from = index + 1;
+        }
+    }
+
+    fn take_commands(&mut self, now: Time) {
+        while let Some(Ok(command)) = self.commands.as_ref().map(Receiver::try_recv) {
+            match command {
+                Command::Shutdown(code, grace) => self.stop(now, code, grace),
+            }
+        }
+    }
+
+    fn take_signals(&mut self, now: Time) {
+        let Some(signals) = &mut self.signals else { return };
+        let count = signals.pending().count();
+        for _ in 0..count {
+            let grace = if self.core.is_draining() {
+                Duration::ZERO // asked twice: now
+            } else {
+                self.limits.close_timeout + self.limits.linger_timeout
+            };
+            self.stop(now, CloseCode::GOING_AWAY, grace);
+        }
+    }
+
+    fn stop(&mut self, now: Time, code: CloseCode, grace: Duration) {
+        self.core.begin_drain(now, code, grace);
+        self.for_each(|core, index, socket| core.handle_drain(now, index, &mut socket.wire()));
+    }
+}

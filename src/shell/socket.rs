@@ -1,0 +1,133 @@
+//! Owns one connection's socket: reading, and the [`Wire`] that the core writes through.
+
+use std::cell::Cell;
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use crate::core::Disposal;
+use crate::domain::session::NO_ADDR;
+use crate::structures::wire::Wire;
+
+/// A non-blocking socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: TcpStream,
+    /// The last write took less than it was given: a WRITABLE event is news. Without it, WRITABLE
+    /// events are ignored.
+    blocked: Cell<bool>,
+    /// It stands in the list of sockets to be read without an event.
+    pub(crate) listed: bool,
+    /// The core does not want to read it at present.
+    pub(crate) paused: bool,
+}
+
+/// What a read gave.
+pub(crate) enum ReadOutcome {
+    Bytes(usize),
+    Drained,
+    Eof,
+    Failed(ErrorKind),
+}
+
+impl Socket {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        // Replies leave as they are made; without this, a small one waits for the peer's ACK of
+        // the one before. A socket that refuses still works.
+        let _ = stream.set_nodelay(true);
+        Self { stream, blocked: Cell::new(false), listed: false, paused: false }
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> ReadOutcome {
+        loop {
+            match (&self.stream).read(buffer) {
+                Ok(0) => return ReadOutcome::Eof,
+                Ok(n) => return ReadOutcome::Bytes(n),
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock => return ReadOutcome::Drained,
+                    kind => return ReadOutcome::Failed(kind),
+                },
+            }
+        }
+    }
+
+    /// Whether a WRITABLE event matters, which it does once.
+    #[inline]
+    pub(crate) fn take_blocked(&self) -> bool {
+        self.blocked.replace(false)
+    }
+
+    pub(crate) fn wire(&self) -> SocketWire<'_> {
+        SocketWire { socket: self }
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Gives the socket up.
+    pub(crate) fn dispose(self, disposal: Disposal) {
+        if disposal == Disposal::Reset {
+            // A linger of zero turns close into a reset; if that fails, close is all there is.
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// The way out of a turn, straight to the socket.
+pub(crate) struct SocketWire<'a> {
+    socket: &'a Socket,
+}
+
+impl SocketWire<'_> {
+    #[inline]
+    fn outcome(
+        &self,
+        offered: usize,
+        mut write: impl FnMut(&TcpStream) -> std::io::Result<usize>,
+    ) -> Result<usize, ErrorKind> {
+        loop {
+            match write(&self.socket.stream) {
+                Ok(written) => {
+                    if written < offered {
+                        self.socket.blocked.set(true);
+                    }
+                    return Ok(written);
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock => {
+                        self.socket.blocked.set(true);
+                        return Ok(0);
+                    }
+                    kind => return Err(kind),
+                },
+            }
+        }
+    }
+}
+
+impl Wire for SocketWire<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        self.outcome(bytes.len(), |mut stream| stream.write(bytes))
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        self.outcome(offered, |mut stream| stream.write_vectored(slices))
+    }
+
+    fn shutdown_write(&mut self) {
+        // Fails only where the peer is gone, and then reading says so.
+        let _ = self.socket.stream.shutdown(Shutdown::Write);
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.socket.stream.local_addr().unwrap_or(NO_ADDR)
+    }
+}

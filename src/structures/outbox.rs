@@ -1,0 +1,467 @@
+//! Owns what waits for one peer that does not read right now.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, IoSlice};
+use std::ops::Range;
+
+use super::wire::Wire;
+
+/// The most bytes of control frames that wait.
+pub(crate) const CONTROL_BYTES_MAX: usize = 4 << 10;
+
+/// Slices handed to the system at once.
+const SLICES_MAX: usize = 16;
+
+/// Encoded frames and answers in the order they go out, with a lane for control frames that
+/// overtakes data between two frames, never inside one (RFC 6455 section 5.4: control frames may be
+/// injected in the middle of a fragmented message, but are not fragmented themselves).
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    data: VecDeque<Segment>,
+    /// Bytes of the first segment that went out. Invariant: less than its length.
+    written: usize,
+    /// Bytes of the first segment up to the end of the frame that has begun; `written` if none has.
+    frame_end: usize,
+    /// Whole control frames.
+    control: Vec<u8>,
+    /// Bytes of `control` that went out.
+    control_written: usize,
+    /// Bytes of `control` up to the end of the frame that has begun.
+    control_frame_end: usize,
+    /// Bytes of data that did not go out.
+    buffered: usize,
+}
+
+/// What is written or dropped as one.
+#[derive(Debug)]
+struct Segment {
+    bytes: Vec<u8>,
+    /// Encoded frames; else an HTTP answer, which nothing may interrupt.
+    frames: bool,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// Nothing waits any more.
+    Done,
+    /// The socket takes no more at present.
+    Blocked,
+}
+
+/// The length of the frame that starts at `at`, or of what is there of it.
+fn frame_len(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let &[_, second, ref more @ ..] = rest else { return rest.len() };
+    let (extended, length) = match (second & 127, more) {
+        (126, &[a, b, ..]) => (2, u64::from(u16::from_be_bytes([a, b]))),
+        (127, &[a, b, c, d, e, f, g, h, ..]) => (8, u64::from_be_bytes([a, b, c, d, e, f, g, h])),
+        (short, _) => (0, u64::from(short)),
+    };
+    let mask = if second & 0x80 == 0 { 0 } else { 4 };
+    usize::try_from(length).unwrap_or(usize::MAX).saturating_add(2 + extended + mask).min(rest.len())
+}
+
+fn is_control(first: u8) -> bool {
+    first & 0x08 != 0
+}
+
+/// Ends a data message.
+fn is_last_of_message(first: u8) -> bool {
+    !is_control(first) && first & 0x80 != 0
+}
+
+/// Putting in.
+impl Outbox {
+    /// Queues frames that belong together.
+    pub(crate) fn push_frames(&mut self, bytes: Vec<u8>) {
+        self.push(Segment { bytes, frames: true });
+    }
+
+    /// Queues bytes that are no frames.
+    pub(crate) fn push_opaque(&mut self, bytes: Vec<u8>) {
+        self.push(Segment { bytes, frames: false });
+    }
+
+    fn push(&mut self, segment: Segment) {
+        if !segment.bytes.is_empty() {
+            self.buffered += segment.bytes.len();
+            self.data.push_back(segment);
+        }
+    }
+
+    /// Queues what is left of encoded frames of which `written` bytes went out: a segment for each
+    /// message, whole control frames in their lane. The cut may be anywhere.
+    pub(crate) fn push_rest(&mut self, frames: &[u8], written: usize) {
+        let mut segment: Option<Range<usize>> = None;
+        let mut at = 0;
+        while at < frames.len() {
+            let first = frames.get(at).copied().unwrap_or_default();
+            let range = at..at + frame_len(frames, at).max(1);
+            at = range.end;
+            if range.end <= written {
+                continue;
+            }
+            let begun = range.start < written;
+            if is_control(first) && !begun && segment.is_none() {
+                self.control.extend_from_slice(frames.get(range).unwrap_or_default());
+                continue;
+            }
+            let start = segment.take().map_or(range.start.max(written), |open| open.start);
+            if is_last_of_message(first) || begun {
+                self.push_rest_segment(frames, start..range.end, begun);
+            } else {
+                segment = Some(start..range.end);
+            }
+        }
+        if let Some(range) = segment {
+            self.push_rest_segment(frames, range, false);
+        }
+    }
+
+    fn push_rest_segment(&mut self, frames: &[u8], range: Range<usize>, begun: bool) {
+        let bytes = frames.get(range).unwrap_or_default().to_vec();
+        if begun {
+            // Invariant: only the first of a rest has begun, and nothing waits before a rest but
+            // the end of an HTTP answer; so the end of the begun frame is the end of a segment,
+            // which nothing may interrupt: what an opaque one is.
+            self.push_opaque(bytes);
+        } else {
+            self.push_frames(bytes);
+        }
+    }
+
+    /// Queues a control frame before the data that has not begun. False if there is no room.
+    #[must_use]
+    pub(crate) fn push_control(&mut self, frame: &[u8]) -> bool {
+        if self.control_bytes() + frame.len() > CONTROL_BYTES_MAX {
+            return false;
+        }
+        self.control.extend_from_slice(frame);
+        true
+    }
+
+    /// Queues a Close behind all that waits.
+    pub(crate) fn push_close(&mut self, frame: &[u8]) {
+        self.push_frames(frame.to_vec());
+    }
+
+    /// Drops all that has not begun and queues a Close in its place.
+    pub(crate) fn push_close_now(&mut self, frame: &[u8]) {
+        let begun = self.frame_end > self.written || self.data.front().is_some_and(|s| !s.frames);
+        if begun {
+            self.data.truncate(1);
+            if let Some(first) = self.data.front_mut().filter(|first| first.frames) {
+                first.bytes.truncate(self.frame_end);
+            }
+        } else {
+            self.data.clear();
+            self.written = 0;
+            self.frame_end = 0;
+        }
+        self.control.truncate(self.control_frame_end.max(self.control_written));
+        let held: usize = self.data.iter().map(|segment| segment.bytes.len()).sum();
+        self.buffered = held - self.written;
+        self.push_close(frame);
+    }
+}
+
+/// Taking out.
+impl Outbox {
+    /// Writes until nothing waits or the wire takes less than it is offered.
+    pub(crate) fn write_to(&mut self, wire: &mut dyn Wire) -> Result<Flush, ErrorKind> {
+        while !self.is_empty() {
+            let mut ranges = [const { (Lane::Data(0), 0..0) }; SLICES_MAX];
+            let count = self.plan(&mut ranges);
+            let planned = ranges.get(..count).unwrap_or_default();
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            for (slice, (lane, range)) in slices.iter_mut().zip(planned) {
+                *slice = IoSlice::new(self.bytes(lane).get(range.clone()).unwrap_or_default());
+            }
+            let offered: usize = planned.iter().map(|(_, range)| range.len()).sum();
+            let written = wire.write_vectored(slices.get(..count).unwrap_or_default())?;
+            self.advance(planned, written.min(offered));
+            if written < offered {
+                return Ok(Flush::Blocked);
+            }
+        }
+        Ok(Flush::Done)
+    }
+
+    fn bytes(&self, lane: &Lane) -> &[u8] {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Data(number) => {
+                self.data.get(*number).map_or(&[][..], |segment| segment.bytes.as_slice())
+            }
+        }
+    }
+
+    /// What goes out next: the frame that has begun, then control frames, then data.
+    fn plan(&self, ranges: &mut [(Lane, Range<usize>); SLICES_MAX]) -> usize {
+        let mut places = ranges.iter_mut();
+        let mut count = 0;
+        let mut put = |lane: Lane, range: Range<usize>| {
+            if !range.is_empty() {
+                if let Some(place) = places.next() {
+                    *place = (lane, range);
+                    count += 1;
+                }
+            }
+        };
+        let mut data_from = self.written;
+        if self.control_written > 0 && self.control_frame_end > self.control_written {
+            // A control frame has begun, which it does only between data frames.
+            put(Lane::Control, self.control_written..self.control.len());
+        } else if !self.control.is_empty() {
+            let uninterrupted = match self.data.front() {
+                Some(first) if !first.frames => first.bytes.len(),
+                _ => self.frame_end.max(self.written),
+            };
+            put(Lane::Data(0), self.written..uninterrupted);
+            data_from = uninterrupted;
+            put(Lane::Control, self.control_written..self.control.len());
+        }
+        for (number, segment) in self.data.iter().enumerate().take(SLICES_MAX) {
+            let from = if number == 0 { data_from } else { 0 };
+            put(Lane::Data(number), from..segment.bytes.len());
+        }
+        count
+    }
+
+    fn advance(&mut self, planned: &[(Lane, Range<usize>)], mut written: usize) {
+        let mut finished = 0;
+        for (lane, range) in planned {
+            let taken = written.min(range.len());
+            written -= taken;
+            if taken == 0 {
+                break;
+            }
+            let end = range.start + taken;
+            match *lane {
+                Lane::Control => {
+                    self.control_written = end;
+                    while self.control_frame_end < end {
+                        self.control_frame_end += frame_len(&self.control, self.control_frame_end);
+                    }
+                }
+                Lane::Data(number) => {
+                    self.buffered -= taken;
+                    let Some(segment) = self.data.get(number) else { continue };
+                    if end == segment.bytes.len() {
+                        finished = number + 1;
+                        (self.written, self.frame_end) = (0, 0);
+                    } else {
+                        self.written = end;
+                        while segment.frames && self.frame_end < end {
+                            self.frame_end += frame_len(&segment.bytes, self.frame_end);
+                        }
+                        if !segment.frames {
+                            self.frame_end = segment.bytes.len();
+                        }
+                    }
+                }
+            }
+        }
+        self.data.drain(..finished.min(self.data.len()));
+        if self.control_written == self.control.len() {
+            self.control = Vec::new();
+            (self.control_written, self.control_frame_end) = (0, 0);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lane {
+    Control,
+    /// The segment of that number.
+    Data(usize),
+}
+
+/// Asking.
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.control.is_empty()
+    }
+
+    /// Bytes of data that wait; control frames have room of their own.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.buffered
+    }
+
+    /// Bytes of control frames that wait.
+    pub(crate) fn control_bytes(&self) -> usize {
+        self.control.len() - self.control_written
+    }
+
+    /// Bytes held, by capacity.
+    pub(crate) fn memory(&self) -> usize {
+        let segments: usize = self.data.iter().map(|segment| segment.bytes.capacity()).sum();
+        segments + self.data.capacity() * size_of::<Segment>() + self.control.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::SocketAddr;
+
+    /// A wire that takes what it is told to take, then nothing.
+    struct Script {
+        takes: Vec<usize>,
+        out: Vec<u8>,
+    }
+
+    impl Wire for Script {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
+            let mut room = self.takes.pop().unwrap_or(0);
+            let before = self.out.len();
+            for slice in slices {
+                let taken = room.min(slice.len());
+                self.out.extend_from_slice(&slice[..taken]);
+                room -= taken;
+            }
+            Ok(self.out.len() - before)
+        }
+
+        fn shutdown_write(&mut self) {}
+
+        fn local_addr(&self) -> SocketAddr {
+            SocketAddr::from(([127, 0, 0, 1], 1))
+        }
+    }
+
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        if payload.len() < 126 {
+            bytes.push(payload.len() as u8);
+        } else {
+            bytes.extend([126, (payload.len() >> 8) as u8, payload.len() as u8]);
+        }
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// The frames that went out: first byte and payload.
+    fn parse(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let len = frame_len(bytes, 0);
+            let header = if bytes[1] & 127 == 126 { 4 } else { 2 };
+            frames.push((bytes[0], bytes[header..len].to_vec()));
+            bytes = &bytes[len..];
+        }
+        frames
+    }
+
+    fn drain(outbox: &mut Outbox, out: Vec<u8>) -> Vec<u8> {
+        let mut wire = Script { takes: vec![usize::MAX; 100], out };
+        assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Done));
+        assert_eq!((outbox.buffered_bytes(), outbox.control_bytes()), (0, 0));
+        wire.out
+    }
+
+    #[test]
+    fn control_overtakes_data_but_not_inside_a_frame() {
+        let mut outbox = Outbox::default();
+        outbox.push_frames(frame(0x81, b"first"));
+        outbox.push_frames(frame(0x81, b"second"));
+        let mut wire = Script { takes: vec![3], out: Vec::new() };
+        assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
+        assert!(outbox.push_control(&frame(0x8a, b"pong")));
+        let frames = parse(&drain(&mut outbox, wire.out));
+        let kinds: Vec<u8> = frames.iter().map(|(first, _)| *first).collect();
+        assert_eq!(kinds, [0x81, 0x8a, 0x81]);
+    }
+
+    #[test]
+    fn a_close_waits_for_the_data_and_a_close_now_replaces_it() {
+        for now in [false, true] {
+            let mut outbox = Outbox::default();
+            outbox.push_frames(frame(0x81, b"first"));
+            outbox.push_frames(frame(0x81, b"second"));
+            let mut wire = Script { takes: vec![1], out: Vec::new() };
+            assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
+            let close = frame(0x88, b"\x03\xe8");
+            if now { outbox.push_close_now(&close) } else { outbox.push_close(&close) }
+            let frames = parse(&drain(&mut outbox, wire.out));
+            let payloads: Vec<&[u8]> = frames.iter().map(|(_, payload)| &payload[..]).collect();
+            if now {
+                assert_eq!(payloads, [&b"first"[..], b"\x03\xe8"]);
+            } else {
+                assert_eq!(payloads, [&b"first"[..], b"second", b"\x03\xe8"]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_never_interrupted() {
+        let mut outbox = Outbox::default();
+        outbox.push_opaque(b"HTTP/1.1 101".to_vec());
+        assert!(outbox.push_control(&frame(0x89, b"")));
+        assert_eq!(drain(&mut outbox, Vec::new()), b"HTTP/1.1 101\x89\x00");
+    }
+
+    #[test]
+    fn the_control_lane_is_bounded() {
+        let mut outbox = Outbox::default();
+        outbox.push_frames(frame(0x82, b"data"));
+        let pong = frame(0x8a, &[0; 125]);
+        let taken = (0..1000).filter(|_| outbox.push_control(&pong)).count();
+        assert_eq!(taken, CONTROL_BYTES_MAX / pong.len());
+    }
+
+    proptest! {
+        /// A rest cut at every byte, then short writes of any size with control frames in between:
+        /// legal frames, data in order, every control frame whole.
+        #[test]
+        fn any_cut_and_any_writes_give_legal_frames(
+            sizes in proptest::collection::vec(
+                (prop_oneof![0usize..20, 120usize..300], 0u8..4), 1..6),
+            cut in any::<prop::sample::Index>(),
+            writes in proptest::collection::vec((0usize..60, any::<bool>()), 0..40),
+        ) {
+            let mut turn = Vec::new();
+            let mut data = Vec::new();
+            for (number, (size, kind)) in sizes.iter().enumerate() {
+                let payload = vec![number as u8; *size];
+                match kind {
+                    0 => turn.extend(frame(0x8a, &payload[..payload.len().min(125)])),
+                    1 => {
+                        turn.extend(frame(0x01, &payload));
+                        turn.extend(frame(0x80, &payload));
+                        data.extend([(0x01, payload.clone()), (0x80, payload)]);
+                    }
+                    _ => {
+                        turn.extend(frame(0x82, &payload));
+                        data.push((0x82, payload));
+                    }
+                }
+            }
+            let written = cut.index(turn.len());
+            let mut outbox = Outbox::default();
+            outbox.push_rest(&turn, written);
+            let mut out = turn[..written].to_vec();
+            let mut pongs = 0;
+            for (take, pong) in writes {
+                if pong {
+                    prop_assert!(outbox.push_control(&frame(0x8a, b"later")));
+                    pongs += 1;
+                }
+                let mut wire = Script { takes: vec![take], out };
+                outbox.write_to(&mut wire).unwrap();
+                out = wire.out;
+            }
+            let frames = parse(&drain(&mut outbox, out));
+            let got: Vec<_> = frames.iter().filter(|(first, _)| !is_control(*first)).cloned().collect();
+            prop_assert_eq!(got, data);
+            let later = frames.iter().filter(|(first, p)| *first == 0x8a && p == b"later").count();
+            prop_assert_eq!(later, pongs);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Owns the slab: places with generations, in pages that exist only while they are needed.
+
+const PAGE: usize = 64;
+
+/// Names a place and who has it: a place that is used again has another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// Up to `capacity` values. The lowest free place is used first, so that pages empty out and can be
+/// given back.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    pages: Vec<Page<T>>,
+    /// Invariant: one for each place of every page ever used; a generation survives its page.
+    generations: Vec<u32>,
+    /// Invariant: no page before this one has a free place.
+    first_with_room: usize,
+    len: usize,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Page<T> {
+    /// Invariant: `None` exactly when `occupied` is 0.
+    entries: Option<Box<[Option<T>]>>,
+    /// A bit for each place that is taken.
+    occupied: u64,
+}
+
+impl<T> Slab<T> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { pages: Vec::new(), generations: Vec::new(), first_with_room: 0, len: 0, capacity }
+    }
+
+    /// Takes a place, or gives the value back if all `capacity` are taken.
+    pub(crate) fn insert(&mut self, value: T) -> Result<Key, T> {
+        if self.len >= self.capacity {
+            return Err(value);
+        }
+        let mut page_index = self.first_with_room;
+        while self.pages.get(page_index).is_some_and(|page| page.occupied == u64::MAX) {
+            page_index += 1;
+        }
+        self.first_with_room = page_index;
+        if page_index == self.pages.len() {
+            self.pages.push(Page { entries: None, occupied: 0 });
+            self.generations.resize(self.pages.len() * PAGE, 0);
+        }
+        let Some(page) = self.pages.get_mut(page_index) else { return Err(value) };
+        let offset = page.occupied.trailing_ones() as usize;
+        let entries = page.entries.get_or_insert_with(|| (0..PAGE).map(|_| None).collect());
+        let (Some(entry), Ok(index)) =
+            (entries.get_mut(offset), u32::try_from(page_index * PAGE + offset))
+        else {
+            return Err(value);
+        };
+        *entry = Some(value);
+        page.occupied |= 1 << offset;
+        self.len += 1;
+        let generation = self.generations.get(index as usize).copied().unwrap_or(0);
+        Ok(Key { index, generation })
+    }
+
+    /// Gives a place up.
+    pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
+        let (page_index, offset) = (index as usize / PAGE, index as usize % PAGE);
+        let page = self.pages.get_mut(page_index)?;
+        let value = page.entries.as_mut()?.get_mut(offset)?.take()?;
+        page.occupied &= !(1 << offset);
+        if page.occupied == 0 {
+            page.entries = None;
+        }
+        if let Some(generation) = self.generations.get_mut(index as usize) {
+            *generation = generation.wrapping_add(1);
+        }
+        self.first_with_room = self.first_with_room.min(page_index);
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// Who has a place, whatever its generation.
+    #[inline]
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        let page = self.pages.get_mut(index as usize / PAGE)?;
+        page.entries.as_mut()?.get_mut(index as usize % PAGE)?.as_mut()
+    }
+
+    fn at(&self, index: u32) -> Option<&T> {
+        let page = self.pages.get(index as usize / PAGE)?;
+        page.entries.as_ref()?.get(index as usize % PAGE)?.as_ref()
+    }
+
+    fn is_current(&self, key: Key) -> bool {
+        self.generations.get(key.index as usize) == Some(&key.generation)
+    }
+
+    /// The value that `key` was given for; `None` once it is removed.
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        if self.is_current(key) { self.at(key.index) } else { None }
+    }
+
+    /// The same, to change it.
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        if self.is_current(key) { self.at_mut(key.index) } else { None }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first taken place at or after `from`; stays right while places are given up.
+    pub(crate) fn next_occupied(&self, from: u32) -> Option<u32> {
+        let (first, offset) = (from as usize / PAGE, from as usize % PAGE);
+        let mut mask = u64::MAX << offset;
+        for (page_index, page) in self.pages.iter().enumerate().skip(first) {
+            let here = page.occupied & mask;
+            if here != 0 {
+                return u32::try_from(page_index * PAGE + here.trailing_zeros() as usize).ok();
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn full_is_a_value() {
+        let mut slab = Slab::new(2);
+        slab.insert('a').unwrap();
+        slab.insert('b').unwrap();
+        assert_eq!(slab.insert('c'), Err('c'));
+        slab.remove(0);
+        assert!(slab.insert('c').is_ok());
+    }
+
+    #[test]
+    fn a_stale_key_finds_nobody_even_after_its_page_was_freed() {
+        let mut slab = Slab::new(10);
+        let stale = slab.insert(1).unwrap();
+        slab.remove(stale.index);
+        assert!(slab.pages[0].entries.is_none(), "an empty page is given back");
+        let fresh = slab.insert(2).unwrap();
+        assert_eq!(fresh.index, stale.index);
+        assert_eq!((slab.get(stale), slab.get(fresh)), (None, Some(&2)));
+    }
+
+    #[test]
+    fn the_lowest_place_is_used_first() {
+        let mut slab = Slab::new(1000);
+        for n in 0..200 {
+            slab.insert(n).unwrap();
+        }
+        slab.remove(130);
+        slab.remove(3);
+        assert_eq!(slab.insert(0).unwrap().index, 3);
+        assert_eq!(slab.insert(0).unwrap().index, 130);
+        assert_eq!(slab.insert(0).unwrap().index, 200);
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_map(
+            operations in proptest::collection::vec((any::<bool>(), 0u32..150), 1..300),
+        ) {
+            let mut slab = Slab::new(128);
+            let mut model: HashMap<u32, (Key, usize)> = HashMap::new();
+            for (step, (add, index)) in operations.into_iter().enumerate() {
+                if add {
+                    match slab.insert(step) {
+                        Ok(key) => prop_assert!(model.insert(key.index, (key, step)).is_none()),
+                        Err(value) => prop_assert_eq!((value, model.len()), (step, 128)),
+                    }
+                } else {
+                    let expected = model.remove(&index);
+                    prop_assert_eq!(slab.remove(index), expected.map(|(_, value)| value));
+                    if let Some((key, _)) = expected {
+                        prop_assert_eq!(slab.get(key), None);
+                    }
+                }
+                prop_assert_eq!(slab.len(), model.len());
+                for (key, value) in model.values() {
+                    prop_assert_eq!(slab.get(*key), Some(value));
+                    prop_assert_eq!(slab.get_mut(*key).copied(), Some(*value));
+                }
+                let mut from = 0;
+                let mut seen = 0;
+                while let Some(index) = slab.next_occupied(from) {
+                    prop_assert!(model.contains_key(&index));
+                    (from, seen) = (index + 1, seen + 1);
+                }
+                prop_assert_eq!(seen, model.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Owns the timer wheel: a hashed wheel on an arena, with O(1) arm and cancel.
+
+use crate::words::time::Time;
+
+/// A tick is this many microseconds, as a power of two: 8.192 ms.
+const TICK_BITS: u32 = 13;
+/// Slots of the wheel; one turn of it is 8.4 s. A deadline further off stays in its slot and is
+/// passed over until its turn comes.
+const SLOTS: usize = 1024;
+/// The list of entries that are due and not popped yet stands behind the slots.
+const DUE: u32 = SLOTS as u32;
+const NOBODY: u32 = u32::MAX;
+
+/// Names an armed entry. Whoever armed it holds it once and gives it back by `cancel` or `rearm`,
+/// or forgets it when the entry is popped; so it can never name another's entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TimerKey(u32);
+
+/// Deadlines with a token each.
+#[derive(Debug)]
+pub(crate) struct TimerWheel {
+    entries: Vec<Entry>,
+    /// The head of the chain of unused entries.
+    free: u32,
+    len: usize,
+    /// The heads of the chains: one for each slot, one for what is due.
+    heads: Vec<u32>,
+    /// For each slot a tick that is not after any of its entries.
+    lower_bounds: Vec<u64>,
+    /// A bit for each slot that is not empty.
+    occupied: [u64; SLOTS / 64],
+    /// Invariant: no entry outside the due list has a tick before this one.
+    earliest: u64,
+    /// The tick that was expired last: whatever is armed later goes after it.
+    expired: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    tick: u64,
+    token: u32,
+    /// The chain it stands in; `NOBODY` while unused.
+    list: u32,
+    next: u32,
+    previous: u32,
+}
+
+/// The first tick that does not begin before `at`: a timer never fires early.
+fn tick_of(at: Time) -> u64 {
+    (at.as_micros() >> TICK_BITS)
+        + u64::from(at.as_micros() & ((1 << TICK_BITS) - 1) != 0)
+}
+
+fn time_of(tick: u64) -> Time {
+    Time::from_micros(tick.saturating_mul(1 << TICK_BITS))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the remainder is below SLOTS")]
+fn slot_of(tick: u64) -> u32 {
+    (tick % SLOTS as u64) as u32
+}
+
+impl TimerWheel {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: NOBODY,
+            len: 0,
+            heads: vec![NOBODY; SLOTS + 1],
+            lower_bounds: vec![u64::MAX; SLOTS],
+            occupied: [0; SLOTS / 64],
+            earliest: u64::MAX,
+            expired: 0,
+        }
+    }
+
+    /// Arms a deadline. One that has passed fires at the next tick.
+    pub(crate) fn arm(&mut self, token: u32, at: Time) -> TimerKey {
+        // After the tick that is being expired, so that arming from a timer cannot loop for ever.
+        let tick = tick_of(at).max(self.expired + 1);
+        let entry = Entry { tick, token, list: NOBODY, next: NOBODY, previous: NOBODY };
+        let index = self.free;
+        let index = if let Some(place) = self.entries.get_mut(index as usize) {
+            self.free = place.next;
+            *place = entry;
+            index
+        } else {
+            self.entries.push(entry);
+            // Invariant: tokens are u32, so there are fewer entries than NOBODY.
+            u32::try_from(self.entries.len() - 1).unwrap_or(NOBODY)
+        };
+        self.len += 1;
+        let slot = slot_of(tick);
+        self.link(index, slot);
+        if let Some(word) = self.occupied.get_mut(slot as usize / 64) {
+            *word |= 1 << (slot % 64);
+        }
+        if let Some(bound) = self.lower_bounds.get_mut(slot as usize) {
+            *bound = (*bound).min(tick);
+        }
+        self.earliest = self.earliest.min(tick);
+        TimerKey(index)
+    }
+
+    /// Takes a deadline back.
+    #[allow(clippy::needless_pass_by_value, reason = "a key is given back, not kept")]
+    pub(crate) fn cancel(&mut self, key: TimerKey) {
+        self.unlink(key.0);
+        self.release(key.0);
+    }
+
+    /// Moves a deadline.
+    pub(crate) fn rearm(&mut self, key: TimerKey, at: Time) -> TimerKey {
+        let Some(token) = self.entries.get(key.0 as usize).map(|entry| entry.token) else {
+            return key;
+        };
+        self.cancel(key);
+        self.arm(token, at)
+    }
+
+    /// The next token whose deadline has come, in the order of ticks; its entry is gone.
+    #[inline]
+    pub(crate) fn pop_due(&mut self, now: Time) -> Option<u32> {
+        let tick = now.as_micros() >> TICK_BITS;
+        if self.earliest > tick && self.heads.last() == Some(&NOBODY) {
+            return None;
+        }
+        self.pop_slow(tick)
+    }
+
+    fn pop_slow(&mut self, now: u64) -> Option<u32> {
+        loop {
+            let due = self.heads.last().copied().filter(|&index| index != NOBODY);
+            if let Some(index) = due {
+                let token = self.entries.get(index as usize)?.token;
+                self.unlink(index);
+                self.release(index);
+                return Some(token);
+            }
+            if self.earliest > now {
+                return None;
+            }
+            let tick = self.earliest;
+            self.expired = tick;
+            self.collect(tick);
+            self.earliest = self.find_earliest(tick);
+        }
+    }
+
+    /// Moves the entries of one tick to the due list.
+    fn collect(&mut self, tick: u64) {
+        let slot = slot_of(tick);
+        let mut bound = u64::MAX;
+        let mut index = self.heads.get(slot as usize).copied().unwrap_or(NOBODY);
+        while let Some(entry) = self.entries.get(index as usize) {
+            let (next, at) = (entry.next, entry.tick);
+            if at <= tick {
+                self.unlink(index);
+                self.link(index, DUE);
+            } else {
+                bound = bound.min(at);
+            }
+            index = next;
+        }
+        if let Some(place) = self.lower_bounds.get_mut(slot as usize) {
+            *place = bound;
+        }
+    }
+
+    /// A tick after `tick`, and not after any entry. Looks at the slots that are not empty, from the
+    /// next one on; usually the first of them has it.
+    fn find_earliest(&self, tick: u64) -> u64 {
+        let mut best = u64::MAX;
+        let start = slot_of(tick) as usize + 1;
+        for step in 0..=SLOTS / 64 {
+            let word_index = (start / 64 + step) % (SLOTS / 64);
+            let mut word = self.occupied.get(word_index).copied().unwrap_or(0);
+            while word != 0 {
+                let slot = word_index * 64 + word.trailing_zeros() as usize;
+                word &= word - 1;
+                best = best.min(self.lower_bounds.get(slot).copied().unwrap_or(u64::MAX));
+            }
+            // What lies in the words up to here comes before anything in the words after.
+            let passed = (step as u64 + 1) * 64 - start as u64 % 64;
+            if best <= tick.saturating_add(passed) {
+                break;
+            }
+        }
+        best.max(tick + 1)
+    }
+
+    /// When `pop_due` may have something; never later than the earliest deadline.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        if self.heads.last() != Some(&NOBODY) {
+            return Some(Time::ZERO);
+        }
+        (self.len > 0 && self.earliest != u64::MAX).then(|| time_of(self.earliest))
+    }
+
+    fn link(&mut self, index: u32, list: u32) {
+        let Some(head) = self.heads.get_mut(list as usize) else { return };
+        let second = std::mem::replace(head, index);
+        if let Some(entry) = self.entries.get_mut(second as usize) {
+            entry.previous = index;
+        }
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.list = list;
+            entry.next = second;
+            entry.previous = NOBODY;
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Some(entry) = self.entries.get(index as usize) else { return };
+        let (list, next, previous) = (entry.list, entry.next, entry.previous);
+        debug_assert_ne!(list, NOBODY, "a key names an armed entry");
+        if let Some(entry) = self.entries.get_mut(next as usize) {
+            entry.previous = previous;
+        }
+        if let Some(entry) = self.entries.get_mut(previous as usize) {
+            entry.next = next;
+        } else if let Some(head) = self.heads.get_mut(list as usize) {
+            *head = next;
+            if next == NOBODY && list != DUE {
+                self.clear_slot(list as usize);
+            }
+        }
+    }
+
+    fn clear_slot(&mut self, slot: usize) {
+        if let Some(word) = self.occupied.get_mut(slot / 64) {
+            *word &= !(1 << (slot % 64));
+        }
+        if let Some(bound) = self.lower_bounds.get_mut(slot) {
+            *bound = u64::MAX;
+        }
+    }
+
+    fn release(&mut self, index: u32) {
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.list = NOBODY;
+            entry.next = self.free;
+            self.free = index;
+            self.len -= 1;
+        }
+        if self.len == 0 {
+            // Nobody holds a key: the arena starts anew, and a large one is given back.
+            self.entries = Vec::new();
+            self.free = NOBODY;
+            self.earliest = u64::MAX;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    const TICK: u64 = 1 << TICK_BITS;
+
+    fn at_tick(tick: u64) -> Time {
+        Time::from_micros(tick * TICK)
+    }
+
+    #[test]
+    fn an_entry_is_24_bytes() {
+        assert_eq!(size_of::<Entry>(), 24);
+    }
+
+    #[test]
+    fn never_early_and_at_most_one_tick_late() {
+        let mut wheel = TimerWheel::new();
+        wheel.arm(7, Time::from_micros(5 * TICK + 1));
+        assert_eq!(wheel.pop_due(Time::from_micros(6 * TICK - 1)), None);
+        assert_eq!(wheel.pop_due(at_tick(6)), Some(7));
+        assert_eq!((wheel.pop_due(at_tick(6)), wheel.next_deadline()), (None, None));
+    }
+
+    #[test]
+    fn a_far_deadline_survives_the_turns_of_the_wheel() {
+        let mut wheel = TimerWheel::new();
+        let day = Time::ZERO.after(Duration::from_secs(86_400));
+        wheel.arm(1, day);
+        wheel.arm(2, at_tick(3));
+        assert_eq!(wheel.pop_due(at_tick(3)), Some(2));
+        let next = wheel.next_deadline().unwrap();
+        assert!(next >= day && next.since(day) <= Duration::from_micros(TICK));
+        assert_eq!(wheel.pop_due(Time::from_micros(day.as_micros() - TICK)), None);
+        assert_eq!(wheel.pop_due(next), Some(1));
+    }
+
+    #[test]
+    fn arming_for_now_from_a_timer_waits_for_the_next_tick() {
+        let mut wheel = TimerWheel::new();
+        wheel.arm(1, at_tick(2));
+        assert_eq!(wheel.pop_due(at_tick(2)), Some(1));
+        wheel.arm(1, at_tick(0));
+        assert_eq!(wheel.pop_due(at_tick(2)), None);
+        assert_eq!(wheel.pop_due(at_tick(3)), Some(1));
+    }
+
+    #[test]
+    fn what_is_due_can_still_be_cancelled() {
+        let mut wheel = TimerWheel::new();
+        let keys = [wheel.arm(1, at_tick(1)), wheel.arm(2, at_tick(1))];
+        let first = wheel.pop_due(at_tick(1)).unwrap();
+        let [one, two] = keys;
+        wheel.cancel(if first == 1 { two } else { one });
+        assert_eq!((wheel.pop_due(at_tick(9)), wheel.len), (None, 0));
+    }
+
+    #[test]
+    fn an_empty_wheel_holds_no_entries() {
+        let mut wheel = TimerWheel::new();
+        let keys: Vec<_> = (0..1000).map(|n| wheel.arm(n, at_tick(u64::from(n)))).collect();
+        keys.into_iter().for_each(|key| wheel.cancel(key));
+        assert_eq!(wheel.entries.capacity(), 0);
+        assert_eq!(wheel.next_deadline(), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Operation {
+        Arm(u64),
+        Cancel(usize),
+        Rearm(usize, u64),
+        Advance(u64),
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let delay = prop_oneof![0u64..40, 1000u64..3000, 0u64..100_000];
+        let step = prop_oneof![0u64..3, 0u64..100, 0u64..5000];
+        prop_oneof![
+            4 => delay.clone().prop_map(Operation::Arm),
+            1 => any::<usize>().prop_map(Operation::Cancel),
+            2 => (any::<usize>(), delay).prop_map(|(n, delay)| Operation::Rearm(n, delay)),
+            4 => step.prop_map(Operation::Advance),
+        ]
+    }
+
+    proptest! {
+        /// Against a sorted map: what fires, in which order of ticks, and what the loop waits for.
+        #[test]
+        fn it_agrees_with_a_sorted_map(operations in proptest::collection::vec(operation(), 1..200)) {
+            let mut wheel = TimerWheel::new();
+            let mut keys: BTreeMap<u32, (TimerKey, u64)> = BTreeMap::new();
+            let (mut now, mut expired, mut token) = (0u64, 0u64, 0u32);
+            let pick = |keys: &BTreeMap<u32, (TimerKey, u64)>, n: usize| {
+                keys.keys().nth(n % keys.len().max(1)).copied()
+            };
+            for operation in operations {
+                match operation {
+                    Operation::Arm(delay) => {
+                        let tick = (now + delay).max(expired + 1);
+                        keys.insert(token, (wheel.arm(token, at_tick(now + delay)), tick));
+                        token += 1;
+                    }
+                    Operation::Cancel(n) => {
+                        if let Some((key, _)) = pick(&keys, n).and_then(|n| keys.remove(&n)) {
+                            wheel.cancel(key);
+                        }
+                    }
+                    Operation::Rearm(n, delay) => {
+                        if let Some(token) = pick(&keys, n) {
+                            let (key, _) = keys.remove(&token).unwrap();
+                            let tick = (now + delay).max(expired + 1);
+                            keys.insert(token, (wheel.rearm(key, at_tick(now + delay)), tick));
+                        }
+                    }
+                    Operation::Advance(step) => {
+                        now += step;
+                        let mut last = 0;
+                        while let Some(token) = wheel.pop_due(at_tick(now)) {
+                            let (_, tick) = keys.remove(&token).expect("armed");
+                            prop_assert!(tick <= now && tick >= last, "in the order of ticks");
+                            last = tick;
+                            expired = expired.max(tick);
+                        }
+                        prop_assert!(keys.values().all(|(_, tick)| *tick > now));
+                        let earliest = keys.values().map(|(_, tick)| at_tick(*tick)).min();
+                        prop_assert!(wheel.next_deadline() <= earliest || earliest.is_none());
+                        prop_assert_eq!(wheel.next_deadline().is_some(), !keys.is_empty());
+                    }
+                }
+                prop_assert_eq!(wheel.len, keys.len());
+            }
+        }
+    }
+}

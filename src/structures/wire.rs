@@ -1,0 +1,20 @@
+//! Owns the contract of the one way to write through at once.
+
+use std::io::{ErrorKind, IoSlice};
+use std::net::SocketAddr;
+
+/// Where a turn's bytes go. The shell's socket implements it, and so do the tests' fakes.
+pub(crate) trait Wire {
+    /// Writes what fits and says how much; 0 is "not now", never an error. An error means that the
+    /// connection is broken.
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind>;
+
+    /// The same from several pieces.
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind>;
+
+    /// Half-close: tells the peer, behind the last byte, that nothing more comes.
+    fn shutdown_write(&mut self);
+
+    /// The local address of the connection.
+    fn local_addr(&self) -> SocketAddr;
+}
