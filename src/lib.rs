@@ -1,5 +1,36 @@
-//! A WebSocket server for small Linux boxes.
-mod words;
-mod structures;
-mod protocol;
+//! A WebSocket server for small Linux boxes: one thread, one event loop, callbacks, bounded memory.
+//!
+//! The source is in layers; imports point downward only:
+//!
+//! ```text
+//!   facade      lib, server     Server, Handle
+//!   shell       sockets, mio, signals, the clock
+//!   core        every decision, without a socket or a clock
+//!   domain      Application, Routing, Call, Handler, Session
+//!   protocol    request head, handshake, frames, messages
+//!   structures  timer wheel, slab, outbox
+//!   words       options, limits, errors, messages, close codes
+//! ```
+#![doc = include_str!("../README.md")]
+
+mod core;
 mod domain;
+mod protocol;
+mod server;
+mod shell;
+mod structures;
+mod words;
+
+pub use domain::application::{Application, WebSockets};
+pub use domain::call::Call;
+pub use domain::handler::{Handler, Hooks, Idle, on_connect, on_message};
+pub use domain::response::{Accept, Response};
+pub use domain::routing::{Routing, WebSocketRoute};
+pub use domain::session::{ConfigError, Session, SessionId};
+pub use server::{Handle, Server};
+pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
+pub use words::error::{
+    HandlerError, HandlerResult, ProtocolError, Result, SendError, ServerError, SessionError,
+};
+pub use words::message::{Message, Payload, Rsv};
+pub use words::options::Limits;

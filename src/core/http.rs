@@ -161,7 +161,8 @@ impl Turn<'_> {
                     self.wire.local_addr(),
                     None,
                 );
-                let response = routes.get_handler(handler)(&call);
+                let answer = routes.get_handler(handler).map(|answer| answer(&call));
+                let response = answer.unwrap_or_else(|| Response::refusal(404));
                 return self.respond(call.head(), &response, keep_alive);
             }
             Resolution::NotFound => 404,
@@ -210,8 +211,9 @@ impl Turn<'_> {
 
     /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
     fn upgrade(&mut self, upgrade: &UpgradeRequest, route: u16, call: Call) -> Next {
-        let config = self.routes.route(route);
-        let accepted = match config.admit(&call) {
+        let Some(config) = self.routes.route(route) else { return self.refuse(404) };
+        let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
+        let accepted = match config.admit(&call, &offered) {
             Ok(accepted) => accepted,
             Err(response) => return self.respond(call.head(), &response, true),
         };
@@ -219,7 +221,6 @@ impl Turn<'_> {
             &mut self.shared.tx,
             &upgrade.accept_key,
             call.protocol(),
-            None,
             accepted.headers(),
         );
         self.shared.opaque_prefix = self.shared.tx.len();

@@ -134,12 +134,12 @@ impl Core {
 
     /// The socket takes bytes again.
     pub(crate) fn handle_writable(&mut self, now: Time, index: u32, wire: &mut dyn Wire) -> Reading {
-        self.turn(now, index, wire, Turn::writable).unwrap_or(Reading::Continue)
+        self.turn(now, index, wire, |turn| turn.writable()).unwrap_or(Reading::Continue)
     }
 
     /// The peer has shut its side.
     pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
-        self.turn(now, index, wire, Turn::peer_shut);
+        self.turn(now, index, wire, |turn| turn.peer_shut());
     }
 
     /// The connection failed.
@@ -181,7 +181,7 @@ impl Core {
 
     /// Ends one connection at once: the grace is over.
     pub(crate) fn handle_cut(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
-        self.turn(now, index, wire, Turn::cut);
+        self.turn(now, index, wire, |turn| turn.cut());
     }
 }
 

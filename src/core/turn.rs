@@ -227,7 +227,9 @@ impl<'a> Turn<'a> {
     }
 
     fn log_fault(&self, fault: &SessionError) {
-        let (id, pattern) = (self.connection.state.id, &self.routes.route(self.connection.state.route).pattern);
+        let id = self.connection.state.id;
+        let route = self.routes.route(self.connection.state.route);
+        let pattern = route.map_or("", |route| route.pattern.as_str());
         match fault {
             SessionError::Handler(error) => {
                 error!(target: "wirewheel::session", "{id} {pattern}: handler failed: {error}");

@@ -164,6 +164,7 @@ impl<C, M, P, E, X> Hooks<C, M, P, E, X> {
 }
 
 /// A place of [`Hooks`] that holds a closure or [`Idle`]. Sealed: closures and `Idle` are all.
+#[allow(unnameable_types, reason = "sealed: nobody else is to implement a hook")]
 mod hook {
     use super::{
         Call, CloseInfo, Duration, HandlerResult, Idle, Message, Session, SessionError,

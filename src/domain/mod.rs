@@ -1,1 +1,12 @@
-//! Layer.
+//! Layer 3, domain: what an application writes down and what a handler is handed.
+
+pub(crate) mod application;
+pub(crate) mod call;
+pub(crate) mod handler;
+mod pattern;
+pub(crate) mod response;
+pub(crate) mod route_table;
+pub(crate) mod routing;
+pub(crate) mod session;
+pub(crate) mod shared;
+mod warnings;

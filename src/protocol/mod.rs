@@ -2,5 +2,7 @@
 
 pub(crate) mod close;
 pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod head;
 pub(crate) mod reader;
 mod text;

@@ -90,70 +90,74 @@ fn check_size(name: &str, value: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Setters of the options that both a server and a route have, written once.
+/// The setters of the options that both a server and a route have, written once.
 ///
-/// The type must have `fn session_options(&mut self) -> &mut SessionOptions`; `$Own` is how the
-/// setter takes and gives back its receiver.
+/// The type has `fn change(&mut self, impl FnOnce(&mut SessionOptions) + 'static)`; the macro is told
+/// how the setters take and give back their receiver.
 macro_rules! session_option_setters {
-    ($($receiver:tt)+) => { $crate::words::options::session_option_setters_impl! { $($receiver)+ } };
-}
-
-macro_rules! session_option_setters_impl {
-    (@one [$($recv:tt)+] [$Own:ty] $(#[$doc:meta])* $name:ident: $T:ty, $field:ident, |$v:ident| $value:expr) => {
-        $(#[$doc])*
-        #[allow(clippy::return_self_not_must_use, reason = "used for its effect on a route")]
-        pub fn $name($($recv)+, $v: $T) -> $Own {
-            self.session_options().$field = $value;
-            self
-        }
-    };
-    ([$($recv:tt)+] -> $Own:ty) => {
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+    ($this:ident: [$($receiver:tt)+] -> $Own:ty) => {
+        $crate::words::options::session_option_setters! { @setters $this [$($receiver)+] [$Own]
             /// Time between pings (Ktor's `pingPeriod`); `None` switches pings off. Default 15 s.
-            ping_period: impl Into<Option<std::time::Duration>>, ping_period, |period| period.into() }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
-            /// How long to wait for the pong that matches a ping (Ktor's `timeout`); then the
-            /// session ends with 1011 "Ping timeout". Default 15 s.
-            timeout: std::time::Duration, timeout, |timeout| timeout }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            ping_period: optional Duration, |options, period| options.ping_period = period;
             /// Ends a session (1001) from which nothing arrived for this long, pongs included.
             /// Default `None`: off.
-            idle_timeout: impl Into<Option<std::time::Duration>>, idle_timeout, |timeout| timeout.into() }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
-            /// Ends a session (1013) whose peer took none of the queued bytes for this long.
-            /// Default 30 s.
-            write_timeout: std::time::Duration, write_timeout, |timeout| timeout }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            idle_timeout: optional Duration, |options, time| options.idle_timeout = time;
+            /// How long to wait for the pong that matches a ping (Ktor's `timeout`); then the
+            /// session ends with 1011 "Ping timeout". Default 15 s.
+            timeout: plain Duration, |options, time| options.timeout = time;
+            /// Ends a session (1013) whose peer took none of the queued bytes for this long, and
+            /// bounds how long the last bytes of a closed one may take. Default 30 s.
+            write_timeout: plain Duration, |options, time| options.write_timeout = time;
             /// The most payload bytes of a frame (Ktor's `maxFrameSize`), in and out: a larger one
             /// that arrives ends the session with 1009, a larger send is cut into frames. Default
             /// 64 KiB.
-            max_frame_size: usize, max_frame_size, |bytes| bytes }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            max_frame_size: plain usize, |options, bytes| options.max_frame_size = bytes;
             /// The most bytes of a message: arriving, 1009; sending, `SendError::TooBig`. Default:
             /// `max_frame_size`.
-            max_message_size: usize, max_message_size, |bytes| Some(bytes) }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            max_message_size: plain usize, |options, bytes| options.max_message_size = Some(bytes);
             /// The most frames of one message; more end the session with 1008. Default 65,536.
-            max_fragments: u32, max_fragments, |fragments| fragments }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            max_fragments: plain u32, |options, count| options.max_fragments = count;
             /// The most bytes that wait for a peer that does not read. A message that does not fit
             /// is refused ([`SendError::Full`](crate::SendError::Full)) and the session ends with
             /// 1013; one message is always taken while nothing waits. Default 64 KiB.
-            outbox_bytes: usize, outbox_bytes, |bytes| bytes }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            outbox_bytes: plain usize, |options, bytes| options.outbox_bytes = bytes;
             /// Masks outgoing frames (Ktor's `masking`). RFC 6455 section 5.1 forbids it to a
-            /// server and conforming clients hang up. Default false.
-            masking: bool, masking, |on| on }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            /// server, and conforming clients hang up. Default false.
+            masking: plain bool, |options, on| options.masking = on;
             /// Takes client frames without a mask, as Ktor does. Default false: 1002.
-            accept_unmasked_frames: bool, accept_unmasked_frames, |on| on }
-        $crate::words::options::session_option_setters_impl! { @one [$($recv)+] [$Own]
+            accept_unmasked_frames: plain bool, |options, on| options.accept_unmasked_frames = on;
             /// Takes reserved bits that no extension owns, as Ktor does, and shows them in
             /// [`Message::rsv`](crate::Message::rsv). Default false: 1002.
-            lenient_rsv: bool, lenient_rsv, |on| on }
+            lenient_rsv: plain bool, |options, on| options.lenient_rsv = on;
+        }
+    };
+    (@setters $this:ident $receiver:tt $Own:tt
+        $($(#[$doc:meta])* $name:ident: $kind:ident $T:ty, |$options:ident, $value:ident| $set:expr;)+
+    ) => {$(
+        $crate::words::options::session_option_setters! { @one $this $receiver $Own
+            $(#[$doc])* $name: $kind $T, |$options, $value| $set }
+    )+};
+    (@one $this:ident [$($receiver:tt)+] [$Own:ty]
+        $(#[$doc:meta])* $name:ident: optional $T:ty, |$options:ident, $value:ident| $set:expr
+    ) => {
+        $(#[$doc])*
+        pub fn $name($($receiver)+, value: impl Into<Option<$T>>) -> $Own {
+            let $value: Option<$T> = value.into();
+            $this.change(move |$options| $set);
+            $this
+        }
+    };
+    (@one $this:ident [$($receiver:tt)+] [$Own:ty]
+        $(#[$doc:meta])* $name:ident: plain $T:ty, |$options:ident, $value:ident| $set:expr
+    ) => {
+        $(#[$doc])*
+        pub fn $name($($receiver)+, $value: $T) -> $Own {
+            $this.change(move |$options| $set);
+            $this
+        }
     };
 }
-pub(crate) use {session_option_setters, session_option_setters_impl};
+pub(crate) use session_option_setters;
 
 /// What the server as a whole may take: the limits that no route or session can change.
 ///
@@ -268,7 +272,8 @@ impl Limits {
         check_size("max_head_lines", self.max_head_lines)?;
         check_size("max_connections", self.max_connections)?;
         check_size("max_pending_handshakes", self.max_pending_handshakes)?;
-        check_size("process_bytes", self.process_bytes >> 12)?;
+        // In KiB: on a large machine the budget may be over the bound of a single buffer.
+        check_size("process_bytes in KiB", self.process_bytes.div_ceil(1024))?;
         check_size("read_budget_bytes", self.read_budget_bytes)?;
         check_size("accept_budget", self.accept_budget)?;
         if !(1024..=LARGEST_SIZE).contains(&self.read_buffer_bytes) {

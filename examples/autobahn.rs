@@ -1,0 +1,35 @@
+//! The conformance and load-test server: a plain echo on every path, with limits out of the way.
+//!
+//! Run it with `cargo run --release --example autobahn -- 127.0.0.1:9002`.
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+
+use std::io::Write;
+
+use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
+
+fn module(app: &mut Application) {
+    let process_bytes = if cfg!(target_pointer_width = "64") { 4 << 30 } else { 1 << 30 };
+    app.install(
+        WebSockets::new()
+            .ping_period(None)
+            .idle_timeout(None)
+            .max_frame_size(32 << 20)
+            .max_message_size(32 << 20)
+            .outbox_bytes(64 << 20)
+            .limits(Limits::new().max_connections(20_000).process_bytes(process_bytes)),
+    );
+    app.routing(|route| {
+        let echo = |_call: &Call| on_message(|session, message| session.send(message));
+        route.web_socket("/", echo);
+        route.web_socket("/{...}", echo);
+    });
+}
+
+fn main() -> wirewheel::Result<()> {
+    env_logger::init();
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
+    let server = Server::bind(address.as_str(), module)?;
+    println!("listening on http://{}", server.local_addr());
+    let _ = std::io::stdout().flush();
+    server.run()
+}

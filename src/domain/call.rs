@@ -1,0 +1,170 @@
+//! Owns the request as application code sees it.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::protocol::head::RequestHead;
+
+/// A request: head, parameters, addresses, agreed subprotocol (Ktor's `call`). Cloning it is cheap;
+/// a session that wants it after `on_connect` keeps a clone, others do not pay for it.
+///
+/// ```
+/// use wirewheel::{Call, Response};
+/// fn whoami(call: &Call) -> Response {
+///     let name = call.parameter("name").unwrap_or("stranger");
+///     Response::text(format!("{name} at {}", call.remote_addr()))
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Call(Rc<CallParts>);
+
+struct CallParts {
+    head: RequestHead,
+    /// Path parameters, decoded, in the order of the pattern.
+    parameters: Vec<(String, String)>,
+    remote_addr: SocketAddr,
+    local_addr: SocketAddr,
+    protocol: OnceCell<String>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("method", &self.method()).field("uri", &self.uri()).finish()
+    }
+}
+
+impl Call {
+    pub(crate) fn new(
+        head: RequestHead,
+        parameters: Vec<(String, String)>,
+        remote_addr: SocketAddr,
+        local_addr: SocketAddr,
+        agreed: Option<String>,
+    ) -> Self {
+        let protocol = OnceCell::new();
+        if let Some(agreed) = agreed {
+            let _ = protocol.set(agreed); // empty until now
+        }
+        Self(Rc::new(CallParts { head, parameters, remote_addr, local_addr, protocol }))
+    }
+
+    pub(crate) fn head(&self) -> &RequestHead {
+        &self.0.head
+    }
+
+    /// Notes the subprotocol that the server chose; the first choice counts.
+    pub(crate) fn agree_protocol(&self, protocol: &str) {
+        self.0.protocol.get_or_init(|| protocol.to_owned());
+    }
+
+    /// The method: `GET` or `HEAD`.
+    pub fn method(&self) -> &str {
+        self.0.head.method()
+    }
+
+    /// The target as it was sent: path and query, not decoded.
+    pub fn uri(&self) -> &str {
+        self.0.head.target()
+    }
+
+    /// The path as it was sent, not decoded; [`parameter`](Self::parameter) gives decoded parts.
+    pub fn path(&self) -> &str {
+        self.uri().split(['?', '#']).next().unwrap_or_default()
+    }
+
+    /// The query as it was sent, without `?`; empty if there is none.
+    pub fn query(&self) -> &str {
+        self.uri().split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// A parameter, decoded: of the path, else of the query (Ktor's `call.parameters`).
+    pub fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        let of_path = self.0.parameters.iter().find(|(known, _)| known == name);
+        match of_path {
+            Some((_, value)) => Some(Cow::Borrowed(value)),
+            None => self.query_parameter(name),
+        }
+    }
+
+    /// All values of a parameter: the pieces of a tail `{name...}`, then the query's.
+    pub fn parameters(&self, name: &str) -> Vec<Cow<'_, str>> {
+        let of_path = self.0.parameters.iter().filter(|(known, _)| known == name);
+        let of_query = self.query_pairs().filter(|(known, _)| known == name);
+        of_path
+            .map(|(_, value)| Cow::Borrowed(value.as_str()))
+            .chain(of_query.map(|(_, value)| value))
+            .collect()
+    }
+
+    /// The first value of a query parameter, decoded as a form (`+` is a space).
+    pub fn query_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    fn query_pairs(&self) -> form_urlencoded::Parse<'_> {
+        form_urlencoded::parse(self.query().as_bytes())
+    }
+
+    /// The value of the first header line of that name, in any case of letters.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.0.head.first(name)
+    }
+
+    /// Every header line in order, names as they were sent.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.head.lines()
+    }
+
+    /// The value of a cookie, as it was sent but for quotes around it (RFC 6265 section 5.4).
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let pairs = self.0.head.all("cookie").flat_map(|line| line.split(';'));
+        let mut named = pairs.filter_map(|pair| pair.trim().split_once('='));
+        let (_, value) = named.find(|(known, _)| known.trim() == name)?;
+        let value = value.trim();
+        let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        Some(unquoted.unwrap_or(value))
+    }
+
+    /// The peer's address.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.0.remote_addr
+    }
+
+    /// The address the peer connected to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr
+    }
+
+    /// The subprotocol that was agreed on.
+    pub fn protocol(&self) -> Option<&str> {
+        self.0.protocol.get().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::head::tests::head;
+
+    #[test]
+    fn everything_in_a_request_can_be_asked_for() {
+        let head = head(
+            "GET /rooms/a%20b?x=1&y=p+q&x=2 HTTP/1.1\r\nHost: h\r\nCookie: a=1; b=\"two\"\r\n\
+             Cookie: c=3\r\nX-Y: z\r\n\r\n",
+        );
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let parameters = vec![("room".to_owned(), "a b".to_owned()), ("x".into(), "0".into())];
+        let call = Call::new(head, parameters, address, address, Some("chat".into()));
+        assert_eq!((call.path(), call.query()), ("/rooms/a%20b", "x=1&y=p+q&x=2"));
+        assert_eq!(call.parameter("room").as_deref(), Some("a b"));
+        assert_eq!(call.parameter("y").as_deref(), Some("p q"));
+        assert_eq!(call.parameters("x"), ["0", "1", "2"]);
+        assert_eq!(call.query_parameter("x").as_deref(), Some("1"));
+        let cookies = ["a", "b", "c", "d"].map(|name| call.cookie(name));
+        assert_eq!(cookies, [Some("1"), Some("two"), Some("3"), None]);
+        assert_eq!((call.header("x-y"), call.protocol()), (Some("z"), Some("chat")));
+    }
+}

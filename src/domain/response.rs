@@ -1,0 +1,273 @@
+//! Owns answers to plain requests, and what may be added to the answer that upgrades.
+
+use log::error;
+
+use crate::protocol::handshake::is_token;
+
+/// The answer to a plain request.
+///
+/// ```
+/// use wirewheel::Response;
+/// let page = Response::html("<h1>hello</h1>").header("Cache-Control", "no-store");
+/// let health = Response::json(r#"{"ok":true}"#);
+/// let gone = Response::text("moved away").status(410);
+/// # let _ = (page, health, gone);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// Headers that the server writes itself, in every answer.
+const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "transfer-encoding", "upgrade"];
+
+impl Response {
+    /// An answer with a status and nothing else. A status outside 200-599 becomes 500.
+    pub fn new(status: u16) -> Self {
+        let response = Self { status: 200, headers: Vec::new(), body: Vec::new() };
+        response.status(status)
+    }
+
+    /// 200 with a plain text.
+    pub fn text(body: impl Into<String>) -> Self {
+        Self::with_body("text/plain; charset=utf-8", body.into().into_bytes())
+    }
+
+    /// 200 with a page.
+    pub fn html(body: impl Into<String>) -> Self {
+        Self::with_body("text/html; charset=utf-8", body.into().into_bytes())
+    }
+
+    /// 200 with JSON that is encoded already.
+    pub fn json(body: impl Into<String>) -> Self {
+        Self::with_body("application/json", body.into().into_bytes())
+    }
+
+    fn with_body(content_type: &str, body: Vec<u8>) -> Self {
+        Self { status: 200, headers: vec![("Content-Type".into(), content_type.into())], body }
+    }
+
+    /// Sets the status; one outside 200-599 becomes 500.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = if (200..=599).contains(&status) { status } else { 500 };
+        self
+    }
+
+    /// Adds a header. One that could break the answer (a name that is no token, a value with control
+    /// characters, a header that the server writes itself) is logged as an error and turns the
+    /// answer into a bare 500: it never reaches the wire.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        if is_sound(&name, &value) {
+            self.headers.push((name, value));
+            self
+        } else {
+            Self::refusal(500)
+        }
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The answer of the server itself to a request that it refuses.
+    pub(crate) fn refusal(status: u16) -> Self {
+        let text = format!("{status} {}\n", reason_phrase(status));
+        let mut response = Self::text(text).status(status);
+        if status == 405 {
+            response.headers.push(("Allow".into(), "GET, HEAD".into()));
+        }
+        if status == 426 {
+            // RFC 9110 section 15.5.22 wants Upgrade; RFC 6455 section 4.4 the version.
+            response.headers.push(("Upgrade".into(), "websocket".into()));
+            response.headers.push(("Sec-WebSocket-Version".into(), "13".into()));
+        }
+        response
+    }
+
+    /// Writes it to the end of `out`; without its body for HEAD.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
+        let mut line = |pieces: &[&str]| {
+            for piece in pieces {
+                out.extend_from_slice(piece.as_bytes());
+            }
+            out.extend_from_slice(b"\r\n");
+        };
+        line(&["HTTP/1.1 ", &self.status.to_string(), " ", reason_phrase(self.status)]);
+        for (name, value) in &self.headers {
+            line(&[name, ": ", value]);
+        }
+        let bodiless = matches!(self.status, 204 | 304); // RFC 9110 sections 15.3.5 and 15.4.5
+        if !bodiless {
+            line(&["Content-Length: ", &self.body.len().to_string()]);
+        }
+        match (keep_alive, self.status) {
+            (false, _) => line(&["Connection: close"]),
+            (true, 426) => line(&["Connection: Upgrade"]),
+            (true, _) => {}
+        }
+        line(&[]);
+        if !head_only && !bodiless {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+impl From<&str> for Response {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Response {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+fn is_sound(name: &str, value: &str) -> bool {
+    let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
+    let sound = is_token(name)
+        && !own
+        && !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 127);
+    if !sound {
+        error!(target: "wirewheel::server",
+            "header {name:?} may not be set: it is no token, its value holds control characters, or the server writes it itself");
+    }
+    sound
+}
+
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        410 => "Gone",
+        413 => "Content Too Large",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+/// An upgrade that is accepted, with headers to add to the answer (cookies, for one).
+///
+/// ```
+/// use wirewheel::{Accept, Call, Response};
+/// fn check(call: &Call) -> Result<Accept, Response> {
+///     match call.header("authorization") {
+///         Some("Bearer secret") => Ok(Accept::new().header("Set-Cookie", "seen=1")),
+///         _ => Err(Response::text("who are you?").status(401)),
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    headers: Vec<(String, String)>,
+    /// A header was refused; so is the upgrade.
+    unsound: bool,
+}
+
+impl Accept {
+    /// Accepts, and adds nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a header to the answer. One that could break it is logged as an error, and the upgrade
+    /// is answered with 500; see [`Response::header`]. The handshake's own headers may not be set.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        let of_handshake =
+            name.get(..14).is_some_and(|start| start.eq_ignore_ascii_case("sec-websocket-"));
+        if is_sound(&name, &value) && !of_handshake {
+            self.headers.push((name, value));
+        } else {
+            self.unsound = true;
+        }
+        self
+    }
+
+    /// Adds what a further hook added.
+    pub(crate) fn extend(&mut self, other: Self) -> Result<(), Response> {
+        if other.unsound {
+            return Err(Response::refusal(500));
+        }
+        self.headers.extend(other.headers);
+        Ok(())
+    }
+
+    pub(crate) fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
+        let mut out = Vec::new();
+        response.encode(&mut out, keep_alive, head_only);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_has_its_length_and_says_when_the_connection_ends() {
+        let hello = Response::text("hello");
+        let start = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n";
+        assert_eq!(encoded(&hello, true, false), format!("{start}\r\nhello"));
+        assert_eq!(encoded(&hello, false, true), format!("{start}Connection: close\r\n\r\n"));
+        assert_eq!(encoded(&Response::new(204), true, false), "HTTP/1.1 204 No Content\r\n\r\n");
+    }
+
+    #[test]
+    fn a_header_that_could_split_the_answer_never_reaches_the_wire() {
+        for (name, value) in [
+            ("X", "a\r\nSet-Cookie: evil=1"),
+            ("X", "a\nb"),
+            ("X\r\nY", "a"),
+            ("", "a"),
+            ("Content-Length", "3"),
+            ("Transfer-Encoding", "chunked"),
+        ] {
+            let text = encoded(&Response::text("x").header(name, value), true, false);
+            assert!(text.starts_with("HTTP/1.1 500 ") && !text.contains("evil"), "{name:?}");
+            assert!(Accept::new().extend(Accept::new().header(name, value)).is_err(), "{name:?}");
+        }
+        assert!(Accept::new().extend(Accept::new().header("Sec-WebSocket-Accept", "x")).is_err());
+    }
+
+    #[test]
+    fn refusals_say_what_would_help() {
+        let text = encoded(&Response::refusal(426), true, false);
+        assert!(text.contains("\r\nUpgrade: websocket\r\n"), "{text}");
+        assert!(text.contains("\r\nConnection: Upgrade\r\n"), "{text}");
+        assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{text}");
+        assert!(encoded(&Response::refusal(405), true, false).contains("\r\nAllow: GET, HEAD\r\n"));
+    }
+}

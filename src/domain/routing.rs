@@ -1,0 +1,254 @@
+//! Owns how routes are written down: nesting, WebSocket routes and their options, plain answers.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::protocol::handshake::is_token;
+use crate::words::options::{SessionOptions, session_option_setters};
+
+use super::call::Call;
+use super::handler::Handler;
+use super::pattern::Pattern;
+use super::response::{Accept, Response};
+use super::route_table::{
+    Factory, GetHandler, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
+};
+
+/// Where routes are added: the root, or what a nested [`route`](Self::route) stands for (Ktor's
+/// `Route`).
+///
+/// A path consists of constant segments, `{name}`, `{name?}` (at the end: may be missing), `*` (any
+/// one segment), `{name...}` or `{...}` (at the end: all the rest), and a segment may have text
+/// around its parameter, as in `/{name}.json`. A slash at the end makes another path. Where several
+/// fit, Ktor's priority holds, segment by segment from the left: constant, parameter with text
+/// around it, parameter, `*`, missing optional, tail.
+///
+/// ```
+/// use wirewheel::{Application, Call, Response, WebSockets, on_connect};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.get("/healthz", |_call| "ok");
+///         route.route("/rooms", |route| {
+///             route.web_socket("/{room}", |call: &Call| {
+///                 let room = call.parameter("room").unwrap_or_default().into_owned();
+///                 on_connect(move |session, _call| session.send(&room))
+///             });
+///         });
+///     });
+/// }
+/// ```
+pub struct Routing<'a> {
+    routes: &'a mut Routes,
+    prefix: String,
+    hooks: Vec<UpgradeHook>,
+}
+
+impl fmt::Debug for Routing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routing").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// Everything written down so far.
+#[derive(Default)]
+pub(crate) struct Routes {
+    web_sockets: Vec<WebSocketRoute>,
+    gets: Vec<(String, GetHandler)>,
+    mistakes: Vec<String>,
+}
+
+impl<'a> Routing<'a> {
+    pub(crate) fn root(routes: &'a mut Routes) -> Self {
+        Self { routes, prefix: String::new(), hooks: Vec::new() }
+    }
+
+    /// Adds a WebSocket route (Ktor's `webSocket`). `factory` makes the handler of each session; it
+    /// is called once the upgrade is accepted. The returned route takes options of its own.
+    pub fn web_socket<F, H>(&mut self, path: &str, factory: F) -> &mut WebSocketRoute
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: Handler + 'static,
+    {
+        let path = self.full_path(path);
+        let factory: Factory = Rc::new(move |call| Box::new(factory(call)));
+        let (number, hooks) = (self.routes.web_sockets.len(), self.hooks.clone());
+        self.routes.web_sockets.push(WebSocketRoute::new(path, factory, hooks));
+        &mut self.routes.web_sockets[number]
+    }
+
+    /// Answers plain GET and HEAD requests (Ktor's `get`): a page, JSON, a health check. It may
+    /// share its path with WebSocket routes.
+    pub fn get<F, R>(&mut self, path: &str, answer: F)
+    where
+        F: Fn(&Call) -> R + 'static,
+        R: Into<Response>,
+    {
+        let path = self.full_path(path);
+        self.routes.gets.push((path, Rc::new(move |call| answer(call).into())));
+    }
+
+    /// Adds routes below a path (Ktor's `route`).
+    pub fn route(&mut self, path: &str, routes: impl FnOnce(&mut Routing<'_>)) {
+        let prefix = self.full_path(path);
+        routes(&mut Routing { routes: self.routes, prefix, hooks: self.hooks.clone() });
+    }
+
+    /// Asks `hook` before every upgrade of the WebSocket routes that are added here from now on,
+    /// nested ones included (Ktor: `authenticate { }` and interceptors around a route). It accepts,
+    /// possibly with headers, or rejects with a whole answer.
+    pub fn on_upgrade(&mut self, hook: impl Fn(&Call) -> Result<Accept, Response> + 'static) {
+        self.hooks.push(Rc::new(hook));
+    }
+
+    fn full_path(&mut self, path: &str) -> String {
+        if !path.is_empty() && !path.starts_with('/') {
+            self.routes.mistake(format!("bad route path {path:?}: it must start with '/'"));
+        }
+        format!("{}{path}", self.prefix.trim_end_matches('/'))
+    }
+}
+
+/// A WebSocket route; its setters override, for its sessions, what is installed.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_message};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route
+///             .web_socket("/upload", |_call: &Call| on_message(|session, _| session.send("ok")))
+///             .protocol("upload.v1")
+///             .max_frame_size(1 << 20)
+///             .ping_period(Duration::from_secs(60))
+///             .on_upgrade(|call: &Call| match call.cookie("token") {
+///                 Some("secret") => Ok(Accept::new()),
+///                 _ => Err(Response::text("log in first").status(401)),
+///             });
+///     });
+/// }
+/// ```
+pub struct WebSocketRoute {
+    path: String,
+    factory: Factory,
+    hooks: Vec<UpgradeHook>,
+    changes: Vec<Box<dyn FnOnce(&mut SessionOptions)>>,
+    protocol: Option<String>,
+    pick_protocol: Option<ProtocolPicker>,
+    origins: Option<Rc<[String]>>,
+}
+
+impl fmt::Debug for WebSocketRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocketRoute").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl WebSocketRoute {
+    fn new(path: String, factory: Factory, hooks: Vec<UpgradeHook>) -> Self {
+        let changes = Vec::new();
+        Self { path, factory, hooks, changes, protocol: None, pick_protocol: None, origins: None }
+    }
+
+    session_option_setters! { self: [&mut self] -> &mut Self }
+
+    /// Takes only clients that offer this subprotocol (Ktor's `protocol`), and agrees on it. Of
+    /// several routes on one path the first registered whose subprotocol is on offer counts; one
+    /// without is the fallback; without a fallback others get 400. Compared letter by letter.
+    pub fn protocol(&mut self, protocol: &str) -> &mut Self {
+        self.protocol = Some(protocol.to_owned());
+        self
+    }
+
+    /// Picks the subprotocol from the client's list, in its order. `None` agrees on none, which
+    /// browsers that offered some take for a failure.
+    pub fn select_protocol(
+        &mut self,
+        pick: impl Fn(&Call, &[&str]) -> Option<String> + 'static,
+    ) -> &mut Self {
+        self.pick_protocol = Some(Rc::new(pick));
+        self
+    }
+
+    /// Asks `hook` before an upgrade, after those of the scopes around; see
+    /// [`Routing::on_upgrade`].
+    pub fn on_upgrade(
+        &mut self,
+        hook: impl Fn(&Call) -> Result<Accept, Response> + 'static,
+    ) -> &mut Self {
+        self.hooks.push(Rc::new(hook));
+        self
+    }
+
+    /// Overrides [`WebSockets::allowed_origins`](crate::WebSockets::allowed_origins).
+    pub fn allowed_origins<S: Into<String>>(
+        &mut self,
+        origins: impl IntoIterator<Item = S>,
+    ) -> &mut Self {
+        self.origins = Some(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
+        self.changes.push(Box::new(change));
+    }
+
+    fn finish(
+        self,
+        installed: &SessionOptions,
+        origins: Option<&Rc<[String]>>,
+    ) -> Result<(Pattern, RouteConfig), String> {
+        let mut options = installed.clone();
+        for change in self.changes {
+            change(&mut options);
+        }
+        let at_route = |mistake| format!("route {:?}: {mistake}", self.path);
+        options.check().map_err(at_route)?;
+        if let Some(protocol) = self.protocol.as_deref().filter(|protocol| !is_token(protocol)) {
+            return Err(at_route(format!("subprotocol {protocol:?} is no token (RFC 9110)")));
+        }
+        let pattern = Pattern::parse(&self.path)?;
+        let config = RouteConfig {
+            pattern: self.path,
+            options,
+            factory: self.factory,
+            protocol: self.protocol,
+            pick_protocol: self.pick_protocol,
+            hooks: self.hooks,
+            origins: self.origins.or_else(|| origins.cloned()),
+        };
+        Ok((pattern, config))
+    }
+}
+
+impl Routes {
+    pub(crate) fn mistake(&mut self, mistake: String) {
+        self.mistakes.push(mistake);
+    }
+
+    pub(crate) fn has_web_sockets(&self) -> bool {
+        !self.web_sockets.is_empty()
+    }
+
+    /// Checks every route and puts it in the table.
+    pub(crate) fn finish(
+        self,
+        installed: &SessionOptions,
+        origins: Option<&Rc<[String]>>,
+    ) -> Result<RouteTable, String> {
+        if let Some(mistake) = self.mistakes.into_iter().next() {
+            return Err(mistake);
+        }
+        let mut table = RouteTable::new(installed.clone());
+        for route in self.web_sockets {
+            let (pattern, config) = route.finish(installed, origins)?;
+            table.add_web_socket(pattern, config)?;
+        }
+        for (path, answer) in self.gets {
+            table.add_get(Pattern::parse(&path)?, answer)?;
+        }
+        Ok(table)
+    }
+}
