@@ -15,6 +15,7 @@ fn module(app: &mut Application) {
             .idle_timeout(None)
             .max_frame_size(32 << 20)
             .max_message_size(32 << 20)
+            .max_fragments(1 << 20)
             .outbox_bytes(64 << 20)
             .limits(Limits::new().max_connections(20_000).process_bytes(process_bytes)),
     );
