@@ -1,0 +1,320 @@
+//! What the integration tests share: a server with a recording handler, and a client that speaks
+//! bytes and frames over a real socket.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(unreachable_pub, reason = "shared by several test crates")]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use wirewheel::{
+    Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Payload, Server, Session,
+    SessionError,
+};
+
+/// The longest that a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The masking key of the acceptance cases.
+pub const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+pub const TEXT: u8 = 0x81;
+pub const BINARY: u8 = 0x82;
+pub const CLOSE: u8 = 0x88;
+pub const PING: u8 = 0x89;
+pub const PONG: u8 = 0x8a;
+
+pub fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A server that is stopped when the test ends.
+pub struct Running(pub Handle);
+
+impl Running {
+    pub fn start(module: impl FnOnce(&mut Application) + Send + 'static) -> Self {
+        Self(Server::bind("127.0.0.1:0", module).unwrap().spawn().unwrap())
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.addr())
+    }
+
+    pub fn upgrade(&self, path: &str) -> Client {
+        self.connect().upgraded(path)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.shutdown(Duration::ZERO);
+        if !std::thread::panicking() {
+            self.0.join().unwrap();
+        }
+    }
+}
+
+/// What a handler was told, in words: `connect /path`, `text ..`, `binary N`, `error ..`,
+/// `close CODE reason by whom clean`.
+pub struct Events(Receiver<String>);
+
+impl Events {
+    #[track_caller]
+    pub fn next(&self) -> String {
+        self.0.recv_timeout(PATIENCE).expect("an event")
+    }
+
+    #[track_caller]
+    pub fn expect(&self, event: &str) {
+        assert_eq!(self.next(), event);
+    }
+
+    /// Everything that is there by now, without waiting.
+    pub fn so_far(&self) -> Vec<String> {
+        self.0.try_iter().collect()
+    }
+
+    /// Everything until all handlers are gone.
+    pub fn rest(&self) -> Vec<String> {
+        self.0.iter().collect()
+    }
+}
+
+/// A handler that reports every hook; it echoes if it is told to.
+pub struct Recorder {
+    events: Sender<String>,
+    echo: bool,
+}
+
+/// A factory of recorders, and what they report.
+pub fn recorder(echo: bool) -> (impl Fn(&Call) -> Recorder + Send + Clone + 'static, Events) {
+    let (events, inbox) = channel();
+    (move |_: &Call| Recorder { events: events.clone(), echo }, Events(inbox))
+}
+
+impl Recorder {
+    fn report(&self, event: String) {
+        let _ = self.events.send(event);
+    }
+}
+
+impl Handler for Recorder {
+    fn on_connect(&mut self, _session: &mut Session<'_>, call: &Call) -> HandlerResult {
+        self.report(format!("connect {}", call.uri()));
+        Ok(())
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        match message.payload() {
+            Payload::Text(text) => self.report(format!("text {text}")),
+            Payload::Binary(bytes) => self.report(format!("binary {}", bytes.len())),
+        }
+        if self.echo { session.send(message) } else { Ok(()) }
+    }
+
+    fn on_pong(&mut self, _session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
+        self.report(format!("pong {}", rtt > Duration::ZERO));
+        Ok(())
+    }
+
+    fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
+        self.report(format!("error {error}, {}", told(session.close_info())));
+    }
+
+    fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+        assert_eq!(session.close_info(), Some(close));
+        self.report(told(Some(close)));
+    }
+}
+
+fn told(close: Option<&CloseInfo>) -> String {
+    close.map_or("open".into(), |close| {
+        let (code, reason) = (close.code(), close.reason());
+        let how = if close.is_clean() { "clean" } else { "unclean" };
+        format!("close {code} {reason:?} by {:?} {how}", close.closed_by())
+    })
+}
+
+/// A client that writes what a test tells it to, legal or not.
+pub struct Client {
+    pub stream: TcpStream,
+    /// What arrived and was not asked for yet.
+    pub inbox: Vec<u8>,
+}
+
+/// A frame from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub first: u8,
+    pub payload: Vec<u8>,
+}
+
+/// An answer from the server.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// The request that upgrades, with further header lines (each with its line end).
+pub fn upgrade_request(path: &str, extra: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extra}\r\n"
+    )
+}
+
+/// A client frame: masked with [`KEY`].
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        n @ 0..=125 => frame.push(0x80 | n as u8),
+        n @ 126..=65_535 => {
+            frame.push(0xfe);
+            frame.extend_from_slice(&(n as u16).to_be_bytes());
+        }
+        n => {
+            frame.push(0xff);
+            frame.extend_from_slice(&(n as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&KEY);
+    frame.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ KEY[i % 4]));
+    frame
+}
+
+pub fn close_payload(code: u16, text: &str) -> Vec<u8> {
+    [&code.to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, inbox: Vec::new() }
+    }
+
+    #[track_caller]
+    pub fn upgraded(mut self, path: &str) -> Self {
+        let answer = self.request(&upgrade_request(path, ""));
+        assert_eq!(answer.status, 101, "{answer:?}");
+        self
+    }
+
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub fn send(&mut self, first: u8, payload: &[u8]) {
+        self.write(masked(first, payload));
+    }
+
+    pub fn text(&mut self, text: &str) {
+        self.send(TEXT, text.as_bytes());
+    }
+
+    /// Sends one request and reads its answer.
+    #[track_caller]
+    pub fn request(&mut self, text: &str) -> Answer {
+        self.write(text);
+        self.answer(text.starts_with("HEAD"))
+    }
+
+    /// Reads an answer; that to HEAD has no body.
+    #[track_caller]
+    pub fn answer(&mut self, head_only: bool) -> Answer {
+        let end = loop {
+            let end = self.inbox.windows(4).position(|four| four == b"\r\n\r\n");
+            match end {
+                Some(end) => break end + 4,
+                None => assert!(self.fill(), "the connection ended within a head"),
+            }
+        };
+        let head = String::from_utf8(self.take(end)).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer { status, head, body: String::new() };
+        let length: usize = answer.header("content-length").map_or(0, |n| n.parse().unwrap());
+        if !head_only {
+            answer.body = String::from_utf8(self.read(length)).unwrap();
+        }
+        answer
+    }
+
+    /// Reads more; false at the end.
+    pub fn fill(&mut self) -> bool {
+        let mut buffer = [0; 65_536];
+        match self.stream.read(&mut buffer) {
+            Ok(n) => {
+                self.inbox.extend_from_slice(&buffer[..n]);
+                n > 0
+            }
+            Err(error) => panic!("reading: {error}"),
+        }
+    }
+
+    fn take(&mut self, n: usize) -> Vec<u8> {
+        self.inbox.drain(..n).collect()
+    }
+
+    #[track_caller]
+    fn read(&mut self, n: usize) -> Vec<u8> {
+        while self.inbox.len() < n {
+            assert!(self.fill(), "the connection ended early; so far {:?}", self.inbox);
+        }
+        self.take(n)
+    }
+
+    #[track_caller]
+    pub fn frame(&mut self) -> Frame {
+        let header = self.read(2);
+        let len = match header[1] & 127 {
+            126 => u16::from_be_bytes(self.read(2).try_into().unwrap()) as usize,
+            127 => u64::from_be_bytes(self.read(8).try_into().unwrap()) as usize,
+            short => short as usize,
+        };
+        let mask = if header[1] & 0x80 == 0 { vec![0; 4] } else { self.read(4) };
+        let mut payload = self.read(len);
+        payload.iter_mut().enumerate().for_each(|(i, byte)| *byte ^= mask[i % 4]);
+        Frame { first: header[0], payload }
+    }
+
+    #[track_caller]
+    pub fn expect_text(&mut self, text: &str) {
+        let frame = self.frame();
+        assert_eq!((frame.first, String::from_utf8_lossy(&frame.payload).as_ref()), (TEXT, text));
+    }
+
+    /// The next frame is a Close with that code; its text comes back.
+    #[track_caller]
+    pub fn expect_close(&mut self, code: u16) -> String {
+        let frame = self.frame();
+        assert_eq!(frame.first, CLOSE, "{frame:?}");
+        let (head, text) = frame.payload.split_at(2);
+        assert_eq!(u16::from_be_bytes(head.try_into().unwrap()), code, "{frame:?}");
+        String::from_utf8(text.to_vec()).unwrap()
+    }
+
+    /// Nothing more comes but the end.
+    #[track_caller]
+    pub fn expect_eof(&mut self) {
+        while self.fill() {}
+        assert!(self.inbox.is_empty(), "before the end: {:?}", self.inbox);
+    }
+
+    pub fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+}
