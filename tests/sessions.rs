@@ -1,5 +1,7 @@
 //! What a session promises its handler: the order of hooks, errors, options, sending, the end.
 
+#![allow(clippy::disallowed_methods, reason = "a test of real time reads the clock")]
+
 mod support;
 
 use std::sync::mpsc::channel;
@@ -339,8 +341,10 @@ fn shutdown_says_1001_to_everyone() {
         client.send(CLOSE, &close_payload(1001, ""));
         client.expect_eof();
     }
+    let hung_up = std::time::Instant::now();
     drop(clients);
     server.0.join().unwrap();
+    assert!(hung_up.elapsed() < PATIENCE / 2, "it ends with the last hang-up, not with the grace");
     let closes = events.rest().into_iter().filter(|e| e.starts_with("close")).collect::<Vec<_>>();
     assert_eq!(closes, vec!["close 1001 \"\" by Server clean"; 20]);
 }

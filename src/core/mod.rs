@@ -11,6 +11,8 @@
 
 mod connection;
 mod http;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::collections::VecDeque;

@@ -338,10 +338,14 @@ impl<'a> Turn<'a> {
                 self.end(&info);
                 self.drop_socket(Disposal::Close);
             }
-            Stage::Http(_) | Stage::Finishing => {
+            Stage::Http(_) => {
                 self.connection.state.extra().peer_shut = true;
                 // It may still read: an answer on its way goes out first.
                 self.finish(self.options().write_timeout);
+            }
+            Stage::Finishing => {
+                self.connection.state.extra().peer_shut = true;
+                self.after_flush();
             }
             Stage::Closed(_) => {}
         }
@@ -370,16 +374,15 @@ impl<'a> Turn<'a> {
         }
         let lingering_ends = self.shared.now.after(self.shared.limits.linger_timeout);
         let extra = self.connection.state.extra();
-        if !extra.outbox.is_empty() || extra.shut {
+        if !extra.outbox.is_empty() {
             return;
         }
-        extra.shut = true;
-        extra.deadline = Some(lingering_ends);
-        let peer_shut = extra.peer_shut;
-        self.connection.state.timing_changed = true;
-        if peer_shut {
+        if extra.peer_shut {
             self.drop_socket(Disposal::Close);
-        } else {
+        } else if !extra.shut {
+            extra.shut = true;
+            extra.deadline = Some(lingering_ends);
+            self.connection.state.timing_changed = true;
             self.wire.shutdown_write();
         }
     }

@@ -292,7 +292,12 @@ impl Session<'_> {
     pub fn close(&mut self, reason: CloseReason) -> HandlerResult {
         self.check_open()?;
         self.queue_close(Some(&reason), false);
-        let deadline = self.shared.now.after(self.shared.limits.close_timeout);
+        // Behind a queue the Close is not out yet: the peer's time to answer begins when it is.
+        let patience = match self.state.waiting() {
+            Some(_) => self.state.options(self.route).write_timeout,
+            None => self.shared.limits.close_timeout,
+        };
+        let deadline = self.shared.now.after(patience);
         let info = CloseInfo::new(reason.code(), reason.text(), ClosedBy::Server, false);
         let extra = self.state.extra();
         extra.close = Some(info);
@@ -571,7 +576,7 @@ impl Session<'_> {
             extra.progress = now;
         }
         if closing {
-            // Our Close waits too: the peer's time to answer begins when it is out.
+            // Our Close waits too, as in `close`.
             extra.deadline = Some(patience);
         }
         if let Some(rest) = opaque.get(written..).filter(|rest| !rest.is_empty()) {

@@ -1,0 +1,532 @@
+//! The core under virtual time: a fake network, a clock that is told, and what happens when.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::{ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Core, Disposal};
+use crate::domain::application::{Application, WebSockets};
+use crate::domain::call::Call;
+use crate::domain::handler::{on_connect, on_message};
+use crate::structures::wire::Wire;
+use crate::words::close::{CloseCode, CloseReason};
+use crate::words::options::Limits;
+use crate::words::time::Time;
+
+/// One peer's end: what it got, and how much it takes.
+struct Peer {
+    got: Vec<u8>,
+    /// Bytes that the socket's buffer still takes; `usize::MAX` for a peer that reads.
+    room: usize,
+    shut: bool,
+    gone: Option<Disposal>,
+}
+
+impl Wire for Peer {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        assert!(!self.shut, "nothing is written behind a half-close");
+        let taken = bytes.len().min(self.room);
+        if self.room != usize::MAX {
+            self.room -= taken;
+        }
+        self.got.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
+        let mut written = 0;
+        for slice in slices {
+            let taken = self.write(slice)?;
+            written += taken;
+            if taken < slice.len() {
+                break;
+            }
+        }
+        Ok(written)
+    }
+
+    fn shutdown_write(&mut self) {
+        self.shut = true;
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 80))
+    }
+}
+
+struct Net {
+    core: Core,
+    now: Time,
+    peers: HashMap<u32, Peer>,
+    events: Rc<RefCell<Vec<String>>>,
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+impl Net {
+    /// A server that echoes at `/`, says `big` 60,000 bytes long, and notes how sessions end.
+    fn new(options: WebSockets) -> Self {
+        let events = Rc::new(RefCell::new(Vec::new()));
+        let notes = Rc::clone(&events);
+        let mut application = Application::new();
+        application.install(options);
+        application.routing(|route| {
+            route.get("/page", |_| "page");
+            route.web_socket("/", move |_: &Call| {
+                let (errors, closes) = (Rc::clone(&notes), Rc::clone(&notes));
+                on_message(|session, message| match message.text() {
+                    Some("bye") => session.close(CloseReason::try_from(CloseCode::NORMAL)?),
+                    Some("big") => session.send(&vec![7; 60_000]),
+                    _ => session.send(message),
+                })
+                .on_error(move |_, error| errors.borrow_mut().push(format!("error {error}")))
+                .on_close(move |_, close| {
+                    let how = if close.is_clean() { "clean" } else { "unclean" };
+                    let told = format!("close {} {how}", close.code());
+                    closes.borrow_mut().push(told);
+                })
+            });
+            route.web_socket("/greet", |_: &Call| on_connect(|session, _| session.send("hello")));
+        });
+        let core = Core::new(application.build().unwrap());
+        Self { core, now: Time::ZERO, peers: HashMap::new(), events }
+    }
+
+    fn accept(&mut self) -> u32 {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
+        let index = self.core.handle_accept(self.now, peer).unwrap();
+        let fresh = Peer { got: Vec::new(), room: usize::MAX, shut: false, gone: None };
+        self.peers.insert(index, fresh);
+        self.reap();
+        index
+    }
+
+    fn open(&mut self) -> u32 {
+        let index = self.accept();
+        self.input(index, b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n");
+        assert!(self.take(index).starts_with(b"HTTP/1.1 101 "));
+        index
+    }
+
+    fn input(&mut self, index: u32, bytes: &[u8]) {
+        let mut rx = bytes.to_vec();
+        let wire = self.peers.get_mut(&index).unwrap();
+        self.core.handle_input(self.now, index, &mut rx, wire);
+        self.reap();
+    }
+
+    fn text(&mut self, index: u32, text: &str) {
+        let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        self.input(index, &frame);
+    }
+
+    fn eof(&mut self, index: u32) {
+        let wire = self.peers.get_mut(&index).unwrap();
+        self.core.handle_eof(self.now, index, wire);
+        self.reap();
+    }
+
+    fn writable(&mut self, index: u32, room: usize) {
+        let wire = self.peers.get_mut(&index).unwrap();
+        wire.room = room;
+        self.core.handle_writable(self.now, index, wire);
+        self.reap();
+    }
+
+    fn reap(&mut self) {
+        while let Some((index, disposal)) = self.core.poll_closed() {
+            self.peers.get_mut(&index).unwrap().gone = Some(disposal);
+        }
+    }
+
+    /// Jumps from deadline to deadline.
+    fn advance(&mut self, by: Duration) {
+        let end = self.now.after(by);
+        loop {
+            while let Some(index) = self.core.poll_due(self.now) {
+                let wire = self.peers.get_mut(&index).unwrap();
+                self.core.handle_timeout(self.now, index, wire);
+                self.reap();
+            }
+            match self.core.poll_timeout() {
+                Some(next) if next <= end => {
+                    assert!(next > self.now, "a deadline in the past would spin");
+                    self.now = next;
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    fn take(&mut self, index: u32) -> Vec<u8> {
+        std::mem::take(&mut self.peers.get_mut(&index).unwrap().got)
+    }
+
+    fn gone(&self, index: u32) -> Option<Disposal> {
+        self.peers[&index].gone
+    }
+
+    #[track_caller]
+    fn expect(&self, events: &[&str]) {
+        assert_eq!(*self.events.borrow(), events);
+    }
+
+    /// Everything that was held is given back.
+    #[track_caller]
+    fn expect_empty(&self) {
+        assert_eq!(self.core.connections.len(), 0);
+        assert_eq!(self.core.shared.bytes_held, 0);
+        assert_eq!(self.core.wheel.next_deadline(), None);
+        assert_eq!(self.core.pending_count, 0);
+    }
+}
+
+#[test]
+fn a_silent_connection_gets_408() {
+    let mut net = Net::new(WebSockets::new());
+    let silent = net.accept();
+    let half = net.accept();
+    net.input(half, b"GET / HTTP/1.1\r\nHo");
+    net.advance(Duration::from_millis(9_990));
+    assert!(net.take(silent).is_empty() && net.take(half).is_empty());
+    net.advance(Duration::from_millis(20));
+    for index in [silent, half] {
+        assert!(net.take(index).starts_with(b"HTTP/1.1 408 "));
+        assert!(net.peers[&index].shut);
+    }
+    net.advance(secs(3)); // linger
+    assert_eq!(net.gone(silent), Some(Disposal::Reset));
+    net.expect_empty();
+}
+
+#[test]
+fn dribbling_does_not_buy_time() {
+    let mut net = Net::new(WebSockets::new());
+    let slow = net.accept();
+    for byte in b"GET / HTTP/1.1\r\n" {
+        net.input(slow, &[*byte]);
+        net.advance(Duration::from_millis(700));
+    }
+    assert!(net.take(slow).starts_with(b"HTTP/1.1 408 "));
+}
+
+#[test]
+fn between_requests_silence_is_no_fault() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.accept();
+    net.advance(secs(8));
+    net.input(client, b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(net.take(client).ends_with(b"page"));
+    net.advance(secs(9));
+    assert!(!net.peers[&client].shut, "the time begins anew with each request");
+    net.advance(secs(2));
+    assert!(net.take(client).is_empty() && net.peers[&client].shut);
+}
+
+#[test]
+fn a_day_of_pings() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    let mut pings = 0;
+    for _ in 0..86_400 / 15 {
+        net.advance(secs(16));
+        let frame = net.take(client);
+        if frame.is_empty() {
+            continue;
+        }
+        assert_eq!((frame[0], frame.len()), (0x89, 10));
+        let mut pong = vec![0x8a, 0x88, 0, 0, 0, 0];
+        pong.extend_from_slice(&frame[2..]);
+        net.input(client, &pong);
+        pings += 1;
+    }
+    assert!(pings > 5_000, "{pings} pings");
+    net.expect(&[]);
+}
+
+#[test]
+fn a_ping_without_pong_ends_the_session_in_bounded_time() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    net.advance(secs(16));
+    assert_eq!(net.take(client)[0], 0x89);
+    net.text(client, "data is no pong"); // Ktor's rule: only the exact pong counts
+    net.take(client);
+    net.advance(secs(15));
+    assert!(net.take(client).ends_with(b"\x03\xf3Ping timeout"));
+    net.expect(&["error Ping timeout", "close 1011 unclean"]);
+    net.advance(secs(3));
+    assert_eq!(net.gone(client), Some(Disposal::Reset));
+    net.expect_empty();
+}
+
+#[test]
+fn a_ping_timeout_with_a_stalled_peer_is_freed_within_the_close_timeout() {
+    let mut net = Net::new(WebSockets::new().write_timeout(secs(60)));
+    let client = net.open();
+    net.peers.get_mut(&client).unwrap().room = 0;
+    net.text(client, "waits");
+    net.advance(Duration::from_millis(29_900));
+    net.expect(&[]);
+    net.advance(Duration::from_millis(200)); // ping at 15 s, its time is over at 30 s
+    assert_eq!(net.events.borrow().last().unwrap(), "close 1011 unclean");
+    net.advance(secs(6));
+    assert_eq!(net.gone(client), Some(Disposal::Reset));
+    net.expect_empty();
+}
+
+#[test]
+fn idle_timeout_ends_with_1001() {
+    let mut net = Net::new(WebSockets::new().ping_period(None).idle_timeout(secs(60)));
+    let client = net.open();
+    net.advance(secs(50));
+    net.text(client, "still here");
+    net.advance(secs(50));
+    net.expect(&[]);
+    net.advance(secs(11));
+    net.expect(&["error Idle timeout", "close 1001 unclean"]);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_our_close_is_dropped() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    net.text(client, "bye");
+    assert_eq!(net.take(client), b"\x88\x02\x03\xe8");
+    net.advance(Duration::from_millis(4_900));
+    net.expect(&[]);
+    net.advance(Duration::from_millis(200));
+    net.expect(&["close 1000 unclean"]);
+    net.expect_empty();
+}
+
+#[test]
+fn a_clean_close_is_gone_with_the_peers_end() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    net.text(client, "bye");
+    net.input(client, b"\x88\x82\0\0\0\0\x03\xe8");
+    net.expect(&["close 1000 clean"]);
+    assert!(net.peers[&client].shut && net.gone(client).is_none());
+    net.eof(client);
+    assert_eq!(net.gone(client), Some(Disposal::Close));
+    net.expect_empty();
+}
+
+#[test]
+fn what_was_sent_before_the_close_arrives_at_a_slow_reader() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    net.peers.get_mut(&client).unwrap().room = 10;
+    net.text(client, "big");
+    net.text(client, "bye");
+    for _ in 0..20 {
+        net.advance(secs(1));
+        net.writable(client, 3_300);
+    }
+    let got = net.take(client);
+    assert_eq!(got.len(), 60_004 + 4);
+    assert!(got.ends_with(b"\x88\x02\x03\xe8"));
+    net.expect(&[]); // the peer's five seconds begin only now
+    net.input(client, b"\x88\x82\0\0\0\0\x03\xe8");
+    net.expect(&["close 1000 clean"]);
+}
+
+#[test]
+fn pongs_overtake_queued_data() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    net.peers.get_mut(&client).unwrap().room = 0;
+    net.text(client, "one");
+    net.text(client, "two");
+    net.input(client, b"\x89\x81\0\0\0\0!");
+    net.writable(client, usize::MAX);
+    assert_eq!(net.take(client), b"\x8a\x01!\x81\x03one\x81\x03two");
+}
+
+#[test]
+fn a_reader_that_makes_no_progress_is_closed() {
+    let mut net = Net::new(WebSockets::new().ping_period(None));
+    let client = net.open();
+    net.peers.get_mut(&client).unwrap().room = 0;
+    net.text(client, "waits");
+    net.advance(secs(20));
+    net.writable(client, 1); // one byte is progress
+    net.advance(secs(20));
+    net.expect(&[]);
+    net.advance(secs(11));
+    net.expect(&["error Write timeout", "close 1013 unclean"]);
+    net.advance(secs(6));
+    net.expect_empty();
+}
+
+#[test]
+fn an_outbox_over_its_limit_ends_with_1013() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    net.peers.get_mut(&client).unwrap().room = 100;
+    net.text(client, "big");
+    assert!(net.core.shared.bytes_held >= 59_000);
+    net.text(client, "big");
+    net.expect(&["error Try again later", "close 1013 unclean"]);
+    net.writable(client, usize::MAX);
+    assert!(net.take(client).ends_with(b"\x03\xf5Try again later"));
+    net.eof(client);
+    net.expect_empty();
+}
+
+#[test]
+fn the_byte_budget_of_the_process_ends_who_goes_over_it() {
+    let limits = Limits::new().process_bytes(100_000);
+    let mut net = Net::new(WebSockets::new().limits(limits));
+    let clients: Vec<u32> = (0..2).map(|_| net.open()).collect();
+    for &client in &clients {
+        net.peers.get_mut(&client).unwrap().room = 0;
+        net.text(client, "big");
+    }
+    net.expect(&["error Try again later", "close 1013 unclean"]);
+    net.text(clients[0], "the first lives");
+    assert_eq!(net.events.borrow().len(), 2);
+}
+
+#[test]
+fn a_gibibyte_is_refused_by_its_header() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    net.input(client, b"\x82\xff\0\0\0\0\x40\0\0\0");
+    net.expect(&["error frame of 1073741824 bytes, limit 65536", "close 1009 unclean"]);
+    assert_eq!(net.core.shared.bytes_held, 0);
+}
+
+#[test]
+fn a_partial_frame_grows_as_it_arrives() {
+    let mut net = Net::new(WebSockets::new().max_frame_size(1 << 20));
+    let client = net.open();
+    net.input(client, b"\x82\xff\0\0\0\0\0\x10\0\0\0\0\0\0");
+    assert!(net.core.shared.bytes_held < 1_000, "{} held", net.core.shared.bytes_held);
+    for _ in 0..15 {
+        net.input(client, &[0; 1 << 16]);
+    }
+    assert!(net.core.shared.bytes_held <= (1 << 20) + 1_000);
+    net.input(client, &[0; 1 << 16]);
+    assert_eq!(net.core.shared.bytes_held, 0);
+    assert_eq!(net.take(client).len(), (1 << 20) + 10, "the echo");
+}
+
+#[test]
+fn any_chunking_gives_the_same_echoes() {
+    let mut bytes = Vec::new();
+    for text in ["a", "", "κόσμε"] {
+        bytes.extend([0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0]);
+        bytes.extend(text.as_bytes());
+    }
+    bytes.extend(b"\x01\x81\0\0\0\0x\x89\x80\0\0\0\0\x80\x81\0\0\0\0y");
+    let mut whole = Net::new(WebSockets::new());
+    let client = whole.open();
+    whole.input(client, &bytes);
+    let expected = whole.take(client);
+    assert!(expected.ends_with(b"\x8a\x00\x81\x02xy"));
+    for size in 1..bytes.len() {
+        let mut net = Net::new(WebSockets::new());
+        let client = net.open();
+        bytes.chunks(size).for_each(|chunk| net.input(client, chunk));
+        assert_eq!(net.take(client), expected, "chunks of {size}");
+    }
+}
+
+#[test]
+fn too_many_fragments_end_with_1008() {
+    let mut net = Net::new(WebSockets::new().max_fragments(100));
+    let client = net.open();
+    net.input(client, b"\x01\x80\0\0\0\0");
+    for _ in 0..100 {
+        net.input(client, b"\x00\x80\0\0\0\0");
+    }
+    net.expect(&["error message of over 100 fragments", "close 1008 unclean"]);
+}
+
+#[test]
+fn over_max_connections_there_is_503_and_then_a_pause() {
+    let mut net = Net::new(WebSockets::new().limits(Limits::new().max_connections(2)));
+    let clients: Vec<u32> = (0..2).map(|_| net.open()).collect();
+    let surplus: Vec<u32> = (0..16).map(|_| net.accept()).collect();
+    assert!(!net.core.has_room());
+    assert!(net.core.handle_accept(net.now, SocketAddr::from(([127, 0, 0, 1], 1))).is_err());
+    net.input(surplus[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(net.take(surplus[3]).starts_with(b"HTTP/1.1 503 "));
+    net.eof(surplus[3]);
+    assert!(net.core.has_room(), "accepting goes on when a place is free");
+    net.text(clients[0], "served meanwhile");
+    assert!(net.take(clients[0]).ends_with(b"served meanwhile"));
+}
+
+#[test]
+fn over_the_pending_handshakes_the_oldest_gets_408() {
+    let limits = Limits::new().max_pending_handshakes(3);
+    let mut net = Net::new(WebSockets::new().limits(limits));
+    let mut waiting: Vec<u32> = (0..3).map(|_| net.accept()).collect();
+    let session = net.open(); // complete at once, but it took a place for a moment
+    net.advance(Duration::from_millis(20));
+    assert!(net.take(waiting.remove(0)).starts_with(b"HTTP/1.1 408 "));
+    assert!(waiting.iter().all(|index| net.peers[index].got.is_empty()));
+    net.text(session, "served");
+    assert!(net.take(session).ends_with(b"served"));
+}
+
+#[test]
+fn pipelined_requests_wait_while_answers_do() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.accept();
+    net.peers.get_mut(&client).unwrap().room = 20;
+    let request = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n";
+    net.input(client, request);
+    net.input(client, &[&request[..], &request[..]].concat());
+    net.writable(client, usize::MAX);
+    let answers = String::from_utf8(net.take(client)).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3);
+}
+
+#[test]
+fn the_answer_and_the_greeting_survive_short_writes() {
+    let request = b"GET /greet HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    for room in 0..140 {
+        let mut net = Net::new(WebSockets::new());
+        let client = net.accept();
+        net.peers.get_mut(&client).unwrap().room = room;
+        net.input(client, request);
+        net.writable(client, usize::MAX);
+        let got = net.take(client);
+        assert!(got.starts_with(b"HTTP/1.1 101 "), "room {room}");
+        assert!(got.ends_with(b"\r\n\r\n\x81\x05hello"), "room {room}");
+    }
+}
+
+#[test]
+fn a_drain_ends_when_all_have_answered_and_not_before() {
+    let mut net = Net::new(WebSockets::new());
+    let (one, two) = (net.open(), net.open());
+    net.core.begin_drain(net.now, CloseCode::GOING_AWAY, secs(10));
+    for index in [one, two] {
+        let wire = net.peers.get_mut(&index).unwrap();
+        net.core.handle_drain(net.now, index, wire);
+        assert_eq!(net.take(index), b"\x88\x02\x03\xe9");
+    }
+    let late = net.accept();
+    net.input(one, b"\x88\x82\0\0\0\0\x03\xe9");
+    net.eof(one);
+    assert!(!net.core.is_drained());
+    net.input(two, b"\x88\x82\0\0\0\0\x03\xe9");
+    net.eof(two);
+    assert!(net.core.is_drained(), "who came late does not hold it up");
+    net.input(late, b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(net.take(late).starts_with(b"HTTP/1.1 503 "));
+}
