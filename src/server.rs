@@ -161,10 +161,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     }
 }
 
-fn build<M: FnOnce(&mut Application)>(
-    module: M,
-    listeners: Vec<TcpListener>,
-) -> Result<PollLoop> {
+fn build<M: FnOnce(&mut Application)>(module: M, listeners: Vec<TcpListener>) -> Result<PollLoop> {
     let mut application = Application::new();
     module(&mut application);
     let built = application.build().map_err(ServerError::Config)?;

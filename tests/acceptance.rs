@@ -1,12 +1,12 @@
 //! The acceptance cases of Ktor's own tests, over real sockets. Their numbers are those of the
 //! parity list: A8, A14 and A17 belong to extensions, raw sessions and converters.
 
+#![allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
+
 mod support;
 
 use support::*;
-use wirewheel::{
-    Application, Call, CloseCode, CloseReason, WebSockets, on_connect, on_message,
-};
+use wirewheel::{Application, Call, CloseCode, CloseReason, WebSockets, on_connect, on_message};
 
 fn echo(app: &mut Application) {
     app.install(WebSockets::new().max_frame_size(20 << 20).outbox_bytes(32 << 20));
@@ -122,7 +122,7 @@ fn a6_125_messages_each_way() {
     let server = Running::start(echo);
     let mut client = server.upgrade("/");
     let digits: String = (1..=125).map(|n| char::from(b'0' + (n % 10) as u8)).collect();
-    let sent: Vec<u8> = (1..=125).flat_map(|n| masked(TEXT, digits[..n].as_bytes())).collect();
+    let sent: Vec<u8> = (1..=125).flat_map(|n| masked(TEXT, &digits.as_bytes()[..n])).collect();
     client.write(sent);
     for n in 1..=125 {
         client.expect_text(&digits[..n]);

@@ -1,6 +1,7 @@
 //! What a session promises its handler: the order of hooks, errors, options, sending, the end.
 
 #![allow(clippy::disallowed_methods, reason = "a test of real time reads the clock")]
+#![allow(clippy::print_stdout, reason = "says what a machine could not test")]
 
 mod support;
 
@@ -293,10 +294,8 @@ fn large_sends_are_cut_into_frames() {
         },
     );
     let mut client = server.upgrade("/");
-    let frames: Vec<(u8, usize)> = (0..3)
-        .map(|_| client.frame())
-        .map(|frame| (frame.first, frame.payload.len()))
-        .collect();
+    let frames: Vec<(u8, usize)> =
+        (0..3).map(|_| client.frame()).map(|frame| (frame.first, frame.payload.len())).collect();
     assert_eq!(frames, [(0x02, 100_000), (0x00, 100_000), (0x80, 50_000)]);
     client.expect_text("250001 250000");
 }

@@ -62,7 +62,15 @@ pub(crate) struct HttpStage {
 
 impl HttpStage {
     pub(crate) fn new(now: Time, surplus: bool) -> Self {
-        Self { held: Vec::new(), scanned: 0, skip: 0, since: now, answered: 0, surplus, expired: false }
+        Self {
+            held: Vec::new(),
+            scanned: 0,
+            skip: 0,
+            since: now,
+            answered: 0,
+            surplus,
+            expired: false,
+        }
     }
 }
 

@@ -168,7 +168,9 @@ impl Turn<'_> {
             Resolution::NotFound => 404,
             Resolution::MethodNotAllowed => 405,
             Resolution::UpgradeRequired => 426,
-            Resolution::BadPath | Resolution::ProtocolRequired | Resolution::WebSocket { .. } => 400,
+            Resolution::BadPath | Resolution::ProtocolRequired | Resolution::WebSocket { .. } => {
+                400
+            }
         };
         self.respond(&head, &Response::refusal(status), keep_alive)
     }
@@ -180,9 +182,7 @@ impl Turn<'_> {
             BodyFraming::None => (response, keep_alive, 0),
             BodyFraming::Length(length) if length <= limit => (response, keep_alive, length),
             // No route takes a body: a long one is not worth reading to keep the connection.
-            BodyFraming::Length(_) | BodyFraming::Chunked => {
-                (&Response::refusal(413), false, 0)
-            }
+            BodyFraming::Length(_) | BodyFraming::Chunked => (&Response::refusal(413), false, 0),
         };
         let head_only = head.method() == "HEAD";
         self.write_response(response, keep_alive, head_only);

@@ -135,7 +135,12 @@ impl Core {
     }
 
     /// The socket takes bytes again.
-    pub(crate) fn handle_writable(&mut self, now: Time, index: u32, wire: &mut dyn Wire) -> Reading {
+    pub(crate) fn handle_writable(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
+    ) -> Reading {
         self.turn(now, index, wire, |turn| turn.writable()).unwrap_or(Reading::Continue)
     }
 

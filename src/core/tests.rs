@@ -108,8 +108,11 @@ impl Net {
 
     fn open(&mut self) -> u32 {
         let index = self.accept();
-        self.input(index, b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n");
+        self.input(
+            index,
+            b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        );
         assert!(self.take(index).starts_with(b"HTTP/1.1 101 "));
         index
     }
@@ -496,7 +499,8 @@ fn pipelined_requests_wait_while_answers_do() {
 
 #[test]
 fn the_answer_and_the_greeting_survive_short_writes() {
-    let request = b"GET /greet HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    let request =
+        b"GET /greet HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     for room in 0..140 {
         let mut net = Net::new(WebSockets::new());

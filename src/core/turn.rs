@@ -283,12 +283,7 @@ impl<'a> Turn<'a> {
 
     pub(crate) fn session(&mut self) -> Session<'_> {
         let route = self.options();
-        Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        }
+        Session { state: &mut self.connection.state, shared: self.shared, route, wire: self.wire }
     }
 
     /// Writes what the turn has gathered, and acts on a wire that turned out broken.
@@ -528,4 +523,3 @@ impl<'a> Turn<'a> {
         self.shared.account(before as usize, self.connection.charged as usize);
     }
 }
-

@@ -49,7 +49,10 @@ impl WebSockets {
 
     /// The origins whose pages may connect, such as `https://example.com` (RFC 6455 section 10.2);
     /// others get 403, requests without an `Origin` pass. `"*"` allows all, which is the default.
-    pub fn allowed_origins<S: Into<String>>(mut self, origins: impl IntoIterator<Item = S>) -> Self {
+    pub fn allowed_origins<S: Into<String>>(
+        mut self,
+        origins: impl IntoIterator<Item = S>,
+    ) -> Self {
         self.origins = Some(origins.into_iter().map(Into::into).collect());
         self
     }

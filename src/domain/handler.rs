@@ -164,11 +164,10 @@ impl<C, M, P, E, X> Hooks<C, M, P, E, X> {
 }
 
 /// A place of [`Hooks`] that holds a closure or [`Idle`]. Sealed: closures and `Idle` are all.
+#[allow(clippy::unused_unit, reason = "a macro writes the return type of every hook")]
 #[allow(unnameable_types, reason = "sealed: nobody else is to implement a hook")]
 mod hook {
-    use super::{
-        Call, CloseInfo, Duration, HandlerResult, Idle, Message, Session, SessionError,
-    };
+    use super::{Call, CloseInfo, Duration, HandlerResult, Idle, Message, Session, SessionError};
 
     macro_rules! hook {
         ($name:ident($($arg:ident: $T:ty),+) -> $Out:ty, $idle:expr) => {

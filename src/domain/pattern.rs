@@ -80,7 +80,8 @@ impl Pattern {
 
     /// How well it fits the segments of a path; `None` if it does not.
     pub(crate) fn fit(&self, path: &[String]) -> Option<Fit> {
-        let mut fit = Fit { qualities: Vec::with_capacity(self.segments.len()), parameters: Vec::new() };
+        let mut fit =
+            Fit { qualities: Vec::with_capacity(self.segments.len()), parameters: Vec::new() };
         let mut rest = path.iter();
         for segment in &self.segments {
             let quality = match segment {
@@ -212,7 +213,10 @@ mod tests {
         for path in ["/%", "/%4", "/%zz", "/%ff", "/%00", "", "x"] {
             assert_eq!(path_segments(path), None, "{path}");
         }
-        assert_eq!(path_segments("/a%2Fb//c/"), Some(vec!["a/b".into(), "c".into(), String::new()]));
+        assert_eq!(
+            path_segments("/a%2Fb//c/"),
+            Some(vec!["a/b".into(), "c".into(), String::new()])
+        );
         assert_eq!(path_segments("/"), Some(vec![]));
     }
 }

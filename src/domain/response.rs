@@ -239,7 +239,8 @@ mod tests {
     #[test]
     fn an_answer_has_its_length_and_says_when_the_connection_ends() {
         let hello = Response::text("hello");
-        let start = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n";
+        let start =
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n";
         assert_eq!(encoded(&hello, true, false), format!("{start}\r\nhello"));
         assert_eq!(encoded(&hello, false, true), format!("{start}Connection: close\r\n\r\n"));
         assert_eq!(encoded(&Response::new(204), true, false), "HTTP/1.1 204 No Content\r\n\r\n");

@@ -118,7 +118,11 @@ impl RouteTable {
         Self { places: Vec::new(), routes: Vec::new(), gets: Vec::new(), defaults }
     }
 
-    pub(crate) fn add_web_socket(&mut self, pattern: Pattern, config: RouteConfig) -> Result<(), String> {
+    pub(crate) fn add_web_socket(
+        &mut self,
+        pattern: Pattern,
+        config: RouteConfig,
+    ) -> Result<(), String> {
         let number = number(self.routes.len())?;
         self.routes.push(config);
         self.place(pattern).web_sockets.push(number);
@@ -150,7 +154,12 @@ fn number(count: usize) -> Result<u16, String> {
 /// Asking.
 impl RouteTable {
     /// Which route a request gets: the best fit that can serve it (Ktor's routing priority).
-    pub(crate) fn resolve(&self, head: &RequestHead, upgrade: bool, offered: &[&str]) -> Resolution {
+    pub(crate) fn resolve(
+        &self,
+        head: &RequestHead,
+        upgrade: bool,
+        offered: &[&str],
+    ) -> Resolution {
         let path = head.target().split(['?', '#']).next().unwrap_or_default();
         let Some(segments) = path_segments(path) else { return Resolution::BadPath };
         let mut fits: Vec<(Fit, &Place)> = self
@@ -190,11 +199,12 @@ impl RouteTable {
                 let protocol = self.route(**route).and_then(|config| config.protocol.as_deref());
                 protocol.is_some_and(|protocol| offered.contains(&protocol))
             };
-            let fallback = |route: &&u16| {
-                self.route(**route).is_some_and(|config| config.protocol.is_none())
-            };
+            let fallback =
+                |route: &&u16| self.route(**route).is_some_and(|config| config.protocol.is_none());
             let routes = &place.web_sockets;
-            if let Some(&route) = routes.iter().find(wanted).or_else(|| routes.iter().find(fallback)) {
+            if let Some(&route) =
+                routes.iter().find(wanted).or_else(|| routes.iter().find(fallback))
+            {
                 let protocol = self.route(route).and_then(|config| config.protocol.clone());
                 return Ok(Resolution::WebSocket { route, parameters, protocol });
             }
@@ -218,5 +228,141 @@ impl RouteTable {
     #[inline]
     pub(crate) fn options(&self, route: u16) -> &SessionOptions {
         self.routes.get(usize::from(route)).map_or(&self.defaults, |config| &config.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::application::{Application, WebSockets};
+    use crate::domain::handler::on_message;
+    use crate::protocol::head::tests::head;
+
+    /// A table whose WebSocket routes and answers are named by their patterns; `ws:PATH:PROTOCOL`
+    /// and `get:PATH`.
+    fn table(routes: &[&str]) -> RouteTable {
+        let mut application = Application::new();
+        application.install(WebSockets::new());
+        application.routing(|route| {
+            for line in routes {
+                let mut parts = line.splitn(3, ':');
+                let kind = parts.next().unwrap();
+                let path = parts.next().unwrap();
+                if kind == "get" {
+                    let name = path.to_owned();
+                    route.get(path, move |_| name.clone());
+                } else {
+                    let added = route.web_socket(path, |_: &Call| on_message(|_, _| Ok(())));
+                    if let Some(protocol) = parts.next() {
+                        added.protocol(protocol);
+                    }
+                }
+            }
+        });
+        application.build().unwrap().routes
+    }
+
+    /// What a request gets, in words.
+    fn resolved(routes: &[&str], request: &str) -> String {
+        let mut words = request.split(' ');
+        let (kind, path) = (words.next().unwrap(), words.next().unwrap());
+        let offered: Vec<&str> = words.collect();
+        let method = if kind == "WS" { "GET" } else { kind };
+        let head = head(&format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let list = |parameters: &[(String, String)]| {
+            parameters.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>()
+        };
+        let table = table(routes);
+        match table.resolve(&head, kind == "WS", &offered) {
+            Resolution::WebSocket { route, parameters, protocol } => {
+                let protocol = protocol.map_or(String::new(), |protocol| format!(" as {protocol}"));
+                let pattern = &table.route(route).unwrap().pattern;
+                format!("ws {pattern}{protocol}{}", list(&parameters))
+            }
+            Resolution::Get { handler, parameters } => {
+                let paths: Vec<&str> =
+                    routes.iter().filter_map(|line| line.strip_prefix("get:")).collect();
+                format!("get {}{}", paths[usize::from(handler)], list(&parameters))
+            }
+            refusal => format!("{refusal:?}"),
+        }
+    }
+
+    /// Rows 15-17 and 20-22 of Ktor's behaviour, pair by pair.
+    #[test]
+    fn requests_get_the_route_that_ktor_would_give() {
+        let cases: &[(&[&str], &str, &str)] = &[
+            // Constants and slashes.
+            (&["get:/"], "GET /", "get /"),
+            (&["get:"], "GET /", "get "),
+            (&["get:/a"], "GET /a", "get /a"),
+            (&["get:/a"], "GET /a?b=c", "get /a"),
+            (&["get:/a"], "GET //a", "get /a"),
+            (&["get:/a"], "GET /a/", "NotFound"),
+            (&["get:/a/"], "GET /a/", "get /a/"),
+            (&["get:/a/"], "GET /a", "NotFound"),
+            (&["get:/a"], "GET /A", "NotFound"),
+            (&["get:/a"], "GET /a/b", "NotFound"),
+            (&["get:/a b"], "GET /a%20b", "get /a b"),
+            (&["get:/a"], "GET /%61", "get /a"),
+            (&["get:/a"], "GET /%6", "BadPath"),
+            // Parameters.
+            (&["get:/{p}"], "GET /x", "get /{p} p=x"),
+            (&["get:/{p}"], "GET /", "NotFound"),
+            (&["get:/{p}"], "GET /x/y", "NotFound"),
+            (&["get:/{p}"], "GET /a%2Fb", "get /{p} p=a/b"),
+            (&["get:/{p}/{q}"], "GET /x/y", "get /{p}/{q} p=x q=y"),
+            (&["get:/{p?}"], "GET /", "get /{p?}"),
+            (&["get:/{p?}"], "GET /x", "get /{p?} p=x"),
+            (&["get:/a/{p?}"], "GET /a", "get /a/{p?}"),
+            (&["get:/a{p}b"], "GET /axb", "get /a{p}b p=x"),
+            (&["get:/a{p}b"], "GET /ab", "NotFound"),
+            (&["get:/{p}.json"], "GET /x.json", "get /{p}.json p=x"),
+            // Wildcard and tail.
+            (&["get:/*"], "GET /x", "get /*"),
+            (&["get:/*"], "GET /", "NotFound"),
+            (&["get:/*/b"], "GET /a/b", "get /*/b"),
+            (&["get:/{...}"], "GET /a/b/c", "get /{...}"),
+            (&["get:/{...}"], "GET /", "get /{...}"),
+            (&["get:/s/{rest...}"], "GET /s/a/b", "get /s/{rest...} rest=a rest=b"),
+            (&["get:/s/{rest...}"], "GET /s", "get /s/{rest...}"),
+            (&["get:/s/{rest...}"], "GET /t", "NotFound"),
+            // Priority: whatever the order of registration.
+            (&["get:/{p}", "get:/a"], "GET /a", "get /a"),
+            (&["get:/{p}", "get:/a{p}"], "GET /ab", "get /a{p} p=b"),
+            (&["get:/*", "get:/{p}"], "GET /a", "get /{p} p=a"),
+            (&["get:/{...}", "get:/*"], "GET /a", "get /*"),
+            (&["get:/{...}", "get:/{p?}"], "GET /", "get /{p?}"),
+            (&["get:/{p}/b", "get:/a/{q}"], "GET /a/b", "get /a/{q} q=b"),
+            (&["get:/a/{...}", "get:/{p}/b"], "GET /a/b", "get /a/{...}"),
+            (&["get:/a/*/c", "get:/a/{p}/d"], "GET /a/b/c", "get /a/*/c"),
+            (&["get:/{p}", "get:/{q}"], "GET /a", "get /{p} p=a"),
+            // HTTP and WebSocket on one path.
+            (&["get:/x", "ws:/x"], "GET /x", "get /x"),
+            (&["get:/x", "ws:/x"], "WS /x", "ws /x"),
+            (&["ws:/x"], "GET /x", "UpgradeRequired"),
+            (&["get:/x"], "WS /x", "get /x"),
+            (&["ws:/x", "get:/{p}"], "GET /x", "get /{p} p=x"),
+            (&["ws:/x", "ws:/x"], "WS /x", "ws /x"),
+            // Subprotocols.
+            (&["ws:/x:a"], "WS /x a", "ws /x as a"),
+            (&["ws:/x:a"], "WS /x", "ProtocolRequired"),
+            (&["ws:/x:a"], "WS /x A", "ProtocolRequired"),
+            (&["ws:/x:a", "ws:/x:b"], "WS /x b a", "ws /x as a"),
+            (&["ws:/x", "ws:/x:a"], "WS /x a", "ws /x as a"),
+            (&["ws:/x:a", "ws:/x"], "WS /x z", "ws /x"),
+            (&["ws:/x:a", "ws:/{p}"], "WS /x z", "ws /{p} p=x"),
+            // Other answers.
+            (&["ws:/x"], "WS /y", "NotFound"),
+            (&["get:/x"], "POST /x", "MethodNotAllowed"),
+            (&["get:/{p}"], "POST /x", "MethodNotAllowed"),
+            (&["get:/x"], "POST /y", "NotFound"),
+            (&["get:/x"], "HEAD /x", "get /x"),
+            (&[], "GET /", "NotFound"),
+        ];
+        assert!(cases.len() >= 40);
+        for (routes, request, expected) in cases {
+            assert_eq!(resolved(routes, request), *expected, "{request} at {routes:?}");
+        }
     }
 }

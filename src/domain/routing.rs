@@ -110,6 +110,9 @@ impl<'a> Routing<'a> {
     }
 }
 
+/// What a route's setter does to the installed options.
+type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
+
 /// A WebSocket route; its setters override, for its sessions, what is installed.
 ///
 /// ```
@@ -134,7 +137,7 @@ pub struct WebSocketRoute {
     path: String,
     factory: Factory,
     hooks: Vec<UpgradeHook>,
-    changes: Vec<Box<dyn FnOnce(&mut SessionOptions)>>,
+    changes: Vec<OptionChange>,
     protocol: Option<String>,
     pick_protocol: Option<ProtocolPicker>,
     origins: Option<Rc<[String]>>,

@@ -90,12 +90,20 @@ pub(crate) fn parse_head(
             head.check_framing()?;
             Ok(HeadStatus::Complete { head, length })
         }
-        Ok(httparse::Status::Partial) if bytes.len() >= limits.max_bytes => Err(HeadError::TooLarge),
+        Ok(httparse::Status::Partial) if bytes.len() >= limits.max_bytes => {
+            Err(HeadError::TooLarge)
+        }
         Ok(httparse::Status::Partial) => Ok(HeadStatus::Partial),
         Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
-        Err(httparse::Error::Version) => Err(HeadError::UnsupportedVersion),
+        Err(httparse::Error::Version) if names_http(bytes) => Err(HeadError::UnsupportedVersion),
         Err(_) => Err(HeadError::Malformed),
     }
+}
+
+/// Whether the first line ends like one of HTTP, whatever its version.
+fn names_http(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| line.len() > 1);
+    lines.next().is_some_and(|line| line.windows(6).any(|word| word == b" HTTP/"))
 }
 
 fn has_blank_line(bytes: &[u8]) -> bool {
@@ -162,7 +170,9 @@ impl RequestHead {
 
     /// The values of every line of that name, in order.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.lines().filter(move |(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.lines()
+            .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     /// The value of the first line of that name.
@@ -250,7 +260,7 @@ pub(crate) mod tests {
             ("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", 400),
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-            ("GET / FTP/1.1\r\nHost: a\r\n\r\n", 505),
+            ("GET / FTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n", 400),
         ];

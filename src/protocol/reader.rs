@@ -212,7 +212,11 @@ impl Partial {
 
     /// Completes the header byte by byte: how many were taken, or `None` if all were and it is not
     /// complete.
-    fn take_header(&mut self, rx: &[u8], rules: &FrameRules) -> Result<Option<usize>, ProtocolError> {
+    fn take_header(
+        &mut self,
+        rx: &[u8],
+        rules: &FrameRules,
+    ) -> Result<Option<usize>, ProtocolError> {
         for (index, &byte) in rx.iter().enumerate() {
             if let Some(place) = self.header.get_mut(usize::from(self.header_len)) {
                 *place = byte;

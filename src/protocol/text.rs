@@ -31,7 +31,12 @@ impl TextBuffer {
                 std::str::from_utf8(whole).map_err(|_| ProtocolError::InvalidUtf8)?
             }
         };
-        self.text.reserve_exact(growth(self.text.len(), self.text.capacity(), valid.len(), ceiling));
+        self.text.reserve_exact(growth(
+            self.text.len(),
+            self.text.capacity(),
+            valid.len(),
+            ceiling,
+        ));
         self.text.push_str(valid);
         Ok(())
     }

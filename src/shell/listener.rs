@@ -76,9 +76,9 @@ fn is_exhaustion(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
     const ENOBUFS: [i32; 2] = [105, 132]; // the second on MIPS
-    error.raw_os_error().is_some_and(|code| {
-        matches!(code, ENOMEM | ENFILE | EMFILE) || ENOBUFS.contains(&code)
-    })
+    error
+        .raw_os_error()
+        .is_some_and(|code| matches!(code, ENOMEM | ENFILE | EMFILE) || ENOBUFS.contains(&code))
 }
 
 /// A descriptor held back, to be able to hang up on somebody when there is none left.

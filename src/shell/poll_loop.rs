@@ -132,7 +132,9 @@ impl PollLoop {
                 });
             }
             if self.core.is_grace_over(now) {
-                self.for_each(|core, index, socket| core.handle_cut(now, index, &mut socket.wire()));
+                self.for_each(|core, index, socket| {
+                    core.handle_cut(now, index, &mut socket.wire())
+                });
             }
             if self.core.is_drained() {
                 return Ok(());

@@ -59,7 +59,10 @@ fn frame_len(bytes: &[u8], at: usize) -> usize {
         (short, _) => (0, u64::from(short)),
     };
     let mask = if second & 0x80 == 0 { 0 } else { 4 };
-    usize::try_from(length).unwrap_or(usize::MAX).saturating_add(2 + extended + mask).min(rest.len())
+    usize::try_from(length)
+        .unwrap_or(usize::MAX)
+        .saturating_add(2 + extended + mask)
+        .min(rest.len())
 }
 
 fn is_control(first: u8) -> bool {
@@ -107,7 +110,7 @@ impl Outbox {
                 self.control.extend_from_slice(frames.get(range).unwrap_or_default());
                 continue;
             }
-            let start = segment.take().map_or(range.start.max(written), |open| open.start);
+            let start = segment.take().map_or_else(|| range.start.max(written), |open| open.start);
             if is_last_of_message(first) || begun {
                 self.push_rest_segment(frames, start..range.end, begun);
             } else {
@@ -302,6 +305,7 @@ impl Outbox {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -388,7 +392,11 @@ mod tests {
             let mut wire = Script { takes: vec![1], out: Vec::new() };
             assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
             let close = frame(0x88, b"\x03\xe8");
-            if now { outbox.push_close_now(&close) } else { outbox.push_close(&close) }
+            if now {
+                outbox.push_close_now(&close)
+            } else {
+                outbox.push_close(&close)
+            }
             let frames = parse(&drain(&mut outbox, wire.out));
             let payloads: Vec<&[u8]> = frames.iter().map(|(_, payload)| &payload[..]).collect();
             if now {

@@ -6,9 +6,9 @@ use crate::words::time::Time;
 const TICK_BITS: u32 = 13;
 /// Slots of the wheel; one turn of it is 8.4 s. A deadline further off stays in its slot and is
 /// passed over until its turn comes.
-const SLOTS: usize = 1024;
+const SLOTS: usize = DUE as usize;
 /// The list of entries that are due and not popped yet stands behind the slots.
-const DUE: u32 = SLOTS as u32;
+const DUE: u32 = 1024;
 const NOBODY: u32 = u32::MAX;
 
 /// Names an armed entry. Whoever armed it holds it once and gives it back by `cancel` or `rearm`,
@@ -47,8 +47,7 @@ struct Entry {
 
 /// The first tick that does not begin before `at`: a timer never fires early.
 fn tick_of(at: Time) -> u64 {
-    (at.as_micros() >> TICK_BITS)
-        + u64::from(at.as_micros() & ((1 << TICK_BITS) - 1) != 0)
+    (at.as_micros() >> TICK_BITS) + u64::from(at.as_micros() & ((1 << TICK_BITS) - 1) != 0)
 }
 
 fn time_of(tick: u64) -> Time {

@@ -1,6 +1,7 @@
 //! What the integration tests share: a server with a recording handler, and a client that speaks
 //! bytes and frames over a real socket.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 
 use std::io::{Read, Write};
@@ -9,8 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use wirewheel::{
-    Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Payload, Server, Session,
-    SessionError,
+    Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Payload, Server,
+    Session, SessionError,
 };
 
 /// The longest that a test waits for what must happen.
@@ -132,7 +133,7 @@ impl Handler for Recorder {
 }
 
 fn told(close: Option<&CloseInfo>) -> String {
-    close.map_or("open".into(), |close| {
+    close.map_or_else(String::new, |close| {
         let (code, reason) = (close.code(), close.reason());
         let how = if close.is_clean() { "clean" } else { "unclean" };
         format!("close {code} {reason:?} by {:?} {how}", close.closed_by())
@@ -164,7 +165,10 @@ pub struct Answer {
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        lines
+            .into_iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 }
 

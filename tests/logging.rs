@@ -1,0 +1,85 @@
+//! The logging contract: which target says what at which level.
+
+mod support;
+
+use std::sync::Mutex;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use support::*;
+use wirewheel::{Call, Limits, WebSockets, on_message};
+
+static LINES: Mutex<Vec<(Level, String, String)>> = Mutex::new(Vec::new());
+
+struct Capture;
+
+impl Log for Capture {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if record.target().starts_with("wirewheel") {
+            let line = (record.level(), record.target().to_owned(), record.args().to_string());
+            LINES.lock().unwrap().push(line);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The lines of one target at one level.
+fn lines(target: &str, level: Level) -> Vec<String> {
+    let lines = LINES.lock().unwrap();
+    let wanted = lines.iter().filter(|(l, t, _)| *l == level && t == target);
+    wanted.map(|(_, _, text)| text.clone()).collect()
+}
+
+/// One test, because a process has one logger.
+#[test]
+fn each_target_says_what_it_promises_at_its_level() {
+    log::set_logger(&Capture).unwrap();
+    log::set_max_level(LevelFilter::Trace);
+    let server = Running::start(|app| {
+        app.install(WebSockets::new().limits(Limits::new().max_connections(2)));
+        app.routing(|route| {
+            route.web_socket("/room/{name}", |_: &Call| {
+                on_message(|_, message| match message.text() {
+                    Some("fail") => Err(std::fmt::Error.into()),
+                    _ => Ok(()),
+                })
+            });
+        });
+    });
+    let addr = server.addr();
+    let mut gone = server.upgrade("/room/a");
+    let mut failing = server.upgrade("/room/b");
+    for _ in 0..5 {
+        // Over the limit: one line a second, however many there are.
+        let answer = server.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(answer.status, 503);
+    }
+    gone.text("hello");
+    drop(gone);
+    failing.text("fail");
+    failing.expect_close(1011);
+    failing.expect_eof();
+    drop(failing);
+    drop(server);
+
+    let info = lines("wirewheel::server", Level::Info);
+    assert_eq!(info.len(), 2, "{info:?}");
+    assert_eq!(info[0], format!("bound to {addr}"));
+    assert!(info[1].starts_with("stopping"));
+    let debug = lines("wirewheel::session", Level::Debug);
+    assert_eq!(debug.iter().filter(|line| line.contains("opened: /room/{name} from")).count(), 2);
+    assert!(debug.iter().any(|line| line.contains("closed: 1006 by Peer, not clean")), "{debug:?}");
+    assert!(debug.iter().any(|line| line.contains("closed: 1011 by Server")), "{debug:?}");
+    let trace = lines("wirewheel::frame", Level::Trace);
+    assert!(trace.iter().any(|line| line.contains("in: 5 bytes")), "{trace:?}");
+    let warn = lines("wirewheel::server", Level::Warn);
+    assert_eq!(warn.len(), 1, "{warn:?}");
+    assert!(warn[0].contains("max_connections"), "{warn:?}");
+    let error = lines("wirewheel::session", Level::Error);
+    assert_eq!(error.len(), 1, "a peer that vanished is no error: {error:?}");
+    assert!(error[0].contains("/room/{name}: handler failed"), "{error:?}");
+}
