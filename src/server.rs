@@ -94,7 +94,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// The address it listens on, the first if there are several.
     pub fn local_addr(&self) -> SocketAddr {
         // Invariant: bind has pushed one or failed.
-        self.addresses.first().copied().unwrap_or(crate::domain::session::NO_ADDR)
+        self.addresses.first().copied().unwrap_or(crate::domain::session_state::NO_ADDR)
     }
 
     /// All addresses it listens on, in the order they were given.
@@ -203,7 +203,7 @@ impl fmt::Debug for Handle {
 impl Handle {
     /// The address the server listens on, the first if there are several.
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared.addresses.first().copied().unwrap_or(crate::domain::session::NO_ADDR)
+        self.shared.addresses.first().copied().unwrap_or(crate::domain::session_state::NO_ADDR)
     }
 
     /// All addresses the server listens on.

@@ -1,7 +1,7 @@
 //! Owns one connection from accept to hang-up: which stage it is in and when its time is up.
 
 use crate::domain::handler::Handler;
-use crate::domain::session::{Phase, SessionState};
+use crate::domain::session_state::{Phase, SessionState};
 use crate::structures::wheel::TimerKey;
 use crate::words::options::{Limits, SessionOptions};
 use crate::words::time::Time;

@@ -7,7 +7,7 @@ use log::debug;
 use crate::domain::call::Call;
 use crate::domain::response::Response;
 use crate::domain::route_table::{Resolution, RouteTable};
-use crate::domain::session::Phase;
+use crate::domain::session_state::Phase;
 use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 
@@ -66,7 +66,8 @@ impl Turn<'_> {
                     return Reading::Continue;
                 }
                 Err(error) => {
-                    debug!(target: "wirewheel::server", "{}: bad head: {}", self.connection.state.remote_addr(), error.status());
+                    let peer = self.connection.state.remote_addr();
+                    debug!(target: "wirewheel::server", "{peer}: bad head: {}", error.status());
                     self.refuse(error.status());
                     return Reading::Continue;
                 }

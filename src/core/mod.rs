@@ -25,7 +25,7 @@ use log::info;
 
 use crate::domain::application::Built;
 use crate::domain::route_table::RouteTable;
-use crate::domain::session::SessionState;
+use crate::domain::session_state::SessionState;
 use crate::domain::shared::Shared;
 use crate::structures::slab::{Key, Slab};
 use crate::structures::wheel::TimerWheel;

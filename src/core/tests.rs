@@ -534,3 +534,16 @@ fn a_drain_ends_when_all_have_answered_and_not_before() {
     net.input(late, b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(net.take(late).starts_with(b"HTTP/1.1 503 "));
 }
+
+#[test]
+fn fragments_out_of_order_end_with_1002() {
+    for (frames, fault) in [
+        (&b"\x80\x80\0\0\0\0"[..], "error continuation of nothing"),
+        (b"\x01\x80\0\0\0\0\x82\x80\0\0\0\0", "error new message inside an unfinished one"),
+    ] {
+        let mut net = Net::new(WebSockets::new());
+        let client = net.open();
+        net.input(client, frames);
+        net.expect(&[fault, "close 1002 unclean"]);
+    }
+}

@@ -6,7 +6,8 @@ use std::time::Duration;
 use log::{debug, error, trace};
 
 use crate::domain::route_table::RouteTable;
-use crate::domain::session::{Phase, Session};
+use crate::domain::session::Session;
+use crate::domain::session_state::Phase;
 use crate::domain::shared::Shared;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;

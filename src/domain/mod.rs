@@ -8,5 +8,7 @@ pub(crate) mod response;
 pub(crate) mod route_table;
 pub(crate) mod routing;
 pub(crate) mod session;
+pub(crate) mod session_state;
 pub(crate) mod shared;
+mod transmit;
 mod warnings;

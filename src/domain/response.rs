@@ -139,7 +139,8 @@ fn is_sound(name: &str, value: &str) -> bool {
         && !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 127);
     if !sound {
         error!(target: "wirewheel::server",
-            "header {name:?} may not be set: it is no token, its value holds control characters, or the server writes it itself");
+            "header {name:?} may not be set: it is no token, its value holds control characters, \
+             or the server writes it itself");
     }
     sound
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use crate::core::Disposal;
-use crate::domain::session::NO_ADDR;
+use crate::domain::session_state::NO_ADDR;
 use crate::structures::wire::Wire;
 
 /// A non-blocking socket.

@@ -1,0 +1,166 @@
+//! Owns the state of a session that outlives a hook.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use crate::protocol::frame::FrameRules;
+use crate::protocol::reader::Partial;
+use crate::structures::outbox::Outbox;
+use crate::structures::slab::Key;
+use crate::words::close::CloseInfo;
+use crate::words::error::SessionError;
+use crate::words::options::SessionOptions;
+use crate::words::time::Time;
+
+use super::session::SessionId;
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No upgrade yet; HTTP requests.
+    Http,
+    /// Messages flow.
+    Open,
+    /// Our Close is sent, the peer's is awaited.
+    Closing,
+    /// `on_close` has been called; what is queued still goes out.
+    Ended,
+}
+
+/// The state of a connection while it is a session. Idle, it owns nothing but itself.
+#[derive(Debug)]
+pub(crate) struct SessionState {
+    pub(crate) id: SessionId,
+    peer: Peer,
+    pub(crate) last_activity: Time,
+    /// While a pong is awaited, when the ping went out (and its payload); else when the present
+    /// ping period began.
+    pub(crate) ping_base: Time,
+    /// Microseconds; `u32::MAX` while none was measured.
+    pub(crate) rtt_micros: u32,
+    pub(crate) route: u16,
+    pub(crate) phase: Phase,
+    pub(crate) awaiting_pong: bool,
+    /// A deadline may have moved earlier: the wheel has to be looked at after this turn.
+    pub(crate) timing_changed: bool,
+    /// The kind of the message that is being sent in fragments.
+    pub(super) fragments_text: Option<bool>,
+    pub(crate) partial: Option<Box<Partial>>,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// What only some connections have at some times.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) outbox: Outbox,
+    /// When the peer last took bytes of the outbox.
+    pub(crate) progress: Time,
+    /// Options that this session changed for itself.
+    pub(super) options: Option<Box<SessionOptions>>,
+    /// How the session ends, as soon as that is known.
+    pub(crate) close: Option<CloseInfo>,
+    /// What went wrong inside a hook and is acted on after it.
+    pub(crate) fault: Option<SessionError>,
+    pub(crate) aborted: bool,
+    /// When waiting for the peer's Close, for the queue to empty or for its hang-up ends.
+    pub(crate) deadline: Option<Time>,
+    /// Nothing more will arrive: the peer has shut its side.
+    pub(crate) peer_shut: bool,
+    /// We have shut our side.
+    pub(crate) shut: bool,
+}
+
+/// The peer's address in 16 bytes: IPv6 is boxed, so that the many IPv4 sessions do not pay for it.
+#[derive(Debug)]
+enum Peer {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl SessionState {
+    pub(crate) fn new(key: Key, peer: SocketAddr, now: Time) -> Self {
+        let peer = match peer {
+            SocketAddr::V4(v4) => Peer::V4(v4),
+            SocketAddr::V6(v6) => Peer::V6(Box::new(v6)),
+        };
+        Self {
+            id: SessionId(key),
+            peer,
+            last_activity: now,
+            ping_base: now,
+            rtt_micros: u32::MAX,
+            route: 0,
+            phase: Phase::Http,
+            awaiting_pong: false,
+            timing_changed: true,
+            fragments_text: None,
+            partial: None,
+            extra: None,
+        }
+    }
+
+    pub(crate) fn remote_addr(&self) -> SocketAddr {
+        match &self.peer {
+            Peer::V4(v4) => SocketAddr::V4(*v4),
+            Peer::V6(v6) => SocketAddr::V6(**v6),
+        }
+    }
+
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// The outbox, if bytes wait in it.
+    pub(crate) fn waiting(&mut self) -> Option<&mut Outbox> {
+        self.extra.as_deref_mut().map(|extra| &mut extra.outbox).filter(|outbox| !outbox.is_empty())
+    }
+
+    /// What this session may do: its own options if it changed them, else the route's.
+    pub(crate) fn options<'a>(&'a self, route: &'a SessionOptions) -> &'a SessionOptions {
+        self.extra.as_deref().and_then(|extra| extra.options.as_deref()).unwrap_or(route)
+    }
+
+    pub(crate) fn rules(&self, route: &SessionOptions) -> FrameRules {
+        let options = self.options(route);
+        FrameRules {
+            max_frame_size: options.max_frame_size,
+            max_message_size: options.message_limit(),
+            max_fragments: options.max_fragments,
+            accept_unmasked: options.accept_unmasked_frames,
+            allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
+        }
+    }
+
+    /// Notes the first thing that went wrong; it is acted on after the hook.
+    pub(crate) fn note_fault(&mut self, fault: SessionError) {
+        self.extra().fault.get_or_insert(fault);
+    }
+
+    /// Bytes held for this connection beyond its place in the slab.
+    pub(crate) fn memory(&self) -> usize {
+        self.partial.as_deref().map_or(0, Partial::memory)
+            + self.extra.as_deref().map_or(0, |extra| extra.outbox.memory())
+    }
+
+    /// Gives `extra` back once it holds nothing that matters.
+    pub(crate) fn release_idle(&mut self) {
+        if self.extra.as_deref().is_some_and(Extra::is_idle) {
+            self.extra = None;
+        }
+    }
+}
+
+impl Extra {
+    fn is_idle(&self) -> bool {
+        let Self { outbox, progress: _, options, close, fault, aborted, deadline, peer_shut, shut } =
+            self;
+        outbox.is_empty()
+            && options.is_none()
+            && close.is_none()
+            && fault.is_none()
+            && deadline.is_none()
+            && !(*aborted || *peer_shut || *shut)
+    }
+}
+
+/// The address of a peer that has none, such as a Unix socket's.
+pub(crate) const NO_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -1,0 +1,224 @@
+//! Owns a session's way out: the turn's buffer, the wire, the outbox.
+
+use std::io::IoSlice;
+
+use crate::protocol::close::write_close;
+use crate::protocol::frame::{OpCode, write_frame, write_header};
+use crate::words::close::CloseReason;
+use crate::words::error::{HandlerResult, SendError, SessionError};
+
+use super::session::Session;
+use super::session_state::{Extra, Phase};
+use super::shared::Shared;
+
+/// A payload of this size goes out at once, uncopied.
+const DIRECT_BYTES: usize = 16 << 10;
+
+impl Session<'_> {
+    #[inline]
+    pub(super) fn check_open(&self) -> Result<(), SendError> {
+        let failed = |extra: &Extra| extra.fault.is_some() || extra.aborted;
+        if self.state.phase != Phase::Open || self.state.extra.as_deref().is_some_and(failed) {
+            return Err(SendError::Closing);
+        }
+        Ok(())
+    }
+
+    /// Whether a message of `bytes` may be sent now.
+    #[inline]
+    pub(super) fn admit(&mut self, bytes: usize) -> Result<(), SendError> {
+        self.check_open()?;
+        let options = self.state.options(self.route);
+        let (limit, outbox_limit) = (options.message_limit(), options.outbox_bytes);
+        if bytes > limit {
+            return Err(SendError::TooBig { bytes, limit });
+        }
+        if let Some(outbox) = self.state.waiting() {
+            let buffered = outbox.buffered_bytes();
+            if buffered > 0 && buffered.saturating_add(bytes) > outbox_limit {
+                self.state.note_fault(SessionError::Overloaded);
+                return Err(SendError::Full { buffered });
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the payload into frames of at most `max_frame_size` and sends them.
+    #[inline]
+    pub(super) fn transmit(&mut self, opcode: OpCode, payload: &[u8], fin: bool) -> HandlerResult {
+        let options = self.state.options(self.route);
+        let (max, masking) = (options.max_frame_size, options.masking);
+        if self.state.extra.is_some() && self.state.waiting().is_some() {
+            self.enqueue(opcode, payload, fin, max, masking);
+        } else if payload.len() >= DIRECT_BYTES && !masking {
+            self.send_direct(opcode, payload, fin, max);
+        } else {
+            let shared = &mut *self.shared;
+            if payload.len() <= max && !masking {
+                write_frame(&mut shared.tx, fin, opcode, payload, None);
+            } else {
+                encode(shared, opcode, payload, fin, max, masking);
+            }
+            if self.shared.tx.len() >= self.shared.tx_flush_bytes {
+                self.flush();
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a message to what waits already.
+    #[cold]
+    fn enqueue(&mut self, opcode: OpCode, payload: &[u8], fin: bool, max: usize, masking: bool) {
+        let start = self.shared.tx.len();
+        encode(self.shared, opcode, payload, fin, max, masking);
+        let frames = self.shared.tx.split_off(start);
+        self.state.extra().outbox.push_frames(frames);
+    }
+
+    /// Writes frames straight from the caller's payload, behind what the turn has gathered.
+    #[cold]
+    fn send_direct(&mut self, opcode: OpCode, payload: &[u8], fin: bool, max: usize) {
+        let mut opcode = opcode;
+        let mut pieces = payload.chunks(max).peekable();
+        while let Some(piece) = pieces.next() {
+            let fin = fin && pieces.peek().is_none();
+            if self.state.waiting().is_some() || piece.len() < DIRECT_BYTES {
+                let mut frame = Vec::with_capacity(piece.len() + 10);
+                write_frame(&mut frame, fin, opcode, piece, None);
+                match self.state.waiting() {
+                    // Of one message that was admitted as a whole.
+                    Some(outbox) => outbox.push_frames(frame),
+                    None => self.shared.tx.extend_from_slice(&frame),
+                }
+            } else {
+                self.write_through(opcode, piece, fin);
+            }
+            opcode = OpCode::Continuation;
+        }
+    }
+
+    fn write_through(&mut self, opcode: OpCode, piece: &[u8], fin: bool) {
+        if self.shared.opaque_prefix > 0 {
+            self.flush(); // the upgrade answer is no frame: it goes first and alone
+            if self.state.waiting().is_some() {
+                let mut frame = Vec::with_capacity(piece.len() + 10);
+                write_frame(&mut frame, fin, opcode, piece, None);
+                self.state.extra().outbox.push_frames(frame);
+                return;
+            }
+        }
+        let header_at = self.shared.tx.len();
+        write_header(&mut self.shared.tx, fin, opcode, piece.len(), None);
+        let total = self.shared.tx.len() + piece.len();
+        let written =
+            self.wire.write_vectored(&[IoSlice::new(&self.shared.tx), IoSlice::new(piece)]);
+        match written {
+            Ok(written) if written >= total => {}
+            Ok(written) => {
+                let mut frame = self.shared.tx.split_off(header_at);
+                frame.extend_from_slice(piece);
+                self.keep_rest(written.min(header_at));
+                let outbox = &mut self.state.extra().outbox;
+                outbox.push_rest(&frame, written.saturating_sub(header_at));
+            }
+            Err(kind) => self.state.note_fault(SessionError::Network(kind)),
+        }
+        self.shared.tx.clear();
+    }
+
+    /// Writes what the turn has gathered; what the socket does not take waits in the outbox.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        if self.shared.tx.is_empty() {
+            return;
+        }
+        match self.wire.write(&self.shared.tx) {
+            Ok(written) if written >= self.shared.tx.len() => {}
+            Ok(written) => self.keep_rest(written),
+            Err(kind) => self.state.note_fault(SessionError::Network(kind)),
+        }
+        self.shared.tx.clear();
+        self.shared.opaque_prefix = 0;
+    }
+
+    /// Moves the turn's buffer, of which `written` bytes went out, into the outbox.
+    #[cold]
+    fn keep_rest(&mut self, written: usize) {
+        let prefix = self.shared.opaque_prefix;
+        let (opaque, frames) = self.shared.tx.split_at(prefix.min(self.shared.tx.len()));
+        let now = self.shared.now;
+        let patience = now.after(self.state.options(self.route).write_timeout);
+        let closing = self.state.phase == Phase::Closing;
+        let extra = self.state.extra();
+        if extra.outbox.is_empty() {
+            extra.progress = now;
+        }
+        if closing {
+            // Our Close waits too, as in `close`.
+            extra.deadline = Some(patience);
+        }
+        if let Some(rest) = opaque.get(written..).filter(|rest| !rest.is_empty()) {
+            extra.outbox.push_opaque(rest.to_vec());
+        }
+        extra.outbox.push_rest(frames, written.saturating_sub(prefix));
+        self.state.timing_changed = true; // the write timeout
+    }
+
+    /// Sends a control frame; it overtakes what waits, at the next frame boundary.
+    pub(crate) fn send_control(&mut self, opcode: OpCode, payload: &[u8]) {
+        let mask = self.mask();
+        if self.state.waiting().is_none() {
+            write_frame(&mut self.shared.tx, true, opcode, payload, mask);
+            return;
+        }
+        let mut frame = Vec::with_capacity(payload.len() + 6);
+        write_frame(&mut frame, true, opcode, payload, mask);
+        // Without room it is dropped: RFC 6455 section 5.5.3 lets an endpoint answer only the most
+        // recent ping, and a peer that does not read gets no answers anyway.
+        let _ = self.state.extra().outbox.push_control(&frame);
+    }
+
+    /// Queues a Close: behind what waits, or (`now`) in place of what has not begun.
+    pub(crate) fn queue_close(&mut self, reason: Option<&CloseReason>, now: bool) {
+        let mask = self.mask();
+        if self.state.waiting().is_none() {
+            write_close(&mut self.shared.tx, reason, mask);
+            return;
+        }
+        let mut frame = Vec::new();
+        write_close(&mut frame, reason, mask);
+        let outbox = &mut self.state.extra().outbox;
+        if now {
+            outbox.push_close_now(&frame);
+        } else {
+            outbox.push_close(&frame);
+        }
+    }
+
+    fn mask(&mut self) -> Option<[u8; 4]> {
+        self.state.options(self.route).masking.then(|| self.shared.masks.next_mask())
+    }
+}
+
+/// Encodes a payload as frames of at most `max` bytes to the end of the turn's buffer.
+fn encode(
+    shared: &mut Shared,
+    opcode: OpCode,
+    payload: &[u8],
+    fin: bool,
+    max: usize,
+    masking: bool,
+) {
+    let mut opcode = opcode;
+    let mut rest = payload;
+    loop {
+        let (piece, later) = rest.split_at(rest.len().min(max));
+        let mask = masking.then(|| shared.masks.next_mask());
+        write_frame(&mut shared.tx, fin && later.is_empty(), opcode, piece, mask);
+        if later.is_empty() {
+            return;
+        }
+        opcode = OpCode::Continuation;
+        rest = later;
+    }
+}

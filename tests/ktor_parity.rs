@@ -1,0 +1,163 @@
+//! Ktor's behaviour row by row: where each of the 105 rows of the map is tested, comes later, or is
+//! left out and why.
+
+use std::fs;
+use std::path::Path;
+
+use Status::{Later, NotDone, Test};
+
+enum Status {
+    /// `file::function`; the file under `tests/`, or a path from the crate's root.
+    Test(&'static str),
+    /// Planned, as part of this.
+    Later(&'static str),
+    /// Left out, for this reason.
+    NotDone(&'static str),
+}
+
+/// The number of rows in the map.
+const LAST_ROW: u8 = 105;
+
+#[rustfmt::skip]
+const ROWS: &[(u8, Status)] = &[
+    // Installation and options.
+    (1, Test("sessions::missing_install_is_named")),
+    (2, Test("src/core/tests.rs::a_day_of_pings")),
+    (3, Test("src/core/tests.rs::a_ping_without_pong_ends_the_session_in_bounded_time")),
+    (4, Test("acceptance::a2_fragmented_over_the_limit")),
+    (5, Test("sessions::masked_frames_carry_the_bit_and_differing_keys")),
+    (6, Later("content converters")),
+    (7, Later("extensions")),
+    (8, Test("src/core/tests.rs::an_outbox_over_its_limit_ends_with_1013")),
+    (9, NotDone("a JVM system property; outbox_bytes is the option")),
+    (10, Test("sessions::runtime_options_change_one_session")),
+    (11, Test("sessions::route_options_override_installed_ones")),
+    // Routing and handshake.
+    (12, Test("acceptance::a9_answers_to_what_is_no_session")),
+    (13, Test("src/domain/route_table.rs::requests_get_the_route_that_ktor_would_give")),
+    (14, Later("raw sessions")),
+    (15, Test("src/domain/route_table.rs::requests_get_the_route_that_ktor_would_give")),
+    (16, Test("http::route_priority_over_a_socket")),
+    (17, Test("http::get_and_head_share_a_connection")),
+    (18, Test("http::origins_are_checked")),
+    (19, Test("src/protocol/handshake.rs::what_is_accepted")),
+    (20, Test("http::subprotocol_is_negotiated")),
+    (21, Test("http::subprotocol_is_negotiated")),
+    (22, Test("http::every_refusal_has_a_length_and_a_text")),
+    (23, Test("src/protocol/handshake.rs::what_is_refused")),
+    (24, Test("src/protocol/handshake.rs::the_handshake_of_the_rfc")),
+    (25, Test("http::pipelined_frame_behind_the_upgrade")),
+    (26, Test("src/protocol/head.rs::heads_that_are_refused")),
+    (27, NotDone("HTTP/2 and HTTP/3 are out of scope")),
+    (28, Test("http::upgrade_hook_rejects_and_adds_headers")),
+    (29, NotDone("on_upgrade covers it; a second way to upgrade would be one too many")),
+    // The session inside the handler.
+    (30, Test("sessions::closures_and_trait_hooks_run_in_order")),
+    (31, Test("acceptance::a12_reason_and_ping_sizes")),
+    (32, Test("acceptance::a11_the_peer_vanishes")),
+    (33, Later("on_drain, with the outbox policies")),
+    (34, Test("sessions::send_after_close_is_refused")),
+    (35, Test("sessions::handler_error_closes_1011")),
+    (36, Test("sessions::abort_resets")),
+    (37, Test("sessions::close_info_is_the_same_in_on_error_and_on_close")),
+    (38, Later("extensions")),
+    (39, Test("src/domain/call.rs::everything_in_a_request_can_be_asked_for")),
+    (40, Later("session.server()")),
+    (41, Later("session timers")),
+    (42, Test("acceptance::a1_text_and_close")),
+    // Frames.
+    (43, Test("src/protocol/frame.rs::writing_agrees_with_the_codec")),
+    (44, Later("raw sessions")),
+    (45, Test("acceptance::a15_strictness")),
+    (46, Test("src/core/tests.rs::any_chunking_gives_the_same_echoes")),
+    (47, Test("src/protocol/close.rs::what_may_stand_in_a_close")),
+    (48, Test("sessions::fragments_can_be_sent")),
+    (49, Test("src/core/tests.rs::any_chunking_gives_the_same_echoes")),
+    (50, Test("src/core/tests.rs::fragments_out_of_order_end_with_1002")),
+    // Serialization.
+    (51, Later("content converters")),
+    (52, Later("content converters")),
+    (53, Later("content converters")),
+    (54, Later("content converters")),
+    // Ping and pong.
+    (55, Test("acceptance::a3_ping_and_pong_keep_it_open")),
+    (56, Test("sessions::ping_timeout_closes_1011")),
+    (57, Test("src/core/tests.rs::pongs_overtake_queued_data")),
+    (58, Test("sessions::rtt_is_measured")),
+    (59, Test("logging::each_target_says_what_it_promises_at_its_level")),
+    // Close codes and the life cycle.
+    (60, Test("src/words/close.rs::codes_that_may_be_sent")),
+    (61, Test("acceptance::a4_server_closes_first")),
+    (62, Later("raw sessions")),
+    (63, Test("sessions::handler_error_closes_1011")),
+    (64, Test("sessions::send_after_close_is_refused")),
+    (65, Test("acceptance::a13_a_reason_in_cyrillic")),
+    (66, Test("acceptance::a5_empty_close")),
+    (67, Test("acceptance::a15_strictness")),
+    (68, Test("src/protocol/close.rs::what_may_stand_in_a_close")),
+    (69, Test("src/core/tests.rs::a_peer_that_does_not_answer_our_close_is_dropped")),
+    (70, Test("src/core/tests.rs::a_clean_close_is_gone_with_the_peers_end")),
+    (71, Test("acceptance::a11_the_peer_vanishes")),
+    (72, Test("acceptance::a11_the_peer_vanishes")),
+    (73, Test("src/core/tests.rs::a_gibibyte_is_refused_by_its_header")),
+    (74, Test("acceptance::a2_fragmented_over_the_limit")),
+    (75, Test("src/protocol/frame.rs::every_fault_is_said_at_the_byte_that_shows_it")),
+    (76, Test("sessions::lenient_switches_let_through_what_ktor_lets_through")),
+    (77, Later("permessage-deflate")),
+    (78, Later("extensions")),
+    (79, Test("src/core/tests.rs::what_was_sent_before_the_close_arrives_at_a_slow_reader")),
+    (80, Test("sessions::shutdown_says_1001_to_everyone")),
+    // Extensions and deflate.
+    (81, Later("extensions")),
+    (82, Later("extensions")),
+    (83, Later("extensions")),
+    (84, Later("extensions")),
+    (85, Later("permessage-deflate")),
+    (86, Later("permessage-deflate")),
+    (87, Later("permessage-deflate")),
+    (88, Later("permessage-deflate")),
+    (89, Later("permessage-deflate")),
+    (90, NotDone("edits the offer of a client; this is a server")),
+    (91, Later("permessage-deflate")),
+    (92, Later("permessage-deflate")),
+    (93, Later("permessage-deflate")),
+    (94, Later("permessage-deflate")),
+    // Broadcast.
+    (95, Later("SharedFlow")),
+    (96, Later("SharedFlow")),
+    (97, Later("the chat example, with SharedFlow")),
+    // Server, engine, shutdown, tests, native.
+    (98, Test("sessions::several_listeners_and_ipv6")),
+    (99, NotDone("one thread by design")),
+    (100, Test("src/core/tests.rs::between_requests_silence_is_no_fault")),
+    (101, Test("src/core/tests.rs::a_drain_ends_when_all_have_answered_and_not_before")),
+    (102, Later("the test kit; until then Server::spawn serves integration tests")),
+    (103, NotDone("there is one code path on every target")),
+    (104, NotDone("TLS belongs to a proxy in front; the README has a configuration")),
+    (105, Later("statistics")),
+];
+
+fn source(place: &str) -> (String, &str) {
+    let (file, function) = place.rsplit_once("::").unwrap();
+    let path = if file.starts_with("src/") { file.into() } else { format!("tests/{file}.rs") };
+    (path, function)
+}
+
+#[test]
+fn every_row_has_one_entry_and_every_named_test_exists() {
+    let numbers: Vec<u8> = ROWS.iter().map(|(number, _)| *number).collect();
+    let expected: Vec<u8> = (1..=LAST_ROW).collect();
+    assert_eq!(numbers, expected, "rows are missing, unknown or doubled");
+    for (number, status) in ROWS {
+        match status {
+            Test(place) => {
+                let (path, function) = source(place);
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                let test = format!("fn {function}(");
+                assert!(text.contains(&test), "row {number}: no {function} in {}", path.display());
+            }
+            Later(what) | NotDone(what) => assert!(!what.is_empty(), "row {number}: no reason"),
+        }
+    }
+}
