@@ -14,7 +14,7 @@ use crate::protocol::head::RequestHead;
 /// ```
 /// use wirewheel::{Call, Response};
 /// fn whoami(call: &Call) -> Response {
-///     let name = call.parameter("name").unwrap_or("stranger");
+///     let name = call.parameter("name").unwrap_or_else(|| "stranger".into());
 ///     Response::text(format!("{name} at {}", call.remote_addr()))
 /// }
 /// ```

@@ -190,10 +190,9 @@ impl TimerWheel {
 
     /// When `pop_due` may have something; never later than the earliest deadline.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        if self.heads.last() != Some(&NOBODY) {
-            return Some(Time::ZERO);
-        }
-        (self.len > 0 && self.earliest != u64::MAX).then(|| time_of(self.earliest))
+        let something_due = self.heads.last() != Some(&NOBODY);
+        let at = if something_due { Time::ZERO } else { time_of(self.earliest) };
+        (something_due || self.earliest != u64::MAX).then_some(at)
     }
 
     fn link(&mut self, index: u32, list: u32) {

@@ -1,0 +1,149 @@
+//! Prints what a connection costs the server in user-space memory: idle, after one 64 KiB message
+//! on each, and when all are gone.
+//!
+//! Run it with `cargo bench --bench idle_memory [-- CONNECTIONS]` (default 10,000). The server is a
+//! process of its own, so that the clients' memory does not count; the figures are growth of its
+//! resident set divided by the connections.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![allow(missing_docs, reason = "a program, not a library")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
+
+const MESSAGE_BYTES: usize = 64 << 10;
+/// From 127.0.0.1 to one port there are fewer ports than connections may be wanted; every client
+/// address takes this many.
+const PER_ADDRESS: usize = 20_000;
+
+type Anything = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> Anything {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    match words.first().map(String::as_str) {
+        Some("serve") => serve(),
+        Some(count) => measure(count.parse()?),
+        None => measure(10_000),
+    }
+}
+
+/// The server's side, with all defaults but the number of connections.
+fn serve() -> Anything {
+    let server = Server::bind("127.0.0.1:0", |app: &mut Application| {
+        app.install(WebSockets::new().limits(Limits::new().max_connections(PER_ADDRESS)));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
+        });
+    })?;
+    println!("{}", server.local_addr());
+    server.run()?;
+    Ok(())
+}
+
+fn measure(connections: usize) -> Anything {
+    let mut server =
+        Command::new(std::env::current_exe()?).arg("serve").stdout(Stdio::piped()).spawn()?;
+    let outcome = measure_server(&server_address(&mut server)?, server.id(), connections);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&server),
+        rustix::process::Signal::TERM,
+    )?;
+    server.wait()?;
+    outcome
+}
+
+fn server_address(server: &mut Child) -> Result<String, Box<dyn std::error::Error>> {
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+fn measure_server(address: &str, pid: u32, connections: usize) -> Anything {
+    // The first session takes what all share: the transmit buffer and the allocator's own.
+    let mut first = connect(address)?;
+    echo(&mut first, MESSAGE_BYTES)?;
+    let base = resident_bytes(pid)?;
+    println!("server alone: {} KiB resident", base >> 10);
+    let mut clients = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        clients.push(connect(address)?);
+    }
+    let report = |what: &str| -> Anything {
+        let grown = resident_bytes(pid)?.saturating_sub(base);
+        println!(
+            "{what}: {} bytes per connection ({connections} connections)",
+            grown / connections
+        );
+        Ok(())
+    };
+    report("idle")?;
+    for client in &mut clients {
+        echo(client, MESSAGE_BYTES)?;
+    }
+    report("after 64 KiB each")?;
+    drop(clients);
+    echo(&mut first, 1)?; // the loop has taken the hang-ups that came before
+    report("all closed")
+}
+
+fn connect(address: &str) -> Result<TcpStream, Box<dyn std::error::Error>> {
+    let mut client = TcpStream::connect(address)?;
+    client.set_read_timeout(Some(Duration::from_secs(10)))?;
+    client.write_all(
+        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0; 64];
+        let n = client.read(&mut byte)?;
+        if n == 0 {
+            return Err("the server hung up".into());
+        }
+        head.extend_from_slice(&byte[..n]);
+    }
+    Ok(client)
+}
+
+/// Sends one message, masked with zeros, and reads its echo. Pings in between are passed over.
+fn echo(client: &mut TcpStream, bytes: usize) -> Anything {
+    let mut frame = vec![0x82];
+    match u16::try_from(bytes) {
+        Ok(short @ 0..=125) => frame.extend([0x80 | u8::try_from(short)?]),
+        Ok(medium) => frame.extend([&[0xfe], &medium.to_be_bytes()[..]].concat()),
+        Err(_) => frame.extend([&[0xff], &(bytes as u64).to_be_bytes()[..]].concat()),
+    }
+    frame.extend([0; 4]);
+    frame.resize(frame.len() + bytes, 7);
+    client.write_all(&frame)?;
+    loop {
+        let mut header = [0; 2];
+        client.read_exact(&mut header)?;
+        let mut length = [0; 8];
+        let extended = match header[1] {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        client.read_exact(&mut length[8 - extended..])?;
+        let length = if extended == 0 { header[1].into() } else { u64::from_be_bytes(length) };
+        let mut payload = vec![0; usize::try_from(length)?];
+        client.read_exact(&mut payload)?;
+        if header[0] == 0x82 {
+            return Ok(());
+        }
+    }
+}
+
+fn resident_bytes(pid: u32) -> Result<usize, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).ok_or("no RssAnon")?;
+    let kib: usize = line.split_whitespace().nth(1).ok_or("no figure")?.parse()?;
+    Ok(kib << 10)
+}

@@ -1,0 +1,121 @@
+//! The examples as a newcomer meets them: started as programs, used, stopped by SIGTERM.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::*;
+
+/// An example that runs; killed if the test fails before it is stopped.
+struct Program {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Program {
+    fn start(name: &str) -> Self {
+        // Tests lie in target/PROFILE/deps, the examples that cargo built with them beside it.
+        let tests = std::env::current_exe().unwrap();
+        let path = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
+        let mut child = Command::new(path)
+            .arg("127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("example {name}: {error}"));
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("listening on http://").expect("the promised line");
+        Self { addr: addr.parse().unwrap(), child }
+    }
+
+    fn connect(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    #[track_caller]
+    fn expect_clean_exit(mut self) {
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn echo_greets_answers_and_says_bye() {
+    let program = Program::start("echo");
+    let page = program.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(page.body.contains("new WebSocket(url)"));
+    assert!(!page.body.contains("src=") && !page.body.contains("https://"), "no outside request");
+    let mut client = program.connect().upgraded("/echo");
+    client.expect_text("Please enter your name");
+    client.send(BINARY, b"ignored");
+    client.text("JetBrains");
+    client.expect_text("Hi, JetBrains!");
+    client.text("ByE");
+    assert_eq!(client.expect_close(1000), "Client said BYE");
+    client.send(CLOSE, &close_payload(1000, "Client said BYE"));
+    client.expect_eof();
+    program.signal(Signal::TERM);
+    program.expect_clean_exit();
+}
+
+#[test]
+fn sigint_and_sigterm_stop_with_1001_and_exit_0() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let program = Program::start("autobahn");
+        let mut clients: Vec<Client> = (0..3).map(|_| program.connect().upgraded("/any")).collect();
+        program.signal(signal);
+        for client in &mut clients {
+            client.expect_close(1001);
+            client.send(CLOSE, &close_payload(1001, ""));
+            client.expect_eof();
+        }
+        drop(clients);
+        program.expect_clean_exit();
+    }
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let program = Program::start("autobahn");
+    let mut silent = program.connect().upgraded("/");
+    program.signal(Signal::TERM);
+    silent.expect_close(1001);
+    program.signal(Signal::TERM);
+    silent.expect_eof(); // it never answered
+    program.expect_clean_exit();
+}
+
+#[test]
+fn routes_and_heartbeat_do_what_they_say() {
+    let routes = Program::start("routes");
+    let mut room = routes.connect().upgraded("/rooms/kitchen?as=anna");
+    room.expect_text("anna entered kitchen");
+    let refused = routes.connect().request(&upgrade_request("/admin/log", ""));
+    assert_eq!(refused.status, 401);
+    let token = upgrade_request("/admin/log/today", "Authorization: Bearer secret\r\n");
+    assert_eq!(routes.connect().request(&token).status, 101);
+    let mut chat = routes.connect();
+    chat.request(&upgrade_request("/chat", "Sec-WebSocket-Protocol: chat.v1, chat.v2\r\n"));
+    chat.expect_text("chat.v2");
+
+    let heartbeat = Program::start("heartbeat");
+    let mut client = heartbeat.connect().upgraded("/");
+    client.expect_text("a ping every second");
+    let ping = client.frame();
+    client.send(PONG, &ping.payload);
+    let told = String::from_utf8(client.frame().payload).unwrap();
+    assert!(told.starts_with("round trip: "), "{told}");
+}
