@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,10 +18,25 @@ struct Program {
 
 impl Program {
     fn start(name: &str) -> Self {
-        // Tests lie in target/PROFILE/deps, the examples that cargo built with them beside it.
+        Self::run(name, Command::new(Self::path(name)))
+    }
+
+    /// Started with a limit on its descriptors.
+    fn limited(name: &str, descriptors: u32) -> Self {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""));
+        shell.arg(Self::path(name));
+        Self::run(name, shell)
+    }
+
+    /// Tests lie in target/PROFILE/deps, the examples that cargo built with them beside it.
+    fn path(name: &str) -> PathBuf {
         let tests = std::env::current_exe().unwrap();
-        let path = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
-        let mut child = Command::new(path)
+        tests.parent().unwrap().parent().unwrap().join("examples").join(name)
+    }
+
+    fn run(name: &str, mut command: Command) -> Self {
+        let mut child = command
             .arg("127.0.0.1:0")
             .stdout(Stdio::piped())
             .spawn()
@@ -118,4 +134,23 @@ fn routes_and_heartbeat_do_what_they_say() {
     client.send(PONG, &ping.payload);
     let told = String::from_utf8(client.frame().payload).unwrap();
     assert!(told.starts_with("round trip: "), "{told}");
+}
+
+#[test]
+fn descriptors_run_out_and_come_back() {
+    // A limit of 24 leaves the server about a dozen connections.
+    let program = Program::limited("autobahn", 24);
+    let mut first = program.connect().upgraded("/");
+    let crowd: Vec<Client> = (0..60).map(|_| program.connect()).collect();
+    for round in 0..20 {
+        first.text(&format!("round {round}"));
+        first.expect_text(&format!("round {round}"));
+    }
+    // Some of the crowd wait, the others were hung up on; all of them leave.
+    drop(crowd);
+    let mut later = program.connect().upgraded("/");
+    later.text("back again");
+    later.expect_text("back again");
+    program.signal(Signal::TERM);
+    first.expect_close(1001);
 }

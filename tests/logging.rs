@@ -75,7 +75,7 @@ fn each_target_says_what_it_promises_at_its_level() {
     assert!(debug.iter().any(|line| line.contains("closed: 1006 by Peer, not clean")), "{debug:?}");
     assert!(debug.iter().any(|line| line.contains("closed: 1011 by Server")), "{debug:?}");
     let trace = lines("wirewheel::frame", Level::Trace);
-    assert!(trace.iter().any(|line| line.contains("in: 5 bytes")), "{trace:?}");
+    assert!(trace.iter().any(|line| line.contains("in: Text, 5 bytes")), "{trace:?}");
     let warn = lines("wirewheel::server", Level::Warn);
     assert_eq!(warn.len(), 1, "{warn:?}");
     assert!(warn[0].contains("max_connections"), "{warn:?}");

@@ -547,3 +547,41 @@ fn fragments_out_of_order_end_with_1002() {
         net.expect(&[fault, "close 1002 unclean"]);
     }
 }
+
+#[test]
+fn answers_that_nobody_reads_are_held_to_the_byte_budget() {
+    let limits = Limits::new().process_bytes(8_192);
+    let mut net = Net::new(WebSockets::new().limits(limits));
+    let request = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n";
+    let deaf = net.accept();
+    net.peers.get_mut(&deaf).unwrap().room = 0;
+    net.input(deaf, request);
+    net.input(deaf, &request.repeat(1_000));
+    assert_eq!(net.gone(deaf), Some(Disposal::Reset));
+    net.expect_empty();
+}
+
+#[test]
+fn what_waits_is_told() {
+    let mut application = Application::new();
+    application.install(WebSockets::new());
+    application.routing(|route| {
+        route.web_socket("/", |_: &Call| {
+            on_connect(|session, _| {
+                let before = session.buffered_bytes();
+                session.send("12345")?;
+                assert_eq!(session.buffered_bytes() - before, 7);
+                Ok(())
+            })
+        });
+    });
+    let mut net = Net::new(WebSockets::new());
+    net.core = Core::new(application.build().unwrap());
+    let client = net.accept();
+    net.input(
+        client,
+        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    );
+    assert!(net.take(client).ends_with(b"\x81\x0512345"));
+}

@@ -106,8 +106,8 @@ impl<'a> Turn<'a> {
         if self.connection.state.phase != Phase::Open {
             return;
         }
-        trace!(target: "wirewheel::frame", "{} in: {} bytes", self.connection.state.id,
-            message.bytes().len());
+        trace!(target: "wirewheel::frame", "{} in: {}, {} bytes", self.connection.state.id,
+            if message.is_text() { "Text" } else { "Binary" }, message.bytes().len());
         let route = self.options();
         let Stage::Session(handler) = &mut self.connection.stage else { return };
         let mut session = Session {
@@ -512,8 +512,13 @@ impl<'a> Turn<'a> {
         self.connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
         self.shared.account(before, self.connection.charged as usize);
         let over = self.shared.bytes_held > self.shared.limits.process_bytes;
-        if over && held > before && matches!(self.connection.stage, Stage::Session(_)) {
-            self.fail(SessionError::Overloaded);
+        if over && held > before {
+            match self.connection.stage {
+                Stage::Session(_) => self.fail(SessionError::Overloaded),
+                // A peer that does not read its answers would not read a refusal either.
+                Stage::Http(_) | Stage::Finishing => self.drop_socket(Disposal::Reset),
+                Stage::Closed(_) => {}
+            }
             self.charge_again();
         }
     }

@@ -139,6 +139,9 @@ impl Session<'_> {
         }
         self.shared.tx.clear();
         self.shared.opaque_prefix = 0;
+        if self.shared.tx.capacity() > 4 * self.shared.tx_flush_bytes {
+            self.shared.tx = Vec::new(); // one large answer must not be paid for ever
+        }
     }
 
     /// Moves the turn's buffer, of which `written` bytes went out, into the outbox.

@@ -56,29 +56,35 @@ impl Listener {
                 self.waiting = false;
                 AcceptOutcome::Drained
             }
-            Err(error) if is_exhaustion(&error) => {
-                // At the limit accept fails even where nobody waits, and the edge does not come
-                // again: so somebody who does wait is told by a hang-up, and a timer asks again.
+            Err(error) if concerns_one_connection(error.kind()) => AcceptOutcome::Again,
+            Err(error) => {
+                // At the limit of descriptors accept fails even where nobody waits, and the edge
+                // does not come again: so somebody who does wait is told by a hang-up, and a timer
+                // asks again.
                 reserve.hang_up_on_one(&self.socket);
                 self.retry_at = Some(now.after(self.backoff));
                 self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
                 AcceptOutcome::Exhausted(error)
             }
-            // ECONNABORTED, EINTR, and network errors that accept(2) says to treat like EAGAIN.
-            Err(_) => AcceptOutcome::Again,
         }
     }
 }
 
-/// EMFILE, ENFILE, ENOBUFS and ENOMEM: no error of one connection, but of the process or system.
-fn is_exhaustion(error: &io::Error) -> bool {
-    const ENOMEM: i32 = 12;
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    const ENOBUFS: [i32; 2] = [105, 132]; // the second on MIPS
-    error
-        .raw_os_error()
-        .is_some_and(|code| matches!(code, ENOMEM | ENFILE | EMFILE) || ENOBUFS.contains(&code))
+/// Errors of the connection that was to be accepted, which is gone with them: accept(2) says to
+/// treat those of the network like EAGAIN. All others concern the process or the system.
+fn concerns_one_connection(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::TimedOut
+            | ErrorKind::PermissionDenied
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::Unsupported
+    )
 }
 
 /// A descriptor held back, to be able to hang up on somebody when there is none left.
