@@ -225,7 +225,8 @@ impl Handle {
     /// What [`Server::run`] would have returned.
     ///
     /// # Panics
-    /// If a hook panicked: the panic goes on here.
+    /// If the loop itself panicked: that panic goes on here. A panic in a hook ends its session
+    /// alone ([`SessionError::Panic`](crate::SessionError::Panic)).
     pub fn join(&self) -> Result<()> {
         let thread = self.shared.thread.lock().map_or(None, |mut thread| thread.take());
         match thread.map(JoinHandle::join) {

@@ -45,6 +45,7 @@ fn each_target_says_what_it_promises_at_its_level() {
             route.web_socket("/room/{name}", |_: &Call| {
                 on_message(|_, message| match message.text() {
                     Some("fail") => Err(std::fmt::Error.into()),
+                    Some("panic") => panic!("on purpose"),
                     _ => Ok(()),
                 })
             });
@@ -64,6 +65,11 @@ fn each_target_says_what_it_promises_at_its_level() {
     failing.expect_close(1011);
     failing.expect_eof();
     drop(failing);
+    let mut panicking = server.upgrade("/room/c");
+    panicking.text("panic");
+    panicking.expect_close(1011);
+    panicking.expect_eof();
+    drop(panicking);
     drop(server);
 
     let info = lines("wirewheel::server", Level::Info);
@@ -71,7 +77,7 @@ fn each_target_says_what_it_promises_at_its_level() {
     assert_eq!(info[0], format!("bound to {addr}"));
     assert!(info[1].starts_with("stopping"));
     let debug = lines("wirewheel::session", Level::Debug);
-    assert_eq!(debug.iter().filter(|line| line.contains("opened: /room/{name} from")).count(), 2);
+    assert_eq!(debug.iter().filter(|line| line.contains("opened: /room/{name} from")).count(), 3);
     assert!(debug.iter().any(|line| line.contains("closed: 1006 by Peer, not clean")), "{debug:?}");
     assert!(debug.iter().any(|line| line.contains("closed: 1011 by Server")), "{debug:?}");
     let trace = lines("wirewheel::frame", Level::Trace);
@@ -80,6 +86,7 @@ fn each_target_says_what_it_promises_at_its_level() {
     assert_eq!(warn.len(), 1, "{warn:?}");
     assert!(warn[0].contains("max_connections"), "{warn:?}");
     let error = lines("wirewheel::session", Level::Error);
-    assert_eq!(error.len(), 1, "a peer that vanished is no error: {error:?}");
+    assert_eq!(error.len(), 2, "a peer that vanished is no error: {error:?}");
     assert!(error[0].contains("/room/{name}: handler failed"), "{error:?}");
+    assert!(error[1].contains("/room/{name}: handler panicked: on purpose"), "{error:?}");
 }

@@ -1,8 +1,6 @@
 //! Owns one connection's turn: the HTTP half. Request heads in, answers or the upgrade out.
 
-use std::rc::Rc;
-
-use log::debug;
+use log::{debug, error};
 
 use crate::domain::call::Call;
 use crate::domain::response::Response;
@@ -12,10 +10,22 @@ use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 
 use super::connection::{HttpStage, Stage};
+use super::panics::{Panicked, caught};
 use super::turn::{Reading, Turn};
 
+/// The answer, or 500 if the code that was to give it panicked.
+fn answered(route: &str, answer: Result<Response, Panicked>) -> Response {
+    answer.unwrap_or_else(|panic| internal_error(route, &panic))
+}
+
+#[cold]
+fn internal_error(route: &str, Panicked(text): &Panicked) -> Response {
+    error!(target: "wirewheel::server", "{route}: handler panicked: {text}");
+    Response::refusal(500)
+}
+
 /// What a request made of its connection.
-enum Next {
+pub(super) enum Next {
     /// It awaits the next request.
     Http,
     /// It is a session now.
@@ -162,8 +172,8 @@ impl Turn<'_> {
                     self.wire.local_addr(),
                     None,
                 );
-                let answer = routes.get_handler(handler).map(|answer| answer(&call));
-                let response = answer.unwrap_or_else(|| Response::refusal(404));
+                let Some(handler) = routes.get_handler(handler) else { return self.refuse(404) };
+                let response = answered(call.path(), caught(|| handler(&call)));
                 return self.respond(call.head(), &response, keep_alive);
             }
             Resolution::NotFound => 404,
@@ -204,7 +214,7 @@ impl Turn<'_> {
     }
 
     /// Answers with a status alone and hangs up.
-    fn refuse(&mut self, status: u16) -> Next {
+    pub(super) fn refuse(&mut self, status: u16) -> Next {
         self.write_response(&Response::refusal(status), false, false);
         self.finish(self.shared.limits.close_timeout);
         Next::Over
@@ -214,8 +224,15 @@ impl Turn<'_> {
     fn upgrade(&mut self, upgrade: &UpgradeRequest, route: u16, call: Call) -> Next {
         let Some(config) = self.routes.route(route) else { return self.refuse(404) };
         let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
-        let accepted = match config.admit(&call, &offered) {
-            Ok(accepted) => accepted,
+        // The factory has its turn before a byte of the answer is written: if it panics, 500.
+        let admitted = caught(|| {
+            let accepted = config.admit(&call, &offered)?;
+            Ok((accepted, (config.factory)(&call)))
+        });
+        let admitted =
+            admitted.unwrap_or_else(|panic| Err(internal_error(&config.pattern, &panic)));
+        let (accepted, handler) = match admitted {
+            Ok(admitted) => admitted,
             Err(response) => return self.respond(call.head(), &response, true),
         };
         handshake::write_switching_protocols(
@@ -233,8 +250,7 @@ impl Turn<'_> {
         state.timing_changed = true;
         debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, config.pattern,
             state.remote_addr());
-        let factory = Rc::clone(&config.factory);
-        self.connection.stage = Stage::Session(factory(&call));
+        self.connection.stage = Stage::Session(handler);
         self.connect(&call);
         Next::Session
     }

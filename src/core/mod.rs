@@ -11,6 +11,7 @@
 
 mod connection;
 mod http;
+mod panics;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -35,6 +36,7 @@ use crate::words::options::CONNECTION_BYTES;
 use crate::words::time::Time;
 
 use connection::{Connection, HttpStage, Stage};
+use panics::caught;
 use turn::Turn;
 
 pub(crate) use connection::Disposal;
@@ -262,9 +264,19 @@ impl Core {
         let was_pending = connection.is_pending();
         let mut turn =
             Turn { connection, shared: &mut self.shared, routes: &self.routes, wire, draining };
-        let result = act(&mut turn);
-        turn.charge();
-        turn.flush();
+        let outcome = caught(|| {
+            let result = act(&mut turn);
+            turn.charge();
+            turn.flush();
+            result
+        });
+        let result = match outcome {
+            Ok(result) => Some(result),
+            Err(panic) => {
+                turn.recover(panic);
+                None
+            }
+        };
         debug_assert!(turn.shared.tx.is_empty(), "a turn leaves nothing behind");
         let needs_settling = turn.connection.state.timing_changed;
         if was_pending && !turn.connection.is_pending() {
@@ -273,7 +285,7 @@ impl Core {
         if needs_settling {
             self.settle(index);
         }
-        Some(result)
+        result
     }
 
     /// Brings wheel and slab in line with a connection whose deadline may have moved earlier.

@@ -211,7 +211,10 @@ impl<'a> Turn<'a> {
         if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
             let Ok(reason) = CloseReason::truncated(code, &text) else { return };
             // A peer that does not read would never see a Close behind its queue.
-            let at_once = !matches!(fault, SessionError::Protocol(_) | SessionError::Handler(_));
+            let at_once = !matches!(
+                fault,
+                SessionError::Protocol(_) | SessionError::Handler(_) | SessionError::Panic(_)
+            );
             self.session().queue_close(Some(&reason), at_once);
         }
         // A Close that is on the wire already stays the truth.
@@ -227,13 +230,16 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn log_fault(&self, fault: &SessionError) {
+    pub(crate) fn log_fault(&self, fault: &SessionError) {
         let id = self.connection.state.id;
         let route = self.routes.route(self.connection.state.route);
         let pattern = route.map_or("", |route| route.pattern.as_str());
         match fault {
             SessionError::Handler(error) => {
                 error!(target: "wirewheel::session", "{id} {pattern}: handler failed: {error}");
+            }
+            SessionError::Panic(_) => {
+                error!(target: "wirewheel::session", "{id} {pattern}: {fault}");
             }
             SessionError::Network(_)
             | SessionError::Protocol(_)
@@ -250,16 +256,19 @@ impl<'a> Turn<'a> {
     }
 
     /// Calls `on_close`, for the one and last time, and lets the handler go.
-    fn end(&mut self, info: &CloseInfo) {
+    pub(crate) fn end(&mut self, info: &CloseInfo) {
         let state = &mut self.connection.state;
         debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}", state.id, info.code(),
             info.closed_by(), if info.is_clean() { "" } else { ", not clean" });
         state.phase = Phase::Ended;
         state.partial = None;
         state.extra().close = Some(info.clone());
-        self.call(|handler, session| handler.on_close(session, info));
-        if matches!(self.connection.stage, Stage::Session(_)) {
-            self.connection.stage = Stage::Finishing;
+        if let Stage::Session(_) = self.connection.stage {
+            // Taken out first: if `on_close` panics, it has been called all the same.
+            let stage = std::mem::replace(&mut self.connection.stage, Stage::Finishing);
+            if let Stage::Session(mut handler) = stage {
+                handler.on_close(&mut self.session(), info);
+            }
         }
         // A hook that sent or aborted after the end asked for nothing that is left to do.
         let extra = self.connection.state.extra();

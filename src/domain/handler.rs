@@ -14,7 +14,8 @@ use super::session::Session;
 /// The order is fixed: `on_connect` first; then messages and pongs as they come; `on_error` if
 /// something failed; `on_close` last, exactly once for each `on_connect`. No hook runs inside
 /// another. A hook that returns an error ends its session with 1011
-/// ([`HandlerError`](crate::HandlerError)).
+/// ([`HandlerError`](crate::HandlerError)), and so does one that panics, where panics unwind
+/// ([`SessionError::Panic`]); a factory, an upgrade hook or a page that panics gives a 500.
 ///
 /// ```
 /// use wirewheel::{Call, Handler, HandlerResult, Message, Session};

@@ -201,6 +201,9 @@ pub enum SessionError {
     Network(io::ErrorKind),
     /// A hook returned an error.
     Handler(HandlerError),
+    /// A hook panicked, with this message. The session ends like one whose hook failed; all others
+    /// run on. Where panics abort (`panic = "abort"` in the profile) the process ends instead.
+    Panic(String),
 }
 
 impl SessionError {
@@ -208,7 +211,7 @@ impl SessionError {
     pub fn close_code(&self) -> CloseCode {
         match self {
             Self::Protocol(error) => error.close_code(),
-            Self::PingTimeout | Self::Handler(_) => CloseCode::INTERNAL_ERROR,
+            Self::PingTimeout | Self::Handler(_) | Self::Panic(_) => CloseCode::INTERNAL_ERROR,
             Self::IdleTimeout => CloseCode::GOING_AWAY,
             Self::WriteTimeout | Self::Overloaded => CloseCode::TRY_AGAIN_LATER,
             Self::Network(_) => CloseCode::ABNORMAL,
@@ -224,7 +227,7 @@ impl SessionError {
             Self::WriteTimeout => "Write timeout".into(),
             Self::Overloaded => "Try again later".into(),
             Self::Network(_) => String::new(),
-            Self::Handler(_) => "Internal error".into(),
+            Self::Handler(_) | Self::Panic(_) => "Internal error".into(),
         }
     }
 }
@@ -233,6 +236,7 @@ impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Handler(error) => write!(f, "handler failed: {error}"),
+            Self::Panic(message) => write!(f, "handler panicked: {message}"),
             Self::Network(kind) => write!(f, "connection lost: {kind}"),
             Self::Protocol(_)
             | Self::PingTimeout

@@ -1,0 +1,89 @@
+//! Owns what a panic in the application's code becomes: the end of one session, or one answer of
+//! 500, while everything else runs on.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use log::error;
+
+use crate::domain::session_state::Phase;
+use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
+use crate::words::error::SessionError;
+
+use super::connection::{Disposal, Stage};
+use super::turn::Turn;
+
+/// What a panic said.
+#[derive(Debug)]
+pub(crate) struct Panicked(pub(crate) String);
+
+/// Runs code that may be the application's. With `panic = "abort"` a panic ends the process before
+/// it comes back here.
+///
+/// Asserted to be unwind safe: whoever gets the error ends the session, or the request, that was
+/// running, and uses nothing of it but what ending takes. The turn's buffer holds whole frames
+/// whenever the application's code runs.
+#[inline]
+pub(crate) fn caught<R>(act: impl FnOnce() -> R) -> Result<R, Panicked> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| told(&*panic))
+}
+
+#[cold]
+fn told(panic: &(dyn Any + Send)) -> Panicked {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    Panicked(text.unwrap_or_else(|| "no message".into()))
+}
+
+/// A turn ends after this many panics, whatever is left to do. `on_message`, `on_error` and
+/// `on_close` of one session may each panic, and so may the drop of its handler.
+const PANICS_MAX: u32 = 5;
+
+impl Turn<'_> {
+    /// Brings the connection to its end after a panic, going on where that panicked again: a hook
+    /// that has run is not run again.
+    #[cold]
+    pub(crate) fn recover(&mut self, first: Panicked) {
+        let mut next = Some(first);
+        let mut count = 0;
+        while let Some(panic) = next.take() {
+            count += 1;
+            if count > PANICS_MAX {
+                self.drop_socket(Disposal::Reset);
+                return;
+            }
+            let done = caught(|| {
+                self.end_after(panic);
+                self.charge();
+                self.flush();
+            });
+            next = done.err();
+        }
+    }
+
+    fn end_after(&mut self, Panicked(text): Panicked) {
+        match (&self.connection.stage, self.connection.state.phase) {
+            (Stage::Session(_), Phase::Ended) => {
+                // `on_error` panicked: `on_close` is left.
+                self.log_fault(&SessionError::Panic(text));
+                let info = self.session().close_info().cloned().unwrap_or_else(|| {
+                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
+                });
+                self.end(&info);
+                self.finish(self.shared.limits.close_timeout);
+            }
+            (Stage::Session(_), _) => self.fail(SessionError::Panic(text)),
+            (Stage::Http(_), _) => {
+                let peer = self.connection.state.remote_addr();
+                error!(target: "wirewheel::server", "{peer}: request handling panicked: {text}");
+                self.refuse(500);
+            }
+            (Stage::Finishing, _) => {
+                // `on_close` panicked, or the drop of the handler.
+                self.log_fault(&SessionError::Panic(text));
+                self.finish(self.shared.limits.close_timeout);
+            }
+            (Stage::Closed(_), _) => self.log_fault(&SessionError::Panic(text)),
+        }
+    }
+}
