@@ -27,6 +27,7 @@ pub use domain::handler::{Handler, Hooks, Idle, on_connect, on_message};
 pub use domain::response::{Accept, Response};
 pub use domain::routing::{Routing, WebSocketRoute};
 pub use domain::session::{ConfigError, Session, SessionId};
+pub use domain::stats::Stats;
 pub use server::{Handle, Server};
 pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
 pub use words::error::{

@@ -134,7 +134,7 @@ const ROWS: &[(u8, Status)] = &[
     (102, Later("the test kit; until then Server::spawn serves integration tests")),
     (103, NotDone("there is one code path on every target")),
     (104, NotDone("TLS belongs to a proxy in front; the README has a configuration")),
-    (105, Later("statistics")),
+    (105, Test("statistics::traffic_is_told_in_figures")),
 ];
 
 /// Where this server, Ktor, the RFCs and common sense disagree: what it does, and the test of it.

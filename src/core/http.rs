@@ -4,7 +4,7 @@ use log::{debug, error};
 
 use crate::domain::call::Call;
 use crate::domain::response::Response;
-use crate::domain::route_table::{Resolution, RouteTable};
+use crate::domain::route_table::{PlainAnswer, Resolution, RouteTable};
 use crate::domain::session_state::Phase;
 use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
@@ -112,8 +112,13 @@ impl Turn<'_> {
 
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
     fn request(&mut self, head: RequestHead) -> Next {
-        let surplus = self.http().is_some_and(|http| http.surplus);
-        if surplus || self.draining {
+        self.shared.stats.requests_total += 1;
+        if self.draining {
+            self.shared.stats.refused_stopping += 1;
+            return self.refuse(503);
+        }
+        if self.http().is_some_and(|http| http.surplus) {
+            self.shared.stats.refused_full += 1;
             return self.refuse(503);
         }
         let keep_alive = handshake::keep_alive(&head);
@@ -172,8 +177,15 @@ impl Turn<'_> {
                     self.wire.local_addr(),
                     None,
                 );
-                let Some(handler) = routes.get_handler(handler) else { return self.refuse(404) };
-                let response = answered(call.path(), caught(|| handler(&call)));
+                let response = match routes.plain_answer(handler) {
+                    Some(PlainAnswer::Handler(answer)) => {
+                        answered(call.path(), caught(|| answer(&call)))
+                    }
+                    Some(PlainAnswer::Stats) => {
+                        Response::prometheus(self.shared.snapshot().prometheus())
+                    }
+                    None => return self.refuse(404),
+                };
                 return self.respond(call.head(), &response, keep_alive);
             }
             Resolution::NotFound => 404,
@@ -209,6 +221,7 @@ impl Turn<'_> {
     }
 
     fn write_response(&mut self, response: &Response, keep_alive: bool, head_only: bool) {
+        self.shared.stats.count_answer(response.status_code());
         response.encode(&mut self.shared.tx, keep_alive, head_only);
         self.shared.opaque_prefix = self.shared.tx.len();
     }
@@ -248,6 +261,8 @@ impl Turn<'_> {
         state.ping_base = self.shared.now;
         state.last_activity = self.shared.now;
         state.timing_changed = true;
+        self.shared.stats.sessions_total += 1;
+        self.shared.stats.sessions_open += 1;
         debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, config.pattern,
             state.remote_addr());
         self.connection.stage = Stage::Session(handler);
@@ -280,6 +295,7 @@ impl Turn<'_> {
             // Between two requests silence is no fault: just hang up.
             self.finish(self.shared.limits.linger_timeout);
         } else {
+            self.shared.stats.timeouts_handshake += u64::from(!http.expired);
             self.refuse(408);
         }
     }

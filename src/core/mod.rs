@@ -119,6 +119,8 @@ impl Core {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.state.id.0 = key;
         }
+        self.shared.stats.connections_total += 1;
+        self.shared.stats.connections_open += 1;
         self.note_pending(key);
         self.settle(key.index);
         self.evict_oldest_pending(now);
@@ -133,6 +135,7 @@ impl Core {
         rx: &mut [u8],
         wire: &mut dyn Wire,
     ) -> Reading {
+        self.shared.stats.bytes_in += rx.len() as u64;
         self.turn(now, index, wire, |turn| turn.input(rx)).unwrap_or(Reading::Continue)
     }
 
@@ -233,8 +236,14 @@ impl Core {
     }
 
     /// The system ran out of descriptors or memory for connections.
-    pub(crate) fn note_exhausted(&self, now: Time, error: &io::Error) {
+    pub(crate) fn note_exhausted(&mut self, now: Time, error: &io::Error) {
+        self.shared.stats.accept_exhausted += 1;
         self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));
+    }
+
+    /// The loop begins another turn.
+    pub(crate) fn note_turn(&mut self) {
+        self.shared.stats.loop_turns += 1;
     }
 
     /// Whether a stop has begun and all who were there have gone.
@@ -317,6 +326,7 @@ impl Core {
             self.wheel.cancel(timer);
         }
         self.shared.account(connection.charged as usize, 0);
+        self.shared.stats.connections_open = self.shared.stats.connections_open.saturating_sub(1);
         if let Some(drain) = self.draining.as_mut().filter(|_| !connection.late) {
             drain.remaining = drain.remaining.saturating_sub(1);
         }

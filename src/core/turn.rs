@@ -108,6 +108,7 @@ impl<'a> Turn<'a> {
         }
         trace!(target: "wirewheel::frame", "{} in: {}, {} bytes", self.connection.state.id,
             if message.is_text() { "Text" } else { "Binary" }, message.bytes().len());
+        self.shared.stats.messages_in += 1;
         let route = self.options();
         let Stage::Session(handler) = &mut self.connection.stage else { return };
         let mut session = Session {
@@ -128,6 +129,7 @@ impl<'a> Turn<'a> {
             payload.len());
         match opcode {
             OpCode::Ping if self.connection.state.phase == Phase::Open => {
+                self.shared.stats.pings_in += 1;
                 self.session().send_control(OpCode::Pong, payload);
             }
             OpCode::Pong => self.pong(payload),
@@ -149,6 +151,8 @@ impl<'a> Turn<'a> {
         }
         let rtt = self.shared.now.since(state.ping_base);
         state.rtt_micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX - 1);
+        self.shared.stats.pongs_in += 1;
+        self.shared.stats.rtt_micros += u64::from(state.rtt_micros);
         state.awaiting_pong = false;
         state.ping_base = self.shared.now;
         state.timing_changed = true;
@@ -205,6 +209,7 @@ impl<'a> Turn<'a> {
             return;
         }
         self.log_fault(&fault);
+        self.count_fault(&fault);
         let (code, text) = (fault.close_code(), fault.close_text());
         let by = if code == CloseCode::ABNORMAL { ClosedBy::Peer } else { ClosedBy::Server };
         let known = self.session().close_info().cloned();
@@ -255,6 +260,16 @@ impl<'a> Turn<'a> {
         }
     }
 
+    fn count_fault(&mut self, fault: &SessionError) {
+        let stats = &mut self.shared.stats;
+        match fault {
+            SessionError::PingTimeout => stats.timeouts_ping += 1,
+            SessionError::IdleTimeout => stats.timeouts_idle += 1,
+            SessionError::WriteTimeout => stats.timeouts_write += 1,
+            _ => {}
+        }
+    }
+
     /// Calls `on_close`, for the one and last time, and lets the handler go.
     pub(crate) fn end(&mut self, info: &CloseInfo) {
         let state = &mut self.connection.state;
@@ -264,6 +279,7 @@ impl<'a> Turn<'a> {
         state.partial = None;
         state.extra().close = Some(info.clone());
         if let Stage::Session(_) = self.connection.stage {
+            self.shared.stats.count_close(info.code());
             // Taken out first: if `on_close` panics, it has been called all the same.
             let stage = std::mem::replace(&mut self.connection.stage, Stage::Finishing);
             if let Stage::Session(mut handler) = stage {
@@ -409,7 +425,11 @@ impl<'a> Turn<'a> {
             return Reading::Continue;
         }
         let before = extra.outbox.buffered_bytes();
-        match extra.outbox.write_to(self.wire) {
+        let held = before + extra.outbox.control_bytes();
+        let outcome = extra.outbox.write_to(self.wire);
+        let left = extra.outbox.buffered_bytes() + extra.outbox.control_bytes();
+        self.shared.stats.bytes_out += held.saturating_sub(left) as u64;
+        match outcome {
             Ok(flush) => {
                 if extra.outbox.buffered_bytes() < before {
                     extra.progress = now;
@@ -458,13 +478,17 @@ impl<'a> Turn<'a> {
             (Stage::Session(_), Phase::Open) if ping => self.ping_due(),
             (Stage::Session(_), Phase::Closing) if waited || stuck => {
                 // RFC 6455 section 7.1.1: the peer had its time to answer our Close.
+                self.shared.stats.timeouts_close += 1;
                 let info = self.session().close_info().cloned();
                 if let Some(info) = info {
                     self.end(&info);
                 }
                 self.drop_socket(Disposal::Close);
             }
-            (Stage::Finishing, _) if waited || stuck => self.drop_socket(Disposal::Reset),
+            (Stage::Finishing, _) if waited || stuck => {
+                self.shared.stats.timeouts_linger += 1;
+                self.drop_socket(Disposal::Reset);
+            }
             _ => {}
         }
     }
@@ -481,6 +505,7 @@ impl<'a> Turn<'a> {
         state.timing_changed = true;
         // The payload is the time it went out: nothing to store, and no other pong fits.
         let payload = state.ping_base.as_micros().to_be_bytes();
+        self.shared.stats.pings_out += 1;
         self.session().send_control(OpCode::Ping, &payload);
         self.flush();
     }
@@ -522,6 +547,7 @@ impl<'a> Turn<'a> {
         self.shared.account(before, self.connection.charged as usize);
         let over = self.shared.bytes_held > self.shared.limits.process_bytes;
         if over && held > before {
+            self.shared.stats.over_budget += 1;
             match self.connection.stage {
                 Stage::Session(_) => self.fail(SessionError::Overloaded),
                 // A peer that does not read its answers would not read a refusal either.

@@ -10,5 +10,6 @@ pub(crate) mod routing;
 pub(crate) mod session;
 pub(crate) mod session_state;
 pub(crate) mod shared;
+pub(crate) mod stats;
 mod transmit;
 mod warnings;

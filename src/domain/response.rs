@@ -45,6 +45,11 @@ impl Response {
         Self::with_body("application/json", body.into().into_bytes())
     }
 
+    /// 200 with figures in Prometheus' text format.
+    pub(crate) fn prometheus(body: String) -> Self {
+        Self::with_body("text/plain; version=0.0.4; charset=utf-8", body.into_bytes())
+    }
+
     fn with_body(content_type: &str, body: Vec<u8>) -> Self {
         Self { status: 200, headers: vec![("Content-Type".into(), content_type.into())], body }
     }
@@ -75,6 +80,10 @@ impl Response {
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
+    }
+
+    pub(crate) fn status_code(&self) -> u16 {
+        self.status
     }
 
     /// The answer of the server itself to a request that it refuses.

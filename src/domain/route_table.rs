@@ -14,7 +14,12 @@ use super::response::{Accept, Response};
 /// Makes the handler of one session.
 pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Handler>>;
 /// Answers a plain request.
-pub(crate) type GetHandler = Rc<dyn Fn(&Call) -> Response>;
+pub(crate) enum PlainAnswer {
+    /// The application does.
+    Handler(Rc<dyn Fn(&Call) -> Response>),
+    /// The server's statistics do.
+    Stats,
+}
 /// Accepts or rejects an upgrade.
 pub(crate) type UpgradeHook = Rc<dyn Fn(&Call) -> Result<Accept, Response>>;
 /// Picks a subprotocol from the client's list.
@@ -83,7 +88,7 @@ struct Place {
 pub(crate) struct RouteTable {
     places: Vec<Place>,
     routes: Vec<RouteConfig>,
-    gets: Vec<GetHandler>,
+    gets: Vec<PlainAnswer>,
     defaults: SessionOptions,
 }
 
@@ -130,9 +135,9 @@ impl RouteTable {
     }
 
     /// The first registered answer of a pattern counts, as in Ktor.
-    pub(crate) fn add_get(&mut self, pattern: Pattern, handler: GetHandler) -> Result<(), String> {
+    pub(crate) fn add_get(&mut self, pattern: Pattern, answer: PlainAnswer) -> Result<(), String> {
         let number = number(self.gets.len())?;
-        self.gets.push(handler);
+        self.gets.push(answer);
         self.place(pattern).get.get_or_insert(number);
         Ok(())
     }
@@ -220,7 +225,7 @@ impl RouteTable {
         self.routes.get(usize::from(route))
     }
 
-    pub(crate) fn get_handler(&self, handler: u16) -> Option<&GetHandler> {
+    pub(crate) fn plain_answer(&self, handler: u16) -> Option<&PlainAnswer> {
         self.gets.get(usize::from(handler))
     }
 

@@ -12,7 +12,7 @@ use super::handler::Handler;
 use super::pattern::Pattern;
 use super::response::{Accept, Response};
 use super::route_table::{
-    Factory, GetHandler, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
+    Factory, PlainAnswer, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
 };
 
 /// Where routes are added: the root, or what a nested [`route`](Self::route) stands for (Ktor's
@@ -55,7 +55,7 @@ impl fmt::Debug for Routing<'_> {
 #[derive(Default)]
 pub(crate) struct Routes {
     web_sockets: Vec<WebSocketRoute>,
-    gets: Vec<(String, GetHandler)>,
+    gets: Vec<(String, PlainAnswer)>,
     mistakes: Vec<String>,
 }
 
@@ -86,7 +86,23 @@ impl<'a> Routing<'a> {
         R: Into<Response>,
     {
         let path = self.full_path(path);
-        self.routes.gets.push((path, Rc::new(move |call| answer(call).into())));
+        let answer = PlainAnswer::Handler(Rc::new(move |call| answer(call).into()));
+        self.routes.gets.push((path, answer));
+    }
+
+    /// Answers plain requests with the server's [`Stats`](crate::Stats) as Prometheus text. Whoever
+    /// reaches the port can read them: leave the route out, or let the proxy in front hide it,
+    /// where that is not wanted.
+    ///
+    /// ```
+    /// # wirewheel::Server::bind("127.0.0.1:0", |app: &mut wirewheel::Application| {
+    /// app.routing(|route| route.stats("/metrics"));
+    /// # })?;
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn stats(&mut self, path: &str) {
+        let path = self.full_path(path);
+        self.routes.gets.push((path, PlainAnswer::Stats));
     }
 
     /// Adds routes below a path (Ktor's `route`).

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use crate::words::options::Limits;
 use crate::words::time::Time;
 
+use super::stats::Stats;
 use super::warnings::Warnings;
 
 /// The loop's own: the present time, the buffer of the turn, the limits, the account of memory.
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) bytes_held: usize,
     pub(crate) masks: MaskSource,
     pub(crate) warnings: Warnings,
+    /// What was counted; the figures of `bytes_held` are filled in by [`Shared::snapshot`].
+    pub(crate) stats: Stats,
 }
 
 impl Shared {
@@ -37,12 +40,18 @@ impl Shared {
             bytes_held: 0,
             masks: MaskSource { seed: RandomState::new(), count: 0 },
             warnings: Warnings::default(),
+            stats: Stats::default(),
         }
     }
 
     /// Accounts for a connection that held `before` bytes and now holds `after`.
     pub(crate) fn account(&mut self, before: usize, after: usize) {
         self.bytes_held = self.bytes_held.saturating_sub(before).saturating_add(after);
+    }
+
+    /// The statistics as of now.
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats { bytes_held: self.bytes_held as u64, ..self.stats.clone() }
     }
 }
 

@@ -46,6 +46,7 @@ impl Session<'_> {
     /// Cuts the payload into frames of at most `max_frame_size` and sends them.
     #[inline]
     pub(super) fn transmit(&mut self, opcode: OpCode, payload: &[u8], fin: bool) -> HandlerResult {
+        self.shared.stats.messages_out += u64::from(fin);
         let options = self.state.options(self.route);
         let (max, masking) = (options.max_frame_size, options.masking);
         if self.state.extra.is_some() && self.state.waiting().is_some() {
@@ -112,6 +113,7 @@ impl Session<'_> {
         let total = self.shared.tx.len() + piece.len();
         let written =
             self.wire.write_vectored(&[IoSlice::new(&self.shared.tx), IoSlice::new(piece)]);
+        self.shared.stats.bytes_out += written.unwrap_or(0) as u64;
         match written {
             Ok(written) if written >= total => {}
             Ok(written) => {
@@ -132,7 +134,9 @@ impl Session<'_> {
         if self.shared.tx.is_empty() {
             return;
         }
-        match self.wire.write(&self.shared.tx) {
+        let written = self.wire.write(&self.shared.tx);
+        self.shared.stats.bytes_out += written.unwrap_or(0) as u64;
+        match written {
             Ok(written) if written >= self.shared.tx.len() => {}
             Ok(written) => self.keep_rest(written),
             Err(kind) => self.state.note_fault(SessionError::Network(kind)),
@@ -178,7 +182,8 @@ impl Session<'_> {
         write_frame(&mut frame, true, opcode, payload, mask);
         // Without room it is dropped: RFC 6455 section 5.5.3 lets an endpoint answer only the most
         // recent ping, and a peer that does not read gets no answers anyway.
-        let _ = self.state.extra().outbox.push_control(&frame);
+        let taken = self.state.extra().outbox.push_control(&frame);
+        self.shared.stats.dropped_control += u64::from(!taken);
     }
 
     /// Queues a Close: behind what waits, or (`now`) in place of what has not begun.

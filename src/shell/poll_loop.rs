@@ -121,6 +121,7 @@ impl PollLoop {
                 result => result?,
             }
             let now = self.clock.now();
+            self.core.note_turn();
             for event in &events {
                 self.dispatch(now, event);
             }
