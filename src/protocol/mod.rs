@@ -4,5 +4,7 @@ pub(crate) mod close;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod head;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 pub(crate) mod reader;
 mod text;
