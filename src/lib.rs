@@ -33,5 +33,6 @@ pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, Clos
 pub use words::error::{
     HandlerError, HandlerResult, ProtocolError, Result, SendError, ServerError, SessionError,
 };
+pub use words::listen::{Listen, ListenOptions};
 pub use words::message::{Message, Payload, Rsv};
 pub use words::options::Limits;

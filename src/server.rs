@@ -1,21 +1,19 @@
 //! Owns the facade of a server: where it listens, and the two ways to run it.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
-
 use crate::domain::application::Application;
+use crate::shell::listen::Opened;
 use crate::shell::poll_loop::{Command, PollLoop};
 use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
+use crate::words::listen::{Listen, ListenOptions};
 
-/// Connections that the system holds until they are accepted.
-const BACKLOG: i32 = 1024;
 /// Commands that other threads may have pending.
 const COMMANDS_MAX: usize = 64;
 
@@ -43,7 +41,7 @@ const COMMANDS_MAX: usize = 64;
 /// # Ok::<(), wirewheel::ServerError>(())
 /// ```
 pub struct Server<M> {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Opened>,
     addresses: Vec<SocketAddr>,
     module: M,
 }
@@ -55,16 +53,29 @@ impl<M> fmt::Debug for Server<M> {
 }
 
 impl<M: FnOnce(&mut Application)> Server<M> {
-    /// Listens on `address`; port 0 takes a free one, which [`local_addr`](Self::local_addr) tells.
-    /// Connections wait until the server runs.
+    /// Listens at `listen`: an address (`"127.0.0.1:8080"`, a name, a `SocketAddr`), a Unix socket's
+    /// path, a descriptor; see [`Listen`]. Port 0 takes a free one, which
+    /// [`local_addr`](Self::local_addr) tells. Connections wait until the server runs.
     ///
     /// # Errors
-    /// [`ServerError::Bind`] if none of what `address` resolves to can be listened on.
-    pub fn bind(address: impl ToSocketAddrs + fmt::Debug, module: M) -> Result<Self> {
-        Self { listeners: Vec::new(), addresses: Vec::new(), module }.listen(address)
+    /// [`ServerError::Bind`] if none of what `listen` resolves to can be listened on.
+    pub fn bind(listen: impl Into<Listen>, module: M) -> Result<Self> {
+        Self::bind_with(listen, &ListenOptions::new(), module)
     }
 
-    /// Listens on one more address.
+    /// The same with options of the listening socket; see [`ListenOptions`].
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); [`ServerError::Config`] for an option with a zero or absurd value.
+    pub fn bind_with(
+        listen: impl Into<Listen>,
+        options: &ListenOptions,
+        module: M,
+    ) -> Result<Self> {
+        Self { listeners: Vec::new(), addresses: Vec::new(), module }.listen_with(listen, options)
+    }
+
+    /// Listens at one more place.
     ///
     /// ```
     /// use wirewheel::{Application, Server};
@@ -75,20 +86,29 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
-    pub fn listen(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self> {
-        let failed = |source| ServerError::Bind { address: format!("{address:?}"), source };
-        let mut last = None;
-        for candidate in address.to_socket_addrs().map_err(failed)? {
-            match listen_on(candidate) {
-                Ok(listener) => {
-                    self.addresses.push(listener.local_addr().map_err(failed)?);
-                    self.listeners.push(listener);
-                    return Ok(self);
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(failed(last.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into())))
+    pub fn listen(self, listen: impl Into<Listen>) -> Result<Self> {
+        self.listen_with(listen, &ListenOptions::new())
+    }
+
+    /// The same with options of the listening socket.
+    ///
+    /// # Errors
+    /// As [`bind_with`](Self::bind_with).
+    pub fn listen_with(
+        mut self,
+        listen: impl Into<Listen>,
+        options: &ListenOptions,
+    ) -> Result<Self> {
+        options
+            .check()
+            .map_err(|mistake| ServerError::Config(format!("ListenOptions: {mistake}")))?;
+        let listen = listen.into();
+        let address = listen.to_string();
+        let opened = Opened::open(listen, options)
+            .map_err(|source| ServerError::Bind { address, source })?;
+        self.addresses.push(opened.address);
+        self.listeners.push(opened);
+        Ok(self)
     }
 
     /// The address it listens on, the first if there are several.
@@ -97,7 +117,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         self.addresses.first().copied().unwrap_or(crate::domain::session_state::NO_ADDR)
     }
 
-    /// All addresses it listens on, in the order they were given.
+    /// All addresses it listens on, in the order they were given; `0.0.0.0:0` for a Unix socket.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -161,24 +181,11 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     }
 }
 
-fn build<M: FnOnce(&mut Application)>(module: M, listeners: Vec<TcpListener>) -> Result<PollLoop> {
+fn build<M: FnOnce(&mut Application)>(module: M, listeners: Vec<Opened>) -> Result<PollLoop> {
     let mut application = Application::new();
     module(&mut application);
     let built = application.build().map_err(ServerError::Config)?;
     PollLoop::new(built, listeners).map_err(ServerError::Loop)
-}
-
-fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A server that restarts takes its port back at once.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // "[::]" means IPv6 alone; listen on "0.0.0.0" too where both are wanted.
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// A running server, from another thread. Clones name the same server.

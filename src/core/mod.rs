@@ -306,7 +306,14 @@ impl Core {
             return;
         }
         let options = self.routes.options(connection.state.route);
-        let Some(deadline) = connection.deadline(&self.shared.limits, options) else { return };
+        let Some(deadline) = connection.deadline(&self.shared.limits, options) else {
+            // Nothing will ever be due: an entry that is left, such as the one for the request
+            // head, would wake the loop for nothing.
+            if let Some(timer) = connection.timer.take() {
+                self.wheel.cancel(timer);
+            }
+            return;
+        };
         connection.timer = match connection.timer.take() {
             Some(timer) if connection.armed <= deadline => Some(timer),
             Some(timer) => {

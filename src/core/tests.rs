@@ -585,3 +585,12 @@ fn what_waits_is_told() {
     );
     assert!(net.take(client).ends_with(b"\x81\x0512345"));
 }
+
+#[test]
+fn without_pings_an_open_session_leaves_nothing_to_wake_for() {
+    let mut net = Net::new(WebSockets::new().ping_period(None));
+    let session = net.open();
+    assert_eq!(net.core.poll_timeout(), None);
+    net.text(session, "hi");
+    assert_eq!(net.core.poll_timeout(), None);
+}

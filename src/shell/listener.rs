@@ -3,25 +3,51 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::{TcpListener, TcpStream, UnixListener};
+use mio::{Interest, Registry, Token};
 
+use crate::domain::session_state::NO_ADDR;
 use crate::words::time::Time;
+
+use super::listen::{Kind, Opened, SocketFile};
 
 /// The first pause after descriptors ran out; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// A listening socket.
+/// A listening socket that is served.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(crate) socket: TcpListener,
+    acceptor: Acceptor,
+    /// Removed when the listener goes.
+    _file: Option<SocketFile>,
     /// Connections may wait: the edge came, and accept has not said WouldBlock since.
     pub(crate) waiting: bool,
     /// Not to be asked before this time.
     pub(crate) retry_at: Option<Time>,
     backoff: Duration,
+}
+
+#[derive(Debug)]
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Acceptor {
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Tcp(socket) => socket.accept(),
+            Self::Unix(socket) => {
+                let (stream, _) = socket.accept()?;
+                // The calls made on a stream are the same for both kinds, so one type serves.
+                Ok((TcpStream::from(OwnedFd::from(stream)), NO_ADDR))
+            }
+        }
+    }
 }
 
 /// What an accept gave.
@@ -36,8 +62,23 @@ pub(crate) enum AcceptOutcome {
 }
 
 impl Listener {
-    pub(crate) fn new(socket: TcpListener) -> Self {
-        Self { socket, waiting: true, retry_at: None, backoff: BACKOFF_MIN }
+    /// Serves a socket: its events come with `token`.
+    pub(crate) fn new(opened: Opened, registry: &Registry, token: Token) -> io::Result<Self> {
+        let descriptor = OwnedFd::from(opened.socket);
+        let acceptor = match opened.kind {
+            Kind::Tcp => {
+                let mut socket = TcpListener::from_std(descriptor.into());
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                Acceptor::Tcp(socket)
+            }
+            Kind::Unix => {
+                let mut socket = UnixListener::from_std(descriptor.into());
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                Acceptor::Unix(socket)
+            }
+        };
+        let (waiting, backoff) = (true, BACKOFF_MIN);
+        Ok(Self { acceptor, _file: opened.file, waiting, retry_at: None, backoff })
     }
 
     /// Whether it is to be asked now.
@@ -46,7 +87,7 @@ impl Listener {
     }
 
     pub(crate) fn accept(&mut self, now: Time, reserve: &mut Reserve) -> AcceptOutcome {
-        match self.socket.accept() {
+        match self.acceptor.accept() {
             Ok((stream, peer)) => {
                 self.backoff = BACKOFF_MIN;
                 self.retry_at = None;
@@ -61,7 +102,7 @@ impl Listener {
                 // At the limit of descriptors accept fails even where nobody waits, and the edge
                 // does not come again: so somebody who does wait is told by a hang-up, and a timer
                 // asks again.
-                reserve.hang_up_on_one(&self.socket);
+                reserve.hang_up_on_one(&self.acceptor);
                 self.retry_at = Some(now.after(self.backoff));
                 self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
                 AcceptOutcome::Exhausted(error)
@@ -96,9 +137,9 @@ impl Reserve {
         Self(File::open("/dev/null").ok())
     }
 
-    fn hang_up_on_one(&mut self, socket: &TcpListener) {
+    fn hang_up_on_one(&mut self, acceptor: &Acceptor) {
         if self.0.take().is_some() {
-            drop(socket.accept());
+            drop(acceptor.accept());
         }
         *self = Self::new();
     }

@@ -1,5 +1,6 @@
 //! Layer 5, shell: sockets, mio, signals and the clock, and nothing else.
 
+pub(crate) mod listen;
 mod listener;
 pub(crate) mod poll_loop;
 mod socket;

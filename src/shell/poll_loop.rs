@@ -17,6 +17,7 @@ use crate::words::close::CloseCode;
 use crate::words::options::Limits;
 use crate::words::time::Time;
 
+use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::socket::{ReadOutcome, Socket};
 
@@ -70,17 +71,14 @@ impl Clock {
 }
 
 impl PollLoop {
-    pub(crate) fn new(built: Built, listeners: Vec<std::net::TcpListener>) -> io::Result<Self> {
+    pub(crate) fn new(built: Built, listeners: Vec<Opened>) -> io::Result<Self> {
         let limits = built.limits.clone();
         let poll = Poll::new()?;
         let mut registered = Vec::with_capacity(listeners.len());
-        for (number, listener) in listeners.into_iter().enumerate().take(LISTENERS_MAX) {
-            listener.set_nonblocking(true)?;
-            let mut socket = mio::net::TcpListener::from_std(listener);
+        for (number, opened) in listeners.into_iter().enumerate().take(LISTENERS_MAX) {
+            info!(target: "wirewheel::server", "bound to {opened}");
             let token = Token(LISTENERS_TOP - number);
-            poll.registry().register(&mut socket, token, Interest::READABLE)?;
-            info!(target: "wirewheel::server", "bound to {}", socket.local_addr()?);
-            registered.push(Listener::new(socket));
+            registered.push(Listener::new(opened, poll.registry(), token)?);
         }
         Ok(Self {
             poll,

@@ -11,7 +11,7 @@ use crate::core::Disposal;
 use crate::domain::session_state::NO_ADDR;
 use crate::structures::wire::Wire;
 
-/// A non-blocking socket.
+/// A non-blocking stream socket, TCP or Unix.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
@@ -34,9 +34,6 @@ pub(crate) enum ReadOutcome {
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        // Replies leave as they are made; without this, a small one waits for the peer's ACK of
-        // the one before. A socket that refuses still works.
-        let _ = stream.set_nodelay(true);
         Self { stream, blocked: Cell::new(false), listed: false, paused: false }
     }
 

@@ -221,6 +221,36 @@ impl Limits {
         Self::default()
     }
 
+    /// All limits from one number: the most user-space memory, in bytes, that connections may take.
+    /// [`memory_ceiling`](Self::memory_ceiling) is at most that (512 KiB for less than that), and
+    /// more memory never gives a lower limit. Three quarters and more are for messages
+    /// (`process_bytes`); there is a connection for every 4 KiB, up to 65,536.
+    ///
+    /// The program itself takes one or two MiB besides, and the kernel about as much again for the
+    /// sockets: for a box or a container with 32 MiB, `for_memory(16 << 20)` is a good start.
+    ///
+    /// ```
+    /// use wirewheel::Limits;
+    /// let limits = Limits::for_memory(16 << 20);
+    /// assert!(limits.memory_ceiling() <= 16 << 20);
+    /// ```
+    pub fn for_memory(bytes: usize) -> Self {
+        let bytes = bytes.max(512 << 10);
+        let read_buffer_bytes = (bytes / 256).clamp(2 << 10, 64 << 10);
+        let max_head_bytes = (bytes / 512).clamp(2 << 10, 8 << 10);
+        let without_messages = Self {
+            max_head_bytes,
+            max_connections: (bytes / (4 << 10)).min(65_536),
+            max_pending_handshakes: (bytes / 16 / max_head_bytes).clamp(1, 1_024),
+            process_bytes: 0,
+            read_buffer_bytes,
+            read_budget_bytes: 4 * read_buffer_bytes,
+            ..Self::default()
+        };
+        let process_bytes = bytes.saturating_sub(without_messages.memory_ceiling());
+        Self { process_bytes: process_bytes.min(LARGEST_SIZE), ..without_messages }
+    }
+
     limit_setters! {
         /// How long a connection may take for its request head, and may stay silent between two
         /// requests; then 408. Default 10 s.
@@ -293,6 +323,31 @@ mod tests {
     #[test]
     fn the_ceiling_at_the_defaults_is_at_most_40_mib() {
         assert!(Limits::new().memory_ceiling() <= 40 << 20);
+    }
+
+    #[test]
+    fn limits_for_a_size_of_memory_keep_to_it_and_grow_with_it() {
+        let sizes = (0..=40).flat_map(|power| [1_usize << power.min(30), 3 << power.min(28)]);
+        let mut sizes: Vec<usize> = sizes.chain([1, 777_777, 33_333_333]).collect();
+        sizes.sort_unstable();
+        let mut before = Limits::for_memory(0);
+        for bytes in sizes {
+            let limits = Limits::for_memory(bytes);
+            assert_eq!(limits.check(), Ok(()), "{bytes}");
+            let ceiling = limits.memory_ceiling();
+            assert!(ceiling <= bytes.max(512 << 10), "{bytes}: {ceiling}");
+            assert!(limits.process_bytes >= bytes / 4 * 3, "{bytes}: {}", limits.process_bytes);
+            let pairs = [
+                (before.max_head_bytes, limits.max_head_bytes),
+                (before.max_connections, limits.max_connections),
+                (before.max_pending_handshakes, limits.max_pending_handshakes),
+                (before.process_bytes, limits.process_bytes),
+                (before.read_buffer_bytes, limits.read_buffer_bytes),
+            ];
+            assert!(pairs.iter().all(|(less, more)| less <= more), "{bytes}: {pairs:?}");
+            before = limits;
+        }
+        assert_eq!(Limits::for_memory(16 << 20).max_connections, 4_096);
     }
 
     #[test]

@@ -1,0 +1,237 @@
+//! Owns the words for where a server listens, and with which options of the socket.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::options::{LARGEST_SIZE, check_time};
+
+/// Where a server listens. Text is taken for TCP, or for a Unix socket if it begins with `unix:`.
+///
+/// ```
+/// use wirewheel::{Application, Listen, Server};
+/// let path = std::env::temp_dir().join(format!("wirewheel-doc-{}", std::process::id()));
+/// let server = Server::bind("127.0.0.1:0", |_app: &mut Application| {})?
+///     .listen(Listen::Unix(path.clone()))?;
+/// assert!(path.exists());
+/// drop(server);
+/// assert!(!path.exists());
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listen {
+    /// `host:port`; a name is resolved, and the first of its addresses that works is taken. Port 0
+    /// takes a free port.
+    Tcp(String),
+    /// A Unix stream socket at this path. A socket file that nobody listens on any more is
+    /// replaced, and the file is removed when the server stops.
+    ///
+    /// Peers of a Unix socket have no address:
+    /// [`Session::remote_addr`](crate::Session::remote_addr) and
+    /// [`Call::remote_addr`](crate::Call::remote_addr) are `0.0.0.0:0`, whose
+    /// [`is_unspecified`](std::net::Ipv4Addr::is_unspecified) no peer over TCP has, and so is the
+    /// server's own address.
+    Unix(PathBuf),
+    /// A stream socket that listens already, TCP or Unix, from whoever started the process (socket
+    /// activation). It is not unlinked, whatever its path is.
+    Fd(OwnedFd),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Fd(descriptor) => write!(f, "{descriptor:?}"),
+        }
+    }
+}
+
+impl From<&str> for Listen {
+    fn from(text: &str) -> Self {
+        match text.strip_prefix("unix:") {
+            Some(path) => Self::Unix(path.into()),
+            None => Self::Tcp(text.to_owned()),
+        }
+    }
+}
+
+impl From<String> for Listen {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<&String> for Listen {
+    fn from(text: &String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address.to_string())
+    }
+}
+
+impl<I: Into<IpAddr>> From<(I, u16)> for Listen {
+    fn from((address, port): (I, u16)) -> Self {
+        Self::from(SocketAddr::new(address.into(), port))
+    }
+}
+
+impl From<OwnedFd> for Listen {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self::Fd(descriptor)
+    }
+}
+
+/// Options of a listening socket, which its connections inherit. Those of TCP do nothing to a Unix
+/// socket; `backlog`, `only_v6` and `reuse_port` do nothing to a [`Listen::Fd`], which is bound and
+/// listens already.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Application, ListenOptions, Server};
+/// let options = ListenOptions::new().backlog(16).keepalive(Duration::from_secs(60));
+/// let server = Server::bind_with("127.0.0.1:0", &options, |_app: &mut Application| {})?;
+/// # drop(server);
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    pub(crate) backlog: u32,
+    pub(crate) only_v6: bool,
+    pub(crate) reuse_port: bool,
+    pub(crate) nodelay: bool,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) send_buffer_bytes: Option<usize>,
+    pub(crate) receive_buffer_bytes: Option<usize>,
+    pub(crate) unix_mode: Option<u32>,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 1024,
+            only_v6: true,
+            reuse_port: false,
+            nodelay: true,
+            keepalive: None,
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+            unix_mode: None,
+        }
+    }
+}
+
+macro_rules! listen_setters {
+    ($($(#[$doc:meta])* $name:ident: $T:ty => $kept:expr;)+) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $T) -> Self {
+            self.$name = $kept;
+            self
+        }
+    )+};
+}
+
+impl ListenOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    listen_setters! {
+        /// The most connections that the system holds until they are accepted; it has a limit of
+        /// its own (`net.core.somaxconn`). Default 1,024.
+        backlog: u32 => backlog;
+        /// Whether an IPv6 address takes IPv6 alone (`IPV6_V6ONLY`). With false, `[::]` takes IPv4
+        /// too. Default true.
+        only_v6: bool => only_v6;
+        /// Lets several sockets of one user listen on the same address, and the system spread the
+        /// connections over them (`SO_REUSEPORT`). Default false.
+        reuse_port: bool => reuse_port;
+        /// Sends replies as they are made (`TCP_NODELAY`); without it a small one may wait for the
+        /// peer's acknowledgement of the one before. Default true.
+        nodelay: bool => nodelay;
+        /// Has the system probe a peer that was silent for this long, three times more at a third of
+        /// it, and give it up then (`SO_KEEPALIVE`). For sessions with pings there is no need.
+        /// Whole seconds; default `None`: off.
+        keepalive: impl Into<Option<Duration>> => keepalive.into();
+        /// The size of the system's send buffer of a connection (`SO_SNDBUF`). Default `None`: the
+        /// system grows it as needed.
+        send_buffer_bytes: impl Into<Option<usize>> => send_buffer_bytes.into();
+        /// The size of the system's receive buffer of a connection (`SO_RCVBUF`). Default `None`:
+        /// the system grows it as needed.
+        receive_buffer_bytes: impl Into<Option<usize>> => receive_buffer_bytes.into();
+        /// The permissions of a Unix socket's file, such as `0o660`; whoever may write to it may
+        /// connect. Default `None`: what the umask leaves.
+        unix_mode: impl Into<Option<u32>> => unix_mode.into();
+    }
+
+    /// Refuses zero and absurd values by name.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if i32::try_from(self.backlog).is_err() || self.backlog == 0 {
+            let backlog = self.backlog;
+            return Err(format!("backlog is {backlog}: it must be at least 1 and below 2^31"));
+        }
+        if let Some(keepalive) = self.keepalive {
+            check_time("keepalive", keepalive)?;
+            if keepalive < Duration::from_secs(1) || keepalive > Duration::from_secs(32_767) {
+                return Err(format!("keepalive is {keepalive:?}: it must be 1 s to 32,767 s"));
+            }
+        }
+        let sizes = [
+            ("send_buffer_bytes", self.send_buffer_bytes),
+            ("receive_buffer_bytes", self.receive_buffer_bytes),
+        ];
+        for (name, size) in sizes {
+            if let Some(size) = size.filter(|size| !(1..=LARGEST_SIZE).contains(size)) {
+                return Err(format!("{name} is {size}: it must be 1 to {LARGEST_SIZE}"));
+            }
+        }
+        match self.unix_mode.filter(|mode| *mode > 0o777) {
+            Some(mode) => Err(format!("unix_mode is {mode:#o}: it must be at most 0o777")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_as_one_writes_them() {
+        for (listen, text) in [
+            (Listen::from("localhost:80"), "localhost:80"),
+            (Listen::from("unix:/run/x.sock"), "unix:/run/x.sock"),
+            (Listen::from(([127, 0, 0, 1], 80)), "127.0.0.1:80"),
+            (Listen::from((IpAddr::from([0; 16]), 80)), "[::]:80"),
+        ] {
+            assert_eq!(listen.to_string(), text);
+        }
+        assert!(matches!(Listen::from("unix:/run/x.sock"), Listen::Unix(_)));
+    }
+
+    #[test]
+    fn zero_and_absurd_values_are_refused_by_name() {
+        let new = ListenOptions::new;
+        for (options, name) in [
+            (new().backlog(0), "backlog"),
+            (new().backlog(u32::MAX), "backlog"),
+            (new().keepalive(Duration::from_millis(10)), "keepalive"),
+            (new().keepalive(Duration::from_secs(40_000)), "keepalive"),
+            (new().send_buffer_bytes(0), "send_buffer_bytes"),
+            (new().receive_buffer_bytes(usize::MAX), "receive_buffer_bytes"),
+            (new().unix_mode(0o1777), "unix_mode"),
+        ] {
+            assert!(options.check().unwrap_err().starts_with(name), "{name}");
+        }
+        assert_eq!(new().check(), Ok(()));
+    }
+}

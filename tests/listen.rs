@@ -1,0 +1,146 @@
+//! Places to listen at, over real sockets: Unix, handed over, several at once; and sleep.
+
+mod support;
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+
+use rustix::thread::gettid;
+use support::*;
+use wirewheel::{
+    Application, Call, Listen, ListenOptions, Response, Server, ServerError, WebSockets, on_connect,
+};
+
+struct SocketPath(PathBuf);
+
+impl SocketPath {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("wirewheel-{name}-{}.sock", std::process::id())))
+    }
+
+    fn connect(&self) -> Client {
+        let stream = UnixStream::connect(&self.0).unwrap();
+        // A client reads and writes the same way over either kind.
+        let stream = TcpStream::from(OwnedFd::from(stream));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client { stream, inbox: Vec::new() }
+    }
+}
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Says who the peer and the server are, then echoes.
+fn introducing(app: &mut Application) {
+    app.install(WebSockets::new());
+    app.routing(|route| {
+        route.get("/", |call| Response::text(format!("{}", call.remote_addr())));
+        route.web_socket("/", |_: &Call| {
+            on_connect(|session, call| {
+                session.send(&format!("{} {}", session.remote_addr(), call.local_addr()))
+            })
+            .on_message(|session, message| session.send(message))
+        });
+    });
+}
+
+#[test]
+fn a_unix_socket_serves_like_any_other_and_its_file_goes_with_the_server() {
+    let path = SocketPath::new("serves");
+    let server = Server::bind(Listen::Unix(path.0.clone()), introducing).unwrap();
+    let running = Running(server.listen("127.0.0.1:0").unwrap().spawn().unwrap());
+    assert_eq!(running.0.local_addrs()[0], SocketAddr::from(([0, 0, 0, 0], 0)));
+
+    let mut local = path.connect().upgraded("/");
+    local.expect_text("0.0.0.0:0 0.0.0.0:0");
+    // Larger than the socket's buffer, so that it comes and goes in pieces.
+    let big = vec![b'x'; 60_000];
+    for _ in 0..20 {
+        local.send(TEXT, &big);
+        assert_eq!(local.frame().payload, big);
+    }
+    assert_eq!(path.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n").body, "0.0.0.0:0");
+
+    let mut over_tcp = Client::connect(running.0.local_addrs()[1]).upgraded("/");
+    over_tcp.frame();
+    running.0.shutdown(millis(5000));
+    local.expect_close(1001);
+    over_tcp.expect_close(1001);
+    local.send(CLOSE, &close_payload(1001, ""));
+    over_tcp.send(CLOSE, &close_payload(1001, ""));
+    local.expect_eof();
+    drop((local, over_tcp));
+    running.0.join().unwrap();
+    assert!(!path.0.exists());
+}
+
+#[test]
+fn a_descriptor_that_listens_is_taken_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    // Who connects before the server runs waits, as with socket activation.
+    let early = Client::connect(addr);
+    let server = Server::bind(OwnedFd::from(listener), introducing).unwrap();
+    assert_eq!(server.local_addr(), addr);
+    let _running = Running(server.spawn().unwrap());
+    let mut early = early.upgraded("/");
+    assert!(String::from_utf8(early.frame().payload).unwrap().ends_with(&addr.to_string()));
+}
+
+#[test]
+fn what_cannot_be_listened_on_is_said() {
+    let nothing = |_: &mut Application| {};
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let error = Server::bind(addr, nothing).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot listen on {addr}: ")), "{error}");
+    let error = Server::bind("unix:/nonexistent/x.sock", nothing).unwrap_err().to_string();
+    assert!(error.starts_with("cannot listen on unix:/nonexistent/x.sock: "), "{error}");
+    let options = ListenOptions::new().backlog(0);
+    let error = Server::bind_with("127.0.0.1:0", &options, nothing).unwrap_err();
+    assert!(matches!(&error, ServerError::Config(text) if text.contains("backlog")), "{error}");
+}
+
+/// A field of a thread's status: `State`, or `voluntary_ctxt_switches`, which counts every blocking
+/// call that had to wait.
+fn status(thread: i32, field: &str) -> String {
+    let path = format!("/proc/self/task/{thread}/status");
+    let status = fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap().trim().to_owned()
+}
+
+#[test]
+fn nothing_wakes_the_loop_while_nothing_is_due() {
+    let (tell, told) = channel();
+    let running = Running::start(move |app| {
+        tell.send(gettid().as_raw_nonzero().get()).unwrap();
+        app.install(WebSockets::new().ping_period(None));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| on_connect(|session, _| session.send("hi")));
+        });
+    });
+    let thread = told.recv().unwrap();
+    let mut clients: Vec<Client> = (0..100).map(|_| running.upgrade("/")).collect();
+    for client in &mut clients {
+        client.expect_text("hi");
+    }
+    // The last answer is out before the loop sleeps.
+    while !status(thread, "State").starts_with('S') {
+        std::thread::yield_now();
+    }
+    let before = status(thread, "voluntary_ctxt_switches");
+    // Two seconds, 244 ticks of the wheel, in which nobody is sent anything.
+    let quiet = &mut clients[0].stream;
+    quiet.set_read_timeout(Some(millis(2000))).unwrap();
+    assert_eq!(quiet.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(status(thread, "voluntary_ctxt_switches"), before, "woken within 2 s of idleness");
+}
