@@ -24,6 +24,7 @@ mod words;
 pub use domain::application::{Application, WebSockets};
 pub use domain::call::Call;
 pub use domain::handler::{Handler, Hooks, Idle, on_connect, on_message};
+pub use domain::raw::{OnFrame, RawHandler, on_frame};
 pub use domain::response::{Accept, Response};
 pub use domain::routing::{Routing, WebSocketRoute};
 pub use domain::session::{ConfigError, Session, SessionId};
@@ -33,6 +34,7 @@ pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, Clos
 pub use words::error::{
     HandlerError, HandlerResult, ProtocolError, Result, SendError, ServerError, SessionError,
 };
+pub use words::frame::{Frame, OpCode};
 pub use words::listen::{Listen, ListenOptions};
 pub use words::message::{Message, Payload, Rsv};
 pub use words::options::Limits;

@@ -137,6 +137,19 @@ fn routes_and_heartbeat_do_what_they_say() {
 }
 
 #[test]
+fn raw_mirrors_frames_and_answers_for_itself() {
+    let raw = Program::start("raw");
+    let mut client = raw.connect().upgraded("/");
+    client.send(PING, b"p");
+    assert_eq!(client.frame(), Frame { first: PONG, payload: b"p".to_vec() });
+    client.send(0x01, b"half");
+    assert_eq!(client.frame(), Frame { first: 0x01, payload: b"half".to_vec() });
+    client.send(CLOSE, &close_payload(1000, ""));
+    client.expect_close(1000);
+    client.expect_eof();
+}
+
+#[test]
 fn descriptors_run_out_and_come_back() {
     // A limit of 24 leaves the server about a dozen connections.
     let program = Program::limited("autobahn", 24);

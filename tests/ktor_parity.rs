@@ -35,7 +35,7 @@ const ROWS: &[(u8, Status)] = &[
     // Routing and handshake.
     (12, Test("acceptance::a9_answers_to_what_is_no_session")),
     (13, Test("src/domain/route_table.rs::requests_get_the_route_that_ktor_would_give")),
-    (14, Later("raw sessions")),
+    (14, Test("raw::every_frame_is_handed_over_and_nothing_is_answered")),
     (15, Test("src/domain/route_table.rs::requests_get_the_route_that_ktor_would_give")),
     (16, Test("http::route_priority_over_a_socket")),
     (17, Test("http::get_and_head_share_a_connection")),
@@ -67,7 +67,7 @@ const ROWS: &[(u8, Status)] = &[
     (42, Test("acceptance::a1_text_and_close")),
     // Frames.
     (43, Test("src/protocol/frame.rs::writing_agrees_with_the_codec")),
-    (44, Later("raw sessions")),
+    (44, Test("raw::every_frame_is_handed_over_and_nothing_is_answered")),
     (45, Test("acceptance::a15_strictness")),
     (46, Test("src/core/tests.rs::any_chunking_gives_the_same_echoes")),
     (47, Test("src/protocol/close.rs::what_may_stand_in_a_close")),
@@ -88,7 +88,7 @@ const ROWS: &[(u8, Status)] = &[
     // Close codes and the life cycle.
     (60, Test("src/words/close.rs::codes_that_may_be_sent")),
     (61, Test("acceptance::a4_server_closes_first")),
-    (62, Later("raw sessions")),
+    (62, Test("raw::a_close_is_the_handlers_to_answer_and_then_the_session_ends")),
     (63, Test("sessions::handler_error_closes_1011")),
     (64, Test("sessions::send_after_close_is_refused")),
     (65, Test("acceptance::a13_a_reason_in_cyrillic")),

@@ -1,6 +1,6 @@
 //! Owns one connection from accept to hang-up: which stage it is in and when its time is up.
 
-use crate::domain::handler::Handler;
+use crate::domain::endpoint::Endpoint;
 use crate::domain::session_state::{Phase, SessionState};
 use crate::structures::wheel::TimerKey;
 use crate::words::options::{Limits, SessionOptions};
@@ -25,7 +25,7 @@ pub(crate) enum Stage {
     /// Requests are awaited.
     Http(Box<HttpStage>),
     /// A session runs, or ends by a handshake.
-    Session(Box<dyn Handler>),
+    Session(Box<dyn Endpoint>),
     /// Nothing is read any more: what is queued goes out, then the peer's hang-up is awaited.
     Finishing,
     /// Over; the socket is to be dropped.
@@ -98,7 +98,9 @@ impl Connection {
         let own = match (&self.stage, self.state.phase) {
             (Stage::Http(http), _) => Some(http.deadline(limits)),
             (Stage::Session(_), Phase::Open) => {
-                earliest([self.ping_deadline(options), self.idle_deadline(options)])
+                // A raw handler has its time to answer the peer's Close.
+                let answer = extra.and_then(|extra| extra.deadline);
+                earliest([self.ping_deadline(options), self.idle_deadline(options), answer])
             }
             (Stage::Session(_) | Stage::Finishing, _) => extra.and_then(|extra| extra.deadline),
             (Stage::Closed(_), _) => None,

@@ -3,6 +3,7 @@
 use log::{debug, error};
 
 use crate::domain::call::Call;
+use crate::domain::pipeline::Pipeline;
 use crate::domain::response::Response;
 use crate::domain::route_table::{PlainAnswer, Resolution, RouteTable};
 use crate::domain::session_state::Phase;
@@ -256,6 +257,7 @@ impl Turn<'_> {
         );
         self.shared.opaque_prefix = self.shared.tx.len();
         let state = &mut self.connection.state;
+        state.pipeline = Pipeline::for_session(config.raw);
         state.route = route;
         state.phase = Phase::Open;
         state.ping_base = self.shared.now;

@@ -10,6 +10,7 @@
 //! ```
 
 mod connection;
+mod framed;
 mod http;
 mod panics;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::domain::session_state::Phase;
 use crate::domain::shared::Shared;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;
-use crate::protocol::reader::{self, ControlPayload, Incoming};
+use crate::protocol::reader::{self, Incoming};
 use crate::structures::outbox::Flush;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
@@ -63,6 +63,9 @@ impl<'a> Turn<'a> {
     pub(crate) fn session_input(&mut self, rx: &mut [u8]) {
         let route = self.options();
         self.connection.state.last_activity = self.shared.now;
+        if self.connection.state.pipeline.is_some() {
+            return self.framed_input(rx);
+        }
         let mut rules = self.connection.state.rules(route);
         let mut taken = 0;
         while let Stage::Session(_) = self.connection.stage {
@@ -90,7 +93,7 @@ impl<'a> Turn<'a> {
                 Incoming::AssembledBinary(bytes, rsv) => {
                     self.deliver(Message::new(Payload::Binary(&bytes), rsv));
                 }
-                Incoming::Control(opcode, payload) => self.control(opcode, &payload),
+                Incoming::Control(opcode, payload) => self.control(opcode, payload.as_slice()),
             }
             if self.connection.state.extra.is_some() {
                 rules = self.connection.state.rules(route); // a hook may have changed them
@@ -101,7 +104,7 @@ impl<'a> Turn<'a> {
     }
 
     #[inline]
-    fn deliver(&mut self, message: Message<'_>) {
+    pub(super) fn deliver(&mut self, message: Message<'_>) {
         // After our Close, messages still in flight are dropped: `close` ends delivery.
         if self.connection.state.phase != Phase::Open {
             return;
@@ -123,8 +126,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn control(&mut self, opcode: OpCode, payload: &ControlPayload) {
-        let payload = payload.as_slice();
+    pub(super) fn control(&mut self, opcode: OpCode, payload: &[u8]) {
         trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.connection.state.id,
             payload.len());
         match opcode {
@@ -171,16 +173,12 @@ impl<'a> Turn<'a> {
     /// The peer's Close: an answer to ours, or the first.
     fn peer_close(&mut self, close: Option<(CloseCode, &str)>) {
         if self.connection.state.phase == Phase::Closing {
-            let ours = self.session().close_info().cloned();
-            if let Some(info) = ours {
-                self.end(&CloseInfo::new(info.code(), info.reason(), info.closed_by(), true));
-            }
-        } else {
-            let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
-            let echo = close.map(|(code, text)| CloseReason::own(code, text));
-            self.session().queue_close(echo.as_ref(), false);
-            self.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
+            return self.closed_cleanly();
         }
+        let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
+        let echo = close.map(|(code, text)| CloseReason::own(code, text));
+        self.session().queue_close(echo.as_ref(), false);
+        self.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
         self.finish(self.options().write_timeout);
     }
 
@@ -198,6 +196,9 @@ impl<'a> Turn<'a> {
             match result {
                 Ok(()) | Err(HandlerError::Send(SendError::Closing)) => {}
                 Err(error) => self.fail(SessionError::Handler(error)),
+            }
+            if self.has_answered_close() {
+                self.closed_cleanly();
             }
         }
     }
@@ -287,6 +288,7 @@ impl<'a> Turn<'a> {
             }
         }
         // A hook that sent or aborted after the end asked for nothing that is left to do.
+        self.connection.state.pipeline = None;
         let extra = self.connection.state.extra();
         extra.fault = None;
         extra.aborted = false;
@@ -294,7 +296,7 @@ impl<'a> Turn<'a> {
 
     fn call(
         &mut self,
-        hook: impl FnOnce(&mut dyn crate::domain::handler::Handler, &mut Session<'_>),
+        hook: impl FnOnce(&mut dyn crate::domain::endpoint::Endpoint, &mut Session<'_>),
     ) {
         let route = self.options();
         let Stage::Session(handler) = &mut self.connection.stage else { return };
@@ -352,10 +354,11 @@ impl<'a> Turn<'a> {
     pub(crate) fn peer_shut(&mut self) {
         match &self.connection.stage {
             Stage::Session(_) => {
-                let info = match (self.connection.state.phase, self.session().close_info()) {
-                    (Phase::Closing, Some(ours)) => ours.clone(),
-                    _ => CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false),
-                };
+                // Known if we sent a Close, or a raw handler was handed the peer's.
+                let known = self.session().close_info().cloned();
+                let info = known.unwrap_or_else(|| {
+                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false)
+                });
                 self.end(&info);
                 self.drop_socket(Disposal::Close);
             }
@@ -474,23 +477,28 @@ impl<'a> Turn<'a> {
         let ping = due(self.connection.ping_deadline(options));
         match (&self.connection.stage, self.connection.state.phase) {
             (Stage::Session(_), Phase::Open) if stuck => self.fail(SessionError::WriteTimeout),
+            // A raw handler did not answer the peer's Close.
+            (Stage::Session(_), Phase::Open) if waited => self.closing_is_over(),
             (Stage::Session(_), Phase::Open) if idle => self.fail(SessionError::IdleTimeout),
             (Stage::Session(_), Phase::Open) if ping => self.ping_due(),
-            (Stage::Session(_), Phase::Closing) if waited || stuck => {
-                // RFC 6455 section 7.1.1: the peer had its time to answer our Close.
-                self.shared.stats.timeouts_close += 1;
-                let info = self.session().close_info().cloned();
-                if let Some(info) = info {
-                    self.end(&info);
-                }
-                self.drop_socket(Disposal::Close);
-            }
+            // RFC 6455 section 7.1.1: the peer had its time to answer our Close.
+            (Stage::Session(_), Phase::Closing) if waited || stuck => self.closing_is_over(),
             (Stage::Finishing, _) if waited || stuck => {
                 self.shared.stats.timeouts_linger += 1;
                 self.drop_socket(Disposal::Reset);
             }
             _ => {}
         }
+    }
+
+    /// The wait for the second Close is over.
+    fn closing_is_over(&mut self) {
+        self.shared.stats.timeouts_close += 1;
+        let info = self.session().close_info().cloned();
+        if let Some(info) = info {
+            self.end(&info);
+        }
+        self.drop_socket(Disposal::Close);
     }
 
     /// A ping period, or the wait for a pong, is over.

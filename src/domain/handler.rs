@@ -84,11 +84,11 @@ pub trait Handler {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Hooks<Connect, Receive, Pong, Fail, Close> {
-    connect: Connect,
-    receive: Receive,
+    pub(super) connect: Connect,
+    pub(super) receive: Receive,
     pong: Pong,
-    fail: Fail,
-    close: Close,
+    pub(super) fail: Fail,
+    pub(super) close: Close,
 }
 
 /// A hook of [`Hooks`] that does nothing.
@@ -100,7 +100,7 @@ pub fn on_message<F>(hook: F) -> Hooks<Idle, F, Idle, Idle, Idle>
 where
     F: FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,
 {
-    Hooks { connect: Idle, receive: hook, pong: Idle, fail: Idle, close: Idle }
+    Hooks::receiving(hook)
 }
 
 /// Begins a handler of closures with `on_connect`; see [`Hooks`].
@@ -115,6 +115,12 @@ where
     F: FnMut(&mut Session<'_>, &Call) -> HandlerResult,
 {
     Hooks { connect: hook, receive: Idle, pong: Idle, fail: Idle, close: Idle }
+}
+
+impl<M> Hooks<Idle, M, Idle, Idle, Idle> {
+    pub(super) fn receiving(receive: M) -> Self {
+        Self { connect: Idle, receive, pong: Idle, fail: Idle, close: Idle }
+    }
 }
 
 impl<C, M, P, E, X> Hooks<C, M, P, E, X> {
@@ -167,7 +173,7 @@ impl<C, M, P, E, X> Hooks<C, M, P, E, X> {
 /// A place of [`Hooks`] that holds a closure or [`Idle`]. Sealed: closures and `Idle` are all.
 #[allow(clippy::unused_unit, reason = "a macro writes the return type of every hook")]
 #[allow(unnameable_types, reason = "sealed: nobody else is to implement a hook")]
-mod hook {
+pub(super) mod hook {
     use super::{Call, CloseInfo, Duration, HandlerResult, Idle, Message, Session, SessionError};
 
     macro_rules! hook {

@@ -2,8 +2,11 @@
 
 pub(crate) mod application;
 pub(crate) mod call;
+pub(crate) mod endpoint;
 pub(crate) mod handler;
 mod pattern;
+pub(crate) mod pipeline;
+pub(crate) mod raw;
 pub(crate) mod response;
 pub(crate) mod route_table;
 pub(crate) mod routing;

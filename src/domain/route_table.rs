@@ -7,12 +7,12 @@ use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
 use super::call::Call;
-use super::handler::Handler;
+use super::endpoint::Endpoint;
 use super::pattern::{Fit, Pattern, path_segments};
 use super::response::{Accept, Response};
 
 /// Makes the handler of one session.
-pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Handler>>;
+pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;
 /// Answers a plain request.
 pub(crate) enum PlainAnswer {
     /// The application does.
@@ -31,6 +31,8 @@ pub(crate) struct RouteConfig {
     pub(crate) pattern: String,
     pub(crate) options: SessionOptions,
     pub(crate) factory: Factory,
+    /// Its sessions are handed frames.
+    pub(crate) raw: bool,
     pub(crate) protocol: Option<String>,
     pub(crate) pick_protocol: Option<ProtocolPicker>,
     pub(crate) hooks: Vec<UpgradeHook>,

@@ -8,8 +8,10 @@ use crate::protocol::handshake::is_token;
 use crate::words::options::{SessionOptions, session_option_setters};
 
 use super::call::Call;
+use super::endpoint::{OfFrames, OfMessages};
 use super::handler::Handler;
 use super::pattern::Pattern;
+use super::raw::RawHandler;
 use super::response::{Accept, Response};
 use super::route_table::{
     Factory, PlainAnswer, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
@@ -71,10 +73,23 @@ impl<'a> Routing<'a> {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
+        self.add(path, Rc::new(move |call| Box::new(OfMessages(factory(call)))), false)
+    }
+
+    /// Adds a route whose sessions are handed frames instead of messages (Ktor's `webSocketRaw`);
+    /// see [`RawHandler`].
+    pub fn web_socket_raw<F, H>(&mut self, path: &str, factory: F) -> &mut WebSocketRoute
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: RawHandler + 'static,
+    {
+        self.add(path, Rc::new(move |call| Box::new(OfFrames(factory(call)))), true)
+    }
+
+    fn add(&mut self, path: &str, factory: Factory, raw: bool) -> &mut WebSocketRoute {
         let path = self.full_path(path);
-        let factory: Factory = Rc::new(move |call| Box::new(factory(call)));
         let (number, hooks) = (self.routes.web_sockets.len(), self.hooks.clone());
-        self.routes.web_sockets.push(WebSocketRoute::new(path, factory, hooks));
+        self.routes.web_sockets.push(WebSocketRoute::new(path, factory, hooks, raw));
         &mut self.routes.web_sockets[number]
     }
 
@@ -152,6 +167,7 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 pub struct WebSocketRoute {
     path: String,
     factory: Factory,
+    raw: bool,
     hooks: Vec<UpgradeHook>,
     changes: Vec<OptionChange>,
     protocol: Option<String>,
@@ -166,9 +182,17 @@ impl fmt::Debug for WebSocketRoute {
 }
 
 impl WebSocketRoute {
-    fn new(path: String, factory: Factory, hooks: Vec<UpgradeHook>) -> Self {
-        let changes = Vec::new();
-        Self { path, factory, hooks, changes, protocol: None, pick_protocol: None, origins: None }
+    fn new(path: String, factory: Factory, hooks: Vec<UpgradeHook>, raw: bool) -> Self {
+        Self {
+            path,
+            factory,
+            raw,
+            hooks,
+            changes: Vec::new(),
+            protocol: None,
+            pick_protocol: None,
+            origins: None,
+        }
     }
 
     session_option_setters! { self: [&mut self] -> &mut Self }
@@ -220,11 +244,18 @@ impl WebSocketRoute {
         origins: Option<&Rc<[String]>>,
     ) -> Result<(Pattern, RouteConfig), String> {
         let mut options = installed.clone();
+        if self.raw {
+            // Nothing is answered or asked behind a raw handler's back.
+            options.ping_period = None;
+        }
         for change in self.changes {
             change(&mut options);
         }
         let at_route = |mistake| format!("route {:?}: {mistake}", self.path);
         options.check().map_err(at_route)?;
+        if self.raw && options.ping_period.is_some() {
+            return Err(at_route("ping_period: a raw session sends its own pings".into()));
+        }
         if let Some(protocol) = self.protocol.as_deref().filter(|protocol| !is_token(protocol)) {
             return Err(at_route(format!("subprotocol {protocol:?} is no token (RFC 9110)")));
         }
@@ -233,6 +264,7 @@ impl WebSocketRoute {
             pattern: self.path,
             options,
             factory: self.factory,
+            raw: self.raw,
             protocol: self.protocol,
             pick_protocol: self.pick_protocol,
             hooks: self.hooks,

@@ -136,19 +136,24 @@ impl Session<'_> {
     pub fn close(&mut self, reason: CloseReason) -> HandlerResult {
         self.check_open()?;
         self.queue_close(Some(&reason), false);
+        let (code, text) = (reason.code(), reason.text());
+        self.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
+        Ok(())
+    }
+
+    /// Our Close is queued: from here the peer's is awaited. One that came before stays the truth.
+    pub(super) fn begin_closing(&mut self, info: CloseInfo) {
         // Behind a queue the Close is not out yet: the peer's time to answer begins when it is.
         let patience = match self.state.waiting() {
             Some(_) => self.state.options(self.route).write_timeout,
             None => self.shared.limits.close_timeout,
         };
         let deadline = self.shared.now.after(patience);
-        let info = CloseInfo::new(reason.code(), reason.text(), ClosedBy::Server, false);
         let extra = self.state.extra();
-        extra.close = Some(info);
+        extra.close.get_or_insert(info);
         extra.deadline = Some(deadline);
         self.state.phase = Phase::Closing;
         self.state.timing_changed = true;
-        Ok(())
     }
 
     /// Ends the connection at once, without a Close and without what is queued (Ktor's `cancel` on
@@ -221,6 +226,10 @@ impl Session<'_> {
         let period = period.into();
         if let Some(period) = period {
             check_time("ping_period", period).map_err(ConfigError)?;
+            if self.state.is_raw() {
+                let mistake = "ping_period: a raw session sends its own pings, with send_frame";
+                return Err(ConfigError(mistake.into()));
+            }
         }
         self.own_options().ping_period = period;
         self.restart_pings();

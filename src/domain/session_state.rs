@@ -11,6 +11,7 @@ use crate::words::error::SessionError;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
+use super::pipeline::Pipeline;
 use super::session::SessionId;
 
 /// Where a session stands.
@@ -45,6 +46,8 @@ pub(crate) struct SessionState {
     /// The kind of the message that is being sent in fragments.
     pub(super) fragments_text: Option<bool>,
     pub(crate) partial: Option<Box<Partial>>,
+    /// Only in sessions that look below messages.
+    pub(crate) pipeline: Option<Box<Pipeline>>,
     pub(crate) extra: Option<Box<Extra>>,
 }
 
@@ -94,6 +97,7 @@ impl SessionState {
             timing_changed: true,
             fragments_text: None,
             partial: None,
+            pipeline: None,
             extra: None,
         }
     }
@@ -103,6 +107,11 @@ impl SessionState {
             Peer::V4(v4) => SocketAddr::V4(*v4),
             Peer::V6(v6) => SocketAddr::V6(**v6),
         }
+    }
+
+    /// Whether its handler is handed frames.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.pipeline.as_deref().is_some_and(|pipeline| pipeline.raw)
     }
 
     pub(crate) fn extra(&mut self) -> &mut Extra {
@@ -127,6 +136,7 @@ impl SessionState {
             max_fragments: options.max_fragments,
             accept_unmasked: options.accept_unmasked_frames,
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
+            claimed_rsv: 0,
         }
     }
 
@@ -138,6 +148,7 @@ impl SessionState {
     /// Bytes held for this connection beyond its place in the slab.
     pub(crate) fn memory(&self) -> usize {
         self.partial.as_deref().map_or(0, Partial::memory)
+            + self.pipeline.as_deref().map_or(0, Pipeline::memory)
             + self.extra.as_deref().map_or(0, |extra| extra.outbox.memory())
     }
 

@@ -28,8 +28,14 @@ impl Session<'_> {
     #[inline]
     pub(super) fn admit(&mut self, bytes: usize) -> Result<(), SendError> {
         self.check_open()?;
-        let options = self.state.options(self.route);
-        let (limit, outbox_limit) = (options.message_limit(), options.outbox_bytes);
+        let limit = self.state.options(self.route).message_limit();
+        self.admit_within(bytes, limit)
+    }
+
+    /// The same for what has a limit of its own.
+    #[inline]
+    pub(super) fn admit_within(&mut self, bytes: usize, limit: usize) -> Result<(), SendError> {
+        let outbox_limit = self.state.options(self.route).outbox_bytes;
         if bytes > limit {
             return Err(SendError::TooBig { bytes, limit });
         }
@@ -203,7 +209,15 @@ impl Session<'_> {
         }
     }
 
-    fn mask(&mut self) -> Option<[u8; 4]> {
+    /// Adds encoded frames to what the turn has gathered, while nothing waits.
+    pub(super) fn write_now(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(&mut self.shared.tx);
+        if self.shared.tx.len() >= self.shared.tx_flush_bytes {
+            self.flush();
+        }
+    }
+
+    pub(super) fn mask(&mut self) -> Option<[u8; 4]> {
         self.state.options(self.route).masking.then(|| self.shared.masks.next_mask())
     }
 }

@@ -6,46 +6,9 @@ use tungstenite::protocol::frame::FrameHeader as Codec;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode as CodecOpCode};
 
 use crate::words::error::ProtocolError;
+use crate::words::message::Rsv;
 
-/// What a frame is (RFC 6455 section 5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OpCode {
-    Continuation,
-    Text,
-    Binary,
-    Close,
-    Ping,
-    Pong,
-}
-
-impl OpCode {
-    fn from_bits(bits: u8) -> Result<Self, ProtocolError> {
-        Ok(match bits {
-            0 => Self::Continuation,
-            1 => Self::Text,
-            2 => Self::Binary,
-            8 => Self::Close,
-            9 => Self::Ping,
-            10 => Self::Pong,
-            unknown => return Err(ProtocolError::UnknownOpcode(unknown)),
-        })
-    }
-
-    const fn bits(self) -> u8 {
-        match self {
-            Self::Continuation => 0,
-            Self::Text => 1,
-            Self::Binary => 2,
-            Self::Close => 8,
-            Self::Ping => 9,
-            Self::Pong => 10,
-        }
-    }
-
-    pub(crate) const fn is_control(self) -> bool {
-        matches!(self, Self::Close | Self::Ping | Self::Pong)
-    }
-}
+pub(crate) use crate::words::frame::OpCode;
 
 impl From<OpCode> for CodecOpCode {
     fn from(opcode: OpCode) -> Self {
@@ -72,8 +35,10 @@ pub(crate) struct FrameRules {
     pub(crate) max_message_size: usize,
     pub(crate) max_fragments: u32,
     pub(crate) accept_unmasked: bool,
-    /// The reserved bits that may be set, RSV1 as 4.
+    /// The reserved bits that any frame may have, RSV1 as 4.
     pub(crate) allowed_rsv: u8,
+    /// Those that extensions own: the first frame of a message may have them too.
+    pub(crate) claimed_rsv: u8,
 }
 
 /// A header that was read and passed every check that needs no context.
@@ -158,17 +123,30 @@ impl FrameHeader {
 
 #[inline]
 fn check_first(first: u8, rules: &FrameRules) -> Result<OpCode, ProtocolError> {
-    let opcode = OpCode::from_bits(first & 15)?;
-    // RFC 6455 section 5.2: a nonzero RSV bit without an extension that defines it MUST fail the
-    // connection.
-    if (first >> 4) & 7 & !rules.allowed_rsv != 0 {
-        return Err(ProtocolError::ReservedBits);
+    let bits = first & 15;
+    let opcode = OpCode::from_bits(bits).ok_or(ProtocolError::UnknownOpcode(bits))?;
+    if first & 0x70 != 0 {
+        check_reserved(opcode, (first >> 4) & 7, rules)?;
     }
     // RFC 6455 section 5.5: control frames "MUST NOT be fragmented".
     if opcode.is_control() && first & 0x80 == 0 {
         return Err(ProtocolError::FragmentedControlFrame);
     }
     Ok(opcode)
+}
+
+/// RFC 6455 section 5.2: a nonzero RSV bit without an extension that defines it MUST fail the
+/// connection. The bits of our extensions are those of whole messages, as RFC 7692 section 6 has it:
+/// they stand on a message's first frame alone.
+#[cold]
+fn check_reserved(opcode: OpCode, rsv: u8, rules: &FrameRules) -> Result<(), ProtocolError> {
+    let begins_message = matches!(opcode, OpCode::Text | OpCode::Binary);
+    let claimed = if begins_message { rules.claimed_rsv } else { 0 };
+    if rsv & !(rules.allowed_rsv | claimed) == 0 {
+        Ok(())
+    } else {
+        Err(ProtocolError::ReservedBits)
+    }
 }
 
 #[inline]
@@ -218,7 +196,20 @@ pub(crate) fn write_header(
     payload_len: usize,
     mask: Option<[u8; 4]>,
 ) {
-    let first = opcode.bits() | if fin { 0x80 } else { 0 };
+    write_header_with(out, fin, Rsv::NONE, opcode, payload_len, mask);
+}
+
+/// The same with reserved bits.
+#[inline]
+pub(crate) fn write_header_with(
+    out: &mut Vec<u8>,
+    fin: bool,
+    rsv: Rsv,
+    opcode: OpCode,
+    payload_len: usize,
+    mask: Option<[u8; 4]>,
+) {
+    let first = opcode.bits() | (rsv.bits() << 4) | if fin { 0x80 } else { 0 };
     // As when reading: the two short unmasked forms at once, the rest by the codec.
     #[allow(clippy::cast_possible_truncation, reason = "each arm has checked the length")]
     match (mask, payload_len) {
@@ -230,9 +221,9 @@ pub(crate) fn write_header(
         _ => {
             let header = Codec {
                 is_final: fin,
-                rsv1: false,
-                rsv2: false,
-                rsv3: false,
+                rsv1: rsv.rsv1(),
+                rsv2: rsv.rsv2(),
+                rsv3: rsv.rsv3(),
                 opcode: opcode.into(),
                 mask,
             };
@@ -251,7 +242,20 @@ pub(crate) fn write_frame(
     payload: &[u8],
     mask: Option<[u8; 4]>,
 ) {
-    write_header(out, fin, opcode, payload.len(), mask);
+    write_frame_with(out, fin, Rsv::NONE, opcode, payload, mask);
+}
+
+/// The same with reserved bits.
+#[inline]
+pub(crate) fn write_frame_with(
+    out: &mut Vec<u8>,
+    fin: bool,
+    rsv: Rsv,
+    opcode: OpCode,
+    payload: &[u8],
+    mask: Option<[u8; 4]>,
+) {
+    write_header_with(out, fin, rsv, opcode, payload.len(), mask);
     let start = out.len();
     out.extend_from_slice(payload);
     if let (Some(mask), Some(written)) = (mask, out.get_mut(start..)) {
@@ -270,6 +274,7 @@ mod tests {
         max_fragments: 10,
         accept_unmasked: false,
         allowed_rsv: 0,
+        claimed_rsv: 0,
     };
 
     fn read(bytes: &[u8]) -> Result<Option<FrameHeader>, ProtocolError> {
@@ -310,6 +315,18 @@ mod tests {
         assert_eq!((header.rsv, header.mask, header.header_len), (7, [0; 4], 2));
     }
 
+    /// RFC 7692 section 6: the bit is on the first frame of a data message and nowhere else.
+    #[test]
+    fn an_extensions_bits_stand_on_first_frames_alone() {
+        let rules = FrameRules { claimed_rsv: 4, ..RULES };
+        let read = |first: u8| FrameHeader::read(&[first, 0x80, 1, 2, 3, 4], &rules);
+        assert_eq!(read(0xc1).map(|header| header.map(|header| header.rsv)), Ok(Some(4)));
+        assert!(read(0x42).is_ok());
+        for first in [0xc0, 0x40, 0xc8, 0xc9, 0xca, 0xe1, 0xa1, 0x91] {
+            assert_eq!(read(first), Err(ProtocolError::ReservedBits), "{first:#x}");
+        }
+    }
+
     proptest! {
         /// The fast paths and tungstenite's codec agree, whole and cut short.
         #[test]
@@ -335,16 +352,17 @@ mod tests {
 
         #[test]
         fn writing_agrees_with_the_codec(
-            fin: bool, mask: Option<[u8; 4]>,
+            fin: bool, mask: Option<[u8; 4]>, bits in 0u8..8,
             len in prop_oneof![0usize..300, 65_000usize..66_000],
         ) {
+            let rsv = Rsv::from_bits(bits);
             let codec = Codec {
-                is_final: fin, rsv1: false, rsv2: false, rsv3: false,
+                is_final: fin, rsv1: rsv.rsv1(), rsv2: rsv.rsv2(), rsv3: rsv.rsv3(),
                 opcode: OpCode::Binary.into(), mask,
             };
             let (mut expected, mut ours) = (Vec::new(), Vec::new());
             codec.format(len as u64, &mut expected).unwrap();
-            write_header(&mut ours, fin, OpCode::Binary, len, mask);
+            write_header_with(&mut ours, fin, rsv, OpCode::Binary, len, mask);
             prop_assert_eq!(ours, expected);
         }
 

@@ -6,5 +6,6 @@ pub(crate) mod handshake;
 pub(crate) mod head;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
+pub(crate) mod pieces;
 pub(crate) mod reader;
 mod text;

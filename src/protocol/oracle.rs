@@ -132,6 +132,7 @@ fn by_wirewheel<'a>(
         max_fragments: u32::MAX,
         accept_unmasked: rules.accept_unmasked,
         allowed_rsv: 0,
+        claimed_rsv: 0,
     };
     let mut verdict = Verdict::default();
     let (mut partial, mut arrived) = (None, 0);

@@ -118,6 +118,10 @@ pub enum SendError {
     },
     /// A message in fragments is open: finish it first; or a fragment came with none open.
     Fragments,
+    /// A frame for a session that is handed messages; it would break their order.
+    NotRaw,
+    /// A control frame in fragments, or a Close whose payload is not legal.
+    BadFrame,
 }
 
 impl fmt::Display for SendError {
@@ -131,6 +135,11 @@ impl fmt::Display for SendError {
                 write!(f, "{bytes} bytes are over the limit of {limit}; raise max_message_size")
             }
             Self::Fragments => f.write_str("finish the open message in fragments first"),
+            Self::NotRaw => f.write_str("send_frame is for routes of web_socket_raw; use send"),
+            Self::BadFrame => f.write_str(
+                "a control frame cannot be a fragment, and a Close holds nothing or a legal code \
+                 and UTF-8",
+            ),
         }
     }
 }

@@ -9,9 +9,40 @@ use std::fmt;
 pub struct Rsv(u8);
 
 impl Rsv {
+    /// No bit.
+    pub const NONE: Self = Self(0);
+    /// RSV1 alone, which is permessage-deflate's.
+    pub const RSV1: Self = Self(0b100);
+    /// RSV2 alone.
+    pub const RSV2: Self = Self(0b010);
+    /// RSV3 alone.
+    pub const RSV3: Self = Self(0b001);
+
     /// The three bits as they stand in the frame, shifted to the right: RSV1 is 4.
     pub(crate) const fn from_bits(bits: u8) -> Self {
         Self(bits & 0b111)
+    }
+
+    /// The same three bits.
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The bits of both.
+    ///
+    /// ```
+    /// use wirewheel::Rsv;
+    /// assert!(Rsv::RSV1.with(Rsv::RSV3).rsv3());
+    /// ```
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These bits but for the other's.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// RSV1.

@@ -64,6 +64,10 @@ impl Drop for Running {
 pub struct Events(Receiver<String>);
 
 impl Events {
+    pub fn from_channel(inbox: Receiver<String>) -> Self {
+        Self(inbox)
+    }
+
     #[track_caller]
     pub fn next(&self) -> String {
         self.0.recv_timeout(PATIENCE).expect("an event")

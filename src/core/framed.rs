@@ -1,0 +1,115 @@
+//! Owns one connection's turn where frames matter: raw sessions.
+
+use log::trace;
+
+use crate::domain::session_state::Phase;
+use crate::protocol::close::read_close;
+use crate::protocol::frame::{FrameHeader, OpCode};
+use crate::protocol::pieces::{self, Assembly, Step};
+use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
+use crate::words::error::{ProtocolError, SessionError};
+use crate::words::frame::Frame;
+use crate::words::message::Rsv;
+
+use super::connection::Stage;
+use super::turn::Turn;
+
+impl Turn<'_> {
+    /// Bytes of a session that looks below messages.
+    pub(super) fn framed_input(&mut self, rx: &mut [u8]) {
+        let mut taken = 0;
+        while let Stage::Session(_) = self.connection.stage {
+            let rest = rx.get_mut(taken..).unwrap_or_default();
+            match self.framed_step(rest) {
+                Ok(0) => break,
+                Ok(used) => taken += used,
+                Err(error) => {
+                    self.fail(SessionError::Protocol(error));
+                    break;
+                }
+            }
+        }
+        self.flush();
+        self.connection.state.release_idle();
+    }
+
+    /// One frame, or a part of one: how many bytes were taken.
+    fn framed_step(&mut self, rx: &mut [u8]) -> Result<usize, ProtocolError> {
+        let rules = self.connection.state.rules(self.options());
+        let Some(pipeline) = self.connection.state.pipeline.as_deref_mut() else { return Ok(0) };
+        let assembly = pipeline.assembly();
+        let (step, used) = pieces::next_step(&mut pipeline.progress, rx, &rules, assembly)?;
+        match step {
+            Step::Nothing | Step::Piece { .. } => {}
+            Step::Frame(header, payload) if assembly == Assembly::EveryFrame => {
+                self.raw_frame(&header, &payload)?;
+            }
+            Step::Frame(header, payload) => self.control(header.opcode, &payload),
+        }
+        Ok(used)
+    }
+
+    fn raw_frame(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), ProtocolError> {
+        let opcode = header.opcode;
+        trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.connection.state.id,
+            payload.len());
+        if self.session().owes_close() {
+            return Ok(()); // RFC 6455 section 5.5.1: nothing counts behind the peer's Close
+        }
+        let ours_is_out = self.connection.state.phase == Phase::Closing;
+        if opcode == OpCode::Close {
+            self.note_peer_close(payload)?;
+        }
+        let frame = Frame { fin: header.fin, rsv: Rsv::from_bits(header.rsv), opcode, payload };
+        self.call_on_frame(frame);
+        if opcode == OpCode::Close && ours_is_out {
+            self.closed_cleanly();
+        }
+        Ok(())
+    }
+
+    /// The peer's Close came first or answers ours; a first one is to be answered in time.
+    fn note_peer_close(&mut self, payload: &[u8]) -> Result<(), ProtocolError> {
+        let close = read_close(payload)?;
+        if self.connection.state.phase == Phase::Open {
+            let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
+            let deadline = self.shared.now.after(self.shared.limits.close_timeout);
+            let extra = self.connection.state.extra();
+            extra.close = Some(CloseInfo::new(code, text, ClosedBy::Peer, false));
+            extra.deadline = Some(deadline);
+            self.connection.state.timing_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Both Closes were exchanged.
+    pub(super) fn closed_cleanly(&mut self) {
+        if !matches!(self.connection.stage, Stage::Session(_)) {
+            return;
+        }
+        if let Some(info) = self.session().close_info().cloned() {
+            self.end(&CloseInfo::new(info.code(), info.reason(), info.closed_by(), true));
+        }
+        self.finish(self.options().write_timeout);
+    }
+
+    /// Whether a raw handler has answered the peer's Close.
+    pub(super) fn has_answered_close(&self) -> bool {
+        let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
+        self.connection.state.phase == Phase::Closing
+            && close.is_some_and(|close| close.closed_by() == ClosedBy::Peer)
+    }
+
+    fn call_on_frame(&mut self, frame: Frame<'_>) {
+        let route = self.options();
+        let Stage::Session(handler) = &mut self.connection.stage else { return };
+        let mut session = crate::domain::session::Session {
+            state: &mut self.connection.state,
+            shared: self.shared,
+            route,
+            wire: self.wire,
+        };
+        let result = handler.on_frame(&mut session, frame);
+        self.after_hook(result);
+    }
+}

@@ -1,0 +1,345 @@
+//! Owns the way from bytes to frames for sessions that look below messages: raw ones, and those whose
+//! extensions decode a message while it arrives. Others go through `reader`, which is shorter.
+
+use std::borrow::Cow;
+
+use crate::words::error::ProtocolError;
+
+use super::frame::{FrameHeader, FrameRules, HEADER_BYTES_MAX, OpCode, apply_mask};
+use super::text::growth;
+
+/// What the next bytes turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// All bytes are taken and nothing more can be said.
+    Nothing,
+    /// A whole frame, borrowed if it lies whole in the read buffer.
+    Frame(FrameHeader, Cow<'a, [u8]>),
+    /// A part of a data frame whose rest has not arrived, or the rest.
+    Piece {
+        /// The header of its frame.
+        header: FrameHeader,
+        payload: &'a [u8],
+        /// The frame begins here.
+        starts: bool,
+        /// The frame ends here.
+        ends: bool,
+    },
+}
+
+/// Which frames are put together before they are handed out. Control frames always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Assembly {
+    /// All: a raw session sees frames, not pieces.
+    EveryFrame,
+    /// None but control frames: data is handed out as it arrives.
+    ControlOnly,
+}
+
+/// A frame or message that is unfinished. A connection between messages has none.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// The bytes of a header that is not complete.
+    header: [u8; HEADER_BYTES_MAX],
+    header_len: u8,
+    /// A message has begun and its last frame has not.
+    message_open: bool,
+    fragments: u32,
+    frame: Option<OpenFrame>,
+}
+
+/// A frame whose header is known and whose payload is arriving.
+#[derive(Debug)]
+struct OpenFrame {
+    header: FrameHeader,
+    /// Payload bytes taken so far. Invariant: at most `header.payload_len`.
+    taken: usize,
+    /// The payload so far, if it is put together.
+    payload: Vec<u8>,
+}
+
+/// Takes bytes from the start of `rx`, unmasking in place, and says what they are and how many were
+/// taken. To be called again with the rest until it says [`Step::Nothing`].
+pub(crate) fn next_step<'a>(
+    slot: &mut Option<Box<Progress>>,
+    rx: &'a mut [u8],
+    rules: &FrameRules,
+    assembly: Assembly,
+) -> Result<(Step<'a>, usize), ProtocolError> {
+    if rx.is_empty() {
+        return Ok((Step::Nothing, 0));
+    }
+    let (header, header_bytes) = match slot.as_deref_mut() {
+        Some(progress) if progress.frame.is_some() => {
+            return payload(slot, rx, assembly);
+        }
+        Some(progress) if progress.header_len > 0 => match progress.take_header(rx, rules)? {
+            Some(found) => found,
+            None => return Ok((Step::Nothing, rx.len())),
+        },
+        _ => match FrameHeader::read(rx, rules)? {
+            Some(header) => (header, header.header_len),
+            None => {
+                let taken = rx.len();
+                slot.get_or_insert_with(Box::default).keep_header(rx);
+                return Ok((Step::Nothing, taken));
+            }
+        },
+    };
+    begin_frame(slot, &header, rules)?;
+    let end = header_bytes.saturating_add(header.payload_len);
+    if end <= rx.len() {
+        let payload = rx.get_mut(header_bytes..end).unwrap_or_default();
+        apply_mask(payload, header.mask, 0);
+        end_frame(slot);
+        return Ok((Step::Frame(header, Cow::Borrowed(payload)), end));
+    }
+    let progress = slot.get_or_insert_with(Box::default);
+    progress.frame = Some(OpenFrame { header, taken: 0, payload: Vec::new() });
+    let rest = rx.get_mut(header_bytes..).unwrap_or_default();
+    let (step, taken) = payload(slot, rest, assembly)?;
+    Ok((step, header_bytes + taken))
+}
+
+/// Notes that a frame has begun, if it may come here (RFC 6455 section 5.4).
+fn begin_frame(
+    slot: &mut Option<Box<Progress>>,
+    header: &FrameHeader,
+    rules: &FrameRules,
+) -> Result<(), ProtocolError> {
+    if header.opcode.is_control() {
+        return Ok(());
+    }
+    let open = slot.as_deref().is_some_and(|progress| progress.message_open);
+    match (header.opcode == OpCode::Continuation, open) {
+        (true, false) => return Err(ProtocolError::UnexpectedContinuation),
+        (false, true) => return Err(ProtocolError::UnfinishedMessage),
+        (false, false) if header.fin => return Ok(()),
+        _ => {}
+    }
+    let progress = slot.get_or_insert_with(Box::default);
+    progress.message_open = !header.fin;
+    progress.fragments += 1;
+    if progress.fragments > rules.max_fragments {
+        return Err(ProtocolError::TooManyFragments { limit: rules.max_fragments });
+    }
+    if header.fin {
+        progress.fragments = 0;
+    }
+    Ok(())
+}
+
+/// Lets the progress go with the last frame that needs it.
+fn end_frame(slot: &mut Option<Box<Progress>>) {
+    if slot.as_deref().is_some_and(|progress| !progress.message_open) {
+        *slot = None;
+    }
+}
+
+/// Bytes of the payload of the frame that is open.
+fn payload<'a>(
+    slot: &mut Option<Box<Progress>>,
+    rx: &'a mut [u8],
+    assembly: Assembly,
+) -> Result<(Step<'a>, usize), ProtocolError> {
+    let Some(progress) = slot.as_deref_mut() else { return Ok((Step::Nothing, rx.len())) };
+    let Some(mut frame) = progress.frame.take() else { return Ok((Step::Nothing, 0)) };
+    let header = frame.header;
+    let end = (header.payload_len - frame.taken).min(rx.len());
+    let piece = rx.get_mut(..end).unwrap_or_default();
+    apply_mask(piece, header.mask, frame.taken);
+    let starts = frame.taken == 0;
+    frame.taken += end;
+    let ends = frame.taken == header.payload_len;
+    let whole = assembly == Assembly::EveryFrame || header.opcode.is_control();
+    if whole {
+        let kept = &mut frame.payload;
+        kept.reserve_exact(growth(kept.len(), kept.capacity(), end, header.payload_len));
+        kept.extend_from_slice(piece);
+    }
+    if ends {
+        end_frame(slot);
+    } else {
+        let kept = if whole { std::mem::take(&mut frame.payload) } else { Vec::new() };
+        progress.frame = Some(OpenFrame { payload: kept, ..frame });
+        return match whole || end == 0 {
+            true => Ok((Step::Nothing, end)),
+            false => Ok((Step::Piece { header, payload: piece, starts, ends }, end)),
+        };
+    }
+    let step = if whole {
+        Step::Frame(header, Cow::Owned(frame.payload))
+    } else {
+        Step::Piece { header, payload: piece, starts, ends }
+    };
+    Ok((step, end))
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            header: [0; HEADER_BYTES_MAX],
+            header_len: 0,
+            message_open: false,
+            fragments: 0,
+            frame: None,
+        }
+    }
+}
+
+impl Progress {
+    /// Bytes held.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Self>() + self.frame.as_ref().map_or(0, |frame| frame.payload.capacity())
+    }
+
+    /// Keeps the start of a header. Invariant: it is incomplete, so it is shorter than the longest.
+    fn keep_header(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if let Some(place) = self.header.get_mut(usize::from(self.header_len)) {
+                *place = byte;
+                self.header_len += 1;
+            }
+        }
+    }
+
+    /// Completes the header byte by byte: it and how many bytes were taken, or `None` if all were
+    /// and it is not complete.
+    fn take_header(
+        &mut self,
+        rx: &[u8],
+        rules: &FrameRules,
+    ) -> Result<Option<(FrameHeader, usize)>, ProtocolError> {
+        for (index, byte) in rx.iter().enumerate() {
+            self.keep_header(std::slice::from_ref(byte));
+            let bytes = self.header.get(..usize::from(self.header_len)).unwrap_or_default();
+            if let Some(header) = FrameHeader::read(bytes, rules)? {
+                self.header_len = 0;
+                return Ok(Some((header, index + 1)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::frame::write_frame_with;
+    use crate::words::message::Rsv;
+    use proptest::prelude::*;
+
+    const RULES: FrameRules = FrameRules {
+        max_frame_size: 1 << 16,
+        max_message_size: 1 << 16,
+        max_fragments: 8,
+        accept_unmasked: false,
+        allowed_rsv: 7,
+        claimed_rsv: 0,
+    };
+
+    type Whole = (bool, u8, OpCode, Vec<u8>);
+
+    /// Every frame of `bytes`, which arrive cut at `cuts`.
+    fn frames(
+        bytes: &[u8],
+        cuts: &[usize],
+        assembly: Assembly,
+    ) -> Result<Vec<Whole>, ProtocolError> {
+        let mut slot = None;
+        let mut frames = Vec::new();
+        let mut open = Vec::new();
+        let ends = cuts.iter().copied().chain([bytes.len()]);
+        let mut start = 0;
+        for end in ends {
+            let mut chunk = bytes[start..end].to_vec();
+            start = end;
+            let mut rest = &mut chunk[..];
+            while !rest.is_empty() {
+                let (step, used) = next_step(&mut slot, rest, &RULES, assembly)?;
+                let whole = |header: FrameHeader, payload: Vec<u8>| {
+                    (header.fin, header.rsv, header.opcode, payload)
+                };
+                match step {
+                    Step::Nothing => assert_eq!(used, rest.len()),
+                    Step::Frame(header, payload) => frames.push(whole(header, payload.into())),
+                    Step::Piece { header, payload, starts, ends } => {
+                        assert_eq!(starts, open.is_empty());
+                        open.extend_from_slice(payload);
+                        if ends {
+                            frames.push(whole(header, std::mem::take(&mut open)));
+                        }
+                    }
+                }
+                rest = &mut rest[used..];
+            }
+        }
+        let in_message = frames.iter().rev().find(|(_, _, opcode, _)| !opcode.is_control());
+        if in_message.is_none_or(|(fin, ..)| *fin) {
+            assert!(slot.is_none(), "between messages nothing is kept");
+        }
+        Ok(frames)
+    }
+
+    fn written(frames: &[Whole]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (fin, rsv, opcode, payload) in frames {
+            let mask = Some([0x37, 0xfa, 0x21, 0x3d]);
+            write_frame_with(&mut bytes, *fin, Rsv::from_bits(*rsv), *opcode, payload, mask);
+        }
+        bytes
+    }
+
+    #[test]
+    fn fragments_out_of_order_are_refused() {
+        use OpCode::{Continuation, Text};
+        let read = |list: &[(bool, OpCode)]| {
+            let list: Vec<_> = list.iter().map(|&(fin, op)| (fin, 0, op, vec![1])).collect();
+            frames(&written(&list), &[], Assembly::EveryFrame).map(|frames| frames.len())
+        };
+        assert_eq!(read(&[(true, Continuation)]), Err(ProtocolError::UnexpectedContinuation));
+        assert_eq!(read(&[(false, Text), (true, Text)]), Err(ProtocolError::UnfinishedMessage));
+        assert_eq!(read(&[(false, Text), (true, Continuation), (true, Text)]), Ok(3));
+        let after_the_end = [(false, Text), (true, Continuation), (true, Continuation)];
+        assert_eq!(read(&after_the_end), Err(ProtocolError::UnexpectedContinuation));
+        let many = [&[(false, Text)][..], &[(false, Continuation); 8]].concat();
+        assert_eq!(read(&many), Err(ProtocolError::TooManyFragments { limit: 8 }));
+    }
+
+    #[test]
+    fn memory_grows_with_what_arrives() {
+        let mut bytes = written(&[(true, 0, OpCode::Binary, vec![0; 60_000])]);
+        let mut slot = None;
+        next_step(&mut slot, &mut bytes[..1_000], &RULES, Assembly::EveryFrame).unwrap();
+        let memory = slot.as_deref().map_or(0, Progress::memory);
+        assert!((992..1_200).contains(&memory), "{memory}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same_frames(
+            messages in proptest::collection::vec(
+                (proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..4),
+                 any::<bool>(), 0u8..8), 0..5),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+            raw: bool,
+        ) {
+            let mut list = Vec::new();
+            for (fragments, ping, rsv) in messages {
+                let last = fragments.len() - 1;
+                for (number, payload) in fragments.into_iter().enumerate() {
+                    let opcode = if number == 0 { OpCode::Binary } else { OpCode::Continuation };
+                    list.push((number == last, rsv, opcode, payload));
+                    if ping {
+                        list.push((true, 0, OpCode::Ping, b"between".to_vec()));
+                    }
+                }
+            }
+            let bytes = written(&list);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            let assembly = if raw { Assembly::EveryFrame } else { Assembly::ControlOnly };
+            prop_assert_eq!(frames(&bytes, &cuts, assembly), Ok(list));
+        }
+    }
+}
