@@ -1,0 +1,216 @@
+//! Owns the clients' sockets: connecting, upgrading, and the epoll loop they stand in.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrV4, SocketFlags, SocketType, sockopt,
+};
+
+use crate::Outcome;
+
+/// How long a server may stay silent while something is awaited.
+const PATIENCE_SECONDS: i64 = 20;
+/// Events taken at once.
+const EVENTS: usize = 512;
+/// One key for all: the server has to compute its answer every time anyway.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// More heads than any server here sends.
+const HEAD_MAX: usize = 2048;
+
+/// Connections of one run, by number.
+pub(crate) struct Swarm {
+    epoll: OwnedFd,
+    port: u16,
+    request: String,
+    /// Counts connections ever made, for source addresses.
+    made: u32,
+    pub(crate) clients: Vec<Client>,
+}
+
+pub(crate) struct Client {
+    fd: OwnedFd,
+    stage: Stage,
+    head: Vec<u8>,
+    wants_write: bool,
+}
+
+#[derive(PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    Upgrading,
+    Open,
+}
+
+/// What is ready, and for what.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) index: usize,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
+impl Swarm {
+    pub(crate) fn new(port: u16, deflate: bool) -> Outcome<Self> {
+        let extension = if deflate {
+            "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+             client_no_context_takeover\r\n"
+        } else {
+            ""
+        };
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\
+             Sec-WebSocket-Version: 13\r\n{extension}\r\n"
+        );
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Self { epoll, port, request, made: 0, clients: Vec::new() })
+    }
+
+    /// Opens so many more, 64 at a time.
+    pub(crate) fn open(&mut self, count: usize) -> Outcome {
+        let end = self.clients.len() + count;
+        let mut open = self.clients.len();
+        let mut ready = Vec::new();
+        while open < end {
+            while self.clients.len() < end && self.clients.len() < open + 64 {
+                let client = self.connect(self.clients.len())?;
+                self.clients.push(client);
+            }
+            self.wait(&mut ready)?;
+            for event in &ready {
+                if self.advance(*event)? {
+                    open += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a connection; `index` is what its events carry.
+    fn connect(&mut self, index: usize) -> Outcome<Client> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        // From ever other source addresses: one address has ports for 28,000 connections only, and
+        // those that were closed keep theirs for a minute.
+        self.made += 1;
+        let source = Ipv4Addr::from_bits(0x7f01_0001 + self.made % 0xf_0000);
+        rustix::net::bind(&fd, &SocketAddrV4::new(source, 0))?;
+        match rustix::net::connect(&fd, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port)) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(format!("connect: {error}").into()),
+        }
+        let flags = EventFlags::IN | EventFlags::OUT;
+        epoll::add(&self.epoll, &fd, EventData::new_u64(index as u64), flags)?;
+        Ok(Client { fd, stage: Stage::Connecting, head: Vec::new(), wants_write: true })
+    }
+
+    /// Closes a connection and begins another in its place.
+    pub(crate) fn replace(&mut self, index: usize) -> Outcome {
+        self.clients[index] = self.connect(index)?;
+        Ok(())
+    }
+
+    /// Waits for events; none within the patience is an error.
+    pub(crate) fn wait(&mut self, ready: &mut Vec<Ready>) -> Outcome {
+        self.wait_for(ready, Timespec { tv_sec: PATIENCE_SECONDS, tv_nsec: 0 })?;
+        if ready.is_empty() {
+            return Err("the server is silent".into());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wait_for(&mut self, ready: &mut Vec<Ready>, timeout: Timespec) -> Outcome {
+        let mut events: [std::mem::MaybeUninit<Event>; EVENTS] =
+            [const { std::mem::MaybeUninit::uninit() }; EVENTS];
+        let (events, _) = epoll::wait(&self.epoll, &mut events, Some(&timeout))?;
+        ready.clear();
+        for event in events {
+            let (flags, data) = (event.flags, event.data);
+            ready.push(Ready {
+                index: usize::try_from(data.u64())?,
+                readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR),
+                writable: flags.contains(EventFlags::OUT),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes a connection that is not open a step further: whether it is open now.
+    pub(crate) fn advance(&mut self, ready: Ready) -> Outcome<bool> {
+        let client = &mut self.clients[ready.index];
+        match client.stage {
+            Stage::Open => return Ok(false),
+            Stage::Connecting if ready.writable => {
+                let request = self.request.as_bytes();
+                let sent = rustix::net::send(&client.fd, request, SendFlags::NOSIGNAL)?;
+                if sent < request.len() {
+                    return Err("the request did not go out whole".into());
+                }
+                client.stage = Stage::Upgrading;
+                self.want_write(ready.index, false)?;
+            }
+            Stage::Connecting => {}
+            Stage::Upgrading if ready.readable => {
+                let mut bytes = [0; HEAD_MAX];
+                let n = receive(&client.fd, &mut bytes)?;
+                client.head.extend_from_slice(&bytes[..n]);
+                if client.head.ends_with(b"\r\n\r\n") {
+                    let head = std::str::from_utf8(&client.head)?;
+                    if !head.starts_with("HTTP/1.1 101") || !head.contains(ACCEPT) {
+                        return Err(format!("no upgrade: {head}").into());
+                    }
+                    client.head = Vec::new();
+                    client.stage = Stage::Open;
+                    return Ok(true);
+                }
+                if client.head.len() > HEAD_MAX {
+                    return Err("the answer has no end".into());
+                }
+            }
+            Stage::Upgrading => {}
+        }
+        Ok(false)
+    }
+
+    /// Whether WRITABLE events of a connection matter.
+    fn want_write(&mut self, index: usize, wants: bool) -> Outcome {
+        let client = &mut self.clients[index];
+        if client.wants_write != wants {
+            client.wants_write = wants;
+            let flags = if wants { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            epoll::modify(&self.epoll, &client.fd, EventData::new_u64(index as u64), flags)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the socket takes; says how much.
+    pub(crate) fn send(&mut self, index: usize, bytes: &[u8]) -> Outcome<usize> {
+        let sent = match rustix::net::send(&self.clients[index].fd, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => sent,
+            Err(Errno::AGAIN) => 0,
+            Err(error) => return Err(format!("send: {error}").into()),
+        };
+        self.want_write(index, sent < bytes.len())?;
+        Ok(sent)
+    }
+
+    /// Receives what is there; 0 means nothing at present, the server's hang-up is an error.
+    pub(crate) fn receive(&mut self, index: usize, buffer: &mut [u8]) -> Outcome<usize> {
+        receive(&self.clients[index].fd, buffer)
+    }
+}
+
+fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> Outcome<usize> {
+    match rustix::net::recv(fd, buffer, RecvFlags::empty()) {
+        Ok((0, _)) => Err("the server hung up".into()),
+        Ok((n, _)) => Ok(n),
+        Err(Errno::AGAIN) => Ok(0),
+        Err(error) => Err(format!("recv: {error}").into()),
+    }
+}

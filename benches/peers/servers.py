@@ -1,0 +1,202 @@
+"""Owns the servers that are measured: how each is built, started and stopped.
+
+Used by `benches/run` and `benches/instructions`.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RELEASE = HERE / "target" / "release"
+LOAD = RELEASE / "bench-load"
+# One target CPU for all, whatever the environment says: without it a figure means little elsewhere.
+TARGET_CPU = {"x86_64": "x86-64", "aarch64": "generic"}
+ALL_MODES = frozenset(["echo", "broadcast", "broadcast-deflate", "large", "ping"])
+
+
+class Server:
+    """A server's command; `{port}` and `{mode}` in it are filled in."""
+
+    def __init__(self, name, command, modes=("echo",), binary=None):
+        self.name, self.command, self.binary = name, command, binary
+        self.modes = frozenset(modes)
+
+    def words(self, port, mode):
+        return [word.replace("{port}", str(port)).replace("{mode}", mode) for word in self.command]
+
+
+class Running:
+    """A server that runs, pinned, until the block ends."""
+
+    def __init__(self, server, mode="echo", cpu=None, wrapper=(), environment=None):
+        self.server, self.port = server, free_port()
+        self.cpu = server_cpu() if cpu is None else cpu
+        begun = time.monotonic()
+        self.process = subprocess.Popen(
+            [*wrapper, *server.words(self.port, mode)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: prepare(self.cpu), env={**os.environ, **(environment or {})})
+        self.startup_ms = (self.wait_until_it_listens() - begun) * 1e3
+        # Under a wrapper the server is its child.
+        self.pid = children(self.process.pid)[0] if wrapper and wrapper[0] == "strace" \
+            else self.process.pid
+
+    def wait_until_it_listens(self):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=5):
+                    return time.monotonic()
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.0002)
+        raise SystemExit(f"{self.server.name} does not listen on port {self.port}")
+
+    def anonymous_bytes(self):
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+        return int(line.split()[1]) << 10
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # A wrapper prints its counts when the server is gone.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.kill(self.pid, number)
+                self.process.wait(timeout=60)
+                return
+            except ProcessLookupError:
+                self.process.wait(timeout=60)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def prepare(cpu):
+    os.sched_setaffinity(0, {cpu})
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def cpus():
+    available = sorted(os.sched_getaffinity(0))
+    return available[0], available[-1]
+
+
+def server_cpu():
+    return cpus()[0]
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port():
+    """A port below those that the system gives to clients: whoever connects before the server
+    listens could else be connected to itself."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+def load(mode, running, *words, pid=True):
+    """Runs the load generator on the other CPU; its line of JSON."""
+    command = [str(LOAD), mode, "--port", str(running.port), *map(str, words)]
+    if pid:
+        command += ["--pid", str(running.pid)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600,
+                          preexec_fn=lambda: prepare(cpus()[1]))
+    if done.returncode:
+        raise SystemExit(f"{running.server.name}, {mode} {' '.join(map(str, words))}: "
+                         f"{done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def build(extra=()):
+    """Builds what can be built: the servers, and a word for each that is left out."""
+    flags = TARGET_CPU.get(os.uname().machine)
+    environment = {**os.environ, **({"RUSTFLAGS": f"-C target-cpu={flags}"} if flags else {})}
+    say("building the Rust servers and the load generator")
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], cwd=HERE,
+                   env=environment, check=True)
+    rust = lambda name: str(RELEASE / f"bench-{name}")
+    tokio = rust("tokio-tungstenite")
+    servers = [
+        Server("wirewheel", [rust("wirewheel"), "{port}", "{mode}"], ["echo", "large", "ping"],
+               rust("wirewheel")),
+        Server("floor", [rust("floor"), "{port}", "{mode}"], ["echo", "broadcast", "large"],
+               rust("floor")),
+        Server("tokio-tungstenite", [tokio, "{port}", "{mode}"], ["echo", "broadcast"], tokio),
+        Server("tokio-tungstenite, 4 KiB", [tokio, "{port}", "{mode}", "4k"],
+               ["echo", "broadcast"], tokio),
+        Server("fastwebsockets", [rust("fastwebsockets"), "{port}"], ["echo"],
+               rust("fastwebsockets")),
+    ]
+    left_out = {}
+    for make in (libwebsockets, node_ws):
+        name, made = make()
+        if isinstance(made, Server):
+            servers.append(made)
+        else:
+            left_out[name] = made
+    for word in extra:
+        name, _, command = word.partition("=")
+        words = command.split()
+        modes = ALL_MODES if "{mode}" in command else ["echo"]
+        servers.append(Server(name, words, modes, shutil.which(words[0]) if words else None))
+    for name, why in left_out.items():
+        say(f"left out: {name}: {why}")
+    return servers, left_out
+
+
+def libwebsockets():
+    name, target = "libwebsockets", HERE / "target" / "bench-libwebsockets"
+    say("building the libwebsockets server")
+    done = subprocess.run(["cc", "-O2", "-o", str(target),
+                           str(HERE / "libwebsockets" / "server.c"), "-lwebsockets"],
+                          capture_output=True, text=True) if shutil.which("cc") else None
+    if done is None or done.returncode:
+        return name, "needs a C compiler and Debian's libwebsockets-dev"
+    return name, Server(name, [str(target), "{port}"], ["echo"], str(target))
+
+
+def node_ws():
+    name, folder = "npm ws", HERE / "ws"
+    if not (shutil.which("node") and shutil.which("npm")):
+        return name, "needs node and npm"
+    if not (folder / "node_modules").exists():
+        say("installing npm ws")
+        done = subprocess.run(["npm", "ci", "--silent"], cwd=folder, capture_output=True)
+        if done.returncode:
+            return name, "npm ci failed"
+    modes = ["echo", "broadcast", "broadcast-deflate"]
+    return name, Server(name, ["node", str(folder / "server.js"), "{port}", "{mode}"], modes)
+
+
+def stripped_bytes(server):
+    if server.binary is None or not shutil.which("strip"):
+        return None
+    target = HERE / "target" / "stripped"
+    done = subprocess.run(["strip", "-o", str(target), server.binary], capture_output=True)
+    return target.stat().st_size if done.returncode == 0 else None

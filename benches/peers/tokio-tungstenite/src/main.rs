@@ -1,0 +1,84 @@
+//! tokio-tungstenite as a benchmark server: `bench-tokio-tungstenite PORT [echo|broadcast] [4k]`.
+//!
+//! One thread, replies forwarded from stream to sink, so that messages that arrive together leave
+//! together. `4k` sets both buffers to 4 KiB instead of the defaults (128 KiB).
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
+
+type Subscribers = Rc<RefCell<Vec<UnboundedSender<Message>>>>;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let port: u16 = words.first().ok_or("usage: PORT [echo|broadcast] [4k]")?.parse()?;
+    let broadcast = words.iter().any(|word| word == "broadcast");
+    let mut config = WebSocketConfig::default();
+    if words.iter().any(|word| word == "4k") {
+        config = config.read_buffer_size(4 << 10).write_buffer_size(4 << 10);
+    }
+    let subscribers = Subscribers::default();
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            loop {
+                let (stream, _) = listener.accept().await?;
+                let subscribers = broadcast.then(|| subscribers.clone());
+                tokio::task::spawn_local(async move {
+                    // A client that hangs up ends its task and nothing else.
+                    let _ = serve(stream, config, subscribers).await;
+                });
+            }
+        })
+        .await
+}
+
+async fn serve(
+    stream: TcpStream,
+    config: WebSocketConfig,
+    subscribers: Option<Subscribers>,
+) -> Result<(), Error> {
+    stream.set_nodelay(true)?;
+    let session = accept_async_with_config(stream, Some(config)).await?;
+    match subscribers {
+        Some(subscribers) => fan_out(session, subscribers).await,
+        None => {
+            let (sink, stream) = session.split();
+            stream.try_filter(|message| future::ready(is_data(message))).forward(sink).await
+        }
+    }
+}
+
+fn is_data(message: &Message) -> bool {
+    message.is_text() || message.is_binary()
+}
+
+/// Sends what arrives to all, by a channel for each.
+async fn fan_out(
+    session: WebSocketStream<TcpStream>,
+    subscribers: Subscribers,
+) -> Result<(), Error> {
+    let (mut sink, mut stream) = session.split();
+    let (sender, mut receiver) = unbounded_channel();
+    subscribers.borrow_mut().push(sender);
+    tokio::task::spawn_local(async move {
+        while let Some(message) = receiver.recv().await {
+            if sink.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(message) = stream.try_next().await? {
+        if is_data(&message) {
+            subscribers.borrow_mut().retain(|each| each.send(message.clone()).is_ok());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`.
+//!
+//! Everything is at its default but what the benchmark cannot do without: room for its connections,
+//! room for its largest messages in `large`, a short ping period in `ping`.
+
+use std::error::Error;
+use std::time::Duration;
+
+use wirewheel::{
+    Application, Call, Handler, HandlerResult, Limits, Message, Server, Session, WebSockets,
+};
+
+const CONNECTIONS: usize = 30_000;
+const LARGE_BYTES: usize = 16 << 20;
+
+struct Echo;
+
+impl Handler for Echo {
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        session.send(message)
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut words = std::env::args().skip(1);
+    let port: u16 = words.next().ok_or("usage: bench-wirewheel PORT [MODE]")?.parse()?;
+    let mode = words.next().unwrap_or_else(|| "echo".into());
+    let options = WebSockets::new().limits(Limits::new().max_connections(CONNECTIONS));
+    let options = match mode.as_str() {
+        "large" => options
+            .max_frame_size(LARGE_BYTES)
+            .limits(Limits::new().max_connections(CONNECTIONS).process_bytes(8 * LARGE_BYTES)),
+        "ping" => options.ping_period(Duration::from_secs(1)),
+        _ => options,
+    };
+    Server::bind(("127.0.0.1", port), move |app: &mut Application| {
+        app.install(options);
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| Echo);
+        });
+    })?
+    .run()?;
+    Ok(())
+}
