@@ -38,3 +38,4 @@ pub use words::frame::{Frame, OpCode};
 pub use words::listen::{Listen, ListenOptions};
 pub use words::message::{Message, Payload, Rsv};
 pub use words::options::Limits;
+pub use words::rate::Rate;

@@ -6,6 +6,8 @@ use crate::structures::wheel::TimerKey;
 use crate::words::options::{Limits, SessionOptions};
 use crate::words::time::Time;
 
+use super::admission::Surplus;
+
 /// One connection. Idle, this is all it costs beside its wheel entry and its socket.
 pub(crate) struct Connection {
     pub(crate) state: SessionState,
@@ -18,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) charged: u32,
     /// It came when the server was stopping already.
     pub(crate) late: bool,
+    /// It counts against `per_address` of its client.
+    pub(crate) counted: bool,
 }
 
 /// What a connection is there for at present.
@@ -54,14 +58,18 @@ pub(crate) struct HttpStage {
     pub(crate) since: Time,
     /// Requests answered so far.
     pub(crate) answered: u32,
-    /// Admitted only to be told 503.
-    pub(crate) surplus: bool,
+    /// Let in only to be told that there is no place.
+    pub(crate) surplus: Option<Surplus>,
+    /// A PROXY header has to come first.
+    pub(crate) awaits_proxy_header: bool,
+    /// It comes from a trusted proxy, whose headers say who the client is.
+    pub(crate) proxied: bool,
     /// Pushed out by younger connections: its time is over whatever the clock says.
     pub(crate) expired: bool,
 }
 
 impl HttpStage {
-    pub(crate) fn new(now: Time, surplus: bool) -> Self {
+    pub(crate) fn new(now: Time, surplus: Option<Surplus>) -> Self {
         Self {
             held: Vec::new(),
             scanned: 0,
@@ -69,6 +77,8 @@ impl HttpStage {
             since: now,
             answered: 0,
             surplus,
+            awaits_proxy_header: false,
+            proxied: false,
             expired: false,
         }
     }

@@ -46,6 +46,16 @@ impl Turn<'_> {
             joined.extend_from_slice(rx);
             joined.as_mut_slice()
         };
+        let Some(http) = self.http() else { return Reading::Continue };
+        let input = if http.awaits_proxy_header {
+            let Some(length) = self.proxy_header(input) else {
+                self.flush();
+                return Reading::Continue;
+            };
+            input.get_mut(length..).unwrap_or_default()
+        } else {
+            input
+        };
         let reading = self.requests(input);
         self.flush();
         reading
@@ -114,15 +124,12 @@ impl Turn<'_> {
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
     fn request(&mut self, head: RequestHead) -> Next {
         self.shared.stats.requests_total += 1;
-        if self.draining {
-            self.shared.stats.refused_stopping += 1;
-            return self.refuse(503);
-        }
-        if self.http().is_some_and(|http| http.surplus) {
-            self.shared.stats.refused_full += 1;
-            return self.refuse(503);
-        }
         let keep_alive = handshake::keep_alive(&head);
+        if let Some(refusal) = self.refusal(&head) {
+            // A proxy's connection may carry the requests of others, who are not to suffer.
+            let proxied = self.http().is_some_and(|http| http.proxied && http.surplus.is_none());
+            return self.respond(&head, &refusal, keep_alive && proxied && !self.draining);
+        }
         match handshake::examine(&head) {
             Upgrade::WebSocket(upgrade) => {
                 let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
@@ -133,6 +140,7 @@ impl Turn<'_> {
                             head,
                             parameters,
                             self.connection.state.remote_addr(),
+                            self.connection.state.client_addr(),
                             self.wire.local_addr(),
                             protocol,
                         );
@@ -175,6 +183,7 @@ impl Turn<'_> {
                     head,
                     parameters,
                     self.connection.state.remote_addr(),
+                    self.connection.state.client_addr(),
                     self.wire.local_addr(),
                     None,
                 );

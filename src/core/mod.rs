@@ -9,6 +9,7 @@
 //!   poll_timeout <-- wheel <-- settle <-- (deadlines moved?)
 //! ```
 
+mod admission;
 mod connection;
 mod framed;
 mod http;
@@ -36,6 +37,7 @@ use crate::words::close::{CloseCode, CloseReason};
 use crate::words::options::CONNECTION_BYTES;
 use crate::words::time::Time;
 
+use admission::{Admission, Surplus, Verdict};
 use connection::{Connection, HttpStage, Stage};
 use panics::caught;
 use turn::Turn;
@@ -53,6 +55,7 @@ const SURPLUS_MAX: usize = 16;
 /// The whole server.
 pub(crate) struct Core {
     shared: Shared,
+    admission: Admission,
     routes: RouteTable,
     connections: Slab<Connection>,
     wheel: TimerWheel,
@@ -78,7 +81,7 @@ impl fmt::Debug for Core {
     }
 }
 
-/// Why a connection is not taken; it is to be left in the backlog.
+/// A connection is not taken: it is to be hung up on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
@@ -87,6 +90,7 @@ impl Core {
     pub(crate) fn new(built: Built) -> Self {
         let capacity = built.limits.max_connections + SURPLUS_MAX;
         Self {
+            admission: Admission::new(&built.limits, built.proxies),
             shared: Shared::new(built.limits),
             routes: built.routes,
             connections: Slab::new(capacity),
@@ -100,21 +104,43 @@ impl Core {
 
     /// A connection was accepted: the place it has from now on.
     pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
-        let surplus = self.connections.len() >= self.shared.limits.max_connections;
-        if surplus {
+        if !self.has_room() {
+            return Err(Full);
+        }
+        let mut surplus = None;
+        let proxied = self.admission.is_proxy(peer.ip());
+        if !proxied {
+            let verdict = self.admission.enter(peer.ip());
+            if verdict != Verdict::Welcome {
+                self.shared
+                    .warnings
+                    .note("per_address", now, || format!("per_address reached: {peer} gets 429"));
+                surplus = Some(Surplus::Client);
+            }
+            if verdict == Verdict::Unwelcome {
+                self.shared.stats.refused_address += 1;
+                return Err(Full);
+            }
+        }
+        if self.connections.len() >= self.shared.limits.max_connections {
+            surplus = Some(Surplus::Server);
             self.shared.warnings.note("max_connections", now, || {
                 format!("max_connections reached: {peer} gets 503")
             });
         }
         // The key is known only once the place is taken; the state is told it right after.
         let nobody = Key { index: 0, generation: 0 };
+        let mut http = HttpStage::new(now, surplus);
+        http.awaits_proxy_header = self.admission.awaits_proxy_header(peer.ip());
+        http.proxied = proxied && !http.awaits_proxy_header;
         let connection = Connection {
             state: SessionState::new(nobody, peer, now),
-            stage: Stage::Http(Box::new(HttpStage::new(now, surplus))),
+            stage: Stage::Http(Box::new(http)),
             timer: None,
             armed: Time::ZERO,
             charged: 0,
             late: self.draining.is_some(),
+            counted: !proxied,
         };
         let Ok(key) = self.connections.insert(connection) else { return Err(Full) };
         if let Some(connection) = self.connections.get_mut(key) {
@@ -272,8 +298,14 @@ impl Core {
         let draining = self.draining.is_some();
         let connection = self.connections.at_mut(index)?;
         let was_pending = connection.is_pending();
-        let mut turn =
-            Turn { connection, shared: &mut self.shared, routes: &self.routes, wire, draining };
+        let mut turn = Turn {
+            connection,
+            shared: &mut self.shared,
+            admission: &mut self.admission,
+            routes: &self.routes,
+            wire,
+            draining,
+        };
         let outcome = caught(|| {
             let result = act(&mut turn);
             turn.charge();
@@ -329,7 +361,8 @@ impl Core {
     }
 
     fn remove(&mut self, index: u32, disposal: Disposal) {
-        let Some(connection) = self.connections.remove(index) else { return };
+        let Some(mut connection) = self.connections.remove(index) else { return };
+        connection.uncount(&mut self.admission);
         if let Some(timer) = connection.timer {
             self.wheel.cancel(timer);
         }

@@ -1,5 +1,7 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
+mod admission;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{ErrorKind, IoSlice};

@@ -20,6 +20,7 @@ use crate::words::message::{Message, Payload};
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
+use super::admission::Admission;
 use super::connection::{Connection, Disposal, Stage};
 
 /// Whether the socket of a connection is to be read on.
@@ -35,6 +36,7 @@ pub(crate) enum Reading {
 pub(crate) struct Turn<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) shared: &'a mut Shared,
+    pub(crate) admission: &'a mut Admission,
     pub(crate) routes: &'a RouteTable,
     pub(crate) wire: &'a mut dyn Wire,
     /// The server stops: requests are refused.

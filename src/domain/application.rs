@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::words::network::Network;
 use crate::words::options::{Limits, SessionOptions, session_option_setters};
 
 use super::route_table::RouteTable;
@@ -31,6 +32,16 @@ pub struct WebSockets {
     options: SessionOptions,
     limits: Limits,
     origins: Option<Rc<[String]>>,
+    trusted_proxies: Vec<String>,
+    proxy_protocol: bool,
+}
+
+/// The proxies in front of the server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proxies {
+    pub(crate) networks: Vec<Network>,
+    /// They begin each connection with a PROXY header.
+    pub(crate) protocol: bool,
 }
 
 impl WebSockets {
@@ -55,6 +66,46 @@ impl WebSockets {
     ) -> Self {
         self.origins = Some(origins.into_iter().map(Into::into).collect());
         self
+    }
+
+    /// The proxies that are believed when they say for whom they speak, as addresses (`::1`),
+    /// networks (`10.0.0.0/8`) or `unix` for whoever connects to a Unix socket. Of `Forwarded` and
+    /// `X-Forwarded-For` the right-most address that is none of them becomes
+    /// [`Call::client_addr`](crate::Call::client_addr), and counts for `per_address` and
+    /// `handshake_rate`. Where both headers are there they must agree, since a proxy that writes one
+    /// passes the other through. Headers from anybody else are ignored. Default: none.
+    ///
+    /// ```
+    /// use wirewheel::WebSockets;
+    /// let behind_nginx = WebSockets::new().trusted_proxies(["127.0.0.1", "::1"]);
+    /// # let _ = behind_nginx;
+    /// ```
+    pub fn trusted_proxies<S: Into<String>>(
+        mut self,
+        networks: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.trusted_proxies = networks.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Whether the trusted proxies begin each connection with a header of the PROXY protocol,
+    /// version 1 or 2 (nginx: `proxy_protocol on` of a stream; HAProxy: `send-proxy-v2`). A connection of
+    /// theirs without one then gets 400; nobody else may send one. Default false.
+    pub fn proxy_protocol(mut self, on: bool) -> Self {
+        self.proxy_protocol = on;
+        self
+    }
+
+    fn proxies(&self) -> Result<Proxies, String> {
+        let networks: Result<Vec<Network>, String> =
+            self.trusted_proxies.iter().map(|network| network.parse()).collect();
+        let networks = networks.map_err(|mistake| format!("trusted_proxies: {mistake}"))?;
+        if self.proxy_protocol && networks.is_empty() {
+            return Err(
+                "proxy_protocol is on, but trusted_proxies names nobody who may use it".into()
+            );
+        }
+        Ok(Proxies { networks, protocol: self.proxy_protocol })
     }
 
     fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
@@ -92,6 +143,7 @@ impl fmt::Debug for Application {
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) limits: Limits,
+    pub(crate) proxies: Proxies,
     pub(crate) routes: RouteTable,
 }
 
@@ -120,10 +172,12 @@ impl Application {
                         in the module"
                 .into());
         }
-        let WebSockets { options, limits, origins } = self.installed.unwrap_or_default();
+        let installed = self.installed.unwrap_or_default();
+        let proxies = installed.proxies()?;
+        let WebSockets { options, limits, origins, .. } = installed;
         options.check().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         limits.check().map_err(|mistake| format!("Limits: {mistake}"))?;
         let routes = self.routes.finish(&options, origins.as_ref())?;
-        Ok(Built { limits, routes })
+        Ok(Built { limits, proxies, routes })
     }
 }

@@ -26,6 +26,7 @@ struct CallParts {
     /// Path parameters, decoded, in the order of the pattern.
     parameters: Vec<(String, String)>,
     remote_addr: SocketAddr,
+    client_addr: SocketAddr,
     local_addr: SocketAddr,
     protocol: OnceCell<String>,
 }
@@ -41,6 +42,7 @@ impl Call {
         head: RequestHead,
         parameters: Vec<(String, String)>,
         remote_addr: SocketAddr,
+        client_addr: SocketAddr,
         local_addr: SocketAddr,
         agreed: Option<String>,
     ) -> Self {
@@ -48,7 +50,14 @@ impl Call {
         if let Some(agreed) = agreed {
             let _ = protocol.set(agreed); // empty until now
         }
-        Self(Rc::new(CallParts { head, parameters, remote_addr, local_addr, protocol }))
+        Self(Rc::new(CallParts {
+            head,
+            parameters,
+            remote_addr,
+            client_addr,
+            local_addr,
+            protocol,
+        }))
     }
 
     pub(crate) fn head(&self) -> &RequestHead {
@@ -128,9 +137,16 @@ impl Call {
         Some(unquoted.unwrap_or(value))
     }
 
-    /// The peer's address.
+    /// The peer's address: who connected, a proxy if there is one in front.
     pub fn remote_addr(&self) -> SocketAddr {
         self.0.remote_addr
+    }
+
+    /// The client's address (Ktor's `call.request.origin`): what a proxy of
+    /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) says, else the peer's. The port is 0
+    /// where the proxy does not say it.
+    pub fn client_addr(&self) -> SocketAddr {
+        self.0.client_addr
     }
 
     /// The address the peer connected to.
@@ -157,7 +173,7 @@ mod tests {
         );
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let parameters = vec![("room".to_owned(), "a b".to_owned()), ("x".into(), "0".into())];
-        let call = Call::new(head, parameters, address, address, Some("chat".into()));
+        let call = Call::new(head, parameters, address, address, address, Some("chat".into()));
         assert_eq!((call.path(), call.query()), ("/rooms/a%20b", "x=1&y=p+q&x=2"));
         assert_eq!(call.parameter("room").as_deref(), Some("a b"));
         assert_eq!(call.parameter("y").as_deref(), Some("p q"));

@@ -192,6 +192,11 @@ impl Session<'_> {
         self.state.remote_addr()
     }
 
+    /// The client's address; see [`Call::client_addr`](crate::Call::client_addr).
+    pub fn client_addr(&self) -> SocketAddr {
+        self.state.client_addr()
+    }
+
     /// The time between the server's last answered ping and its pong.
     pub fn rtt(&self) -> Option<Duration> {
         let micros = self.state.rtt_micros;

@@ -72,11 +72,23 @@ pub(crate) struct Extra {
     pub(crate) shut: bool,
 }
 
-/// The peer's address in 16 bytes: IPv6 is boxed, so that the many IPv4 sessions do not pay for it.
+/// The peer's address in 16 bytes: all but IPv4 is boxed, so that the many IPv4 sessions do not pay
+/// for it.
 #[derive(Debug)]
 enum Peer {
     V4(SocketAddrV4),
     V6(Box<SocketAddrV6>),
+    Proxy(Box<Proxied>),
+}
+
+/// A peer that speaks for another.
+#[derive(Clone, Copy, Debug)]
+struct Proxied {
+    remote: SocketAddr,
+    /// Whom its connection is for: what its PROXY header says.
+    via: SocketAddr,
+    /// Whom its present request is for.
+    client: SocketAddr,
 }
 
 impl SessionState {
@@ -106,6 +118,39 @@ impl SessionState {
         match &self.peer {
             Peer::V4(v4) => SocketAddr::V4(*v4),
             Peer::V6(v6) => SocketAddr::V6(**v6),
+            Peer::Proxy(proxied) => proxied.remote,
+        }
+    }
+
+    /// The client: the peer, or whom it speaks for.
+    pub(crate) fn client_addr(&self) -> SocketAddr {
+        match &self.peer {
+            Peer::Proxy(proxied) => proxied.client,
+            Peer::V4(_) | Peer::V6(_) => self.remote_addr(),
+        }
+    }
+
+    /// Whom the connection is for, whatever its requests say.
+    pub(crate) fn via_addr(&self) -> SocketAddr {
+        match &self.peer {
+            Peer::Proxy(proxied) => proxied.via,
+            Peer::V4(_) | Peer::V6(_) => self.remote_addr(),
+        }
+    }
+
+    /// A PROXY header says whom the connection is for.
+    pub(crate) fn set_via(&mut self, via: SocketAddr) {
+        let remote = self.remote_addr();
+        if via != remote {
+            self.peer = Peer::Proxy(Box::new(Proxied { remote, via, client: via }));
+        }
+    }
+
+    /// A trusted proxy says whom the present request is for.
+    pub(crate) fn set_client(&mut self, client: SocketAddr) {
+        let (remote, via) = (self.remote_addr(), self.via_addr());
+        if client != self.client_addr() {
+            self.peer = Peer::Proxy(Box::new(Proxied { remote, via, client }));
         }
     }
 

@@ -102,6 +102,10 @@ stats! {
         refused_too_large "reason=\"too_large\"";
         /// 426: a plain request, or another version of the protocol.
         refused_upgrade_required "reason=\"upgrade_required\"";
+        /// 429: over `per_address`; and those that were hung up on for it.
+        refused_address "reason=\"per_address\"";
+        /// 429: over `handshake_rate`.
+        refused_rate "reason=\"handshake_rate\"";
         /// 503: over `max_connections`.
         refused_full "reason=\"full\"";
         /// 503: the server stops.

@@ -2,5 +2,6 @@
 
 pub(crate) mod outbox;
 pub(crate) mod slab;
+pub(crate) mod token_bucket;
 pub(crate) mod wheel;
 pub(crate) mod wire;

@@ -5,5 +5,7 @@ pub(crate) mod error;
 pub(crate) mod frame;
 pub(crate) mod listen;
 pub(crate) mod message;
+pub(crate) mod network;
 pub(crate) mod options;
+pub(crate) mod rate;
 pub(crate) mod time;

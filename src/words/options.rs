@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::rate::Rate;
+
 /// What a session may do and how long it may take: the options that a server sets for all, a
 /// route for its sessions, and some of them a session for itself at run time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +182,8 @@ pub struct Limits {
     pub(crate) read_buffer_bytes: usize,
     pub(crate) read_budget_bytes: usize,
     pub(crate) accept_budget: usize,
+    pub(crate) per_address: Option<usize>,
+    pub(crate) handshake_rate: Option<Rate>,
 }
 
 impl Default for Limits {
@@ -196,9 +200,17 @@ impl Default for Limits {
             read_buffer_bytes: 64 << 10,
             read_budget_bytes: 256 << 10,
             accept_budget: 64,
+            per_address: None,
+            handshake_rate: None,
         }
     }
 }
+
+/// Clients whose requests are counted for `handshake_rate` at most.
+pub(crate) const CLIENTS_MAX: usize = 4_096;
+/// What a client costs in a hash table: an entry and its control byte, at the least load there is
+/// after growth, and the old table while it grows.
+const CLIENT_BYTES: usize = 64;
 
 /// What one connection costs while idle: its slab entry, wheel entry, generation and socket.
 /// Asserted against the real types in `core`.
@@ -281,16 +293,41 @@ impl Limits {
         accept_budget: usize;
     }
 
+    /// The most connections of one client at once, whether they are sessions or not: of an IPv4
+    /// address, or of a /64 of IPv6. Four more are told 429, further ones are hung up on at once.
+    /// The client is [`Call::client_addr`](crate::Call::client_addr). Behind a proxy that is not in
+    /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) all are one client, and a warning
+    /// says so where the proxy is local. Peers of a Unix socket are not counted. Default `None`: off.
+    #[must_use]
+    pub fn per_address(mut self, connections: impl Into<Option<usize>>) -> Self {
+        self.per_address = connections.into();
+        self
+    }
+
+    /// The rate of requests, upgrades or not, of one client (as for
+    /// [`per_address`](Self::per_address)); over it there is 429 with `Retry-After`. Up to 4,096
+    /// clients are remembered until their buckets are full again; while that many are, further
+    /// ones are not held to it. Default `None`: off.
+    #[must_use]
+    pub fn handshake_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.handshake_rate = rate.into();
+        self
+    }
+
     /// The most user-space memory, in bytes, that connections can make the server take: the sum of
     /// every limit. At the defaults under 40 MiB.
     pub fn memory_ceiling(&self) -> usize {
         let per_connection = CONNECTION_BYTES; // slab, wheel, generation, socket table
+        let clients = CLIENT_BYTES
+            * (self.per_address.map_or(0, |_| self.max_connections)
+                + self.handshake_rate.map_or(0, |_| CLIENTS_MAX));
         let transmit_buffer = 2 * self.read_buffer_bytes; // replies of one turn, then a spare
         self.process_bytes // partial messages and outboxes
             .saturating_add(self.max_connections.saturating_mul(per_connection))
             .saturating_add(self.max_pending_handshakes.saturating_mul(self.max_head_bytes))
             .saturating_add(self.read_buffer_bytes)
             .saturating_add(transmit_buffer)
+            .saturating_add(clients)
     }
 
     /// Refuses zero and absurd values by name.
@@ -306,6 +343,12 @@ impl Limits {
         check_size("process_bytes in KiB", self.process_bytes.div_ceil(1024))?;
         check_size("read_budget_bytes", self.read_budget_bytes)?;
         check_size("accept_budget", self.accept_budget)?;
+        if let Some(most) = self.per_address {
+            check_size("per_address", most)?;
+        }
+        if let Some(rate) = self.handshake_rate {
+            rate.check("handshake_rate")?;
+        }
         if !(1024..=LARGEST_SIZE).contains(&self.read_buffer_bytes) {
             return Err(format!(
                 "read_buffer_bytes is {}: it must be at least 1024 and at most {LARGEST_SIZE}",

@@ -1,0 +1,226 @@
+//! Who is let in: limits for each client, rates, and who the client is behind a proxy.
+
+use super::*;
+use crate::core::Full;
+use crate::protocol::proxy_protocol::tests::v2;
+use crate::words::options::CLIENTS_MAX;
+use crate::words::rate::Rate;
+
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+impl Net {
+    fn accept_from(&mut self, peer: &str) -> Result<u32, Full> {
+        let index = self.core.handle_accept(self.now, peer.parse().unwrap())?;
+        let fresh = Peer { got: Vec::new(), room: usize::MAX, shut: false, gone: None };
+        self.peers.insert(index, fresh);
+        Ok(index)
+    }
+
+    /// The status that a request with these headers gets, on a connection that is there.
+    fn ask(&mut self, index: u32, headers: &str) -> u16 {
+        self.input(index, format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes());
+        let got = String::from_utf8_lossy(&self.take(index)).into_owned();
+        got.split(' ').nth(1).map_or(0, |status| status.parse().unwrap())
+    }
+
+    /// The same on a connection of its own, which is given up unless it became a session.
+    fn status_from(&mut self, peer: &str, headers: &str) -> u16 {
+        let Ok(index) = self.accept_from(peer) else { return 0 };
+        let status = self.ask(index, headers);
+        if status != 101 {
+            self.eof(index);
+        }
+        status
+    }
+
+    fn upgrade_from(&mut self, peer: &str) -> u16 {
+        self.status_from(peer, UPGRADE)
+    }
+
+    fn end_all(&mut self) {
+        let here: Vec<u32> = self.peers.keys().copied().collect();
+        here.into_iter().for_each(|index| self.eof(index));
+        self.expect_empty();
+        assert!(self.core.admission.is_empty(), "a client is still counted");
+    }
+}
+
+fn with(limits: Limits) -> Net {
+    Net::new(WebSockets::new().limits(limits))
+}
+
+#[test]
+fn one_address_has_so_many_connections_and_others_have_theirs() {
+    let mut net = with(Limits::new().per_address(2));
+    assert_eq!(net.upgrade_from("192.0.2.1:1"), 101);
+    assert_eq!(net.upgrade_from("192.0.2.1:2"), 101);
+    assert_eq!(net.upgrade_from("192.0.2.1:3"), 429);
+    assert_eq!(net.upgrade_from("192.0.2.2:1"), 101);
+    // Those that only wait to be told 429 have a limit too.
+    let told: Vec<_> = (0..10).map(|_| net.accept_from("192.0.2.1:9")).collect();
+    assert_eq!(told.iter().filter(|result| result.is_ok()).count(), 4);
+    assert_eq!(net.core.shared.stats.refused_address, 1 + 6);
+    // A place that becomes free is free.
+    net.eof(0);
+    told.into_iter().flatten().for_each(|index| net.eof(index));
+    assert_eq!(net.upgrade_from("192.0.2.1:4"), 101);
+    assert_eq!(net.upgrade_from("192.0.2.1:5"), 429);
+    net.end_all();
+}
+
+#[test]
+fn a_64_of_ipv6_is_one_client() {
+    let mut net = with(Limits::new().per_address(1));
+    assert_eq!(net.upgrade_from("[2001:db8::1]:1"), 101);
+    assert_eq!(net.upgrade_from("[2001:db8::2]:1"), 429);
+    assert_eq!(net.upgrade_from("[2001:db8:0:1::2]:1"), 101);
+    assert_eq!(net.upgrade_from("0.0.0.0:0"), 101); // a Unix socket's peer
+    assert_eq!(net.upgrade_from("0.0.0.0:0"), 101);
+    net.end_all();
+}
+
+#[test]
+fn requests_have_a_rate_for_each_client() {
+    let mut net = with(Limits::new().handshake_rate(Rate::per_minute(6).burst(2)));
+    let one = "192.0.2.1:1";
+    let statuses: Vec<u16> = (0..4).map(|_| net.upgrade_from(one)).collect();
+    assert_eq!(statuses, [101, 101, 429, 429]);
+    assert_eq!(net.upgrade_from("192.0.2.2:1"), 101);
+    net.advance(Duration::from_millis(9_900));
+    assert_eq!(net.upgrade_from(one), 429);
+    net.advance(Duration::from_millis(200));
+    assert_eq!(net.upgrade_from(one), 101);
+    assert_eq!(net.upgrade_from(one), 429);
+    let index = net.accept_from(one).unwrap();
+    net.input(index, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answer = String::from_utf8(net.take(index)).unwrap();
+    assert!(answer.contains("\r\nRetry-After: 10\r\n"), "{answer}");
+    assert_eq!(net.core.shared.stats.refused_rate, 5);
+}
+
+#[test]
+fn the_table_of_rates_is_bounded_and_forgets() {
+    let mut net = with(Limits::new().handshake_rate(Rate::per_second(1)));
+    let at = |n: usize| format!("10.{}.{}.{}:1", n >> 16, n >> 8 & 255, n & 255);
+    for n in 0..CLIENTS_MAX + 500 {
+        let status = net.status_from(&at(n), "");
+        assert_eq!(status, 426);
+    }
+    assert_eq!(net.core.admission.buckets(), CLIENTS_MAX);
+    assert_eq!(net.status_from(&at(0), ""), 429, "who is remembered is still held");
+    net.advance(secs(2));
+    assert_eq!(net.status_from(&at(CLIENTS_MAX), ""), 426);
+    assert_eq!(net.core.admission.buckets(), 1, "full buckets are thrown out");
+}
+
+#[test]
+fn without_the_limits_nothing_is_kept() {
+    let mut net = with(Limits::new());
+    for _ in 0..50 {
+        assert_eq!(net.upgrade_from("192.0.2.1:1"), 101);
+    }
+    assert!(net.core.admission.is_empty());
+    assert_eq!(net.core.admission.buckets(), 0);
+}
+
+#[test]
+fn a_trusted_proxy_says_who_the_client_is() {
+    let limits = Limits::new().per_address(1);
+    let mut net = Net::new(WebSockets::new().limits(limits).trusted_proxies(["10.0.0.0/8"]));
+    let behind = |client: &str| format!("X-Forwarded-For: {client}\r\n{UPGRADE}");
+    assert_eq!(net.status_from("10.0.0.1:1", &behind("192.0.2.1")), 101);
+    assert_eq!(net.status_from("10.0.0.1:2", &behind("192.0.2.2")), 101);
+    assert_eq!(net.status_from("10.0.0.1:3", &behind("9.9.9.9, 192.0.2.1")), 429, "spoofed left");
+    assert_eq!(net.status_from("10.0.0.2:1", &behind("192.0.2.1, 10.0.0.7")), 429);
+    // The proxy itself is not counted, however often it asks.
+    for _ in 0..5 {
+        assert_eq!(net.status_from("10.0.0.1:4", UPGRADE), 101);
+    }
+    // Others are who they are, whatever they write.
+    assert_eq!(net.status_from("192.0.2.9:1", &behind("1.2.3.4")), 101);
+    assert_eq!(net.status_from("192.0.2.9:2", &behind("5.6.7.8")), 429);
+    net.end_all();
+}
+
+#[test]
+fn one_connection_of_a_proxy_carries_the_requests_of_many() {
+    let limits = Limits::new().per_address(1).handshake_rate(Rate::per_minute(2));
+    let mut net = Net::new(WebSockets::new().limits(limits).trusted_proxies(["10.0.0.1"]));
+    let proxy = net.accept_from("10.0.0.1:1").unwrap();
+    for _ in 0..2 {
+        assert_eq!(net.ask(proxy, "X-Forwarded-For: 192.0.2.1\r\n"), 426);
+    }
+    assert_eq!(net.ask(proxy, "X-Forwarded-For: 192.0.2.1\r\n"), 429);
+    assert_eq!(net.ask(proxy, "X-Forwarded-For: 192.0.2.2\r\n"), 426, "still usable for others");
+    let headers = format!("X-Forwarded-For: 192.0.2.2\r\n{UPGRADE}");
+    assert_eq!(net.ask(proxy, &headers), 101);
+    assert_eq!(net.upgrade_from("192.0.2.2:1"), 429, "it counts where it comes from");
+    net.end_all();
+}
+
+fn behind_balancer() -> Net {
+    let options = WebSockets::new().limits(Limits::new().per_address(1));
+    Net::new(options.trusted_proxies(["10.0.0.0/8"]).proxy_protocol(true))
+}
+
+const V4: [u8; 12] = [192, 0, 2, 1, 192, 0, 2, 2, 1, 2, 0, 80];
+
+#[test]
+fn a_proxy_header_in_any_pieces_names_the_client() {
+    let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{UPGRADE}\r\n");
+    for header in [
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 258 80\r\n".to_vec(),
+        v2(0x21, 0x11, &[&V4[..], b"\x04\x00\x02tl"].concat()),
+    ] {
+        let bytes = [&header[..], request.as_bytes()].concat();
+        for size in [1, 7, bytes.len()] {
+            let mut net = behind_balancer();
+            let index = net.accept_from("10.0.0.1:1").unwrap();
+            bytes.chunks(size).for_each(|chunk| net.input(index, chunk));
+            assert!(net.take(index).starts_with(b"HTTP/1.1 101 "), "chunks of {size}");
+            let again = net.accept_from("10.0.0.1:2").unwrap();
+            net.input(again, &bytes);
+            assert!(net.take(again).starts_with(b"HTTP/1.1 429 "), "it counts for the client");
+            assert_eq!(net.upgrade_from("192.0.2.1:9"), 429);
+            net.end_all();
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_speaks_for_itself_or_for_nobody_known() {
+    for header in [v2(0x20, 0, b""), v2(0x21, 0, b""), b"PROXY UNKNOWN\r\n".to_vec()] {
+        let mut net = behind_balancer();
+        for _ in 0..3 {
+            let index = net.accept_from("10.0.0.1:1").unwrap();
+            net.input(index, &header);
+            assert_eq!(net.ask(index, UPGRADE), 101);
+        }
+        net.end_all();
+    }
+}
+
+#[test]
+fn a_proxy_header_is_for_trusted_proxies_and_they_must_send_one() {
+    let mut net = behind_balancer();
+    assert_eq!(net.status_from("10.0.0.1:1", UPGRADE), 400, "no header");
+    let stranger = net.accept_from("192.0.2.9:1").unwrap();
+    net.input(stranger, b"PROXY TCP4 1.2.3.4 1.2.3.5 1 2\r\n");
+    assert!(net.take(stranger).starts_with(b"HTTP/1.1 400 "));
+    assert_eq!(net.upgrade_from("192.0.2.8:1"), 101, "strangers come without one");
+    // The client of a TCP proxy writes what it likes into its headers.
+    let index = net.accept_from("10.0.0.1:2").unwrap();
+    net.input(index, &v2(0x21, 0x11, &V4));
+    assert_eq!(net.ask(index, &format!("X-Forwarded-For: 192.0.2.8\r\n{UPGRADE}")), 101);
+    assert_eq!(net.upgrade_from("192.0.2.1:1"), 429);
+    // A proxy behind the balancer is believed in turn.
+    let index = net.accept_from("10.0.0.1:3").unwrap();
+    net.input(index, b"PROXY TCP4 10.0.0.7 10.0.0.1 1 2\r\n");
+    assert_eq!(net.ask(index, &format!("X-Forwarded-For: 192.0.2.8\r\n{UPGRADE}")), 429);
+    // An endless one is cut off by its time, as any head is.
+    let slow = net.accept_from("10.0.0.1:4").unwrap();
+    net.input(slow, b"PROXY ");
+    net.advance(secs(11));
+    assert!(net.take(slow).starts_with(b"HTTP/1.1 408 "));
+}
