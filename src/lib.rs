@@ -19,6 +19,8 @@ mod protocol;
 mod server;
 mod shell;
 mod structures;
+#[cfg(any(test, fuzzing, feature = "testing"))]
+pub mod testing;
 mod words;
 
 pub use domain::application::{Application, WebSockets};

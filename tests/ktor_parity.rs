@@ -131,7 +131,7 @@ const ROWS: &[(u8, Status)] = &[
     (99, NotDone("one thread by design")),
     (100, Test("src/core/tests.rs::between_requests_silence_is_no_fault")),
     (101, Test("src/core/tests.rs::a_drain_ends_when_all_have_answered_and_not_before")),
-    (102, Later("the test kit; until then Server::spawn serves integration tests")),
+    (102, Test("test_kit::answers_and_sessions")),
     (103, NotDone("there is one code path on every target")),
     (104, NotDone("TLS belongs to a proxy in front; the README has a configuration")),
     (105, Test("statistics::traffic_is_told_in_figures")),

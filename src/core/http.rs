@@ -1,6 +1,6 @@
 //! Owns one connection's turn: the HTTP half. Request heads in, answers or the upgrade out.
 
-use log::{debug, error};
+use log::debug;
 
 use crate::domain::call::Call;
 use crate::domain::pipeline::Pipeline;
@@ -11,19 +11,8 @@ use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 
 use super::connection::{HttpStage, Stage};
-use super::panics::{Panicked, caught};
+use super::panics::caught;
 use super::turn::{Reading, Turn};
-
-/// The answer, or 500 if the code that was to give it panicked.
-fn answered(route: &str, answer: Result<Response, Panicked>) -> Response {
-    answer.unwrap_or_else(|panic| internal_error(route, &panic))
-}
-
-#[cold]
-fn internal_error(route: &str, Panicked(text): &Panicked) -> Response {
-    error!(target: "wirewheel::server", "{route}: handler panicked: {text}");
-    Response::refusal(500)
-}
 
 /// What a request made of its connection.
 pub(super) enum Next {
@@ -189,7 +178,8 @@ impl Turn<'_> {
                 );
                 let response = match routes.plain_answer(handler) {
                     Some(PlainAnswer::Handler(answer)) => {
-                        answered(call.path(), caught(|| answer(&call)))
+                        let answer = caught(|| answer(&call));
+                        answer.unwrap_or_else(|panic| self.internal_error(call.path(), panic))
                     }
                     Some(PlainAnswer::Stats) => {
                         Response::prometheus(self.shared.snapshot().prometheus())
@@ -253,7 +243,7 @@ impl Turn<'_> {
             Ok((accepted, (config.factory)(&call)))
         });
         let admitted =
-            admitted.unwrap_or_else(|panic| Err(internal_error(&config.pattern, &panic)));
+            admitted.unwrap_or_else(|panic| Err(self.internal_error(&config.pattern, panic)));
         let (accepted, handler) = match admitted {
             Ok(admitted) => admitted,
             Err(response) => return self.respond(call.head(), &response, true),

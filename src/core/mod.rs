@@ -257,6 +257,18 @@ impl Core {
         self.connections.next_occupied(from)
     }
 
+    /// What the last panic of the application said, once.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
+    pub(crate) fn take_panic(&mut self) -> Option<String> {
+        self.shared.last_panic.take()
+    }
+
+    /// The statistics as of now.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
+    pub(crate) fn stats(&self) -> crate::domain::stats::Stats {
+        self.shared.snapshot()
+    }
+
     /// Whether a stop has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.is_some()

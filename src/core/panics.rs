@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use log::error;
 
+use crate::domain::response::Response;
 use crate::domain::session_state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::SessionError;
@@ -48,6 +49,7 @@ impl Turn<'_> {
         let mut count = 0;
         while let Some(panic) = next.take() {
             count += 1;
+            self.shared.last_panic = Some(panic.0.clone());
             if count > PANICS_MAX {
                 self.drop_socket(Disposal::Reset);
                 return;
@@ -59,6 +61,14 @@ impl Turn<'_> {
             });
             next = done.err();
         }
+    }
+
+    /// The answer in place of one whose making panicked.
+    #[cold]
+    pub(crate) fn internal_error(&mut self, route: &str, Panicked(text): Panicked) -> Response {
+        error!(target: "wirewheel::server", "{route}: handler panicked: {text}");
+        self.shared.last_panic = Some(text);
+        Response::refusal(500)
     }
 
     fn end_after(&mut self, Panicked(text): Panicked) {

@@ -3,67 +3,36 @@
 mod admission;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::io::{ErrorKind, IoSlice};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Core, Disposal};
+use super::Disposal;
 use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::handler::{on_connect, on_message};
-use crate::structures::wire::Wire;
+use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::options::Limits;
-use crate::words::time::Time;
 
-/// One peer's end: what it got, and how much it takes.
-struct Peer {
-    got: Vec<u8>,
-    /// Bytes that the socket's buffer still takes; `usize::MAX` for a peer that reads.
-    room: usize,
-    shut: bool,
-    gone: Option<Disposal>,
-}
-
-impl Wire for Peer {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        assert!(!self.shut, "nothing is written behind a half-close");
-        let taken = bytes.len().min(self.room);
-        if self.room != usize::MAX {
-            self.room -= taken;
-        }
-        self.got.extend_from_slice(&bytes[..taken]);
-        Ok(taken)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
-        let mut written = 0;
-        for slice in slices {
-            let taken = self.write(slice)?;
-            written += taken;
-            if taken < slice.len() {
-                break;
-            }
-        }
-        Ok(written)
-    }
-
-    fn shutdown_write(&mut self) {
-        self.shut = true;
-    }
-
-    fn local_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 80))
-    }
-}
-
+/// The test kit's network, with peers that do nothing of their own.
 struct Net {
-    core: Core,
-    now: Time,
-    peers: HashMap<u32, Peer>,
+    network: Network,
     events: Rc<RefCell<Vec<String>>>,
+}
+
+impl Deref for Net {
+    type Target = Network;
+    fn deref(&self) -> &Network {
+        &self.network
+    }
+}
+
+impl DerefMut for Net {
+    fn deref_mut(&mut self) -> &mut Network {
+        &mut self.network
+    }
 }
 
 fn secs(n: u64) -> Duration {
@@ -95,20 +64,14 @@ impl Net {
             });
             route.web_socket("/greet", |_: &Call| on_connect(|session, _| session.send("hello")));
         });
-        let core = Core::new(application.build().unwrap());
-        Self { core, now: Time::ZERO, peers: HashMap::new(), events }
+        Self { network: Network::new(application.build().unwrap()), events }
     }
 
-    fn accept(&mut self) -> u32 {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
-        let index = self.core.handle_accept(self.now, peer).unwrap();
-        let fresh = Peer { got: Vec::new(), room: usize::MAX, shut: false, gone: None };
-        self.peers.insert(index, fresh);
-        self.reap();
-        index
+    fn accept(&mut self) -> LinkId {
+        self.connect(SocketAddr::from(([127, 0, 0, 1], 4000)))
     }
 
-    fn open(&mut self) -> u32 {
+    fn open(&mut self) -> LinkId {
         let index = self.accept();
         self.input(
             index,
@@ -119,64 +82,40 @@ impl Net {
         index
     }
 
-    fn input(&mut self, index: u32, bytes: &[u8]) {
-        let mut rx = bytes.to_vec();
-        let wire = self.peers.get_mut(&index).unwrap();
-        self.core.handle_input(self.now, index, &mut rx, wire);
-        self.reap();
+    fn input(&mut self, client: LinkId, bytes: &[u8]) {
+        self.send(client, bytes);
     }
 
-    fn text(&mut self, index: u32, text: &str) {
+    fn text(&mut self, client: LinkId, text: &str) {
         let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
         frame.extend_from_slice(text.as_bytes());
-        self.input(index, &frame);
+        self.input(client, &frame);
     }
 
-    fn eof(&mut self, index: u32) {
-        let wire = self.peers.get_mut(&index).unwrap();
-        self.core.handle_eof(self.now, index, wire);
-        self.reap();
+    fn eof(&mut self, client: LinkId) {
+        self.end(client, PeerEnd::Shut);
     }
 
-    fn writable(&mut self, index: u32, room: usize) {
-        let wire = self.peers.get_mut(&index).unwrap();
-        wire.room = room;
-        self.core.handle_writable(self.now, index, wire);
-        self.reap();
+    /// The peer's socket takes this much.
+    fn room(&mut self, client: LinkId, bytes: usize) {
+        self.link(client).socket.room = bytes;
     }
 
-    fn reap(&mut self) {
-        while let Some((index, disposal)) = self.core.poll_closed() {
-            self.peers.get_mut(&index).unwrap().gone = Some(disposal);
-        }
+    fn writable(&mut self, client: LinkId, room: usize) {
+        self.room(client, room);
+        self.pump();
     }
 
-    /// Jumps from deadline to deadline.
-    fn advance(&mut self, by: Duration) {
-        let end = self.now.after(by);
-        loop {
-            while let Some(index) = self.core.poll_due(self.now) {
-                let wire = self.peers.get_mut(&index).unwrap();
-                self.core.handle_timeout(self.now, index, wire);
-                self.reap();
-            }
-            match self.core.poll_timeout() {
-                Some(next) if next <= end => {
-                    assert!(next > self.now, "a deadline in the past would spin");
-                    self.now = next;
-                }
-                _ => break,
-            }
-        }
-        self.now = end;
+    fn take(&mut self, client: LinkId) -> Vec<u8> {
+        std::mem::take(&mut self.link(client).socket.got)
     }
 
-    fn take(&mut self, index: u32) -> Vec<u8> {
-        std::mem::take(&mut self.peers.get_mut(&index).unwrap().got)
+    fn shut(&mut self, client: LinkId) -> bool {
+        self.link(client).socket.shut
     }
 
-    fn gone(&self, index: u32) -> Option<Disposal> {
-        self.peers[&index].gone
+    fn gone(&mut self, client: LinkId) -> Option<Disposal> {
+        self.link(client).socket.gone
     }
 
     #[track_caller]
@@ -205,7 +144,7 @@ fn a_silent_connection_gets_408() {
     net.advance(Duration::from_millis(20));
     for index in [silent, half] {
         assert!(net.take(index).starts_with(b"HTTP/1.1 408 "));
-        assert!(net.peers[&index].shut);
+        assert!(net.shut(index));
     }
     net.advance(secs(3)); // linger
     assert_eq!(net.gone(silent), Some(Disposal::Reset));
@@ -231,9 +170,9 @@ fn between_requests_silence_is_no_fault() {
     net.input(client, b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(net.take(client).ends_with(b"page"));
     net.advance(secs(9));
-    assert!(!net.peers[&client].shut, "the time begins anew with each request");
+    assert!(!net.shut(client), "the time begins anew with each request");
     net.advance(secs(2));
-    assert!(net.take(client).is_empty() && net.peers[&client].shut);
+    assert!(net.take(client).is_empty() && net.shut(client));
 }
 
 #[test]
@@ -277,7 +216,7 @@ fn a_ping_without_pong_ends_the_session_in_bounded_time() {
 fn a_ping_timeout_with_a_stalled_peer_is_freed_within_the_close_timeout() {
     let mut net = Net::new(WebSockets::new().write_timeout(secs(60)));
     let client = net.open();
-    net.peers.get_mut(&client).unwrap().room = 0;
+    net.room(client, 0);
     net.text(client, "waits");
     net.advance(Duration::from_millis(29_900));
     net.expect(&[]);
@@ -320,7 +259,7 @@ fn a_clean_close_is_gone_with_the_peers_end() {
     net.text(client, "bye");
     net.input(client, b"\x88\x82\0\0\0\0\x03\xe8");
     net.expect(&["close 1000 clean"]);
-    assert!(net.peers[&client].shut && net.gone(client).is_none());
+    assert!(net.shut(client) && net.gone(client).is_none());
     net.eof(client);
     assert_eq!(net.gone(client), Some(Disposal::Close));
     net.expect_empty();
@@ -330,7 +269,7 @@ fn a_clean_close_is_gone_with_the_peers_end() {
 fn what_was_sent_before_the_close_arrives_at_a_slow_reader() {
     let mut net = Net::new(WebSockets::new());
     let client = net.open();
-    net.peers.get_mut(&client).unwrap().room = 10;
+    net.room(client, 10);
     net.text(client, "big");
     net.text(client, "bye");
     for _ in 0..20 {
@@ -349,7 +288,7 @@ fn what_was_sent_before_the_close_arrives_at_a_slow_reader() {
 fn pongs_overtake_queued_data() {
     let mut net = Net::new(WebSockets::new());
     let client = net.open();
-    net.peers.get_mut(&client).unwrap().room = 0;
+    net.room(client, 0);
     net.text(client, "one");
     net.text(client, "two");
     net.input(client, b"\x89\x81\0\0\0\0!");
@@ -361,7 +300,7 @@ fn pongs_overtake_queued_data() {
 fn a_reader_that_makes_no_progress_is_closed() {
     let mut net = Net::new(WebSockets::new().ping_period(None));
     let client = net.open();
-    net.peers.get_mut(&client).unwrap().room = 0;
+    net.room(client, 0);
     net.text(client, "waits");
     net.advance(secs(20));
     net.writable(client, 1); // one byte is progress
@@ -377,7 +316,7 @@ fn a_reader_that_makes_no_progress_is_closed() {
 fn an_outbox_over_its_limit_ends_with_1013() {
     let mut net = Net::new(WebSockets::new());
     let client = net.open();
-    net.peers.get_mut(&client).unwrap().room = 100;
+    net.room(client, 100);
     net.text(client, "big");
     assert!(net.core.shared.bytes_held >= 59_000);
     net.text(client, "big");
@@ -392,9 +331,9 @@ fn an_outbox_over_its_limit_ends_with_1013() {
 fn the_byte_budget_of_the_process_ends_who_goes_over_it() {
     let limits = Limits::new().process_bytes(100_000);
     let mut net = Net::new(WebSockets::new().limits(limits));
-    let clients: Vec<u32> = (0..2).map(|_| net.open()).collect();
+    let clients: Vec<LinkId> = (0..2).map(|_| net.open()).collect();
     for &client in &clients {
-        net.peers.get_mut(&client).unwrap().room = 0;
+        net.room(client, 0);
         net.text(client, "big");
     }
     net.expect(&["error Try again later", "close 1013 unclean"]);
@@ -461,14 +400,15 @@ fn too_many_fragments_end_with_1008() {
 #[test]
 fn over_max_connections_there_is_503_and_then_a_pause() {
     let mut net = Net::new(WebSockets::new().limits(Limits::new().max_connections(2)));
-    let clients: Vec<u32> = (0..2).map(|_| net.open()).collect();
-    let surplus: Vec<u32> = (0..16).map(|_| net.accept()).collect();
+    let clients: Vec<LinkId> = (0..2).map(|_| net.open()).collect();
+    let surplus: Vec<LinkId> = (0..16).map(|_| net.accept()).collect();
     assert!(!net.core.has_room());
-    assert!(net.core.handle_accept(net.now, SocketAddr::from(([127, 0, 0, 1], 1))).is_err());
+    let later = net.accept();
+    assert!(net.link(later).is_waiting());
     net.input(surplus[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(net.take(surplus[3]).starts_with(b"HTTP/1.1 503 "));
     net.eof(surplus[3]);
-    assert!(net.core.has_room(), "accepting goes on when a place is free");
+    assert!(net.link(later).is_open(), "accepting goes on when a place is free");
     net.text(clients[0], "served meanwhile");
     assert!(net.take(clients[0]).ends_with(b"served meanwhile"));
 }
@@ -477,11 +417,11 @@ fn over_max_connections_there_is_503_and_then_a_pause() {
 fn over_the_pending_handshakes_the_oldest_gets_408() {
     let limits = Limits::new().max_pending_handshakes(3);
     let mut net = Net::new(WebSockets::new().limits(limits));
-    let mut waiting: Vec<u32> = (0..3).map(|_| net.accept()).collect();
+    let mut waiting: Vec<LinkId> = (0..3).map(|_| net.accept()).collect();
     let session = net.open(); // complete at once, but it took a place for a moment
     net.advance(Duration::from_millis(20));
     assert!(net.take(waiting.remove(0)).starts_with(b"HTTP/1.1 408 "));
-    assert!(waiting.iter().all(|index| net.peers[index].got.is_empty()));
+    assert!(waiting.iter().all(|index| net.take(*index).is_empty()));
     net.text(session, "served");
     assert!(net.take(session).ends_with(b"served"));
 }
@@ -490,7 +430,7 @@ fn over_the_pending_handshakes_the_oldest_gets_408() {
 fn pipelined_requests_wait_while_answers_do() {
     let mut net = Net::new(WebSockets::new());
     let client = net.accept();
-    net.peers.get_mut(&client).unwrap().room = 20;
+    net.room(client, 20);
     let request = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n";
     net.input(client, request);
     net.input(client, &[&request[..], &request[..]].concat());
@@ -507,7 +447,7 @@ fn the_answer_and_the_greeting_survive_short_writes() {
     for room in 0..140 {
         let mut net = Net::new(WebSockets::new());
         let client = net.accept();
-        net.peers.get_mut(&client).unwrap().room = room;
+        net.room(client, room);
         net.input(client, request);
         net.writable(client, usize::MAX);
         let got = net.take(client);
@@ -520,10 +460,8 @@ fn the_answer_and_the_greeting_survive_short_writes() {
 fn a_drain_ends_when_all_have_answered_and_not_before() {
     let mut net = Net::new(WebSockets::new());
     let (one, two) = (net.open(), net.open());
-    net.core.begin_drain(net.now, CloseCode::GOING_AWAY, secs(10));
+    net.shut_down(CloseCode::GOING_AWAY, secs(10));
     for index in [one, two] {
-        let wire = net.peers.get_mut(&index).unwrap();
-        net.core.handle_drain(net.now, index, wire);
         assert_eq!(net.take(index), b"\x88\x02\x03\xe9");
     }
     let late = net.accept();
@@ -556,7 +494,7 @@ fn answers_that_nobody_reads_are_held_to_the_byte_budget() {
     let mut net = Net::new(WebSockets::new().limits(limits));
     let request = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n";
     let deaf = net.accept();
-    net.peers.get_mut(&deaf).unwrap().room = 0;
+    net.room(deaf, 0);
     net.input(deaf, request);
     net.input(deaf, &request.repeat(1_000));
     assert_eq!(net.gone(deaf), Some(Disposal::Reset));
@@ -578,7 +516,7 @@ fn what_waits_is_told() {
         });
     });
     let mut net = Net::new(WebSockets::new());
-    net.core = Core::new(application.build().unwrap());
+    net.network = Network::new(application.build().unwrap());
     let client = net.accept();
     net.input(
         client,

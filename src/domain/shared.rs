@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) warnings: Warnings,
     /// What was counted; the figures of `bytes_held` are filled in by [`Shared::snapshot`].
     pub(crate) stats: Stats,
+    /// What the application's last panic said, for whoever wants to know.
+    pub(crate) last_panic: Option<String>,
 }
 
 impl Shared {
@@ -41,6 +43,7 @@ impl Shared {
             masks: MaskSource { seed: RandomState::new(), count: 0 },
             warnings: Warnings::default(),
             stats: Stats::default(),
+            last_panic: None,
         }
     }
 

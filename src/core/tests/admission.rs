@@ -10,15 +10,13 @@ const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 impl Net {
-    fn accept_from(&mut self, peer: &str) -> Result<u32, Full> {
-        let index = self.core.handle_accept(self.now, peer.parse().unwrap())?;
-        let fresh = Peer { got: Vec::new(), room: usize::MAX, shut: false, gone: None };
-        self.peers.insert(index, fresh);
-        Ok(index)
+    fn accept_from(&mut self, peer: &str) -> Result<LinkId, Full> {
+        let client = self.connect(peer.parse().unwrap());
+        if self.link(client).is_open() { Ok(client) } else { Err(Full) }
     }
 
     /// The status that a request with these headers gets, on a connection that is there.
-    fn ask(&mut self, index: u32, headers: &str) -> u16 {
+    fn ask(&mut self, index: LinkId, headers: &str) -> u16 {
         self.input(index, format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes());
         let got = String::from_utf8_lossy(&self.take(index)).into_owned();
         got.split(' ').nth(1).map_or(0, |status| status.parse().unwrap())
@@ -39,8 +37,7 @@ impl Net {
     }
 
     fn end_all(&mut self) {
-        let here: Vec<u32> = self.peers.keys().copied().collect();
-        here.into_iter().for_each(|index| self.eof(index));
+        (0..self.link_count()).for_each(|client| self.eof(client));
         self.expect_empty();
         assert!(self.core.admission.is_empty(), "a client is still counted");
     }

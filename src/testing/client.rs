@@ -1,0 +1,445 @@
+//! Owns the client of a test: a connection in memory, with its faults, and a session on it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::core::Disposal;
+use crate::words::close::{CloseCode, CloseReason};
+use crate::words::message::{Message, Payload};
+
+use super::far_end::{FarEnd, RawFrame};
+use super::network::{LinkId, Network, PeerEnd};
+
+/// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
+/// frames.
+///
+/// Everything that can happen at one moment of the virtual time has happened when a method returns;
+/// so `expect_*` never wait, and what is not there fails the test at once. After the upgrade it is
+/// well-behaved: it answers pings and Closes and hangs up when the server does, until
+/// [`answer_pings`](Self::answer_pings) and [`answer_close`](Self::answer_close) say otherwise.
+/// Dropping it ends its side of the connection, like a client whose process ends.
+pub struct TestClient {
+    network: Rc<RefCell<Network>>,
+    id: LinkId,
+    /// The message whose last fragment has not arrived.
+    open: Option<RawFrame>,
+}
+
+impl fmt::Debug for TestClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestClient").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// An answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The status line and the header lines.
+    pub head: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// The body as text.
+    ///
+    /// # Panics
+    /// If it is not UTF-8.
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        match std::str::from_utf8(&self.body) {
+            Ok(text) => text,
+            Err(error) => panic!("the body is no text: {error}"),
+        }
+    }
+}
+
+/// What a client received: a message put together, or a control frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Received {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Vec<u8>),
+    /// A ping that the client did not answer of its own.
+    Ping(Vec<u8>),
+    /// A pong.
+    Pong(Vec<u8>),
+    /// A Close: its code (1005 if it is empty) and text.
+    Close(CloseCode, String),
+}
+
+/// How the server ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// In order: everything sent has arrived, then the end.
+    Closed,
+    /// By a reset.
+    Reset,
+}
+
+/// An upgrade to be made; see [`TestApplication::upgrade`](super::TestApplication::upgrade).
+#[derive(Debug)]
+#[must_use = "call connect"]
+pub struct Upgrade {
+    client: TestClient,
+    path: String,
+    lines: String,
+}
+
+impl Upgrade {
+    pub(super) fn new(client: TestClient, path: &str) -> Self {
+        Self { client, path: path.into(), lines: String::new() }
+    }
+
+    /// Adds a header line.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.lines.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
+    /// Offers a subprotocol; in the order of the calls.
+    pub fn protocol(self, protocol: &str) -> Self {
+        self.header("Sec-WebSocket-Protocol", protocol)
+    }
+
+    /// Makes the upgrade: the client and the answer, or the answer alone if it was refused.
+    ///
+    /// # Errors
+    /// An answer other than 101.
+    pub fn connect(self) -> Result<(TestClient, Answer), Answer> {
+        let Self { mut client, path, lines } = self;
+        client.send_bytes(
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\
+                 Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 Sec-WebSocket-Version: 13\r\n{lines}\r\n"
+            )
+            .as_bytes(),
+        );
+        let answer = client.expect_answer();
+        if answer.status != 101 {
+            return Err(answer);
+        }
+        client.begin_session();
+        Ok((client, answer))
+    }
+}
+
+/// HTTP.
+impl TestClient {
+    pub(super) fn new(network: Rc<RefCell<Network>>, id: LinkId) -> Self {
+        Self { network, id, open: None }
+    }
+
+    /// Sends bytes as they are, legal or not.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.network.borrow_mut().send(self.id, bytes);
+    }
+
+    /// Takes the answer that has arrived.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn expect_answer(&mut self) -> Answer {
+        self.answer(false)
+    }
+
+    /// Sends a request without a body, and takes its answer.
+    ///
+    /// # Panics
+    /// If none came.
+    #[track_caller]
+    pub fn request(&mut self, method: &str, path: &str) -> Answer {
+        self.send_bytes(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
+        self.answer(method == "HEAD")
+    }
+
+    #[track_caller]
+    fn answer(&self, head_only: bool) -> Answer {
+        let mut network = self.network.borrow_mut();
+        let got = &mut network.link(self.id).socket.got;
+        let end = got.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+        let Some(end) = end else {
+            panic!("no answer has arrived; so far {:?}", String::from_utf8_lossy(got));
+        };
+        let head = String::from_utf8_lossy(&got[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let length: usize = answer
+            .header("content-length")
+            .filter(|_| !head_only)
+            .map_or(0, |length| length.parse().unwrap_or(0));
+        let body_end = end + length;
+        assert!(got.len() >= body_end, "the body has not arrived: {answer:?}");
+        answer.body = got[end..body_end].to_vec();
+        got.drain(..body_end);
+        answer
+    }
+
+    /// From here on what arrives is frames.
+    fn begin_session(&self) {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).far_end = Some(FarEnd::new());
+        network.react(self.id);
+        network.pump();
+    }
+}
+
+/// Sending.
+impl TestClient {
+    /// Sends a text or binary message.
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
+        match message.into().payload() {
+            Payload::Text(text) => self.send_frame(0x81, text.as_bytes()),
+            Payload::Binary(bytes) => self.send_frame(0x82, bytes),
+        }
+    }
+
+    /// Sends one masked frame whose first byte (FIN, reserved bits, opcode) is given.
+    pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
+        self.send_bytes(&RawFrame::masked(first, payload));
+    }
+
+    /// Sends a ping.
+    pub fn ping(&mut self, payload: &[u8]) {
+        self.send_frame(RawFrame::PING, payload);
+    }
+
+    /// Sends a Close, unless one was sent.
+    pub fn close(&mut self, reason: &CloseReason) {
+        let payload = [&u16::from(reason.code()).to_be_bytes()[..], reason.text().as_bytes()];
+        let first = self.far_end(|far_end| !std::mem::replace(&mut far_end.close_sent, true));
+        if first {
+            self.send_frame(RawFrame::CLOSE, &payload.concat());
+        }
+    }
+}
+
+/// Receiving.
+impl TestClient {
+    /// The next frame as it came.
+    pub fn receive_frame(&mut self) -> Option<RawFrame> {
+        self.far_end(FarEnd::next)
+    }
+
+    /// The next message or control frame that has arrived.
+    ///
+    /// # Panics
+    /// If the server broke the protocol.
+    #[track_caller]
+    pub fn receive(&mut self) -> Option<Received> {
+        loop {
+            let RawFrame { first, payload } = self.receive_frame()?;
+            let received = match (first & 15, self.open.take()) {
+                (8, open) => {
+                    self.open = open;
+                    let (code, text) = match payload.as_slice() {
+                        [] => (CloseCode::NO_STATUS, &[][..]),
+                        [high, low, text @ ..] => {
+                            (CloseCode::new(u16::from_be_bytes([*high, *low])), text)
+                        }
+                        [_] => panic!("a Close of one byte"),
+                    };
+                    Received::Close(code, utf8(text.to_vec()))
+                }
+                (9, open) => {
+                    self.open = open;
+                    Received::Ping(payload)
+                }
+                (10, open) => {
+                    self.open = open;
+                    Received::Pong(payload)
+                }
+                (0, Some(mut open)) => {
+                    open.payload.extend(payload);
+                    if first & 0x80 == 0 {
+                        self.open = Some(open);
+                        continue;
+                    }
+                    whole(open)
+                }
+                (1 | 2, None) if first & 0x80 == 0 => {
+                    self.open = Some(RawFrame { first, payload });
+                    continue;
+                }
+                (1 | 2, None) => whole(RawFrame { first, payload }),
+                _ => panic!("the server sent a frame out of place, {first:#04x}"),
+            };
+            return Some(received);
+        }
+    }
+
+    /// The next thing that arrived is this text.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[track_caller]
+    pub fn expect_text(&mut self, text: &str) {
+        assert_eq!(self.receive(), Some(Received::Text(text.into())));
+    }
+
+    /// The next thing that arrived are these bytes.
+    ///
+    /// # Panics
+    /// If they are not.
+    #[track_caller]
+    pub fn expect_binary(&mut self, bytes: &[u8]) {
+        assert_eq!(self.receive(), Some(Received::Binary(bytes.into())));
+    }
+
+    /// The next thing that arrived is a Close with this code; its text comes back.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[track_caller]
+    pub fn expect_close(&mut self, expected: CloseCode) -> String {
+        match self.receive() {
+            Some(Received::Close(code, text)) if code == expected => text,
+            other => panic!("expected a Close with {expected}, received {other:?}"),
+        }
+    }
+
+    /// Nothing has arrived that was not asked for.
+    ///
+    /// # Panics
+    /// If something has.
+    #[track_caller]
+    pub fn expect_nothing(&mut self) {
+        let rest = self.far_end(|far_end| far_end.rest().clone());
+        assert!(rest.is_empty(), "nothing was expected, and there is {rest:?}");
+    }
+
+    /// The server has ended the connection like this, after everything that was asked for.
+    ///
+    /// # Panics
+    /// If it has not, or something arrived before the end.
+    #[track_caller]
+    pub fn expect_end(&mut self, expected: Ending) {
+        if self.network.borrow_mut().link(self.id).far_end.is_some() {
+            self.expect_nothing();
+        }
+        assert_eq!(self.ending(), Some(expected));
+    }
+
+    /// How the server has ended the connection, if it has.
+    pub fn ending(&self) -> Option<Ending> {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).socket.gone.map(|disposal| match disposal {
+            Disposal::Close => Ending::Closed,
+            Disposal::Reset => Ending::Reset,
+        })
+    }
+
+    #[track_caller]
+    fn far_end<R>(&self, act: impl FnOnce(&mut FarEnd) -> R) -> R {
+        let mut network = self.network.borrow_mut();
+        match &mut network.link(self.id).far_end {
+            Some(far_end) => act(far_end),
+            None => panic!("this client was not upgraded: it has no frames"),
+        }
+    }
+}
+
+#[track_caller]
+fn utf8(bytes: Vec<u8>) -> String {
+    match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => panic!("the server sent text that is not UTF-8: {error}"),
+    }
+}
+
+#[track_caller]
+fn whole(message: RawFrame) -> Received {
+    if message.first & 15 == 1 {
+        Received::Text(utf8(message.payload))
+    } else {
+        Received::Binary(message.payload)
+    }
+}
+
+/// Manners and faults.
+impl TestClient {
+    /// Whether pings are answered at once (the default); else they are received like messages, and
+    /// nobody answers.
+    pub fn answer_pings(&mut self, on: bool) {
+        self.far_end(|far_end| far_end.answers_pings = on);
+    }
+
+    /// Whether a Close is answered, and the server's hang-up with one's own (the default).
+    pub fn answer_close(&mut self, on: bool) {
+        self.far_end(|far_end| far_end.answers_close = on);
+    }
+
+    /// The server's reads give at most `bytes` at once: 1 is a peer that dribbles.
+    pub fn limit_reads(&mut self, bytes: usize) {
+        self.network.borrow_mut().link(self.id).read_piece = bytes.max(1);
+    }
+
+    /// The server's writes take at most `bytes` at once: every longer one is a short write.
+    pub fn limit_writes(&mut self, bytes: usize) {
+        self.network.borrow_mut().link(self.id).socket.write_piece = bytes.max(1);
+    }
+
+    /// The server's writes take nothing until `time` has passed (`WouldBlock` for a while).
+    pub fn block_writes_for(&mut self, time: Duration) {
+        let mut network = self.network.borrow_mut();
+        let until = network.now.after(time);
+        network.link(self.id).socket.blocked_until = Some(until);
+    }
+
+    /// The client reads only `bytes` more: what is sent beyond that stays in the server.
+    pub fn read_only(&mut self, bytes: usize) {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).socket.room = bytes;
+        network.pump();
+    }
+
+    /// The client reads everything again.
+    pub fn read_on(&mut self) {
+        self.read_only(usize::MAX);
+    }
+
+    /// The connection breaks after `bytes` more bytes towards the server.
+    pub fn break_after_sending(&mut self, bytes: usize) {
+        self.network.borrow_mut().link(self.id).breaks_after_in = Some(bytes);
+    }
+
+    /// The connection breaks after `bytes` more bytes towards the client.
+    pub fn break_after_receiving(&mut self, bytes: usize) {
+        self.network.borrow_mut().link(self.id).socket.breaks_after_out = Some(bytes);
+    }
+
+    /// The client sends nothing more, and still reads.
+    pub fn half_close(&mut self) {
+        self.network.borrow_mut().end(self.id, PeerEnd::Shut);
+    }
+
+    /// The client resets the connection.
+    pub fn reset(&mut self) {
+        self.network.borrow_mut().end(self.id, PeerEnd::Reset);
+    }
+}
+
+impl Drop for TestClient {
+    fn drop(&mut self) {
+        // A test that fails has its own message; and inside a hook the network is busy.
+        if !std::thread::panicking() {
+            if let Ok(mut network) = self.network.try_borrow_mut() {
+                network.end(self.id, PeerEnd::Shut);
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Owns the far end of a link that speaks WebSocket: frames out of bytes, and what a well-behaved
+//! client does of its own.
+
+use std::collections::VecDeque;
+
+/// A client that is connected, from the upgrade on.
+#[derive(Debug)]
+pub(crate) struct FarEnd {
+    frames: VecDeque<RawFrame>,
+    /// Pings are answered and not shown.
+    pub(crate) answers_pings: bool,
+    /// A Close is answered, and the server's hang-up with one's own.
+    pub(crate) answers_close: bool,
+    /// A Close was sent: there is no second one.
+    pub(crate) close_sent: bool,
+    hung_up: bool,
+}
+
+/// What a far end does of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Reaction {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) hangs_up: bool,
+}
+
+/// A frame from the server as it came: its first byte (FIN, reserved bits, opcode), and the payload
+/// without a mask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawFrame {
+    /// FIN, RSV1 to RSV3 and the opcode (RFC 6455 section 5.2).
+    pub first: u8,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+impl RawFrame {
+    pub(crate) const CLOSE: u8 = 0x88;
+    pub(crate) const PING: u8 = 0x89;
+    pub(crate) const PONG: u8 = 0x8a;
+
+    /// The frame at the start of `bytes`, and how long it is there.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(Self, usize)> {
+        let &[first, second, ref rest @ ..] = bytes else { return None };
+        let (len, extended) = match (second & 127, rest) {
+            (126, &[a, b, ..]) => (usize::from(u16::from_be_bytes([a, b])), 2),
+            (127, &[a, b, c, d, e, f, g, h, ..]) => {
+                let len = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                (usize::try_from(len).ok()?, 8)
+            }
+            (126 | 127, _) => return None,
+            (short, _) => (usize::from(short), 0),
+        };
+        let mask_len = if second & 0x80 == 0 { 0 } else { 4 };
+        let start: usize = extended + mask_len;
+        let mut payload = rest.get(start..start.checked_add(len)?)?.to_vec();
+        if let Some(&[a, b, c, d]) = rest.get(extended..start) {
+            let mask = [a, b, c, d].into_iter().cycle();
+            payload.iter_mut().zip(mask).for_each(|(byte, key)| *byte ^= key);
+        }
+        Some((Self { first, payload }, 2 + start + len))
+    }
+
+    /// A frame as a client sends it: masked.
+    #[allow(clippy::cast_possible_truncation, reason = "each arm has checked the length")]
+    pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        // No proxy stands in between, so the key need not be a surprise to anybody.
+        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+        let mut frame = vec![first];
+        match payload.len() {
+            len @ 0..=125 => frame.push(0x80 | len as u8),
+            len @ 126..=65_535 => {
+                frame.push(0xfe);
+                frame.extend_from_slice(&(len as u16).to_be_bytes());
+            }
+            len => {
+                frame.push(0xff);
+                frame.extend_from_slice(&(len as u64).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&KEY);
+        frame.extend(payload.iter().zip(KEY.into_iter().cycle()).map(|(byte, key)| byte ^ key));
+        frame
+    }
+}
+
+impl FarEnd {
+    pub(crate) fn new() -> Self {
+        Self {
+            frames: VecDeque::new(),
+            answers_pings: true,
+            answers_close: true,
+            close_sent: false,
+            hung_up: false,
+        }
+    }
+
+    /// Takes what arrived and says what it makes the client do. `ended`: nothing more comes.
+    pub(crate) fn react(&mut self, got: &mut Vec<u8>, ended: bool) -> Reaction {
+        let mut reaction = Reaction::default();
+        let mut taken = 0;
+        while let Some((frame, len)) = RawFrame::read(got.get(taken..).unwrap_or_default()) {
+            taken += len;
+            match frame.first {
+                RawFrame::PING if self.answers_pings => {
+                    if !self.close_sent {
+                        let pong = RawFrame::masked(RawFrame::PONG, &frame.payload);
+                        reaction.bytes.extend(pong);
+                    }
+                    continue;
+                }
+                RawFrame::CLOSE if self.answers_close && !self.close_sent => {
+                    self.close_sent = true;
+                    reaction.bytes.extend(RawFrame::masked(RawFrame::CLOSE, &frame.payload));
+                }
+                _ => {}
+            }
+            self.frames.push_back(frame);
+        }
+        got.drain(..taken);
+        if ended && self.answers_close && !self.hung_up {
+            self.hung_up = true;
+            reaction.hangs_up = true;
+        }
+        reaction
+    }
+
+    /// The next frame that arrived.
+    pub(crate) fn next(&mut self) -> Option<RawFrame> {
+        self.frames.pop_front()
+    }
+
+    /// What arrived and was not asked for.
+    pub(crate) fn rest(&self) -> &VecDeque<RawFrame> {
+        &self.frames
+    }
+}

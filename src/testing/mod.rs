@@ -1,0 +1,157 @@
+//! Applications in memory, under virtual time: the server's own core, without a socket, a thread or
+//! a wait (feature `testing`; Ktor's `testApplication`).
+//!
+//! ```
+//! use std::time::Duration;
+//! use wirewheel::testing::{Ending, TestApplication};
+//! use wirewheel::{Application, Call, CloseCode, WebSockets, on_message};
+//!
+//! fn module(app: &mut Application) {
+//!     app.install(WebSockets::new());
+//!     app.routing(|route| {
+//!         route.web_socket("/echo", |_call: &Call| {
+//!             on_message(|session, message| session.send(message))
+//!         });
+//!     });
+//! }
+//!
+//! let app = TestApplication::new(module)?;
+//! let mut client = app.web_socket("/echo");
+//! client.send("hello");
+//! client.expect_text("hello");
+//!
+//! client.answer_pings(false); // a peer that fell silent
+//! client.answer_close(false);
+//! app.advance(Duration::from_secs(31)); // takes no time: 15 s to the ping, 15 s for the pong
+//! client.receive(); // the ping
+//! assert_eq!(client.expect_close(CloseCode::INTERNAL_ERROR), "Ping timeout");
+//! app.advance(Duration::from_secs(3));
+//! client.expect_end(Ending::Reset);
+//! # Ok::<(), wirewheel::ServerError>(())
+//! ```
+//!
+//! What a test cannot see here is what the core does not do: sockets, signals, real time.
+//! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
+
+mod client;
+mod far_end;
+pub(crate) mod network;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::domain::application::Application;
+use crate::domain::stats::Stats;
+use crate::words::close::CloseCode;
+use crate::words::error::{Result, ServerError};
+use crate::words::time::Time;
+
+pub use client::{Answer, Ending, Received, TestClient, Upgrade};
+pub use far_end::RawFrame;
+
+use network::Network;
+
+/// An application that runs in memory. Its clients share it; all are of one thread.
+///
+/// A panic in the application's code fails the test, assertions in a handler included, unless
+/// [`tolerate_panics`](Self::tolerate_panics) is called. Hooks must not use the clients of their
+/// own application: it is busy with them.
+pub struct TestApplication {
+    network: Rc<RefCell<Network>>,
+}
+
+impl fmt::Debug for TestApplication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestApplication").finish_non_exhaustive()
+    }
+}
+
+impl TestApplication {
+    /// Sets up the application, as [`Server::bind`](crate::Server::bind) and `run` would.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`] for a mistake in the set-up.
+    pub fn new(module: impl FnOnce(&mut Application)) -> Result<Self> {
+        let mut application = Application::new();
+        module(&mut application);
+        let built = application.build().map_err(ServerError::Config)?;
+        Ok(Self { network: Rc::new(RefCell::new(Network::new(built))) })
+    }
+
+    /// Connects a client from 127.0.0.1.
+    pub fn connect(&self) -> TestClient {
+        let port = 10_000 + u16::try_from(self.network.borrow().link_count() % 50_000).unwrap_or(0);
+        self.connect_from(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// Connects a client from an address.
+    pub fn connect_from(&self, address: SocketAddr) -> TestClient {
+        let id = self.network.borrow_mut().connect(address);
+        TestClient::new(Rc::clone(&self.network), id)
+    }
+
+    /// Begins an upgrade, to which headers and subprotocols can be added.
+    pub fn upgrade(&self, path: &str) -> Upgrade {
+        Upgrade::new(self.connect(), path)
+    }
+
+    /// Opens a session.
+    ///
+    /// # Panics
+    /// If the upgrade is refused.
+    #[track_caller]
+    pub fn web_socket(&self, path: &str) -> TestClient {
+        match self.upgrade(path).connect() {
+            Ok((client, _)) => client,
+            Err(answer) => panic!("the upgrade was refused: {answer:?}"),
+        }
+    }
+
+    /// Asks for a page on a connection of its own.
+    ///
+    /// # Panics
+    /// If no answer comes.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.connect().request("GET", path)
+    }
+
+    /// Moves the clock, stopping at every deadline on the way. It takes no time.
+    pub fn advance(&self, time: Duration) {
+        self.network.borrow_mut().advance(time);
+    }
+
+    /// Moves the clock in one step: everything that became due in between is late, as after a
+    /// machine was suspended.
+    pub fn jump(&self, time: Duration) {
+        self.network.borrow_mut().jump(time);
+    }
+
+    /// The virtual time since the application began.
+    pub fn elapsed(&self) -> Duration {
+        self.network.borrow().now.since(Time::ZERO)
+    }
+
+    /// What the server has counted.
+    pub fn stats(&self) -> Stats {
+        self.network.borrow().core.stats()
+    }
+
+    /// Begins to stop, as [`Handle::shutdown`](crate::Handle::shutdown) does.
+    pub fn shutdown(&self, grace: Duration) {
+        self.network.borrow_mut().shut_down(CloseCode::GOING_AWAY, grace);
+    }
+
+    /// Whether a stop is complete: every connection that was there has ended.
+    pub fn is_stopped(&self) -> bool {
+        self.network.borrow().stopped
+    }
+
+    /// Lets the application panic: the test is about that.
+    pub fn tolerate_panics(&self) {
+        self.network.borrow_mut().tolerates_panics = true;
+    }
+}
