@@ -31,11 +31,16 @@ pub use domain::response::{Accept, Response};
 pub use domain::routing::{Routing, WebSocketRoute};
 pub use domain::session::{ConfigError, Session, SessionId};
 pub use domain::stats::Stats;
+pub use protocol::extension::header::ExtensionOffer;
+pub use protocol::extension::{
+    Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece,
+};
 pub use server::{Handle, Server};
 pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
 pub use words::error::{
     HandlerError, HandlerResult, ProtocolError, Result, SendError, ServerError, SessionError,
 };
+pub use words::extension::ExtensionError;
 pub use words::frame::{Frame, OpCode};
 pub use words::listen::{Listen, ListenOptions};
 pub use words::message::{Message, Payload, Rsv};

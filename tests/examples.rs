@@ -150,6 +150,17 @@ fn raw_mirrors_frames_and_answers_for_itself() {
 }
 
 #[test]
+fn extension_is_agreed_on_and_changes_nothing() {
+    let program = Program::start("extension");
+    let offer = "Sec-WebSocket-Extensions: frame-logger; level=loud, frame-logger; level=info\r\n";
+    let mut client = program.connect();
+    let answer = client.request(&upgrade_request("/", offer));
+    assert_eq!(answer.header("sec-websocket-extensions"), Some("frame-logger; level=info"));
+    client.text("as it was");
+    client.expect_text("as it was");
+}
+
+#[test]
 fn descriptors_run_out_and_come_back() {
     // A limit of 24 leaves the server about a dozen connections.
     let program = Program::limited("autobahn", 24);

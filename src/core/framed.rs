@@ -1,4 +1,6 @@
-//! Owns one connection's turn where frames matter: raw sessions.
+//! Owns one connection's turn where frames matter: raw sessions, and those with extensions.
+
+use std::borrow::Cow;
 
 use log::trace;
 
@@ -9,7 +11,7 @@ use crate::protocol::pieces::{self, Assembly, Step};
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
 use crate::words::frame::Frame;
-use crate::words::message::Rsv;
+use crate::words::message::{Message, Payload, Rsv};
 
 use super::connection::Stage;
 use super::turn::Turn;
@@ -24,7 +26,7 @@ impl Turn<'_> {
                 Ok(0) => break,
                 Ok(used) => taken += used,
                 Err(error) => {
-                    self.fail(SessionError::Protocol(error));
+                    self.fail(error);
                     break;
                 }
             }
@@ -34,19 +36,55 @@ impl Turn<'_> {
     }
 
     /// One frame, or a part of one: how many bytes were taken.
-    fn framed_step(&mut self, rx: &mut [u8]) -> Result<usize, ProtocolError> {
+    fn framed_step(&mut self, rx: &mut [u8]) -> Result<usize, SessionError> {
         let rules = self.connection.state.rules(self.options());
         let Some(pipeline) = self.connection.state.pipeline.as_deref_mut() else { return Ok(0) };
         let assembly = pipeline.assembly();
-        let (step, used) = pieces::next_step(&mut pipeline.progress, rx, &rules, assembly)?;
+        let (step, used) = pieces::next_step(&mut pipeline.progress, rx, &rules, assembly)
+            .map_err(SessionError::Protocol)?;
         match step {
-            Step::Nothing | Step::Piece { .. } => {}
-            Step::Frame(header, payload) if assembly == Assembly::EveryFrame => {
-                self.raw_frame(&header, &payload)?;
+            Step::Nothing => {}
+            Step::Piece { header, payload, starts, ends } => {
+                self.data(&header, Cow::Borrowed(payload), (starts, ends))?;
             }
-            Step::Frame(header, payload) => self.control(header.opcode, &payload),
+            Step::Frame(header, payload) if assembly == Assembly::EveryFrame => {
+                self.raw_frame(&header, &payload).map_err(SessionError::Protocol)?;
+            }
+            Step::Frame(header, payload) if header.opcode.is_control() => {
+                self.control(header.opcode, &payload);
+            }
+            Step::Frame(header, payload) => self.data(&header, payload, (true, true))?,
         }
         Ok(used)
+    }
+
+    /// A data frame, or a piece of one, on its way through the extensions.
+    fn data(
+        &mut self,
+        header: &FrameHeader,
+        payload: Cow<'_, [u8]>,
+        edges: (bool, bool),
+    ) -> Result<(), SessionError> {
+        let state = &mut self.connection.state;
+        if state.phase != Phase::Open {
+            return Ok(()); // after our Close nothing is delivered, so nothing is decoded
+        }
+        let limit = state.options(self.routes.options(state.route)).message_limit();
+        let Some(pipeline) = state.pipeline.as_deref_mut() else { return Ok(()) };
+        let Some(message) = pipeline.take_data(header, payload, edges, limit)? else {
+            return Ok(());
+        };
+        let rsv = message.rsv();
+        if !message.is_text() {
+            self.deliver(Message::new(Payload::Binary(message.payload()), rsv));
+            return Ok(());
+        }
+        // RFC 6455 section 8.1, for what the extensions made of it.
+        let Ok(text) = std::str::from_utf8(message.payload()) else {
+            return Err(SessionError::Protocol(ProtocolError::InvalidUtf8));
+        };
+        self.deliver(Message::new(Payload::Text(text), rsv));
+        Ok(())
     }
 
     fn raw_frame(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), ProtocolError> {

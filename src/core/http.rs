@@ -240,11 +240,12 @@ impl Turn<'_> {
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
         let admitted = caught(|| {
             let accepted = config.admit(&call, &offered)?;
-            Ok((accepted, (config.factory)(&call)))
+            let agreed = config.agree(&upgrade.extensions);
+            Ok((accepted, agreed, (config.factory)(&call)))
         });
         let admitted =
             admitted.unwrap_or_else(|panic| Err(self.internal_error(&config.pattern, panic)));
-        let (accepted, handler) = match admitted {
+        let (accepted, agreed, handler) = match admitted {
             Ok(admitted) => admitted,
             Err(response) => return self.respond(call.head(), &response, true),
         };
@@ -252,11 +253,12 @@ impl Turn<'_> {
             &mut self.shared.tx,
             &upgrade.accept_key,
             call.protocol(),
+            &agreed.header,
             accepted.headers(),
         );
         self.shared.opaque_prefix = self.shared.tx.len();
         let state = &mut self.connection.state;
-        state.pipeline = Pipeline::for_session(config.raw);
+        state.pipeline = Pipeline::for_session(config.raw, agreed);
         state.route = route;
         state.phase = Phase::Open;
         state.ping_base = self.shared.now;

@@ -221,7 +221,10 @@ impl<'a> Turn<'a> {
             // A peer that does not read would never see a Close behind its queue.
             let at_once = !matches!(
                 fault,
-                SessionError::Protocol(_) | SessionError::Handler(_) | SessionError::Panic(_)
+                SessionError::Protocol(_)
+                    | SessionError::Extension(_)
+                    | SessionError::Handler(_)
+                    | SessionError::Panic(_)
             );
             self.session().queue_close(Some(&reason), at_once);
         }
@@ -251,6 +254,7 @@ impl<'a> Turn<'a> {
             }
             SessionError::Network(_)
             | SessionError::Protocol(_)
+            | SessionError::Extension(_)
             | SessionError::PingTimeout
             | SessionError::IdleTimeout => {
                 debug!(target: "wirewheel::session", "{id} {pattern}: {fault}");

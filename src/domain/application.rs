@@ -4,11 +4,13 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::protocol::extension::ExtensionFactory;
 use crate::words::network::Network;
 use crate::words::options::{Limits, SessionOptions, session_option_setters};
 
+use super::pipeline::check_factories;
 use super::route_table::RouteTable;
-use super::routing::{Routes, Routing};
+use super::routing::{Installed, Routes, Routing};
 
 /// The WebSocket options of a server (Ktor's `install(WebSockets) { ... }`). Each can be changed
 /// for a route; the [`Limits`] are the server's alone.
@@ -29,9 +31,8 @@ use super::routing::{Routes, Routing};
 #[derive(Clone, Debug, Default)]
 #[must_use = "hand it to Application::install"]
 pub struct WebSockets {
-    options: SessionOptions,
+    installed: Installed,
     limits: Limits,
-    origins: Option<Rc<[String]>>,
     trusted_proxies: Vec<String>,
     proxy_protocol: bool,
 }
@@ -64,7 +65,15 @@ impl WebSockets {
         mut self,
         origins: impl IntoIterator<Item = S>,
     ) -> Self {
-        self.origins = Some(origins.into_iter().map(Into::into).collect());
+        self.installed.origins = Some(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Installs an extension (Ktor's `extensions { install(..) }`): its sessions agree on it with the
+    /// clients that offer it. Two that have one name or claim one reserved bit are refused at
+    /// start-up.
+    pub fn extension(mut self, factory: impl ExtensionFactory + 'static) -> Self {
+        Rc::make_mut(&mut self.installed.extensions).push(Rc::new(factory));
         self
     }
 
@@ -109,7 +118,7 @@ impl WebSockets {
     }
 
     fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
-        change(&mut self.options);
+        change(&mut self.installed.options);
     }
 }
 
@@ -172,12 +181,13 @@ impl Application {
                         in the module"
                 .into());
         }
-        let installed = self.installed.unwrap_or_default();
-        let proxies = installed.proxies()?;
-        let WebSockets { options, limits, origins, .. } = installed;
-        options.check().map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        let web_sockets = self.installed.unwrap_or_default();
+        let proxies = web_sockets.proxies()?;
+        let WebSockets { installed, limits, .. } = web_sockets;
+        installed.options.check().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         limits.check().map_err(|mistake| format!("Limits: {mistake}"))?;
-        let routes = self.routes.finish(&options, origins.as_ref())?;
+        check_factories(&installed.extensions)?;
+        let routes = self.routes.finish(&installed)?;
         Ok(Built { limits, proxies, routes })
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod application;
 pub(crate) mod call;
+mod encoded;
 pub(crate) mod endpoint;
 pub(crate) mod handler;
 mod pattern;

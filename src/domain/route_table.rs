@@ -3,12 +3,14 @@
 use std::fmt;
 use std::rc::Rc;
 
+use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
 use super::call::Call;
 use super::endpoint::Endpoint;
 use super::pattern::{Fit, Pattern, path_segments};
+use super::pipeline::{Agreed, Factories};
 use super::response::{Accept, Response};
 
 /// Makes the handler of one session.
@@ -33,6 +35,8 @@ pub(crate) struct RouteConfig {
     pub(crate) factory: Factory,
     /// Its sessions are handed frames.
     pub(crate) raw: bool,
+    /// The extensions that its sessions may agree on.
+    pub(crate) extensions: Rc<Factories>,
     pub(crate) protocol: Option<String>,
     pub(crate) pick_protocol: Option<ProtocolPicker>,
     pub(crate) hooks: Vec<UpgradeHook>,
@@ -67,6 +71,11 @@ impl RouteConfig {
             accept.extend(hook(call)?)?;
         }
         Ok(accept)
+    }
+
+    /// What its sessions agree on of a client's extensions.
+    pub(crate) fn agree(&self, offers: &[ExtensionOffer]) -> Agreed {
+        Agreed::negotiate(&self.extensions, offers)
     }
 
     fn allows_origin(&self, call: &Call) -> bool {

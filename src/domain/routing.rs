@@ -11,6 +11,7 @@ use super::call::Call;
 use super::endpoint::{OfFrames, OfMessages};
 use super::handler::Handler;
 use super::pattern::Pattern;
+use super::pipeline::Factories;
 use super::raw::RawHandler;
 use super::response::{Accept, Response};
 use super::route_table::{
@@ -141,6 +142,26 @@ impl<'a> Routing<'a> {
     }
 }
 
+/// What is installed for all routes.
+#[derive(Clone, Default)]
+pub(crate) struct Installed {
+    pub(crate) options: SessionOptions,
+    /// `None`: any.
+    pub(crate) origins: Option<Rc<[String]>>,
+    pub(crate) extensions: Rc<Factories>,
+}
+
+impl fmt::Debug for Installed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.extensions.iter().map(|factory| factory.name()).collect();
+        f.debug_struct("Installed")
+            .field("options", &self.options)
+            .field("origins", &self.origins)
+            .field("extensions", &names)
+            .finish()
+    }
+}
+
 /// What a route's setter does to the installed options.
 type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 
@@ -168,6 +189,7 @@ pub struct WebSocketRoute {
     path: String,
     factory: Factory,
     raw: bool,
+    negotiates: bool,
     hooks: Vec<UpgradeHook>,
     changes: Vec<OptionChange>,
     protocol: Option<String>,
@@ -187,6 +209,7 @@ impl WebSocketRoute {
             path,
             factory,
             raw,
+            negotiates: !raw,
             hooks,
             changes: Vec::new(),
             protocol: None,
@@ -215,6 +238,14 @@ impl WebSocketRoute {
         self
     }
 
+    /// Whether the sessions agree on installed extensions that their clients offer (Ktor's
+    /// `negotiateExtensions`). Default true; false for raw routes, whose handlers would have to apply
+    /// them by [`Session::extension`](crate::Session::extension).
+    pub fn negotiate_extensions(&mut self, on: bool) -> &mut Self {
+        self.negotiates = on;
+        self
+    }
+
     /// Asks `hook` before an upgrade, after those of the scopes around; see
     /// [`Routing::on_upgrade`].
     pub fn on_upgrade(
@@ -238,12 +269,8 @@ impl WebSocketRoute {
         self.changes.push(Box::new(change));
     }
 
-    fn finish(
-        self,
-        installed: &SessionOptions,
-        origins: Option<&Rc<[String]>>,
-    ) -> Result<(Pattern, RouteConfig), String> {
-        let mut options = installed.clone();
+    fn finish(self, installed: &Installed) -> Result<(Pattern, RouteConfig), String> {
+        let mut options = installed.options.clone();
         if self.raw {
             // Nothing is answered or asked behind a raw handler's back.
             options.ping_period = None;
@@ -265,10 +292,15 @@ impl WebSocketRoute {
             options,
             factory: self.factory,
             raw: self.raw,
+            extensions: if self.negotiates {
+                Rc::clone(&installed.extensions)
+            } else {
+                Rc::default()
+            },
             protocol: self.protocol,
             pick_protocol: self.pick_protocol,
             hooks: self.hooks,
-            origins: self.origins.or_else(|| origins.cloned()),
+            origins: self.origins.or_else(|| installed.origins.clone()),
         };
         Ok((pattern, config))
     }
@@ -284,17 +316,13 @@ impl Routes {
     }
 
     /// Checks every route and puts it in the table.
-    pub(crate) fn finish(
-        self,
-        installed: &SessionOptions,
-        origins: Option<&Rc<[String]>>,
-    ) -> Result<RouteTable, String> {
+    pub(crate) fn finish(self, installed: &Installed) -> Result<RouteTable, String> {
         if let Some(mistake) = self.mistakes.into_iter().next() {
             return Err(mistake);
         }
-        let mut table = RouteTable::new(installed.clone());
+        let mut table = RouteTable::new(installed.options.clone());
         for route in self.web_sockets {
-            let (pattern, config) = route.finish(installed, origins)?;
+            let (pattern, config) = route.finish(installed)?;
             table.add_web_socket(pattern, config)?;
         }
         for (path, answer) in self.gets {

@@ -65,6 +65,9 @@ impl Session<'_> {
         if self.state.fragments_text.is_some() {
             return Err(SendError::Fragments.into());
         }
+        if self.state.pipeline.is_some() && self.has_extensions() {
+            return self.send_through_extensions(message);
+        }
         self.admit(message.bytes().len())?;
         let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
         self.transmit(opcode, message.bytes(), true)
@@ -72,7 +75,8 @@ impl Session<'_> {
 
     /// Sends one fragment of a message (Ktor's `send(Frame.Text(fin = false, ..))`): the kind is
     /// the first one's, `fin` ends the message. Control frames may go out in between, other
-    /// messages may not.
+    /// messages may not. Where extensions were agreed on, the fragments are kept and go out as one
+    /// message when it ends, at most `max_message_size` in all.
     ///
     /// # Errors
     /// As [`send`](Self::send); [`SendError::Fragments`] if the kind changes within a message.
@@ -93,7 +97,11 @@ impl Session<'_> {
             None if piece.is_text() => OpCode::Text,
             None => OpCode::Binary,
         };
-        self.transmit(opcode, piece.bytes(), fin)?;
+        if self.has_extensions() {
+            self.keep_fragment(piece, fin)?;
+        } else {
+            self.transmit(opcode, piece.bytes(), fin)?;
+        }
         self.state.fragments_text = if fin { None } else { Some(piece.is_text()) };
         Ok(())
     }

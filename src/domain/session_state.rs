@@ -1,5 +1,6 @@
 //! Owns the state of a session that outlives a hook.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::protocol::frame::FrameRules;
@@ -159,6 +160,23 @@ impl SessionState {
         self.pipeline.as_deref().is_some_and(|pipeline| pipeline.raw)
     }
 
+    /// A key that two sessions share if a message sent to both is the same bytes on the wire; `None`
+    /// where each has to be encoded for itself.
+    #[allow(dead_code, reason = "a broadcast is what asks for it")]
+    pub(crate) fn share_key(&self, route: &SessionOptions) -> Option<u64> {
+        let options = self.options(route);
+        if options.masking {
+            return None; // every frame has a mask of its own
+        }
+        let extensions = match self.pipeline.as_deref() {
+            Some(pipeline) if pipeline.applies() => pipeline.share_key()?,
+            _ => 0,
+        };
+        let mut hasher = DefaultHasher::new();
+        (extensions, options.max_frame_size, options.message_limit()).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
@@ -181,7 +199,10 @@ impl SessionState {
             max_fragments: options.max_fragments,
             accept_unmasked: options.accept_unmasked_frames,
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
-            claimed_rsv: 0,
+            claimed_rsv: self
+                .pipeline
+                .as_deref()
+                .map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
         }
     }
 

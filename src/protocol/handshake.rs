@@ -3,6 +3,7 @@
 
 use tungstenite::handshake::derive_accept_key;
 
+use super::extension::header::{ExtensionOffer, offered_extensions};
 use super::head::RequestHead;
 
 /// What a request wants, as far as its head alone can tell.
@@ -23,6 +24,8 @@ pub(crate) struct UpgradeRequest {
     pub(crate) accept_key: String,
     /// The subprotocols on offer, in the client's order.
     pub(crate) protocols: Vec<String>,
+    /// The extensions on offer, in the client's order.
+    pub(crate) extensions: Vec<ExtensionOffer>,
 }
 
 /// Why a handshake cannot be accepted.
@@ -34,7 +37,7 @@ pub(crate) enum Refusal {
     Key,
     /// Section 4.2.1 item 1: "an HTTP/1.1 or higher GET request".
     Method,
-    /// HTTP/1.0, a body, or subprotocols that are no tokens or stand twice.
+    /// HTTP/1.0, a body, subprotocols that are no tokens or stand twice, malformed extensions.
     BadRequest,
 }
 
@@ -68,13 +71,12 @@ pub(crate) fn examine(head: &RequestHead) -> Upgrade {
     let (Some(key), None) = (keys.next().filter(|key| is_key(key)), keys.next()) else {
         return Upgrade::Refused(Refusal::Key);
     };
-    match offered_protocols(head) {
-        Some(protocols) => Upgrade::WebSocket(UpgradeRequest {
-            accept_key: derive_accept_key(key.as_bytes()),
-            protocols,
-        }),
-        None => Upgrade::Refused(Refusal::BadRequest),
-    }
+    let (Some(protocols), Some(extensions)) = (offered_protocols(head), offered_extensions(head))
+    else {
+        return Upgrade::Refused(Refusal::BadRequest);
+    };
+    let accept_key = derive_accept_key(key.as_bytes());
+    Upgrade::WebSocket(UpgradeRequest { accept_key, protocols, extensions })
 }
 
 /// 16 bytes in base64: 22 letters, of which the last has only two bits to say, and two `=`.
@@ -137,6 +139,7 @@ pub(crate) fn write_switching_protocols(
     out: &mut Vec<u8>,
     accept_key: &str,
     protocol: Option<&str>,
+    extensions: &str,
     headers: &[(String, String)],
 ) {
     out.extend_from_slice(
@@ -150,6 +153,9 @@ pub(crate) fn write_switching_protocols(
     line("Sec-WebSocket-Accept", accept_key);
     if let Some(protocol) = protocol {
         line("Sec-WebSocket-Protocol", protocol);
+    }
+    if !extensions.is_empty() {
+        line("Sec-WebSocket-Extensions", extensions);
     }
     for (name, value) in headers {
         line(name, value);
@@ -178,6 +184,7 @@ mod tests {
             Upgrade::WebSocket(UpgradeRequest {
                 accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(),
                 protocols: vec!["chat".into(), "superchat".into()],
+                extensions: Vec::new(),
             })
         );
     }
@@ -231,6 +238,7 @@ mod tests {
             ("Host", "Transfer-Encoding: chunked\r\nHost", 400),
             ("chat, superchat", "chat, chat", 400),
             ("chat, superchat", "chat room", 400),
+            ("Host", "Sec-WebSocket-Extensions: permessage-deflate;\r\nHost", 400),
         ] {
             let Upgrade::Refused(refusal) = changed(from, to) else {
                 panic!("{from:?} -> {to:?} is not refused")
@@ -257,11 +265,12 @@ mod tests {
     fn the_answer_has_its_lines_in_order() {
         let mut out = Vec::new();
         let headers = [("Set-Cookie".to_owned(), "a=b".to_owned())];
-        write_switching_protocols(&mut out, "key=", Some("chat"), &headers);
+        write_switching_protocols(&mut out, "key=", Some("chat"), "a; b=1", &headers);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: key=\r\nSec-WebSocket-Protocol: chat\r\nSet-Cookie: a=b\r\n\r\n"
+             Sec-WebSocket-Accept: key=\r\nSec-WebSocket-Protocol: chat\r\n\
+             Sec-WebSocket-Extensions: a; b=1\r\nSet-Cookie: a=b\r\n\r\n"
         );
     }
 }

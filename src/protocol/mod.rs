@@ -1,6 +1,7 @@
 //! Layer 2, protocol: bytes to meaning and back. HTTP request heads, the upgrade, frames, messages.
 
 pub(crate) mod close;
+pub(crate) mod extension;
 pub(crate) mod forwarded;
 pub(crate) mod frame;
 pub(crate) mod handshake;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use super::close::CloseCode;
+use super::extension::ExtensionError;
 
 /// How the peer broke RFC 6455, or a limit on what it may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,8 @@ pub enum SendError {
     Fragments,
     /// A frame for a session that is handed messages; it would break their order.
     NotRaw,
+    /// An extension failed on the message; the session ends with the extension's close code.
+    Extension,
     /// A control frame in fragments, or a Close whose payload is not legal.
     BadFrame,
 }
@@ -136,6 +139,7 @@ impl fmt::Display for SendError {
             }
             Self::Fragments => f.write_str("finish the open message in fragments first"),
             Self::NotRaw => f.write_str("send_frame is for routes of web_socket_raw; use send"),
+            Self::Extension => f.write_str("an extension failed on the message"),
             Self::BadFrame => f.write_str(
                 "a control frame cannot be a fragment, and a Close holds nothing or a legal code \
                  and UTF-8",
@@ -208,6 +212,8 @@ pub enum SessionError {
     Overloaded,
     /// The connection failed: the peer or the network went away without a Close.
     Network(io::ErrorKind),
+    /// An extension failed on a message, arriving or sent.
+    Extension(ExtensionError),
     /// A hook returned an error.
     Handler(HandlerError),
     /// A hook panicked, with this message. The session ends like one whose hook failed; all others
@@ -220,6 +226,7 @@ impl SessionError {
     pub fn close_code(&self) -> CloseCode {
         match self {
             Self::Protocol(error) => error.close_code(),
+            Self::Extension(error) => error.close_code(),
             Self::PingTimeout | Self::Handler(_) | Self::Panic(_) => CloseCode::INTERNAL_ERROR,
             Self::IdleTimeout => CloseCode::GOING_AWAY,
             Self::WriteTimeout | Self::Overloaded => CloseCode::TRY_AGAIN_LATER,
@@ -231,6 +238,7 @@ impl SessionError {
     pub(crate) fn close_text(&self) -> String {
         match self {
             Self::Protocol(error) => error.to_string(),
+            Self::Extension(error) => error.to_string(),
             Self::PingTimeout => "Ping timeout".into(),
             Self::IdleTimeout => "Idle timeout".into(),
             Self::WriteTimeout => "Write timeout".into(),
@@ -248,6 +256,7 @@ impl fmt::Display for SessionError {
             Self::Panic(message) => write!(f, "handler panicked: {message}"),
             Self::Network(kind) => write!(f, "connection lost: {kind}"),
             Self::Protocol(_)
+            | Self::Extension(_)
             | Self::PingTimeout
             | Self::IdleTimeout
             | Self::WriteTimeout

@@ -2,6 +2,7 @@
 
 pub(crate) mod close;
 pub(crate) mod error;
+pub(crate) mod extension;
 pub(crate) mod frame;
 pub(crate) mod listen;
 pub(crate) mod message;

@@ -1,0 +1,128 @@
+//! Owns how a session with extensions sends: a message is encoded whole, then cut into frames.
+
+use crate::protocol::extension::Extension;
+use crate::protocol::frame::{OpCode, write_frame_with};
+use crate::words::error::{HandlerResult, SendError, SessionError};
+use crate::words::extension::ExtensionError;
+use crate::words::message::{Message, Rsv};
+
+use super::session::Session;
+
+/// The agreed extensions of a session.
+impl Session<'_> {
+    /// The names of the extensions that were agreed on, in the order of the answer (Ktor's
+    /// `extensions`).
+    pub fn extensions(&self) -> impl Iterator<Item = &str> {
+        self.state.pipeline.as_deref().into_iter().flat_map(|pipeline| pipeline.names())
+    }
+
+    /// The state of an agreed extension (Ktor's `extensionOrNull`). In a raw session with
+    /// [`negotiate_extensions`](crate::WebSocketRoute::negotiate_extensions) the handler may call its
+    /// `encode` and `decode`; elsewhere the session does, and a call of the handler's own would part
+    /// the two ends of an extension that keeps a context.
+    pub fn extension(&mut self, name: &str) -> Option<&mut dyn Extension> {
+        self.state.pipeline.as_deref_mut()?.extension(name)
+    }
+
+    /// Whether what is sent has to pass extensions.
+    #[inline]
+    pub(super) fn has_extensions(&self) -> bool {
+        self.state.pipeline.as_deref().is_some_and(|pipeline| pipeline.applies())
+    }
+
+    #[cold]
+    pub(super) fn send_through_extensions(&mut self, message: Message<'_>) -> HandlerResult {
+        self.admit(message.bytes().len())?;
+        if self.state.waiting().is_some() {
+            let mut frames = Vec::new();
+            self.encode_message(message, &mut frames)?;
+            self.state.extra().outbox.push_frames(frames);
+            return Ok(());
+        }
+        let mut tx = std::mem::take(&mut self.shared.tx);
+        let encoded = self.encode_message(message, &mut tx);
+        self.shared.tx = tx;
+        self.write_now(|_| ());
+        Ok(encoded?)
+    }
+
+    /// A fragment is kept until its message is whole: only then it can be encoded.
+    #[cold]
+    pub(super) fn keep_fragment(&mut self, piece: Message<'_>, fin: bool) -> HandlerResult {
+        let limit = self.state.options(self.route).message_limit();
+        let Some(pipeline) = self.state.pipeline.as_deref_mut() else { return Ok(()) };
+        let bytes = pipeline.kept_fragments().saturating_add(piece.bytes().len());
+        if bytes > limit {
+            return Err(SendError::TooBig { bytes, limit }.into());
+        }
+        pipeline.keep_fragment(piece.bytes());
+        if !fin {
+            return Ok(());
+        }
+        let whole = pipeline.take_fragments();
+        if !piece.is_text() {
+            return self.send_through_extensions(Message::from(&whole));
+        }
+        // Every piece was text, so that this never fails.
+        let text = String::from_utf8(whole)?;
+        self.send_through_extensions(Message::from(&text))
+    }
+
+    /// Encodes one message as this session would send it, as frames at the end of `out`. Sessions of
+    /// one [`share_key`](super::session_state::SessionState::share_key) get the same bytes.
+    ///
+    /// An error leaves `out` as it was; [`SendError::Extension`] also ends the session.
+    pub(crate) fn encode_message(
+        &mut self,
+        message: Message<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        let options = self.state.options(self.route);
+        let (limit, max, masking) =
+            (options.message_limit(), options.max_frame_size, options.masking);
+        let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
+        let applied = self.state.pipeline.as_deref_mut().filter(|pipeline| pipeline.applies());
+        let Some(encoded) = applied.map(|pipeline| pipeline.encode(message, limit)) else {
+            self.write_frames(out, opcode, Rsv::NONE, message.bytes(), max, masking);
+            return Ok(());
+        };
+        match encoded {
+            Ok(Some(encoded)) => {
+                let rsv = encoded.rsv();
+                let payload = encoded.into_payload();
+                self.write_frames(out, opcode, rsv, &payload, max, masking);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(ExtensionError::TooBig) => {
+                Err(SendError::TooBig { bytes: message.bytes().len(), limit })
+            }
+            Err(error @ ExtensionError::Failed { .. }) => {
+                self.state.note_fault(SessionError::Extension(error));
+                Err(SendError::Extension)
+            }
+        }
+    }
+
+    fn write_frames(
+        &mut self,
+        out: &mut Vec<u8>,
+        opcode: OpCode,
+        rsv: Rsv,
+        payload: &[u8],
+        max: usize,
+        masking: bool,
+    ) {
+        let (mut opcode, mut rsv, mut rest) = (opcode, rsv, payload);
+        loop {
+            let (piece, later) = rest.split_at(rest.len().min(max));
+            let mask = masking.then(|| self.shared.masks.next_mask());
+            write_frame_with(out, later.is_empty(), rsv, opcode, piece, mask);
+            if later.is_empty() {
+                return;
+            }
+            // RFC 7692 section 6.1: the bit is on the first fragment alone.
+            (opcode, rsv, rest) = (OpCode::Continuation, Rsv::NONE, later);
+        }
+    }
+}

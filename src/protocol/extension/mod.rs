@@ -1,0 +1,267 @@
+//! Owns what an extension is (RFC 6455 section 9): how it is offered, agreed on and applied to
+//! messages.
+
+pub(crate) mod header;
+
+use std::borrow::Cow;
+
+use crate::words::extension::ExtensionError;
+use crate::words::message::Rsv;
+
+use super::text::growth;
+use header::{ExtensionOffer, Parameters};
+
+/// An extension that is installed: its name, the bits it owns, and what it makes of an offer (Ktor's
+/// `WebSocketExtensionFactory`).
+///
+/// It is installed with [`WebSockets::extension`](crate::WebSockets::extension). A client's offers are
+/// tried in its order; of several offers of one extension the first that is accepted counts.
+///
+/// ```
+/// use wirewheel::{
+///     Agreement, Application, Extension, ExtensionError, ExtensionFactory, ExtensionMessage,
+///     ExtensionOffer, Rsv, WebSockets,
+/// };
+///
+/// /// Turns every byte of the payload by a number that the client chose.
+/// struct Rotate(u8);
+///
+/// impl Extension for Rotate {
+///     fn encode(&mut self, m: &mut ExtensionMessage<'_>, _: usize) -> Result<(), ExtensionError> {
+///         let turned: Vec<u8> = m.payload().iter().map(|b| b.wrapping_add(self.0)).collect();
+///         m.replace(turned);
+///         m.set_rsv(m.rsv().with(Rsv::RSV3));
+///         Ok(())
+///     }
+///     fn decode(&mut self, m: &mut ExtensionMessage<'_>, _: usize) -> Result<(), ExtensionError> {
+///         if m.rsv().rsv3() {
+///             let turned: Vec<u8> = m.payload().iter().map(|b| b.wrapping_sub(self.0)).collect();
+///             m.replace(turned);
+///             m.set_rsv(m.rsv().without(Rsv::RSV3));
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// struct Rotation;
+///
+/// impl ExtensionFactory for Rotation {
+///     fn name(&self) -> &str {
+///         "x-rotate"
+///     }
+///     fn rsv(&self) -> Rsv {
+///         Rsv::RSV3
+///     }
+///     fn negotiate(&self, offer: &ExtensionOffer) -> Option<Agreement> {
+///         let by: u8 = offer.parameter("by")??.parse().ok()?; // else this offer is declined
+///         Some(Agreement::new(Rotate(by)).parameter("by", by.to_string()))
+///     }
+/// }
+///
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new().extension(Rotation));
+/// }
+/// ```
+pub trait ExtensionFactory {
+    /// The name in `Sec-WebSocket-Extensions`, a token. Two of one name are refused at start-up.
+    fn name(&self) -> &str;
+
+    /// The reserved bits that the extension owns: they may stand on the first frame of a message.
+    /// Two extensions with one bit are refused at start-up.
+    fn rsv(&self) -> Rsv {
+        Rsv::NONE
+    }
+
+    /// Accepts an offer of that name, with the answer's parameters and the state of the new session,
+    /// or declines it. Called once the request is otherwise accepted.
+    fn negotiate(&self, offer: &ExtensionOffer) -> Option<Agreement>;
+
+    /// Refuses wrong settings at start-up; the text is what [`Server::run`](crate::Server::run)
+    /// returns.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// What a server agrees on: the parameters of its answer, and the extension's state for the session.
+pub struct Agreement {
+    parameters: Parameters,
+    extension: Box<dyn Extension>,
+}
+
+impl std::fmt::Debug for Agreement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agreement").field("parameters", &self.parameters).finish_non_exhaustive()
+    }
+}
+
+impl Agreement {
+    /// An agreement without parameters.
+    pub fn new(extension: impl Extension + 'static) -> Self {
+        Self { parameters: Vec::new(), extension: Box::new(extension) }
+    }
+
+    /// Adds a parameter with a value. Both must be tokens; else the extension is not agreed on.
+    #[must_use]
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parameters.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Adds a parameter without a value.
+    #[must_use]
+    pub fn flag(mut self, name: impl Into<String>) -> Self {
+        self.parameters.push((name.into(), None));
+        self
+    }
+
+    pub(crate) fn into_parts(self) -> (Parameters, Box<dyn Extension>) {
+        (self.parameters, self.extension)
+    }
+}
+
+/// The state of an extension in one session (Ktor's `WebSocketExtension`). It is made when the
+/// extension is agreed on and dropped with the session.
+///
+/// Messages that are sent pass the agreed extensions in the order of the answer, messages that
+/// arrive in the reverse order (RFC 6455 section 9.1). Only whole text and binary messages pass
+/// them, no control frames. An extension may change a message, replace it or drop it; the reserved
+/// bits that it does not own stay as they are whatever it does.
+pub trait Extension {
+    /// Changes a message on its way out. `max_message_size` bounds the result.
+    ///
+    /// # Errors
+    /// The session ends with the error's close code.
+    fn encode(
+        &mut self,
+        message: &mut ExtensionMessage<'_>,
+        max_message_size: usize,
+    ) -> Result<(), ExtensionError> {
+        let _ = (message, max_message_size);
+        Ok(())
+    }
+
+    /// Changes a message that has arrived whole. `max_message_size` bounds the result.
+    ///
+    /// # Errors
+    /// The session ends with the error's close code.
+    fn decode(
+        &mut self,
+        message: &mut ExtensionMessage<'_>,
+        max_message_size: usize,
+    ) -> Result<(), ExtensionError> {
+        let _ = (message, max_message_size);
+        Ok(())
+    }
+
+    /// Takes a piece of a message that arrives in several, and adds to `body` what it stands for.
+    /// Only the last extension of the answer is asked, which sees the message as it is on the wire;
+    /// [`decode`](Self::decode) follows with the whole body. As it is, the piece is kept unchanged:
+    /// to be overridden where a message grows, so that only what it grows to is held.
+    ///
+    /// # Errors
+    /// The session ends with the error's close code.
+    fn decode_piece(
+        &mut self,
+        piece: &MessagePiece<'_>,
+        body: &mut Vec<u8>,
+        max_message_size: usize,
+    ) -> Result<(), ExtensionError> {
+        if body.len().saturating_add(piece.bytes.len()) > max_message_size {
+            return Err(ExtensionError::TooBig);
+        }
+        let more = growth(body.len(), body.capacity(), piece.bytes.len(), max_message_size);
+        body.reserve_exact(more);
+        body.extend_from_slice(piece.bytes);
+        Ok(())
+    }
+
+    /// A key such that two sessions with the same key encode the same message to the same bytes, so
+    /// that a broadcast encodes it once for both. `None`, which is the default, if the encoding
+    /// depends on the session.
+    fn share_key(&self) -> Option<u64> {
+        None
+    }
+
+    /// The bytes that the extension holds beyond itself: they count for `process_bytes`.
+    fn memory(&self) -> usize {
+        0
+    }
+}
+
+/// A part of a message that arrives in several.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct MessagePiece<'a> {
+    /// Whether the message is text.
+    pub text: bool,
+    /// The reserved bits of its first frame.
+    pub rsv: Rsv,
+    /// The bytes of this piece.
+    pub bytes: &'a [u8],
+    /// Whether they are the message's last.
+    pub last: bool,
+}
+
+impl<'a> MessagePiece<'a> {
+    pub(crate) const fn new(text: bool, rsv: Rsv, bytes: &'a [u8], last: bool) -> Self {
+        Self { text, rsv, bytes, last }
+    }
+}
+
+/// A whole message on its way through the extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtensionMessage<'a> {
+    text: bool,
+    rsv: Rsv,
+    payload: Cow<'a, [u8]>,
+    dropped: bool,
+}
+
+impl<'a> ExtensionMessage<'a> {
+    pub(crate) const fn new(text: bool, rsv: Rsv, payload: Cow<'a, [u8]>) -> Self {
+        Self { text, rsv, payload, dropped: false }
+    }
+
+    /// Whether it is a text message. Its payload need not be UTF-8 while it is encoded.
+    pub fn is_text(&self) -> bool {
+        self.text
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Puts another payload in place of it.
+    pub fn replace(&mut self, payload: impl Into<Vec<u8>>) {
+        self.payload = Cow::Owned(payload.into());
+    }
+
+    /// The reserved bits of its first frame.
+    pub fn rsv(&self) -> Rsv {
+        self.rsv
+    }
+
+    /// Sets the reserved bits; those that the extension does not own stay as they are.
+    pub fn set_rsv(&mut self, rsv: Rsv) {
+        self.rsv = rsv;
+    }
+
+    /// Drops the message: it is neither sent nor delivered, and the extensions behind this one do
+    /// not see it.
+    pub fn discard(&mut self) {
+        self.dropped = true;
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped
+    }
+
+    pub(crate) fn into_payload(self) -> Cow<'a, [u8]> {
+        self.payload
+    }
+}
