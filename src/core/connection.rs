@@ -7,6 +7,7 @@ use crate::words::options::{Limits, SessionOptions};
 use crate::words::time::Time;
 
 use super::admission::Surplus;
+use super::file_answer::FileAnswer;
 
 /// One connection. Idle, this is all it costs beside its wheel entry and its socket.
 pub(crate) struct Connection {
@@ -64,6 +65,8 @@ pub(crate) struct HttpStage {
     pub(crate) awaits_proxy_header: bool,
     /// It comes from a trusted proxy, whose headers say who the client is.
     pub(crate) proxied: bool,
+    /// The file that is the body of the present answer. Requests wait behind it.
+    pub(crate) file: Option<FileAnswer>,
     /// Pushed out by younger connections: its time is over whatever the clock says.
     pub(crate) expired: bool,
 }
@@ -76,6 +79,7 @@ impl HttpStage {
             skip: 0,
             since: now,
             answered: 0,
+            file: None,
             surplus,
             awaits_proxy_header: false,
             proxied: false,
@@ -106,6 +110,8 @@ impl Connection {
             .filter(|extra| !extra.outbox.is_empty())
             .map(|extra| extra.progress.after(options.write_timeout));
         let own = match (&self.stage, self.state.phase) {
+            // An answer on its way has as long as the peer takes of it in time (`write`).
+            (Stage::Http(http), _) if http.file.is_some() || write.is_some() => None,
             (Stage::Http(http), _) => Some(http.deadline(limits)),
             (Stage::Session(_), Phase::Open) => {
                 // A raw handler has its time to answer the peer's Close.

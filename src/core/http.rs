@@ -10,7 +10,8 @@ use crate::domain::session_state::Phase;
 use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 
-use super::connection::{HttpStage, Stage};
+use super::connection::{Disposal, HttpStage, Stage};
+use super::file_answer::FileAnswer;
 use super::panics::caught;
 use super::turn::{Reading, Turn};
 
@@ -18,6 +19,8 @@ use super::turn::{Reading, Turn};
 pub(super) enum Next {
     /// It awaits the next request.
     Http,
+    /// A file is on its way out; further requests wait.
+    File(Reading),
     /// It is a session now.
     Session,
     /// It ends.
@@ -87,12 +90,33 @@ impl Turn<'_> {
             input = input.get_mut(length..).unwrap_or_default();
             match self.request(head) {
                 Next::Http => self.flush_large(),
+                Next::File(reading) => {
+                    if let Some(http) = self.http() {
+                        http.held = input.to_vec();
+                    }
+                    return reading;
+                }
                 Next::Session => {
                     self.session_input(input);
                     return Reading::Continue;
                 }
                 Next::Over => return Reading::Continue,
             }
+        }
+    }
+
+    /// The socket has taken what waited: the file goes on, then the requests that wait behind.
+    pub(super) fn http_drained(&mut self) -> Reading {
+        let reading = self.send_file();
+        let now = self.shared.now;
+        match self.http() {
+            Some(http) if http.file.is_none() => {
+                http.since = now; // the time for the next head begins
+                self.connection.state.timing_changed = true;
+                self.connection.state.release_idle();
+                self.http_input(&mut [])
+            }
+            _ => reading,
         }
     }
 
@@ -209,15 +233,24 @@ impl Turn<'_> {
         };
         let head_only = head.method() == "HEAD";
         self.write_response(response, keep_alive, head_only);
-        if !keep_alive {
+        let file = response.file_body().filter(|_| !head_only && response.has_body());
+        if let Some(http) = self.http().filter(|_| keep_alive || file.is_some()) {
+            http.skip = skip;
+            http.answered = http.answered.saturating_add(1);
+            http.file = file.map(|body| FileAnswer::new(body.clone(), !keep_alive));
+        } else {
             self.finish(self.options().write_timeout);
             return Next::Over;
         }
-        if let Some(http) = self.http() {
-            http.skip = skip;
-            http.answered = http.answered.saturating_add(1);
+        if file.is_none() {
+            return Next::Http;
         }
-        Next::Http
+        let reading = self.send_file();
+        match self.http() {
+            Some(http) if http.file.is_some() => Next::File(reading),
+            Some(_) => Next::Http,
+            None => Next::Over,
+        }
     }
 
     fn write_response(&mut self, response: &Response, keep_alive: bool, head_only: bool) {
@@ -289,12 +322,22 @@ impl Turn<'_> {
     /// The time for a request head is over.
     pub(crate) fn http_timeout(&mut self) {
         let now = self.shared.now;
-        let stuck = self.connection.state.waiting().is_some();
-        let Stage::Http(http) = &self.connection.stage else { return };
-        if http.deadline(&self.shared.limits) > now {
+        let options = self.connection.state.options(self.options());
+        let write_timeout = options.write_timeout;
+        let extra = self.connection.state.extra.as_deref();
+        if let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) {
+            // RFC 9112 section 9.5: a peer that does not read its answer may be hung up on.
+            if extra.progress.after(write_timeout) <= now {
+                self.shared.stats.timeouts_write += 1;
+                self.drop_socket(Disposal::Reset);
+            }
             return;
         }
-        if stuck || (http.answered > 0 && http.held.is_empty()) {
+        let Stage::Http(http) = &self.connection.stage else { return };
+        if http.file.is_some() || http.deadline(&self.shared.limits) > now {
+            return;
+        }
+        if http.answered > 0 && http.held.is_empty() {
             // Between two requests silence is no fault: just hang up.
             self.finish(self.shared.limits.linger_timeout);
         } else {

@@ -11,6 +11,7 @@
 
 mod admission;
 mod connection;
+mod file_answer;
 mod framed;
 mod http;
 mod panics;

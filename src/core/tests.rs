@@ -12,6 +12,7 @@ use super::Disposal;
 use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::handler::{on_connect, on_message};
+use crate::domain::response::Response;
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::options::Limits;
@@ -48,6 +49,7 @@ impl Net {
         application.install(options);
         application.routing(|route| {
             route.get("/page", |_| "page");
+            route.get("/file", |call| Response::file(call.query()));
             route.web_socket("/", move |_: &Call| {
                 let (errors, closes) = (Rc::clone(&notes), Rc::clone(&notes));
                 on_message(|session, message| match message.text() {
@@ -533,4 +535,82 @@ fn without_pings_an_open_session_leaves_nothing_to_wake_for() {
     assert_eq!(net.core.poll_timeout(), None);
     net.text(session, "hi");
     assert_eq!(net.core.poll_timeout(), None);
+}
+
+/// A file of that size that takes no room on the disk, and a request for it.
+fn sparse_file(name: &str, bytes: u64) -> (std::path::PathBuf, String) {
+    let path = std::env::temp_dir().join(format!("wirewheel-core-{name}-{}", std::process::id()));
+    std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+    let request = format!("GET /file?{} HTTP/1.1\r\nHost: h\r\n\r\n", path.display());
+    (path, request)
+}
+
+#[test]
+fn of_a_large_file_one_piece_waits_and_a_slow_peer_is_not_cut_off() {
+    let mut net = Net::new(WebSockets::new());
+    let (path, request) = sparse_file("large", 1 << 30);
+    let index = net.accept();
+    net.room(index, 1_000);
+    net.input(index, request.as_bytes());
+    let head = String::from_utf8_lossy(&net.take(index)).into_owned();
+    assert!(head.contains("\r\nContent-Length: 1073741824\r\n"), "{head}");
+    // An hour at 100 bytes a second, far past every timeout of a request.
+    for _ in 0..180 {
+        net.advance(secs(20));
+        net.writable(index, 2_000);
+        assert_eq!(net.take(index).len(), 2_000);
+        assert!(net.core.shared.bytes_held <= 80 << 10, "{}", net.core.shared.bytes_held);
+    }
+    assert_eq!(net.gone(index), None);
+    // Then it takes nothing more.
+    net.advance(secs(31));
+    assert_eq!(net.gone(index), Some(Disposal::Reset));
+    net.expect_empty();
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn requests_wait_behind_a_file() {
+    let mut net = Net::new(WebSockets::new());
+    let size = 3 << 20; // more than one turn's share
+    let (path, request) = sparse_file("behind", size);
+    let index = net.accept();
+    net.input(index, (request + "GET /page HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+    let text = String::from_utf8(net.take(index)).unwrap();
+    let (head, rest) = text.split_once("\r\n\r\n").unwrap();
+    let (file, page) = rest.split_at(usize::try_from(size).unwrap());
+    assert!(head.starts_with("HTTP/1.1 200 ") && file.bytes().all(|byte| byte == 0));
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.ends_with("\r\n\r\npage"), "{page}");
+    net.advance(secs(13));
+    net.expect_empty(); // silent afterwards, as behind any answer
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_stop_lets_a_file_end() {
+    let mut net = Net::new(WebSockets::new());
+    let (path, request) = sparse_file("stop", 300_000);
+    let index = net.accept();
+    net.room(index, 1_000);
+    net.input(index, request.as_bytes());
+    net.shut_down(CloseCode::GOING_AWAY, secs(10));
+    assert_eq!(net.take(index).len(), 1_000);
+    net.writable(index, usize::MAX);
+    assert!(net.take(index).len() > 299_000);
+    assert!(net.shut(index));
+    net.eof(index);
+    net.expect_empty();
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_peer_that_reads_its_answer_slowly_is_not_cut_off() {
+    let mut net = Net::new(WebSockets::new());
+    let index = net.accept();
+    net.room(index, 10);
+    net.input(index, b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    net.advance(secs(25)); // past the time for a request head
+    assert_eq!(net.gone(index), None);
+    net.writable(index, usize::MAX);
+    assert!(net.take(index).ends_with(b"\r\n\r\npage"));
 }

@@ -30,6 +30,9 @@ pub(crate) enum Reading {
     Continue,
     /// Leave it; a later turn says when to go on.
     Paused,
+    /// Leave it, and call `handle_writable` in the next turn: there is more to write, but the
+    /// others come first.
+    Again,
 }
 
 /// A connection, with all that it needs for the time of one turn.
@@ -370,6 +373,9 @@ impl<'a> Turn<'a> {
             }
             Stage::Http(_) => {
                 self.connection.state.extra().peer_shut = true;
+                if self.end_behind_file() {
+                    return;
+                }
                 // It may still read: an answer on its way goes out first.
                 self.finish(self.options().write_timeout);
             }
@@ -427,12 +433,13 @@ impl<'a> Turn<'a> {
     /// The socket takes bytes again.
     pub(crate) fn writable(&mut self) -> Reading {
         let now = self.shared.now;
-        let Some(extra) = self.connection.state.extra.as_deref_mut() else {
-            return Reading::Continue;
+        let extra = self.connection.state.extra.as_deref_mut();
+        let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
+            return match self.connection.stage {
+                Stage::Http(ref http) if http.file.is_some() => self.http_drained(),
+                _ => Reading::Continue,
+            };
         };
-        if extra.outbox.is_empty() {
-            return Reading::Continue;
-        }
         let before = extra.outbox.buffered_bytes();
         let held = before + extra.outbox.control_bytes();
         let outcome = extra.outbox.write_to(self.wire);
@@ -449,20 +456,23 @@ impl<'a> Turn<'a> {
             }
             Err(kind) => self.broken(kind),
         }
-        Reading::Continue
+        match self.connection.stage {
+            Stage::Http(_) => Reading::Paused, // further requests wait for their turn
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => Reading::Continue,
+        }
     }
 
     /// The outbox is empty again.
     fn drained(&mut self) -> Reading {
         match &self.connection.stage {
-            Stage::Http(http) if !http.held.is_empty() => return self.http_input(&mut []),
+            Stage::Http(_) => return self.http_drained(),
             Stage::Session(_) if self.connection.state.phase == Phase::Closing => {
                 // Our Close is out only now; from here the peer has its time to answer.
                 let deadline = self.shared.now.after(self.shared.limits.close_timeout);
                 self.connection.state.extra().deadline = Some(deadline);
                 self.connection.state.timing_changed = true;
             }
-            Stage::Http(_) | Stage::Session(_) | Stage::Closed(_) => {}
+            Stage::Session(_) | Stage::Closed(_) => {}
             Stage::Finishing => self.after_flush(),
         }
         self.connection.state.release_idle();
@@ -533,6 +543,9 @@ impl<'a> Turn<'a> {
                 self.flush();
             }
             Stage::Http(http) if http.held.is_empty() && http.answered > 0 => {
+                if self.end_behind_file() {
+                    return;
+                }
                 self.finish(self.shared.limits.linger_timeout);
             }
             Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => {}

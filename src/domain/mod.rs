@@ -4,6 +4,7 @@ pub(crate) mod application;
 pub(crate) mod call;
 mod encoded;
 pub(crate) mod endpoint;
+pub(crate) mod file_body;
 pub(crate) mod handler;
 mod pattern;
 pub(crate) mod pipeline;

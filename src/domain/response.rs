@@ -1,8 +1,14 @@
 //! Owns answers to plain requests, and what may be added to the answer that upgrades.
 
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
 use log::error;
 
 use crate::protocol::handshake::is_token;
+
+use super::file_body::{FileBody, content_type};
 
 /// The answer to a plain request.
 ///
@@ -17,7 +23,19 @@ use crate::protocol::handshake::is_token;
 pub struct Response {
     status: u16,
     headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Body {
+    Bytes(Vec<u8>),
+    File(FileBody),
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
 }
 
 /// Headers that the server writes itself, in every answer.
@@ -26,7 +44,7 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "transfer-encodi
 impl Response {
     /// An answer with a status and nothing else. A status outside 200-599 becomes 500.
     pub fn new(status: u16) -> Self {
-        let response = Self { status: 200, headers: Vec::new(), body: Vec::new() };
+        let response = Self { status: 200, headers: Vec::new(), body: Vec::new().into() };
         response.status(status)
     }
 
@@ -50,8 +68,51 @@ impl Response {
         Self::with_body("text/plain; version=0.0.4; charset=utf-8", body.into_bytes())
     }
 
-    fn with_body(content_type: &str, body: Vec<u8>) -> Self {
-        Self { status: 200, headers: vec![("Content-Type".into(), content_type.into())], body }
+    /// 200 with a file, which is sent as the peer takes it: of a file of any size at most 32 KiB are
+    /// in memory. The content type follows the name's ending (`application/octet-stream` if it is
+    /// unknown). What is no regular file is answered with 404, what may not be read with 403, any
+    /// other failure to open it with 500.
+    ///
+    /// The file is sent as long as it was when it was opened. If it becomes shorter meanwhile, the
+    /// connection is reset, so that nobody takes the part for the whole. Reading blocks the loop
+    /// for as long as the disk takes: no files on a network.
+    ///
+    /// The path is taken as it is. A path that comes from a request has to be checked before.
+    ///
+    /// ```
+    /// use wirewheel::{Application, Response};
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route.get("/manual", |_call| Response::file("/usr/share/doc/box/manual.pdf"));
+    ///     });
+    /// }
+    /// ```
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        Self::opened(FileBody::open(path.as_ref()), path.as_ref())
+    }
+
+    /// The same with a file that is open already; `name` is only for the content type.
+    pub fn open_file(file: File, name: impl AsRef<Path>) -> Self {
+        Self::opened(FileBody::of(file), name.as_ref())
+    }
+
+    fn opened(body: io::Result<FileBody>, name: &Path) -> Self {
+        match body {
+            Ok(body) => Self::with_body(content_type(name), Body::File(body)),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => Self::refusal(404),
+                ErrorKind::PermissionDenied => Self::refusal(403),
+                _ => {
+                    error!(target: "wirewheel::server", "{}: {error}", name.display());
+                    Self::refusal(500)
+                }
+            },
+        }
+    }
+
+    fn with_body(content_type: &str, body: impl Into<Body>) -> Self {
+        let headers = vec![("Content-Type".into(), content_type.into())];
+        Self { status: 200, headers, body: body.into() }
     }
 
     /// Sets the status; one outside 200-599 becomes 500.
@@ -78,7 +139,7 @@ impl Response {
     /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = body.into();
+        self.body = Body::Bytes(body.into());
         self
     }
 
@@ -101,7 +162,7 @@ impl Response {
         response
     }
 
-    /// Writes it to the end of `out`; without its body for HEAD.
+    /// Writes it to the end of `out`; without its body for HEAD, and without a file.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
         let mut line = |pieces: &[&str]| {
             for piece in pieces {
@@ -113,9 +174,12 @@ impl Response {
         for (name, value) in &self.headers {
             line(&[name, ": ", value]);
         }
-        let bodiless = matches!(self.status, 204 | 304); // RFC 9110 sections 15.3.5 and 15.4.5
-        if !bodiless {
-            line(&["Content-Length: ", &self.body.len().to_string()]);
+        if self.has_body() {
+            let length = match &self.body {
+                Body::Bytes(bytes) => bytes.len() as u64,
+                Body::File(file) => file.length(),
+            };
+            line(&["Content-Length: ", &length.to_string()]);
         }
         match (keep_alive, self.status) {
             (false, _) => line(&["Connection: close"]),
@@ -123,8 +187,22 @@ impl Response {
             (true, _) => {}
         }
         line(&[]);
-        if !head_only && !bodiless {
-            out.extend_from_slice(&self.body);
+        match &self.body {
+            Body::Bytes(bytes) if !head_only && self.has_body() => out.extend_from_slice(bytes),
+            Body::Bytes(_) | Body::File(_) => {}
+        }
+    }
+
+    /// Whether an answer with this status has a body (RFC 9110 sections 15.3.5 and 15.4.5).
+    pub(crate) fn has_body(&self) -> bool {
+        !matches!(self.status, 204 | 304)
+    }
+
+    /// The file that is to be sent behind what [`encode`](Self::encode) writes.
+    pub(crate) fn file_body(&self) -> Option<&FileBody> {
+        match &self.body {
+            Body::File(file) => Some(file),
+            Body::Bytes(_) => None,
         }
     }
 }

@@ -202,8 +202,12 @@ impl PollLoop {
                     let full = n == self.rx.len();
                     let bytes = self.rx.get_mut(..n).unwrap_or_default();
                     let reading = self.core.handle_input(now, index, bytes, &mut socket.wire());
-                    socket.paused = reading == Reading::Paused;
+                    socket.paused = reading != Reading::Continue;
                     self.drop_closed();
+                    if reading == Reading::Again {
+                        self.list_to_write(index);
+                        return;
+                    }
                     if !full && !end_announced {
                         return;
                     }
@@ -224,11 +228,22 @@ impl PollLoop {
         }
         let reading = self.core.handle_writable(now, index, &mut socket.wire());
         let resumed = socket.paused && reading == Reading::Continue;
-        socket.paused = reading == Reading::Paused;
+        socket.paused = reading != Reading::Continue;
         self.drop_closed();
+        if reading == Reading::Again {
+            self.list_to_write(index);
+        }
         if resumed {
             self.list(index); // its event may have come and gone while it was paused
         }
+    }
+
+    /// Has a socket written to in the next turn as if an event had come.
+    fn list_to_write(&mut self, index: u32) {
+        if let Some(Some(socket)) = self.sockets.get_mut(index as usize) {
+            socket.note_blocked();
+        }
+        self.list(index);
     }
 
     /// Has a socket read in the next turn, whether an event comes or not.
@@ -247,6 +262,7 @@ impl PollLoop {
             let Some(index) = self.ready.pop_front() else { return };
             if let Some(Some(socket)) = self.sockets.get_mut(index as usize) {
                 socket.listed = false;
+                self.write(now, index);
                 self.read(now, index, true);
             }
         }

@@ -58,6 +58,11 @@ impl Socket {
         self.blocked.replace(false)
     }
 
+    /// Makes the next WRITABLE event matter.
+    pub(crate) fn note_blocked(&self) {
+        self.blocked.set(true);
+    }
+
     pub(crate) fn wire(&self) -> SocketWire<'_> {
         SocketWire { socket: self }
     }

@@ -308,7 +308,7 @@ impl Network {
         if link.socket.is_writable() {
             link.socket.wants_write = false;
             let reading = self.core.handle_writable(now, place, &mut link.socket);
-            link.paused = reading == Reading::Paused;
+            link.note(reading);
         } else if link.breaks_after_in == Some(0) {
             link.breaks_after_in = None;
             link.inbound.clear();
@@ -319,7 +319,7 @@ impl Network {
             }
             let mut rx: Vec<u8> = link.inbound.drain(..piece).collect();
             let reading = self.core.handle_input(now, place, &mut rx, &mut link.socket);
-            link.paused = reading == Reading::Paused;
+            link.note(reading);
         } else if let Some(end) = link.end_to_tell() {
             link.end_told = true;
             match end {
@@ -401,6 +401,12 @@ impl Network {
 }
 
 impl Link {
+    /// What the core wants of the socket now.
+    fn note(&mut self, reading: Reading) {
+        self.paused = reading != Reading::Continue;
+        self.socket.wants_write |= reading == Reading::Again;
+    }
+
     /// What a read would give behind the last byte, if it was not given yet.
     fn end_to_tell(&self) -> Option<PeerEnd> {
         let broken = self.socket.broken.then_some(PeerEnd::Reset);

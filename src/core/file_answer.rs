@@ -1,0 +1,72 @@
+//! Owns the sending of an answer whose body is a file: piece by piece, as the peer takes them.
+
+use log::warn;
+
+use crate::domain::file_body::FileBody;
+
+use super::connection::{Disposal, Stage};
+use super::turn::{Reading, Turn};
+
+/// A file on its way out.
+#[derive(Debug)]
+pub(crate) struct FileAnswer {
+    body: FileBody,
+    sent: u64,
+    /// The connection ends behind it.
+    pub(crate) is_last: bool,
+}
+
+impl FileAnswer {
+    pub(crate) fn new(body: FileBody, is_last: bool) -> Self {
+        Self { body, sent: 0, is_last }
+    }
+}
+
+impl Turn<'_> {
+    /// Lets the connection end once its file is out; false if there is none on its way.
+    pub(crate) fn end_behind_file(&mut self) -> bool {
+        let Stage::Http(http) = &mut self.connection.stage else { return false };
+        http.file.as_mut().map(|answer| answer.is_last = true).is_some()
+    }
+
+    /// Sends the file that is on its way, if there is one: until it is out, the socket takes no
+    /// more, or this connection has had its share of the turn. At most one piece waits in the
+    /// outbox, whatever the size of the file.
+    pub(crate) fn send_file(&mut self) -> Reading {
+        let mut share = self.shared.limits.read_budget_bytes;
+        loop {
+            self.flush();
+            let blocked = self.connection.state.waiting().is_some();
+            let Stage::Http(http) = &mut self.connection.stage else { return Reading::Continue };
+            let Some(answer) = &mut http.file else { return Reading::Continue };
+            if answer.sent >= answer.body.length() {
+                let is_last = answer.is_last;
+                http.file = None;
+                if is_last {
+                    self.finish(self.options().write_timeout);
+                }
+                return Reading::Continue;
+            }
+            if blocked {
+                return Reading::Paused;
+            }
+            if share == 0 {
+                return Reading::Again;
+            }
+            match answer.body.read_piece(answer.sent, &mut self.shared.tx) {
+                Ok(read) => {
+                    answer.sent += read as u64;
+                    share = share.saturating_sub(read);
+                    self.shared.opaque_prefix = self.shared.tx.len();
+                }
+                Err(error) => {
+                    // The length is announced: only a broken connection says that this is not all.
+                    warn!(target: "wirewheel::server", "a file ended at {} of {} bytes: {error}",
+                        answer.sent, answer.body.length());
+                    self.drop_socket(Disposal::Reset);
+                    return Reading::Continue;
+                }
+            }
+        }
+    }
+}
