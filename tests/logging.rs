@@ -40,7 +40,7 @@ fn each_target_says_what_it_promises_at_its_level() {
     log::set_logger(&Capture).unwrap();
     log::set_max_level(LevelFilter::Trace);
     let server = Running::start(|app| {
-        app.install(WebSockets::new().limits(Limits::new().max_connections(2)));
+        app.install(WebSockets::new().limits(Limits::new().slow_callback(None).max_connections(2)));
         app.routing(|route| {
             route.web_socket("/room/{name}", |_: &Call| {
                 on_message(|_, message| match message.text() {

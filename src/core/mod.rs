@@ -1,7 +1,7 @@
 //! Layer 4, core: every decision of the whole server, without a socket, a clock or a thread.
 //!
 //! Whoever drives it (the mio shell, a simulator) calls `handle_*` with the time and what happened,
-//! lends a [`Wire`] to write through, and then drains `poll_closed`, `poll_ready`. Between two
+//! lends a [`Wire`] to write through, and then drains `poll_offender` and `poll_closed`. Between two
 //! calls nothing is pending but what `poll_timeout` says. Spurious calls do nothing.
 //!
 //! ```text
@@ -13,6 +13,7 @@ mod admission;
 mod connection;
 mod file_answer;
 mod framed;
+mod governor;
 mod http;
 mod panics;
 #[cfg(test)]
@@ -66,6 +67,8 @@ pub(crate) struct Core {
     pending_count: usize,
     closed: Vec<(u32, Disposal)>,
     draining: Option<Drain>,
+    /// Who has gone last: place, route, and whether it was a session.
+    last_gone: (u32, u16, bool),
 }
 
 /// A stop that has begun.
@@ -100,6 +103,7 @@ impl Core {
             pending_count: 0,
             closed: Vec::new(),
             draining: None,
+            last_gone: (0, 0, false),
         }
     }
 
@@ -281,6 +285,26 @@ impl Core {
         self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));
     }
 
+    /// Something held the loop for longer than `slow_callback`: `culprit` if it is known who.
+    pub(crate) fn note_slow(&mut self, now: Time, took: Duration, culprit: Option<u32>) {
+        self.shared.stats.slow_turns += 1;
+        let route = culprit.map(|index| {
+            let (gone, route, session) = self.last_gone;
+            match self.connections.at_mut(index) {
+                Some(found) => (found.state.route, found.state.was_session()),
+                None => (route, session && gone == index),
+            }
+        });
+        self.shared.warnings.note("slow_callback", now, || match route {
+            Some((route, true)) => {
+                let pattern = self.routes.route(route).map_or("", |route| &route.pattern);
+                format!("a session of route {pattern} held the loop for {took:?}")
+            }
+            Some((_, false)) => format!("a plain request held the loop for {took:?}"),
+            None => format!("a turn took {took:?}; the next ones are measured event by event"),
+        });
+    }
+
     /// The loop begins another turn.
     pub(crate) fn note_turn(&mut self) {
         self.shared.stats.loop_turns += 1;
@@ -375,6 +399,7 @@ impl Core {
 
     fn remove(&mut self, index: u32, disposal: Disposal) {
         let Some(mut connection) = self.connections.remove(index) else { return };
+        self.last_gone = (index, connection.state.route, connection.state.was_session());
         connection.uncount(&mut self.admission);
         if let Some(timer) = connection.timer {
             self.wheel.cancel(timer);

@@ -1,6 +1,7 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
 mod admission;
+mod governor;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -562,32 +562,4 @@ impl<'a> Turn<'a> {
         }
         self.drop_socket(Disposal::Close);
     }
-
-    /// Holds this connection to the byte budget of the process.
-    pub(crate) fn charge(&mut self) {
-        let held = self.connection.memory();
-        let before = self.connection.charged as usize;
-        if held == before {
-            return;
-        }
-        self.connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
-        self.shared.account(before, self.connection.charged as usize);
-        let over = self.shared.bytes_held > self.shared.limits.process_bytes;
-        if over && held > before {
-            self.shared.stats.over_budget += 1;
-            match self.connection.stage {
-                Stage::Session(_) => self.fail(SessionError::Overloaded),
-                // A peer that does not read its answers would not read a refusal either.
-                Stage::Http(_) | Stage::Finishing => self.drop_socket(Disposal::Reset),
-                Stage::Closed(_) => {}
-            }
-            self.charge_again();
-        }
-    }
-
-    fn charge_again(&mut self) {
-        let (before, held) = (self.connection.charged, self.connection.memory());
-        self.connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
-        self.shared.account(before as usize, self.connection.charged as usize);
-    }
 }

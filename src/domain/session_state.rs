@@ -177,6 +177,12 @@ impl SessionState {
         Some(hasher.finish())
     }
 
+    /// Whether it is or was a session, and its route means something.
+    pub(crate) fn was_session(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Closing)
+            || self.extra.as_deref().is_some_and(|extra| extra.close.is_some())
+    }
+
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }

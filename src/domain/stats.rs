@@ -171,6 +171,10 @@ stats! {
         /// Connections ended because `process_bytes` was spent.
         over_budget "";
     }
+    Counter "slow_turns_total" "Turns and events that held the loop for longer than slow_callback." {
+        /// Turns and events that held the loop for longer than `slow_callback`.
+        slow_turns "";
+    }
     Counter "loop_turns_total" "Turns of the event loop." {
         /// Turns of the event loop.
         loop_turns "";

@@ -81,6 +81,11 @@ impl Listener {
         Ok(Self { acceptor, _file: opened.file, waiting, retry_at: None, backoff })
     }
 
+    /// What was missing may be there again; how long to pause if it is not stays as it was.
+    pub(crate) fn retry(&mut self) {
+        self.retry_at = None;
+    }
+
     /// Whether it is to be asked now.
     pub(crate) fn is_due(&self, now: Time) -> bool {
         self.waiting && self.retry_at.is_none_or(|at| at <= now)

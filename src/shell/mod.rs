@@ -3,4 +3,5 @@
 pub(crate) mod listen;
 mod listener;
 pub(crate) mod poll_loop;
+mod slow;
 mod socket;

@@ -19,6 +19,7 @@ use crate::words::time::Time;
 
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
+use super::slow::{Slow, SlowWatch};
 use super::socket::{ReadOutcome, Socket};
 
 /// Connections have their place in the slab as token; everything else counts down from the top.
@@ -52,6 +53,7 @@ pub(crate) struct PollLoop {
     /// The one read buffer.
     rx: Box<[u8]>,
     clock: Clock,
+    slow: SlowWatch,
     commands: Option<Receiver<Command>>,
     signals: Option<Signals>,
 }
@@ -88,6 +90,7 @@ impl PollLoop {
             reserve: Reserve::new(),
             ready: VecDeque::new(),
             rx: vec![0; limits.read_buffer_bytes].into_boxed_slice(),
+            slow: SlowWatch::new(limits.slow_callback),
             limits,
             clock: Clock::start(),
             commands: None,
@@ -112,8 +115,9 @@ impl PollLoop {
     /// Runs until a stop is complete.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut ended = self.clock.now();
         loop {
-            let timeout = self.timeout();
+            let timeout = self.timeout(ended);
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
@@ -126,8 +130,10 @@ impl PollLoop {
             self.read_ready(now);
             self.accept(now);
             while let Some(index) = self.core.poll_due(now) {
-                self.with_socket(index, |core, socket| {
-                    core.handle_timeout(now, index, &mut socket.wire());
+                self.timed(now, index, |this| {
+                    this.with_socket(index, |core, socket| {
+                        core.handle_timeout(now, index, &mut socket.wire());
+                    });
                 });
             }
             if self.core.is_grace_over(now) {
@@ -138,11 +144,14 @@ impl PollLoop {
             if self.core.is_drained() {
                 return Ok(());
             }
+            ended = self.clock.now();
+            let slow = self.slow.turn_ended(now, ended);
+            self.note_slow(ended, slow);
         }
     }
 
     /// How long nothing has to be done; for ever if nothing is due.
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&self, now: Time) -> Option<Duration> {
         let can_accept = self.core.has_room();
         let accept_at = self.listeners.iter().filter(|listener| listener.waiting && can_accept);
         let accept_at = accept_at.map(|listener| listener.retry_at.unwrap_or(Time::ZERO)).min();
@@ -151,7 +160,26 @@ impl PollLoop {
         }
         let next = [self.core.poll_timeout(), accept_at].into_iter().flatten().min()?;
         // The hooks of the last turn took time; the wait is from now on.
-        Some(next.since(self.clock.now()))
+        Some(next.since(now))
+    }
+
+    /// Acts on an event of a connection; measured by itself while a slow one is hunted.
+    #[inline]
+    fn timed(&mut self, now: Time, index: u32, act: impl FnOnce(&mut Self)) {
+        let began = self.slow.event_begins(now, index).then(|| self.clock.now());
+        act(self);
+        if let Some(began) = began {
+            let ended = self.clock.now();
+            let slow = self.slow.event_ended(began, ended);
+            self.note_slow(ended, slow);
+        }
+    }
+
+    #[inline]
+    fn note_slow(&mut self, now: Time, slow: Option<Slow>) {
+        if let Some(Slow { took, culprit }) = slow {
+            self.core.note_slow(now, took, culprit);
+        }
     }
 
     fn dispatch(&mut self, now: Time, event: &Event) {
@@ -165,12 +193,14 @@ impl PollLoop {
             }
             Token(token) => {
                 let Ok(index) = u32::try_from(token) else { return };
-                if event.is_writable() {
-                    self.write(now, index);
-                }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.read(now, index, event.is_read_closed() || event.is_error());
-                }
+                self.timed(now, index, |this| {
+                    if event.is_writable() {
+                        this.write(now, index);
+                    }
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        this.read(now, index, event.is_read_closed() || event.is_error());
+                    }
+                });
             }
         }
     }
@@ -262,8 +292,10 @@ impl PollLoop {
             let Some(index) = self.ready.pop_front() else { return };
             if let Some(Some(socket)) = self.sockets.get_mut(index as usize) {
                 socket.listed = false;
-                self.write(now, index);
-                self.read(now, index, true);
+                self.timed(now, index, |this| {
+                    this.write(now, index);
+                    this.read(now, index, true);
+                });
             }
         }
     }
@@ -312,9 +344,15 @@ impl PollLoop {
     /// Drops the sockets of connections that are over, before their places are used again.
     #[inline]
     fn drop_closed(&mut self) {
+        while let Some(index) = self.core.poll_offender() {
+            let Some(Some(socket)) = self.sockets.get(index as usize) else { break };
+            self.core.handle_offender(index, &mut socket.wire());
+        }
         while let Some((index, disposal)) = self.core.poll_closed() {
             if let Some(socket) = self.sockets.get_mut(index as usize).and_then(Option::take) {
                 socket.dispose(disposal);
+                // A descriptor is free: who waits for one need not wait for the timer.
+                self.listeners.iter_mut().for_each(Listener::retry);
             }
         }
     }

@@ -111,6 +111,15 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// All values and their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let numbered = self.pages.iter().zip((0_u32..).step_by(PAGE));
+        numbered.flat_map(|(page, first)| {
+            let entries = page.entries.iter().flat_map(|entries| entries.iter());
+            entries.zip(first..).filter_map(|(entry, index)| Some((index, entry.as_ref()?)))
+        })
+    }
+
     /// The first taken place at or after `from`; stays right while places are given up.
     pub(crate) fn next_occupied(&self, from: u32) -> Option<u32> {
         let (first, offset) = (from as usize / PAGE, from as usize % PAGE);
@@ -198,6 +207,9 @@ mod tests {
                     (from, seen) = (index + 1, seen + 1);
                 }
                 prop_assert_eq!(seen, model.len());
+                let all: HashMap<u32, usize> = slab.iter().map(|(at, value)| (at, *value)).collect();
+                let expected = model.iter().map(|(at, (_, value))| (*at, *value)).collect();
+                prop_assert_eq!(all, expected);
             }
         }
     }

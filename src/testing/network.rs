@@ -371,6 +371,12 @@ impl Network {
 
     /// Drops what is over, and lets the peer react.
     fn after_call(&mut self, id: LinkId) {
+        let mut offenders = Vec::new();
+        while let Some(place) = self.core.poll_offender() {
+            let Some(&id) = self.places.get(&place) else { panic!("nobody has place {place}") };
+            self.core.handle_offender(place, &mut self.links[id].socket);
+            offenders.push(id);
+        }
         while let Some((place, disposal)) = self.core.poll_closed() {
             let Some(id) = self.places.remove(&place) else { panic!("nobody had place {place}") };
             self.links[id].place = None;
@@ -383,6 +389,7 @@ impl Network {
             panic!("link {id}: {violation}");
         }
         self.react(id);
+        offenders.into_iter().for_each(|id| self.react(id));
     }
 
     /// Lets a peer that acts of its own see what has arrived.

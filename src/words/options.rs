@@ -184,6 +184,7 @@ pub struct Limits {
     pub(crate) accept_budget: usize,
     pub(crate) per_address: Option<usize>,
     pub(crate) handshake_rate: Option<Rate>,
+    pub(crate) slow_callback: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -202,6 +203,7 @@ impl Default for Limits {
             accept_budget: 64,
             per_address: None,
             handshake_rate: None,
+            slow_callback: Some(Duration::from_millis(100)),
         }
     }
 }
@@ -304,6 +306,15 @@ impl Limits {
         self
     }
 
+    /// How long the hooks of one event may hold the loop, on which everybody waits; longer is
+    /// logged as a warning with the route. Turns of the loop are measured; after a slow one, its
+    /// events one by one for ten seconds. `None`: off. Default 100 ms.
+    #[must_use]
+    pub fn slow_callback(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.slow_callback = time.into();
+        self
+    }
+
     /// The rate of requests, upgrades or not, of one client (as for
     /// [`per_address`](Self::per_address)); over it there is 429 with `Retry-After`. Up to 4,096
     /// clients are remembered until their buckets are full again; while that many are, further
@@ -345,6 +356,9 @@ impl Limits {
         check_size("accept_budget", self.accept_budget)?;
         if let Some(most) = self.per_address {
             check_size("per_address", most)?;
+        }
+        if let Some(time) = self.slow_callback {
+            check_time("slow_callback", time)?;
         }
         if let Some(rate) = self.handshake_rate {
             rate.check("handshake_rate")?;

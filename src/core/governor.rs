@@ -1,0 +1,65 @@
+//! Owns the byte budget of the process: who has to go when it is spent.
+
+use crate::structures::wire::Wire;
+use crate::words::error::SessionError;
+
+use super::Core;
+use super::connection::{Disposal, Stage};
+use super::turn::Turn;
+
+impl Core {
+    /// Who is to be handed to [`handle_offender`](Self::handle_offender): while more bytes are held
+    /// than `process_bytes` allows, the connection that holds most of them. To be asked after every
+    /// `handle_*`, until it says `None`.
+    ///
+    /// The connections are looked through only when the budget is spent, and every time that ends
+    /// one that held at least the average: so much has to arrive before the next look.
+    #[inline]
+    pub(crate) fn poll_offender(&self) -> Option<u32> {
+        if self.shared.bytes_held <= self.shared.limits.process_bytes {
+            return None;
+        }
+        self.largest()
+    }
+
+    #[cold]
+    fn largest(&self) -> Option<u32> {
+        let mut largest = None;
+        let mut most = 0;
+        for (index, connection) in self.connections.iter() {
+            if connection.charged > most {
+                (largest, most) = (Some(index), connection.charged);
+            }
+        }
+        largest
+    }
+
+    /// Ends the connection that [`poll_offender`](Self::poll_offender) named.
+    pub(crate) fn handle_offender(&mut self, index: u32, wire: &mut dyn Wire) {
+        self.shared.stats.over_budget += 1;
+        let now = self.shared.now;
+        self.turn(now, index, wire, |turn| turn.give_up());
+    }
+}
+
+impl Turn<'_> {
+    /// Ends a connection for what it holds.
+    fn give_up(&mut self) {
+        match self.connection.stage {
+            // 1013, and what waits is dropped but for the frame that has begun.
+            Stage::Session(_) => self.fail(SessionError::Overloaded),
+            // A peer that does not read its answers, or its Close, would not read a refusal either.
+            Stage::Http(_) | Stage::Finishing => self.drop_socket(Disposal::Reset),
+            Stage::Closed(_) => {}
+        }
+    }
+
+    /// Keeps the account of what this connection holds.
+    pub(crate) fn charge(&mut self) {
+        let (before, held) = (self.connection.charged as usize, self.connection.memory());
+        if held != before {
+            self.connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
+            self.shared.account(before, self.connection.charged as usize);
+        }
+    }
+}
