@@ -138,7 +138,7 @@ def build(extra=()):
     flags = TARGET_CPU.get(os.uname().machine)
     environment = {**os.environ, **({"RUSTFLAGS": f"-C target-cpu={flags}"} if flags else {})}
     say("building the Rust servers and the load generator")
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], cwd=HERE,
+    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=HERE,
                    env=environment, check=True)
     rust = lambda name: str(RELEASE / f"bench-{name}")
     tokio = rust("tokio-tungstenite")

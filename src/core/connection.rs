@@ -88,6 +88,32 @@ impl HttpStage {
     }
 }
 
+/// HTTP stages of connections that are sessions now, for the next connections. Taken from the allocator
+/// each time, they would lie among the pages of the slab and keep it from giving those back.
+#[derive(Debug, Default)]
+#[allow(clippy::vec_box, reason = "they move between here and `Stage` as they are")]
+pub(crate) struct SpareStages(Vec<Box<HttpStage>>);
+
+const SPARE_STAGES_MAX: usize = 64;
+
+impl SpareStages {
+    pub(crate) fn place(&mut self, http: HttpStage) -> Box<HttpStage> {
+        match self.0.pop() {
+            Some(mut spare) => {
+                *spare = http;
+                spare
+            }
+            None => Box::new(http),
+        }
+    }
+
+    pub(crate) fn keep(&mut self, spare: Box<HttpStage>) {
+        if self.0.len() < SPARE_STAGES_MAX {
+            self.0.push(spare);
+        }
+    }
+}
+
 impl HttpStage {
     /// When the wait for the present head is over.
     pub(crate) fn deadline(&self, limits: &Limits) -> Time {

@@ -301,7 +301,10 @@ impl Turn<'_> {
         self.shared.stats.sessions_open += 1;
         debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, config.pattern,
             state.remote_addr());
-        self.connection.stage = Stage::Session(handler);
+        let session = Stage::Session(handler);
+        if let Stage::Http(http) = std::mem::replace(&mut self.connection.stage, session) {
+            self.spare_stages.keep(http);
+        }
         self.connect(&call);
         Next::Session
     }

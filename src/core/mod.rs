@@ -40,7 +40,7 @@ use crate::words::options::CONNECTION_BYTES;
 use crate::words::time::Time;
 
 use admission::{Admission, Surplus, Verdict};
-use connection::{Connection, HttpStage, Stage};
+use connection::{Connection, HttpStage, SpareStages, Stage};
 use panics::caught;
 use turn::Turn;
 
@@ -66,6 +66,7 @@ pub(crate) struct Core {
     /// How many connections are in fact without one.
     pending_count: usize,
     closed: Vec<(u32, Disposal)>,
+    spare_stages: SpareStages,
     draining: Option<Drain>,
     /// Who has gone last: place, route, and whether it was a session.
     last_gone: (u32, u16, bool),
@@ -102,6 +103,7 @@ impl Core {
             pending: VecDeque::new(),
             pending_count: 0,
             closed: Vec::new(),
+            spare_stages: SpareStages::default(),
             draining: None,
             last_gone: (0, 0, false),
         }
@@ -140,7 +142,7 @@ impl Core {
         http.proxied = proxied && !http.awaits_proxy_header;
         let connection = Connection {
             state: SessionState::new(nobody, peer, now),
-            stage: Stage::Http(Box::new(http)),
+            stage: Stage::Http(self.spare_stages.place(http)),
             timer: None,
             armed: Time::ZERO,
             charged: 0,
@@ -339,6 +341,7 @@ impl Core {
             connection,
             shared: &mut self.shared,
             admission: &mut self.admission,
+            spare_stages: &mut self.spare_stages,
             routes: &self.routes,
             wire,
             draining,

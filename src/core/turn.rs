@@ -21,7 +21,7 @@ use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
 use super::admission::Admission;
-use super::connection::{Connection, Disposal, Stage};
+use super::connection::{Connection, Disposal, SpareStages, Stage};
 
 /// Whether the socket of a connection is to be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) shared: &'a mut Shared,
     pub(crate) admission: &'a mut Admission,
+    pub(crate) spare_stages: &'a mut SpareStages,
     pub(crate) routes: &'a RouteTable,
     pub(crate) wire: &'a mut dyn Wire,
     /// The server stops: requests are refused.

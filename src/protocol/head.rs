@@ -1,5 +1,6 @@
 //! Owns the HTTP/1.1 request head: read under limits, kept compactly, asked by name (RFC 9112).
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// How much head a request may have.
@@ -75,16 +76,17 @@ pub(crate) fn parse_head(
         return Ok(HeadStatus::Partial);
     }
     *scanned = looked_at;
-    let mut inline = [httparse::EMPTY_HEADER; LINES_INLINE];
+    let mut inline = [const { MaybeUninit::uninit() }; LINES_INLINE];
     let mut larger;
     let lines = if limits.max_lines <= LINES_INLINE {
         inline.get_mut(..limits.max_lines).unwrap_or_default()
     } else {
-        larger = vec![httparse::EMPTY_HEADER; limits.max_lines];
+        larger = vec![MaybeUninit::uninit(); limits.max_lines];
         larger.as_mut_slice()
     };
-    let mut request = httparse::Request::new(lines);
-    match request.parse(bytes.get(..looked_at).unwrap_or_default()) {
+    let mut request = httparse::Request::new(&mut []);
+    let bytes_in_limit = bytes.get(..looked_at).unwrap_or_default();
+    match request.parse_with_uninit_headers(bytes_in_limit, lines) {
         Ok(httparse::Status::Complete(length)) => {
             let head = RequestHead::new(&request)?;
             head.check_framing()?;
@@ -112,9 +114,12 @@ fn has_blank_line(bytes: &[u8]) -> bool {
 
 impl RequestHead {
     fn new(request: &httparse::Request<'_, '_>) -> Result<Self, HeadError> {
-        let mut text = String::new();
-        let method = append(&mut text, request.method.unwrap_or_default());
-        let target = append(&mut text, origin_form(request.path.unwrap_or_default()));
+        let (method, target) =
+            (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+        let lines = request.headers.iter().map(|line| line.name.len() + line.value.len());
+        let mut text = String::with_capacity(method.len() + target.len() + lines.sum::<usize>());
+        let method = append(&mut text, method);
+        let target = append(&mut text, origin_form(target));
         let mut headers = Vec::with_capacity(request.headers.len());
         for header in request.headers.iter() {
             // Nothing that this server reads may hold other than UTF-8; RFC 9110 section 5.5 calls

@@ -29,6 +29,9 @@ const LISTENERS_TOP: usize = usize::MAX - 3;
 /// More listeners than anybody has; below their tokens all are connections.
 const LISTENERS_MAX: usize = 1024;
 
+/// Places for sockets that are reserved from the start, at most.
+const SOCKETS_RESERVED_MAX: usize = 64 << 10;
+
 /// Events taken from the system at once.
 const EVENTS_PER_TURN: usize = 512;
 
@@ -85,7 +88,8 @@ impl PollLoop {
         Ok(Self {
             poll,
             core: Core::new(built),
-            sockets: Vec::new(),
+            // Reserved, as in the slab: it outlives the connections.
+            sockets: Vec::with_capacity(limits.max_connections.min(SOCKETS_RESERVED_MAX)),
             listeners: registered,
             reserve: Reserve::new(),
             ready: VecDeque::new(),

@@ -1,6 +1,8 @@
 //! Owns the slab: places with generations, in pages that exist only while they are needed.
 
 const PAGE: usize = 64;
+/// Places whose bookkeeping is reserved from the start, at most.
+const RESERVED_MAX: usize = 64 << 10;
 
 /// Names a place and who has it: a place that is used again has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +34,16 @@ struct Page<T> {
 
 impl<T> Slab<T> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { pages: Vec::new(), generations: Vec::new(), first_with_room: 0, len: 0, capacity }
+        // What outlives the pages is reserved before them, and costs nothing until it is touched:
+        // grown among them, it would keep the allocator from giving back what lies below it.
+        let pages = capacity.min(RESERVED_MAX).div_ceil(PAGE);
+        Self {
+            pages: Vec::with_capacity(pages),
+            generations: Vec::with_capacity(pages * PAGE),
+            first_with_room: 0,
+            len: 0,
+            capacity,
+        }
     }
 
     /// Takes a place, or gives the value back if all `capacity` are taken.

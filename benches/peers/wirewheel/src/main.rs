@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "ping" => options.ping_period(Duration::from_secs(1)),
         _ => options,
     };
-    Server::bind(("127.0.0.1", port), move |app: &mut Application| {
+    Server::bind(format!("127.0.0.1:{port}"), move |app: &mut Application| {
         app.install(options);
         app.routing(|route| {
             route.web_socket("/", |_: &Call| Echo);
