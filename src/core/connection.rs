@@ -1,5 +1,7 @@
 //! Owns one connection from accept to hang-up: which stage it is in and when its time is up.
 
+use std::net::SocketAddr;
+
 use crate::domain::endpoint::Endpoint;
 use crate::domain::session_state::{Phase, SessionState};
 use crate::structures::wheel::TimerKey;
@@ -59,6 +61,8 @@ pub(crate) struct HttpStage {
     pub(crate) since: Time,
     /// Requests answered so far.
     pub(crate) answered: u32,
+    /// `None` if only the wire knows.
+    pub(crate) local_addr: Option<SocketAddr>,
     /// Let in only to be told that there is no place.
     pub(crate) surplus: Option<Surplus>,
     /// A PROXY header has to come first.
@@ -79,6 +83,7 @@ impl HttpStage {
             skip: 0,
             since: now,
             answered: 0,
+            local_addr: None,
             file: None,
             surplus,
             awaits_proxy_header: false,

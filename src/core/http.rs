@@ -1,5 +1,7 @@
 //! Owns one connection's turn: the HTTP half. Request heads in, answers or the upgrade out.
 
+use std::net::SocketAddr;
+
 use log::debug;
 
 use crate::domain::call::Call;
@@ -120,6 +122,11 @@ impl Turn<'_> {
         }
     }
 
+    fn local_addr(&mut self) -> SocketAddr {
+        let known = self.http().and_then(|http| http.local_addr);
+        known.unwrap_or_else(|| self.wire.local_addr())
+    }
+
     fn http(&mut self) -> Option<&mut HttpStage> {
         match &mut self.connection.stage {
             Stage::Http(http) => Some(http),
@@ -154,7 +161,7 @@ impl Turn<'_> {
                             parameters,
                             self.connection.state.remote_addr(),
                             self.connection.state.client_addr(),
-                            self.wire.local_addr(),
+                            self.local_addr(),
                             protocol,
                         );
                         self.upgrade(&upgrade, route, call)
@@ -197,7 +204,7 @@ impl Turn<'_> {
                     parameters,
                     self.connection.state.remote_addr(),
                     self.connection.state.client_addr(),
-                    self.wire.local_addr(),
+                    self.local_addr(),
                     None,
                 );
                 let response = match routes.plain_answer(handler) {

@@ -161,6 +161,13 @@ impl Core {
         Ok(key.index)
     }
 
+    /// The local address of a connection that was accepted just now, where it is known.
+    pub(crate) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
+        if let Some(Stage::Http(http)) = self.connections.at_mut(index).map(|it| &mut it.stage) {
+            http.local_addr = local;
+        }
+    }
+
     /// Bytes arrived; they are unmasked in place.
     pub(crate) fn handle_input(
         &mut self,

@@ -71,7 +71,7 @@ pub(crate) fn parse_head(
     let looked_at = bytes.len().min(limits.max_bytes);
     // The blank line may have begun up to three bytes before what is new.
     let new = bytes.get(scanned.saturating_sub(3)..looked_at).unwrap_or_default();
-    if !has_blank_line(new) && bytes.len() < limits.max_bytes && *scanned > 0 {
+    if *scanned > 0 && bytes.len() < limits.max_bytes && !has_blank_line(new) {
         *scanned = looked_at;
         return Ok(HeadStatus::Partial);
     }
@@ -155,6 +155,7 @@ impl RequestHead {
         Ok(())
     }
 
+    #[inline]
     fn slice(&self, range: &Range<u32>) -> &str {
         self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
@@ -174,15 +175,20 @@ impl RequestHead {
     }
 
     /// The values of every line of that name, in order.
-    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.lines()
-            .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+    #[inline]
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        // The lengths differ nearly always, and are at hand.
+        let of_length = move |line: &&Line| line.name.len() == name.len();
+        self.headers
+            .iter()
+            .filter(of_length)
+            .filter(move |line| self.slice(&line.name).eq_ignore_ascii_case(name))
+            .map(|line| self.slice(&line.value))
     }
 
     /// The value of the first line of that name.
     pub(crate) fn first(&self, name: &str) -> Option<&str> {
-        self.lines().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.all(name).next()
     }
 
     /// The members of a list header, of all its lines (RFC 9110 sections 5.3 and 5.6.1).
@@ -195,7 +201,11 @@ impl RequestHead {
 
     /// Whether a list header has that member, in any case of letters.
     pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
-        self.tokens(name).any(|known| known.eq_ignore_ascii_case(token))
+        let is_token = |known: &[u8]| known.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
+        self.all(name).map(str::as_bytes).any(|value| {
+            is_token(value)
+                || (value.contains(&b',') && value.split(|&byte| byte == b',').any(is_token))
+        })
     }
 }
 

@@ -29,6 +29,9 @@ pub(crate) struct Listener {
     /// Not to be asked before this time.
     pub(crate) retry_at: Option<Time>,
     backoff: Duration,
+    /// The local address of every connection, where the socket listens at one alone: it saves asking
+    /// the system each time.
+    pub(crate) address: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,14 @@ enum Acceptor {
 }
 
 impl Acceptor {
+    /// Where it listens; `None` if that is no address, or any.
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().ok().filter(|it| !it.ip().is_unspecified()),
+            Self::Unix(_) => Some(NO_ADDR),
+        }
+    }
+
     fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match self {
             Self::Tcp(socket) => socket.accept(),
@@ -78,7 +89,8 @@ impl Listener {
             }
         };
         let (waiting, backoff) = (true, BACKOFF_MIN);
-        Ok(Self { acceptor, _file: opened.file, waiting, retry_at: None, backoff })
+        let address = acceptor.address();
+        Ok(Self { acceptor, _file: opened.file, waiting, retry_at: None, backoff, address })
     }
 
     /// What was missing may be there again; how long to pause if it is not stays as it was.

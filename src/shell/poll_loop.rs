@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use log::info;
 use mio::event::Event;
+use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
@@ -315,7 +317,10 @@ impl PollLoop {
                 }
                 budget -= 1;
                 match listener.accept(now, &mut self.reserve) {
-                    AcceptOutcome::Connection(stream, peer) => self.adopt(now, stream, peer),
+                    AcceptOutcome::Connection(stream, peer) => {
+                        let local = listener.address;
+                        self.adopt(now, stream, peer, local);
+                    }
                     AcceptOutcome::Again => {}
                     AcceptOutcome::Drained => break,
                     AcceptOutcome::Exhausted(error) => {
@@ -327,8 +332,9 @@ impl PollLoop {
         }
     }
 
-    fn adopt(&mut self, now: Time, stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
+    fn adopt(&mut self, now: Time, stream: TcpStream, peer: SocketAddr, local: Option<SocketAddr>) {
         let Ok(index) = self.core.handle_accept(now, peer) else { return };
+        self.core.note_local_addr(index, local);
         let mut socket = Socket::new(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered =
