@@ -1,7 +1,9 @@
 //! Prints what a connection costs the server in user-space memory: idle, after one 64 KiB message
 //! on each, and when all are gone.
 //!
-//! Run it with `cargo bench --bench idle_memory [-- CONNECTIONS]` (default 10,000). The server is a
+//! Run it with `cargo bench --bench idle_memory [-- CONNECTIONS [MODE]]` (default 10,000 `plain`). The
+//! other modes agree on permessage-deflate: `deflate` as it is by default, `client`, `server` and
+//! `server9` with a context kept on that side (`server9` in a window of 9 bits). The server is a
 //! process of its own, so that the clients' memory does not count; the figures are growth of its
 //! resident set divided by the connections.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -13,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
+use wirewheel::{Application, Call, Deflate, Limits, Server, WebSockets, on_message};
 
 const MESSAGE_BYTES: usize = 64 << 10;
 /// From 127.0.0.1 to one port there are fewer ports than connections may be wanted; every client
@@ -27,16 +29,18 @@ fn main() -> Anything {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     match words.first().map(String::as_str) {
-        Some("serve") => serve(),
-        Some(count) => measure(count.parse()?),
-        None => measure(10_000),
+        Some("serve") => serve(words.get(1).map_or("plain", String::as_str)),
+        count => {
+            measure(count.unwrap_or("10000").parse()?, words.get(1).map_or("plain", String::as_str))
+        }
     }
 }
 
 /// The server's side, with all defaults but the number of connections.
-fn serve() -> Anything {
+fn serve(mode: &str) -> Anything {
+    let options = options(mode)?;
     let server = Server::bind("127.0.0.1:0", |app: &mut Application| {
-        app.install(WebSockets::new().limits(Limits::new().max_connections(PER_ADDRESS)));
+        app.install(options);
         app.routing(|route| {
             route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
         });
@@ -46,10 +50,26 @@ fn serve() -> Anything {
     Ok(())
 }
 
-fn measure(connections: usize) -> Anything {
-    let mut server =
-        Command::new(std::env::current_exe()?).arg("serve").stdout(Stdio::piped()).spawn()?;
-    let outcome = measure_server(&server_address(&mut server)?, server.id(), connections);
+fn options(mode: &str) -> Result<WebSockets, String> {
+    let limits = Limits::new().max_connections(PER_ADDRESS).process_bytes(4 << 30);
+    let options = WebSockets::new().limits(limits);
+    Ok(match mode {
+        "plain" => options,
+        "deflate" => options.extension(Deflate::new()),
+        "client" => options.extension(Deflate::new().client_context_takeover(true)),
+        "server" => options.extension(Deflate::new().server_context_takeover(true)),
+        "server9" => options
+            .extension(Deflate::new().server_context_takeover(true).server_max_window_bits(9)),
+        unknown => return Err(format!("no such mode: {unknown}")),
+    })
+}
+
+fn measure(connections: usize, mode: &str) -> Anything {
+    let mut server = Command::new(std::env::current_exe()?)
+        .args(["serve", mode])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let outcome = measure_server(&server_address(&mut server)?, server.id(), connections, mode);
     rustix::process::kill_process(
         rustix::process::Pid::from_child(&server),
         rustix::process::Signal::TERM,
@@ -64,15 +84,18 @@ fn server_address(server: &mut Child) -> Result<String, Box<dyn std::error::Erro
     Ok(line.trim().to_owned())
 }
 
-fn measure_server(address: &str, pid: u32, connections: usize) -> Anything {
+fn measure_server(address: &str, pid: u32, connections: usize, mode: &str) -> Anything {
     // The first session takes what all share: the transmit buffer and the allocator's own.
-    let mut first = connect(address)?;
+    let mut first = connect(address, mode)?;
     echo(&mut first, MESSAGE_BYTES)?;
+    if mode != "plain" {
+        echo_compressed(&mut first)?;
+    }
     let base = resident_bytes(pid)?;
     println!("server alone: {} KiB resident", base >> 10);
     let mut clients = Vec::with_capacity(connections);
     for _ in 0..connections {
-        clients.push(connect(address)?);
+        clients.push(connect(address, mode)?);
     }
     let report = |what: &str| -> Anything {
         let grown = resident_bytes(pid)?.saturating_sub(base);
@@ -85,6 +108,9 @@ fn measure_server(address: &str, pid: u32, connections: usize) -> Anything {
     report("idle")?;
     for client in &mut clients {
         echo(client, MESSAGE_BYTES)?;
+        if mode != "plain" {
+            echo_compressed(client)?;
+        }
     }
     report("after 64 KiB each")?;
     drop(clients);
@@ -92,13 +118,18 @@ fn measure_server(address: &str, pid: u32, connections: usize) -> Anything {
     report("all closed")
 }
 
-fn connect(address: &str) -> Result<TcpStream, Box<dyn std::error::Error>> {
+fn connect(address: &str, mode: &str) -> Result<TcpStream, Box<dyn std::error::Error>> {
     let mut client = TcpStream::connect(address)?;
     client.set_read_timeout(Some(Duration::from_secs(10)))?;
-    client.write_all(
-        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    )?;
+    let offer = match mode {
+        "plain" => "",
+        _ => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+    };
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
+    );
+    client.write_all(request.as_bytes())?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0; 64];
@@ -121,7 +152,17 @@ fn echo(client: &mut TcpStream, bytes: usize) -> Anything {
     }
     frame.extend([0; 4]);
     frame.resize(frame.len() + bytes, 7);
-    client.write_all(&frame)?;
+    exchange(client, &frame)
+}
+
+/// A message that is compressed, as both sides agreed; what comes back may be, too.
+fn echo_compressed(client: &mut TcpStream) -> Anything {
+    exchange(client, b"\xc1\x87\0\0\0\0\xf2\x48\xcd\xc9\xc9\x07\x00")
+}
+
+/// Sends a frame and reads until an answer that is no ping.
+fn exchange(client: &mut TcpStream, frame: &[u8]) -> Anything {
+    client.write_all(frame)?;
     loop {
         let mut header = [0; 2];
         client.read_exact(&mut header)?;
@@ -135,7 +176,7 @@ fn echo(client: &mut TcpStream, bytes: usize) -> Anything {
         let length = if extended == 0 { header[1].into() } else { u64::from_be_bytes(length) };
         let mut payload = vec![0; usize::try_from(length)?];
         client.read_exact(&mut payload)?;
-        if header[0] == 0x82 {
+        if header[0] & 0x08 == 0 {
             return Ok(());
         }
     }

@@ -5,20 +5,28 @@
 
 use std::io::Write;
 
+#[cfg(feature = "deflate")]
+use wirewheel::Deflate;
 use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
 
 fn module(app: &mut Application) {
     let process_bytes = if cfg!(target_pointer_width = "64") { 4 << 30 } else { 1 << 30 };
-    app.install(
-        WebSockets::new()
-            .ping_period(None)
-            .idle_timeout(None)
-            .max_frame_size(32 << 20)
-            .max_message_size(32 << 20)
-            .max_fragments(1 << 20)
-            .outbox_bytes(64 << 20)
-            .limits(Limits::new().max_connections(20_000).process_bytes(process_bytes)),
-    );
+    #[allow(unused_mut, reason = "without the feature nothing is added")]
+    let mut web_sockets = WebSockets::new()
+        .ping_period(None)
+        .idle_timeout(None)
+        .max_frame_size(32 << 20)
+        .max_message_size(32 << 20)
+        .max_fragments(1 << 20)
+        .outbox_bytes(64 << 20)
+        .limits(Limits::new().max_connections(20_000).process_bytes(process_bytes));
+    // Both contexts are kept, unless a client wants it otherwise: the harder way.
+    #[cfg(feature = "deflate")]
+    {
+        let deflate = Deflate::new().server_context_takeover(true).client_context_takeover(true);
+        web_sockets = web_sockets.extension(deflate);
+    }
+    app.install(web_sockets);
     app.routing(|route| {
         let echo = |_call: &Call| on_message(|session, message| session.send(message));
         route.web_socket("/", echo);

@@ -31,6 +31,8 @@ pub use domain::response::{Accept, Response};
 pub use domain::routing::{Routing, WebSocketRoute};
 pub use domain::session::{ConfigError, Session, SessionId};
 pub use domain::stats::Stats;
+#[cfg(feature = "deflate")]
+pub use protocol::extension::deflate::Deflate;
 pub use protocol::extension::header::ExtensionOffer;
 pub use protocol::extension::{
     Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece,

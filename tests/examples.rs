@@ -161,6 +161,21 @@ fn extension_is_agreed_on_and_changes_nothing() {
 }
 
 #[test]
+#[cfg(feature = "deflate")]
+fn deflate_compresses_for_who_offers_it() {
+    let program = Program::start("deflate");
+    let mut client = program.connect();
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    let answer = client.request(&upgrade_request("/", offer));
+    let agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    assert_eq!(answer.header("sec-websocket-extensions"), Some(agreed));
+    client.text(&"again and ".repeat(20));
+    let frame = client.frame();
+    assert_eq!(frame.first, 0xc1);
+    assert!(frame.payload.len() < 30);
+}
+
+#[test]
 fn descriptors_run_out_and_come_back() {
     // A limit of 24 leaves the server about a dozen connections.
     let program = Program::limited("autobahn", 24);

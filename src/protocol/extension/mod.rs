@@ -1,6 +1,8 @@
 //! Owns what an extension is (RFC 6455 section 9): how it is offered, agreed on and applied to
 //! messages.
 
+#[cfg(feature = "deflate")]
+pub(crate) mod deflate;
 pub(crate) mod header;
 
 use std::borrow::Cow;
@@ -170,13 +172,7 @@ pub trait Extension {
         body: &mut Vec<u8>,
         max_message_size: usize,
     ) -> Result<(), ExtensionError> {
-        if body.len().saturating_add(piece.bytes.len()) > max_message_size {
-            return Err(ExtensionError::TooBig);
-        }
-        let more = growth(body.len(), body.capacity(), piece.bytes.len(), max_message_size);
-        body.reserve_exact(more);
-        body.extend_from_slice(piece.bytes);
-        Ok(())
+        keep_piece(piece.bytes, body, max_message_size)
     }
 
     /// A key such that two sessions with the same key encode the same message to the same bytes, so
@@ -190,6 +186,16 @@ pub trait Extension {
     fn memory(&self) -> usize {
         0
     }
+}
+
+/// Adds a piece as it is, growing as bytes arrive.
+fn keep_piece(piece: &[u8], body: &mut Vec<u8>, limit: usize) -> Result<(), ExtensionError> {
+    if body.len().saturating_add(piece.len()) > limit {
+        return Err(ExtensionError::TooBig);
+    }
+    body.reserve_exact(growth(body.len(), body.capacity(), piece.len(), limit));
+    body.extend_from_slice(piece);
+    Ok(())
 }
 
 /// A part of a message that arrives in several.

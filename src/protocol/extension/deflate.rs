@@ -1,0 +1,301 @@
+//! Owns permessage-deflate (RFC 7692) as a server speaks it: what it agrees on, and what it does to
+//! messages. The streams themselves are in `stream`.
+
+mod offer;
+mod stream;
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+
+use crate::words::extension::ExtensionError;
+use crate::words::message::{Message, Payload, Rsv};
+
+use super::header::ExtensionOffer;
+use super::{Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
+use offer::{Demand, Terms};
+use stream::{Compressor, INFLATER_BYTES, Inflater, Streams, compressor_bytes};
+
+/// The window sizes that can be agreed on, in bits. RFC 7692 also knows 8, which the deflate format's
+/// usual implementations cannot keep to.
+const WINDOW_BITS: std::ops::RangeInclusive<u8> = 9..=15;
+
+/// The permessage-deflate extension (RFC 7692; Ktor's `WebSocketDeflateExtension`). Off until it is
+/// installed.
+///
+/// By default neither side keeps a context from one message to the next: the loop then has one
+/// compressor for all sessions, and an idle session holds nothing but its agreement (about 280
+/// bytes). A context makes small similar messages much smaller, and costs each session (measured on
+/// x86_64): 47 KiB with [`client_context_takeover`](Self::client_context_takeover), and with
+/// [`server_context_takeover`](Self::server_context_takeover) 313 KiB at 15 bits of window, 189 KiB
+/// at 9. All of that counts for `process_bytes`; what the sessions of a loop share does not: one
+/// compressor for each window size in use, and one inflater.
+///
+/// What arrives is inflated as it arrives and at most to `max_message_size`; beyond that the session
+/// ends with 1009. Corrupt data ends it with 1007.
+///
+/// ```
+/// use wirewheel::{Application, Deflate, WebSockets};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new().extension(
+///         Deflate::new().compression_level(6).compress_if_bigger_than(256),
+///     ));
+/// }
+/// ```
+pub struct Deflate {
+    policy: Rc<Policy>,
+    streams: Rc<Streams>,
+}
+
+impl fmt::Debug for Deflate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deflate").field("demand", &self.policy.demand).finish_non_exhaustive()
+    }
+}
+
+/// A condition on what is compressed.
+type Condition = Rc<dyn Fn(&Message<'_>) -> bool>;
+
+#[derive(Clone)]
+struct Policy {
+    demand: Demand,
+    level: u32,
+    /// Only messages of more bytes are compressed.
+    bigger_than: usize,
+    conditions: Vec<Condition>,
+}
+
+impl Default for Deflate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deflate {
+    /// No context kept on either side, windows of 15 bits, level 6, every message that gets smaller.
+    pub fn new() -> Self {
+        let demand = Demand {
+            server_keeps_context: false,
+            client_keeps_context: false,
+            server_bits: 15,
+            client_bits: 15,
+        };
+        let policy = Rc::new(Policy { demand, level: 6, bigger_than: 0, conditions: Vec::new() });
+        Self { policy, streams: Rc::default() }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+        change(Rc::make_mut(&mut self.policy));
+        self
+    }
+
+    /// How hard to compress: 0 (not at all) to 9. Default 6.
+    #[must_use]
+    pub fn compression_level(self, level: u32) -> Self {
+        self.change(|policy| policy.level = level)
+    }
+
+    /// Whether the server may keep its compressor from one message to the next. Default false: the
+    /// answer has `server_no_context_takeover`, whatever the client offers (Ktor's
+    /// `serverNoContextTakeOver`, which has no effect on a server there).
+    #[must_use]
+    pub fn server_context_takeover(self, on: bool) -> Self {
+        self.change(|policy| policy.demand.server_keeps_context = on)
+    }
+
+    /// Whether the client may keep its compressor from one message to the next, for which the
+    /// server has to keep a window. Default false: the answer has `client_no_context_takeover`.
+    #[must_use]
+    pub fn client_context_takeover(self, on: bool) -> Self {
+        self.change(|policy| policy.demand.client_keeps_context = on)
+    }
+
+    /// The largest window that the server compresses with, 9 to 15 bits. Default 15; a client may ask
+    /// for less.
+    #[must_use]
+    pub fn server_max_window_bits(self, bits: u8) -> Self {
+        self.change(|policy| policy.demand.server_bits = bits)
+    }
+
+    /// The largest window that clients may compress with, 9 to 15 bits. Default 15. It holds for
+    /// clients that leave it to the server (`client_max_window_bits` in their offer); RFC 7692
+    /// section 7.1.2.2 does not let it be asked of others. It saves the client's memory, not the
+    /// server's.
+    #[must_use]
+    pub fn client_max_window_bits(self, bits: u8) -> Self {
+        self.change(|policy| policy.demand.client_bits = bits)
+    }
+
+    /// Compresses only messages for which `condition` holds (Ktor's `compressIf`). Several
+    /// conditions must all hold.
+    #[must_use]
+    pub fn compress_if(self, condition: impl Fn(&Message<'_>) -> bool + 'static) -> Self {
+        self.change(|policy| policy.conditions.push(Rc::new(condition)))
+    }
+
+    /// Compresses only messages of more than `bytes` (Ktor's `compressIfBiggerThan`). Default 0.
+    #[must_use]
+    pub fn compress_if_bigger_than(self, bytes: usize) -> Self {
+        self.change(|policy| policy.bigger_than = bytes)
+    }
+}
+
+impl ExtensionFactory for Deflate {
+    fn name(&self) -> &str {
+        "permessage-deflate"
+    }
+
+    fn rsv(&self) -> Rsv {
+        Rsv::RSV1
+    }
+
+    fn negotiate(&self, offer: &ExtensionOffer) -> Option<Agreement> {
+        let terms = Terms::accept(&self.policy.demand, offer)?;
+        let state = DeflateState {
+            policy: Rc::clone(&self.policy),
+            streams: Rc::clone(&self.streams),
+            terms,
+            decoded: false,
+            compressor: None,
+            inflater: None,
+        };
+        Some(terms.answer(Agreement::new(state)))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Policy { demand, level, .. } = &*self.policy;
+        for (name, bits) in [
+            ("server_max_window_bits", demand.server_bits),
+            ("client_max_window_bits", demand.client_bits),
+        ] {
+            if !WINDOW_BITS.contains(&bits) {
+                return Err(format!("{name} is {bits}: it must be at least 9 and at most 15"));
+            }
+        }
+        if *level > 9 {
+            return Err(format!("compression_level is {level}: it must be at most 9"));
+        }
+        Ok(())
+    }
+}
+
+impl Policy {
+    fn compresses(&self, message: &ExtensionMessage<'_>) -> bool {
+        let bytes = message.payload();
+        if bytes.len() <= self.bigger_than || self.conditions.is_empty() {
+            return bytes.len() > self.bigger_than;
+        }
+        let payload = match std::str::from_utf8(bytes) {
+            Ok(text) if message.is_text() => Payload::Text(text),
+            _ => Payload::Binary(bytes),
+        };
+        let message = Message::new(payload, message.rsv());
+        self.conditions.iter().all(|condition| condition(&message))
+    }
+}
+
+/// The extension in one session.
+struct DeflateState {
+    policy: Rc<Policy>,
+    streams: Rc<Streams>,
+    terms: Terms,
+    /// The message that `decode` sees next was inflated piece by piece.
+    decoded: bool,
+    /// Kept from message to message if the terms say so; else the loop's is used.
+    compressor: Option<Box<Compressor>>,
+    /// Kept from message to message if the terms say so; else there only within a message.
+    inflater: Option<Box<Inflater>>,
+}
+
+impl DeflateState {
+    fn inflate(
+        &mut self,
+        bytes: &[u8],
+        last: bool,
+        body: &mut Vec<u8>,
+        limit: usize,
+    ) -> Result<(), ExtensionError> {
+        let inflater = self.inflater.get_or_insert_with(|| self.streams.take_inflater());
+        inflater.feed(bytes, body, limit)?;
+        if last {
+            inflater.end_message(body, limit)?;
+            if !self.terms.client_keeps_context {
+                if let Some(inflater) = self.inflater.take() {
+                    self.streams.give_back(inflater);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Extension for DeflateState {
+    fn encode(
+        &mut self,
+        message: &mut ExtensionMessage<'_>,
+        _max_message_size: usize,
+    ) -> Result<(), ExtensionError> {
+        if !self.policy.compresses(message) {
+            return Ok(());
+        }
+        let (level, bits) = (self.policy.level, self.terms.server_bits);
+        let compressed = if self.terms.server_keeps_context {
+            let new = || Box::new(Compressor::new(level, bits));
+            self.compressor.get_or_insert_with(new).compress(message.payload(), true)
+        } else {
+            self.streams.compress(level, bits, message.payload())
+        };
+        if let Some(compressed) = compressed {
+            message.replace(compressed);
+            message.set_rsv(message.rsv().with(Rsv::RSV1));
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        message: &mut ExtensionMessage<'_>,
+        max_message_size: usize,
+    ) -> Result<(), ExtensionError> {
+        if !message.rsv().rsv1() {
+            return Ok(());
+        }
+        if !std::mem::take(&mut self.decoded) {
+            let mut body = Vec::new();
+            self.inflate(message.payload(), true, &mut body, max_message_size)?;
+            message.replace(body);
+        }
+        message.set_rsv(message.rsv().without(Rsv::RSV1));
+        Ok(())
+    }
+
+    fn decode_piece(
+        &mut self,
+        piece: &MessagePiece<'_>,
+        body: &mut Vec<u8>,
+        max_message_size: usize,
+    ) -> Result<(), ExtensionError> {
+        if !piece.rsv.rsv1() {
+            return super::keep_piece(piece.bytes, body, max_message_size);
+        }
+        self.decoded = piece.last;
+        self.inflate(piece.bytes, piece.last, body, max_message_size)
+    }
+
+    fn share_key(&self) -> Option<u64> {
+        if self.terms.server_keeps_context {
+            return None;
+        }
+        let mut hasher = DefaultHasher::new();
+        // The same streams mean the same installation, so the same level and conditions.
+        (Rc::as_ptr(&self.streams) as usize, self.terms.server_bits).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    fn memory(&self) -> usize {
+        let compressor =
+            self.compressor.as_ref().map_or(0, |_| compressor_bytes(self.terms.server_bits));
+        let inflater = self.inflater.as_ref().map_or(0, |_| INFLATER_BYTES);
+        compressor + inflater
+    }
+}
