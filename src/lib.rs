@@ -3,7 +3,7 @@
 //! The source is in layers; imports point downward only:
 //!
 //! ```text
-//!   facade      lib, server     Server, Handle
+//!   facade      lib, server, handle
 //!   shell       sockets, mio, signals, the clock
 //!   core        every decision, without a socket or a clock
 //!   domain      Application, Routing, Call, Handler, Session
@@ -15,6 +15,7 @@
 
 mod core;
 mod domain;
+mod handle;
 mod protocol;
 mod server;
 mod shell;
@@ -25,26 +26,33 @@ mod words;
 
 pub use domain::application::{Application, WebSockets};
 pub use domain::call::Call;
+pub use domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
+pub use domain::flow_key::FlowKey;
 pub use domain::handler::{Handler, Hooks, Idle, on_connect, on_message};
 pub use domain::raw::{OnFrame, RawHandler, on_frame};
 pub use domain::response::{Accept, Response};
 pub use domain::routing::{Routing, WebSocketRoute};
-pub use domain::session::{ConfigError, Session, SessionId};
+pub use domain::server_ref::{Drained, ServerRef};
+pub use domain::session::{Session, SessionId};
 pub use domain::stats::Stats;
+pub use domain::timers::TimerId;
+pub use domain::watch::{Ready, Watch};
+pub use handle::Handle;
 #[cfg(feature = "deflate")]
 pub use protocol::extension::deflate::Deflate;
 pub use protocol::extension::header::ExtensionOffer;
 pub use protocol::extension::{
     Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece,
 };
-pub use server::{Handle, Server};
+pub use server::Server;
 pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
 pub use words::error::{
-    HandlerError, HandlerResult, ProtocolError, Result, SendError, ServerError, SessionError,
+    ConfigError, HandleError, HandlerError, HandlerResult, ProtocolError, Result, SendError,
+    ServerError, SessionError,
 };
 pub use words::extension::ExtensionError;
 pub use words::frame::{Frame, OpCode};
 pub use words::listen::{Listen, ListenOptions};
-pub use words::message::{Message, Payload, Rsv};
-pub use words::options::Limits;
+pub use words::message::{Message, Payload, Rsv, ToMessage};
+pub use words::options::{Limits, OutboxOverflow};
 pub use words::rate::Rate;

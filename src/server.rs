@@ -2,20 +2,18 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use log::info;
 
 use crate::domain::application::Application;
+use crate::handle::Handle;
 use crate::shell::listen::Opened;
-use crate::shell::poll_loop::{Command, PollLoop};
-use crate::words::close::CloseCode;
+use crate::shell::mailbox::{Inbox, Mailbox, mailbox};
+use crate::shell::poll_loop::PollLoop;
 use crate::words::error::{Result, ServerError};
 use crate::words::listen::{Listen, ListenOptions};
-
-/// Commands that other threads may have pending.
-const COMMANDS_MAX: usize = 64;
 
 /// A server that listens and does not serve yet (Ktor's `embeddedServer`).
 ///
@@ -43,6 +41,8 @@ const COMMANDS_MAX: usize = 64;
 pub struct Server<M> {
     listeners: Vec<Opened>,
     addresses: Vec<SocketAddr>,
+    /// Both sides of the way in for other threads, if one is wanted.
+    mailbox: Option<(Mailbox, Inbox)>,
     module: M,
 }
 
@@ -72,7 +72,8 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         options: &ListenOptions,
         module: M,
     ) -> Result<Self> {
-        Self { listeners: Vec::new(), addresses: Vec::new(), module }.listen_with(listen, options)
+        let (listeners, addresses) = (Vec::new(), Vec::new());
+        Self { listeners, addresses, mailbox: None, module }.listen_with(listen, options)
     }
 
     /// Listens at one more place.
@@ -122,6 +123,26 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         &self.addresses
     }
 
+    /// A handle for other threads, of a server that [`run`](Self::run) will run. What is asked
+    /// before that waits.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use wirewheel::{Application, Server};
+    /// let mut server = Server::bind("127.0.0.1:8080", |_app: &mut Application| {})?;
+    /// let handle = server.handle();
+    /// std::thread::spawn(move || {
+    ///     std::io::stdin().read_line(&mut String::new()).ok();
+    ///     handle.shutdown(Duration::from_secs(1));
+    /// });
+    /// server.run()?;
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn handle(&mut self) -> Handle {
+        let (mailbox, _) = self.mailbox.get_or_insert_with(mailbox);
+        Handle::new(self.addresses.clone(), mailbox.clone(), None)
+    }
+
     /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session, then
     /// it returns. A second signal stops it at once.
     ///
@@ -131,7 +152,13 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     pub fn run(self) -> Result<()> {
         let mut poll_loop = build(self.module, self.listeners)?;
         poll_loop.accept_signals().map_err(ServerError::Loop)?;
-        poll_loop.run().map_err(ServerError::Loop)
+        if let Some((_, inbox)) = self.mailbox {
+            poll_loop.accept_orders(inbox).map_err(ServerError::Loop)?;
+        }
+        let drained = poll_loop.run().map_err(ServerError::Loop)?;
+        info!(target: "wirewheel::server", "stopped: {} sessions ended cleanly, {} were cut",
+            drained.clean, drained.cut);
+        Ok(())
     }
 
     /// Runs the server on a thread of its own, as an integration test wants it. Signals are left
@@ -143,23 +170,23 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     where
         M: Send + 'static,
     {
-        let Self { listeners, addresses, module } = self;
-        let (commands, inbox) = sync_channel(COMMANDS_MAX);
+        let Self { listeners, addresses, mailbox: wanted, module } = self;
+        let (mailbox, inbox) = wanted.unwrap_or_else(mailbox);
         let (started, start) = sync_channel(1);
         let body = move || {
             let ready = build(module, listeners).and_then(|mut poll_loop| {
-                let waker = poll_loop.accept_commands(inbox).map_err(ServerError::Loop)?;
-                Ok((poll_loop, waker))
+                poll_loop.accept_orders(inbox).map_err(ServerError::Loop)?;
+                Ok(poll_loop)
             });
+            // The other side waits in `spawn` until this is sent.
             match ready {
-                Ok((mut poll_loop, waker)) => {
-                    // The other side waits in `spawn` until this is sent.
-                    let _ = started.send(Ok(waker));
+                Ok(mut poll_loop) => {
+                    let _ = started.send(Ok(()));
                     poll_loop.run().map_err(ServerError::Loop)
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
-                    Ok(())
+                    Ok(Default::default())
                 }
             }
         };
@@ -167,17 +194,10 @@ impl<M: FnOnce(&mut Application)> Server<M> {
             .name("wirewheel".into())
             .spawn(body)
             .map_err(ServerError::Loop)?;
-        let waker = start.recv().unwrap_or_else(|_| {
+        start.recv().unwrap_or_else(|_| {
             Err(ServerError::Config("the module panicked; its message is on stderr".into()))
         })?;
-        Ok(Handle {
-            shared: Arc::new(HandleShared {
-                addresses,
-                commands,
-                waker,
-                thread: Mutex::new(Some(thread)),
-            }),
-        })
+        Ok(Handle::new(addresses, mailbox, Some(thread)))
     }
 }
 
@@ -186,60 +206,4 @@ fn build<M: FnOnce(&mut Application)>(module: M, listeners: Vec<Opened>) -> Resu
     module(&mut application);
     let built = application.build().map_err(ServerError::Config)?;
     PollLoop::new(built, listeners).map_err(ServerError::Loop)
-}
-
-/// A running server, from another thread. Clones name the same server.
-#[derive(Clone)]
-pub struct Handle {
-    shared: Arc<HandleShared>,
-}
-
-struct HandleShared {
-    addresses: Vec<SocketAddr>,
-    commands: SyncSender<Command>,
-    waker: mio::Waker,
-    thread: Mutex<Option<JoinHandle<Result<()>>>>,
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("addresses", &self.shared.addresses).finish_non_exhaustive()
-    }
-}
-
-impl Handle {
-    /// The address the server listens on, the first if there are several.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.shared.addresses.first().copied().unwrap_or(crate::domain::session_state::NO_ADDR)
-    }
-
-    /// All addresses the server listens on.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.shared.addresses
-    }
-
-    /// Stops the server: requests get 503, sessions Close 1001; it ends when all have answered,
-    /// after `grace` at the latest. Returns at once; [`join`](Self::join) waits for the end.
-    pub fn shutdown(&self, grace: Duration) {
-        // A full channel holds a shutdown already, and a closed one means that it is over.
-        let _ = self.shared.commands.try_send(Command::Shutdown(CloseCode::GOING_AWAY, grace));
-        let _ = self.shared.waker.wake();
-    }
-
-    /// Waits until the server has stopped. The first call has its result, further ones `Ok`.
-    ///
-    /// # Errors
-    /// What [`Server::run`] would have returned.
-    ///
-    /// # Panics
-    /// If the loop itself panicked: that panic goes on here. A panic in a hook ends its session
-    /// alone ([`SessionError::Panic`](crate::SessionError::Panic)).
-    pub fn join(&self) -> Result<()> {
-        let thread = self.shared.thread.lock().map_or(None, |mut thread| thread.take());
-        match thread.map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(result)) => result,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-        }
-    }
 }

@@ -144,24 +144,33 @@ impl Connection {
             // An answer on its way has as long as the peer takes of it in time (`write`).
             (Stage::Http(http), _) if http.file.is_some() || write.is_some() => None,
             (Stage::Http(http), _) => Some(http.deadline(limits)),
-            (Stage::Session(_), Phase::Open) => {
+            (Stage::Session(_), Phase::Open) => earliest([
+                self.ping_deadline(options),
+                self.idle_deadline(options),
                 // A raw handler has its time to answer the peer's Close.
-                let answer = extra.and_then(|extra| extra.deadline);
-                earliest([self.ping_deadline(options), self.idle_deadline(options), answer])
-            }
+                extra.and_then(|extra| extra.deadline),
+                extra.and_then(|extra| extra.timers.iter().map(|(_, at)| *at).min()),
+            ]),
             (Stage::Session(_) | Stage::Finishing, _) => extra.and_then(|extra| extra.deadline),
             (Stage::Closed(_), _) => None,
         };
         earliest([own, write])
     }
 
+    /// None while the peer is not read: its pong could not be seen.
     pub(crate) fn ping_deadline(&self, options: &SessionOptions) -> Option<Time> {
+        if self.state.is_held() {
+            return None;
+        }
         let period = options.ping_period?;
         let wait = if self.state.awaiting_pong { options.timeout } else { period };
         Some(self.state.ping_base.after(wait))
     }
 
     pub(crate) fn idle_deadline(&self, options: &SessionOptions) -> Option<Time> {
+        if self.state.is_held() {
+            return None;
+        }
         options.idle_timeout.map(|idle| self.state.last_activity.after(idle))
     }
 

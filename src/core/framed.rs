@@ -18,7 +18,7 @@ use super::turn::Turn;
 
 impl Turn<'_> {
     /// Bytes of a session that looks below messages.
-    pub(super) fn framed_input(&mut self, rx: &mut [u8]) {
+    pub(super) fn framed_input(&mut self, rx: &mut [u8]) -> usize {
         let mut taken = 0;
         while let Stage::Session(_) = self.connection.stage {
             let rest = rx.get_mut(taken..).unwrap_or_default();
@@ -30,9 +30,13 @@ impl Turn<'_> {
                     break;
                 }
             }
+            if self.must_wait() {
+                break;
+            }
         }
         self.flush();
         self.connection.state.release_idle();
+        taken
     }
 
     /// One frame, or a part of one: how many bytes were taken.

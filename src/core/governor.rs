@@ -16,7 +16,7 @@ impl Core {
     /// one that held at least the average: so much has to arrive before the next look.
     #[inline]
     pub(crate) fn poll_offender(&self) -> Option<u32> {
-        if self.shared.bytes_held <= self.shared.limits.process_bytes {
+        if self.shared.memory() <= self.shared.limits.process_bytes {
             return None;
         }
         self.largest()

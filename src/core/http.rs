@@ -98,10 +98,7 @@ impl Turn<'_> {
                     }
                     return reading;
                 }
-                Next::Session => {
-                    self.session_input(input);
-                    return Reading::Continue;
-                }
+                Next::Session => return self.session_input(input),
                 Next::Over => return Reading::Continue,
             }
         }
@@ -304,6 +301,7 @@ impl Turn<'_> {
         state.ping_base = self.shared.now;
         state.last_activity = self.shared.now;
         state.timing_changed = true;
+        self.shared.sessions.insert(state.id.0);
         self.shared.stats.sessions_total += 1;
         self.shared.stats.sessions_open += 1;
         debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, config.pattern,

@@ -10,12 +10,16 @@
 //! ```
 
 mod admission;
+mod commands;
 mod connection;
+mod ending;
 mod file_answer;
+mod flush;
 mod framed;
 mod governor;
 mod http;
 mod panics;
+mod pause;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -24,12 +28,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use log::info;
 
 use crate::domain::application::Built;
+use crate::domain::flow_cell::FlowCell;
 use crate::domain::route_table::RouteTable;
+use crate::domain::server_ref::Drained;
 use crate::domain::session_state::SessionState;
 use crate::domain::shared::Shared;
 use crate::structures::slab::{Key, Slab};
@@ -67,6 +74,11 @@ pub(crate) struct Core {
     pending_count: usize,
     closed: Vec<(u32, Disposal)>,
     spare_stages: SpareStages,
+    /// Connections of this flush that were not handled yet, and flows that were offered by it.
+    flushing: Vec<u32>,
+    unsettled: Vec<Rc<FlowCell>>,
+    /// Connections that may be read again.
+    resuming: Vec<u32>,
     draining: Option<Drain>,
     /// Who has gone last: place, route, and whether it was a session.
     last_gone: (u32, u16, bool),
@@ -94,9 +106,9 @@ pub(crate) struct Full;
 impl Core {
     pub(crate) fn new(built: Built) -> Self {
         let capacity = built.limits.max_connections + SURPLUS_MAX;
-        Self {
+        let mut core = Self {
             admission: Admission::new(&built.limits, built.proxies),
-            shared: Shared::new(built.limits),
+            shared: Shared::new(built.limits, built.on_loop),
             routes: built.routes,
             connections: Slab::new(capacity),
             wheel: TimerWheel::new(),
@@ -104,9 +116,14 @@ impl Core {
             pending_count: 0,
             closed: Vec::new(),
             spare_stages: SpareStages::default(),
+            flushing: Vec::new(),
+            unsettled: Vec::new(),
+            resuming: Vec::new(),
             draining: None,
             last_gone: (0, 0, false),
-        }
+        };
+        core.after_turn(Time::ZERO); // the application's timers begin
+        core
     }
 
     /// A connection was accepted: the place it has from now on.
@@ -177,7 +194,8 @@ impl Core {
         wire: &mut dyn Wire,
     ) -> Reading {
         self.shared.stats.bytes_in += rx.len() as u64;
-        self.turn(now, index, wire, |turn| turn.input(rx)).unwrap_or(Reading::Continue)
+        let reading = self.turn(now, index, wire, |turn| turn.input(rx));
+        self.finish_input(now, index, wire, reading).unwrap_or(Reading::Continue)
     }
 
     /// The socket takes bytes again.
@@ -187,12 +205,14 @@ impl Core {
         index: u32,
         wire: &mut dyn Wire,
     ) -> Reading {
-        self.turn(now, index, wire, |turn| turn.writable()).unwrap_or(Reading::Continue)
+        let reading = self.turn(now, index, wire, |turn| turn.writable());
+        self.finish_input(now, index, wire, reading).unwrap_or(Reading::Continue)
     }
 
     /// The peer has shut its side.
     pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         self.turn(now, index, wire, |turn| turn.peer_shut());
+        self.after_turn(now);
     }
 
     /// The connection failed.
@@ -204,6 +224,7 @@ impl Core {
         wire: &mut dyn Wire,
     ) {
         self.turn(now, index, wire, |turn| turn.broken(kind));
+        self.after_turn(now);
     }
 
     /// What [`poll_due`](Self::poll_due) named is due.
@@ -212,6 +233,7 @@ impl Core {
             Stage::Http(_) => turn.http_timeout(),
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => turn.session_timeout(),
         });
+        self.after_turn(now);
     }
 
     /// Begins to stop: requests get 503, sessions a Close. Every place that
@@ -230,11 +252,13 @@ impl Core {
     pub(crate) fn handle_drain(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         let Some(reason) = self.draining.as_ref().map(|drain| drain.reason.clone()) else { return };
         self.turn(now, index, wire, |turn| turn.drain(&reason));
+        self.after_turn(now);
     }
 
     /// Ends one connection at once: the grace is over.
     pub(crate) fn handle_cut(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         self.turn(now, index, wire, |turn| turn.cut());
+        self.after_turn(now);
     }
 }
 
@@ -242,7 +266,12 @@ impl Core {
 impl Core {
     /// The next connection whose time may be up; call until `None`.
     pub(crate) fn poll_due(&mut self, now: Time) -> Option<u32> {
-        let index = self.wheel.pop_due(now)?;
+        let index = loop {
+            let token = self.wheel.pop_due(now)?;
+            if !self.run_timer(now, token) {
+                break token;
+            }
+        };
         if let Some(connection) = self.connections.at_mut(index) {
             connection.timer = None;
             connection.state.timing_changed = true;
@@ -317,6 +346,11 @@ impl Core {
     /// The loop begins another turn.
     pub(crate) fn note_turn(&mut self) {
         self.shared.stats.loop_turns += 1;
+    }
+
+    /// How sessions have ended since a stop began.
+    pub(crate) fn drained(&self) -> Drained {
+        self.shared.drained
     }
 
     /// Whether a stop has begun and all who were there have gone.

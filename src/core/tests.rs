@@ -1,7 +1,9 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
 mod admission;
+mod flows;
 mod governor;
+mod reach;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

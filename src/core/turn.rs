@@ -1,10 +1,8 @@
 //! Owns one connection's turn: the session half. Bytes in, hooks called, frames and closes out.
 
-use std::io;
-use std::time::Duration;
+use log::trace;
 
-use log::{debug, error, trace};
-
+use crate::domain::endpoint::Endpoint;
 use crate::domain::route_table::RouteTable;
 use crate::domain::session::Session;
 use crate::domain::session_state::Phase;
@@ -28,11 +26,20 @@ use super::connection::{Connection, Disposal, SpareStages, Stage};
 pub(crate) enum Reading {
     /// Read until it is drained.
     Continue,
+    /// Read with half a buffer at a time: what arrives is held.
+    Sparing,
     /// Leave it; a later turn says when to go on.
     Paused,
     /// Leave it, and call `handle_writable` in the next turn: there is more to write, but the
     /// others come first.
     Again,
+}
+
+impl Reading {
+    /// Whether the socket is read at all.
+    pub(crate) fn reads(self) -> bool {
+        matches!(self, Self::Continue | Self::Sparing)
+    }
 }
 
 /// A connection, with all that it needs for the time of one turn.
@@ -55,10 +62,7 @@ impl<'a> Turn<'a> {
     /// Bytes from the socket, whatever the stage.
     pub(crate) fn input(&mut self, rx: &mut [u8]) -> Reading {
         match &self.connection.stage {
-            Stage::Session(_) => {
-                self.session_input(rx);
-                Reading::Continue
-            }
+            Stage::Session(_) => self.session_input(rx),
             Stage::Http(_) => self.http_input(rx),
             // Lingering: RFC 6455 section 7.1.1 and 1.4; what comes after the Close is dropped.
             Stage::Finishing | Stage::Closed(_) => Reading::Continue,
@@ -66,7 +70,19 @@ impl<'a> Turn<'a> {
     }
 
     /// Bytes of an upgraded connection.
-    pub(crate) fn session_input(&mut self, rx: &mut [u8]) {
+    pub(crate) fn session_input(&mut self, rx: &mut [u8]) -> Reading {
+        let mut taken = 0;
+        if self.connection.state.hold().is_none() {
+            taken = self.take_input(rx);
+        }
+        if taken < rx.len() {
+            self.hold_input(rx.get(taken..).unwrap_or_default());
+        }
+        self.reading()
+    }
+
+    /// Delivers what is in `rx`, up to where the rest has to wait: how many bytes that took.
+    pub(super) fn take_input(&mut self, rx: &mut [u8]) -> usize {
         let route = self.options();
         self.connection.state.last_activity = self.shared.now;
         if self.connection.state.pipeline.is_some() {
@@ -104,9 +120,13 @@ impl<'a> Turn<'a> {
             if self.connection.state.extra.is_some() {
                 rules = self.connection.state.rules(route); // a hook may have changed them
             }
+            if self.must_wait() {
+                break;
+            }
         }
         self.flush();
         self.connection.state.release_idle();
+        taken
     }
 
     #[inline]
@@ -182,6 +202,7 @@ impl<'a> Turn<'a> {
             return self.closed_cleanly();
         }
         let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
+        self.session().leave_flows(); // the peer wants no more of them
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
         self.session().queue_close(echo.as_ref(), false);
         self.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
@@ -209,105 +230,17 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Fails the session (RFC 6455 section 7.1.7): Close with the fault's code where one can be
-    /// sent, `on_error`, `on_close`; the peer's answer is not awaited.
-    pub(crate) fn fail(&mut self, fault: SessionError) {
-        if !matches!(self.connection.stage, Stage::Session(_)) {
-            return;
-        }
-        self.log_fault(&fault);
-        self.count_fault(&fault);
-        let (code, text) = (fault.close_code(), fault.close_text());
-        let by = if code == CloseCode::ABNORMAL { ClosedBy::Peer } else { ClosedBy::Server };
-        let known = self.session().close_info().cloned();
-        if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
-            let Ok(reason) = CloseReason::truncated(code, &text) else { return };
-            // A peer that does not read would never see a Close behind its queue.
-            let at_once = !matches!(
-                fault,
-                SessionError::Protocol(_)
-                    | SessionError::Extension(_)
-                    | SessionError::Handler(_)
-                    | SessionError::Panic(_)
-            );
-            self.session().queue_close(Some(&reason), at_once);
-        }
-        // A Close that is on the wire already stays the truth.
-        let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
-        self.connection.state.extra().close = Some(info.clone());
-        self.connection.state.phase = Phase::Ended;
-        self.call(|handler, session| handler.on_error(session, &fault));
-        self.end(&info);
-        if code == CloseCode::ABNORMAL {
-            self.drop_socket(Disposal::Close);
-        } else {
-            self.finish(self.shared.limits.close_timeout);
-        }
-    }
-
-    pub(crate) fn log_fault(&self, fault: &SessionError) {
-        let id = self.connection.state.id;
-        let route = self.routes.route(self.connection.state.route);
-        let pattern = route.map_or("", |route| route.pattern.as_str());
-        match fault {
-            SessionError::Handler(error) => {
-                error!(target: "wirewheel::session", "{id} {pattern}: handler failed: {error}");
-            }
-            SessionError::Panic(_) => {
-                error!(target: "wirewheel::session", "{id} {pattern}: {fault}");
-            }
-            SessionError::Network(_)
-            | SessionError::Protocol(_)
-            | SessionError::Extension(_)
-            | SessionError::PingTimeout
-            | SessionError::IdleTimeout => {
-                debug!(target: "wirewheel::session", "{id} {pattern}: {fault}");
-            }
-            SessionError::WriteTimeout | SessionError::Overloaded => {
-                self.shared.warnings.note("session over a limit", self.shared.now, || {
-                    format!("{id} {pattern}: {fault}")
-                });
-            }
-        }
-    }
-
-    fn count_fault(&mut self, fault: &SessionError) {
-        let stats = &mut self.shared.stats;
-        match fault {
-            SessionError::PingTimeout => stats.timeouts_ping += 1,
-            SessionError::IdleTimeout => stats.timeouts_idle += 1,
-            SessionError::WriteTimeout => stats.timeouts_write += 1,
-            _ => {}
-        }
-    }
-
-    /// Calls `on_close`, for the one and last time, and lets the handler go.
-    pub(crate) fn end(&mut self, info: &CloseInfo) {
-        let state = &mut self.connection.state;
-        debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}", state.id, info.code(),
-            info.closed_by(), if info.is_clean() { "" } else { ", not clean" });
-        state.phase = Phase::Ended;
-        state.partial = None;
-        state.extra().close = Some(info.clone());
-        if let Stage::Session(_) = self.connection.stage {
-            self.shared.stats.count_close(info.code());
-            // Taken out first: if `on_close` panics, it has been called all the same.
-            let stage = std::mem::replace(&mut self.connection.stage, Stage::Finishing);
-            if let Stage::Session(mut handler) = stage {
-                handler.on_close(&mut self.session(), info);
-            }
-        }
-        // A hook that sent or aborted after the end asked for nothing that is left to do.
-        self.connection.state.pipeline = None;
-        let extra = self.connection.state.extra();
-        extra.fault = None;
-        extra.aborted = false;
-    }
-
-    fn call(
+    /// Calls a hook that may fail.
+    fn call_and_act(
         &mut self,
-        hook: impl FnOnce(&mut dyn crate::domain::endpoint::Endpoint, &mut Session<'_>),
+        hook: impl FnOnce(&mut dyn Endpoint, &mut Session<'_>) -> HandlerResult,
     ) {
+        let mut result = Ok(());
+        self.call(|handler, session| result = hook(handler, session));
+        self.after_hook(result);
+    }
+
+    pub(super) fn call(&mut self, hook: impl FnOnce(&mut dyn Endpoint, &mut Session<'_>)) {
         let route = self.options();
         let Stage::Session(handler) = &mut self.connection.stage else { return };
         let mut session = Session {
@@ -335,100 +268,12 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn act_on_wire_fault(&mut self) {
+    pub(super) fn act_on_wire_fault(&mut self) {
         let extra = self.connection.state.extra();
         if let Some(SessionError::Network(kind)) = extra.fault {
             extra.fault = None;
             self.broken(kind);
         }
-    }
-
-    /// The connection failed under us.
-    pub(crate) fn broken(&mut self, kind: io::ErrorKind) {
-        match self.connection.stage {
-            Stage::Session(_) if self.connection.state.phase == Phase::Closing => {
-                let info = self.session().close_info().cloned();
-                if let Some(info) = info {
-                    self.end(&info);
-                }
-                self.drop_socket(Disposal::Close);
-            }
-            Stage::Session(_) => self.fail(SessionError::Network(kind)),
-            Stage::Http(_) | Stage::Finishing | Stage::Closed(_) => {
-                self.drop_socket(Disposal::Close);
-            }
-        }
-    }
-
-    /// The peer has shut its side.
-    pub(crate) fn peer_shut(&mut self) {
-        match &self.connection.stage {
-            Stage::Session(_) => {
-                // Known if we sent a Close, or a raw handler was handed the peer's.
-                let known = self.session().close_info().cloned();
-                let info = known.unwrap_or_else(|| {
-                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false)
-                });
-                self.end(&info);
-                self.drop_socket(Disposal::Close);
-            }
-            Stage::Http(_) => {
-                self.connection.state.extra().peer_shut = true;
-                if self.end_behind_file() {
-                    return;
-                }
-                // It may still read: an answer on its way goes out first.
-                self.finish(self.options().write_timeout);
-            }
-            Stage::Finishing => {
-                self.connection.state.extra().peer_shut = true;
-                self.after_flush();
-            }
-            Stage::Closed(_) => {}
-        }
-    }
-
-    /// Nothing more is read. What is queued has `patience` to go out, then our side is shut, and the
-    /// peer's hang-up is awaited, so that the last bytes and the Close arrive instead of a reset.
-    pub(crate) fn finish(&mut self, patience: Duration) {
-        if matches!(self.connection.stage, Stage::Closed(_)) {
-            return;
-        }
-        self.connection.stage = Stage::Finishing;
-        let state = &mut self.connection.state;
-        state.phase = Phase::Ended;
-        state.partial = None;
-        state.timing_changed = true;
-        state.extra().deadline = Some(self.shared.now.after(patience));
-        self.flush();
-        self.after_flush();
-    }
-
-    /// Shuts our side once the queue is empty.
-    fn after_flush(&mut self) {
-        if !matches!(self.connection.stage, Stage::Finishing) {
-            return;
-        }
-        let lingering_ends = self.shared.now.after(self.shared.limits.linger_timeout);
-        let extra = self.connection.state.extra();
-        if !extra.outbox.is_empty() {
-            return;
-        }
-        if extra.peer_shut {
-            self.drop_socket(Disposal::Close);
-        } else if !extra.shut {
-            extra.shut = true;
-            extra.deadline = Some(lingering_ends);
-            self.connection.state.timing_changed = true;
-            self.wire.shutdown_write();
-        }
-    }
-
-    pub(crate) fn drop_socket(&mut self, disposal: Disposal) {
-        self.connection.stage = Stage::Closed(disposal);
-        self.connection.state.timing_changed = true;
-        self.shared.tx.clear();
-        self.shared.opaque_prefix = 0;
     }
 
     /// The socket takes bytes again.
@@ -438,9 +283,10 @@ impl<'a> Turn<'a> {
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
                 Stage::Http(ref http) if http.file.is_some() => self.http_drained(),
-                _ => Reading::Continue,
+                _ => self.reading(),
             };
         };
+        extra.blocked = false;
         let before = extra.outbox.buffered_bytes();
         let held = before + extra.outbox.control_bytes();
         let outcome = extra.outbox.write_to(self.wire);
@@ -454,17 +300,24 @@ impl<'a> Turn<'a> {
                 if flush == Flush::Done {
                     return self.drained();
                 }
+                extra.blocked = self.wire.is_at_hand();
             }
             Err(kind) => self.broken(kind),
         }
         match self.connection.stage {
             Stage::Http(_) => Reading::Paused, // further requests wait for their turn
-            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => Reading::Continue,
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => self.reading(),
         }
     }
 
     /// The outbox is empty again.
     fn drained(&mut self) -> Reading {
+        if self.connection.state.collected.is_some() {
+            self.pull();
+            if self.connection.state.is_waiting() {
+                return self.reading();
+            }
+        }
         match &self.connection.stage {
             Stage::Http(_) => return self.http_drained(),
             Stage::Session(_) if self.connection.state.phase == Phase::Closing => {
@@ -473,11 +326,12 @@ impl<'a> Turn<'a> {
                 self.connection.state.extra().deadline = Some(deadline);
                 self.connection.state.timing_changed = true;
             }
-            Stage::Session(_) | Stage::Closed(_) => {}
+            Stage::Session(_) => self.call_and_act(|handler, session| handler.on_drain(session)),
+            Stage::Closed(_) => {}
             Stage::Finishing => self.after_flush(),
         }
         self.connection.state.release_idle();
-        Reading::Continue
+        self.reading()
     }
 
     /// The deadline of a session, or of a connection that is finishing, may have come.
@@ -497,7 +351,12 @@ impl<'a> Turn<'a> {
             // A raw handler did not answer the peer's Close.
             (Stage::Session(_), Phase::Open) if waited => self.closing_is_over(),
             (Stage::Session(_), Phase::Open) if idle => self.fail(SessionError::IdleTimeout),
-            (Stage::Session(_), Phase::Open) if ping => self.ping_due(),
+            (Stage::Session(_), Phase::Open) => {
+                if ping {
+                    self.ping_due();
+                }
+                self.fire_timers();
+            }
             // RFC 6455 section 7.1.1: the peer had its time to answer our Close.
             (Stage::Session(_), Phase::Closing) if waited || stuck => self.closing_is_over(),
             (Stage::Finishing, _) if waited || stuck => {
@@ -508,14 +367,18 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The wait for the second Close is over.
-    fn closing_is_over(&mut self) {
-        self.shared.stats.timeouts_close += 1;
-        let info = self.session().close_info().cloned();
-        if let Some(info) = info {
-            self.end(&info);
+    /// Calls `on_timer` for each timer of the session that is over, in their order.
+    fn fire_timers(&mut self) {
+        let now = self.shared.now;
+        while self.connection.state.phase == Phase::Open {
+            let Some(extra) = self.connection.state.extra.as_deref_mut() else { return };
+            let due = extra.timers.iter().enumerate().filter(|(_, (_, at))| *at <= now);
+            let Some((place, _)) = due.min_by_key(|(_, (_, at))| *at) else { break };
+            let (timer, _) = extra.timers.swap_remove(place);
+            self.call_and_act(|handler, session| handler.on_timer(session, timer));
         }
-        self.drop_socket(Disposal::Close);
+        self.flush();
+        self.connection.state.release_idle();
     }
 
     /// A ping period, or the wait for a pong, is over.
@@ -533,34 +396,5 @@ impl<'a> Turn<'a> {
         self.shared.stats.pings_out += 1;
         self.session().send_control(OpCode::Ping, &payload);
         self.flush();
-    }
-
-    /// The server stops: says good-bye, or hangs up where no session is.
-    pub(crate) fn drain(&mut self, reason: &CloseReason) {
-        match &self.connection.stage {
-            Stage::Session(_) if self.connection.state.phase == Phase::Open => {
-                let result = self.session().close(reason.clone());
-                self.after_hook(result);
-                self.flush();
-            }
-            Stage::Http(http) if http.held.is_empty() && http.answered > 0 => {
-                if self.end_behind_file() {
-                    return;
-                }
-                self.finish(self.shared.limits.linger_timeout);
-            }
-            Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => {}
-        }
-    }
-
-    /// The time for good-byes is over.
-    pub(crate) fn cut(&mut self) {
-        if matches!(self.connection.stage, Stage::Session(_)) {
-            let info = self.session().close_info().cloned().unwrap_or_else(|| {
-                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
-            });
-            self.end(&info);
-        }
-        self.drop_socket(Disposal::Close);
     }
 }

@@ -1,16 +1,23 @@
 //! Owns the set-up of an application: what is installed, which routes there are, what is wrong.
 
 use std::fmt;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::extension::ExtensionFactory;
 use crate::words::network::Network;
-use crate::words::options::{Limits, SessionOptions, session_option_setters};
+use crate::words::options::{Limits, SessionOptions, check_time, session_option_setters};
+use crate::words::time::Time;
 
+use super::flow::SharedFlow;
+use super::flow_key::{FlowKey, FlowNames};
 use super::pipeline::check_factories;
 use super::route_table::RouteTable;
 use super::routing::{Installed, Routes, Routing};
+use super::server_ref::ServerRef;
+use super::timers::{AppTimer, Timers};
+use super::watch::{NewWatch, Ready, Watch};
 
 /// The WebSocket options of a server (Ktor's `install(WebSockets) { ... }`). Each can be changed
 /// for a route; the [`Limits`] are the server's alone.
@@ -140,6 +147,15 @@ impl WebSockets {
 pub struct Application {
     installed: Option<WebSockets>,
     routes: Routes,
+    on_loop: OnLoop,
+}
+
+/// What an application has beside its routes.
+#[derive(Debug, Default)]
+pub(crate) struct OnLoop {
+    pub(crate) timers: Timers,
+    pub(crate) watches: Vec<NewWatch>,
+    pub(crate) flow_names: FlowNames,
 }
 
 impl fmt::Debug for Application {
@@ -154,11 +170,12 @@ pub(crate) struct Built {
     pub(crate) limits: Limits,
     pub(crate) proxies: Proxies,
     pub(crate) routes: RouteTable,
+    pub(crate) on_loop: OnLoop,
 }
 
 impl Application {
     pub(crate) fn new() -> Self {
-        Self { installed: None, routes: Routes::default() }
+        Self { installed: None, routes: Routes::default(), on_loop: OnLoop::default() }
     }
 
     /// Installs the WebSocket options; once, before or after [`routing`](Self::routing).
@@ -172,6 +189,63 @@ impl Application {
     /// Adds routes. Called several times, the routes add up.
     pub fn routing(&mut self, routes: impl FnOnce(&mut Routing<'_>)) {
         routes(&mut Routing::root(&mut self.routes));
+    }
+
+    /// Runs `action` every `period` on the loop, beginning one period after the start. It keeps the
+    /// beat, never runs early, and is at most two ticks of 8 ms late; beats that were missed because
+    /// the loop was busy are left out.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::{Application, SharedFlow};
+    /// fn module(app: &mut Application) {
+    ///     let clock: SharedFlow = SharedFlow::new();
+    ///     app.every(Duration::from_secs(1), move |_server| {
+    ///         let _ = clock.emit("tick"); // full: those who collect have missed ticks already
+    ///     });
+    /// }
+    /// ```
+    pub fn every(&mut self, period: Duration, action: impl FnMut(&mut ServerRef<'_>) + 'static) {
+        match check_time("period of Application::every", period) {
+            Ok(()) => {
+                self.on_loop.timers.add(AppTimer::every(period, action), Time::ZERO);
+            }
+            Err(mistake) => self.routes.mistake(mistake),
+        }
+    }
+
+    /// Watches a descriptor of the application (a serial port, a pipe, a UDP socket, a timerfd), so
+    /// that a gateway needs no second thread. `callback` runs on the loop whenever the descriptor is
+    /// ready for what was asked, again and again until it has made it not ready: it may read a
+    /// little and return. It says what to watch for next, or to stop and drop both.
+    ///
+    /// The descriptor has to be non-blocking: a callback that waits holds up everybody.
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use wirewheel::{Application, Ready, SharedFlow, Watch};
+    /// fn module(app: &mut Application, sensor: UdpSocket, readings: SharedFlow<[u8]>) {
+    ///     app.watch(sensor, Ready::READABLE, move |_server, sensor, _ready| {
+    ///         let mut packet = [0; 1500];
+    ///         if let Ok(length) = sensor.recv(&mut packet) {
+    ///             let _ = readings.emit(&packet[..length]);
+    ///         }
+    ///         Watch::For(Ready::READABLE)
+    ///     });
+    /// }
+    /// ```
+    pub fn watch<D: AsFd + 'static>(
+        &mut self,
+        descriptor: D,
+        interest: Ready,
+        callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
+    ) {
+        self.on_loop.watches.push(NewWatch::new(descriptor, interest, callback));
+    }
+
+    /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
+    pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
+        self.on_loop.flow_names.name(Rc::downgrade(&flow.cell))
     }
 
     /// Checks everything and finishes the routes; the error is the first mistake, in words.
@@ -188,6 +262,6 @@ impl Application {
         limits.check().map_err(|mistake| format!("Limits: {mistake}"))?;
         check_factories(&installed.extensions)?;
         let routes = self.routes.finish(&installed)?;
-        Ok(Built { limits, proxies, routes })
+        Ok(Built { limits, proxies, routes, on_loop: self.on_loop })
     }
 }

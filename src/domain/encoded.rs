@@ -6,7 +6,9 @@ use crate::words::error::{HandlerResult, SendError, SessionError};
 use crate::words::extension::ExtensionError;
 use crate::words::message::{Message, Rsv};
 
+use super::collected::Direct;
 use super::session::Session;
+use super::transmit::Admission;
 
 /// The agreed extensions of a session.
 impl Session<'_> {
@@ -32,18 +34,31 @@ impl Session<'_> {
 
     #[cold]
     pub(super) fn send_through_extensions(&mut self, message: Message<'_>) -> HandlerResult {
-        self.admit(message.bytes().len())?;
+        if self.admit(message.bytes().len())? == Admission::Drop {
+            return Ok(());
+        }
+        if self.state.collected.is_some() && self.waits_for_flows(OpCode::Binary) {
+            let (text, payload) = (message.is_text(), message.bytes().to_vec());
+            self.push_behind_flows(Direct::Message { text, payload });
+            return Ok(());
+        }
         if self.state.waiting().is_some() {
             let mut frames = Vec::new();
             self.encode_message(message, &mut frames)?;
             self.state.extra().outbox.push_frames(frames);
             return Ok(());
         }
+        self.encode_to_tx(message)?;
+        self.write_now(|_| ());
+        Ok(())
+    }
+
+    /// Encodes one message to the end of the turn's buffer.
+    pub(super) fn encode_to_tx(&mut self, message: Message<'_>) -> Result<(), SendError> {
         let mut tx = std::mem::take(&mut self.shared.tx);
         let encoded = self.encode_message(message, &mut tx);
         self.shared.tx = tx;
-        self.write_now(|_| ());
-        Ok(encoded?)
+        encoded
     }
 
     /// A fragment is kept until its message is whole: only then it can be encoded.

@@ -11,6 +11,7 @@ use super::call::Call;
 use super::handler::Handler;
 use super::raw::RawHandler;
 use super::session::Session;
+use super::timers::TimerId;
 
 /// The hooks of one session. Each kind of handler implements those that its kind of session has.
 pub(crate) trait Endpoint {
@@ -18,6 +19,8 @@ pub(crate) trait Endpoint {
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult;
     fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult;
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult;
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult;
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult;
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError);
     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo);
 }
@@ -41,6 +44,14 @@ impl<H: Handler> Endpoint for OfMessages<H> {
 
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
         self.0.on_pong(session, rtt)
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        self.0.on_drain(session)
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        self.0.on_timer(session, timer)
     }
 
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
@@ -70,6 +81,14 @@ impl<H: RawHandler> Endpoint for OfFrames<H> {
 
     fn on_pong(&mut self, _session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
         Ok(())
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        self.0.on_drain(session)
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        self.0.on_timer(session, timer)
     }
 
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {

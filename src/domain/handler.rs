@@ -8,6 +8,7 @@ use crate::words::message::Message;
 
 use super::call::Call;
 use super::session::Session;
+use super::timers::TimerId;
 
 /// What a session does: one value per session, made by the route's factory.
 ///
@@ -52,6 +53,18 @@ pub trait Handler {
         Ok(())
     }
 
+    /// Everything that was waiting for the peer to read is written.
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        let _ = session;
+        Ok(())
+    }
+
+    /// A timer that [`set_timer`](Session::set_timer) set is over.
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        let _ = (session, timer);
+        Ok(())
+    }
+
     /// Something failed: the peer broke the protocol, a timeout or limit struck, the network
     /// failed, or a hook returned an error. A Close of either side and a plain end of the
     /// connection are not failures. `session.close_info()` is known here.
@@ -83,10 +96,12 @@ pub trait Handler {
 /// }
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Hooks<Connect, Receive, Pong, Fail, Close> {
+pub struct Hooks<Connect, Receive, Pong, Drain, Timer, Fail, Close> {
     pub(super) connect: Connect,
     pub(super) receive: Receive,
     pong: Pong,
+    pub(super) drain: Drain,
+    pub(super) timer: Timer,
     pub(super) fail: Fail,
     pub(super) close: Close,
 }
@@ -96,7 +111,7 @@ pub struct Hooks<Connect, Receive, Pong, Fail, Close> {
 pub struct Idle;
 
 /// Begins a handler of closures with `on_message`; see [`Hooks`].
-pub fn on_message<F>(hook: F) -> Hooks<Idle, F, Idle, Idle, Idle>
+pub fn on_message<F>(hook: F) -> Hooks<Idle, F, Idle, Idle, Idle, Idle, Idle>
 where
     F: FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,
 {
@@ -110,63 +125,89 @@ where
 /// let greeter = |_call: &Call| on_connect(|session, call| session.send(call.path()));
 /// # let _ = greeter;
 /// ```
-pub fn on_connect<F>(hook: F) -> Hooks<F, Idle, Idle, Idle, Idle>
+pub fn on_connect<F>(hook: F) -> Hooks<F, Idle, Idle, Idle, Idle, Idle, Idle>
 where
     F: FnMut(&mut Session<'_>, &Call) -> HandlerResult,
 {
-    Hooks { connect: hook, receive: Idle, pong: Idle, fail: Idle, close: Idle }
+    Hooks::receiving(Idle).on_connect(hook)
 }
 
-impl<M> Hooks<Idle, M, Idle, Idle, Idle> {
+impl<M> Hooks<Idle, M, Idle, Idle, Idle, Idle, Idle> {
     pub(super) fn receiving(receive: M) -> Self {
-        Self { connect: Idle, receive, pong: Idle, fail: Idle, close: Idle }
+        Self {
+            connect: Idle,
+            receive,
+            pong: Idle,
+            drain: Idle,
+            timer: Idle,
+            fail: Idle,
+            close: Idle,
+        }
     }
 }
 
-impl<C, M, P, E, X> Hooks<C, M, P, E, X> {
+impl<C, M, P, D, T, E, X> Hooks<C, M, P, D, T, E, X> {
     /// Sets [`Handler::on_connect`].
-    pub fn on_connect<F>(self, hook: F) -> Hooks<F, M, P, E, X>
+    pub fn on_connect<F>(self, hook: F) -> Hooks<F, M, P, D, T, E, X>
     where
         F: FnMut(&mut Session<'_>, &Call) -> HandlerResult,
     {
-        let Self { receive, pong, fail, close, .. } = self;
-        Hooks { connect: hook, receive, pong, fail, close }
+        let Self { receive, pong, drain, timer, fail, close, .. } = self;
+        Hooks { connect: hook, receive, pong, drain, timer, fail, close }
     }
 
     /// Sets [`Handler::on_message`].
-    pub fn on_message<F>(self, hook: F) -> Hooks<C, F, P, E, X>
+    pub fn on_message<F>(self, hook: F) -> Hooks<C, F, P, D, T, E, X>
     where
         F: FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,
     {
-        let Self { connect, pong, fail, close, .. } = self;
-        Hooks { connect, receive: hook, pong, fail, close }
+        let Self { connect, pong, drain, timer, fail, close, .. } = self;
+        Hooks { connect, receive: hook, pong, drain, timer, fail, close }
     }
 
     /// Sets [`Handler::on_pong`].
-    pub fn on_pong<F>(self, hook: F) -> Hooks<C, M, F, E, X>
+    pub fn on_pong<F>(self, hook: F) -> Hooks<C, M, F, D, T, E, X>
     where
         F: FnMut(&mut Session<'_>, Duration) -> HandlerResult,
     {
-        let Self { connect, receive, fail, close, .. } = self;
-        Hooks { connect, receive, pong: hook, fail, close }
+        let Self { connect, receive, drain, timer, fail, close, .. } = self;
+        Hooks { connect, receive, pong: hook, drain, timer, fail, close }
+    }
+
+    /// Sets [`Handler::on_drain`].
+    pub fn on_drain<F>(self, hook: F) -> Hooks<C, M, P, F, T, E, X>
+    where
+        F: FnMut(&mut Session<'_>) -> HandlerResult,
+    {
+        let Self { connect, receive, pong, timer, fail, close, .. } = self;
+        Hooks { connect, receive, pong, drain: hook, timer, fail, close }
+    }
+
+    /// Sets [`Handler::on_timer`].
+    pub fn on_timer<F>(self, hook: F) -> Hooks<C, M, P, D, F, E, X>
+    where
+        F: FnMut(&mut Session<'_>, TimerId) -> HandlerResult,
+    {
+        let Self { connect, receive, pong, drain, fail, close, .. } = self;
+        Hooks { connect, receive, pong, drain, timer: hook, fail, close }
     }
 
     /// Sets [`Handler::on_error`].
-    pub fn on_error<F>(self, hook: F) -> Hooks<C, M, P, F, X>
+    pub fn on_error<F>(self, hook: F) -> Hooks<C, M, P, D, T, F, X>
     where
         F: FnMut(&mut Session<'_>, &SessionError),
     {
-        let Self { connect, receive, pong, close, .. } = self;
-        Hooks { connect, receive, pong, fail: hook, close }
+        let Self { connect, receive, pong, drain, timer, close, .. } = self;
+        Hooks { connect, receive, pong, drain, timer, fail: hook, close }
     }
 
     /// Sets [`Handler::on_close`].
-    pub fn on_close<F>(self, hook: F) -> Hooks<C, M, P, E, F>
+    pub fn on_close<F>(self, hook: F) -> Hooks<C, M, P, D, T, E, F>
     where
         F: FnMut(&mut Session<'_>, &CloseInfo),
     {
-        let Self { connect, receive, pong, fail, .. } = self;
-        Hooks { connect, receive, pong, fail, close: hook }
+        let Self { connect, receive, pong, drain, timer, fail, .. } = self;
+        Hooks { connect, receive, pong, drain, timer, fail, close: hook }
     }
 }
 
@@ -174,22 +215,23 @@ impl<C, M, P, E, X> Hooks<C, M, P, E, X> {
 #[allow(clippy::unused_unit, reason = "a macro writes the return type of every hook")]
 #[allow(unnameable_types, reason = "sealed: nobody else is to implement a hook")]
 pub(super) mod hook {
-    use super::{Call, CloseInfo, Duration, HandlerResult, Idle, Message, Session, SessionError};
+    use super::{
+        Call, CloseInfo, Duration, HandlerResult, Idle, Message, Session, SessionError, TimerId,
+    };
 
     macro_rules! hook {
-        ($name:ident($($arg:ident: $T:ty),+) -> $Out:ty, $idle:expr) => {
+        ($name:ident($($arg:ident: $T:ty),*) -> $Out:ty, $idle:expr) => {
             pub trait $name {
-                fn run(&mut self, session: &mut Session<'_>, $($arg: $T),+) -> $Out;
+                fn run(&mut self, session: &mut Session<'_>, $($arg: $T),*) -> $Out;
             }
             impl $name for Idle {
-                fn run(&mut self, _: &mut Session<'_>, $($arg: $T),+) -> $Out {
-                    let _ = ($($arg),+);
+                fn run(&mut self, _: &mut Session<'_>, $(_: $T),*) -> $Out {
                     $idle
                 }
             }
-            impl<F: FnMut(&mut Session<'_>, $($T),+) -> $Out> $name for F {
-                fn run(&mut self, session: &mut Session<'_>, $($arg: $T),+) -> $Out {
-                    self(session, $($arg),+)
+            impl<F: FnMut(&mut Session<'_>, $($T),*) -> $Out> $name for F {
+                fn run(&mut self, session: &mut Session<'_>, $($arg: $T),*) -> $Out {
+                    self(session, $($arg),*)
                 }
             }
         };
@@ -197,15 +239,19 @@ pub(super) mod hook {
     hook!(Connect(call: &Call) -> HandlerResult, Ok(()));
     hook!(Receive(message: Message<'_>) -> HandlerResult, Ok(()));
     hook!(Pong(rtt: Duration) -> HandlerResult, Ok(()));
+    hook!(Drain() -> HandlerResult, Ok(()));
+    hook!(Timer(timer: TimerId) -> HandlerResult, Ok(()));
     hook!(Fail(error: &SessionError) -> (), ());
     hook!(Close(close: &CloseInfo) -> (), ());
 }
 
-impl<C, M, P, E, X> Handler for Hooks<C, M, P, E, X>
+impl<C, M, P, D, T, E, X> Handler for Hooks<C, M, P, D, T, E, X>
 where
     C: hook::Connect,
     M: hook::Receive,
     P: hook::Pong,
+    D: hook::Drain,
+    T: hook::Timer,
     E: hook::Fail,
     X: hook::Close,
 {
@@ -219,6 +265,14 @@ where
 
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
         self.pong.run(session, rtt)
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        self.drain.run(session)
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        self.timer.run(session, timer)
     }
 
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {

@@ -7,9 +7,12 @@ use crate::words::error::{HandlerResult, SendError, SessionError};
 use crate::words::frame::Frame;
 
 use super::call::Call;
+use super::collected::Direct;
 use super::handler::{Hooks, Idle, hook};
 use super::session::Session;
 use super::session_state::Phase;
+use super::timers::TimerId;
+use super::transmit::Admission;
 
 /// What a raw session does (Ktor's `webSocketRaw` block): every frame is handed over as it comes,
 /// control frames and fragments included, and nothing is answered by itself: no pong, no Close. The
@@ -58,6 +61,18 @@ pub trait RawHandler {
         Ok(())
     }
 
+    /// What was waiting is written; see [`Handler::on_drain`](crate::Handler::on_drain).
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        let _ = session;
+        Ok(())
+    }
+
+    /// A timer is over; see [`Handler::on_timer`](crate::Handler::on_timer).
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        let _ = (session, timer);
+        Ok(())
+    }
+
     /// Something failed; see [`Handler::on_error`](crate::Handler::on_error).
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
         let _ = (session, error);
@@ -83,7 +98,7 @@ pub trait RawHandler {
 ///     });
 /// }
 /// ```
-pub fn on_frame<F>(hook: F) -> Hooks<Idle, OnFrame<F>, Idle, Idle, Idle>
+pub fn on_frame<F>(hook: F) -> Hooks<Idle, OnFrame<F>, Idle, Idle, Idle, Idle, Idle>
 where
     F: FnMut(&mut Session<'_>, Frame<'_>) -> HandlerResult,
 {
@@ -94,10 +109,12 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct OnFrame<F>(F);
 
-impl<C, F, E, X> RawHandler for Hooks<C, OnFrame<F>, Idle, E, X>
+impl<C, F, D, T, E, X> RawHandler for Hooks<C, OnFrame<F>, Idle, D, T, E, X>
 where
     C: hook::Connect,
     F: FnMut(&mut Session<'_>, Frame<'_>) -> HandlerResult,
+    D: hook::Drain,
+    T: hook::Timer,
     E: hook::Fail,
     X: hook::Close,
 {
@@ -107,6 +124,14 @@ where
 
     fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult {
         (self.receive.0)(session, frame)
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        self.drain.run(session)
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        self.timer.run(session, timer)
     }
 
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
@@ -141,18 +166,25 @@ impl Session<'_> {
         if !self.state.is_raw() {
             return Err(SendError::NotRaw.into());
         }
-        self.check_frame(&frame)?;
+        if self.check_frame(&frame)? == Admission::Drop {
+            return Ok(());
+        }
         if frame.opcode == OpCode::Close {
             return self.send_raw_close(frame);
         }
         let mask = self.mask();
-        if self.state.waiting().is_none() {
+        let behind = !frame.opcode.is_control()
+            && self.state.collected.is_some()
+            && self.waits_for_flows(frame.opcode);
+        if !behind && self.state.waiting().is_none() {
             self.write_now(|out| write_raw(out, frame, mask));
             return Ok(());
         }
         let mut bytes = Vec::with_capacity(frame.payload.len() + 14);
         write_raw(&mut bytes, frame, mask);
-        if !frame.opcode.is_control() {
+        if behind {
+            self.push_behind_flows(Direct::Frames(bytes));
+        } else if !frame.opcode.is_control() {
             self.state.extra().outbox.push_frames(bytes);
         } else if !self.state.extra().outbox.push_control(&bytes) {
             let buffered = self.buffered_bytes();
@@ -162,7 +194,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn check_frame(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
+    fn check_frame(&mut self, frame: &Frame<'_>) -> Result<Admission, SendError> {
         self.check_open()?;
         let bytes = frame.payload.len();
         if !frame.opcode.is_control() {
@@ -174,7 +206,7 @@ impl Session<'_> {
         if !frame.fin {
             return Err(SendError::BadFrame);
         }
-        Ok(())
+        Ok(Admission::Send)
     }
 
     fn send_raw_close(&mut self, frame: Frame<'_>) -> HandlerResult {

@@ -8,12 +8,14 @@ use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
 use crate::structures::slab::Key;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseInfo, CloseReason, ClosedBy};
-use crate::words::error::{HandlerResult, SendError};
+use crate::words::error::{ConfigError, HandlerResult, SendError};
 use crate::words::message::Message;
-use crate::words::options::{SessionOptions, check_time};
+use crate::words::options::{OutboxOverflow, SessionOptions, check_time};
 
+use super::server_ref::ServerRef;
 use super::session_state::{Phase, SessionState};
 use super::shared::Shared;
+use super::transmit::Admission;
 
 /// Names a session for as long as the process lives: a place that is used again gets another
 /// generation, so a stale id is never somebody else.
@@ -50,7 +52,8 @@ impl Session<'_> {
     /// # Errors
     /// Always a [`HandlerError::Send`](crate::HandlerError::Send): [`SendError::Closing`] on a
     /// session that is closing, [`SendError::TooBig`] over `max_message_size`, [`SendError::Full`]
-    /// when the outbox has no room (the session then ends with 1013).
+    /// when the outbox has no room and its policy does not drop (by default the session then ends
+    /// with 1013).
     ///
     /// ```
     /// use wirewheel::{HandlerResult, Session};
@@ -68,15 +71,18 @@ impl Session<'_> {
         if self.state.pipeline.is_some() && self.has_extensions() {
             return self.send_through_extensions(message);
         }
-        self.admit(message.bytes().len())?;
-        let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
-        self.transmit(opcode, message.bytes(), true)
+        if self.admit(message.bytes().len())? == Admission::Send {
+            let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
+            self.transmit(opcode, message.bytes(), true);
+        }
+        Ok(())
     }
 
     /// Sends one fragment of a message (Ktor's `send(Frame.Text(fin = false, ..))`): the kind is
     /// the first one's, `fin` ends the message. Control frames may go out in between, other
     /// messages may not. Where extensions were agreed on, the fragments are kept and go out as one
-    /// message when it ends, at most `max_message_size` in all.
+    /// message when it ends, at most `max_message_size` in all. An outbox whose policy is to drop
+    /// refuses a fragment instead.
     ///
     /// # Errors
     /// As [`send`](Self::send); [`SendError::Fragments`] if the kind changes within a message.
@@ -90,17 +96,20 @@ impl Session<'_> {
     /// ```
     pub fn send_fragment<'m>(&mut self, piece: impl Into<Message<'m>>, fin: bool) -> HandlerResult {
         let piece = piece.into();
-        self.admit(piece.bytes().len())?;
+        let admission = self.admit(piece.bytes().len())?;
         let opcode = match self.state.fragments_text {
             Some(text) if text != piece.is_text() => return Err(SendError::Fragments.into()),
             Some(_) => OpCode::Continuation,
             None if piece.is_text() => OpCode::Text,
             None => OpCode::Binary,
         };
+        if admission == Admission::Drop {
+            return Err(SendError::Full { buffered: self.buffered_bytes() }.into());
+        }
         if self.has_extensions() {
             self.keep_fragment(piece, fin)?;
         } else {
-            self.transmit(opcode, piece.bytes(), fin)?;
+            self.transmit(opcode, piece.bytes(), fin);
         }
         self.state.fragments_text = if fin { None } else { Some(piece.is_text()) };
         Ok(())
@@ -152,9 +161,10 @@ impl Session<'_> {
     /// Our Close is queued: from here the peer's is awaited. One that came before stays the truth.
     pub(super) fn begin_closing(&mut self, info: CloseInfo) {
         // Behind a queue the Close is not out yet: the peer's time to answer begins when it is.
-        let patience = match self.state.waiting() {
-            Some(_) => self.state.options(self.route).write_timeout,
-            None => self.shared.limits.close_timeout,
+        let patience = if self.state.is_waiting() {
+            self.state.options(self.route).write_timeout
+        } else {
+            self.shared.limits.close_timeout
         };
         let deadline = self.shared.now.after(patience);
         let extra = self.state.extra();
@@ -162,6 +172,7 @@ impl Session<'_> {
         extra.deadline = Some(deadline);
         self.state.phase = Phase::Closing;
         self.state.timing_changed = true;
+        self.lift_hold();
     }
 
     /// Ends the connection at once, without a Close and without what is queued (Ktor's `cancel` on
@@ -218,8 +229,19 @@ impl Session<'_> {
 
     /// The bytes that wait because the peer does not read, in the outbox and of this turn.
     pub fn buffered_bytes(&self) -> usize {
-        let waiting = self.state.extra.as_deref().map_or(0, |extra| extra.outbox.buffered_bytes());
-        waiting + self.shared.tx.len()
+        self.state.queued().0 + self.shared.tx.len()
+    }
+
+    /// Messages that were dropped because the peer did not read and the outbox's policy is to drop.
+    /// (Flow messages that it did not get are [`missed`](Self::missed).)
+    pub fn dropped(&self) -> u64 {
+        self.state.extra.as_deref().map_or(0, |extra| extra.dropped)
+    }
+
+    /// The server it runs on: other sessions, timers, statistics, a stop.
+    pub fn server(&mut self) -> ServerRef<'_> {
+        self.shared.asked = true;
+        ServerRef { shared: self.shared }
     }
 
     /// How the session ends; `None` while it is open. The same in `on_error` and in `on_close`.
@@ -277,6 +299,11 @@ impl Session<'_> {
         self.own_options().masking = on;
     }
 
+    /// Changes what happens to a message that does not fit in this session's outbox.
+    pub fn set_on_outbox_full(&mut self, policy: OutboxOverflow) {
+        self.own_options().on_outbox_full = policy;
+    }
+
     fn own_options(&mut self) -> &mut SessionOptions {
         let route = self.route;
         self.state.extra().options.get_or_insert_with(|| Box::new(route.clone()))
@@ -288,15 +315,3 @@ impl Session<'_> {
         self.state.timing_changed = true;
     }
 }
-
-/// A value that an option does not take; the text names the option and the bounds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(pub(crate) String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConfigError {}

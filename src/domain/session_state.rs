@@ -12,8 +12,11 @@ use crate::words::error::SessionError;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
+use super::collected::Collected;
+use super::hold::Hold;
 use super::pipeline::Pipeline;
 use super::session::SessionId;
+use super::timers::TimerId;
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +47,16 @@ pub(crate) struct SessionState {
     pub(crate) awaiting_pong: bool,
     /// A deadline may have moved earlier: the wheel has to be looked at after this turn.
     pub(crate) timing_changed: bool,
+    /// It stands in the list of sessions that are to be flushed after the turn.
+    pub(crate) listed: bool,
     /// The kind of the message that is being sent in fragments.
     pub(super) fragments_text: Option<bool>,
     pub(crate) partial: Option<Box<Partial>>,
     /// Only in sessions that look below messages.
     pub(crate) pipeline: Option<Box<Pipeline>>,
     pub(crate) extra: Option<Box<Extra>>,
+    /// The flows it collects.
+    pub(crate) collected: Option<Box<Collected>>,
 }
 
 /// What only some connections have at some times.
@@ -58,6 +65,14 @@ pub(crate) struct Extra {
     pub(crate) outbox: Outbox,
     /// When the peer last took bytes of the outbox.
     pub(crate) progress: Time,
+    /// The last write took less than it was offered: only a WRITABLE event can help.
+    pub(crate) blocked: bool,
+    /// Reading is paused.
+    pub(crate) hold: Option<Box<Hold>>,
+    /// Timers of the application for this session, in no order.
+    pub(crate) timers: Vec<(TimerId, Time)>,
+    /// Messages that the outbox had no room for and its policy dropped.
+    pub(super) dropped: u64,
     /// Options that this session changed for itself.
     pub(super) options: Option<Box<SessionOptions>>,
     /// How the session ends, as soon as that is known.
@@ -112,6 +127,8 @@ impl SessionState {
             partial: None,
             pipeline: None,
             extra: None,
+            listed: false,
+            collected: None,
         }
     }
 
@@ -162,7 +179,6 @@ impl SessionState {
 
     /// A key that two sessions share if a message sent to both is the same bytes on the wire; `None`
     /// where each has to be encoded for itself.
-    #[allow(dead_code, reason = "a broadcast is what asks for it")]
     pub(crate) fn share_key(&self, route: &SessionOptions) -> Option<u64> {
         let options = self.options(route);
         if options.masking {
@@ -192,6 +208,22 @@ impl SessionState {
         self.extra.as_deref_mut().map(|extra| &mut extra.outbox).filter(|outbox| !outbox.is_empty())
     }
 
+    /// Whether a direct message has to wait, for the outbox or for flow messages before it.
+    pub(crate) fn is_waiting(&mut self) -> bool {
+        self.waiting().is_some() || self.collected.as_deref().is_some_and(Collected::holds_direct)
+    }
+
+    /// The bytes and messages that wait for the peer to read.
+    pub(super) fn queued(&self) -> (usize, usize) {
+        let outbox = self.extra.as_deref().map(|extra| &extra.outbox);
+        let collected = self.collected.as_deref();
+        let bytes =
+            outbox.map_or(0, Outbox::buffered_bytes) + collected.map_or(0, Collected::direct_bytes);
+        let messages =
+            outbox.map_or(0, Outbox::messages) + collected.map_or(0, Collected::direct_messages);
+        (bytes, messages)
+    }
+
     /// What this session may do: its own options if it changed them, else the route's.
     pub(crate) fn options<'a>(&'a self, route: &'a SessionOptions) -> &'a SessionOptions {
         self.extra.as_deref().and_then(|extra| extra.options.as_deref()).unwrap_or(route)
@@ -212,6 +244,21 @@ impl SessionState {
         }
     }
 
+    /// Whether the peer is not read at present.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold().is_some_and(|hold| !hold.is_over())
+    }
+
+    pub(crate) fn hold(&self) -> Option<&Hold> {
+        self.extra.as_deref().and_then(|extra| extra.hold.as_deref())
+    }
+
+    /// A flow stops this session from being read.
+    pub(super) fn suspend(&mut self) {
+        self.extra().hold.get_or_insert_default().suspend();
+        self.timing_changed = true;
+    }
+
     /// Notes the first thing that went wrong; it is acted on after the hook.
     pub(crate) fn note_fault(&mut self, fault: SessionError) {
         self.extra().fault.get_or_insert(fault);
@@ -219,9 +266,13 @@ impl SessionState {
 
     /// Bytes held for this connection beyond its place in the slab.
     pub(crate) fn memory(&self) -> usize {
+        let extra = self.extra.as_deref().map_or(0, |extra| {
+            extra.outbox.memory() + extra.hold.as_deref().map_or(0, Hold::memory)
+        });
         self.partial.as_deref().map_or(0, Partial::memory)
             + self.pipeline.as_deref().map_or(0, Pipeline::memory)
-            + self.extra.as_deref().map_or(0, |extra| extra.outbox.memory())
+            + extra
+            + self.collected.as_deref().map_or(0, Collected::memory)
     }
 
     /// Gives `extra` back once it holds nothing that matters.
@@ -234,9 +285,25 @@ impl SessionState {
 
 impl Extra {
     fn is_idle(&self) -> bool {
-        let Self { outbox, progress: _, options, close, fault, aborted, deadline, peer_shut, shut } =
-            self;
+        let Self {
+            outbox,
+            progress: _,
+            blocked: _,
+            hold,
+            timers,
+            dropped,
+            options,
+            close,
+            fault,
+            aborted,
+            deadline,
+            peer_shut,
+            shut,
+        } = self;
         outbox.is_empty()
+            && hold.is_none()
+            && timers.is_empty()
+            && *dropped == 0
             && options.is_none()
             && close.is_none()
             && fault.is_none()

@@ -1,13 +1,23 @@
 //! Owns what all sessions of a loop share while one of them runs.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::rc::Rc;
 
 use crate::words::options::Limits;
 use crate::words::time::Time;
 
+use super::application::OnLoop;
+use super::flow_cell::FlowHub;
+use super::flow_key::FlowNames;
+use super::server_ref::{Command, Drained, StopRequest};
+use super::session_state::SessionState;
+use super::sessions::OpenSessions;
 use super::stats::Stats;
+use super::timers::Timers;
 use super::warnings::Warnings;
+use super::watch::NewWatch;
 
 /// The loop's own: the present time, the buffer of the turn, the limits, the account of memory.
 #[derive(Debug)]
@@ -23,6 +33,25 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Bytes held by all connections in partial messages and outboxes.
     pub(crate) bytes_held: usize,
+    pub(crate) sessions: OpenSessions,
+    /// Somebody reached for the server; what that asked for is done after the turn.
+    pub(crate) asked: bool,
+    /// What hooks and timers asked of sessions that are not their own, in order.
+    pub(crate) commands: VecDeque<Command>,
+    /// Bytes of the messages in `commands`.
+    pub(crate) command_bytes: usize,
+    /// Sessions with something to write that nothing else would have written, by place.
+    pub(crate) to_flush: Vec<u32>,
+    /// Sessions that may be read again, by place.
+    pub(crate) to_resume: Vec<u32>,
+    pub(crate) flows: Rc<FlowHub>,
+    pub(crate) flow_names: FlowNames,
+    pub(crate) timers: Timers,
+    pub(crate) stop_request: Option<StopRequest>,
+    /// How sessions ended since a stop began.
+    pub(crate) drained: Drained,
+    /// Descriptors that the loop is to watch from now on.
+    pub(crate) new_watches: Vec<NewWatch>,
     pub(crate) masks: MaskSource,
     pub(crate) warnings: Warnings,
     /// What was counted; the figures of `bytes_held` are filled in by [`Shared::snapshot`].
@@ -32,14 +61,26 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, on_loop: OnLoop) -> Self {
         Self {
             now: Time::ZERO,
             tx: Vec::new(),
             opaque_prefix: 0,
             tx_flush_bytes: limits.read_buffer_bytes,
+            flows: Rc::new(FlowHub::new(limits.process_bytes)),
             limits,
             bytes_held: 0,
+            sessions: OpenSessions::default(),
+            asked: true, // the application's timers are not on the wheel yet
+            commands: VecDeque::new(),
+            command_bytes: 0,
+            to_flush: Vec::new(),
+            to_resume: Vec::new(),
+            flow_names: on_loop.flow_names,
+            timers: on_loop.timers,
+            stop_request: None,
+            drained: Drained::default(),
+            new_watches: on_loop.watches,
             masks: MaskSource { seed: RandomState::new(), count: 0 },
             warnings: Warnings::default(),
             stats: Stats::default(),
@@ -47,14 +88,33 @@ impl Shared {
         }
     }
 
+    /// Bytes that count against `process_bytes`.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes_held + self.flows.bytes()
+    }
+
+    /// How many commands may be pending: room for two to each session.
+    pub(crate) fn commands_max(&self) -> usize {
+        self.limits.max_connections.saturating_mul(2).max(1024)
+    }
+
+    /// Has a session flushed after the turn.
+    pub(crate) fn list_for_flush(&mut self, state: &mut SessionState) {
+        if !state.listed {
+            state.listed = true;
+            self.to_flush.push(state.id.0.index);
+        }
+    }
+
     /// Accounts for a connection that held `before` bytes and now holds `after`.
     pub(crate) fn account(&mut self, before: usize, after: usize) {
         self.bytes_held = self.bytes_held.saturating_sub(before).saturating_add(after);
+        self.flows.note_connections(self.bytes_held);
     }
 
     /// The statistics as of now.
     pub(crate) fn snapshot(&self) -> Stats {
-        Stats { bytes_held: self.bytes_held as u64, ..self.stats.clone() }
+        Stats { bytes_held: self.memory() as u64, ..self.stats.clone() }
     }
 }
 

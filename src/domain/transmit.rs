@@ -5,14 +5,24 @@ use std::io::IoSlice;
 use crate::protocol::close::write_close;
 use crate::protocol::frame::{OpCode, write_frame, write_header};
 use crate::words::close::CloseReason;
-use crate::words::error::{HandlerResult, SendError, SessionError};
+use crate::words::error::{SendError, SessionError};
+use crate::words::options::OutboxOverflow;
 
+use super::collected::Direct;
 use super::session::Session;
 use super::session_state::{Extra, Phase};
 use super::shared::Shared;
 
 /// A payload of this size goes out at once, uncopied.
 const DIRECT_BYTES: usize = 16 << 10;
+
+/// What is to become of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Send,
+    /// The outbox has no room for it and its policy drops.
+    Drop,
+}
 
 impl Session<'_> {
     #[inline]
@@ -24,9 +34,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether a message of `bytes` may be sent now.
+    /// Whether a message of `bytes` may be sent now, and is to be.
     #[inline]
-    pub(super) fn admit(&mut self, bytes: usize) -> Result<(), SendError> {
+    pub(super) fn admit(&mut self, bytes: usize) -> Result<Admission, SendError> {
         self.check_open()?;
         let limit = self.state.options(self.route).message_limit();
         self.admit_within(bytes, limit)
@@ -34,24 +44,80 @@ impl Session<'_> {
 
     /// The same for what has a limit of its own.
     #[inline]
-    pub(super) fn admit_within(&mut self, bytes: usize, limit: usize) -> Result<(), SendError> {
-        let outbox_limit = self.state.options(self.route).outbox_bytes;
+    pub(super) fn admit_within(
+        &mut self,
+        bytes: usize,
+        limit: usize,
+    ) -> Result<Admission, SendError> {
         if bytes > limit {
             return Err(SendError::TooBig { bytes, limit });
         }
-        if let Some(outbox) = self.state.waiting() {
-            let buffered = outbox.buffered_bytes();
-            if buffered > 0 && buffered.saturating_add(bytes) > outbox_limit {
-                self.state.note_fault(SessionError::Overloaded);
-                return Err(SendError::Full { buffered });
-            }
+        if (self.state.extra.is_some() || self.state.collected.is_some()) && self.state.is_waiting()
+        {
+            return self.admit_behind_queue(bytes);
         }
-        Ok(())
+        Ok(Admission::Send)
+    }
+
+    /// Holds a message to the limits of the outbox.
+    #[cold]
+    fn admit_behind_queue(&mut self, bytes: usize) -> Result<Admission, SendError> {
+        let options = self.state.options(self.route);
+        let (limit, messages) = (options.outbox_bytes, options.outbox_messages);
+        let policy = options.on_outbox_full;
+        let (buffered, waiting) = self.state.queued();
+        let fits = |buffered: usize, waiting: usize| {
+            buffered == 0 || (buffered.saturating_add(bytes) <= limit && waiting < messages)
+        };
+        // What waits only for the end of the turn was not refused by the peer.
+        let refused = self.state.extra.as_deref().is_some_and(|extra| extra.blocked);
+        if !refused || fits(buffered, waiting) {
+            return Ok(Admission::Send);
+        }
+        match policy {
+            OutboxOverflow::Close => {
+                self.state.note_fault(SessionError::Overloaded);
+                Err(SendError::Full { buffered })
+            }
+            OutboxOverflow::Block => Err(SendError::Full { buffered }),
+            OutboxOverflow::DropNewest => {
+                self.shared.stats.dropped_newest += 1;
+                self.state.extra().dropped += 1;
+                Ok(Admission::Drop)
+            }
+            OutboxOverflow::DropOldest => loop {
+                self.shared.stats.dropped_oldest += 1;
+                self.state.extra().dropped += 1;
+                if self.state.extra().outbox.drop_oldest().is_none() {
+                    return Ok(Admission::Drop); // nothing else can go: the newest does
+                }
+                let (buffered, waiting) = self.state.queued();
+                if fits(buffered, waiting) {
+                    return Ok(Admission::Send);
+                }
+            },
+        }
+    }
+
+    /// Sends a message or fragment, behind the flow messages that were published before it.
+    #[inline]
+    pub(super) fn transmit(&mut self, opcode: OpCode, payload: &[u8], fin: bool) {
+        if self.state.collected.is_some() && self.waits_for_flows(opcode) {
+            let options = self.state.options(self.route);
+            let (max, masking) = (options.max_frame_size, options.masking);
+            let start = self.shared.tx.len();
+            encode(self.shared, opcode, payload, fin, max, masking);
+            let frames = self.shared.tx.split_off(start);
+            self.push_behind_flows(Direct::Frames(frames));
+            self.shared.stats.messages_out += u64::from(fin);
+        } else {
+            self.transmit_now(opcode, payload, fin);
+        }
     }
 
     /// Cuts the payload into frames of at most `max_frame_size` and sends them.
     #[inline]
-    pub(super) fn transmit(&mut self, opcode: OpCode, payload: &[u8], fin: bool) -> HandlerResult {
+    pub(super) fn transmit_now(&mut self, opcode: OpCode, payload: &[u8], fin: bool) {
         self.shared.stats.messages_out += u64::from(fin);
         let options = self.state.options(self.route);
         let (max, masking) = (options.max_frame_size, options.masking);
@@ -70,7 +136,6 @@ impl Session<'_> {
                 self.flush();
             }
         }
-        Ok(())
     }
 
     /// Adds a message to what waits already.
@@ -126,6 +191,7 @@ impl Session<'_> {
                 let mut frame = self.shared.tx.split_off(header_at);
                 frame.extend_from_slice(piece);
                 self.keep_rest(written.min(header_at));
+                self.note_blocked();
                 let outbox = &mut self.state.extra().outbox;
                 outbox.push_rest(&frame, written.saturating_sub(header_at));
             }
@@ -157,12 +223,28 @@ impl Session<'_> {
     /// Moves the turn's buffer, of which `written` bytes went out, into the outbox.
     #[cold]
     fn keep_rest(&mut self, written: usize) {
+        self.note_blocked();
         let prefix = self.shared.opaque_prefix;
         let (opaque, frames) = self.shared.tx.split_at(prefix.min(self.shared.tx.len()));
+        let outbox = &mut self.state.extra().outbox;
+        if let Some(rest) = opaque.get(written..).filter(|rest| !rest.is_empty()) {
+            outbox.push_opaque(rest.to_vec());
+        }
+        outbox.push_rest(frames, written.saturating_sub(prefix));
+    }
+
+    /// The wire took less than it was offered: the rest waits, and its time begins.
+    #[cold]
+    pub(super) fn note_blocked(&mut self) {
         let now = self.shared.now;
         let patience = now.after(self.state.options(self.route).write_timeout);
         let closing = self.state.phase == Phase::Closing;
+        let at_hand = self.wire.is_at_hand();
+        if !at_hand {
+            self.shared.list_for_flush(self.state);
+        }
         let extra = self.state.extra();
+        extra.blocked = at_hand;
         if extra.outbox.is_empty() {
             extra.progress = now;
         }
@@ -170,10 +252,6 @@ impl Session<'_> {
             // Our Close waits too, as in `close`.
             extra.deadline = Some(patience);
         }
-        if let Some(rest) = opaque.get(written..).filter(|rest| !rest.is_empty()) {
-            extra.outbox.push_opaque(rest.to_vec());
-        }
-        extra.outbox.push_rest(frames, written.saturating_sub(prefix));
         self.state.timing_changed = true; // the write timeout
     }
 
@@ -192,9 +270,21 @@ impl Session<'_> {
         self.shared.stats.dropped_control += u64::from(!taken);
     }
 
-    /// Queues a Close: behind what waits, or (`now`) in place of what has not begun.
+    /// Queues a Close: behind all that was sent before, or (`now`) in place of what has not begun.
+    /// No flow message follows it.
     pub(crate) fn queue_close(&mut self, reason: Option<&CloseReason>, now: bool) {
         let mask = self.mask();
+        if !now && self.state.collected.is_some() && self.waits_for_flows(OpCode::Close) {
+            let mut frame = Vec::new();
+            write_close(&mut frame, reason, mask);
+            self.push_behind_flows(Direct::Frames(frame));
+            return;
+        }
+        if now {
+            self.state.collected = None;
+        } else {
+            self.leave_flows();
+        }
         if self.state.waiting().is_none() {
             write_close(&mut self.shared.tx, reason, mask);
             return;

@@ -200,6 +200,14 @@ impl Partial {
         Self { header: [0; HEADER_BYTES_MAX], header_len: 0, frame: None, message: None }
     }
 
+    /// How many bytes there are until the next frame header begins; `None` inside a header.
+    pub(crate) fn until_header(&self) -> Option<usize> {
+        match &self.frame {
+            Some(frame) => Some(frame.header.payload_len - frame.taken),
+            None => (self.header_len == 0).then_some(0),
+        }
+    }
+
     /// Bytes held for payload.
     pub(crate) fn memory(&self) -> usize {
         let body = match self.message.as_ref().map(|message| &message.body) {

@@ -2,6 +2,8 @@
 
 pub(crate) mod listen;
 mod listener;
+pub(crate) mod mailbox;
 pub(crate) mod poll_loop;
 mod slow;
 mod socket;
+mod watches;

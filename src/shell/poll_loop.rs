@@ -3,26 +3,28 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use log::info;
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::core::{Core, Reading};
 use crate::domain::application::Built;
+use crate::domain::server_ref::{Drained, StopRequest};
 use crate::words::close::CloseCode;
 use crate::words::options::Limits;
 use crate::words::time::Time;
 
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
+use super::mailbox::Inbox;
 use super::slow::{Slow, SlowWatch};
 use super::socket::{ReadOutcome, Socket};
+use super::watches::{Watches, log_unwatchable};
 
 /// Connections have their place in the slab as token; everything else counts down from the top.
 const WAKER: Token = Token(usize::MAX - 1);
@@ -30,19 +32,14 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 const LISTENERS_TOP: usize = usize::MAX - 3;
 /// More listeners than anybody has; below their tokens all are connections.
 const LISTENERS_MAX: usize = 1024;
+/// The application's descriptors come below.
+const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX;
 
 /// Places for sockets that are reserved from the start, at most.
 const SOCKETS_RESERVED_MAX: usize = 64 << 10;
 
 /// Events taken from the system at once.
 const EVENTS_PER_TURN: usize = 512;
-
-/// What another thread asks of the loop.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Stop: Close with this code to all, and at most this long.
-    Shutdown(CloseCode, Duration),
-}
 
 /// The loop, and all that it owns.
 pub(crate) struct PollLoop {
@@ -59,7 +56,8 @@ pub(crate) struct PollLoop {
     rx: Box<[u8]>,
     clock: Clock,
     slow: SlowWatch,
-    commands: Option<Receiver<Command>>,
+    inbox: Option<Inbox>,
+    watches: Watches,
     signals: Option<Signals>,
 }
 
@@ -99,15 +97,17 @@ impl PollLoop {
             slow: SlowWatch::new(limits.slow_callback),
             limits,
             clock: Clock::start(),
-            commands: None,
+            inbox: None,
+            watches: Watches::new(WATCHES_TOP),
             signals: None,
         })
     }
 
-    /// Lets another thread send commands; the waker is to be woken after each.
-    pub(crate) fn accept_commands(&mut self, commands: Receiver<Command>) -> io::Result<Waker> {
-        self.commands = Some(commands);
-        Waker::new(self.poll.registry(), WAKER)
+    /// Lets other threads send orders.
+    pub(crate) fn accept_orders(&mut self, inbox: Inbox) -> io::Result<()> {
+        inbox.register(self.poll.registry(), WAKER)?;
+        self.inbox = Some(inbox);
+        Ok(())
     }
 
     /// Stops cleanly at SIGINT and SIGTERM; a second one stops at once.
@@ -119,7 +119,7 @@ impl PollLoop {
     }
 
     /// Runs until a stop is complete.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
+    pub(crate) fn run(&mut self) -> io::Result<Drained> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut ended = self.clock.now();
         loop {
@@ -147,8 +147,10 @@ impl PollLoop {
                     core.handle_cut(now, index, &mut socket.wire())
                 });
             }
+            self.flush(now);
+            self.do_what_was_asked(now);
             if self.core.is_drained() {
-                return Ok(());
+                return Ok(self.core.drained());
             }
             ended = self.clock.now();
             let slow = self.slow.turn_ended(now, ended);
@@ -161,7 +163,8 @@ impl PollLoop {
         let can_accept = self.core.has_room();
         let accept_at = self.listeners.iter().filter(|listener| listener.waiting && can_accept);
         let accept_at = accept_at.map(|listener| listener.retry_at.unwrap_or(Time::ZERO)).min();
-        if !self.ready.is_empty() || accept_at == Some(Time::ZERO) {
+        let at_once = accept_at == Some(Time::ZERO) || self.core.has_work();
+        if !self.ready.is_empty() || at_once {
             return Some(Duration::ZERO);
         }
         let next = [self.core.poll_timeout(), accept_at].into_iter().flatten().min()?;
@@ -190,9 +193,13 @@ impl PollLoop {
 
     fn dispatch(&mut self, now: Time, event: &Event) {
         match event.token() {
-            WAKER => self.take_commands(now),
+            WAKER => self.take_orders(now),
             SIGNALS => self.take_signals(now),
-            Token(token) if token > LISTENERS_TOP - LISTENERS_MAX => {
+            token if self.watches.has(token) => {
+                self.watches.ready(self.poll.registry(), &mut self.core, now, event);
+                self.drop_closed();
+            }
+            Token(token) if token > WATCHES_TOP => {
                 if let Some(listener) = self.listeners.get_mut(LISTENERS_TOP - token) {
                     listener.waiting = true;
                 }
@@ -219,10 +226,12 @@ impl PollLoop {
         let mut budget = self.limits.read_budget_bytes;
         loop {
             let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return };
-            if socket.paused {
-                return;
-            }
-            match socket.read(&mut self.rx) {
+            let room = match socket.reading {
+                Reading::Continue => self.rx.len(),
+                Reading::Sparing => self.rx.len() / 2,
+                Reading::Paused | Reading::Again => return,
+            };
+            match socket.read(self.rx.get_mut(..room).unwrap_or_default()) {
                 ReadOutcome::Drained => return,
                 ReadOutcome::Eof => {
                     self.core.handle_eof(now, index, &mut socket.wire());
@@ -235,10 +244,10 @@ impl PollLoop {
                     return;
                 }
                 ReadOutcome::Bytes(n) => {
-                    let full = n == self.rx.len();
+                    let full = n == room;
                     let bytes = self.rx.get_mut(..n).unwrap_or_default();
                     let reading = self.core.handle_input(now, index, bytes, &mut socket.wire());
-                    socket.paused = reading != Reading::Continue;
+                    socket.reading = reading;
                     self.drop_closed();
                     if reading == Reading::Again {
                         self.list_to_write(index);
@@ -263,8 +272,8 @@ impl PollLoop {
             return;
         }
         let reading = self.core.handle_writable(now, index, &mut socket.wire());
-        let resumed = socket.paused && reading == Reading::Continue;
-        socket.paused = reading != Reading::Continue;
+        let resumed = !socket.reading.reads() && reading.reads();
+        socket.reading = reading;
         self.drop_closed();
         if reading == Reading::Again {
             self.list_to_write(index);
@@ -382,11 +391,54 @@ impl PollLoop {
         }
     }
 
-    fn take_commands(&mut self, now: Time) {
-        while let Some(Ok(command)) = self.commands.as_ref().map(Receiver::try_recv) {
-            match command {
-                Command::Shutdown(code, grace) => self.stop(now, code, grace),
+    /// Writes what this turn left to be written: flows, messages between sessions; and lets those
+    /// go on who waited for it.
+    fn flush(&mut self, now: Time) {
+        self.core.begin_flush();
+        while let Some(index) = self.core.poll_flush() {
+            self.with_socket(index, |core, socket| {
+                core.handle_flush(now, index, &mut socket.wire());
+            });
+        }
+        self.core.end_flush();
+        while let Some(index) = self.core.poll_resume() {
+            self.resume(now, index);
+        }
+    }
+
+    /// Has a connection take what was held, and reads it again if it is to be read.
+    fn resume(&mut self, now: Time, index: u32) {
+        let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return };
+        let reading = self.core.handle_resume(now, index, &mut socket.wire());
+        if let Some(reading) = reading {
+            socket.reading = reading;
+        }
+        self.drop_closed();
+        self.list(index); // its event may have come and gone while it was paused
+    }
+
+    /// What hooks, timers and other threads asked of the loop itself.
+    fn do_what_was_asked(&mut self, now: Time) {
+        while let Some(watch) = self.core.poll_watch() {
+            if let Err(error) = self.watches.add(self.poll.registry(), watch) {
+                log_unwatchable(&error);
             }
+        }
+        if let Some(request) = self.core.poll_stop() {
+            self.stop(now, &request);
+        }
+    }
+
+    fn take_orders(&mut self, now: Time) {
+        let Some(inbox) = &self.inbox else { return };
+        inbox.begin();
+        let stop = inbox.take_stop();
+        while let Some(action) = inbox.next() {
+            self.core.with_server(now, "order", action);
+        }
+        self.drop_closed();
+        if let Some(request) = stop {
+            self.stop(now, &request);
         }
     }
 
@@ -399,12 +451,12 @@ impl PollLoop {
             } else {
                 self.limits.close_timeout + self.limits.linger_timeout
             };
-            self.stop(now, CloseCode::GOING_AWAY, grace);
+            self.stop(now, &StopRequest { code: CloseCode::GOING_AWAY, grace });
         }
     }
 
-    fn stop(&mut self, now: Time, code: CloseCode, grace: Duration) {
-        self.core.begin_drain(now, code, grace);
+    fn stop(&mut self, now: Time, request: &StopRequest) {
+        self.core.begin_drain(now, request.code, request.grace);
         self.for_each(|core, index, socket| core.handle_drain(now, index, &mut socket.wire()));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
-use crate::core::Disposal;
+use crate::core::{Disposal, Reading};
 use crate::domain::session_state::NO_ADDR;
 use crate::structures::wire::Wire;
 
@@ -20,8 +20,8 @@ pub(crate) struct Socket {
     blocked: Cell<bool>,
     /// It stands in the list of sockets to be read without an event.
     pub(crate) listed: bool,
-    /// The core does not want to read it at present.
-    pub(crate) paused: bool,
+    /// Whether the core wants it to be read at present.
+    pub(crate) reading: Reading,
 }
 
 /// What a read gave.
@@ -34,7 +34,7 @@ pub(crate) enum ReadOutcome {
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, blocked: Cell::new(false), listed: false, paused: false }
+        Self { stream, blocked: Cell::new(false), listed: false, reading: Reading::Continue }
     }
 
     #[inline]

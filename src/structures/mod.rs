@@ -1,5 +1,6 @@
 //! Layer 1, structures: the timer wheel, the slab, the outbox. Standard library only.
 
+pub(crate) mod flow_log;
 pub(crate) mod outbox;
 pub(crate) mod slab;
 pub(crate) mod token_bucket;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::wire::Wire;
 
@@ -30,14 +31,58 @@ pub(crate) struct Outbox {
     control_frame_end: usize,
     /// Bytes of data that did not go out.
     buffered: usize,
+    /// Bytes that the segments hold, by capacity.
+    held: usize,
 }
 
 /// What is written or dropped as one.
 #[derive(Debug)]
 struct Segment {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Encoded frames; else an HTTP answer, which nothing may interrupt.
     frames: bool,
+}
+
+/// Bytes of this outbox, or of many: a message that all subscribers of a flow share.
+#[derive(Debug)]
+enum Bytes {
+    Own(Vec<u8>),
+    Shared(Rc<[u8]>),
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// A shared message counts in full with each who keeps it alive.
+    fn held(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.capacity(),
+            Self::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Segment {
+    fn len(&self) -> usize {
+        self.bytes.as_slice().len()
+    }
+
+    /// Whether it is a text or binary message from its first frame to its last.
+    fn is_whole_message(&self) -> bool {
+        let bytes = self.bytes.as_slice();
+        let starts = bytes.first().is_some_and(|first| !is_control(*first) && first & 0x0f != 0);
+        let (mut at, mut ends) = (0, false);
+        while let Some(first) = bytes.get(at) {
+            ends = is_last_of_message(*first);
+            at += frame_len(bytes, at).max(1);
+        }
+        self.frames && starts && ends
+    }
 }
 
 /// How a write ended.
@@ -78,17 +123,32 @@ fn is_last_of_message(first: u8) -> bool {
 impl Outbox {
     /// Queues frames that belong together.
     pub(crate) fn push_frames(&mut self, bytes: Vec<u8>) {
-        self.push(Segment { bytes, frames: true });
+        self.push(Segment { bytes: Bytes::Own(bytes), frames: true });
+    }
+
+    /// Queues one shared message of which `written` bytes went out; if any did, nothing may wait.
+    pub(crate) fn push_shared(&mut self, frames: Rc<[u8]>, written: usize) {
+        debug_assert!(written == 0 || self.data.is_empty(), "what has begun goes first");
+        let begun = written > 0 && written < frames.len();
+        self.push(Segment { bytes: Bytes::Shared(frames), frames: true });
+        if let Some(segment) = self.data.front().filter(|_| begun) {
+            self.buffered -= written;
+            self.written = written;
+            while self.frame_end < written {
+                self.frame_end += frame_len(segment.bytes.as_slice(), self.frame_end).max(1);
+            }
+        }
     }
 
     /// Queues bytes that are no frames.
     pub(crate) fn push_opaque(&mut self, bytes: Vec<u8>) {
-        self.push(Segment { bytes, frames: false });
+        self.push(Segment { bytes: Bytes::Own(bytes), frames: false });
     }
 
     fn push(&mut self, segment: Segment) {
-        if !segment.bytes.is_empty() {
-            self.buffered += segment.bytes.len();
+        if segment.len() > 0 {
+            self.buffered += segment.len();
+            self.held += segment.bytes.held();
             self.data.push_back(segment);
         }
     }
@@ -155,7 +215,8 @@ impl Outbox {
         if begun {
             self.data.truncate(1);
             if let Some(first) = self.data.front_mut().filter(|first| first.frames) {
-                first.bytes.truncate(self.frame_end);
+                let begun = first.bytes.as_slice().get(..self.frame_end).unwrap_or_default();
+                first.bytes = Bytes::Own(begun.to_vec());
             }
         } else {
             self.data.clear();
@@ -163,9 +224,20 @@ impl Outbox {
             self.frame_end = 0;
         }
         self.control.truncate(self.control_frame_end.max(self.control_written));
-        let held: usize = self.data.iter().map(|segment| segment.bytes.len()).sum();
-        self.buffered = held - self.written;
+        self.buffered = self.data.iter().map(Segment::len).sum::<usize>() - self.written;
+        self.held = self.data.iter().map(|segment| segment.bytes.held()).sum();
         self.push_close(frame);
+    }
+
+    /// Drops the oldest message that is whole and has not begun: the bytes it made room for.
+    pub(crate) fn drop_oldest(&mut self) -> Option<usize> {
+        let first = usize::from(self.written > 0);
+        let is_whole = |&at: &usize| self.data.get(at).is_some_and(Segment::is_whole_message);
+        let segment =
+            (first..self.data.len()).find(is_whole).and_then(|at| self.data.remove(at))?;
+        self.buffered -= segment.len();
+        self.held -= segment.bytes.held();
+        Some(segment.len())
     }
 }
 
@@ -218,7 +290,7 @@ impl Outbox {
             put(Lane::Control, self.control_written..self.control.len());
         } else if !self.control.is_empty() {
             let uninterrupted = match self.data.front() {
-                Some(first) if !first.frames => first.bytes.len(),
+                Some(first) if !first.frames => first.len(),
                 _ => self.frame_end.max(self.written),
             };
             put(Lane::Data(0), self.written..uninterrupted);
@@ -227,7 +299,7 @@ impl Outbox {
         }
         for (number, segment) in self.data.iter().enumerate().take(SLICES_MAX) {
             let from = if number == 0 { data_from } else { 0 };
-            put(Lane::Data(number), from..segment.bytes.len());
+            put(Lane::Data(number), from..segment.len());
         }
         count
     }
@@ -251,22 +323,24 @@ impl Outbox {
                 Lane::Data(number) => {
                     self.buffered -= taken;
                     let Some(segment) = self.data.get(number) else { continue };
-                    if end == segment.bytes.len() {
+                    if end == segment.len() {
                         finished = number + 1;
                         (self.written, self.frame_end) = (0, 0);
                     } else {
                         self.written = end;
                         while segment.frames && self.frame_end < end {
-                            self.frame_end += frame_len(&segment.bytes, self.frame_end);
+                            self.frame_end += frame_len(segment.bytes.as_slice(), self.frame_end);
                         }
                         if !segment.frames {
-                            self.frame_end = segment.bytes.len();
+                            self.frame_end = segment.len();
                         }
                     }
                 }
             }
         }
-        self.data.drain(..finished.min(self.data.len()));
+        for segment in self.data.drain(..finished.min(self.data.len())) {
+            self.held -= segment.bytes.held();
+        }
         if self.control_written == self.control.len() {
             self.control = Vec::new();
             (self.control_written, self.control_frame_end) = (0, 0);
@@ -297,10 +371,14 @@ impl Outbox {
         self.control.len() - self.control_written
     }
 
+    /// Messages that wait, whole or in part.
+    pub(crate) fn messages(&self) -> usize {
+        self.data.len()
+    }
+
     /// Bytes held, by capacity.
     pub(crate) fn memory(&self) -> usize {
-        let segments: usize = self.data.iter().map(|segment| segment.bytes.capacity()).sum();
-        segments + self.data.capacity() * size_of::<Segment>() + self.control.capacity()
+        self.held + self.data.capacity() * size_of::<Segment>() + self.control.capacity()
     }
 }
 
@@ -404,6 +482,40 @@ mod tests {
             } else {
                 assert_eq!(payloads, [&b"first"[..], b"second", b"\x03\xe8"]);
             }
+        }
+    }
+
+    #[test]
+    fn the_oldest_whole_message_that_has_not_begun_is_dropped() {
+        let mut outbox = Outbox::default();
+        outbox.push_frames(frame(0x01, b"open"));
+        outbox.push_frames(frame(0x81, b"begun"));
+        outbox.push_frames([frame(0x01, b"o"), frame(0x80, b"ld")].concat());
+        outbox.push_shared(frame(0x82, b"new").into(), 0);
+        outbox.push_close(&frame(0x88, b""));
+        let mut wire = Script { takes: vec![7], out: Vec::new() };
+        assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
+        assert_eq!(outbox.drop_oldest(), Some(7));
+        assert_eq!(outbox.drop_oldest(), Some(5));
+        assert_eq!(outbox.drop_oldest(), None, "neither what has begun nor the Close");
+        let out = drain(&mut outbox, wire.out);
+        let kinds: Vec<u8> = parse(&out).iter().map(|(first, _)| *first).collect();
+        assert_eq!(kinds, [0x01, 0x81, 0x88]);
+        assert_eq!(outbox.held, 0);
+    }
+
+    #[test]
+    fn a_shared_message_goes_on_where_it_stopped() {
+        let shared: Rc<[u8]> = frame(0x82, &[7; 200]).into();
+        for written in 0..shared.len() {
+            let mut outbox = Outbox::default();
+            outbox.push_shared(Rc::clone(&shared), written);
+            assert!(outbox.push_control(&frame(0x8a, b"pong")));
+            assert_eq!(outbox.buffered_bytes(), shared.len() - written);
+            assert!(outbox.memory() >= shared.len());
+            let frames = parse(&drain(&mut outbox, shared[..written].to_vec()));
+            assert_eq!(frames.len(), 2);
+            assert_eq!(Rc::strong_count(&shared), 1);
         }
     }
 

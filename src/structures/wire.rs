@@ -17,4 +17,34 @@ pub(crate) trait Wire {
 
     /// The local address of the connection.
     fn local_addr(&self) -> SocketAddr;
+
+    /// Whether what a short write left waits for the socket, and not just for a later turn.
+    fn is_at_hand(&self) -> bool {
+        true
+    }
+}
+
+/// A wire that takes nothing: for a turn of a connection whose socket is not at hand. What it is
+/// offered waits in the outbox until the connection is flushed.
+#[derive(Debug)]
+pub(crate) struct NoWire;
+
+impl Wire for NoWire {
+    fn write(&mut self, _bytes: &[u8]) -> Result<usize, ErrorKind> {
+        Ok(0)
+    }
+
+    fn write_vectored(&mut self, _slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
+        Ok(0)
+    }
+
+    fn shutdown_write(&mut self) {}
+
+    fn local_addr(&self) -> SocketAddr {
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    }
+
+    fn is_at_hand(&self) -> bool {
+        false
+    }
 }

@@ -46,8 +46,8 @@ pub(crate) struct Link {
     /// The peer's side ends like this, behind what it sent.
     end: Option<PeerEnd>,
     end_told: bool,
-    /// The core does not want to read it at present.
-    paused: bool,
+    /// Whether the core wants it to be read at present.
+    reading: Reading,
     /// The link breaks after so many further bytes to the server.
     pub(crate) breaks_after_in: Option<usize>,
     /// The peer, if it acts of its own.
@@ -189,7 +189,7 @@ impl Network {
             read_piece: usize::MAX,
             end: None,
             end_told: false,
-            paused: false,
+            reading: Reading::Continue,
             breaks_after_in: None,
             far_end: None,
         });
@@ -274,11 +274,40 @@ impl Network {
                 }
                 from = place + 1;
             }
-            if !moved {
+            if !self.flush() && !moved {
                 break;
             }
         }
         self.stopped |= self.core.is_drained();
+    }
+
+    /// What the loop does after the events of a turn. False if nothing was left to do.
+    fn flush(&mut self) -> bool {
+        if !self.core.has_work() {
+            return false;
+        }
+        let now = self.now;
+        self.core.begin_flush();
+        while let Some(place) = self.core.poll_flush() {
+            let Some(&id) = self.places.get(&place) else { continue };
+            self.core.handle_flush(now, place, &mut self.links[id].socket);
+            self.after_call(id);
+        }
+        self.core.end_flush();
+        while let Some(place) = self.core.poll_resume() {
+            let Some(&id) = self.places.get(&place) else { continue };
+            let link = &mut self.links[id];
+            if let Some(reading) = self.core.handle_resume(now, place, &mut link.socket) {
+                link.note(reading);
+            }
+            self.after_call(id);
+        }
+        assert!(self.core.poll_watch().is_none(), "descriptors are not watched in memory");
+        if let Some(request) = self.core.poll_stop() {
+            self.core.begin_drain(now, request.code, request.grace);
+            self.for_each_place(|core, now, place, socket| core.handle_drain(now, place, socket));
+        }
+        true
     }
 
     fn accept(&mut self) -> bool {
@@ -303,8 +332,12 @@ impl Network {
         let (link, now) = (&mut self.links[id], self.now);
         let Some(place) = link.place else { return false };
         let may_break = link.breaks_after_in.unwrap_or(usize::MAX);
-        let piece =
-            link.inbound.len().min(link.read_piece).min(self.read_buffer_bytes).min(may_break);
+        let room = match link.reading {
+            Reading::Continue => self.read_buffer_bytes,
+            Reading::Sparing => self.read_buffer_bytes / 2,
+            Reading::Paused | Reading::Again => 0,
+        };
+        let piece = link.inbound.len().min(link.read_piece).min(room).min(may_break);
         if link.socket.is_writable() {
             link.socket.wants_write = false;
             let reading = self.core.handle_writable(now, place, &mut link.socket);
@@ -313,7 +346,7 @@ impl Network {
             link.breaks_after_in = None;
             link.inbound.clear();
             link.socket.broken = true;
-        } else if piece > 0 && !link.paused {
+        } else if piece > 0 {
             if let Some(left) = &mut link.breaks_after_in {
                 *left -= piece;
             }
@@ -410,7 +443,7 @@ impl Network {
 impl Link {
     /// What the core wants of the socket now.
     fn note(&mut self, reading: Reading) {
-        self.paused = reading != Reading::Continue;
+        self.reading = reading;
         self.socket.wants_write |= reading == Reading::Again;
     }
 
@@ -418,7 +451,7 @@ impl Link {
     fn end_to_tell(&self) -> Option<PeerEnd> {
         let broken = self.socket.broken.then_some(PeerEnd::Reset);
         let end = broken.or(self.end)?;
-        let next = !self.end_told && !self.paused && self.inbound.is_empty();
+        let next = !self.end_told && self.reading.reads() && self.inbound.is_empty();
         next.then_some(end)
     }
 }

@@ -105,7 +105,8 @@ impl Error for ProtocolError {}
 pub enum SendError {
     /// The session is closing or closed. Returned from a hook, this is not a fault.
     Closing,
-    /// The outbox is full because the peer does not read; the session is closed with 1013.
+    /// There is no room: the outbox is full because the peer does not read (where the outbox's
+    /// policy is to close, the session ends with 1013), or a queue or log is at its limit.
     Full {
         /// The bytes already queued.
         buffered: usize,
@@ -119,6 +120,8 @@ pub enum SendError {
     },
     /// A message in fragments is open: finish it first; or a fragment came with none open.
     Fragments,
+    /// The session that was meant is over.
+    Gone,
     /// A frame for a session that is handed messages; it would break their order.
     NotRaw,
     /// An extension failed on the message; the session ends with the extension's close code.
@@ -132,12 +135,13 @@ impl fmt::Display for SendError {
         match self {
             Self::Closing => f.write_str("the session is closing"),
             Self::Full { buffered } => {
-                write!(f, "the peer does not read: {buffered} bytes are already queued")
+                write!(f, "there is no room: {buffered} bytes are already queued")
             }
             Self::TooBig { bytes, limit } => {
                 write!(f, "{bytes} bytes are over the limit of {limit}; raise max_message_size")
             }
             Self::Fragments => f.write_str("finish the open message in fragments first"),
+            Self::Gone => f.write_str("the session is over"),
             Self::NotRaw => f.write_str("send_frame is for routes of web_socket_raw; use send"),
             Self::Extension => f.write_str("an extension failed on the message"),
             Self::BadFrame => f.write_str(
@@ -264,6 +268,39 @@ impl fmt::Display for SessionError {
         }
     }
 }
+
+/// A value that an option does not take; the text names the option and the bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub(crate) String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for ConfigError {}
+
+/// Why an order of another thread was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The loop has not kept up: too many orders or bytes are pending. Try again later, or drop.
+    Full,
+    /// The server is over.
+    Stopped,
+}
+
+impl fmt::Display for HandleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "too much is pending at the server: try again later",
+            Self::Stopped => "the server has stopped",
+        })
+    }
+}
+
+impl Error for HandleError {}
 
 /// Why a server did not start, or its loop ended.
 #[derive(Debug)]

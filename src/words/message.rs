@@ -159,3 +159,45 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Message<'a> {
         bytes.as_slice().into()
     }
 }
+
+/// What turns into a message when it is sent to many: encoded once, whoever gets it.
+///
+/// Text and bytes do; a type of your own does by calling `take` once with its encoding.
+///
+/// ```
+/// use wirewheel::{Message, ToMessage};
+/// struct Reading { celsius: f32 }
+/// impl ToMessage for Reading {
+///     fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
+///         take(Message::from(&format!("{:.1}", self.celsius)));
+///     }
+/// }
+/// ```
+pub trait ToMessage {
+    /// Calls `take` with the message. Where it is called several times, the first counts.
+    fn to_message(&self, take: &mut dyn FnMut(Message<'_>));
+}
+
+impl ToMessage for str {
+    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
+        take(self.into());
+    }
+}
+
+impl ToMessage for String {
+    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
+        take(self.into());
+    }
+}
+
+impl ToMessage for [u8] {
+    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
+        take(self.into());
+    }
+}
+
+impl ToMessage for Vec<u8> {
+    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
+        take(self.into());
+    }
+}

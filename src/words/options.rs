@@ -17,6 +17,8 @@ pub(crate) struct SessionOptions {
     pub(crate) max_message_size: Option<usize>,
     pub(crate) max_fragments: u32,
     pub(crate) outbox_bytes: usize,
+    pub(crate) outbox_messages: usize,
+    pub(crate) on_outbox_full: OutboxOverflow,
     pub(crate) masking: bool,
     pub(crate) accept_unmasked_frames: bool,
     pub(crate) lenient_rsv: bool,
@@ -33,11 +35,31 @@ impl Default for SessionOptions {
             max_message_size: None,
             max_fragments: 65_536,
             outbox_bytes: 64 << 10,
+            outbox_messages: 4_096,
+            on_outbox_full: OutboxOverflow::Close,
             masking: false,
             accept_unmasked_frames: false,
             lenient_rsv: false,
         }
     }
+}
+
+/// What happens to a message that does not fit in the outbox of a peer that does not read (Ktor's
+/// `ChannelOverflow`, with what it lacks).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutboxOverflow {
+    /// It is refused with [`SendError::Full`](crate::SendError::Full) and the session ends with
+    /// 1013. Only a new connection can help such a peer.
+    #[default]
+    Close,
+    /// It is dropped and counted; see [`Session::dropped`](crate::Session::dropped).
+    DropNewest,
+    /// The oldest messages that have not begun are dropped to make room, and counted.
+    DropOldest,
+    /// It is refused with [`SendError::Full`](crate::SendError::Full), and nothing else happens: the
+    /// application waits for [`on_drain`](crate::Handler::on_drain).
+    Block,
 }
 
 /// The shortest time that the timer wheel can keep apart from no time at all.
@@ -66,7 +88,8 @@ impl SessionOptions {
         check_size("max_frame_size", self.max_frame_size)?;
         check_size("max_message_size", self.message_limit())?;
         check_size("max_fragments", self.max_fragments as usize)?;
-        check_size("outbox_bytes", self.outbox_bytes)
+        check_size("outbox_bytes", self.outbox_bytes)?;
+        check_size("outbox_messages", self.outbox_messages)
     }
 }
 
@@ -119,10 +142,15 @@ macro_rules! session_option_setters {
             max_message_size: plain usize, |options, bytes| options.max_message_size = Some(bytes);
             /// The most frames of one message; more end the session with 1008. Default 65,536.
             max_fragments: plain u32, |options, count| options.max_fragments = count;
-            /// The most bytes that wait for a peer that does not read. A message that does not fit
-            /// is refused ([`SendError::Full`](crate::SendError::Full)) and the session ends with
-            /// 1013; one message is always taken while nothing waits. Default 64 KiB.
+            /// The most bytes that wait for a peer that does not read; one message is always taken
+            /// while nothing waits. Default 64 KiB.
             outbox_bytes: plain usize, |options, bytes| options.outbox_bytes = bytes;
+            /// The most messages that wait for a peer that does not read. Default 4,096.
+            outbox_messages: plain usize, |options, count| options.outbox_messages = count;
+            /// What happens to a message that does not fit in the outbox. Default
+            /// [`OutboxOverflow::Close`](crate::OutboxOverflow::Close): 1013.
+            on_outbox_full: plain $crate::words::options::OutboxOverflow,
+                |options, policy| options.on_outbox_full = policy;
             /// Masks outgoing frames (Ktor's `masking`). RFC 6455 section 5.1 forbids it to a
             /// server, and conforming clients hang up. Default false.
             masking: plain bool, |options, on| options.masking = on;
@@ -283,8 +311,7 @@ impl Limits {
         /// The most connections without a complete request head; one more, and the oldest gets
         /// 408. Default 256.
         max_pending_handshakes: usize;
-        /// The most bytes in partial messages and outboxes of all sessions together. Default
-        /// 24 MiB.
+        /// The most bytes in partial messages, outboxes and flow logs together. Default 24 MiB.
         process_bytes: usize;
         /// The size of the loop's one read buffer. Default 64 KiB.
         read_buffer_bytes: usize;
@@ -333,7 +360,7 @@ impl Limits {
             * (self.per_address.map_or(0, |_| self.max_connections)
                 + self.handshake_rate.map_or(0, |_| CLIENTS_MAX));
         let transmit_buffer = 2 * self.read_buffer_bytes; // replies of one turn, then a spare
-        self.process_bytes // partial messages and outboxes
+        self.process_bytes // partial messages, outboxes, flow logs
             .saturating_add(self.max_connections.saturating_mul(per_connection))
             .saturating_add(self.max_pending_handshakes.saturating_mul(self.max_head_bytes))
             .saturating_add(self.read_buffer_bytes)

@@ -1,0 +1,136 @@
+//! Owns what sessions, timers and other threads ask of the server as a whole: commands to sessions,
+//! timers of the application, a stop, descriptors to watch.
+
+use log::error;
+
+use crate::domain::server_ref::{Command, ServerRef, StopRequest};
+use crate::domain::timers;
+use crate::domain::watch::NewWatch;
+use crate::structures::slab::Key;
+use crate::structures::wire::NoWire;
+use crate::words::error::HandlerError;
+use crate::words::message::Message;
+use crate::words::time::Time;
+
+use super::Core;
+use super::connection::Stage;
+use super::panics::{Panicked, caught};
+use super::turn::Turn;
+
+/// Marks the tokens of the wheel that are timers of the application.
+const APP_TIMER: u32 = 1 << 31;
+
+impl Core {
+    /// Runs code of the application that belongs to no session. A panic in it is logged, and ends
+    /// nothing but that code.
+    pub(crate) fn with_server<R>(
+        &mut self,
+        now: Time,
+        what: &str,
+        act: impl FnOnce(&mut ServerRef<'_>) -> R,
+    ) -> Option<R> {
+        self.shared.now = now;
+        let outcome = caught(|| act(&mut ServerRef { shared: &mut self.shared }));
+        self.shared.asked = true;
+        self.after_turn(now);
+        outcome
+            .map_err(|Panicked(text)| {
+                error!(target: "wirewheel::server", "{what} panicked: {text}");
+            })
+            .ok()
+    }
+
+    /// Does what the turn asked of others.
+    #[inline]
+    pub(super) fn after_turn(&mut self, now: Time) {
+        if self.shared.asked {
+            self.do_what_was_asked(now);
+        }
+    }
+
+    #[cold]
+    fn do_what_was_asked(&mut self, now: Time) {
+        // Hooks of those who get a command may ask for more, which comes behind it.
+        while let Some(command) = self.shared.commands.pop_front() {
+            let key = command.to();
+            if let Command::Send { bytes, .. } = &command {
+                self.shared.command_bytes -= bytes.len();
+            }
+            if self.is_session(key) {
+                self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));
+            }
+        }
+        while let Some(key) = self.shared.timers.pop_stale() {
+            self.wheel.cancel(key);
+        }
+        let wheel = &mut self.wheel;
+        self.shared.timers.arm_fresh(|place, at| wheel.arm(place | APP_TIMER, at));
+        self.shared.asked = false;
+    }
+
+    fn is_session(&self, key: Key) -> bool {
+        let connection = self.connections.get(key);
+        connection.is_some_and(|connection| matches!(connection.stage, Stage::Session(_)))
+    }
+
+    /// A token of the wheel is due: runs it if it is a timer of the application.
+    pub(super) fn run_timer(&mut self, now: Time, token: u32) -> bool {
+        if token & APP_TIMER == 0 {
+            return false;
+        }
+        if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {
+            let done = self.with_server(now, "timer", |server| timers::act(server, id, timer));
+            if done.is_none() {
+                self.shared.timers.cancel(id);
+            }
+        }
+        true
+    }
+
+    /// A stop that was asked for.
+    pub(crate) fn poll_stop(&mut self) -> Option<StopRequest> {
+        self.shared.stop_request.take()
+    }
+
+    /// A descriptor that is to be watched from now on.
+    pub(crate) fn poll_watch(&mut self) -> Option<NewWatch> {
+        self.shared.new_watches.pop()
+    }
+}
+
+impl Command {
+    fn to(&self) -> Key {
+        match self {
+            Self::Send { to, .. } | Self::Close { to, .. } => *to,
+            Self::Pause(to) | Self::Resume(to) => *to,
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Does to this session what another part of the loop asked for.
+    fn command(&mut self, command: Command) {
+        let mut session = self.session();
+        let result = match command {
+            Command::Send { text, bytes, .. } => {
+                let message = match std::str::from_utf8(&bytes) {
+                    Ok(text_of) if text => Message::from(text_of),
+                    _ => Message::from(&bytes),
+                };
+                session.send(message)
+            }
+            Command::Close { reason, .. } => session.close(reason),
+            Command::Pause(_) => {
+                session.pause();
+                Ok(())
+            }
+            Command::Resume(_) => {
+                session.resume();
+                Ok(())
+            }
+        };
+        // That a message was refused is for the outbox's policy, which has acted by now.
+        let refused = matches!(result, Err(HandlerError::Send(_)));
+        self.after_hook(if refused { Ok(()) } else { result });
+    }
+}

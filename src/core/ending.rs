@@ -1,0 +1,253 @@
+//! Owns how a connection ends: faults, Closes, hang-ups, the last bytes.
+
+use std::io;
+use std::time::Duration;
+
+use log::{debug, error};
+
+use crate::domain::session_state::Phase;
+use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
+use crate::words::error::SessionError;
+
+use super::connection::{Disposal, Stage};
+use super::turn::Turn;
+
+impl Turn<'_> {
+    /// Fails the session (RFC 6455 section 7.1.7): Close with the fault's code where one can be
+    /// sent, `on_error`, `on_close`; the peer's answer is not awaited.
+    pub(crate) fn fail(&mut self, fault: SessionError) {
+        if !matches!(self.connection.stage, Stage::Session(_)) {
+            return;
+        }
+        self.log_fault(&fault);
+        self.count_fault(&fault);
+        let (code, text) = (fault.close_code(), fault.close_text());
+        let by = if code == CloseCode::ABNORMAL { ClosedBy::Peer } else { ClosedBy::Server };
+        let known = self.session().close_info().cloned();
+        if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
+            let Ok(reason) = CloseReason::truncated(code, &text) else { return };
+            // A peer that does not read would never see a Close behind its queue.
+            let at_once = !matches!(
+                fault,
+                SessionError::Protocol(_)
+                    | SessionError::Extension(_)
+                    | SessionError::Handler(_)
+                    | SessionError::Panic(_)
+            );
+            self.session().leave_flows();
+            self.session().queue_close(Some(&reason), at_once);
+        }
+        // A Close that is on the wire already stays the truth.
+        let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
+        self.connection.state.extra().close = Some(info.clone());
+        self.connection.state.phase = Phase::Ended;
+        self.call(|handler, session| handler.on_error(session, &fault));
+        self.end(&info);
+        if code == CloseCode::ABNORMAL {
+            self.drop_socket(Disposal::Close);
+        } else {
+            self.finish(self.shared.limits.close_timeout);
+        }
+    }
+
+    pub(crate) fn log_fault(&self, fault: &SessionError) {
+        let id = self.connection.state.id;
+        let route = self.routes.route(self.connection.state.route);
+        let pattern = route.map_or("", |route| route.pattern.as_str());
+        match fault {
+            SessionError::Handler(error) => {
+                error!(target: "wirewheel::session", "{id} {pattern}: handler failed: {error}");
+            }
+            SessionError::Panic(_) => {
+                error!(target: "wirewheel::session", "{id} {pattern}: {fault}");
+            }
+            SessionError::Network(_)
+            | SessionError::Protocol(_)
+            | SessionError::Extension(_)
+            | SessionError::PingTimeout
+            | SessionError::IdleTimeout => {
+                debug!(target: "wirewheel::session", "{id} {pattern}: {fault}");
+            }
+            SessionError::WriteTimeout | SessionError::Overloaded => {
+                self.shared.warnings.note("session over a limit", self.shared.now, || {
+                    format!("{id} {pattern}: {fault}")
+                });
+            }
+        }
+    }
+
+    fn count_fault(&mut self, fault: &SessionError) {
+        let stats = &mut self.shared.stats;
+        match fault {
+            SessionError::PingTimeout => stats.timeouts_ping += 1,
+            SessionError::IdleTimeout => stats.timeouts_idle += 1,
+            SessionError::WriteTimeout => stats.timeouts_write += 1,
+            _ => {}
+        }
+    }
+
+    /// Calls `on_close`, for the one and last time, and lets the handler go.
+    pub(crate) fn end(&mut self, info: &CloseInfo) {
+        let state = &mut self.connection.state;
+        debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}", state.id, info.code(),
+            info.closed_by(), if info.is_clean() { "" } else { ", not clean" });
+        state.phase = Phase::Ended;
+        state.partial = None;
+        let extra = state.extra();
+        extra.close = Some(info.clone());
+        extra.timers = Vec::new();
+        if extra.hold.take().is_some() {
+            self.shared.to_resume.push(state.id.0.index); // what comes now is read and dropped
+        }
+        self.session().leave_flows();
+        if let Stage::Session(_) = self.connection.stage {
+            self.shared.sessions.remove(self.connection.state.id.0);
+            if self.draining {
+                let drained = &mut self.shared.drained;
+                *(if info.is_clean() { &mut drained.clean } else { &mut drained.cut }) += 1;
+            }
+            self.shared.stats.count_close(info.code());
+            // Taken out first: if `on_close` panics, it has been called all the same.
+            let stage = std::mem::replace(&mut self.connection.stage, Stage::Finishing);
+            if let Stage::Session(mut handler) = stage {
+                handler.on_close(&mut self.session(), info);
+            }
+        }
+        // A hook that sent or aborted after the end asked for nothing that is left to do.
+        self.connection.state.pipeline = None;
+        self.connection.state.pipeline = None;
+        let extra = self.connection.state.extra();
+        extra.fault = None;
+        extra.aborted = false;
+    }
+
+    /// The connection failed under us.
+    pub(crate) fn broken(&mut self, kind: io::ErrorKind) {
+        match self.connection.stage {
+            Stage::Session(_) if self.connection.state.phase == Phase::Closing => {
+                let info = self.session().close_info().cloned();
+                if let Some(info) = info {
+                    self.end(&info);
+                }
+                self.drop_socket(Disposal::Close);
+            }
+            Stage::Session(_) => self.fail(SessionError::Network(kind)),
+            Stage::Http(_) | Stage::Finishing | Stage::Closed(_) => {
+                self.drop_socket(Disposal::Close);
+            }
+        }
+    }
+
+    /// The peer has shut its side.
+    pub(crate) fn peer_shut(&mut self) {
+        if self.hold_end() {
+            return;
+        }
+        match &self.connection.stage {
+            Stage::Session(_) => {
+                // Known if we sent a Close, or a raw handler was handed the peer's.
+                let known = self.session().close_info().cloned();
+                let info = known.unwrap_or_else(|| {
+                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false)
+                });
+                self.end(&info);
+                self.drop_socket(Disposal::Close);
+            }
+            Stage::Http(_) => {
+                self.connection.state.extra().peer_shut = true;
+                if self.end_behind_file() {
+                    return;
+                }
+                // It may still read: an answer on its way goes out first.
+                self.finish(self.options().write_timeout);
+            }
+            Stage::Finishing => {
+                self.connection.state.extra().peer_shut = true;
+                self.after_flush();
+            }
+            Stage::Closed(_) => {}
+        }
+    }
+
+    /// Nothing more is read. What is queued has `patience` to go out, then our side is shut, and the
+    /// peer's hang-up is awaited, so that the last bytes and the Close arrive instead of a reset.
+    pub(crate) fn finish(&mut self, patience: Duration) {
+        if matches!(self.connection.stage, Stage::Closed(_)) {
+            return;
+        }
+        self.connection.stage = Stage::Finishing;
+        let state = &mut self.connection.state;
+        state.phase = Phase::Ended;
+        state.partial = None;
+        state.timing_changed = true;
+        state.extra().deadline = Some(self.shared.now.after(patience));
+        self.flush();
+        self.after_flush();
+    }
+
+    /// Shuts our side once the queue is empty.
+    pub(super) fn after_flush(&mut self) {
+        if !matches!(self.connection.stage, Stage::Finishing) {
+            return;
+        }
+        let lingering_ends = self.shared.now.after(self.shared.limits.linger_timeout);
+        let extra = self.connection.state.extra();
+        if !extra.outbox.is_empty() {
+            return;
+        }
+        if extra.peer_shut {
+            self.drop_socket(Disposal::Close);
+        } else if !extra.shut {
+            extra.shut = true;
+            extra.deadline = Some(lingering_ends);
+            self.connection.state.timing_changed = true;
+            self.wire.shutdown_write();
+        }
+    }
+
+    pub(crate) fn drop_socket(&mut self, disposal: Disposal) {
+        self.connection.stage = Stage::Closed(disposal);
+        self.connection.state.timing_changed = true;
+        self.shared.tx.clear();
+        self.shared.opaque_prefix = 0;
+    }
+
+    /// The wait for the second Close is over.
+    pub(super) fn closing_is_over(&mut self) {
+        self.shared.stats.timeouts_close += 1;
+        let info = self.session().close_info().cloned();
+        if let Some(info) = info {
+            self.end(&info);
+        }
+        self.drop_socket(Disposal::Close);
+    }
+
+    /// The server stops: says good-bye, or hangs up where no session is.
+    pub(crate) fn drain(&mut self, reason: &CloseReason) {
+        match &self.connection.stage {
+            Stage::Session(_) if self.connection.state.phase == Phase::Open => {
+                let result = self.session().close(reason.clone());
+                self.after_hook(result);
+                self.flush();
+            }
+            Stage::Http(http) if http.held.is_empty() && http.answered > 0 => {
+                if self.end_behind_file() {
+                    return;
+                }
+                self.finish(self.shared.limits.linger_timeout);
+            }
+            Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => {}
+        }
+    }
+
+    /// The time for good-byes is over.
+    pub(crate) fn cut(&mut self) {
+        if matches!(self.connection.stage, Stage::Session(_)) {
+            let info = self.session().close_info().cloned().unwrap_or_else(|| {
+                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
+            });
+            self.end(&info);
+        }
+        self.drop_socket(Disposal::Close);
+    }
+}

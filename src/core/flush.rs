@@ -1,0 +1,129 @@
+//! Owns what is written after the events of a turn: flows to their subscribers, and what sessions
+//! were sent by others.
+
+use crate::structures::wire::Wire;
+use crate::words::time::Time;
+
+use super::Core;
+use super::connection::Stage;
+use super::turn::{Reading, Turn};
+
+impl Core {
+    /// Whether something is left to do that no event and no deadline will announce.
+    pub(crate) fn has_work(&self) -> bool {
+        let shared = &self.shared;
+        !shared.to_flush.is_empty()
+            || !shared.to_resume.is_empty()
+            || !shared.flows.is_quiet()
+            || !shared.new_watches.is_empty()
+            || shared.stop_request.is_some()
+    }
+
+    /// Gathers whom there is something to write to. Each that [`poll_flush`](Self::poll_flush)
+    /// names is then to be handed to [`handle_flush`](Self::handle_flush), and
+    /// [`end_flush`](Self::end_flush) to be called.
+    pub(crate) fn begin_flush(&mut self) {
+        for flow in self.shared.flows.take_touched() {
+            if flow.has_news() {
+                flow.for_each_subscriber(|index| {
+                    if let Some(connection) = self.connections.at_mut(index) {
+                        self.shared.list_for_flush(&mut connection.state);
+                    }
+                });
+            }
+            self.unsettled.push(flow);
+        }
+        self.flushing.append(&mut self.shared.to_flush);
+    }
+
+    pub(crate) fn poll_flush(&mut self) -> Option<u32> {
+        self.flushing.pop()
+    }
+
+    /// Writes what waits for one connection.
+    pub(crate) fn handle_flush(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, |turn| turn.flush_listed());
+        self.after_turn(now);
+    }
+
+    /// Whoever can take has taken: flows drop what their policy drops, and publishers go on.
+    pub(crate) fn end_flush(&mut self) {
+        for flow in self.unsettled.drain(..) {
+            for key in flow.settle() {
+                let Some(connection) = self.connections.get_mut(key) else { continue };
+                let extra = connection.state.extra.as_deref_mut();
+                let Some(hold) = extra.and_then(|extra| extra.hold.as_deref_mut()) else {
+                    continue;
+                };
+                hold.flow_goes_on();
+                if hold.is_over() {
+                    self.shared.to_resume.push(key.index);
+                }
+            }
+        }
+        self.resuming.append(&mut self.shared.to_resume);
+    }
+
+    /// The next connection that may be read again; to be handed to
+    /// [`handle_resume`](Self::handle_resume).
+    pub(crate) fn poll_resume(&mut self) -> Option<u32> {
+        self.resuming.pop()
+    }
+
+    /// Delivers what was held while reading was paused.
+    pub(crate) fn handle_resume(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
+    ) -> Option<Reading> {
+        let reading = self.turn(now, index, wire, |turn| turn.resume());
+        self.finish_input(now, index, wire, reading)
+    }
+
+    /// Commands first, then the rest of the input that waited for them.
+    #[inline]
+    pub(super) fn finish_input(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
+        mut reading: Option<Reading>,
+    ) -> Option<Reading> {
+        while self.shared.asked {
+            self.after_turn(now);
+            let waits = self.connections.at_mut(index).is_some_and(|connection| {
+                connection.state.hold().is_some_and(|hold| hold.is_over())
+            });
+            if waits {
+                reading = self.turn(now, index, wire, |turn| turn.resume());
+            }
+        }
+        reading
+    }
+}
+
+impl Turn<'_> {
+    fn flush_listed(&mut self) {
+        self.connection.state.listed = false;
+        let extra = self.connection.state.extra.as_deref();
+        if extra.is_some_and(|extra| extra.blocked && !extra.outbox.is_empty()) {
+            return; // only a WRITABLE event can help
+        }
+        if extra.is_some_and(|extra| !extra.outbox.is_empty()) {
+            self.writable();
+        } else if self.connection.state.collected.is_some() {
+            self.pull();
+        }
+    }
+
+    /// Takes from the flows what the socket has room for.
+    pub(super) fn pull(&mut self) {
+        if matches!(self.connection.stage, Stage::Session(_)) {
+            self.session().pull();
+            if self.connection.state.extra.is_some() {
+                self.act_on_wire_fault();
+            }
+        }
+    }
+}

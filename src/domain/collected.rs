@@ -1,0 +1,222 @@
+//! Owns the flows that one session collects: its cursors, and the order of their messages with those
+//! that are sent to it directly.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::words::message::Message;
+
+use super::flow_cell::{Emission, FlowCell, FlowHub};
+use super::session::SessionId;
+
+/// What a session wants of a flow.
+pub(crate) enum Filter {
+    All,
+    /// What others than this session published.
+    Others(SessionId),
+    When(Box<Predicate>),
+}
+
+/// Looks at a message and at who published it.
+type Predicate = dyn Fn(Message<'_>, Option<SessionId>) -> bool;
+
+/// A session's place in one flow; dropping it leaves the flow.
+pub(crate) struct Subscription {
+    flow: Rc<FlowCell>,
+    /// The number of the entry that it takes next.
+    cursor: u64,
+    place: u32,
+    filter: Filter,
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.flow.leave(self.cursor, self.place);
+    }
+}
+
+impl Subscription {
+    pub(super) fn new(
+        flow: &Rc<FlowCell>,
+        filter: Filter,
+        hub: &Rc<FlowHub>,
+        session: u32,
+    ) -> Self {
+        let (cursor, place) = flow.join(hub, session);
+        Self { flow: Rc::clone(flow), cursor, place, filter }
+    }
+
+    pub(super) fn is_of(&self, flow: &Rc<FlowCell>) -> bool {
+        Rc::ptr_eq(&self.flow, flow)
+    }
+
+    pub(super) fn flow(&self) -> &Rc<FlowCell> {
+        &self.flow
+    }
+
+    /// What comes at or after `cursor`, with its number.
+    #[inline]
+    pub(super) fn at(&self, cursor: u64) -> Option<(u64, Emission)> {
+        self.flow.next(cursor)
+    }
+
+    pub(super) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Whether the session wants it. The flow is not borrowed: a filter may use it.
+    #[inline]
+    pub(super) fn wants(&self, emission: &Emission) -> bool {
+        match &self.filter {
+            Filter::All => true,
+            Filter::Others(own) => emission.publisher != Some(*own),
+            Filter::When(filter) => filter(emission.message(), emission.publisher),
+        }
+    }
+
+    /// Goes past the entry of that number; how many before it were lost.
+    #[inline]
+    pub(super) fn pass(&mut self, number: u64) -> u64 {
+        let missed = number - self.cursor;
+        self.cursor = number + 1;
+        self.flow.take(number);
+        missed
+    }
+}
+
+/// A direct message behind flow messages that were not taken yet.
+#[derive(Debug)]
+pub(super) enum Direct {
+    /// As it goes out.
+    Frames(Vec<u8>),
+    /// For a session with extensions, which encode in the order in which is written.
+    Message { text: bool, payload: Vec<u8> },
+}
+
+impl Direct {
+    fn bytes(&self) -> &Vec<u8> {
+        match self {
+            Self::Frames(bytes) | Self::Message { payload: bytes, .. } => bytes,
+        }
+    }
+
+    fn opcode_bits(&self) -> u8 {
+        match self {
+            Self::Frames(frames) => frames.first().map_or(0, |first| first & 0x0f),
+            Self::Message { text, .. } => 2 - u8::from(*text),
+        }
+    }
+
+    pub(super) fn continues(&self) -> bool {
+        self.opcode_bits() == 0
+    }
+
+    pub(super) fn is_close(&self) -> bool {
+        self.opcode_bits() == 8
+    }
+}
+
+/// The flows of a session. Absent in a session that collects none.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(super) subscriptions: Vec<Subscription>,
+    /// With their stamps.
+    direct: VecDeque<(u64, Direct)>,
+    direct_bytes: usize,
+    /// Flow messages that were dropped or replaced before this session had taken them.
+    pub(super) missed: u64,
+}
+
+/// What comes next in the order in which everything was sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Direct,
+    /// Of the subscription of that number, as long as the stamps stay below `before`.
+    Flow {
+        subscription: usize,
+        before: u64,
+    },
+}
+
+impl Collected {
+    /// While a message is on its way in fragments (`fragments_open`), no other may come between.
+    pub(super) fn next(&self, fragments_open: bool) -> Option<Next> {
+        if fragments_open && !self.starts_with_message() {
+            return self.direct.front().map(|_| Next::Direct);
+        }
+        let mut first: Option<(u64, Next)> = None;
+        let mut before = u64::MAX;
+        let direct = self.direct.front().map(|(stamp, _)| (*stamp, Next::Direct));
+        let flows = self.subscriptions.iter().enumerate().filter_map(|(number, of)| {
+            let stamp = of.flow.next_stamp(of.cursor)?;
+            Some((stamp, Next::Flow { subscription: number, before: 0 }))
+        });
+        for (stamp, next) in flows.chain(direct) {
+            match &first {
+                Some((lowest, _)) if *lowest <= stamp => before = before.min(stamp),
+                Some((lowest, _)) => {
+                    before = before.min(*lowest);
+                    first = Some((stamp, next));
+                }
+                None => first = Some((stamp, next)),
+            }
+        }
+        first.map(|(_, next)| match next {
+            Next::Direct => Next::Direct,
+            // Two flows may share a stamp only before any server had either: then both are first.
+            Next::Flow { subscription, .. } => Next::Flow { subscription, before: before.max(1) },
+        })
+    }
+
+    /// Whether a direct message is at the front, from its first frame on.
+    fn starts_with_message(&self) -> bool {
+        self.direct.front().is_some_and(|(_, direct)| !direct.continues())
+    }
+
+    /// The stamp of the direct message that came last.
+    pub(super) fn last_direct_stamp(&self) -> Option<u64> {
+        self.direct.back().map(|(stamp, _)| *stamp)
+    }
+
+    /// Whether a direct message sent now would come behind something.
+    pub(super) fn is_behind(&self) -> bool {
+        self.holds_direct()
+            || self.subscriptions.iter().any(|of| of.flow.next_stamp(of.cursor).is_some())
+    }
+
+    pub(crate) fn holds_direct(&self) -> bool {
+        !self.direct.is_empty()
+    }
+
+    pub(super) fn push_direct(&mut self, stamp: u64, direct: Direct) {
+        self.direct_bytes += direct.bytes().len();
+        self.direct.push_back((stamp, direct));
+    }
+
+    pub(super) fn pop_direct(&mut self) -> Option<Direct> {
+        let (_, direct) = self.direct.pop_front()?;
+        self.direct_bytes -= direct.bytes().len();
+        Some(direct)
+    }
+
+    pub(super) fn direct_messages(&self) -> usize {
+        self.direct.len()
+    }
+
+    pub(crate) fn direct_bytes(&self) -> usize {
+        self.direct_bytes
+    }
+
+    /// Bytes held beyond the flows' own.
+    pub(crate) fn memory(&self) -> usize {
+        self.direct.capacity() * size_of::<(u64, Direct)>()
+            + self.direct.iter().map(|(_, direct)| direct.bytes().capacity()).sum::<usize>()
+    }
+}

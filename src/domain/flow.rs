@@ -1,0 +1,239 @@
+//! Owns the flow as an application sees it: its options, emitting, counting subscribers.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use crate::words::error::{ConfigError, SendError};
+use crate::words::message::ToMessage;
+
+use super::flow_cell::FlowCell;
+
+/// A stream of messages that any number of sessions collect (Kotlin's `MutableSharedFlow`).
+///
+/// A message is encoded once and kept in one log; a subscriber is a cursor into it. A clone names
+/// the same flow. Sessions collect with [`Session::collect`](crate::Session::collect) and publish
+/// with [`Session::emit`](crate::Session::emit), which knows whom to pause; a timer or another
+/// session-less place publishes with [`emit`](Self::emit).
+///
+/// ```
+/// use wirewheel::{Application, BufferOverflow, Call, FlowOptions, SharedFlow, WebSockets};
+/// use wirewheel::{on_connect, ConfigError};
+/// fn module(app: &mut Application) -> Result<(), ConfigError> {
+///     let news: SharedFlow = SharedFlow::with(
+///         FlowOptions::new().replay(100).on_buffer_overflow(BufferOverflow::DropOldest),
+///     )?;
+///     app.install(WebSockets::new());
+///     app.routing(move |route| {
+///         route.web_socket("/news", move |_call: &Call| {
+///             let (joined, spoken) = (news.clone(), news.clone());
+///             on_connect(move |session, _call| session.collect(&joined))
+///                 .on_message(move |session, message| {
+///                     session.emit(&spoken, message.text().unwrap_or_default())
+///                 })
+///         });
+///     });
+///     Ok(())
+/// }
+/// ```
+pub struct SharedFlow<T: ?Sized = str> {
+    pub(super) cell: Rc<FlowCell>,
+    kind: PhantomData<fn(&T)>,
+}
+
+impl<T: ?Sized> Clone for SharedFlow<T> {
+    fn clone(&self) -> Self {
+        Self { cell: Rc::clone(&self.cell), kind: PhantomData }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for SharedFlow<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedFlow")
+            .field("options", self.cell.options())
+            .field("subscription_count", &self.subscription_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: ?Sized> Default for SharedFlow<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: ?Sized> SharedFlow<T> {
+    /// A flow without replay and buffer: a publisher waits until every subscriber has taken its
+    /// message (Kotlin's `MutableSharedFlow()`).
+    pub fn new() -> Self {
+        Self::from_cell(Rc::new(FlowCell::new(FlowOptions::new())))
+    }
+
+    /// A flow with options.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] for an overflow policy that needs a buffer and has none (as in Kotlin), or
+    /// for absurd values.
+    pub fn with(options: FlowOptions) -> Result<Self, ConfigError> {
+        options.check().map_err(ConfigError)?;
+        Ok(Self::from_cell(Rc::new(FlowCell::new(options))))
+    }
+
+    pub(super) fn from_cell(cell: Rc<FlowCell>) -> Self {
+        Self { cell, kind: PhantomData }
+    }
+
+    /// How many sessions collect it (Kotlin's `subscriptionCount`).
+    pub fn subscription_count(&self) -> usize {
+        self.cell.subscription_count()
+    }
+
+    /// Messages that were given up before somebody who collects had taken them: dropped by the
+    /// overflow policy, or replaced by a newer one of their key.
+    pub fn dropped(&self) -> u64 {
+        self.cell.dropped()
+    }
+}
+
+impl<T: ToMessage + ?Sized> SharedFlow<T> {
+    /// Publishes to all who collect. They are written to after the present hook or timer.
+    ///
+    /// There is no publisher that could be paused: under [`BufferOverflow::Suspend`] the message is
+    /// taken as long as the log has room for it; [`try_emit`](Self::try_emit) refuses earlier.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] if the log is at its limit of bytes, or the server at `process_bytes`;
+    /// [`SendError::TooBig`] if the message alone is over the log's limit.
+    pub fn emit(&self, value: &T) -> Result<(), SendError> {
+        self.cell.emit(value, None, None).map(drop)
+    }
+
+    /// Publishes unless a subscriber lags so far behind that a publisher would have to wait
+    /// (Kotlin's `tryEmit`); false if so, or if there is no room.
+    pub fn try_emit(&self, value: &T) -> bool {
+        !self.cell.would_suspend() && self.emit(value).is_ok()
+    }
+
+    /// Publishes the newest value of `key`, in place of an older one that some have not taken yet.
+    /// For flows with [`BufferOverflow::Latest`]; on others it is [`emit`](Self::emit).
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit).
+    pub fn emit_latest(&self, key: &str, value: &T) -> Result<(), SendError> {
+        self.cell.emit(value, Some(key), None).map(drop)
+    }
+}
+
+/// What happens to a message when a subscriber has not taken those before it and the buffer
+/// (`replay` and `extra_buffer` together) is full (Kotlin's `BufferOverflow`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BufferOverflow {
+    /// It is taken, and the session that published it is not read until the slowest subscriber has
+    /// caught up: the publisher's own TCP connection slows it down.
+    #[default]
+    Suspend,
+    /// The oldest message is dropped for those who have not taken it. Decided after the turn, when
+    /// whoever can take has taken.
+    DropOldest,
+    /// It is dropped, for everybody.
+    DropLatest,
+    /// Of each key only the newest message is kept; see [`SharedFlow::emit_latest`]. A subscriber
+    /// first gets the newest of every key. Over the buffer, the key that was silent longest goes.
+    Latest,
+}
+
+/// The options of a [`SharedFlow`].
+///
+/// ```
+/// use wirewheel::{BufferOverflow, FlowOptions, SharedFlow};
+/// let options = FlowOptions::new().on_buffer_overflow(BufferOverflow::DropOldest);
+/// let mistake = SharedFlow::<str>::with(options.clone()).unwrap_err().to_string();
+/// assert!(mistake.contains("replay or extra_buffer"));
+/// assert!(SharedFlow::<str>::with(options.extra_buffer(16)).is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "hand it to SharedFlow::with"]
+pub struct FlowOptions {
+    pub(super) replay: usize,
+    pub(super) extra_buffer: usize,
+    pub(super) on_buffer_overflow: BufferOverflow,
+    pub(super) max_bytes: usize,
+}
+
+impl Default for FlowOptions {
+    fn default() -> Self {
+        Self {
+            replay: 0,
+            extra_buffer: 0,
+            on_buffer_overflow: BufferOverflow::Suspend,
+            max_bytes: 1 << 20,
+        }
+    }
+}
+
+/// The most messages that a log may be told to keep.
+const LARGEST_BUFFER: usize = 1 << 20;
+
+impl FlowOptions {
+    /// No replay, no buffer, [`BufferOverflow::Suspend`], at most 1 MiB.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many messages a new subscriber first gets. Default 0.
+    pub fn replay(mut self, messages: usize) -> Self {
+        self.replay = messages;
+        self
+    }
+
+    /// How many messages beyond the replay a slow subscriber may be behind. Default 0.
+    pub fn extra_buffer(mut self, messages: usize) -> Self {
+        self.extra_buffer = messages;
+        self
+    }
+
+    /// What happens when that buffer is full. Default [`BufferOverflow::Suspend`].
+    pub fn on_buffer_overflow(mut self, policy: BufferOverflow) -> Self {
+        self.on_buffer_overflow = policy;
+        self
+    }
+
+    /// The most bytes of the log. Over it the replay shrinks; what lagging subscribers still need
+    /// is dropped where the policy drops, else [`SendError::Full`]. Default 1 MiB.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.replay.saturating_add(self.extra_buffer)
+    }
+
+    /// What stays for new subscribers: of a flow of newest values, all.
+    pub(super) fn replayed(&self) -> usize {
+        match self.on_buffer_overflow {
+            BufferOverflow::Latest => self.capacity(),
+            _ => self.replay,
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.capacity() == 0 && self.on_buffer_overflow != BufferOverflow::Suspend {
+            return Err(format!(
+                "{:?} needs a buffer: set replay or extra_buffer",
+                self.on_buffer_overflow
+            ));
+        }
+        if self.capacity() > LARGEST_BUFFER {
+            return Err(format!(
+                "replay and extra_buffer are {} together: at most {LARGEST_BUFFER}",
+                self.capacity()
+            ));
+        }
+        if self.max_bytes == 0 || self.max_bytes > crate::words::options::LARGEST_SIZE {
+            return Err(format!("max_bytes is {}: it must be 1 to 1 GiB", self.max_bytes));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! Owns the names by which other threads know flows.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use super::flow_cell::{FlowCell, WeakFlow};
+
+/// Names a flow for other threads: `Copy` and `Send`, unlike the flow itself. Made by
+/// [`Application::flow_key`](crate::Application::flow_key) or
+/// [`ServerRef::flow_key`](crate::ServerRef::flow_key), used by
+/// [`Handle::emit`](crate::Handle::emit).
+pub struct FlowKey<T: ?Sized> {
+    number: u32,
+    kind: PhantomData<fn(&T)>,
+}
+
+impl<T: ?Sized> Clone for FlowKey<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for FlowKey<T> {}
+
+impl<T: ?Sized> fmt::Debug for FlowKey<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FlowKey").field(&self.number).finish()
+    }
+}
+
+/// The flows that have a name. A name is never given twice.
+#[derive(Debug, Default)]
+pub(crate) struct FlowNames {
+    named: Vec<(u32, WeakFlow)>,
+    next: u32,
+}
+
+impl FlowNames {
+    pub(crate) fn name<T: ?Sized>(&mut self, flow: WeakFlow) -> FlowKey<T> {
+        let known = self.named.iter().find(|(_, named)| named.ptr_eq(&flow)).map(|(n, _)| *n);
+        let number = known.unwrap_or_else(|| {
+            self.named.retain(|(_, named)| named.strong_count() > 0);
+            self.next += 1;
+            self.named.push((self.next, flow));
+            self.next
+        });
+        FlowKey { number, kind: PhantomData }
+    }
+
+    pub(crate) fn find<T: ?Sized>(&self, key: FlowKey<T>) -> Option<Rc<FlowCell>> {
+        let found = self.named.iter().find(|(number, _)| *number == key.number);
+        found.and_then(|(_, flow)| flow.upgrade())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::flow::SharedFlow;
+    use super::*;
+
+    #[test]
+    fn a_name_stands_for_its_flow_until_that_is_gone() {
+        let mut names = FlowNames::default();
+        let (one, two): (SharedFlow, SharedFlow) = (SharedFlow::new(), SharedFlow::new());
+        let first: FlowKey<str> = names.name(Rc::downgrade(&one.cell));
+        let second: FlowKey<str> = names.name(Rc::downgrade(&two.cell));
+        let again: FlowKey<str> = names.name(Rc::downgrade(&one.cell));
+        assert_eq!((again.number, first.number == second.number), (first.number, false));
+        assert!(names.find(first).is_some_and(|cell| Rc::ptr_eq(&cell, &one.cell)));
+        drop(one);
+        assert!(names.find(first).is_none());
+        let third: FlowKey<str> = names.name(Rc::downgrade(&SharedFlow::<str>::new().cell));
+        assert!(third.number > second.number && names.find(second).is_some());
+    }
+}

@@ -1,0 +1,229 @@
+//! Owns what a hook, a timer or a closure on the loop can do with the server it runs on.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::structures::slab::Key;
+use crate::words::close::{CloseCode, CloseReason};
+use crate::words::error::{ConfigError, SendError};
+use crate::words::message::{Message, Payload};
+use crate::words::options::check_time;
+
+use super::flow::SharedFlow;
+use super::flow_key::FlowKey;
+use super::session::SessionId;
+use super::shared::Shared;
+use super::stats::Stats;
+use super::timers::{AppTimer, TimerId};
+use super::watch::{NewWatch, Ready, Watch};
+
+/// The server, lent to code that runs on its loop: by [`Session::server`](crate::Session::server)
+/// in a hook, as an argument to timers and to what [`Handle::run`](crate::Handle::run) sends.
+///
+/// What it asks of other sessions is queued and done after the present hook, in order and before
+/// the next message is delivered; no hook runs inside another.
+///
+/// ```
+/// use wirewheel::{HandlerResult, Message, Session};
+/// fn whisper(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+///     let me = session.id();
+///     let mut server = session.server();
+///     let others: Vec<_> = server.sessions().filter(|id| *id != me).collect();
+///     for id in others {
+///         server.send_to(id, message)?;
+///     }
+///     Ok(())
+/// }
+/// ```
+pub struct ServerRef<'a> {
+    pub(crate) shared: &'a mut Shared,
+}
+
+impl fmt::Debug for ServerRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerRef").field("sessions", &self.shared.sessions.len()).finish()
+    }
+}
+
+/// What one part of the loop asks of a session that is not its own.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Send { to: Key, text: bool, bytes: Vec<u8> },
+    Close { to: Key, reason: CloseReason },
+    Pause(Key),
+    Resume(Key),
+}
+
+/// How the sessions that were open when a stop began have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Both sides sent their Close.
+    pub clean: usize,
+    /// The peer was silent or gone, or the grace was over.
+    pub cut: usize,
+}
+
+/// What a stop was asked to be like.
+#[derive(Clone, Debug)]
+pub(crate) struct StopRequest {
+    pub(crate) code: CloseCode,
+    pub(crate) grace: Duration,
+}
+
+impl ServerRef<'_> {
+    /// Sends a message to a session.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`] if the session is over, [`SendError::Full`] if too much is queued for
+    /// this turn already. What becomes of the message once it is its turn is between that session
+    /// and its outbox.
+    pub fn send_to<'m>(
+        &mut self,
+        id: SessionId,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), SendError> {
+        let message = message.into();
+        let text = matches!(message.payload(), Payload::Text(_));
+        let room = self.shared.limits.process_bytes.saturating_sub(self.shared.memory());
+        if self.shared.command_bytes.saturating_add(message.bytes().len()) > room {
+            return Err(SendError::Full { buffered: self.shared.command_bytes });
+        }
+        let bytes = message.bytes();
+        self.command(id, |to| Command::Send { to, text, bytes: bytes.to_vec() })?;
+        self.shared.command_bytes += bytes.len();
+        Ok(())
+    }
+
+    /// Starts the closing handshake of a session, as its own `close` would.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`] if the session is over, [`SendError::Full`] if too many commands are
+    /// queued.
+    pub fn close(&mut self, id: SessionId, reason: CloseReason) -> Result<(), SendError> {
+        self.command(id, |to| Command::Close { to, reason })
+    }
+
+    /// Stops reading from a session; see [`Session::pause`](crate::Session::pause).
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn pause(&mut self, id: SessionId) -> Result<(), SendError> {
+        self.command(id, Command::Pause)
+    }
+
+    /// Reads from a session again; see [`Session::resume`](crate::Session::resume).
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn resume(&mut self, id: SessionId) -> Result<(), SendError> {
+        self.command(id, Command::Resume)
+    }
+
+    fn command(
+        &mut self,
+        id: SessionId,
+        command: impl FnOnce(Key) -> Command,
+    ) -> Result<(), SendError> {
+        if !self.shared.sessions.contains(id.0) {
+            return Err(SendError::Gone);
+        }
+        if self.shared.commands.len() >= self.shared.commands_max() {
+            return Err(SendError::Full { buffered: self.shared.command_bytes });
+        }
+        self.shared.commands.push_back(command(id.0));
+        Ok(())
+    }
+
+    /// The open sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.shared.sessions.iter().map(SessionId)
+    }
+
+    /// How many sessions are open.
+    pub fn session_count(&self) -> usize {
+        self.shared.sessions.len()
+    }
+
+    /// Stops the server, as [`Handle::shutdown`](crate::Handle::shutdown) does: Close 1001 to all
+    /// sessions, an end after `grace` at the latest.
+    pub fn shutdown(&mut self, grace: Duration) {
+        self.stop(StopRequest { code: CloseCode::GOING_AWAY, grace });
+    }
+
+    /// The same with 1012: the server will be there again, and clients should come back.
+    pub fn shutdown_for_restart(&mut self, grace: Duration) {
+        self.stop(StopRequest { code: CloseCode::SERVICE_RESTART, grace });
+    }
+
+    pub(crate) fn stop(&mut self, request: StopRequest) {
+        self.shared.stop_request = Some(request);
+    }
+
+    /// Runs `action` once, `delay` from now; never early, and at most two ticks of 8 ms late.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] for a delay that no option would take either.
+    pub fn after(
+        &mut self,
+        delay: Duration,
+        action: impl FnOnce(&mut ServerRef<'_>) + 'static,
+    ) -> Result<TimerId, ConfigError> {
+        check_time("delay", delay).map_err(ConfigError)?;
+        Ok(self.shared.timers.add(AppTimer::once(delay, action), self.shared.now))
+    }
+
+    /// Runs `action` every `period`, as [`Application::every`](crate::Application::every) does.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] for a period that no option would take either.
+    pub fn every(
+        &mut self,
+        period: Duration,
+        action: impl FnMut(&mut ServerRef<'_>) + 'static,
+    ) -> Result<TimerId, ConfigError> {
+        check_time("period", period).map_err(ConfigError)?;
+        Ok(self.shared.timers.add(AppTimer::every(period, action), self.shared.now))
+    }
+
+    /// Takes a timer back; one that is over or was taken back already is nothing.
+    pub fn cancel(&mut self, timer: TimerId) {
+        self.shared.timers.cancel(timer);
+    }
+
+    /// The statistics as of now.
+    pub fn stats(&self) -> Stats {
+        self.shared.snapshot()
+    }
+
+    /// Watches a descriptor; see [`Application::watch`](crate::Application::watch). Where the system
+    /// cannot watch it (a regular file, for one), that is logged as an error and the callback is
+    /// dropped.
+    pub fn watch<D: AsFd + 'static>(
+        &mut self,
+        descriptor: D,
+        interest: Ready,
+        callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
+    ) {
+        self.shared.new_watches.push(NewWatch::new(descriptor, interest, callback));
+    }
+
+    /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
+    pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
+        self.shared.flow_names.name(Rc::downgrade(&flow.cell))
+    }
+
+    /// Publishes in the flow of that name, if somebody still has it and it has room.
+    pub(crate) fn emit<T: ?Sized>(&self, key: FlowKey<T>, message: Message<'_>) {
+        if let Some(flow) = self.flow(key) {
+            let _ = flow.cell.push_message(message);
+        }
+    }
+
+    /// The flow of that name, while somebody still has it.
+    pub fn flow<T: ?Sized>(&self, key: FlowKey<T>) -> Option<SharedFlow<T>> {
+        self.shared.flow_names.find(key).map(SharedFlow::from_cell)
+    }
+}

@@ -1,0 +1,165 @@
+//! Owns the timers of the application: what is to run, when, and how often.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::structures::wheel::TimerKey;
+use crate::words::time::Time;
+
+use super::server_ref::ServerRef;
+
+/// Names a timer, of the application or of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TimerId {
+    place: u32,
+    serial: u32,
+}
+
+/// The place of timers that a session keeps itself.
+const OF_A_SESSION: u32 = u32::MAX;
+
+/// A timer of the application, as it is set.
+pub(crate) struct AppTimer {
+    delay: Duration,
+    action: Action,
+}
+
+enum Action {
+    Once(Box<dyn FnOnce(&mut ServerRef<'_>)>),
+    Every(Box<dyn FnMut(&mut ServerRef<'_>)>),
+}
+
+impl fmt::Debug for AppTimer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let repeats = matches!(self.action, Action::Every(_));
+        f.debug_struct("AppTimer").field("delay", &self.delay).field("repeats", &repeats).finish()
+    }
+}
+
+impl AppTimer {
+    pub(crate) fn once(delay: Duration, action: impl FnOnce(&mut ServerRef<'_>) + 'static) -> Self {
+        Self { delay, action: Action::Once(Box::new(action)) }
+    }
+
+    pub(crate) fn every(
+        period: Duration,
+        action: impl FnMut(&mut ServerRef<'_>) + 'static,
+    ) -> Self {
+        Self { delay: period, action: Action::Every(Box::new(action)) }
+    }
+}
+
+/// The timers of the application. Their deadlines are armed on the wheel by whoever owns that.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    places: Vec<Option<Running>>,
+    free: Vec<u32>,
+    /// Set since the wheel was last looked at.
+    fresh: Vec<u32>,
+    /// Entries of the wheel whose timers were taken back.
+    stale: Vec<TimerKey>,
+    serial: u32,
+}
+
+#[derive(Debug)]
+struct Running {
+    id: TimerId,
+    at: Time,
+    /// Its entry on the wheel; none before it is armed and while it acts.
+    key: Option<TimerKey>,
+    /// None while it acts.
+    timer: Option<AppTimer>,
+}
+
+impl Timers {
+    pub(crate) fn add(&mut self, timer: AppTimer, now: Time) -> TimerId {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            u32::try_from(self.places.len() - 1).unwrap_or(OF_A_SESSION)
+        });
+        let id = TimerId { place, serial: self.next_serial() };
+        let at = now.after(timer.delay);
+        if let Some(slot) = self.places.get_mut(place as usize) {
+            *slot = Some(Running { id, at, key: None, timer: Some(timer) });
+            self.fresh.push(place);
+        }
+        id
+    }
+
+    /// An id for a timer that a session keeps.
+    pub(crate) fn id_for_session(&mut self) -> TimerId {
+        TimerId { place: OF_A_SESSION, serial: self.next_serial() }
+    }
+
+    fn next_serial(&mut self) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+
+    pub(crate) fn cancel(&mut self, id: TimerId) {
+        let Some(slot) = self.places.get_mut(id.place as usize) else { return };
+        if let Some(running) = slot.take_if(|running| running.id == id) {
+            self.stale.extend(running.key);
+            self.free.push(id.place);
+        }
+    }
+
+    /// An entry of the wheel to be cancelled.
+    pub(crate) fn pop_stale(&mut self) -> Option<TimerKey> {
+        self.stale.pop()
+    }
+
+    /// Has `arm` put on the wheel what was set since, by place.
+    pub(crate) fn arm_fresh(&mut self, mut arm: impl FnMut(u32, Time) -> TimerKey) {
+        for place in std::mem::take(&mut self.fresh) {
+            if let Some(Some(running)) = self.places.get_mut(place as usize) {
+                if running.key.is_none() {
+                    running.key = Some(arm(place, running.at));
+                }
+            }
+        }
+    }
+
+    /// The wheel's entry for a place has fired and is gone: the timer, to be handed to [`act`].
+    pub(crate) fn fire(&mut self, place: u32) -> Option<(TimerId, AppTimer)> {
+        let running = self.places.get_mut(place as usize)?.as_mut()?;
+        running.key = None;
+        Some((running.id, running.timer.take()?))
+    }
+
+    /// The action is done: the timer goes on, or is over.
+    fn acted(&mut self, id: TimerId, again: Option<AppTimer>, now: Time) {
+        let Some(slot) = self.places.get_mut(id.place as usize) else { return };
+        let Some(running) = slot.as_mut().filter(|running| running.id == id) else { return };
+        match again {
+            Some(timer) => {
+                // On the beat; beats that were missed are left out.
+                let next = running.at.after(timer.delay);
+                running.at = if next > now { next } else { now.after(timer.delay) };
+                running.timer = Some(timer);
+                self.fresh.push(id.place);
+            }
+            None => {
+                *slot = None;
+                self.free.push(id.place);
+            }
+        }
+    }
+}
+
+/// Runs a timer's action, and has it run again if it is to.
+pub(crate) fn act(server: &mut ServerRef<'_>, id: TimerId, timer: AppTimer) {
+    let AppTimer { delay, action } = timer;
+    let again = match action {
+        Action::Once(action) => {
+            action(server);
+            None
+        }
+        Action::Every(mut action) => {
+            action(server);
+            Some(AppTimer { delay, action: Action::Every(action) })
+        }
+    };
+    let now = server.shared.now;
+    server.shared.timers.acted(id, again, now);
+}

@@ -1,0 +1,222 @@
+//! Owns the facade of a running server for other threads.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::domain::flow_key::FlowKey;
+use crate::domain::server_ref::{Drained, ServerRef, StopRequest};
+use crate::domain::session::SessionId;
+use crate::domain::session_state::NO_ADDR;
+use crate::domain::stats::Stats;
+use crate::shell::mailbox::{Mailbox, Refused};
+use crate::words::close::{CloseCode, CloseReason};
+use crate::words::error::{HandleError, Result};
+use crate::words::message::{Message, Payload, ToMessage};
+
+/// A server, from another thread: by [`Server::spawn`](crate::Server::spawn), or by
+/// [`Server::handle`](crate::Server::handle) for one that `run` will run. Clones name the same
+/// server.
+///
+/// What it asks is queued, at most 1,024 orders and 4 MiB of messages, and done in the server's
+/// next turn. Nothing here waits but [`join`](Self::join).
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Application, Server};
+/// let server = Server::bind("127.0.0.1:0", |_app: &mut Application| {})?.spawn()?;
+/// server.run(|server| println!("{} sessions", server.session_count())).unwrap();
+/// let stats = server.stats().unwrap().recv_timeout(Duration::from_secs(5)).unwrap();
+/// assert_eq!(stats.sessions_open, 0);
+/// server.shutdown(Duration::from_secs(1));
+/// let drained = server.join()?;
+/// assert_eq!((drained.clean, drained.cut), (0, 0));
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    addresses: Vec<SocketAddr>,
+    mailbox: Mailbox,
+    /// None where the server runs on a thread of the application's.
+    thread: Mutex<Option<JoinHandle<Result<Drained>>>>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("addresses", &self.inner.addresses).finish_non_exhaustive()
+    }
+}
+
+impl From<Refused> for HandleError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Full,
+            Refused::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(
+        addresses: Vec<SocketAddr>,
+        mailbox: Mailbox,
+        thread: Option<JoinHandle<Result<Drained>>>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { addresses, mailbox, thread: Mutex::new(thread) }) }
+    }
+
+    /// The address the server listens on, the first if there are several.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.addresses.first().copied().unwrap_or(NO_ADDR)
+    }
+
+    /// All addresses the server listens on.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.inner.addresses
+    }
+
+    /// Runs `action` on the server's loop, where it can do all that a timer of the application can.
+    ///
+    /// # Errors
+    /// [`HandleError::Full`] if too much is queued, [`HandleError::Stopped`] if the server is over.
+    pub fn run(
+        &self,
+        action: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
+    ) -> Result<(), HandleError> {
+        Ok(self.inner.mailbox.send(0, action)?)
+    }
+
+    /// Sends a message to a session. One that is over by then gets nothing; use
+    /// [`run`](Self::run) and [`ServerRef::send_to`] to be told.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn send_to<'m>(
+        &self,
+        id: SessionId,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), HandleError> {
+        let owned = Owned::new(message.into());
+        let bytes = owned.bytes.len();
+        Ok(self.inner.mailbox.send(bytes, move |server| {
+            let _ = server.send_to(id, owned.message());
+        })?)
+    }
+
+    /// Starts the closing handshake of a session.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn close(&self, id: SessionId, reason: CloseReason) -> Result<(), HandleError> {
+        self.run(move |server| {
+            let _ = server.close(id, reason);
+        })
+    }
+
+    /// Publishes in a flow, named by [`Application::flow_key`](crate::Application::flow_key). One
+    /// that nobody has any more, or that has no room, gets nothing.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::Duration;
+    /// use wirewheel::{Application, Server, SharedFlow};
+    /// let (tell, told) = channel();
+    /// let server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
+    ///     let alarms: SharedFlow = SharedFlow::new();
+    ///     tell.send(app.flow_key(&alarms)).unwrap();
+    ///     // ... routes whose sessions collect `alarms`, which keeps it alive
+    /// })?
+    /// .spawn()?;
+    /// let alarms = told.recv().unwrap();
+    /// std::thread::spawn(move || {
+    ///     server.emit(alarms, "door open").unwrap();
+    ///     server.shutdown(Duration::from_secs(1));
+    /// });
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn emit<T>(&self, flow: FlowKey<T>, value: &T) -> Result<(), HandleError>
+    where
+        T: ToMessage + ?Sized + 'static,
+    {
+        let mut encoded = None;
+        value.to_message(&mut |message| {
+            encoded.get_or_insert_with(|| Owned::new(message));
+        });
+        let Some(owned) = encoded else { return Ok(()) };
+        let bytes = owned.bytes.len();
+        Ok(self.inner.mailbox.send(bytes, move |server| server.emit(flow, owned.message()))?)
+    }
+
+    /// Asks for the statistics; they come as soon as the loop has its next turn.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn stats(&self) -> Result<Receiver<Stats>, HandleError> {
+        let (tell, told) = channel();
+        self.run(move |server| {
+            let _ = tell.send(server.stats()); // who asked may have stopped waiting
+        })?;
+        Ok(told)
+    }
+
+    /// Stops the server: requests get 503, sessions Close 1001; it ends when all have answered,
+    /// after `grace` at the latest. Returns at once; [`join`](Self::join) waits for the end. Asked
+    /// again, the shorter grace counts; zero is now.
+    pub fn shutdown(&self, grace: Duration) {
+        self.inner.mailbox.stop(StopRequest { code: CloseCode::GOING_AWAY, grace });
+    }
+
+    /// The same with 1012: the server will be there again, and clients should come back.
+    pub fn shutdown_for_restart(&self, grace: Duration) {
+        self.inner.mailbox.stop(StopRequest { code: CloseCode::SERVICE_RESTART, grace });
+    }
+
+    /// Waits until a server that [`spawn`](crate::Server::spawn) started has stopped, and says how
+    /// its last sessions ended. Further calls, and calls for a server that `run` runs, return at
+    /// once with zeros.
+    ///
+    /// # Errors
+    /// What [`Server::run`](crate::Server::run) would have returned.
+    ///
+    /// # Panics
+    /// If the loop itself panicked: that panic goes on here. A panic in a hook ends its session
+    /// alone ([`SessionError::Panic`](crate::SessionError::Panic)).
+    pub fn join(&self) -> Result<Drained> {
+        let thread = self.inner.thread.lock().map_or(None, |mut thread| thread.take());
+        match thread.map(JoinHandle::join) {
+            None => Ok(Drained::default()),
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// A message on its way to the loop.
+struct Owned {
+    text: bool,
+    bytes: Vec<u8>,
+}
+
+impl Owned {
+    fn new(message: Message<'_>) -> Self {
+        let text = matches!(message.payload(), Payload::Text(_));
+        Self { text, bytes: message.bytes().to_vec() }
+    }
+
+    fn message(&self) -> Message<'_> {
+        match std::str::from_utf8(&self.bytes) {
+            Ok(text) if self.text => text.into(),
+            _ => (&self.bytes).into(),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Owns the way from other threads to the loop: bounded, and never waiting.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use mio::{Registry, Token, Waker};
+
+use crate::domain::server_ref::{ServerRef, StopRequest};
+
+/// Orders that may be pending.
+const ORDERS_MAX: usize = 1024;
+/// Bytes that the pending orders may carry.
+const ORDER_BYTES_MAX: usize = 4 << 20;
+
+/// What is run on the loop.
+type Action = Box<dyn FnOnce(&mut ServerRef<'_>) + Send>;
+
+struct Order {
+    action: Action,
+    bytes: usize,
+}
+
+/// The side of the other threads.
+#[derive(Clone)]
+pub(crate) struct Mailbox {
+    orders: SyncSender<Order>,
+    shared: Arc<Shared>,
+}
+
+/// The side of the loop.
+pub(crate) struct Inbox {
+    orders: Receiver<Order>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Set when the loop is there; what was sent before waits in the channel.
+    waker: OnceLock<Waker>,
+    /// The loop was woken and has not looked yet.
+    woken: AtomicBool,
+    /// Bytes that the pending orders carry.
+    bytes: AtomicUsize,
+    /// Beside the channel, so that a full one cannot hold up a stop.
+    stop: Mutex<Option<StopRequest>>,
+}
+
+/// Why an order was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Stopped,
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+/// Both sides of a new mailbox.
+pub(crate) fn mailbox() -> (Mailbox, Inbox) {
+    let (sender, receiver) = sync_channel(ORDERS_MAX);
+    let shared = Arc::new(Shared::default());
+    let inbox = Inbox { orders: receiver, shared: Arc::clone(&shared) };
+    (Mailbox { orders: sender, shared }, inbox)
+}
+
+impl Mailbox {
+    /// Sends what is to be run on the loop and carries `bytes`.
+    pub(crate) fn send(
+        &self,
+        bytes: usize,
+        action: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
+    ) -> Result<(), Refused> {
+        let held = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = bytes == 0 || held.saturating_add(bytes) <= ORDER_BYTES_MAX;
+        let order = Order { action: Box::new(action), bytes };
+        let sent = if fits { self.orders.try_send(order) } else { Err(TrySendError::Full(order)) };
+        match sent {
+            Ok(()) => {
+                self.wake();
+                Ok(())
+            }
+            Err(refused) => {
+                self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                Err(match refused {
+                    TrySendError::Full(_) => Refused::Full,
+                    TrySendError::Disconnected(_) => Refused::Stopped,
+                })
+            }
+        }
+    }
+
+    /// Asks for a stop; the last request before the loop looks counts.
+    pub(crate) fn stop(&self, request: StopRequest) {
+        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if !self.shared.woken.swap(true, Ordering::AcqRel) {
+            if let Some(waker) = self.shared.waker.get() {
+                // It fails only where the loop is gone, and with it the need.
+                let _ = waker.wake();
+            }
+        }
+    }
+}
+
+impl Inbox {
+    /// Ties it to the loop; what was sent before is looked at in its first turn.
+    pub(crate) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        let waker = Waker::new(registry, token)?;
+        waker.wake()?;
+        let _ = self.shared.waker.set(waker); // an inbox is registered once
+        Ok(())
+    }
+
+    /// From here on, who sends has to wake the loop again.
+    pub(crate) fn begin(&self) {
+        self.shared.woken.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn next(&self) -> Option<Action> {
+        let order = self.orders.try_recv().ok()?;
+        self.shared.bytes.fetch_sub(order.bytes, Ordering::Relaxed);
+        Some(order.action)
+    }
+
+    pub(crate) fn take_stop(&self) -> Option<StopRequest> {
+        self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_counts_no_more() {
+        let (mailbox, inbox) = mailbox();
+        assert_eq!(mailbox.send(ORDER_BYTES_MAX, |_| ()), Ok(()));
+        assert_eq!(mailbox.send(1, |_| ()), Err(Refused::Full));
+        assert_eq!(mailbox.send(0, |_| ()), Ok(()));
+        assert!(inbox.next().is_some());
+        assert_eq!(mailbox.send(1, |_| ()), Ok(()));
+        let more = (0..2 * ORDERS_MAX).filter(|_| mailbox.send(0, |_| ()).is_ok()).count();
+        assert_eq!(more, ORDERS_MAX - 2);
+        drop(inbox);
+        assert_eq!(mailbox.send(0, |_| ()), Err(Refused::Stopped));
+    }
+
+    #[test]
+    fn a_stop_has_room_in_a_full_mailbox() {
+        let (mailbox, inbox) = mailbox();
+        while mailbox.send(0, |_| ()).is_ok() {}
+        mailbox.stop(StopRequest {
+            code: crate::words::close::CloseCode::GOING_AWAY,
+            grace: std::time::Duration::ZERO,
+        });
+        assert!(inbox.take_stop().is_some() && inbox.take_stop().is_none());
+    }
+}
