@@ -10,6 +10,8 @@
 //! ```
 
 mod admission;
+#[cfg(any(test, fuzzing))]
+mod audit;
 mod commands;
 mod connection;
 mod ending;
@@ -18,7 +20,7 @@ mod flush;
 mod framed;
 mod governor;
 mod http;
-mod panics;
+pub(crate) mod panics;
 mod pause;
 #[cfg(test)]
 mod tests;
@@ -483,6 +485,7 @@ impl Core {
                     "max_pending_handshakes reached: the oldest gets 408".into()
                 });
                 self.pending.pop_front();
+                self.pending_count -= 1;
                 self.settle(oldest.index);
                 return;
             }

@@ -89,9 +89,17 @@ impl Turn<'_> {
                 self.refuse(500);
             }
             (Stage::Finishing, _) => {
-                // `on_close` panicked, or the drop of the handler.
+                // `on_close` panicked, or the drop of the handler: what was to follow, follows.
                 self.log_fault(&SessionError::Panic(text));
-                self.finish(self.shared.limits.close_timeout);
+                let extra = self.connection.state.extra();
+                let code = extra.close.as_ref().map(CloseInfo::code);
+                if extra.aborted {
+                    self.drop_socket(Disposal::Reset);
+                } else if code == Some(CloseCode::ABNORMAL) {
+                    self.drop_socket(Disposal::Close);
+                } else {
+                    self.finish(self.shared.limits.close_timeout);
+                }
             }
             (Stage::Closed(_), _) => self.log_fault(&SessionError::Panic(text)),
         }

@@ -431,6 +431,20 @@ fn over_the_pending_handshakes_the_oldest_gets_408() {
     assert!(net.take(session).ends_with(b"served"));
 }
 
+/// An evicted connection was counted for ever: after enough of them every newcomer was evicted.
+#[test]
+fn evicted_handshakes_are_no_longer_counted() {
+    let limits = Limits::new().max_pending_handshakes(3);
+    let mut net = Net::new(WebSockets::new().limits(limits));
+    for _ in 0..10 {
+        net.accept();
+        net.advance(Duration::from_millis(20));
+    }
+    assert_eq!(net.core.pending_count, 3);
+    net.advance(secs(20));
+    net.expect_empty();
+}
+
 #[test]
 fn pipelined_requests_wait_while_answers_do() {
     let mut net = Net::new(WebSockets::new());

@@ -114,6 +114,11 @@ fn is_control(first: u8) -> bool {
     first & 0x08 != 0
 }
 
+/// RFC 6455 section 5.5.1: nothing is sent behind a Close, so it never overtakes.
+fn is_close(first: u8) -> bool {
+    first & 0x0f == 8
+}
+
 /// Ends a data message.
 fn is_last_of_message(first: u8) -> bool {
     !is_control(first) && first & 0x80 != 0
@@ -166,12 +171,12 @@ impl Outbox {
                 continue;
             }
             let begun = range.start < written;
-            if is_control(first) && !begun && segment.is_none() {
+            if is_control(first) && !is_close(first) && !begun && segment.is_none() {
                 self.control.extend_from_slice(frames.get(range).unwrap_or_default());
                 continue;
             }
             let start = segment.take().map_or_else(|| range.start.max(written), |open| open.start);
-            if is_last_of_message(first) || begun {
+            if is_last_of_message(first) || is_close(first) || begun {
                 self.push_rest_segment(frames, start..range.end, begun);
             } else {
                 segment = Some(start..range.end);
@@ -482,6 +487,20 @@ mod tests {
             } else {
                 assert_eq!(payloads, [&b"first"[..], b"second", b"\x03\xe8"]);
             }
+        }
+    }
+
+    /// Of one turn that sent and closed, with a socket that took less: the Close went first.
+    #[test]
+    fn a_close_in_a_rest_stays_behind_its_data() {
+        let frames = [&b"\x82\x02ab"[..], b"\x89\x00", b"\x82\x01c", b"\x88\x02\x03\xe8"].concat();
+        for written in 0..frames.len() {
+            let mut outbox = Outbox::default();
+            outbox.push_rest(&frames, written);
+            let mut wire = Script { takes: vec![100], out: frames[..written].to_vec() };
+            assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Done));
+            assert!(wire.out.ends_with(b"c\x88\x02\x03\xe8"), "cut at {written}: {:?}", wire.out);
+            assert_eq!(wire.out.len(), frames.len());
         }
     }
 

@@ -99,7 +99,7 @@ impl<T> Slab<T> {
         page.entries.as_mut()?.get_mut(index as usize % PAGE)?.as_mut()
     }
 
-    fn at(&self, index: u32) -> Option<&T> {
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
         let page = self.pages.get(index as usize / PAGE)?;
         page.entries.as_ref()?.get(index as usize % PAGE)?.as_ref()
     }

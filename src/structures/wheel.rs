@@ -101,6 +101,12 @@ impl TimerWheel {
         TimerKey(index)
     }
 
+    /// How many deadlines are armed.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Takes a deadline back.
     #[allow(clippy::needless_pass_by_value, reason = "a key is given back, not kept")]
     pub(crate) fn cancel(&mut self, key: TimerKey) {

@@ -33,9 +33,19 @@
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
+#[cfg(any(test, fuzzing))]
+mod actors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod choices;
 mod client;
 mod far_end;
 pub(crate) mod network;
+#[cfg(any(test, fuzzing))]
+mod player;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod simulation;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -152,6 +162,6 @@ impl TestApplication {
 
     /// Lets the application panic: the test is about that.
     pub fn tolerate_panics(&self) {
-        self.network.borrow_mut().tolerates_panics = true;
+        self.network.borrow_mut().tolerates = |_| true;
     }
 }

@@ -1,0 +1,281 @@
+//! Owns the handlers of a simulation: they do by chance whatever a hook may do, and note all that
+//! happens to them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::domain::call::Call;
+use crate::domain::handler::Handler;
+use crate::domain::session::Session;
+use crate::words::close::{CloseCode, CloseInfo, CloseReason};
+use crate::words::error::{HandlerResult, SessionError};
+use crate::words::message::Message;
+
+use super::choices::Choices;
+
+/// What may happen in a run: a swarm of runs in which each thing is left out of half of them finds
+/// more than runs that are all alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mood {
+    pub(crate) faults: bool,
+    pub(crate) malformed: bool,
+    pub(crate) junk: bool,
+    pub(crate) jumps: bool,
+    pub(crate) big: bool,
+    closes: bool,
+    aborts: bool,
+    errors: bool,
+    panics: bool,
+    options: bool,
+    fragments: bool,
+}
+
+impl Mood {
+    pub(crate) fn draw(choices: &mut Choices) -> Self {
+        let mut heads = || choices.one_in(2);
+        Self {
+            faults: heads(),
+            malformed: heads(),
+            junk: heads(),
+            jumps: heads(),
+            big: heads(),
+            closes: heads(),
+            aborts: heads(),
+            errors: heads(),
+            panics: heads(),
+            options: heads(),
+            fragments: heads(),
+        }
+    }
+}
+
+/// What everybody in a run knows.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) choices: Choices,
+    pub(crate) mood: Mood,
+    /// By link.
+    pub(crate) sessions: BTreeMap<usize, Log>,
+    /// Links whose clients sent what may be anything.
+    pub(crate) spoiled: BTreeSet<usize>,
+    /// What a handler saw that must not be.
+    pub(crate) violations: Vec<String>,
+}
+
+/// What happened to one session, as its handler was told.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) connected: bool,
+    errors: u32,
+    pub(crate) end: Option<CloseInfo>,
+    /// Messages of the client that were delivered.
+    received: usize,
+    /// The lengths of the messages that `send` took.
+    pub(crate) sent: Vec<usize>,
+    /// The length so far of a message that is sent in fragments.
+    open: Option<usize>,
+    known_end: Option<CloseInfo>,
+}
+
+/// What panics on purpose says.
+pub(crate) const PLANNED: &str = "planned by the simulation";
+
+/// The handler of one session.
+pub(crate) struct Actor {
+    world: Rc<RefCell<World>>,
+    link: usize,
+}
+
+impl Actor {
+    /// The request names the link it came over.
+    pub(crate) fn join(world: &Rc<RefCell<World>>, call: &Call) -> Self {
+        let link = call.header("x-link").and_then(|link| link.parse().ok()).unwrap_or(usize::MAX);
+        let actor = Self { world: Rc::clone(world), link };
+        let panics = {
+            let mut world = world.borrow_mut();
+            world.mood.panics && world.choices.one_in(20)
+        };
+        assert!(!panics, "{PLANNED}");
+        if world.borrow_mut().sessions.insert(link, Log::default()).is_some() {
+            actor.violation("two sessions on one link");
+        }
+        actor
+    }
+
+    fn violation(&self, what: &str) {
+        self.world.borrow_mut().violations.push(format!("session of link {}: {what}", self.link));
+    }
+
+    fn log<R>(&self, act: impl FnOnce(&mut Log) -> R) -> R {
+        act(self.world.borrow_mut().sessions.entry(self.link).or_default())
+    }
+
+    fn choose<R>(&self, act: impl FnOnce(&mut Choices, Mood) -> R) -> R {
+        let world = &mut *self.world.borrow_mut();
+        act(&mut world.choices, world.mood)
+    }
+
+    /// A hook begins: it may.
+    fn enter(&self, hook: &str, session: &Session<'_>) {
+        let (connected, ended) = self.log(|log| (log.connected, log.end.is_some()));
+        if ended {
+            self.violation(&format!("{hook} after on_close"));
+        }
+        if !connected && hook != "on_connect" {
+            self.violation(&format!("{hook} before on_connect"));
+        }
+        let known = session.close_info().cloned();
+        let before = self.log(|log| std::mem::replace(&mut log.known_end, known.clone()));
+        if let (Some(before), Some(known)) = (before, known) {
+            // Only whether it is clean may still be learned.
+            if (before.code(), before.reason()) != (known.code(), known.reason()) {
+                self.violation(&format!("the end changed from {before:?} to {known:?}"));
+            }
+        }
+    }
+
+    /// Does up to three things.
+    fn act(&self, session: &mut Session<'_>) -> HandlerResult {
+        for _ in 0..self.choose(|choices, _| choices.below(4)) {
+            self.act_once(session)?;
+        }
+        Ok(())
+    }
+
+    fn act_once(&self, session: &mut Session<'_>) -> HandlerResult {
+        let (what, mood) = self.choose(|choices, mood| (choices.below(24), mood));
+        match what {
+            0..=9 => self.send(session),
+            10..=12 if mood.fragments => self.send_fragment(session),
+            13 => {
+                let len = self.choose(|choices, _| choices.size_below(130));
+                let _ = session.ping(&vec![1; len]);
+            }
+            14 if mood.closes => {
+                let code = self.choose(|choices, _| choices.pick(&[1000, 1001, 3000, 4999]));
+                let _ = session.close(CloseReason::new(CloseCode::new(code), "done")?);
+            }
+            15 if mood.aborts => session.abort(),
+            16 if mood.errors => return Err(std::fmt::Error.into()),
+            17 if mood.panics => panic!("{PLANNED}"),
+            18..=20 if mood.options => self.change_options(session),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn change_options(&self, session: &mut Session<'_>) {
+        let (what, n) = self.choose(|choices, _| (choices.below(4), choices.below(60_000)));
+        let time = Duration::from_millis(n); // zero is refused, which is an answer too
+        let _ = match what {
+            0 => session.set_ping_period((n % 3 > 0).then_some(time)),
+            1 => session.set_timeout(time),
+            2 => session.set_max_frame_size(125 + usize::try_from(n).unwrap_or(0)),
+            _ => {
+                session.set_masking(n % 2 == 0);
+                Ok(())
+            }
+        };
+    }
+
+    fn size(&self) -> usize {
+        self.choose(|choices, mood| {
+            let most = if mood.big { choices.pick(&[10, 100, 2_000, 20_000]) } else { 50 };
+            choices.size_below(most)
+        })
+    }
+
+    fn send(&self, session: &mut Session<'_>) {
+        let number = self.log(|log| log.sent.len());
+        let mut text = format!("s{number}:");
+        text.extend(std::iter::repeat_n('x', self.size()));
+        let result = if self.choose(|choices, _| choices.one_in(2)) {
+            session.send(&text)
+        } else {
+            session.send(text.as_bytes())
+        };
+        if result.is_ok() {
+            if self.log(|log| log.open.is_some()) {
+                self.violation("a message was taken inside another");
+            }
+            self.log(|log| log.sent.push(text.len()));
+        }
+    }
+
+    fn send_fragment(&self, session: &mut Session<'_>) {
+        let open = self.log(|log| log.open);
+        let number = self.log(|log| log.sent.len());
+        let mut piece = if open.is_none() { format!("s{number}:") } else { String::new() };
+        piece.extend(std::iter::repeat_n('x', self.size()));
+        let fin = self.choose(|choices, _| choices.one_in(3));
+        if session.send_fragment(&piece, fin).is_ok() {
+            let len = open.unwrap_or(0) + piece.len();
+            self.log(|log| {
+                log.open = (!fin).then_some(len);
+                if fin {
+                    log.sent.push(len);
+                }
+            });
+        }
+    }
+}
+
+impl Handler for Actor {
+    fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
+        self.enter("on_connect", session);
+        if self.log(|log| std::mem::replace(&mut log.connected, true)) {
+            self.violation("on_connect twice");
+        }
+        self.act(session)
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        self.enter("on_message", session);
+        let number = self.log(|log| {
+            log.received += 1;
+            log.received - 1
+        });
+        let counts = !self.world.borrow().spoiled.contains(&self.link);
+        if counts && !message.bytes().starts_with(format!("c{number}:").as_bytes()) {
+            let start = message.bytes().get(..20).unwrap_or_else(|| message.bytes());
+            self.violation(&format!("expected message {number}, got {start:?}"));
+        }
+        if session.close_info().is_some() {
+            self.violation("a message after the end was known");
+        }
+        self.act(session)
+    }
+
+    fn on_pong(&mut self, session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
+        self.enter("on_pong", session);
+        self.act(session)
+    }
+
+    fn on_error(&mut self, session: &mut Session<'_>, _error: &SessionError) {
+        self.enter("on_error", session);
+        if self.log(|log| {
+            log.errors += 1;
+            log.errors > 1
+        }) {
+            self.violation("on_error twice");
+        }
+        if session.send("late").is_ok() {
+            self.violation("a message was taken in on_error");
+        }
+        let _ = self.act(session);
+    }
+
+    fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+        self.enter("on_close", session);
+        if session.close_info() != Some(close) {
+            self.violation("close_info says something else than on_close");
+        }
+        if session.send("late").is_ok() {
+            self.violation("a message was taken in on_close");
+        }
+        self.log(|log| log.end = Some(close.clone()));
+        let _ = self.act(session);
+    }
+}

@@ -1,0 +1,292 @@
+//! Owns the clients of a simulation: by chance they do what clients do, and what they should not.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::actors::{Log, Mood};
+use super::choices::Choices;
+use super::far_end::{FarEnd, RawFrame};
+use super::network::{LinkId, Network, PeerEnd};
+
+/// A client, and what it knows of its connection.
+#[derive(Debug)]
+pub(crate) struct Player {
+    pub(crate) id: LinkId,
+    stage: Stage,
+    answers_pings: bool,
+    answers_close: bool,
+    /// Messages that were sent whole, while all before was well formed.
+    sent: usize,
+    /// A message is being sent in fragments.
+    open: bool,
+    /// It sent what may be anything: its messages are no longer those that it counts.
+    pub(crate) is_spoiled: bool,
+    /// Messages that arrived.
+    pub(crate) received: usize,
+    /// The message that is arriving in fragments.
+    arriving: Option<Vec<u8>>,
+    /// The payload of the server's Close.
+    pub(crate) got_close: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Http,
+    Session { raw: bool },
+}
+
+/// Something that a client does.
+pub(crate) enum Play {
+    Send(Vec<u8>),
+    ReadPiece(usize),
+    WritePiece(usize),
+    Room(usize),
+    Block(Duration),
+    BreakIn(usize),
+    BreakOut(usize),
+    End(PeerEnd),
+}
+
+impl fmt::Debug for Play {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(bytes) => {
+                let start = bytes.get(..30).unwrap_or(bytes).escape_ascii();
+                write!(f, "sends {} bytes, {start}", bytes.len())
+            }
+            Self::ReadPiece(bytes) => write!(f, "is read in pieces of {bytes}"),
+            Self::WritePiece(bytes) => write!(f, "is written in pieces of {bytes}"),
+            Self::Room(bytes) => write!(f, "takes {bytes}"),
+            Self::Block(time) => write!(f, "takes nothing for {time:?}"),
+            Self::BreakIn(bytes) => write!(f, "breaks after sending {bytes}"),
+            Self::BreakOut(bytes) => write!(f, "breaks after taking {bytes}"),
+            Self::End(end) => write!(f, "ends: {end:?}"),
+        }
+    }
+}
+
+const WHOLE: usize = usize::MAX;
+
+impl Player {
+    pub(crate) fn new(id: LinkId, choices: &mut Choices) -> Self {
+        Self {
+            id,
+            stage: Stage::Http,
+            answers_pings: !choices.one_in(5),
+            answers_close: !choices.one_in(5),
+            sent: 0,
+            open: false,
+            is_spoiled: false,
+            received: 0,
+            arriving: None,
+            got_close: None,
+        }
+    }
+
+    /// What it does next.
+    pub(crate) fn draw(&mut self, choices: &mut Choices, mood: Mood) -> Play {
+        if mood.faults && choices.one_in(4) {
+            return match choices.below(16) {
+                0..=2 => Play::ReadPiece(choices.pick(&[1, 2, 7, WHOLE])),
+                3..=5 => Play::WritePiece(choices.pick(&[1, 2, 50, WHOLE])),
+                6..=10 => Play::Room(choices.pick(&[0, 1, 30, 5_000, WHOLE, WHOLE])),
+                11 => Play::Block(Duration::from_millis(choices.below(20_000))),
+                12 => Play::BreakIn(choices.size_below(300)),
+                13 => Play::BreakOut(choices.size_below(300)),
+                14 => Play::End(PeerEnd::Shut),
+                _ => Play::End(PeerEnd::Reset),
+            };
+        }
+        Play::Send(match self.stage {
+            Stage::Http => self.request(choices, mood),
+            Stage::Session { .. } if mood.malformed && choices.one_in(12) => {
+                self.is_spoiled = true;
+                malformed(choices)
+            }
+            Stage::Session { .. } => self.frames(choices, mood),
+        })
+    }
+
+    fn request(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
+        let path = choices.pick(&["/s", "/s", "/s", "/s", "/raw"]);
+        let mut bytes = format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             X-Link: {}\r\n\r\n",
+            self.id
+        )
+        .into_bytes();
+        match choices.below(12) {
+            0 | 1 => b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(),
+            2 => b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(choices.size_below(40)),
+            3 if mood.junk => {
+                bytes.truncate(choices.size_below(bytes.len()));
+                bytes
+            }
+            4 if mood.junk => (0..choices.below(40)).map(|_| byte(choices)).collect(),
+            5 if mood.junk => {
+                b"POST /page HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello".into()
+            }
+            6 if path == "/s" => {
+                // The first messages right behind the request.
+                bytes.extend(self.frames(choices, mood));
+                bytes
+            }
+            _ => bytes,
+        }
+    }
+
+    /// One message or fragment, and perhaps a control frame.
+    fn frames(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if choices.one_in(6) {
+            let payload = vec![b'p'; choices.size_below(126)];
+            bytes.extend(RawFrame::masked(choices.pick(&[0x89, 0x8a]), &payload));
+        }
+        if choices.one_in(16) {
+            let code: u16 = choices.pick(&[1000, 1001, 3000, 4000]);
+            let payload = [&code.to_be_bytes()[..], b"bye"].concat();
+            let payload = if choices.one_in(4) { &[] } else { payload.as_slice() };
+            bytes.extend(RawFrame::masked(0x88, payload));
+            return bytes;
+        }
+        let most = if mood.big { choices.pick(&[10, 200, 3_000, 70_000]) } else { 100 };
+        let fill = vec![b'x'; choices.size_below(most)];
+        let (start, fin) = (!self.open, choices.one_in(2));
+        let kind = if start { choices.pick(&[1, 2]) } else { 0 };
+        let payload =
+            if start { [format!("c{}:", self.sent).as_bytes(), &fill].concat() } else { fill };
+        bytes.extend(RawFrame::masked(kind | if fin { 0x80 } else { 0 }, &payload));
+        self.open = !fin;
+        self.sent += usize::from(fin);
+        bytes
+    }
+
+    pub(crate) fn perform(&self, play: Play, network: &mut Network) {
+        let (id, now) = (self.id, network.now);
+        let link = network.link(id);
+        match play {
+            Play::Send(bytes) => return network.send(id, &bytes),
+            Play::End(end) => return network.end(id, end),
+            Play::ReadPiece(bytes) => link.read_piece = bytes,
+            Play::WritePiece(bytes) => link.socket.write_piece = bytes,
+            Play::Room(bytes) => link.socket.room = bytes,
+            Play::Block(time) => link.socket.blocked_until = Some(now.after(time)),
+            Play::BreakIn(bytes) => link.breaks_after_in = Some(bytes),
+            Play::BreakOut(bytes) => link.socket.breaks_after_out = Some(bytes),
+        }
+        network.pump();
+    }
+
+    /// It answers nothing any more, and reads on.
+    pub(crate) fn fall_silent(&mut self, network: &mut Network) {
+        (self.answers_pings, self.answers_close) = (false, false);
+        if let Some(far_end) = &mut network.link(self.id).far_end {
+            (far_end.answers_pings, far_end.answers_close) = (false, false);
+        }
+    }
+
+    /// Looks at what arrived; whether that may have moved something.
+    pub(crate) fn look(
+        &mut self,
+        network: &mut Network,
+        log: Option<&Log>,
+    ) -> Result<bool, String> {
+        let mut moved = false;
+        while self.stage == Stage::Http && self.take_answer(network)? {
+            moved = true;
+        }
+        while let Some(far_end) = &mut network.link(self.id).far_end {
+            let Some(frame) = far_end.next() else { break };
+            self.take_frame(frame, log).map_err(|what| format!("client {}: {what}", self.id))?;
+        }
+        Ok(moved)
+    }
+
+    /// Takes a whole answer; after a 101, frames follow.
+    fn take_answer(&mut self, network: &mut Network) -> Result<bool, String> {
+        let link = network.link(self.id);
+        let got = &mut link.socket.got;
+        let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return Ok(false);
+        };
+        let head = String::from_utf8_lossy(&got[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
+        let Some(status) = status.filter(|_| head.starts_with("HTTP/1.1 ")) else {
+            return Err(format!("client {}: that is no answer: {head:?}", self.id));
+        };
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length: usize = length.map_or(Ok(0), str::parse).map_err(|_| "a bad length")?;
+        if got.len() < end + 4 + length {
+            return Ok(false);
+        }
+        got.drain(..end + 4 + length);
+        if status == 101 {
+            // Which of the routes it was: only the raw one has no log.
+            let mut far_end = FarEnd::new();
+            (far_end.answers_pings, far_end.answers_close) =
+                (self.answers_pings, self.answers_close);
+            link.far_end = Some(far_end);
+            self.stage = Stage::Session { raw: false };
+            network.react(self.id);
+        }
+        Ok(true)
+    }
+
+    fn take_frame(&mut self, frame: RawFrame, log: Option<&Log>) -> Result<(), String> {
+        let Some(log) = log else {
+            // A raw session answers with whatever it is sent.
+            self.stage = Stage::Session { raw: true };
+            return Ok(());
+        };
+        let RawFrame { first, payload } = frame;
+        if self.got_close.is_some() {
+            return Err(format!("a frame behind the Close: {first:#04x}"));
+        }
+        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
+        match (opcode, first & 0x70) {
+            (0..=2, 0) => {}
+            (8..=10, 0) if fin && payload.len() <= 125 => {
+                if opcode == 8 {
+                    self.got_close = Some(payload);
+                }
+                return Ok(());
+            }
+            _ => return Err(format!("an illegal frame: {first:#04x}, {}", payload.len())),
+        }
+        let whole = match (opcode, self.arriving.take()) {
+            (0, Some(begun)) => [begun, payload].concat(),
+            (1 | 2, None) => payload,
+            _ => return Err(format!("a frame out of order: {first:#04x}")),
+        };
+        if !fin {
+            self.arriving = Some(whole);
+            return Ok(());
+        }
+        let number = self.received;
+        self.received += 1;
+        if !whole.starts_with(format!("s{number}:").as_bytes()) {
+            let start = whole.get(..20).unwrap_or(&whole);
+            return Err(format!("message {number} begins with {start:?}"));
+        }
+        match log.sent.get(number) {
+            Some(&len) if len == whole.len() => Ok(()),
+            other => Err(format!("message {number} has {} bytes, sent {other:?}", whole.len())),
+        }
+    }
+}
+
+fn byte(choices: &mut Choices) -> u8 {
+    u8::try_from(choices.below(256)).unwrap_or(0)
+}
+
+fn malformed(choices: &mut Choices) -> Vec<u8> {
+    match choices.below(6) {
+        0 => vec![0x83, 0x80, 0, 0, 0, 0],
+        1 => vec![0x81, 0x01, b'x'],
+        2 => RawFrame::masked(0x81, b"\xff\xfe"),
+        3 => RawFrame::masked(0x88, &[3]),
+        4 => RawFrame::masked(0x80, b"continuation of nothing"),
+        _ => (0..=choices.below(20)).map(|_| byte(choices)).collect(),
+    }
+}

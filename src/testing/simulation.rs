@@ -1,0 +1,304 @@
+//! Owns the simulation: a server's whole life with many clients, faults and a clock that jumps, all
+//! from one seed, and what must hold after every step.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::core::panics::caught;
+use crate::domain::application::{Application, WebSockets};
+use crate::domain::call::Call;
+use crate::domain::raw::on_frame;
+use crate::words::close::CloseCode;
+use crate::words::options::Limits;
+
+use super::actors::{Actor, Log, Mood, PLANNED, World};
+use super::choices::Choices;
+use super::network::{LinkId, Network};
+use super::player::Player;
+
+/// More clients are not connected at once.
+const CLIENTS_MAX: usize = 12;
+
+/// A run, and how far it has come.
+pub(crate) struct Simulation {
+    network: Network,
+    world: Rc<RefCell<World>>,
+    players: BTreeMap<LinkId, Player>,
+    /// What was done, for whoever has to understand a failure.
+    trail: Vec<String>,
+    /// More than a connection may ever hold.
+    bytes_each: usize,
+    process_bytes: usize,
+}
+
+/// A run that went wrong.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) step: usize,
+    pub(crate) what: String,
+    /// The last steps.
+    pub(crate) trail: Vec<String>,
+}
+
+/// Runs a whole life: `Ok` says how many steps it had.
+pub(crate) fn run(choices: Choices) -> Result<usize, Failure> {
+    let mut simulation = Simulation::new(choices);
+    let steps = 40 + simulation.choose(|choices| choices.size_below(160));
+    let mut step = 0;
+    let mut outcome = Ok(());
+    while outcome.is_ok() && step < steps && !simulation.is_over() {
+        step += 1;
+        outcome = simulation.guarded(|simulation| {
+            simulation.step();
+            simulation.check()
+        });
+    }
+    outcome = outcome.and_then(|()| simulation.guarded(Simulation::end));
+    let Simulation { mut trail, .. } = simulation;
+    let trail = trail.split_off(trail.len().saturating_sub(40));
+    outcome.map(|()| step).map_err(|what| Failure { step, what, trail })
+}
+
+fn millis(choices: &mut Choices, from: &[u64]) -> Duration {
+    Duration::from_millis(choices.pick(from))
+}
+
+impl Simulation {
+    fn new(mut choices: Choices) -> Self {
+        let mood = Mood::draw(&mut choices);
+        let max_frame_size = choices.pick(&[125, 1_000, 64 << 10]);
+        let max_message_size = max_frame_size.max(choices.pick(&[125, 2_000, 64 << 10]));
+        let outbox_bytes = choices.pick(&[1, 1_000, 64 << 10]);
+        let (head, buffer) = (1_000, choices.pick(&[1_024, 5_000]));
+        let process_bytes = choices.pick(&[3_000, 30_000, 1 << 20]);
+        let limits = Limits::new()
+            .max_connections(choices.pick(&[1, 4, 20]))
+            .max_pending_handshakes(choices.pick(&[1, 3, 20]))
+            .handshake_timeout(millis(&mut choices, &[1, 900, 10_000]))
+            .close_timeout(millis(&mut choices, &[1, 500, 5_000]))
+            .linger_timeout(millis(&mut choices, &[1, 500, 2_000]))
+            .max_head_bytes(head)
+            .process_bytes(process_bytes)
+            .read_buffer_bytes(buffer);
+        let mut options = WebSockets::new()
+            .timeout(millis(&mut choices, &[1, 900, 15_000]))
+            .write_timeout(millis(&mut choices, &[1, 2_000, 30_000]))
+            .max_frame_size(max_frame_size)
+            .max_message_size(max_message_size)
+            .outbox_bytes(outbox_bytes)
+            .masking(choices.one_in(8))
+            .limits(limits);
+        if choices.one_in(3) {
+            options = options.ping_period(None);
+        } else {
+            options = options.ping_period(millis(&mut choices, &[1, 700, 15_000]));
+        }
+        if choices.one_in(2) {
+            options = options.idle_timeout(millis(&mut choices, &[3, 3_000, 60_000]));
+        }
+        let world = Rc::new(RefCell::new(World {
+            choices,
+            mood,
+            sessions: BTreeMap::new(),
+            spoiled: BTreeSet::new(),
+            violations: Vec::new(),
+        }));
+        let mut application = Application::new();
+        application.install(options);
+        let (members, pages) = (Rc::clone(&world), Rc::clone(&world));
+        application.routing(|route| {
+            route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
+            route.web_socket_raw("/raw", |_: &Call| {
+                on_frame(|session, frame| session.send_frame(frame))
+            });
+            route.get("/page", move |_| "x".repeat(pages.borrow_mut().choices.size_below(500)));
+        });
+        let built = match application.build() {
+            Ok(built) => built,
+            Err(mistake) => panic!("the simulation's application: {mistake}"),
+        };
+        let mut network = Network::new(built);
+        network.tolerates = |panic| panic.contains(PLANNED);
+        Self {
+            network,
+            world,
+            players: BTreeMap::new(),
+            trail: vec![format!("{mood:?}")],
+            bytes_each: 4 * (outbox_bytes + 2 * max_message_size + head + buffer + (20 << 10)),
+            process_bytes,
+        }
+    }
+
+    fn choose<R>(&self, act: impl FnOnce(&mut Choices) -> R) -> R {
+        act(&mut self.world.borrow_mut().choices)
+    }
+
+    /// A panic outside of the core is a failure like any other.
+    fn guarded(&mut self, act: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<(), String> {
+        caught(|| act(self)).unwrap_or_else(|panic| Err(panic.0))
+    }
+
+    fn is_over(&self) -> bool {
+        self.network.stopped || self.world.borrow().choices.is_over()
+    }
+
+    fn step(&mut self) {
+        let mood = self.world.borrow().mood;
+        match self.choose(|choices| choices.below(32)) {
+            0..=4 if self.players.len() < CLIENTS_MAX => self.connect(),
+            5..=8 => self.advance_to_next_event(),
+            9 | 10 => {
+                let time = self.choose(|choices| choices.below(40_000));
+                self.note(format!("advance {time} ms"));
+                self.network.advance(Duration::from_millis(time));
+            }
+            11 if mood.jumps => {
+                let time = self.choose(|choices| choices.below(100_000));
+                self.note(format!("jump {time} ms"));
+                self.network.jump(Duration::from_millis(time));
+            }
+            12 if self.choose(|choices| choices.one_in(8)) => self.shut_down(),
+            _ => self.play(),
+        }
+    }
+
+    fn note(&mut self, what: String) {
+        self.trail.push(format!("{:?} {what}", self.network.now));
+    }
+
+    fn connect(&mut self) {
+        let n = self.choose(|choices| choices.below(4));
+        let address = SocketAddr::from(([10, 0, 0, u8::try_from(n).unwrap_or(0)], 5000));
+        let id = self.network.connect(address);
+        let player = self.choose(|choices| Player::new(id, choices));
+        self.note(format!("connect {id}"));
+        self.players.insert(id, player);
+    }
+
+    fn advance_to_next_event(&mut self) {
+        if let Some(next) = self.network.next_event() {
+            self.note(format!("to {next:?}"));
+            self.network.advance(next.since(self.network.now));
+        }
+    }
+
+    fn play(&mut self) {
+        let count = self.players.len();
+        let which = self.choose(|choices| choices.size_below(count));
+        if let Some(player) = self.players.values_mut().nth(which) {
+            let mood = self.world.borrow().mood;
+            // Drawn first: the hooks draw too, while the network runs.
+            let play = player.draw(&mut self.world.borrow_mut().choices, mood);
+            self.trail.push(format!("{:?} client {} {play:?}", self.network.now, player.id));
+            if player.is_spoiled {
+                self.world.borrow_mut().spoiled.insert(player.id);
+            }
+            player.perform(play, &mut self.network);
+        }
+    }
+
+    fn shut_down(&mut self) {
+        let grace = self.choose(|choices| choices.below(20_000));
+        self.note(format!("shut down within {grace} ms"));
+        self.network.shut_down(CloseCode::GOING_AWAY, Duration::from_millis(grace));
+    }
+
+    /// What must hold after every step.
+    fn check(&mut self) -> Result<(), String> {
+        // A client's reaction can cause further events: until nothing moves.
+        loop {
+            let mut moved = false;
+            for player in self.players.values_mut() {
+                let world = self.world.borrow();
+                moved |= player.look(&mut self.network, world.sessions.get(&player.id))?;
+                drop(world);
+            }
+            if !moved {
+                break;
+            }
+            self.network.pump();
+        }
+        if let Some(violation) = self.world.borrow().violations.first() {
+            return Err(violation.clone());
+        }
+        self.network.audit()?;
+        let (held, live) = (self.network.core.bytes_held(), self.network.live());
+        let most = (self.process_bytes + self.bytes_each).min(live * self.bytes_each);
+        if held > most {
+            return Err(format!("{held} bytes are held by {live} connections, at most {most}"));
+        }
+        let network = &mut self.network;
+        let world = self.world.borrow();
+        let mut over = Ok(());
+        self.players.retain(|&id, player| {
+            if network.link(id).socket.gone.is_none() {
+                return true;
+            }
+            if over.is_ok() {
+                over = check_over(player, network, world.sessions.get(&id));
+            }
+            false
+        });
+        over
+    }
+
+    /// All goes silent, then the server stops: everything is given back, in bounded time.
+    fn end(&mut self) -> Result<(), String> {
+        self.note("the end".into());
+        if self.choose(|choices| choices.one_in(2)) {
+            self.players.values_mut().for_each(|player| player.fall_silent(&mut self.network));
+            self.network.advance(Duration::from_secs(300));
+            self.check()?;
+        }
+        let grace = Duration::from_millis(self.choose(|choices| choices.below(9_000)));
+        self.network.shut_down(CloseCode::GOING_AWAY, grace);
+        self.check()?;
+        self.network.advance(grace + Duration::from_millis(20));
+        self.check()?;
+        if !self.network.stopped {
+            return Err("the grace is over and the server has not stopped".into());
+        }
+        let open = self.network.core.stats().sessions_open;
+        if open > 0 {
+            return Err(format!("the server has stopped, and {open} sessions are open"));
+        }
+        // Those that came late are only dropped with the process.
+        self.network.cut_all();
+        self.network.core.audit_empty()?;
+        let world = self.world.borrow();
+        match world.sessions.iter().find(|(_, log)| log.connected != log.end.is_some()) {
+            Some((link, _)) => Err(format!("the session of link {link} had no on_close")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What must hold of a connection that is over.
+fn check_over(player: &Player, network: &mut Network, log: Option<&Log>) -> Result<(), String> {
+    let id = player.id;
+    let socket = &mut network.link(id).socket;
+    if log.is_some_and(|log| log.connected && log.end.is_none()) {
+        return Err(format!("link {id} is over and its session had no on_close"));
+    }
+    if !socket.shut || socket.is_broken() {
+        return Ok(());
+    }
+    // Our side was shut in order: what went out is whole.
+    if !socket.got.is_empty() {
+        return Err(format!("link {id} ended inside a frame: {:?}", socket.got));
+    }
+    let Some((log, end)) = log.and_then(|log| log.end.as_ref().map(|end| (log, end))) else {
+        return Ok(());
+    };
+    if player.got_close.is_none() {
+        return Err(format!("link {id} ended in order without a Close: {end:?}"));
+    }
+    if end.is_clean() && player.received != log.sent.len() {
+        let (received, sent) = (player.received, log.sent.len());
+        return Err(format!("link {id} ended cleanly; {received} of {sent} messages arrived"));
+    }
+    Ok(())
+}

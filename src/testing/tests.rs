@@ -1,0 +1,94 @@
+//! The simulation as a test: some hundred seeds here, as many as there is time for by
+//! `.ci/run simulate`, and one again with `WIREWHEEL_SEED`.
+
+use std::sync::Once;
+use std::time::Duration;
+
+use super::actors::PLANNED;
+use super::choices::Choices;
+use super::simulation;
+
+/// Seeds of a plain `cargo test`.
+const SEEDS: u64 = 300;
+
+/// Keeps planned panics off the output.
+fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let text = info.payload().downcast_ref::<&str>().copied();
+            let text = text.or_else(|| info.payload().downcast_ref::<String>().map(String::as_str));
+            if !text.is_some_and(|text| text.contains(PLANNED)) {
+                usual(info);
+            }
+        }));
+    });
+}
+
+/// Says which seed it was if the run itself panics.
+struct Announce(u64);
+
+impl Drop for Announce {
+    #[allow(clippy::print_stderr, reason = "the one line that a failure must not lose")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", replay(self.0));
+        }
+    }
+}
+
+fn replay(seed: u64) -> String {
+    format!("replay: WIREWHEEL_SEED={seed} cargo test --lib simulation_of_many_seeds")
+}
+
+fn run_one(seed: u64) -> usize {
+    let _announce = Announce(seed);
+    match simulation::run(Choices::from_seed(seed)) {
+        Ok(steps) => steps,
+        Err(failure) => panic!(
+            "seed={seed} step={}: {}\n{}",
+            failure.step,
+            failure.what,
+            failure.trail.join("\n")
+        ),
+    }
+}
+
+fn number_from(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// `WIREWHEEL_SEED` runs that one, `WIREWHEEL_SEEDS` so many, `WIREWHEEL_SECONDS` bounds the time.
+#[test]
+#[allow(clippy::print_stdout, reason = "the figures that are asked for")]
+#[allow(clippy::disallowed_methods, reason = "an hour is an hour")]
+fn simulation_of_many_seeds() {
+    hush();
+    if let Some(seed) = number_from("WIREWHEEL_SEED") {
+        println!("seed {seed}: {} steps", run_one(seed));
+        return;
+    }
+    let begun = std::time::Instant::now();
+    let time = number_from("WIREWHEEL_SECONDS").map(Duration::from_secs);
+    let first = number_from("WIREWHEEL_FIRST").unwrap_or(0);
+    let seeds = number_from("WIREWHEEL_SEEDS");
+    let seeds = seeds.unwrap_or_else(|| if time.is_some() { u64::MAX - first } else { SEEDS });
+    let (mut count, mut steps) = (0, 0);
+    for seed in first..first + seeds {
+        if time.is_some_and(|time| begun.elapsed() >= time) {
+            break;
+        }
+        steps += run_one(seed);
+        count += 1;
+    }
+    println!("simulated {count} seeds from {first}, {steps} steps, none failed");
+}
+
+#[test]
+fn a_seed_gives_the_same_run_each_time() {
+    hush();
+    for seed in 0..20 {
+        assert_eq!(run_one(seed), run_one(seed));
+    }
+}
