@@ -24,8 +24,15 @@ mod structures;
 pub mod testing;
 mod words;
 
+#[cfg(feature = "json")]
+pub use erased_serde;
+
 pub use domain::application::{Application, WebSockets};
 pub use domain::call::Call;
+#[cfg(feature = "json")]
+pub use domain::converter::{
+    Content, ContentConverter, JsonConverter, ReadValue, Typed, TypedHandler, on_value,
+};
 pub use domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 pub use domain::flow_key::FlowKey;
 pub use domain::handler::{Handler, Hooks, Idle, on_connect, on_message};
@@ -46,6 +53,7 @@ pub use protocol::extension::{
 };
 pub use server::Server;
 pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
+pub use words::convert::ConvertError;
 pub use words::error::{
     ConfigError, HandleError, HandlerError, HandlerResult, ProtocolError, Result, SendError,
     ServerError, SessionError,

@@ -176,6 +176,20 @@ fn deflate_compresses_for_who_offers_it() {
 }
 
 #[test]
+fn json_sends_and_takes_customers() {
+    let program = Program::start("json");
+    let mut client = program.connect().upgraded("/customer/1");
+    let jane = r#"{"id":1,"firstName":"Jane","lastName":"Smith"}"#;
+    client.expect_text(jane);
+    client.expect_close(1000);
+    let mut client = program.connect().upgraded("/customer");
+    client.text(jane);
+    client.expect_text("1");
+    client.text(r#"{"id":1}"#);
+    client.expect_close(1007);
+}
+
+#[test]
 fn descriptors_run_out_and_come_back() {
     // A limit of 24 leaves the server about a dozen connections.
     let program = Program::limited("autobahn", 24);

@@ -26,7 +26,7 @@ const ROWS: &[(u8, Status)] = &[
     (3, Test("src/core/tests.rs::a_ping_without_pong_ends_the_session_in_bounded_time")),
     (4, Test("acceptance::a2_fragmented_over_the_limit")),
     (5, Test("sessions::masked_frames_carry_the_bit_and_differing_keys")),
-    (6, Later("content converters")),
+    (6, Test("json::a17_values_and_null_make_the_round_trip")),
     (7, Test("extensions::every_line_and_every_offer_is_tried_in_the_clients_order")),
     (8, Test("src/core/tests.rs::an_outbox_over_its_limit_ends_with_1013")),
     (9, NotDone("a JVM system property; outbox_bytes is the option")),
@@ -75,10 +75,10 @@ const ROWS: &[(u8, Status)] = &[
     (49, Test("src/core/tests.rs::any_chunking_gives_the_same_echoes")),
     (50, Test("src/core/tests.rs::fragments_out_of_order_end_with_1002")),
     // Serialization.
-    (51, Later("content converters")),
-    (52, Later("content converters")),
-    (53, Later("content converters")),
-    (54, Later("content converters")),
+    (51, Test("json::a17_values_and_null_make_the_round_trip")),
+    (52, Test("json::bad_data_is_1007_and_says_where")),
+    (53, Test("json::a17_a_binary_message_is_the_wrong_kind")),
+    (54, Test("json::a_route_may_have_a_converter_of_its_own")),
     // Ping and pong.
     (55, Test("acceptance::a3_ping_and_pong_keep_it_open")),
     (56, Test("sessions::ping_timeout_closes_1011")),

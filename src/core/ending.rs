@@ -31,6 +31,7 @@ impl Turn<'_> {
                 fault,
                 SessionError::Protocol(_)
                     | SessionError::Extension(_)
+                    | SessionError::Content(_)
                     | SessionError::Handler(_)
                     | SessionError::Panic(_)
             );
@@ -64,6 +65,7 @@ impl Turn<'_> {
             SessionError::Network(_)
             | SessionError::Protocol(_)
             | SessionError::Extension(_)
+            | SessionError::Content(_)
             | SessionError::PingTimeout
             | SessionError::IdleTimeout => {
                 debug!(target: "wirewheel::session", "{id} {pattern}: {fault}");

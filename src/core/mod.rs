@@ -110,7 +110,7 @@ impl Core {
         let capacity = built.limits.max_connections + SURPLUS_MAX;
         let mut core = Self {
             admission: Admission::new(&built.limits, built.proxies),
-            shared: Shared::new(built.limits, built.on_loop),
+            shared: Shared::new(built.limits, built.on_loop, &built.routes),
             routes: built.routes,
             connections: Slab::new(capacity),
             wheel: TimerWheel::new(),

@@ -222,6 +222,9 @@ impl<'a> Turn<'a> {
         } else {
             match result {
                 Ok(()) | Err(HandlerError::Send(SendError::Closing)) => {}
+                Err(HandlerError::Convert(error)) if error.is_the_peers() => {
+                    self.fail(SessionError::Content(error));
+                }
                 Err(error) => self.fail(SessionError::Handler(error)),
             }
             if self.has_answered_close() {

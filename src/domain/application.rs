@@ -76,6 +76,16 @@ impl WebSockets {
         self
     }
 
+    /// Installs what turns messages into values and back (Ktor's `contentConverter`); feature `json`.
+    #[cfg(feature = "json")]
+    pub fn content_converter(
+        mut self,
+        converter: impl super::converter::ContentConverter + 'static,
+    ) -> Self {
+        self.installed.converter = super::converter::Converter::new(converter);
+        self
+    }
+
     /// Installs an extension (Ktor's `extensions { install(..) }`): its sessions agree on it with the
     /// clients that offer it. Two that have one name or claim one reserved bit are refused at
     /// start-up.

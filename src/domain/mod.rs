@@ -4,6 +4,8 @@ pub(crate) mod application;
 pub(crate) mod call;
 mod collect;
 pub(crate) mod collected;
+#[cfg(feature = "json")]
+pub(crate) mod converter;
 mod encoded;
 pub(crate) mod endpoint;
 pub(crate) mod file_body;

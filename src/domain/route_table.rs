@@ -8,6 +8,8 @@ use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
 use super::call::Call;
+#[cfg(feature = "json")]
+use super::converter::Converter;
 use super::endpoint::Endpoint;
 use super::pattern::{Fit, Pattern, path_segments};
 use super::pipeline::{Agreed, Factories};
@@ -35,6 +37,8 @@ pub(crate) struct RouteConfig {
     pub(crate) factory: Factory,
     /// Its sessions are handed frames.
     pub(crate) raw: bool,
+    #[cfg(feature = "json")]
+    pub(crate) converter: Converter,
     /// The extensions that its sessions may agree on.
     pub(crate) extensions: Rc<Factories>,
     pub(crate) protocol: Option<String>,
@@ -230,6 +234,12 @@ impl RouteTable {
             None if upgrade => Err(Resolution::ProtocolRequired),
             None => Err(Resolution::UpgradeRequired),
         }
+    }
+
+    /// The converters of all routes, by their numbers.
+    #[cfg(feature = "json")]
+    pub(crate) fn converters(&self) -> Vec<Converter> {
+        self.routes.iter().map(|route| route.converter.clone()).collect()
     }
 
     pub(crate) fn route(&self, route: u16) -> Option<&RouteConfig> {

@@ -8,6 +8,8 @@ use crate::protocol::handshake::is_token;
 use crate::words::options::{SessionOptions, session_option_setters};
 
 use super::call::Call;
+#[cfg(feature = "json")]
+use super::converter::Converter;
 use super::endpoint::{OfFrames, OfMessages};
 use super::handler::Handler;
 use super::pattern::Pattern;
@@ -149,6 +151,8 @@ pub(crate) struct Installed {
     /// `None`: any.
     pub(crate) origins: Option<Rc<[String]>>,
     pub(crate) extensions: Rc<Factories>,
+    #[cfg(feature = "json")]
+    pub(crate) converter: Converter,
 }
 
 impl fmt::Debug for Installed {
@@ -190,6 +194,8 @@ pub struct WebSocketRoute {
     factory: Factory,
     raw: bool,
     negotiates: bool,
+    #[cfg(feature = "json")]
+    converter: Converter,
     hooks: Vec<UpgradeHook>,
     changes: Vec<OptionChange>,
     protocol: Option<String>,
@@ -210,6 +216,8 @@ impl WebSocketRoute {
             factory,
             raw,
             negotiates: !raw,
+            #[cfg(feature = "json")]
+            converter: Converter::default(),
             hooks,
             changes: Vec::new(),
             protocol: None,
@@ -243,6 +251,16 @@ impl WebSocketRoute {
     /// them by [`Session::extension`](crate::Session::extension).
     pub fn negotiate_extensions(&mut self, on: bool) -> &mut Self {
         self.negotiates = on;
+        self
+    }
+
+    /// Overrides [`WebSockets::content_converter`](crate::WebSockets::content_converter).
+    #[cfg(feature = "json")]
+    pub fn content_converter(
+        &mut self,
+        converter: impl super::converter::ContentConverter + 'static,
+    ) -> &mut Self {
+        self.converter = Converter::new(converter);
         self
     }
 
@@ -288,6 +306,8 @@ impl WebSocketRoute {
         }
         let pattern = Pattern::parse(&self.path)?;
         let config = RouteConfig {
+            #[cfg(feature = "json")]
+            converter: self.converter.or(&installed.converter),
             pattern: self.path,
             options,
             factory: self.factory,

@@ -9,8 +9,11 @@ use crate::words::options::Limits;
 use crate::words::time::Time;
 
 use super::application::OnLoop;
+#[cfg(feature = "json")]
+use super::converter::Converter;
 use super::flow_cell::FlowHub;
 use super::flow_key::FlowNames;
+use super::route_table::RouteTable;
 use super::server_ref::{Command, Drained, StopRequest};
 use super::session_state::SessionState;
 use super::sessions::OpenSessions;
@@ -56,12 +59,16 @@ pub(crate) struct Shared {
     pub(crate) warnings: Warnings,
     /// What was counted; the figures of `bytes_held` are filled in by [`Shared::snapshot`].
     pub(crate) stats: Stats,
+    /// The converter of each route.
+    #[cfg(feature = "json")]
+    pub(crate) converters: Vec<Converter>,
     /// What the application's last panic said, for whoever wants to know.
     pub(crate) last_panic: Option<String>,
 }
 
 impl Shared {
-    pub(crate) fn new(limits: Limits, on_loop: OnLoop) -> Self {
+    #[cfg_attr(not(feature = "json"), allow(unused_variables, reason = "converters are a feature"))]
+    pub(crate) fn new(limits: Limits, on_loop: OnLoop, routes: &RouteTable) -> Self {
         Self {
             now: Time::ZERO,
             tx: Vec::new(),
@@ -84,6 +91,8 @@ impl Shared {
             masks: MaskSource { seed: RandomState::new(), count: 0 },
             warnings: Warnings::default(),
             stats: Stats::default(),
+            #[cfg(feature = "json")]
+            converters: routes.converters(),
             last_panic: None,
         }
     }

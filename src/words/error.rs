@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use super::close::CloseCode;
+use super::convert::ConvertError;
 use super::extension::ExtensionError;
 
 /// How the peer broke RFC 6455, or a limit on what it may send.
@@ -174,6 +175,8 @@ impl Error for SendError {}
 pub enum HandlerError {
     /// A message was not taken for sending.
     Send(SendError),
+    /// A message and a value could not be turned into each other.
+    Convert(ConvertError),
     /// The application's own error.
     Other(Box<dyn Error + 'static>),
 }
@@ -181,8 +184,12 @@ pub enum HandlerError {
 impl<E: Error + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         let boxed: Box<dyn Error> = Box::new(error);
-        match boxed.downcast::<SendError>() {
-            Ok(send) => Self::Send(*send),
+        let boxed = match boxed.downcast::<SendError>() {
+            Ok(send) => return Self::Send(*send),
+            Err(other) => other,
+        };
+        match boxed.downcast::<ConvertError>() {
+            Ok(convert) => Self::Convert(*convert),
             Err(other) => Self::Other(other),
         }
     }
@@ -192,6 +199,7 @@ impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Send(error) => error.fmt(f),
+            Self::Convert(error) => error.fmt(f),
             Self::Other(error) => error.fmt(f),
         }
     }
@@ -218,6 +226,8 @@ pub enum SessionError {
     Network(io::ErrorKind),
     /// An extension failed on a message, arriving or sent.
     Extension(ExtensionError),
+    /// A hook did not understand what the peer sent, and returned that.
+    Content(ConvertError),
     /// A hook returned an error.
     Handler(HandlerError),
     /// A hook panicked, with this message. The session ends like one whose hook failed; all others
@@ -231,6 +241,7 @@ impl SessionError {
         match self {
             Self::Protocol(error) => error.close_code(),
             Self::Extension(error) => error.close_code(),
+            Self::Content(error) => error.close_code(),
             Self::PingTimeout | Self::Handler(_) | Self::Panic(_) => CloseCode::INTERNAL_ERROR,
             Self::IdleTimeout => CloseCode::GOING_AWAY,
             Self::WriteTimeout | Self::Overloaded => CloseCode::TRY_AGAIN_LATER,
@@ -243,6 +254,9 @@ impl SessionError {
         match self {
             Self::Protocol(error) => error.to_string(),
             Self::Extension(error) => error.to_string(),
+            // The reason may quote the application's types.
+            Self::Content(ConvertError::WrongKind { .. }) => "Wrong kind of message".into(),
+            Self::Content(_) => "Bad data".into(),
             Self::PingTimeout => "Ping timeout".into(),
             Self::IdleTimeout => "Idle timeout".into(),
             Self::WriteTimeout => "Write timeout".into(),
@@ -258,6 +272,7 @@ impl fmt::Display for SessionError {
         match self {
             Self::Handler(error) => write!(f, "handler failed: {error}"),
             Self::Panic(message) => write!(f, "handler panicked: {message}"),
+            Self::Content(error) => error.fmt(f),
             Self::Network(kind) => write!(f, "connection lost: {kind}"),
             Self::Protocol(_)
             | Self::Extension(_)
