@@ -1,0 +1,157 @@
+//! Owns what the hub serves: a configuration turned into routes and sockets.
+
+use std::net::ToSocketAddrs;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::info;
+use wirewheel::{Application, Call, Limits, Listen, Routing, Server, WebSockets, on_message};
+
+use crate::config::{Config, Place};
+use crate::serve::Folder;
+use crate::service::{self, Notifier};
+use crate::tokens::Tokens;
+
+/// Where it listens if nothing is said.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
+
+/// Serves until it is told to stop.
+pub(crate) fn run(config: &Config) -> Result<(), String> {
+    let parts = Parts::open(config)?;
+    let mut places = places(config)?.into_iter();
+    let first = places.next().ok_or("fd: is given, and no socket was handed over (LISTEN_FDS)")?;
+    let notifier = Rc::new(Notifier::from_environment());
+    let at_start = Rc::clone(&notifier);
+    let module = move |app: &mut Application| {
+        parts.set_up(app);
+        at_start.tell("READY=1");
+    };
+    let mut server = Server::bind(first, module).map_err(in_words)?;
+    for place in places {
+        server = server.listen(place).map_err(in_words)?;
+    }
+    let result = server.run().map_err(in_words);
+    notifier.tell("STOPPING=1");
+    info!("stopped");
+    result
+}
+
+/// Does everything but listening at the places that are configured.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    Parts::open(config)?;
+    for place in &config.listen {
+        match place {
+            Place::Activated => {}
+            Place::Address(text) => check_place(&Listen::from(text))?,
+        }
+    }
+    // The limits are checked where they are used: by starting a server.
+    let config = config.clone();
+    let module = move |app: &mut Application| {
+        if let Ok(parts) = Parts::open(&config) {
+            parts.set_up(app);
+        }
+    };
+    let server = Server::bind("127.0.0.1:0", module).map_err(in_words)?;
+    let handle = server.spawn().map_err(in_words)?;
+    handle.shutdown(Duration::ZERO);
+    handle.join().map(drop).map_err(in_words)
+}
+
+fn check_place(listen: &Listen) -> Result<(), String> {
+    let faulty = |error: std::io::Error| format!("--listen {listen}: {error}");
+    match listen {
+        Listen::Tcp(address) => address.to_socket_addrs().map(drop).map_err(faulty),
+        Listen::Unix(path) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            folder.unwrap_or_else(|| Path::new(".")).metadata().map(drop).map_err(faulty)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn in_words(error: impl std::error::Error) -> String {
+    error.to_string()
+}
+
+/// Where to listen. Sockets that were handed over count if they are asked for, or nothing else is.
+fn places(config: &Config) -> Result<Vec<Listen>, String> {
+    let sockets = service::activated_sockets().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    let mut sockets: Vec<Listen> = sockets.into_iter().map(Listen::from).collect();
+    if config.listen.is_empty() {
+        if sockets.is_empty() {
+            sockets.push(DEFAULT_ADDRESS.into());
+        }
+        return Ok(sockets);
+    }
+    let mut places = Vec::new();
+    for place in &config.listen {
+        match place {
+            Place::Activated => places.append(&mut sockets),
+            Place::Address(text) => places.push(text.into()),
+        }
+    }
+    Ok(places)
+}
+
+/// What the routes need, opened.
+struct Parts<'a> {
+    config: &'a Config,
+    folder: Option<Folder>,
+    tokens: Option<Rc<Tokens>>,
+}
+
+impl<'a> Parts<'a> {
+    fn open(config: &'a Config) -> Result<Self, String> {
+        let folder = config.serve.as_deref().map(|path| {
+            Folder::open(path).map_err(|error| format!("--serve {}: {error}", path.display()))
+        });
+        let tokens = config.token_file.as_deref().map(Tokens::read);
+        let tokens = tokens.transpose().map_err(|mistake| format!("--token-file: {mistake}"))?;
+        Ok(Self { config, folder: folder.transpose()?, tokens: tokens.map(Rc::new) })
+    }
+
+    fn set_up(self, app: &mut Application) {
+        app.install(options(self.config));
+        app.routing(|route| {
+            let Self { config, folder, tokens } = self;
+            if let Some(path) = &config.metrics {
+                route.stats(path);
+            }
+            if let Some(folder) = folder {
+                serve(route, folder);
+            }
+            if let Some(tokens) = tokens {
+                route.on_upgrade(move |call| tokens.admit(call));
+            }
+            if config.echo {
+                route.web_socket("/echo", |_: &Call| on_message(|session, it| session.send(it)));
+            }
+        });
+    }
+}
+
+fn options(config: &Config) -> WebSockets {
+    let limits = config.memory.map_or_else(Limits::new, Limits::for_memory);
+    let limits = match config.max_connections {
+        Some(connections) => limits.max_connections(connections),
+        None => limits,
+    };
+    let options = WebSockets::new()
+        .ping_period(config.ping_period)
+        .timeout(config.timeout)
+        .max_frame_size(config.max_message)
+        .limits(limits);
+    match config.allow_origin.as_slice() {
+        [] => options,
+        origins => options.allowed_origins(origins),
+    }
+}
+
+fn serve(route: &mut Routing<'_>, folder: Folder) {
+    let folder = Rc::new(folder);
+    let root = Rc::clone(&folder);
+    route.get("/", move |call| root.answer(call));
+    route.get("/{path...}", move |call| folder.answer(call));
+}

@@ -1,0 +1,174 @@
+//! Owns the files of a folder as answers: what a path names, and that it never leaves the folder.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use percent_encoding::percent_decode_str;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+use wirewheel::{Call, Response};
+
+/// A folder whose files are served. Names that begin with a dot are not there.
+#[derive(Debug)]
+pub(crate) struct Folder(OwnedFd);
+
+/// Reading; a pipe is not waited for.
+const OPEN: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
+impl Folder {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+        Ok(Self(openat(CWD, path, flags, Mode::empty())?))
+    }
+
+    /// Answers a request for a path beneath the folder.
+    pub(crate) fn answer(&self, call: &Call) -> Response {
+        let Some(mut pieces) = pieces(call.path()) else { return not_found() };
+        // An empty last piece is the slash behind a folder.
+        let slash = pieces.last().is_some_and(|last| last.is_empty());
+        if slash {
+            pieces.pop();
+        }
+        if !pieces.iter().all(|piece| is_plain(piece)) {
+            return not_found();
+        }
+        let mut path: Vec<&str> = pieces.iter().map(AsRef::as_ref).collect();
+        let opened = self.open_beneath(&path).map(|file| {
+            let is_folder = file.metadata().is_ok_and(|metadata| metadata.is_dir());
+            (file, is_folder)
+        });
+        let answer = match opened {
+            Ok((_, true)) if !slash => return into_folder(call),
+            Ok((_, true)) => {
+                path.push("index.html");
+                self.open_beneath(&path).map(|file| Response::open_file(file, "index.html"))
+            }
+            Ok((_, false)) if slash => return not_found(),
+            Ok((file, false)) => Ok(Response::open_file(file, path.last().unwrap_or(&""))),
+            Err(error) => Err(error),
+        };
+        match answer {
+            // A page is asked for anew each time; what it says is what it is.
+            Ok(found) => found
+                .header("Cache-Control", "no-cache")
+                .header("X-Content-Type-Options", "nosniff"),
+            Err(Errno::ACCESS | Errno::PERM) => Response::text("403 Forbidden\n").status(403),
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+                Response::text("503 Service Unavailable\n").status(503)
+            }
+            // Links that lead out end here too.
+            Err(_) => not_found(),
+        }
+    }
+
+    /// Opens what a path names, following links only as long as they stay beneath the folder.
+    fn open_beneath(&self, pieces: &[&str]) -> Result<File, Errno> {
+        let path = if pieces.is_empty() { ".".to_owned() } else { pieces.join("/") };
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match openat2(&self.0, path, OPEN, Mode::empty(), beneath) {
+            // Linux before 5.6, and emulators.
+            Err(Errno::NOSYS) => self.open_without_links(pieces),
+            result => result.map(File::from),
+        }
+    }
+
+    /// Opens what a path names if there is no link on the way.
+    fn open_without_links(&self, pieces: &[&str]) -> Result<File, Errno> {
+        let mut found = openat(&self.0, ".", OPEN | OFlags::DIRECTORY, Mode::empty())?;
+        for (number, piece) in pieces.iter().enumerate() {
+            let is_last = number + 1 == pieces.len();
+            let kind = if is_last { OFlags::empty() } else { OFlags::DIRECTORY };
+            found = openat(&found, *piece, OPEN | OFlags::NOFOLLOW | kind, Mode::empty())?;
+        }
+        Ok(found.into())
+    }
+}
+
+/// The pieces of a path between its slashes, decoded; `None` if that is no text.
+fn pieces(path: &str) -> Option<Vec<Cow<'_, str>>> {
+    let pieces = path.strip_prefix('/')?.split('/');
+    pieces.map(|piece| percent_decode_str(piece).decode_utf8().ok()).collect()
+}
+
+/// Whether a piece of a path is the name of one thing in its folder, and not hidden.
+fn is_plain(piece: &str) -> bool {
+    !piece.is_empty() && !piece.starts_with('.') && !piece.contains(['/', '\0'])
+}
+
+fn not_found() -> Response {
+    Response::text("404 Not Found\n").status(404)
+}
+
+/// To the same path with a slash, so that a page's relative links work. Relative itself: an absolute
+/// one such as `//elsewhere/` would lead to another server.
+fn into_folder(call: &Call) -> Response {
+    let last = call.path().rsplit('/').next().unwrap_or_default();
+    Response::new(301).header("Location", format!("./{last}/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    /// Each way of opening, against the same folder.
+    #[test]
+    fn nothing_outside_is_opened_in_either_way() {
+        let base = std::env::temp_dir().join(format!("wirewheel-hub-serve-{}", std::process::id()));
+        let root = base.join("root");
+        fs::create_dir_all(root.join("below")).unwrap();
+        fs::write(base.join("secret"), "secret").unwrap();
+        fs::write(root.join("below/page"), "page").unwrap();
+        symlink("../secret", root.join("out")).unwrap();
+        symlink(base.join("secret"), root.join("absolute")).unwrap();
+        symlink("..", root.join("up")).unwrap();
+        symlink("below/page", root.join("inside")).unwrap();
+        symlink("/proc/self/root", root.join("magic")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        let folder = Folder::open(&root).unwrap();
+        let outside: [&[&str]; 7] = [
+            &["out"],
+            &["absolute"],
+            &["up", "secret"],
+            &["below", "..", "..", "secret"],
+            &["magic", "etc", "passwd"],
+            &["loop"],
+            &["missing"],
+        ];
+        for path in outside {
+            assert!(folder.open_beneath(path).is_err(), "{path:?}");
+            if !path.contains(&"..") {
+                assert!(folder.open_without_links(path).is_err(), "{path:?}");
+            }
+        }
+        let content = |file: Result<File, Errno>| {
+            let mut text = String::new();
+            file.map(|mut file| file.read_to_string(&mut text).unwrap()).unwrap();
+            text
+        };
+        assert_eq!(content(folder.open_beneath(&["below", "page"])), "page");
+        assert_eq!(content(folder.open_without_links(&["below", "page"])), "page");
+        assert_eq!(folder.open_without_links(&["inside"]).unwrap_err(), Errno::LOOP);
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn a_path_is_cut_before_it_is_decoded() {
+        assert_eq!(pieces("/a%2Fb/c%20d/").unwrap(), ["a/b", "c d", ""]);
+        assert_eq!(pieces("/").unwrap(), [""]);
+        assert_eq!((pieces("/%ff"), pieces("http://x/")), (None, None));
+    }
+
+    #[test]
+    fn pieces_that_are_more_than_a_name_are_refused() {
+        for piece in ["", ".", "..", ".git", "a/b", "a\0b"] {
+            assert!(!is_plain(piece), "{piece:?}");
+        }
+        assert!(is_plain("a b..c"));
+    }
+}

@@ -1,0 +1,60 @@
+//! Owns the part of a service manager's protocol that a service plays: sockets that are handed over,
+//! and telling how things stand (sd_listen_fds(3), sd_notify(3)).
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use listenfd::ListenFd;
+
+/// The sockets that were handed over. Children do not inherit them.
+pub(crate) fn activated_sockets() -> io::Result<Vec<OwnedFd>> {
+    let mut handed = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for number in 0..handed.len() {
+        let socket = match handed.take_tcp_listener(number) {
+            Ok(socket) => socket.map(OwnedFd::from),
+            Err(_) => handed.take_unix_listener(number)?.map(OwnedFd::from),
+        };
+        sockets.extend(socket);
+    }
+    Ok(sockets)
+}
+
+/// Whether somebody waits to be told, such as systemd with `Type=notify`.
+#[derive(Debug)]
+pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>);
+
+impl Notifier {
+    pub(crate) fn from_environment() -> Self {
+        Self(env::var_os("NOTIFY_SOCKET").and_then(|name| Self::to(&name).ok()))
+    }
+
+    fn to(name: &OsString) -> io::Result<(UnixDatagram, SocketAddr)> {
+        let address = match name.as_bytes() {
+            [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
+            _ => SocketAddr::from_pathname(name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?; // telling must not stop the loop
+        Ok((socket, address))
+    }
+
+    /// Tells, if somebody listens. What cannot be told is no reason to stop serving.
+    pub(crate) fn tell(&self, state: &str) {
+        if let Some((socket, address)) = &self.0 {
+            if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
+                log::warn!("telling the service manager {state:?}: {error}");
+            }
+        }
+    }
+}
+
+/// Whether the log goes to a place that notes the time itself.
+pub(crate) fn log_has_timestamps() -> bool {
+    env::var_os("JOURNAL_STREAM").is_some() || env::var_os("INVOCATION_ID").is_some()
+}
