@@ -3,11 +3,20 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use support::{BINARY, Client, Events, PING, Running, TEXT, masked, recorder, upgrade_request};
-use wirewheel::{Application, Deflate, HandlerResult, Message, Session, WebSockets, on_message};
+use support::{
+    BINARY, CLOSE, Client, Events, PING, Running, TEXT, masked, recorder, upgrade_request,
+};
+use wirewheel::{
+    Application, Call, Deflate, HandlerResult, Limits, Message, Session, SharedFlow, WebSockets,
+    on_connect, on_message,
+};
 
 const NEITHER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+const SMALL_WINDOW: &str = "permessage-deflate; server_max_window_bits=9";
 const TEXT_OF_80: &str =
     "a text that repeats itself, a text that repeats itself, a text that repeats itself";
 
@@ -279,6 +288,74 @@ fn the_limit_is_that_of_the_inflated_message() {
         }
     }
     client.expect_close(1009);
+}
+
+/// What a session keeps for a message in progress counts for the byte budget of the process.
+#[test]
+fn inflaters_of_messages_that_never_end_are_bounded() {
+    let (factory, _events) = recorder(true);
+    let server = Running::start(move |app: &mut Application| {
+        let limits = Limits::new().process_bytes(256 << 10);
+        app.install(WebSockets::new().limits(limits).extension(Deflate::new()));
+        app.routing(|route| {
+            route.web_socket("/", factory);
+        });
+    });
+    let mut held: Vec<Client> = Vec::new();
+    for _ in 0..5 {
+        let (mut client, _) = offer(&server, "permessage-deflate");
+        client.send(0x41, b"\xf2\x48");
+        client.send(PING, b"held");
+        assert_eq!(client.frame().payload, b"held");
+        held.push(client);
+    }
+    // The sixth inflater would be over it: one of the six sessions pays.
+    let (mut sixth, _) = offer(&server, "permessage-deflate");
+    sixth.send(0x41, b"\xf2\x48");
+    held.push(sixth);
+    for client in &mut held {
+        client.send(PING, b"still");
+    }
+    let ended = held.iter_mut().map(Client::frame).filter(|frame| frame.first == CLOSE);
+    assert_eq!(ended.map(|close| close.payload[..2].to_vec()).collect::<Vec<_>>(), [[3, 0xf5]]);
+}
+
+/// A broadcast is compressed once for all who keep no context, and for each who does.
+#[test]
+fn a_broadcast_is_compressed_once_for_equal_parameters() {
+    for (keeps, offers, compressions) in [
+        (false, ["permessage-deflate"; 4], 1),
+        (false, ["permessage-deflate", SMALL_WINDOW, "permessage-deflate", SMALL_WINDOW], 2),
+        (true, ["permessage-deflate"; 4], 4),
+    ] {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let server = Running::start(move |app: &mut Application| {
+            let deflate = Deflate::new().server_context_takeover(keeps).compress_if(move |_| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                true
+            });
+            app.install(WebSockets::new().extension(deflate));
+            let flow: SharedFlow = SharedFlow::default();
+            app.routing(move |route| {
+                route.web_socket("/", move |_call: &Call| {
+                    let (joined, spoken) = (flow.clone(), flow.clone());
+                    on_connect(move |session, _call| session.collect(&joined)).on_message(
+                        move |session, message| {
+                            session.emit(&spoken, message.text().unwrap_or_default())
+                        },
+                    )
+                });
+            });
+        });
+        let mut clients = offers.map(|offers| offer(&server, offers).0);
+        clients[0].text(TEXT_OF_80);
+        let frames = clients.each_mut().map(Client::frame);
+        for frame in &frames {
+            assert_eq!(Codec::new().unpack(&frame.payload), TEXT_OF_80.as_bytes());
+        }
+        assert_eq!(count.load(Ordering::SeqCst), compressions, "{offers:?}");
+    }
 }
 
 #[test]

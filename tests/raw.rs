@@ -187,6 +187,22 @@ fn reserved_bits_pass_where_they_are_let_through() {
 }
 
 #[test]
+fn a_message_may_go_on_for_ever_since_nothing_of_it_is_kept() {
+    let (server, events) = start(
+        || WebSockets::new().max_fragments(3).max_message_size(10).max_frame_size(10),
+        silent,
+    );
+    let mut client = server.upgrade("/");
+    client.send(0x01, b"0123456789");
+    for _ in 0..9 {
+        client.send(0x00, b"0123456789");
+    }
+    client.send(0x80, b"end");
+    let told: Vec<String> = (0..11).map(|_| events.next()).collect();
+    assert_eq!(told[10], "Continuation true [0, 0, 0] end");
+}
+
+#[test]
 fn the_peer_vanishes_from_a_raw_session() {
     let (server, events) = start(WebSockets::new, silent);
     drop(server.upgrade("/"));

@@ -41,9 +41,12 @@ impl Turn<'_> {
 
     /// One frame, or a part of one: how many bytes were taken.
     fn framed_step(&mut self, rx: &mut [u8]) -> Result<usize, SessionError> {
-        let rules = self.connection.state.rules(self.options());
+        let mut rules = self.connection.state.rules(self.options());
         let Some(pipeline) = self.connection.state.pipeline.as_deref_mut() else { return Ok(0) };
         let assembly = pipeline.assembly();
+        if pipeline.raw {
+            rules.max_fragments = u32::MAX; // nothing of a message is kept, so that it may go on
+        }
         let (step, used) = pieces::next_step(&mut pipeline.progress, rx, &rules, assembly)
             .map_err(SessionError::Protocol)?;
         match step {

@@ -16,7 +16,7 @@ use super::transmit::Admission;
 
 /// What a raw session does (Ktor's `webSocketRaw` block): every frame is handed over as it comes,
 /// control frames and fragments included, and nothing is answered by itself: no pong, no Close. The
-/// server does not ping raw sessions either.
+/// server does not ping raw sessions either: set `idle_timeout`, or send pings, where peers may vanish.
 ///
 /// What stays: masks, reserved bits, opcodes, lengths, the order of fragments, the payload of a Close
 /// and `max_frame_size` are checked, and a peer that breaks them is failed as in any session.

@@ -119,7 +119,7 @@ fn begin_frame(
     }
     let progress = slot.get_or_insert_with(Box::default);
     progress.message_open = !header.fin;
-    progress.fragments += 1;
+    progress.fragments = progress.fragments.saturating_add(1);
     if progress.fragments > rules.max_fragments {
         return Err(ProtocolError::TooManyFragments { limit: rules.max_fragments });
     }

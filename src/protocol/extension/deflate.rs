@@ -20,6 +20,9 @@ use stream::{Compressor, INFLATER_BYTES, Inflater, Streams, compressor_bytes};
 /// usual implementations cannot keep to.
 const WINDOW_BITS: std::ops::RangeInclusive<u8> = 9..=15;
 
+/// Without a context, messages up to this are not worth the compressor's reset.
+const SHORT_BYTES: usize = 64;
+
 /// The permessage-deflate extension (RFC 7692; Ktor's `WebSocketDeflateExtension`). Off until it is
 /// installed.
 ///
@@ -60,8 +63,8 @@ type Condition = Rc<dyn Fn(&Message<'_>) -> bool>;
 struct Policy {
     demand: Demand,
     level: u32,
-    /// Only messages of more bytes are compressed.
-    bigger_than: usize,
+    /// Only messages of more bytes are compressed; `None` is the default.
+    bigger_than: Option<usize>,
     conditions: Vec<Condition>,
 }
 
@@ -72,7 +75,8 @@ impl Default for Deflate {
 }
 
 impl Deflate {
-    /// No context kept on either side, windows of 15 bits, level 6, every message that gets smaller.
+    /// No context kept on either side, windows of 15 bits, level 6, every message of over 64 bytes
+    /// that gets smaller.
     pub fn new() -> Self {
         let demand = Demand {
             server_keeps_context: false,
@@ -80,7 +84,8 @@ impl Deflate {
             server_bits: 15,
             client_bits: 15,
         };
-        let policy = Rc::new(Policy { demand, level: 6, bigger_than: 0, conditions: Vec::new() });
+        let policy =
+            Rc::new(Policy { demand, level: 6, bigger_than: None, conditions: Vec::new() });
         Self { policy, streams: Rc::default() }
     }
 
@@ -133,10 +138,12 @@ impl Deflate {
         self.change(|policy| policy.conditions.push(Rc::new(condition)))
     }
 
-    /// Compresses only messages of more than `bytes` (Ktor's `compressIfBiggerThan`). Default 0.
+    /// Compresses only messages of more than `bytes` (Ktor's `compressIfBiggerThan`). Default: 0 if
+    /// the server keeps a context, which helps the shortest; else 64, since without one a short
+    /// message saves nothing but costs as much as a long one.
     #[must_use]
     pub fn compress_if_bigger_than(self, bytes: usize) -> Self {
-        self.change(|policy| policy.bigger_than = bytes)
+        self.change(|policy| policy.bigger_than = Some(bytes))
     }
 }
 
@@ -180,10 +187,12 @@ impl ExtensionFactory for Deflate {
 }
 
 impl Policy {
-    fn compresses(&self, message: &ExtensionMessage<'_>) -> bool {
+    fn compresses(&self, message: &ExtensionMessage<'_>, keeps_context: bool) -> bool {
         let bytes = message.payload();
-        if bytes.len() <= self.bigger_than || self.conditions.is_empty() {
-            return bytes.len() > self.bigger_than;
+        let usual = if keeps_context { 0 } else { SHORT_BYTES };
+        let worth_it = bytes.len() > self.bigger_than.unwrap_or(usual);
+        if !worth_it || self.conditions.is_empty() {
+            return worth_it;
         }
         let payload = match std::str::from_utf8(bytes) {
             Ok(text) if message.is_text() => Payload::Text(text),
@@ -235,7 +244,7 @@ impl Extension for DeflateState {
         message: &mut ExtensionMessage<'_>,
         _max_message_size: usize,
     ) -> Result<(), ExtensionError> {
-        if !self.policy.compresses(message) {
+        if !self.policy.compresses(message, self.terms.server_keeps_context) {
             return Ok(());
         }
         let (level, bits) = (self.policy.level, self.terms.server_bits);
