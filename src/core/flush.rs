@@ -77,7 +77,7 @@ impl Core {
         index: u32,
         wire: &mut dyn Wire,
     ) -> Option<Reading> {
-        let reading = self.turn(now, index, wire, |turn| turn.resume());
+        let reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
         self.finish_input(now, index, wire, reading)
     }
 
@@ -96,7 +96,7 @@ impl Core {
                 connection.state.hold().is_some_and(|hold| hold.is_over())
             });
             if waits {
-                reading = self.turn(now, index, wire, |turn| turn.resume());
+                reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
             }
         }
         reading

@@ -51,11 +51,15 @@ impl Turn<'_> {
         self.flush();
     }
 
-    /// Goes on with what is held, if nothing stops that any more.
-    pub(crate) fn resume(&mut self) -> Reading {
+    /// Goes on with what is held, if nothing stops that any more. `None` if there is no session and
+    /// nothing of one, whose reading this could concern.
+    pub(crate) fn resume(&mut self) -> Option<Reading> {
+        if matches!(self.connection.stage, Stage::Http(_) | Stage::Closed(_)) {
+            return None;
+        }
         let extra = self.connection.state.extra.as_deref_mut();
         let over = extra.and_then(|extra| extra.hold.take_if(|hold| hold.is_over()));
-        let Some(mut hold) = over else { return self.reading() };
+        let Some(mut hold) = over else { return Some(self.reading()) };
         let state = &mut self.connection.state;
         if hold.stops_reading {
             // The peer could not be heard: its time to answer begins anew.
@@ -75,7 +79,7 @@ impl Turn<'_> {
         if peer_shut && self.connection.state.hold().is_none() {
             self.peer_shut();
         }
-        self.reading()
+        Some(self.reading())
     }
 
     fn put_back(&mut self, bytes: Vec<u8>, taken: usize, peer_shut: bool) {

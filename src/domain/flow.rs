@@ -12,8 +12,9 @@ use super::flow_cell::FlowCell;
 /// A stream of messages that any number of sessions collect (Kotlin's `MutableSharedFlow`).
 ///
 /// A message is encoded once and kept in one log; a subscriber is a cursor into it. A clone names
-/// the same flow. Sessions collect with [`Session::collect`](crate::Session::collect) and publish
-/// with [`Session::emit`](crate::Session::emit), which knows whom to pause; a timer or another
+/// the same flow. All who collect it are sessions of one server; they do with
+/// [`Session::collect`](crate::Session::collect) and publish with
+/// [`Session::emit`](crate::Session::emit), which knows whom to pause; a timer or another
 /// session-less place publishes with [`emit`](Self::emit).
 ///
 /// ```

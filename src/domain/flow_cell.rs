@@ -296,11 +296,8 @@ impl FlowState {
 impl FlowCell {
     /// A session begins to collect: its cursor and its place.
     pub(super) fn join(self: &Rc<Self>, hub: &Rc<FlowHub>, session: u32) -> (u64, u32) {
+        self.belong_to(hub);
         let mut state = self.state.borrow_mut();
-        if state.hub.is_none() {
-            hub.bytes.set(hub.bytes.get() + state.log.bytes());
-            state.hub = Some(Rc::clone(hub));
-        }
         let place = match state.free_places.pop() {
             Some(place) => place,
             None => {
@@ -312,6 +309,21 @@ impl FlowCell {
             *subscriber = session;
         }
         (state.log.join(), place)
+    }
+
+    /// A flow belongs to the server whose sessions collect it; once none does, another's may.
+    fn belong_to(&self, hub: &Rc<FlowHub>) {
+        let mut state = self.state.borrow_mut();
+        let other = state.hub.as_ref().is_some_and(|known| !Rc::ptr_eq(known, hub));
+        if state.hub.is_some() && !(other && state.log.subscribers() == 0) {
+            return;
+        }
+        let bytes = state.log.bytes();
+        if let Some(known) = state.hub.replace(Rc::clone(hub)) {
+            known.bytes.set(known.bytes.get() - bytes);
+        }
+        hub.bytes.set(hub.bytes.get() + bytes);
+        state.listed = false;
     }
 
     pub(super) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {

@@ -134,6 +134,7 @@ impl ServerRef<'_> {
             return Err(SendError::Full { buffered: self.shared.command_bytes });
         }
         self.shared.commands.push_back(command(id.0));
+        self.shared.asked = true;
         Ok(())
     }
 
@@ -172,7 +173,7 @@ impl ServerRef<'_> {
         action: impl FnOnce(&mut ServerRef<'_>) + 'static,
     ) -> Result<TimerId, ConfigError> {
         check_time("delay", delay).map_err(ConfigError)?;
-        Ok(self.shared.timers.add(AppTimer::once(delay, action), self.shared.now))
+        Ok(self.add_timer(AppTimer::once(delay, action)))
     }
 
     /// Runs `action` every `period`, as [`Application::every`](crate::Application::every) does.
@@ -185,11 +186,17 @@ impl ServerRef<'_> {
         action: impl FnMut(&mut ServerRef<'_>) + 'static,
     ) -> Result<TimerId, ConfigError> {
         check_time("period", period).map_err(ConfigError)?;
-        Ok(self.shared.timers.add(AppTimer::every(period, action), self.shared.now))
+        Ok(self.add_timer(AppTimer::every(period, action)))
+    }
+
+    fn add_timer(&mut self, timer: AppTimer) -> TimerId {
+        self.shared.asked = true;
+        self.shared.timers.add(timer, self.shared.now)
     }
 
     /// Takes a timer back; one that is over or was taken back already is nothing.
     pub fn cancel(&mut self, timer: TimerId) {
+        self.shared.asked = true;
         self.shared.timers.cancel(timer);
     }
 

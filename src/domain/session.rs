@@ -240,7 +240,6 @@ impl Session<'_> {
 
     /// The server it runs on: other sessions, timers, statistics, a stop.
     pub fn server(&mut self) -> ServerRef<'_> {
-        self.shared.asked = true;
         ServerRef { shared: self.shared }
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     /// Bytes held by all connections in partial messages and outboxes.
     pub(crate) bytes_held: usize,
     pub(crate) sessions: OpenSessions,
-    /// Somebody reached for the server; what that asked for is done after the turn.
+    /// Something was asked of others or of the wheel: it is done after the turn.
     pub(crate) asked: bool,
     /// What hooks and timers asked of sessions that are not their own, in order.
     pub(crate) commands: VecDeque<Command>,

@@ -414,7 +414,9 @@ impl PollLoop {
             socket.reading = reading;
         }
         self.drop_closed();
-        self.list(index); // its event may have come and gone while it was paused
+        if reading.is_some_and(Reading::reads) {
+            self.list(index); // its event may have come and gone while it was paused
+        }
     }
 
     /// What hooks, timers and other threads asked of the loop itself.

@@ -54,6 +54,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::domain::application::Application;
+use crate::domain::server_ref::ServerRef;
 use crate::domain::stats::Stats;
 use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
@@ -148,6 +149,16 @@ impl TestApplication {
     /// What the server has counted.
     pub fn stats(&self) -> Stats {
         self.network.borrow().core.stats()
+    }
+
+    /// Runs `action` on the loop, as [`Handle::run`](crate::Handle::run) does: to emit in a flow, to
+    /// send to a session.
+    pub fn run<R>(&self, action: impl FnOnce(&mut ServerRef<'_>) -> R) -> R {
+        let mut network = self.network.borrow_mut();
+        match network.run(action) {
+            Some(result) => result,
+            None => panic!("the action panicked"),
+        }
     }
 
     /// Begins to stop, as [`Handle::shutdown`](crate::Handle::shutdown) does.

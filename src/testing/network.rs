@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::core::{Core, Disposal, Reading};
 use crate::domain::application::Built;
+use crate::domain::server_ref::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
@@ -260,6 +261,13 @@ impl Network {
         let live = self.places.values().map(|&id| &self.links[id]);
         let blocked = live.filter_map(|link| link.socket.blocked_until).min();
         [self.core.poll_timeout(), blocked].into_iter().flatten().min()
+    }
+
+    /// Code of the application runs on the loop.
+    pub(crate) fn run<R>(&mut self, action: impl FnOnce(&mut ServerRef<'_>) -> R) -> Option<R> {
+        let result = self.core.with_server(self.now, "action", action);
+        self.pump();
+        result
     }
 
     /// The server begins to stop.
