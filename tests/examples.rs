@@ -2,10 +2,12 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;
@@ -206,4 +208,78 @@ fn descriptors_run_out_and_come_back() {
     later.expect_text("back again");
     program.signal(Signal::TERM);
     first.expect_close(1001);
+}
+
+/// The time that the only thread of a program has had a processor.
+fn processor_time(program: &Program) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", program.child.id())).unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// One of a crowd: connects, asks for a session, and comes back when it is hung up on or after a
+/// second.
+#[derive(Default)]
+struct Reconnecting {
+    stream: Option<TcpStream>,
+    rounds: u32,
+}
+
+impl Reconnecting {
+    /// One round; true if it was told 101.
+    fn attend(&mut self, addr: SocketAddr) -> bool {
+        let Some(stream) = &mut self.stream else {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let asked = stream.write(upgrade_request("/", "").as_bytes()).is_ok();
+            *self = Self { stream: Some(stream).filter(|_| asked), rounds: 0 };
+            return false;
+        };
+        self.rounds += 1;
+        let mut answer = [0; 256];
+        let read = stream.read(&mut answer);
+        let waits = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        let served = read.is_ok_and(|n| n > 0);
+        if !(waits || served) || self.rounds > 100 {
+            self.stream = None;
+        }
+        served
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the crowd's pace, and the length of the test")]
+fn without_descriptors_a_crowd_that_reconnects_costs_little() {
+    let program = Program::limited("autobahn", 64);
+    let mut witness = program.connect().upgraded("/");
+    let mut crowd: Vec<Reconnecting> = (0..200).map(|_| Reconnecting::default()).collect();
+    let length: u64 = std::env::var("CROWD_SECONDS").map_or(3, |text| text.parse().unwrap());
+    let (began, used) = (Instant::now(), processor_time(&program));
+    let (mut served, mut slowest) = (0, Duration::ZERO);
+    while began.elapsed() < Duration::from_secs(length) {
+        for client in &mut crowd {
+            served += u32::from(client.attend(program.addr));
+        }
+        let asked = Instant::now();
+        witness.text("still there?");
+        witness.expect_text("still there?");
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(millis(10));
+    }
+    let share = (processor_time(&program) - used).as_secs_f64() / began.elapsed().as_secs_f64();
+    drop(crowd);
+    let left = Instant::now();
+    let mut later = program.connect().upgraded("/");
+    later.text("back again");
+    later.expect_text("back again");
+    let recovery = left.elapsed();
+    writeln!(
+        std::io::stdout(),
+        "200 clients at 64 descriptors: {:.1} % of a core, {served} served, the witness waited \
+         {slowest:?} at most, recovery {recovery:?}",
+        share * 100.0
+    )
+    .unwrap();
+    assert!(share < 0.2, "{share} of a core");
+    assert!(served > 40, "only {served} were served");
+    assert!(recovery < Duration::from_secs(2), "{recovery:?}");
 }

@@ -173,3 +173,61 @@ fn a_bad_utf8_byte_ends_a_frame_that_is_not_complete() {
     client.write(frame);
     client.expect_close(1007);
 }
+
+#[test]
+fn a_flood_of_empty_fragments_ends_and_does_not_starve_others() {
+    let server = Running::start(module);
+    let mut witness = server.upgrade("/");
+    let mut flood = server.upgrade("/");
+    let mut drain = flood.stream.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            flood.write(masked(TEXT & 0x7f, b""));
+            let fragments = masked(0, b"").repeat(10_000);
+            // 65,536 are allowed; the end of the connection ends the flood.
+            while flood.stream.write_all(&fragments).is_ok() {}
+        });
+        let mut all = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut drain, &mut all); // a reset may cut it short
+        assert!(all.starts_with(b"\x88"), "{all:?}");
+        assert_eq!(all.get(2..4), Some(&1008_u16.to_be_bytes()[..]));
+    });
+    expect_served(&mut witness);
+}
+
+#[test]
+fn a_flood_of_tiny_messages_does_not_starve_others() {
+    let server = Running::start(module);
+    let mut witness = server.upgrade("/");
+    let mut flood = server.upgrade("/");
+    let mut drain = flood.stream.try_clone().unwrap();
+    let crumbs = masked(BINARY, b"x").repeat(20_000);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..10 {
+                flood.write(&crumbs);
+            }
+            flood.send(CLOSE, &close_payload(1000, ""));
+        });
+        let echoes = scope.spawn(move || {
+            let mut all = Vec::new();
+            std::io::Read::read_to_end(&mut drain, &mut all).unwrap();
+            all.len()
+        });
+        for _ in 0..50 {
+            expect_served(&mut witness);
+        }
+        assert_eq!(echoes.join().unwrap(), 3 * 200_000 + 4, "every echo and the Close");
+    });
+}
+
+#[test]
+fn tiny_messages_of_who_never_reads_are_bounded() {
+    let server = Running::start(module);
+    let mut witness = server.upgrade("/");
+    let mut deaf = server.upgrade("/");
+    let crumbs = masked(BINARY, b"x").repeat(20_000);
+    // Ends when the server hangs up: with 1013, which nobody reads.
+    while deaf.stream.write_all(&crumbs).is_ok() {}
+    expect_served(&mut witness);
+}

@@ -45,7 +45,7 @@ use crate::structures::slab::{Key, Slab};
 use crate::structures::wheel::TimerWheel;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseReason};
-use crate::words::options::CONNECTION_BYTES;
+use crate::words::options::{BUSY_BYTES, CONNECTION_BYTES, SURPLUS_MAX};
 use crate::words::time::Time;
 
 use admission::{Admission, Surplus, Verdict};
@@ -58,10 +58,8 @@ pub(crate) use turn::Reading;
 
 // The ceiling that Limits promises counts on it: slab entry and generation, wheel entry, socket.
 const _: () = assert!(size_of::<Option<Connection>>() + 4 + 24 + 8 <= CONNECTION_BYTES);
-
-/// Connections over `max_connections` that are let in only to be told 503; beyond them accepting
-/// pauses.
-const SURPLUS_MAX: usize = 16;
+// And on this: what is boxed while it is needed, with the allocator's 16 bytes for each.
+const _: () = assert!(size_of::<HttpStage>() + SessionState::BOXED_BYTES + 3 * 16 <= BUSY_BYTES);
 
 /// The whole server.
 pub(crate) struct Core {

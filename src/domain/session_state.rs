@@ -108,6 +108,9 @@ struct Proxied {
 }
 
 impl SessionState {
+    /// What it boxes at most, but for bytes of messages.
+    pub(crate) const BOXED_BYTES: usize = size_of::<Extra>() + size_of::<Proxied>();
+
     pub(crate) fn new(key: Key, peer: SocketAddr, now: Time) -> Self {
         let peer = match peer {
             SocketAddr::V4(v4) => Peer::V4(v4),

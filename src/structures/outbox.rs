@@ -5,6 +5,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::footprint::footprint;
 use super::wire::Wire;
 
 /// The most bytes of control frames that wait.
@@ -31,7 +32,7 @@ pub(crate) struct Outbox {
     control_frame_end: usize,
     /// Bytes of data that did not go out.
     buffered: usize,
-    /// Bytes that the segments hold, by capacity.
+    /// What the segments hold, as the allocator counts.
     held: usize,
 }
 
@@ -61,7 +62,7 @@ impl Bytes {
     /// A shared message counts in full with each who keeps it alive.
     fn held(&self) -> usize {
         match self {
-            Self::Own(bytes) => bytes.capacity(),
+            Self::Own(bytes) => footprint(bytes.capacity()),
             Self::Shared(bytes) => bytes.len(),
         }
     }
@@ -381,9 +382,11 @@ impl Outbox {
         self.data.len()
     }
 
-    /// Bytes held, by capacity.
+    /// Bytes held, as the allocator counts.
     pub(crate) fn memory(&self) -> usize {
-        self.held + self.data.capacity() * size_of::<Segment>() + self.control.capacity()
+        self.held
+            + footprint(self.data.capacity() * size_of::<Segment>())
+            + footprint(self.control.capacity())
     }
 }
 

@@ -242,6 +242,14 @@ pub(crate) const CLIENTS_MAX: usize = 4_096;
 /// after growth, and the old table while it grows.
 const CLIENT_BYTES: usize = 64;
 
+/// Connections over `max_connections` that are let in only to be told 503; beyond them accepting
+/// pauses.
+pub(crate) const SURPLUS_MAX: usize = 16;
+
+/// What one connection costs beyond that while it speaks HTTP, waits for its peer or comes through a
+/// proxy, without the bytes of messages. Asserted in `core`.
+pub(crate) const BUSY_BYTES: usize = 512;
+
 /// What one connection costs while idle: its slab entry, wheel entry, generation and socket.
 /// Asserted against the real types in `core`.
 pub(crate) const CONNECTION_BYTES: usize = 256;
@@ -265,8 +273,8 @@ impl Limits {
 
     /// All limits from one number: the most user-space memory, in bytes, that connections may take.
     /// [`memory_ceiling`](Self::memory_ceiling) is at most that (512 KiB for less than that), and
-    /// more memory never gives a lower limit. Three quarters and more are for messages
-    /// (`process_bytes`); there is a connection for every 4 KiB, up to 65,536.
+    /// more memory never gives a lower limit. Half and more are for messages (`process_bytes`);
+    /// there is a connection for every 4 KiB, up to 65,536.
     ///
     /// The program itself takes one or two MiB besides, and the kernel about as much again for the
     /// sockets: for a box or a container with 32 MiB, `for_memory(16 << 20)` is a good start.
@@ -289,7 +297,7 @@ impl Limits {
             read_budget_bytes: 4 * read_buffer_bytes,
             ..Self::default()
         };
-        let process_bytes = bytes.saturating_sub(without_messages.memory_ceiling());
+        let process_bytes = bytes.saturating_sub(without_messages.memory_ceiling()) / 3 * 2;
         Self { process_bytes: process_bytes.min(LARGEST_SIZE), ..without_messages }
     }
 
@@ -353,16 +361,21 @@ impl Limits {
     }
 
     /// The most user-space memory, in bytes, that connections can make the server take: the sum of
-    /// every limit. At the defaults under 40 MiB.
+    /// every limit, and half of `process_bytes` again for what the allocator cannot use. (Buffers
+    /// grow by doubling; where small things lie between them, each leaves a hole of half its size.)
+    /// The program itself, the application's handlers and what one hook sends at once come on
+    /// top. At the defaults under 40 MiB.
     pub fn memory_ceiling(&self) -> usize {
-        let per_connection = CONNECTION_BYTES; // slab, wheel, generation, socket table
+        let connections = self.max_connections.saturating_add(SURPLUS_MAX);
+        let per_connection = CONNECTION_BYTES + BUSY_BYTES;
         let clients = CLIENT_BYTES
             * (self.per_address.map_or(0, |_| self.max_connections)
                 + self.handshake_rate.map_or(0, |_| CLIENTS_MAX));
-        let transmit_buffer = 2 * self.read_buffer_bytes; // replies of one turn, then a spare
-        self.process_bytes // partial messages, outboxes, flow logs
-            .saturating_add(self.max_connections.saturating_mul(per_connection))
-            .saturating_add(self.max_pending_handshakes.saturating_mul(self.max_head_bytes))
+        // Replies of one turn: it is given back only where it grew beyond this.
+        let transmit_buffer = 4 * self.read_buffer_bytes;
+        self.process_bytes // request heads, partial messages, outboxes, flow logs
+            .saturating_add(self.process_bytes / 2) // see above
+            .saturating_add(connections.saturating_mul(per_connection))
             .saturating_add(self.read_buffer_bytes)
             .saturating_add(transmit_buffer)
             .saturating_add(clients)
@@ -420,7 +433,7 @@ mod tests {
             assert_eq!(limits.check(), Ok(()), "{bytes}");
             let ceiling = limits.memory_ceiling();
             assert!(ceiling <= bytes.max(512 << 10), "{bytes}: {ceiling}");
-            assert!(limits.process_bytes >= bytes / 4 * 3, "{bytes}: {}", limits.process_bytes);
+            assert!(limits.process_bytes >= bytes / 2, "{bytes}: {}", limits.process_bytes);
             let pairs = [
                 (before.max_head_bytes, limits.max_head_bytes),
                 (before.max_connections, limits.max_connections),
