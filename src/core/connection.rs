@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::domain::endpoint::Endpoint;
+use crate::domain::hold::Hold;
 use crate::domain::session_state::{Phase, SessionState};
 use crate::structures::wheel::TimerKey;
 use crate::words::options::{Limits, SessionOptions};
@@ -150,6 +151,7 @@ impl Connection {
                 // A raw handler has its time to answer the peer's Close.
                 extra.and_then(|extra| extra.deadline),
                 extra.and_then(|extra| extra.timers.iter().map(|(_, at)| *at).min()),
+                self.state.hold().and_then(Hold::until),
             ]),
             (Stage::Session(_) | Stage::Finishing, _) => extra.and_then(|extra| extra.deadline),
             (Stage::Closed(_), _) => None,

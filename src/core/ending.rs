@@ -67,7 +67,8 @@ impl Turn<'_> {
             | SessionError::Extension(_)
             | SessionError::Content(_)
             | SessionError::PingTimeout
-            | SessionError::IdleTimeout => {
+            | SessionError::IdleTimeout
+            | SessionError::TooManyMessages => {
                 debug!(target: "wirewheel::session", "{id} {pattern}: {fault}");
             }
             SessionError::WriteTimeout | SessionError::Overloaded => {

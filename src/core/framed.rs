@@ -102,6 +102,13 @@ impl Turn<'_> {
             return Ok(()); // RFC 6455 section 5.5.1: nothing counts behind the peer's Close
         }
         let ours_is_out = self.connection.state.phase == Phase::Closing;
+        if !opcode.is_control() && !ours_is_out {
+            if let Some(rate) = self.options().message_rate {
+                if !self.spend_token(rate) {
+                    return Ok(());
+                }
+            }
+        }
         if opcode == OpCode::Close {
             self.note_peer_close(payload)?;
         }

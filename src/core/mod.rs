@@ -20,6 +20,7 @@ mod flush;
 mod framed;
 mod governor;
 mod http;
+mod pace;
 pub(crate) mod panics;
 mod pause;
 #[cfg(test)]

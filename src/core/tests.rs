@@ -3,6 +3,7 @@
 mod admission;
 mod flows;
 mod governor;
+mod pace;
 mod reach;
 
 use std::cell::RefCell;

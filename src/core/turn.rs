@@ -137,8 +137,13 @@ impl<'a> Turn<'a> {
         }
         trace!(target: "wirewheel::frame", "{} in: {}, {} bytes", self.connection.state.id,
             if message.is_text() { "Text" } else { "Binary" }, message.bytes().len());
-        self.shared.stats.messages_in += 1;
         let route = self.options();
+        if let Some(rate) = route.message_rate {
+            if !self.spend_token(rate) {
+                return;
+            }
+        }
+        self.shared.stats.messages_in += 1;
         let Stage::Session(handler) = &mut self.connection.stage else { return };
         let mut session = Session {
             state: &mut self.connection.state,
@@ -358,6 +363,7 @@ impl<'a> Turn<'a> {
                 if ping {
                     self.ping_due();
                 }
+                self.token_due();
                 self.fire_timers();
             }
             // RFC 6455 section 7.1.1: the peer had its time to answer our Close.

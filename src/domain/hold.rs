@@ -1,6 +1,7 @@
 //! Owns what a session has read and does not take yet, because reading is paused.
 
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode, apply_mask};
+use crate::words::time::Time;
 
 /// A pause, and the bytes that arrived before it took hold: at most one read buffer.
 #[derive(Debug, Default)]
@@ -9,6 +10,8 @@ pub(crate) struct Hold {
     paused: bool,
     /// Flows that wait for their slowest subscriber.
     suspended: u32,
+    /// There is no token for a message before this time.
+    until: Option<Time>,
     /// Reading was stopped, and with it pings; else only the rest of one read waits for others.
     pub(crate) stops_reading: bool,
     /// As they came from the socket, still masked.
@@ -45,6 +48,21 @@ impl Hold {
         self.stops_reading = true;
     }
 
+    /// The rate of messages wants it, up to this time.
+    pub(crate) fn wait_until(&mut self, time: Time) {
+        self.until = Some(time);
+        self.stops_reading = true;
+    }
+
+    pub(crate) fn until(&self) -> Option<Time> {
+        self.until
+    }
+
+    /// True if it waited for a time that has come.
+    pub(crate) fn time_has_come(&mut self, now: Time) -> bool {
+        self.until.take_if(|until| *until <= now).is_some()
+    }
+
     pub(crate) fn flow_goes_on(&mut self) {
         self.suspended = self.suspended.saturating_sub(1);
     }
@@ -53,10 +71,11 @@ impl Hold {
     pub(crate) fn lift(&mut self) {
         self.paused = false;
         self.suspended = 0;
+        self.until = None;
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        !self.paused && self.suspended == 0
+        !self.paused && self.suspended == 0 && self.until.is_none()
     }
 
     /// Keeps bytes; `into_frame` is how many of them belong to a frame that has begun, if known.

@@ -58,7 +58,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whether reading is paused, by [`pause`](Self::pause) or by a flow.
+    /// Whether reading is paused, by [`pause`](Self::pause), by a flow or by `message_rate`.
     pub fn is_paused(&self) -> bool {
         self.state.is_held()
     }

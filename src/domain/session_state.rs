@@ -7,6 +7,7 @@ use crate::protocol::frame::FrameRules;
 use crate::protocol::reader::Partial;
 use crate::structures::outbox::Outbox;
 use crate::structures::slab::Key;
+use crate::structures::token_bucket::TokenBucket;
 use crate::words::close::CloseInfo;
 use crate::words::error::SessionError;
 use crate::words::options::SessionOptions;
@@ -71,6 +72,8 @@ pub(crate) struct Extra {
     pub(crate) hold: Option<Box<Hold>>,
     /// Timers of the application for this session, in no order.
     pub(crate) timers: Vec<(TimerId, Time)>,
+    /// The messages that may still come.
+    pub(crate) tokens: TokenBucket,
     /// Messages that the outbox had no room for and its policy dropped.
     pub(super) dropped: u64,
     /// Options that this session changed for itself.
@@ -294,6 +297,7 @@ impl Extra {
             blocked: _,
             hold,
             timers,
+            tokens,
             dropped,
             options,
             close,
@@ -307,6 +311,7 @@ impl Extra {
             && hold.is_none()
             && timers.is_empty()
             && *dropped == 0
+            && *tokens == TokenBucket::default()
             && options.is_none()
             && close.is_none()
             && fault.is_none()

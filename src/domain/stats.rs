@@ -133,6 +133,10 @@ stats! {
         /// Pongs that matched a ping.
         pongs_in "type=\"pong\",direction=\"in\"";
     }
+    Counter "message_rate_pauses_total" "Times that reading paused because of message_rate." {
+        /// Times that reading paused because of `message_rate`.
+        rate_pauses "";
+    }
     Seconds "ping_rtt_seconds_total" "Round trips of all matched pongs; divide by their number." {
         /// The round trips of `pongs_in`, added up, in microseconds.
         rtt_micros "";

@@ -218,6 +218,8 @@ pub enum SessionError {
     PingTimeout,
     /// Nothing arrived for `idle_timeout`.
     IdleTimeout,
+    /// More messages than `message_rate` came, and `message_rate_closes` is set.
+    TooManyMessages,
     /// The peer took none of the queued bytes for `write_timeout`.
     WriteTimeout,
     /// The outbox or the byte budget of the process is full.
@@ -244,6 +246,7 @@ impl SessionError {
             Self::Content(error) => error.close_code(),
             Self::PingTimeout | Self::Handler(_) | Self::Panic(_) => CloseCode::INTERNAL_ERROR,
             Self::IdleTimeout => CloseCode::GOING_AWAY,
+            Self::TooManyMessages => CloseCode::VIOLATED_POLICY,
             Self::WriteTimeout | Self::Overloaded => CloseCode::TRY_AGAIN_LATER,
             Self::Network(_) => CloseCode::ABNORMAL,
         }
@@ -259,6 +262,7 @@ impl SessionError {
             Self::Content(_) => "Bad data".into(),
             Self::PingTimeout => "Ping timeout".into(),
             Self::IdleTimeout => "Idle timeout".into(),
+            Self::TooManyMessages => "Too many messages".into(),
             Self::WriteTimeout => "Write timeout".into(),
             Self::Overloaded => "Try again later".into(),
             Self::Network(_) => String::new(),
@@ -278,6 +282,7 @@ impl fmt::Display for SessionError {
             | Self::Extension(_)
             | Self::PingTimeout
             | Self::IdleTimeout
+            | Self::TooManyMessages
             | Self::WriteTimeout
             | Self::Overloaded => f.write_str(&self.close_text()),
         }

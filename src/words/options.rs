@@ -19,6 +19,8 @@ pub(crate) struct SessionOptions {
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
     pub(crate) on_outbox_full: OutboxOverflow,
+    pub(crate) message_rate: Option<Rate>,
+    pub(crate) message_rate_closes: bool,
     pub(crate) masking: bool,
     pub(crate) accept_unmasked_frames: bool,
     pub(crate) lenient_rsv: bool,
@@ -37,6 +39,8 @@ impl Default for SessionOptions {
             outbox_bytes: 64 << 10,
             outbox_messages: 4_096,
             on_outbox_full: OutboxOverflow::Close,
+            message_rate: None,
+            message_rate_closes: false,
             masking: false,
             accept_unmasked_frames: false,
             lenient_rsv: false,
@@ -88,6 +92,9 @@ impl SessionOptions {
         check_size("max_frame_size", self.max_frame_size)?;
         check_size("max_message_size", self.message_limit())?;
         check_size("max_fragments", self.max_fragments as usize)?;
+        if let Some(rate) = self.message_rate {
+            rate.check("message_rate")?;
+        }
         check_size("outbox_bytes", self.outbox_bytes)?;
         check_size("outbox_messages", self.outbox_messages)
     }
@@ -151,6 +158,15 @@ macro_rules! session_option_setters {
             /// [`OutboxOverflow::Close`](crate::OutboxOverflow::Close): 1013.
             on_outbox_full: plain $crate::words::options::OutboxOverflow,
                 |options, policy| options.on_outbox_full = policy;
+            /// The rate of messages that a session takes (in raw sessions: of data frames). Over it,
+            /// reading pauses until there is a token, and the peer is slowed down by its own
+            /// connection; nothing is lost, and pings are answered meanwhile. A burst of at least 16
+            /// ms of the rate uses it fully. A session that was sent a message keeps some 300
+            /// bytes for it. Default `None`: off.
+            message_rate: optional $crate::words::rate::Rate, |options, rate| options.message_rate = rate;
+            /// Ends a session (1008) that is over `message_rate` instead of pausing it. Default
+            /// false.
+            message_rate_closes: plain bool, |options, on| options.message_rate_closes = on;
             /// Masks outgoing frames (Ktor's `masking`). RFC 6455 section 5.1 forbids it to a
             /// server, and conforming clients hang up. Default false.
             masking: plain bool, |options, on| options.masking = on;
@@ -248,7 +264,7 @@ pub(crate) const SURPLUS_MAX: usize = 16;
 
 /// What one connection costs beyond that while it speaks HTTP, waits for its peer or comes through a
 /// proxy, without the bytes of messages. Asserted in `core`.
-pub(crate) const BUSY_BYTES: usize = 512;
+pub(crate) const BUSY_BYTES: usize = 544;
 
 /// What one connection costs while idle: its slab entry, wheel entry, generation and socket.
 /// Asserted against the real types in `core`.
