@@ -11,8 +11,8 @@ use support::{
     BINARY, CLOSE, Client, Events, PING, Running, TEXT, masked, recorder, upgrade_request,
 };
 use wirewheel::{
-    Application, Call, Deflate, HandlerResult, Limits, Message, Session, SharedFlow, WebSockets,
-    on_connect, on_message,
+    Application, Call, Deflate, ExtensionMessage, Frame, HandlerResult, Limits, Message, OpCode,
+    Rsv, Session, SharedFlow, WebSockets, on_connect, on_frame, on_message,
 };
 
 const NEITHER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -288,6 +288,41 @@ fn the_limit_is_that_of_the_inflated_message() {
         }
     }
     client.expect_close(1009);
+}
+
+/// A raw handler applies what was agreed on by itself, or leaves it.
+#[test]
+fn a_raw_handler_inflates_and_deflates_by_hand() {
+    let server = Running::start(|app: &mut Application| {
+        app.install(WebSockets::new().extension(Deflate::new()));
+        app.routing(|route| {
+            let reverse = |session: &mut Session<'_>, frame: Frame<'_>| -> HandlerResult {
+                let mut message = ExtensionMessage::new(true, frame.rsv, frame.payload);
+                let deflate = session.extension("permessage-deflate").expect("agreed on");
+                deflate.decode(&mut message, 1_000)?;
+                let reversed: Vec<u8> = message.payload().iter().rev().copied().collect();
+                let mut answer = ExtensionMessage::new(true, Rsv::NONE, reversed);
+                deflate.encode(&mut answer, 1_000)?;
+                let (rsv, payload) = (answer.rsv(), answer.into_payload());
+                session.send_frame(Frame {
+                    fin: true,
+                    rsv,
+                    opcode: OpCode::Text,
+                    payload: &payload,
+                })
+            };
+            route
+                .web_socket_raw("/", move |_call: &Call| on_frame(reverse))
+                .negotiate_extensions(true);
+        });
+    });
+    let (mut client, header) = offer(&server, "permessage-deflate");
+    assert_eq!(header.as_deref(), Some(NEITHER));
+    client.send(0xc1, &Codec::new().pack(TEXT_OF_80.as_bytes()));
+    let frame = client.frame();
+    assert_eq!(frame.first, 0xc1);
+    let reversed: Vec<u8> = TEXT_OF_80.bytes().rev().collect();
+    assert_eq!(Codec::new().unpack(&frame.payload), reversed);
 }
 
 /// What a session keeps for a message in progress counts for the byte budget of the process.

@@ -157,10 +157,13 @@ impl Pipeline {
         Some(hasher.finish())
     }
 
-    /// Bytes held for what is unfinished, and by the extensions.
+    /// Bytes held for what is unfinished, by the extensions, and by itself.
     pub(crate) fn memory(&self) -> usize {
         let incoming = self.incoming.as_deref().map_or(0, |message| message.body.capacity());
-        let extensions: usize = self.stages.iter().map(|stage| stage.extension.memory()).sum();
+        let of_stage = |stage: &Stage| {
+            size_of::<Stage>() + size_of_val(&*stage.extension) + stage.extension.memory()
+        };
+        let extensions = size_of::<Self>() + self.stages.iter().map(of_stage).sum::<usize>();
         self.progress.as_deref().map_or(0, Progress::memory)
             + incoming
             + self.outgoing.capacity()

@@ -144,6 +144,7 @@ impl<'a> Scanner<'a> {
 mod tests {
     use super::*;
     use crate::protocol::head::tests::head;
+    use proptest::prelude::*;
 
     fn offers(lines: &[&str]) -> Option<Vec<String>> {
         let mut request = "GET / HTTP/1.1\r\nHost: h\r\n".to_owned();
@@ -212,5 +213,15 @@ mod tests {
         assert!(!append_agreed(&mut out, "b", &[("c".into(), Some("1, d".into()))]));
         assert!(!append_agreed(&mut out, "b c", &[]));
         assert_eq!(out, "a");
+    }
+
+    proptest! {
+        /// What is taken is tokens throughout, so that it can be written and is read back the same.
+        #[test]
+        fn whatever_is_taken_can_be_written_and_read_back(line in "[ab;,= \\\\\"\t]{0,24}") {
+            if let Some(written) = offers(&[&line]) {
+                prop_assert_eq!(offers(&[&written.join(", ")]), Some(written));
+            }
+        }
     }
 }

@@ -228,8 +228,29 @@ pub struct ExtensionMessage<'a> {
 }
 
 impl<'a> ExtensionMessage<'a> {
-    pub(crate) const fn new(text: bool, rsv: Rsv, payload: Cow<'a, [u8]>) -> Self {
-        Self { text, rsv, payload, dropped: false }
+    /// A message for an extension that a raw handler applies itself: whether it is text, the bits of
+    /// its first frame (none before it is encoded), and its payload.
+    ///
+    /// ```
+    /// use wirewheel::{
+    ///     ExtensionMessage, Frame, HandlerResult, OpCode, RawHandler, Session,
+    /// };
+    /// /// On a route with `negotiate_extensions(true)`; fragments are left out here.
+    /// struct Reader;
+    /// impl RawHandler for Reader {
+    ///     fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult {
+    ///         let text = frame.opcode == OpCode::Text;
+    ///         let mut message = ExtensionMessage::new(text, frame.rsv, frame.payload);
+    ///         if let Some(deflate) = session.extension("permessage-deflate") {
+    ///             deflate.decode(&mut message, 64 << 10)?;
+    ///         }
+    ///         println!("{} bytes", message.payload().len());
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn new(text: bool, rsv: Rsv, payload: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self { text, rsv, payload: payload.into(), dropped: false }
     }
 
     /// Whether it is a text message. Its payload need not be UTF-8 while it is encoded.
@@ -263,11 +284,13 @@ impl<'a> ExtensionMessage<'a> {
         self.dropped = true;
     }
 
-    pub(crate) fn is_dropped(&self) -> bool {
+    /// Whether an extension has dropped it.
+    pub fn is_dropped(&self) -> bool {
         self.dropped
     }
 
-    pub(crate) fn into_payload(self) -> Cow<'a, [u8]> {
+    /// The payload, given away.
+    pub fn into_payload(self) -> Cow<'a, [u8]> {
         self.payload
     }
 }

@@ -187,6 +187,7 @@ impl Inflater {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn inflate(
         inflater: &mut Inflater,
@@ -337,5 +338,64 @@ mod tests {
         let mut kept = streams.take_inflater();
         assert!(streams.spare.borrow().is_none());
         assert_eq!(inflate(&mut kept, b"\xf2\x48\xcd\xc9\xc9\x07\x00", 5).unwrap(), b"Hello");
+    }
+
+    /// What these bytes make, cut at these places.
+    fn in_pieces(bytes: &[u8], cuts: &[usize], limit: usize) -> Result<Vec<u8>, ExtensionError> {
+        let mut inflater = Inflater::default();
+        let mut body = Vec::new();
+        let mut start = 0;
+        for end in cuts.iter().copied().chain([bytes.len()]) {
+            inflater.feed(&bytes[start..end], &mut body, limit)?;
+            start = end;
+        }
+        inflater.end_message(&mut body, limit)?;
+        Ok(body)
+    }
+
+    fn places(cuts: &[prop::sample::Index], len: usize) -> Vec<usize> {
+        let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(len + 1)).collect();
+        places.sort_unstable();
+        places
+    }
+
+    proptest! {
+        /// Whatever arrives, and however it is cut: the same end, and never over the limit.
+        #[test]
+        fn any_bytes_in_any_pieces_have_one_outcome(
+            start in prop::sample::select(vec![&b""[..], b"\xf2\x48", b"\x03\x00", b"\x00\x05\x00"]),
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..5),
+            limit in 1usize..300,
+        ) {
+            let bytes = [start, &bytes].concat();
+            let whole = in_pieces(&bytes, &[], limit);
+            prop_assert_eq!(&in_pieces(&bytes, &places(&cuts, bytes.len()), limit), &whole);
+            prop_assert!(whole.map_or(0, |body| body.len()) <= limit);
+        }
+
+        /// What is compressed inflates again, with a context and without, at every level and window.
+        #[test]
+        fn messages_make_the_round_trip(
+            messages in proptest::collection::vec("[ab]{0,300}|.{0,40}", 1..6),
+            level in 0u32..10, window_bits in 9u8..16, keeps_context: bool,
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..5),
+        ) {
+            let mut compressor = Compressor::new(level, window_bits);
+            let mut inflater = Inflater::default();
+            for message in &messages {
+                let Some(packed) = compressor.compress(message.as_bytes(), keeps_context) else {
+                    continue;
+                };
+                prop_assert!(packed.len() < message.len());
+                let got = inflate(&mut inflater, &packed, message.len());
+                prop_assert_eq!(got.as_deref(), Ok(message.as_bytes()));
+                if !keeps_context {
+                    let cuts = places(&cuts, packed.len());
+                    let got = in_pieces(&packed, &cuts, message.len());
+                    prop_assert_eq!(got.as_deref(), Ok(message.as_bytes()));
+                }
+            }
+        }
     }
 }
