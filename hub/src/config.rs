@@ -54,8 +54,6 @@ pub(crate) enum Overflow {
     Suspend,
     DropOldest,
     DropLatest,
-    Latest,
-    Close,
 }
 
 /// A program and its arguments.
@@ -308,9 +306,7 @@ fn overflow(text: &str) -> Result<Overflow, String> {
         "suspend" => Overflow::Suspend,
         "drop-oldest" => Overflow::DropOldest,
         "drop-latest" => Overflow::DropLatest,
-        "latest" => Overflow::Latest,
-        "close" => Overflow::Close,
-        _ => return Err("give suspend, drop-oldest, drop-latest, latest or close".into()),
+        _ => return Err("give suspend, drop-oldest or drop-latest".into()),
     })
 }
 

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use log::info;
 use wirewheel::{Application, Call, Limits, Listen, Routing, Server, WebSockets, on_message};
 
 use crate::config::{Config, Place};
+use crate::exec::Processes;
 use crate::serve::Folder;
 use crate::service::{self, Notifier};
 use crate::tokens::Tokens;
+use crate::topics::Topics;
 
 /// Where it listens if nothing is said.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
@@ -22,10 +23,15 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
     let mut places = places(config)?.into_iter();
     let first = places.next().ok_or("fd: is given, and no socket was handed over (LISTEN_FDS)")?;
     let notifier = Rc::new(Notifier::from_environment());
-    let at_start = Rc::clone(&notifier);
+    let (in_loop, processes) = (Rc::clone(&notifier), parts.processes.clone());
     let module = move |app: &mut Application| {
         parts.set_up(app);
-        at_start.tell("READY=1");
+        if let Some(period) = service::watchdog_period() {
+            // A timer of the loop: where the loop hangs, nobody is told that it does not.
+            let watched = Rc::clone(&in_loop);
+            app.every(period, move |_| watched.tell("WATCHDOG=1"));
+        }
+        in_loop.tell("READY=1");
     };
     let mut server = Server::bind(first, module).map_err(in_words)?;
     for place in places {
@@ -33,7 +39,9 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
     }
     let result = server.run().map_err(in_words);
     notifier.tell("STOPPING=1");
-    info!("stopped");
+    if let Some(processes) = processes {
+        processes.finish();
+    }
     result
 }
 
@@ -100,6 +108,8 @@ struct Parts<'a> {
     config: &'a Config,
     folder: Option<Folder>,
     tokens: Option<Rc<Tokens>>,
+    topics: Option<Rc<Topics>>,
+    processes: Option<Rc<Processes>>,
 }
 
 impl<'a> Parts<'a> {
@@ -109,13 +119,24 @@ impl<'a> Parts<'a> {
         });
         let tokens = config.token_file.as_deref().map(Tokens::read);
         let tokens = tokens.transpose().map_err(|mistake| format!("--token-file: {mistake}"))?;
-        Ok(Self { config, folder: folder.transpose()?, tokens: tokens.map(Rc::new) })
+        let topics = config.topics.then(|| Topics::of(config)).transpose()?;
+        let processes = config
+            .exec
+            .clone()
+            .map(|command| Processes::new(command, config.max_children, config.max_message));
+        Ok(Self {
+            config,
+            folder: folder.transpose()?,
+            tokens: tokens.map(Rc::new),
+            topics: topics.map(Rc::new),
+            processes: processes.map(Rc::new),
+        })
     }
 
     fn set_up(self, app: &mut Application) {
         app.install(options(self.config));
         app.routing(|route| {
-            let Self { config, folder, tokens } = self;
+            let Self { config, folder, tokens, topics, processes } = self;
             if let Some(path) = &config.metrics {
                 route.stats(path);
             }
@@ -127,6 +148,20 @@ impl<'a> Parts<'a> {
             }
             if config.echo {
                 route.web_socket("/echo", |_: &Call| on_message(|session, it| session.send(it)));
+            }
+            if let Some(topics) = topics {
+                let admitting = Rc::clone(&topics);
+                route
+                    .web_socket("/topic/{name}", move |call: &Call| topics.join(call))
+                    .on_upgrade(move |call| admitting.admit(call));
+            }
+            if let Some(processes) = processes {
+                for path in ["/exec", "/exec/{path...}"] {
+                    let (starting, admitting) = (Rc::clone(&processes), Rc::clone(&processes));
+                    route
+                        .web_socket(path, move |_: &Call| starting.handler())
+                        .on_upgrade(move |_| admitting.admit());
+                }
             }
         });
     }

@@ -2,17 +2,21 @@
 //!
 //! ```text
 //!   config    options and environment
-//!   hub       the routes: echo, topics, processes, files, metrics
+//!   hub       the routes, and running
+//!   topics    what one client sends, all others receive
+//!   exec      a process for each session
 //!   serve     files beneath a folder
 //!   tokens    who may connect
 //!   service   what systemd and others want to hear
 //! ```
 
 mod config;
+mod exec;
 mod hub;
 mod serve;
 mod service;
 mod tokens;
+mod topics;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
 //! Owns the part of a service manager's protocol that a service plays: sockets that are handed over,
-//! and telling how things stand (sd_listen_fds(3), sd_notify(3)).
+//! telling how things stand, the watchdog (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)).
 
 use std::env;
 use std::ffi::OsString;
@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use listenfd::ListenFd;
 
@@ -52,6 +53,18 @@ impl Notifier {
             }
         }
     }
+}
+
+/// How often the watchdog wants to hear from this process, if it does.
+pub(crate) fn watchdog_period() -> Option<Duration> {
+    let of_this_process = match env::var("WATCHDOG_PID") {
+        Ok(pid) => pid == std::process::id().to_string(),
+        Err(_) => true,
+    };
+    let micros: u64 = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    // Half the time, as sd_watchdog_enabled(3) recommends.
+    let period = Duration::from_micros(micros / 2);
+    (of_this_process && period >= Duration::from_millis(1)).then_some(period)
 }
 
 /// Whether the log goes to a place that notes the time itself.

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
-use support::client::{CLOSE, Client, PATIENCE, close_payload};
+use support::client::{CLOSE, Client, PATIENCE, close_payload, millis, upgrade_request};
 use support::{Folder, Hub, Manager, activated, command, listening};
 
 #[test]
@@ -37,6 +37,61 @@ fn sockets_that_were_handed_over_are_served_and_readiness_is_told() {
     assert_eq!(manager.next(), "STOPPING=1");
     hub.expect_clean_exit();
     assert!(path.exists(), "the socket file is the manager's");
+}
+
+#[test]
+fn over_a_restart_sessions_get_1012_and_who_connects_meanwhile_waits() {
+    let (socket, addr) = listening();
+    let again = socket.try_clone().unwrap(); // the manager keeps it
+    let old = Hub::of(activated(vec![socket], &["--echo"], "$$"));
+    let mut session = old.upgrade("/echo");
+    old.signal(Signal::TERM);
+    session.expect_close(1012);
+    // The old process still waits for this session's answer; a newcomer is not told 503 by it.
+    let mut early = Client::connect(addr);
+    early.write(upgrade_request("/echo", ""));
+    session.send(CLOSE, &close_payload(1012, ""));
+    session.expect_eof();
+    drop(session);
+    old.expect_clean_exit();
+    let new = Hub::of(activated(vec![again], &["--echo"], "$$"));
+    assert_eq!(early.answer(false).status, 101);
+    early.text("hello");
+    early.expect_text("hello");
+    assert_eq!(new.addr, addr);
+}
+
+#[test]
+fn the_watchdog_hears_from_the_loop_and_only_while_it_goes_round() {
+    let folder = Folder::new("watchdog");
+    let manager = Manager::new(&folder);
+    let mut command = command();
+    command.args(["--echo", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "200000");
+    let hub = Hub::of(command);
+    assert_eq!(manager.next(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(manager.next(), "WATCHDOG=1");
+    }
+    // A process that is stopped cannot tell; one that merely serves would look the same outside.
+    hub.signal(Signal::STOP);
+    while manager.within(millis(400)).is_some() {} // what was on its way
+    assert_eq!(manager.within(millis(600)), None);
+    hub.signal(Signal::CONT);
+    assert_eq!(manager.next(), "WATCHDOG=1");
+}
+
+#[test]
+fn the_watchdog_of_another_process_is_not_fed() {
+    let folder = Folder::new("other-watchdog");
+    let manager = Manager::new(&folder);
+    let mut command = command();
+    command.args(["--echo", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &manager.path);
+    command.env("WATCHDOG_USEC", "100000").env("WATCHDOG_PID", "1");
+    let _hub = Hub::of(command);
+    assert_eq!(manager.next(), "READY=1");
+    assert_eq!(manager.within(millis(400)), None);
 }
 
 #[test]

@@ -96,6 +96,15 @@ impl<T: ?Sized> SharedFlow<T> {
     }
 }
 
+impl<T: ?Sized> SharedFlow<T> {
+    /// Whether a subscriber lags so far behind that a publisher would have to wait:
+    /// [`try_emit`](Self::try_emit) would refuse. After the present hook or timer those who can take
+    /// have taken.
+    pub fn would_suspend(&self) -> bool {
+        self.cell.would_suspend()
+    }
+}
+
 impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// Publishes to all who collect. They are written to after the present hook or timer.
     ///

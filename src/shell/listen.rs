@@ -22,6 +22,8 @@ pub(crate) struct Opened {
     /// Where; [`NO_ADDR`] for a Unix socket.
     pub(crate) address: SocketAddr,
     pub(crate) kind: Kind,
+    /// By whoever started this process, who keeps it.
+    pub(crate) handed_over: bool,
     /// The file to be removed in the end.
     pub(crate) file: Option<SocketFile>,
 }
@@ -126,7 +128,7 @@ fn adopt(descriptor: OwnedFd, options: &ListenOptions) -> io::Result<Opened> {
         );
     }
     set_inherited(&socket, kind, options)?;
-    finish(socket, kind, None)
+    Ok(Opened { handed_over: true, ..finish(socket, kind, None)? })
 }
 
 /// Options that accepted connections have from their listener: no call is needed for each.
@@ -156,7 +158,7 @@ fn backlog(options: &ListenOptions) -> i32 {
 fn finish(socket: Socket, kind: Kind, file: Option<SocketFile>) -> io::Result<Opened> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?.as_socket().unwrap_or(NO_ADDR);
-    Ok(Opened { socket, address, kind, file })
+    Ok(Opened { socket, address, kind, handed_over: false, file })
 }
 
 /// The file of a Unix socket that this process made; dropping it removes the file.

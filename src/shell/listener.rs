@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use log::warn;
 use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Registry, Token};
 
@@ -24,6 +25,10 @@ pub(crate) struct Listener {
     acceptor: Acceptor,
     /// Removed when the listener goes.
     _file: Option<SocketFile>,
+    /// It was handed over by somebody who keeps it.
+    pub(crate) handed_over: bool,
+    /// No longer accepted from.
+    pub(crate) released: bool,
     /// Connections may wait: the edge came, and accept has not said WouldBlock since.
     pub(crate) waiting: bool,
     /// Not to be asked before this time.
@@ -90,12 +95,37 @@ impl Listener {
         };
         let (waiting, backoff) = (true, BACKOFF_MIN);
         let address = acceptor.address();
-        Ok(Self { acceptor, _file: opened.file, waiting, retry_at: None, backoff, address })
+        Ok(Self {
+            acceptor,
+            _file: opened.file,
+            handed_over: opened.handed_over,
+            released: false,
+            waiting,
+            retry_at: None,
+            backoff,
+            address,
+        })
     }
 
     /// What was missing may be there again; how long to pause if it is not stays as it was.
     pub(crate) fn retry(&mut self) {
         self.retry_at = None;
+    }
+
+    /// Leaves who comes from now on to whoever handed the socket over: they wait in its backlog for
+    /// the next process.
+    pub(crate) fn release(&mut self, registry: &Registry) {
+        if self.released {
+            return;
+        }
+        let done = match &mut self.acceptor {
+            Acceptor::Tcp(socket) => registry.deregister(socket),
+            Acceptor::Unix(socket) => registry.deregister(socket),
+        };
+        if let Err(error) = done {
+            warn!(target: "wirewheel::server", "a socket cannot be released: {error}");
+        }
+        (self.released, self.waiting) = (true, false);
     }
 
     /// Whether it is to be asked now.

@@ -201,7 +201,7 @@ impl PollLoop {
             }
             Token(token) if token > WATCHES_TOP => {
                 if let Some(listener) = self.listeners.get_mut(LISTENERS_TOP - token) {
-                    listener.waiting = true;
+                    listener.waiting = !listener.released;
                 }
             }
             Token(token) => {
@@ -453,12 +453,18 @@ impl PollLoop {
             } else {
                 self.limits.close_timeout + self.limits.linger_timeout
             };
-            self.stop(now, &StopRequest { code: CloseCode::GOING_AWAY, grace });
+            // A socket that was handed over is there after this process: come back.
+            let restarts = self.listeners.iter().any(|listener| listener.handed_over);
+            let code = if restarts { CloseCode::SERVICE_RESTART } else { CloseCode::GOING_AWAY };
+            self.stop(now, &StopRequest { code, grace });
         }
     }
 
     fn stop(&mut self, now: Time, request: &StopRequest) {
         self.core.begin_drain(now, request.code, request.grace);
+        for listener in self.listeners.iter_mut().filter(|listener| listener.handed_over) {
+            listener.release(self.poll.registry());
+        }
         self.for_each(|core, index, socket| core.handle_drain(now, index, &mut socket.wire()));
     }
 }

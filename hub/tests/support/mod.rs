@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use client::{Client, PATIENCE};
 use rustix::process::{Pid, Signal, kill_process};
@@ -127,16 +128,20 @@ pub struct Manager {
 impl Manager {
     pub fn new(folder: &Folder) -> Self {
         let path = folder.path("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, path }
+        Self { socket: UnixDatagram::bind(&path).unwrap(), path }
     }
 
     #[track_caller]
     pub fn next(&self) -> String {
+        self.within(PATIENCE).expect("the service tells something")
+    }
+
+    /// What the service tells next, if it does in that time.
+    pub fn within(&self, time: Duration) -> Option<String> {
+        self.socket.set_read_timeout(Some(time)).unwrap();
         let mut buffer = [0; 1000];
-        let length = self.socket.recv(&mut buffer).expect("the service tells something");
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
+        let length = self.socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
     }
 }
 

@@ -1,0 +1,125 @@
+//! Owns topics: what one client sends to a topic, all others on it receive.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use wirewheel::{
+    Accept, BufferOverflow, Call, CloseInfo, FlowOptions, Handler, HandlerResult, Message, Payload,
+    Response, Session, SharedFlow, ToMessage,
+};
+
+use crate::config::{Config, Overflow};
+
+/// The most topics at once. Of those that nobody is on, only the replay is left; they make room.
+const TOPICS_MAX: usize = 1024;
+/// The longest name, in bytes.
+const NAME_MAX: usize = 128;
+/// How far a client may be behind before `--overflow` applies.
+const BEHIND_MAX: usize = 64;
+
+/// A message of either kind.
+#[derive(Debug)]
+enum Said {
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+impl From<Message<'_>> for Said {
+    fn from(message: Message<'_>) -> Self {
+        match message.payload() {
+            Payload::Text(text) => Self::Text(text.to_owned()),
+            Payload::Binary(bytes) => Self::Binary(bytes.to_vec()),
+        }
+    }
+}
+
+impl ToMessage for Said {
+    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
+        match self {
+            Self::Text(text) => take(text.into()),
+            Self::Binary(bytes) => take(bytes.into()),
+        }
+    }
+}
+
+/// The topics by their names.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    options: FlowOptions,
+    flows: RefCell<HashMap<String, SharedFlow<Said>>>,
+}
+
+impl Topics {
+    /// Topics as the configuration wants them.
+    pub(crate) fn of(config: &Config) -> Result<Self, String> {
+        let overflow = match config.overflow {
+            Overflow::Suspend => BufferOverflow::Suspend,
+            Overflow::DropOldest => BufferOverflow::DropOldest,
+            Overflow::DropLatest => BufferOverflow::DropLatest,
+        };
+        let options = FlowOptions::new()
+            .replay(config.replay)
+            .extra_buffer(BEHIND_MAX)
+            .on_buffer_overflow(overflow)
+            .max_bytes(config.max_message.saturating_mul(4).max(256 << 10));
+        let checked = SharedFlow::<Said>::with(options.clone());
+        checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
+        Ok(Self { options, flows: RefCell::default() })
+    }
+
+    /// Whether a client may join, and if not, why.
+    pub(crate) fn admit(&self, call: &Call) -> Result<Accept, Response> {
+        let name = call.parameter("name").unwrap_or_default();
+        if name.is_empty() || name.len() > NAME_MAX {
+            let text = format!("a topic has a name of at most {NAME_MAX} bytes\n");
+            return Err(Response::text(text).status(400));
+        }
+        let mut flows = self.flows.borrow_mut();
+        if !flows.contains_key(&*name) && flows.len() >= TOPICS_MAX {
+            flows.retain(|_, flow| flow.subscription_count() > 0);
+            if flows.len() >= TOPICS_MAX {
+                return Err(Response::text("too many topics\n").status(503));
+            }
+        }
+        Ok(Accept::new())
+    }
+
+    /// A client that joins the topic it asked for.
+    pub(crate) fn join(self: &Rc<Self>, call: &Call) -> Member {
+        let name = call.parameter("name").unwrap_or_default();
+        let mut flows = self.flows.borrow_mut();
+        let flow = match flows.get(&*name) {
+            Some(flow) => flow.clone(),
+            // The options were checked in `of`.
+            None => {
+                let flow = SharedFlow::with(self.options.clone()).unwrap_or_default();
+                flows.insert(name.into_owned(), flow.clone());
+                flow
+            }
+        };
+        Member { flow }
+    }
+}
+
+/// A client on a topic.
+#[derive(Debug)]
+pub(crate) struct Member {
+    flow: SharedFlow<Said>,
+}
+
+impl Handler for Member {
+    fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
+        session.collect_others(&self.flow)
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        session.emit(&self.flow, &Said::from(message))
+    }
+
+    fn on_close(&mut self, session: &mut Session<'_>, _close: &CloseInfo) {
+        if session.missed() > 0 {
+            log::debug!("{} missed {} messages", session.id(), session.missed());
+        }
+    }
+}

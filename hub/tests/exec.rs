@@ -1,0 +1,197 @@
+//! A process for each session: its lines are the messages.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, test_kill_process};
+use support::client::{CLOSE, Client, close_payload, upgrade_request};
+use support::{Folder, Hub};
+
+/// A script of the test, and the hub that runs it.
+fn hub_with(folder: &Folder, script: &str, arguments: &[&str]) -> Hub {
+    let path = folder.write("program", &format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut all = vec!["--exec", &path];
+    all.extend(arguments);
+    Hub::start(&all)
+}
+
+#[test]
+fn lines_go_in_and_come_out() {
+    let hub = Hub::start(&["--exec", "sed", "--", "-u", "s/^/got /"]);
+    let mut client = hub.upgrade("/exec");
+    for text in ["one", "two words", ""] {
+        client.text(text);
+        client.expect_text(&format!("got {text}"));
+    }
+    let mut other = hub.upgrade("/exec"); // a process of its own
+    other.text("three");
+    other.expect_text("got three");
+}
+
+#[test]
+fn what_a_peer_says_is_data_and_never_a_command() {
+    let folder = Folder::new("data");
+    let proof = folder.path("proof");
+    let hub = hub_with(
+        &folder,
+        "printf '%s\\n' \"$QUERY_STRING\" \"$REMOTE_ADDR\" \"$PATH_INFO\" \"$HTTP_USER_AGENT\" \
+         \"${HTTP_PROXY-none}\" \"${WIREWHEEL_X-none}\" \"$#\"; read line; printf '%s\\n' \"$line\"",
+        &["--", "one"],
+    );
+    let mut client = hub.connect();
+    let attack = format!("$(touch${{IFS}}{})", proof.display());
+    let path = format!("/exec/a;b?x=`touch%20{}`&{attack}", proof.display());
+    let headers = format!("User-Agent: {attack}\r\nProxy: http://evil\r\n");
+    assert_eq!(client.request(&upgrade_request(&path, &headers)).status, 101);
+    client.expect_text(path.split_once('?').unwrap().1);
+    client.expect_text("127.0.0.1");
+    client.expect_text("/a;b");
+    client.expect_text(&attack);
+    client.expect_text("none");
+    client.expect_text("none");
+    client.expect_text("1");
+    client.text(&attack);
+    client.expect_text(&attack);
+    client.expect_close(1000);
+    assert!(!proof.exists());
+}
+
+#[test]
+fn how_a_process_ends_is_told_and_its_last_words_arrive() {
+    let folder = Folder::new("ends");
+    let hub = hub_with(&folder, "printf 'last words'; read code; exit $code", &[]);
+    for (code, close) in [("0", 1000), ("3", 1011)] {
+        let mut client = hub.upgrade("/exec");
+        client.text(code);
+        client.expect_text("last words");
+        client.expect_close(close);
+    }
+    let missing = Hub::start(&["--exec", "/nonexistent/program"]);
+    missing.upgrade("/exec").expect_close(1011);
+}
+
+/// The pid that a process tells as its first message.
+fn told_pid(client: &mut Client) -> Pid {
+    let text = String::from_utf8(client.frame().payload).unwrap();
+    Pid::from_raw(text.parse().unwrap()).unwrap()
+}
+
+/// Whether a process is neither there nor a zombie.
+fn is_gone(pid: Pid) -> bool {
+    test_kill_process(pid).is_err()
+        && !Path::new(&format!("/proc/{}", pid.as_raw_nonzero())).exists()
+}
+
+#[test]
+fn when_a_session_ends_its_process_is_told_and_reaped() {
+    let folder = Folder::new("told");
+    let mut hub = hub_with(&folder, "echo $$; exec sleep 1000", &[]);
+    let mut client = hub.upgrade("/exec");
+    let pid = told_pid(&mut client);
+    client.send(CLOSE, &close_payload(1000, ""));
+    client.expect_close(1000);
+    hub.log_until("signal: 15 (SIGTERM)");
+    assert!(is_gone(pid));
+}
+
+#[test]
+fn a_process_that_ignores_sigterm_is_killed_with_all_it_started() {
+    let folder = Folder::new("killed");
+    let script = "trap '' TERM; sleep 1000 & echo $!; echo $$; while :; do wait; done";
+    let mut hub = hub_with(&folder, script, &[]);
+    let mut client = hub.upgrade("/exec");
+    let pids = [told_pid(&mut client), told_pid(&mut client)];
+    drop(client);
+    hub.log_until("ignores SIGTERM");
+    hub.log_until("signal: 9 (SIGKILL)");
+    assert!(is_gone(pids[1]));
+    // The grandchild is the init process's to reap.
+    let state = fs::read_to_string(format!("/proc/{}/stat", pids[0].as_raw_nonzero()));
+    assert!(state.map_or(true, |stat| stat.contains(") Z ")));
+}
+
+#[test]
+fn over_max_children_there_is_503_until_one_has_ended() {
+    let folder = Folder::new("children");
+    let mut hub = hub_with(&folder, "echo ready; exec cat", &["--max-children", "2"]);
+    let mut clients: Vec<Client> = (0..2).map(|_| hub.upgrade("/exec")).collect();
+    clients.iter_mut().for_each(|client| client.expect_text("ready"));
+    let status = |hub: &Hub| hub.connect().request(&upgrade_request("/exec", "")).status;
+    assert_eq!(status(&hub), 503);
+    drop(clients.pop());
+    hub.log_until("signal: 15");
+    assert_eq!(status(&hub), 101);
+}
+
+#[test]
+fn a_peer_that_does_not_read_holds_its_process_and_nobody_else() {
+    let folder = Folder::new("flood");
+    let count = 400_000;
+    let script = format!("read go; seq 1 {count}; echo end >&2");
+    let mut hub = hub_with(&folder, &script, &["--metrics", "/metrics"]);
+    let mut client = hub.upgrade("/exec");
+    let mut other = hub.upgrade("/exec");
+    client.text("go");
+    // Some lines are read, the rest waits in the process; the hub holds little of it meanwhile.
+    client.expect_text("1");
+    let figures = hub.connect().request("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").body;
+    let held = figures.lines().find(|line| line.starts_with("wirewheel_bytes_held")).unwrap();
+    let held: f64 = held.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(held < f64::from(4 << 20), "{held}");
+    other.text("go");
+    for number in 1..=1000 {
+        other.expect_text(&number.to_string());
+    }
+    for number in 2..=count {
+        client.expect_text(&number.to_string());
+    }
+    client.expect_close(1000);
+    hub.log_until("end");
+}
+
+#[test]
+fn a_process_that_does_not_read_holds_its_peer() {
+    let folder = Folder::new("slow");
+    // It reads only when a file tells it to, and then counts what it gets.
+    let go = folder.path("go");
+    let script =
+        format!("while [ ! -e {} ]; do sleep 0.1; done; head -c 18000000 | wc -c", go.display());
+    let hub = hub_with(&folder, &script, &["--max-message", "64k"]);
+    let mut client = hub.upgrade("/exec");
+    let mut writer = client.stream.try_clone().unwrap();
+    let frame = support::client::masked(support::client::TEXT, &vec![b'x'; 59_999]);
+    let sending = std::thread::Builder::new()
+        .spawn(move || {
+            use std::io::Write;
+            for _ in 0..300 {
+                writer.write_all(&frame).unwrap();
+            }
+        })
+        .unwrap();
+    // 18 MB do not fit between the two: the sender is held, the hub is not.
+    let mut other = hub.upgrade("/exec");
+    other.send(support::client::PING, b"alive");
+    assert_eq!(other.frame().payload, b"alive");
+    assert!(!sending.is_finished());
+    fs::write(&go, "").unwrap();
+    sending.join().unwrap();
+    client.expect_text("18000000");
+    client.expect_close(1000);
+}
+
+#[test]
+fn at_the_end_of_the_hub_no_process_is_left() {
+    let folder = Folder::new("left");
+    let hub = hub_with(&folder, "trap '' TERM; echo $$; while :; do sleep 1000; done", &[]);
+    let mut client = hub.upgrade("/exec");
+    let pid = told_pid(&mut client);
+    hub.signal(Signal::TERM);
+    client.expect_close(1001);
+    client.send(CLOSE, &close_payload(1001, ""));
+    hub.expect_clean_exit();
+    assert!(is_gone(pid));
+}
