@@ -144,3 +144,29 @@ fn mistakes_in_the_options_are_named() {
         assert!(error.contains(mistake), "{error}");
     }
 }
+
+#[test]
+fn accepting_goes_on_when_a_place_is_free() {
+    let server = Running::start(|app| {
+        module(app, WebSockets::new().limits(Limits::new().max_connections(1)));
+    });
+    let mut session = server.upgrade("/");
+    // Sixteen more are let in to be told 503, and do not ask; the next stays outside.
+    let silent: Vec<Client> = (0..16).map(|_| server.connect()).collect();
+    let mut outside = server.connect();
+    outside.write(upgrade_request("/", ""));
+    outside.stream.set_read_timeout(Some(millis(200))).unwrap();
+    session.text("served");
+    session.expect_text("served");
+    assert!(outside.stream.read(&mut [0; 1]).is_err(), "it was let in");
+    outside.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    session.send(CLOSE, &close_payload(1000, ""));
+    session.expect_close(1000);
+    drop(session);
+    assert_eq!(outside.answer(false).status, 503, "the sixteen are still there");
+    drop((silent, outside));
+    // They are gone, one by one: there is a place again.
+    let mut answers =
+        (0..1_000).map(|_| server.connect().request(&upgrade_request("/", "")).status);
+    assert!(answers.any(|status| status == 101));
+}
