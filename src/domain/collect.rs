@@ -44,7 +44,7 @@ impl Session<'_> {
     /// [`missed`](Self::missed).
     ///
     /// # Errors
-    /// [`SendError::Closing`] on a session that is closing.
+    /// [`SendError::Closing`](crate::SendError::Closing) on a session that is closing.
     ///
     /// ```
     /// use wirewheel::{HandlerResult, Session, SharedFlow};
@@ -115,8 +115,9 @@ impl Session<'_> {
     /// peer is slowed down by its own connection.
     ///
     /// # Errors
-    /// [`SendError::Full`] if the flow's log is at its limit of bytes, or the server at
-    /// `process_bytes`; [`SendError::TooBig`] if the message alone is over the log's limit.
+    /// [`SendError::Full`](crate::SendError::Full) if the flow's log is at its limit of bytes, or the
+    /// server at `process_bytes`; [`SendError::TooBig`](crate::SendError::TooBig) if the message alone
+    /// is over the log's limit.
     pub fn emit<T: ToMessage + ?Sized>(
         &mut self,
         flow: &SharedFlow<T>,
