@@ -15,6 +15,8 @@
 
 mod core;
 mod domain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handle;
 mod protocol;
 mod server;

@@ -15,7 +15,7 @@ pub(crate) mod flow_key;
 pub(crate) mod handler;
 pub(crate) mod hold;
 mod pacing;
-mod pattern;
+pub(crate) mod pattern;
 pub(crate) mod pipeline;
 pub(crate) mod raw;
 pub(crate) mod response;

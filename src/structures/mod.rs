@@ -6,4 +6,6 @@ pub(crate) mod outbox;
 pub(crate) mod slab;
 pub(crate) mod token_bucket;
 pub(crate) mod wheel;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod wheel_model;
 pub(crate) mod wire;

@@ -34,6 +34,7 @@ pub(crate) struct Mood {
 
 impl Mood {
     pub(crate) fn draw(choices: &mut Choices) -> Self {
+        let scripted = matches!(choices, Choices::Script { .. });
         let mut heads = || choices.one_in(2);
         Self {
             faults: heads(),
@@ -44,7 +45,8 @@ impl Mood {
             closes: heads(),
             aborts: heads(),
             errors: heads(),
-            panics: heads(),
+            // A fuzzer takes every panic for a finding, caught or not.
+            panics: heads() && !scripted,
             options: heads(),
             fragments: heads(),
         }

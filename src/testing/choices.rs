@@ -4,17 +4,18 @@
 #[derive(Debug)]
 pub(crate) enum Choices {
     /// Sebastiano Vigna's SplitMix64: 64 bits of state, and every seed is a good one.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a fuzzer has bytes"))]
     Seed(u64),
     /// Bytes that a fuzzer makes; zeros behind them.
     Script { bytes: Vec<u8>, at: usize },
 }
 
 impl Choices {
+    #[cfg(test)]
     pub(crate) fn from_seed(seed: u64) -> Self {
         Self::Seed(seed)
     }
 
-    #[cfg_attr(test, allow(dead_code, reason = "for the fuzzer"))]
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         Self::Script { bytes: bytes.into(), at: 0 }
     }

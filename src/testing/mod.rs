@@ -38,7 +38,7 @@ mod actors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod choices;
 mod client;
-mod far_end;
+pub(crate) mod far_end;
 pub(crate) mod network;
 #[cfg(any(test, fuzzing))]
 mod player;

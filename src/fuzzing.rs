@@ -1,0 +1,332 @@
+//! The door for the fuzzer (`fuzz/`): one function a target, which panics at a finding. Only there
+//! with `--cfg fuzzing` and in this crate's own tests, which replay the corpora.
+#![allow(missing_docs, reason = "for the targets in fuzz/, not for users")]
+
+use crate::domain::pattern::{Pattern, path_segments};
+#[cfg(feature = "deflate")]
+use crate::protocol::extension::deflate::Deflate;
+use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
+#[cfg(feature = "deflate")]
+use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
+use crate::protocol::handshake;
+use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
+use crate::protocol::oracle::{OracleRules, compare, compare_head};
+use crate::protocol::proxy_protocol::{ProxyHeader, parse_proxy_header};
+use crate::structures::wheel_model::{Operation, agrees_with_a_map};
+use crate::testing::choices::Choices;
+use crate::testing::simulation;
+#[cfg(feature = "deflate")]
+use crate::words::message::Rsv;
+
+/// A target: the name that its file in `fuzz/fuzz_targets` has, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[
+    ("head", head),
+    ("frames", frames),
+    ("extensions", extensions),
+    ("routes", routes),
+    ("proxy", proxy),
+    ("wheel", wheel),
+    ("core", core),
+    #[cfg(feature = "deflate")]
+    ("deflate", deflate),
+];
+
+#[track_caller]
+fn found(result: Result<(), String>) {
+    if let Err(what) = result {
+        panic!("{what}");
+    }
+}
+
+/// Where to cut, then what is cut: a count, so many places of two bytes, the rest.
+fn cuts(data: &[u8]) -> (Vec<usize>, &[u8]) {
+    let Some((&count, rest)) = data.split_first() else { return (Vec::new(), data) };
+    let (cuts, rest) = rest.split_at(rest.len().min(2 * usize::from(count % 16)));
+    let cuts = cuts.chunks_exact(2).map(|two| usize::from(two[0]) << 8 | usize::from(two[1]));
+    (cuts.collect(), rest)
+}
+
+/// Request heads: cutting changes nothing, and what is read of one can be asked for.
+pub fn head(data: &[u8]) {
+    let (cuts, bytes) = cuts(data);
+    found(compare_head(bytes, &cuts));
+    if let Some(head) = whole_head(bytes) {
+        handshake::examine(&head);
+        handshake::body_framing(&head);
+        handshake::keep_alive(&head);
+        path_segments(head.target());
+    }
+}
+
+fn whole_head(bytes: &[u8]) -> Option<crate::protocol::head::RequestHead> {
+    let limits = HeadLimits { max_bytes: 8 << 10, max_lines: 64 };
+    match parse_head(bytes, &limits, &mut 0) {
+        Ok(HeadStatus::Complete { head, length }) => {
+            assert!(length <= bytes.len());
+            Some(head)
+        }
+        Ok(HeadStatus::Partial) | Err(_) => None,
+    }
+}
+
+/// Frames, against tungstenite: a byte of rules, cuts, the stream.
+pub fn frames(data: &[u8]) {
+    let Some((&rules, data)) = data.split_first() else { return };
+    let (cuts, bytes) = cuts(data);
+    let rules = OracleRules {
+        max_frame_size: [125, 300, 1_000, 70_000][usize::from(rules & 3)],
+        max_message_size: [1, 125, 700, 70_000][usize::from(rules >> 2 & 3)],
+        accept_unmasked: rules & 16 != 0,
+    };
+    found(compare(bytes, &cuts, rules).map(|_| ()));
+}
+
+/// `Sec-WebSocket-Extensions`: what is offered, written again, is offered the same.
+pub fn extensions(data: &[u8]) {
+    let Ok(value) = std::str::from_utf8(data) else { return };
+    if value.contains(['\r', '\n']) || value.len() > 1_000 {
+        return;
+    }
+    let Some(offers) = offers_of(value) else { return };
+    let mut again = Vec::new();
+    for offer in &offers {
+        let parameters = offer.parameters().map(|(name, value)| match value {
+            Some(value) => format!("; {name}=\"{value}\""),
+            None => format!("; {name}"),
+        });
+        again.push(format!("{}{}", offer.name(), parameters.collect::<String>()));
+    }
+    assert_eq!(offers_of(&again.join(" , ")).as_ref(), Some(&offers), "{value:?}");
+}
+
+fn offers_of(value: &str) -> Option<Vec<ExtensionOffer>> {
+    let text = format!("GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Extensions: {value}\r\n\r\n");
+    whole_head(text.as_bytes()).and_then(|head| offered_extensions(&head))
+}
+
+/// Compressed messages: a byte of options, cuts, and what is inflated, whole and in pieces.
+#[cfg(feature = "deflate")]
+pub fn deflate(data: &[u8]) {
+    let Some((&options, data)) = data.split_first() else { return };
+    let (cuts, bytes) = cuts(data);
+    let limit = [10, 1_000, 70_000, 500_000][usize::from(options & 3)];
+    let keeps = options & 4 != 0;
+    let whole = inflated(&[bytes], limit, keeps);
+    assert_eq!(inflated(&crate::protocol::oracle::pieces(bytes, &cuts), limit, keeps), whole);
+    let Ok(body) = whole else { return };
+    assert!(body.len() <= limit);
+    // What we compress, we inflate to the same.
+    let mut message = ExtensionMessage::new(false, Rsv::NONE, body.as_slice());
+    assert!(deflate_state(keeps).encode(&mut message, limit).is_ok());
+    if message.rsv().rsv1() {
+        assert!(message.payload().len() < body.len());
+        assert_eq!(inflated(&[message.payload()], limit, keeps), Ok(body));
+    }
+}
+
+#[cfg(feature = "deflate")]
+fn deflate_state(keeps: bool) -> Box<dyn Extension> {
+    let deflate = Deflate::new().client_context_takeover(keeps).server_context_takeover(keeps);
+    let offers = offers_of("permessage-deflate; client_max_window_bits").unwrap_or_default();
+    match offers.first().and_then(|offer| deflate.negotiate(offer)) {
+        Some(agreement) => agreement.into_parts().1,
+        None => panic!("a plain offer is accepted"),
+    }
+}
+
+#[cfg(feature = "deflate")]
+fn inflated(pieces: &[&[u8]], limit: usize, keeps: bool) -> Result<Vec<u8>, u16> {
+    let mut state = deflate_state(keeps);
+    let mut body = Vec::new();
+    for (number, bytes) in pieces.iter().enumerate() {
+        let last = number + 1 == pieces.len();
+        let piece = MessagePiece::new(false, Rsv::RSV1, bytes, last);
+        let outcome = state.decode_piece(&piece, &mut body, limit);
+        outcome.map_err(|error| u16::from(error.close_code()))?;
+        assert!(body.capacity() <= limit + 1, "{} for a limit of {limit}", body.capacity());
+    }
+    if pieces.is_empty() {
+        return inflated(&[&[]], limit, keeps);
+    }
+    Ok(body)
+}
+
+/// A path in the first line, patterns in the others.
+pub fn routes(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.split('\n');
+    let path = lines.next().unwrap_or_default();
+    let Some(segments) = path_segments(path) else { return };
+    let patterns: Vec<Pattern> = lines.filter_map(|line| Pattern::parse(line).ok()).collect();
+    let fits: Vec<_> = patterns.iter().filter_map(|pattern| pattern.fit(&segments)).collect();
+    for (one, other) in fits.iter().zip(fits.iter().skip(1)) {
+        assert_eq!(one.compare(other), other.compare(one).reverse(), "{text:?}");
+    }
+    for fit in &fits {
+        assert!(fit.compare(fit).is_eq());
+        for (name, value) in &fit.parameters {
+            let taken = segments.iter().any(|segment| segment.contains(value.as_str()));
+            assert!(taken, "{name} is {value:?}, which the path does not have: {text:?}");
+        }
+    }
+}
+
+/// PROXY headers: what is complete stays the same with more bytes behind it, and what is bad is bad
+/// with less or more.
+pub fn proxy(data: &[u8]) {
+    const MAX: usize = 536;
+    let whole = parse_proxy_header(data, MAX);
+    for end in 0..data.len().min(2 * MAX) {
+        match parse_proxy_header(&data[..end], MAX) {
+            Ok(ProxyHeader::Partial) => {}
+            Ok(ProxyHeader::Complete { length, .. }) => {
+                assert!(length <= end);
+                assert_eq!(parse_proxy_header(&data[..end], MAX), whole);
+            }
+            Err(_) => assert!(whole.is_err()),
+        }
+    }
+}
+
+/// Wheel operations against a sorted map, three bytes each.
+pub fn wheel(data: &[u8]) {
+    let operations = data.chunks_exact(3).map(|three| {
+        let number = u64::from(three[1]) << 8 | u64::from(three[2]);
+        let pick = usize::from(three[2]);
+        match three[0] % 8 {
+            0..=2 => Operation::Arm(number),
+            3 => Operation::Cancel(pick),
+            4 => Operation::Rearm(pick, u64::from(three[1]) << 4),
+            5 => Operation::Advance(number),
+            _ => Operation::Advance(u64::from(three[2])),
+        }
+    });
+    found(agrees_with_a_map(operations));
+}
+
+/// Operations on the core, as the simulator does them: every choice comes from the bytes.
+pub fn core(data: &[u8]) {
+    if let Err(failure) = simulation::run(Choices::from_bytes(data)) {
+        panic!("step {}: {}\n{}", failure.step, failure.what, failure.trail.join("\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    fn folder(kind: &str, target: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(target)
+    }
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        crate::testing::far_end::RawFrame::masked(first, payload)
+    }
+
+    /// What each target starts from.
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let upgrade = b"GET /a%20b?c=d HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+            Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        match target {
+            "head" => vec![
+                [b"\x02\x00\x03\x00\x20", &upgrade[..]].concat(),
+                b"\x00POST /x HTTP/1.0\nContent-Length: 3\n\nabc".to_vec(),
+                b"\x01\x00\x09GET / HTTP/2.0\r\n\r\n".to_vec(),
+                b"\x00OPTIONS * HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+            ],
+            "frames" => vec![
+                [&[0, 2, 0, 1, 0, 9][..], &masked(0x81, "κόσμε".as_bytes())].concat(),
+                [&[1, 0][..], &masked(0x01, b"\xce"), &masked(0x89, b"p"), &masked(0x80, b"\xba")]
+                    .concat(),
+                [&[0, 0][..], &masked(0x88, b"\x03\xe8bye")].concat(),
+                [&[7, 1, 0, 5][..], &masked(0x82, &[7; 300])].concat(),
+                [&[16, 0][..], b"\x81\x02ab\x82\x00"].concat(),
+                b"\x03\x00\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00\x01\x02\x03\x04".to_vec(),
+            ],
+            "extensions" => vec![
+                b"permessage-deflate; client_max_window_bits".to_vec(),
+                b"a; b=\"c\\\"d\", a;b , e; f = g".to_vec(),
+                b",, x;y=\"\" ,".to_vec(),
+            ],
+            "routes" => vec![
+                b"/a/b.json\n/{x}/{y}.json\n/a/{z...}\n/a/*\n/a/b.json\n/a/{q?}".to_vec(),
+                b"/%61//\n/{p}/\n/a\n{\n".to_vec(),
+            ],
+            "deflate" => vec![
+                b"\x01\x02\x00\x01\x00\x04\xf2\x48\xcd\xc9\xc9\x07\x00".to_vec(),
+                b"\x05\x00\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00".to_vec(),
+                b"\x06\x01\x00\x03\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00".to_vec(),
+                b"\x00\x00\xf3\x48\xcd\xc9\xc9\x07\x00\x00".to_vec(),
+                b"\x00\x00\xff\xff".to_vec(),
+            ],
+            "proxy" => vec![
+                b"PROXY TCP4 192.0.2.1 192.0.2.2 258 80\r\nGET".to_vec(),
+                b"PROXY UNKNOWN ff\r\n".to_vec(),
+                b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x01\x02\0\x50G"
+                    .to_vec(),
+            ],
+            "wheel" => vec![
+                [[0, 0, 9], [0, 9, 0], [6, 0, 8], [4, 7, 1], [3, 0, 0], [5, 9, 9]].concat(),
+                (0..200u8).flat_map(|n| [n, n.wrapping_mul(7), n.wrapping_mul(13)]).collect(),
+            ],
+            _ => (1..=6u64)
+                .map(|seed| {
+                    let mut choices = Choices::from_seed(seed);
+                    let len = 100 * choices.size_below(8) + 50;
+                    (0..len).map(|_| choices.pick(&[0u8, 1, 4, 6, 14, 40, 200])).collect()
+                })
+                .collect(),
+        }
+    }
+
+    /// The committed seeds are these; `WIREWHEEL_WRITE_SEEDS=1` writes them.
+    #[test]
+    fn seed_corpora_are_what_this_makes() {
+        for &(target, _) in TARGETS {
+            let folder = folder("seeds", target);
+            for (number, seed) in seeds(target).into_iter().enumerate() {
+                let path = folder.join(format!("{number:02}"));
+                if std::env::var_os("WIREWHEEL_WRITE_SEEDS").is_some() {
+                    fs::create_dir_all(&folder).unwrap();
+                    fs::write(&path, &seed).unwrap();
+                }
+                assert!(fs::read(&path).unwrap() == seed, "{} is stale", path.display());
+            }
+        }
+    }
+
+    /// Every seed, what a longer run found, and what a run left behind on this machine.
+    #[test]
+    fn corpora_are_replayed() {
+        for &(target, run) in TARGETS {
+            assert!(!files(&folder("seeds", target)).is_empty(), "{target} has no seeds");
+            for kind in ["seeds", "findings", "corpus"] {
+                for path in files(&folder(kind, target)) {
+                    run(&fs::read(&path).unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_target_has_its_file() {
+        for &(target, _) in TARGETS {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("fuzz/fuzz_targets/{target}.rs"));
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(text.contains(&format!("wirewheel::fuzzing::{target}(")), "{target}");
+        }
+    }
+}
