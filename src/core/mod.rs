@@ -390,8 +390,9 @@ impl Core {
         };
         let outcome = caught(|| {
             let result = act(&mut turn);
-            turn.charge();
+            // What the socket does not take is held from now on, and has to be paid for.
             turn.flush();
+            turn.charge();
             result
         });
         let result = match outcome {

@@ -56,8 +56,8 @@ impl Turn<'_> {
             }
             let done = caught(|| {
                 self.end_after(panic);
-                self.charge();
                 self.flush();
+                self.charge();
             });
             next = done.err();
         }

@@ -148,8 +148,13 @@ pub(super) enum Next {
 impl Collected {
     /// While a message is on its way in fragments (`fragments_open`), no other may come between.
     pub(super) fn next(&self, fragments_open: bool) -> Option<Next> {
-        if fragments_open && !self.starts_with_message() {
-            return self.direct.front().map(|_| Next::Direct);
+        match self.direct.front() {
+            // Also where its last fragment waits here already, and a replay is older than all.
+            Some((_, direct)) if direct.continues() => return Some(Next::Direct),
+            // The message that is open will never end: nothing but the Close can follow.
+            Some((_, direct)) if fragments_open && direct.is_close() => return Some(Next::Direct),
+            None if fragments_open => return None,
+            _ => {}
         }
         let mut first: Option<(u64, Next)> = None;
         let mut before = u64::MAX;
@@ -173,11 +178,6 @@ impl Collected {
             // Two flows may share a stamp only before any server had either: then both are first.
             Next::Flow { subscription, .. } => Next::Flow { subscription, before: before.max(1) },
         })
-    }
-
-    /// Whether a direct message is at the front, from its first frame on.
-    fn starts_with_message(&self) -> bool {
-        self.direct.front().is_some_and(|(_, direct)| !direct.continues())
     }
 
     /// The stamp of the direct message that came last.

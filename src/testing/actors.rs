@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::domain::call::Call;
+use crate::domain::flow::SharedFlow;
 use crate::domain::handler::Handler;
 use crate::domain::session::Session;
+use crate::domain::timers::TimerId;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason};
 use crate::words::error::{HandlerResult, SessionError};
 use crate::words::message::Message;
@@ -30,6 +32,9 @@ pub(crate) struct Mood {
     panics: bool,
     options: bool,
     fragments: bool,
+    flows: bool,
+    /// Pauses, timers, commands to others, a stop out of a hook.
+    reaches: bool,
 }
 
 impl Mood {
@@ -49,17 +54,23 @@ impl Mood {
             panics: heads() && !scripted,
             options: heads(),
             fragments: heads(),
+            flows: heads(),
+            reaches: heads(),
         }
     }
 }
 
 /// What everybody in a run knows.
-#[derive(Debug)]
 pub(crate) struct World {
     pub(crate) choices: Choices,
     pub(crate) mood: Mood,
     /// By link.
     pub(crate) sessions: BTreeMap<usize, Log>,
+    pub(crate) flow: SharedFlow,
+    /// Messages that the flow took.
+    pub(crate) published: usize,
+    /// Messages may be dropped on the way to a slow client.
+    pub(crate) drops: bool,
     /// Links whose clients sent what may be anything.
     pub(crate) spoiled: BTreeSet<usize>,
     /// What a handler saw that must not be.
@@ -79,6 +90,9 @@ pub(crate) struct Log {
     /// The length so far of a message that is sent in fragments.
     open: Option<usize>,
     known_end: Option<CloseInfo>,
+    timers: Vec<TimerId>,
+    /// It left the flow, and may have come back.
+    pub(crate) collects_anew: bool,
 }
 
 /// What panics on purpose says.
@@ -147,7 +161,7 @@ impl Actor {
     }
 
     fn act_once(&self, session: &mut Session<'_>) -> HandlerResult {
-        let (what, mood) = self.choose(|choices, mood| (choices.below(24), mood));
+        let (what, mood) = self.choose(|choices, mood| (choices.below(26), mood));
         match what {
             0..=9 => self.send(session),
             10..=12 if mood.fragments => self.send_fragment(session),
@@ -163,6 +177,8 @@ impl Actor {
             16 if mood.errors => return Err(std::fmt::Error.into()),
             17 if mood.panics => panic!("{PLANNED}"),
             18..=20 if mood.options => self.change_options(session),
+            21 | 22 if mood.flows => self.use_flow(session),
+            23 | 24 if mood.reaches => self.reach(session),
             _ => {}
         }
         Ok(())
@@ -180,6 +196,65 @@ impl Actor {
                 Ok(())
             }
         };
+    }
+
+    fn use_flow(&self, session: &mut Session<'_>) {
+        let (flow, number) = {
+            let world = self.world.borrow();
+            (world.flow.clone(), world.published)
+        };
+        let text = format!("f{number}:{}", "y".repeat(self.size()));
+        let taken = match self.choose(|choices, _| choices.below(8)) {
+            0..=2 => {
+                let _ = session.collect(&flow);
+                return;
+            }
+            3 => {
+                // Whoever collects again gets the replay again.
+                self.log(|log| log.collects_anew = true);
+                return session.stop_collecting(&flow);
+            }
+            4 | 5 => session.emit(&flow, text.as_str()).is_ok(),
+            6 => flow.emit(text.as_str()).is_ok(),
+            _ => flow.try_emit(&text),
+        };
+        self.world.borrow_mut().published += usize::from(taken);
+    }
+
+    fn reach(&self, session: &mut Session<'_>) {
+        let (what, n) = self.choose(|choices, _| (choices.below(12), choices.size_below(12)));
+        let others: Vec<_> = session.server().sessions().collect();
+        let other = others.get(n % others.len().max(1)).copied();
+        match (what, other) {
+            (0, _) => session.pause(),
+            (1 | 2, _) => session.resume(),
+            (3 | 4, _) => {
+                let delay = Duration::from_millis(1 + 100 * n as u64);
+                if let Ok(timer) = session.set_timer(delay) {
+                    self.log(|log| log.timers.push(timer));
+                }
+            }
+            (5, _) => {
+                if let Some(timer) = self.log(|log| log.timers.pop()) {
+                    session.cancel_timer(timer);
+                }
+            }
+            (6 | 7, Some(other)) => {
+                let _ = session.server().send_to(other, &format!("d{}", "z".repeat(n)));
+            }
+            (8, Some(other)) => {
+                let _ = session.server().pause(other);
+            }
+            (9, Some(other)) => {
+                let _ = session.server().resume(other);
+            }
+            (10, Some(other)) if n == 0 => {
+                let reason = CloseReason::own(CloseCode::NORMAL, "by another");
+                let _ = session.server().close(other, reason);
+            }
+            (11, _) if n == 0 => session.server().shutdown(Duration::from_secs(5)),
+            _ => {}
+        }
     }
 
     fn size(&self) -> usize {
@@ -252,6 +327,21 @@ impl Handler for Actor {
 
     fn on_pong(&mut self, session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
         self.enter("on_pong", session);
+        self.act(session)
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        self.enter("on_drain", session);
+        self.act(session)
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        self.enter("on_timer", session);
+        // Those that were taken back must not ring; those that rang are over.
+        if self.log(|log| log.timers.iter().position(|known| *known == timer)).is_none() {
+            self.violation("a timer rang that was taken back, or twice");
+        }
+        self.log(|log| log.timers.retain(|known| *known != timer));
         self.act(session)
     }
 

@@ -8,6 +8,14 @@ use super::choices::Choices;
 use super::far_end::{FarEnd, RawFrame};
 use super::network::{LinkId, Network, PeerEnd};
 
+/// What the server's side says of a client's session.
+#[derive(Clone, Copy)]
+pub(crate) struct Told<'a> {
+    pub(crate) log: Option<&'a Log>,
+    /// Messages may be dropped on the way.
+    pub(crate) drops: bool,
+}
+
 /// A client, and what it knows of its connection.
 #[derive(Debug)]
 pub(crate) struct Player {
@@ -23,6 +31,7 @@ pub(crate) struct Player {
     pub(crate) is_spoiled: bool,
     /// Messages that arrived.
     pub(crate) received: usize,
+    next_of_flow: usize,
     /// The message that is arriving in fragments.
     arriving: Option<Vec<u8>>,
     /// The payload of the server's Close.
@@ -78,6 +87,7 @@ impl Player {
             open: false,
             is_spoiled: false,
             received: 0,
+            next_of_flow: 0,
             arriving: None,
             got_close: None,
         }
@@ -187,18 +197,14 @@ impl Player {
     }
 
     /// Looks at what arrived; whether that may have moved something.
-    pub(crate) fn look(
-        &mut self,
-        network: &mut Network,
-        log: Option<&Log>,
-    ) -> Result<bool, String> {
+    pub(crate) fn look(&mut self, network: &mut Network, told: Told<'_>) -> Result<bool, String> {
         let mut moved = false;
         while self.stage == Stage::Http && self.take_answer(network)? {
             moved = true;
         }
         while let Some(far_end) = &mut network.link(self.id).far_end {
             let Some(frame) = far_end.next() else { break };
-            self.take_frame(frame, log).map_err(|what| format!("client {}: {what}", self.id))?;
+            self.take_frame(frame, told).map_err(|what| format!("client {}: {what}", self.id))?;
         }
         Ok(moved)
     }
@@ -233,8 +239,8 @@ impl Player {
         Ok(true)
     }
 
-    fn take_frame(&mut self, frame: RawFrame, log: Option<&Log>) -> Result<(), String> {
-        let Some(log) = log else {
+    fn take_frame(&mut self, frame: RawFrame, told: Told<'_>) -> Result<(), String> {
+        let Some(log) = told.log else {
             // A raw session answers with whatever it is sent.
             self.stage = Stage::Session { raw: true };
             return Ok(());
@@ -257,21 +263,43 @@ impl Player {
         let whole = match (opcode, self.arriving.take()) {
             (0, Some(begun)) => [begun, payload].concat(),
             (1 | 2, None) => payload,
-            _ => return Err(format!("a frame out of order: {first:#04x}")),
+            _ => {
+                let start = payload.get(..20).unwrap_or(&payload).escape_ascii();
+                return Err(format!("a frame out of order: {first:#04x} {start}"));
+            }
         };
         if !fin {
             self.arriving = Some(whole);
             return Ok(());
         }
-        let number = self.received;
-        self.received += 1;
-        if !whole.starts_with(format!("s{number}:").as_bytes()) {
-            let start = whole.get(..20).unwrap_or(&whole);
-            return Err(format!("message {number} begins with {start:?}"));
-        }
-        match log.sent.get(number) {
-            Some(&len) if len == whole.len() => Ok(()),
-            other => Err(format!("message {number} has {} bytes, sent {other:?}", whole.len())),
+        self.take_message(&whole, log, told.drops)
+    }
+
+    /// Messages of the session come in the order of its sends, those of the flow in the flow's; what
+    /// others sent has no number.
+    fn take_message(&mut self, whole: &[u8], log: &Log, drops: bool) -> Result<(), String> {
+        let number = whole.get(1..).unwrap_or_default();
+        let number = number.split(|byte| *byte == b':').next().unwrap_or_default();
+        let number = std::str::from_utf8(number).unwrap_or_default().parse::<usize>();
+        match (whole.first(), number) {
+            (Some(b'd'), _) => Ok(()),
+            (Some(b'f'), Ok(number)) if number >= self.next_of_flow || log.collects_anew => {
+                self.next_of_flow = number + 1;
+                Ok(())
+            }
+            (Some(b's'), Ok(number))
+                if number == self.received || (drops && number > self.received) =>
+            {
+                self.received = number + 1;
+                match log.sent.get(number) {
+                    Some(&len) if len == whole.len() => Ok(()),
+                    other => Err(format!("message {number}: {} bytes, not {other:?}", whole.len())),
+                }
+            }
+            (_, number) => {
+                let start = whole.get(..20).unwrap_or(whole).escape_ascii();
+                Err(format!("after {} comes {number:?}: {start}", self.received))
+            }
         }
     }
 }

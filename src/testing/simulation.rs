@@ -8,16 +8,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::panics::caught;
-use crate::domain::application::{Application, WebSockets};
+use crate::domain::application::{Application, Built, WebSockets};
 use crate::domain::call::Call;
+use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::domain::raw::on_frame;
 use crate::words::close::CloseCode;
-use crate::words::options::Limits;
+use crate::words::options::{Limits, OutboxOverflow};
 
-use super::actors::{Actor, Log, Mood, PLANNED, World};
+use super::actors::{Actor, Mood, PLANNED, World};
 use super::choices::Choices;
 use super::network::{LinkId, Network};
-use super::player::Player;
+use super::player::{Player, Told};
 
 /// More clients are not connected at once.
 const CLIENTS_MAX: usize = 12;
@@ -58,12 +59,48 @@ pub(crate) fn run(choices: Choices) -> Result<usize, Failure> {
     }
     outcome = outcome.and_then(|()| simulation.guarded(Simulation::end));
     let Simulation { mut trail, .. } = simulation;
-    let trail = trail.split_off(trail.len().saturating_sub(40));
+    // The set-up, and the last steps.
+    trail.drain(1..trail.len().saturating_sub(40).max(1));
     outcome.map(|()| step).map_err(|what| Failure { step, what, trail })
 }
 
 fn millis(choices: &mut Choices, from: &[u64]) -> Duration {
     Duration::from_millis(choices.pick(from))
+}
+
+fn draw_flow(choices: &mut Choices) -> SharedFlow {
+    let overflow = choices.pick(&[
+        BufferOverflow::Suspend,
+        BufferOverflow::DropOldest,
+        BufferOverflow::DropLatest,
+    ]);
+    let options = FlowOptions::new()
+        .replay(choices.size_below(3))
+        .extra_buffer(1 + choices.size_below(8))
+        .on_buffer_overflow(overflow)
+        .max_bytes(choices.pick(&[1_000, 100_000]));
+    match SharedFlow::with(options) {
+        Ok(flow) => flow,
+        Err(mistake) => panic!("the simulation's flow: {mistake}"),
+    }
+}
+
+/// The application: `/s` is played by actors, `/raw` mirrors, `/page` has any length.
+fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
+    let mut application = Application::new();
+    application.install(options);
+    let (members, pages) = (Rc::clone(world), Rc::clone(world));
+    application.routing(|route| {
+        route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
+        route.web_socket_raw("/raw", |_: &Call| {
+            on_frame(|session, frame| session.send_frame(frame))
+        });
+        route.get("/page", move |_| "x".repeat(pages.borrow_mut().choices.size_below(500)));
+    });
+    match application.build() {
+        Ok(built) => built,
+        Err(mistake) => panic!("the simulation's application: {mistake}"),
+    }
 }
 
 impl Simulation {
@@ -83,7 +120,15 @@ impl Simulation {
             .max_head_bytes(head)
             .process_bytes(process_bytes)
             .read_buffer_bytes(buffer);
+        let policy = choices.pick(&[
+            OutboxOverflow::Close,
+            OutboxOverflow::Block,
+            OutboxOverflow::DropNewest,
+            OutboxOverflow::DropOldest,
+        ]);
+        let flow = draw_flow(&mut choices);
         let mut options = WebSockets::new()
+            .on_outbox_full(policy)
             .timeout(millis(&mut choices, &[1, 900, 15_000]))
             .write_timeout(millis(&mut choices, &[1, 2_000, 30_000]))
             .max_frame_size(max_frame_size)
@@ -103,30 +148,22 @@ impl Simulation {
             choices,
             mood,
             sessions: BTreeMap::new(),
+            flow,
+            published: 0,
+            drops: policy != OutboxOverflow::Close && policy != OutboxOverflow::Block,
             spoiled: BTreeSet::new(),
             violations: Vec::new(),
         }));
-        let mut application = Application::new();
-        application.install(options);
-        let (members, pages) = (Rc::clone(&world), Rc::clone(&world));
-        application.routing(|route| {
-            route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
-            route.web_socket_raw("/raw", |_: &Call| {
-                on_frame(|session, frame| session.send_frame(frame))
-            });
-            route.get("/page", move |_| "x".repeat(pages.borrow_mut().choices.size_below(500)));
-        });
-        let built = match application.build() {
-            Ok(built) => built,
-            Err(mistake) => panic!("the simulation's application: {mistake}"),
-        };
+        let built = build(options, &world);
         let mut network = Network::new(built);
         network.tolerates = |panic| panic.contains(PLANNED);
         Self {
             network,
             world,
             players: BTreeMap::new(),
-            trail: vec![format!("{mood:?}")],
+            trail: vec![format!(
+                "{mood:?} {policy:?} {max_frame_size} {max_message_size} {outbox_bytes}"
+            )],
             bytes_each: 4 * (outbox_bytes + 2 * max_message_size + head + buffer + (20 << 10)),
             process_bytes,
         }
@@ -213,7 +250,8 @@ impl Simulation {
             let mut moved = false;
             for player in self.players.values_mut() {
                 let world = self.world.borrow();
-                moved |= player.look(&mut self.network, world.sessions.get(&player.id))?;
+                let told = Told { log: world.sessions.get(&player.id), drops: world.drops };
+                moved |= player.look(&mut self.network, told)?;
                 drop(world);
             }
             if !moved {
@@ -238,7 +276,7 @@ impl Simulation {
                 return true;
             }
             if over.is_ok() {
-                over = check_over(player, network, world.sessions.get(&id));
+                over = check_over(player, network, &world);
             }
             false
         });
@@ -269,6 +307,9 @@ impl Simulation {
         self.network.cut_all();
         self.network.core.audit_empty()?;
         let world = self.world.borrow();
+        if world.flow.subscription_count() > 0 {
+            return Err("a session that is over still collects".into());
+        }
         match world.sessions.iter().find(|(_, log)| log.connected != log.end.is_some()) {
             Some((link, _)) => Err(format!("the session of link {link} had no on_close")),
             None => Ok(()),
@@ -277,8 +318,9 @@ impl Simulation {
 }
 
 /// What must hold of a connection that is over.
-fn check_over(player: &Player, network: &mut Network, log: Option<&Log>) -> Result<(), String> {
+fn check_over(player: &Player, network: &mut Network, world: &World) -> Result<(), String> {
     let id = player.id;
+    let log = world.sessions.get(&id);
     let socket = &mut network.link(id).socket;
     if log.is_some_and(|log| log.connected && log.end.is_none()) {
         return Err(format!("link {id} is over and its session had no on_close"));
@@ -296,7 +338,7 @@ fn check_over(player: &Player, network: &mut Network, log: Option<&Log>) -> Resu
     if player.got_close.is_none() {
         return Err(format!("link {id} ended in order without a Close: {end:?}"));
     }
-    if end.is_clean() && player.received != log.sent.len() {
+    if end.is_clean() && !world.drops && player.received != log.sent.len() {
         let (received, sent) = (player.received, log.sent.len());
         return Err(format!("link {id} ended cleanly; {received} of {sent} messages arrived"));
     }

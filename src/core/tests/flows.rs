@@ -420,3 +420,64 @@ fn a_filter_may_use_the_flow_it_filters() {
     assert_eq!(texts(&mut client), ["yes", "yes again"]);
     assert!(*seen.borrow() >= 3);
 }
+
+/// The frames that have arrived, as first byte and payload.
+fn frames(client: &mut TestClient) -> Vec<(u8, String)> {
+    std::iter::from_fn(|| client.receive_frame())
+        .map(|frame| (frame.first, String::from_utf8_lossy(&frame.payload).into_owned()))
+        .collect()
+}
+
+/// A session whose messages say what it does with the flow, one letter each.
+fn scripted(options: FlowOptions) -> (TestApplication, SharedFlow) {
+    let flow: SharedFlow = SharedFlow::with(options).unwrap();
+    let theirs = flow.clone();
+    let module = move |app: &mut Application| {
+        app.install(WebSockets::new().ping_period(None));
+        app.routing(|route| {
+            route.web_socket("/", move |_: &Call| {
+                let flow = theirs.clone();
+                on_message(move |session, message| {
+                    for step in message.text().unwrap_or_default().chars() {
+                        match step {
+                            'c' => session.collect(&flow)?,
+                            's' => session.stop_collecting(&flow),
+                            'e' => session.emit(&flow, "e")?,
+                            '(' => session.send_fragment("(", false)?,
+                            ')' => session.send_fragment(")", true)?,
+                            _ => session.close(CloseCode::NORMAL.try_into()?)?,
+                        }
+                    }
+                    Ok(())
+                })
+            });
+        });
+    };
+    (TestApplication::new(module).unwrap(), flow)
+}
+
+/// Found by simulation: a Close waited behind flow messages, and they went into the open message.
+#[test]
+fn a_close_does_not_let_flow_messages_into_an_unfinished_message() {
+    let (app, flow) = scripted(FlowOptions::new().replay(1));
+    flow.emit("old").unwrap();
+    let mut client = app.web_socket("/");
+    client.send("(c.");
+    assert_eq!(frames(&mut client), [(0x01, "(".into()), (0x88, "\u{3}\u{fffd}".into())]);
+    client.expect_end(Ending::Closed);
+}
+
+/// Found by simulation: a replay is older than the last fragment that waits, and went before it.
+#[test]
+fn a_replay_does_not_get_between_fragments_that_wait() {
+    let (app, _) = scripted(FlowOptions::new().replay(1).extra_buffer(5));
+    let mut client = app.web_socket("/");
+    client.send("c");
+    client.read_only(0);
+    client.send("ee()");
+    client.read_only(3 + 3 + 2); // both messages, and the header of the first fragment
+    client.send("sc");
+    client.read_on();
+    let expected = [(0x81, "e"), (0x81, "e"), (0x01, "("), (0x80, ")"), (0x81, "e")];
+    assert_eq!(frames(&mut client), expected.map(|(first, text)| (first, text.to_owned())));
+}
