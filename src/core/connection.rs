@@ -176,6 +176,12 @@ impl Connection {
         options.idle_timeout.map(|idle| self.state.last_activity.after(idle))
     }
 
+    /// Whether it is a session of which nothing is, or was, held beyond the place in the slab.
+    #[inline]
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.charged == 0 && self.state.is_plain() && matches!(self.stage, Stage::Session(_))
+    }
+
     /// Bytes held beyond the place in the slab.
     pub(crate) fn memory(&self) -> usize {
         let http = match &self.stage {

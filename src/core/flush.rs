@@ -88,6 +88,17 @@ impl Core {
         now: Time,
         index: u32,
         wire: &mut dyn Wire,
+        reading: Option<Reading>,
+    ) -> Option<Reading> {
+        if self.shared.asked { self.finish_asked(now, index, wire, reading) } else { reading }
+    }
+
+    #[inline(never)]
+    fn finish_asked(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
         mut reading: Option<Reading>,
     ) -> Option<Reading> {
         while self.shared.asked {

@@ -14,12 +14,13 @@ impl Core {
     ///
     /// The connections are looked through only when the budget is spent, and every time that ends
     /// one that held at least the average: so much has to arrive before the next look.
-    #[inline]
     pub(crate) fn poll_offender(&self) -> Option<u32> {
-        if self.shared.memory() <= self.shared.limits.process_bytes {
-            return None;
-        }
-        self.largest()
+        if self.is_over_budget() { self.largest() } else { None }
+    }
+
+    #[inline]
+    pub(super) fn is_over_budget(&self) -> bool {
+        self.shared.memory() > self.shared.limits.process_bytes
     }
 
     #[cold]
@@ -55,7 +56,14 @@ impl Turn<'_> {
     }
 
     /// Keeps the account of what this connection holds.
+    #[inline]
     pub(crate) fn charge(&mut self) {
+        if !self.connection.holds_nothing() {
+            self.charge_what_is_held();
+        }
+    }
+
+    fn charge_what_is_held(&mut self) {
         let (before, held) = (self.connection.charged as usize, self.connection.memory());
         if held != before {
             self.connection.charged = u32::try_from(held).unwrap_or(u32::MAX);

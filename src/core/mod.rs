@@ -286,6 +286,13 @@ impl Core {
         [self.wheel.next_deadline(), drain].into_iter().flatten().min()
     }
 
+    /// Whether [`poll_offender`](Self::poll_offender) or [`poll_closed`](Self::poll_closed) has
+    /// something.
+    #[inline]
+    pub(crate) fn has_ends(&self) -> bool {
+        !self.closed.is_empty() || self.is_over_budget()
+    }
+
     /// The next connection that is over; its socket is to be dropped at once.
     pub(crate) fn poll_closed(&mut self) -> Option<(u32, Disposal)> {
         self.closed.pop()

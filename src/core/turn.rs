@@ -8,13 +8,13 @@ use crate::domain::session::Session;
 use crate::domain::session_state::Phase;
 use crate::domain::shared::Shared;
 use crate::protocol::close::read_close;
-use crate::protocol::frame::OpCode;
+use crate::protocol::frame::{OpCode, ShortMessage};
 use crate::protocol::reader::{self, Incoming};
 use crate::structures::outbox::Flush;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
-use crate::words::error::{HandlerError, HandlerResult, SendError, SessionError};
-use crate::words::message::{Message, Payload};
+use crate::words::error::{HandlerError, HandlerResult, ProtocolError, SendError, SessionError};
+use crate::words::message::{Message, Payload, Rsv};
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
@@ -88,37 +88,17 @@ impl<'a> Turn<'a> {
         if self.connection.state.pipeline.is_some() {
             return self.framed_input(rx);
         }
-        let mut rules = self.connection.state.rules(route);
         let mut taken = 0;
-        while let Stage::Session(_) = self.connection.stage {
+        while taken < rx.len() && matches!(self.connection.stage, Stage::Session(_)) {
             let rest = rx.get_mut(taken..).unwrap_or_default();
-            let step = reader::next(&mut self.connection.state.partial, rest, &rules);
-            let (incoming, used) = match step {
-                Ok(step) => step,
-                Err(error) => {
-                    self.fail(SessionError::Protocol(error));
-                    break;
+            let limit = self.connection.state.options(route).short_limit();
+            let short = ShortMessage::find(rest, limit);
+            match short.filter(|_| self.connection.state.partial.is_none()) {
+                Some(short) => {
+                    taken += short.end;
+                    self.deliver_short(route, short.text, short.unmask(rest));
                 }
-            };
-            taken += used;
-            match incoming {
-                Incoming::Nothing => break,
-                Incoming::Text(text, rsv) => {
-                    self.deliver(Message::new(Payload::Text(text), rsv));
-                }
-                Incoming::Binary(bytes, rsv) => {
-                    self.deliver(Message::new(Payload::Binary(bytes), rsv));
-                }
-                Incoming::AssembledText(text, rsv) => {
-                    self.deliver(Message::new(Payload::Text(&text), rsv));
-                }
-                Incoming::AssembledBinary(bytes, rsv) => {
-                    self.deliver(Message::new(Payload::Binary(&bytes), rsv));
-                }
-                Incoming::Control(opcode, payload) => self.control(opcode, payload.as_slice()),
-            }
-            if self.connection.state.extra.is_some() {
-                rules = self.connection.state.rules(route); // a hook may have changed them
+                None => taken += self.step(rest),
             }
             if self.must_wait() {
                 break;
@@ -130,14 +110,58 @@ impl<'a> Turn<'a> {
     }
 
     #[inline]
+    fn deliver_short(&mut self, route: &SessionOptions, text: bool, payload: &[u8]) {
+        let payload = if text {
+            match std::str::from_utf8(payload) {
+                Ok(text) => Payload::Text(text),
+                Err(_) => return self.fail(SessionError::Protocol(ProtocolError::InvalidUtf8)),
+            }
+        } else {
+            Payload::Binary(payload)
+        };
+        self.deliver_under(route, Message::new(payload, Rsv::NONE));
+    }
+
+    /// Whatever is no short message: takes some bytes, all if nothing becomes complete.
+    #[inline(never)]
+    fn step(&mut self, rx: &mut [u8]) -> usize {
+        let rules = self.connection.state.rules(self.options());
+        let step = reader::next(&mut self.connection.state.partial, rx, &rules);
+        let (incoming, used) = match step {
+            Ok(step) => step,
+            Err(error) => {
+                self.fail(SessionError::Protocol(error));
+                return 0; // the session is over
+            }
+        };
+        match incoming {
+            Incoming::Nothing => {}
+            Incoming::Text(text, rsv) => self.deliver(Message::new(Payload::Text(text), rsv)),
+            Incoming::Binary(bytes, rsv) => self.deliver(Message::new(Payload::Binary(bytes), rsv)),
+            Incoming::AssembledText(text, rsv) => {
+                self.deliver(Message::new(Payload::Text(&text), rsv));
+            }
+            Incoming::AssembledBinary(bytes, rsv) => {
+                self.deliver(Message::new(Payload::Binary(&bytes), rsv));
+            }
+            Incoming::Control(opcode, payload) => self.control(opcode, payload.as_slice()),
+        }
+        used
+    }
+
     pub(super) fn deliver(&mut self, message: Message<'_>) {
+        self.deliver_under(self.options(), message);
+    }
+
+    /// Hands a message to the hook of a session under these options of its route.
+    #[inline]
+    fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
         // After our Close, messages still in flight are dropped: `close` ends delivery.
         if self.connection.state.phase != Phase::Open {
             return;
         }
         trace!(target: "wirewheel::frame", "{} in: {}, {} bytes", self.connection.state.id,
             if message.is_text() { "Text" } else { "Binary" }, message.bytes().len());
-        let route = self.options();
         if let Some(rate) = route.message_rate {
             if !self.spend_token(rate) {
                 return;
@@ -266,11 +290,17 @@ impl<'a> Turn<'a> {
     }
 
     /// Writes what the turn has gathered, and acts on a wire that turned out broken.
+    #[inline]
     pub(crate) fn flush(&mut self) {
-        if self.shared.tx.is_empty() {
-            return;
+        if !self.shared.tx.is_empty() {
+            self.flush_gathered();
         }
-        self.session().flush();
+    }
+
+    fn flush_gathered(&mut self) {
+        if let Some(outcome) = self.shared.write_out(self.wire) {
+            self.session().written_in_part(outcome);
+        }
         if self.connection.state.extra.is_some() {
             self.act_on_wire_fault();
         }

@@ -65,6 +65,16 @@ impl Session<'_> {
     #[inline]
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> HandlerResult {
         let message = message.into();
+        if self.is_plain_for(message.bytes().len()) {
+            self.transmit_plain(&message);
+            return Ok(());
+        }
+        self.send_with_care(message)
+    }
+
+    /// Any message in any state of the session.
+    #[inline(never)]
+    fn send_with_care(&mut self, message: Message<'_>) -> HandlerResult {
         if self.state.fragments_text.is_some() {
             return Err(SendError::Fragments.into());
         }

@@ -270,6 +270,25 @@ impl SessionState {
         self.extra().fault.get_or_insert(fault);
     }
 
+    /// Whether it is open, has nothing to wait for, and is a session like most.
+    #[inline]
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Open
+            && self.fragments_text.is_none()
+            && self.pipeline.is_none()
+            && self.extra.is_none()
+            && self.collected.is_none()
+    }
+
+    /// Whether nothing rare is there.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.partial.is_none()
+            && self.pipeline.is_none()
+            && self.extra.is_none()
+            && self.collected.is_none()
+    }
+
     /// Bytes held for this connection beyond its place in the slab.
     pub(crate) fn memory(&self) -> usize {
         let extra = self.extra.as_deref().map_or(0, |extra| {

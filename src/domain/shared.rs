@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::io::ErrorKind;
 use std::rc::Rc;
 
+use crate::structures::wire::Wire;
 use crate::words::options::Limits;
 use crate::words::time::Time;
 
@@ -119,6 +121,33 @@ impl Shared {
     pub(crate) fn account(&mut self, before: usize, after: usize) {
         self.bytes_held = self.bytes_held.saturating_sub(before).saturating_add(after);
         self.flows.note_connections(self.bytes_held);
+    }
+
+    /// Writes what the turn has gathered. If all went out, nothing is left to do; else how much did,
+    /// and what was gathered is still there.
+    #[inline]
+    pub(crate) fn write_out(&mut self, wire: &mut dyn Wire) -> Option<Result<usize, ErrorKind>> {
+        if self.tx.is_empty() {
+            return None;
+        }
+        let outcome = wire.write(&self.tx);
+        let written = outcome.unwrap_or(0);
+        self.stats.bytes_out += written as u64;
+        if written < self.tx.len() {
+            return Some(outcome);
+        }
+        self.clear_out();
+        None
+    }
+
+    /// Forgets what the turn has gathered.
+    #[inline]
+    pub(crate) fn clear_out(&mut self) {
+        self.tx.clear();
+        self.opaque_prefix = 0;
+        if self.tx.capacity() > 4 * self.tx_flush_bytes {
+            self.tx = Vec::new(); // one large answer must not be paid for ever
+        }
     }
 
     /// The statistics as of now.

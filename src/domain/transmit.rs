@@ -1,11 +1,12 @@
 //! Owns a session's way out: the turn's buffer, the wire, the outbox.
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 
 use crate::protocol::close::write_close;
 use crate::protocol::frame::{OpCode, write_frame, write_header};
 use crate::words::close::CloseReason;
 use crate::words::error::{SendError, SessionError};
+use crate::words::message::Message;
 use crate::words::options::OutboxOverflow;
 
 use super::collected::Direct;
@@ -115,6 +116,28 @@ impl Session<'_> {
         }
     }
 
+    /// Whether nothing but copying is to be done to send a message of `bytes`: the session is open,
+    /// nothing waits, nothing is special, and it is one frame.
+    #[inline]
+    pub(super) fn is_plain_for(&self, bytes: usize) -> bool {
+        self.state.is_ready()
+            && bytes < DIRECT_BYTES
+            && bytes <= self.route.short_limit()
+            && !self.route.masking
+    }
+
+    /// Sends a message that [`is_plain_for`](Self::is_plain_for) its size.
+    #[inline]
+    pub(super) fn transmit_plain(&mut self, message: &Message<'_>) {
+        let shared = &mut *self.shared;
+        shared.stats.messages_out += 1;
+        let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
+        write_frame(&mut shared.tx, true, opcode, message.bytes(), None);
+        if shared.tx.len() >= shared.tx_flush_bytes {
+            self.flush();
+        }
+    }
+
     /// Cuts the payload into frames of at most `max_frame_size` and sends them.
     #[inline]
     pub(super) fn transmit_now(&mut self, opcode: OpCode, payload: &[u8], fin: bool) {
@@ -203,21 +226,19 @@ impl Session<'_> {
     /// Writes what the turn has gathered; what the socket does not take waits in the outbox.
     #[inline]
     pub(crate) fn flush(&mut self) {
-        if self.shared.tx.is_empty() {
-            return;
+        if let Some(outcome) = self.shared.write_out(self.wire) {
+            self.written_in_part(outcome);
         }
-        let written = self.wire.write(&self.shared.tx);
-        self.shared.stats.bytes_out += written.unwrap_or(0) as u64;
-        match written {
-            Ok(written) if written >= self.shared.tx.len() => {}
+    }
+
+    /// What the socket did not take waits in the outbox.
+    #[cold]
+    pub(crate) fn written_in_part(&mut self, outcome: Result<usize, ErrorKind>) {
+        match outcome {
             Ok(written) => self.keep_rest(written),
             Err(kind) => self.state.note_fault(SessionError::Network(kind)),
         }
-        self.shared.tx.clear();
-        self.shared.opaque_prefix = 0;
-        if self.shared.tx.capacity() > 4 * self.shared.tx_flush_bytes {
-            self.shared.tx = Vec::new(); // one large answer must not be paid for ever
-        }
+        self.shared.clear_out();
     }
 
     /// Moves the turn's buffer, of which `written` bytes went out, into the outbox.

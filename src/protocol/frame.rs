@@ -121,6 +121,47 @@ impl FrameHeader {
     }
 }
 
+/// Where a data message lies that is whole, in one frame, of at most 64 KiB, and masked, and has no
+/// reserved bits: what nearly every read holds. No rule but the limit can forbid it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShortMessage {
+    pub(crate) text: bool,
+    mask: [u8; 4],
+    header_len: usize,
+    pub(crate) end: usize,
+}
+
+impl ShortMessage {
+    /// Finds one at the start of `bytes`; whatever else is there is left to [`FrameHeader::read`].
+    #[inline]
+    pub(crate) fn find(bytes: &[u8], limit: usize) -> Option<Self> {
+        let (first, length, header_len) = match *bytes {
+            [first @ (0x81 | 0x82), second @ 0x80..=0xfd, ..] => {
+                (first, usize::from(second & 127), 6)
+            }
+            [first @ (0x81 | 0x82), 0xfe, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                (first, if length < 126 { usize::MAX } else { length }, 8)
+            }
+            _ => return None,
+        };
+        // The limit is far below what could overflow.
+        if length > limit || bytes.len() < header_len + length {
+            return None;
+        }
+        let mask = bytes.get(header_len - 4..header_len)?.try_into().ok()?;
+        Some(Self { text: first == 0x81, mask, header_len, end: header_len + length })
+    }
+
+    /// Takes the mask off the message, which is in the same `bytes`.
+    #[inline]
+    pub(crate) fn unmask<'a>(&self, bytes: &'a mut [u8]) -> &'a [u8] {
+        let payload = bytes.get_mut(self.header_len..self.end).unwrap_or_default();
+        apply_mask(payload, self.mask, 0);
+        payload
+    }
+}
+
 #[inline]
 fn check_first(first: u8, rules: &FrameRules) -> Result<OpCode, ProtocolError> {
     let bits = first & 15;
@@ -181,8 +222,13 @@ pub(crate) fn apply_mask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
             *eight = (u64::from_ne_bytes(*eight) ^ wide).to_ne_bytes();
         }
     }
-    let tail = chunks.into_remainder();
-    for (byte, key) in tail.iter_mut().zip(turned.into_iter().chain(turned)) {
+    let mut fours = chunks.into_remainder().chunks_exact_mut(4);
+    for chunk in fours.by_ref() {
+        if let Ok(four) = <&mut [u8; 4]>::try_from(chunk) {
+            *four = (u32::from_ne_bytes(*four) ^ word).to_ne_bytes();
+        }
+    }
+    for (byte, key) in fours.into_remainder().iter_mut().zip(turned) {
         *byte ^= key;
     }
 }
@@ -347,6 +393,33 @@ mod tests {
             prop_assert_eq!(read(&bytes), Ok(Some(expected)));
             for cut in 0..bytes.len() {
                 prop_assert_eq!(read(&bytes[..cut]), Ok(None));
+            }
+        }
+
+        /// A short message is found where the reader finds a whole one, and is the same.
+        #[test]
+        fn a_short_message_is_what_the_reader_sees(
+            first in prop_oneof![Just(0x81u8), Just(0x82), any::<u8>()],
+            second in prop_oneof![0x80u8..=0xff, any::<u8>()],
+            rest in proptest::collection::vec(any::<u8>(), 0..300), limit in 0usize..400,
+        ) {
+            let mut bytes = vec![first, second];
+            bytes.extend(rest);
+            let rules = FrameRules { max_frame_size: limit, max_message_size: limit, ..RULES };
+            let header = FrameHeader::read(&bytes, &rules).ok().flatten();
+            let whole = header.filter(|header| {
+                header.fin
+                    && matches!(header.opcode, OpCode::Text | OpCode::Binary)
+                    && header.header_len + header.payload_len <= bytes.len()
+            });
+            let found = ShortMessage::find(&bytes, limit);
+            prop_assert_eq!(found.is_some(), whole.is_some());
+            if let (Some(found), Some(header)) = (found, whole) {
+                prop_assert_eq!(found.text, header.opcode == OpCode::Text);
+                prop_assert_eq!(found.end, header.header_len + header.payload_len);
+                let mut expected = bytes[header.header_len..found.end].to_vec();
+                apply_mask(&mut expected, header.mask, 0);
+                prop_assert_eq!(found.unmask(&mut bytes), expected);
             }
         }
 

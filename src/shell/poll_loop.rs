@@ -16,7 +16,7 @@ use crate::core::{Core, Reading};
 use crate::domain::application::Built;
 use crate::domain::server_ref::{Drained, StopRequest};
 use crate::words::close::CloseCode;
-use crate::words::options::Limits;
+use crate::words::options::{LARGEST_SIZE, Limits};
 use crate::words::time::Time;
 
 use super::listen::Opened;
@@ -37,6 +37,9 @@ const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX;
 
 /// Places for sockets that are reserved from the start, at most.
 const SOCKETS_RESERVED_MAX: usize = 64 << 10;
+
+/// Places in the slab, which are the tokens of connections, are below; all other tokens above.
+const PLACES_END: usize = 2 * LARGEST_SIZE;
 
 /// Events taken from the system at once.
 const EVENTS_PER_TURN: usize = 512;
@@ -193,27 +196,30 @@ impl PollLoop {
 
     fn dispatch(&mut self, now: Time, event: &Event) {
         match event.token() {
+            // First, since nearly every event is one of these.
+            Token(token) if token < PLACES_END => {
+                let Ok(index) = u32::try_from(token) else { return };
+                self.timed(now, index, |this| {
+                    if event.is_writable() {
+                        this.write(now, index);
+                    }
+                    let ended = event.is_read_closed() || event.is_error();
+                    if ended || event.is_readable() {
+                        this.read(now, index, ended);
+                    }
+                });
+            }
             WAKER => self.take_orders(now),
             SIGNALS => self.take_signals(now),
             token if self.watches.has(token) => {
                 self.watches.ready(self.poll.registry(), &mut self.core, now, event);
                 self.drop_closed();
             }
-            Token(token) if token > WATCHES_TOP => {
-                if let Some(listener) = self.listeners.get_mut(LISTENERS_TOP - token) {
+            Token(token) => {
+                let listener = LISTENERS_TOP.checked_sub(token);
+                if let Some(listener) = listener.and_then(|number| self.listeners.get_mut(number)) {
                     listener.waiting = !listener.released;
                 }
-            }
-            Token(token) => {
-                let Ok(index) = u32::try_from(token) else { return };
-                self.timed(now, index, |this| {
-                    if event.is_writable() {
-                        this.write(now, index);
-                    }
-                    if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        this.read(now, index, event.is_read_closed() || event.is_error());
-                    }
-                });
             }
         }
     }
@@ -222,55 +228,74 @@ impl PollLoop {
     ///
     /// A short read drains it, so no second one is made to be told so; unless its end is announced,
     /// which only a further read shows.
+    #[inline]
     fn read(&mut self, now: Time, index: u32, end_announced: bool) {
-        let mut budget = self.limits.read_budget_bytes;
-        loop {
-            let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return };
-            let room = match socket.reading {
-                Reading::Continue => self.rx.len(),
-                Reading::Sparing => self.rx.len() / 2,
-                Reading::Paused | Reading::Again => return,
-            };
-            match socket.read(self.rx.get_mut(..room).unwrap_or_default()) {
-                ReadOutcome::Drained => return,
-                ReadOutcome::Eof => {
-                    self.core.handle_eof(now, index, &mut socket.wire());
-                    self.drop_closed();
-                    return;
-                }
-                ReadOutcome::Failed(kind) => {
-                    self.core.handle_error(now, index, kind, &mut socket.wire());
-                    self.drop_closed();
-                    return;
-                }
-                ReadOutcome::Bytes(n) => {
-                    let full = n == room;
-                    let bytes = self.rx.get_mut(..n).unwrap_or_default();
-                    let reading = self.core.handle_input(now, index, bytes, &mut socket.wire());
-                    socket.reading = reading;
-                    self.drop_closed();
-                    if reading == Reading::Again {
-                        self.list_to_write(index);
-                        return;
-                    }
-                    if !full && !end_announced {
-                        return;
-                    }
-                    budget = budget.saturating_sub(n);
-                    if budget == 0 {
-                        self.list(index);
-                        return;
-                    }
-                }
-            }
+        if let Some(n) = self.read_once(now, index, end_announced) {
+            self.read_on(now, index, end_announced, n);
         }
     }
 
-    fn write(&mut self, now: Time, index: u32) {
-        let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return };
-        if !socket.take_blocked() {
-            return;
+    /// What follows the first read of an event.
+    #[inline(never)]
+    fn read_on(&mut self, now: Time, index: u32, end_announced: bool, first: usize) {
+        let mut budget = self.limits.read_budget_bytes.saturating_sub(first);
+        while budget > 0 {
+            match self.read_once(now, index, end_announced) {
+                Some(n) => budget = budget.saturating_sub(n),
+                None => return,
+            }
         }
+        self.list(index);
+    }
+
+    /// How many bytes came, if there may be more to read now.
+    #[inline(never)]
+    fn read_once(&mut self, now: Time, index: u32, end_announced: bool) -> Option<usize> {
+        let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return None };
+        let room = match socket.reading {
+            Reading::Continue => self.rx.len(),
+            Reading::Sparing => self.rx.len() / 2,
+            Reading::Paused | Reading::Again => return None,
+        };
+        let n = match socket.read(self.rx.get_mut(..room).unwrap_or_default()) {
+            ReadOutcome::Bytes(n) => n,
+            outcome => {
+                self.read_end(now, index, &outcome);
+                return None;
+            }
+        };
+        let bytes = self.rx.get_mut(..n).unwrap_or_default();
+        let reading = self.core.handle_input(now, index, bytes, &mut socket.wire());
+        socket.reading = reading;
+        self.drop_closed();
+        if reading == Reading::Again {
+            self.list_to_write(index);
+            return None;
+        }
+        (n == room || end_announced).then_some(n)
+    }
+
+    /// Acts on a read that gave nothing.
+    #[inline(never)]
+    fn read_end(&mut self, now: Time, index: u32, outcome: &ReadOutcome) {
+        self.with_socket(index, |core, socket| match *outcome {
+            ReadOutcome::Eof => core.handle_eof(now, index, &mut socket.wire()),
+            ReadOutcome::Failed(kind) => core.handle_error(now, index, kind, &mut socket.wire()),
+            ReadOutcome::Drained | ReadOutcome::Bytes(_) => {}
+        });
+    }
+
+    #[inline]
+    fn write(&mut self, now: Time, index: u32) {
+        let socket = self.sockets.get(index as usize).and_then(Option::as_ref);
+        if socket.is_some_and(Socket::take_blocked) {
+            self.write_on(now, index);
+        }
+    }
+
+    #[inline(never)]
+    fn write_on(&mut self, now: Time, index: u32) {
+        let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return };
         let reading = self.core.handle_writable(now, index, &mut socket.wire());
         let resumed = !socket.reading.reads() && reading.reads();
         socket.reading = reading;
@@ -360,9 +385,17 @@ impl PollLoop {
         self.drop_closed();
     }
 
-    /// Drops the sockets of connections that are over, before their places are used again.
+    /// Ends those that have to go, and drops the sockets of connections that are over before their
+    /// places are used again.
     #[inline]
     fn drop_closed(&mut self) {
+        if self.core.has_ends() {
+            self.end_and_drop();
+        }
+    }
+
+    #[inline(never)]
+    fn end_and_drop(&mut self) {
         while let Some(index) = self.core.poll_offender() {
             let Some(Some(socket)) = self.sockets.get(index as usize) else { break };
             self.core.handle_offender(index, &mut socket.wire());

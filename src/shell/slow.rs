@@ -37,7 +37,7 @@ impl SlowWatch {
     /// [`event_ended`](Self::event_ended).
     #[inline]
     pub(crate) fn event_begins(&mut self, now: Time, index: u32) -> bool {
-        self.events = self.events.saturating_add(1);
+        self.events = self.events.wrapping_add(1); // a turn has at most some thousand
         self.last = index;
         now < self.hunting_until
     }

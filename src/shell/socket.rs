@@ -39,15 +39,26 @@ impl Socket {
 
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> ReadOutcome {
+        match (&self.stream).read(buffer) {
+            Ok(0) => ReadOutcome::Eof,
+            Ok(n) => ReadOutcome::Bytes(n),
+            Err(error) => self.read_failed(error, buffer),
+        }
+    }
+
+    /// What becomes of a read that failed; one that was interrupted is made again.
+    #[cold]
+    fn read_failed(&self, mut error: std::io::Error, buffer: &mut [u8]) -> ReadOutcome {
         loop {
+            match error.kind() {
+                ErrorKind::Interrupted => {}
+                ErrorKind::WouldBlock => return ReadOutcome::Drained,
+                kind => return ReadOutcome::Failed(kind),
+            }
             match (&self.stream).read(buffer) {
                 Ok(0) => return ReadOutcome::Eof,
                 Ok(n) => return ReadOutcome::Bytes(n),
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock => return ReadOutcome::Drained,
-                    kind => return ReadOutcome::Failed(kind),
-                },
+                Err(again) => error = again,
             }
         }
     }
@@ -86,6 +97,13 @@ pub(crate) struct SocketWire<'a> {
 }
 
 impl SocketWire<'_> {
+    /// What becomes of a write that did not take all; one that was interrupted is made again.
+    #[cold]
+    fn write_on(&self, bytes: &[u8], first: std::io::Result<usize>) -> Result<usize, ErrorKind> {
+        let mut first = Some(first);
+        self.outcome(bytes.len(), |mut stream| first.take().unwrap_or_else(|| stream.write(bytes)))
+    }
+
     #[inline]
     fn outcome(
         &self,
@@ -116,7 +134,10 @@ impl SocketWire<'_> {
 impl Wire for SocketWire<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        self.outcome(bytes.len(), |mut stream| stream.write(bytes))
+        match (&self.socket.stream).write(bytes) {
+            Ok(written) if written == bytes.len() => Ok(written),
+            outcome => self.write_on(bytes, outcome),
+        }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {

@@ -79,6 +79,15 @@ impl SessionOptions {
         self.max_message_size.unwrap_or(self.max_frame_size)
     }
 
+    /// The most bytes of a message in one frame.
+    #[inline]
+    pub(crate) fn short_limit(&self) -> usize {
+        match self.max_message_size {
+            None => self.max_frame_size,
+            Some(limit) => limit.min(self.max_frame_size),
+        }
+    }
+
     /// Refuses zero and absurd values by name.
     pub(crate) fn check(&self) -> Result<(), String> {
         if let Some(period) = self.ping_period {

@@ -104,8 +104,15 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
                 if complete > 0 {
                     course.note_times(complete, window.has_begun().then_some(&mut times))?;
                     done += complete as u64;
-                    start(&mut swarm, course, event.index, complete)?;
+                    if !plan.burst {
+                        start(&mut swarm, course, event.index, complete)?;
+                    }
                 }
+            }
+        }
+        if plan.burst && done % (plan.connections * plan.depth) as u64 == 0 {
+            for (index, course) in courses.iter_mut().enumerate() {
+                start(&mut swarm, course, index, plan.depth)?;
             }
         }
         if plan.total.is_none() && window.is_over(done)? {

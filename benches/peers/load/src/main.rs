@@ -2,11 +2,14 @@
 //! must come. Prints one line of JSON.
 //!
 //! ```text
-//! bench-load echo      --port P --connections C --depth D --size BYTES [--text] [--idle N] RUN
+//! bench-load echo      --port P --connections C --depth D --size BYTES [--text] [--idle N] [--burst] RUN
 //! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] RUN
 //! bench-load handshake --port P --connections CONCURRENT RUN
 //! bench-load pings     --port P --connections C --total PINGS_EACH
 //! bench-load hold      --port P      then on stdin: open N, send BYTES, close, quit
+//!
+//! `echo --burst` has all connections send at once, and again when all echoes are there: the server then
+//! finds as much to do each time it wakes, however fast it is.
 //!
 //! RUN is --seconds S [--warm S] [--pid SERVER], or --total MESSAGES to send exactly so many.
 //! ```
@@ -33,6 +36,7 @@ pub(crate) struct Plan {
     depth: usize,
     size: usize,
     text: bool,
+    burst: bool,
     deflate: bool,
     idle: usize,
     seconds: Duration,
@@ -65,6 +69,7 @@ impl Plan {
             depth: 1,
             size: 20,
             text: false,
+            burst: false,
             deflate: false,
             idle: 0,
             seconds: Duration::from_secs(1),
@@ -75,6 +80,7 @@ impl Plan {
         while let Some(name) = words.next() {
             match name.as_str() {
                 "--text" => plan.text = true,
+                "--burst" => plan.burst = true,
                 "--deflate" => plan.deflate = true,
                 _ => {
                     let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;

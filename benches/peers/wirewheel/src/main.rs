@@ -1,7 +1,8 @@
 //! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`.
 //!
 //! Everything is at its default but what the benchmark cannot do without: room for its connections,
-//! room for its largest messages in `large`, a short ping period in `ping`.
+//! room for its largest messages in `large`, a short ping period in `ping`, and more patience with
+//! slow turns, since under valgrind every turn is slow and would have the events timed one by one.
 
 use std::error::Error;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use wirewheel::{
 };
 
 const CONNECTIONS: usize = 30_000;
+const SLOW: Duration = Duration::from_secs(60);
 const LARGE_BYTES: usize = 16 << 20;
 
 struct Echo;
@@ -25,11 +27,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let port: u16 = words.next().ok_or("usage: bench-wirewheel PORT [MODE]")?.parse()?;
     let mode = words.next().unwrap_or_else(|| "echo".into());
-    let options = WebSockets::new().limits(Limits::new().max_connections(CONNECTIONS));
+    let limits = Limits::new().max_connections(CONNECTIONS).slow_callback(SLOW);
+    let options = WebSockets::new().limits(limits.clone());
     let options = match mode.as_str() {
-        "large" => options
-            .max_frame_size(LARGE_BYTES)
-            .limits(Limits::new().max_connections(CONNECTIONS).process_bytes(8 * LARGE_BYTES)),
+        "large" => {
+            options.max_frame_size(LARGE_BYTES).limits(limits.process_bytes(8 * LARGE_BYTES))
+        }
         "ping" => options.ping_period(Duration::from_secs(1)),
         _ => options,
     };
