@@ -24,7 +24,7 @@ impl Core {
     /// [`end_flush`](Self::end_flush) to be called.
     pub(crate) fn begin_flush(&mut self) {
         for flow in self.shared.flows.take_touched() {
-            if flow.has_news() {
+            if flow.begin_offering() {
                 flow.for_each_subscriber(|index| {
                     if let Some(connection) = self.connections.at_mut(index) {
                         self.shared.list_for_flush(&mut connection.state);

@@ -99,6 +99,15 @@ impl fmt::Debug for Core {
     }
 }
 
+/// Flows know the server whose sessions collect them, and it lists those that changed: the circle has
+/// to be opened.
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.connections = Slab::new(0); // leaving, they change flows once more
+        self.shared.flows.take_touched();
+    }
+}
+
 /// A connection is not taken: it is to be hung up on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;

@@ -1,6 +1,7 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
 mod admission;
+mod flow_faults;
 mod flows;
 mod governor;
 mod pace;

@@ -413,7 +413,7 @@ impl<'a> Turn<'a> {
             let Some(extra) = self.connection.state.extra.as_deref_mut() else { return };
             let due = extra.timers.iter().enumerate().filter(|(_, (_, at))| *at <= now);
             let Some((place, _)) = due.min_by_key(|(_, (_, at))| *at) else { break };
-            let (timer, _) = extra.timers.swap_remove(place);
+            let (timer, _) = extra.timers.remove(place); // of equal ones the first set is first
             self.call_and_act(|handler, session| handler.on_timer(session, timer));
         }
         self.flush();

@@ -227,7 +227,9 @@ impl Application {
     /// Watches a descriptor of the application (a serial port, a pipe, a UDP socket, a timerfd), so
     /// that a gateway needs no second thread. `callback` runs on the loop whenever the descriptor is
     /// ready for what was asked, again and again until it has made it not ready: it may read a
-    /// little and return. It says what to watch for next, or to stop and drop both.
+    /// little and return. It says what to watch for next, or to stop and drop both; a hang-up shows as
+    /// readable, again and again until it stops. It may put another descriptor in place of this one.
+    /// What the system cannot watch, such as a regular file, is logged as an error and dropped.
     ///
     /// The descriptor has to be non-blocking: a callback that waits holds up everybody.
     ///

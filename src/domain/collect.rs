@@ -85,6 +85,9 @@ impl Session<'_> {
         let collected = self.state.collected.get_or_insert_default();
         if !collected.subscriptions.iter().any(|known| known.is_of(flow)) {
             let joined = Subscription::new(flow, filter, &self.shared.flows, place);
+            if collected.subscriptions.is_empty() {
+                collected.subscriptions.reserve_exact(1); // few sessions collect a second
+            }
             collected.subscriptions.push(joined);
             self.shared.list_for_flush(self.state);
         }
@@ -94,20 +97,23 @@ impl Session<'_> {
     /// Collects a flow no longer. What it published and this session has not taken is not sent.
     pub fn stop_collecting<T: ?Sized>(&mut self, flow: &SharedFlow<T>) {
         if let Some(collected) = &mut self.state.collected {
-            collected.subscriptions.retain(|known| !known.is_of(&flow.cell));
-            if collected.subscriptions.is_empty()
-                && !collected.holds_direct()
-                && collected.missed == 0
-            {
-                self.state.collected = None;
+            let missed = &mut collected.missed;
+            collected.subscriptions.retain(|known| {
+                let stays = !known.is_of(&flow.cell);
+                *missed += if stays { 0 } else { known.missed_since() };
+                stays
+            });
+            if collected.subscriptions.is_empty() && !collected.holds_direct() {
+                self.drop_collected();
             }
         }
     }
 
     /// Flow messages that this session did not get, because they were dropped or replaced before it
-    /// had taken them.
+    /// had taken them; known while it is behind, and in `on_close`.
     pub fn missed(&self) -> u64 {
-        self.state.collected.as_deref().map_or(0, |collected| collected.missed)
+        let before = self.state.extra.as_deref().map_or(0, |extra| extra.missed);
+        before + self.state.collected.as_deref().map_or(0, Collected::missed_in_all)
     }
 
     /// Publishes in a flow (Kotlin's `emit`). Where the flow suspends publishers, this session is
@@ -179,7 +185,7 @@ impl Session<'_> {
         let direct = self.state.collected.as_deref_mut().and_then(Collected::pop_direct);
         let Some(direct) = direct else { return };
         if direct.is_close() {
-            self.state.collected = None; // nothing follows a Close
+            self.drop_collected(); // nothing follows a Close
         }
         self.append_direct(direct);
         self.flush();
@@ -336,9 +342,19 @@ impl Session<'_> {
         self.shared.list_for_flush(self.state);
     }
 
+    /// Collects no longer; what was missed stays known.
+    pub(super) fn drop_collected(&mut self) -> Option<Box<Collected>> {
+        let collected = self.state.collected.take()?;
+        let missed = collected.missed_in_all();
+        if missed > 0 {
+            self.state.extra().missed += missed;
+        }
+        Some(collected)
+    }
+
     /// Leaves every flow; direct messages that waited behind flow messages wait alone.
     pub(crate) fn leave_flows(&mut self) {
-        let Some(mut collected) = self.state.collected.take() else { return };
+        let Some(mut collected) = self.drop_collected() else { return };
         while let Some(direct) = collected.pop_direct() {
             let start = self.shared.tx.len();
             self.append_direct(direct);

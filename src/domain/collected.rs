@@ -71,6 +71,11 @@ impl Subscription {
         self.cursor
     }
 
+    /// How many messages were dropped or replaced since the last that was taken.
+    pub(super) fn missed_since(&self) -> u64 {
+        self.flow.missed_at(self.cursor)
+    }
+
     /// Whether the session wants it. The flow is not borrowed: a filter may use it.
     #[inline]
     pub(super) fn wants(&self, emission: &Emission) -> bool {
@@ -130,7 +135,8 @@ pub(crate) struct Collected {
     /// With their stamps.
     direct: VecDeque<(u64, Direct)>,
     direct_bytes: usize,
-    /// Flow messages that were dropped or replaced before this session had taken them.
+    /// Flow messages that were dropped or replaced before this session had taken them, as far as it
+    /// has come past them.
     pub(super) missed: u64,
 }
 
@@ -214,9 +220,16 @@ impl Collected {
         self.direct_bytes
     }
 
+    /// All messages that were missed, also those that the cursors have yet to come past.
+    pub(super) fn missed_in_all(&self) -> u64 {
+        self.missed + self.subscriptions.iter().map(Subscription::missed_since).sum::<u64>()
+    }
+
     /// Bytes held beyond the flows' own.
     pub(crate) fn memory(&self) -> usize {
-        self.direct.capacity() * size_of::<(u64, Direct)>()
+        size_of::<Self>()
+            + self.subscriptions.capacity() * size_of::<Subscription>()
+            + self.direct.capacity() * size_of::<(u64, Direct)>()
             + self.direct.iter().map(|(_, direct)| direct.bytes().capacity()).sum::<usize>()
     }
 }

@@ -38,7 +38,7 @@ use super::flow_cell::FlowCell;
 /// }
 /// ```
 pub struct SharedFlow<T: ?Sized = str> {
-    pub(super) cell: Rc<FlowCell>,
+    pub(crate) cell: Rc<FlowCell>,
     kind: PhantomData<fn(&T)>,
 }
 

@@ -186,7 +186,10 @@ impl FlowCell {
             if let Some(key) = emission.key.as_deref().filter(|_| self.keeps_newest()) {
                 state.drop_key(key);
             }
-            state.make_room(bytes, &self.options)?;
+            if !state.make_room(bytes, &self.options)? {
+                state.dropped += 1;
+                return Ok(false);
+            }
             emission.stamp = state.hub.as_ref().map_or(0, |hub| hub.next_stamp());
             state.log.push(emission, bytes);
             let overrun = state.log.pending() > self.options.capacity();
@@ -269,15 +272,18 @@ impl FlowState {
         }
     }
 
-    /// Holds the log and the logs of all flows to their limits.
-    fn make_room(&mut self, bytes: usize, options: &FlowOptions) -> Result<(), SendError> {
+    /// Holds the log and the logs of all flows to their limits; false if the newest message is the
+    /// one that has to go.
+    fn make_room(&mut self, bytes: usize, options: &FlowOptions) -> Result<bool, SendError> {
         let room = self.hub.as_ref().map_or(usize::MAX, |hub| hub.room());
         let limit = self.log.bytes().saturating_add(room).min(options.max_bytes);
         while self.log.bytes() + bytes > limit {
             let lost = self.log.pending() == self.log.len();
-            if lost && options.on_buffer_overflow == BufferOverflow::Suspend || self.log.len() == 0
-            {
-                return Err(SendError::Full { buffered: self.log.bytes() });
+            match options.on_buffer_overflow {
+                BufferOverflow::Suspend if lost => return self.full(),
+                BufferOverflow::DropLatest if lost => return Ok(false),
+                _ if self.log.len() == 0 => return self.full(),
+                _ => {}
             }
             self.log.drop_oldest();
             self.dropped += u64::from(lost);
@@ -288,7 +294,21 @@ impl FlowState {
                 self.log.drop_oldest();
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn full<R>(&self) -> Result<R, SendError> {
+        Err(SendError::Full { buffered: self.log.bytes() })
+    }
+}
+
+/// What it held is held no more.
+impl Drop for FlowCell {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        if let Some(hub) = &state.hub {
+            hub.bytes.set(hub.bytes.get().saturating_sub(state.log.bytes()));
+        }
     }
 }
 
@@ -367,6 +387,14 @@ impl FlowCell {
         state.log.at(cursor).map(|(_, emission)| emission.stamp)
     }
 
+    /// How many messages from a cursor on were dropped or replaced before it came to them.
+    pub(super) fn missed_at(&self, cursor: u64) -> u64 {
+        let state = self.state.borrow();
+        let next =
+            state.log.at(cursor).map_or_else(|| state.log.next_number(), |(number, _)| number);
+        next.saturating_sub(cursor)
+    }
+
     /// A subscriber has taken the message of that number.
     #[inline]
     pub(super) fn take(self: &Rc<Self>, number: u64) {
@@ -387,9 +415,9 @@ impl FlowCell {
         self.state.borrow().dropped
     }
 
-    /// Whether messages were added since all were last offered.
-    pub(crate) fn has_news(&self) -> bool {
-        self.state.borrow().log.has_unoffered()
+    /// All that is there now is about to be offered; whether any of it is new.
+    pub(crate) fn begin_offering(&self) -> bool {
+        self.state.borrow_mut().log.begin_offering()
     }
 
     /// Calls `each` with every session that collects.
@@ -404,10 +432,10 @@ impl FlowCell {
     /// that may be read again.
     pub(crate) fn settle(&self) -> Vec<Key> {
         self.change(|state| {
-            state.log.mark_offered();
+            state.log.end_offering();
             let capacity = self.options.capacity();
             if self.options.on_buffer_overflow == BufferOverflow::DropOldest {
-                while state.log.pending() > capacity {
+                while state.log.lagging() > capacity {
                     state.log.drop_oldest();
                     state.dropped += 1;
                 }

@@ -73,6 +73,16 @@ pub(crate) struct StopRequest {
     pub(crate) grace: Duration,
 }
 
+impl StopRequest {
+    /// Asked again before the loop has looked: the shorter grace counts, as it does afterwards.
+    pub(crate) fn after(mut self, earlier: Option<&Self>) -> Self {
+        if let Some(earlier) = earlier {
+            self.grace = self.grace.min(earlier.grace);
+        }
+        self
+    }
+}
+
 impl ServerRef<'_> {
     /// Sends a message to a session.
     ///
@@ -149,7 +159,7 @@ impl ServerRef<'_> {
     }
 
     /// Stops the server, as [`Handle::shutdown`](crate::Handle::shutdown) does: Close 1001 to all
-    /// sessions, an end after `grace` at the latest.
+    /// sessions, an end after `grace` at the latest. Asked again, the shorter grace counts.
     pub fn shutdown(&mut self, grace: Duration) {
         self.stop(StopRequest { code: CloseCode::GOING_AWAY, grace });
     }
@@ -160,7 +170,7 @@ impl ServerRef<'_> {
     }
 
     pub(crate) fn stop(&mut self, request: StopRequest) {
-        self.shared.stop_request = Some(request);
+        self.shared.stop_request = Some(request.after(self.shared.stop_request.as_ref()));
     }
 
     /// Runs `action` once, `delay` from now; never early, and at most two ticks of 8 ms late.

@@ -122,6 +122,9 @@ impl Session<'_> {
             self.transmit(opcode, piece.bytes(), fin);
         }
         self.state.fragments_text = if fin { None } else { Some(piece.is_text()) };
+        if fin && self.state.collected.is_some() {
+            self.shared.list_for_flush(self.state); // flow messages may have waited for the end
+        }
         Ok(())
     }
 

@@ -76,6 +76,8 @@ pub(crate) struct Extra {
     pub(crate) tokens: TokenBucket,
     /// Messages that the outbox had no room for and its policy dropped.
     pub(super) dropped: u64,
+    /// Flow messages that were missed in flows that are collected no longer.
+    pub(super) missed: u64,
     /// Options that this session changed for itself.
     pub(super) options: Option<Box<SessionOptions>>,
     /// How the session ends, as soon as that is known.
@@ -318,6 +320,7 @@ impl Extra {
             timers,
             tokens,
             dropped,
+            missed,
             options,
             close,
             fault,
@@ -331,6 +334,7 @@ impl Extra {
             && timers.is_empty()
             && *dropped == 0
             && *tokens == TokenBucket::default()
+            && *missed == 0
             && options.is_none()
             && close.is_none()
             && fault.is_none()

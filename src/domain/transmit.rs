@@ -302,7 +302,7 @@ impl Session<'_> {
             return;
         }
         if now {
-            self.state.collected = None;
+            self.drop_collected();
         } else {
             self.leave_flows();
         }

@@ -88,7 +88,7 @@ impl Mailbox {
         let sent = if fits { self.orders.try_send(order) } else { Err(TrySendError::Full(order)) };
         match sent {
             Ok(()) => {
-                self.wake();
+                self.shared.wake();
                 Ok(())
             }
             Err(refused) => {
@@ -101,15 +101,19 @@ impl Mailbox {
         }
     }
 
-    /// Asks for a stop; the last request before the loop looks counts.
+    /// Asks for a stop.
     pub(crate) fn stop(&self, request: StopRequest) {
-        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
-        self.wake();
+        let mut stop = self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        *stop = Some(request.after(stop.as_ref()));
+        drop(stop);
+        self.shared.wake();
     }
+}
 
+impl Shared {
     fn wake(&self) {
-        if !self.shared.woken.swap(true, Ordering::AcqRel) {
-            if let Some(waker) = self.shared.waker.get() {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            if let Some(waker) = self.waker.get() {
                 // It fails only where the loop is gone, and with it the need.
                 let _ = waker.wake();
             }
@@ -126,15 +130,22 @@ impl Inbox {
         Ok(())
     }
 
-    /// From here on, who sends has to wake the loop again.
-    pub(crate) fn begin(&self) {
-        self.shared.woken.store(false, Ordering::Release);
-    }
-
-    pub(crate) fn next(&self) -> Option<Action> {
-        let order = self.orders.try_recv().ok()?;
-        self.shared.bytes.fetch_sub(order.bytes, Ordering::Relaxed);
-        Some(order.action)
+    /// The orders of one turn: those that are there, and no more than could be pending, so that who
+    /// keeps sending does not keep the loop. From here on, who sends has to wake the loop again.
+    pub(crate) fn turn(&self) -> impl Iterator<Item = Action> {
+        // A swap and not a store: what was sent before the flag was set is seen from here on.
+        self.shared.woken.swap(false, Ordering::AcqRel);
+        let mut left = ORDERS_MAX;
+        std::iter::from_fn(move || {
+            if left == 0 {
+                self.shared.wake(); // the rest is for the next turn
+                return None;
+            }
+            left -= 1;
+            let order = self.orders.try_recv().ok()?;
+            self.shared.bytes.fetch_sub(order.bytes, Ordering::Relaxed);
+            Some(order.action)
+        })
     }
 
     pub(crate) fn take_stop(&self) -> Option<StopRequest> {
@@ -144,6 +155,8 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -152,22 +165,27 @@ mod tests {
         assert_eq!(mailbox.send(ORDER_BYTES_MAX, |_| ()), Ok(()));
         assert_eq!(mailbox.send(1, |_| ()), Err(Refused::Full));
         assert_eq!(mailbox.send(0, |_| ()), Ok(()));
-        assert!(inbox.next().is_some());
+        assert!(inbox.turn().next().is_some());
         assert_eq!(mailbox.send(1, |_| ()), Ok(()));
         let more = (0..2 * ORDERS_MAX).filter(|_| mailbox.send(0, |_| ()).is_ok()).count();
         assert_eq!(more, ORDERS_MAX - 2);
+        // While one keeps sending, a turn ends all the same, and the next one is asked for.
+        let taken = inbox.turn().inspect(|_| drop(mailbox.send(0, |_| ()))).count();
+        assert_eq!(taken, ORDERS_MAX);
+        assert!(inbox.shared.woken.load(Ordering::Relaxed));
         drop(inbox);
         assert_eq!(mailbox.send(0, |_| ()), Err(Refused::Stopped));
     }
 
     #[test]
-    fn a_stop_has_room_in_a_full_mailbox() {
+    fn a_stop_has_room_in_a_full_mailbox_and_the_shorter_grace_counts() {
         let (mailbox, inbox) = mailbox();
         while mailbox.send(0, |_| ()).is_ok() {}
-        mailbox.stop(StopRequest {
-            code: crate::words::close::CloseCode::GOING_AWAY,
-            grace: std::time::Duration::ZERO,
-        });
-        assert!(inbox.take_stop().is_some() && inbox.take_stop().is_none());
+        for seconds in [5, 1, 9] {
+            let code = crate::words::close::CloseCode::GOING_AWAY;
+            mailbox.stop(StopRequest { code, grace: Duration::from_secs(seconds) });
+        }
+        assert_eq!(inbox.take_stop().unwrap().grace, Duration::from_secs(1));
+        assert!(inbox.take_stop().is_none());
     }
 }

@@ -466,9 +466,9 @@ impl PollLoop {
 
     fn take_orders(&mut self, now: Time) {
         let Some(inbox) = &self.inbox else { return };
-        inbox.begin();
+        let orders = inbox.turn();
         let stop = inbox.take_stop();
-        while let Some(action) = inbox.next() {
+        for action in orders {
             self.core.with_server(now, "order", action);
         }
         self.drop_closed();

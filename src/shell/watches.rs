@@ -55,8 +55,16 @@ impl Watches {
             Some(Watch::For(ready)) => {
                 // Registering anew brings the event again if the descriptor still is ready, so that
                 // a callback need not read until there is nothing.
-                let token = event.token();
-                match registry.reregister(&mut SourceFd(&descriptor), token, interest(ready)) {
+                let (token, interest) = (event.token(), interest(ready));
+                let mut source = SourceFd(&descriptor);
+                let again = match registry.reregister(&mut source, token, interest) {
+                    // The callback has put another one in its place, such as a reopened port.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        registry.register(&mut source, token, interest)
+                    }
+                    other => other,
+                };
+                match again {
                     Ok(()) => {
                         if let Some(slot) = self.places.get_mut(place) {
                             *slot = Some(watched);

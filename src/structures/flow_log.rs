@@ -14,6 +14,8 @@ pub(crate) struct FlowLog<E> {
     next: u64,
     /// Entries before this one have been offered to whoever could take them.
     offered: u64,
+    /// Entries before this one are being offered.
+    offering: u64,
     subscribers: u32,
     /// How many of the newest stay for subscribers that come later.
     replay: usize,
@@ -31,7 +33,15 @@ struct Logged<E> {
 
 impl<E> FlowLog<E> {
     pub(crate) fn new(replay: usize) -> Self {
-        Self { entries: VecDeque::new(), next: 0, offered: 0, subscribers: 0, replay, bytes: 0 }
+        Self {
+            entries: VecDeque::new(),
+            next: 0,
+            offered: 0,
+            offering: 0,
+            subscribers: 0,
+            replay,
+            bytes: 0,
+        }
     }
 
     /// Adds an entry that counts as `bytes`.
@@ -134,14 +144,16 @@ impl<E> FlowLog<E> {
         }
     }
 
-    /// From here on, whoever has not taken an entry of those present lags.
-    pub(crate) fn mark_offered(&mut self) {
-        self.offered = self.next;
+    /// The entries that are there now are about to be offered; whether any is new.
+    pub(crate) fn begin_offering(&mut self) -> bool {
+        self.offering = self.next;
+        self.offered < self.next
     }
 
-    /// Whether entries were added since.
-    pub(crate) fn has_unoffered(&self) -> bool {
-        self.offered < self.next
+    /// They have been: whoever has not taken one of them lags. What was added meanwhile is not
+    /// meant.
+    pub(crate) fn end_offering(&mut self) {
+        self.offered = self.offering;
     }
 
     /// Entries that the slowest subscriber has not taken.
@@ -200,8 +212,13 @@ mod tests {
         let slow = log.join();
         log.push('a', 1);
         assert_eq!((log.pending(), log.lagging()), (1, 0));
-        log.mark_offered();
-        assert_eq!((log.pending(), log.lagging()), (1, 1));
+        assert!(log.begin_offering());
+        log.push('b', 1);
+        log.end_offering();
+        assert_eq!((log.pending(), log.lagging()), (2, 1));
+        assert!(log.begin_offering(), "what came meanwhile is new");
+        log.end_offering();
+        assert!(!log.begin_offering());
         log.leave(slow);
         assert_eq!((log.pending(), log.lagging(), log.len()), (0, 0, 0));
     }
