@@ -1,5 +1,7 @@
 //! The examples as a newcomer meets them: started as programs, used, stopped by SIGTERM.
 
+#![allow(clippy::disallowed_methods, reason = "a test of real time reads the clock")]
+
 mod support;
 
 use std::fs;
@@ -9,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use support::*;
 
 /// An example that runs; killed if the test fails before it is stopped.
@@ -282,4 +284,47 @@ fn without_descriptors_a_crowd_that_reconnects_costs_little() {
     assert!(share < 0.2, "{share} of a core");
     assert!(served > 40, "only {served} were served");
     assert!(recovery < Duration::from_secs(2), "{recovery:?}");
+}
+
+/// As many descriptors as the system allows; programs that are started inherit them.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
+#[test]
+fn sigterm_with_a_thousand_clients_ends_within_a_second_of_the_last_answer() {
+    raise_descriptors();
+    let program = Program::start("autobahn");
+    let mut clients: Vec<Client> = (0..1_000).map(|_| program.connect().upgraded("/any")).collect();
+    program.signal(Signal::TERM);
+    let (last, others) = clients.split_last_mut().unwrap();
+    for client in others {
+        client.expect_close(1001);
+        client.send(CLOSE, &close_payload(1001, ""));
+        client.expect_eof();
+    }
+    last.expect_close(1001);
+    last.send(CLOSE, &close_payload(1001, ""));
+    last.expect_eof();
+    let answered = Instant::now();
+    drop(clients);
+    program.expect_clean_exit();
+    assert!(answered.elapsed() < Duration::from_secs(1), "{:?}", answered.elapsed());
+}
+
+/// At the defaults: five seconds for the Close, two for the hang-up.
+#[test]
+fn sigterm_with_a_silent_client_ends_at_the_deadline() {
+    let program = Program::start("autobahn");
+    let (mut answers, mut silent) =
+        (program.connect().upgraded("/any"), program.connect().upgraded("/any"));
+    program.signal(Signal::TERM);
+    let asked = Instant::now();
+    answers.expect_close(1001);
+    answers.send(CLOSE, &close_payload(1001, ""));
+    silent.expect_close(1001);
+    program.expect_clean_exit();
+    let took = asked.elapsed();
+    assert!((millis(4_500)..=millis(7_500)).contains(&took), "{took:?}");
 }

@@ -1,16 +1,13 @@
-//! Ktor's behaviour row by row: where each of the 105 rows of the map is tested, comes later, or is
-//! left out and why.
+//! Ktor's behaviour row by row: where each of the 105 rows of the map is tested, or left out and why.
 
 use std::fs;
 use std::path::Path;
 
-use Status::{Later, NotDone, Test};
+use Status::{NotDone, Test};
 
 enum Status {
     /// `file::function`; the file under `tests/`, or a path from the crate's root.
     Test(&'static str),
-    /// Planned, as part of this.
-    Later(&'static str),
     /// Left out, for this reason.
     NotDone(&'static str),
 }
@@ -28,7 +25,7 @@ const ROWS: &[(u8, Status)] = &[
     (5, Test("sessions::masked_frames_carry_the_bit_and_differing_keys")),
     (6, Test("json::a17_values_and_null_make_the_round_trip")),
     (7, Test("extensions::every_line_and_every_offer_is_tried_in_the_clients_order")),
-    (8, Test("src/core/tests.rs::an_outbox_over_its_limit_ends_with_1013")),
+    (8, Test("src/core/tests/reach.rs::close_ends_the_session_with_1013")),
     (9, NotDone("a JVM system property; outbox_bytes is the option")),
     (10, Test("sessions::runtime_options_change_one_session")),
     (11, Test("sessions::route_options_override_installed_ones")),
@@ -124,13 +121,13 @@ const ROWS: &[(u8, Status)] = &[
     (94, Test("src/protocol/extension/deflate/stream.rs::between_messages_one_inflater_is_kept")),
     // Broadcast.
     (95, Test("src/core/tests/flows.rs::everybody_gets_everything_in_order_and_the_publisher_too")),
-    (96, Test("src/core/tests/flows.rs::who_comes_late_gets_the_replay_first")),
-    (97, Later("the chat example, with SharedFlow")),
+    (96, Test("pacing::a_publisher_is_held_up_by_the_slowest_and_goes_on_with_nothing_lost_or_reordered")),
+    (97, Test("src/core/tests/flows.rs::everybody_gets_everything_in_order_and_the_publisher_too")),
     // Server, engine, shutdown, tests, native.
     (98, Test("sessions::several_listeners_and_ipv6")),
     (99, NotDone("one thread by design")),
     (100, Test("src/core/tests.rs::between_requests_silence_is_no_fault")),
-    (101, Test("src/core/tests.rs::a_drain_ends_when_all_have_answered_and_not_before")),
+    (101, Test("examples::sigterm_with_a_thousand_clients_ends_within_a_second_of_the_last_answer")),
     (102, Test("test_kit::answers_and_sessions")),
     (103, NotDone("there is one code path on every target")),
     (104, NotDone("TLS belongs to a proxy in front; the README has a configuration")),
@@ -163,7 +160,7 @@ const BEHAVIOUR: &[(&str, Status)] = &[
     ("several subprotocols on one path: first registered, then the fallback", Test("http::subprotocol_is_negotiated")),
     ("repeated header lines are merged", Test("src/protocol/handshake.rs::what_is_accepted")),
     ("frame pipelined behind the upgrade: processed", Test("http::pipelined_frame_behind_the_upgrade")),
-    ("session paused", Test("src/core/tests/reach.rs::a_paused_session_is_not_read_but_answers_pings_and_is_read_on_later")),
+    ("session paused", Test("pacing::a_paused_session_holds_its_sender_up_and_loses_nothing")),
     ("non-minimal length, top bit set: 1002", Test("src/protocol/frame.rs::every_fault_is_said_at_the_byte_that_shows_it")),
     ("server drains: 503 to requests, 1001 to sessions", Test("sessions::shutdown_says_1001_to_everyone")),
     ("at the deadline: exit", Test("sessions::a_session_that_never_answers_is_cut_at_the_grace")),
@@ -211,6 +208,6 @@ fn check(row: &str, status: &Status) {
             let test = format!("fn {function}(");
             assert!(text.contains(&test), "{row}: no {function} in {}", path.display());
         }
-        Later(what) | NotDone(what) => assert!(!what.is_empty(), "{row}: no reason"),
+        NotDone(what) => assert!(!what.is_empty(), "{row}: no reason"),
     }
 }

@@ -1,0 +1,268 @@
+//! The clients: readers that check every byte, some that do not read, and one that publishes.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
+
+pub(crate) const PAYLOAD_BYTES: usize = 1_024;
+pub(crate) const FRAME_BYTES: usize = PAYLOAD_BYTES + 4;
+/// The number of a message stands at the start of its payload.
+const DIGITS: usize = 8;
+/// The longest that clients wait for a message.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the swarm is to do.
+pub(crate) struct Plan {
+    pub(crate) addr: SocketAddr,
+    pub(crate) readers: usize,
+    pub(crate) stalled: usize,
+    pub(crate) messages: usize,
+    /// Messages that are on their way at once; 0: no limit.
+    pub(crate) window: usize,
+    pub(crate) stalled_stay: bool,
+}
+
+impl Plan {
+    pub(crate) fn to_arguments(&self) -> [String; 6] {
+        [
+            self.addr.to_string(),
+            self.readers.to_string(),
+            self.stalled.to_string(),
+            self.messages.to_string(),
+            self.window.to_string(),
+            self.stalled_stay.to_string(),
+        ]
+    }
+
+    pub(crate) fn from_arguments(arguments: &[&str]) -> Self {
+        let [addr, readers, stalled, messages, window, stalled_stay] = arguments else {
+            panic!("not the arguments of a swarm: {arguments:?}");
+        };
+        Self {
+            addr: addr.parse().unwrap(),
+            readers: readers.parse().unwrap(),
+            stalled: stalled.parse().unwrap(),
+            messages: messages.parse().unwrap(),
+            window: window.parse().unwrap(),
+            stalled_stay: stalled_stay.parse().unwrap(),
+        }
+    }
+}
+
+pub(crate) fn run(plan: &Plan) {
+    crate::raise_descriptors();
+    let mut stalled: Vec<TcpStream> =
+        (0..plan.stalled).map(|_| upgraded(plan.addr, "/listen", true)).collect();
+    let mut readers = Readers::connect(plan);
+    let publisher = publish(upgraded(plan.addr, "/talk", false));
+    say("connected");
+
+    let mut published = 0;
+    for name in ["first", "second"] {
+        wait_for_go();
+        publisher.send(1).unwrap();
+        published += 1;
+        readers.read_until(published);
+        say(name);
+    }
+    wait_for_go();
+    let mut longest_pause = Duration::ZERO;
+    while published < plan.messages {
+        let left = plan.messages - published;
+        let next = if plan.window == 0 { left } else { plan.window.min(left) };
+        publisher.send(next).unwrap();
+        published += next;
+        longest_pause = longest_pause.max(readers.read_until(published));
+    }
+    let mut report = format!("{} got all {published} in order", plan.readers);
+    if plan.window == 0 {
+        report += &format!(", the publisher waited {:.1} s", longest_pause.as_secs_f64());
+        assert!(longest_pause > Duration::from_secs(1), "it did not wait: {longest_pause:?}");
+    }
+    if plan.stalled_stay {
+        let missed: Vec<usize> =
+            stalled.iter_mut().map(|stream| ask_what_was_missed(stream, published)).collect();
+        let (least, most) = (missed.iter().min().unwrap(), missed.iter().max().unwrap());
+        report += &format!(", the stalled were told that they missed {least} to {most}");
+        assert!(*least > 0, "{missed:?}");
+    }
+    say(&report);
+    wait_for_go();
+}
+
+#[allow(clippy::print_stdout, reason = "the parent reads it")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+fn wait_for_go() {
+    io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// Connects and upgrades. A stalled client has the smallest buffer, so that it is full soon.
+fn upgraded(addr: SocketAddr, path: &str, stalls: bool) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
+    if stalls {
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+    }
+    socket.connect(&addr.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+/// A thread that publishes as many further messages as it is told.
+fn publish(mut stream: TcpStream) -> Sender<usize> {
+    let (more, told) = channel::<usize>();
+    thread::spawn(move || {
+        let mut number = 0;
+        for count in told {
+            for _ in 0..count {
+                let payload = payload(number);
+                let mut frame = vec![0x82, 0xfe, 0x04, 0x00, 0, 0, 0, 0]; // masked with zeros
+                frame.extend_from_slice(&payload);
+                stream.write_all(&frame).unwrap();
+                number += 1;
+            }
+        }
+    });
+    more
+}
+
+fn payload(number: usize) -> Vec<u8> {
+    let mut payload = format!("{number:0DIGITS$}").into_bytes();
+    payload.resize(PAYLOAD_BYTES, b'x');
+    payload
+}
+
+/// Those who read, and what they have got.
+struct Readers {
+    poll: Poll,
+    events: Events,
+    all: Vec<Reader>,
+    buffer: Vec<u8>,
+    /// The frame of a message, whose number is put in.
+    expected: Vec<u8>,
+    /// Messages that all have got together.
+    got: usize,
+}
+
+struct Reader {
+    stream: mio::net::TcpStream,
+    /// The message that comes next, and how much of its frame has come.
+    number: usize,
+    at: usize,
+}
+
+impl Readers {
+    fn connect(plan: &Plan) -> Self {
+        let poll = Poll::new().unwrap();
+        let all = (0..plan.readers).map(|place| {
+            let stream = upgraded(plan.addr, "/listen", false);
+            stream.set_nonblocking(true).unwrap();
+            let mut stream = mio::net::TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(place), Interest::READABLE).unwrap();
+            Reader { stream, number: 0, at: 0 }
+        });
+        let all = all.collect();
+        let expected = [&[0x82, 0x7e, 0x04, 0x00], payload(0).as_slice()].concat();
+        let events = Events::with_capacity(1_024);
+        Self { poll, events, all, buffer: vec![0; 64 << 10], expected, got: 0 }
+    }
+
+    /// Reads until all have `messages`; how long the longest pause between two of them was.
+    fn read_until(&mut self, messages: usize) -> Duration {
+        let mut longest_pause = Duration::ZERO;
+        let mut last = Instant::now();
+        while self.got < messages * self.all.len() {
+            self.poll.poll(&mut self.events, Some(PATIENCE)).unwrap();
+            assert!(!self.events.is_empty(), "nothing came for {PATIENCE:?}");
+            longest_pause = longest_pause.max(last.elapsed());
+            for event in &self.events {
+                let reader = &mut self.all[event.token().0];
+                self.got += reader.read(&mut self.buffer, &mut self.expected);
+            }
+            last = Instant::now();
+        }
+        longest_pause
+    }
+}
+
+impl Reader {
+    /// Reads what there is; how many messages that completed.
+    fn read(&mut self, buffer: &mut [u8], expected: &mut [u8]) -> usize {
+        let before = self.number;
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => panic!("the connection of a reader ended at message {}", self.number),
+                Ok(n) => {
+                    self.check(&buffer[..n], expected);
+                    if n < buffer.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("a reader at message {}: {error}", self.number),
+            }
+        }
+        self.number - before
+    }
+
+    fn check(&mut self, mut bytes: &[u8], expected: &mut [u8]) {
+        while !bytes.is_empty() {
+            let mut digits = self.number;
+            for digit in expected[4..4 + DIGITS].iter_mut().rev() {
+                *digit = b"0123456789"[digits % 10];
+                digits /= 10;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(expected.len() - self.at));
+            assert_eq!(now, &expected[self.at..self.at + now.len()], "message {}", self.number);
+            self.at += now.len();
+            if self.at == expected.len() {
+                (self.number, self.at) = (self.number + 1, 0);
+            }
+            bytes = later;
+        }
+    }
+}
+
+/// Reads all that waited, and what the server says was missed; that is the gap in the numbers.
+fn ask_what_was_missed(stream: &mut TcpStream, published: usize) -> usize {
+    stream.write_all(b"\x81\x81\0\0\0\0?").unwrap();
+    let (mut got, mut next) = (0, 0);
+    loop {
+        let mut header = [0; 2];
+        stream.read_exact(&mut header).unwrap();
+        if header[0] == 0x81 {
+            let mut text = vec![0; header[1].into()];
+            stream.read_exact(&mut text).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            let missed: usize = text.strip_prefix("missed ").unwrap().parse().unwrap();
+            assert_eq!(got + missed, published, "every message came or is counted as missed");
+            return missed;
+        }
+        let mut rest = [0; FRAME_BYTES - 2];
+        stream.read_exact(&mut rest).unwrap();
+        let number = std::str::from_utf8(&rest[2..2 + DIGITS]).unwrap().parse::<usize>().unwrap();
+        assert!(number >= next, "{number} comes after {next}");
+        assert_eq!(&rest[2..], payload(number).as_slice());
+        (got, next) = (got + 1, number + 1);
+    }
+}
