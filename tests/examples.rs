@@ -75,9 +75,6 @@ impl Drop for Program {
 #[test]
 fn echo_greets_answers_and_says_bye() {
     let program = Program::start("echo");
-    let page = program.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert!(page.body.contains("new WebSocket(url)"));
-    assert!(!page.body.contains("src=") && !page.body.contains("https://"), "no outside request");
     let mut client = program.connect().upgraded("/echo");
     client.expect_text("Please enter your name");
     client.send(BINARY, b"ignored");
@@ -89,6 +86,158 @@ fn echo_greets_answers_and_says_bye() {
     client.expect_eof();
     program.signal(Signal::TERM);
     program.expect_clean_exit();
+}
+
+#[test]
+fn pages_stand_alone_and_suit_phones_dark_rooms_and_screen_readers() {
+    for name in ["echo", "chat", "telemetry"] {
+        let program = Program::start(name);
+        let answer = program.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        let page = answer.body;
+        assert_eq!(answer.status, 200, "{name}");
+        assert!(page.len() < 12 << 10, "{name}: {} bytes", page.len());
+        for needed in [
+            "new WebSocket(",
+            "name=\"viewport\"",
+            "prefers-color-scheme: dark",
+            "role=\"status\"",
+            "aria-label",
+            "<html lang=\"en\">",
+        ] {
+            assert!(page.contains(needed), "{name} lacks {needed}");
+        }
+        for outside in ["://", "src=", "@import", "url(", "fetch(", "import "] {
+            assert!(!page.contains(outside), "{name} asks elsewhere: {outside}");
+        }
+    }
+}
+
+#[test]
+fn chat_tells_both_clients_both_messages_in_order() {
+    let program = Program::start("chat");
+    let mut clients = [(); 2].map(|()| program.connect().upgraded("/ws"));
+    for client in &mut clients {
+        client.expect_text("You are connected to WebSocket!");
+    }
+    clients[0].text("Hello!");
+    clients[0].expect_text("Hello!"); // the sender too
+    clients[1].text("How are you?");
+    clients[1].expect_text("Hello!");
+    for client in &mut clients {
+        client.expect_text("How are you?");
+    }
+}
+
+#[test]
+fn chat_rooms_are_apart_replay_what_was_said_and_are_dropped_when_empty() {
+    let program = Program::start("chat");
+    let enter = |path: &str| {
+        let mut client = program.connect().upgraded(path);
+        client.expect_text("You are connected to WebSocket!");
+        client
+    };
+    let mut anna = enter("/rooms/k%C3%BCche?name=anna");
+    anna.expect_text("* anna came, 1 here");
+    let mut elsewhere = enter("/rooms/cellar?name=carl");
+    elsewhere.expect_text("* carl came, 1 here");
+    let mut ben = enter("/rooms/k%C3%BCche?name=ben");
+    for client in [&mut anna, &mut ben] {
+        client.expect_text("* ben came, 2 here");
+    }
+    for n in 1..=105 {
+        anna.text(&n.to_string());
+    }
+    anna.text("  "); // nothing was said
+    for client in [&mut anna, &mut ben] {
+        for n in 1..=105 {
+            client.expect_text(&format!("anna: {n}"));
+        }
+    }
+
+    // The last 100 are replayed, notices are not; then the newcomer sees itself come.
+    let mut late = enter("/rooms/k%C3%BCche");
+    let guest = format!("guest {}", late.stream.local_addr().unwrap().port());
+    for n in 6..=105 {
+        late.expect_text(&format!("anna: {n}"));
+    }
+    late.expect_text(&format!("* {guest} came, 3 here"));
+    late.text("good evening");
+    late.expect_text(&format!("{guest}: good evening"));
+
+    // Whoever leaves without a Close leaves too.
+    drop(ben);
+    late.expect_text("* ben left, 2 here");
+    for mut client in [anna, late] {
+        client.send(CLOSE, &close_payload(1000, ""));
+        while client.frame().first != CLOSE {}
+        client.expect_eof();
+    }
+    let mut first_again = enter("/rooms/k%C3%BCche?name=anna");
+    first_again.expect_text("* anna came, 1 here"); // and nothing is replayed
+    elsewhere.text("echo?");
+    elsewhere.expect_text("carl: echo?");
+}
+
+#[test]
+fn chat_limits_names_and_rooms() {
+    let program = Program::start("chat");
+    let longest = "n".repeat(32);
+    let mut fits = program.connect().upgraded(&format!("/rooms/{longest}?name={longest}"));
+    fits.expect_text("You are connected to WebSocket!");
+    fits.expect_text(&format!("* {longest} came, 1 here"));
+    for path in [
+        format!("/rooms/{longest}n?name=anna"),
+        format!("/rooms/lobby?name={longest}n"),
+        "/rooms/lobby?name=*+anna".into(),
+        "/rooms/lobby?name=ben%3A+I+am".into(),
+        "/rooms/lobby?name=a%0Ab".into(),
+    ] {
+        let reason = program.connect().upgraded(&path).expect_close(1008);
+        assert_eq!(reason, "names have 1 to 32 characters, no colon and no star", "{path}");
+    }
+    let mut others: Vec<Client> =
+        (1..64).map(|n| program.connect().upgraded(&format!("/rooms/{n}"))).collect();
+    for client in &mut others {
+        client.expect_text("You are connected to WebSocket!");
+    }
+    assert_eq!(
+        program.connect().upgraded("/rooms/64").expect_close(1013),
+        "all 64 rooms are taken"
+    );
+    program.connect().upgraded("/rooms/1?name=anna").expect_text("You are connected to WebSocket!");
+    fits.send(BINARY, &[0; 4097]);
+    fits.expect_close(1009);
+    fits.expect_eof();
+    program.connect().upgraded("/rooms/64").expect_text("You are connected to WebSocket!");
+}
+
+#[test]
+fn telemetry_tells_the_newest_of_each_key_at_once_and_then_every_second() {
+    /// Key and number of a field of the flat JSON that it sends.
+    fn number(json: &str, field: &str) -> f64 {
+        let (_, rest) = json.split_once(&format!("\"{field}\":")).expect(field);
+        rest.split([',', '}']).next().unwrap().parse().unwrap()
+    }
+    let program = Program::start("telemetry");
+    let next = |client: &mut Client, key: &str| loop {
+        let text = String::from_utf8(client.frame().payload).unwrap();
+        if text.starts_with(&format!("{{\"key\":\"{key}\"")) && text.ends_with('}') {
+            return text;
+        }
+    };
+    let mut client = program.connect().upgraded("/values");
+    let first = next(&mut client, "load");
+    let loopback = next(&mut client, "net");
+    let second = next(&mut client, "load");
+    let passed = number(&second, "at") - number(&first, "at");
+    assert!((0.9..10.0).contains(&passed), "{first} {second}");
+    assert!(number(&first, "fifteen") >= 0.0);
+    assert!(loopback.contains("\"interface\":\"") && number(&loopback, "received") >= 0.0);
+
+    // Whoever comes later need not wait for the next second.
+    let third = next(&mut program.connect().upgraded("/values"), "load");
+    assert!(number(&third, "at") - number(&second, "at") < 5.0);
+    assert!(number(&third, "at") >= number(&second, "at"));
 }
 
 #[test]

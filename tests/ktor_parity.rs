@@ -122,7 +122,7 @@ const ROWS: &[(u8, Status)] = &[
     // Broadcast.
     (95, Test("src/core/tests/flows.rs::everybody_gets_everything_in_order_and_the_publisher_too")),
     (96, Test("pacing::a_publisher_is_held_up_by_the_slowest_and_goes_on_with_nothing_lost_or_reordered")),
-    (97, Test("src/core/tests/flows.rs::everybody_gets_everything_in_order_and_the_publisher_too")),
+    (97, Test("examples::chat_tells_both_clients_both_messages_in_order")),
     // Server, engine, shutdown, tests, native.
     (98, Test("sessions::several_listeners_and_ipv6")),
     (99, NotDone("one thread by design")),
