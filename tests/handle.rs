@@ -211,6 +211,25 @@ fn a_panic_in_an_order_ends_nothing_else() {
     client.expect_text("served");
 }
 
+/// Nobody is told at once that a flow had no room for what another thread published: it is counted.
+#[test]
+fn what_a_flow_has_no_room_for_counts_as_dropped() {
+    let (named, name) = channel();
+    let server = Running::start(move |app: &mut Application| {
+        let flow: SharedFlow = SharedFlow::with(FlowOptions::new().max_bytes(1_000)).unwrap();
+        named.send(app.flow_key(&flow)).unwrap();
+        app.every(PATIENCE, move |_| assert_eq!(flow.subscription_count(), 0)); // keeps it
+    });
+    let flow = name.recv().unwrap();
+    server.0.emit(flow, "y".repeat(2_000).as_str()).unwrap();
+    let (tell, told) = channel();
+    server
+        .0
+        .run(move |server| tell.send(server.flow(flow).map(|flow| flow.dropped())).unwrap())
+        .unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), Some(1));
+}
+
 #[track_caller]
 fn expect_stopped(handle: &Handle, session: SessionId, flow: FlowKey<str>) {
     let reason = CloseReason::new(CloseCode::NORMAL, "").unwrap();

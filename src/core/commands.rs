@@ -8,7 +8,7 @@ use crate::domain::timers;
 use crate::domain::watch::NewWatch;
 use crate::structures::slab::Key;
 use crate::structures::wire::NoWire;
-use crate::words::error::HandlerError;
+use crate::words::error::{HandlerError, SendError};
 use crate::words::message::Message;
 use crate::words::time::Time;
 
@@ -57,7 +57,9 @@ impl Core {
                 self.shared.command_bytes -= bytes.len();
             }
             if self.is_session(key) {
+                self.shared.command_stamp = command.stamp();
                 self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));
+                self.shared.command_stamp = None;
             }
         }
         while let Some(key) = self.shared.timers.pop_stale() {
@@ -105,6 +107,13 @@ impl Command {
             Self::Pause(to) | Self::Resume(to) => *to,
         }
     }
+
+    fn stamp(&self) -> Option<u64> {
+        match self {
+            Self::Send { stamp, .. } | Self::Close { stamp, .. } => Some(*stamp),
+            Self::Pause(_) | Self::Resume(_) => None,
+        }
+    }
 }
 
 impl Turn<'_> {
@@ -129,8 +138,16 @@ impl Turn<'_> {
                 Ok(())
             }
         };
-        // That a message was refused is for the outbox's policy, which has acted by now.
-        let refused = matches!(result, Err(HandlerError::Send(_)));
+        // Who sent it is not there any more: a message that is not taken is counted. What else follows
+        // is for the outbox's policy, which has acted by now.
+        let refused = match result {
+            Err(HandlerError::Send(SendError::Closing)) => true,
+            Err(HandlerError::Send(_)) => {
+                session.note_dropped();
+                true
+            }
+            _ => false,
+        };
         self.after_hook(if refused { Ok(()) } else { result });
     }
 }

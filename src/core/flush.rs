@@ -124,7 +124,11 @@ impl Turn<'_> {
         if extra.is_some_and(|extra| !extra.outbox.is_empty()) {
             self.writable();
         } else if self.connection.state.collected.is_some() {
+            let waited = self.connection.state.is_waiting();
             self.pull();
+            if waited && !self.connection.state.is_waiting() {
+                self.drained();
+            }
         }
     }
 

@@ -349,7 +349,7 @@ impl<'a> Turn<'a> {
     }
 
     /// The outbox is empty again.
-    fn drained(&mut self) -> Reading {
+    pub(super) fn drained(&mut self) -> Reading {
         if self.connection.state.collected.is_some() {
             self.pull();
             if self.connection.state.is_waiting() {

@@ -320,14 +320,16 @@ impl Session<'_> {
             // The rest of a message goes where its start went.
             return self.state.collected.as_deref().is_some_and(Collected::holds_direct);
         }
-        if self.is_behind() {
+        if self.is_behind() && self.wire.is_at_hand() {
             self.pull();
         }
         self.is_behind()
     }
 
+    /// Whether something has to go out before what is sent now, or was asked for by a command.
     fn is_behind(&self) -> bool {
-        self.state.collected.as_deref().is_some_and(Collected::is_behind)
+        let stamp = self.shared.command_stamp.unwrap_or(u64::MAX);
+        self.state.collected.as_deref().is_some_and(|collected| collected.is_behind(stamp))
     }
 
     /// Keeps a direct message until what was published before it is out.
@@ -336,7 +338,10 @@ impl Session<'_> {
         // The fragments of a message share a stamp: nothing comes between them.
         let stamp = match collected.last_direct_stamp().filter(|_| direct.continues()) {
             Some(stamp) => stamp,
-            None => self.shared.flows.next_stamp(),
+            None => {
+                let asked = self.shared.command_stamp;
+                asked.unwrap_or_else(|| self.shared.flows.next_stamp())
+            }
         };
         collected.push_direct(stamp, direct);
         self.shared.list_for_flush(self.state);

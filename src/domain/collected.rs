@@ -191,10 +191,14 @@ impl Collected {
         self.direct.back().map(|(stamp, _)| *stamp)
     }
 
-    /// Whether a direct message sent now would come behind something.
-    pub(super) fn is_behind(&self) -> bool {
+    /// Whether a direct message of that stamp would come behind something.
+    pub(super) fn is_behind(&self, stamp: u64) -> bool {
+        let is_before = |first: u64| first < stamp;
         self.holds_direct()
-            || self.subscriptions.iter().any(|of| of.flow.next_stamp(of.cursor).is_some())
+            || self
+                .subscriptions
+                .iter()
+                .any(|of| of.flow.next_stamp(of.cursor).is_some_and(is_before))
     }
 
     pub(crate) fn holds_direct(&self) -> bool {

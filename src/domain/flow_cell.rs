@@ -167,9 +167,12 @@ impl FlowCell {
         }
     }
 
-    /// The same for a message that is there already.
-    pub(crate) fn push_message(self: &Rc<Self>, message: Message<'_>) -> Result<bool, SendError> {
-        self.push(Emission::new(message, None, None))
+    /// The same for a message that is there already, and whose publisher is not told what became of
+    /// it: without room it counts as dropped.
+    pub(crate) fn push_message(self: &Rc<Self>, message: Message<'_>) {
+        if self.push(Emission::new(message, None, None)).is_err() {
+            self.state.borrow_mut().dropped += 1;
+        }
     }
 
     fn push(self: &Rc<Self>, mut emission: Emission) -> Result<bool, SendError> {

@@ -50,8 +50,18 @@ impl fmt::Debug for ServerRef<'_> {
 /// What one part of the loop asks of a session that is not its own.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Send { to: Key, text: bool, bytes: Vec<u8> },
-    Close { to: Key, reason: CloseReason },
+    /// `stamp` is its place among all that is sent and published.
+    Send {
+        to: Key,
+        stamp: u64,
+        text: bool,
+        bytes: Vec<u8>,
+    },
+    Close {
+        to: Key,
+        stamp: u64,
+        reason: CloseReason,
+    },
     Pause(Key),
     Resume(Key),
 }
@@ -89,7 +99,8 @@ impl ServerRef<'_> {
     /// # Errors
     /// [`SendError::Gone`] if the session is over, [`SendError::Full`] if too much is queued for
     /// this turn already. What becomes of the message once it is its turn is between that session
-    /// and its outbox.
+    /// and its outbox; one that it cannot take counts in [`dropped`](crate::Session::dropped).
+    /// Messages keep their place among those that are published in flows.
     pub fn send_to<'m>(
         &mut self,
         id: SessionId,
@@ -102,7 +113,8 @@ impl ServerRef<'_> {
             return Err(SendError::Full { buffered: self.shared.command_bytes });
         }
         let bytes = message.bytes();
-        self.command(id, |to| Command::Send { to, text, bytes: bytes.to_vec() })?;
+        let stamp = self.shared.flows.next_stamp();
+        self.command(id, |to| Command::Send { to, stamp, text, bytes: bytes.to_vec() })?;
         self.shared.command_bytes += bytes.len();
         Ok(())
     }
@@ -113,7 +125,8 @@ impl ServerRef<'_> {
     /// [`SendError::Gone`] if the session is over, [`SendError::Full`] if too many commands are
     /// queued.
     pub fn close(&mut self, id: SessionId, reason: CloseReason) -> Result<(), SendError> {
-        self.command(id, |to| Command::Close { to, reason })
+        let stamp = self.shared.flows.next_stamp();
+        self.command(id, |to| Command::Close { to, stamp, reason })
     }
 
     /// Stops reading from a session; see [`Session::pause`](crate::Session::pause).
@@ -235,7 +248,7 @@ impl ServerRef<'_> {
     /// Publishes in the flow of that name, if somebody still has it and it has room.
     pub(crate) fn emit<T: ?Sized>(&self, key: FlowKey<T>, message: Message<'_>) {
         if let Some(flow) = self.flow(key) {
-            let _ = flow.cell.push_message(message);
+            flow.cell.push_message(message);
         }
     }
 

@@ -245,10 +245,16 @@ impl Session<'_> {
         self.state.queued().0 + self.shared.tx.len()
     }
 
-    /// Messages that were dropped because the peer did not read and the outbox's policy is to drop.
-    /// (Flow messages that it did not get are [`missed`](Self::missed).)
+    /// Messages that were dropped because the peer did not read and the outbox's policy is to drop,
+    /// and those that others sent here and that could not be taken: too big, within a message in
+    /// fragments, or refused by [`OutboxOverflow::Block`]. (Flow messages that it did not get are
+    /// [`missed`](Self::missed).)
     pub fn dropped(&self) -> u64 {
         self.state.extra.as_deref().map_or(0, |extra| extra.dropped)
+    }
+
+    pub(crate) fn note_dropped(&mut self) {
+        self.state.extra().dropped += 1;
     }
 
     /// The server it runs on: other sessions, timers, statistics, a stop.

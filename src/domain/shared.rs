@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) asked: bool,
     /// What hooks and timers asked of sessions that are not their own, in order.
     pub(crate) commands: VecDeque<Command>,
+    /// The place in the order of what is sent that the present command had when it was asked for.
+    pub(crate) command_stamp: Option<u64>,
     /// Bytes of the messages in `commands`.
     pub(crate) command_bytes: usize,
     /// Sessions with something to write that nothing else would have written, by place.
@@ -82,6 +84,7 @@ impl Shared {
             sessions: OpenSessions::default(),
             asked: true, // the application's timers are not on the wheel yet
             commands: VecDeque::new(),
+            command_stamp: None,
             command_bytes: 0,
             to_flush: Vec::new(),
             to_resume: Vec::new(),

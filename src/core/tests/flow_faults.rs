@@ -10,6 +10,7 @@ use crate::domain::call::Call;
 use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::domain::handler::{on_connect, on_message};
 use crate::testing::{Received, TestApplication, TestClient};
+use crate::words::close::{CloseCode, CloseReason};
 
 fn quiet() -> WebSockets {
     WebSockets::new().ping_period(None)
@@ -215,4 +216,106 @@ fn a_server_that_is_gone_leaves_no_flow_behind() {
     let cell = Rc::downgrade(&flow.cell);
     drop((client, app, flow));
     assert_eq!(cell.strong_count(), 0);
+}
+
+/// Two sessions at `/`: what the second is told, it does to the first, which collects the flow.
+fn reaching(flow: &SharedFlow) -> TestApplication {
+    let first = Rc::new(RefCell::new(None));
+    let shared = flow.clone();
+    TestApplication::new(move |app: &mut Application| {
+        app.install(quiet());
+        app.routing(move |route| {
+            route.web_socket("/", move |_: &Call| {
+                let (joined, said, known) = (shared.clone(), shared.clone(), Rc::clone(&first));
+                on_connect(move |session, _| {
+                    let id = *known.borrow_mut().get_or_insert(session.id());
+                    if id == session.id() { session.collect(&joined) } else { Ok(()) }
+                })
+                .on_message({
+                    let known = Rc::clone(&first);
+                    move |session, message| {
+                        for step in message.text().unwrap_or_default().split(' ') {
+                            let first = known.borrow().unwrap();
+                            match step {
+                                "emit" => session.emit(&said, "flow")?,
+                                "close" => {
+                                    let reason = CloseReason::try_from(CloseCode::NORMAL)?;
+                                    session.server().close(first, reason)?;
+                                }
+                                other => session.server().send_to(first, other)?,
+                            }
+                        }
+                        Ok(())
+                    }
+                })
+            });
+        });
+    })
+    .unwrap()
+}
+
+/// What was asked of a session came behind all that was published in the same hook.
+#[test]
+fn what_others_send_keeps_its_place_among_what_they_publish() {
+    let flow = flow(FlowOptions::new().extra_buffer(100));
+    for stalled in [false, true] {
+        let app = reaching(&flow);
+        let (mut first, mut second) = (app.web_socket("/"), app.web_socket("/"));
+        if stalled {
+            first.read_only(0);
+        }
+        second.send("a emit b c emit emit d");
+        second.send("e emit");
+        first.read_on();
+        let expected = ["a", "flow", "b", "c", "flow", "flow", "d", "e", "flow"];
+        assert_eq!(texts(&mut first), expected, "stalled: {stalled}");
+    }
+}
+
+#[test]
+fn a_close_that_others_ask_for_keeps_its_place_and_its_answer_has_the_usual_time() {
+    let flow = flow(FlowOptions::new().extra_buffer(100));
+    let app = reaching(&flow);
+    let (mut first, mut second) = (app.web_socket("/"), app.web_socket("/"));
+    first.answer_close(false);
+    second.send("a emit close emit b");
+    for text in ["a", "flow"] {
+        first.expect_text(text);
+    }
+    first.expect_close(CloseCode::NORMAL);
+    app.advance(secs(4));
+    assert_eq!(app.stats().sessions_open, 2);
+    app.advance(secs(2));
+    assert_eq!(app.stats().sessions_open, 1, "close_timeout is 5 s");
+}
+
+/// It was lost without a trace: nobody is there to be told.
+#[test]
+fn what_others_send_and_a_session_cannot_take_counts_as_dropped() {
+    let opened = Rc::new(RefCell::new(Vec::new()));
+    let known = Rc::clone(&opened);
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.install(quiet().max_message_size(100));
+        app.routing(move |route| {
+            route.web_socket("/", move |_: &Call| {
+                let known = Rc::clone(&known);
+                on_connect(move |session, _| {
+                    known.borrow_mut().push(session.id());
+                    session.send_fragment("first ", false)
+                })
+                .on_message(|session, _| {
+                    session.send_fragment("last", true)?;
+                    session.send(&format!("dropped {}", session.dropped()))
+                })
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    let id = opened.borrow()[0];
+    for text in ["into the midst of a message", "x".repeat(101).as_str()] {
+        assert_eq!(app.run(|server| server.send_to(id, text)), Ok(()));
+    }
+    client.send("go on");
+    assert_eq!(texts(&mut client), ["first last", "dropped 2"]);
 }
