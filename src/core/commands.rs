@@ -20,6 +20,9 @@ use super::turn::Turn;
 /// Marks the tokens of the wheel that are timers of the application.
 const APP_TIMER: u32 = 1 << 31;
 
+/// What a message for another session takes beside its bytes until it is written, about.
+const COPY_BYTES: usize = 256;
+
 impl Core {
     /// Runs code of the application that belongs to no session. A panic in it is logged, and ends
     /// nothing but that code.
@@ -55,6 +58,7 @@ impl Core {
             let key = command.to();
             if let Command::Send { bytes, .. } = &command {
                 self.shared.command_bytes -= bytes.len();
+                self.shared.copied_bytes += bytes.len() + COPY_BYTES;
             }
             if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();

@@ -23,6 +23,7 @@ impl Core {
     /// names is then to be handed to [`handle_flush`](Self::handle_flush), and
     /// [`end_flush`](Self::end_flush) to be called.
     pub(crate) fn begin_flush(&mut self) {
+        self.shared.copied_bytes = 0;
         for flow in self.shared.flows.take_touched() {
             if flow.begin_offering() {
                 flow.for_each_subscriber(|index| {
@@ -77,6 +78,10 @@ impl Core {
         index: u32,
         wire: &mut dyn Wire,
     ) -> Option<Reading> {
+        if self.shared.copies_wait() {
+            self.shared.to_resume.push(index);
+            return None;
+        }
         let reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
         self.finish_input(now, index, wire, reading)
     }
@@ -106,6 +111,10 @@ impl Core {
             let waits = self.connections.at_mut(index).is_some_and(|connection| {
                 connection.state.hold().is_some_and(|hold| hold.is_over())
             });
+            if waits && self.shared.copies_wait() {
+                self.shared.to_resume.push(index);
+                return self.turn(now, index, wire, |turn| turn.reading());
+            }
             if waits {
                 reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
             }

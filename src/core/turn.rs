@@ -72,7 +72,9 @@ impl<'a> Turn<'a> {
     /// Bytes of an upgraded connection.
     pub(crate) fn session_input(&mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
-        if self.connection.state.hold().is_none() {
+        if self.shared.copies_wait() {
+            self.shared.to_resume.push(self.connection.state.id.0.index);
+        } else if self.connection.state.hold().is_none() {
             taken = self.take_input(rx);
         }
         if taken < rx.len() {

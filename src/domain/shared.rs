@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) commands: VecDeque<Command>,
     /// The place in the order of what is sent that the present command had when it was asked for.
     pub(crate) command_stamp: Option<u64>,
+    /// What commands have copied for others since these were last written to.
+    pub(crate) copied_bytes: usize,
     /// Bytes of the messages in `commands`.
     pub(crate) command_bytes: usize,
     /// Sessions with something to write that nothing else would have written, by place.
@@ -85,6 +87,7 @@ impl Shared {
             asked: true, // the application's timers are not on the wheel yet
             commands: VecDeque::new(),
             command_stamp: None,
+            copied_bytes: 0,
             command_bytes: 0,
             to_flush: Vec::new(),
             to_resume: Vec::new(),
@@ -105,6 +108,13 @@ impl Shared {
     /// Bytes that count against `process_bytes`.
     pub(crate) fn memory(&self) -> usize {
         self.bytes_held + self.flows.bytes()
+    }
+
+    /// Whether so much was copied for others that they are to be written to before further messages
+    /// bring further copies.
+    #[inline]
+    pub(crate) fn copies_wait(&self) -> bool {
+        self.copied_bytes >= self.tx_flush_bytes
     }
 
     /// How many commands may be pending: room for two to each session.

@@ -78,11 +78,11 @@ fn policies(subscribers: usize) -> [Policy; 3] {
         },
         Policy {
             name: "close",
-            window: 1,
+            window: 8,
             flow: None,
             // A copy for each: all of one broadcast wait until it is written.
             write_timeout: NEVER,
-            limits: limits.clone().process_bytes(128 << 20),
+            limits: limits.clone().process_bytes(32 << 20),
             held_for_each: (FRAME_BYTES + 2 * ENTRY_BYTES, 2 * OUTBOX_BYTES),
             stalled_stay: false,
             expect: |stats, stalled| assert_eq!(stats.closed_try_again, stalled as u64),

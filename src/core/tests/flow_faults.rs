@@ -9,8 +9,9 @@ use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::domain::handler::{on_connect, on_message};
-use crate::testing::{Received, TestApplication, TestClient};
+use crate::testing::{RawFrame, Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
+use crate::words::options::Limits;
 
 fn quiet() -> WebSockets {
     WebSockets::new().ping_period(None)
@@ -318,4 +319,36 @@ fn what_others_send_and_a_session_cannot_take_counts_as_dropped() {
     }
     client.send("go on");
     assert_eq!(texts(&mut client), ["first last", "dropped 2"]);
+}
+
+/// Many messages of one read were all copied for everybody before the first was written: the budget was
+/// spent, and whoever happened to hold most had to go.
+#[test]
+fn a_read_full_of_messages_for_everybody_is_written_as_it_goes() {
+    let limits = Limits::new().process_bytes(600_000);
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.install(quiet().limits(limits));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_message(|session, message| {
+                    let me = session.id();
+                    let mut server = session.server();
+                    let others: Vec<_> = server.sessions().filter(|id| *id != me).collect();
+                    others.into_iter().try_for_each(|id| Ok(server.send_to(id, message)?))
+                })
+            });
+        });
+    })
+    .unwrap();
+    let mut clients: Vec<_> = (0..200).map(|_| app.web_socket("/")).collect();
+    let mut talker = app.web_socket("/");
+    let said: Vec<String> = (0..50).map(|number| format!("{number:01000}")).collect();
+    let bytes: Vec<u8> =
+        said.iter().flat_map(|text| RawFrame::masked(0x81, text.as_bytes())).collect();
+    talker.send_bytes(&bytes);
+    for client in &mut clients {
+        assert!(texts(client) == said, "everybody gets everything in order");
+    }
+    let stats = app.stats();
+    assert_eq!((stats.sessions_open, stats.over_budget, stats.bytes_held), (201, 0, 0));
 }
