@@ -1,5 +1,13 @@
 //! A WebSocket server for small Linux boxes: one thread, one event loop, callbacks, bounded memory.
 //!
+//! The [`guide`] goes through it a subject a page: the life of a session, backpressure, broadcast,
+//! timers, memory, errors, threads, testing, deploying, security; and each thing on Ktor's pages with
+//! the line that does it here.
+//!
+#![doc = include_str!("../README.md")]
+//!
+//! ## Layers
+//!
 //! The source is in layers; imports point downward only:
 //!
 //! ```text
@@ -11,12 +19,13 @@
 //!   structures  timer wheel, slab, outbox
 //!   words       options, limits, errors, messages, close codes
 //! ```
-#![doc = include_str!("../README.md")]
 
 mod core;
 mod domain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handle;
 mod protocol;
 mod server;

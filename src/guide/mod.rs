@@ -1,0 +1,64 @@
+//! The guide: how a server is written with this crate, a subject a page, every snippet a test.
+//!
+//! | page | what it answers |
+//! |---|---|
+//! | [`life_of_a_session`] | which hook is called when, and how a session ends |
+//! | [`backpressure`] | what happens to messages for a peer that does not read |
+//! | [`broadcast`] | one message for many sessions |
+//! | [`timers`] | doing something later, or again and again |
+//! | [`limits_and_memory`] | how much memory all of it takes at most |
+//! | [`deflate`] | compression, and what it costs |
+//! | [`errors_and_close_codes`] | who is told what when something fails |
+//! | [`threads`] | talking to the server from another thread |
+//! | [`embedding`] | serial ports, pipes and sockets on the same loop; the server inside a program |
+//! | [`testing_handlers`] | tests without sockets and waiting, and with them |
+//! | [`deploying`] | static binaries, systemd, OpenWrt, files to listen with |
+//! | [`security`] | origins, tokens, proxies, hostile peers |
+//! | [`from_ktor`] | each thing on Ktor's pages, and the line that does it here |
+//! | [`from_other_crates`] | the same for ws-rs and tokio-tungstenite |
+//!
+//! It exists in the documentation alone; nothing of it is compiled into a program.
+
+#[doc = include_str!("backpressure.md")]
+pub mod backpressure {}
+
+#[doc = include_str!("broadcast.md")]
+pub mod broadcast {}
+
+#[cfg(feature = "deflate")]
+#[doc = include_str!("deflate.md")]
+pub mod deflate {}
+
+#[doc = include_str!("deploying.md")]
+pub mod deploying {}
+
+#[doc = include_str!("embedding.md")]
+pub mod embedding {}
+
+#[doc = include_str!("errors_and_close_codes.md")]
+pub mod errors_and_close_codes {}
+
+#[cfg(feature = "deflate")]
+#[doc = include_str!("from_ktor.md")]
+pub mod from_ktor {}
+
+#[doc = include_str!("from_other_crates.md")]
+pub mod from_other_crates {}
+
+#[doc = include_str!("life_of_a_session.md")]
+pub mod life_of_a_session {}
+
+#[doc = include_str!("limits_and_memory.md")]
+pub mod limits_and_memory {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
+
+#[doc = include_str!("testing_handlers.md")]
+pub mod testing_handlers {}
+
+#[doc = include_str!("threads.md")]
+pub mod threads {}
+
+#[doc = include_str!("timers.md")]
+pub mod timers {}
