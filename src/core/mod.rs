@@ -8,6 +8,7 @@
 //!   socket bytes --> handle_input --> Turn: head | frames --> hooks --> Wire, Outbox
 //!   poll_timeout <-- wheel <-- settle <-- (deadlines moved?)
 //! ```
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod admission;
 #[cfg(any(test, fuzzing))]

@@ -60,6 +60,7 @@ fn forwarded_for(head: &RequestHead) -> impl Iterator<Item = &str> {
 }
 
 /// Splits at a separator, except within quoted strings (RFC 9110 section 5.6.4).
+#[allow(clippy::arithmetic_side_effects, reason = "end lies inside the piece")]
 fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

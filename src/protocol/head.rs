@@ -113,6 +113,10 @@ fn has_blank_line(bytes: &[u8]) -> bool {
 }
 
 impl RequestHead {
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "lengths of parts of one head, which is limited"
+    )]
     fn new(request: &httparse::Request<'_, '_>) -> Result<Self, HeadError> {
         let (method, target) =
             (request.method.unwrap_or_default(), request.path.unwrap_or_default());

@@ -1,4 +1,16 @@
 //! Layer 2, protocol: bytes to meaning and back. HTTP request heads, the upgrade, frames, messages.
+//!
+//! Everything here handles what a peer sent: what could panic or wrap is denied, and each exception
+//! says why it cannot.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 pub(crate) mod close;
 pub(crate) mod extension;

@@ -60,6 +60,7 @@ struct OpenFrame {
 
 /// Takes bytes from the start of `rx`, unmasking in place, and says what they are and how many were
 /// taken. To be called again with the rest until it says [`Step::Nothing`].
+#[allow(clippy::arithmetic_side_effects, reason = "parts of one read buffer")]
 pub(crate) fn next_step<'a>(
     slot: &mut Option<Box<Progress>>,
     rx: &'a mut [u8],
@@ -137,6 +138,10 @@ fn end_frame(slot: &mut Option<Box<Progress>>) {
 }
 
 /// Bytes of the payload of the frame that is open.
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "taken is at most payload_len, and end what it lacks"
+)]
 fn payload<'a>(
     slot: &mut Option<Box<Progress>>,
     rx: &'a mut [u8],
@@ -189,11 +194,16 @@ impl Default for Progress {
 
 impl Progress {
     /// Bytes held.
+    #[allow(clippy::arithmetic_side_effects, reason = "a capacity, which is at most isize::MAX")]
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>() + self.frame.as_ref().map_or(0, |frame| frame.payload.capacity())
     }
 
     /// Keeps the start of a header. Invariant: it is incomplete, so it is shorter than the longest.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "the place exists, so header_len is below 14"
+    )]
     fn keep_header(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if let Some(place) = self.header.get_mut(usize::from(self.header_len)) {
@@ -205,6 +215,7 @@ impl Progress {
 
     /// Completes the header byte by byte: it and how many bytes were taken, or `None` if all were
     /// and it is not complete.
+    #[allow(clippy::arithmetic_side_effects, reason = "index lies inside the read buffer")]
     fn take_header(
         &mut self,
         rx: &[u8],

@@ -50,6 +50,7 @@ fn agrees(bytes: &[u8], start: &[u8]) -> bool {
 }
 
 /// A line such as `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443` (section 2.1).
+#[allow(clippy::arithmetic_side_effects, reason = "end lies inside a window of 107 bytes")]
 fn parse_v1(bytes: &[u8]) -> Result<ProxyHeader, BadProxyHeader> {
     let window = bytes.get(..V1_BYTES_MAX).unwrap_or(bytes);
     let Some(end) = window.windows(2).position(|two| two == b"\r\n") else {

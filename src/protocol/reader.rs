@@ -41,6 +41,7 @@ impl ControlPayload {
     }
 
     /// Adds what fits; the header check has made sure that all does.
+    #[allow(clippy::arithmetic_side_effects, reason = "the place exists, so len is below 125")]
     fn push(&mut self, piece: &[u8]) {
         for &byte in piece {
             if let Some(place) = self.bytes.get_mut(usize::from(self.len)) {
@@ -96,6 +97,10 @@ impl Body {
 /// Takes bytes from the start of `rx`, unmasking in place, and says what they are and how many were
 /// taken. To be called again with the rest until it says [`Incoming::Nothing`].
 #[inline]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "14 bytes of header and a length that has passed its limit of 1 GiB"
+)]
 pub(crate) fn next<'a>(
     partial: &mut Option<Box<Partial>>,
     rx: &'a mut [u8],
@@ -155,6 +160,7 @@ fn check_message_size(len: usize, rules: &FrameRules) -> Result<(), ProtocolErro
 
 /// Everything that does not lie whole in one read.
 #[cold]
+#[allow(clippy::arithmetic_side_effects, reason = "used stays within rx, taken within payload_len")]
 fn in_parts<'a>(
     slot: &mut Option<Box<Partial>>,
     rx: &mut [u8],
@@ -201,6 +207,7 @@ impl Partial {
     }
 
     /// How many bytes there are until the next frame header begins; `None` inside a header.
+    #[allow(clippy::arithmetic_side_effects, reason = "taken is at most payload_len")]
     pub(crate) fn until_header(&self) -> Option<usize> {
         match &self.frame {
             Some(frame) => Some(frame.header.payload_len - frame.taken),
@@ -209,6 +216,7 @@ impl Partial {
     }
 
     /// Bytes held for payload.
+    #[allow(clippy::arithmetic_side_effects, reason = "a capacity, which is at most isize::MAX")]
     pub(crate) fn memory(&self) -> usize {
         let body = match self.message.as_ref().map(|message| &message.body) {
             Some(Body::Text(text)) => text.memory(),
@@ -220,6 +228,10 @@ impl Partial {
 
     /// Completes the header byte by byte: how many were taken, or `None` if all were and it is not
     /// complete.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "header_len is below 14 where a place exists; index lies inside rx"
+    )]
     fn take_header(
         &mut self,
         rx: &[u8],
@@ -241,6 +253,10 @@ impl Partial {
     }
 
     /// Checks that the frame may come here and now, before any of its payload is taken.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "each fragment is held to max_fragments, at most 2^30"
+    )]
     fn open_frame(&mut self, header: FrameHeader, rules: &FrameRules) -> Result<(), ProtocolError> {
         if !header.opcode.is_control() {
             // RFC 6455 section 5.4: fragments of one message are not interleaved with another's.
@@ -269,6 +285,7 @@ impl Partial {
         Ok(())
     }
 
+    #[allow(clippy::arithmetic_side_effects, reason = "the piece is at most what the frame lacks")]
     fn take_payload(
         &mut self,
         frame: &mut OpenFrame,

@@ -42,6 +42,7 @@ impl TextBuffer {
     }
 
     /// Adds a byte to the character that is incomplete.
+    #[allow(clippy::arithmetic_side_effects, reason = "the place exists, so tail_len is below 4")]
     fn push_tail(&mut self, byte: u8) -> Result<(), ProtocolError> {
         // Invariant: three bytes that are still incomplete make four at most, and four bytes are a
         // character or an error; so the index is always inside.
@@ -72,6 +73,10 @@ impl TextBuffer {
     }
 
     /// Bytes of text so far, the incomplete character included.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "the length of what lies in memory, and at most 4"
+    )]
     pub(crate) fn len(&self) -> usize {
         self.text.len() + usize::from(self.tail_len)
     }
@@ -79,6 +84,10 @@ impl TextBuffer {
 
 /// How much more to reserve so that `added` bytes fit: as they arrive, doubling, but not past what
 /// can ever come.
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "lengths of what lies in memory; `needed` is over `len`"
+)]
 pub(super) fn growth(len: usize, capacity: usize, added: usize, ceiling: usize) -> usize {
     let needed = len + added;
     if needed <= capacity {

@@ -301,6 +301,7 @@ impl Extension for DeflateState {
         Some(hasher.finish())
     }
 
+    #[allow(clippy::arithmetic_side_effects, reason = "two constants of some hundred KiB")]
     fn memory(&self) -> usize {
         let compressor =
             self.compressor.as_ref().map_or(0, |_| compressor_bytes(self.terms.server_bits));

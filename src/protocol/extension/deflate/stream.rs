@@ -23,6 +23,7 @@ const STREAMS_MAX: u32 = 256;
 const STEP_BYTES: usize = 1 << 10;
 
 /// What a compressor holds: two windows, hash chains of a window, hash heads, pending output.
+#[allow(clippy::arithmetic_side_effects, reason = "a window has 15 bits at most")]
 pub(super) fn compressor_bytes(window_bits: u8) -> usize {
     (4 << window_bits) + (196 << 10)
 }
@@ -80,6 +81,10 @@ impl Compressor {
         compressed
     }
 
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "lengths of what lies in memory, and a counter that only grows"
+    )]
     fn flush(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let worth_it = payload.len() + TAIL.len(); // the tail is taken off again
         let mut out = Vec::with_capacity(worth_it.min(payload.len() / 4 + 64));
@@ -128,6 +133,10 @@ impl Inflater {
     }
 
     /// Adds to `body` what `bytes` inflate to; never more than one byte over `limit`.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "the counter of the stream only grows; streams stops at STREAMS_MAX"
+    )]
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
