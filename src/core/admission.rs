@@ -81,6 +81,7 @@ impl Admission {
     }
 
     /// Counts a connection; unless it is unwelcome, [`leave`](Self::leave) is to follow.
+    #[allow(clippy::arithmetic_side_effects, reason = "a client has at most max_connections")]
     pub(crate) fn enter(&mut self, client: IpAddr) -> Verdict {
         let (Some(most), Some(key)) = (self.per_address, ClientKey::of(client)) else {
             return Verdict::Welcome;
@@ -94,6 +95,10 @@ impl Admission {
     }
 
     /// A connection that was counted has gone.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "an entry of 1 is removed instead, and 0 is never kept"
+    )]
     pub(crate) fn leave(&mut self, client: IpAddr) {
         if self.per_address.is_none() {
             return;
@@ -158,6 +163,10 @@ impl Connection {
 /// What a request is refused for, before its route is looked at.
 impl Turn<'_> {
     /// The answer to a request that is not let in; `None` for one that is.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "64-bit counters, and seconds of a time in microseconds"
+    )]
     pub(crate) fn refusal(&mut self, head: &RequestHead) -> Option<Response> {
         let stats = &mut self.shared.stats;
         if self.draining {
@@ -211,6 +220,10 @@ impl Turn<'_> {
         verdict
     }
 
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     fn over_per_address(&mut self) -> Response {
         let client = self.connection.state.client_addr();
         self.shared.stats.refused_address += 1;

@@ -52,6 +52,10 @@ impl Core {
     }
 
     #[cold]
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "each command was counted when it was queued"
+    )]
     fn do_what_was_asked(&mut self, now: Time) {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {

@@ -183,6 +183,10 @@ impl Connection {
     }
 
     /// Bytes held beyond the place in the slab.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "sums of capacities, which all together fit the address space"
+    )]
     pub(crate) fn memory(&self) -> usize {
         let http = match &self.stage {
             Stage::Http(http) => http.held.capacity(),

@@ -32,6 +32,10 @@ impl Turn<'_> {
     /// Sends the file that is on its way, if there is one: until it is out, the socket takes no
     /// more, or this connection has had its share of the turn. At most one piece waits in the
     /// outbox, whatever the size of the file.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "never past the length of the file, which is a u64"
+    )]
     pub(crate) fn send_file(&mut self) -> Reading {
         let mut share = self.shared.limits.read_budget_bytes;
         loop {

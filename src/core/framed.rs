@@ -18,6 +18,10 @@ use super::turn::Turn;
 
 impl Turn<'_> {
     /// Bytes of a session that looks below messages.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "used is at most what was left of the read buffer"
+    )]
     pub(super) fn framed_input(&mut self, rx: &mut [u8]) -> usize {
         let mut taken = 0;
         while let Stage::Session(_) = self.connection.stage {

@@ -36,6 +36,10 @@ impl Core {
     }
 
     /// Ends the connection that [`poll_offender`](Self::poll_offender) named.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(crate) fn handle_offender(&mut self, index: u32, wire: &mut dyn Wire) {
         self.shared.stats.over_budget += 1;
         let now = self.shared.now;

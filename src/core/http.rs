@@ -139,6 +139,10 @@ impl Turn<'_> {
     }
 
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     fn request(&mut self, head: RequestHead) -> Next {
         self.shared.stats.requests_total += 1;
         let keep_alive = handshake::keep_alive(&head);
@@ -271,6 +275,10 @@ impl Turn<'_> {
     }
 
     /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     fn upgrade(&mut self, upgrade: &UpgradeRequest, route: u16, call: Call) -> Next {
         let Some(config) = self.routes.route(route) else { return self.refuse(404) };
         let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
@@ -328,6 +336,10 @@ impl Turn<'_> {
     }
 
     /// The time for a request head is over.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(crate) fn http_timeout(&mut self) {
         let now = self.shared.now;
         let options = self.connection.state.options(self.options());
@@ -357,6 +369,7 @@ impl Turn<'_> {
 
 impl HttpStage {
     /// How many of `available` bytes belong to the last request's body.
+    #[allow(clippy::arithmetic_side_effects, reason = "passed is at most skip")]
     fn pass_over(&mut self, available: usize) -> usize {
         let passed = self.skip.min(available as u64);
         self.skip -= passed;

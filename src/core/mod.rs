@@ -8,7 +8,15 @@
 //!   socket bytes --> handle_input --> Turn: head | frames --> hooks --> Wire, Outbox
 //!   poll_timeout <-- wheel <-- settle <-- (deadlines moved?)
 //! ```
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 mod admission;
 #[cfg(any(test, fuzzing))]
@@ -115,6 +123,7 @@ pub(crate) struct Full;
 
 /// Inputs.
 impl Core {
+    #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
     pub(crate) fn new(built: Built) -> Self {
         let capacity = built.limits.max_connections + SURPLUS_MAX;
         let mut core = Self {
@@ -138,6 +147,10 @@ impl Core {
     }
 
     /// A connection was accepted: the place it has from now on.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
         if !self.has_room() {
             return Err(Full);
@@ -197,6 +210,10 @@ impl Core {
     }
 
     /// Bytes arrived; they are unmasked in place.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(crate) fn handle_input(
         &mut self,
         now: Time,
@@ -309,6 +326,7 @@ impl Core {
     }
 
     /// Whether a further connection has a place.
+    #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
     pub(crate) fn has_room(&self) -> bool {
         self.connections.len() < self.shared.limits.max_connections + SURPLUS_MAX
     }
@@ -336,12 +354,20 @@ impl Core {
     }
 
     /// The system ran out of descriptors or memory for connections.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(crate) fn note_exhausted(&mut self, now: Time, error: &io::Error) {
         self.shared.stats.accept_exhausted += 1;
         self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));
     }
 
     /// Something held the loop for longer than `slow_callback`: `culprit` if it is known who.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(crate) fn note_slow(&mut self, now: Time, took: Duration, culprit: Option<u32>) {
         self.shared.stats.slow_turns += 1;
         let route = culprit.map(|index| {
@@ -362,6 +388,10 @@ impl Core {
     }
 
     /// The loop begins another turn.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(crate) fn note_turn(&mut self) {
         self.shared.stats.loop_turns += 1;
     }
@@ -385,6 +415,10 @@ impl Core {
 /// One turn and what follows from it.
 impl Core {
     #[inline]
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "pending_count counts exactly the connections that are pending"
+    )]
     fn turn<R>(
         &mut self,
         now: Time,
@@ -476,6 +510,10 @@ impl Core {
     }
 
     /// Remembers the age of a connection whose first head is awaited.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "connections are at most 2^30, limits too, and 2^31 + 16 fits 32 bits"
+    )]
     fn note_pending(&mut self, key: Key) {
         self.pending.push_back(key);
         self.pending_count += 1;
@@ -487,6 +525,10 @@ impl Core {
     }
 
     /// Over the limit of pending handshakes, the oldest has had its time.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "the connection was pending, so it was counted"
+    )]
     fn evict_oldest_pending(&mut self, now: Time) {
         while let Some(&oldest) = self.pending.front() {
             let live = self.connections.get_mut(oldest).filter(|found| found.is_pending());

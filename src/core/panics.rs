@@ -44,6 +44,7 @@ impl Turn<'_> {
     /// Brings the connection to its end after a panic, going on where that panicked again: a hook
     /// that has run is not run again.
     #[cold]
+    #[allow(clippy::arithmetic_side_effects, reason = "stops at PANICS_MAX")]
     pub(crate) fn recover(&mut self, first: Panicked) {
         let mut next = Some(first);
         let mut count = 0;

@@ -36,6 +36,10 @@ impl Turn<'_> {
         }
     }
 
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     fn answer_held_pings(&mut self) {
         let rules = self.connection.state.rules(self.options());
         loop {
@@ -53,6 +57,7 @@ impl Turn<'_> {
 
     /// Goes on with what is held, if nothing stops that any more. `None` if there is no session and
     /// nothing of one, whose reading this could concern.
+    #[allow(clippy::arithmetic_side_effects, reason = "both are parts of what was held")]
     pub(crate) fn resume(&mut self) -> Option<Reading> {
         if matches!(self.connection.stage, Stage::Http(_) | Stage::Closed(_)) {
             return None;

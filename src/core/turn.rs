@@ -84,6 +84,10 @@ impl<'a> Turn<'a> {
     }
 
     /// Delivers what is in `rx`, up to where the rest has to wait: how many bytes that took.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "used is at most what was left of the read buffer"
+    )]
     pub(super) fn take_input(&mut self, rx: &mut [u8]) -> usize {
         let route = self.options();
         self.connection.state.last_activity = self.shared.now;
@@ -157,6 +161,10 @@ impl<'a> Turn<'a> {
 
     /// Hands a message to the hook of a session under these options of its route.
     #[inline]
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
         // After our Close, messages still in flight are dropped: `close` ends delivery.
         if self.connection.state.phase != Phase::Open {
@@ -183,6 +191,10 @@ impl<'a> Turn<'a> {
         }
     }
 
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(super) fn control(&mut self, opcode: OpCode, payload: &[u8]) {
         trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.connection.state.id,
             payload.len());
@@ -202,6 +214,10 @@ impl<'a> Turn<'a> {
     }
 
     /// A pong counts only if it carries exactly the payload of the ping that awaits it.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     fn pong(&mut self, payload: &[u8]) {
         let state = &mut self.connection.state;
         let expected = state.ping_base.as_micros().to_be_bytes();
@@ -317,6 +333,10 @@ impl<'a> Turn<'a> {
     }
 
     /// The socket takes bytes again.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "64-bit counters, and sums of bytes that lie in memory"
+    )]
     pub(crate) fn writable(&mut self) -> Reading {
         let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
@@ -375,6 +395,10 @@ impl<'a> Turn<'a> {
     }
 
     /// The deadline of a session, or of a connection that is finishing, may have come.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     pub(crate) fn session_timeout(&mut self) {
         let now = self.shared.now;
         let options = self.connection.state.options(self.options());
@@ -423,6 +447,10 @@ impl<'a> Turn<'a> {
     }
 
     /// A ping period, or the wait for a pong, is over.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
     fn ping_due(&mut self) {
         if self.connection.state.awaiting_pong {
             self.fail(SessionError::PingTimeout);
