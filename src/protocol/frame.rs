@@ -134,6 +134,10 @@ pub(crate) struct ShortMessage {
 impl ShortMessage {
     /// Finds one at the start of `bytes`; whatever else is there is left to [`FrameHeader::read`].
     #[inline]
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "header_len is 6 or 8; a length over the limit of 2^30 has returned before"
+    )]
     pub(crate) fn find(bytes: &[u8], limit: usize) -> Option<Self> {
         let (first, length, header_len) = match *bytes {
             [first @ (0x81 | 0x82), second @ 0x80..=0xfd, ..] => {

@@ -11,9 +11,10 @@ use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use crate::words::close::CloseCode;
+use crate::words::error::ProtocolError;
 
 use super::close::read_close;
-use super::frame::{FrameRules, OpCode};
+use super::frame::{FrameRules, OpCode, ShortMessage};
 use super::head::{HeadError, HeadLimits, HeadStatus, parse_head};
 use super::reader::{self, Incoming};
 
@@ -141,30 +142,21 @@ fn by_wirewheel<'a>(
         let mut rx = piece.to_vec();
         let mut rest = rx.as_mut_slice();
         while !verdict.is_over() {
-            let (incoming, used) = match reader::next(&mut partial, rest, &rules) {
-                Ok(step) => step,
+            // As the core does: whole short messages are recognised without the reader.
+            let limit = rules.max_frame_size.min(rules.max_message_size);
+            let short = ShortMessage::find(rest, limit).filter(|_| partial.is_none());
+            let step = match short {
+                Some(short) => seen_short(&short, rest).map(|seen| Some((seen, short.end))),
+                None => reader::next(&mut partial, rest, &rules)
+                    .and_then(|(incoming, used)| Ok(seen(incoming)?.map(|seen| (seen, used)))),
+            };
+            let (seen, used) = match step {
+                Ok(Some(step)) => step,
+                Ok(None) => break,
                 Err(error) => {
                     verdict.fault = Some(error.close_code().into());
                     break;
                 }
-            };
-            let seen = match incoming {
-                Incoming::Nothing => break,
-                Incoming::Text(text, _) => Seen::Text(text.into()),
-                Incoming::Binary(bytes, _) => Seen::Binary(bytes.into()),
-                Incoming::AssembledText(text, _) => Seen::Text(text),
-                Incoming::AssembledBinary(bytes, _) => Seen::Binary(bytes),
-                Incoming::Control(OpCode::Ping, payload) => Seen::Ping(payload.as_slice().into()),
-                Incoming::Control(OpCode::Pong, payload) => Seen::Pong(payload.as_slice().into()),
-                Incoming::Control(_, payload) => match read_close(payload.as_slice()) {
-                    Ok(close) => {
-                        Seen::Close(close.map(|(code, text)| (code.into(), text.to_owned())))
-                    }
-                    Err(error) => {
-                        verdict.fault = Some(error.close_code().into());
-                        break;
-                    }
-                },
             };
             verdict.seen.push(seen);
             rest = &mut rest[used..];
@@ -174,6 +166,31 @@ fn by_wirewheel<'a>(
         }
     }
     (verdict, arrived)
+}
+
+fn seen_short(short: &ShortMessage, bytes: &mut [u8]) -> Result<Seen, ProtocolError> {
+    let payload = short.unmask(bytes);
+    if !short.text {
+        return Ok(Seen::Binary(payload.into()));
+    }
+    let text = std::str::from_utf8(payload).map_err(|_| ProtocolError::InvalidUtf8)?;
+    Ok(Seen::Text(text.into()))
+}
+
+fn seen(incoming: Incoming<'_>) -> Result<Option<Seen>, ProtocolError> {
+    Ok(Some(match incoming {
+        Incoming::Nothing => return Ok(None),
+        Incoming::Text(text, _) => Seen::Text(text.into()),
+        Incoming::Binary(bytes, _) => Seen::Binary(bytes.into()),
+        Incoming::AssembledText(text, _) => Seen::Text(text),
+        Incoming::AssembledBinary(bytes, _) => Seen::Binary(bytes),
+        Incoming::Control(OpCode::Ping, payload) => Seen::Ping(payload.as_slice().into()),
+        Incoming::Control(OpCode::Pong, payload) => Seen::Pong(payload.as_slice().into()),
+        Incoming::Control(_, payload) => {
+            let close = read_close(payload.as_slice())?;
+            Seen::Close(close.map(|(code, text)| (code.into(), text.to_owned())))
+        }
+    }))
 }
 
 /// Bytes in pieces, then `WouldBlock`; takes whatever is written.
