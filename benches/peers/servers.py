@@ -143,8 +143,7 @@ def build(extra=()):
     rust = lambda name: str(RELEASE / f"bench-{name}")
     tokio = rust("tokio-tungstenite")
     servers = [
-        Server("wirewheel", [rust("wirewheel"), "{port}", "{mode}"], ["echo", "large", "ping"],
-               rust("wirewheel")),
+        Server("wirewheel", [rust("wirewheel"), "{port}", "{mode}"], ALL_MODES, rust("wirewheel")),
         Server("floor", [rust("floor"), "{port}", "{mode}"], ["echo", "broadcast", "large"],
                rust("floor")),
         Server("tokio-tungstenite", [tokio, "{port}", "{mode}"], ["echo", "broadcast"], tokio),

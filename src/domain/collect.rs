@@ -166,6 +166,9 @@ impl Session<'_> {
     /// it was sent, as long as the socket takes it.
     pub(crate) fn pull(&mut self) {
         self.flush();
+        if self.pull_only_one() {
+            return;
+        }
         while self.may_write() {
             let fragments_open = self.state.fragments_text.is_some();
             match self.state.collected.as_deref().and_then(|all| all.next(fragments_open)) {
@@ -174,6 +177,46 @@ impl Session<'_> {
                 Some(Next::Flow { subscription, before }) => self.write_run(subscription, before),
             }
         }
+    }
+
+    /// What is usual: one flow, one message in it, the same bytes for many, nothing else. True if that
+    /// was so, and it is done.
+    #[inline]
+    fn pull_only_one(&mut self) -> bool {
+        if self.state.extra.is_some() || self.state.fragments_text.is_some() || self.route.masking {
+            return false;
+        }
+        let key = if self.has_extensions() {
+            let Some(key) = self.state.share_key(self.route) else { return false };
+            Some(key)
+        } else {
+            None
+        };
+        let limit = self.route.short_limit();
+        let only = self.state.collected.as_deref_mut().and_then(Collected::only_subscription);
+        let Some(only) = only else { return false };
+        let Some((number, frame, payload)) = only.only_one(key) else { return false };
+        if payload > limit || frame.is_empty() {
+            return false;
+        }
+        let written = match self.wire.write(&frame) {
+            Ok(written) => written,
+            Err(kind) => {
+                self.state.note_fault(SessionError::Network(kind));
+                return true;
+            }
+        };
+        let missed = only.pass(number);
+        if let Some(collected) = self.state.collected.as_deref_mut() {
+            collected.missed += missed;
+        }
+        self.shared.stats.bytes_out += written as u64;
+        self.shared.stats.messages_out += 1;
+        if written < frame.len() {
+            self.note_blocked();
+            self.state.extra().outbox.push_shared(frame, written);
+        }
+        true
     }
 
     fn may_write(&mut self) -> bool {

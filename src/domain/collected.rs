@@ -76,6 +76,12 @@ impl Subscription {
         self.flow.missed_at(self.cursor)
     }
 
+    /// What it takes next, if nothing follows it and nobody has to be asked whether it is wanted.
+    #[inline]
+    pub(super) fn only_one(&self, key: Option<u64>) -> Option<(u64, Rc<[u8]>, usize)> {
+        if matches!(self.filter, Filter::All) { self.flow.only_one(self.cursor, key) } else { None }
+    }
+
     /// Whether the session wants it. The flow is not borrowed: a filter may use it.
     #[inline]
     pub(super) fn wants(&self, emission: &Emission) -> bool {
@@ -184,6 +190,15 @@ impl Collected {
             // Two flows may share a stamp only before any server had either: then both are first.
             Next::Flow { subscription, .. } => Next::Flow { subscription, before: before.max(1) },
         })
+    }
+
+    /// Its one subscription, if it has one and nothing beside.
+    #[inline]
+    pub(super) fn only_subscription(&mut self) -> Option<&mut Subscription> {
+        match (self.subscriptions.as_mut_slice(), self.direct.is_empty()) {
+            ([only], true) => Some(only),
+            _ => None,
+        }
     }
 
     /// The stamp of the direct message that came last.

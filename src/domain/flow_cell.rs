@@ -370,6 +370,20 @@ impl FlowCell {
         state.log.at(cursor).map(|(number, emission)| (number, emission.clone()))
     }
 
+    /// What a cursor takes next, if nothing follows it: its number, the bytes for sessions of that
+    /// share key (of none: as it is), and the length of its payload. `None` too if those bytes were
+    /// not made yet.
+    #[inline]
+    pub(super) fn only_one(&self, cursor: u64, key: Option<u64>) -> Option<(u64, Rc<[u8]>, usize)> {
+        let state = self.state.borrow();
+        let (number, emission) = state.log.only_from(cursor)?;
+        let frame = match key {
+            None => Rc::clone(&emission.frame),
+            Some(key) => emission.encoded_for(key)?,
+        };
+        Some((number, frame, emission.payload().len()))
+    }
+
     /// Keeps an encoding of the message of that number for others of the same share key.
     pub(super) fn keep_encoding(&self, number: u64, key: u64, frames: &Rc<[u8]>) {
         self.change(|state| {

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use crate::protocol::extension::header::{ExtensionOffer, append_agreed};
@@ -14,6 +13,7 @@ use crate::words::error::{ProtocolError, SessionError};
 use crate::words::extension::ExtensionError;
 use crate::words::frame::OpCode;
 use crate::words::message::{Message, Rsv};
+use crate::words::mix::mixed;
 
 /// The extensions that are installed.
 pub(crate) type Factories = Vec<Rc<dyn ExtensionFactory>>;
@@ -149,12 +149,12 @@ impl Pipeline {
     /// A key that two sessions share if they encode the same message to the same bytes: the whole
     /// list of extensions and each one's own key count.
     pub(crate) fn share_key(&self) -> Option<u64> {
-        let mut hasher = DefaultHasher::new();
+        let mut key = 0;
         for stage in self.stages.iter().filter(|_| self.applies()) {
-            stage.factory.name().hash(&mut hasher);
-            stage.extension.share_key()?.hash(&mut hasher);
+            key = mixed(key, Rc::as_ptr(&stage.factory).addr() as u64);
+            key = mixed(key, stage.extension.share_key()?);
         }
-        Some(hasher.finish())
+        Some(key)
     }
 
     /// Bytes held for what is unfinished, by the extensions, and by itself.

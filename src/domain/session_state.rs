@@ -1,6 +1,5 @@
 //! Owns the state of a session that outlives a hook.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::protocol::frame::FrameRules;
@@ -10,6 +9,7 @@ use crate::structures::slab::Key;
 use crate::structures::token_bucket::TokenBucket;
 use crate::words::close::CloseInfo;
 use crate::words::error::SessionError;
+use crate::words::mix::mixed;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
@@ -196,9 +196,8 @@ impl SessionState {
             Some(pipeline) if pipeline.applies() => pipeline.share_key()?,
             _ => 0,
         };
-        let mut hasher = DefaultHasher::new();
-        (extensions, options.max_frame_size, options.message_limit()).hash(&mut hasher);
-        Some(hasher.finish())
+        let sizes = [options.max_frame_size as u64, options.message_limit() as u64];
+        Some(sizes.into_iter().fold(extensions, mixed))
     }
 
     /// Whether it is or was a session, and its route means something.

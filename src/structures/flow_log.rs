@@ -59,6 +59,13 @@ impl<E> FlowLog<E> {
         self.entries.get(self.position(cursor)).map(|entry| (entry.number, &entry.value))
     }
 
+    /// The entry that a cursor takes next, with its number, if it is the newest too.
+    #[inline]
+    pub(crate) fn only_from(&self, cursor: u64) -> Option<(u64, &E)> {
+        let newest = self.entries.back()?;
+        (newest.number == cursor).then_some((newest.number, &newest.value))
+    }
+
     /// The entry of that number, to change what it holds beside its content.
     pub(crate) fn at_mut(&mut self, number: u64) -> Option<&mut E> {
         self.entry(number).map(|entry| &mut entry.value)
@@ -72,7 +79,12 @@ impl<E> FlowLog<E> {
         }
     }
 
+    #[inline]
     fn entry(&mut self, number: u64) -> Option<&mut Logged<E>> {
+        // Usually all take the newest.
+        if self.entries.back().is_some_and(|newest| newest.number == number) {
+            return self.entries.back_mut();
+        }
         let position = self.position(number);
         self.entries.get_mut(position).filter(|entry| entry.number == number)
     }

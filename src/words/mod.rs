@@ -7,6 +7,7 @@ pub(crate) mod extension;
 pub(crate) mod frame;
 pub(crate) mod listen;
 pub(crate) mod message;
+pub(crate) mod mix;
 pub(crate) mod network;
 pub(crate) mod options;
 pub(crate) mod rate;

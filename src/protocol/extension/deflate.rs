@@ -5,11 +5,11 @@ mod offer;
 mod stream;
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use crate::words::extension::ExtensionError;
 use crate::words::message::{Message, Payload, Rsv};
+use crate::words::mix::mixed;
 
 use super::header::ExtensionOffer;
 use super::{Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
@@ -295,10 +295,9 @@ impl Extension for DeflateState {
         if self.terms.server_keeps_context {
             return None;
         }
-        let mut hasher = DefaultHasher::new();
         // The same streams mean the same installation, so the same level and conditions.
-        (Rc::as_ptr(&self.streams) as usize, self.terms.server_bits).hash(&mut hasher);
-        Some(hasher.finish())
+        let installation = Rc::as_ptr(&self.streams).addr() as u64;
+        Some(mixed(installation, u64::from(self.terms.server_bits)))
     }
 
     #[allow(clippy::arithmetic_side_effects, reason = "two constants of some hundred KiB")]

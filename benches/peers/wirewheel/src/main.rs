@@ -8,18 +8,35 @@ use std::error::Error;
 use std::time::Duration;
 
 use wirewheel::{
-    Application, Call, Handler, HandlerResult, Limits, Message, Server, Session, WebSockets,
+    Application, Call, Deflate, FlowOptions, Handler, HandlerResult, Limits, Message, Server,
+    Session, SharedFlow, WebSockets,
 };
 
 const CONNECTIONS: usize = 30_000;
 const SLOW: Duration = Duration::from_secs(60);
 const LARGE_BYTES: usize = 16 << 20;
 
+/// Messages that a flow keeps for those who have not taken them yet.
+const FLOW_MESSAGES: usize = 64;
+
 struct Echo;
 
 impl Handler for Echo {
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         session.send(message)
+    }
+}
+
+/// Sends what arrives to all, itself included.
+struct Member(SharedFlow);
+
+impl Handler for Member {
+    fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
+        session.collect(&self.0)
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        session.emit(&self.0, message.text().unwrap_or_default())
     }
 }
 
@@ -33,13 +50,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         "large" => {
             options.max_frame_size(LARGE_BYTES).limits(limits.process_bytes(8 * LARGE_BYTES))
         }
+        "broadcast-deflate" => options.extension(Deflate::new()),
         "ping" => options.ping_period(Duration::from_secs(1)),
         _ => options,
     };
+    let broadcasts = mode.starts_with("broadcast");
     Server::bind(format!("127.0.0.1:{port}"), move |app: &mut Application| {
         app.install(options);
         app.routing(|route| {
-            route.web_socket("/", |_: &Call| Echo);
+            if broadcasts {
+                let buffer = FlowOptions::new().extra_buffer(FLOW_MESSAGES);
+                let flow = SharedFlow::with(buffer).unwrap_or_default();
+                route.web_socket("/", move |_: &Call| Member(flow.clone()));
+            } else {
+                route.web_socket("/", |_: &Call| Echo);
+            }
         });
     })?
     .run()?;
