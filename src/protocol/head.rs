@@ -102,10 +102,12 @@ pub(crate) fn parse_head(
     }
 }
 
-/// Whether the first line ends like one of HTTP, whatever its version.
+/// Whether HTTP stands where the version does. What is looked at is there by the time that the version
+/// is found to be wrong, so cutting a head does not change the answer.
 fn names_http(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| line.len() > 1);
-    lines.next().is_some_and(|line| line.windows(6).any(|word| word == b" HTTP/"))
+    let version = lines.next().and_then(|line| line.split(|&byte| byte == b' ').nth(2));
+    version.is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
 fn has_blank_line(bytes: &[u8]) -> bool {
