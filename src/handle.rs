@@ -36,6 +36,21 @@ use crate::words::message::{Message, Payload, ToMessage};
 /// assert_eq!((drained.clean, drained.cut), (0, 0));
 /// # Ok::<(), wirewheel::ServerError>(())
 /// ```
+///
+/// With a session, and a restart:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{CloseCode, CloseReason, Handle, HandleError, SessionId};
+/// fn farewell(server: &Handle, id: SessionId) -> Result<(), HandleError> {
+///     println!("{} and {:?}", server.local_addr(), server.local_addrs());
+///     server.send_to(id, "until tomorrow")?;
+///     let reason = CloseReason::truncated(CloseCode::GOING_AWAY, "closing time");
+///     server.close(id, reason.expect("1001 may be sent"))?;
+///     server.shutdown_for_restart(Duration::from_secs(5)); // or shutdown: 1001 instead of 1012
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     inner: Arc<Inner>,

@@ -67,6 +67,15 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     ///
     /// # Errors
     /// As [`bind`](Self::bind); [`ServerError::Config`] for an option with a zero or absurd value.
+    ///
+    /// ```
+    /// use wirewheel::{Application, ListenOptions, Server};
+    /// let shared = ListenOptions::new().reuse_port(true).backlog(128);
+    /// let server = Server::bind_with("127.0.0.1:0", &shared, |_app: &mut Application| {})?
+    ///     .listen_with("127.0.0.1:0", &ListenOptions::new().nodelay(false))?;
+    /// assert_eq!(server.local_addrs().len(), 2);
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
     pub fn bind_with(
         listen: impl Into<Listen>,
         options: &ListenOptions,

@@ -35,6 +35,40 @@ use super::watch::{NewWatch, Ready, Watch};
 ///     );
 /// }
 /// ```
+///
+/// All options:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Application, Deflate, JsonConverter, OutboxOverflow, Rate, WebSockets};
+/// fn module(app: &mut Application) {
+///     app.install(
+///         WebSockets::new()
+///             .ping_period(Duration::from_secs(15)) // or None
+///             .timeout(Duration::from_secs(15))
+///             .idle_timeout(Duration::from_secs(300))
+///             .write_timeout(Duration::from_secs(30))
+///             .max_frame_size(64 << 10)
+///             .max_message_size(256 << 10)
+///             .max_fragments(1_000)
+///             .outbox_bytes(128 << 10)
+///             .outbox_messages(1_000)
+///             .on_outbox_full(OutboxOverflow::DropOldest)
+///             .message_rate(Rate::per_second(50).burst(100))
+///             .message_rate_closes(true)
+///             .allowed_origins(["https://box.example"])
+///             .content_converter(JsonConverter)
+///             .masking(false)
+///             .accept_unmasked_frames(false)
+///             .lenient_rsv(false)
+///             .extension(Deflate::new())
+///             .trusted_proxies(["127.0.0.1"])
+///             .proxy_protocol(false),
+///     );
+/// }
+/// # wirewheel::testing::TestApplication::new(module)?;
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "hand it to Application::install"]
 pub struct WebSockets {
@@ -151,7 +185,7 @@ impl WebSockets {
 ///     });
 /// })?;
 /// let mistake = server.spawn().unwrap_err().to_string();
-/// assert!(mistake.starts_with("WebSockets is not installed"));
+/// assert!(mistake.starts_with("WebSockets is not installed")); // app.install(WebSockets::new())
 /// # Ok::<(), wirewheel::ServerError>(())
 /// ```
 pub struct Application {
@@ -256,6 +290,13 @@ impl Application {
     }
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
+    ///
+    /// ```
+    /// use wirewheel::{Application, FlowKey, SharedFlow};
+    /// fn name(app: &mut Application, alarms: &SharedFlow) -> FlowKey<str> {
+    ///     app.flow_key(alarms)
+    /// }
+    /// ```
     pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
         self.on_loop.flow_names.name(Rc::downgrade(&flow.cell))
     }

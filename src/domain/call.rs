@@ -18,6 +18,26 @@ use crate::protocol::head::RequestHead;
 ///     Response::text(format!("{name} at {}", call.remote_addr()))
 /// }
 /// ```
+///
+/// All that can be asked of one:
+///
+/// ```
+/// use wirewheel::{Call, HandlerResult, Session};
+/// fn on_connect(session: &mut Session<'_>, call: &Call) -> HandlerResult {
+///     // GET /rooms/a%20b/x/y?as=anna&tag=1&tag=2 on the route /rooms/{room}/{rest...}
+///     println!("{} {} = {} ? {}", call.method(), call.uri(), call.path(), call.query());
+///     let room = call.parameter("room"); // "a b"
+///     let rest = call.parameters("rest"); // "x", "y"
+///     let (name, tags) = (call.query_parameter("as"), call.parameters("tag")); // "anna"; "1", "2"
+///     let (agent, id) = (call.header("user-agent"), call.cookie("id"));
+///     let lines = call.headers().count();
+///     let (peer, client, here) = (call.remote_addr(), call.client_addr(), call.local_addr());
+///     session.send(&format!(
+///         "{room:?} {rest:?} {name:?} {tags:?} {agent:?} {id:?} {lines} {peer} {client} {here} {:?}",
+///         call.protocol(),
+///     ))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Call(Rc<CallParts>);
 

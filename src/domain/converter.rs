@@ -19,6 +19,11 @@ use super::session::Session;
 use super::timers::TimerId;
 
 /// What a converter makes of a value.
+///
+/// ```
+/// use wirewheel::Content;
+/// assert_ne!(Content::Text("1".into()), Content::Binary(b"1".to_vec()));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A text message.
@@ -28,6 +33,14 @@ pub enum Content {
 }
 
 /// Reads a value from the deserializer that a converter makes of a message.
+///
+/// ```
+/// use wirewheel::{ReadValue, erased_serde};
+/// fn read_json<'de>(bytes: &'de [u8], read: ReadValue<'_, 'de>) -> Result<(), erased_serde::Error> {
+///     let mut json = serde_json::Deserializer::from_slice(bytes);
+///     read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))
+/// }
+/// ```
 pub type ReadValue<'r, 'de> =
     &'r mut dyn FnMut(&mut dyn erased_serde::Deserializer<'de>) -> Result<(), erased_serde::Error>;
 
@@ -227,6 +240,42 @@ impl Session<'_> {
 ///     app.routing(|route| { route.web_socket("/sum", |_call| Typed(Sum(0))); });
 /// }
 /// ```
+///
+/// All hooks:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{
+///     Call, CloseInfo, HandlerResult, Session, SessionError, TimerId, TypedHandler,
+/// };
+/// struct Numbers;
+/// impl TypedHandler for Numbers {
+///     type Incoming = u64;
+///     fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
+///         session.set_timer(Duration::from_secs(60))?;
+///         Ok(())
+///     }
+///     fn on_message(&mut self, session: &mut Session<'_>, number: u64) -> HandlerResult {
+///         session.send_serialized(&number.saturating_add(1))
+///     }
+///     fn on_pong(&mut self, _session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
+///         println!("round trip {rtt:?}");
+///         Ok(())
+///     }
+///     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+///         Ok(session.resume())
+///     }
+///     fn on_timer(&mut self, session: &mut Session<'_>, _timer: TimerId) -> HandlerResult {
+///         session.send_serialized("a minute has passed")
+///     }
+///     fn on_error(&mut self, _session: &mut Session<'_>, error: &SessionError) {
+///         eprintln!("{error}");
+///     }
+///     fn on_close(&mut self, _session: &mut Session<'_>, close: &CloseInfo) {
+///         println!("closed: {}", close.code());
+///     }
+/// }
+/// ```
 pub trait TypedHandler {
     /// What the messages hold.
     type Incoming: DeserializeOwned;
@@ -270,6 +319,19 @@ pub trait TypedHandler {
 }
 
 /// A [`TypedHandler`] as a [`Handler`]; feature `json`.
+///
+/// ```
+/// use wirewheel::{HandlerResult, Session, Typed, TypedHandler};
+/// struct Double;
+/// impl TypedHandler for Double {
+///     type Incoming = i32;
+///     fn on_message(&mut self, session: &mut Session<'_>, number: i32) -> HandlerResult {
+///         session.send_serialized(&number.saturating_mul(2))
+///     }
+/// }
+/// let factory = |_call: &wirewheel::Call| Typed(Double); // for route.web_socket
+/// # let _ = factory;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Typed<H>(pub H);
 
@@ -306,6 +368,14 @@ impl<H: TypedHandler> Handler for Typed<H> {
 
 /// Begins a handler of closures with a hook that is handed values; see [`JsonConverter`] for an
 /// example; feature `json`.
+///
+/// ```
+/// use wirewheel::{Call, on_value};
+/// let double = |_call: &Call| {
+///     on_value(|session, number: i32| session.send_serialized(&number.saturating_mul(2)))
+/// };
+/// # let _ = double;
+/// ```
 pub fn on_value<T, F>(
     mut hook: F,
 ) -> Hooks<

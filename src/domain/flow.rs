@@ -120,6 +120,13 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
 
     /// Publishes unless a subscriber lags so far behind that a publisher would have to wait
     /// (Kotlin's `tryEmit`); false if so, or if there is no room.
+    ///
+    /// ```
+    /// use wirewheel::SharedFlow;
+    /// let ticks: SharedFlow = SharedFlow::new();
+    /// assert!(!ticks.would_suspend() && ticks.try_emit("tick")); // nobody collects it
+    /// assert_eq!((ticks.subscription_count(), ticks.dropped()), (0, 0));
+    /// ```
     pub fn try_emit(&self, value: &T) -> bool {
         !self.cell.would_suspend() && self.emit(value).is_ok()
     }
@@ -129,6 +136,14 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     ///
     /// # Errors
     /// As [`emit`](Self::emit).
+    ///
+    /// ```
+    /// use wirewheel::{BufferOverflow, FlowOptions, SharedFlow};
+    /// let options = FlowOptions::new().extra_buffer(100).on_buffer_overflow(BufferOverflow::Latest);
+    /// let gauges: SharedFlow = SharedFlow::with(options.max_bytes(64 << 10)).unwrap();
+    /// gauges.emit_latest("cellar", "11.5").unwrap();
+    /// gauges.emit_latest("cellar", "11.6").unwrap(); // whoever comes now gets this one alone
+    /// ```
     pub fn emit_latest(&self, key: &str, value: &T) -> Result<(), SendError> {
         self.cell.emit(value, Some(key), None).map(drop)
     }
@@ -136,6 +151,15 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
 
 /// What happens to a message when a subscriber has not taken those before it and the buffer
 /// (`replay` and `extra_buffer` together) is full (Kotlin's `BufferOverflow`).
+///
+/// ```
+/// use wirewheel::{BufferOverflow, FlowOptions};
+/// let chat = FlowOptions::new(); // BufferOverflow::Suspend
+/// let news = FlowOptions::new().replay(20).on_buffer_overflow(BufferOverflow::DropOldest);
+/// let votes = FlowOptions::new().extra_buffer(20).on_buffer_overflow(BufferOverflow::DropLatest);
+/// let gauges = FlowOptions::new().extra_buffer(20).on_buffer_overflow(BufferOverflow::Latest);
+/// # let _ = (chat, news, votes, gauges);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BufferOverflow {
@@ -211,6 +235,12 @@ impl FlowOptions {
 
     /// The most bytes of the log. Over it the replay shrinks; what lagging subscribers still need
     /// is dropped where the policy drops, else [`SendError::Full`]. Default 1 MiB.
+    ///
+    /// ```
+    /// use wirewheel::FlowOptions;
+    /// let small = FlowOptions::new().replay(100).max_bytes(16 << 10);
+    /// # let _ = small;
+    /// ```
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self

@@ -10,6 +10,13 @@ use super::flow_cell::{FlowCell, WeakFlow};
 /// [`Application::flow_key`](crate::Application::flow_key) or
 /// [`ServerRef::flow_key`](crate::ServerRef::flow_key), used by
 /// [`Handle::emit`](crate::Handle::emit).
+///
+/// ```
+/// use wirewheel::{FlowKey, Handle, HandleError};
+/// fn alarm(server: &Handle, alarms: FlowKey<str>) -> Result<(), HandleError> {
+///     server.emit(alarms, "door open") // on any thread
+/// }
+/// ```
 pub struct FlowKey<T: ?Sized> {
     number: u32,
     kind: PhantomData<fn(&T)>,

@@ -33,6 +33,41 @@ use super::timers::TimerId;
 ///     }
 /// }
 /// ```
+///
+/// All hooks:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{
+///     Call, CloseInfo, Handler, HandlerResult, Message, Session, SessionError, TimerId,
+/// };
+/// struct Full;
+/// impl Handler for Full {
+///     fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
+///         session.set_timer(Duration::from_secs(60))?;
+///         Ok(())
+///     }
+///     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+///         session.send(message)
+///     }
+///     fn on_pong(&mut self, _session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
+///         println!("round trip {rtt:?}");
+///         Ok(())
+///     }
+///     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+///         session.send("you have caught up")
+///     }
+///     fn on_timer(&mut self, session: &mut Session<'_>, _timer: TimerId) -> HandlerResult {
+///         session.send("a minute has passed")
+///     }
+///     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
+///         eprintln!("{}: {error}", session.id());
+///     }
+///     fn on_close(&mut self, _session: &mut Session<'_>, close: &CloseInfo) {
+///         println!("closed: {} {}", close.code(), close.reason());
+///     }
+/// }
+/// ```
 pub trait Handler {
     /// The upgrade is done (Ktor: the start of the `webSocket` block). `call` is the request; keep
     /// `call.clone()` if it is wanted later.
@@ -95,6 +130,23 @@ pub trait Handler {
 ///     .run()
 /// }
 /// ```
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Call, Handler, on_message};
+/// fn talker(_call: &Call) -> impl Handler + use<> {
+///     on_message(|session, message| session.send(message))
+///         .on_connect(|session, _call| {
+///             session.set_timer(Duration::from_secs(60))?;
+///             session.send("hello")
+///         })
+///         .on_timer(|session, _timer| session.send("a minute has passed"))
+///         .on_pong(|_session, rtt| Ok(println!("round trip {rtt:?}")))
+///         .on_drain(|session| Ok(session.resume()))
+///         .on_error(|_session, error| eprintln!("{error}"))
+///         .on_close(|_session, close| println!("{}", close.code()))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Hooks<Connect, Receive, Pong, Drain, Timer, Fail, Close> {
     pub(super) connect: Connect,
@@ -107,10 +159,25 @@ pub struct Hooks<Connect, Receive, Pong, Drain, Timer, Fail, Close> {
 }
 
 /// A hook of [`Hooks`] that does nothing.
+///
+/// ```
+/// use wirewheel::{Hooks, Idle, on_message};
+/// type Echo<F> = Hooks<Idle, F, Idle, Idle, Idle, Idle, Idle>;
+/// fn is_small<F>(hooks: &Echo<F>) -> bool {
+///     size_of_val(hooks) == size_of::<F>() // what is idle takes no room
+/// }
+/// assert!(is_small(&on_message(|session, message| session.send(message))));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Idle;
 
 /// Begins a handler of closures with `on_message`; see [`Hooks`].
+///
+/// ```
+/// use wirewheel::{Call, on_message};
+/// let echo = |_call: &Call| on_message(|session, message| session.send(message));
+/// # let _ = echo;
+/// ```
 pub fn on_message<F>(hook: F) -> Hooks<Idle, F, Idle, Idle, Idle, Idle, Idle>
 where
     F: FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,

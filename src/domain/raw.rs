@@ -47,6 +47,38 @@ use super::transmit::Admission;
 ///     app.routing(|route| { route.web_socket_raw("/raw", |_call| Mirror); });
 /// }
 /// ```
+///
+/// All hooks:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{
+///     Call, CloseInfo, Frame, HandlerResult, OpCode, RawHandler, Session, SessionError, TimerId,
+/// };
+/// struct Pinger;
+/// impl RawHandler for Pinger {
+///     fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
+///         session.set_timer(Duration::from_secs(10))?;
+///         Ok(())
+///     }
+///     fn on_timer(&mut self, session: &mut Session<'_>, _timer: TimerId) -> HandlerResult {
+///         session.set_timer(Duration::from_secs(10))?;
+///         session.send_frame(Frame::new(OpCode::Ping, b"there?"))
+///     }
+///     fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult {
+///         if frame.opcode == OpCode::Close { session.send_frame(frame) } else { Ok(()) }
+///     }
+///     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+///         Ok(session.resume())
+///     }
+///     fn on_error(&mut self, _session: &mut Session<'_>, error: &SessionError) {
+///         eprintln!("{error}");
+///     }
+///     fn on_close(&mut self, _session: &mut Session<'_>, close: &CloseInfo) {
+///         println!("closed: {}", close.code());
+///     }
+/// }
+/// ```
 pub trait RawHandler {
     /// The upgrade is done; see [`Handler::on_connect`](crate::Handler::on_connect).
     fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
@@ -106,6 +138,13 @@ where
 }
 
 /// The place of [`Hooks`] that makes it a raw handler.
+///
+/// ```
+/// use wirewheel::{Call, RawHandler, on_frame};
+/// fn mirror(_call: &Call) -> impl RawHandler + use<> {
+///     on_frame(|session, frame| session.send_frame(frame))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct OnFrame<F>(F);
 

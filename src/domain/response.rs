@@ -17,7 +17,9 @@ use super::file_body::{FileBody, content_type};
 /// let page = Response::html("<h1>hello</h1>").header("Cache-Control", "no-store");
 /// let health = Response::json(r#"{"ok":true}"#);
 /// let gone = Response::text("moved away").status(410);
-/// # let _ = (page, health, gone);
+/// let empty = Response::new(204);
+/// let picture = Response::new(200).header("Content-Type", "image/png").body(*b"\x89PNG");
+/// # let _ = (page, health, gone, empty, picture);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -92,6 +94,17 @@ impl Response {
     }
 
     /// The same with a file that is open already; `name` is only for the content type.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use wirewheel::Response;
+    /// fn log() -> Response {
+    ///     match File::open("/var/log/messages") {
+    ///         Ok(file) => Response::open_file(file, "messages.txt"),
+    ///         Err(_) => Response::text("there is none").status(404),
+    ///     }
+    /// }
+    /// ```
     pub fn open_file(file: File, name: impl AsRef<Path>) -> Self {
         Self::opened(FileBody::of(file), name.as_ref())
     }

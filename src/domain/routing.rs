@@ -44,6 +44,23 @@ use super::route_table::{
 ///     });
 /// }
 /// ```
+///
+/// Figures, a question at the door of the routes below it, and frames as they are:
+///
+/// ```
+/// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_frame};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.stats("/metrics");
+///         route.on_upgrade(|call| match call.header("authorization") {
+///             Some("Bearer secret") => Ok(Accept::new()),
+///             _ => Err(Response::text("who are you?").status(401)),
+///         });
+///         route.web_socket_raw("/raw", |_call: &Call| on_frame(|session, frame| session.send_frame(frame)));
+///     });
+/// }
+/// ```
 pub struct Routing<'a> {
     routes: &'a mut Routes,
     prefix: String,
@@ -188,6 +205,40 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             });
 ///     });
 /// }
+/// ```
+///
+/// All options, and what only a route has:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Application, Call, JsonConverter, OutboxOverflow, Rate, WebSockets, on_message};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.web_socket("/all", |_call: &Call| on_message(|session, m| session.send(m)))
+///             .ping_period(Duration::from_secs(15)) // or None
+///             .timeout(Duration::from_secs(15))
+///             .idle_timeout(Duration::from_secs(300))
+///             .write_timeout(Duration::from_secs(30))
+///             .max_frame_size(64 << 10)
+///             .max_message_size(256 << 10)
+///             .max_fragments(1_000)
+///             .outbox_bytes(128 << 10)
+///             .outbox_messages(1_000)
+///             .on_outbox_full(OutboxOverflow::DropOldest)
+///             .message_rate(Rate::per_second(50).burst(100))
+///             .message_rate_closes(true)
+///             .allowed_origins(["https://box.example"])
+///             .content_converter(JsonConverter)
+///             .masking(false)
+///             .accept_unmasked_frames(false)
+///             .lenient_rsv(false)
+///             .select_protocol(|_call, offered| offered.first().map(|first| first.to_string()))
+///             .negotiate_extensions(false);
+///     });
+/// }
+/// # wirewheel::testing::TestApplication::new(module)?;
+/// # Ok::<(), wirewheel::ServerError>(())
 /// ```
 pub struct WebSocketRoute {
     path: String,

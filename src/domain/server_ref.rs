@@ -37,6 +37,51 @@ use super::watch::{NewWatch, Ready, Watch};
 ///     Ok(())
 /// }
 /// ```
+///
+/// What it can do:
+///
+/// ```
+/// use std::net::UdpSocket;
+/// use std::time::Duration;
+/// use wirewheel::{
+///     CloseCode, CloseReason, ConfigError, FlowKey, Ready, ServerRef, SharedFlow, Watch,
+/// };
+///
+/// fn tend(server: &mut ServerRef<'_>, news: FlowKey<str>, socket: UdpSocket) -> Result<(), ConfigError> {
+///     println!("{} sessions, {} bytes held", server.session_count(), server.stats().bytes_held);
+///     let sessions: Vec<_> = server.sessions().collect();
+///     for id in sessions {
+///         let _ = server.pause(id); // not read from until
+///         let _ = server.resume(id);
+///     }
+///     let reminder = server.after(Duration::from_secs(60), |server| {
+///         let sessions: Vec<_> = server.sessions().collect();
+///         for id in sessions {
+///             let reason = CloseReason::truncated(CloseCode::GOING_AWAY, "come back later");
+///             let _ = server.close(id, reason.expect("1001 may be sent"));
+///         }
+///         server.shutdown(Duration::from_secs(5)); // or shutdown_for_restart, with 1012
+///     })?;
+///     server.cancel(reminder);
+///     server.every(Duration::from_secs(1), move |server| {
+///         if let Some(news) = server.flow(news) {
+///             let _ = news.emit("still there");
+///         }
+///     })?;
+///     let packets: SharedFlow<[u8]> = SharedFlow::new();
+///     let name: FlowKey<[u8]> = server.flow_key(&packets); // for Handle::emit
+///     server.watch(socket, Ready::READABLE, move |_server, socket, _ready| {
+///         let mut packet = [0; 1500];
+///         match socket.recv(&mut packet) {
+///             Ok(length) => drop(packets.emit(&packet[..length])),
+///             Err(_) => return Watch::Stop,
+///         }
+///         Watch::For(Ready::READABLE)
+///     });
+///     let _ = name;
+///     Ok(())
+/// }
+/// ```
 pub struct ServerRef<'a> {
     pub(crate) shared: &'a mut Shared,
 }
@@ -67,6 +112,17 @@ pub(crate) enum Command {
 }
 
 /// How the sessions that were open when a stop began have ended.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::Handle;
+/// fn stop(server: &Handle) -> wirewheel::Result<()> {
+///     server.shutdown(Duration::from_secs(5));
+///     let drained = server.join()?;
+///     println!("{} said good-bye, {} did not", drained.clean, drained.cut);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {

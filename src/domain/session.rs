@@ -19,6 +19,18 @@ use super::transmit::Admission;
 
 /// Names a session for as long as the process lives: a place that is used again gets another
 /// generation, so a stale id is never somebody else.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use wirewheel::{SendError, ServerRef, SessionId};
+/// fn tell(server: &mut ServerRef<'_>, names: &mut HashMap<String, SessionId>, name: &str) {
+///     if let Some(&id) = names.get(name) {
+///         if server.send_to(id, "there is mail") == Err(SendError::Gone) {
+///             names.remove(name);
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId(pub(crate) Key);
 
@@ -31,6 +43,40 @@ impl fmt::Display for SessionId {
 /// A session, lent to its handler for the time of a hook.
 ///
 /// What it does, it does at once on this session; nothing here blocks.
+///
+/// What it knows and does, besides sending and closing:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{HandlerResult, OutboxOverflow, Session, SharedFlow};
+///
+/// fn look_around(session: &mut Session<'_>, news: &SharedFlow) -> HandlerResult {
+///     println!("{} at {}, for {}", session.id(), session.remote_addr(), session.client_addr());
+///     println!("rtt {:?}, silent for {:?}", session.rtt(), session.last_activity());
+///     println!("{} bytes wait, {} messages dropped", session.buffered_bytes(), session.dropped());
+///     println!("agreed: {:?}", session.extensions().collect::<Vec<_>>());
+///     println!("deflate: {}", session.extension("permessage-deflate").is_some());
+///     println!("paused: {}, ends: {:?}", session.is_paused(), session.close_info());
+///     println!("{} sessions", session.server().session_count());
+///
+///     session.set_ping_period(Duration::from_secs(5))?;
+///     session.set_timeout(Duration::from_secs(5))?;
+///     session.set_max_frame_size(4 << 10)?;
+///     session.set_masking(false);
+///     session.set_on_outbox_full(OutboxOverflow::DropOldest);
+///     let timer = session.set_timer(Duration::from_secs(1))?;
+///     session.cancel_timer(timer);
+///
+///     let me = session.id();
+///     session.collect_others(news)?; // or collect, or
+///     session.collect_if(news, move |message, from| message.is_text() && from != Some(me))?;
+///     session.emit(news, "here I am")?;
+///     session.emit_latest(news, "last", "for flows that keep the newest of each key")?;
+///     session.stop_collecting(news);
+///     println!("{} of the flow's messages missed", session.missed());
+///     Ok(())
+/// }
+/// ```
 pub struct Session<'a> {
     pub(crate) state: &'a mut SessionState,
     pub(crate) shared: &'a mut Shared,

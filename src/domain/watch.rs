@@ -6,6 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::server_ref::ServerRef;
 
 /// What a descriptor is watched for, and what it turned out to be ready for.
+///
+/// ```
+/// use wirewheel::Ready;
+/// assert!(Ready::READABLE.is_readable() && !Ready::READABLE.is_writable());
+/// assert!(Ready::BOTH.is_readable() && Ready::WRITABLE.is_writable());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
     readable: bool,
@@ -36,6 +42,18 @@ impl Ready {
 }
 
 /// What a callback wants of the descriptor it was called for.
+///
+/// ```
+/// use std::io::Read;
+/// use std::os::unix::net::UnixStream;
+/// use wirewheel::{Application, Ready, Watch};
+/// fn module(app: &mut Application, device: UnixStream) {
+///     app.watch(device, Ready::READABLE, |_server, device, _ready| match device.read(&mut [0; 64]) {
+///         Ok(0) => Watch::Stop, // hung up
+///         _ => Watch::For(Ready::READABLE),
+///     });
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
     /// Call again as soon as it is ready for this.

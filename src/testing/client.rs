@@ -20,6 +20,71 @@ use super::network::{LinkId, Network, PeerEnd};
 /// well-behaved: it answers pings and Closes and hangs up when the server does, until
 /// [`answer_pings`](Self::answer_pings) and [`answer_close`](Self::answer_close) say otherwise.
 /// Dropping it ends its side of the connection, like a client whose process ends.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::testing::{Ending, Received, TestApplication};
+/// use wirewheel::{Application, Call, CloseCode, CloseReason, WebSockets, on_message};
+///
+/// let app = TestApplication::new(|app: &mut Application| {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.web_socket("/echo", |_call: &Call| on_message(|session, m| session.send(m)));
+///     });
+/// })?;
+///
+/// // HTTP, and what no correct client sends.
+/// let mut client = app.connect();
+/// assert_eq!(client.request("GET", "/nowhere").status, 404);
+/// client.send_bytes(b"nonsense
+///
+/// ");
+/// assert_eq!(client.expect_answer().status, 400);
+///
+/// // Messages and frames.
+/// let mut client = app.web_socket("/echo");
+/// client.send(&[1, 2, 3]);
+/// client.expect_binary(&[1, 2, 3]);
+/// client.send_frame(0x01, b"in ");
+/// client.send_frame(0x80, b"fragments");
+/// client.expect_text("in fragments");
+/// client.send("as a frame");
+/// assert_eq!(client.receive_frame().unwrap().first, 0x81);
+/// client.ping(b"there?");
+/// assert_eq!(client.receive(), Some(Received::Pong(b"there?".to_vec())));
+/// client.expect_nothing();
+/// client.close(&CloseReason::new(CloseCode::NORMAL, "done").unwrap());
+/// client.expect_close(CloseCode::NORMAL);
+/// client.expect_end(Ending::Closed);
+/// assert_eq!(client.ending(), Some(Ending::Closed));
+///
+/// // A slow peer, that then reads on.
+/// let mut client = app.web_socket("/echo");
+/// client.limit_reads(1);
+/// client.limit_writes(1);
+/// client.read_only(3);
+/// client.send("slowly");
+/// assert_eq!(client.receive(), None);
+/// client.read_on();
+/// client.expect_text("slowly");
+/// client.block_writes_for(Duration::from_secs(1));
+/// client.send("later");
+/// client.expect_nothing();
+/// app.advance(Duration::from_secs(1));
+/// client.expect_text("later");
+///
+/// // Bad manners, and the ways a connection breaks.
+/// client.answer_pings(false);
+/// client.answer_close(false);
+/// client.half_close();
+/// let mut client = app.web_socket("/echo");
+/// client.break_after_sending(3);
+/// client.break_after_receiving(100);
+/// client.send("cut in the middle");
+/// app.web_socket("/echo").reset();
+/// assert_eq!(app.stats().closed_abnormal, 3);
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
 pub struct TestClient {
     network: Rc<RefCell<Network>>,
     id: LinkId,
@@ -34,6 +99,18 @@ impl fmt::Debug for TestClient {
 }
 
 /// An answer to a request.
+///
+/// ```
+/// use wirewheel::Application;
+/// use wirewheel::testing::TestApplication;
+/// let app = TestApplication::new(|app: &mut Application| {
+///     app.routing(|route| route.get("/healthz", |_call| "ok"));
+/// })?;
+/// let answer = app.get("/healthz");
+/// assert_eq!((answer.status, answer.text()), (200, "ok"));
+/// assert_eq!(answer.header("content-length"), Some("2"));
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
@@ -65,6 +142,19 @@ impl Answer {
 }
 
 /// What a client received: a message put together, or a control frame.
+///
+/// ```
+/// use wirewheel::testing::{Received, TestClient};
+/// fn texts(client: &mut TestClient) -> Vec<String> {
+///     let mut texts = Vec::new();
+///     while let Some(received) = client.receive() {
+///         if let Received::Text(text) = received {
+///             texts.push(text);
+///         }
+///     }
+///     texts
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Received {
@@ -81,6 +171,13 @@ pub enum Received {
 }
 
 /// How the server ended a connection.
+///
+/// ```
+/// use wirewheel::testing::{Ending, TestClient};
+/// fn is_cut(client: &TestClient) -> bool {
+///     client.ending() == Some(Ending::Reset)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// In order: everything sent has arrived, then the end.
@@ -90,6 +187,26 @@ pub enum Ending {
 }
 
 /// An upgrade to be made; see [`TestApplication::upgrade`](super::TestApplication::upgrade).
+///
+/// ```
+/// use wirewheel::testing::{Answer, TestApplication};
+/// use wirewheel::{Application, Call, WebSockets, on_message};
+/// let app = TestApplication::new(|app: &mut Application| {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.web_socket("/echo", |_call: &Call| on_message(|session, m| session.send(m)))
+///             .protocol("echo.v1");
+///     });
+/// })?;
+/// let (mut client, answer) =
+///     app.upgrade("/echo").header("Cookie", "id=1").protocol("echo.v1").connect().unwrap();
+/// assert_eq!(answer.header("Sec-WebSocket-Protocol"), Some("echo.v1"));
+/// client.send("hello");
+/// client.expect_text("hello");
+/// let refused: Answer = app.upgrade("/echo").connect().unwrap_err();
+/// assert_eq!((refused.status, refused.text()), (400, "400 Bad Request\n"));
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "call connect"]
 pub struct Upgrade {

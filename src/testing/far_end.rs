@@ -25,6 +25,14 @@ pub(crate) struct Reaction {
 
 /// A frame from the server as it came: its first byte (FIN, reserved bits, opcode), and the payload
 /// without a mask.
+///
+/// ```
+/// use wirewheel::testing::{RawFrame, TestClient};
+/// fn is_compressed(client: &mut TestClient) -> bool {
+///     let frame: RawFrame = client.receive_frame().expect("a frame has arrived");
+///     frame.first & 0x40 != 0 && !frame.payload.is_empty() // RSV1
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawFrame {
     /// FIN, RSV1 to RSV3 and the opcode (RFC 6455 section 5.2).

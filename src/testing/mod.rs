@@ -70,6 +70,49 @@ use network::Network;
 /// A panic in the application's code fails the test, assertions in a handler included, unless
 /// [`tolerate_panics`](Self::tolerate_panics) is called. Hooks must not use the clients of their
 /// own application: it is busy with them.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::testing::TestApplication;
+/// use wirewheel::{Application, Call, Handler, WebSockets, on_connect};
+///
+/// fn greeter(_call: &Call) -> impl Handler + use<> {
+///     on_connect(|session, _call| session.send(&session.remote_addr().ip().to_string()))
+///         .on_message(|_session, _message| panic!("it is not to be spoken to"))
+/// }
+///
+/// let app = TestApplication::new(|app: &mut Application| {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.get("/healthz", |_call| "ok");
+///         route.web_socket("/greet", greeter);
+///     });
+/// })?;
+/// assert_eq!(app.get("/healthz").text(), "ok");
+/// assert_eq!(app.connect().request("HEAD", "/healthz").status, 200);
+/// let mut client = app.web_socket("/greet");
+/// client.expect_text("127.0.0.1");
+/// let elsewhere = app.connect_from(([192, 0, 2, 1], 4000).into());
+/// let (mut other, answer) = app.upgrade("/greet").connect().unwrap();
+/// assert_eq!(answer.status, 101);
+///
+/// app.advance(Duration::from_secs(60)); // with every deadline in between
+/// app.jump(Duration::from_secs(1)); // as after a suspended machine
+/// assert_eq!(app.elapsed(), Duration::from_secs(61));
+/// assert_eq!(app.stats().sessions_open, 2);
+/// assert_eq!(app.run(|server| server.session_count()), 2);
+///
+/// app.tolerate_panics();
+/// client.send("hello"); // ends this session alone
+/// assert_eq!(app.stats().closed_internal, 1);
+/// app.shutdown(Duration::from_secs(5));
+/// other.expect_text("127.0.0.1");
+/// other.expect_close(wirewheel::CloseCode::GOING_AWAY);
+/// app.advance(Duration::from_secs(10));
+/// assert!(app.is_stopped());
+/// # drop(elsewhere);
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
 pub struct TestApplication {
     network: Rc<RefCell<Network>>,
 }

@@ -11,6 +11,18 @@ use std::fmt;
 /// assert!(CloseCode::new(4000).may_be_sent());
 /// assert!(!CloseCode::ABNORMAL.may_be_sent());
 /// ```
+///
+/// ```
+/// use wirewheel::CloseCode;
+/// let of_this_server = [
+///     CloseCode::NORMAL, CloseCode::GOING_AWAY, CloseCode::PROTOCOL_ERROR, CloseCode::CANNOT_ACCEPT,
+///     CloseCode::NOT_CONSISTENT, CloseCode::VIOLATED_POLICY, CloseCode::TOO_BIG,
+///     CloseCode::INTERNAL_ERROR, CloseCode::SERVICE_RESTART, CloseCode::TRY_AGAIN_LATER,
+/// ];
+/// let of_others = [CloseCode::NO_EXTENSION, CloseCode::BAD_GATEWAY];
+/// assert!(of_this_server.into_iter().chain(of_others).all(CloseCode::may_be_sent));
+/// assert!(!CloseCode::NO_STATUS.may_be_sent()); // only reported
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(u16);
 
@@ -79,7 +91,8 @@ impl fmt::Debug for CloseCode {
 /// ```
 /// use wirewheel::{CloseCode, CloseReason};
 /// let reason = CloseReason::new(CloseCode::NORMAL, "Client said BYE")?;
-/// assert_eq!(reason.text(), "Client said BYE");
+/// assert_eq!((reason.code(), reason.text()), (CloseCode::NORMAL, "Client said BYE"));
+/// assert_eq!(CloseReason::MAX_TEXT_BYTES, 123);
 /// assert!(CloseReason::new(CloseCode::ABNORMAL, "").is_err());
 /// assert!(CloseReason::new(CloseCode::NORMAL, "x".repeat(124)).is_err());
 /// # Ok::<(), wirewheel::CloseReasonError>(())
@@ -151,6 +164,14 @@ impl TryFrom<CloseCode> for CloseReason {
 }
 
 /// Why a [`CloseReason`] cannot be sent.
+///
+/// ```
+/// use wirewheel::{CloseCode, CloseReason, CloseReasonError};
+/// let refused = CloseReason::new(CloseCode::NO_STATUS, "");
+/// assert_eq!(refused, Err(CloseReasonError::IllegalCode(CloseCode::NO_STATUS)));
+/// let refused = CloseReason::new(CloseCode::NORMAL, "x".repeat(200));
+/// assert_eq!(refused, Err(CloseReasonError::TextTooLong { bytes: 200 }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReasonError {
@@ -182,6 +203,17 @@ impl fmt::Display for CloseReasonError {
 impl Error for CloseReasonError {}
 
 /// Who ended a session.
+///
+/// ```
+/// use wirewheel::{CloseInfo, ClosedBy};
+/// fn describe(close: &CloseInfo) -> String {
+///     let who = match close.closed_by() {
+///         ClosedBy::Peer => "the peer",
+///         _ => "this server",
+///     };
+///     format!("{who} closed with {} {:?}", close.code(), close.reason())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClosedBy {
@@ -200,7 +232,8 @@ pub enum ClosedBy {
 /// impl Handler for Watch {
 ///     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
 ///         if close.closed_by() == ClosedBy::Peer && !close.is_clean() {
-///             eprintln!("{:?} vanished: {}", session.remote_addr(), close.code());
+///             let (peer, code) = (session.remote_addr(), close.code());
+///             eprintln!("{peer} vanished: {code} {:?}", close.reason());
 ///         }
 ///     }
 /// }

@@ -101,6 +101,18 @@ impl fmt::Display for ProtocolError {
 impl Error for ProtocolError {}
 
 /// Why a message was not taken for sending.
+///
+/// ```
+/// use wirewheel::{HandlerError, HandlerResult, SendError, Session};
+/// fn try_to_send(session: &mut Session<'_>, text: &str) -> HandlerResult {
+///     match session.send(text) {
+///         Err(HandlerError::Send(SendError::TooBig { bytes, limit })) => {
+///             session.send(&format!("{bytes} bytes are over {limit}"))
+///         }
+///         result => result,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
@@ -206,9 +218,31 @@ impl fmt::Display for HandlerError {
 }
 
 /// What a hook returns; see [`HandlerError`].
+///
+/// ```
+/// use wirewheel::{HandlerResult, Message};
+/// fn number(message: Message<'_>) -> HandlerResult<u64> {
+///     Ok(message.text().unwrap_or_default().trim().parse()?)
+/// }
+/// assert_eq!(number(Message::from(" 7 ")).unwrap(), 7);
+/// ```
 pub type HandlerResult<T = ()> = Result<T, HandlerError>;
 
 /// What ended a session that did not end by a Close of either side: what `on_error` is told.
+///
+/// ```
+/// use wirewheel::{CloseCode, Handler, Session, SessionError};
+/// struct Meter;
+/// impl Handler for Meter {
+///     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
+///         match error {
+///             SessionError::PingTimeout | SessionError::Network(_) => {} // peers come and go
+///             other => eprintln!("{}: {other}, so {}", session.id(), other.close_code()),
+///         }
+///     }
+/// }
+/// assert_eq!(SessionError::PingTimeout.close_code(), CloseCode::INTERNAL_ERROR);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -290,6 +324,15 @@ impl fmt::Display for SessionError {
 }
 
 /// A value that an option does not take; the text names the option and the bounds.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{HandlerResult, Session};
+/// fn tune(session: &mut Session<'_>) -> HandlerResult {
+///     let mistake = session.set_timeout(Duration::ZERO).unwrap_err();
+///     session.send(&mistake.to_string()) // "timeout is 0ns: it must be at least 1 ms ..."
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub(crate) String);
 
@@ -302,6 +345,17 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {}
 
 /// Why an order of another thread was not taken.
+///
+/// ```
+/// use wirewheel::{FlowKey, Handle, HandleError};
+/// /// Whether it is worth measuring on.
+/// fn publish(server: &Handle, flow: FlowKey<str>, reading: &str) -> bool {
+///     match server.emit(flow, reading) {
+///         Ok(()) | Err(HandleError::Full) => true, // full: this one is left out
+///         Err(_) => false,                         // stopped
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError {
@@ -323,6 +377,18 @@ impl fmt::Display for HandleError {
 impl Error for HandleError {}
 
 /// Why a server did not start, or its loop ended.
+///
+/// ```
+/// use wirewheel::{Application, Server, ServerError};
+/// fn serve(address: &str) {
+///     match Server::bind(address, |_app: &mut Application| {}).and_then(Server::run) {
+///         Ok(()) => println!("stopped"),
+///         Err(ServerError::Bind { address, source }) => eprintln!("{address}: {source}"),
+///         Err(ServerError::Config(mistake)) => eprintln!("{mistake}"),
+///         Err(other) => eprintln!("{other}"),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServerError {
@@ -359,4 +425,12 @@ impl Error for ServerError {
 }
 
 /// The result of starting and running a server.
+///
+/// ```
+/// use wirewheel::{Application, Server};
+/// fn address() -> wirewheel::Result<std::net::SocketAddr> {
+///     Ok(Server::bind("127.0.0.1:0", |_app: &mut Application| {})?.local_addr())
+/// }
+/// assert!(address().is_ok());
+/// ```
 pub type Result<T, E = ServerError> = std::result::Result<T, E>;

@@ -3,6 +3,16 @@
 use super::message::Rsv;
 
 /// What a frame is (RFC 6455 section 5.2; Ktor's `FrameType`).
+///
+/// ```
+/// use wirewheel::{Frame, OpCode};
+/// let frame = Frame::new(OpCode::Pong, b"");
+/// let counts = match frame.opcode {
+///     OpCode::Text | OpCode::Binary | OpCode::Continuation => true,
+///     OpCode::Close | OpCode::Ping | OpCode::Pong => false,
+/// };
+/// assert_eq!(counts, !frame.opcode.is_control());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpCode {
     /// A further fragment of the message that has begun.

@@ -101,6 +101,23 @@ impl From<OwnedFd> for Listen {
 /// # drop(server);
 /// # Ok::<(), wirewheel::ServerError>(())
 /// ```
+///
+/// All of them:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::ListenOptions;
+/// let options = ListenOptions::new()
+///     .backlog(1024)
+///     .only_v6(true)
+///     .reuse_port(false)
+///     .nodelay(true)
+///     .keepalive(Duration::from_secs(60))
+///     .send_buffer_bytes(16 << 10)
+///     .receive_buffer_bytes(16 << 10)
+///     .unix_mode(0o660);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     pub(crate) backlog: u32,

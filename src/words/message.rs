@@ -5,6 +5,13 @@ use std::fmt;
 /// The reserved bits of a message's first frame (RFC 6455 section 5.2), RSV1 highest.
 ///
 /// All clear unless `lenient_rsv` lets bits through that no extension owns.
+///
+/// ```
+/// use wirewheel::Rsv;
+/// let bits = Rsv::RSV1.with(Rsv::RSV2);
+/// assert!(bits.rsv1() && bits.rsv2() && !bits.rsv3());
+/// assert_eq!(bits.without(Rsv::RSV1).without(Rsv::RSV2), Rsv::NONE);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rsv(u8);
 
@@ -62,6 +69,16 @@ impl Rsv {
 }
 
 /// What a message carries.
+///
+/// ```
+/// use wirewheel::{HandlerResult, Message, Payload, Session};
+/// fn on_message(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+///     match message.payload() {
+///         Payload::Text(text) => session.send(&text.to_uppercase()),
+///         Payload::Binary(bytes) => session.send(&[bytes, &[0]].concat()),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
     /// Text, checked to be UTF-8.
@@ -80,6 +97,8 @@ pub enum Payload<'a> {
 /// let message = Message::from("hello");
 /// assert_eq!(message.text(), Some("hello"));
 /// assert_eq!(message.bytes(), b"hello");
+/// assert!(message.is_text() && message.payload() == wirewheel::Payload::Text("hello"));
+/// assert_eq!(message.rsv(), wirewheel::Rsv::NONE);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {

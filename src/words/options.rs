@@ -50,6 +50,21 @@ impl Default for SessionOptions {
 
 /// What happens to a message that does not fit in the outbox of a peer that does not read (Ktor's
 /// `ChannelOverflow`, with what it lacks).
+///
+/// ```
+/// use wirewheel::{HandlerError, HandlerResult, OutboxOverflow, SendError, Session};
+/// fn stream(session: &mut Session<'_>, pieces: &mut Vec<String>) -> HandlerResult {
+///     session.set_on_outbox_full(OutboxOverflow::Block); // or on the route, or for all
+///     while let Some(piece) = pieces.last() {
+///         match session.send(piece) {
+///             Ok(()) => drop(pieces.pop()),
+///             Err(HandlerError::Send(SendError::Full { .. })) => break, // on_drain goes on
+///             Err(other) => return Err(other),
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OutboxOverflow {
@@ -221,6 +236,29 @@ pub(crate) use session_option_setters;
 /// use wirewheel::Limits;
 /// let limits = Limits::new().max_connections(500).handshake_timeout(Duration::from_secs(5));
 /// assert!(limits.memory_ceiling() < Limits::new().memory_ceiling());
+/// ```
+///
+/// All of them:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::Limits;
+/// let limits = Limits::new()
+///     .handshake_timeout(Duration::from_secs(10))
+///     .close_timeout(Duration::from_secs(5))
+///     .linger_timeout(Duration::from_secs(2))
+///     .max_head_bytes(8 << 10)
+///     .max_head_lines(64)
+///     .max_connections(4_096)
+///     .max_pending_handshakes(256)
+///     .process_bytes(24 << 20)
+///     .read_buffer_bytes(64 << 10)
+///     .read_budget_bytes(256 << 10)
+///     .accept_budget(64)
+///     .slow_callback(Duration::from_millis(100))
+///     .per_address(None) // or a number of connections
+///     .handshake_rate(None); // or a Rate
+/// assert_eq!(limits, Limits::new()); // these are the defaults
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

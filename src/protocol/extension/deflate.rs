@@ -45,6 +45,21 @@ const SHORT_BYTES: usize = 64;
 ///     ));
 /// }
 /// ```
+///
+/// All options:
+///
+/// ```
+/// use wirewheel::Deflate;
+/// let for_many_small_messages_in_json = Deflate::new()
+///     .compression_level(1)
+///     .compress_if(|message| message.is_text())
+///     .compress_if_bigger_than(0)
+///     .server_context_takeover(true) // 189 KiB a session, with a window of 9 bits
+///     .server_max_window_bits(9)
+///     .client_context_takeover(true) // 47 KiB a session
+///     .client_max_window_bits(12);
+/// # let _ = for_many_small_messages_in_json;
+/// ```
 pub struct Deflate {
     policy: Rc<Policy>,
     streams: Rc<Streams>,

@@ -10,6 +10,14 @@ pub(crate) type Parameters = Vec<(String, Option<String>)>;
 ///
 /// A client may offer the same extension several times, with other parameters: each is an offer of
 /// its own, and the first that is accepted counts.
+///
+/// ```
+/// use wirewheel::ExtensionOffer;
+/// /// Whether nothing is asked for that is not known.
+/// fn is_understood(offer: &ExtensionOffer) -> bool {
+///     offer.name() == "x-seal" && offer.parameters().all(|(name, _value)| name == "key")
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtensionOffer {
     name: String,

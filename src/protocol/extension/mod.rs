@@ -58,6 +58,9 @@ use header::{ExtensionOffer, Parameters};
 ///         let by: u8 = offer.parameter("by")??.parse().ok()?; // else this offer is declined
 ///         Some(Agreement::new(Rotate(by)).parameter("by", by.to_string()))
 ///     }
+///     fn check(&self) -> Result<(), String> {
+///         Ok(()) // there are no settings that could be wrong
+///     }
 /// }
 ///
 /// fn module(app: &mut Application) {
@@ -89,6 +92,16 @@ pub trait ExtensionFactory {
 }
 
 /// What a server agrees on: the parameters of its answer, and the extension's state for the session.
+///
+/// ```
+/// use wirewheel::{Agreement, Extension, ExtensionOffer};
+/// struct Seal;
+/// impl Extension for Seal {}
+/// fn negotiate(offer: &ExtensionOffer) -> Option<Agreement> {
+///     let key = offer.parameter("key")??;
+///     Some(Agreement::new(Seal).parameter("key", key).flag("strict")) // x-seal; key=..; strict
+/// }
+/// ```
 pub struct Agreement {
     parameters: Parameters,
     extension: Box<dyn Extension>,
@@ -132,6 +145,47 @@ impl Agreement {
 /// arrive in the reverse order (RFC 6455 section 9.1). Only whole text and binary messages pass
 /// them, no control frames. An extension may change a message, replace it or drop it; the reserved
 /// bits that it does not own stay as they are whatever it does.
+///
+/// ```
+/// use wirewheel::{Extension, ExtensionError, ExtensionMessage, MessagePiece};
+///
+/// /// Binary messages as hexadecimal digits.
+/// #[derive(Default)]
+/// struct Hexadecimal { seen: usize }
+///
+/// impl Extension for Hexadecimal {
+///     fn encode(&mut self, message: &mut ExtensionMessage<'_>, limit: usize) -> Result<(), ExtensionError> {
+///         if message.is_text() {
+///             return Ok(());
+///         }
+///         if message.payload().len() > limit / 2 {
+///             return Err(ExtensionError::TooBig);
+///         }
+///         let digits: String = message.payload().iter().map(|byte| format!("{byte:02x}")).collect();
+///         message.replace(digits);
+///         Ok(())
+///     }
+///     fn decode(&mut self, message: &mut ExtensionMessage<'_>, _limit: usize) -> Result<(), ExtensionError> {
+///         if message.payload().is_empty() {
+///             message.discard(); // nobody is told of it
+///         }
+///         Ok(())
+///     }
+///     fn decode_piece(
+///         &mut self, piece: &MessagePiece<'_>, body: &mut Vec<u8>, limit: usize,
+///     ) -> Result<(), ExtensionError> {
+///         self.seen += piece.bytes.len();
+///         body.extend_from_slice(piece.bytes);
+///         if body.len() > limit { Err(ExtensionError::TooBig) } else { Ok(()) }
+///     }
+///     fn share_key(&self) -> Option<u64> {
+///         Some(16) // every session encodes alike
+///     }
+///     fn memory(&self) -> usize {
+///         0 // nothing beyond the struct
+///     }
+/// }
+/// ```
 pub trait Extension {
     /// Changes a message on its way out. `max_message_size` bounds the result.
     ///
@@ -199,6 +253,14 @@ fn keep_piece(piece: &[u8], body: &mut Vec<u8>, limit: usize) -> Result<(), Exte
 }
 
 /// A part of a message that arrives in several.
+///
+/// ```
+/// use wirewheel::MessagePiece;
+/// fn describe(piece: &MessagePiece<'_>) -> String {
+///     let kind = if piece.text { "text" } else { "binary" };
+///     format!("{} bytes of {kind}, last: {}, RSV1: {}", piece.bytes.len(), piece.last, piece.rsv.rsv1())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct MessagePiece<'a> {
@@ -219,6 +281,18 @@ impl<'a> MessagePiece<'a> {
 }
 
 /// A whole message on its way through the extensions.
+///
+/// ```
+/// use wirewheel::{ExtensionMessage, Rsv};
+/// let mut message = ExtensionMessage::new(true, Rsv::NONE, b"hello".as_slice());
+/// message.replace("HELLO");
+/// message.set_rsv(message.rsv().with(Rsv::RSV1));
+/// assert!(message.is_text() && !message.is_dropped());
+/// assert_eq!(message.into_payload(), b"HELLO".as_slice());
+/// let mut other = ExtensionMessage::new(false, Rsv::NONE, b"".as_slice());
+/// other.discard();
+/// assert!(other.is_dropped() && other.payload().is_empty());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtensionMessage<'a> {
     text: bool,
