@@ -2,75 +2,20 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test of real time reads the clock")]
 
+#[path = "examples/lessons.rs"]
+mod lessons;
+#[path = "examples/proxy.rs"]
+mod proxy;
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use support::program::Program;
 use support::*;
-
-/// An example that runs; killed if the test fails before it is stopped.
-struct Program {
-    child: Child,
-    addr: SocketAddr,
-}
-
-impl Program {
-    fn start(name: &str) -> Self {
-        Self::run(name, Command::new(Self::path(name)))
-    }
-
-    /// Started with a limit on its descriptors.
-    fn limited(name: &str, descriptors: u32) -> Self {
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""));
-        shell.arg(Self::path(name));
-        Self::run(name, shell)
-    }
-
-    /// Tests lie in target/PROFILE/deps, the examples that cargo built with them beside it.
-    fn path(name: &str) -> PathBuf {
-        let tests = std::env::current_exe().unwrap();
-        tests.parent().unwrap().parent().unwrap().join("examples").join(name)
-    }
-
-    fn run(name: &str, mut command: Command) -> Self {
-        let mut child = command
-            .arg("127.0.0.1:0")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("example {name}: {error}"));
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let addr = line.trim().strip_prefix("listening on http://").expect("the promised line");
-        Self { addr: addr.parse().unwrap(), child }
-    }
-
-    fn connect(&self) -> Client {
-        Client::connect(self.addr)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    #[track_caller]
-    fn expect_clean_exit(mut self) {
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn echo_greets_answers_and_says_bye() {

@@ -1,5 +1,6 @@
 //! Owns the request as application code sees it.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
@@ -49,6 +50,7 @@ struct CallParts {
     client_addr: SocketAddr,
     local_addr: SocketAddr,
     protocol: OnceCell<String>,
+    attachment: OnceCell<Box<dyn Any>>,
 }
 
 impl fmt::Debug for Call {
@@ -77,6 +79,7 @@ impl Call {
             client_addr,
             local_addr,
             protocol,
+            attachment: OnceCell::new(),
         }))
     }
 
@@ -177,6 +180,37 @@ impl Call {
     /// The subprotocol that was agreed on.
     pub fn protocol(&self) -> Option<&str> {
         self.0.protocol.get().map(String::as_str)
+    }
+
+    /// Keeps a value with this request (Ktor's `call.attributes`): who an upgrade hook found out the
+    /// client to be, for the handler. There is one place; false if it is taken.
+    ///
+    /// ```
+    /// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_connect};
+    /// struct User(String);
+    /// fn module(app: &mut Application) {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         route.on_upgrade(|call| match call.cookie("token") {
+    ///             Some("secret") => {
+    ///                 call.attach(User("anna".into()));
+    ///                 Ok(Accept::new())
+    ///             }
+    ///             _ => Err(Response::new(401)),
+    ///         });
+    ///         route.web_socket("/me", |_call: &Call| on_connect(|session, call| {
+    ///             session.send(call.attached::<User>().map_or("nobody", |user| &user.0))
+    ///         }));
+    ///     });
+    /// }
+    /// ```
+    pub fn attach<T: 'static>(&self, value: T) -> bool {
+        self.0.attachment.set(Box::new(value)).is_ok()
+    }
+
+    /// The value that was [attached](Self::attach), if it is of this type.
+    pub fn attached<T: 'static>(&self) -> Option<&T> {
+        self.0.attachment.get().and_then(|value| value.downcast_ref())
     }
 }
 

@@ -4,6 +4,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 
+pub mod program;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};

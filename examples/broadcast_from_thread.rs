@@ -1,0 +1,60 @@
+//! Publishing from another thread: one that waits for something that the loop cannot wait for (here
+//! lines on the standard input) tells everybody who is connected.
+//!
+//! Run it with `cargo run --release --example broadcast_from_thread`, connect a client or two, and
+//! type lines. What is sent over is the message and the name of a flow; the flow itself, the
+//! sessions and everything else stay on the loop's thread, and need no lock.
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+
+use std::error::Error;
+use std::io::{self, BufRead, Write};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use wirewheel::{
+    Application, BufferOverflow, Call, FlowKey, FlowOptions, Handle, HandleError, Server,
+    SharedFlow, WebSockets, on_connect,
+};
+
+fn module(app: &mut Application, news: SharedFlow) {
+    app.install(WebSockets::new());
+    app.routing(|route| {
+        route.web_socket("/", move |_call: &Call| {
+            let news = news.clone();
+            on_connect(move |session, _call| session.collect(&news))
+        });
+    });
+}
+
+/// Reads lines until there are no more, or nobody to tell them.
+fn publish_lines(server: &Handle, named: &Receiver<FlowKey<str>>) {
+    let Ok(news) = named.recv() else { return };
+    for line in io::stdin().lock().lines().map_while(Result::ok) {
+        match server.emit(news, line.as_str()) {
+            Ok(()) => {}
+            // Nothing waits in `emit`. Another program might wait here, or keep the line.
+            Err(HandleError::Full) => println!("dropped: {line}"),
+            Err(_) => return,
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    env_logger::init();
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
+    let (name, named) = channel();
+    let mut server = Server::bind(address.as_str(), move |app: &mut Application| {
+        let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
+        let news = SharedFlow::with(options.extra_buffer(63)).expect("constant options that fit");
+        let _ = name.send(app.flow_key(&news)); // the thread waits for it
+        module(app, news);
+    })?;
+    let handle = server.handle();
+    // It is left to itself: when the loop ends, the process ends, whatever the thread waits for.
+    let publisher = thread::Builder::new().name("lines".into());
+    publisher.spawn(move || publish_lines(&handle, &named))?;
+    println!("listening on http://{}", server.local_addr());
+    let _ = io::stdout().flush();
+    server.run()?;
+    Ok(())
+}
