@@ -165,7 +165,7 @@ impl Agreement {
 ///         message.replace(digits);
 ///         Ok(())
 ///     }
-///     fn decode(&mut self, message: &mut ExtensionMessage<'_>, _limit: usize) -> Result<(), ExtensionError> {
+///     fn decode(&mut self, message: &mut ExtensionMessage<'_>, _: usize) -> Result<(), ExtensionError> {
 ///         if message.payload().is_empty() {
 ///             message.discard(); // nobody is told of it
 ///         }
