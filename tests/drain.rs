@@ -105,3 +105,20 @@ fn the_shorter_grace_counts_whichever_comes_first() {
         assert!(asked.elapsed() < PATIENCE / 4, "{:?}", asked.elapsed());
     }
 }
+
+/// Browsers keep connections in store. They held a stop up until the end of its grace.
+#[test]
+fn who_never_sent_anything_is_not_waited_for_but_who_has_begun_is() {
+    let server = serve(WebSockets::new);
+    let _silent = server.connect();
+    let mut begun = server.connect();
+    begun.write("GET / HTTP/1.1\r\n");
+    while server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap().bytes_in == 0 {}
+    let asked = Instant::now();
+    server.0.shutdown(PATIENCE);
+    assert_eq!(begun.request("Host: h\r\n\r\n").status, 503);
+    begun.expect_eof();
+    drop(begun);
+    server.0.join().unwrap();
+    assert!(asked.elapsed() < PATIENCE / 4, "{:?}", asked.elapsed());
+}

@@ -401,9 +401,20 @@ impl Core {
         self.shared.drained
     }
 
-    /// Whether a stop has begun and all who were there have gone.
+    /// Whether a stop has begun and all who were there have gone, but for those who never sent a
+    /// byte: browsers keep such connections in store, and nobody owes them an answer.
     pub(crate) fn is_drained(&self) -> bool {
-        self.draining.as_ref().is_some_and(|drain| drain.remaining == 0)
+        self.draining.as_ref().is_some_and(|drain| {
+            drain.remaining == 0 || (drain.remaining <= self.pending_count && self.all_are_silent())
+        })
+    }
+
+    #[cold]
+    fn all_are_silent(&self) -> bool {
+        self.connections.iter().all(|(_, known)| match &known.stage {
+            Stage::Http(http) => known.late || (http.answered == 0 && http.held.is_empty()),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => known.late,
+        })
     }
 
     /// Whether a stop has begun and its grace is over.
