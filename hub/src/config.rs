@@ -94,7 +94,7 @@ const OPTIONS: [(&str, Kind); 20] = [
     ("", Kind::Several), // what follows `--`
 ];
 
-const ENVIRONMENT: &str = "WIREWHEEL_";
+const ENVIRONMENT: &str = "WIREWHEEL_HUB_";
 
 impl Request {
     /// Reads options and environment; the error says what to do.
@@ -371,10 +371,10 @@ mod tests {
     #[test]
     fn the_environment_is_read_and_options_count_more() {
         let environment = [
-            ("WIREWHEEL_ALLOW_ORIGIN", "http://a\n\nhttp://b\n"),
-            ("WIREWHEEL_TOPICS", "1"),
-            ("WIREWHEEL_ECHO", "no"),
-            ("WIREWHEEL_MEMORY", "8m"),
+            ("WIREWHEEL_HUB_ALLOW_ORIGIN", "http://a\n\nhttp://b\n"),
+            ("WIREWHEEL_HUB_TOPICS", "1"),
+            ("WIREWHEEL_HUB_ECHO", "no"),
+            ("WIREWHEEL_HUB_MEMORY", "8m"),
             ("OTHER", "x"),
         ];
         let of_environment = config(&[], &environment);
@@ -407,8 +407,8 @@ mod tests {
             let error = read(arguments, &[]).unwrap_err();
             assert!(error.contains(complaint), "{arguments:?}: {error}");
         }
-        let error = read(&["--echo"], &[("WIREWHEEL_PING", "1s")]).unwrap_err();
-        assert_eq!(error, "WIREWHEEL_PING is set, and there is no such option");
+        let error = read(&["--echo"], &[("WIREWHEEL_HUB_PING", "1s")]).unwrap_err();
+        assert_eq!(error, "WIREWHEEL_HUB_PING is set, and there is no such option");
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn what_a_peer_says_is_data_and_never_a_command() {
     let hub = hub_with(
         &folder,
         "printf '%s\\n' \"$QUERY_STRING\" \"$REMOTE_ADDR\" \"$PATH_INFO\" \"$HTTP_USER_AGENT\" \
-         \"${HTTP_PROXY-none}\" \"${WIREWHEEL_X-none}\" \"$#\"; read line; printf '%s\\n' \"$line\"",
+         \"${HTTP_PROXY-none}\" \"${HOME-none}\" \"$#\"; read line; printf '%s\\n' \"$line\"",
         &["--", "one"],
     );
     let mut client = hub.connect();
