@@ -11,6 +11,7 @@ const { chromium } = createRequire(import.meta.url)(resolve(PLAYWRIGHT));
 /** The longest that anything may take, in milliseconds. */
 const PATIENCE = 15_000;
 const PHONE = { width: 375, height: 667 };
+const SMALLEST_PHONE = { width: 320, height: 568 };
 const DESK = { width: 1280, height: 800 };
 
 /** An example that runs, at a free port unless one is given. */
@@ -67,8 +68,17 @@ async function expectText(page, selector, wanted) {
   await page.locator(selector).filter({ hasText: fits }).first().waitFor({ state: "attached" });
 }
 
-/** What an on-screen control must be: large enough for a finger, within the screen, named. */
+/** What an on-screen control must be, on the smallest phone too: large enough for a finger, within the
+ *  screen, named. */
 async function expectUsable(page) {
+  const size = page.viewportSize();
+  for (const viewport of [SMALLEST_PHONE, size]) {
+    await page.setViewportSize(viewport);
+    await expectFits(page);
+  }
+}
+
+async function expectFits(page) {
   const found = await page.evaluate(() => {
     const visible = e => e.getClientRects().length > 0;
     const controls = [...document.querySelectorAll("button, input, select")].filter(visible);
