@@ -40,7 +40,7 @@ use super::watch::{NewWatch, Ready, Watch};
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, Deflate, JsonConverter, OutboxOverflow, Rate, WebSockets};
+/// use wirewheel::{Application, Deflate, OutboxOverflow, Rate, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(
 ///         WebSockets::new()
@@ -57,7 +57,6 @@ use super::watch::{NewWatch, Ready, Watch};
 ///             .message_rate(Rate::per_second(50).burst(100))
 ///             .message_rate_closes(true)
 ///             .allowed_origins(["https://box.example"])
-///             .content_converter(JsonConverter)
 ///             .masking(false)
 ///             .accept_unmasked_frames(false)
 ///             .lenient_rsv(false)
@@ -66,7 +65,7 @@ use super::watch::{NewWatch, Ready, Watch};
 ///             .proxy_protocol(false),
 ///     );
 /// }
-/// # wirewheel::testing::TestApplication::new(module)?;
+/// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
 /// # Ok::<(), wirewheel::ServerError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -111,6 +110,12 @@ impl WebSockets {
     }
 
     /// Installs what turns messages into values and back (Ktor's `contentConverter`); feature `json`.
+    ///
+    /// ```
+    /// use wirewheel::{JsonConverter, WebSockets};
+    /// let with_values = WebSockets::new().content_converter(JsonConverter);
+    /// # let _ = with_values;
+    /// ```
     #[cfg(feature = "json")]
     pub fn content_converter(
         mut self,

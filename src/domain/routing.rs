@@ -211,7 +211,7 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, Call, JsonConverter, OutboxOverflow, Rate, WebSockets, on_message};
+/// use wirewheel::{Application, Call, OutboxOverflow, Rate, WebSockets, on_message};
 /// fn module(app: &mut Application) {
 ///     app.install(WebSockets::new());
 ///     app.routing(|route| {
@@ -229,7 +229,6 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             .message_rate(Rate::per_second(50).burst(100))
 ///             .message_rate_closes(true)
 ///             .allowed_origins(["https://box.example"])
-///             .content_converter(JsonConverter)
 ///             .masking(false)
 ///             .accept_unmasked_frames(false)
 ///             .lenient_rsv(false)
@@ -237,7 +236,7 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             .negotiate_extensions(false);
 ///     });
 /// }
-/// # wirewheel::testing::TestApplication::new(module)?;
+/// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
 /// # Ok::<(), wirewheel::ServerError>(())
 /// ```
 pub struct WebSocketRoute {
@@ -306,6 +305,19 @@ impl WebSocketRoute {
     }
 
     /// Overrides [`WebSockets::content_converter`](crate::WebSockets::content_converter).
+    ///
+    /// ```
+    /// use wirewheel::{Application, Call, JsonConverter, on_value};
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route
+    ///             .web_socket("/double", |_call: &Call| {
+    ///                 on_value(|session, number: i32| session.send_serialized(&number.wrapping_mul(2)))
+    ///             })
+    ///             .content_converter(JsonConverter);
+    ///     });
+    /// }
+    /// ```
     #[cfg(feature = "json")]
     pub fn content_converter(
         &mut self,
