@@ -1,6 +1,6 @@
 //! Owns which sessions are open, for those who reach for one that is not their own.
 
-use crate::structures::slab::Key;
+use crate::structures::slab::{Key, RESERVED_MAX};
 
 /// The open sessions, by their place. A place costs four bytes and a bit.
 #[derive(Debug, Default)]
@@ -12,6 +12,16 @@ pub(crate) struct OpenSessions {
 }
 
 impl OpenSessions {
+    /// With room for so many places, as the slab has it: it outlives the connections.
+    pub(crate) fn for_places(places: usize) -> Self {
+        let words = places.min(RESERVED_MAX).div_ceil(64);
+        Self {
+            generations: Vec::with_capacity(words * 64),
+            open: Vec::with_capacity(words),
+            count: 0,
+        }
+    }
+
     pub(crate) fn insert(&mut self, key: Key) {
         let (word, bit) = Self::bit(key.index);
         if word >= self.open.len() {

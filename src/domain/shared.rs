@@ -81,9 +81,10 @@ impl Shared {
             opaque_prefix: 0,
             tx_flush_bytes: limits.read_buffer_bytes,
             flows: Rc::new(FlowHub::new(limits.process_bytes)),
+            // Connections that are only told that there is no place have one too.
+            sessions: OpenSessions::for_places(limits.max_connections + 64),
             limits,
             bytes_held: 0,
-            sessions: OpenSessions::default(),
             asked: true, // the application's timers are not on the wheel yet
             commands: VecDeque::new(),
             command_stamp: None,

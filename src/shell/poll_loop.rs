@@ -15,6 +15,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::core::{Core, Reading};
 use crate::domain::application::Built;
 use crate::domain::server_ref::{Drained, StopRequest};
+use crate::structures::slab::RESERVED_MAX;
 use crate::words::close::CloseCode;
 use crate::words::options::{LARGEST_SIZE, Limits};
 use crate::words::time::Time;
@@ -34,9 +35,6 @@ const LISTENERS_TOP: usize = usize::MAX - 3;
 const LISTENERS_MAX: usize = 1024;
 /// The application's descriptors come below.
 const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX;
-
-/// Places for sockets that are reserved from the start, at most.
-const SOCKETS_RESERVED_MAX: usize = 64 << 10;
 
 /// Places in the slab, which are the tokens of connections, are below; all other tokens above.
 const PLACES_END: usize = 2 * LARGEST_SIZE;
@@ -92,7 +90,7 @@ impl PollLoop {
             poll,
             core: Core::new(built),
             // Reserved, as in the slab: it outlives the connections.
-            sockets: Vec::with_capacity(limits.max_connections.min(SOCKETS_RESERVED_MAX)),
+            sockets: Vec::with_capacity(limits.max_connections.min(RESERVED_MAX)),
             listeners: registered,
             reserve: Reserve::new(),
             ready: VecDeque::new(),

@@ -2,7 +2,7 @@
 
 const PAGE: usize = 64;
 /// Places whose bookkeeping is reserved from the start, at most.
-const RESERVED_MAX: usize = 64 << 10;
+pub(crate) const RESERVED_MAX: usize = 64 << 10;
 
 /// Names a place and who has it: a place that is used again has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
