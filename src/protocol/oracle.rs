@@ -277,7 +277,7 @@ impl<'a> Shape<'a> {
             let end = (shape.header_len as u64).saturating_add(shape.payload_len);
             let here = bytes.len() - rest.len();
             match usize::try_from(end) {
-                Ok(end) if here + end <= at && end < rest.len() => rest = &rest[end..],
+                Ok(end) if end < rest.len() && here + end <= at => rest = &rest[end..],
                 _ => return shape,
             }
         }
