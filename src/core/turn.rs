@@ -361,6 +361,7 @@ impl<'a> Turn<'a> {
                     return self.drained();
                 }
                 extra.blocked = self.wire.is_at_hand();
+                extra.slow |= extra.blocked;
             }
             Err(kind) => self.broken(kind),
         }
@@ -386,8 +387,10 @@ impl<'a> Turn<'a> {
                 self.connection.state.extra().deadline = Some(deadline);
                 self.connection.state.timing_changed = true;
             }
-            Stage::Session(_) => self.call_and_act(|handler, session| handler.on_drain(session)),
-            Stage::Closed(_) => {}
+            Stage::Session(_) if self.connection.state.was_slow() => {
+                self.call_and_act(|handler, session| handler.on_drain(session));
+            }
+            Stage::Session(_) | Stage::Closed(_) => {}
             Stage::Finishing => self.after_flush(),
         }
         self.connection.state.release_idle();

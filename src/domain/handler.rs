@@ -88,7 +88,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// Everything that was waiting for the peer to read is written.
+    /// The peer was slow, and everything that was waiting for it to read is written now.
     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
         let _ = session;
         Ok(())

@@ -68,6 +68,8 @@ pub(crate) struct Extra {
     pub(crate) progress: Time,
     /// The last write took less than it was offered: only a WRITABLE event can help.
     pub(crate) blocked: bool,
+    /// That was so since the outbox was last empty: the peer did not read in time.
+    pub(crate) slow: bool,
     /// Reading is paused.
     pub(crate) hold: Option<Box<Hold>>,
     /// Timers of the application for this session, in no order.
@@ -206,6 +208,11 @@ impl SessionState {
             || self.extra.as_deref().is_some_and(|extra| extra.close.is_some())
     }
 
+    /// Whether the peer was behind until now; asked once, when it has caught up.
+    pub(crate) fn was_slow(&mut self) -> bool {
+        self.extra.as_deref_mut().is_some_and(|extra| std::mem::take(&mut extra.slow))
+    }
+
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
@@ -315,6 +322,7 @@ impl Extra {
             outbox,
             progress: _,
             blocked: _,
+            slow: _,
             hold,
             timers,
             tokens,

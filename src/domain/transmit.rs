@@ -266,6 +266,7 @@ impl Session<'_> {
         }
         let extra = self.state.extra();
         extra.blocked = at_hand;
+        extra.slow |= at_hand;
         if extra.outbox.is_empty() {
             extra.progress = now;
         }

@@ -257,6 +257,18 @@ fn block_reports_and_drain_says_when_to_go_on() {
 }
 
 #[test]
+fn who_reads_at_once_is_not_told_of_a_drain() {
+    let (app, notes) = flooding(quiet());
+    let mut client = app.web_socket("/");
+    app.run(|server| {
+        let id = server.sessions().next().unwrap();
+        server.send_to(id, "7").unwrap();
+    });
+    assert_eq!(got(&mut client), [7]);
+    assert!(notes.borrow().is_empty(), "{:?}", notes.borrow());
+}
+
+#[test]
 fn close_ends_the_session_with_1013() {
     let (app, notes) = flooding(quiet().outbox_messages(3));
     let mut client = app.web_socket("/");
