@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (name, named) = channel();
     let mut server = Server::bind(address.as_str(), move |app: &mut Application| {
         let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
-        let news = SharedFlow::with(options.extra_buffer(63)).expect("constant options that fit");
+        let news = app.flow(options.extra_buffer(63));
         let _ = name.send(app.flow_key(&news)); // the thread waits for it
         module(app, news);
     })?;

@@ -73,7 +73,7 @@ fn publish(values: &SharedFlow) -> io::Result<()> {
 fn module(app: &mut Application) {
     app.install(WebSockets::new());
     let options = FlowOptions::new().replay(MAX_KEYS).on_buffer_overflow(BufferOverflow::Latest);
-    let values: SharedFlow = SharedFlow::with(options).expect("constant options that fit");
+    let values: SharedFlow = app.flow(options);
     let readings = values.clone();
     app.every(Duration::from_secs(1), move |_server| {
         if let Err(error) = publish(&readings) {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use support::*;
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, ClosedBy, Handler, HandlerError, SendError, Server,
-    WebSockets, on_connect, on_message,
+    Application, BufferOverflow, Call, CloseCode, CloseReason, ClosedBy, FlowOptions, Handler,
+    HandlerError, SendError, Server, SharedFlow, WebSockets, on_connect, on_message,
 };
 
 /// One route at `/`, with options made by `install`.
@@ -397,6 +397,11 @@ fn bad_options_and_patterns_are_named() {
         app.routing(|route| route.get("/{a?}/b", |_| "x"));
     });
     assert!(error.contains("\"/{a?}/b\""), "{error}");
+    let error = start_error(|app| {
+        let buffer = FlowOptions::new().on_buffer_overflow(BufferOverflow::DropOldest);
+        let _: SharedFlow = app.flow(buffer);
+    });
+    assert!(error.starts_with("Application::flow: DropOldest needs a buffer"), "{error}");
     let taken = Server::bind("127.0.0.1:0", |_: &mut Application| {}).unwrap();
     let error = Server::bind(taken.local_addr(), |_: &mut Application| {}).unwrap_err().to_string();
     assert!(error.starts_with("cannot listen on 127.0.0.1:"), "{error}");

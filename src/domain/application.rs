@@ -10,7 +10,7 @@ use crate::words::network::Network;
 use crate::words::options::{Limits, SessionOptions, check_time, session_option_setters};
 use crate::words::time::Time;
 
-use super::flow::SharedFlow;
+use super::flow::{FlowOptions, SharedFlow};
 use super::flow_key::{FlowKey, FlowNames};
 use super::pipeline::check_factories;
 use super::route_table::RouteTable;
@@ -270,7 +270,8 @@ impl Application {
     /// readable, again and again until it stops. It may put another descriptor in place of this one.
     /// What the system cannot watch, such as a regular file, is logged as an error and dropped.
     ///
-    /// The descriptor has to be non-blocking: a callback that waits holds up everybody.
+    /// The descriptor has to be non-blocking: a callback that waits holds up everybody. Each watch
+    /// needs a descriptor of its own: duplicate one (`try_clone`) to watch both directions apart.
     ///
     /// ```
     /// use std::net::UdpSocket;
@@ -292,6 +293,24 @@ impl Application {
         callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
     ) {
         self.on_loop.watches.push(NewWatch::new(descriptor, interest, callback));
+    }
+
+    /// A flow with options; a mistake in them is kept and returned when the server starts, as that of
+    /// a route is. Where nobody sets up an application: [`SharedFlow::with`].
+    ///
+    /// ```
+    /// use wirewheel::{Application, BufferOverflow, FlowOptions, SharedFlow};
+    /// fn module(app: &mut Application) {
+    ///     let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
+    ///     let readings: SharedFlow = app.flow(options);
+    ///     # let _ = readings;
+    /// }
+    /// ```
+    pub fn flow<T: ?Sized>(&mut self, options: FlowOptions) -> SharedFlow<T> {
+        SharedFlow::with(options).unwrap_or_else(|mistake| {
+            self.routes.mistake(format!("Application::flow: {mistake}"));
+            SharedFlow::new()
+        })
     }
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).

@@ -19,11 +19,11 @@ use super::flow_cell::FlowCell;
 ///
 /// ```
 /// use wirewheel::{Application, BufferOverflow, Call, FlowOptions, SharedFlow, WebSockets};
-/// use wirewheel::{on_connect, ConfigError};
-/// fn module(app: &mut Application) -> Result<(), ConfigError> {
-///     let news: SharedFlow = SharedFlow::with(
+/// use wirewheel::on_connect;
+/// fn module(app: &mut Application) {
+///     let news: SharedFlow = app.flow(
 ///         FlowOptions::new().replay(100).on_buffer_overflow(BufferOverflow::DropOldest),
-///     )?;
+///     );
 ///     app.install(WebSockets::new());
 ///     app.routing(move |route| {
 ///         route.web_socket("/news", move |_call: &Call| {
@@ -34,7 +34,6 @@ use super::flow_cell::FlowCell;
 ///                 })
 ///         });
 ///     });
-///     Ok(())
 /// }
 /// ```
 pub struct SharedFlow<T: ?Sized = str> {
