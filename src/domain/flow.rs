@@ -83,7 +83,8 @@ impl<T: ?Sized> SharedFlow<T> {
         Self { cell, kind: PhantomData }
     }
 
-    /// How many sessions collect it (Kotlin's `subscriptionCount`).
+    /// How many sessions collect it (Kotlin's `subscriptionCount`). In its `on_close` a session does no
+    /// longer.
     pub fn subscription_count(&self) -> usize {
         self.cell.subscription_count()
     }
