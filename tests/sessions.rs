@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::*;
 use wirewheel::{
     Application, BufferOverflow, Call, CloseCode, CloseReason, ClosedBy, FlowOptions, Handler,
-    HandlerError, SendError, Server, SharedFlow, WebSockets, on_connect, on_message,
+    HandlerError, Response, SendError, Server, SharedFlow, WebSockets, on_connect, on_message,
 };
 
 /// One route at `/`, with options made by `install`.
@@ -402,6 +402,20 @@ fn bad_options_and_patterns_are_named() {
         let _: SharedFlow = app.flow(buffer);
     });
     assert!(error.starts_with("Application::flow: DropOldest needs a buffer"), "{error}");
+    for wrong in ["box.example", "https://box.example/", "https://"] {
+        let error = start_error(move |app| app.install(WebSockets::new().allowed_origins([wrong])));
+        assert!(error.starts_with("WebSockets: allowed_origins has \""), "{error}");
+    }
+    let error = start_error(|app| {
+        app.install(WebSockets::new().allowed_origins(["*", "null", "https://box.example:8443"]));
+        app.routing(|route| {
+            route.web_socket("/open", |_: &Call| on_message(|_, _| Ok(())));
+            route.on_upgrade(|_| Err(Response::new(401)));
+        });
+    });
+    assert!(error.starts_with("on_upgrade comes after route \"/open\""), "{error}");
+    let bad = Server::bind("8080", |_: &mut Application| {}).unwrap_err();
+    assert!(format!("{bad:?}").ends_with("it must be host:port or unix:/path"), "{bad:?}");
     let taken = Server::bind("127.0.0.1:0", |_: &mut Application| {}).unwrap();
     let error = Server::bind(taken.local_addr(), |_: &mut Application| {}).unwrap_err().to_string();
     assert!(error.starts_with("cannot listen on 127.0.0.1:"), "{error}");

@@ -14,7 +14,7 @@ use super::flow::{FlowOptions, SharedFlow};
 use super::flow_key::{FlowKey, FlowNames};
 use super::pipeline::check_factories;
 use super::route_table::RouteTable;
-use super::routing::{Installed, Routes, Routing};
+use super::routing::{Installed, Routes, Routing, check_origins};
 use super::server_ref::ServerRef;
 use super::timers::{AppTimer, Timers};
 use super::watch::{NewWatch, Ready, Watch};
@@ -337,6 +337,8 @@ impl Application {
         let WebSockets { installed, limits, .. } = web_sockets;
         installed.options.check().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         limits.check().map_err(|mistake| format!("Limits: {mistake}"))?;
+        check_origins(installed.origins.as_deref())
+            .map_err(|mistake| format!("WebSockets: {mistake}"))?;
         check_factories(&installed.extensions)?;
         let routes = self.routes.finish(&installed)?;
         Ok(Built { limits, proxies, routes, on_loop: self.on_loop })

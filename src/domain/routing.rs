@@ -65,6 +65,8 @@ pub struct Routing<'a> {
     routes: &'a mut Routes,
     prefix: String,
     hooks: Vec<UpgradeHook>,
+    /// The number of its first WebSocket route, should it get one.
+    first_route: usize,
 }
 
 impl fmt::Debug for Routing<'_> {
@@ -83,7 +85,8 @@ pub(crate) struct Routes {
 
 impl<'a> Routing<'a> {
     pub(crate) fn root(routes: &'a mut Routes) -> Self {
-        Self { routes, prefix: String::new(), hooks: Vec::new() }
+        let first_route = routes.web_sockets.len();
+        Self { routes, prefix: String::new(), hooks: Vec::new(), first_route }
     }
 
     /// Adds a WebSocket route (Ktor's `webSocket`). `factory` makes the handler of each session; it
@@ -143,13 +146,23 @@ impl<'a> Routing<'a> {
     /// Adds routes below a path (Ktor's `route`).
     pub fn route(&mut self, path: &str, routes: impl FnOnce(&mut Routing<'_>)) {
         let prefix = self.full_path(path);
-        routes(&mut Routing { routes: self.routes, prefix, hooks: self.hooks.clone() });
+        let (hooks, first_route) = (self.hooks.clone(), self.routes.web_sockets.len());
+        routes(&mut Routing { routes: self.routes, prefix, hooks, first_route });
     }
 
-    /// Asks `hook` before every upgrade of the WebSocket routes that are added here from now on,
-    /// nested ones included (Ktor: `authenticate { }` and interceptors around a route). It accepts,
-    /// possibly with headers, or rejects with a whole answer.
+    /// Asks `hook` before every upgrade of the WebSocket routes of this scope, nested ones included
+    /// (Ktor: `authenticate { }` and interceptors around a route). It accepts, possibly with headers,
+    /// or rejects with a whole answer. Plain answers are not asked about.
+    ///
+    /// It has to come before the routes that it guards: after one, it is a mistake that starting the
+    /// server returns. A route that is to stay open goes into another scope (`route.route("", ..)`).
     pub fn on_upgrade(&mut self, hook: impl Fn(&Call) -> Result<Accept, Response> + 'static) {
+        if let Some(open) = self.routes.web_sockets.get(self.first_route) {
+            self.routes.mistakes.push(format!(
+                "on_upgrade comes after route {:?} of its scope, which it would not guard: put it first",
+                open.path
+            ));
+        }
         self.hooks.push(Rc::new(hook));
     }
 
@@ -367,6 +380,7 @@ impl WebSocketRoute {
         if let Some(protocol) = self.protocol.as_deref().filter(|protocol| !is_token(protocol)) {
             return Err(at_route(format!("subprotocol {protocol:?} is no token (RFC 9110)")));
         }
+        check_origins(self.origins.as_deref()).map_err(at_route)?;
         let pattern = Pattern::parse(&self.path)?;
         let config = RouteConfig {
             #[cfg(feature = "json")]
@@ -386,6 +400,20 @@ impl WebSocketRoute {
             origins: self.origins.or_else(|| installed.origins.clone()),
         };
         Ok((pattern, config))
+    }
+}
+
+/// Refuses what no browser ever sends as an `Origin` (RFC 6454 section 7).
+pub(super) fn check_origins(origins: Option<&[String]>) -> Result<(), String> {
+    let is_origin = |origin: &str| match origin.split_once("://") {
+        Some((scheme, host)) => is_token(scheme) && !host.is_empty() && !host.contains(['/', ' ']),
+        None => matches!(origin, "*" | "null"),
+    };
+    match origins.unwrap_or_default().iter().find(|origin| !is_origin(origin)) {
+        Some(wrong) => Err(format!(
+            "allowed_origins has {wrong:?}: an origin is scheme://host or scheme://host:port, without a path"
+        )),
+        None => Ok(()),
     }
 }
 

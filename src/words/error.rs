@@ -389,7 +389,6 @@ impl Error for HandleError {}
 ///     }
 /// }
 /// ```
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum ServerError {
     /// A mistake in the application's set-up; the text names it and says what to do.
@@ -405,10 +404,23 @@ pub enum ServerError {
     Loop(io::Error),
 }
 
+/// As it is told to a user: a `main` that returns the error shows it this way.
+impl fmt::Debug for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(mistake) => f.write_str(mistake),
+            Self::Bind { address, source } if source.kind() == io::ErrorKind::InvalidInput => {
+                write!(
+                    f,
+                    "cannot listen on {address:?}: {source}; it must be host:port or unix:/path"
+                )
+            }
             Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Loop(source) => write!(f, "event loop: {source}"),
         }
