@@ -418,7 +418,7 @@ impl fmt::Display for ServerError {
             Self::Bind { address, source } if source.kind() == io::ErrorKind::InvalidInput => {
                 write!(
                     f,
-                    "cannot listen on {address:?}: {source}; it must be host:port or unix:/path"
+                    "cannot listen on {address}: {source}; it must be host:port or unix:/path"
                 )
             }
             Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
