@@ -117,7 +117,7 @@ impl Turn<'_> {
             self.note_peer_close(payload)?;
         }
         let frame = Frame { fin: header.fin, rsv: Rsv::from_bits(header.rsv), opcode, payload };
-        self.call_on_frame(frame);
+        self.call_and_act(|handler, session| handler.on_frame(session, frame));
         if opcode == OpCode::Close && ours_is_out {
             self.closed_cleanly();
         }
@@ -154,18 +154,5 @@ impl Turn<'_> {
         let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
         self.connection.state.phase == Phase::Closing
             && close.is_some_and(|close| close.closed_by() == ClosedBy::Peer)
-    }
-
-    fn call_on_frame(&mut self, frame: Frame<'_>) {
-        let route = self.options();
-        let Stage::Session(handler) = &mut self.connection.stage else { return };
-        let mut session = crate::domain::session::Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        };
-        let result = handler.on_frame(&mut session, frame);
-        self.after_hook(result);
     }
 }

@@ -318,21 +318,8 @@ impl Turn<'_> {
         if let Stage::Http(http) = std::mem::replace(&mut self.connection.stage, session) {
             self.spare_stages.keep(http);
         }
-        self.connect(&call);
+        self.call_and_act(|handler, session| handler.on_connect(session, &call));
         Next::Session
-    }
-
-    fn connect(&mut self, call: &Call) {
-        let route = self.options();
-        let Stage::Session(handler) = &mut self.connection.stage else { return };
-        let mut session = crate::domain::session::Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        };
-        let result = handler.on_connect(&mut session, call);
-        self.after_hook(result);
     }
 
     /// The time for a request head is over.

@@ -231,16 +231,7 @@ impl<'a> Turn<'a> {
         state.awaiting_pong = false;
         state.ping_base = self.shared.now;
         state.timing_changed = true;
-        let route = self.options();
-        let Stage::Session(handler) = &mut self.connection.stage else { return };
-        let mut session = Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        };
-        let result = handler.on_pong(&mut session, rtt);
-        self.after_hook(result);
+        self.call_and_act(|handler, session| handler.on_pong(session, rtt));
     }
 
     /// The peer's Close: an answer to ours, or the first.
@@ -281,7 +272,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Calls a hook that may fail.
-    fn call_and_act(
+    pub(super) fn call_and_act(
         &mut self,
         hook: impl FnOnce(&mut dyn Endpoint, &mut Session<'_>) -> HandlerResult,
     ) {
