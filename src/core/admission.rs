@@ -169,7 +169,7 @@ impl Turn<'_> {
     )]
     pub(crate) fn refusal(&mut self, head: &RequestHead) -> Option<Response> {
         let stats = &mut self.shared.stats;
-        if self.draining {
+        if self.shared.draining {
             stats.refused_stopping += 1;
             return Some(Response::refusal(503));
         }

@@ -110,7 +110,7 @@ impl Turn<'_> {
         self.session().leave_flows();
         if let Stage::Session(_) = self.connection.stage {
             self.shared.sessions.remove(self.connection.state.id.0);
-            if self.draining {
+            if self.shared.draining {
                 let drained = &mut self.shared.drained;
                 *(if info.is_clean() { &mut drained.clean } else { &mut drained.cut }) += 1;
             }
@@ -122,7 +122,6 @@ impl Turn<'_> {
             }
         }
         // A hook that sent or aborted after the end asked for nothing that is left to do.
-        self.connection.state.pipeline = None;
         self.connection.state.pipeline = None;
         let extra = self.connection.state.extra();
         extra.fault = None;

@@ -149,7 +149,7 @@ impl Turn<'_> {
         if let Some(refusal) = self.refusal(&head) {
             // A proxy's connection may carry the requests of others, who are not to suffer.
             let proxied = self.http().is_some_and(|http| http.proxied && http.surplus.is_none());
-            return self.respond(&head, &refusal, keep_alive && proxied && !self.draining);
+            return self.respond(&head, &refusal, keep_alive && proxied && !self.shared.draining);
         }
         match handshake::examine(&head) {
             Upgrade::WebSocket(upgrade) => {

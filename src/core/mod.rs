@@ -32,6 +32,7 @@ mod http;
 mod pace;
 pub(crate) mod panics;
 mod pause;
+mod plain;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -222,7 +223,7 @@ impl Core {
         wire: &mut dyn Wire,
     ) -> Reading {
         self.shared.stats.bytes_in += rx.len() as u64;
-        let reading = self.turn(now, index, wire, |turn| turn.input(rx));
+        let reading = self.caught_turn(now, index, wire, |turn| turn.input(rx));
         self.finish_input(now, index, wire, reading).unwrap_or(Reading::Continue)
     }
 
@@ -274,6 +275,7 @@ impl Core {
         let reason = CloseReason::own(code, "");
         let deadline = earlier.map_or(deadline, |drain| drain.deadline.min(deadline));
         self.draining = Some(Drain { reason, deadline, remaining });
+        self.shared.draining = true;
     }
 
     /// Says good-bye to one connection.
@@ -425,11 +427,7 @@ impl Core {
 
 /// One turn and what follows from it.
 impl Core {
-    #[inline]
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "pending_count counts exactly the connections that are pending"
-    )]
+    /// A turn that is concluded whatever is done in it.
     fn turn<R>(
         &mut self,
         now: Time,
@@ -437,8 +435,27 @@ impl Core {
         wire: &mut dyn Wire,
         act: impl FnOnce(&mut Turn<'_>) -> R,
     ) -> Option<R> {
+        self.caught_turn(now, index, wire, |turn| {
+            let result = act(turn);
+            turn.conclude();
+            result
+        })
+    }
+
+    /// A turn whose `act` concludes it.
+    #[inline]
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "pending_count counts exactly the connections that are pending"
+    )]
+    fn caught_turn<R>(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
+        act: impl FnOnce(&mut Turn<'_>) -> R,
+    ) -> Option<R> {
         self.shared.now = now;
-        let draining = self.draining.is_some();
         let connection = self.connections.at_mut(index)?;
         let was_pending = connection.is_pending();
         let mut turn = Turn {
@@ -448,16 +465,8 @@ impl Core {
             spare_stages: &mut self.spare_stages,
             routes: &self.routes,
             wire,
-            draining,
         };
-        let outcome = caught(|| {
-            let result = act(&mut turn);
-            // What the socket does not take is held from now on, and has to be paid for.
-            turn.flush();
-            turn.charge();
-            result
-        });
-        let result = match outcome {
+        let result = match caught(|| act(&mut turn)) {
             Ok(result) => Some(result),
             Err(panic) => {
                 turn.recover(panic);

@@ -1,6 +1,8 @@
 //! Owns one connection's turn: the session half. Bytes in, hooks called, frames and closes out.
 
-use log::trace;
+use std::io;
+
+use log::{Level, log_enabled, trace};
 
 use crate::domain::endpoint::Endpoint;
 use crate::domain::route_table::RouteTable;
@@ -8,13 +10,13 @@ use crate::domain::session::Session;
 use crate::domain::session_state::Phase;
 use crate::domain::shared::Shared;
 use crate::protocol::close::read_close;
-use crate::protocol::frame::{OpCode, ShortMessage};
+use crate::protocol::frame::OpCode;
 use crate::protocol::reader::{self, Incoming};
 use crate::structures::outbox::Flush;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
-use crate::words::error::{HandlerError, HandlerResult, ProtocolError, SendError, SessionError};
-use crate::words::message::{Message, Payload, Rsv};
+use crate::words::error::{HandlerError, HandlerResult, SendError, SessionError};
+use crate::words::message::{Message, Payload};
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
@@ -50,8 +52,6 @@ pub(crate) struct Turn<'a> {
     pub(crate) spare_stages: &'a mut SpareStages,
     pub(crate) routes: &'a RouteTable,
     pub(crate) wire: &'a mut dyn Wire,
-    /// The server stops: requests are refused.
-    pub(crate) draining: bool,
 }
 
 impl<'a> Turn<'a> {
@@ -59,18 +59,29 @@ impl<'a> Turn<'a> {
         self.routes.options(self.connection.state.route)
     }
 
-    /// Bytes from the socket, whatever the stage.
+    /// Bytes from the socket, whatever the stage; what follows from them is concluded.
+    #[inline]
     pub(crate) fn input(&mut self, rx: &mut [u8]) -> Reading {
-        match &self.connection.stage {
-            Stage::Session(_) => self.session_input(rx),
-            Stage::Http(_) => self.http_input(rx),
-            // Lingering: RFC 6455 section 7.1.1 and 1.4; what comes after the Close is dropped.
-            Stage::Finishing | Stage::Closed(_) => Reading::Continue,
+        if let Stage::Session(_) = self.connection.stage {
+            return self.session_input(rx);
         }
+        self.input_of_no_session(rx)
     }
 
-    /// Bytes of an upgraded connection.
-    pub(crate) fn session_input(&mut self, rx: &mut [u8]) -> Reading {
+    #[inline(never)]
+    fn input_of_no_session(&mut self, rx: &mut [u8]) -> Reading {
+        let reading = match &self.connection.stage {
+            Stage::Http(_) => self.http_input(rx),
+            // Lingering: RFC 6455 section 7.1.1 and 1.4; what comes after the Close is dropped.
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => Reading::Continue,
+        };
+        self.conclude();
+        reading
+    }
+
+    /// Bytes of a session that holds something, or of which something has to be looked at.
+    #[inline(never)]
+    pub(super) fn input_with_care(&mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
         if self.shared.copies_wait() {
             self.shared.to_resume.push(self.connection.state.id.0.index);
@@ -80,7 +91,16 @@ impl<'a> Turn<'a> {
         if taken < rx.len() {
             self.hold_input(rx.get(taken..).unwrap_or_default());
         }
+        self.conclude();
         self.reading()
+    }
+
+    /// Ends what a turn does to its connection: what the socket does not take is held from now on, and
+    /// has to be paid for.
+    #[inline]
+    pub(crate) fn conclude(&mut self) {
+        self.flush();
+        self.charge();
     }
 
     /// Delivers what is in `rx`, up to where the rest has to wait: how many bytes that took.
@@ -89,43 +109,27 @@ impl<'a> Turn<'a> {
         reason = "used is at most what was left of the read buffer"
     )]
     pub(super) fn take_input(&mut self, rx: &mut [u8]) -> usize {
-        let route = self.options();
         self.connection.state.last_activity = self.shared.now;
         if self.connection.state.pipeline.is_some() {
             return self.framed_input(rx);
         }
         let mut taken = 0;
-        while taken < rx.len() && matches!(self.connection.stage, Stage::Session(_)) {
+        while taken < rx.len() && self.takes_input() {
             let rest = rx.get_mut(taken..).unwrap_or_default();
-            let limit = self.connection.state.options(route).short_limit();
-            let short = ShortMessage::find(rest, limit);
-            match short.filter(|_| self.connection.state.partial.is_none()) {
-                Some(short) => {
-                    taken += short.end;
-                    self.deliver_short(route, short.text, short.unmask(rest));
-                }
-                None => taken += self.step(rest),
-            }
-            if self.must_wait() {
-                break;
-            }
+            let used = match self.connection.state.partial {
+                None => self.take_short(rest),
+                Some(_) => 0,
+            };
+            taken += if used > 0 { used } else { self.step(rest) };
         }
         self.flush();
         self.connection.state.release_idle();
         taken
     }
 
-    #[inline]
-    fn deliver_short(&mut self, route: &SessionOptions, text: bool, payload: &[u8]) {
-        let payload = if text {
-            match std::str::from_utf8(payload) {
-                Ok(text) => Payload::Text(text),
-                Err(_) => return self.fail(SessionError::Protocol(ProtocolError::InvalidUtf8)),
-            }
-        } else {
-            Payload::Binary(payload)
-        };
-        self.deliver_under(route, Message::new(payload, Rsv::NONE));
+    /// Whether there is a session still, and nothing for which the rest of its input has to wait.
+    fn takes_input(&self) -> bool {
+        matches!(self.connection.stage, Stage::Session(_)) && !self.must_wait()
     }
 
     /// Whatever is no short message: takes some bytes, all if nothing becomes complete.
@@ -160,18 +164,19 @@ impl<'a> Turn<'a> {
     }
 
     /// Hands a message to the hook of a session under these options of its route.
-    #[inline]
+    #[inline(always)] // as `take_short`
     #[allow(
         clippy::arithmetic_side_effects,
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
-    fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
+    pub(super) fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
         // After our Close, messages still in flight are dropped: `close` ends delivery.
         if self.connection.state.phase != Phase::Open {
             return;
         }
-        trace!(target: "wirewheel::frame", "{} in: {}, {} bytes", self.connection.state.id,
-            if message.is_text() { "Text" } else { "Binary" }, message.bytes().len());
+        if log_enabled!(target: "wirewheel::frame", Level::Trace) {
+            self.trace_message(&message);
+        }
         if let Some(rate) = route.message_rate {
             if !self.spend_token(rate) {
                 return;
@@ -189,6 +194,13 @@ impl<'a> Turn<'a> {
         if result.is_err() || self.connection.state.extra.is_some() {
             self.after_hook(result);
         }
+    }
+
+    #[cold]
+    fn trace_message(&self, message: &Message<'_>) {
+        let kind = if message.is_text() { "Text" } else { "Binary" };
+        let (id, length) = (self.connection.state.id, message.bytes().len());
+        trace!(target: "wirewheel::frame", "{id} in: {kind}, {length} bytes");
     }
 
     #[allow(
@@ -308,11 +320,17 @@ impl<'a> Turn<'a> {
 
     fn flush_gathered(&mut self) {
         if let Some(outcome) = self.shared.write_out(self.wire) {
-            self.session().written_in_part(outcome);
-        }
-        if self.connection.state.extra.is_some() {
+            self.wrote_in_part(outcome);
+        } else if self.connection.state.extra.is_some() {
             self.act_on_wire_fault();
         }
+    }
+
+    /// What the socket did not take waits in the outbox, unless the wire turned out broken.
+    #[cold]
+    pub(super) fn wrote_in_part(&mut self, outcome: io::Result<usize>) {
+        self.session().written_in_part(outcome);
+        self.act_on_wire_fault();
     }
 
     pub(super) fn act_on_wire_fault(&mut self) {

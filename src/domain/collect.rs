@@ -201,8 +201,8 @@ impl Session<'_> {
         }
         let written = match self.wire.write(&frame) {
             Ok(written) => written,
-            Err(kind) => {
-                self.state.note_fault(SessionError::Network(kind));
+            Err(error) => {
+                self.state.note_fault(SessionError::Network(error.kind()));
                 return true;
             }
         };
@@ -340,7 +340,7 @@ impl Session<'_> {
         };
         let mut written = match written {
             Ok(written) => written.min(total),
-            Err(kind) => return self.state.note_fault(SessionError::Network(kind)),
+            Err(error) => return self.state.note_fault(SessionError::Network(error.kind())),
         };
         self.shared.stats.bytes_out += written as u64;
         for (number, frame) in run.iter().flatten() {

@@ -288,6 +288,12 @@ impl SessionState {
             && self.collected.is_none()
     }
 
+    /// Whether bytes that arrive begin a message, or a frame, and nothing but that.
+    #[inline]
+    pub(crate) fn reads_plainly(&self) -> bool {
+        self.partial.is_none() && self.pipeline.is_none() && self.extra.is_none()
+    }
+
     /// Whether nothing rare is there.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::io::ErrorKind;
+use std::io;
 use std::rc::Rc;
 
 use crate::structures::wire::Wire;
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) flow_names: FlowNames,
     pub(crate) timers: Timers,
     pub(crate) stop_request: Option<StopRequest>,
+    /// The server stops: requests are refused.
+    pub(crate) draining: bool,
     /// How sessions ended since a stop began.
     pub(crate) drained: Drained,
     /// Descriptors that the loop is to watch from now on.
@@ -95,6 +97,7 @@ impl Shared {
             flow_names: on_loop.flow_names,
             timers: on_loop.timers,
             stop_request: None,
+            draining: false,
             drained: Drained::default(),
             new_watches: on_loop.watches,
             masks: MaskSource { seed: RandomState::new(), count: 0 },
@@ -140,18 +143,19 @@ impl Shared {
     /// Writes what the turn has gathered. If all went out, nothing is left to do; else how much did,
     /// and what was gathered is still there.
     #[inline]
-    pub(crate) fn write_out(&mut self, wire: &mut dyn Wire) -> Option<Result<usize, ErrorKind>> {
-        if self.tx.is_empty() {
+    pub(crate) fn write_out(&mut self, wire: &mut dyn Wire) -> Option<io::Result<usize>> {
+        let offered = self.tx.len();
+        if offered == 0 {
             return None;
         }
-        let outcome = wire.write(&self.tx);
-        let written = outcome.unwrap_or(0);
-        self.stats.bytes_out += written as u64;
-        if written < self.tx.len() {
-            return Some(outcome);
+        match wire.write(&self.tx) {
+            Ok(written) if written == offered => {
+                self.stats.bytes_out += offered as u64;
+                self.clear_out();
+                None
+            }
+            outcome => Some(outcome),
         }
-        self.clear_out();
-        None
     }
 
     /// Forgets what the turn has gathered.

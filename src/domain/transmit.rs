@@ -1,6 +1,6 @@
 //! Owns a session's way out: the turn's buffer, the wire, the outbox.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
 
 use crate::protocol::close::write_close;
 use crate::protocol::frame::{OpCode, write_frame, write_header};
@@ -207,7 +207,7 @@ impl Session<'_> {
         let total = self.shared.tx.len() + piece.len();
         let written =
             self.wire.write_vectored(&[IoSlice::new(&self.shared.tx), IoSlice::new(piece)]);
-        self.shared.stats.bytes_out += written.unwrap_or(0) as u64;
+        self.shared.stats.bytes_out += *written.as_ref().unwrap_or(&0) as u64;
         match written {
             Ok(written) if written >= total => {}
             Ok(written) => {
@@ -218,7 +218,7 @@ impl Session<'_> {
                 let outbox = &mut self.state.extra().outbox;
                 outbox.push_rest(&frame, written.saturating_sub(header_at));
             }
-            Err(kind) => self.state.note_fault(SessionError::Network(kind)),
+            Err(error) => self.state.note_fault(SessionError::Network(error.kind())),
         }
         self.shared.tx.clear();
     }
@@ -233,10 +233,13 @@ impl Session<'_> {
 
     /// What the socket did not take waits in the outbox.
     #[cold]
-    pub(crate) fn written_in_part(&mut self, outcome: Result<usize, ErrorKind>) {
+    pub(crate) fn written_in_part(&mut self, outcome: io::Result<usize>) {
         match outcome {
-            Ok(written) => self.keep_rest(written),
-            Err(kind) => self.state.note_fault(SessionError::Network(kind)),
+            Ok(written) => {
+                self.shared.stats.bytes_out += written as u64;
+                self.keep_rest(written);
+            }
+            Err(error) => self.state.note_fault(SessionError::Network(error.kind())),
         }
         self.shared.clear_out();
     }

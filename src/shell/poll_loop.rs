@@ -62,6 +62,15 @@ pub(crate) struct PollLoop {
     signals: Option<Signals>,
 }
 
+/// What a connection is ready for.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    writable: bool,
+    readable: bool,
+    /// Its end is announced.
+    ended: bool,
+}
+
 /// The only reader of the system's clock.
 struct Clock(Instant);
 
@@ -197,15 +206,13 @@ impl PollLoop {
             // First, since nearly every event is one of these.
             Token(token) if token < PLACES_END => {
                 let Ok(index) = u32::try_from(token) else { return };
-                self.timed(now, index, |this| {
-                    if event.is_writable() {
-                        this.write(now, index);
-                    }
-                    let ended = event.is_read_closed() || event.is_error();
-                    if ended || event.is_readable() {
-                        this.read(now, index, ended);
-                    }
-                });
+                let ended = event.is_read_closed() || event.is_error();
+                let ready = Ready {
+                    writable: event.is_writable(),
+                    readable: ended || event.is_readable(),
+                    ended,
+                };
+                self.timed(now, index, |this| this.serve(now, index, ready));
             }
             WAKER => self.take_orders(now),
             SIGNALS => self.take_signals(now),
@@ -222,32 +229,30 @@ impl PollLoop {
         }
     }
 
-    /// Reads a socket until it is drained or its budget is spent.
+    /// Does for a connection what it is ready for: writes, then reads until it is drained or its budget
+    /// is spent.
     ///
     /// A short read drains it, so no second one is made to be told so; unless its end is announced,
     /// which only a further read shows.
-    #[inline]
-    fn read(&mut self, now: Time, index: u32, end_announced: bool) {
-        if let Some(n) = self.read_once(now, index, end_announced) {
-            self.read_on(now, index, end_announced, n);
-        }
-    }
-
-    /// What follows the first read of an event.
     #[inline(never)]
-    fn read_on(&mut self, now: Time, index: u32, end_announced: bool, first: usize) {
-        let mut budget = self.limits.read_budget_bytes.saturating_sub(first);
-        while budget > 0 {
-            match self.read_once(now, index, end_announced) {
-                Some(n) => budget = budget.saturating_sub(n),
-                None => return,
+    fn serve(&mut self, now: Time, index: u32, ready: Ready) {
+        if ready.writable {
+            self.write(now, index);
+        }
+        if !ready.readable {
+            return;
+        }
+        let mut came = 0;
+        while let Some(n) = self.read_once(now, index, ready.ended) {
+            came += n;
+            if came >= self.limits.read_budget_bytes {
+                return self.list(index);
             }
         }
-        self.list(index);
     }
 
     /// How many bytes came, if there may be more to read now.
-    #[inline(never)]
+    #[inline]
     fn read_once(&mut self, now: Time, index: u32, end_announced: bool) -> Option<usize> {
         let Some(Some(socket)) = self.sockets.get_mut(index as usize) else { return None };
         let room = match socket.reading {
@@ -330,10 +335,8 @@ impl PollLoop {
             let Some(index) = self.ready.pop_front() else { return };
             if let Some(Some(socket)) = self.sockets.get_mut(index as usize) {
                 socket.listed = false;
-                self.timed(now, index, |this| {
-                    this.write(now, index);
-                    this.read(now, index, true);
-                });
+                let ready = Ready { writable: true, readable: true, ended: true };
+                self.timed(now, index, |this| this.serve(now, index, ready));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Owns one connection's socket: reading, and the [`Wire`] that the core writes through.
 
 use std::cell::Cell;
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl Socket {
 
     /// What becomes of a read that failed; one that was interrupted is made again.
     #[cold]
-    fn read_failed(&self, mut error: std::io::Error, buffer: &mut [u8]) -> ReadOutcome {
+    fn read_failed(&self, mut error: io::Error, buffer: &mut [u8]) -> ReadOutcome {
         loop {
             match error.kind() {
                 ErrorKind::Interrupted => {}
@@ -99,7 +99,7 @@ pub(crate) struct SocketWire<'a> {
 impl SocketWire<'_> {
     /// What becomes of a write that did not take all; one that was interrupted is made again.
     #[cold]
-    fn write_on(&self, bytes: &[u8], first: std::io::Result<usize>) -> Result<usize, ErrorKind> {
+    fn write_on(&self, bytes: &[u8], first: io::Result<usize>) -> io::Result<usize> {
         let mut first = Some(first);
         self.outcome(bytes.len(), |mut stream| first.take().unwrap_or_else(|| stream.write(bytes)))
     }
@@ -108,8 +108,8 @@ impl SocketWire<'_> {
     fn outcome(
         &self,
         offered: usize,
-        mut write: impl FnMut(&TcpStream) -> std::io::Result<usize>,
-    ) -> Result<usize, ErrorKind> {
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         loop {
             match write(&self.socket.stream) {
                 Ok(written) => {
@@ -124,7 +124,7 @@ impl SocketWire<'_> {
                         self.socket.blocked.set(true);
                         return Ok(0);
                     }
-                    kind => return Err(kind),
+                    _ => return Err(error),
                 },
             }
         }
@@ -133,14 +133,14 @@ impl SocketWire<'_> {
 
 impl Wire for SocketWire<'_> {
     #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match (&self.socket.stream).write(bytes) {
             Ok(written) if written == bytes.len() => Ok(written),
             outcome => self.write_on(bytes, outcome),
         }
     }
 
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let offered = slices.iter().map(|slice| slice.len()).sum();
         self.outcome(offered, |mut stream| stream.write_vectored(slices))
     }

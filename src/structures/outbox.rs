@@ -260,7 +260,8 @@ impl Outbox {
                 *slice = IoSlice::new(self.bytes(lane).get(range.clone()).unwrap_or_default());
             }
             let offered: usize = planned.iter().map(|(_, range)| range.len()).sum();
-            let written = wire.write_vectored(slices.get(..count).unwrap_or_default())?;
+            let slices = slices.get(..count).unwrap_or_default();
+            let written = wire.write_vectored(slices).map_err(|error| error.kind())?;
             self.advance(planned, written.min(offered));
             if written < offered {
                 return Ok(Flush::Blocked);
@@ -395,6 +396,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io;
     use std::net::SocketAddr;
 
     /// A wire that takes what it is told to take, then nothing.
@@ -404,11 +406,11 @@ mod tests {
     }
 
     impl Wire for Script {
-        fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.write_vectored(&[IoSlice::new(bytes)])
         }
 
-        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             let mut room = self.takes.pop().unwrap_or(0);
             let before = self.out.len();
             for slice in slices {

@@ -27,7 +27,7 @@ pub(crate) struct Slab<T> {
 #[derive(Debug)]
 struct Page<T> {
     /// Invariant: `None` exactly when `occupied` is 0.
-    entries: Option<Box<[Option<T>]>>,
+    entries: Option<Box<[Option<T>; PAGE]>>,
     /// A bit for each place that is taken.
     occupied: u64,
 }
@@ -62,7 +62,7 @@ impl<T> Slab<T> {
         }
         let Some(page) = self.pages.get_mut(page_index) else { return Err(value) };
         let offset = page.occupied.trailing_ones() as usize;
-        let entries = page.entries.get_or_insert_with(|| (0..PAGE).map(|_| None).collect());
+        let entries = page.entries.get_or_insert_with(|| Box::new([const { None }; PAGE]));
         let (Some(entry), Ok(index)) =
             (entries.get_mut(offset), u32::try_from(page_index * PAGE + offset))
         else {

@@ -1,16 +1,16 @@
 //! Owns the contract of the one way to write through at once.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
 /// Where a turn's bytes go. The shell's socket implements it, and so do the tests' fakes.
 pub(crate) trait Wire {
     /// Writes what fits and says how much; 0 is "not now", never an error. An error means that the
     /// connection is broken.
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind>;
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// The same from several pieces.
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind>;
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
     /// Half-close: tells the peer, behind the last byte, that nothing more comes.
     fn shutdown_write(&mut self);
@@ -30,11 +30,11 @@ pub(crate) trait Wire {
 pub(crate) struct NoWire;
 
 impl Wire for NoWire {
-    fn write(&mut self, _bytes: &[u8]) -> Result<usize, ErrorKind> {
+    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
         Ok(0)
     }
 
-    fn write_vectored(&mut self, _slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
+    fn write_vectored(&mut self, _slices: &[IoSlice<'_>]) -> io::Result<usize> {
         Ok(0)
     }
 

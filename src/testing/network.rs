@@ -2,7 +2,7 @@
 //! between them, driven as the shell drives it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ impl FakeSocket {
 }
 
 impl Wire for FakeSocket {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.shut {
             self.violation = Some("something is written behind a half-close");
         }
@@ -129,7 +129,7 @@ impl Wire for FakeSocket {
             self.broken = true;
         }
         if self.broken {
-            return Err(ErrorKind::ConnectionReset);
+            return Err(ErrorKind::ConnectionReset.into());
         }
         let mut taken = bytes.len().min(self.room).min(self.write_piece);
         if self.blocked_until.is_some() {
@@ -149,13 +149,13 @@ impl Wire for FakeSocket {
         Ok(taken)
     }
 
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, ErrorKind> {
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut written = 0;
         for slice in slices {
             let taken = match self.write(slice) {
                 Ok(taken) => taken,
                 Err(_) if written > 0 => break, // the next write says so
-                Err(kind) => return Err(kind),
+                Err(error) => return Err(error),
             };
             written += taken;
             if taken < slice.len() {

@@ -41,6 +41,7 @@ impl Handler for Member {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    env_logger::init(); // as every program has: without a logger the compiler leaves all logging out
     let mut words = std::env::args().skip(1);
     let port: u16 = words.next().ok_or("usage: bench-wirewheel PORT [MODE]")?.parse()?;
     let mode = words.next().unwrap_or_else(|| "echo".into());
