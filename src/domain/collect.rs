@@ -166,9 +166,13 @@ impl Session<'_> {
     /// it was sent, as long as the socket takes it.
     pub(crate) fn pull(&mut self) {
         self.flush();
-        if self.pull_only_one() {
-            return;
+        if !self.pull_only_one() {
+            self.pull_all();
         }
+    }
+
+    #[inline(never)]
+    fn pull_all(&mut self) {
         while self.may_write() {
             let fragments_open = self.state.fragments_text.is_some();
             match self.state.collected.as_deref().and_then(|all| all.next(fragments_open)) {
@@ -180,9 +184,9 @@ impl Session<'_> {
     }
 
     /// What is usual: one flow, one message in it, the same bytes for many, nothing else. True if that
-    /// was so, and it is done.
+    /// was so, and it is done; if there is no `Extra` then, the session holds what it held before.
     #[inline]
-    fn pull_only_one(&mut self) -> bool {
+    pub(crate) fn pull_only_one(&mut self) -> bool {
         if self.state.extra.is_some() || self.state.fragments_text.is_some() || self.route.masking {
             return false;
         }
