@@ -86,7 +86,11 @@ impl RawFrame {
             }
         }
         frame.extend_from_slice(&KEY);
-        frame.extend(payload.iter().zip(KEY.into_iter().cycle()).map(|(byte, key)| byte ^ key));
+        let start = frame.len();
+        frame.extend_from_slice(payload);
+        for four in frame.get_mut(start..).unwrap_or_default().chunks_mut(KEY.len()) {
+            four.iter_mut().zip(KEY).for_each(|(byte, key)| *byte ^= key);
+        }
         frame
     }
 }
