@@ -1,5 +1,6 @@
 //! Owns one connection's turn while its reading is paused, or its input waits for others.
 
+use crate::domain::session_state::Phase;
 use crate::protocol::frame::OpCode;
 use crate::protocol::reader::Partial;
 
@@ -41,6 +42,9 @@ impl Turn<'_> {
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
     fn answer_held_pings(&mut self) {
+        if self.connection.state.phase != Phase::Open {
+            return; // after our Close a ping needs no answer, and none may follow it
+        }
         let rules = self.connection.state.rules(self.options());
         loop {
             let extra = self.connection.state.extra.as_deref_mut();

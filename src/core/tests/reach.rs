@@ -9,6 +9,7 @@ use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::handler::{on_connect, on_message};
 use crate::domain::session::SessionId;
+use crate::testing::far_end::RawFrame;
 use crate::testing::{Ending, Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{HandlerError, SendError};
@@ -161,6 +162,29 @@ fn closing_and_stopping_end_a_pause() {
     second.send("stop");
     assert_eq!(texts_before_close(&mut second), (3, CloseCode::GOING_AWAY));
     assert!(app.is_stopped());
+}
+
+/// Found by the simulation, after 67,844 seeds.
+#[test]
+fn nothing_held_is_answered_behind_our_close() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(quiet());
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_message(|session, _| {
+                    session.pause();
+                    session.close(CloseReason::try_from(CloseCode::NORMAL)?)
+                })
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    let (text, ping) = (RawFrame::masked(0x81, b"bye"), RawFrame::masked(0x89, b"and?"));
+    client.send_bytes(&[text, ping].concat());
+    client.expect_close(CloseCode::NORMAL);
+    assert_eq!(client.receive_frame(), None, "RFC 6455 section 5.5.1: nothing follows a Close");
+    client.expect_end(Ending::Closed);
 }
 
 fn texts_before_close(client: &mut TestClient) -> (usize, CloseCode) {
