@@ -99,7 +99,7 @@ fn commands_are_done_before_the_next_message_even_of_the_same_read() {
     // All in one read: to itself, in the order of the messages.
     let frames: Vec<u8> = ["a", "b", "close", "c"]
         .iter()
-        .flat_map(|text| crate::testing::RawFrame::masked(0x81, text.as_bytes()))
+        .flat_map(|text| RawFrame::masked(0x81, text.as_bytes()))
         .collect();
     first.send_bytes(&frames);
     let said = ["Ok(())", "a", "Ok(())", "b", "Ok(())"];
