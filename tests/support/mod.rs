@@ -6,7 +6,7 @@
 
 pub mod program;
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -224,6 +224,18 @@ impl Client {
         self
     }
 
+    /// Upgraded as [`Self::upgraded`], or nothing where the server hung up before it answered.
+    #[track_caller]
+    pub fn upgraded_unless_hung_up_on(mut self, path: &str) -> Option<Self> {
+        self.stream.write_all(upgrade_request(path, "").as_bytes()).ok()?;
+        if !self.try_fill().unwrap_or(false) {
+            return None;
+        }
+        let answer = self.answer(false);
+        assert_eq!(answer.status, 101, "{answer:?}");
+        Some(self)
+    }
+
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
@@ -265,14 +277,14 @@ impl Client {
 
     /// Reads more; false at the end.
     pub fn fill(&mut self) -> bool {
+        self.try_fill().unwrap_or_else(|error| panic!("reading: {error}"))
+    }
+
+    fn try_fill(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 65_536];
-        match self.stream.read(&mut buffer) {
-            Ok(n) => {
-                self.inbox.extend_from_slice(&buffer[..n]);
-                n > 0
-            }
-            Err(error) => panic!("reading: {error}"),
-        }
+        let n = self.stream.read(&mut buffer)?;
+        self.inbox.extend_from_slice(&buffer[..n]);
+        Ok(n > 0)
     }
 
     fn take(&mut self, n: usize) -> Vec<u8> {
