@@ -151,6 +151,16 @@ fn a_paused_session_holds_one_read_buffer_and_loses_nothing() {
 }
 
 #[test]
+fn a_pause_in_which_nothing_is_held_hides_no_end() {
+    let (app, _) = reaching(quiet());
+    let (mut first, mut second) = (app.web_socket("/"), app.web_socket("/"));
+    second.send("pause");
+    first.half_close();
+    second.send("for the first");
+    assert_eq!(texts(&mut second), ["Ok(())", "Err(Gone)"]);
+}
+
+#[test]
 fn closing_and_stopping_end_a_pause() {
     let (app, _) = reaching(quiet());
     let (mut first, mut second) = (app.web_socket("/"), app.web_socket("/"));
