@@ -144,11 +144,11 @@ def build(extra=()):
     tokio = rust("tokio-tungstenite")
     servers = [
         Server("wirewheel", [rust("wirewheel"), "{port}", "{mode}"], ALL_MODES, rust("wirewheel")),
-        Server("floor", [rust("floor"), "{port}", "{mode}"], ["echo", "broadcast", "large"],
-               rust("floor")),
-        Server("tokio-tungstenite", [tokio, "{port}", "{mode}"], ["echo", "broadcast"], tokio),
+        Server("floor", [rust("floor"), "{port}", "{mode}"], ["echo", "broadcast"], rust("floor")),
+        Server("tokio-tungstenite", [tokio, "{port}", "{mode}"], ["echo", "broadcast", "large"],
+               tokio),
         Server("tokio-tungstenite, 4 KiB", [tokio, "{port}", "{mode}", "4k"],
-               ["echo", "broadcast"], tokio),
+               ["echo", "broadcast", "large"], tokio),
         Server("fastwebsockets", [rust("fastwebsockets"), "{port}"], ["echo"],
                rust("fastwebsockets")),
     ]

@@ -1,4 +1,4 @@
-//! tokio-tungstenite as a benchmark server: `bench-tokio-tungstenite PORT [echo|broadcast] [4k]`.
+//! tokio-tungstenite as a benchmark server: `bench-tokio-tungstenite PORT [echo|broadcast|large] [4k]`.
 //!
 //! One thread, replies forwarded from stream to sink, so that messages that arrive together leave
 //! together. `4k` sets both buffers to 4 KiB instead of the defaults (128 KiB).
@@ -18,7 +18,7 @@ type Subscribers = Rc<RefCell<Vec<UnboundedSender<Message>>>>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let port: u16 = words.first().ok_or("usage: PORT [echo|broadcast] [4k]")?.parse()?;
+    let port: u16 = words.first().ok_or("usage: PORT [echo|broadcast|large] [4k]")?.parse()?;
     let broadcast = words.iter().any(|word| word == "broadcast");
     let mut config = WebSocketConfig::default();
     if words.iter().any(|word| word == "4k") {
