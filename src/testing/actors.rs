@@ -12,10 +12,11 @@ use crate::domain::handler::Handler;
 use crate::domain::session::Session;
 use crate::domain::timers::TimerId;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason};
-use crate::words::error::{HandlerResult, SessionError};
+use crate::words::error::{HandlerResult, ProtocolError, SessionError};
 use crate::words::message::Message;
 
 use super::choices::Choices;
+use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
 
 /// What may happen in a run: a swarm of runs in which each thing is left out of half of them finds
 /// more than runs that are all alike.
@@ -26,6 +27,8 @@ pub(crate) struct Mood {
     pub(crate) junk: bool,
     pub(crate) jumps: bool,
     pub(crate) big: bool,
+    /// Times may be so short that little can happen before they are over.
+    pub(crate) hurries: bool,
     closes: bool,
     aborts: bool,
     errors: bool,
@@ -33,6 +36,8 @@ pub(crate) struct Mood {
     options: bool,
     fragments: bool,
     flows: bool,
+    /// The server compresses, and clients ask for it.
+    pub(crate) deflate: bool,
     /// Pauses, timers, commands to others, a stop out of a hook.
     reaches: bool,
 }
@@ -47,6 +52,7 @@ impl Mood {
             junk: heads(),
             jumps: heads(),
             big: heads(),
+            hurries: heads(),
             closes: heads(),
             aborts: heads(),
             errors: heads(),
@@ -55,6 +61,7 @@ impl Mood {
             options: heads(),
             fragments: heads(),
             flows: heads(),
+            deflate: heads(),
             reaches: heads(),
         }
     }
@@ -66,6 +73,8 @@ pub(crate) struct World {
     pub(crate) mood: Mood,
     /// By link.
     pub(crate) sessions: BTreeMap<usize, Log>,
+    pub(crate) tally: Tally,
+    pub(crate) max_message_size: usize,
     pub(crate) flow: SharedFlow,
     /// Messages that the flow took.
     pub(crate) published: usize,
@@ -75,6 +84,34 @@ pub(crate) struct World {
     pub(crate) spoiled: BTreeSet<usize>,
     /// What a handler saw that must not be.
     pub(crate) violations: Vec<String>,
+}
+
+/// How often something was met that a simulation must not pass by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) steps: usize,
+    /// Compressed messages of clients that were delivered.
+    pub(crate) packed_in: usize,
+    /// Compressed messages of sessions that clients inflated.
+    pub(crate) packed_out: usize,
+    /// Messages of the flow that came compressed to one client and plain to another.
+    pub(crate) packed_of_flow: usize,
+    pub(crate) plain_of_flow: usize,
+    /// Sessions with the extension that ended with what is too big, and with what is corrupt.
+    pub(crate) too_big: usize,
+    pub(crate) corrupt: usize,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.packed_in += other.packed_in;
+        self.packed_out += other.packed_out;
+        self.packed_of_flow += other.packed_of_flow;
+        self.plain_of_flow += other.plain_of_flow;
+        self.too_big += other.too_big;
+        self.corrupt += other.corrupt;
+    }
 }
 
 /// What happened to one session, as its handler was told.
@@ -120,6 +157,24 @@ impl Actor {
         actor
     }
 
+    /// A message of the client is the next one, whole, and within the limit.
+    fn check_message(&self, number: usize, bytes: &[u8]) {
+        let world = &mut *self.world.borrow_mut();
+        let read = content::read(bytes);
+        if matches!(read, Some((FROM_CLIENT_PACKED, _))) {
+            world.tally.packed_in += 1;
+        }
+        let is_next = matches!(read,
+            Some((FROM_CLIENT | FROM_CLIENT_PACKED, read)) if read == number);
+        let start = bytes.get(..20).unwrap_or(bytes).escape_ascii();
+        if !is_next && !world.spoiled.contains(&self.link) {
+            world.violations.push(format!("link {}: {start} for message {number}", self.link));
+        }
+        if bytes.len() > world.max_message_size {
+            world.violations.push(format!("link {}: {} bytes, {start}", self.link, bytes.len()));
+        }
+    }
+
     fn violation(&self, what: &str) {
         self.world.borrow_mut().violations.push(format!("session of link {}: {what}", self.link));
     }
@@ -152,16 +207,17 @@ impl Actor {
         }
     }
 
-    /// Does up to three things.
+    /// Does up to three things, sometimes many.
     fn act(&self, session: &mut Session<'_>) -> HandlerResult {
-        for _ in 0..self.choose(|choices, _| choices.below(4)) {
+        let count = self.choose(|choices, _| choices.pick(&[0, 1, 1, 2, 2, 3, 3, 20]));
+        for _ in 0..count {
             self.act_once(session)?;
         }
         Ok(())
     }
 
     fn act_once(&self, session: &mut Session<'_>) -> HandlerResult {
-        let (what, mood) = self.choose(|choices, mood| (choices.below(26), mood));
+        let (what, mood) = self.choose(|choices, mood| (choices.below(30), mood));
         match what {
             0..=9 => self.send(session),
             10..=12 if mood.fragments => self.send_fragment(session),
@@ -169,19 +225,24 @@ impl Actor {
                 let len = self.choose(|choices, _| choices.size_below(130));
                 let _ = session.ping(&vec![1; len]);
             }
-            14 if mood.closes => {
+            14 if mood.closes && self.rarely() => {
                 let code = self.choose(|choices, _| choices.pick(&[1000, 1001, 3000, 4999]));
                 let _ = session.close(CloseReason::new(CloseCode::new(code), "done")?);
             }
-            15 if mood.aborts => session.abort(),
-            16 if mood.errors => return Err(std::fmt::Error.into()),
-            17 if mood.panics => panic!("{PLANNED}"),
+            15 if mood.aborts && self.rarely() => session.abort(),
+            16 if mood.errors && self.rarely() => return Err(std::fmt::Error.into()),
+            17 if mood.panics && self.rarely() => panic!("{PLANNED}"),
             18..=20 if mood.options => self.change_options(session),
-            21 | 22 if mood.flows => self.use_flow(session),
-            23 | 24 if mood.reaches => self.reach(session),
+            21..=25 if mood.flows => self.use_flow(session),
+            26 | 27 if mood.reaches => self.reach(session),
             _ => {}
         }
         Ok(())
+    }
+
+    /// What ends a session: often enough, and not before it has said much.
+    fn rarely(&self) -> bool {
+        self.choose(|choices, _| choices.one_in(6))
     }
 
     fn change_options(&self, session: &mut Session<'_>) {
@@ -203,7 +264,7 @@ impl Actor {
             let world = self.world.borrow();
             (world.flow.clone(), world.published)
         };
-        let text = format!("f{number}:{}", "y".repeat(self.size()));
+        let text = content::message(FROM_FLOW, number, self.size());
         let taken = match self.choose(|choices, _| choices.below(8)) {
             0..=2 => {
                 let _ = session.collect(&flow);
@@ -240,7 +301,8 @@ impl Actor {
                 }
             }
             (6 | 7, Some(other)) => {
-                let _ = session.server().send_to(other, &format!("d{}", "z".repeat(n)));
+                let text = content::message(FROM_OTHER, n, 10 * n);
+                let _ = session.server().send_to(other, &text);
             }
             (8, Some(other)) => {
                 let _ = session.server().pause(other);
@@ -259,15 +321,14 @@ impl Actor {
 
     fn size(&self) -> usize {
         self.choose(|choices, mood| {
-            let most = if mood.big { choices.pick(&[10, 100, 2_000, 20_000]) } else { 50 };
+            let most = if mood.big { choices.pick(&[10, 100, 2_000, 20_000]) } else { 200 };
             choices.size_below(most)
         })
     }
 
     fn send(&self, session: &mut Session<'_>) {
         let number = self.log(|log| log.sent.len());
-        let mut text = format!("s{number}:");
-        text.extend(std::iter::repeat_n('x', self.size()));
+        let text = content::message(FROM_SESSION, number, self.size());
         let result = if self.choose(|choices, _| choices.one_in(2)) {
             session.send(&text)
         } else {
@@ -284,8 +345,10 @@ impl Actor {
     fn send_fragment(&self, session: &mut Session<'_>) {
         let open = self.log(|log| log.open);
         let number = self.log(|log| log.sent.len());
-        let mut piece = if open.is_none() { format!("s{number}:") } else { String::new() };
-        piece.extend(std::iter::repeat_n('x', self.size()));
+        let start = content::start(FROM_SESSION, number);
+        let begun = open.map_or(0, |open| open - start.len());
+        let mut piece = if open.is_none() { start } else { String::new() };
+        piece.extend(content::text(number, begun..begun + self.size()));
         let fin = self.choose(|choices, _| choices.one_in(3));
         if session.send_fragment(&piece, fin).is_ok() {
             let len = open.unwrap_or(0) + piece.len();
@@ -314,11 +377,7 @@ impl Handler for Actor {
             log.received += 1;
             log.received - 1
         });
-        let counts = !self.world.borrow().spoiled.contains(&self.link);
-        if counts && !message.bytes().starts_with(format!("c{number}:").as_bytes()) {
-            let start = message.bytes().get(..20).unwrap_or_else(|| message.bytes());
-            self.violation(&format!("expected message {number}, got {start:?}"));
-        }
+        self.check_message(number, message.bytes());
         if session.close_info().is_some() {
             self.violation("a message after the end was known");
         }
@@ -345,8 +404,16 @@ impl Handler for Actor {
         self.act(session)
     }
 
-    fn on_error(&mut self, session: &mut Session<'_>, _error: &SessionError) {
+    fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
         self.enter("on_error", session);
+        if session.extensions().next().is_some() {
+            let tally = &mut self.world.borrow_mut().tally;
+            match error {
+                SessionError::Protocol(ProtocolError::MessageTooBig { .. }) => tally.too_big += 1,
+                SessionError::Extension(_) => tally.corrupt += 1,
+                _ => {}
+            }
+        }
         if self.log(|log| {
             log.errors += 1;
             log.errors > 1

@@ -38,6 +38,10 @@ mod actors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod choices;
 mod client;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod codec;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod content;
 pub(crate) mod far_end;
 pub(crate) mod network;
 #[cfg(any(test, fuzzing))]

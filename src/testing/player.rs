@@ -3,39 +3,63 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::actors::{Log, Mood};
+use super::actors::{Log, Mood, Tally};
 use super::choices::Choices;
+use super::codec::{Codec, draw_offer};
+use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
 use super::far_end::{FarEnd, RawFrame};
 use super::network::{LinkId, Network, PeerEnd};
 
 /// What the server's side says of a client's session.
-#[derive(Clone, Copy)]
 pub(crate) struct Told<'a> {
     pub(crate) log: Option<&'a Log>,
     /// Messages may be dropped on the way.
     pub(crate) drops: bool,
+    /// Where to count.
+    pub(crate) tally: &'a mut Tally,
 }
 
 /// A client, and what it knows of its connection.
 #[derive(Debug)]
 pub(crate) struct Player {
     pub(crate) id: LinkId,
+    /// What one message or frame may have.
+    message_limit: usize,
     stage: Stage,
     answers_pings: bool,
     answers_close: bool,
+    /// It has asked for compression.
+    offers: bool,
+    /// How hard it compresses.
+    level: u32,
+    codec: Option<Codec>,
     /// Messages that were sent whole, while all before was well formed.
     sent: usize,
-    /// A message is being sent in fragments.
-    open: bool,
+    open: Option<Open>,
     /// It sent what may be anything: its messages are no longer those that it counts.
     pub(crate) is_spoiled: bool,
     /// Messages that arrived.
     pub(crate) received: usize,
     next_of_flow: usize,
-    /// The message that is arriving in fragments.
-    arriving: Option<Vec<u8>>,
+    arriving: Option<Arriving>,
     /// The payload of the server's Close.
     pub(crate) got_close: Option<Vec<u8>>,
+}
+
+/// A message that is being sent in fragments.
+#[derive(Debug)]
+enum Open {
+    /// So much of its text is sent.
+    Plain(usize),
+    /// This is left of it.
+    Packed(Vec<u8>),
+}
+
+/// A message that is arriving in fragments.
+#[derive(Debug)]
+struct Arriving {
+    packed: bool,
+    payload: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +101,18 @@ impl fmt::Debug for Play {
 const WHOLE: usize = usize::MAX;
 
 impl Player {
-    pub(crate) fn new(id: LinkId, choices: &mut Choices) -> Self {
+    pub(crate) fn new(id: LinkId, message_limit: usize, choices: &mut Choices) -> Self {
         Self {
             id,
+            message_limit,
             stage: Stage::Http,
             answers_pings: !choices.one_in(5),
             answers_close: !choices.one_in(5),
+            offers: false,
+            level: choices.pick(&[0, 1, 6, 9]),
+            codec: None,
             sent: 0,
-            open: false,
+            open: None,
             is_spoiled: false,
             received: 0,
             next_of_flow: 0,
@@ -99,7 +127,7 @@ impl Player {
             return match choices.below(16) {
                 0..=2 => Play::ReadPiece(choices.pick(&[1, 2, 7, WHOLE])),
                 3..=5 => Play::WritePiece(choices.pick(&[1, 2, 50, WHOLE])),
-                6..=10 => Play::Room(choices.pick(&[0, 1, 30, 5_000, WHOLE, WHOLE])),
+                6..=10 => Play::Room(choices.pick(&[0, 30, 5_000, WHOLE, WHOLE, WHOLE])),
                 11 => Play::Block(Duration::from_millis(choices.below(20_000))),
                 12 => Play::BreakIn(choices.size_below(300)),
                 13 => Play::BreakOut(choices.size_below(300)),
@@ -109,7 +137,7 @@ impl Player {
         }
         Play::Send(match self.stage {
             Stage::Http => self.request(choices, mood),
-            Stage::Session { .. } if mood.malformed && choices.one_in(12) => {
+            Stage::Session { .. } if mood.malformed && choices.one_in(40) => {
                 self.is_spoiled = true;
                 malformed(choices)
             }
@@ -122,10 +150,16 @@ impl Player {
         let mut bytes = format!(
             "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-             X-Link: {}\r\n\r\n",
+             X-Link: {}\r\n",
             self.id
         )
         .into_bytes();
+        if mood.deflate && !choices.one_in(3) {
+            self.offers = true;
+            let offer = draw_offer(choices);
+            bytes.extend_from_slice(format!("Sec-WebSocket-Extensions: {offer}\r\n").as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
         match choices.below(12) {
             0 | 1 => b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(),
             2 => b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(choices.size_below(40)),
@@ -153,23 +187,78 @@ impl Player {
             let payload = vec![b'p'; choices.size_below(126)];
             bytes.extend(RawFrame::masked(choices.pick(&[0x89, 0x8a]), &payload));
         }
-        if choices.one_in(16) {
+        if choices.one_in(50) {
             let code: u16 = choices.pick(&[1000, 1001, 3000, 4000]);
             let payload = [&code.to_be_bytes()[..], b"bye"].concat();
             let payload = if choices.one_in(4) { &[] } else { payload.as_slice() };
             bytes.extend(RawFrame::masked(0x88, payload));
             return bytes;
         }
-        let most = if mood.big { choices.pick(&[10, 200, 3_000, 70_000]) } else { 100 };
-        let fill = vec![b'x'; choices.size_below(most)];
-        let (start, fin) = (!self.open, choices.one_in(2));
-        let kind = if start { choices.pick(&[1, 2]) } else { 0 };
-        let payload =
-            if start { [format!("c{}:", self.sent).as_bytes(), &fill].concat() } else { fill };
-        bytes.extend(RawFrame::masked(kind | if fin { 0x80 } else { 0 }, &payload));
-        self.open = !fin;
-        self.sent += usize::from(fin);
+        bytes.extend(self.data_frame(choices, mood));
         bytes
+    }
+
+    /// A message, or a fragment of one.
+    fn data_frame(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
+        const RSV1: u8 = 0x40;
+        let (size, fin, number) = (self.size(choices, mood), choices.one_in(2), self.sent);
+        let kind = if self.open.is_some() { 0 } else { choices.pick(&[1, 2]) };
+        let first = kind | if fin { 0x80 } else { 0 };
+        self.sent += usize::from(fin);
+        let (first, mut packed) = match self.open.take() {
+            Some(Open::Packed(rest)) => (first, rest),
+            None if self.codec.is_some() && !choices.one_in(3) => {
+                (first | RSV1, self.packed_message(choices, mood, number, size))
+            }
+            open => {
+                let (start, begun) = match open {
+                    Some(Open::Plain(begun)) => (String::new(), begun),
+                    _ => (content::start(FROM_CLIENT, number), 0),
+                };
+                let mut payload = start;
+                payload.extend(content::text(number, begun..begun + size));
+                self.open = (!fin).then_some(Open::Plain(begun + size));
+                return RawFrame::masked(first, payload.as_bytes());
+            }
+        };
+        if !fin {
+            let later = packed.split_off(size.min(packed.len()));
+            self.open = Some(Open::Packed(later));
+        }
+        RawFrame::masked(first, &packed)
+    }
+
+    /// So many bytes; only sometimes more than a message may have.
+    fn size(&self, choices: &mut Choices, mood: Mood) -> usize {
+        let most = if mood.big { choices.pick(&[10, 200, 3_000, 70_000]) } else { 100 };
+        let size = choices.size_below(most);
+        let begun = if let Some(Open::Plain(begun)) = self.open { begun } else { 0 };
+        let room = self.message_limit.saturating_sub(content::START_BYTES + begun);
+        if choices.one_in(30) { size } else { size.min(room) }
+    }
+
+    /// A compressed message: sometimes a bomb, sometimes corrupt.
+    fn packed_message(
+        &mut self,
+        choices: &mut Choices,
+        mood: Mood,
+        number: usize,
+        size: usize,
+    ) -> Vec<u8> {
+        let Some(codec) = &mut self.codec else { return Vec::new() };
+        // A bomb is over every limit, so its number need not be the right one: this one's text is
+        // a single letter.
+        let (number, size) = if choices.one_in(24) { (0, 300_000) } else { (number, size) };
+        let message = content::message(FROM_CLIENT_PACKED, number, size);
+        let mut packed = codec.pack(message.as_bytes(), choices.one_in(8));
+        if mood.malformed && choices.one_in(6) {
+            self.is_spoiled = true;
+            let at = choices.size_below(packed.len());
+            if let Some(byte) = packed.get_mut(at) {
+                *byte ^= 1 << choices.below(8);
+            }
+        }
+        packed
     }
 
     pub(crate) fn perform(&self, play: Play, network: &mut Network) {
@@ -197,14 +286,19 @@ impl Player {
     }
 
     /// Looks at what arrived; whether that may have moved something.
-    pub(crate) fn look(&mut self, network: &mut Network, told: Told<'_>) -> Result<bool, String> {
+    pub(crate) fn look(
+        &mut self,
+        network: &mut Network,
+        mut told: Told<'_>,
+    ) -> Result<bool, String> {
         let mut moved = false;
         while self.stage == Stage::Http && self.take_answer(network)? {
             moved = true;
         }
         while let Some(far_end) = &mut network.link(self.id).far_end {
             let Some(frame) = far_end.next() else { break };
-            self.take_frame(frame, told).map_err(|what| format!("client {}: {what}", self.id))?;
+            self.take_frame(frame, &mut told)
+                .map_err(|what| format!("client {}: {what}", self.id))?;
         }
         Ok(moved)
     }
@@ -234,12 +328,19 @@ impl Player {
                 (self.answers_pings, self.answers_close);
             link.far_end = Some(far_end);
             self.stage = Stage::Session { raw: false };
+            let agreed = head.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Extensions: "));
+            if let Some(agreed) = agreed {
+                if !self.offers {
+                    return Err(format!("client {}: agreed without an offer: {agreed}", self.id));
+                }
+                self.codec = Some(Codec::agreed(agreed, self.level)?);
+            }
             network.react(self.id);
         }
         Ok(true)
     }
 
-    fn take_frame(&mut self, frame: RawFrame, told: Told<'_>) -> Result<(), String> {
+    fn take_frame(&mut self, frame: RawFrame, told: &mut Told<'_>) -> Result<(), String> {
         let Some(log) = told.log else {
             // A raw session answers with whatever it is sent.
             self.stage = Stage::Session { raw: true };
@@ -252,6 +353,7 @@ impl Player {
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
         match (opcode, first & 0x70) {
             (0..=2, 0) => {}
+            (1 | 2, 0x40) if self.codec.is_some() => {}
             (8..=10, 0) if fin && payload.len() <= 125 => {
                 if opcode == 8 {
                     self.got_close = Some(payload);
@@ -261,8 +363,11 @@ impl Player {
             _ => return Err(format!("an illegal frame: {first:#04x}, {}", payload.len())),
         }
         let whole = match (opcode, self.arriving.take()) {
-            (0, Some(begun)) => [begun, payload].concat(),
-            (1 | 2, None) => payload,
+            (0, Some(mut begun)) => {
+                begun.payload.extend(payload);
+                begun
+            }
+            (1 | 2, None) => Arriving { packed: first & 0x40 != 0, payload },
             _ => {
                 let start = payload.get(..20).unwrap_or(&payload).escape_ascii();
                 return Err(format!("a frame out of order: {first:#04x} {start}"));
@@ -272,22 +377,31 @@ impl Player {
             self.arriving = Some(whole);
             return Ok(());
         }
-        self.take_message(&whole, log, told.drops)
+        let payload = match &mut self.codec {
+            Some(codec) if whole.packed => codec.unpack(&whole.payload)?,
+            _ => whole.payload,
+        };
+        self.take_message(&payload, log, told.drops)?;
+        match (payload.first(), whole.packed) {
+            (Some(&FROM_FLOW), true) => told.tally.packed_of_flow += 1,
+            (Some(&FROM_FLOW), false) => told.tally.plain_of_flow += 1,
+            (_, true) => told.tally.packed_out += 1,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Messages of the session come in the order of its sends, those of the flow in the flow's; what
     /// others sent has no number.
     fn take_message(&mut self, whole: &[u8], log: &Log, drops: bool) -> Result<(), String> {
-        let number = whole.get(1..).unwrap_or_default();
-        let number = number.split(|byte| *byte == b':').next().unwrap_or_default();
-        let number = std::str::from_utf8(number).unwrap_or_default().parse::<usize>();
-        match (whole.first(), number) {
-            (Some(b'd'), _) => Ok(()),
-            (Some(b'f'), Ok(number)) if number >= self.next_of_flow || log.collects_anew => {
+        let read = content::read(whole);
+        match read {
+            Some((FROM_OTHER, _)) => Ok(()),
+            Some((FROM_FLOW, number)) if number >= self.next_of_flow || log.collects_anew => {
                 self.next_of_flow = number + 1;
                 Ok(())
             }
-            (Some(b's'), Ok(number))
+            Some((FROM_SESSION, number))
                 if number == self.received || (drops && number > self.received) =>
             {
                 self.received = number + 1;
@@ -296,9 +410,9 @@ impl Player {
                     other => Err(format!("message {number}: {} bytes, not {other:?}", whole.len())),
                 }
             }
-            (_, number) => {
+            _ => {
                 let start = whole.get(..20).unwrap_or(whole).escape_ascii();
-                Err(format!("after {} comes {number:?}: {start}", self.received))
+                Err(format!("after {} comes {read:?}: {start}", self.received))
             }
         }
     }
@@ -309,12 +423,13 @@ fn byte(choices: &mut Choices) -> u8 {
 }
 
 fn malformed(choices: &mut Choices) -> Vec<u8> {
-    match choices.below(6) {
+    match choices.below(7) {
         0 => vec![0x83, 0x80, 0, 0, 0, 0],
         1 => vec![0x81, 0x01, b'x'],
         2 => RawFrame::masked(0x81, b"\xff\xfe"),
         3 => RawFrame::masked(0x88, &[3]),
         4 => RawFrame::masked(0x80, b"continuation of nothing"),
+        5 => RawFrame::masked(0xc9, b"a compressed ping"),
         _ => (0..=choices.below(20)).map(|_| byte(choices)).collect(),
     }
 }

@@ -15,13 +15,10 @@ use crate::domain::raw::on_frame;
 use crate::words::close::CloseCode;
 use crate::words::options::{Limits, OutboxOverflow};
 
-use super::actors::{Actor, Mood, PLANNED, World};
+use super::actors::{Actor, Mood, PLANNED, Tally, World};
 use super::choices::Choices;
 use super::network::{LinkId, Network};
 use super::player::{Player, Told};
-
-/// More clients are not connected at once.
-const CLIENTS_MAX: usize = 12;
 
 /// A run, and how far it has come.
 pub(crate) struct Simulation {
@@ -30,6 +27,10 @@ pub(crate) struct Simulation {
     players: BTreeMap<LinkId, Player>,
     /// What was done, for whoever has to understand a failure.
     trail: Vec<String>,
+    /// More are not connected at once: with few of them each does more.
+    clients_max: usize,
+    /// So much may be in a frame.
+    usual_bytes: usize,
     /// More than a connection may ever hold.
     bytes_each: usize,
     process_bytes: usize,
@@ -44,8 +45,8 @@ pub(crate) struct Failure {
     pub(crate) trail: Vec<String>,
 }
 
-/// Runs a whole life: `Ok` says how many steps it had.
-pub(crate) fn run(choices: Choices) -> Result<usize, Failure> {
+/// Runs a whole life: `Ok` says what it had.
+pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
     let mut simulation = Simulation::new(choices);
     let steps = 40 + simulation.choose(|choices| choices.size_below(160));
     let mut step = 0;
@@ -58,14 +59,17 @@ pub(crate) fn run(choices: Choices) -> Result<usize, Failure> {
         });
     }
     outcome = outcome.and_then(|()| simulation.guarded(Simulation::end));
-    let Simulation { mut trail, .. } = simulation;
+    let Simulation { mut trail, world, .. } = simulation;
     // The set-up, and the last steps.
     trail.drain(1..trail.len().saturating_sub(40).max(1));
-    outcome.map(|()| step).map_err(|what| Failure { step, what, trail })
+    let tally = Tally { steps: step, ..world.borrow().tally };
+    outcome.map(|()| tally).map_err(|what| Failure { step, what, trail })
 }
 
-fn millis(choices: &mut Choices, from: &[u64]) -> Duration {
-    Duration::from_millis(choices.pick(from))
+/// One of these, or the longest.
+fn millis(choices: &mut Choices, mood: Mood, from: &[u64; 3]) -> Duration {
+    let [.., longest] = *from;
+    Duration::from_millis(if mood.hurries { choices.pick(from) } else { longest })
 }
 
 fn draw_flow(choices: &mut Choices) -> SharedFlow {
@@ -85,16 +89,61 @@ fn draw_flow(choices: &mut Choices) -> SharedFlow {
     }
 }
 
+fn draw_limits(mood: Mood, choices: &mut Choices) -> Limits {
+    let mut process_bytes = choices.pick(&[3_000, 30_000, 1 << 20]);
+    if mood.deflate && !choices.one_in(4) {
+        process_bytes = 4 << 20; // else those with contexts rarely live to say much
+    }
+    Limits::new()
+        .max_connections(choices.pick(&[1, 4, 20]))
+        .max_pending_handshakes(choices.pick(&[1, 3, 20]))
+        .handshake_timeout(millis(choices, mood, &[1, 900, 10_000]))
+        .close_timeout(millis(choices, mood, &[1, 500, 5_000]))
+        .linger_timeout(millis(choices, mood, &[1, 500, 2_000]))
+        .max_head_bytes(1_000)
+        .process_bytes(process_bytes)
+        .read_buffer_bytes(choices.pick(&[1_024, 5_000]))
+}
+
+/// Compression with any of its options, and what it may hold in a session.
+#[cfg(feature = "deflate")]
+fn draw_deflate(options: WebSockets, choices: &mut Choices) -> (WebSockets, usize) {
+    const ONE_INFLATER: usize = 50 << 10;
+    const BOTH_CONTEXTS: usize = 400 << 10;
+    let (client_keeps, server_keeps) = (choices.one_in(2), choices.one_in(2));
+    let mut deflate = crate::Deflate::new()
+        .compression_level(choices.pick(&[1, 6, 9]))
+        .client_context_takeover(client_keeps)
+        .server_context_takeover(server_keeps)
+        .client_max_window_bits(choices.pick(&[9, 12, 15]))
+        .server_max_window_bits(choices.pick(&[9, 12, 15]));
+    if choices.one_in(2) {
+        deflate = deflate.compress_if_bigger_than(choices.pick(&[0, 20, 1_000]));
+    }
+    if choices.one_in(4) {
+        deflate = deflate.compress_if(|message| message.is_text());
+    }
+    let bytes = if client_keeps || server_keeps { BOTH_CONTEXTS } else { ONE_INFLATER };
+    (options.extension(deflate), bytes)
+}
+
+/// Without the feature clients ask in vain.
+#[cfg(not(feature = "deflate"))]
+fn draw_deflate(options: WebSockets, _choices: &mut Choices) -> (WebSockets, usize) {
+    (options, 0)
+}
+
 /// The application: `/s` is played by actors, `/raw` mirrors, `/page` has any length.
 fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
+    let raw_negotiates = world.borrow_mut().choices.one_in(2);
     let mut application = Application::new();
     application.install(options);
     let (members, pages) = (Rc::clone(world), Rc::clone(world));
     application.routing(|route| {
         route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
-        route.web_socket_raw("/raw", |_: &Call| {
-            on_frame(|session, frame| session.send_frame(frame))
-        });
+        route
+            .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))
+            .negotiate_extensions(raw_negotiates);
         route.get("/page", move |_| "x".repeat(pages.borrow_mut().choices.size_below(500)));
     });
     match application.build() {
@@ -106,20 +155,11 @@ fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
         let mood = Mood::draw(&mut choices);
+        let clients_max = choices.pick(&[1, 3, 12]);
         let max_frame_size = choices.pick(&[125, 1_000, 64 << 10]);
         let max_message_size = max_frame_size.max(choices.pick(&[125, 2_000, 64 << 10]));
         let outbox_bytes = choices.pick(&[1, 1_000, 64 << 10]);
-        let (head, buffer) = (1_000, choices.pick(&[1_024, 5_000]));
-        let process_bytes = choices.pick(&[3_000, 30_000, 1 << 20]);
-        let limits = Limits::new()
-            .max_connections(choices.pick(&[1, 4, 20]))
-            .max_pending_handshakes(choices.pick(&[1, 3, 20]))
-            .handshake_timeout(millis(&mut choices, &[1, 900, 10_000]))
-            .close_timeout(millis(&mut choices, &[1, 500, 5_000]))
-            .linger_timeout(millis(&mut choices, &[1, 500, 2_000]))
-            .max_head_bytes(head)
-            .process_bytes(process_bytes)
-            .read_buffer_bytes(buffer);
+        let limits = draw_limits(mood, &mut choices);
         let policy = choices.pick(&[
             OutboxOverflow::Close,
             OutboxOverflow::Block,
@@ -129,25 +169,31 @@ impl Simulation {
         let flow = draw_flow(&mut choices);
         let mut options = WebSockets::new()
             .on_outbox_full(policy)
-            .timeout(millis(&mut choices, &[1, 900, 15_000]))
-            .write_timeout(millis(&mut choices, &[1, 2_000, 30_000]))
+            .timeout(millis(&mut choices, mood, &[1, 900, 15_000]))
+            .write_timeout(millis(&mut choices, mood, &[1, 2_000, 30_000]))
             .max_frame_size(max_frame_size)
             .max_message_size(max_message_size)
             .outbox_bytes(outbox_bytes)
             .masking(choices.one_in(8))
-            .limits(limits);
+            .limits(limits.clone());
         if choices.one_in(3) {
             options = options.ping_period(None);
         } else {
-            options = options.ping_period(millis(&mut choices, &[1, 700, 15_000]));
+            options = options.ping_period(millis(&mut choices, mood, &[1, 700, 15_000]));
         }
         if choices.one_in(2) {
-            options = options.idle_timeout(millis(&mut choices, &[3, 3_000, 60_000]));
+            options = options.idle_timeout(millis(&mut choices, mood, &[3, 3_000, 60_000]));
+        }
+        let mut extension_bytes = 0;
+        if mood.deflate {
+            (options, extension_bytes) = draw_deflate(options, &mut choices);
         }
         let world = Rc::new(RefCell::new(World {
             choices,
             mood,
             sessions: BTreeMap::new(),
+            tally: Tally::default(),
+            max_message_size,
             flow,
             published: 0,
             drops: policy != OutboxOverflow::Close && policy != OutboxOverflow::Block,
@@ -161,11 +207,18 @@ impl Simulation {
             network,
             world,
             players: BTreeMap::new(),
+            clients_max,
+            usual_bytes: max_frame_size,
             trail: vec![format!(
                 "{mood:?} {policy:?} {max_frame_size} {max_message_size} {outbox_bytes}"
             )],
-            bytes_each: 4 * (outbox_bytes + 2 * max_message_size + head + buffer + (20 << 10)),
-            process_bytes,
+            bytes_each: extension_bytes
+                + 4 * (outbox_bytes
+                    + 2 * max_message_size
+                    + limits.max_head_bytes
+                    + limits.read_buffer_bytes
+                    + (20 << 10)),
+            process_bytes: limits.process_bytes,
         }
     }
 
@@ -185,10 +238,11 @@ impl Simulation {
     fn step(&mut self) {
         let mood = self.world.borrow().mood;
         match self.choose(|choices| choices.below(32)) {
-            0..=4 if self.players.len() < CLIENTS_MAX => self.connect(),
+            0..=4 if self.players.len() < self.clients_max => self.connect(),
             5..=8 => self.advance_to_next_event(),
             9 | 10 => {
-                let time = self.choose(|choices| choices.below(40_000));
+                let most = if mood.hurries { 40_000 } else { 4_000 };
+                let time = self.choose(|choices| choices.below(most));
                 self.note(format!("advance {time} ms"));
                 self.network.advance(Duration::from_millis(time));
             }
@@ -210,7 +264,8 @@ impl Simulation {
         let n = self.choose(|choices| choices.below(4));
         let address = SocketAddr::from(([10, 0, 0, u8::try_from(n).unwrap_or(0)], 5000));
         let id = self.network.connect(address);
-        let player = self.choose(|choices| Player::new(id, choices));
+        let limit = self.usual_bytes;
+        let player = self.choose(|choices| Player::new(id, limit, choices));
         self.note(format!("connect {id}"));
         self.players.insert(id, player);
     }
@@ -249,10 +304,9 @@ impl Simulation {
         loop {
             let mut moved = false;
             for player in self.players.values_mut() {
-                let world = self.world.borrow();
-                let told = Told { log: world.sessions.get(&player.id), drops: world.drops };
+                let World { sessions, drops, tally, .. } = &mut *self.world.borrow_mut();
+                let told = Told { log: sessions.get(&player.id), drops: *drops, tally };
                 moved |= player.look(&mut self.network, told)?;
-                drop(world);
             }
             if !moved {
                 break;

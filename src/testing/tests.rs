@@ -4,7 +4,7 @@
 use std::sync::Once;
 use std::time::Duration;
 
-use super::actors::PLANNED;
+use super::actors::{PLANNED, Tally};
 use super::choices::Choices;
 use super::simulation;
 
@@ -42,10 +42,10 @@ fn replay(seed: u64) -> String {
     format!("replay: WIREWHEEL_SEED={seed} cargo test --lib simulation_of_many_seeds")
 }
 
-fn run_one(seed: u64) -> usize {
+fn run_one(seed: u64) -> Tally {
     let _announce = Announce(seed);
     match simulation::run(Choices::from_seed(seed)) {
-        Ok(steps) => steps,
+        Ok(tally) => tally,
         Err(failure) => panic!(
             "seed={seed} step={}: {}\n{}",
             failure.step,
@@ -66,7 +66,7 @@ fn number_from(name: &str) -> Option<u64> {
 fn simulation_of_many_seeds() {
     hush();
     if let Some(seed) = number_from("WIREWHEEL_SEED") {
-        println!("seed {seed}: {} steps", run_one(seed));
+        println!("seed {seed}: {:?}", run_one(seed));
         return;
     }
     let begun = std::time::Instant::now();
@@ -74,15 +74,37 @@ fn simulation_of_many_seeds() {
     let first = number_from("WIREWHEEL_FIRST").unwrap_or(0);
     let seeds = number_from("WIREWHEEL_SEEDS");
     let seeds = seeds.unwrap_or_else(|| if time.is_some() { u64::MAX - first } else { SEEDS });
-    let (mut count, mut steps) = (0, 0);
+    let (mut count, mut tally) = (0, Tally::default());
     for seed in first..first + seeds {
         if time.is_some_and(|time| begun.elapsed() >= time) {
             break;
         }
-        steps += run_one(seed);
+        tally += run_one(seed);
         count += 1;
     }
-    println!("simulated {count} seeds from {first}, {steps} steps, none failed");
+    let steps = tally.steps;
+    println!("simulated {count} seeds from {first}, {steps} steps, none failed\n{tally:?}");
+    if count >= SEEDS {
+        assert_exercised(&tally);
+    }
+}
+
+/// None of these may rot away unseen. `SEEDS` seeds are enough for each.
+fn assert_exercised(tally: &Tally) {
+    if !cfg!(feature = "deflate") {
+        assert_eq!((tally.packed_in, tally.packed_out, tally.packed_of_flow), (0, 0, 0));
+        return;
+    }
+    for (what, count) in [
+        ("compressed messages reached a handler", tally.packed_in),
+        ("compressed messages reached a client", tally.packed_out),
+        ("messages of the flow came compressed", tally.packed_of_flow),
+        ("messages of the flow came plain", tally.plain_of_flow),
+        ("messages were too big once inflated", tally.too_big),
+        ("compressed messages were corrupt", tally.corrupt),
+    ] {
+        assert!(count > 0, "{what}: never; {tally:?}");
+    }
 }
 
 #[test]
