@@ -1,6 +1,8 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
 mod admission;
+#[cfg(feature = "deflate")]
+mod compressed;
 mod flow_faults;
 mod flows;
 mod governor;

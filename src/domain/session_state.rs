@@ -187,6 +187,11 @@ impl SessionState {
         self.pipeline.as_deref().is_some_and(|pipeline| pipeline.raw)
     }
 
+    /// Whether a message that is encoded may depend on those before it.
+    pub(crate) fn encodes_in_context(&self) -> bool {
+        self.pipeline.as_deref().is_some_and(|pipeline| pipeline.share_key().is_none())
+    }
+
     /// A key that two sessions share if a message sent to both is the same bytes on the wire; `None`
     /// where each has to be encoded for itself.
     pub(crate) fn share_key(&self, route: &SessionOptions) -> Option<u64> {

@@ -65,7 +65,13 @@ impl Session<'_> {
     fn admit_behind_queue(&mut self, bytes: usize) -> Result<Admission, SendError> {
         let options = self.state.options(self.route);
         let (limit, messages) = (options.outbox_bytes, options.outbox_messages);
-        let policy = options.on_outbox_full;
+        let policy = match options.on_outbox_full {
+            // What waits is encoded, and what follows builds on it: it cannot be taken back.
+            OutboxOverflow::DropOldest if self.state.encodes_in_context() => {
+                OutboxOverflow::DropNewest
+            }
+            policy => policy,
+        };
         let (buffered, waiting) = self.state.queued();
         let fits = |buffered: usize, waiting: usize| {
             buffered == 0 || (buffered.saturating_add(bytes) <= limit && waiting < messages)

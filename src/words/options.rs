@@ -74,7 +74,10 @@ pub enum OutboxOverflow {
     Close,
     /// It is dropped and counted; see [`Session::dropped`](crate::Session::dropped).
     DropNewest,
-    /// The oldest messages that have not begun are dropped to make room, and counted.
+    /// The oldest messages that have not begun are dropped to make room, and counted. Where an
+    /// extension encodes each message in the context of those before (no
+    /// [`share_key`](crate::Extension::share_key): deflate with a server context), what waits cannot
+    /// be taken back, and the newest is dropped.
     DropOldest,
     /// It is refused with [`SendError::Full`](crate::SendError::Full), and nothing else happens: the
     /// application waits for [`on_drain`](crate::Handler::on_drain).

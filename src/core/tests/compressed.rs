@@ -1,0 +1,81 @@
+//! Sessions with permessage-deflate under virtual time, where the context that both ends keep meets
+//! what else happens to messages.
+
+use crate::Deflate;
+use crate::domain::application::{Application, WebSockets};
+use crate::domain::call::Call;
+use crate::domain::handler::on_message;
+use crate::testing::codec::Codec;
+use crate::testing::content::{self, FROM_SESSION};
+use crate::testing::{TestApplication, TestClient};
+use crate::words::options::OutboxOverflow;
+
+/// A client to whom `/` sends as many numbered messages as it says, and its end of the compression.
+fn client(
+    policy: OutboxOverflow,
+    deflate: fn() -> Deflate,
+) -> (TestApplication, TestClient, Codec) {
+    let app = TestApplication::new(|app: &mut Application| {
+        let options = WebSockets::new().on_outbox_full(policy).outbox_bytes(400);
+        app.install(options.ping_period(None).extension(deflate()));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                let mut number = 0;
+                on_message(move |session, message| {
+                    for _ in 0..message.text().unwrap_or_default().parse().unwrap_or(0) {
+                        session.send(&content::message(FROM_SESSION, number, 150))?;
+                        number += 1;
+                    }
+                    Ok(())
+                })
+            });
+        });
+    })
+    .unwrap();
+    let upgrade = app.upgrade("/").header("Sec-WebSocket-Extensions", "permessage-deflate");
+    let (client, answer) = upgrade.connect().unwrap();
+    let codec = Codec::agreed(answer.header("sec-websocket-extensions").unwrap(), 6).unwrap();
+    (app, client, codec)
+}
+
+/// The numbers of the messages that have arrived, each of which inflates to what was sent.
+fn numbers(client: &mut TestClient, codec: &mut Codec) -> Vec<usize> {
+    let mut numbers = Vec::new();
+    while let Some(frame) = client.receive_frame() {
+        let message = match frame.first {
+            0xc1 => codec.unpack(&frame.payload).unwrap(),
+            0x81 => frame.payload,
+            other => panic!("a frame that begins with {other:#04x}"),
+        };
+        let (_, number) = content::read(&message).unwrap_or_else(|| {
+            panic!("behind {numbers:?} comes {}", String::from_utf8_lossy(&message))
+        });
+        numbers.push(number);
+    }
+    numbers
+}
+
+/// The peer's context holds every message that was compressed: one that is taken back afterwards would
+/// be missing in it for ever.
+#[test]
+fn what_is_dropped_for_a_slow_reader_leaves_the_context_whole() {
+    for policy in [OutboxOverflow::DropOldest, OutboxOverflow::DropNewest] {
+        for keeps in [true, false] {
+            let deflate: fn() -> Deflate =
+                if keeps { || Deflate::new().server_context_takeover(true) } else { Deflate::new };
+            let (_app, mut client, mut codec) = client(policy, deflate);
+            client.send("5");
+            assert_eq!(numbers(&mut client, &mut codec), [0, 1, 2, 3, 4]);
+            client.read_only(50);
+            client.send("1");
+            for _ in 0..40 {
+                client.send("1");
+            }
+            client.read_on();
+            client.send("2");
+            let numbers = numbers(&mut client, &mut codec);
+            assert!(numbers.is_sorted() && numbers.ends_with(&[46, 47]), "{policy:?} {numbers:?}");
+            assert!((3..30).contains(&numbers.len()), "{policy:?}, {keeps}: {numbers:?}");
+        }
+    }
+}
