@@ -71,7 +71,8 @@ fn whole_head(bytes: &[u8]) -> Option<crate::protocol::head::RequestHead> {
     }
 }
 
-/// Frames, against tungstenite: a byte of rules, cuts, the stream.
+/// Frames, through the reader of messages and the one of frames, against tungstenite: a byte of rules,
+/// cuts, the stream.
 pub fn frames(data: &[u8]) {
     let Some((&rules, data)) = data.split_first() else { return };
     let (cuts, bytes) = cuts(data);
@@ -256,6 +257,10 @@ mod tests {
                 [&[7, 1, 0, 5][..], &masked(0x82, &[7; 300])].concat(),
                 [&[16, 0][..], b"\x81\x02ab\x82\x00"].concat(),
                 b"\x03\x00\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00\x01\x02\x03\x04".to_vec(),
+                // With the bit that an extension may have claimed, here and there.
+                [&[3, 1, 0, 9][..], &masked(0x41, b"de"), &masked(0x8a, b""), &masked(0x80, b"f")]
+                    .concat(),
+                [&[3, 0][..], &masked(0x02, b"de"), &masked(0xc0, b"f")].concat(),
             ],
             "extensions" => vec![
                 b"permessage-deflate; client_max_window_bits".to_vec(),

@@ -1,8 +1,11 @@
 //! Owns the differential oracle: the same bytes, in any chunking, through this crate's reader and
-//! through tungstenite's `WebSocketContext` amount to the same messages and the same class of fault.
+//! through tungstenite's `WebSocketContext` amount to the same messages and the same class of fault;
+//! and through the reader of frames (`framewise`) too.
 //!
 //! Where the two may differ is one list, [`Difference`]; anything else is a bug. Request heads have
 //! no second reader here, but cutting them may change nothing either.
+
+pub(crate) mod framewise;
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -67,6 +70,19 @@ pub(crate) struct OracleRules {
     pub(crate) accept_unmasked: bool,
 }
 
+impl OracleRules {
+    fn of_frames(self) -> FrameRules {
+        FrameRules {
+            max_frame_size: self.max_frame_size,
+            max_message_size: self.max_message_size,
+            max_fragments: u32::MAX,
+            accept_unmasked: self.accept_unmasked,
+            allowed_rsv: 0,
+            claimed_rsv: 0,
+        }
+    }
+}
+
 /// Compares the two on `bytes`, cut at `cuts`; says what was met of the list of differences.
 pub(crate) fn compare(
     bytes: &[u8],
@@ -85,6 +101,7 @@ pub(crate) fn compare(
     } else {
         bytes.to_vec()
     };
+    framewise::agree(&completed, cuts, &rules.of_frames(), &ours)?;
     let theirs = by_tungstenite(pieces(&completed, cuts), rules);
     if ours == theirs {
         return Ok((ours, differences));
@@ -127,14 +144,7 @@ fn by_wirewheel<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     rules: OracleRules,
 ) -> (Verdict, usize) {
-    let rules = FrameRules {
-        max_frame_size: rules.max_frame_size,
-        max_message_size: rules.max_message_size,
-        max_fragments: u32::MAX,
-        accept_unmasked: rules.accept_unmasked,
-        allowed_rsv: 0,
-        claimed_rsv: 0,
-    };
+    let rules = rules.of_frames();
     let mut verdict = Verdict::default();
     let (mut partial, mut arrived) = (None, 0);
     for piece in pieces {
