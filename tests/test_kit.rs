@@ -295,3 +295,50 @@ fn memory_and_sockets_agree() {
     real.expect_eof();
     client.expect_end(Ending::Closed);
 }
+
+/// What a failed expectation says.
+fn failure(of: impl FnOnce()) -> String {
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(of)).unwrap_err();
+    panic.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+/// A failure says what was expected, what came, and how the connection stands.
+#[test]
+fn failures_say_what_was_expected_what_came_and_how_the_connection_stands() {
+    let app = TestApplication::new(module).unwrap();
+    let mut client = app.web_socket("/count");
+    app.advance(Duration::from_secs(2));
+    assert_eq!(
+        failure(|| client.expect_text("1")),
+        "expected Text(\"1\"), received nothing\n\
+         client 0 (127.0.0.1:10000), 2s after the start: the connection is open"
+    );
+    client.send("?");
+    client.send("?");
+    let said = failure(|| drop(client.expect_close(CloseCode::NORMAL)));
+    assert!(said.starts_with("expected a Close with 1000, received Text(\"1\")\n"), "{said}");
+    let unread = "is open; not asked for yet: [RawFrame { first: 0x81, payload: \"2\" }]";
+    assert!(said.ends_with(unread), "{said}");
+    let said = failure(|| client.expect_end(Ending::Closed));
+    assert!(said.starts_with("expected nothing\n") && said.ends_with(unread), "{said}");
+    client.expect_text("2");
+    client.read_only(1);
+    client.block_writes_for(Duration::from_secs(3));
+    client.send("?");
+    let said = failure(|| client.expect_binary(&[7]));
+    let reads =
+        "is open; the client reads only 1 more bytes; the server's writes are blocked for 3s";
+    assert!(said.starts_with("expected Binary([7]), received nothing") && said.ends_with(reads));
+    client.reset();
+    let said = failure(|| client.expect_end(Ending::Reset));
+    assert!(said.starts_with("expected Reset\n"), "{said}");
+    let answer = app.get("/nowhere");
+    let shown = format!("{answer:?}");
+    assert!(shown.starts_with("HTTP/1.1 404 Not Found\n"), "{shown}");
+    assert!(shown.ends_with("\nbody: \"404 Not Found\\n\""), "{shown}");
+    let said = failure(|| drop(app.web_socket("/members")));
+    assert!(said.starts_with("the upgrade of /members was refused: HTTP/1.1 400 "), "{said}");
+    let said = failure(|| drop(app.connect().expect_answer()));
+    assert!(said.starts_with("expected an answer, received nothing\n"), "{said}");
+    assert!(said.ends_with("is open; it was not upgraded"), "{said}");
+}

@@ -86,10 +86,10 @@ use super::network::{LinkId, Network, PeerEnd};
 /// # Ok::<(), wirewheel::ServerError>(())
 /// ```
 pub struct TestClient {
-    network: Rc<RefCell<Network>>,
-    id: LinkId,
+    pub(super) network: Rc<RefCell<Network>>,
+    pub(super) id: LinkId,
     /// The message whose last fragment has not arrived.
-    open: Option<RawFrame>,
+    pub(super) open: Option<RawFrame>,
 }
 
 impl fmt::Debug for TestClient {
@@ -111,7 +111,7 @@ impl fmt::Debug for TestClient {
 /// assert_eq!(answer.header("content-length"), Some("2"));
 /// # Ok::<(), wirewheel::ServerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
@@ -290,7 +290,8 @@ impl TestClient {
         let got = &mut network.link(self.id).socket.got;
         let end = got.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
         let Some(end) = end else {
-            panic!("no answer has arrived; so far {:?}", String::from_utf8_lossy(got));
+            drop(network);
+            self.fail("an answer", None);
         };
         let head = String::from_utf8_lossy(&got[..end]).into_owned();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
@@ -300,7 +301,10 @@ impl TestClient {
             .filter(|_| !head_only)
             .map_or(0, |length| length.parse().unwrap_or(0));
         let body_end = end + length;
-        assert!(got.len() >= body_end, "the body has not arrived: {answer:?}");
+        if got.len() < body_end {
+            drop(network);
+            self.fail(&format!("an answer with a body of {length} bytes"), None);
+        }
         answer.body = got[end..body_end].to_vec();
         got.drain(..body_end);
         answer
@@ -405,7 +409,7 @@ impl TestClient {
     /// If it is not.
     #[track_caller]
     pub fn expect_text(&mut self, text: &str) {
-        assert_eq!(self.receive(), Some(Received::Text(text.into())));
+        self.expect(&Received::Text(text.into()));
     }
 
     /// The next thing that arrived are these bytes.
@@ -414,7 +418,15 @@ impl TestClient {
     /// If they are not.
     #[track_caller]
     pub fn expect_binary(&mut self, bytes: &[u8]) {
-        assert_eq!(self.receive(), Some(Received::Binary(bytes.into())));
+        self.expect(&Received::Binary(bytes.into()));
+    }
+
+    #[track_caller]
+    fn expect(&mut self, expected: &Received) {
+        let came = self.receive();
+        if came.as_ref() != Some(expected) {
+            self.fail(&format!("{expected:?}"), came.as_ref());
+        }
     }
 
     /// The next thing that arrived is a Close with this code; its text comes back.
@@ -425,7 +437,7 @@ impl TestClient {
     pub fn expect_close(&mut self, expected: CloseCode) -> String {
         match self.receive() {
             Some(Received::Close(code, text)) if code == expected => text,
-            other => panic!("expected a Close with {expected}, received {other:?}"),
+            other => self.fail(&format!("a Close with {expected}"), other.as_ref()),
         }
     }
 
@@ -435,8 +447,8 @@ impl TestClient {
     /// If something has.
     #[track_caller]
     pub fn expect_nothing(&mut self) {
-        let rest = self.far_end(|far_end| far_end.rest().clone());
-        assert!(rest.is_empty(), "nothing was expected, and there is {rest:?}");
+        let is_empty = self.far_end(|far_end| far_end.rest().is_empty());
+        assert!(is_empty, "expected nothing\n{}", self.state());
     }
 
     /// The server has ended the connection like this, after everything that was asked for.
@@ -448,7 +460,7 @@ impl TestClient {
         if self.network.borrow_mut().link(self.id).far_end.is_some() {
             self.expect_nothing();
         }
-        assert_eq!(self.ending(), Some(expected));
+        assert!(self.ending() == Some(expected), "expected {expected:?}\n{}", self.state());
     }
 
     /// How the server has ended the connection, if it has.

@@ -33,7 +33,7 @@ pub(crate) struct Reaction {
 ///     frame.first & 0x40 != 0 && !frame.payload.is_empty() // RSV1
 /// }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RawFrame {
     /// FIN, RSV1 to RSV3 and the opcode (RFC 6455 section 5.2).
     pub first: u8,

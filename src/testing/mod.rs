@@ -42,6 +42,7 @@ mod client;
 pub(crate) mod codec;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod content;
+mod failure;
 pub(crate) mod far_end;
 pub(crate) mod network;
 #[cfg(any(test, fuzzing))]
@@ -164,7 +165,7 @@ impl TestApplication {
     pub fn web_socket(&self, path: &str) -> TestClient {
         match self.upgrade(path).connect() {
             Ok((client, _)) => client,
-            Err(answer) => panic!("the upgrade was refused: {answer:?}"),
+            Err(answer) => panic!("the upgrade of {path} was refused: {answer:?}"),
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) struct Network {
 pub(crate) struct Link {
     /// Its place in the slab; `None` before it is accepted and after it is over.
     place: Option<u32>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(crate) socket: FakeSocket,
     /// What the peer sent and the server has not read.
     inbound: VecDeque<u8>,
@@ -475,6 +475,11 @@ impl Link {
         self.socket.wants_write |= reading == Reading::Again;
     }
 
+    /// Whether it waits to be accepted.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.place.is_none() && self.socket.gone.is_none()
+    }
+
     /// What a read would give behind the last byte, if it was not given yet.
     fn end_to_tell(&self) -> Option<PeerEnd> {
         let broken = self.socket.broken.then_some(PeerEnd::Reset);
@@ -517,10 +522,5 @@ impl Link {
     /// Whether the server has it.
     pub(crate) fn is_open(&self) -> bool {
         self.place.is_some()
-    }
-
-    /// Whether it waits to be accepted.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.place.is_none() && self.socket.gone.is_none()
     }
 }
