@@ -17,6 +17,7 @@ use crate::words::close::CloseCode;
 use crate::words::error::ProtocolError;
 
 use super::close::read_close;
+use super::extension::header::offered_extensions;
 use super::frame::{FrameRules, OpCode, ShortMessage};
 use super::head::{HeadError, HeadLimits, HeadStatus, parse_head};
 use super::reader::{self, Incoming};
@@ -366,13 +367,13 @@ fn head_of(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<(String, usiz
     for piece in pieces {
         arrived.extend_from_slice(piece);
         if let HeadStatus::Complete { head, length } = parse_head(&arrived, limits, &mut scanned)? {
-            return Ok(Some((format!("{head:?}"), length)));
+            return Ok(Some((format!("{head:?} {:?}", offered_extensions(&head)), length)));
         }
     }
     Ok(None)
 }
 
-/// Cuts change neither a head nor why it is refused; a refusal may only come later, with the blank
+/// Cuts change neither a head, nor the extensions it offers, nor why it is refused; a refusal may only come later, with the blank
 /// line or the limit, because a head that dribbles in is not read again at every byte.
 pub(crate) fn compare_head(bytes: &[u8], cuts: &[usize]) -> Result<(), String> {
     let limits = HeadLimits { max_bytes: 200, max_lines: 4 };
@@ -506,6 +507,7 @@ mod tests {
         let line = prop_oneof![
             4 => "[A-Za-z]{1,8}: [ -~]{0,30}\r\n",
             1 => Just("Content-Length: 1\r\n".to_owned()),
+            1 => r#"Sec-WebSocket-Extensions: [ab]( ?; ?c(=1|="\\?d")?)?( ?, ?e)?\r\n"#,
             1 => Just("Transfer-Encoding: chunked\n".to_owned()),
             1 => "[ -~]{0,20}\r\n",
         ];

@@ -238,6 +238,10 @@ impl Simulation {
     fn step(&mut self) {
         let mood = self.world.borrow().mood;
         match self.choose(|choices| choices.below(32)) {
+            0 if self.choose(|choices| choices.one_in(4)) => {
+                // All at once, and more than the server takes.
+                (self.players.len()..self.clients_max).for_each(|_| self.connect());
+            }
             0..=4 if self.players.len() < self.clients_max => self.connect(),
             5..=8 => self.advance_to_next_event(),
             9 | 10 => {
