@@ -7,14 +7,17 @@
 //! | [`broadcast`] | one message for many sessions |
 //! | [`timers`] | doing something later, or again and again |
 //! | [`limits_and_memory`] | how much memory all of it takes at most |
-//! | [`deflate`] | compression, and what it costs |
+#![cfg_attr(feature = "deflate", doc = " | [`deflate`] | compression, and what it costs |")]
 //! | [`errors_and_close_codes`] | who is told what when something fails |
 //! | [`threads`] | talking to the server from another thread |
 //! | [`embedding`] | serial ports, pipes and sockets on the same loop; the server inside a program |
 //! | [`testing_handlers`] | tests without sockets and waiting, and with them |
 //! | [`deploying`] | static binaries, systemd, OpenWrt, files to listen with |
 //! | [`security`] | origins, tokens, proxies, hostile peers |
-//! | [`from_ktor`] | each thing on Ktor's pages, and the line that does it here |
+#![cfg_attr(
+    feature = "deflate",
+    doc = " | [`from_ktor`] | each thing on Ktor's pages, and the line that does it here |"
+)]
 //! | [`from_other_crates`] | the same for ws-rs and tokio-tungstenite |
 //!
 //! It exists in the documentation alone; nothing of it is compiled into a program.
