@@ -145,7 +145,9 @@ fn subprotocol_is_negotiated() {
     assert_eq!(ask("/open", "chat.v1"), agreed("chat.v1"));
     assert_eq!(ask("/open", "other"), (101, None));
     let mut client = server.connect();
-    assert_eq!(client.request(&upgrade_request("/chat", "")).status, 400);
+    let refusal = client.request(&upgrade_request("/chat", ""));
+    assert_eq!(refusal.status, 400);
+    assert!(refusal.body.contains("no subprotocol on offer"), "{}", refusal.body);
     let second = upgrade_request("/chat", "Sec-WebSocket-Protocol: chat.v1\r\n");
     assert_eq!(client.request(&second).status, 101, "the connection stays usable");
     client.expect_text("chat.v1");

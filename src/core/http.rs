@@ -223,9 +223,12 @@ impl Turn<'_> {
             Resolution::NotFound => 404,
             Resolution::MethodNotAllowed => 405,
             Resolution::UpgradeRequired => 426,
-            Resolution::BadPath | Resolution::ProtocolRequired | Resolution::WebSocket { .. } => {
-                400
+            Resolution::ProtocolRequired => {
+                let refusal = Response::refusal(400)
+                    .body("400 Bad Request: no subprotocol on offer is spoken here\n");
+                return self.respond(&head, &refusal, keep_alive);
             }
+            Resolution::BadPath | Resolution::WebSocket { .. } => 400,
         };
         self.respond(&head, &Response::refusal(status), keep_alive)
     }

@@ -31,10 +31,12 @@ use crate::protocol::head::RequestHead;
 ///     let rest = call.parameters("rest"); // "x", "y"
 ///     let (name, tags) = (call.query_parameter("as"), call.parameters("tag")); // "anna"; "1", "2"
 ///     let (agent, id) = (call.header("user-agent"), call.cookie("id"));
+///     let is_anna = name.as_deref() == Some("anna"); // parameters are decoded: a Cow
 ///     let lines = call.headers().count();
 ///     let (peer, client, here) = (call.remote_addr(), call.client_addr(), call.local_addr());
 ///     session.send(&format!(
-///         "{room:?} {rest:?} {name:?} {tags:?} {agent:?} {id:?} {lines} {peer} {client} {here} {:?}",
+///         "{room:?} {rest:?} {name:?} {is_anna} {tags:?} {agent:?} {id:?} {lines} {peer} {client} \
+///          {here} {:?}",
 ///         call.protocol(),
 ///     ))
 /// }
@@ -50,7 +52,13 @@ struct CallParts {
     client_addr: SocketAddr,
     local_addr: SocketAddr,
     protocol: OnceCell<String>,
-    attachment: OnceCell<Box<dyn Any>>,
+    attached: OnceCell<Box<Attached>>,
+}
+
+/// A value that the application keeps with a request, and the one that came after it.
+struct Attached {
+    value: Box<dyn Any>,
+    next: OnceCell<Box<Attached>>,
 }
 
 impl fmt::Debug for Call {
@@ -79,7 +87,7 @@ impl Call {
             client_addr,
             local_addr,
             protocol,
-            attachment: OnceCell::new(),
+            attached: OnceCell::new(),
         }))
     }
 
@@ -183,7 +191,7 @@ impl Call {
     }
 
     /// Keeps a value with this request (Ktor's `call.attributes`): who an upgrade hook found out the
-    /// client to be, for the handler. There is one place; false if it is taken.
+    /// client to be, for the handler. One value of each type; false if there is one already.
     ///
     /// ```
     /// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_connect};
@@ -205,12 +213,26 @@ impl Call {
     /// }
     /// ```
     pub fn attach<T: 'static>(&self, value: T) -> bool {
-        self.0.attachment.set(Box::new(value)).is_ok()
+        let mut place = &self.0.attached;
+        while let Some(attached) = place.get() {
+            if attached.value.is::<T>() {
+                return false;
+            }
+            place = &attached.next;
+        }
+        place.set(Box::new(Attached { value: Box::new(value), next: OnceCell::new() })).is_ok()
     }
 
-    /// The value that was [attached](Self::attach), if it is of this type.
+    /// The value of this type that was [attached](Self::attach).
     pub fn attached<T: 'static>(&self) -> Option<&T> {
-        self.0.attachment.get().and_then(|value| value.downcast_ref())
+        let mut next = self.0.attached.get();
+        while let Some(attached) = next {
+            if let Some(value) = attached.value.downcast_ref() {
+                return Some(value);
+            }
+            next = attached.next.get();
+        }
+        None
     }
 }
 
@@ -236,5 +258,8 @@ mod tests {
         let cookies = ["a", "b", "c", "d"].map(|name| call.cookie(name));
         assert_eq!(cookies, [Some("1"), Some("two"), Some("3"), None]);
         assert_eq!((call.header("x-y"), call.protocol()), (Some("z"), Some("chat")));
+        assert!(call.attach("anna") && call.attach(7_u8) && !call.attach("ben"));
+        assert_eq!((call.attached(), call.attached()), (Some(&"anna"), Some(&7_u8)));
+        assert_eq!(call.attached::<u16>(), None);
     }
 }

@@ -182,11 +182,11 @@ pub enum BufferOverflow {
 /// ```
 /// use wirewheel::{BufferOverflow, FlowOptions, SharedFlow};
 /// let options = FlowOptions::new().on_buffer_overflow(BufferOverflow::DropOldest);
-/// let mistake = SharedFlow::<str>::with(options.clone()).unwrap_err().to_string();
+/// let mistake = SharedFlow::<str>::with(options).unwrap_err().to_string();
 /// assert!(mistake.contains("replay or extra_buffer"));
 /// assert!(SharedFlow::<str>::with(options.extra_buffer(16)).is_ok());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "hand it to SharedFlow::with"]
 pub struct FlowOptions {
     pub(super) replay: usize,

@@ -107,7 +107,8 @@ pub trait Handler {
         let _ = (session, error);
     }
 
-    /// The session is over; nothing can be sent any more and no hook is called after this one.
+    /// The session is over; nothing can be sent to it any more, and no hook is called after this one.
+    /// What it says to others (`emit`, `server()`) is said.
     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
         let _ = (session, close);
     }

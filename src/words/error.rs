@@ -169,15 +169,17 @@ impl Error for SendError {}
 
 /// What a hook returns when it fails, and what sending returns.
 ///
-/// Any [`std::error::Error`] turns into one with `?`. A hook that returns one ends its session:
-/// `on_error`, Close 1011, `on_close`. The exception is [`SendError::Closing`], which is not a fault.
+/// Any [`std::error::Error`] turns into one with `?`, and a text with `into`. A hook that returns one
+/// ends its session: `on_error`, Close 1011, `on_close`. The exception is [`SendError::Closing`],
+/// which is not a fault.
 ///
 /// ```
 /// use wirewheel::{Handler, HandlerResult, Message, Session};
 /// struct Doubler;
 /// impl Handler for Doubler {
 ///     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
-///         let number: i64 = message.text().unwrap_or_default().parse()?; // not a number: 1011
+///         let Some(text) = message.text() else { return Err("text, please".into()) };
+///         let number: i64 = text.parse()?; // not a number: 1011
 ///         session.send(&(number * 2).to_string())
 ///     }
 /// }
@@ -193,9 +195,9 @@ pub enum HandlerError {
     Other(Box<dyn Error + 'static>),
 }
 
-impl<E: Error + 'static> From<E> for HandlerError {
+impl<E: Into<Box<dyn Error>>> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        let boxed: Box<dyn Error> = Box::new(error);
+        let boxed: Box<dyn Error> = error.into();
         let boxed = match boxed.downcast::<SendError>() {
             Ok(send) => return Self::Send(*send),
             Err(other) => other,
