@@ -11,7 +11,8 @@ use std::time::Duration;
 use support::*;
 use wirewheel::{
     Application, BufferOverflow, Call, CloseCode, CloseReason, ClosedBy, FlowOptions, Handler,
-    HandlerError, Response, SendError, Server, SharedFlow, WebSockets, on_connect, on_message,
+    HandlerError, Limits, Response, SendError, Server, SharedFlow, WebSockets, on_connect,
+    on_message,
 };
 
 /// One route at `/`, with options made by `install`.
@@ -414,6 +415,26 @@ fn bad_options_and_patterns_are_named() {
         });
     });
     assert!(error.starts_with("on_upgrade comes after route \"/open\""), "{error}");
+    let error = start_error(|app| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/open", |_: &Call| on_message(|_, _| Ok(())));
+        });
+        app.routing(|route| route.on_upgrade(|_| Err(Response::new(401))));
+    });
+    assert!(error.starts_with("on_upgrade comes after route \"/open\""), "{error}");
+    let error = start_error(|app| {
+        app.install(WebSockets::new().limits(Limits::new().process_bytes(1 << 20)));
+        app.routing(|route| {
+            route
+                .web_socket("/x", |_: &Call| on_message(|_, _| Ok(())))
+                .max_message_size((1 << 20) + 1);
+        });
+    });
+    let over = "route \"/x\": max_message_size is 1048577: no such message could arrive";
+    assert!(error.starts_with(over), "{error}");
+    let error = start_error(|app| app.install(WebSockets::new().max_frame_size(1 << 28)));
+    assert!(error.starts_with("WebSockets: max_frame_size is 268435456: no such"), "{error}");
     let bad = Server::bind("8080", |_: &mut Application| {}).unwrap_err();
     assert!(format!("{bad:?}").ends_with("it must be host:port or unix:/path"), "{bad:?}");
     let taken = Server::bind("127.0.0.1:0", |_: &mut Application| {}).unwrap();

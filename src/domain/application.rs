@@ -235,9 +235,10 @@ impl Application {
         self.installed = Some(web_sockets);
     }
 
-    /// Adds routes. Called several times, the routes add up.
+    /// Adds routes. Called several times, the routes add up, below one root: what
+    /// [`Routing::on_upgrade`] asks there it asks of all of them.
     pub fn routing(&mut self, routes: impl FnOnce(&mut Routing<'_>)) {
-        routes(&mut Routing::root(&mut self.routes));
+        Routing::open_root(&mut self.routes, routes);
     }
 
     /// Runs `action` every `period` on the loop, beginning one period after the start. It keeps the
@@ -337,10 +338,13 @@ impl Application {
         let WebSockets { installed, limits, .. } = web_sockets;
         installed.options.check().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         limits.check().map_err(|mistake| format!("Limits: {mistake}"))?;
+        limits
+            .check_message(&installed.options)
+            .map_err(|mistake| format!("WebSockets: {mistake}"))?;
         check_origins(installed.origins.as_deref())
             .map_err(|mistake| format!("WebSockets: {mistake}"))?;
         check_factories(&installed.extensions)?;
-        let routes = self.routes.finish(&installed)?;
+        let routes = self.routes.finish(&installed, &limits)?;
         Ok(Built { limits, proxies, routes, on_loop: self.on_loop })
     }
 }

@@ -78,6 +78,16 @@ impl Pattern {
         Ok(Self { segments })
     }
 
+    /// Whether it fits the very paths that another does: all but the names is the same.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.segments.len() == other.segments.len()
+            && self
+                .segments
+                .iter()
+                .zip(&other.segments)
+                .all(|(ours, theirs)| ours.is_same_as(theirs))
+    }
+
     /// How well it fits the segments of a path; `None` if it does not.
     pub(crate) fn fit(&self, path: &[String]) -> Option<Fit> {
         let mut fit =
@@ -105,6 +115,17 @@ impl Pattern {
 }
 
 impl Segment {
+    fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Parameter { prefix, suffix, optional, .. },
+                Self::Parameter { prefix: before, suffix: behind, optional: may_miss, .. },
+            ) => (prefix, suffix, optional) == (before, behind, may_miss),
+            (Self::Tail { .. }, Self::Tail { .. }) => true,
+            _ => self == other,
+        }
+    }
+
     fn parse(piece: &str) -> Result<Self, String> {
         let Some((prefix, rest)) = piece.split_once('{') else {
             if piece.contains('}') {

@@ -144,17 +144,30 @@ impl RouteTable {
         config: RouteConfig,
     ) -> Result<(), String> {
         let number = number(self.routes.len())?;
+        let is_rival =
+            |&route: &u16| self.route(route).is_some_and(|known| known.protocol == config.protocol);
+        if self.places_like(&pattern).flat_map(|place| &place.web_sockets).any(is_rival) {
+            return Err(twice("WebSocket routes", &config.pattern, config.protocol.as_deref()));
+        }
         self.routes.push(config);
         self.place(pattern).web_sockets.push(number);
         Ok(())
     }
 
-    /// The first registered answer of a pattern counts, as in Ktor.
-    pub(crate) fn add_get(&mut self, pattern: Pattern, answer: PlainAnswer) -> Result<(), String> {
+    pub(crate) fn add_get(&mut self, path: &str, answer: PlainAnswer) -> Result<(), String> {
+        let pattern = Pattern::parse(path)?;
         let number = number(self.gets.len())?;
+        if self.places_like(&pattern).any(|place| place.get.is_some()) {
+            return Err(twice("plain answers", path, None));
+        }
         self.gets.push(answer);
-        self.place(pattern).get.get_or_insert(number);
+        self.place(pattern).get = Some(number);
         Ok(())
+    }
+
+    /// The places that fit the same paths.
+    fn places_like<'t>(&'t self, pattern: &'t Pattern) -> impl Iterator<Item = &'t Place> {
+        self.places.iter().filter(|place| place.pattern.is_same_as(pattern))
     }
 
     fn place(&mut self, pattern: Pattern) -> &mut Place {
@@ -165,6 +178,16 @@ impl RouteTable {
         });
         &mut self.places[index]
     }
+}
+
+/// The mistake of a route that would never be asked (in Ktor it starts, and the first wins).
+fn twice(what: &str, path: &str, protocol: Option<&str>) -> String {
+    let same = protocol.map(|protocol| format!(" with subprotocol {protocol:?}"));
+    format!(
+        "there are two {what} at {path:?}{}: the second would never be asked; names of parameters make \
+         no difference",
+        same.unwrap_or_default()
+    )
 }
 
 fn number(count: usize) -> Result<u16, String> {
@@ -266,7 +289,7 @@ mod tests {
 
     /// A table whose WebSocket routes and answers are named by their patterns; `ws:PATH:PROTOCOL`
     /// and `get:PATH`.
-    fn table(routes: &[&str]) -> RouteTable {
+    fn table(routes: &[&str]) -> Result<RouteTable, String> {
         let mut application = Application::new();
         application.install(WebSockets::new());
         application.routing(|route| {
@@ -285,7 +308,7 @@ mod tests {
                 }
             }
         });
-        application.build().unwrap().routes
+        application.build().map(|built| built.routes)
     }
 
     /// What a request gets, in words.
@@ -298,7 +321,7 @@ mod tests {
         let list = |parameters: &[(String, String)]| {
             parameters.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>()
         };
-        let table = table(routes);
+        let table = table(routes).unwrap();
         match table.resolve(&head, kind == "WS", &offered) {
             Resolution::WebSocket { route, parameters, protocol } => {
                 let protocol = protocol.map_or(String::new(), |protocol| format!(" as {protocol}"));
@@ -311,6 +334,33 @@ mod tests {
                 format!("get {}{}", paths[usize::from(handler)], list(&parameters))
             }
             refusal => format!("{refusal:?}"),
+        }
+    }
+
+    #[test]
+    fn routes_that_would_never_be_asked_are_mistakes() {
+        let twice: &[&[&str]] = &[
+            &["ws:/x", "ws:/x"],
+            &["ws:/x", "get:/x", "ws:/x:a", "ws:/x"],
+            &["ws:/x:a", "ws:/x:a"],
+            &["ws:/r/{p}", "ws:/r/{q}"],
+            &["get:/x", "get:/x"],
+            &["get:/{p...}", "get:/{...}"],
+            &["get:/{p}.json", "get:/{q}.json"],
+        ];
+        for routes in twice {
+            let (_, last) = routes.last().unwrap().split_once(':').unwrap();
+            let path = last.split(':').next().unwrap();
+            let mistake = table(routes).unwrap_err();
+            assert!(mistake.contains(&format!("at {path:?}")), "{mistake}");
+            assert!(mistake.contains("never be asked"), "{mistake}");
+        }
+        let all: &[&[&str]] = &[
+            &["ws:/x", "ws:/x:a", "ws:/x:b", "get:/x"],
+            &["ws:/r/{p}", "ws:/r/{q}:a", "ws:/r/{p?}", "ws:/r/{p}.json", "ws:/r/{p}/"],
+        ];
+        for routes in all {
+            assert!(table(routes).is_ok(), "{routes:?}");
         }
     }
 
@@ -362,14 +412,13 @@ mod tests {
             (&["get:/{p}/b", "get:/a/{q}"], "GET /a/b", "get /a/{q} q=b"),
             (&["get:/a/{...}", "get:/{p}/b"], "GET /a/b", "get /a/{...}"),
             (&["get:/a/*/c", "get:/a/{p}/d"], "GET /a/b/c", "get /a/*/c"),
-            (&["get:/{p}", "get:/{q}"], "GET /a", "get /{p} p=a"),
+            (&["get:/{p}", "get:/{q?}"], "GET /a", "get /{p} p=a"),
             // HTTP and WebSocket on one path.
             (&["get:/x", "ws:/x"], "GET /x", "get /x"),
             (&["get:/x", "ws:/x"], "WS /x", "ws /x"),
             (&["ws:/x"], "GET /x", "UpgradeRequired"),
             (&["get:/x"], "WS /x", "get /x"),
             (&["ws:/x", "get:/{p}"], "GET /x", "get /{p} p=x"),
-            (&["ws:/x", "ws:/x"], "WS /x", "ws /x"),
             // Subprotocols.
             (&["ws:/x:a"], "WS /x a", "ws /x as a"),
             (&["ws:/x:a"], "WS /x", "ProtocolRequired"),

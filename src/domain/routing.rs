@@ -1,11 +1,12 @@
 //! Owns how routes are written down: nesting, WebSocket routes and their options, plain answers.
 
 use std::fmt;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::handshake::is_token;
-use crate::words::options::{SessionOptions, session_option_setters};
+use crate::words::options::{Limits, SessionOptions, session_option_setters};
 
 use super::call::Call;
 #[cfg(feature = "json")]
@@ -78,15 +79,20 @@ impl fmt::Debug for Routing<'_> {
 /// Everything written down so far.
 #[derive(Default)]
 pub(crate) struct Routes {
+    /// What guards the routes of the root, whichever call of `routing` they come in.
+    root_hooks: Vec<UpgradeHook>,
     web_sockets: Vec<WebSocketRoute>,
     gets: Vec<(String, PlainAnswer)>,
     mistakes: Vec<String>,
 }
 
 impl<'a> Routing<'a> {
-    pub(crate) fn root(routes: &'a mut Routes) -> Self {
-        let first_route = routes.web_sockets.len();
-        Self { routes, prefix: String::new(), hooks: Vec::new(), first_route }
+    /// Hands out the root, which is one scope however often it is opened (as in Ktor).
+    pub(crate) fn open_root(routes: &'a mut Routes, add: impl FnOnce(&mut Routing<'_>)) {
+        let hooks = mem::take(&mut routes.root_hooks);
+        let mut root = Self { routes, prefix: String::new(), hooks, first_route: 0 };
+        add(&mut root);
+        root.routes.root_hooks = root.hooks;
     }
 
     /// Adds a WebSocket route (Ktor's `webSocket`). `factory` makes the handler of each session; it
@@ -293,7 +299,8 @@ impl WebSocketRoute {
 
     /// Takes only clients that offer this subprotocol (Ktor's `protocol`), and agrees on it. Of
     /// several routes on one path the first registered whose subprotocol is on offer counts; one
-    /// without is the fallback; without a fallback others get 400. Compared letter by letter.
+    /// without is the fallback; without a fallback others get 400. Compared letter by letter. Two
+    /// routes on one path with one subprotocol, or both without, are a mistake.
     pub fn protocol(&mut self, protocol: &str) -> &mut Self {
         self.protocol = Some(protocol.to_owned());
         self
@@ -427,17 +434,24 @@ impl Routes {
     }
 
     /// Checks every route and puts it in the table.
-    pub(crate) fn finish(self, installed: &Installed) -> Result<RouteTable, String> {
+    pub(crate) fn finish(
+        self,
+        installed: &Installed,
+        limits: &Limits,
+    ) -> Result<RouteTable, String> {
         if let Some(mistake) = self.mistakes.into_iter().next() {
             return Err(mistake);
         }
         let mut table = RouteTable::new(installed.options.clone());
         for route in self.web_sockets {
             let (pattern, config) = route.finish(installed)?;
+            limits
+                .check_message(&config.options)
+                .map_err(|mistake| format!("route {:?}: {mistake}", config.pattern))?;
             table.add_web_socket(pattern, config)?;
         }
         for (path, answer) in self.gets {
-            table.add_get(Pattern::parse(&path)?, answer)?;
+            table.add_get(&path, answer)?;
         }
         Ok(table)
     }

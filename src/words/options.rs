@@ -477,6 +477,25 @@ impl Limits {
         }
         Ok(())
     }
+
+    /// Refuses a message size that could never arrive. What comes in one read is not kept, and the
+    /// default is let pass: the smallest budgets are below it.
+    pub(crate) fn check_message(&self, options: &SessionOptions) -> Result<(), String> {
+        let most = options.message_limit();
+        let unset = SessionOptions::default().message_limit();
+        if most > self.process_bytes.max(self.read_buffer_bytes).max(unset) {
+            let name = if options.max_message_size.is_some() {
+                "max_message_size"
+            } else {
+                "max_frame_size"
+            };
+            return Err(format!(
+                "{name} is {most}: no such message could arrive, process_bytes of Limits is {}",
+                self.process_bytes
+            ));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

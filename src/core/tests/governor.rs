@@ -4,12 +4,13 @@ use super::*;
 
 fn net(process_bytes: usize) -> Net {
     let limits = Limits::new().process_bytes(process_bytes);
-    Net::new(WebSockets::new().max_frame_size(1 << 20).outbox_bytes(1 << 20).limits(limits))
+    let frame = process_bytes.max(64 << 10);
+    Net::new(WebSockets::new().max_frame_size(frame).outbox_bytes(1 << 20).limits(limits))
 }
 
-/// The beginning of a binary frame of 1 MiB, with so many bytes of it.
+/// The beginning of a binary frame of 131,072 bytes, with so many bytes of it.
 fn begin(net: &mut Net, index: LinkId, bytes: usize) {
-    net.input(index, b"\x82\xff\0\0\0\0\0\x10\0\0\0\0\0\0");
+    net.input(index, b"\x82\xff\0\0\0\0\0\x02\0\0\0\0\0\0");
     more(net, index, bytes);
 }
 
