@@ -4,12 +4,18 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::io::Read;
+use std::rc::Rc;
 use std::time::Instant;
 
 use socket2::SockRef;
 use support::*;
-use wirewheel::{Call, Drained, ListenOptions, Server, WebSockets, on_message};
+use wirewheel::testing::{Ending, Received, TestApplication};
+use wirewheel::{
+    Application, Call, CloseCode, Drained, ListenOptions, Server, SharedFlow, WebSockets,
+    on_connect, on_message,
+};
 
 fn answer_close(client: &mut Client) {
     client.expect_close(1001);
@@ -52,6 +58,27 @@ fn join_says_how_the_sessions_ended() {
     let drained = server.0.join().unwrap();
     assert_eq!((drained.clean, drained.cut), (3, 2));
     assert_eq!(server.0.join().unwrap(), Drained::default(), "it is said once");
+}
+
+#[test]
+fn the_last_words_of_an_application_come_before_the_close() {
+    let server = Server::bind("127.0.0.1:0", |app| {
+        app.on_shutdown(|server| {
+            let all: Vec<_> = server.sessions().collect();
+            all.into_iter().for_each(|id| server.send_to(id, "server restarts").unwrap());
+        });
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| on_message(|_, _| Err("nobody talks here".into())));
+        });
+    });
+    let server = Running(server.unwrap().spawn().unwrap());
+    let (mut first, mut second) = (server.upgrade("/"), server.upgrade("/"));
+    first.text("hello");
+    first.expect_close(1011); // a text is an error, and is not told to the peer
+    server.0.shutdown_for_restart(PATIENCE);
+    second.expect_text("server restarts");
+    second.expect_close(1012);
 }
 
 #[test]
@@ -121,4 +148,78 @@ fn who_never_sent_anything_is_not_waited_for_but_who_has_begun_is() {
     drop(begun);
     server.0.join().unwrap();
     assert!(asked.elapsed() < PATIENCE / 4, "{:?}", asked.elapsed());
+}
+
+/// Sessions at `/news` collect what is said at the end, those at `/` are sent it.
+fn with_last_words(fails: bool) -> (TestApplication, Rc<RefCell<Vec<&'static str>>>) {
+    let calls = Rc::new(RefCell::new(Vec::new()));
+    let (first, second) = (Rc::clone(&calls), Rc::clone(&calls));
+    let app = TestApplication::new(move |app: &mut Application| {
+        let news: SharedFlow = SharedFlow::new();
+        let last = news.clone();
+        app.on_shutdown(move |server| {
+            first.borrow_mut().push("first");
+            let all: Vec<_> = server.sessions().collect();
+            for id in all {
+                server.send_to(id, "to you").unwrap();
+            }
+            assert!(!fails, "it fails");
+        });
+        app.on_shutdown(move |server| {
+            second.borrow_mut().push("second");
+            last.emit("to all").unwrap();
+            server.shutdown(millis(1_000)); // it stops already
+        });
+        app.install(WebSockets::new().ping_period(None));
+        app.routing(move |route| {
+            let collected = news.clone();
+            route.web_socket("/news", move |_: &Call| {
+                let news = collected.clone();
+                on_connect(move |session, _| session.collect(&news))
+            });
+            route.web_socket("/", |_: &Call| {
+                on_connect(|_, _| Ok(())).on_message(|session, _| {
+                    session.server().shutdown(PATIENCE);
+                    Ok(())
+                })
+            });
+        });
+    });
+    (app.unwrap(), calls)
+}
+
+#[test]
+fn what_an_application_says_at_the_end_comes_before_the_close() {
+    let (app, calls) = with_last_words(false);
+    let (mut plain, mut news, mut slow) =
+        (app.web_socket("/"), app.web_socket("/news"), app.web_socket("/news"));
+    slow.read_only(0);
+    app.shutdown(PATIENCE);
+    plain.expect_text("to you");
+    plain.expect_close(CloseCode::GOING_AWAY);
+    for client in [&mut news, &mut slow] {
+        client.read_on();
+        client.expect_text("to you");
+        client.expect_text("to all");
+        client.expect_close(CloseCode::GOING_AWAY);
+        client.expect_end(Ending::Closed);
+    }
+    app.shutdown(PATIENCE);
+    assert!(app.is_stopped());
+    assert_eq!(calls.borrow().as_slice(), ["first", "second"], "once");
+}
+
+#[test]
+fn the_application_is_asked_when_a_hook_stops_the_server_and_a_panic_in_it_stops_nothing_else() {
+    let (app, calls) = with_last_words(true);
+    app.tolerate_panics();
+    let (mut stopping, mut news) = (app.web_socket("/"), app.web_socket("/news"));
+    stopping.send("stop");
+    assert_eq!(stopping.receive(), Some(Received::Text("to you".into())));
+    stopping.expect_close(CloseCode::GOING_AWAY);
+    news.expect_text("to you");
+    news.expect_text("to all");
+    news.expect_close(CloseCode::GOING_AWAY);
+    assert!(app.is_stopped());
+    assert_eq!(calls.borrow().as_slice(), ["first", "second"]);
 }

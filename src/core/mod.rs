@@ -40,6 +40,7 @@ mod turn;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -268,6 +269,9 @@ impl Core {
     /// Begins to stop: requests get 503, sessions a Close. Every place that
     /// [`next_connection`](Self::next_connection) names is then to be handed to `handle_drain`.
     pub(crate) fn begin_drain(&mut self, now: Time, code: CloseCode, grace: Duration) {
+        for hook in mem::take(&mut self.shared.stop_hooks.0) {
+            self.with_server(now, "on_shutdown", hook);
+        }
         let deadline = now.after(grace);
         let earlier = self.draining.take();
         let remaining = earlier.as_ref().map_or(self.connections.len(), |drain| drain.remaining);

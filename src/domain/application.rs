@@ -15,7 +15,7 @@ use super::flow_key::{FlowKey, FlowNames};
 use super::pipeline::check_factories;
 use super::route_table::RouteTable;
 use super::routing::{Installed, Routes, Routing, check_origins};
-use super::server_ref::ServerRef;
+use super::server_ref::{ServerRef, StopHooks};
 use super::timers::{AppTimer, Timers};
 use super::watch::{NewWatch, Ready, Watch};
 
@@ -205,6 +205,7 @@ pub(crate) struct OnLoop {
     pub(crate) timers: Timers,
     pub(crate) watches: Vec<NewWatch>,
     pub(crate) flow_names: FlowNames,
+    pub(crate) stop_hooks: StopHooks,
 }
 
 impl fmt::Debug for Application {
@@ -262,6 +263,38 @@ impl Application {
             }
             Err(mistake) => self.routes.mistake(mistake),
         }
+    }
+
+    /// Runs `action` on the loop when the server begins to stop, whoever asked for it: a signal,
+    /// [`Handle::shutdown`](crate::Handle::shutdown), [`ServerRef::shutdown`] (Ktor's
+    /// `ApplicationStopPreparing`). What it sends and emits goes out before the Close. Called several
+    /// times, the actions add up; each runs once.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, CloseCode, SharedFlow, WebSockets, on_connect};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     let news: SharedFlow = SharedFlow::new();
+    ///     let last = news.clone();
+    ///     app.on_shutdown(move |_server| {
+    ///         let _ = last.emit("server restarts"); // full: nobody keeps up
+    ///     });
+    ///     app.install(WebSockets::new());
+    ///     app.routing(move |route| {
+    ///         route.web_socket("/news", move |_call| {
+    ///             let news = news.clone();
+    ///             on_connect(move |session, _call| session.collect(&news))
+    ///         });
+    ///     });
+    /// })?;
+    /// let mut client = app.web_socket("/news");
+    /// app.shutdown(std::time::Duration::from_secs(5));
+    /// client.expect_text("server restarts");
+    /// client.expect_close(CloseCode::GOING_AWAY);
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn on_shutdown(&mut self, action: impl FnOnce(&mut ServerRef<'_>) + 'static) {
+        self.on_loop.stop_hooks.0.push(Box::new(action));
     }
 
     /// Watches a descriptor of the application (a serial port, a pipe, a UDP socket, a timerfd), so

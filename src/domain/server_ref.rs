@@ -139,6 +139,18 @@ pub(crate) struct StopRequest {
     pub(crate) grace: Duration,
 }
 
+/// What the application wants done before the sessions are told that the server stops.
+#[derive(Default)]
+pub(crate) struct StopHooks(pub(crate) Vec<Box<StopHook>>);
+
+type StopHook = dyn FnOnce(&mut ServerRef<'_>);
+
+impl fmt::Debug for StopHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} hooks", self.0.len())
+    }
+}
+
 impl StopRequest {
     /// Asked again before the loop has looked: the shorter grace counts, as it does afterwards.
     pub(crate) fn after(mut self, earlier: Option<&Self>) -> Self {

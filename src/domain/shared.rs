@@ -16,7 +16,7 @@ use super::converter::Converter;
 use super::flow_cell::FlowHub;
 use super::flow_key::FlowNames;
 use super::route_table::RouteTable;
-use super::server_ref::{Command, Drained, StopRequest};
+use super::server_ref::{Command, Drained, StopHooks, StopRequest};
 use super::session_state::SessionState;
 use super::sessions::OpenSessions;
 use super::stats::Stats;
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) flow_names: FlowNames,
     pub(crate) timers: Timers,
     pub(crate) stop_request: Option<StopRequest>,
+    /// Empty once a stop has begun.
+    pub(crate) stop_hooks: StopHooks,
     /// The server stops: requests are refused.
     pub(crate) draining: bool,
     /// How sessions ended since a stop began.
@@ -97,6 +99,7 @@ impl Shared {
             flow_names: on_loop.flow_names,
             timers: on_loop.timers,
             stop_request: None,
+            stop_hooks: on_loop.stop_hooks,
             draining: false,
             drained: Drained::default(),
             new_watches: on_loop.watches,

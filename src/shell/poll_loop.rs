@@ -500,5 +500,6 @@ impl PollLoop {
             listener.release(self.poll.registry());
         }
         self.for_each(|core, index, socket| core.handle_drain(now, index, &mut socket.wire()));
+        self.drop_closed(); // whom a hook's last message was too much for
     }
 }
