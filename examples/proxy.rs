@@ -314,7 +314,7 @@ impl Handler for Client {
             // 1005 and 1006 are told, never sent. What does not fit in the socket now is lost.
             let told = close.code();
             let code = if told.may_be_sent() { told } else { CloseCode::GOING_AWAY };
-            let reason = close.reason().to_owned().into();
+            let reason = close.text().to_owned().into();
             let _ = socket.close(Some(CloseFrame { code: u16::from(code).into(), reason }));
             let _ = socket.flush();
         }

@@ -28,7 +28,7 @@ use crate::words::message::{Message, Payload, ToMessage};
 /// use std::time::Duration;
 /// use wirewheel::{Application, Server};
 /// let server = Server::bind("127.0.0.1:0", |_app: &mut Application| {})?.spawn()?;
-/// server.run(|server| println!("{} sessions", server.session_count())).unwrap();
+/// server.defer(|server| println!("{} sessions", server.session_count())).unwrap();
 /// let stats = server.stats().unwrap().recv_timeout(Duration::from_secs(5)).unwrap();
 /// assert_eq!(stats.sessions_open, 0);
 /// server.shutdown(Duration::from_secs(1));
@@ -97,11 +97,12 @@ impl Handle {
         &self.inner.addresses
     }
 
-    /// Runs `action` on the server's loop, where it can do all that a timer of the application can.
+    /// Runs `action` on the server's loop in its next turn, where it can do all that a timer of the
+    /// application can. Returns at once.
     ///
     /// # Errors
     /// [`HandleError::Full`] if too much is queued, [`HandleError::Stopped`] if the server is over.
-    pub fn run(
+    pub fn defer(
         &self,
         action: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
     ) -> Result<(), HandleError> {
@@ -109,10 +110,10 @@ impl Handle {
     }
 
     /// Sends a message to a session. One that is over by then gets nothing; use
-    /// [`run`](Self::run) and [`ServerRef::send_to`] to be told.
+    /// [`defer`](Self::defer) and [`ServerRef::send_to`] to be told.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`defer`](Self::defer).
     pub fn send_to<'m>(
         &self,
         id: SessionId,
@@ -128,9 +129,9 @@ impl Handle {
     /// Starts the closing handshake of a session.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`defer`](Self::defer).
     pub fn close(&self, id: SessionId, reason: CloseReason) -> Result<(), HandleError> {
-        self.run(move |server| {
+        self.defer(move |server| {
             let _ = server.close(id, reason);
         })
     }
@@ -139,7 +140,7 @@ impl Handle {
     /// that nobody has any more, or that has no room, gets nothing.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`defer`](Self::defer).
     ///
     /// ```
     /// use std::sync::mpsc::channel;
@@ -175,10 +176,10 @@ impl Handle {
     /// Asks for the statistics; they come as soon as the loop has its next turn.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`defer`](Self::defer).
     pub fn stats(&self) -> Result<Receiver<Stats>, HandleError> {
         let (tell, told) = channel();
-        self.run(move |server| {
+        self.defer(move |server| {
             let _ = tell.send(server.stats()); // who asked may have stopped waiting
         })?;
         Ok(told)

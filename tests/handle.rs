@@ -55,7 +55,7 @@ fn orders_of_several_threads_run_on_the_loop_each_threads_in_order() {
                     let order = move |_: &mut wirewheel::ServerRef<'_>| {
                         tell.send((name, number, thread::current().id())).unwrap();
                     };
-                    while handle.run(order.clone()) == Err(HandleError::Full) {
+                    while handle.defer(order.clone()) == Err(HandleError::Full) {
                         thread::yield_now();
                     }
                 }
@@ -92,7 +92,7 @@ fn a_handle_sends_to_a_session_and_closes_it() {
     let (tell, told) = channel();
     server
         .0
-        .run(move |server| {
+        .defer(move |server| {
             let sent = (server.send_to(first, "late"), server.close(first, reason));
             tell.send((sent, server.session_count())).unwrap();
         })
@@ -144,7 +144,7 @@ fn hold(handle: &Handle) -> impl Drop + use<> {
     let (release, released) = channel::<()>();
     let (begun, begins) = channel();
     handle
-        .run(move |_| {
+        .defer(move |_| {
             begun.send(()).unwrap();
             let _ = released.recv();
         })
@@ -163,8 +163,8 @@ fn a_loop_that_is_held_up_makes_full_and_never_waits() {
     let taken = (0..10).take_while(|_| server.0.send_to(session, &big).is_ok()).count();
     assert_eq!(taken, 4, "4 MiB of messages");
     assert_eq!(server.0.emit(flow, "x"), Err(HandleError::Full));
-    assert!(server.0.run(|_| ()).is_ok(), "an order without bytes has room");
-    let taken = (0..5_000).take_while(|_| server.0.run(|_| ()).is_ok()).count();
+    assert!(server.0.defer(|_| ()).is_ok(), "an order without bytes has room");
+    let taken = (0..5_000).take_while(|_| server.0.defer(|_| ()).is_ok()).count();
     assert_eq!(taken, 1_024 - 5, "1,024 orders");
     assert_eq!(server.0.stats().unwrap_err(), HandleError::Full);
     drop(held);
@@ -179,7 +179,7 @@ fn a_loop_that_is_held_up_makes_full_and_never_waits() {
 fn a_stop_comes_through_a_full_mailbox() {
     let (server, _ids, _) = serve();
     let held = hold(&server.0);
-    while server.0.run(|_| ()).is_ok() {}
+    while server.0.defer(|_| ()).is_ok() {}
     server.0.shutdown(Duration::ZERO);
     drop(held);
     assert_eq!(server.0.join().unwrap(), Drained::default());
@@ -190,7 +190,7 @@ fn an_order_that_orders_itself_again_does_not_keep_the_loop() {
     fn again(handle: &Handle, stop: &Arc<AtomicBool>) {
         let (next, flag) = (handle.clone(), Arc::clone(stop));
         if !stop.load(Ordering::Relaxed) {
-            let _ = handle.run(move |_| again(&next, &flag));
+            let _ = handle.defer(move |_| again(&next, &flag));
         }
     }
     let (server, _ids, _) = serve();
@@ -205,7 +205,7 @@ fn an_order_that_orders_itself_again_does_not_keep_the_loop() {
 #[test]
 fn a_panic_in_an_order_ends_nothing_else() {
     let (server, _ids, _) = serve();
-    server.0.run(|_| panic!("on purpose")).unwrap();
+    server.0.defer(|_| panic!("on purpose")).unwrap();
     let mut client = server.upgrade("/");
     client.text("served");
     client.expect_text("served");
@@ -225,7 +225,7 @@ fn what_a_flow_has_no_room_for_counts_as_dropped() {
     let (tell, told) = channel();
     server
         .0
-        .run(move |server| tell.send(server.flow(flow).map(|flow| flow.dropped())).unwrap())
+        .defer(move |server| tell.send(server.find_flow(flow).map(|flow| flow.dropped())).unwrap())
         .unwrap();
     assert_eq!(told.recv_timeout(PATIENCE).unwrap(), Some(1));
 }
@@ -233,7 +233,7 @@ fn what_a_flow_has_no_room_for_counts_as_dropped() {
 #[track_caller]
 fn expect_stopped(handle: &Handle, session: SessionId, flow: FlowKey<str>) {
     let reason = CloseReason::new(CloseCode::NORMAL, "").unwrap();
-    assert_eq!(handle.run(|_| ()), Err(HandleError::Stopped));
+    assert_eq!(handle.defer(|_| ()), Err(HandleError::Stopped));
     assert_eq!(handle.send_to(session, "x"), Err(HandleError::Stopped));
     assert_eq!(handle.close(session, reason), Err(HandleError::Stopped));
     assert_eq!(handle.emit(flow, "x"), Err(HandleError::Stopped));

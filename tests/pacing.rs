@@ -80,7 +80,7 @@ fn a_paused_session_holds_its_sender_up_and_loses_nothing() {
     assert_eq!(numbers.try_iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
     let stats = server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap();
     assert!(stats.bytes_held <= 70 << 10, "{} bytes are held", stats.bytes_held);
-    server.0.run(move |server| server.resume(id).unwrap()).unwrap();
+    server.0.defer(move |server| server.resume(id).unwrap()).unwrap();
     client.write(&all[written..]);
     let rest: Vec<usize> =
         (10..MESSAGES).map(|_| numbers.recv_timeout(PATIENCE).unwrap()).collect();
@@ -193,11 +193,11 @@ fn timers_of_the_server_fire_once_or_on_the_beat() {
     let began = Instant::now();
     server
         .0
-        .run(move |server| {
+        .defer(move |server| {
             let mut count = 0;
             server.after(millis(50), move |_| once.send("once").unwrap()).unwrap();
             let never = server.after(millis(5), |_| panic!("was taken back")).unwrap();
-            server.cancel(never);
+            server.cancel_timer(never);
             server
                 .every(millis(30), move |server| {
                     count += 1;

@@ -41,7 +41,7 @@ where
         let clean = if close.is_clean() { "clean" } else { "unclean" };
         let by = close.closed_by();
         let _ =
-            self.events.send(format!("close {} {:?} {by:?} {clean}", close.code(), close.reason()));
+            self.events.send(format!("close {} {:?} {by:?} {clean}", close.code(), close.text()));
     }
 }
 

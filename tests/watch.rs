@@ -219,7 +219,7 @@ fn a_regular_file_is_refused_and_that_is_logged() {
     });
     assert_eq!(next(&told), "dropped");
     let second = callback();
-    server.0.run(move |server| server.watch(file(), Ready::BOTH, second)).unwrap();
+    server.0.defer(move |server| server.watch(file(), Ready::BOTH, second)).unwrap();
     assert_eq!(next(&told), "dropped");
     assert_eq!(server.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n").body, "served");
     let lines = LINES.lock().unwrap();

@@ -144,7 +144,7 @@ impl Turn<'_> {
             return;
         }
         if let Some(info) = self.session().close_info().cloned() {
-            self.end(&CloseInfo::new(info.code(), info.reason(), info.closed_by(), true));
+            self.end(&CloseInfo::new(info.code(), info.text(), info.closed_by(), true));
         }
         self.finish(self.options().write_timeout);
     }

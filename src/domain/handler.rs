@@ -64,7 +64,7 @@ use super::timers::TimerId;
 ///         eprintln!("{}: {error}", session.id());
 ///     }
 ///     fn on_close(&mut self, _session: &mut Session<'_>, close: &CloseInfo) {
-///         println!("closed: {} {}", close.code(), close.reason());
+///         println!("closed: {} {}", close.code(), close.text());
 ///     }
 /// }
 /// ```

@@ -20,7 +20,7 @@ use super::timers::{AppTimer, TimerId};
 use super::watch::{NewWatch, Ready, Watch};
 
 /// The server, lent to code that runs on its loop: by [`Session::server`](crate::Session::server)
-/// in a hook, as an argument to timers and to what [`Handle::run`](crate::Handle::run) sends.
+/// in a hook, as an argument to timers and to what [`Handle::defer`](crate::Handle::defer) sends.
 ///
 /// What it asks of other sessions is queued and done after the present hook, in order and before
 /// the next message is delivered; no hook runs inside another.
@@ -62,9 +62,9 @@ use super::watch::{NewWatch, Ready, Watch};
 ///         }
 ///         server.shutdown(Duration::from_secs(5)); // or shutdown_for_restart, with 1012
 ///     })?;
-///     server.cancel(reminder);
+///     server.cancel_timer(reminder);
 ///     server.every(Duration::from_secs(1), move |server| {
-///         if let Some(news) = server.flow(news) {
+///         if let Some(news) = server.find_flow(news) {
 ///             let _ = news.emit("still there");
 ///         }
 ///     })?;
@@ -286,7 +286,7 @@ impl ServerRef<'_> {
     }
 
     /// Takes a timer back; one that is over or was taken back already is nothing.
-    pub fn cancel(&mut self, timer: TimerId) {
+    pub fn cancel_timer(&mut self, timer: TimerId) {
         self.shared.asked = true;
         self.shared.timers.cancel(timer);
     }
@@ -315,13 +315,13 @@ impl ServerRef<'_> {
 
     /// Publishes in the flow of that name, if somebody still has it and it has room.
     pub(crate) fn emit<T: ?Sized>(&self, key: FlowKey<T>, message: Message<'_>) {
-        if let Some(flow) = self.flow(key) {
+        if let Some(flow) = self.find_flow(key) {
             flow.cell.push_message(message);
         }
     }
 
     /// The flow of that name, while somebody still has it.
-    pub fn flow<T: ?Sized>(&self, key: FlowKey<T>) -> Option<SharedFlow<T>> {
+    pub fn find_flow<T: ?Sized>(&self, key: FlowKey<T>) -> Option<SharedFlow<T>> {
         self.shared.flow_names.find(key).map(SharedFlow::from_cell)
     }
 }

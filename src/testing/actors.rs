@@ -201,7 +201,7 @@ impl Actor {
         let before = self.log(|log| std::mem::replace(&mut log.known_end, known.clone()));
         if let (Some(before), Some(known)) = (before, known) {
             // Only whether it is clean may still be learned.
-            if (before.code(), before.reason()) != (known.code(), known.reason()) {
+            if (before.code(), before.text()) != (known.code(), known.text()) {
                 self.violation(&format!("the end changed from {before:?} to {known:?}"));
             }
         }

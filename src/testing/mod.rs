@@ -105,7 +105,7 @@ use network::Network;
 /// app.jump(Duration::from_secs(1)); // as after a suspended machine
 /// assert_eq!(app.elapsed(), Duration::from_secs(61));
 /// assert_eq!(app.stats().sessions_open, 2);
-/// assert_eq!(app.run(|server| server.session_count()), 2);
+/// assert_eq!(app.with_server(|server| server.session_count()), 2);
 ///
 /// app.tolerate_panics();
 /// client.send("hello"); // ends this session alone
@@ -199,9 +199,9 @@ impl TestApplication {
         self.network.borrow().core.stats()
     }
 
-    /// Runs `action` on the loop, as [`Handle::run`](crate::Handle::run) does: to emit in a flow, to
+    /// Runs `action` on the loop, as [`Handle::defer`](crate::Handle::defer) does: to emit in a flow, to
     /// send to a session.
-    pub fn run<R>(&self, action: impl FnOnce(&mut ServerRef<'_>) -> R) -> R {
+    pub fn with_server<R>(&self, action: impl FnOnce(&mut ServerRef<'_>) -> R) -> R {
         let mut network = self.network.borrow_mut();
         match network.run(action) {
             Some(result) => result,

@@ -211,7 +211,7 @@ impl Error for CloseReasonError {}
 ///         ClosedBy::Peer => "the peer",
 ///         _ => "this server",
 ///     };
-///     format!("{who} closed with {} {:?}", close.code(), close.reason())
+///     format!("{who} closed with {} {:?}", close.code(), close.text())
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -233,7 +233,7 @@ pub enum ClosedBy {
 ///     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
 ///         if close.closed_by() == ClosedBy::Peer && !close.is_clean() {
 ///             let (peer, code) = (session.remote_addr(), close.code());
-///             eprintln!("{peer} vanished: {code} {:?}", close.reason());
+///             eprintln!("{peer} vanished: {code} {:?}", close.text());
 ///         }
 ///     }
 /// }
@@ -257,7 +257,7 @@ impl CloseInfo {
     }
 
     /// The text of that Close frame; empty if it had none.
-    pub fn reason(&self) -> &str {
+    pub fn text(&self) -> &str {
         &self.text
     }
 

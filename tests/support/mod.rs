@@ -140,7 +140,7 @@ impl Handler for Recorder {
 
 fn told(close: Option<&CloseInfo>) -> String {
     close.map_or_else(String::new, |close| {
-        let (code, reason) = (close.code(), close.reason());
+        let (code, reason) = (close.code(), close.text());
         let how = if close.is_clean() { "clean" } else { "unclean" };
         format!("close {code} {reason:?} by {:?} {how}", close.closed_by())
     })

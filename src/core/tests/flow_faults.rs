@@ -315,7 +315,7 @@ fn what_others_send_and_a_session_cannot_take_counts_as_dropped() {
     let mut client = app.web_socket("/");
     let id = opened.borrow()[0];
     for text in ["into the midst of a message", "x".repeat(101).as_str()] {
-        assert_eq!(app.run(|server| server.send_to(id, text)), Ok(()));
+        assert_eq!(app.with_server(|server| server.send_to(id, text)), Ok(()));
     }
     client.send("go on");
     assert_eq!(texts(&mut client), ["first last", "dropped 2"]);

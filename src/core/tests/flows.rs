@@ -214,7 +214,7 @@ fn of_each_key_the_newest_is_kept() {
     let mut slow = app.web_socket("/listen");
     slow.read_only(0);
     let emit = |key: &str, value: &str| {
-        app.run(|_| flow.emit_latest(key, value)).unwrap();
+        app.with_server(|_| flow.emit_latest(key, value)).unwrap();
     };
     emit("load", "load 1"); // pinned by the slow one
     for n in 2..10 {
@@ -264,11 +264,11 @@ fn direct_messages_keep_their_place_among_those_of_the_flow() {
     let mut chatter = app.web_socket("/chat");
     assert_eq!(texts(&mut chatter), ["welcome"]);
     chatter.read_only(0);
-    app.run(|_| flow.emit("a")).unwrap();
+    app.with_server(|_| flow.emit("a")).unwrap();
     for n in numbers(0..3) {
         chatter.send(&n);
     }
-    app.run(|_| flow.emit("b")).unwrap();
+    app.with_server(|_| flow.emit("b")).unwrap();
     chatter.send("3");
     chatter.read_on();
     let expected = ["a", "0", "said", "1", "said", "2", "said", "b", "3", "said"];
@@ -377,7 +377,7 @@ fn a_close_comes_behind_what_was_published_before_it_and_ends_collecting() {
         let mut client = app.web_socket("/");
         if stalled {
             client.read_only(0);
-            app.run(|_| flow.emit("pinned")).unwrap();
+            app.with_server(|_| flow.emit("pinned")).unwrap();
         }
         client.send("go");
         client.read_on();

@@ -294,7 +294,7 @@ fn block_reports_and_drain_says_when_to_go_on() {
 fn who_reads_at_once_is_not_told_of_a_drain() {
     let (app, notes) = flooding(quiet());
     let mut client = app.web_socket("/");
-    app.run(|server| {
+    app.with_server(|server| {
         let id = server.sessions().next().unwrap();
         server.send_to(id, "7").unwrap();
     });
@@ -370,7 +370,7 @@ fn timers_of_the_application_keep_the_beat() {
                 let after = secs(10);
                 server.after(after, move |_| single.set(single.get() + 1)).unwrap();
                 let never = server.every(secs(1), |_| panic!("was taken back")).unwrap();
-                server.cancel(never);
+                server.cancel_timer(never);
             }
             if counted.get() == 5 {
                 panic!("a timer that panics is over, and nothing else");
