@@ -35,7 +35,7 @@ impl Room {
     fn new() -> Result<Self, ConfigError> {
         // Who does not read misses the oldest messages; nobody else waits for such a member.
         let dropping = FlowOptions::new().on_buffer_overflow(BufferOverflow::DropOldest);
-        let messages = dropping.clone().replay(REPLAYED_MESSAGES).max_bytes(128 << 10);
+        let messages = dropping.replay(REPLAYED_MESSAGES).max_bytes(128 << 10);
         let notices = dropping.extra_buffer(16).max_bytes(16 << 10);
         Ok(Self {
             messages: SharedFlow::with(messages)?,

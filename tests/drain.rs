@@ -172,9 +172,8 @@ fn with_last_words(fails: bool) -> (TestApplication, Rc<RefCell<Vec<&'static str
         });
         app.install(WebSockets::new().ping_period(None));
         app.routing(move |route| {
-            let collected = news.clone();
             route.web_socket("/news", move |_: &Call| {
-                let news = collected.clone();
+                let news = news.clone();
                 on_connect(move |session, _| session.collect(&news))
             });
             route.web_socket("/", |_: &Call| {

@@ -63,7 +63,7 @@ impl Topics {
             .extra_buffer(BEHIND_MAX)
             .on_buffer_overflow(overflow)
             .max_bytes(config.max_message.saturating_mul(4).max(256 << 10));
-        let checked = SharedFlow::<Said>::with(options.clone());
+        let checked = SharedFlow::<Said>::with(options);
         checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
         Ok(Self { options, flows: RefCell::default() })
     }
@@ -93,7 +93,7 @@ impl Topics {
             Some(flow) => flow.clone(),
             // The options were checked in `of`.
             None => {
-                let flow = SharedFlow::with(self.options.clone()).unwrap_or_default();
+                let flow = SharedFlow::with(self.options).unwrap_or_default();
                 flows.insert(name.into_owned(), flow.clone());
                 flow
             }

@@ -58,7 +58,7 @@ struct CallParts {
 /// A value that the application keeps with a request, and the one that came after it.
 struct Attached {
     value: Box<dyn Any>,
-    next: OnceCell<Box<Attached>>,
+    next: OnceCell<Box<Self>>,
 }
 
 impl fmt::Debug for Call {

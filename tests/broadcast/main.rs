@@ -143,7 +143,7 @@ fn raise_descriptors() -> usize {
 }
 
 fn serve(policy: &Policy) -> (Handle, usize) {
-    let (options, limits) = (policy.flow.clone(), policy.limits.clone());
+    let (options, limits) = (policy.flow, policy.limits.clone());
     let write_timeout = policy.write_timeout;
     let log = options.as_ref().map_or(0, |_| (64 + 16) * (FRAME_BYTES + ENTRY_BYTES));
     let module = move |app: &mut Application| {

@@ -71,7 +71,7 @@ fn room(flow: &SharedFlow) -> (TestApplication, Rc<RefCell<Vec<u64>>>) {
 fn what_is_published_while_others_are_written_to_reaches_them() {
     let options = FlowOptions::new().extra_buffer(10);
     for overflow in [BufferOverflow::Suspend, BufferOverflow::DropOldest] {
-        let (app, _) = room(&flow(options.clone().on_buffer_overflow(overflow)));
+        let (app, _) = room(&flow(options.on_buffer_overflow(overflow)));
         // Who came last is written to first.
         let (mut breaks, mut stays) = (app.web_socket("/"), app.web_socket("/"));
         breaks.break_after_receiving(0);

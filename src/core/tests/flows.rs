@@ -231,7 +231,7 @@ fn of_each_key_the_newest_is_kept() {
 #[test]
 fn a_log_at_its_limit_of_bytes_refuses_or_drops() {
     let small = FlowOptions::new().extra_buffer(1_000).max_bytes(4_000);
-    let (app, flow) = app(small.clone());
+    let (app, flow) = app(small);
     let mut slow = app.web_socket("/listen");
     slow.read_only(0);
     assert!(flow.emit(&"x".repeat(5_000)).is_err(), "over the limit alone");
