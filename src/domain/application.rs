@@ -271,27 +271,15 @@ impl Application {
     /// times, the actions add up; each runs once.
     ///
     /// ```
-    /// use wirewheel::testing::TestApplication;
-    /// use wirewheel::{Application, CloseCode, SharedFlow, WebSockets, on_connect};
-    /// let app = TestApplication::new(|app: &mut Application| {
-    ///     let news: SharedFlow = SharedFlow::new();
-    ///     let last = news.clone();
-    ///     app.on_shutdown(move |_server| {
-    ///         let _ = last.emit("server restarts"); // full: nobody keeps up
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     app.on_shutdown(|server| {
+    ///         let all: Vec<_> = server.sessions().collect();
+    ///         for id in all {
+    ///             let _ = server.send_to(id, "server restarts");
+    ///         }
     ///     });
-    ///     app.install(WebSockets::new());
-    ///     app.routing(move |route| {
-    ///         route.web_socket("/news", move |_call| {
-    ///             let news = news.clone();
-    ///             on_connect(move |session, _call| session.collect(&news))
-    ///         });
-    ///     });
-    /// })?;
-    /// let mut client = app.web_socket("/news");
-    /// app.shutdown(std::time::Duration::from_secs(5));
-    /// client.expect_text("server restarts");
-    /// client.expect_close(CloseCode::GOING_AWAY);
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// }
     /// ```
     pub fn on_shutdown(&mut self, action: impl FnOnce(&mut ServerRef<'_>) + 'static) {
         self.on_loop.stop_hooks.0.push(Box::new(action));

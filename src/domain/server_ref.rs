@@ -240,7 +240,8 @@ impl ServerRef<'_> {
     }
 
     /// Stops the server, as [`Handle::shutdown`](crate::Handle::shutdown) does: Close 1001 to all
-    /// sessions, an end after `grace` at the latest. Asked again, the shorter grace counts.
+    /// sessions behind what they were sent before, an end after `grace` at the latest. Asked again,
+    /// the shorter grace counts.
     pub fn shutdown(&mut self, grace: Duration) {
         self.stop(StopRequest { code: CloseCode::GOING_AWAY, grace });
     }
