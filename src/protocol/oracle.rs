@@ -373,8 +373,9 @@ fn head_of(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<(String, usiz
     Ok(None)
 }
 
-/// Cuts change neither a head, nor the extensions it offers, nor why it is refused; a refusal may only come later, with the blank
-/// line or the limit, because a head that dribbles in is not read again at every byte.
+/// Cuts change neither a head, nor the extensions it offers, nor why it is refused; a refusal may only
+/// come later, with the blank line or the limit, because a head that dribbles in is not read again at
+/// every byte.
 pub(crate) fn compare_head(bytes: &[u8], cuts: &[usize]) -> Result<(), String> {
     let limits = HeadLimits { max_bytes: 200, max_lines: 4 };
     let whole = head_of(&[bytes], &limits);
