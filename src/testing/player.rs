@@ -28,6 +28,8 @@ pub(crate) struct Player {
     stage: Stage,
     answers_pings: bool,
     answers_close: bool,
+    /// It has asked for a session.
+    asked: bool,
     /// It has asked for compression.
     offers: bool,
     /// How hard it compresses.
@@ -108,6 +110,7 @@ impl Player {
             stage: Stage::Http,
             answers_pings: !choices.one_in(5),
             answers_close: !choices.one_in(5),
+            asked: false,
             offers: false,
             level: choices.pick(&[0, 1, 6, 9]),
             codec: None,
@@ -136,7 +139,11 @@ impl Player {
             };
         }
         Play::Send(match self.stage {
-            Stage::Http => self.request(choices, mood),
+            Stage::Http => {
+                // It may be in a session already and not know: then this is no request.
+                self.is_spoiled |= self.asked;
+                self.request(choices, mood)
+            }
             Stage::Session { .. } if mood.malformed && choices.one_in(40) => {
                 self.is_spoiled = true;
                 malformed(choices)
@@ -173,10 +180,14 @@ impl Player {
             }
             6 if path == "/s" => {
                 // The first messages right behind the request.
+                self.asked = true;
                 bytes.extend(self.frames(choices, mood));
                 bytes
             }
-            _ => bytes,
+            _ => {
+                self.asked = true;
+                bytes
+            }
         }
     }
 
