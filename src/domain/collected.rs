@@ -192,6 +192,11 @@ impl Collected {
         })
     }
 
+    /// The cursor of its first subscription.
+    pub(super) fn first_cursor(&self) -> Option<u64> {
+        self.subscriptions.first().map(Subscription::cursor)
+    }
+
     /// Its one subscription, if it has one and nothing beside.
     #[inline]
     pub(super) fn only_subscription(&mut self) -> Option<&mut Subscription> {

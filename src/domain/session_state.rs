@@ -232,6 +232,11 @@ impl SessionState {
         self.waiting().is_some() || self.collected.as_deref().is_some_and(Collected::holds_direct)
     }
 
+    /// Its place in the first flow that it collects.
+    pub(crate) fn first_cursor(&self) -> Option<u64> {
+        self.collected.as_deref().and_then(Collected::first_cursor)
+    }
+
     /// The bytes and messages that wait for the peer to read.
     pub(super) fn queued(&self) -> (usize, usize) {
         let outbox = self.extra.as_deref().map(|extra| &extra.outbox);
