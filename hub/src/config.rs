@@ -44,8 +44,10 @@ pub(crate) struct Config {
 pub(crate) enum Place {
     /// An address, or `unix:` and a path.
     Address(String),
-    /// Every socket that the service manager handed over.
+    /// Every socket that was handed over and is not named by its number.
     Activated,
+    /// The socket that was handed over as the descriptor of this number.
+    Descriptor(u32),
 }
 
 /// What happens to a topic's messages for somebody who reads slowly.
@@ -54,6 +56,10 @@ pub(crate) enum Overflow {
     Suspend,
     DropOldest,
     DropLatest,
+    /// Somebody who is behind gets the newest message alone.
+    Latest,
+    /// Somebody who missed a message is ended.
+    Close,
 }
 
 /// A program and its arguments.
@@ -261,7 +267,9 @@ fn find(name: &str) -> Option<(&'static str, Kind)> {
 fn places(texts: &[String]) -> Result<Vec<Place>, String> {
     let place = |text: &String| match text.strip_prefix("fd:") {
         Some("") => Ok(Place::Activated),
-        Some(_) => Err(format!("--listen {text:?}: give fd: alone; it takes all sockets")),
+        Some(number) => number.parse().map(Place::Descriptor).map_err(|_| {
+            format!("--listen {text:?}: give fd: for all sockets handed over, or one as fd:3")
+        }),
         None => Ok(Place::Address(text.clone())),
     };
     texts.iter().map(place).collect()
@@ -306,7 +314,9 @@ fn overflow(text: &str) -> Result<Overflow, String> {
         "suspend" => Overflow::Suspend,
         "drop-oldest" => Overflow::DropOldest,
         "drop-latest" => Overflow::DropLatest,
-        _ => return Err("give suspend, drop-oldest or drop-latest".into()),
+        "latest" => Overflow::Latest,
+        "close" => Overflow::Close,
+        _ => return Err("give suspend, drop-oldest, drop-latest, latest or close".into()),
     })
 }
 
@@ -339,6 +349,7 @@ mod tests {
                 "--listen",
                 "unix:/run/a",
                 "--listen=fd:",
+                "--listen=fd:3",
                 "--echo",
                 "--ping-period=0",
                 "--timeout",
@@ -356,7 +367,7 @@ mod tests {
             ],
             &[],
         );
-        let places = [Place::Address("unix:/run/a".into()), Place::Activated];
+        let places = [Place::Address("unix:/run/a".into()), Place::Activated, Place::Descriptor(3)];
         assert_eq!(config.listen, places);
         assert_eq!((config.ping_period, config.timeout), (None, Duration::from_secs(120)));
         assert_eq!((config.max_message, config.replay), (1 << 20, 3));
@@ -401,7 +412,8 @@ mod tests {
             (&["--echo", "--max-children", "0"], "give a number above 0"),
             (&["--echo", "--overflow", "panic"], "give suspend, drop-oldest"),
             (&["--echo", "--metrics", "metrics"], "give a path from /"),
-            (&["--echo", "--listen", "fd:3"], "give fd: alone"),
+            (&["--echo", "--listen", "fd:web"], "give fd: for all sockets handed over, or one"),
+            (&["--echo", "--listen", "fd:-1"], "or one as fd:3"),
             (&["--echo", "--", "x"], "arguments behind -- are for --exec"),
         ] {
             let error = read(arguments, &[]).unwrap_err();

@@ -10,7 +10,7 @@ use wirewheel::{Application, Call, Limits, Listen, Routing, Server, WebSockets, 
 use crate::config::{Config, Place};
 use crate::exec::Processes;
 use crate::serve::Folder;
-use crate::service::{self, Notifier};
+use crate::service::{self, Handed, Notifier};
 use crate::tokens::Tokens;
 use crate::topics::Topics;
 
@@ -50,7 +50,7 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
     Parts::open(config)?;
     for place in &config.listen {
         match place {
-            Place::Activated => {}
+            Place::Activated | Place::Descriptor(_) => {}
             Place::Address(text) => check_place(&Listen::from(text))?,
         }
     }
@@ -85,20 +85,28 @@ fn in_words(error: impl std::error::Error) -> String {
 
 /// Where to listen. Sockets that were handed over count if they are asked for, or nothing else is.
 fn places(config: &Config) -> Result<Vec<Listen>, String> {
-    let sockets = service::activated_sockets().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    let mut sockets: Vec<Listen> = sockets.into_iter().map(Listen::from).collect();
+    let mut handed = Handed::from_environment().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     if config.listen.is_empty() {
-        if sockets.is_empty() {
-            sockets.push(DEFAULT_ADDRESS.into());
+        let mut places: Vec<Listen> = handed.take_rest().map(Listen::from).collect();
+        if places.is_empty() {
+            places.push(DEFAULT_ADDRESS.into());
         }
-        return Ok(sockets);
+        return Ok(places);
     }
     let mut places = Vec::new();
     for place in &config.listen {
         match place {
-            Place::Activated => places.append(&mut sockets),
             Place::Address(text) => places.push(text.into()),
+            Place::Descriptor(number) => {
+                let socket = handed.take(*number);
+                let socket = socket.map_err(|error| format!("--listen fd:{number}: {error}"))?;
+                places.push(socket.into());
+            }
+            Place::Activated => {}
         }
+    }
+    if config.listen.contains(&Place::Activated) {
+        places.extend(handed.take_rest().map(Listen::from));
     }
     Ok(places)
 }

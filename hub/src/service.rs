@@ -1,10 +1,11 @@
 //! Owns the part of a service manager's protocol that a service plays: sockets that are handed over,
 //! telling how things stand, the watchdog (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)).
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -12,18 +13,46 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 
-/// The sockets that were handed over. Children do not inherit them.
-pub(crate) fn activated_sockets() -> io::Result<Vec<OwnedFd>> {
-    let mut handed = ListenFd::from_env();
-    let mut sockets = Vec::new();
-    for number in 0..handed.len() {
-        let socket = match handed.take_tcp_listener(number) {
-            Ok(socket) => socket.map(OwnedFd::from),
-            Err(_) => handed.take_unix_listener(number)?.map(OwnedFd::from),
-        };
-        sockets.extend(socket);
+/// The number of the first descriptor that is handed over, unless `LISTEN_FDS_FIRST_FD` is another.
+const FIRST: u32 = 3;
+
+/// The sockets that were handed over, by the numbers of their descriptors. Children do not inherit
+/// them.
+#[derive(Debug)]
+pub(crate) struct Handed(BTreeMap<u32, OwnedFd>);
+
+impl Handed {
+    pub(crate) fn from_environment() -> io::Result<Self> {
+        let first = env::var("LISTEN_FDS_FIRST_FD").ok().and_then(|text| text.parse().ok());
+        let mut handed = ListenFd::from_env();
+        let mut sockets = BTreeMap::new();
+        for (number, place) in (first.unwrap_or(FIRST)..).zip(0..handed.len()) {
+            let socket = match handed.take_tcp_listener(place) {
+                Ok(socket) => socket.map(OwnedFd::from),
+                Err(_) => handed.take_unix_listener(place)?.map(OwnedFd::from),
+            };
+            sockets.extend(socket.map(|socket| (number, socket)));
+        }
+        Ok(Self(sockets))
     }
-    Ok(sockets)
+
+    /// The socket of that number. Standard input needs no `LISTEN_FDS`: who starts services as inetd
+    /// does with `wait` says nothing but gives the socket.
+    pub(crate) fn take(&mut self, number: u32) -> io::Result<OwnedFd> {
+        match self.0.remove(&number) {
+            Some(socket) => Ok(socket),
+            None if number == 0 => io::stdin().as_fd().try_clone_to_owned(),
+            None => {
+                let text = "no such socket was handed over (LISTEN_FDS), or it is given twice";
+                Err(io::Error::new(io::ErrorKind::NotFound, text))
+            }
+        }
+    }
+
+    /// Those that nobody took.
+    pub(crate) fn take_rest(&mut self) -> impl Iterator<Item = OwnedFd> {
+        std::mem::take(&mut self.0).into_values()
+    }
 }
 
 /// Whether somebody waits to be told, such as systemd with `Type=notify`.

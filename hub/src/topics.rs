@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use wirewheel::{
-    Accept, BufferOverflow, Call, CloseInfo, FlowOptions, Handler, HandlerResult, Message, Payload,
-    Response, Session, SharedFlow, ToMessage,
+    Accept, BufferOverflow, Call, CloseCode, CloseInfo, CloseReason, FlowOptions, Handler,
+    HandlerResult, Message, Payload, Response, Session, SharedFlow, ToMessage,
 };
 
 use crate::config::{Config, Overflow};
@@ -47,6 +48,7 @@ impl ToMessage for Said {
 #[derive(Debug)]
 pub(crate) struct Topics {
     options: FlowOptions,
+    overflow: Overflow,
     flows: RefCell<HashMap<String, SharedFlow<Said>>>,
 }
 
@@ -55,8 +57,15 @@ impl Topics {
     pub(crate) fn of(config: &Config) -> Result<Self, String> {
         let overflow = match config.overflow {
             Overflow::Suspend => BufferOverflow::Suspend,
-            Overflow::DropOldest => BufferOverflow::DropOldest,
+            // Who is to be ended for having missed something misses it first.
+            Overflow::DropOldest | Overflow::Close => BufferOverflow::DropOldest,
             Overflow::DropLatest => BufferOverflow::DropLatest,
+            Overflow::Latest if config.replay > 0 => {
+                let text =
+                    "--overflow latest gives whoever joins the newest message: give no --replay";
+                return Err(text.into());
+            }
+            Overflow::Latest => BufferOverflow::Latest,
         };
         let options = FlowOptions::new()
             .replay(config.replay)
@@ -65,7 +74,7 @@ impl Topics {
             .max_bytes(config.max_message.saturating_mul(4).max(256 << 10));
         let checked = SharedFlow::<Said>::with(options);
         checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
-        Ok(Self { options, flows: RefCell::default() })
+        Ok(Self { options, overflow: config.overflow, flows: RefCell::default() })
     }
 
     /// Whether a client may join, and if not, why.
@@ -98,7 +107,7 @@ impl Topics {
                 flow
             }
         };
-        Member { flow }
+        Member { flow, overflow: self.overflow }
     }
 }
 
@@ -106,6 +115,19 @@ impl Topics {
 #[derive(Debug)]
 pub(crate) struct Member {
     flow: SharedFlow<Said>,
+    overflow: Overflow,
+}
+
+impl Member {
+    /// Under `--overflow close`: ends a session that missed something. No hook runs at the moment at
+    /// which it does, as it takes nothing then; the next that runs is early enough. Who never takes
+    /// anything again is ended by the server, with the same code.
+    fn end_if_behind(&self, session: &mut Session<'_>) -> HandlerResult {
+        if self.overflow != Overflow::Close || session.missed() == 0 {
+            return Ok(());
+        }
+        session.close(CloseReason::new(CloseCode::TRY_AGAIN_LATER, "messages missed")?)
+    }
 }
 
 impl Handler for Member {
@@ -114,7 +136,21 @@ impl Handler for Member {
     }
 
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
-        session.emit(&self.flow, &Said::from(message))
+        let said = Said::from(message);
+        match self.overflow {
+            // One key, so that there is one newest message.
+            Overflow::Latest => session.emit_latest(&self.flow, "", &said)?,
+            _ => session.emit(&self.flow, &said)?,
+        }
+        self.end_if_behind(session)
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        self.end_if_behind(session)
+    }
+
+    fn on_pong(&mut self, session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
+        self.end_if_behind(session)
     }
 
     fn on_close(&mut self, session: &mut Session<'_>, _close: &CloseInfo) {

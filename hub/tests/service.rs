@@ -39,6 +39,62 @@ fn sockets_that_were_handed_over_are_served_and_readiness_is_told() {
     assert!(path.exists(), "the socket file is the manager's");
 }
 
+fn expect_echo(mut client: Client) {
+    client.text("hello");
+    client.expect_text("hello");
+}
+
+#[test]
+fn a_socket_is_named_by_its_number_and_those_that_are_not_named_are_the_rest() {
+    let [(first, of_first), (second, of_second)] = [listening(), listening()];
+    let hub = Hub::of(activated(vec![first, second], &["--echo", "--listen", "fd:4"], "$$"));
+    assert_eq!(hub.addr, of_second);
+    expect_echo(hub.upgrade("/echo"));
+    let unserved = TcpStream::connect(of_first).unwrap_err();
+    assert_eq!(unserved.kind(), std::io::ErrorKind::ConnectionRefused, "it is closed");
+    let [(first, of_first), (second, of_second)] = [listening(), listening()];
+    let arguments = ["--echo", "--listen", "fd:", "--listen", "fd:4"];
+    let hub = Hub::of(activated(vec![first, second], &arguments, "$$"));
+    assert_eq!(hub.addr, of_second, "what is named comes first");
+    for addr in [of_first, of_second] {
+        expect_echo(Client::connect(addr).upgraded("/echo"));
+    }
+}
+
+#[test]
+fn a_socket_as_standard_input_is_served() {
+    let (socket, addr) = listening();
+    let mut command = command();
+    command.args(["--echo", "--listen", "fd:0"]).stdin(socket);
+    let hub = Hub::of(command);
+    assert_eq!(hub.addr, addr);
+    let mut session = hub.upgrade("/echo");
+    hub.signal(Signal::TERM);
+    session.expect_close(1012); // whoever handed it over starts the service again
+    session.send(CLOSE, &close_payload(1012, ""));
+    session.expect_eof();
+    hub.expect_clean_exit();
+}
+
+#[test]
+fn a_number_that_is_no_socket_says_so() {
+    let complaint = |mut command: std::process::Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for wrong in ["fd:5", "fd:3"] {
+        let arguments = ["--echo", "--listen", "fd:3", "--listen", wrong];
+        let text = complaint(activated(vec![listening().0], &arguments, "$$"));
+        let expected = format!("--listen {wrong}: no such socket was handed over (LISTEN_FDS), or");
+        assert!(text.contains(&expected), "{text}");
+    }
+    let mut of_a_file = command();
+    of_a_file.args(["--echo", "--listen", "fd:0"]).stdin(std::process::Stdio::null());
+    let text = complaint(of_a_file);
+    assert!(text.contains("cannot listen on") && text.contains("non-socket"), "{text}");
+}
+
 #[test]
 fn over_a_restart_sessions_get_1012_and_who_connects_meanwhile_waits() {
     let (socket, addr) = listening();

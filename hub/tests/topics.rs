@@ -3,11 +3,12 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::sync::mpsc::RecvTimeoutError;
 
-use support::Hub;
 use support::client::{
-    BINARY, CLOSE, Client, TEXT, close_payload, masked, millis, upgrade_request,
+    BINARY, CLOSE, Client, Frame, PING, TEXT, close_payload, masked, millis, upgrade_request,
 };
+use support::{Hub, run};
 
 /// Sends and waits until the server has read it: its Close comes back behind everything else.
 fn say_and_leave(mut client: Client, texts: &[&str]) {
@@ -103,4 +104,110 @@ fn flood_ends(overflow: &str) -> bool {
 fn who_does_not_read_holds_nobody_up_unless_that_is_wanted() {
     assert!(flood_ends("drop-oldest"));
     assert!(!flood_ends("suspend"), "the sender was to be held back");
+}
+
+/// How many messages of 60 kB are said to somebody who does not read: far more than buffers hold.
+const SAID: usize = 200;
+
+/// A hub and one on its topic who has read nothing while `SAID` numbered messages were said there,
+/// and the one who said them.
+struct Stopped {
+    reader: Client,
+    sender: Client,
+    hub: Hub,
+}
+
+impl Stopped {
+    fn under(overflow: &str) -> Self {
+        let hub = Hub::start(&["--topics", "--overflow", overflow]);
+        let reader = hub.upgrade("/topic/flood");
+        let mut sender = hub.upgrade("/topic/flood");
+        let filling = "x".repeat(60_000);
+        for number in 0..SAID {
+            sender.text(&format!("{number:03}{filling}"));
+            sender.send(PING, b"read?"); // each is in the topic before the next is said
+            assert_eq!(sender.frame().payload, b"read?");
+        }
+        Self { reader, sender, hub }
+    }
+
+    /// What the reader gets from now on, by number, until it gets what `is_last` accepts.
+    fn read_until(&mut self, is_last: impl Fn(&Frame) -> bool) -> (Vec<usize>, Frame) {
+        let mut numbers = Vec::new();
+        loop {
+            let frame = self.reader.frame();
+            if is_last(&frame) {
+                return (numbers, frame);
+            }
+            numbers.push(std::str::from_utf8(&frame.payload[..3]).unwrap().parse().unwrap());
+        }
+    }
+}
+
+/// How many come without a gap, from 0 on, and what comes behind the gap.
+fn split_at_gap(numbers: &[usize]) -> (usize, &[usize]) {
+    let whole = numbers.iter().enumerate().take_while(|(at, number)| at == *number).count();
+    (whole, &numbers[whole..])
+}
+
+#[test]
+fn dropping_the_oldest_keeps_the_newest_few() {
+    let mut stopped = Stopped::under("drop-oldest");
+    let (numbers, _) = stopped.read_until(|frame| frame.payload.starts_with(b"199"));
+    let (whole, newest) = split_at_gap(&numbers);
+    assert!(whole > 0 && whole + newest.len() < SAID - 1, "{numbers:?}");
+    let expected: Vec<usize> = (SAID - 1 - newest.len()..SAID - 1).collect();
+    assert!(newest == expected && !newest.is_empty(), "{newest:?}");
+}
+
+#[test]
+fn of_the_latest_only_one_waits_for_who_does_not_read_and_for_who_joins() {
+    let mut stopped = Stopped::under("latest");
+    let mut late = stopped.hub.upgrade("/topic/flood");
+    assert!(late.frame().payload.starts_with(b"199"));
+    let (numbers, _) = stopped.read_until(|frame| frame.payload.starts_with(b"199"));
+    let (whole, rest) = split_at_gap(&numbers);
+    assert!(whole > 0 && whole < SAID - 1 && rest.is_empty(), "{numbers:?}");
+    stopped.sender.text("200");
+    stopped.reader.expect_text("200");
+    late.expect_text("200");
+}
+
+#[test]
+fn who_missed_something_is_ended_if_that_is_wanted_and_others_are_not() {
+    let mut stopped = Stopped::under("close");
+    let mut late = stopped.hub.upgrade("/topic/flood");
+    let (numbers, close) = stopped.read_until(|frame| frame.first == CLOSE);
+    let (whole, _) = split_at_gap(&numbers);
+    assert!(whole > 0 && whole < SAID, "{numbers:?}");
+    assert_eq!(close.payload, close_payload(1013, "messages missed"));
+    stopped.sender.text("200");
+    late.expect_text("200");
+}
+
+#[test]
+fn dropping_the_latest_keeps_what_was_there() {
+    let mut stopped = Stopped::under("drop-latest");
+    // Once the reader has room again, something that is said arrives.
+    let mut sender = stopped.hub.upgrade("/topic/flood");
+    let (stop, stopping) = std::sync::mpsc::channel::<()>();
+    let saying = std::thread::Builder::new()
+        .spawn(move || {
+            while stopping.recv_timeout(millis(5)) == Err(RecvTimeoutError::Timeout) {
+                sender.text("later");
+            }
+        })
+        .unwrap();
+    let (numbers, _) = stopped.read_until(|frame| frame.payload == b"later");
+    drop(stop);
+    saying.join().unwrap();
+    let (whole, rest) = split_at_gap(&numbers);
+    assert!(whole > 0 && whole < SAID && rest.is_empty(), "{numbers:?}");
+}
+
+#[test]
+fn a_replay_beside_the_latest_is_refused() {
+    let output = run(&["--topics", "--check", "--overflow", "latest", "--replay", "3"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains("give no --replay"), "{text}");
 }
