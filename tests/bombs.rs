@@ -5,10 +5,10 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use flate2::{Compress, Compression, FlushCompress};
-use support::{Client, masked, upgrade_request};
+use support::{Client, emulator, masked, upgrade_request};
 
 /// Zeros that a bomb inflates to.
 const GIB: usize = 1 << 30;
@@ -25,7 +25,7 @@ impl Server {
     fn start(limit: usize) -> Self {
         let tests = std::env::current_exe().unwrap();
         let path = tests.parent().unwrap().parent().unwrap().join("examples/deflate");
-        let mut child = Command::new(path)
+        let mut child = emulator::command(path)
             .args(["127.0.0.1:0", &limit.to_string()])
             .stdout(Stdio::piped())
             .spawn()

@@ -6,7 +6,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
@@ -76,7 +76,7 @@ struct Victim {
 
 impl Victim {
     fn start() -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = emulator::command(std::env::current_exe().unwrap())
             .args(["--exact", "serve", "--nocapture", "--test-threads", "1"])
             .env(SERVE, "1")
             .stdout(Stdio::piped())

@@ -73,7 +73,7 @@ impl Part {
     }
 
     fn start_with_stderr(part: &str, addr: Option<SocketAddr>, stderr: Stdio) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = emulator::command(std::env::current_exe().unwrap())
             .args(["a_part_for_a_child", "--exact", "--nocapture"])
             .env("WIREWHEEL_PART", part)
             .env("WIREWHEEL_ADDR", addr.map_or_else(String::new, |addr| addr.to_string()))
@@ -248,7 +248,7 @@ fn a_slow_and_lossy_link_only_takes_longer() {
         return;
     }
     let status = unshare(&format!("{rules} && exec \"$0\" a_part_for_a_child --exact"))
-        .arg(std::env::current_exe().unwrap())
+        .args(emulator::words(std::env::current_exe().unwrap()))
         .env("WIREWHEEL_PART", "lossy")
         .stdout(Stdio::null())
         .status()

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use support::Hub;
-use support::client::{Client, PING, PONG, TEXT};
+use support::client::{Client, PING, PONG, TEXT, emulator};
 
 /// Address space that the hub may have, in KiB.
 const SPACE_KIB: u32 = 32 << 10;
@@ -25,7 +25,7 @@ fn five_thousand_sessions_with_pings_live_in_32_mib_of_address_space() {
     raise_descriptors();
     let mut shell = Command::new("sh");
     let script = format!("ulimit -v {SPACE_KIB}; ulimit -n 5200; exec \"$0\" \"$@\"");
-    shell.args(["-c", &script, env!("CARGO_BIN_EXE_wirewheel-hub")]);
+    shell.args(["-c", &script]).args(emulator::words(env!("CARGO_BIN_EXE_wirewheel-hub")));
     shell.args(["--echo", "--listen", "127.0.0.1:0", "--memory", "16m"]);
     shell.args(["--max-connections", "5000", "--ping-period", "4s", "--timeout", "30s"]);
     let hub = Hub::of(shell);

@@ -9,11 +9,16 @@
 
 mod swarm;
 
+#[path = "../support/emulator.rs"]
+#[allow(dead_code, reason = "other tests start programs by a shell")]
+#[allow(unreachable_pub, reason = "shared by several test crates")]
+mod emulator;
+
 use std::alloc::System;
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -260,7 +265,7 @@ struct Swarm {
 
 impl Swarm {
     fn start(plan: &Plan) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
+        let mut child = emulator::command(env::current_exe().unwrap())
             .arg("swarm")
             .args(plan.to_arguments())
             .stdin(Stdio::piped())

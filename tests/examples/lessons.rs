@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::Command;
 
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -69,7 +68,7 @@ fn broadcast_from_thread_tells_lines_to_everybody_who_is_there_or_comes() {
 
 #[test]
 fn embedded_in_tests_passes_as_a_program_too() {
-    let run = Command::new(Program::path("embedded_in_tests")).output().unwrap();
+    let run = emulator::command(Program::path("embedded_in_tests")).output().unwrap();
     assert_eq!(String::from_utf8(run.stdout).unwrap(), "in memory: passed\nreal server: passed\n");
     assert!(run.status.success());
 }

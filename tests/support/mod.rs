@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 
+pub mod emulator;
 pub mod program;
 
 use std::io::{self, Read, Write};

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Client;
+use super::{Client, emulator};
 
 /// An example that runs; killed if the test fails before it is stopped.
 pub struct Program {
@@ -23,7 +23,7 @@ impl Program {
 
     /// Started with arguments, the first of which is the address to listen at.
     pub fn with_arguments(name: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(Self::path(name));
+        let mut command = emulator::command(Self::path(name));
         command.args(arguments);
         Self::run(name, command)
     }
@@ -32,7 +32,7 @@ impl Program {
     pub fn limited(name: &str, descriptors: u32) -> Self {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""));
-        shell.arg(Self::path(name)).arg("127.0.0.1:0");
+        shell.args(emulator::words(Self::path(name))).arg("127.0.0.1:0");
         Self::run(name, shell)
     }
 

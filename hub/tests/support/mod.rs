@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use client::{Client, PATIENCE};
+use client::{Client, PATIENCE, emulator};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The program, running; killed if the test ends before it does.
@@ -26,7 +26,7 @@ pub struct Hub {
 
 /// The program with nothing of this process's environment that it would read.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wirewheel-hub"));
+    let mut command = emulator::command(env!("CARGO_BIN_EXE_wirewheel-hub"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
 }
@@ -111,7 +111,8 @@ pub fn activated(sockets: Vec<OwnedFd>, arguments: &[&str], pid: &str) -> Comman
     );
     let mut shell = Command::new("sh");
     shell.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    shell.args(["-c", &script, env!("CARGO_BIN_EXE_wirewheel-hub")]).args(arguments);
+    shell.args(["-c", &script]).args(emulator::words(env!("CARGO_BIN_EXE_wirewheel-hub")));
+    shell.args(arguments);
     shell.env("LISTEN_FDS", count.to_string());
     let mut sockets = sockets.into_iter();
     shell.stdin(sockets.next().map_or_else(Stdio::null, Stdio::from));
