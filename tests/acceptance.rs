@@ -9,7 +9,7 @@ use support::*;
 use wirewheel::{Application, Call, CloseCode, CloseReason, WebSockets, on_connect, on_message};
 
 fn echo(app: &mut Application) {
-    app.install(WebSockets::new().max_frame_size(20 << 20).outbox_bytes(32 << 20));
+    app.install(WebSockets::new());
     app.routing(|route| {
         let echo = |_: &Call| on_message(|session, message| session.send(message));
         route.web_socket("/", echo);
@@ -131,7 +131,14 @@ fn a6_125_messages_each_way() {
 
 #[test]
 fn a7_twenty_mebibytes() {
-    let server = Running::start(echo);
+    let server = Running::start(|app| {
+        // A slow machine takes longer for it than pings wait.
+        let options = WebSockets::new().max_frame_size(20 << 20).outbox_bytes(32 << 20);
+        app.install(options.ping_period(None));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
+        });
+    });
     let client = server.upgrade("/");
     let mut state = 1u32;
     let payload: Vec<u8> = (0..20 << 20)

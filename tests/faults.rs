@@ -23,7 +23,8 @@ const FLOOD_BYTES: usize = 80_000;
 
 /// An echo; "flood" is answered with eight megabytes, more than the system's buffers take.
 fn module(app: &mut Application) {
-    app.install(WebSockets::new().max_frame_size(100_000).outbox_bytes(10_000_000));
+    let options = WebSockets::new().max_frame_size(100_000).outbox_bytes(10_000_000);
+    app.install(options.ping_period(None)); // a witness under an emulator would get one
     app.routing(|route| {
         route.stats("/stats");
         route.web_socket("/", |_: &Call| {

@@ -32,7 +32,7 @@ impl Folder {
     fn serve(&self) -> Running {
         let folder = self.0.clone();
         Running::start(move |app: &mut Application| {
-            app.install(WebSockets::new());
+            app.install(WebSockets::new().ping_period(None)); // an emulator takes longer than pings wait
             app.routing(|route| {
                 route.get("/{name}", move |call| {
                     Response::file(folder.join(&*call.parameter("name").unwrap()))

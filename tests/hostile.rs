@@ -10,7 +10,8 @@ use wirewheel::{Application, Call, Limits, WebSockets, on_message};
 /// An echo with short timeouts, so that a test of silence is short.
 fn module(app: &mut Application) {
     app.install(
-        WebSockets::new().write_timeout(millis(200)).limits(
+        // Who waits for an attack to end answers no pings meanwhile.
+        WebSockets::new().ping_period(None).write_timeout(millis(200)).limits(
             Limits::new()
                 .handshake_timeout(millis(150))
                 .close_timeout(millis(150))
