@@ -57,7 +57,7 @@ fn a_paused_session_holds_its_sender_up_and_loses_nothing() {
     let (opened, id) = channel();
     let (told, numbers) = channel();
     let server = start_small(move |app| {
-        app.install(WebSockets::new());
+        app.install(WebSockets::new().ping_period(None));
         app.routing(move |route| {
             route.web_socket("/", move |_: &Call| {
                 let (opened, told) = (opened.clone(), told.clone());
@@ -105,7 +105,7 @@ fn a_publisher_is_held_up_by_the_slowest_and_goes_on_with_nothing_lost_or_reorde
         let flow_options = FlowOptions::new().extra_buffer(buffer);
         let server = start_small(move |app| {
             let flow: SharedFlow = SharedFlow::with(flow_options).unwrap();
-            app.install(WebSockets::new());
+            app.install(WebSockets::new().ping_period(None));
             app.routing(move |route| {
                 let published = flow.clone();
                 route.web_socket("/listen", move |_: &Call| {
@@ -151,7 +151,7 @@ fn a_publisher_is_held_up_by_the_slowest_and_goes_on_with_nothing_lost_or_reorde
 fn timers_of_a_session_fire_in_time_and_end_with_it() {
     let (told, ends) = channel();
     let server = Running::start(move |app| {
-        app.install(WebSockets::new());
+        app.install(WebSockets::new().ping_period(None));
         app.routing(move |route| {
             route.web_socket("/", move |_: &Call| {
                 let told = told.clone();

@@ -117,7 +117,9 @@ fn a_process_that_ignores_sigterm_is_killed_with_all_it_started() {
 #[test]
 fn over_max_children_there_is_503_until_one_has_ended() {
     let folder = Folder::new("children");
-    let mut hub = hub_with(&folder, "echo ready; exec cat", &["--max-children", "2"]);
+    // Nothing but the signal ends it: one that reads may have ended with its input before.
+    let script = "echo ready; exec sleep 1000";
+    let mut hub = hub_with(&folder, script, &["--max-children", "2"]);
     let mut clients: Vec<Client> = (0..2).map(|_| hub.upgrade("/exec")).collect();
     clients.iter_mut().for_each(|client| client.expect_text("ready"));
     let status = |hub: &Hub| hub.connect().request(&upgrade_request("/exec", "")).status;
@@ -132,7 +134,8 @@ fn a_peer_that_does_not_read_holds_its_process_and_nobody_else() {
     let folder = Folder::new("flood");
     let count = 400_000;
     let script = format!("read go; seq 1 {count}; echo end >&2");
-    let mut hub = hub_with(&folder, &script, &["--metrics", "/metrics"]);
+    // It answers no pings while it does not read.
+    let mut hub = hub_with(&folder, &script, &["--metrics", "/metrics", "--ping-period", "0"]);
     let mut client = hub.upgrade("/exec");
     let mut other = hub.upgrade("/exec");
     client.text("go");
@@ -160,7 +163,7 @@ fn a_process_that_does_not_read_holds_its_peer() {
     let go = folder.path("go");
     let script =
         format!("while [ ! -e {} ]; do sleep 0.1; done; head -c 18000000 | wc -c", go.display());
-    let hub = hub_with(&folder, &script, &["--max-message", "64k"]);
+    let hub = hub_with(&folder, &script, &["--max-message", "64k", "--ping-period", "0"]);
     let mut client = hub.upgrade("/exec");
     let mut writer = client.stream.try_clone().unwrap();
     let frame = support::client::masked(support::client::TEXT, &vec![b'x'; 59_999]);

@@ -68,7 +68,7 @@ fn topics_that_nobody_is_on_make_room() {
 
 /// Floods a topic of which one member does not read. Whether another one sees the end of the flood.
 fn flood_ends(overflow: &str) -> bool {
-    let hub = Hub::start(&["--topics", "--overflow", overflow]);
+    let hub = Hub::start(&["--topics", "--ping-period", "0", "--overflow", overflow]);
     let mut reader = hub.upgrade("/topic/flood");
     let idle = hub.upgrade("/topic/flood");
     let sender = hub.upgrade("/topic/flood");
@@ -119,7 +119,7 @@ struct Stopped {
 
 impl Stopped {
     fn under(overflow: &str) -> Self {
-        let hub = Hub::start(&["--topics", "--overflow", overflow]);
+        let hub = Hub::start(&["--topics", "--ping-period", "0", "--overflow", overflow]);
         let reader = hub.upgrade("/topic/flood");
         let mut sender = hub.upgrade("/topic/flood");
         let filling = "x".repeat(60_000);
