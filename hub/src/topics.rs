@@ -18,6 +18,8 @@ const TOPICS_MAX: usize = 1024;
 const NAME_MAX: usize = 128;
 /// How far a client may be behind before `--overflow` applies.
 const BEHIND_MAX: usize = 64;
+/// How far before it holds the senders up, if that is what is to happen.
+const BEHIND_HELD: usize = 2;
 
 /// A message of either kind.
 #[derive(Debug)]
@@ -67,11 +69,17 @@ impl Topics {
             }
             Overflow::Latest => BufferOverflow::Latest,
         };
+        // A sender that is to be held up has to be before the log is full: then it would be ended. The
+        // room is for those who say one message each before they are held up.
+        let (behind, room) = match config.overflow {
+            Overflow::Suspend => (BEHIND_HELD, config.replay.saturating_add(BEHIND_MAX)),
+            _ => (BEHIND_MAX, 4),
+        };
         let options = FlowOptions::new()
             .replay(config.replay)
-            .extra_buffer(BEHIND_MAX)
+            .extra_buffer(behind)
             .on_buffer_overflow(overflow)
-            .max_bytes(config.max_message.saturating_mul(4).max(256 << 10));
+            .max_bytes(config.max_message.saturating_mul(room).clamp(256 << 10, 1 << 30));
         let checked = SharedFlow::<Said>::with(options);
         checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
         Ok(Self { options, overflow: config.overflow, flows: RefCell::default() })
