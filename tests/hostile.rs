@@ -109,7 +109,7 @@ fn who_disappears_is_forgotten() {
 #[test]
 fn a_flood_of_pings_does_not_starve_others() {
     let server = Running::start(|app| {
-        app.install(WebSockets::new());
+        app.install(WebSockets::new().ping_period(None));
         app.routing(|route| {
             route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
         });
