@@ -5,8 +5,8 @@ mod support;
 use support::*;
 use wirewheel::{Application, Call, Limits, WebSockets, on_message};
 
-fn module(app: &mut Application) {
-    app.install(WebSockets::new().limits(Limits::new().handshake_timeout(millis(200))));
+fn module(app: &mut Application, limits: Limits) {
+    app.install(WebSockets::new().limits(limits));
     app.routing(|route| {
         route.stats("/metrics");
         route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
@@ -33,7 +33,7 @@ impl Figures {
 
 #[test]
 fn traffic_is_told_in_figures() {
-    let server = Running::start(module);
+    let server = Running::start(|app| module(app, Limits::new()));
     let mut monitor = server.connect();
     let request = upgrade_request("/", "");
     let mut client = server.connect();
@@ -70,7 +70,8 @@ fn traffic_is_told_in_figures() {
 
 #[test]
 fn timeouts_and_ends_are_told() {
-    let server = Running::start(module);
+    let limits = Limits::new().handshake_timeout(millis(200));
+    let server = Running::start(move |app| module(app, limits));
     let mut silent = server.connect();
     assert_eq!(silent.answer(false).status, 408);
     drop(server.upgrade("/"));
