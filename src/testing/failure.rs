@@ -105,9 +105,8 @@ impl fmt::Debug for Answer {
 
 impl fmt::Debug for RawFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = format_args!("{:#04x}", self.first);
         f.debug_struct("RawFrame")
-            .field("first", &first)
+            .field("first", &format_args!("{:#04x}", self.first))
             .field("payload", &Shown(&self.payload))
             .finish()
     }
