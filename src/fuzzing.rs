@@ -298,17 +298,9 @@ mod tests {
         }
     }
 
-    /// Whether this is the published package, which leaves out `fuzz/`; cargo puts this file into it.
-    fn is_packaged() -> bool {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(".cargo_vcs_info.json").exists()
-    }
-
     /// The committed seeds are these; `WIREWHEEL_WRITE_SEEDS=1` writes them.
     #[test]
     fn seed_corpora_are_what_this_makes() {
-        if is_packaged() {
-            return;
-        }
         for &(target, _) in TARGETS {
             let folder = folder("seeds", target);
             for (number, seed) in seeds(target).into_iter().enumerate() {
@@ -325,9 +317,6 @@ mod tests {
     /// Every seed, what a longer run found, and what a run left behind on this machine.
     #[test]
     fn corpora_are_replayed() {
-        if is_packaged() {
-            return;
-        }
         for &(target, run) in TARGETS {
             assert!(!files(&folder("seeds", target)).is_empty(), "{target} has no seeds");
             for kind in ["seeds", "findings", "corpus"] {
@@ -340,9 +329,6 @@ mod tests {
 
     #[test]
     fn every_target_has_its_file() {
-        if is_packaged() {
-            return;
-        }
         for &(target, _) in TARGETS {
             let file = Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join(format!("fuzz/fuzz_targets/{target}.rs"));

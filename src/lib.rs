@@ -23,7 +23,7 @@
 
 mod core;
 mod domain;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 pub mod fuzzing;
 #[cfg(any(all(doc, not(doctest)), all(doctest, feature = "testing", feature = "json")))]
 pub mod guide;

@@ -19,7 +19,7 @@
 )]
 
 mod admission;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 mod audit;
 mod commands;
 mod connection;

@@ -1,7 +1,7 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
 mod admission;
-#[cfg(feature = "deflate")]
+#[cfg(all(repository, feature = "deflate"))]
 mod compressed;
 mod flow_faults;
 mod flows;

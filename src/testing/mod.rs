@@ -33,23 +33,23 @@
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 mod actors;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod choices;
 mod client;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod codec;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod content;
 mod failure;
 pub(crate) mod far_end;
 pub(crate) mod network;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 mod player;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
-#[cfg(test)]
+#[cfg(all(repository, test))]
 mod tests;
 
 use std::cell::RefCell;

@@ -109,7 +109,7 @@ impl FakeSocket {
     }
 
     /// Whether the link is broken.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(all(repository, any(test, fuzzing)))]
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
@@ -490,7 +490,7 @@ impl Link {
 }
 
 /// For the simulation.
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 impl Network {
     /// How many connections the server has.
     pub(crate) fn live(&self) -> usize {
