@@ -157,6 +157,7 @@ fn a_silent_connection_gets_408() {
     }
     net.advance(secs(3)); // linger
     assert_eq!(net.gone(silent), Some(Disposal::Reset));
+    assert_eq!(net.core.shared.stats.timeouts_linger, 2);
     net.expect_empty();
 }
 

@@ -368,3 +368,25 @@ impl<'a> ExtensionMessage<'a> {
         self.payload
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_kept_up_to_the_limit_and_not_beyond() {
+        let mut body = Vec::new();
+        for piece in [b"abc".as_slice(), b"de"] {
+            assert!(keep_piece(piece, &mut body, 5).is_ok());
+        }
+        assert!(matches!(keep_piece(b"f", &mut body, 5), Err(ExtensionError::TooBig)));
+        assert_eq!((body.as_slice(), body.capacity()), (b"abcde".as_slice(), 5));
+    }
+
+    #[test]
+    fn a_message_says_what_it_is() {
+        for text in [true, false] {
+            assert_eq!(ExtensionMessage::new(text, Rsv::NONE, "x".as_bytes()).is_text(), text);
+        }
+    }
+}
