@@ -13,8 +13,8 @@ use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
 use crate::protocol::oracle::{OracleRules, compare, compare_head};
 use crate::protocol::proxy_protocol::{ProxyHeader, parse_proxy_header};
 use crate::structures::wheel_model::{Operation, agrees_with_a_map};
-use crate::testing::choices::Choices;
 use crate::testing::simulation;
+use crate::testing::simulation::choices::Choices;
 #[cfg(feature = "deflate")]
 use crate::words::message::Rsv;
 

@@ -33,24 +33,12 @@
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
-#[cfg(all(repository, any(test, fuzzing)))]
-mod actors;
-#[cfg(all(repository, any(test, fuzzing)))]
-pub(crate) mod choices;
 mod client;
-#[cfg(all(repository, any(test, fuzzing)))]
-pub(crate) mod codec;
-#[cfg(all(repository, any(test, fuzzing)))]
-pub(crate) mod content;
 mod failure;
 pub(crate) mod far_end;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
-mod player;
-#[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
-#[cfg(all(repository, test))]
-mod tests;
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,6 +1,14 @@
 //! Owns the simulation: a server's whole life with many clients, faults and a clock that jumps, all
 //! from one seed, and what must hold after every step.
 
+mod actors;
+pub(crate) mod choices;
+pub(crate) mod codec;
+pub(crate) mod content;
+mod player;
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,10 +23,10 @@ use crate::domain::raw::on_frame;
 use crate::words::close::CloseCode;
 use crate::words::options::{Limits, OutboxOverflow};
 
-use super::actors::{Actor, Mood, PLANNED, Tally, World};
-use super::choices::Choices;
+use self::actors::{Actor, Mood, PLANNED, Tally, World};
+use self::choices::Choices;
+use self::player::{Player, Told};
 use super::network::{LinkId, Network};
-use super::player::{Player, Told};
 
 /// A run, and how far it has come.
 pub(crate) struct Simulation {

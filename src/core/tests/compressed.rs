@@ -5,8 +5,8 @@ use crate::Deflate;
 use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::handler::on_message;
-use crate::testing::codec::Codec;
-use crate::testing::content::{self, FROM_SESSION};
+use crate::testing::simulation::codec::Codec;
+use crate::testing::simulation::content::{self, FROM_SESSION};
 use crate::testing::{TestApplication, TestClient};
 use crate::words::options::OutboxOverflow;
 

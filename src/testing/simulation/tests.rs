@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::actors::{PLANNED, Tally};
 use super::choices::Choices;
-use super::simulation;
+use super::run;
 
 /// Seeds of a plain `cargo test`.
 const SEEDS: u64 = 300;
@@ -44,7 +44,7 @@ fn replay(seed: u64) -> String {
 
 fn run_one(seed: u64) -> Tally {
     let _announce = Announce(seed);
-    match simulation::run(Choices::from_seed(seed)) {
+    match run(Choices::from_seed(seed)) {
         Ok(tally) => tally,
         Err(failure) => panic!(
             "seed={seed} step={}: {}\n{}",

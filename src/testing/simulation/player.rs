@@ -7,8 +7,8 @@ use super::actors::{Log, Mood, Tally};
 use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
-use super::far_end::{FarEnd, RawFrame};
-use super::network::{LinkId, Network, PeerEnd};
+use crate::testing::far_end::{FarEnd, RawFrame};
+use crate::testing::network::{LinkId, Network, PeerEnd};
 
 /// What the server's side says of a client's session.
 pub(crate) struct Told<'a> {
