@@ -9,7 +9,11 @@ use support::*;
 use wirewheel::{Application, Call, CloseCode, CloseReason, WebSockets, on_connect, on_message};
 
 fn echo(app: &mut Application) {
-    app.install(WebSockets::new());
+    echo_under(app, WebSockets::new());
+}
+
+fn echo_under(app: &mut Application, options: WebSockets) {
+    app.install(options);
     app.routing(|route| {
         let echo = |_: &Call| on_message(|session, message| session.send(message));
         route.web_socket("/", echo);
@@ -134,10 +138,7 @@ fn a7_twenty_mebibytes() {
     let server = Running::start(|app| {
         // A slow machine takes longer for it than pings wait.
         let options = WebSockets::new().max_frame_size(20 << 20).outbox_bytes(32 << 20);
-        app.install(options.ping_period(None));
-        app.routing(|route| {
-            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
-        });
+        echo_under(app, options.ping_period(None));
     });
     let client = server.upgrade("/");
     let mut state = 1u32;

@@ -77,10 +77,10 @@ impl Folder {
 
     /// Opens what a path names if there is no link on the way, and no way back.
     fn open_without_links(&self, pieces: &[&str]) -> Result<File, Errno> {
-        let mut found = openat(&self.0, ".", OPEN | OFlags::DIRECTORY, Mode::empty())?;
         if pieces.contains(&"..") {
             return Err(Errno::XDEV); // as openat2 says
         }
+        let mut found = openat(&self.0, ".", OPEN | OFlags::DIRECTORY, Mode::empty())?;
         for (number, piece) in pieces.iter().enumerate() {
             let is_last = number + 1 == pieces.len();
             let kind = if is_last { OFlags::empty() } else { OFlags::DIRECTORY };

@@ -44,7 +44,7 @@ impl Core {
 
     #[inline]
     pub(crate) fn poll_flush(&mut self) -> Option<u32> {
-        if self.flushing.len() % FETCHED_TOGETHER == 0 {
+        if !self.flushing.is_empty() && self.flushing.len() % FETCHED_TOGETHER == 0 {
             self.fetch_ahead();
         }
         self.flushing.pop()

@@ -36,7 +36,7 @@ use swarm::{FRAME_BYTES, PAYLOAD_BYTES, Plan};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// The longest that a step of the load may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(120 * emulator::SLOWER);
 const MESSAGES: usize = 200;
 /// Longer than all of it takes.
 const NEVER: Duration = Duration::from_secs(600);

@@ -4,6 +4,9 @@
 use std::ffi::{OsStr, OsString};
 use std::process::Command;
 
+/// How many times as long things may take. Known when the tests are built, as the emulator is.
+pub const SLOWER: u64 = if option_env!("WIREWHEEL_EMULATOR").is_some() { 6 } else { 1 };
+
 /// A command that starts a program as it was built.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let words = words(program);

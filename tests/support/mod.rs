@@ -17,8 +17,8 @@ use wirewheel::{
     Session, SessionError,
 };
 
-/// The longest that a test waits for what must happen; an emulator on a busy machine takes its time.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(10 * emulator::SLOWER);
 /// The masking key of the acceptance cases.
 pub const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
