@@ -245,7 +245,7 @@ impl Simulation {
 
     fn step(&mut self) {
         let mood = self.world.borrow().mood;
-        match self.choose(|choices| choices.below(32)) {
+        match self.choose(|choices| choices.below(48)) {
             0 if self.choose(|choices| choices.one_in(4)) => {
                 // All at once, and more than the server takes.
                 (self.players.len()..self.clients_max).for_each(|_| self.connect());
@@ -277,7 +277,8 @@ impl Simulation {
         let address = SocketAddr::from(([10, 0, 0, u8::try_from(n).unwrap_or(0)], 5000));
         let id = self.network.connect(address);
         let limit = self.usual_bytes;
-        let player = self.choose(|choices| Player::new(id, limit, choices));
+        let mood = self.world.borrow().mood;
+        let player = self.choose(|choices| Player::new(id, limit, choices, mood));
         self.note(format!("connect {id}"));
         self.players.insert(id, player);
     }

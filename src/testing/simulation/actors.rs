@@ -26,6 +26,8 @@ pub(crate) struct Mood {
     pub(crate) malformed: bool,
     pub(crate) junk: bool,
     pub(crate) jumps: bool,
+    /// Some clients read little for a while, then all, by turns.
+    pub(crate) laggards: bool,
     pub(crate) big: bool,
     /// Times may be so short that little can happen before they are over.
     pub(crate) hurries: bool,
@@ -51,6 +53,7 @@ impl Mood {
             malformed: heads(),
             junk: heads(),
             jumps: heads(),
+            laggards: heads(),
             big: heads(),
             hurries: heads(),
             closes: heads(),
@@ -100,6 +103,8 @@ pub(crate) struct Tally {
     /// Sessions with the extension that ended with what is too big, and with what is corrupt.
     pub(crate) too_big: usize,
     pub(crate) corrupt: usize,
+    /// Frames that a raw session sent back.
+    pub(crate) mirrored: usize,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -111,6 +116,7 @@ impl std::ops::AddAssign for Tally {
         self.plain_of_flow += other.plain_of_flow;
         self.too_big += other.too_big;
         self.corrupt += other.corrupt;
+        self.mirrored += other.mirrored;
     }
 }
 

@@ -1,13 +1,16 @@
 //! Owns the clients of a simulation: by chance they do what clients do, and what they should not.
 
+mod arrivals;
+
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
 use super::actors::{Log, Mood, Tally};
 use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
-use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
-use crate::testing::far_end::{FarEnd, RawFrame};
+use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
+use crate::testing::far_end::RawFrame;
 use crate::testing::network::{LinkId, Network, PeerEnd};
 
 /// What the server's side says of a client's session.
@@ -28,6 +31,9 @@ pub(crate) struct Player {
     stage: Stage,
     answers_pings: bool,
     answers_close: bool,
+    /// It takes little for a while, then all, by turns.
+    lags: bool,
+    is_behind: bool,
     /// It has asked for a session.
     asked: bool,
     /// It has asked for compression.
@@ -40,6 +46,10 @@ pub(crate) struct Player {
     open: Option<Open>,
     /// It sent what may be anything: its messages are no longer those that it counts.
     pub(crate) is_spoiled: bool,
+    /// The data frames that a raw session has not sent back yet.
+    mirrored: VecDeque<RawFrame>,
+    /// The payload of its own Close.
+    said_close: Option<Vec<u8>>,
     /// Messages that arrived.
     pub(crate) received: usize,
     next_of_flow: usize,
@@ -103,13 +113,15 @@ impl fmt::Debug for Play {
 const WHOLE: usize = usize::MAX;
 
 impl Player {
-    pub(crate) fn new(id: LinkId, message_limit: usize, choices: &mut Choices) -> Self {
+    pub(crate) fn new(id: LinkId, message_limit: usize, choices: &mut Choices, mood: Mood) -> Self {
         Self {
             id,
             message_limit,
             stage: Stage::Http,
             answers_pings: !choices.one_in(5),
             answers_close: !choices.one_in(5),
+            lags: mood.laggards && choices.one_in(2),
+            is_behind: false,
             asked: false,
             offers: false,
             level: choices.pick(&[0, 1, 6, 9]),
@@ -117,6 +129,8 @@ impl Player {
             sent: 0,
             open: None,
             is_spoiled: false,
+            mirrored: VecDeque::new(),
+            said_close: None,
             received: 0,
             next_of_flow: 0,
             arriving: None,
@@ -126,6 +140,10 @@ impl Player {
 
     /// What it does next.
     pub(crate) fn draw(&mut self, choices: &mut Choices, mood: Mood) -> Play {
+        if self.lags && choices.one_in(8) {
+            self.is_behind = !self.is_behind;
+            return Play::Room(if self.is_behind { choices.pick(&[0, 50, 1_000]) } else { WHOLE });
+        }
         if mood.faults && choices.one_in(4) {
             return match choices.below(16) {
                 0..=2 => Play::ReadPiece(choices.pick(&[1, 2, 7, WHOLE])),
@@ -191,7 +209,7 @@ impl Player {
         }
     }
 
-    /// One message or fragment, and perhaps a control frame.
+    /// Messages and fragments, mostly one, and perhaps a control frame.
     fn frames(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
         let mut bytes = Vec::new();
         if choices.one_in(6) {
@@ -201,16 +219,23 @@ impl Player {
         if choices.one_in(50) {
             let code: u16 = choices.pick(&[1000, 1001, 3000, 4000]);
             let payload = [&code.to_be_bytes()[..], b"bye"].concat();
-            let payload = if choices.one_in(4) { &[] } else { payload.as_slice() };
-            bytes.extend(RawFrame::masked(0x88, payload));
+            let payload = if choices.one_in(4) { Vec::new() } else { payload };
+            bytes.extend(RawFrame::masked(RawFrame::CLOSE, &payload));
+            self.said_close.get_or_insert(payload);
             return bytes;
         }
-        bytes.extend(self.data_frame(choices, mood));
+        for _ in 0..choices.pick(&[1, 1, 1, 1, 1, 2, 5, 9]) {
+            let frame = self.data_frame(choices, mood);
+            bytes.extend(RawFrame::masked(frame.first, &frame.payload));
+            if self.said_close.is_none() {
+                self.mirrored.push_back(frame);
+            }
+        }
         bytes
     }
 
     /// A message, or a fragment of one.
-    fn data_frame(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
+    fn data_frame(&mut self, choices: &mut Choices, mood: Mood) -> RawFrame {
         const RSV1: u8 = 0x40;
         let (size, fin, number) = (self.size(choices, mood), choices.one_in(2), self.sent);
         let kind = if self.open.is_some() { 0 } else { choices.pick(&[1, 2]) };
@@ -229,14 +254,14 @@ impl Player {
                 let mut payload = start;
                 payload.extend(content::text(number, begun..begun + size));
                 self.open = (!fin).then_some(Open::Plain(begun + size));
-                return RawFrame::masked(first, payload.as_bytes());
+                return RawFrame { first, payload: payload.into_bytes() };
             }
         };
         if !fin {
             let later = packed.split_off(size.min(packed.len()));
             self.open = Some(Open::Packed(later));
         }
-        RawFrame::masked(first, &packed)
+        RawFrame { first, payload: packed }
     }
 
     /// So many bytes; only sometimes more than a message may have.
@@ -293,138 +318,6 @@ impl Player {
         (self.answers_pings, self.answers_close) = (false, false);
         if let Some(far_end) = &mut network.link(self.id).far_end {
             (far_end.answers_pings, far_end.answers_close) = (false, false);
-        }
-    }
-
-    /// Looks at what arrived; whether that may have moved something.
-    pub(crate) fn look(
-        &mut self,
-        network: &mut Network,
-        mut told: Told<'_>,
-    ) -> Result<bool, String> {
-        let mut moved = false;
-        while self.stage == Stage::Http && self.take_answer(network)? {
-            moved = true;
-        }
-        while let Some(far_end) = &mut network.link(self.id).far_end {
-            let Some(frame) = far_end.next() else { break };
-            self.take_frame(frame, &mut told)
-                .map_err(|what| format!("client {}: {what}", self.id))?;
-        }
-        Ok(moved)
-    }
-
-    /// Takes a whole answer; after a 101, frames follow.
-    fn take_answer(&mut self, network: &mut Network) -> Result<bool, String> {
-        let link = network.link(self.id);
-        let got = &mut link.socket.got;
-        let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n") else {
-            return Ok(false);
-        };
-        let head = String::from_utf8_lossy(&got[..end]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
-        let Some(status) = status.filter(|_| head.starts_with("HTTP/1.1 ")) else {
-            return Err(format!("client {}: that is no answer: {head:?}", self.id));
-        };
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
-        let length: usize = length.map_or(Ok(0), str::parse).map_err(|_| "a bad length")?;
-        if got.len() < end + 4 + length {
-            return Ok(false);
-        }
-        got.drain(..end + 4 + length);
-        if status == 101 {
-            // Which of the routes it was: only the raw one has no log.
-            let mut far_end = FarEnd::new();
-            (far_end.answers_pings, far_end.answers_close) =
-                (self.answers_pings, self.answers_close);
-            link.far_end = Some(far_end);
-            self.stage = Stage::Session { raw: false };
-            let agreed = head.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Extensions: "));
-            if let Some(agreed) = agreed {
-                if !self.offers {
-                    return Err(format!("client {}: agreed without an offer: {agreed}", self.id));
-                }
-                self.codec = Some(Codec::agreed(agreed, self.level)?);
-            }
-            network.react(self.id);
-        }
-        Ok(true)
-    }
-
-    fn take_frame(&mut self, frame: RawFrame, told: &mut Told<'_>) -> Result<(), String> {
-        let Some(log) = told.log else {
-            // A raw session answers with whatever it is sent.
-            self.stage = Stage::Session { raw: true };
-            return Ok(());
-        };
-        let RawFrame { first, payload } = frame;
-        if self.got_close.is_some() {
-            return Err(format!("a frame behind the Close: {first:#04x}"));
-        }
-        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
-        match (opcode, first & 0x70) {
-            (0..=2, 0) => {}
-            (1 | 2, 0x40) if self.codec.is_some() => {}
-            (8..=10, 0) if fin && payload.len() <= 125 => {
-                if opcode == 8 {
-                    self.got_close = Some(payload);
-                }
-                return Ok(());
-            }
-            _ => return Err(format!("an illegal frame: {first:#04x}, {}", payload.len())),
-        }
-        let whole = match (opcode, self.arriving.take()) {
-            (0, Some(mut begun)) => {
-                begun.payload.extend(payload);
-                begun
-            }
-            (1 | 2, None) => Arriving { packed: first & 0x40 != 0, payload },
-            _ => {
-                let start = payload.get(..20).unwrap_or(&payload).escape_ascii();
-                return Err(format!("a frame out of order: {first:#04x} {start}"));
-            }
-        };
-        if !fin {
-            self.arriving = Some(whole);
-            return Ok(());
-        }
-        let payload = match &mut self.codec {
-            Some(codec) if whole.packed => codec.unpack(&whole.payload)?,
-            _ => whole.payload,
-        };
-        self.take_message(&payload, log, told.drops)?;
-        match (payload.first(), whole.packed) {
-            (Some(&FROM_FLOW), true) => told.tally.packed_of_flow += 1,
-            (Some(&FROM_FLOW), false) => told.tally.plain_of_flow += 1,
-            (_, true) => told.tally.packed_out += 1,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Messages of the session come in the order of its sends, those of the flow in the flow's; what
-    /// others sent has no number.
-    fn take_message(&mut self, whole: &[u8], log: &Log, drops: bool) -> Result<(), String> {
-        let read = content::read(whole);
-        match read {
-            Some((FROM_OTHER, _)) => Ok(()),
-            Some((FROM_FLOW, number)) if number >= self.next_of_flow || log.collects_anew => {
-                self.next_of_flow = number + 1;
-                Ok(())
-            }
-            Some((FROM_SESSION, number))
-                if number == self.received || (drops && number > self.received) =>
-            {
-                self.received = number + 1;
-                match log.sent.get(number) {
-                    Some(&len) if len == whole.len() => Ok(()),
-                    other => Err(format!("message {number}: {} bytes, not {other:?}", whole.len())),
-                }
-            }
-            _ => {
-                let start = whole.get(..20).unwrap_or(whole).escape_ascii();
-                Err(format!("after {} comes {read:?}: {start}", self.received))
-            }
         }
     }
 }

@@ -91,6 +91,7 @@ fn simulation_of_many_seeds() {
 
 /// None of these may rot away unseen. `SEEDS` seeds are enough for each.
 fn assert_exercised(tally: &Tally) {
+    assert!(tally.mirrored > 0, "raw frames came back: never; {tally:?}");
     if !cfg!(feature = "deflate") {
         assert_eq!((tally.packed_in, tally.packed_out, tally.packed_of_flow), (0, 0, 0));
         return;

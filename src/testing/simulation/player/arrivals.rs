@@ -1,0 +1,171 @@
+//! Owns what a client of a simulation makes of what arrives: each answer and frame is what it has to be.
+
+use super::{Arriving, Player, Stage, Told};
+use crate::testing::far_end::{FarEnd, RawFrame};
+use crate::testing::network::Network;
+use crate::testing::simulation::actors::Log;
+use crate::testing::simulation::codec::Codec;
+use crate::testing::simulation::content::{self, FROM_FLOW, FROM_OTHER, FROM_SESSION};
+
+impl Player {
+    /// Looks at what arrived; whether that may have moved something.
+    pub(crate) fn look(
+        &mut self,
+        network: &mut Network,
+        mut told: Told<'_>,
+    ) -> Result<bool, String> {
+        let mut moved = false;
+        while self.stage == Stage::Http && self.take_answer(network)? {
+            moved = true;
+        }
+        while let Some(far_end) = &mut network.link(self.id).far_end {
+            let Some(frame) = far_end.next() else { break };
+            self.take_frame(frame, &mut told)
+                .map_err(|what| format!("client {}: {what}", self.id))?;
+        }
+        Ok(moved)
+    }
+
+    /// Takes a whole answer; after a 101, frames follow.
+    fn take_answer(&mut self, network: &mut Network) -> Result<bool, String> {
+        let link = network.link(self.id);
+        let got = &mut link.socket.got;
+        let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return Ok(false);
+        };
+        let head = String::from_utf8_lossy(&got[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
+        let Some(status) = status.filter(|_| head.starts_with("HTTP/1.1 ")) else {
+            return Err(format!("client {}: that is no answer: {head:?}", self.id));
+        };
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length: usize = length.map_or(Ok(0), str::parse).map_err(|_| "a bad length")?;
+        if got.len() < end + 4 + length {
+            return Ok(false);
+        }
+        got.drain(..end + 4 + length);
+        if status == 101 {
+            // Which of the routes it was: only the raw one has no log.
+            let mut far_end = FarEnd::new();
+            (far_end.answers_pings, far_end.answers_close) =
+                (self.answers_pings, self.answers_close);
+            link.far_end = Some(far_end);
+            self.stage = Stage::Session { raw: false };
+            let agreed = head.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Extensions: "));
+            if let Some(agreed) = agreed {
+                if !self.offers {
+                    return Err(format!("client {}: agreed without an offer: {agreed}", self.id));
+                }
+                self.codec = Some(Codec::agreed(agreed, self.level)?);
+            }
+            network.react(self.id);
+        }
+        Ok(true)
+    }
+
+    fn take_frame(&mut self, frame: RawFrame, told: &mut Told<'_>) -> Result<(), String> {
+        let Some(log) = told.log else {
+            self.stage = Stage::Session { raw: true };
+            return self.take_mirrored(frame, told);
+        };
+        let RawFrame { first, payload } = frame;
+        if self.got_close.is_some() {
+            return Err(format!("a frame behind the Close: {first:#04x}"));
+        }
+        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
+        match (opcode, first & 0x70) {
+            (0..=2, 0) => {}
+            (1 | 2, 0x40) if self.codec.is_some() => {}
+            (8..=10, 0) if fin && payload.len() <= 125 => {
+                if opcode == 8 {
+                    self.got_close = Some(payload);
+                }
+                return Ok(());
+            }
+            _ => return Err(format!("an illegal frame: {first:#04x}, {}", payload.len())),
+        }
+        let whole = match (opcode, self.arriving.take()) {
+            (0, Some(mut begun)) => {
+                begun.payload.extend(payload);
+                begun
+            }
+            (1 | 2, None) => Arriving { packed: first & 0x40 != 0, payload },
+            _ => {
+                let start = payload.get(..20).unwrap_or(&payload).escape_ascii();
+                return Err(format!("a frame out of order: {first:#04x} {start}"));
+            }
+        };
+        if !fin {
+            self.arriving = Some(whole);
+            return Ok(());
+        }
+        let payload = match &mut self.codec {
+            Some(codec) if whole.packed => codec.unpack(&whole.payload)?,
+            _ => whole.payload,
+        };
+        self.take_message(&payload, log, told.drops)?;
+        match (payload.first(), whole.packed) {
+            (Some(&FROM_FLOW), true) => told.tally.packed_of_flow += 1,
+            (Some(&FROM_FLOW), false) => told.tally.plain_of_flow += 1,
+            (_, true) => told.tally.packed_out += 1,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A raw session sends back every frame as it was, in order, and our Close behind them; what
+    /// others send comes in between.
+    fn take_mirrored(&mut self, frame: RawFrame, told: &mut Told<'_>) -> Result<(), String> {
+        if self.is_spoiled {
+            return Ok(());
+        }
+        match frame.first & 0x0f {
+            1 if matches!(content::read(&frame.payload), Some((FROM_OTHER, _))) => Ok(()),
+            0..=2 => {
+                while let Some(sent) = self.mirrored.pop_front() {
+                    if sent == frame {
+                        told.tally.mirrored += 1;
+                        return Ok(());
+                    }
+                    if !told.drops {
+                        break;
+                    }
+                }
+                Err(format!("{:#04x} of {} was not sent", frame.first, frame.payload.len()))
+            }
+            8 if self.said_close.as_ref() == Some(&frame.payload) && !told.drops => {
+                match self.mirrored.len() {
+                    0 => Ok(()),
+                    left => Err(format!("the Close came before {left} frames")),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Messages of the session come in the order of its sends, those of the flow in the flow's; what
+    /// others sent has no number.
+    fn take_message(&mut self, whole: &[u8], log: &Log, drops: bool) -> Result<(), String> {
+        let read = content::read(whole);
+        match read {
+            Some((FROM_OTHER, _)) => Ok(()),
+            Some((FROM_FLOW, number)) if number >= self.next_of_flow || log.collects_anew => {
+                self.next_of_flow = number + 1;
+                Ok(())
+            }
+            Some((FROM_SESSION, number))
+                if number == self.received || (drops && number > self.received) =>
+            {
+                self.received = number + 1;
+                match log.sent.get(number) {
+                    Some(&len) if len == whole.len() => Ok(()),
+                    other => Err(format!("message {number}: {} bytes, not {other:?}", whole.len())),
+                }
+            }
+            _ => {
+                let start = whole.get(..20).unwrap_or(whole).escape_ascii();
+                Err(format!("after {} comes {read:?}: {start}", self.received))
+            }
+        }
+    }
+}
