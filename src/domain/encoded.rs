@@ -7,6 +7,7 @@ use crate::words::extension::ExtensionError;
 use crate::words::message::{Message, Rsv};
 
 use super::collected::Direct;
+use super::pipeline::Pipeline;
 use super::session::Session;
 use super::transmit::Admission;
 
@@ -34,9 +35,13 @@ impl Session<'_> {
 
     #[cold]
     pub(super) fn send_through_extensions(&mut self, message: Message<'_>) -> HandlerResult {
-        if self.admit(message.bytes().len())? == Admission::Drop {
-            return Ok(());
+        if self.admit(message.bytes().len())? == Admission::Send {
+            self.encode_and_send(message)?;
         }
+        Ok(())
+    }
+
+    fn encode_and_send(&mut self, message: Message<'_>) -> Result<(), SendError> {
         if self.state.collected.is_some() && self.waits_for_flows(OpCode::Binary) {
             let (text, payload) = (message.is_text(), message.bytes().to_vec());
             self.push_behind_flows(Direct::Message { text, payload });
@@ -61,12 +66,19 @@ impl Session<'_> {
         encoded
     }
 
-    /// A fragment is kept until its message is whole: only then it can be encoded.
+    /// Bytes of a message in fragments that are kept: they count when its end is admitted.
+    pub(super) fn kept_fragments(&self) -> usize {
+        self.state.pipeline.as_deref().map_or(0, Pipeline::kept_fragments)
+    }
+
+    /// A fragment is kept until its message is whole: only then it can be encoded. An error leaves what
+    /// was kept before.
     #[cold]
     pub(super) fn keep_fragment(&mut self, piece: Message<'_>, fin: bool) -> HandlerResult {
         let limit = self.state.options(self.route).message_limit();
+        let kept = self.kept_fragments();
         let Some(pipeline) = self.state.pipeline.as_deref_mut() else { return Ok(()) };
-        let bytes = pipeline.kept_fragments().saturating_add(piece.bytes().len());
+        let bytes = kept.saturating_add(piece.bytes().len());
         if bytes > limit {
             return Err(SendError::TooBig { bytes, limit }.into());
         }
@@ -75,12 +87,19 @@ impl Session<'_> {
             return Ok(());
         }
         let whole = pipeline.take_fragments();
-        if !piece.is_text() {
-            return self.send_through_extensions(Message::from(&whole));
+        let message = if piece.is_text() {
+            // Every piece was text, so that this never fails.
+            Message::from(std::str::from_utf8(&whole)?)
+        } else {
+            Message::from(&whole)
+        };
+        let sent = self.encode_and_send(message);
+        if sent.is_err()
+            && let Some(pipeline) = self.state.pipeline.as_deref_mut()
+        {
+            pipeline.keep_fragment(whole.get(..kept).unwrap_or_default());
         }
-        // Every piece was text, so that this never fails.
-        let text = String::from_utf8(whole)?;
-        self.send_through_extensions(Message::from(&text))
+        Ok(sent?)
     }
 
     /// Encodes one message as this session would send it, as frames at the end of `out`. Sessions of

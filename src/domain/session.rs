@@ -152,7 +152,9 @@ impl Session<'_> {
     /// ```
     pub fn send_fragment<'m>(&mut self, piece: impl Into<Message<'m>>, fin: bool) -> HandlerResult {
         let piece = piece.into();
-        let admission = self.admit(piece.bytes().len())?;
+        // Fragments that extensions keep go out with the last one, and have to find room with it.
+        let kept = if fin { self.kept_fragments() } else { 0 };
+        let admission = self.admit(piece.bytes().len().saturating_add(kept))?;
         let opcode = match self.state.fragments_text {
             Some(text) if text != piece.is_text() => return Err(SendError::Fragments.into()),
             Some(_) => OpCode::Continuation,

@@ -1,6 +1,9 @@
 //! Sessions with permessage-deflate under virtual time, where the context that both ends keep meets
 //! what else happens to messages.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use crate::Deflate;
 use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
@@ -77,5 +80,56 @@ fn what_is_dropped_for_a_slow_reader_leaves_the_context_whole() {
             assert!(numbers.is_sorted() && numbers.ends_with(&[46, 47]), "{policy:?} {numbers:?}");
             assert!((3..30).contains(&numbers.len()), "{policy:?}, {keeps}: {numbers:?}");
         }
+    }
+}
+
+/// Only the end of a message in fragments shows how much room it needs. Refused, it is as if it had not
+/// been sent: it can be sent again, and nothing of what came before it is lost.
+#[test]
+fn the_last_fragment_that_finds_no_room_can_be_sent_again() {
+    for policy in [OutboxOverflow::Block, OutboxOverflow::DropNewest, OutboxOverflow::DropOldest] {
+        let refused = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&refused);
+        let app = TestApplication::new(move |app: &mut Application| {
+            let options = WebSockets::new().on_outbox_full(policy).outbox_bytes(200);
+            app.install(options.ping_period(None).extension(Deflate::new()));
+            app.routing(|route| {
+                route.web_socket("/", move |_: &Call| {
+                    let refused = Rc::clone(&counter);
+                    on_message(move |session, message| match message.text().unwrap_or_default() {
+                        // Behind this the last fragment has no room.
+                        "fill" => session.send(&content::message(FROM_SESSION, 2, 120)),
+                        "begin" => session.send_fragment(&"a".repeat(60), false),
+                        last => {
+                            let sent = session.send_fragment(last, true);
+                            refused.set(refused.get() + u32::from(sent.is_err()));
+                            Ok(())
+                        }
+                    })
+                });
+            });
+        })
+        .unwrap();
+        let upgrade = app.upgrade("/").header("Sec-WebSocket-Extensions", "permessage-deflate");
+        let (mut client, answer) = upgrade.connect().unwrap();
+        let agreed = answer.header("sec-websocket-extensions").unwrap();
+        let mut codec = Codec::agreed(agreed, 6).unwrap();
+        client.read_only(10);
+        for message in ["fill", "begin", "begin", "b", "b"] {
+            client.send(message);
+        }
+        assert_eq!(refused.get(), 2, "{policy:?}");
+        client.read_on();
+        client.send("b");
+        let first = client.receive_frame().unwrap();
+        let first = if first.first & 0x40 == 0 {
+            first.payload
+        } else {
+            codec.unpack(&first.payload).unwrap()
+        };
+        assert_eq!(content::read(&first), Some((FROM_SESSION, 2)), "{policy:?}");
+        let second = client.receive_frame().unwrap();
+        let whole = codec.unpack(&second.payload).unwrap();
+        assert_eq!(whole, format!("{}b", "a".repeat(120)).as_bytes(), "{policy:?}");
     }
 }
