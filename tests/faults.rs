@@ -218,11 +218,14 @@ fn a_full_disk_for_logs_is_no_end() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut server = Part::start_with_stderr("logging", None, full.into());
     let mut line = String::new();
-    while !line.starts_with("addr ") {
+    let addr: SocketAddr = loop {
         line.clear();
         assert!(server.says.read_line(&mut line).unwrap() > 0, "it ended");
-    }
-    let addr: SocketAddr = line["addr ".len()..].trim().parse().unwrap();
+        // Where tests run one by one, the name of the test stands before it.
+        if let Some((_, addr)) = line.split_once("addr ") {
+            break addr.trim().parse().unwrap();
+        }
+    };
     for _ in 0..20 {
         let mut client = Client::connect(addr).upgraded("/");
         client.text("full");
