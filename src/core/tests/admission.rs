@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::Full;
 use crate::protocol::proxy_protocol::tests::v2;
-use crate::words::options::CLIENTS_MAX;
+use crate::words::options::{CLIENTS_MAX, SURPLUS_MAX};
 use crate::words::rate::Rate;
 
 const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -63,6 +63,20 @@ fn one_address_has_so_many_connections_and_others_have_theirs() {
     told.into_iter().flatten().for_each(|index| net.eof(index));
     assert_eq!(net.upgrade_from("192.0.2.1:4"), 101);
     assert_eq!(net.upgrade_from("192.0.2.1:5"), 429);
+    net.end_all();
+}
+
+/// Those whose head is awaited stand in the order of their coming, so that whoever is gone goes from the
+/// list only with the first, or when there are too many.
+#[test]
+fn behind_a_slow_peer_those_who_left_are_forgotten() {
+    let mut net = with(Limits::new().max_pending_handshakes(2));
+    let slow = net.accept_from("192.0.2.1:1").unwrap();
+    for _ in 0..100 {
+        assert_eq!(net.status_from("192.0.2.2:1", ""), 426);
+        assert!(net.core.pending.len() <= 2 * 2 + SURPLUS_MAX, "{}", net.core.pending.len());
+    }
+    assert_eq!(net.ask(slow, UPGRADE), 101);
     net.end_all();
 }
 
