@@ -10,9 +10,9 @@ use support::{
     BINARY, CLOSE, Events, Running, TEXT, close_payload, masked, recorder, upgrade_request,
 };
 use wirewheel::{
-    Agreement, Application, CloseCode, Extension, ExtensionError, ExtensionFactory,
+    Agreement, Application, Call, CloseCode, Extension, ExtensionError, ExtensionFactory,
     ExtensionMessage, ExtensionOffer, Frame, HandlerError, HandlerResult, Message, OpCode, Rsv,
-    SendError, Server, Session, WebSockets, on_frame, on_message,
+    SendError, Server, Session, SharedFlow, WebSockets, on_connect, on_frame, on_message,
 };
 
 /// Puts a letter behind every message and takes it off again, with a reserved bit as the sign of it.
@@ -229,6 +229,58 @@ fn what_is_encoded_last_is_decoded_first() {
 }
 
 /// Ktor makes every extension's state for every handshake and has no hook for its end.
+/// Writes behind each message how many it has encoded, so that no two sessions encode alike.
+struct Count(u8);
+
+impl ExtensionFactory for Count {
+    fn name(&self) -> &str {
+        "x-count"
+    }
+
+    fn negotiate(&self, _offer: &ExtensionOffer) -> Option<Agreement> {
+        Some(Agreement::new(Self(b'0')))
+    }
+}
+
+impl Extension for Count {
+    fn encode(
+        &mut self,
+        message: &mut ExtensionMessage<'_>,
+        _max_message_size: usize,
+    ) -> Result<(), ExtensionError> {
+        self.0 += 1;
+        let counted = [message.payload(), &[self.0]].concat();
+        message.replace(counted);
+        Ok(())
+    }
+}
+
+#[test]
+fn without_a_share_key_each_session_encodes_what_all_get_for_itself() {
+    let server = Running::start(|app: &mut Application| {
+        app.install(WebSockets::new().extension(Count(0)));
+        let flow = SharedFlow::new();
+        app.routing(move |route| {
+            route.web_socket("/", move |_call: &Call| {
+                let (joined, said) = (flow.clone(), flow.clone());
+                on_connect(move |session, _call| session.collect(&joined)).on_message(
+                    move |session, message| match message.text() {
+                        Some("all") => session.emit(&said, "for all "),
+                        _ => session.send(message),
+                    },
+                )
+            });
+        });
+    });
+    let (mut first, _) = offer(&server, "/", &["x-count"]);
+    let (mut second, _) = offer(&server, "/", &["x-count"]);
+    second.text("mine ");
+    second.expect_text("mine 1");
+    first.text("all");
+    first.expect_text("for all 1");
+    second.expect_text("for all 2");
+}
+
 #[test]
 fn state_is_made_on_agreement_and_dropped_with_the_session() {
     let extension = letter("x-a", Rsv::RSV1);

@@ -322,6 +322,17 @@ fn a_reader_that_makes_no_progress_is_closed() {
     net.expect_empty();
 }
 
+/// Without this it would be there until the peer's end arrives, or a timer.
+#[test]
+fn a_wire_that_breaks_while_it_is_written_to_ends_the_session_at_once() {
+    let mut net = Net::new(WebSockets::new());
+    let client = net.open();
+    net.link(client).socket.breaks_after_out = Some(0);
+    net.text(client, "echo");
+    net.expect(&["error connection lost: connection reset", "close 1006 unclean"]);
+    net.expect_empty();
+}
+
 #[test]
 fn an_outbox_over_its_limit_ends_with_1013() {
     let mut net = Net::new(WebSockets::new());

@@ -201,6 +201,7 @@ mod tests {
             ("chat, superchat", "chat\r\nSec-WebSocket-Protocol: superchat"),
             ("Sec-WebSocket-Protocol: chat, superchat\r\n", ""),
             ("Sec-WebSocket-Key: ", "Sec-WebSocket-Key:   "),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "0123456789abYZ+/++//+w=="),
         ] {
             assert!(matches!(changed(from, to), Upgrade::WebSocket(_)), "{from:?} -> {to:?}");
         }
