@@ -420,7 +420,7 @@ fn a14_bits_without_an_owner() {
     let server = Running::start(|app: &mut Application| {
         app.install(WebSockets::new());
         app.routing(|route| {
-            let show = |_call: &wirewheel::Call| {
+            let show = |_call: &Call| {
                 on_message(|session: &mut Session<'_>, message: Message<'_>| {
                     let (text, rsv) = (message.text().unwrap_or_default(), message.rsv());
                     session.send(&format!("{text} {} {} {}", rsv.rsv1(), rsv.rsv2(), rsv.rsv3()))

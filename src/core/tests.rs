@@ -10,6 +10,7 @@ mod pace;
 mod reach;
 
 use std::cell::RefCell;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::handler::{on_connect, on_message};
 use crate::domain::response::Response;
+use crate::structures::wire::Wire;
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::options::Limits;
@@ -322,15 +324,34 @@ fn a_reader_that_makes_no_progress_is_closed() {
     net.expect_empty();
 }
 
-/// Without this it would be there until the peer's end arrives, or a timer.
+/// A wire that takes nothing any more.
+struct Broken;
+
+impl Wire for Broken {
+    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+
+    fn write_vectored(&mut self, _slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+
+    fn shutdown_write(&mut self) {}
+
+    fn local_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 80))
+    }
+}
+
+/// In the same call, whether or not the system tells of it again.
 #[test]
 fn a_wire_that_breaks_while_it_is_written_to_ends_the_session_at_once() {
     let mut net = Net::new(WebSockets::new());
-    let client = net.open();
-    net.link(client).socket.breaks_after_out = Some(0);
-    net.text(client, "echo");
+    net.open();
+    let place = net.core.connections.next_occupied(0).unwrap();
+    let (now, mut frame) = (net.now, *b"\x81\x84\0\0\0\0echo");
+    net.core.handle_input(now, place, &mut frame, &mut Broken);
     net.expect(&["error connection lost: connection reset", "close 1006 unclean"]);
-    net.expect_empty();
 }
 
 #[test]
