@@ -137,8 +137,9 @@ impl Session<'_> {
     /// Sends one fragment of a message (Ktor's `send(Frame.Text(fin = false, ..))`): the kind is
     /// the first one's, `fin` ends the message. Control frames may go out in between, other
     /// messages may not. Where extensions were agreed on, the fragments are kept and go out as one
-    /// message when it ends, at most `max_message_size` in all. An outbox whose policy is to drop
-    /// refuses a fragment instead.
+    /// message when it ends, at most `max_message_size` in all: the last one has to find room for
+    /// all. An outbox whose policy is to drop refuses a fragment instead. What was refused changes
+    /// nothing: it can be sent again, shorter or when there is room.
     ///
     /// # Errors
     /// As [`send`](Self::send); [`SendError::Fragments`] if the kind changes within a message.
