@@ -94,9 +94,7 @@ impl Session<'_> {
             Message::from(&whole)
         };
         let sent = self.encode_and_send(message);
-        if sent.is_err()
-            && let Some(pipeline) = self.state.pipeline.as_deref_mut()
-        {
+        if let (Err(_), Some(pipeline)) = (&sent, self.state.pipeline.as_deref_mut()) {
             pipeline.keep_fragment(whole.get(..kept).unwrap_or_default());
         }
         Ok(sent?)
