@@ -283,7 +283,13 @@ impl Client {
 
     fn try_fill(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 65_536];
-        let n = self.stream.read(&mut buffer)?;
+        let n = loop {
+            match self.stream.read(&mut buffer) {
+                // A process that was stopped and goes on is told so, as this read has a time-out.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.inbox.extend_from_slice(&buffer[..n]);
         Ok(n > 0)
     }
