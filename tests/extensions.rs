@@ -228,7 +228,6 @@ fn what_is_encoded_last_is_decoded_first() {
     assert_eq!(events.rest(), expected);
 }
 
-/// Ktor makes every extension's state for every handshake and has no hook for its end.
 /// Writes behind each message how many it has encoded, so that no two sessions encode alike.
 struct Count(u8);
 
@@ -281,6 +280,7 @@ fn without_a_share_key_each_session_encodes_what_all_get_for_itself() {
     second.expect_text("for all 2");
 }
 
+/// Ktor makes every extension's state for every handshake and has no hook for its end.
 #[test]
 fn state_is_made_on_agreement_and_dropped_with_the_session() {
     let extension = letter("x-a", Rsv::RSV1);

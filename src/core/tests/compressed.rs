@@ -35,21 +35,31 @@ fn client(
         });
     })
     .unwrap();
+    let (client, codec) = connect(&app);
+    (app, client, codec)
+}
+
+fn connect(app: &TestApplication) -> (TestClient, Codec) {
     let upgrade = app.upgrade("/").header("Sec-WebSocket-Extensions", "permessage-deflate");
     let (client, answer) = upgrade.connect().unwrap();
     let codec = Codec::agreed(answer.header("sec-websocket-extensions").unwrap(), 6).unwrap();
-    (app, client, codec)
+    (client, codec)
+}
+
+/// The next message that has arrived, inflated if it has to be.
+fn next_message(client: &mut TestClient, codec: &mut Codec) -> Option<Vec<u8>> {
+    let frame = client.receive_frame()?;
+    Some(match frame.first {
+        0xc1 => codec.unpack(&frame.payload).unwrap(),
+        0x81 => frame.payload,
+        other => panic!("a frame that begins with {other:#04x}"),
+    })
 }
 
 /// The numbers of the messages that have arrived, each of which inflates to what was sent.
 fn numbers(client: &mut TestClient, codec: &mut Codec) -> Vec<usize> {
     let mut numbers = Vec::new();
-    while let Some(frame) = client.receive_frame() {
-        let message = match frame.first {
-            0xc1 => codec.unpack(&frame.payload).unwrap(),
-            0x81 => frame.payload,
-            other => panic!("a frame that begins with {other:#04x}"),
-        };
+    while let Some(message) = next_message(client, codec) {
         let (_, number) = content::read(&message).unwrap_or_else(|| {
             panic!("behind {numbers:?} comes {}", String::from_utf8_lossy(&message))
         });
@@ -110,10 +120,7 @@ fn the_last_fragment_that_finds_no_room_can_be_sent_again() {
             });
         })
         .unwrap();
-        let upgrade = app.upgrade("/").header("Sec-WebSocket-Extensions", "permessage-deflate");
-        let (mut client, answer) = upgrade.connect().unwrap();
-        let agreed = answer.header("sec-websocket-extensions").unwrap();
-        let mut codec = Codec::agreed(agreed, 6).unwrap();
+        let (mut client, mut codec) = connect(&app);
         client.read_only(10);
         for message in ["fill", "begin", "begin", "b", "b"] {
             client.send(message);
@@ -121,15 +128,9 @@ fn the_last_fragment_that_finds_no_room_can_be_sent_again() {
         assert_eq!(refused.get(), 2, "{policy:?}");
         client.read_on();
         client.send("b");
-        let first = client.receive_frame().unwrap();
-        let first = if first.first & 0x40 == 0 {
-            first.payload
-        } else {
-            codec.unpack(&first.payload).unwrap()
-        };
+        let first = next_message(&mut client, &mut codec).unwrap();
         assert_eq!(content::read(&first), Some((FROM_SESSION, 2)), "{policy:?}");
-        let second = client.receive_frame().unwrap();
-        let whole = codec.unpack(&second.payload).unwrap();
+        let whole = next_message(&mut client, &mut codec).unwrap();
         assert_eq!(whole, format!("{}b", "a".repeat(120)).as_bytes(), "{policy:?}");
     }
 }

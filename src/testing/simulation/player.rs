@@ -77,7 +77,7 @@ struct Arriving {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Http,
-    Session { raw: bool },
+    Session,
 }
 
 /// Something that a client does.
@@ -162,11 +162,11 @@ impl Player {
                 self.is_spoiled |= self.asked;
                 self.request(choices, mood)
             }
-            Stage::Session { .. } if mood.malformed && choices.one_in(40) => {
+            Stage::Session if mood.malformed && choices.one_in(40) => {
                 self.is_spoiled = true;
                 malformed(choices)
             }
-            Stage::Session { .. } => self.frames(choices, mood),
+            Stage::Session => self.frames(choices, mood),
         })
     }
 

@@ -50,7 +50,7 @@ impl Player {
             (far_end.answers_pings, far_end.answers_close) =
                 (self.answers_pings, self.answers_close);
             link.far_end = Some(far_end);
-            self.stage = Stage::Session { raw: false };
+            self.stage = Stage::Session;
             let agreed = head.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Extensions: "));
             if let Some(agreed) = agreed {
                 if !self.offers {
@@ -65,7 +65,6 @@ impl Player {
 
     fn take_frame(&mut self, frame: RawFrame, told: &mut Told<'_>) -> Result<(), String> {
         let Some(log) = told.log else {
-            self.stage = Stage::Session { raw: true };
             return self.take_mirrored(frame, told);
         };
         let RawFrame { first, payload } = frame;
