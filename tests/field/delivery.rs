@@ -1,0 +1,1 @@
+//! What was accepted arrives, and who takes bytes is alive.

@@ -1,0 +1,1 @@
+//! Flows: every byte is paid for, every loss counted, nobody waits.

@@ -1,0 +1,1 @@
+//! Input that is held, and peers that are not read.

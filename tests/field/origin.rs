@@ -1,0 +1,1 @@
+//! Who may connect, and who a client is behind a proxy.

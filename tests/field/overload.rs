@@ -1,0 +1,1 @@
+//! Too many at once, and a system that refuses.
