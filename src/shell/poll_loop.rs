@@ -212,6 +212,9 @@ impl PollLoop {
                     readable: ended || event.is_readable(),
                     ended,
                 };
+                if ended {
+                    self.note_hang_up(index);
+                }
                 self.timed(now, index, |this| this.serve(now, index, ready));
             }
             WAKER => self.take_orders(now),
@@ -248,6 +251,27 @@ impl PollLoop {
             if came >= self.limits.read_budget_bytes {
                 return self.list(index);
             }
+        }
+        if ready.ended {
+            self.tell_hang_up(now, index);
+        }
+    }
+
+    #[cold]
+    fn note_hang_up(&mut self, index: u32) {
+        if let Some(Some(socket)) = self.sockets.get_mut(index as usize) {
+            socket.hung_up = true;
+        }
+    }
+
+    /// Says that its end is announced, if the core leaves the socket unread and so would not learn it.
+    #[cold]
+    fn tell_hang_up(&mut self, now: Time, index: u32) {
+        let Some(Some(socket)) = self.sockets.get(index as usize) else { return };
+        if socket.hung_up && !socket.reading.reads() {
+            let failure = socket.take_failure();
+            self.core.handle_hang_up(now, index, failure, &mut socket.wire());
+            self.drop_closed();
         }
     }
 

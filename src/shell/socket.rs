@@ -22,6 +22,8 @@ pub(crate) struct Socket {
     pub(crate) listed: bool,
     /// Whether the core wants it to be read at present.
     pub(crate) reading: Reading,
+    /// Its end was announced, which the system does once.
+    pub(crate) hung_up: bool,
 }
 
 /// What a read gave.
@@ -34,7 +36,13 @@ pub(crate) enum ReadOutcome {
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, blocked: Cell::new(false), listed: false, reading: Reading::Continue }
+        Self {
+            stream,
+            blocked: Cell::new(false),
+            listed: false,
+            reading: Reading::Continue,
+            hung_up: false,
+        }
     }
 
     #[inline]
@@ -61,6 +69,11 @@ impl Socket {
                 Err(again) => error = again,
             }
         }
+    }
+
+    /// What it failed with, once.
+    pub(crate) fn take_failure(&self) -> Option<ErrorKind> {
+        self.stream.take_error().ok().flatten().map(|error| error.kind())
     }
 
     /// Whether a WRITABLE event matters, which it does once.

@@ -51,6 +51,8 @@ pub(crate) struct Link {
     /// The peer's side ends like this, behind what it sent.
     end: Option<PeerEnd>,
     end_told: bool,
+    /// The end was announced since the core last wanted the link to be read.
+    hang_up_told: bool,
     /// Whether the core wants it to be read at present.
     reading: Reading,
     /// The link breaks after so many further bytes to the server.
@@ -200,6 +202,7 @@ impl Network {
             read_piece: usize::MAX,
             end: None,
             end_told: false,
+            hang_up_told: false,
             reading: Reading::Continue,
             breaks_after_in: None,
             far_end: None,
@@ -380,6 +383,10 @@ impl Network {
                     self.core.handle_error(now, place, kind, &mut link.socket);
                 }
             }
+        } else if let Some(end) = link.hang_up_to_tell() {
+            link.hang_up_told = true;
+            let failure = (end == PeerEnd::Reset).then_some(ErrorKind::ConnectionReset);
+            self.core.handle_hang_up(now, place, failure, &mut link.socket);
         } else {
             return false;
         }
@@ -472,12 +479,20 @@ impl Link {
     /// What the core wants of the socket now.
     fn note(&mut self, reading: Reading) {
         self.reading = reading;
+        self.hang_up_told &= !reading.reads();
         self.socket.wants_write |= reading == Reading::Again;
     }
 
     /// Whether it waits to be accepted.
     pub(crate) fn is_waiting(&self) -> bool {
         self.place.is_none() && self.socket.gone.is_none()
+    }
+
+    /// The end that is announced while the link is not read.
+    fn hang_up_to_tell(&self) -> Option<PeerEnd> {
+        let broken = self.socket.broken.then_some(PeerEnd::Reset);
+        let end = broken.or(self.end)?;
+        (!self.hang_up_told && !self.end_told && !self.reading.reads()).then_some(end)
     }
 
     /// What a read would give behind the last byte, if it was not given yet.
