@@ -152,6 +152,8 @@ impl Connection {
                 extra.and_then(|extra| extra.deadline),
                 extra.and_then(|extra| extra.timers.iter().map(|(_, at)| *at).min()),
                 self.state.hold().and_then(Hold::until),
+                self.pause_deadline(options),
+                self.gone_deadline(limits),
             ]),
             (Stage::Session(_) | Stage::Finishing, _) => extra.and_then(|extra| extra.deadline),
             (Stage::Closed(_), _) => None,
@@ -159,16 +161,25 @@ impl Connection {
         earliest([own, write])
     }
 
-    /// None while the peer is not read: its pong could not be seen.
     pub(crate) fn ping_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        if self.state.is_held() {
-            return None;
-        }
         let period = options.ping_period?;
         let wait = if self.state.awaiting_pong { options.timeout } else { period };
         Some(self.state.ping_base.after(wait))
     }
 
+    /// When the application has not taken anything for too long.
+    pub(crate) fn pause_deadline(&self, options: &SessionOptions) -> Option<Time> {
+        let since = self.state.hold().filter(|hold| !hold.is_over()).and_then(Hold::since)?;
+        options.pause_timeout.map(|pause| since.after(pause))
+    }
+
+    /// When the application has had its time to take what a peer left behind that is gone.
+    pub(crate) fn gone_deadline(&self, limits: &Limits) -> Option<Time> {
+        let hold = self.state.hold().filter(|hold| !hold.is_over());
+        hold.and_then(Hold::peer_ended).map(|ended| ended.after(limits.close_timeout))
+    }
+
+    /// None while the peer is not read: what it sends is not seen.
     pub(crate) fn idle_deadline(&self, options: &SessionOptions) -> Option<Time> {
         if self.state.is_held() {
             return None;

@@ -244,6 +244,19 @@ impl Core {
         self.after_turn(now);
     }
 
+    /// The peer has ended its side, or the connection failed (and how), while the core does not want
+    /// the socket to be read, so that no read will tell. May be said again.
+    pub(crate) fn handle_hang_up(
+        &mut self,
+        now: Time,
+        index: u32,
+        failure: Option<io::ErrorKind>,
+        wire: &mut dyn Wire,
+    ) {
+        self.turn(now, index, wire, |turn| turn.hung_up(failure));
+        self.after_turn(now);
+    }
+
     /// The connection failed.
     pub(crate) fn handle_error(
         &mut self,

@@ -6,6 +6,7 @@ mod compressed;
 mod flow_faults;
 mod flows;
 mod governor;
+mod held;
 mod pace;
 mod reach;
 

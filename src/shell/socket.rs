@@ -77,6 +77,10 @@ impl driver::Socket for Socket {
     }
 
     #[inline]
+    fn take_failure(&mut self) -> Option<ErrorKind> {
+        self.stream.take_error().ok().flatten().map(|error| error.kind())
+    }
+
     fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }

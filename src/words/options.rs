@@ -12,6 +12,7 @@ pub(crate) struct SessionOptions {
     pub(crate) timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) write_timeout: Duration,
+    pub(crate) pause_timeout: Option<Duration>,
     pub(crate) max_frame_size: usize,
     /// `None`: the same as `max_frame_size`.
     pub(crate) max_message_size: Option<usize>,
@@ -33,6 +34,7 @@ impl Default for SessionOptions {
             timeout: Duration::from_secs(15),
             idle_timeout: None,
             write_timeout: Duration::from_secs(30),
+            pause_timeout: None,
             max_frame_size: 64 << 10,
             max_message_size: None,
             max_fragments: 65_536,
@@ -114,6 +116,9 @@ impl SessionOptions {
         if let Some(idle) = self.idle_timeout {
             check_time("idle_timeout", idle)?;
         }
+        if let Some(pause) = self.pause_timeout {
+            check_time("pause_timeout", pause)?;
+        }
         check_time("timeout", self.timeout)?;
         check_time("write_timeout", self.write_timeout)?;
         check_size("max_frame_size", self.max_frame_size)?;
@@ -167,6 +172,11 @@ macro_rules! session_option_setters {
             /// Ends a session (1013) whose peer took none of the queued bytes for this long, and
             /// bounds how long the last bytes of a closed one may take. Default 30 s.
             write_timeout: plain Duration, |options, time| options.write_timeout = time;
+            /// Ends a session (1013) of which nothing is read for this long: because of
+            /// [`Session::pause`](crate::Session::pause), of a flow that suspended it, or of
+            /// `message_rate`. Each message that is taken in between begins the time anew. Default
+            /// `None`: off.
+            pause_timeout: optional Duration, |options, time| options.pause_timeout = time;
             /// The most payload bytes of a frame (Ktor's `maxFrameSize`), in and out: a larger one
             /// that arrives ends the session with 1009, a larger send is cut into frames. Default
             /// 64 KiB.
