@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mio::net::TcpStream;
 
@@ -152,5 +152,9 @@ impl Wire for SocketWire<'_> {
 
     fn local_addr(&self) -> SocketAddr {
         self.socket.stream.local_addr().unwrap_or(NO_ADDR)
+    }
+
+    fn since_1970(&self) -> Option<Duration> {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
     }
 }
