@@ -123,7 +123,15 @@ impl SpareStages {
 impl HttpStage {
     /// When the wait for the present head is over.
     pub(crate) fn deadline(&self, limits: &Limits) -> Time {
-        if self.expired { Time::ZERO } else { self.since.after(limits.handshake_timeout) }
+        if self.expired {
+            return Time::ZERO;
+        }
+        let patience = match self.surplus {
+            // It holds one of the few places of those who are only told that there is none.
+            Some(_) => limits.handshake_timeout.min(limits.min_pending_age),
+            None => limits.handshake_timeout,
+        };
+        self.since.after(patience)
     }
 }
 

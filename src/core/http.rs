@@ -272,7 +272,11 @@ impl Turn<'_> {
 
     /// Answers with a status alone and hangs up.
     pub(super) fn refuse(&mut self, status: u16) -> Next {
-        self.write_response(&Response::refusal(status), false, false);
+        self.refuse_with(&Response::refusal(status))
+    }
+
+    fn refuse_with(&mut self, response: &Response) -> Next {
+        self.write_response(response, false, false);
         self.finish(self.shared.limits.close_timeout);
         Next::Over
     }
@@ -351,8 +355,12 @@ impl Turn<'_> {
             // Between two requests silence is no fault: just hang up.
             self.finish(self.shared.limits.linger_timeout);
         } else {
+            let surplus = http.surplus;
             self.shared.stats.timeouts_handshake += u64::from(!http.expired);
-            self.refuse(408);
+            match surplus {
+                Some(surplus) => self.refuse_with(&surplus.refusal()),
+                None => self.refuse(408),
+            };
         }
     }
 }

@@ -169,10 +169,10 @@ impl PollLoop {
     }
 
     /// How long nothing has to be done; for ever if nothing is due.
-    fn timeout(&self, now: Time) -> Option<Duration> {
-        let can_accept = self.core.has_room();
-        let accept_at = self.listeners.iter().filter(|listener| listener.waiting && can_accept);
-        let accept_at = accept_at.map(|listener| listener.retry_at.unwrap_or(Time::ZERO)).min();
+    fn timeout(&mut self, now: Time) -> Option<Duration> {
+        let waiting = self.listeners.iter().filter(|listener| listener.waiting);
+        let asked_at = waiting.map(|listener| listener.retry_at.unwrap_or(Time::ZERO)).min();
+        let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
         let at_once = accept_at == Some(Time::ZERO) || self.core.has_work();
         if !self.ready.is_empty() || at_once {
             return Some(Duration::ZERO);
@@ -345,7 +345,7 @@ impl PollLoop {
     fn accept(&mut self, now: Time) {
         let mut budget = self.limits.accept_budget;
         for number in 0..self.listeners.len() {
-            while budget > 0 && self.core.has_room() {
+            while budget > 0 && self.core.accepts(now) {
                 let Some(listener) = self.listeners.get_mut(number) else { return };
                 if !listener.is_due(now) {
                     break;

@@ -257,10 +257,11 @@ impl Network {
     }
 
     /// When something happens next of its own.
-    pub(crate) fn next_event(&self) -> Option<Time> {
+    pub(crate) fn next_event(&mut self) -> Option<Time> {
+        let accepts = if self.backlog.is_empty() { None } else { self.core.accepts_at() };
         let live = self.places.values().map(|&id| &self.links[id]);
         let blocked = live.filter_map(|link| link.socket.blocked_until).min();
-        [self.core.poll_timeout(), blocked].into_iter().flatten().min()
+        [self.core.poll_timeout(), blocked, accepts].into_iter().flatten().min()
     }
 
     /// Code of the application runs on the loop.
@@ -329,7 +330,7 @@ impl Network {
 
     fn accept(&mut self) -> bool {
         let mut moved = false;
-        while self.core.has_room() {
+        while self.core.accepts(self.now) {
             let Some(id) = self.backlog.pop_front() else { break };
             let address = self.links[id].address;
             moved = true;

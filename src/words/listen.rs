@@ -133,7 +133,7 @@ pub struct ListenOptions {
 impl Default for ListenOptions {
     fn default() -> Self {
         Self {
-            backlog: 1024,
+            backlog: 4_096,
             only_v6: true,
             reuse_port: false,
             nodelay: true,
@@ -163,8 +163,9 @@ impl ListenOptions {
     }
 
     listen_setters! {
-        /// The most connections that the system holds until they are accepted; it has a limit of
-        /// its own (`net.core.somaxconn`). Default 1,024.
+        /// The most connections that the system holds until they are accepted: everybody who comes
+        /// back at once, after a restart, has a place here. The system has a limit of its own
+        /// (`net.core.somaxconn`). Default 4,096.
         backlog: u32 => backlog;
         /// Whether an IPv6 address takes IPv6 alone (`IPV6_V6ONLY`). With false, `[::]` takes IPv4
         /// too. Default true.
