@@ -13,7 +13,8 @@ use mio::{Interest, Registry, Token};
 use crate::domain::session_state::NO_ADDR;
 use crate::words::time::Time;
 
-use super::listen::{Kind, Opened, SocketFile};
+use super::listen::{Kind, Opened};
+use super::unix_path::SocketFile;
 
 /// The first pause after descriptors ran out; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -227,7 +228,8 @@ mod tests {
     impl Refused {
         fn new() -> Self {
             let poll = Poll::new().unwrap();
-            let opened = Opened::open("127.0.0.1:0".into(), &ListenOptions::new()).unwrap();
+            let opened =
+                Opened::open("127.0.0.1:0".into(), &ListenOptions::new()).unwrap().remove(0);
             let listener = Listener::new(opened, poll.registry(), Token(0)).unwrap();
             Self { listener, reserve: Reserve::new(), now: Time::ZERO, _poll: poll }
         }
