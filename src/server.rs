@@ -156,6 +156,10 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session, then
     /// it returns. A second signal stops it at once.
     ///
+    /// After it has returned, both signals do what they did before the first server of the process
+    /// ran: they end the process, unless they were ignored, or call the application's own handler,
+    /// which is called while a server runs too.
+    ///
     /// # Errors
     /// [`ServerError::Config`] if the application's set-up is wrong, [`ServerError::Loop`] if the
     /// system fails the event loop.

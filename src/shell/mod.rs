@@ -4,6 +4,7 @@ pub(crate) mod listen;
 mod listener;
 pub(crate) mod mailbox;
 pub(crate) mod poll_loop;
+mod signals;
 mod slow;
 mod socket;
 mod unix_path;

@@ -9,8 +9,6 @@ use log::info;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook_mio::v1_0::Signals;
 
 use crate::core::{Core, Reading};
 use crate::domain::application::Built;
@@ -23,6 +21,7 @@ use crate::words::time::Time;
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::mailbox::Inbox;
+use super::signals::StopSignals;
 use super::slow::{Slow, SlowWatch};
 use super::socket::{ReadOutcome, Socket};
 use super::watches::{Watches, log_unwatchable};
@@ -59,7 +58,7 @@ pub(crate) struct PollLoop {
     slow: SlowWatch,
     inbox: Option<Inbox>,
     watches: Watches,
-    signals: Option<Signals>,
+    signals: Option<StopSignals>,
 }
 
 /// What a connection is ready for.
@@ -122,9 +121,7 @@ impl PollLoop {
 
     /// Stops cleanly at SIGINT and SIGTERM; a second one stops at once.
     pub(crate) fn accept_signals(&mut self) -> io::Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        self.signals = Some(signals);
+        self.signals = Some(StopSignals::new(self.poll.registry(), SIGNALS)?);
         Ok(())
     }
 
@@ -480,8 +477,7 @@ impl PollLoop {
 
     fn take_signals(&mut self, now: Time) {
         let Some(signals) = &mut self.signals else { return };
-        let count = signals.pending().count();
-        for _ in 0..count {
+        for _ in 0..signals.take() {
             let grace = if self.core.is_draining() {
                 Duration::ZERO // asked twice: now
             } else {
