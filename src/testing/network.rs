@@ -109,7 +109,7 @@ impl Network {
     }
 
     /// When something happens next of its own.
-    pub(crate) fn next_event(&self) -> Option<Time> {
+    pub(crate) fn next_event(&mut self) -> Option<Time> {
         let unblocked = self.driver.sockets.next_unblocked();
         [self.driver.next_turn(), unblocked].into_iter().flatten().min()
     }
