@@ -7,5 +7,6 @@ pub(crate) mod poll_loop;
 mod signals;
 mod slow;
 mod socket;
+mod sockets;
 mod unix_path;
 mod watches;
