@@ -41,7 +41,8 @@
 //!
 //! - One connection reads at most `read_budget_bytes` at a time and then waits behind all others; one that
 //!   has more to write than it may at once comes back in the next turn ([`Reading::Again`]).
-//! - A turn accepts at most `accept_budget` connections.
+//! - A turn accepts at most `accept_budget` connections, and none before [`Core::accepts_at`]: until then
+//!   they wait in the system's backlog.
 //! - The driver holds one read buffer, and for each socket a slot in the list at most once.
 //! - Not bounded here: the work behind one read, and the deliveries of one flush.
 
