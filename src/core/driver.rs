@@ -117,6 +117,9 @@ pub(crate) trait Socket {
     /// Has the socket written to at the next event.
     fn note_blocked(&mut self);
 
+    /// What the connection failed with, if it has failed and nothing has told.
+    fn take_failure(&mut self) -> Option<ErrorKind>;
+
     /// What the driver keeps with it.
     fn notes(&mut self) -> &mut Notes;
 }
@@ -128,11 +131,13 @@ pub(crate) struct Notes {
     reading: Reading,
     /// It stands in the list of sockets to be served without an event.
     listed: bool,
+    /// Its end was announced.
+    ended: bool,
 }
 
 impl Default for Notes {
     fn default() -> Self {
-        Self { reading: Reading::Continue, listed: false }
+        Self { reading: Reading::Continue, listed: false, ended: false }
     }
 }
 
@@ -217,6 +222,9 @@ impl<S: Sockets> Driver<S> {
     /// A connection is ready for something.
     #[inline]
     pub(crate) fn event(&mut self, now: Time, slot: u32, ready: Readiness) {
+        if ready.ended {
+            self.note_end(slot);
+        }
         self.measured(now, slot, |this| this.serve(now, slot, ready));
     }
 
@@ -290,6 +298,27 @@ impl<S: Sockets> Driver<S> {
             if came >= self.read_budget_bytes {
                 return self.list(slot);
             }
+        }
+        if ready.ended {
+            self.tell_end(now, slot);
+        }
+    }
+
+    #[cold]
+    fn note_end(&mut self, slot: u32) {
+        if let Some(socket) = self.sockets.socket(slot) {
+            socket.notes().ended = true;
+        }
+    }
+
+    /// Says that its end was announced where the core leaves the socket unread, so that no read will tell.
+    #[cold]
+    fn tell_end(&mut self, now: Time, slot: u32) {
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        let Notes { reading, ended, .. } = *socket.notes();
+        if ended && !reading.reads() {
+            let failure = socket.take_failure();
+            self.with_wire(slot, |core, wire| core.handle_hang_up(now, slot, failure, wire));
         }
     }
 
@@ -374,7 +403,7 @@ impl<S: Sockets> Driver<S> {
             let Some(slot) = self.ready.pop_front() else { return };
             if let Some(socket) = self.sockets.socket(slot) {
                 socket.notes().listed = false;
-                self.event(now, slot, Readiness::ALL);
+                self.measured(now, slot, |this| this.serve(now, slot, Readiness::ALL));
             }
         }
     }

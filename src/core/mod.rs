@@ -18,6 +18,7 @@
 )]
 
 mod admission;
+mod answer;
 #[cfg(all(repository, any(test, fuzzing)))]
 mod audit;
 mod commands;
@@ -241,6 +242,19 @@ impl Core {
     /// The peer has shut its side.
     pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         self.turn(now, index, wire, |turn| turn.peer_shut());
+        self.after_turn(now);
+    }
+
+    /// The peer has ended its side, or the connection failed (and how), while the core does not want
+    /// the socket to be read, so that no read will tell. May be said again.
+    pub(crate) fn handle_hang_up(
+        &mut self,
+        now: Time,
+        index: u32,
+        failure: Option<io::ErrorKind>,
+        wire: &mut dyn Wire,
+    ) {
+        self.turn(now, index, wire, |turn| turn.hung_up(failure));
         self.after_turn(now);
     }
 

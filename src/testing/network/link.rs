@@ -222,6 +222,10 @@ impl Socket for Link {
         self.socket.blocked = true;
     }
 
+    fn take_failure(&mut self) -> Option<ErrorKind> {
+        self.socket.broken.then_some(ErrorKind::ConnectionReset)
+    }
+
     fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }
