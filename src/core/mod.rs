@@ -18,6 +18,7 @@
 )]
 
 mod admission;
+mod answer;
 #[cfg(all(repository, any(test, fuzzing)))]
 mod audit;
 mod commands;

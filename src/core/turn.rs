@@ -351,7 +351,7 @@ impl<'a> Turn<'a> {
         let extra = self.connection.state.extra.as_deref_mut();
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
-                Stage::Http(ref http) if http.file.is_some() => self.http_drained(),
+                Stage::Http(ref http) if http.body.is_some() => self.http_drained(),
                 _ => self.reading(),
             };
         };

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mio::net::TcpStream;
 
@@ -144,5 +144,9 @@ impl Wire for Socket {
 
     fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().unwrap_or(NO_ADDR)
+    }
+
+    fn since_1970(&self) -> Option<Duration> {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
     }
 }

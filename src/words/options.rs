@@ -258,6 +258,7 @@ pub(crate) use session_option_setters;
 /// use wirewheel::Limits;
 /// let limits = Limits::new()
 ///     .handshake_timeout(Duration::from_secs(10))
+///     .keep_alive_timeout(Duration::from_secs(75))
 ///     .close_timeout(Duration::from_secs(5))
 ///     .linger_timeout(Duration::from_secs(2))
 ///     .max_head_bytes(8 << 10)
@@ -276,6 +277,7 @@ pub(crate) use session_option_setters;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub(crate) handshake_timeout: Duration,
+    pub(crate) keep_alive_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) linger_timeout: Duration,
     pub(crate) max_head_bytes: usize,
@@ -295,6 +297,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(75),
             close_timeout: Duration::from_secs(5),
             linger_timeout: Duration::from_secs(2),
             max_head_bytes: 8 << 10,
@@ -378,9 +381,14 @@ impl Limits {
     }
 
     limit_setters! {
-        /// How long a connection may take for its request head, and may stay silent between two
-        /// requests; then 408. Default 10 s.
+        /// How long a connection may take for its request head; then 408, or an end without a word
+        /// where nothing came at all. Default 10 s.
         handshake_timeout: Duration;
+        /// How long a connection may stay silent between two requests before it is closed. A proxy
+        /// in front keeps connections for its next requests, and a request that it sends in the moment
+        /// of our close is lost: this is to be longer than the proxy's own time, which is 60 s for
+        /// nginx (`keepalive_timeout` of an `upstream`) and most others. Default 75 s.
+        keep_alive_timeout: Duration;
         /// How long to wait for the peer's Close after ours. Default 5 s.
         close_timeout: Duration;
         /// How long to wait for the peer to hang up after the last byte, so that it arrives.
@@ -460,6 +468,7 @@ impl Limits {
     /// Refuses zero and absurd values by name.
     pub(crate) fn check(&self) -> Result<(), String> {
         check_time("handshake_timeout", self.handshake_timeout)?;
+        check_time("keep_alive_timeout", self.keep_alive_timeout)?;
         check_time("close_timeout", self.close_timeout)?;
         check_time("linger_timeout", self.linger_timeout)?;
         check_size("max_head_bytes", self.max_head_bytes)?;
