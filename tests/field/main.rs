@@ -6,6 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "deflate")]
+mod compressed;
 mod delivery;
 mod flows;
 mod held_input;
