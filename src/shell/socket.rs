@@ -164,7 +164,6 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::core::driver::Socket as _;
 
     fn over_tcp() -> OwnedFd {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
