@@ -33,6 +33,7 @@ mod pace;
 pub(crate) mod panics;
 mod pause;
 mod plain;
+mod rounds;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -63,6 +64,7 @@ use crate::words::time::Time;
 use admission::{Admission, Surplus, Verdict};
 use connection::{Connection, HttpStage, SpareStages, Stage};
 use panics::caught;
+use rounds::Rounds;
 use turn::Turn;
 
 pub(crate) use connection::Disposal;
@@ -86,8 +88,11 @@ pub(crate) struct Core {
     pending_count: usize,
     closed: Vec<(u32, Disposal)>,
     spare_stages: SpareStages,
-    /// Connections of this flush that were not handled yet, and flows that were offered by it.
-    flushing: Vec<u32>,
+    /// Connections that are to be written to and were not handled yet.
+    rounds: Rounds,
+    /// How many this flush has come to.
+    flushed: usize,
+    /// Flows that were offered to everybody.
     unsettled: Vec<Rc<FlowCell>>,
     /// Connections that may be read again.
     resuming: Vec<u32>,
@@ -138,7 +143,8 @@ impl Core {
             pending_count: 0,
             closed: Vec::new(),
             spare_stages: SpareStages::default(),
-            flushing: Vec::new(),
+            rounds: Rounds::default(),
+            flushed: 0,
             unsettled: Vec::new(),
             resuming: Vec::new(),
             draining: None,

@@ -1,8 +1,10 @@
 //! Layer 1, structures: the timer wheel, the slab, the outbox. Standard library only.
 
+pub(crate) mod cursors;
 pub(crate) mod flow_log;
 pub(crate) mod footprint;
 pub(crate) mod outbox;
+pub(crate) mod roster;
 pub(crate) mod slab;
 pub(crate) mod token_bucket;
 pub(crate) mod wheel;
