@@ -35,6 +35,7 @@ pub(crate) mod panics;
 mod pause;
 mod pending;
 mod plain;
+mod rounds;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -65,6 +66,7 @@ use admission::{Admission, Surplus, Verdict};
 use connection::{Connection, HttpStage, SpareStages, Stage};
 use panics::caught;
 use pending::{Client, Pending, Waiting, client_of};
+use rounds::Rounds;
 use turn::{Reading, Turn};
 
 pub(crate) use connection::Disposal;
@@ -84,8 +86,11 @@ pub(crate) struct Core {
     pending: Pending,
     closed: Vec<(u32, Disposal)>,
     spare_stages: SpareStages,
-    /// Connections of this flush that were not handled yet, and flows that were offered by it.
-    flushing: Vec<u32>,
+    /// Connections that are to be written to and were not handled yet.
+    rounds: Rounds,
+    /// How many this flush has come to.
+    flushed: usize,
+    /// Flows that were offered to everybody.
     unsettled: Vec<Rc<FlowCell>>,
     /// Connections that may be read again.
     resuming: Vec<u32>,
@@ -135,7 +140,8 @@ impl Core {
             wheel: TimerWheel::new(),
             closed: Vec::new(),
             spare_stages: SpareStages::default(),
-            flushing: Vec::new(),
+            rounds: Rounds::default(),
+            flushed: 0,
             unsettled: Vec::new(),
             resuming: Vec::new(),
             draining: None,
