@@ -4,6 +4,7 @@
 use log::error;
 
 use crate::domain::response::{Owed, Persistence, Response};
+use crate::domain::work::PAGE_WORK;
 use crate::protocol::framing::{BodyFraming, Expectation};
 use crate::protocol::head::RequestHead;
 
@@ -70,8 +71,11 @@ impl Turn<'_> {
             return Next::Over;
         }
         http.skip = skip;
-        http.answered = http.answered.saturating_add(1);
+        http.has_answered = true;
         http.body = body.map(|body| FileAnswer::new(body, !goes_on));
+        if http.body.is_some() {
+            self.shared.work.add(PAGE_WORK);
+        }
         if http.body.is_none() {
             // Else the next deadline is later than what the wheel is armed for.
             let limits = &self.shared.limits;
@@ -133,6 +137,7 @@ impl Turn<'_> {
         shared.stats.count_answer(response.status_code());
         let date = shared.date.at(shared.now, self.wire);
         response.encode(&mut shared.tx, &Owed { persistence, head_only, date });
+        shared.work.add(shared.tx.len().saturating_sub(shared.opaque_prefix));
         shared.opaque_prefix = shared.tx.len();
     }
 

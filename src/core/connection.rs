@@ -61,8 +61,8 @@ pub(crate) struct HttpStage {
     /// When the wait for the present head began: with its first byte, or the connection, or the end
     /// of the answer before it.
     pub(crate) since: Time,
-    /// Requests answered so far.
-    pub(crate) answered: u32,
+    /// A request was answered.
+    pub(crate) has_answered: bool,
     /// `None` if only the wire knows.
     pub(crate) local_addr: Option<SocketAddr>,
     /// Let in only to be told that there is no place.
@@ -73,6 +73,8 @@ pub(crate) struct HttpStage {
     pub(crate) proxied: bool,
     /// The rest of the present answer. Requests wait behind it.
     pub(crate) body: Option<FileAnswer>,
+    /// Requests are held because this connection has had its share of a turn.
+    pub(crate) yielded: bool,
     /// Pushed out by younger connections: its time is over whatever the clock says.
     pub(crate) expired: bool,
 }
@@ -84,12 +86,13 @@ impl HttpStage {
             scanned: 0,
             skip: 0,
             since: now,
-            answered: 0,
+            has_answered: false,
             local_addr: None,
             body: None,
             surplus,
             awaits_proxy_header: false,
             proxied: false,
+            yielded: false,
             expired: false,
         }
     }
@@ -136,7 +139,7 @@ impl HttpStage {
     }
 
     fn is_between_requests(&self) -> bool {
-        self.answered > 0 && self.held.is_empty() && self.skip == 0
+        self.has_answered && self.held.is_empty() && self.skip == 0
     }
 }
 
@@ -144,7 +147,7 @@ impl Connection {
     /// Whether no request head was complete yet.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        matches!(&self.stage, Stage::Http(http) if http.answered == 0 && !http.expired)
+        matches!(&self.stage, Stage::Http(http) if !http.has_answered && !http.expired)
     }
 
     /// When something has to be done although nothing happens.

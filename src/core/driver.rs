@@ -41,10 +41,15 @@
 //!
 //! - One connection reads at most `read_budget_bytes` at a time and then waits behind all others; one that
 //!   has more to write than it may at once comes back in the next turn ([`Reading::Again`]).
-//! - A turn accepts at most `accept_budget` connections, and none before [`Core::accepts_at`]: until then
-//!   they wait in the system's backlog.
+//! - A connection causes at most as much work as it may read: requests, bytes inflated, compressed and
+//!   produced ([`Work`](crate::domain::work::Work)). The rest of its input waits for the next turn; a
+//!   single message or answer is done whole.
+//! - Those who were left over get together `SHARES_PER_TURN` such shares a turn, each when it is the
+//!   longest that waits. Those with new events are served before them, and once they have taken as much
+//!   together, each further one gets a small part of a share. So whoever says little waits for one turn,
+//!   however many flood the server.
+//! - A turn accepts at most `accept_budget` connections, and writes to so many sessions in a flush.
 //! - The driver holds one read buffer, and for each socket a slot in the list at most once.
-//! - Not bounded here: the work behind one read, and the deliveries of one flush.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -177,6 +182,11 @@ impl Readiness {
     const ALL: Self = Self { writable: true, readable: true, ended: true };
 }
 
+/// Shares of `read_budget_bytes` after which a turn is late.
+const SHARES_PER_TURN: usize = 4;
+/// The part of its share, and of the read buffer, that a connection gets in a late turn.
+const LATE_PART: usize = 16;
+
 /// The core, the sockets, and what is left over from one turn for the next.
 pub(crate) struct Driver<S> {
     pub(crate) core: Core,
@@ -186,8 +196,12 @@ pub(crate) struct Driver<S> {
     ready: VecDeque<u32>,
     /// The one read buffer.
     rx: Box<[u8]>,
-    /// What one connection may read at a time.
-    read_budget_bytes: usize,
+    /// What one connection may read at a time, and cause by it.
+    share: usize,
+    /// What was read and caused in this turn, in bytes.
+    worked: usize,
+    /// How much is read at once.
+    room: usize,
     /// How many connections a turn accepts.
     accept_budget: usize,
 }
@@ -195,13 +209,16 @@ pub(crate) struct Driver<S> {
 /// What happens, and the turn that ends with it.
 impl<S: Sockets> Driver<S> {
     pub(crate) fn new(built: Built, sockets: S) -> Self {
+        let room = built.limits.read_buffer_bytes;
         Self {
-            rx: vec![0; built.limits.read_buffer_bytes].into_boxed_slice(),
-            read_budget_bytes: built.limits.read_budget_bytes,
+            rx: vec![0; room].into_boxed_slice(),
+            room,
+            share: built.limits.read_budget_bytes,
             accept_budget: built.limits.accept_budget,
             core: Core::new(built),
             sockets,
             ready: VecDeque::new(),
+            worked: 0,
         }
     }
 
@@ -266,6 +283,7 @@ impl<S: Sockets> Driver<S> {
         }
         self.flush(now);
         self.do_what_was_asked(now);
+        self.begin_shares();
     }
 }
 
@@ -281,15 +299,19 @@ impl<S: Sockets> Driver<S> {
         }
     }
 
-    /// Does for a connection what it is ready for: writes, then reads until it is drained or its budget
-    /// is spent.
+    /// Does for a connection what it is ready for: writes, then reads until it is drained or its share of
+    /// the turn is spent. One that is listed has its share later in the turn, or in a later one.
     ///
     /// A short read drains it, so no second one is made to be told so; unless its end is announced,
     /// which only a further read shows.
     #[inline(never)]
     fn serve(&mut self, now: Time, slot: u32, ready: Readiness) {
-        if ready.writable {
-            self.write(now, slot);
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        if socket.notes().listed {
+            return;
+        }
+        if ready.writable && socket.take_blocked() {
+            self.write_on(now, slot);
         }
         if !ready.readable {
             return;
@@ -297,7 +319,7 @@ impl<S: Sockets> Driver<S> {
         let mut came: usize = 0;
         while let Some(n) = self.read_once(now, slot, ready.ended) {
             came = came.saturating_add(n);
-            if came >= self.read_budget_bytes {
+            if came >= self.share || self.core.work_done() >= self.share || self.is_late() {
                 return self.list(slot);
             }
         }
@@ -329,8 +351,8 @@ impl<S: Sockets> Driver<S> {
     fn read_once(&mut self, now: Time, slot: u32, end_announced: bool) -> Option<usize> {
         let socket = self.sockets.socket(slot)?;
         let room = match socket.notes().reading {
-            Reading::Continue => self.rx.len(),
-            Reading::Sparing => self.rx.len() / 2,
+            Reading::Continue => self.room,
+            Reading::Sparing => self.room / 2,
             Reading::Paused | Reading::Again => return None,
         };
         let n = match socket.read(self.rx.get_mut(..room).unwrap_or_default()) {
@@ -343,6 +365,7 @@ impl<S: Sockets> Driver<S> {
         let bytes = self.rx.get_mut(..n).unwrap_or_default();
         let reading = self.core.handle_input(now, slot, bytes, socket.wire());
         socket.notes().reading = reading;
+        self.note_work(n);
         self.end_and_drop();
         if reading == Reading::Again {
             self.list_to_write(slot);
@@ -361,19 +384,13 @@ impl<S: Sockets> Driver<S> {
         });
     }
 
-    #[inline]
-    fn write(&mut self, now: Time, slot: u32) {
-        if self.sockets.socket(slot).is_some_and(Socket::take_blocked) {
-            self.write_on(now, slot);
-        }
-    }
-
     #[inline(never)]
     fn write_on(&mut self, now: Time, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
         let reading = self.core.handle_writable(now, slot, socket.wire());
         let resumed = !socket.notes().reading.reads() && reading.reads();
         socket.notes().reading = reading;
+        self.note_work(0);
         self.end_and_drop();
         if reading == Reading::Again {
             self.list_to_write(slot);
@@ -399,9 +416,38 @@ impl<S: Sockets> Driver<S> {
         }
     }
 
-    /// One budget's worth of every socket that was not drained.
+    /// What the core did just now, and what was read for it.
+    #[inline]
+    fn note_work(&mut self, read: usize) {
+        self.worked = self.worked.saturating_add(read).saturating_add(self.core.work_done());
+        if self.is_late() {
+            self.room = self.rx.len() / LATE_PART;
+            self.core.set_share(self.share / LATE_PART);
+        }
+    }
+
+    #[inline]
+    fn is_late(&self) -> bool {
+        self.worked >= self.share.saturating_mul(SHARES_PER_TURN)
+    }
+
+    /// Each has a whole share again.
+    #[inline]
+    fn begin_shares(&mut self) {
+        if self.is_late() {
+            self.room = self.rx.len();
+            self.core.set_share(self.share);
+        }
+        self.worked = 0;
+    }
+
+    /// A share for each of those who were left over, as long as the turn has some.
     fn serve_listed(&mut self, now: Time) {
+        self.begin_shares(); // new events have had theirs
         for _ in 0..self.ready.len() {
+            if self.is_late() {
+                return;
+            }
             let Some(slot) = self.ready.pop_front() else { return };
             if let Some(socket) = self.sockets.socket(slot) {
                 socket.notes().listed = false;

@@ -245,7 +245,7 @@ impl Turn<'_> {
                 self.after_hook(result);
                 self.flush();
             }
-            Stage::Http(http) if http.held.is_empty() && http.answered > 0 => {
+            Stage::Http(http) if http.held.is_empty() && http.has_answered => {
                 if self.end_behind_file() {
                     return;
                 }

@@ -42,7 +42,6 @@ impl Turn<'_> {
         reason = "never past the length of the file, which is a u64"
     )]
     pub(crate) fn send_file(&mut self) -> Reading {
-        let mut share = self.shared.limits.read_budget_bytes;
         loop {
             self.flush();
             let blocked = self.connection.state.waiting().is_some();
@@ -59,13 +58,13 @@ impl Turn<'_> {
             if blocked {
                 return Reading::Paused;
             }
-            if share == 0 {
+            if self.shared.work.is_spent() {
                 return Reading::Again;
             }
             match answer.body.read_piece(answer.sent, &mut self.shared.tx) {
                 Ok(read) => {
                     answer.sent += read as u64;
-                    share = share.saturating_sub(read);
+                    self.shared.work.add(read);
                     self.shared.opaque_prefix = self.shared.tx.len();
                 }
                 Err(error) => {

@@ -149,7 +149,8 @@ impl Core {
         index: u32,
         wire: &mut dyn Wire,
     ) -> Option<Reading> {
-        if self.shared.copies_wait() {
+        self.shared.work.begin();
+        if self.shared.must_yield() {
             self.shared.to_resume.push(index);
             return None;
         }
@@ -182,7 +183,7 @@ impl Core {
             let waits = self.connections.at_mut(index).is_some_and(|connection| {
                 connection.state.hold().is_some_and(|hold| hold.is_over())
             });
-            if waits && self.shared.copies_wait() {
+            if waits && self.shared.must_yield() {
                 self.shared.to_resume.push(index);
                 return self.turn(now, index, wire, |turn| turn.reading());
             }

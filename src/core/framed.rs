@@ -85,6 +85,7 @@ impl Turn<'_> {
         let Some(message) = pipeline.take_data(header, payload, edges, rules)? else {
             return Ok(());
         };
+        self.shared.spend(message.payload().len());
         let rsv = message.rsv();
         if !message.is_text() {
             self.deliver(Message::new(Payload::Binary(message.payload()), rsv));

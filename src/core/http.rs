@@ -9,6 +9,7 @@ use crate::domain::pipeline::Pipeline;
 use crate::domain::response::Response;
 use crate::domain::route_table::{PlainAnswer, Resolution};
 use crate::domain::session_state::Phase;
+use crate::domain::work::{HEAD_BYTE_WORK, PAGE_WORK, REQUEST_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::offered_extensions;
 use crate::protocol::foreign;
 use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
@@ -36,6 +37,7 @@ impl Turn<'_> {
     /// Bytes of a connection that is not upgraded.
     pub(crate) fn http_input(&mut self, rx: &mut [u8]) -> Reading {
         let Some(http) = self.http() else { return Reading::Continue };
+        http.yielded = false;
         let mut joined = std::mem::take(&mut http.held);
         let begins = joined.is_empty();
         let input = if begins {
@@ -75,7 +77,7 @@ impl Turn<'_> {
         let Some(http) = self.http() else { return };
         http.held = rest;
         // The first bytes of a head behind an answer: from now on it has its own time.
-        if begins && http.answered > 0 && http.body.is_none() {
+        if begins && http.has_answered && http.body.is_none() {
             http.since = now;
             self.connection.state.timing_changed = true;
         }
@@ -85,6 +87,7 @@ impl Turn<'_> {
     fn requests(&mut self, mut input: &mut [u8]) -> (Reading, usize) {
         loop {
             let blocked = self.connection.state.waiting().is_some();
+            let is_spent = self.shared.work.is_spent();
             let now = self.shared.now;
             let limits = HeadLimits {
                 max_bytes: self.shared.limits.max_head_bytes,
@@ -100,6 +103,10 @@ impl Turn<'_> {
                 // The peer does not read its answers: its further requests wait.
                 return (Reading::Paused, input.len());
             }
+            if is_spent {
+                http.yielded = true;
+                return (Reading::Again, input.len());
+            }
             let (head, length) = match parse_head(input, &limits, &mut http.scanned) {
                 Ok(HeadStatus::Complete { head, length }) => (head, length),
                 Ok(HeadStatus::Partial) => return (Reading::Continue, input.len()),
@@ -110,6 +117,8 @@ impl Turn<'_> {
             };
             http.scanned = 0;
             http.since = now;
+            let head_work = length.saturating_mul(HEAD_BYTE_WORK);
+            self.shared.work.add(REQUEST_WORK.saturating_add(head_work));
             input = input.get_mut(length..).unwrap_or_default();
             match self.request(head) {
                 Next::Http => self.flush_large(),
@@ -235,6 +244,7 @@ impl Turn<'_> {
                         answer.unwrap_or_else(|panic| self.internal_error(call.path(), panic))
                     }
                     Some(PlainAnswer::Stats) => {
+                        self.shared.work.add(PAGE_WORK);
                         Response::prometheus(self.shared.snapshot().prometheus())
                     }
                     None => Response::refusal(404),
@@ -286,6 +296,7 @@ impl Turn<'_> {
             shared.date.at(shared.now, self.wire),
         );
         self.shared.opaque_prefix = self.shared.tx.len();
+        self.shared.work.add(UPGRADE_WORK);
         let state = &mut self.connection.state;
         state.pipeline = Pipeline::for_session(config.raw, agreed);
         state.route = route;
@@ -328,7 +339,7 @@ impl Turn<'_> {
         if http.body.is_some() || http.deadline(&self.shared.limits) > now {
             return;
         }
-        if http.answered == 0 {
+        if !http.has_answered {
             self.shared.stats.timeouts_handshake += u64::from(!http.expired);
         }
         if http.held.is_empty() {

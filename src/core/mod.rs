@@ -227,6 +227,7 @@ impl Core {
         wire: &mut dyn Wire,
     ) -> Reading {
         self.shared.stats.bytes_in += rx.len() as u64;
+        self.shared.work.begin();
         let reading = self.caught_turn(now, index, wire, |turn| turn.input(rx));
         self.finish_input(now, index, wire, reading).unwrap_or(Reading::Continue)
     }
@@ -238,6 +239,7 @@ impl Core {
         index: u32,
         wire: &mut dyn Wire,
     ) -> Reading {
+        self.shared.work.begin();
         let reading = self.turn(now, index, wire, |turn| turn.writable());
         self.finish_input(now, index, wire, reading).unwrap_or(Reading::Continue)
     }
@@ -384,6 +386,18 @@ impl Core {
         self.shared.snapshot()
     }
 
+    /// Work that the last `handle_*` of a connection has caused beyond reading; at most a little more
+    /// than `read_budget_bytes`, unless a single message or answer takes more.
+    #[inline]
+    pub(crate) fn work_done(&self) -> usize {
+        self.shared.work.done()
+    }
+
+    /// How much work a connection may cause from now on before the others are served.
+    pub(crate) fn set_share(&mut self, work: usize) {
+        self.shared.work.set_budget(work);
+    }
+
     /// Whether a stop has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.is_some()
@@ -449,7 +463,7 @@ impl Core {
     #[cold]
     fn all_are_silent(&self) -> bool {
         self.connections.iter().all(|(_, known)| match &known.stage {
-            Stage::Http(http) => known.late || (http.answered == 0 && http.held.is_empty()),
+            Stage::Http(http) => known.late || (!http.has_answered && http.held.is_empty()),
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => known.late,
         })
     }

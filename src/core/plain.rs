@@ -14,7 +14,7 @@ impl Turn<'_> {
     #[inline(never)]
     pub(super) fn session_input(&mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
-        if self.connection.state.reads_plainly() && !self.shared.copies_wait() {
+        if self.connection.state.reads_plainly() && !self.shared.must_yield() {
             taken = self.take_short(rx);
             if taken == rx.len() && self.connection.state.extra.is_none() {
                 self.conclude_plainly();

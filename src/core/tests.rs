@@ -10,6 +10,7 @@ mod held;
 mod overload;
 mod pace;
 mod reach;
+mod shares;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};

@@ -83,7 +83,7 @@ impl<'a> Turn<'a> {
     #[inline(never)]
     pub(super) fn input_with_care(&mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
-        if self.shared.copies_wait() {
+        if self.shared.must_yield() {
             self.shared.to_resume.push(self.connection.state.id.0.index);
         } else if self.connection.state.hold().is_none() {
             taken = self.take_input(rx);
@@ -360,7 +360,7 @@ impl<'a> Turn<'a> {
         let extra = self.connection.state.extra.as_deref_mut();
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
-                Stage::Http(ref http) if http.body.is_some() => self.http_drained(),
+                Stage::Http(ref http) if http.body.is_some() || http.yielded => self.http_drained(),
                 _ => self.reading(),
             };
         };

@@ -118,6 +118,7 @@ impl Session<'_> {
             self.write_frames(out, opcode, Rsv::NONE, message.bytes(), max, masking);
             return Ok(());
         };
+        self.shared.spend(message.bytes().len());
         match encoded {
             Ok(Some(encoded)) => {
                 let rsv = encoded.rsv();

@@ -35,3 +35,4 @@ pub(crate) mod timers;
 mod transmit;
 mod warnings;
 pub(crate) mod watch;
+pub(crate) mod work;

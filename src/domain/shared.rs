@@ -24,6 +24,7 @@ use super::stats::Stats;
 use super::timers::Timers;
 use super::warnings::Warnings;
 use super::watch::NewWatch;
+use super::work::Work;
 
 /// The loop's own: the present time, the buffer of the turn, the limits, the account of memory.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) command_stamp: Option<u64>,
     /// What commands have copied for others since these were last written to.
     pub(crate) copied_bytes: usize,
+    /// What the connection whose turn it is has caused in it.
+    pub(crate) work: Work,
     /// Bytes of the messages in `commands`.
     pub(crate) command_bytes: usize,
     /// Sessions with something to write that nothing else would have written, by place.
@@ -94,6 +97,7 @@ impl Shared {
             flows: Rc::new(FlowHub::new(limits.process_bytes)),
             // Connections that are only told that there is no place have one too.
             sessions: OpenSessions::for_places(limits.max_connections + 64),
+            work: Work::new(limits.read_budget_bytes),
             limits,
             bytes_held: 0,
             asked: true, // the application's timers are not on the wheel yet
@@ -125,11 +129,20 @@ impl Shared {
         self.bytes_held + self.flows.bytes()
     }
 
-    /// Whether so much was copied for others that they are to be written to before further messages
-    /// bring further copies.
+    /// Whether the rest of a session's input has to wait for the others: so much was copied for them
+    /// that they are to be written to before further messages bring further copies, or this session
+    /// has had its share of the turn.
     #[inline]
-    pub(crate) fn copies_wait(&self) -> bool {
-        self.copied_bytes >= self.tx_flush_bytes
+    pub(crate) fn must_yield(&self) -> bool {
+        self.copied_bytes >= self.tx_flush_bytes || self.work.is_spent()
+    }
+
+    /// Counts work of the present connection. Once its share is spent, its input is looked at no
+    /// further in this turn.
+    pub(crate) fn spend(&mut self, work: usize) {
+        if self.work.add(work) {
+            self.asked = true; // what every loop over input stops at
+        }
     }
 
     /// How many commands may be pending: room for two to each session.

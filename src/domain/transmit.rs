@@ -214,6 +214,7 @@ impl Session<'_> {
         let written =
             self.wire.write_vectored(&[IoSlice::new(&self.shared.tx), IoSlice::new(piece)]);
         self.shared.stats.bytes_out += *written.as_ref().unwrap_or(&0) as u64;
+        self.shared.spend(total);
         match written {
             Ok(written) if written >= total => {}
             Ok(written) => {
@@ -232,6 +233,7 @@ impl Session<'_> {
     /// Writes what the turn has gathered; what the socket does not take waits in the outbox.
     #[inline]
     pub(crate) fn flush(&mut self) {
+        self.shared.spend(self.shared.tx.len());
         if let Some(outcome) = self.shared.write_out(self.wire) {
             self.written_in_part(outcome);
         }

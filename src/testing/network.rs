@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::core::driver::Driver;
+use crate::core::driver::{Driver, Readiness};
 use crate::domain::application::Built;
 use crate::domain::server_ref::{ServerRef, StopRequest};
 use crate::words::close::CloseCode;
@@ -148,12 +148,24 @@ impl Network {
                 idle_rounds <= ROUNDS_MAX,
                 "the loop would spin: something is due whatever is done"
             );
-            for (slot, ready) in events {
-                self.driver.event(self.now, slot, ready);
-            }
-            self.driver.turn(self.now);
-            self.after_turn();
+            self.turn(events);
         }
+    }
+
+    /// One turn of the loop, with what happened before it.
+    fn turn(&mut self, events: Vec<(u32, Readiness)>) {
+        for (slot, ready) in events {
+            self.driver.event(self.now, slot, ready);
+        }
+        self.driver.turn(self.now);
+        self.after_turn();
+    }
+
+    /// One turn of the loop, whatever is left to do behind it.
+    #[cfg(test)]
+    pub(crate) fn one_turn(&mut self) {
+        let events = self.driver.sockets.take_events(self.now);
+        self.turn(events);
     }
 
     fn after_turn(&mut self) {

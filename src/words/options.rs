@@ -418,8 +418,10 @@ impl Limits {
         process_bytes: usize;
         /// The size of the loop's one read buffer. Default 64 KiB.
         read_buffer_bytes: usize;
-        /// The most bytes read from one connection before the others have their turn. Default
-        /// 256 KiB.
+        /// The most bytes read from one connection before the others have their turn, and the most work
+        /// that it may cause in it: a request counts as 1 KiB and four times its head, messages count
+        /// as what they are inflated to, compressed from or answered with. The rest waits for the next
+        /// turn; a single message or answer is done whole. Default 256 KiB.
         read_budget_bytes: usize;
         /// The most connections accepted in one turn of the loop. Default 64.
         accept_budget: usize;

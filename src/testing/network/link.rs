@@ -266,7 +266,7 @@ impl Link {
         }
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         if self.end.is_none() {
             self.inbound.extend(bytes);
         }

@@ -1,0 +1,94 @@
+//! What one connection may cause in a turn: the rest of its input waits, and nothing of it is lost.
+
+use super::*;
+
+/// A share of this size is spent by few requests.
+const SHARE: usize = 16 << 10;
+
+fn with_small_shares() -> Net {
+    Net::new(WebSockets::new().limits(Limits::new().read_budget_bytes(SHARE)))
+}
+
+impl Net {
+    /// How many turns the loop takes until it would wait.
+    fn turns_for(&mut self, client: LinkId, bytes: &[u8]) -> u64 {
+        let before = self.core.shared.stats.loop_turns;
+        self.input(client, bytes);
+        self.core.shared.stats.loop_turns - before
+    }
+}
+
+#[test]
+fn pipelined_requests_beyond_a_share_are_answered_in_the_turns_that_follow() {
+    let mut net = with_small_shares();
+    let client = net.accept();
+    let requests = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(400);
+    let turns = net.turns_for(client, &requests);
+    assert!(turns > 400 * 1_024 / SHARE as u64, "{turns} turns");
+    let answers = net.take(client);
+    let starts = answers.windows(15).filter(|bytes| bytes == b"HTTP/1.1 200 OK");
+    assert_eq!(starts.count(), 400);
+    assert_eq!(net.core.shared.stats.requests_total, 400);
+    net.input(client, b"GET /page HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(net.take(client).ends_with(b"page") && net.shut(client));
+}
+
+#[test]
+fn a_session_begins_behind_requests_that_waited() {
+    let mut net = with_small_shares();
+    let client = net.accept();
+    let mut bytes = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(50);
+    bytes.extend_from_slice(
+        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n\
+          \x81\x85\0\0\0\0first\x81\x86\0\0\0\0second",
+    );
+    net.input(client, &bytes);
+    assert!(net.take(client).ends_with(b"\r\n\r\n\x81\x05first\x81\x06second"));
+}
+
+/// The peer has shut its side behind them: they are answered all the same.
+#[test]
+fn requests_that_wait_for_their_turn_are_answered_before_the_end_counts() {
+    let mut net = with_small_shares();
+    let client = net.accept();
+    net.link(client).socket.room = 0; // the answers wait, so that the end comes first
+    net.input(client, &b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(100));
+    net.eof(client);
+    net.writable(client, usize::MAX);
+    let answers = net.take(client);
+    let starts = answers.windows(15).filter(|bytes| bytes == b"HTTP/1.1 200 OK");
+    assert_eq!(starts.count(), 100);
+    net.expect_empty();
+}
+
+#[test]
+fn messages_that_make_much_of_little_wait_too() {
+    let mut net = with_small_shares();
+    let client = net.open();
+    let turns = net.turns_for(client, &b"\x81\x83\0\0\0\0big".repeat(40));
+    assert!(turns >= 40 / 2, "{turns} turns"); // 60,000 bytes each
+    assert_eq!(net.take(client).len(), 40 * (60_000 + 4));
+    net.text(client, "still there");
+    assert!(net.take(client).ends_with(b"still there"));
+    net.eof(client);
+    net.expect_empty();
+}
+
+#[test]
+fn a_newcomer_is_served_between_the_shares_of_others() {
+    let mut net = with_small_shares();
+    let flood: Vec<LinkId> = (0..30).map(|_| net.open()).collect();
+    let honest = net.open();
+    for &link in &flood {
+        net.link(link).send(&b"\x81\x83\0\0\0\0big".repeat(20));
+    }
+    net.one_turn();
+    net.link(honest).send(b"\x81\x85\0\0\0\0hello");
+    net.one_turn();
+    assert_eq!(net.take(honest), b"\x81\x05hello");
+    let all = 20 * (60_000 + 4);
+    assert!(flood.iter().all(|&link| net.link(link).socket.got.len() < all), "nobody is done");
+    net.pump();
+    assert!(flood.iter().all(|&link| net.take(link).len() == all), "everybody gets everything");
+}
