@@ -6,8 +6,12 @@ mod compressed;
 mod flow_faults;
 mod flows;
 mod governor;
+#[cfg(repository)]
+mod linear;
 mod pace;
 mod reach;
+#[cfg(repository)]
+mod streams;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
