@@ -12,4 +12,5 @@ mod held_input;
 mod http;
 mod origin;
 mod overload;
+mod programs;
 mod rfc9112;
