@@ -8,10 +8,12 @@ use crate::protocol::extension::deflate::Deflate;
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 #[cfg(feature = "deflate")]
 use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
-use crate::protocol::handshake;
-use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
+use crate::protocol::forwarded;
+use crate::protocol::handshake::{self, Upgrade};
+use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 use crate::protocol::oracle::{OracleRules, compare, compare_head};
 use crate::protocol::proxy_protocol::{ProxyHeader, parse_proxy_header};
+use crate::protocol::target::is_authority;
 use crate::structures::wheel_model::{Operation, agrees_with_a_map};
 use crate::testing::simulation;
 use crate::testing::simulation::choices::Choices;
@@ -48,22 +50,45 @@ fn cuts(data: &[u8]) -> (Vec<usize>, &[u8]) {
     (cuts.collect(), rest)
 }
 
-/// Request heads: cutting changes nothing, and what is read of one can be asked for.
+/// Request heads: cutting changes nothing, and what is read of one can be asked for and is what was sent.
 pub fn head(data: &[u8]) {
     let (cuts, bytes) = cuts(data);
     found(compare_head(bytes, &cuts));
-    if let Some(head) = whole_head(bytes) {
-        handshake::examine(&head);
-        path_segments(head.target());
+    let Some((head, length)) = whole_head(bytes) else { return };
+    let sent = &bytes[..length];
+    assert!(
+        !sent.starts_with(b"\n") && !sent.windows(2).any(|two| two[1] == b'\n' && two[0] != b'\r')
+    );
+    // One host at most, and one that can be one; a target that is a path where there are paths.
+    let hosts: Vec<&str> = head.all("host").collect();
+    assert!(
+        hosts.len() <= 1 && hosts.iter().all(|host| is_authority(host.as_bytes())),
+        "{hosts:?}"
+    );
+    let (method, target) = (head.method(), head.target());
+    assert!(target.starts_with('/') || method == "CONNECT" || (method, target) == ("OPTIONS", "*"));
+    assert!(!target.contains('#'), "{target:?}");
+    for (name, _) in head.lines().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
+        for value in head.all_bytes(name) {
+            let found = value.is_empty() || sent.windows(value.len()).any(|window| window == value);
+            assert!(found, "{name}: {value:02x?} was not sent");
+        }
     }
+    let upgrade = handshake::examine(&head);
+    assert!(
+        (method == "GET" && head.minor_version > 0) || !matches!(upgrade, Upgrade::WebSocket(_))
+    );
+    offered_extensions(&head);
+    forwarded::client_addr(&head, |address| address.is_loopback());
+    path_segments(target);
 }
 
-fn whole_head(bytes: &[u8]) -> Option<crate::protocol::head::RequestHead> {
+fn whole_head(bytes: &[u8]) -> Option<(RequestHead, usize)> {
     let limits = HeadLimits { max_bytes: 8 << 10, max_lines: 64 };
     match parse_head(bytes, &limits, &mut 0) {
         Ok(HeadStatus::Complete { head, length }) => {
             assert!(length <= bytes.len());
-            Some(head)
+            Some((head, length))
         }
         Ok(HeadStatus::Partial) | Err(_) => None,
     }
@@ -102,7 +127,7 @@ pub fn extensions(data: &[u8]) {
 
 fn offers_of(value: &str) -> Option<Vec<ExtensionOffer>> {
     let text = format!("GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Extensions: {value}\r\n\r\n");
-    whole_head(text.as_bytes()).and_then(|head| offered_extensions(&head))
+    whole_head(text.as_bytes()).and_then(|(head, _)| offered_extensions(&head))
 }
 
 /// Compressed messages: a byte of options, cuts, and what is inflated, whole and in pieces.
@@ -246,6 +271,9 @@ mod tests {
                 b"\x00POST /x HTTP/1.0\nContent-Length: 3\n\nabc".to_vec(),
                 b"\x01\x00\x09GET / HTTP/2.0\r\n\r\n".to_vec(),
                 b"\x00OPTIONS * HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+                b"\x01\x00\x0aGET wss://h:1?a=/b#c HTTP/1.1\r\nHost: [::1]\r\nX: caf\xe9\r\n\r\n".to_vec(),
+                b"\x00POST /x HTTP/1.2\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc"
+                    .to_vec(),
             ],
             "frames" => vec![
                 [&[0, 2, 0, 1, 0, 9][..], &masked(0x81, "κόσμε".as_bytes())].concat(),

@@ -11,6 +11,12 @@ mod overload;
 mod pace;
 mod reach;
 mod shares;
+#[cfg(repository)]
+mod linear;
+mod pace;
+mod reach;
+#[cfg(repository)]
+mod streams;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};

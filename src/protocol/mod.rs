@@ -26,5 +26,5 @@ pub(crate) mod oracle;
 pub(crate) mod pieces;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reader;
-mod target;
+pub(crate) mod target;
 mod text;

@@ -14,4 +14,5 @@ mod held_input;
 mod http;
 mod origin;
 mod overload;
+mod programs;
 mod rfc9112;

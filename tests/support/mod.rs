@@ -6,6 +6,7 @@
 
 pub mod emulator;
 pub mod program;
+pub mod streams;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
