@@ -19,9 +19,7 @@ impl ByteQueue {
             // In place where that makes room for half as much again, or else it would soon be moved
             // again. Buffers of few sizes leave few holes in the heap.
             if needed > capacity || waits / 2 > capacity - waits {
-                // The first bytes get exactly their room: most often nothing is added to them.
-                let room = if waits == 0 { needed } else { needed.next_power_of_two() };
-                self.move_to(room);
+                self.move_to(needed.next_power_of_two());
             } else {
                 self.bytes.drain(..self.taken);
                 self.taken = 0;
@@ -40,7 +38,7 @@ impl ByteQueue {
     /// taken since it was last moved.
     fn give_back(&mut self) {
         if self.bytes.capacity() / 4 > self.len() || self.is_empty() {
-            self.move_to(self.len());
+            self.move_to(if self.is_empty() { 0 } else { self.len().next_power_of_two() });
         }
     }
 
