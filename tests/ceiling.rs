@@ -312,8 +312,8 @@ fn expect_honest_traffic(victim: &Victim) {
 #[track_caller]
 fn expect_under_the_ceiling(victim: &Victim, attack: &str) {
     let (growth, ceiling) = (victim.growth(), Limits::new().memory_ceiling());
-    writeln!(std::io::stdout(), "{attack}: grew by {} KiB of {} KiB", growth >> 10, ceiling >> 10)
-        .unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "{attack}: grew by {} KiB of {} KiB", growth >> 10, ceiling >> 10).unwrap();
     assert!(growth <= ceiling, "{attack}: grew by {growth}, ceiling {ceiling}");
 }
 
