@@ -14,3 +14,4 @@ mod held_input;
 mod http;
 mod origin;
 mod overload;
+mod rfc9112;
