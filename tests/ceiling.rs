@@ -26,8 +26,25 @@ fn raise_descriptors() {
 }
 
 fn module(app: &mut Application) {
-    app.install(WebSockets::new());
+    let options = WebSockets::new();
+    #[cfg(feature = "deflate")]
+    let options = options.extension(wirewheel::Deflate::new());
+    app.install(options);
     app.routing(|route| {
+        // Takes a message a tick, and none more where it is told to stop.
+        route.web_socket("/pauses", |_: &Call| {
+            on_message(|session, message| {
+                session.pause();
+                if message.text() != Some("stop") {
+                    session.set_timer(millis(1))?;
+                }
+                Ok(())
+            })
+            .on_timer(|session, _| {
+                session.resume();
+                Ok(())
+            })
+        });
         route.stats("/metrics");
         route.web_socket("/", |_: &Call| {
             on_message(|session, message| match message.text() {
@@ -153,16 +170,24 @@ fn deaf(addr: SocketAddr) -> TcpStream {
 
 /// Attackers that became sessions, all at once.
 fn sessions(victim: &Victim, count: usize) -> Vec<TcpStream> {
-    let request = upgrade_request("/", "");
+    sessions_at(victim, count, "/", "")
+}
+
+fn sessions_at(victim: &Victim, count: usize, path: &str, extra: &str) -> Vec<TcpStream> {
+    let request = upgrade_request(path, extra);
     let mut streams: Vec<TcpStream> = Vec::new();
     while streams.len() < count {
         let batch = (count - streams.len()).min(200);
         let mut fresh: Vec<TcpStream> = (0..batch).map(|_| deaf(victim.addr)).collect();
         fresh.iter_mut().for_each(|stream| stream.write_all(request.as_bytes()).unwrap());
         for stream in &mut fresh {
-            let mut answer = [0; 129];
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.read_exact(&mut answer).unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                answer.extend(byte);
+            }
             assert!(answer.starts_with(b"HTTP/1.1 101 "));
         }
         streams.append(&mut fresh);
@@ -258,4 +283,96 @@ fn the_worst_attack_stays_under_the_ceiling_and_reaches_half_of_it() {
     }
     let worst = results.iter().map(|(_, growth)| *growth).max().unwrap();
     assert!(worst * 2 >= ceiling, "the worst attack took {worst} of {ceiling}");
+}
+
+/// Sends what the peer takes at the moment.
+fn press(streams: &mut [TcpStream], bytes: &[u8]) -> usize {
+    let mut taken = 0;
+    for stream in streams {
+        stream.set_nonblocking(true).unwrap();
+        taken += stream.write(bytes).unwrap_or(0); // nothing, or it was hung up on
+    }
+    taken
+}
+
+/// A message of 55 kB that comes in pieces, so that it has to be held, and its echo.
+#[track_caller]
+fn expect_honest_traffic(victim: &Victim) {
+    let mut client = Client::connect(victim.addr).upgraded("/");
+    let mut beside = Client::connect(victim.addr).upgraded("/");
+    let text = "x".repeat(55_000);
+    for piece in masked(TEXT, text.as_bytes()).chunks(10_000) {
+        client.write(piece);
+        beside.text("the loop has its turns");
+        beside.expect_text("the loop has its turns");
+    }
+    client.expect_text(&text);
+}
+
+#[track_caller]
+fn expect_under_the_ceiling(victim: &Victim, attack: &str) {
+    let (growth, ceiling) = (victim.growth(), Limits::new().memory_ceiling());
+    let mut out = std::io::stdout();
+    writeln!(out, "{attack}: grew by {} KiB of {} KiB", growth >> 10, ceiling >> 10).unwrap();
+    assert!(growth <= ceiling, "{attack}: grew by {growth}, ceiling {ceiling}");
+}
+
+/// What went through a session that is read now and then is not held.
+#[test]
+fn sessions_that_take_one_message_at_a_time_stay_under_the_ceiling() {
+    raise_descriptors();
+    let victim = Victim::start();
+    let mut streams = sessions_at(&victim, 400, "/pauses", "");
+    let message = masked(TEXT, &[b'x'; 8_000]);
+    let some = message.repeat(8);
+    let (begun, mut sent) = (Instant::now(), 0);
+    while sent < 150 << 20 && begun.elapsed() < PATIENCE {
+        sent += press(&mut streams, &some);
+    }
+    assert!(sent > 60 << 20, "only {sent} bytes were taken");
+    victim.expect_held(20 << 20);
+    expect_under_the_ceiling(&victim, "one message at a time");
+    drop(streams);
+    expect_honest_traffic(&victim);
+}
+
+/// Who is not read and hangs up is no longer held, though nobody ever goes on with it.
+#[test]
+fn peers_that_leave_while_they_are_not_read_take_with_them_what_is_held() {
+    raise_descriptors();
+    let victim = Victim::start();
+    for _ in 0..2 {
+        let mut streams = sessions_at(&victim, 300, "/pauses", "");
+        send(&mut streams, &[masked(TEXT, b"stop"), masked(TEXT, &[b'x'; 50_000])].concat());
+        victim.expect_held(12 << 20);
+        drop(streams);
+        let begun = Instant::now();
+        while victim.figure("wirewheel_bytes_held") > 1 << 20 {
+            assert!(begun.elapsed() < PATIENCE, "their end was not seen");
+        }
+    }
+    expect_under_the_ceiling(&victim, "peers that leave while they are not read");
+    expect_honest_traffic(&victim);
+}
+
+/// Messages that have begun hold what arrived of them, and an inflater only for as much.
+#[cfg(feature = "deflate")]
+#[test]
+fn compressed_messages_that_never_end_stay_under_the_ceiling() {
+    raise_descriptors();
+    let victim = Victim::start();
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut streams = sessions_at(&victim, 600, "/", offer);
+    let begun = masked(0xc2, &[0xf2; 60_000]);
+    send(&mut streams, &begun[..8 + 7]);
+    expect_honest_traffic(&victim); // while they are there
+    assert!(victim.figure("wirewheel_bytes_held") < 1 << 20);
+    drop(streams);
+    let stored = [&b"\x00\xff\x3f\x00\xc0"[..], &[b'x'; 0x3fff]].concat().repeat(3);
+    let mut streams = sessions_at(&victim, 400, "/", offer);
+    send(&mut streams, &masked(0x42, &stored));
+    victim.expect_held(20 << 20);
+    expect_under_the_ceiling(&victim, "compressed messages that never end");
+    drop(streams);
+    expect_honest_traffic(&victim);
 }

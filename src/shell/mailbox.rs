@@ -185,6 +185,28 @@ mod tests {
         assert_eq!(mailbox.send(0, |_| ()), Err(Refused::Stopped));
     }
 
+    /// Not even for the moment in which it is refused.
+    #[test]
+    fn what_never_fits_is_in_nobodys_way() {
+        let (mailbox, inbox) = mailbox();
+        let (done, large) = (Arc::new(AtomicBool::new(false)), mailbox.clone());
+        let stop = Arc::clone(&done);
+        let refused = std::thread::spawn(move || {
+            let mut refused = 0_u32;
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(large.send(ORDER_BYTES_MAX + 1, |_| ()), Err(Refused::Full));
+                refused += 1;
+            }
+            refused
+        });
+        for _ in 0..200_000 {
+            assert_eq!(mailbox.send(10, |_| ()), Ok(()));
+            assert!(inbox.turn().next().is_some());
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(refused.join().unwrap() > 0);
+    }
+
     #[test]
     fn a_stop_has_room_in_a_full_mailbox_and_the_shorter_grace_counts() {
         let (mailbox, inbox) = mailbox();

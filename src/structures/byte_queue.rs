@@ -5,7 +5,7 @@
 #[derive(Debug, Default)]
 pub(crate) struct ByteQueue {
     bytes: Vec<u8>,
-    /// Bytes at the front that were taken. Invariant: fewer than those that wait, or none.
+    /// Bytes at the front that were taken.
     taken: usize,
 }
 
@@ -13,13 +13,17 @@ pub(crate) struct ByteQueue {
 impl ByteQueue {
     /// Adds bytes at the end.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        let needed = self.len() + bytes.len();
-        if self.taken + needed > self.bytes.capacity() {
-            // The first bytes get exactly their room: most often nothing is added to them.
-            let spare = if self.is_empty() { 0 } else { needed / 2 };
-            let mut roomier = Vec::with_capacity(needed + spare);
-            roomier.extend_from_slice(self.as_slice());
-            (self.bytes, self.taken) = (roomier, 0);
+        let (waits, capacity) = (self.len(), self.bytes.capacity());
+        let needed = waits + bytes.len();
+        if self.taken + needed > capacity {
+            // In place where that makes room for half as much again, or else it would soon be moved
+            // again. Buffers of few sizes leave few holes in the heap.
+            if needed > capacity || waits / 2 > capacity - waits {
+                self.move_to(needed.next_power_of_two());
+            } else {
+                self.bytes.drain(..self.taken);
+                self.taken = 0;
+            }
         }
         self.bytes.extend_from_slice(bytes);
     }
@@ -30,12 +34,18 @@ impl ByteQueue {
         self.give_back();
     }
 
-    /// Moving the rest costs no more than what was taken since it was last moved.
+    /// Gives room back of which less than a quarter is used. Moving the rest costs no more than what was
+    /// taken since it was last moved.
     fn give_back(&mut self) {
-        let waits = self.len();
-        if (self.taken > 0 && self.taken >= waits) || self.bytes.capacity() / 4 > waits {
-            (self.bytes, self.taken) = (self.as_slice().to_vec(), 0);
+        if self.bytes.capacity() / 4 > self.len() || self.is_empty() {
+            self.move_to(if self.is_empty() { 0 } else { self.len().next_power_of_two() });
         }
+    }
+
+    fn move_to(&mut self, room: usize) {
+        let mut bytes = Vec::with_capacity(room);
+        bytes.extend_from_slice(self.as_slice());
+        (self.bytes, self.taken) = (bytes, 0);
     }
 
     /// Keeps the first `count` bytes.
