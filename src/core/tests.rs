@@ -4,6 +4,8 @@ mod admission;
 #[cfg(all(repository, feature = "deflate"))]
 mod compressed;
 mod flow_faults;
+mod flow_memory;
+mod flow_rounds;
 mod flows;
 mod governor;
 mod pace;

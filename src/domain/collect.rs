@@ -324,7 +324,9 @@ impl Session<'_> {
             lost = self.encode_to_tx(emission.message()).is_err();
             self.shared.stats.messages_out += u64::from(!lost);
         }
-        self.pass(of, number, u64::from(lost));
+        // A message that ends the session is not counted, as those behind it are not.
+        let failed = self.state.extra.as_deref().is_some_and(|extra| extra.fault.is_some());
+        self.pass(of, number, u64::from(lost && !failed));
         self.flush();
     }
 

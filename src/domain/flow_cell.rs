@@ -12,7 +12,7 @@ use crate::words::message::{Message, ToMessage};
 
 use super::emission::Emission;
 use super::flow::{BufferOverflow, FlowOptions};
-use super::flow_hub::{FlowHub, GaveWay, Rank};
+use super::flow_hub::{FlowHub, GaveWay, Gives, Rank};
 use super::session::SessionId;
 
 /// A table of keys that was this large gives its places back.
@@ -234,13 +234,18 @@ impl FlowState {
     }
 
     /// How many bytes the log may come to so that `bytes` can be added: what is left to it once all
-    /// gave way that can.
-    fn limit(&mut self, bytes: usize, options: &FlowOptions) -> usize {
+    /// gave way that can, as `make_room` has them do.
+    fn limit(
+        &mut self,
+        bytes: usize,
+        options: &FlowOptions,
+        make_room: impl FnOnce(&FlowHub, usize),
+    ) -> usize {
         let Some(hub) = self.hub.clone() else { return options.max_bytes };
         let before = self.log.bytes();
         let wanted = |log: &FlowLog<Emission>| bytes.saturating_sub(before - log.bytes());
         while hub.room() < wanted(&self.log) && self.drop_encodings() {}
-        hub.make_room(wanted(&self.log));
+        make_room(&hub, wanted(&self.log));
         before.saturating_add(hub.room()).min(options.max_bytes)
     }
 
@@ -252,7 +257,7 @@ impl FlowState {
         emission: &Emission,
         options: &FlowOptions,
     ) -> Result<bool, SendError> {
-        let limit = self.limit(bytes, options);
+        let limit = self.limit(bytes, options, FlowHub::make_room);
         let newest_goes = options.on_buffer_overflow == BufferOverflow::DropLatest;
         if bytes > limit {
             return if newest_goes { Ok(false) } else { self.full() };
@@ -299,7 +304,7 @@ impl FlowState {
 /// Encodings. They are kept as long as nothing else needs the room, since they can be made again.
 impl FlowCell {
     /// Keeps an encoding of the message of that number for others of the same share key.
-    pub(super) fn keep_encoding(&self, number: u64, key: u64, frames: &Rc<[u8]>) {
+    pub(super) fn keep_encoding(self: &Rc<Self>, number: u64, key: u64, frames: &Rc<[u8]>) {
         self.change(|state| {
             let bytes = Emission::encoding_bytes(frames);
             if !state.make_room_for_encoding(number, bytes, &self.options) {
@@ -314,6 +319,7 @@ impl FlowCell {
                 state.note_encoded(number);
             }
         });
+        self.list_anew();
     }
 }
 
@@ -326,7 +332,7 @@ impl FlowState {
         if found != number || emission.bytes().saturating_add(bytes) > options.max_bytes {
             return false;
         }
-        let limit = self.limit(bytes, options);
+        let limit = self.limit(bytes, options, FlowHub::make_room_for_encoding);
         while self.log.bytes().saturating_add(bytes) > limit {
             let replay_goes = is_newest && !self.log.oldest_is_awaited() && self.log.len() > 1;
             if !self.drop_encodings() {
@@ -362,17 +368,20 @@ impl FlowCell {
         if self.rank.get().is_none() {
             let state = self.state.borrow();
             if let Some(hub) = state.hub.as_ref().filter(|_| state.log.len() > 0) {
-                let rank = hub.list(Rc::downgrade(self), state.log.subscribers() > 0);
-                self.rank.set(Some(rank));
+                self.rank.set(Some(hub.list(Rc::downgrade(self), state.gives())));
             }
         }
     }
 
-    /// The first subscriber came, or the last one left.
+    /// What it would give up is something else from now on.
     fn list_anew(self: &Rc<Self>) {
-        if let (Some(rank), Some(hub)) = (self.rank.take(), self.state.borrow().hub.as_ref()) {
+        let state = self.state.borrow();
+        let rank = self.rank.get().filter(|rank| rank.gives != state.gives());
+        if let (Some(rank), Some(hub)) = (rank, &state.hub) {
             hub.unlist(rank);
+            self.rank.set(None);
         }
+        drop(state);
         self.list();
     }
 
@@ -384,18 +393,21 @@ impl FlowCell {
         rank: Rank,
         is_short: impl Fn() -> bool,
     ) -> GaveWay {
-        let mut gave = GaveWay { messages: 0, looked_at: true, rank: Some(rank) };
-        match self.state.try_borrow_mut() {
-            Ok(state) if state.used > rank.used => {
-                (gave.looked_at, gave.rank) = (false, Some(Rank { used: state.used, ..rank }));
-            }
-            Ok(mut state) => {
-                gave.messages = state.give_way(hub, is_short);
-                let last = Rank { used: hub.next_stamp(), ..rank };
-                gave.rank = (state.log.len() > 0).then_some(last);
-            }
-            // It is the one that needs the room: its own log gives way in its own order.
-            Err(_) => gave.rank = Some(Rank { used: hub.next_stamp(), ..rank }),
+        let mut gave = GaveWay { messages: 0, rank: Some(rank), asks: false, in_vain: false };
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            gave.asks = true;
+            return gave;
+        };
+        if state.used > rank.used && rank.gives != Gives::Encodings {
+            gave.rank = Some(Rank { used: state.used, ..rank });
+        } else {
+            gave.messages = state.give_way(hub, rank.gives, &is_short);
+            gave.in_vain = gave.messages == 0 && rank.gives != Gives::Encodings;
+            let now = Rank { gives: state.gives(), ..rank };
+            let last = Rank { used: hub.next_stamp(), ..now };
+            // Short still, it has given all that it could.
+            let rank = if is_short() && now.gives == Gives::Replay { last } else { now };
+            gave.rank = (state.log.len() > 0).then_some(rank);
         }
         self.rank.set(gave.rank);
         gave
@@ -403,16 +415,28 @@ impl FlowCell {
 }
 
 impl FlowState {
-    fn give_way(&mut self, hub: &FlowHub, is_short: impl Fn() -> bool) -> u64 {
+    fn gives(&self) -> Gives {
+        match (self.encoded.is_empty(), self.log.subscribers()) {
+            (false, _) => Gives::Encodings,
+            (true, 0) => Gives::All,
+            (true, _) => Gives::Replay,
+        }
+    }
+
+    /// How many messages were given up.
+    fn give_way(&mut self, hub: &FlowHub, gives: Gives, is_short: impl Fn() -> bool) -> u64 {
         let mut messages = 0;
         while is_short() {
             let before = self.log.bytes();
-            if !self.drop_encodings() {
-                if self.log.len() == 0 || self.log.oldest_is_awaited() {
+            if gives == Gives::Encodings {
+                if !self.drop_encodings() {
                     break;
                 }
+            } else if self.log.len() > 0 && !self.log.oldest_is_awaited() {
                 self.drop_oldest();
                 messages += 1;
+            } else {
+                break;
             }
             hub.account(before, self.log.bytes());
         }
@@ -445,26 +469,21 @@ impl FlowCell {
             Ok(messages) if replayed < behind - cursor => (messages, behind),
             _ => (0, 0),
         };
-        let is_first = state.log.subscribers() == 1;
         drop(state);
-        if is_first {
-            self.list_anew();
-        }
+        self.list_anew();
         Joined { cursor, place, gappy_replay }
     }
 
     pub(super) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {
-        let (waited_for, is_last) = self.change(|state| {
+        let waited_for = self.change(|state| {
             state.log.leave(cursor);
             state.subscribers.remove(place);
-            (!state.suspended.is_empty(), state.log.subscribers() == 0)
+            !state.suspended.is_empty()
         });
         if waited_for {
             self.touch();
         }
-        if is_last {
-            self.list_anew();
-        }
+        self.list_anew();
     }
 
     /// What a cursor takes next, with its number.
