@@ -587,3 +587,47 @@ impl FlowCell {
         going_on
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(overflow: BufferOverflow) -> Rc<FlowCell> {
+        let options = FlowOptions::new().replay(2).on_buffer_overflow(overflow);
+        Rc::new(FlowCell::new(options))
+    }
+
+    #[test]
+    fn only_flows_that_keep_the_newest_of_each_key_keep_keys() {
+        for overflow in
+            [BufferOverflow::Suspend, BufferOverflow::DropOldest, BufferOverflow::Latest]
+        {
+            let cell = cell(overflow);
+            cell.emit("value", Some("key"), None).unwrap();
+            let (_, emission) = cell.next(0).unwrap();
+            let keeps = overflow == BufferOverflow::Latest;
+            assert_eq!(
+                (emission.key.is_some(), cell.state.borrow().keys.len() == 1),
+                (keeps, keeps)
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_goes_with_its_message() {
+        let cell = cell(BufferOverflow::Latest);
+        for number in 0..1_000 {
+            cell.emit("value", Some(&number.to_string()), None).unwrap();
+        }
+        let state = cell.state.borrow();
+        let mut kept: Vec<&str> = state.keys.keys().map(|key| &**key).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["998", "999"]);
+        assert!(state.keys.capacity() <= SPARE_KEYS);
+        let bytes = |key: &str| {
+            let (_, emission) = cell.next(*state.keys.get(key).unwrap()).unwrap();
+            emission.bytes() + cell.entry_bytes()
+        };
+        assert_eq!(state.log.bytes(), bytes("998") + bytes("999"));
+    }
+}

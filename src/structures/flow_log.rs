@@ -135,7 +135,9 @@ impl<E> FlowLog<E> {
     pub(crate) fn first_number(&self) -> u64 {
         match &self.entries {
             Entries::Row(row) => self.first_of(row),
-            Entries::Sparse(map) => map.keys().next().copied().unwrap_or(self.cursors.end()),
+            Entries::Sparse(map) => {
+                map.keys().next().map_or_else(|| self.cursors.end(), |first| *first)
+            }
         }
     }
 

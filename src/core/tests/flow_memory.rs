@@ -116,18 +116,6 @@ fn keys_count_as_bytes_of_their_flow_and_of_the_process() {
     assert_eq!(texts(&mut app.web_socket("/0")).len(), got.len().max(10), "keys that are known");
 }
 
-#[test]
-fn a_flow_that_keeps_no_newest_values_keeps_no_keys() {
-    let keeps = FlowOptions::new().replay(10).on_buffer_overflow(BufferOverflow::DropOldest);
-    let (with, without) = (flow(keeps), flow(keeps));
-    let (app, _) = app(&[with.clone(), without.clone()], Limits::new());
-    drop((app.web_socket("/0"), app.web_socket("/1")));
-    with.emit_latest(&"k".repeat(60_000), "v").unwrap();
-    let first = app.stats().bytes_held;
-    without.emit("v").unwrap();
-    assert!(first > 0 && app.stats().bytes_held == 2 * first);
-}
-
 /// The next publisher was refused for ever, whoever it was.
 #[test]
 fn what_is_kept_for_nobody_gives_way_to_what_is_new_oldest_first() {
