@@ -406,9 +406,11 @@ mod tests {
                 }
                 let slowest = cursors.iter().copied().min().unwrap_or(log.next_number());
                 let pending = live.iter().filter(|number| **number >= slowest).count();
-                prop_assert_eq!((log.pending(), log.len(), log.bytes()), (pending, live.len(), live.len()));
+                let counted = (log.pending(), log.len(), log.bytes());
+                prop_assert_eq!(counted, (pending, live.len(), live.len()));
                 let newest = live.last().filter(|number| **number + 1 == log.next_number());
-                prop_assert_eq!(log.only_from(log.next_number().wrapping_sub(1)).map(|(n, ())| n), newest.copied());
+                let only = log.only_from(log.next_number().wrapping_sub(1));
+                prop_assert_eq!(only.map(|(number, ())| number), newest.copied());
             }
         }
 

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::slice::from_ref;
 
 use super::secs;
 use crate::domain::application::{Application, WebSockets};
@@ -98,7 +99,7 @@ fn keys_count_as_bytes_of_their_flow_and_of_the_process() {
     let newest = FlowOptions::new().extra_buffer(100_000);
     let newest = newest.on_buffer_overflow(BufferOverflow::Latest);
     let flow = flow(newest);
-    let (app, _) = app(&[flow.clone()], Limits::new());
+    let (app, _) = app(from_ref(&flow), Limits::new());
     drop(app.web_socket("/0"));
     for number in 0..1_000 {
         let key = format!("{number:060000}");
@@ -187,7 +188,7 @@ fn what_is_kept_for_nobody_gives_way_before_a_session_is_ended() {
 fn a_message_that_is_refused_costs_no_other() {
     let keeps = FlowOptions::new().replay(10).on_buffer_overflow(BufferOverflow::DropOldest);
     let flow = flow(keeps);
-    let (app, _) = app(&[flow.clone()], Limits::new().process_bytes(50_000));
+    let (app, _) = app(from_ref(&flow), Limits::new().process_bytes(50_000));
     let _collects = app.web_socket("/0");
     (0..10).for_each(|n| app.with_server(|_| flow.emit(&format!("{n:01000}"))).unwrap());
     assert!(matches!(flow.emit(&"x".repeat(60_000)), Err(SendError::Full { .. })));
@@ -199,7 +200,7 @@ fn encodings_count_and_give_way_before_messages_do() {
     let keeps = FlowOptions::new().replay(1_000).max_bytes(100_000);
     let keeps = keeps.on_buffer_overflow(BufferOverflow::DropOldest);
     let flow = flow(keeps);
-    let (app, _) = app(&[flow.clone()], Limits::new());
+    let (app, _) = app(from_ref(&flow), Limits::new());
     let mut readers: Vec<_> = (1..6).map(|number| with_copy(&app, "/0", number)).collect();
     let mut contexts: Vec<_> = (0..2).map(|_| with_copy(&app, "/0", 0)).collect();
     for n in 0..200 {
@@ -239,7 +240,7 @@ fn a_fault_while_a_message_is_handed_on_ends_that_session_at_once_and_holds_nobo
     for number in [0, 1] {
         for behind_others in [false, true] {
             let flow = SharedFlow::new();
-            let (app, ends) = app(&[flow.clone()], Limits::new());
+            let (app, ends) = app(from_ref(&flow), Limits::new());
             let mut plain = app.web_socket("/0");
             let mut fails = with_copy(&app, "/0", number);
             app.with_server(|_| {
@@ -265,7 +266,7 @@ fn a_fault_while_a_message_is_handed_on_ends_that_session_at_once_and_holds_nobo
 fn a_message_that_is_too_big_for_one_session_is_missed_by_it_and_by_nobody_else() {
     for number in [0, 1] {
         let flow = SharedFlow::with(FlowOptions::new().extra_buffer(10)).unwrap();
-        let (app, ends) = app(&[flow.clone()], Limits::new());
+        let (app, ends) = app(from_ref(&flow), Limits::new());
         let mut plain = app.web_socket("/0");
         let mut copied = with_copy(&app, "/0", number);
         app.with_server(|_| {
@@ -287,7 +288,7 @@ fn a_message_that_is_too_big_for_one_session_is_missed_by_it_and_by_nobody_else(
 fn who_comes_late_misses_nothing_of_what_was_replaced_before() {
     let newest = FlowOptions::new().extra_buffer(10).on_buffer_overflow(BufferOverflow::Latest);
     let flow = flow(newest);
-    let (app, ends) = app(&[flow.clone()], Limits::new());
+    let (app, ends) = app(from_ref(&flow), Limits::new());
     let emit = |key: &str, n: usize| {
         app.with_server(|_| flow.emit_latest(key, &format!("{key}{n}"))).unwrap();
     };
