@@ -4,17 +4,20 @@
 
 mod support;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
+use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use socket2::{Domain, Type};
 use support::*;
 use wirewheel::{
-    Application, Call, HandlerResult, Limits, ListenOptions, Server, Session, WebSockets,
-    on_message,
+    Application, BufferOverflow, Call, FlowOptions, HandlerResult, Limits, ListenOptions, Routing,
+    Server, Session, SharedFlow, WebSockets, on_connect, on_message,
 };
 
 /// Set in the process that is to be the server.
@@ -46,6 +49,7 @@ fn module(app: &mut Application) {
             })
         });
         route.stats("/metrics");
+        flows(route);
         route.web_socket("/", |_: &Call| {
             on_message(|session, message| match message.text() {
                 Some("whole") => fill(session, 16_000),
@@ -53,6 +57,33 @@ fn module(app: &mut Application) {
                 _ => session.send(message),
             })
         });
+    });
+}
+
+/// `/topics/{name}` publishes what it is sent, collects it and keeps 1 MiB of it; `/keys` keeps a value
+/// for each text that it is sent.
+fn flows(route: &mut Routing<'_>) {
+    let topics: Rc<RefCell<HashMap<String, SharedFlow<[u8]>>>> = Rc::default();
+    route.web_socket("/topics/{name}", move |call: &Call| {
+        let options =
+            FlowOptions::new().replay(1 << 20).on_buffer_overflow(BufferOverflow::DropOldest);
+        let name = call.parameter("name").unwrap_or_default().into_owned();
+        let new = || SharedFlow::with(options).unwrap();
+        let flow = topics.borrow_mut().entry(name).or_insert_with(new).clone();
+        let said = flow.clone();
+        on_connect(move |session, _| session.collect(&flow))
+            .on_message(move |session, message| session.emit(&said, message.bytes()))
+    });
+    let newest =
+        FlowOptions::new().extra_buffer(1 << 20).on_buffer_overflow(BufferOverflow::Latest);
+    let values: SharedFlow = SharedFlow::with(newest).unwrap();
+    route.web_socket("/keys", move |_: &Call| {
+        let (collected, said) = (values.clone(), values.clone());
+        on_connect(move |session, _| session.collect(&collected)).on_message(
+            move |session, message| {
+                session.emit_latest(&said, message.text().unwrap_or_default(), "v")
+            },
+        )
     });
 }
 
@@ -375,4 +406,128 @@ fn compressed_messages_that_never_end_stay_under_the_ceiling() {
     expect_under_the_ceiling(&victim, "compressed messages that never end");
     drop(streams);
     expect_honest_traffic(&victim);
+}
+
+/// On its topic, so many messages of so many bytes: all were taken once the last has come back. What is
+/// said is of no use to a compressor.
+fn fill_topic(client: &mut Client, count: usize, bytes: usize) {
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut batch = Vec::new();
+    for _ in 0..count {
+        let payload = (0..bytes).map(|_| {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            noise.to_le_bytes()[0]
+        });
+        batch.extend(masked(BINARY, &payload.collect::<Vec<u8>>()));
+        if batch.len() >= 60_000 {
+            client.write(&batch);
+            client.expect_pong();
+            batch.clear();
+        }
+    }
+    client.write(&batch);
+    client.expect_pong();
+}
+
+impl Client {
+    /// Passes over what comes before the answer to a ping: all that was sent before it was taken.
+    #[track_caller]
+    fn expect_pong(&mut self) {
+        self.send(PING, b"");
+        while self.frame().first != PONG {}
+    }
+}
+
+/// Publishers and subscribers of a topic that is new go on as if nothing had been.
+#[track_caller]
+fn expect_a_new_topic_works(victim: &Victim) {
+    let path = "/topics/honest";
+    let mut reader = Client::connect(victim.addr).upgraded(path);
+    let mut talker = Client::connect(victim.addr).upgraded(path);
+    for n in 0..20_u8 {
+        talker.send(BINARY, &[n; 50_000]);
+        assert_eq!(reader.frame().payload, [n; 50_000]);
+        assert_eq!(talker.frame().payload, [n; 50_000]);
+    }
+    assert_eq!(victim.figure("wirewheel_over_budget_total"), 0, "no session had to go");
+}
+
+#[test]
+fn topics_that_everybody_left_stay_under_the_ceiling_and_make_room() {
+    for (topics, count, bytes) in [(40, 16, 60_000), (30, 12_000, 1)] {
+        let victim = Victim::start();
+        for topic in 0..topics {
+            let mut client = Client::connect(victim.addr).upgraded(&format!("/topics/{topic}"));
+            fill_topic(&mut client, count, bytes);
+        }
+        victim.expect_held(20 << 20);
+        expect_a_new_topic_works(&victim);
+        expect_under_the_ceiling(&victim, "topics that everybody left");
+    }
+}
+
+/// Who collects them holds nothing that it awaits.
+#[test]
+fn topics_that_keep_much_for_those_to_come_make_room_too() {
+    let victim = Victim::start();
+    let clients: Vec<Client> = (0..40)
+        .map(|topic| {
+            let mut client = Client::connect(victim.addr).upgraded(&format!("/topics/{topic}"));
+            fill_topic(&mut client, 16, 60_000);
+            client
+        })
+        .collect();
+    victim.expect_held(20 << 20);
+    expect_a_new_topic_works(&victim);
+    expect_under_the_ceiling(&victim, "topics that keep much");
+    victim.expect_connections(clients.len());
+}
+
+/// One message is kept in four more encodings.
+#[cfg(feature = "deflate")]
+#[test]
+fn encodings_for_many_windows_stay_under_the_ceiling_and_make_room() {
+    let victim = Victim::start();
+    for topic in 0..12 {
+        let path = format!("/topics/{topic}");
+        let mut readers = Vec::new();
+        for bits in 9..=12 {
+            let window = format!("permessage-deflate; server_max_window_bits={bits}");
+            let offer = format!("Sec-WebSocket-Extensions: {window}\r\n");
+            let mut reader = Client::connect(victim.addr);
+            assert_eq!(reader.request(&upgrade_request(&path, &offer)).status, 101);
+            readers.push(reader);
+        }
+        let mut talker = Client::connect(victim.addr).upgraded(&path);
+        for _ in 0..8 {
+            fill_topic(&mut talker, 2, 60_000);
+            for reader in &mut readers {
+                (0..2).for_each(|_| drop(reader.frame()));
+            }
+        }
+    }
+    expect_a_new_topic_works(&victim);
+    expect_under_the_ceiling(&victim, "encodings for many windows");
+}
+
+#[test]
+fn keys_that_a_client_makes_up_stay_under_the_ceiling() {
+    let victim = Victim::start();
+    let mut client = Client::connect(victim.addr).upgraded("/keys");
+    for number in 0..1_500 {
+        client.text(&format!("{number:060000}"));
+        loop {
+            let frame = client.frame();
+            match frame.first {
+                TEXT => break assert_eq!(frame.payload, b"v"),
+                PING => client.send(PONG, &frame.payload), // on a slow machine this takes a while
+                first => panic!("{first:#04x}"),
+            }
+        }
+    }
+    expect_a_new_topic_works(&victim);
+    expect_under_the_ceiling(&victim, "keys that a client makes up");
+    assert!(victim.growth() < 8 << 20, "one flow of 1 MiB grew by {}", victim.growth());
 }

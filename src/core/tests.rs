@@ -4,17 +4,19 @@ mod admission;
 #[cfg(all(repository, feature = "deflate"))]
 mod compressed;
 mod flow_faults;
+mod flow_memory;
+mod flow_rounds;
 mod flows;
 mod governor;
 mod held;
-mod overload;
-mod pace;
-mod reach;
-mod shares;
 #[cfg(repository)]
 mod linear;
+mod overload;
+mod pace;
 mod pace;
 mod reach;
+mod reach;
+mod shares;
 #[cfg(repository)]
 mod streams;
 

@@ -329,10 +329,12 @@ impl Application {
     /// }
     /// ```
     pub fn flow<T: ?Sized>(&mut self, options: FlowOptions) -> SharedFlow<T> {
-        SharedFlow::with(options).unwrap_or_else(|mistake| {
+        let flow = SharedFlow::with(options).unwrap_or_else(|mistake| {
             self.routes.mistake(format!("Application::flow: {mistake}"));
             SharedFlow::new()
-        })
+        });
+        self.flow_key(&flow); // the server knows it from the start, and what it holds
+        flow
     }
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).

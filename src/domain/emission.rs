@@ -14,8 +14,8 @@ use super::session::SessionId;
 const RC_BYTES: usize = 2 * size_of::<usize>();
 /// What an encoding costs beside its bytes: its place in two lists that may be half empty.
 const ENCODING_BYTES: usize = 2 * (size_of::<(u64, Rc<[u8]>)>() + size_of::<u64>());
-/// What a key costs beside its bytes: its place in a hash table, which may be half empty.
-const KEY_BYTES: usize = 2 * (size_of::<(Rc<str>, u64)>() + 1);
+/// What a key costs beside its bytes: its place in a hash table, which is two thirds full on average.
+const KEY_BYTES: usize = (size_of::<(Rc<str>, u64)>() + 1) * 3 / 2;
 
 /// One message of a log.
 #[derive(Clone, Debug)]

@@ -99,7 +99,7 @@ impl<T: ?Sized> SharedFlow<T> {
 impl<T: ?Sized> SharedFlow<T> {
     /// Whether a subscriber lags so far behind that a publisher would have to wait:
     /// [`try_emit`](Self::try_emit) would refuse. After the present hook or timer those who can take
-    /// have taken.
+    /// have taken, or a few turns later where they are many.
     pub fn would_suspend(&self) -> bool {
         self.cell.would_suspend()
     }
@@ -132,10 +132,11 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     }
 
     /// Publishes the newest value of `key`, in place of an older one that some have not taken yet.
-    /// For flows with [`BufferOverflow::Latest`]; on others it is [`emit`](Self::emit).
+    /// For flows with [`BufferOverflow::Latest`]; on others it is [`emit`](Self::emit). The key counts
+    /// in [`max_bytes`](FlowOptions::max_bytes) as the message does.
     ///
     /// # Errors
-    /// As [`emit`](Self::emit).
+    /// As [`emit`](Self::emit); [`SendError::TooBig`] if message and key together are over the limit.
     ///
     /// ```
     /// use wirewheel::{BufferOverflow, FlowOptions, SharedFlow};
@@ -173,7 +174,8 @@ pub enum BufferOverflow {
     /// It is dropped, for everybody.
     DropLatest,
     /// Of each key only the newest message is kept; see [`SharedFlow::emit_latest`]. A subscriber
-    /// first gets the newest of every key. Over the buffer, the key that was silent longest goes.
+    /// first gets the newest of every key. Over the buffer or over `max_bytes`, the key that was silent
+    /// longest goes; and where the server is at `process_bytes`, keys whose messages all have taken.
     Latest,
 }
 
@@ -215,7 +217,8 @@ impl FlowOptions {
         Self::default()
     }
 
-    /// How many messages a new subscriber first gets. Default 0.
+    /// How many messages a new subscriber first gets, as far as `max_bytes` and the server's
+    /// `process_bytes` have room for them. Default 0.
     pub fn replay(mut self, messages: usize) -> Self {
         self.replay = messages;
         self
@@ -233,8 +236,18 @@ impl FlowOptions {
         self
     }
 
-    /// The most bytes of the log. Over it the replay shrinks; what lagging subscribers still need
-    /// is dropped where the policy drops, else [`SendError::Full`]. Default 1 MiB.
+    /// The most bytes of the log: of its messages, each with about 110 bytes beside its own, of their
+    /// keys (with about 90 more for each), and of the encodings that sessions with extensions share.
+    /// Over it encodings go first, which can be made again, then the replay shrinks; what lagging
+    /// subscribers still need is dropped where the policy drops, else [`SendError::Full`]. Default
+    /// 1 MiB.
+    ///
+    /// The logs of all flows together count against
+    /// [`process_bytes`](crate::Limits::process_bytes): a flow's from when it was made by
+    /// [`Application::flow`](crate::Application::flow), or a session first collected it or published in
+    /// it. Where that is spent, all flows give up what no session awaits, those first that nobody
+    /// collects and of these those that were not used for longest; [`Stats`](crate::Stats) has how many
+    /// messages (`given_up`).
     ///
     /// ```
     /// use wirewheel::FlowOptions;

@@ -1,22 +1,18 @@
 //! Owns a flow behind its handles: the log of encoded messages, who collects, who waits.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 
 use crate::structures::flow_log::FlowLog;
-use crate::structures::roster::Roster;
 use crate::structures::slab::Key;
 use crate::words::error::SendError;
 use crate::words::message::{Message, ToMessage};
 
 use super::emission::Emission;
 use super::flow::{BufferOverflow, FlowOptions};
-use super::flow_hub::{FlowHub, GaveWay, Rank};
+use super::flow_hub::{FlowHub, GaveWay, Gives, Rank};
+use super::flow_state::FlowState;
 use super::session::SessionId;
-
-/// A table of keys that was this large gives its places back.
-const SPARE_KEYS: usize = 64;
 
 /// A flow. Invariant: no user code runs while `state` is borrowed.
 #[derive(Debug)]
@@ -27,31 +23,6 @@ pub(crate) struct FlowCell {
     rank: Cell<Option<Rank>>,
     /// The number by which other threads know it, if they do.
     pub(super) name: Cell<u32>,
-}
-
-#[derive(Debug)]
-struct FlowState {
-    log: FlowLog<Emission>,
-    /// Where the newest message of each key stands.
-    keys: HashMap<Rc<str>, u64>,
-    /// Entries of which encodings are kept, in the order in which the first was made; also some that
-    /// are gone.
-    encoded: VecDeque<u64>,
-    /// The sessions that collect.
-    subscribers: Roster,
-    /// Publishers that are not read until the slowest subscriber has caught up.
-    suspended: Vec<Key>,
-    /// The server whose sessions collect it; none until the first does, or publishes.
-    hub: Option<Rc<FlowHub>>,
-    /// When something was last published, in the order of the hub.
-    used: u64,
-    /// It stands in the hub's list of those that are to be looked at.
-    listed: bool,
-    /// What is new is being offered to the subscribers, which may take several turns.
-    offering: bool,
-    /// It was to be looked at meanwhile.
-    touched: bool,
-    dropped: u64,
 }
 
 /// A flow as a thread-safe key names it.
@@ -69,23 +40,7 @@ pub(super) struct Joined {
 /// Publishing.
 impl FlowCell {
     pub(crate) fn new(options: FlowOptions) -> Self {
-        let log = match options.on_buffer_overflow {
-            BufferOverflow::Latest => FlowLog::sparse(options.replayed()),
-            _ => FlowLog::new(options.replayed()),
-        };
-        let state = FlowState {
-            log,
-            keys: HashMap::new(),
-            encoded: VecDeque::new(),
-            subscribers: Roster::default(),
-            suspended: Vec::new(),
-            hub: None,
-            used: 0,
-            listed: false,
-            offering: false,
-            touched: false,
-            dropped: 0,
-        };
+        let state = FlowState::new(&options);
         let (rank, name) = (Cell::default(), Cell::default());
         Self { options, state: RefCell::new(state), rank, name }
     }
@@ -206,100 +161,10 @@ impl FlowCell {
     }
 }
 
-impl FlowState {
-    fn push(
-        &mut self,
-        mut emission: Emission,
-        bytes: usize,
-        options: &FlowOptions,
-    ) -> Result<bool, SendError> {
-        if self.is_full_for_latest(options) || !self.make_room(bytes, &emission, options)? {
-            self.dropped += 1;
-            return Ok(false);
-        }
-        emission.stamp = self.hub.as_ref().map_or(0, |hub| hub.next_stamp());
-        self.used = emission.stamp;
-        let key = emission.key.clone();
-        let number = self.log.push(emission, bytes);
-        if let Some(key) = key {
-            self.keys.insert(key, number);
-        }
-        Ok(options.on_buffer_overflow == BufferOverflow::Suspend
-            && self.log.pending() > options.capacity())
-    }
-
-    fn is_full_for_latest(&self, options: &FlowOptions) -> bool {
-        options.on_buffer_overflow == BufferOverflow::DropLatest
-            && self.log.lagging() >= options.capacity()
-    }
-
-    /// How many bytes the log may come to so that `bytes` can be added: what is left to it once all
-    /// gave way that can.
-    fn limit(&mut self, bytes: usize, options: &FlowOptions) -> usize {
-        let Some(hub) = self.hub.clone() else { return options.max_bytes };
-        let before = self.log.bytes();
-        let wanted = |log: &FlowLog<Emission>| bytes.saturating_sub(before - log.bytes());
-        while hub.room() < wanted(&self.log) && self.drop_encodings() {}
-        hub.make_room(wanted(&self.log));
-        before.saturating_add(hub.room()).min(options.max_bytes)
-    }
-
-    /// Holds the log and the logs of all flows to their limits; false if the newest message is the
-    /// one that has to go. An error changes nothing.
-    fn make_room(
-        &mut self,
-        bytes: usize,
-        emission: &Emission,
-        options: &FlowOptions,
-    ) -> Result<bool, SendError> {
-        let limit = self.limit(bytes, options);
-        let newest_goes = options.on_buffer_overflow == BufferOverflow::DropLatest;
-        if bytes > limit {
-            return if newest_goes { Ok(false) } else { self.full() };
-        }
-        if let Some(older) = emission.key.as_ref().and_then(|key| self.keys.remove(key)) {
-            self.dropped += u64::from(self.log.is_awaited(older));
-            self.log.remove(older);
-        }
-        while self.log.bytes().saturating_add(bytes) > limit {
-            if self.drop_encodings() {
-                continue;
-            }
-            let lost = self.log.oldest_is_awaited();
-            match options.on_buffer_overflow {
-                BufferOverflow::Suspend if lost => return self.full(),
-                BufferOverflow::DropLatest if lost => return Ok(false),
-                _ => self.drop_oldest(),
-            }
-        }
-        if options.on_buffer_overflow == BufferOverflow::Latest {
-            while self.log.len() >= options.capacity() {
-                self.drop_oldest();
-            }
-        }
-        Ok(true)
-    }
-
-    /// The oldest message gives way; it counts if somebody awaited it.
-    fn drop_oldest(&mut self) {
-        self.dropped += u64::from(self.log.oldest_is_awaited());
-        if let Some(key) = self.log.drop_oldest().and_then(|dropped| dropped.key) {
-            self.keys.remove(&key);
-            if self.keys.capacity() > SPARE_KEYS && self.keys.len() < self.keys.capacity() / 4 {
-                self.keys.shrink_to(self.keys.len() * 2);
-            }
-        }
-    }
-
-    fn full<R>(&self) -> Result<R, SendError> {
-        Err(SendError::Full { buffered: self.log.bytes() })
-    }
-}
-
 /// Encodings. They are kept as long as nothing else needs the room, since they can be made again.
 impl FlowCell {
     /// Keeps an encoding of the message of that number for others of the same share key.
-    pub(super) fn keep_encoding(&self, number: u64, key: u64, frames: &Rc<[u8]>) {
+    pub(super) fn keep_encoding(self: &Rc<Self>, number: u64, key: u64, frames: &Rc<[u8]>) {
         self.change(|state| {
             let bytes = Emission::encoding_bytes(frames);
             if !state.make_room_for_encoding(number, bytes, &self.options) {
@@ -314,44 +179,7 @@ impl FlowCell {
                 state.note_encoded(number);
             }
         });
-    }
-}
-
-impl FlowState {
-    /// The newest message is taken by all at this moment, and the replay gives way to its encodings:
-    /// each session would have to make one of its own.
-    fn make_room_for_encoding(&mut self, number: u64, bytes: usize, options: &FlowOptions) -> bool {
-        let Some((found, emission)) = self.log.at(number) else { return false };
-        let is_newest = number + 1 == self.log.next_number();
-        if found != number || emission.bytes().saturating_add(bytes) > options.max_bytes {
-            return false;
-        }
-        let limit = self.limit(bytes, options);
-        while self.log.bytes().saturating_add(bytes) > limit {
-            let replay_goes = is_newest && !self.log.oldest_is_awaited() && self.log.len() > 1;
-            if !self.drop_encodings() {
-                if !replay_goes {
-                    return false;
-                }
-                self.drop_oldest();
-            }
-        }
-        true
-    }
-
-    fn note_encoded(&mut self, number: u64) {
-        if self.encoded.len() > 2 * self.log.len() {
-            let log = &self.log;
-            self.encoded.retain(|&known| log.at(known).is_some_and(|(found, _)| found == known));
-        }
-        self.encoded.push_back(number);
-    }
-
-    /// Gives up the encodings of the message of which they were made first; false if there are none.
-    fn drop_encodings(&mut self) -> bool {
-        let Some(number) = self.encoded.pop_front() else { return false };
-        self.log.change(number, |emission, held| held.saturating_sub(emission.drop_encodings()));
-        true
+        self.list_anew();
     }
 }
 
@@ -362,17 +190,20 @@ impl FlowCell {
         if self.rank.get().is_none() {
             let state = self.state.borrow();
             if let Some(hub) = state.hub.as_ref().filter(|_| state.log.len() > 0) {
-                let rank = hub.list(Rc::downgrade(self), state.log.subscribers() > 0);
-                self.rank.set(Some(rank));
+                self.rank.set(Some(hub.list(Rc::downgrade(self), state.gives())));
             }
         }
     }
 
-    /// The first subscriber came, or the last one left.
+    /// What it would give up is something else from now on.
     fn list_anew(self: &Rc<Self>) {
-        if let (Some(rank), Some(hub)) = (self.rank.take(), self.state.borrow().hub.as_ref()) {
+        let state = self.state.borrow();
+        let rank = self.rank.get().filter(|rank| rank.gives != state.gives());
+        if let (Some(rank), Some(hub)) = (rank, &state.hub) {
             hub.unlist(rank);
+            self.rank.set(None);
         }
+        drop(state);
         self.list();
     }
 
@@ -384,39 +215,24 @@ impl FlowCell {
         rank: Rank,
         is_short: impl Fn() -> bool,
     ) -> GaveWay {
-        let mut gave = GaveWay { messages: 0, looked_at: true, rank: Some(rank) };
-        match self.state.try_borrow_mut() {
-            Ok(state) if state.used > rank.used => {
-                (gave.looked_at, gave.rank) = (false, Some(Rank { used: state.used, ..rank }));
-            }
-            Ok(mut state) => {
-                gave.messages = state.give_way(hub, is_short);
-                let last = Rank { used: hub.next_stamp(), ..rank };
-                gave.rank = (state.log.len() > 0).then_some(last);
-            }
-            // It is the one that needs the room: its own log gives way in its own order.
-            Err(_) => gave.rank = Some(Rank { used: hub.next_stamp(), ..rank }),
+        let mut gave = GaveWay { messages: 0, rank: Some(rank), asks: false, in_vain: false };
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            gave.asks = true;
+            return gave;
+        };
+        if state.used > rank.used && rank.gives != Gives::Encodings {
+            gave.rank = Some(Rank { used: state.used, ..rank });
+        } else {
+            gave.messages = state.give_way(hub, rank.gives, &is_short);
+            gave.in_vain = gave.messages == 0 && rank.gives != Gives::Encodings;
+            let now = Rank { gives: state.gives(), ..rank };
+            let last = Rank { used: hub.next_stamp(), ..now };
+            // Short still, it has given all that it could.
+            let rank = if is_short() && now.gives == Gives::Replay { last } else { now };
+            gave.rank = (state.log.len() > 0).then_some(rank);
         }
         self.rank.set(gave.rank);
         gave
-    }
-}
-
-impl FlowState {
-    fn give_way(&mut self, hub: &FlowHub, is_short: impl Fn() -> bool) -> u64 {
-        let mut messages = 0;
-        while is_short() {
-            let before = self.log.bytes();
-            if !self.drop_encodings() {
-                if self.log.len() == 0 || self.log.oldest_is_awaited() {
-                    break;
-                }
-                self.drop_oldest();
-                messages += 1;
-            }
-            hub.account(before, self.log.bytes());
-        }
-        messages
     }
 }
 
@@ -445,26 +261,21 @@ impl FlowCell {
             Ok(messages) if replayed < behind - cursor => (messages, behind),
             _ => (0, 0),
         };
-        let is_first = state.log.subscribers() == 1;
         drop(state);
-        if is_first {
-            self.list_anew();
-        }
+        self.list_anew();
         Joined { cursor, place, gappy_replay }
     }
 
     pub(super) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {
-        let (waited_for, is_last) = self.change(|state| {
+        let waited_for = self.change(|state| {
             state.log.leave(cursor);
             state.subscribers.remove(place);
-            (!state.suspended.is_empty(), state.log.subscribers() == 0)
+            !state.suspended.is_empty()
         });
         if waited_for {
             self.touch();
         }
-        if is_last {
-            self.list_anew();
-        }
+        self.list_anew();
     }
 
     /// What a cursor takes next, with its number.
@@ -566,5 +377,50 @@ impl FlowCell {
             self.touch();
         }
         going_on
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::flow_state::SPARE_KEYS;
+    use super::*;
+
+    fn cell(overflow: BufferOverflow) -> Rc<FlowCell> {
+        let options = FlowOptions::new().replay(2).on_buffer_overflow(overflow);
+        Rc::new(FlowCell::new(options))
+    }
+
+    #[test]
+    fn only_flows_that_keep_the_newest_of_each_key_keep_keys() {
+        for overflow in
+            [BufferOverflow::Suspend, BufferOverflow::DropOldest, BufferOverflow::Latest]
+        {
+            let cell = cell(overflow);
+            cell.emit("value", Some("key"), None).unwrap();
+            let (_, emission) = cell.next(0).unwrap();
+            let keeps = overflow == BufferOverflow::Latest;
+            assert_eq!(
+                (emission.key.is_some(), cell.state.borrow().keys.len() == 1),
+                (keeps, keeps)
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_goes_with_its_message() {
+        let cell = cell(BufferOverflow::Latest);
+        for number in 0..1_000 {
+            cell.emit("value", Some(&number.to_string()), None).unwrap();
+        }
+        let state = cell.state.borrow();
+        let mut kept: Vec<&str> = state.keys.keys().map(|key| &**key).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["998", "999"]);
+        assert!(state.keys.capacity() <= SPARE_KEYS);
+        let bytes = |key: &str| {
+            let (_, emission) = cell.next(*state.keys.get(key).unwrap()).unwrap();
+            emission.bytes() + cell.entry_bytes()
+        };
+        assert_eq!(state.log.bytes(), bytes("998") + bytes("999"));
     }
 }

@@ -26,22 +26,35 @@ pub(crate) struct FlowHub {
     given_up: Cell<u64>,
 }
 
-/// When a flow gives way: those that nobody collects before the others, and of each kind the one in
-/// which nothing was published for longest.
+/// When a flow gives way: by what it would give up, and of each kind the one first in which nothing was
+/// published for longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    pub(super) collected: bool,
+    pub(super) gives: Gives,
     pub(super) used: u64,
+}
+
+/// What a flow gives up, what is missed least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Gives {
+    /// What can be made again.
+    Encodings,
+    /// What is there for nobody, as nobody collects it.
+    All,
+    /// What all who collect it have taken.
+    Replay,
 }
 
 /// What a flow that was asked to give way has done.
 pub(super) struct GaveWay {
     /// Messages that were given up.
     pub(super) messages: u64,
-    /// False if it was only put in its place.
-    pub(super) looked_at: bool,
     /// Where it stands from now on; `None` if it holds nothing.
     pub(super) rank: Option<Rank>,
+    /// It is the one that needs the room: it gives way by itself.
+    pub(super) asks: bool,
+    /// It was looked at for nothing. (That it was put in its place was paid for by what was published.)
+    pub(super) in_vain: bool,
 }
 
 impl FlowHub {
@@ -97,8 +110,8 @@ impl FlowHub {
 /// Giving way.
 impl FlowHub {
     /// A flow holds something from now on: where it stands. A place is nobody else's.
-    pub(super) fn list(&self, flow: Weak<FlowCell>, collected: bool) -> Rank {
-        let rank = Rank { collected, used: self.next_stamp() };
+    pub(super) fn list(&self, flow: Weak<FlowCell>, gives: Gives) -> Rank {
+        let rank = Rank { gives, used: self.next_stamp() };
         self.holders.borrow_mut().insert(rank, flow);
         rank
     }
@@ -107,30 +120,48 @@ impl FlowHub {
         self.holders.borrow_mut().remove(&rank);
     }
 
-    /// Makes room for `bytes` as far as flows hold what nobody awaits: encodings and messages that are
-    /// there only for sessions that may come. Of a flow that nobody collects that is all.
+    /// Makes room for `bytes` as far as flows hold what nobody awaits: encodings, and messages that are
+    /// there only for sessions that may come.
     ///
     /// The cost is bounded: flows that have nothing to give stand last afterwards.
     #[inline]
     pub(crate) fn make_room(&self, bytes: usize) {
         if self.room() < bytes {
-            self.give_way(bytes);
+            self.give_way(bytes, Gives::Replay);
+        }
+    }
+
+    /// The same for an encoding, to which no replay gives way that somebody who collects has use of.
+    pub(super) fn make_room_for_encoding(&self, bytes: usize) {
+        if self.room() < bytes {
+            self.give_way(bytes, Gives::All);
         }
     }
 
     #[cold]
-    fn give_way(&self, bytes: usize) {
+    fn give_way(&self, bytes: usize, at_most: Gives) {
+        let begun = self.stamp.get();
         let mut in_vain = 0;
+        let mut asking = None;
         while self.room() < bytes && in_vain < LOOKED_AT_MAX {
-            let Some((rank, flow)) = self.holders.borrow_mut().pop_first() else { return };
+            let mut holders = self.holders.borrow_mut();
+            let Some(first) = holders.first_entry() else { break };
+            let rank = *first.key();
+            if rank.gives > at_most || rank.used > begun {
+                break; // they have all been asked
+            }
+            let flow = first.remove();
+            drop(holders);
             let Some(cell) = flow.upgrade() else { continue };
             let gave = cell.give_way(self, rank, || self.room() < bytes);
             self.given_up.set(self.given_up.get() + gave.messages);
-            if let Some(rank) = gave.rank {
+            if gave.asks {
+                asking = Some((rank, flow));
+            } else if let Some(rank) = gave.rank {
                 self.holders.borrow_mut().insert(rank, flow);
+                in_vain += usize::from(gave.in_vain);
             }
-            // What was put in its place, or gave something, was paid for when that was published.
-            in_vain += usize::from(gave.looked_at && gave.messages == 0);
         }
+        self.holders.borrow_mut().extend(asking);
     }
 }

@@ -64,6 +64,11 @@ impl FlowNames {
         FlowKey { number: self.next, kind: PhantomData }
     }
 
+    /// Those that are there still.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = Rc<FlowCell>> {
+        self.named.values().filter_map(WeakFlow::upgrade)
+    }
+
     pub(crate) fn find<T: ?Sized>(&self, key: FlowKey<T>) -> Option<Rc<FlowCell>> {
         self.named.get(&key.number).and_then(WeakFlow::upgrade)
     }

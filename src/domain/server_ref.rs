@@ -311,6 +311,7 @@ impl ServerRef<'_> {
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
     pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
+        flow.cell.belong_to(&self.shared.flows);
         self.shared.flow_names.name(&flow.cell)
     }
 

@@ -88,13 +88,15 @@ pub(crate) struct Shared {
 impl Shared {
     #[cfg_attr(not(feature = "json"), allow(unused_variables, reason = "converters are a feature"))]
     pub(crate) fn new(limits: Limits, on_loop: OnLoop, routes: &RouteTable) -> Self {
+        let flows = Rc::new(FlowHub::new(limits.process_bytes));
+        on_loop.flow_names.flows().for_each(|flow| flow.belong_to(&flows));
         Self {
             now: Time::ZERO,
             tx: Vec::new(),
             opaque_prefix: 0,
             date: DateLine::default(),
             tx_flush_bytes: limits.read_buffer_bytes,
-            flows: Rc::new(FlowHub::new(limits.process_bytes)),
+            flows,
             // Connections that are only told that there is no place have one too.
             sessions: OpenSessions::for_places(limits.max_connections + 64),
             work: Work::new(limits.read_budget_bytes),

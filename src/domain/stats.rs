@@ -177,7 +177,7 @@ stats! {
         /// Connections ended because `process_bytes` was spent.
         over_budget "";
     }
-    Counter "flow_messages_given_up_total" "Messages kept for sessions to come, given up because process_bytes was spent." {
+    Counter "flow_messages_given_up_total" "Messages kept for sessions to come, given up for process_bytes." {
         /// Messages of flows that were kept for sessions to come, and were given up because
         /// `process_bytes` was spent; nobody who collects missed them.
         given_up "";

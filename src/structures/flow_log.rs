@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::cursors::Cursors;
+use super::footprint::footprint;
 
 /// Entries in the order they were added. A subscriber is nothing but a cursor: the number of the
 /// entry it takes next, which only grows. Numbers are not used twice.
@@ -32,7 +33,7 @@ enum Entries<E> {
     /// Without gaps, up to the end.
     Row(VecDeque<Logged<E>>),
     /// From which any may be taken out.
-    Sparse(BTreeMap<u64, Logged<E>>),
+    Sparse(BTreeMap<u64, Box<Logged<E>>>),
 }
 
 /// Places that a row keeps for new entries whatever it holds.
@@ -42,8 +43,10 @@ impl<E> FlowLog<E> {
     /// What an entry of a row takes beside what its value refers to; a row has up to a quarter more
     /// places than entries.
     pub(crate) const ROW_ENTRY_BYTES: usize = size_of::<Logged<E>>() / 4 * 5;
-    /// The same of a log from which entries are taken out: nodes are half full at least.
-    pub(crate) const SPARSE_ENTRY_BYTES: usize = (size_of::<Logged<E>>() + 8) * 2;
+    /// The same of a log from which entries are taken out: nodes are half full at least, and hold no
+    /// more than where the entries are.
+    pub(crate) const SPARSE_ENTRY_BYTES: usize =
+        footprint(size_of::<Logged<E>>()) + 2 * size_of::<(u64, Box<Logged<E>>)>();
 
     /// A log that drops its oldest entries alone.
     pub(crate) fn new(replay: usize) -> Self {
@@ -74,7 +77,7 @@ impl<E> FlowLog<E> {
                 row.push_back(logged);
             }
             Entries::Sparse(map) => {
-                map.insert(number, logged);
+                map.insert(number, Box::new(logged));
             }
         }
         self.release();
@@ -105,7 +108,7 @@ impl<E> FlowLog<E> {
         }
         let newest = match &self.entries {
             Entries::Row(row) => row.back(),
-            Entries::Sparse(map) => map.get(&cursor),
+            Entries::Sparse(map) => map.get(&cursor).map(|entry| &**entry),
         };
         newest.map(|entry| (cursor, &entry.value))
     }
@@ -119,7 +122,7 @@ impl<E> FlowLog<E> {
                 let position = number.checked_sub(first).and_then(|n| usize::try_from(n).ok());
                 position.and_then(|position| row.get_mut(position))
             }
-            Entries::Sparse(map) => map.get_mut(&number),
+            Entries::Sparse(map) => map.get_mut(&number).map(|entry| &mut **entry),
         };
         if let Some(entry) = entry {
             let bytes = change(&mut entry.value, entry.bytes);
@@ -132,7 +135,9 @@ impl<E> FlowLog<E> {
     pub(crate) fn first_number(&self) -> u64 {
         match &self.entries {
             Entries::Row(row) => self.first_of(row),
-            Entries::Sparse(map) => map.keys().next().copied().unwrap_or(self.cursors.end()),
+            Entries::Sparse(map) => {
+                map.keys().next().map_or_else(|| self.cursors.end(), |first| *first)
+            }
         }
     }
 
@@ -186,7 +191,7 @@ impl<E> FlowLog<E> {
                 }
                 dropped
             }
-            Entries::Sparse(map) => map.pop_first().map(|(_, entry)| entry),
+            Entries::Sparse(map) => map.pop_first().map(|(_, entry)| *entry),
         };
         self.take_out(dropped)
     }
@@ -195,7 +200,7 @@ impl<E> FlowLog<E> {
     pub(crate) fn remove(&mut self, number: u64) -> Option<E> {
         let removed = match &mut self.entries {
             Entries::Row(_) => None,
-            Entries::Sparse(map) => map.remove(&number),
+            Entries::Sparse(map) => map.remove(&number).map(|entry| *entry),
         };
         self.take_out(removed)
     }
@@ -401,9 +406,11 @@ mod tests {
                 }
                 let slowest = cursors.iter().copied().min().unwrap_or(log.next_number());
                 let pending = live.iter().filter(|number| **number >= slowest).count();
-                prop_assert_eq!((log.pending(), log.len(), log.bytes()), (pending, live.len(), live.len()));
+                let counted = (log.pending(), log.len(), log.bytes());
+                prop_assert_eq!(counted, (pending, live.len(), live.len()));
                 let newest = live.last().filter(|number| **number + 1 == log.next_number());
-                prop_assert_eq!(log.only_from(log.next_number().wrapping_sub(1)).map(|(n, ())| n), newest.copied());
+                let only = log.only_from(log.next_number().wrapping_sub(1));
+                prop_assert_eq!(only.map(|(number, ())| number), newest.copied());
             }
         }
 

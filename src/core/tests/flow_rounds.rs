@@ -1,0 +1,371 @@
+//! Flushes that take several turns: whom a turn comes to, what is published in between, and when it is
+//! decided who lags.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::core::Core;
+use crate::core::flush::FLUSH_WORK;
+use crate::domain::application::{Application, WebSockets};
+use crate::domain::call::Call;
+use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use crate::domain::handler::{on_connect, on_message};
+use crate::structures::wire::Wire;
+use crate::words::options::Limits;
+use crate::words::time::Time;
+
+/// More than are come to in two turns.
+const MANY: u32 = 2_500;
+/// Beyond its work a turn ends only with those who follow each other.
+const PER_TURN: usize = FLUSH_WORK + 16;
+
+/// A peer of whom nothing is modelled but what it gets.
+#[derive(Default)]
+struct Peer {
+    got: Vec<u8>,
+    /// It takes nothing at present.
+    stalled: bool,
+}
+
+impl Wire for Peer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = if self.stalled { 0 } else { bytes.len() };
+        self.got.extend(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        slices.iter().map(|slice| self.write(slice)).sum()
+    }
+
+    fn shutdown_write(&mut self) {}
+
+    fn local_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 80))
+    }
+}
+
+/// A server whose turns are made one by one.
+struct Turns {
+    core: Core,
+    peers: BTreeMap<u32, Peer>,
+    /// How many were written to in the last turn.
+    written_to: usize,
+    resumed: usize,
+}
+
+impl Turns {
+    /// Sessions at `/a` collect `a` and those at `/b` collect `b`; what they say is published in `b`.
+    fn new(a: &SharedFlow, b: &SharedFlow) -> Self {
+        let (a, b) = (a.clone(), b.clone());
+        let mut application = Application::new();
+        application.install(
+            WebSockets::new().ping_period(None).limits(Limits::new().max_connections(9_000)),
+        );
+        application.routing(|route| {
+            route.web_socket("/a", move |_: &Call| {
+                let flow = a.clone();
+                on_connect(move |session, _| session.collect(&flow))
+            });
+            let said = b.clone();
+            route.web_socket("/talk", move |_: &Call| {
+                let said = said.clone();
+                on_message(move |session, message| {
+                    session.emit(&said, message.text().unwrap_or_default())
+                })
+            });
+            route.web_socket("/b", move |_: &Call| {
+                let flow = b.clone();
+                on_connect(move |session, _| session.collect(&flow))
+            });
+        });
+        let core = Core::new(application.build().unwrap());
+        Self { core, peers: BTreeMap::new(), written_to: 0, resumed: 0 }
+    }
+
+    fn open(&mut self, path: &str) -> u32 {
+        let index = self.core.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).unwrap();
+        self.peers.insert(index, Peer::default());
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        self.input(index, head.as_bytes());
+        assert!(self.peer(index).got.starts_with(b"HTTP/1.1 101 "));
+        self.peer(index).got.clear();
+        index
+    }
+
+    fn peer(&mut self, index: u32) -> &mut Peer {
+        self.peers.get_mut(&index).unwrap()
+    }
+
+    fn input(&mut self, index: u32, bytes: &[u8]) {
+        let peer = self.peers.get_mut(&index).unwrap();
+        self.core.handle_input(Time::ZERO, index, &mut bytes.to_vec(), peer);
+    }
+
+    fn say(&mut self, index: u32, text: &str) {
+        let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        self.input(index, &frame);
+    }
+
+    /// The end of one turn of the loop.
+    fn turn(&mut self) {
+        self.written_to = 0;
+        self.core.begin_flush();
+        while let Some(index) = self.core.poll_flush() {
+            self.written_to += 1;
+            if let Some(peer) = self.peers.get_mut(&index) {
+                self.core.handle_flush(Time::ZERO, index, peer);
+            }
+        }
+        self.core.end_flush();
+        while let Some(index) = self.core.poll_resume() {
+            self.resumed += 1;
+            self.core.handle_resume(Time::ZERO, index, self.peers.get_mut(&index).unwrap());
+        }
+    }
+
+    /// Turns until nothing is left to do: how many.
+    fn turns(&mut self) -> usize {
+        let mut count = 0;
+        while self.core.has_work() {
+            self.turn();
+            count += 1;
+            assert!(
+                self.written_to <= PER_TURN && count < 10_000,
+                "{} in turn {count}",
+                self.written_to
+            );
+        }
+        count
+    }
+
+    /// The texts that it got; the frames are short ones.
+    fn texts(&mut self, index: u32) -> Vec<String> {
+        let got = std::mem::take(&mut self.peer(index).got);
+        let mut texts = Vec::new();
+        let mut rest = got.as_slice();
+        while let [0x81, len, more @ ..] = rest {
+            let (text, behind) = more.split_at(usize::from(*len));
+            texts.push(String::from_utf8(text.to_vec()).unwrap());
+            rest = behind;
+        }
+        assert!(rest.is_empty(), "{rest:?}");
+        texts
+    }
+}
+
+fn flow(options: FlowOptions) -> SharedFlow {
+    SharedFlow::with(options).unwrap()
+}
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
+
+#[test]
+fn a_message_for_many_takes_several_turns_and_others_have_theirs_in_between() {
+    let (a, b) = (flow(FlowOptions::new()), flow(FlowOptions::new()));
+    let mut turns = Turns::new(&a, &b);
+    let many: Vec<u32> = (0..MANY).map(|_| turns.open("/a")).collect();
+    let few: Vec<u32> = (0..2).map(|_| turns.open("/b")).collect();
+    turns.turns();
+    a.emit("to all").unwrap();
+    turns.turn();
+    assert!(turns.core.has_work() && turns.written_to <= PER_TURN, "{}", turns.written_to);
+    b.emit("at once").unwrap();
+    turns.turn();
+    for &index in &few {
+        assert_eq!(turns.texts(index), ["at once"], "while many still wait");
+    }
+    assert!(turns.core.has_work());
+    turns.turns();
+    for &index in &many {
+        assert_eq!(turns.texts(index), ["to all"]);
+    }
+}
+
+/// Whoever was not come to yet does not lag, however much is published meanwhile.
+#[test]
+fn what_is_published_while_many_are_offered_something_is_dropped_for_nobody() {
+    for overflow in [BufferOverflow::DropOldest, BufferOverflow::DropLatest] {
+        let one = FlowOptions::new().extra_buffer(1).on_buffer_overflow(overflow);
+        let (a, b) = (flow(one), flow(FlowOptions::new()));
+        let mut turns = Turns::new(&a, &b);
+        let many: Vec<u32> = (0..MANY).map(|_| turns.open("/a")).collect();
+        turns.turns();
+        for n in numbers(0..8) {
+            a.emit(&n).unwrap();
+            turns.turn();
+        }
+        turns.turns();
+        for &index in &many {
+            assert_eq!(turns.texts(index), numbers(0..8), "{overflow:?}");
+        }
+        assert_eq!(a.dropped(), 0, "{overflow:?}");
+    }
+}
+
+#[test]
+fn who_lags_is_dropped_for_once_all_were_offered() {
+    let three = FlowOptions::new().extra_buffer(3).on_buffer_overflow(BufferOverflow::DropOldest);
+    let (a, b) = (flow(three), flow(FlowOptions::new()));
+    let mut turns = Turns::new(&a, &b);
+    let many: Vec<u32> = (0..MANY).map(|_| turns.open("/a")).collect();
+    turns.turns();
+    turns.peer(many[7]).stalled = true;
+    for n in numbers(0..10) {
+        a.emit(&n).unwrap();
+        turns.turns();
+    }
+    assert_eq!(a.dropped(), 6, "one is pinned, three wait");
+    let stalled = turns.peers.get_mut(&many[7]).unwrap();
+    stalled.stalled = false;
+    turns.core.handle_writable(Time::ZERO, many[7], stalled);
+    assert_eq!(turns.texts(many[7]), ["0", "7", "8", "9"]);
+    for &index in many.iter().filter(|&&index| index != many[7]) {
+        assert_eq!(turns.texts(index), numbers(0..10));
+    }
+}
+
+#[test]
+fn a_publisher_waits_until_the_last_of_many_was_offered_its_message() {
+    let (a, b) = (flow(FlowOptions::new()), flow(FlowOptions::new()));
+    let mut turns = Turns::new(&a, &b);
+    let many: Vec<u32> = (0..MANY).map(|_| turns.open("/b")).collect();
+    let talker = turns.open("/talk");
+    turns.turns();
+    turns.resumed = 0;
+    turns.say(talker, "first");
+    turns.say(talker, "second");
+    turns.turn();
+    assert!(turns.core.has_work() && turns.resumed == 0);
+    turns.turns();
+    assert!(turns.resumed > 0);
+    for &index in &many {
+        assert_eq!(turns.texts(index), ["first", "second"]);
+    }
+    assert_eq!(b.dropped(), 0);
+}
+
+/// Its replay is as long as the buffer: before it was offered that, the newest would have been dropped.
+#[test]
+fn who_joins_while_many_are_offered_something_gets_its_replay_and_holds_nobody_up() {
+    let options = FlowOptions::new().replay(3);
+    for overflow in [BufferOverflow::DropOldest, BufferOverflow::DropLatest] {
+        let (a, b) = (flow(options.on_buffer_overflow(overflow)), flow(FlowOptions::new()));
+        let mut turns = Turns::new(&a, &b);
+        let many: Vec<u32> = (0..MANY).map(|_| turns.open("/a")).collect();
+        for n in numbers(0..3) {
+            a.emit(&n).unwrap();
+            turns.turns();
+        }
+        a.emit("3").unwrap();
+        turns.turn();
+        let late = turns.open("/a");
+        a.emit("4").unwrap();
+        assert!(turns.core.has_work());
+        turns.turns();
+        assert_eq!(turns.texts(late), numbers(1..5), "{overflow:?}");
+        for &index in &many {
+            assert_eq!(turns.texts(index), numbers(0..5), "{overflow:?}");
+        }
+        assert_eq!(a.dropped(), 0, "{overflow:?}");
+    }
+}
+
+#[test]
+fn a_round_ends_although_those_who_were_to_be_come_to_have_gone() {
+    let (a, b) = (flow(FlowOptions::new()), flow(FlowOptions::new()));
+    let mut turns = Turns::new(&a, &b);
+    let many: Vec<u32> = (0..MANY).map(|_| turns.open("/a")).collect();
+    turns.turns();
+    a.emit("one").unwrap();
+    turns.turn();
+    for index in &many[..1_000] {
+        let peer = turns.peers.get_mut(index).unwrap();
+        turns.core.handle_error(Time::ZERO, *index, io::ErrorKind::ConnectionReset, peer);
+    }
+    while let Some((index, _)) = turns.core.poll_closed() {
+        turns.peers.remove(&index);
+    }
+    let others: Vec<u32> = (0..500).map(|_| turns.open("/b")).collect();
+    turns.turns();
+    assert!(!a.would_suspend());
+    for &index in &many[1_000..] {
+        assert_eq!(turns.texts(index), ["one"]);
+    }
+    for &index in &others {
+        assert_eq!(turns.texts(index), [""; 0], "it has the place of somebody else");
+    }
+}
+
+/// Many messages at once for one who reads: it has its part of a turn, as others have, and misses
+/// nothing for that.
+#[test]
+fn a_long_burst_and_a_long_replay_are_taken_in_several_turns() {
+    let sixty = FlowOptions::new().extra_buffer(60).on_buffer_overflow(BufferOverflow::DropOldest);
+    let (a, b) = (flow(sixty), flow(FlowOptions::new()));
+    let mut turns = Turns::new(&a, &b);
+    let reader = turns.open("/a");
+    turns.turns();
+    for n in numbers(0..5_000) {
+        a.emit(&n).unwrap();
+    }
+    assert!(turns.turns() > 2);
+    assert_eq!(turns.texts(reader), numbers(0..5_000));
+    assert_eq!(a.dropped(), 0);
+
+    let newest = FlowOptions::new().extra_buffer(5_000).max_bytes(4 << 20);
+    let newest = newest.on_buffer_overflow(BufferOverflow::Latest);
+    let (a, b) = (flow(newest), flow(FlowOptions::new()));
+    let mut turns = Turns::new(&a, &b);
+    for n in numbers(0..5_000) {
+        a.emit_latest(&n, &n).unwrap();
+    }
+    let late = turns.open("/a");
+    turns.turn();
+    let first = turns.texts(late).len();
+    assert!(first < 500, "{first} in one turn");
+    a.emit_latest("new", "new").unwrap();
+    turns.turns();
+    assert_eq!(first + turns.texts(late).len(), 5_001);
+    assert_eq!(a.dropped(), 0, "the key that went for the new one was taken already");
+}
+
+/// A session is heard however many messages it has yet to get.
+#[test]
+fn who_is_in_the_midst_of_a_long_replay_is_answered_in_its_place() {
+    let newest = FlowOptions::new().extra_buffer(5_000).max_bytes(4 << 20);
+    let b = flow(newest.on_buffer_overflow(BufferOverflow::Latest));
+    let told = Rc::new(RefCell::new(0));
+    let (joined, counted) = (b.clone(), Rc::clone(&told));
+    let mut application = Application::new();
+    application.install(WebSockets::new().ping_period(None));
+    application.routing(|route| {
+        route.web_socket("/", move |_: &Call| {
+            let (flow, told) = (joined.clone(), Rc::clone(&counted));
+            on_connect(move |session, _| session.collect(&flow)).on_message(move |session, _| {
+                *told.borrow_mut() += 1;
+                session.send("answer")
+            })
+        });
+    });
+    let core = Core::new(application.build().unwrap());
+    let mut turns = Turns { core, peers: BTreeMap::new(), written_to: 0, resumed: 0 };
+    for n in numbers(0..1_000) {
+        b.emit_latest(&n, &n).unwrap();
+    }
+    let late = turns.open("/");
+    turns.say(late, "question");
+    assert_eq!(*told.borrow(), 1, "before it has everything");
+    turns.turns();
+    let texts = turns.texts(late);
+    assert_eq!((texts.len(), texts.last().unwrap().as_str()), (1_001, "answer"));
+}
