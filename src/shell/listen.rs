@@ -101,7 +101,7 @@ fn open_each(addresses: &[SocketAddr], options: &ListenOptions) -> io::Result<Ve
     let mut opened: Vec<Opened> = Vec::new();
     let mut last = ErrorKind::AddrNotAvailable.into();
     for address in addresses {
-        let port = opened.first().map_or(address.port(), |first| first.address.port());
+        let port = opened.first().map_or(*address, |first| first.address).port();
         match listen_on(SocketAddr::new(address.ip(), port), options) {
             Ok(socket) => opened.push(socket),
             Err(error) if lacks_family(&error) => last = error,

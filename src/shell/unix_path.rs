@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use socket2::{SockAddr, Socket};
 
 /// The file of a Unix socket that this process made; dropping it removes the file.
@@ -92,7 +92,7 @@ impl Claim {
                 .write(true)
                 .create(true)
                 .mode(0o600)
-                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)?;
             while let Err(error) = flock(&file, FlockOperation::LockExclusive) {
                 if error != rustix::io::Errno::INTR {

@@ -404,6 +404,9 @@ pub enum ServerError {
     },
     /// The event loop could not be made or failed.
     Loop(io::Error),
+    /// [`Handle::join`](crate::Handle::join) was called on the server's own thread, by a hook or a
+    /// timer: it would wait for itself. Nothing has changed, and another thread can still join.
+    JoinOnLoop,
 }
 
 /// As it is told to a user: a `main` that returns the error shows it this way.
@@ -425,6 +428,10 @@ impl fmt::Display for ServerError {
             }
             Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Loop(source) => write!(f, "event loop: {source}"),
+            Self::JoinOnLoop => f.write_str(
+                "join was called on the server's own thread, for whose end it waits: ask for a \
+                 shutdown here, and join on another thread",
+            ),
         }
     }
 }
@@ -432,7 +439,7 @@ impl fmt::Display for ServerError {
 impl Error for ServerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Config(_) => None,
+            Self::Config(_) | Self::JoinOnLoop => None,
             Self::Bind { source, .. } | Self::Loop(source) => Some(source),
         }
     }
