@@ -124,7 +124,8 @@ pub enum SendError {
         /// The bytes already queued.
         buffered: usize,
     },
-    /// The message is over `max_message_size`, or a ping over 125 bytes.
+    /// The message is over `max_message_size` (alone over the `max_bytes` of its flow), a frame of a
+    /// raw session over `max_frame_size`, or a control frame over 125 bytes.
     TooBig {
         /// Its size in bytes.
         bytes: usize,
@@ -143,6 +144,9 @@ pub enum SendError {
     BadFrame,
 }
 
+/// The most bytes of a control frame (RFC 6455 section 5.5).
+const CONTROL_PAYLOAD_MAX: usize = 125;
+
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -151,7 +155,13 @@ impl fmt::Display for SendError {
                 write!(f, "there is no room: {buffered} bytes are already queued")
             }
             Self::TooBig { bytes, limit } => {
-                write!(f, "{bytes} bytes are over the limit of {limit}; raise max_message_size")
+                let what = "send less at a time, or raise what limits it: max_message_size, \
+                            max_frame_size for send_frame, max_bytes for a flow";
+                write!(f, "{bytes} bytes are over the limit of {limit}; {what}")?;
+                if *limit == CONTROL_PAYLOAD_MAX {
+                    f.write_str("; a control frame never holds more (RFC 6455 section 5.5)")?;
+                }
+                Ok(())
             }
             Self::Fragments => f.write_str("finish the open message in fragments first"),
             Self::Gone => f.write_str("the session is over"),
