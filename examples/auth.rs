@@ -27,7 +27,8 @@ use wirewheel::{
 
 /// Users and their tokens. A real program reads them from a file that only it can read.
 const USERS: [(&str, &str); 2] = [("anna", "annas-secret"), ("ben", "bens-secret")];
-const MAX_TICKETS: usize = 256;
+/// Tickets that a user may have at once; one more, and the oldest of them is void.
+const MAX_TICKETS_EACH: usize = 8;
 const TICKET_SECONDS: u32 = 30;
 
 /// Who somebody turned out to be; kept with the call for the handler.
@@ -56,31 +57,33 @@ struct Ticket {
     seconds_left: u32,
 }
 
-/// Tickets that were given out and not used.
+/// Tickets that were given out and not used, the oldest first.
 #[derive(Clone, Default)]
 struct Tickets(Rc<RefCell<Vec<Ticket>>>);
 
 impl Tickets {
-    fn give(&self, user: &'static str) -> io::Result<Option<String>> {
-        let mut tickets = self.0.borrow_mut();
-        if tickets.len() >= MAX_TICKETS {
-            return Ok(None);
-        }
+    fn give(&self, user: &'static str) -> io::Result<String> {
         let mut chance = [0_u8; 16];
         File::open("/dev/urandom")?.read_exact(&mut chance)?;
         let text = chance.iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}"); // a String takes everything
             text
         });
+        let mut tickets = self.0.borrow_mut();
+        // Each has a share of its own: whoever asks without end takes nobody else's.
+        if tickets.iter().filter(|ticket| ticket.user == user).count() >= MAX_TICKETS_EACH {
+            let oldest = tickets.iter().position(|ticket| ticket.user == user);
+            oldest.map(|place| tickets.remove(place));
+        }
         tickets.push(Ticket { text: text.clone(), user, seconds_left: TICKET_SECONDS });
-        Ok(Some(text))
+        Ok(text)
     }
 
     /// Whose ticket it is; it is used up.
     fn redeem(&self, shown: &str) -> Option<&'static str> {
         let mut tickets = self.0.borrow_mut();
         let place = tickets.iter().position(|ticket| same(&ticket.text, shown))?;
-        Some(tickets.swap_remove(place).user)
+        Some(tickets.remove(place).user)
     }
 
     fn second_is_over(&self) {
@@ -111,8 +114,7 @@ fn module(app: &mut Application) {
         route.get("/ticket", move |call| {
             let Some(user) = user_of(call) else { return refusal() };
             match given.give(user) {
-                Ok(Some(ticket)) => Response::text(ticket).header("Cache-Control", "no-store"),
-                Ok(None) => Response::text("try again later\n").status(503),
+                Ok(ticket) => Response::text(ticket).header("Cache-Control", "no-store"),
                 Err(_) => Response::new(500),
             }
         });

@@ -14,7 +14,8 @@ use std::rc::Rc;
 
 use wirewheel::{
     Application, BufferOverflow, Call, CloseCode, CloseInfo, CloseReason, ConfigError, FlowOptions,
-    Handler, HandlerResult, Message, Response, Server, Session, SharedFlow, WebSockets, on_connect,
+    Handler, HandlerResult, Message, Response, Server, ServerError, Session, SharedFlow,
+    WebSockets, on_connect,
 };
 
 const GREETING: &str = "You are connected to WebSocket!";
@@ -31,10 +32,14 @@ struct Room {
     members: Cell<usize>,
 }
 
+/// A flow in which who does not read misses the oldest messages; nobody else waits for such a member.
+fn dropping() -> FlowOptions {
+    FlowOptions::new().on_buffer_overflow(BufferOverflow::DropOldest)
+}
+
 impl Room {
     fn new() -> Result<Self, ConfigError> {
-        // Who does not read misses the oldest messages; nobody else waits for such a member.
-        let dropping = FlowOptions::new().on_buffer_overflow(BufferOverflow::DropOldest);
+        let dropping = dropping();
         let messages = dropping.replay(REPLAYED_MESSAGES).max_bytes(128 << 10);
         let notices = dropping.extra_buffer(16).max_bytes(16 << 10);
         Ok(Self {
@@ -135,12 +140,11 @@ fn is_name(name: &str) -> bool {
         && !name.contains(unclear)
 }
 
-fn module(app: &mut Application) {
+fn module(app: &mut Application, everybody: SharedFlow) {
     app.install(WebSockets::new().max_frame_size(MAX_MESSAGE_BYTES));
     app.routing(|route| {
         route.get("/", |_call| Response::html(include_str!("chat.html")));
 
-        let everybody: SharedFlow = SharedFlow::new();
         route.web_socket("/ws", move |_call: &Call| {
             let (joined, spoken) = (everybody.clone(), everybody.clone());
             on_connect(move |session, _call| {
@@ -164,7 +168,10 @@ fn module(app: &mut Application) {
 fn main() -> wirewheel::Result<()> {
     env_logger::init();
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
-    let server = Server::bind(address.as_str(), module)?;
+    let everybody = dropping().extra_buffer(64).max_bytes(256 << 10);
+    let everybody =
+        SharedFlow::with(everybody).map_err(|mistake| ServerError::Config(mistake.to_string()))?;
+    let server = Server::bind(address.as_str(), |app: &mut Application| module(app, everybody))?;
     println!("listening on http://{}", server.local_addr());
     let _ = std::io::stdout().flush();
     server.run()

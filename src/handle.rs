@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::domain::flow_key::FlowKey;
@@ -14,7 +14,7 @@ use crate::domain::session_state::NO_ADDR;
 use crate::domain::stats::Stats;
 use crate::shell::mailbox::{Mailbox, Refused};
 use crate::words::close::{CloseCode, CloseReason};
-use crate::words::error::{HandleError, Result};
+use crate::words::error::{HandleError, Result, ServerError};
 use crate::words::message::{Message, Payload, ToMessage};
 
 /// A server, from another thread: by [`Server::spawn`](crate::Server::spawn), or by
@@ -202,13 +202,21 @@ impl Handle {
     /// once with zeros.
     ///
     /// # Errors
-    /// What [`Server::run`](crate::Server::run) would have returned.
+    /// What [`Server::run`](crate::Server::run) would have returned;
+    /// [`ServerError::JoinOnLoop`] in a hook or a timer of this server.
     ///
     /// # Panics
     /// If the loop itself panicked: that panic goes on here. A panic in a hook ends its session
     /// alone ([`SessionError::Panic`](crate::SessionError::Panic)).
     pub fn join(&self) -> Result<Drained> {
-        let thread = self.inner.thread.lock().map_or(None, |mut thread| thread.take());
+        let thread = {
+            let mut place = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            let id = place.as_ref().map(|handle| handle.thread().id());
+            if id == Some(thread::current().id()) {
+                return Err(ServerError::JoinOnLoop);
+            }
+            place.take()
+        };
         match thread.map(JoinHandle::join) {
             None => Ok(Drained::default()),
             Some(Ok(result)) => result,

@@ -21,6 +21,11 @@
 //!   words       options, limits, errors, messages, close codes
 //! ```
 
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+compile_error!(
+    "wirewheel is for Linux alone: build for a Linux target, such as in a container or in WSL"
+);
+
 mod core;
 mod domain;
 #[cfg(all(repository, any(test, fuzzing)))]

@@ -7,6 +7,7 @@ use std::thread;
 
 use log::info;
 
+use crate::core::panics::drop_caught;
 use crate::domain::application::Application;
 use crate::handle::Handle;
 use crate::shell::listen::Opened;
@@ -170,6 +171,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
             poll_loop.accept_orders(inbox).map_err(ServerError::Loop)?;
         }
         let drained = poll_loop.run().map_err(ServerError::Loop)?;
+        drop_caught("what the application held", poll_loop);
         info!(target: "wirewheel::server", "stopped: {} sessions ended cleanly, {} were cut",
             drained.clean, drained.cut);
         Ok(())
@@ -196,7 +198,9 @@ impl<M: FnOnce(&mut Application)> Server<M> {
             match ready {
                 Ok(mut poll_loop) => {
                     let _ = started.send(Ok(()));
-                    poll_loop.run().map_err(ServerError::Loop)
+                    let result = poll_loop.run().map_err(ServerError::Loop);
+                    drop_caught("what the application held", poll_loop);
+                    result
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));

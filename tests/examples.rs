@@ -73,6 +73,29 @@ fn chat_tells_both_clients_both_messages_in_order() {
     }
 }
 
+/// Far more than the system's buffers hold for the one that does not read.
+#[test]
+fn chat_goes_on_beside_a_member_that_does_not_read() {
+    for path in ["/ws", "/rooms/cellar?name=anna"] {
+        let program = Program::start("chat");
+        let _stalled = program.connect().upgraded(path);
+        let mut anna = program.connect().upgraded(path);
+        let mut witness = program.connect().upgraded(path);
+        let text = "x".repeat(4_000);
+        let next = |client: &mut Client| loop {
+            let frame = client.frame();
+            if frame.payload.len() >= text.len() {
+                return;
+            }
+        };
+        for _ in 0..4_000 {
+            anna.text(&text);
+            next(&mut anna);
+            next(&mut witness);
+        }
+    }
+}
+
 #[test]
 fn chat_rooms_are_apart_replay_what_was_said_and_are_dropped_when_empty() {
     let program = Program::start("chat");

@@ -20,7 +20,7 @@ struct SocketPath(PathBuf);
 
 impl SocketPath {
     fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("wirewheel-{name}-{}.sock", std::process::id())))
+        Self(socket_folder().join(format!("wirewheel-{name}-{}.sock", std::process::id())))
     }
 
     fn connect(&self) -> Client {

@@ -159,3 +159,196 @@ fn a_panic_before_the_session_gives_500_and_the_connection_stays_usable() {
     let fine = client.request("GET /fine HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!((fine.status, fine.body.as_str()), (200, "fine"));
 }
+
+/// What a panic was given, whose drop panics in turn, and so does what that one was given.
+struct Nested(u32);
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            std::panic::panic_any(Self(self.0 - 1));
+        }
+    }
+}
+
+/// Panics when it is dropped, once it was told to.
+struct FragileDrop(&'static str);
+
+impl Drop for FragileDrop {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            plan(self.0);
+        }
+    }
+}
+
+/// Keeps what `Nested` says off the output too.
+fn hush_all() {
+    static ONCE: Once = Once::new();
+    hush();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !info.payload().is::<Nested>() {
+                usual(info);
+            }
+        }));
+    });
+}
+
+fn expect_served(witness: &mut Client) {
+    witness.text("served");
+    witness.expect_text("served");
+}
+
+#[test]
+fn what_a_panic_carries_may_panic_in_its_drop() {
+    hush_all();
+    let server = Running::start(|app| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/echo", |_: &Call| on_message(|s, message| s.send(message)));
+            route.web_socket("/nested", |_: &Call| {
+                on_message(|_, message| {
+                    let depth = message.text().and_then(|text| text.parse().ok());
+                    std::panic::panic_any(Nested(depth.unwrap_or(0)))
+                })
+            });
+            route.get("/nested", |_| -> &'static str { std::panic::panic_any(Nested(1)) });
+        });
+    });
+    let mut witness = server.upgrade("/echo");
+    for depth in ["0", "1", "2", "5"] {
+        let mut client = server.upgrade("/nested");
+        client.text(depth);
+        assert_eq!(client.expect_close(1011), "Internal error");
+        client.expect_eof();
+        let page = server.connect().request("GET /nested HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(page.status, 500);
+        server.0.defer(|_| std::panic::panic_any(Nested(3))).unwrap();
+        expect_served(&mut witness);
+    }
+}
+
+/// The condition is asked while the answer to the upgrade is still in the turn's buffer.
+#[test]
+#[cfg(feature = "deflate")]
+fn a_panic_while_a_message_is_encoded_loses_nothing_that_was_said_before() {
+    hush();
+    let server = Running::start(|app| {
+        let deflate = wirewheel::Deflate::new().compress_if_bigger_than(0).compress_if(|message| {
+            if message.text() == Some("fall") {
+                plan("condition");
+            }
+            true
+        });
+        app.install(WebSockets::new().extension(deflate));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_connect(|session, _| {
+                    session.send("a")?;
+                    session.send("fall")
+                })
+            });
+            route.web_socket("/echo", |_: &Call| on_message(|s, message| s.send(message)));
+        });
+    });
+    let mut witness = server.upgrade("/echo");
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut client = server.connect();
+    assert_eq!(client.request(&upgrade_request("/", offer)).status, 101);
+    assert_eq!(client.frame().first & 0x0f, TEXT & 0x0f, "what was sent before");
+    assert_eq!(client.expect_close(1011), "Internal error");
+    client.expect_eof();
+    expect_served(&mut witness);
+}
+
+#[test]
+fn a_watch_whose_parts_panic_in_their_drop_ends_alone() {
+    hush();
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = Running::start(move |app| {
+        module(std::sync::mpsc::channel().0)(app);
+        for stops in ["stop", "panic"] {
+            let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            std::io::Write::write_all(&mut theirs, b"x").unwrap();
+            let (tell, captured) = (tell.clone(), FragileDrop("a watch's callback"));
+            app.watch(ours, wirewheel::Ready::READABLE, move |_, _, _| {
+                let _ = (&captured, &theirs);
+                tell.send(stops).unwrap();
+                if stops == "panic" {
+                    plan("a watch");
+                }
+                wirewheel::Watch::Stop
+            });
+        }
+        // It cannot be watched, and goes at once.
+        let captured = FragileDrop("a watch of a file");
+        let regular = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        app.watch(regular, wirewheel::Ready::READABLE, move |_, _, _| {
+            let _ = &captured;
+            wirewheel::Watch::Stop
+        });
+    });
+    let mut witness = server.upgrade("/echo");
+    for _ in 0..2 {
+        told.recv_timeout(PATIENCE).unwrap();
+    }
+    expect_served(&mut witness);
+}
+
+/// What timers, orders and stop hooks hold is dropped where nobody's hook runs.
+#[test]
+fn what_is_left_at_the_end_may_panic_in_its_drop() {
+    hush();
+    let server = Running::start(|app| {
+        module(std::sync::mpsc::channel().0)(app);
+        let captured = FragileDrop("a timer");
+        app.every(std::time::Duration::from_secs(3_600), move |_| {
+            let _ = &captured;
+        });
+    });
+    let mut witness = server.upgrade("/echo");
+    let captured = FragileDrop("an order");
+    server.0.defer(move |_| drop(captured)).unwrap();
+    let captured = FragileDrop("a timer that is taken back");
+    server
+        .0
+        .defer(move |server| {
+            let timer = server.after(std::time::Duration::from_secs(9), move |_| drop(captured));
+            if let Ok(timer) = timer {
+                server.cancel_timer(timer);
+            }
+        })
+        .unwrap();
+    expect_served(&mut witness);
+    // `Running` joins when it is dropped: the end is as without them.
+}
+
+#[test]
+fn a_join_inside_a_hook_is_refused_and_the_owner_still_joins() {
+    let (give, given) = std::sync::mpsc::channel::<wirewheel::Handle>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let given = std::sync::Mutex::new(Some(given));
+    let server = Running::start(move |app| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", move |_: &Call| {
+                let handle = given.lock().unwrap().take().unwrap().recv().unwrap();
+                let tell = tell.clone();
+                on_message(move |session, message| {
+                    let _ = tell.send(handle.join().unwrap_err().to_string());
+                    session.send(message)
+                })
+            });
+        });
+    });
+    give.send(server.0.clone()).unwrap();
+    let mut client = server.upgrade("/");
+    expect_served(&mut client);
+    let told = told.recv_timeout(PATIENCE).unwrap();
+    assert!(told.starts_with("join was called on the server's own thread"), "{told}");
+    server.0.shutdown(std::time::Duration::ZERO);
+    let drained = server.0.join().unwrap();
+    assert_eq!((drained.clean, drained.cut), (0, 1), "the owner hears how it ended");
+}

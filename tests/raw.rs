@@ -222,10 +222,17 @@ fn frames_that_may_not_be_sent_are_refused_by_kind() {
         assert_eq!(refused(session, Frame { fin: false, ..ping }), SendError::BadFrame);
         let too_big = SendError::TooBig { bytes: 126, limit: 125 };
         assert_eq!(refused(session, Frame::new(OpCode::Pong, &long)), too_big);
+        assert_eq!(refused(session, Frame::new(OpCode::Ping, &long)), too_big);
+        assert!(
+            too_big
+                .to_string()
+                .ends_with("a control frame never holds more (RFC 6455 section 5.5)")
+        );
         assert_eq!(refused(session, Frame::new(OpCode::Close, b"\x03")), SendError::BadFrame);
         let over = vec![0; (64 << 10) + 1];
         let too_big = SendError::TooBig { bytes: over.len(), limit: 64 << 10 };
         assert_eq!(refused(session, Frame::new(OpCode::Binary, &over)), too_big);
+        assert!(too_big.to_string().contains("max_frame_size for send_frame"));
         assert!(session.set_ping_period(millis(100)).is_err());
         session.send_frame(Frame::new(OpCode::Text, b"all refused"))
     });

@@ -226,3 +226,42 @@ fn a_regular_file_is_refused_and_that_is_logged() {
     let wanted = "ERROR wirewheel::server a descriptor cannot be watched: ";
     assert_eq!(lines.iter().filter(|line| line.starts_with(wanted)).count(), 2, "{lines:?}");
 }
+
+/// A port that is reopened while a child process still has the old one: what comes there is not for the
+/// new one's callback.
+#[test]
+fn a_descriptor_that_was_replaced_is_no_longer_heard_though_it_is_open_elsewhere() {
+    let (old, mut old_writer) = pipe();
+    let (new, mut new_writer) = pipe();
+    let duplicate = old.try_clone().unwrap();
+    let (tell, told) = channel();
+    let server = Running::start(move |app| {
+        let mut spare = Some(new);
+        app.watch(old, Ready::READABLE, move |_, pipe, _| {
+            let mut bytes = [0; 16];
+            let said = match pipe.read(&mut bytes) {
+                Ok(n) => String::from_utf8_lossy(&bytes[..n]).into_owned(),
+                Err(error) => format!("{:?}", error.kind()),
+            };
+            tell.send(said).unwrap();
+            if let Some(new) = spare.take() {
+                *pipe = new;
+            }
+            Watch::For(Ready::READABLE)
+        });
+    });
+    old_writer.write_all(b"first").unwrap();
+    assert_eq!(next(&told), "first");
+    for round in ["one", "two"] {
+        old_writer.write_all(b"for the other process").unwrap();
+        // A turn of the loop later it would have been heard.
+        server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap();
+        server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap();
+        new_writer.write_all(round.as_bytes()).unwrap();
+        assert_eq!(next(&told), round);
+    }
+    drop((old_writer, duplicate));
+    new_writer.write_all(b"three").unwrap();
+    assert_eq!(next(&told), "three");
+    assert!(told.try_recv().is_err());
+}

@@ -64,7 +64,7 @@ use crate::words::time::Time;
 
 use admission::{Admission, Surplus, Verdict};
 use connection::{Connection, HttpStage, SpareStages, Stage};
-use panics::caught;
+use panics::{caught, drop_caught};
 use pending::{Client, Pending, Waiting, client_of};
 use rounds::Rounds;
 use turn::{Reading, Turn};
@@ -117,7 +117,12 @@ impl fmt::Debug for Core {
 /// to be opened.
 impl Drop for Core {
     fn drop(&mut self) {
-        self.connections = Slab::new(0); // leaving, they change flows once more
+        // Leaving, they change flows once more.
+        let mut from = 0;
+        while let Some(index) = self.connections.next_occupied(from) {
+            drop_caught("what a connection held", self.connections.remove(index));
+            from = index.saturating_add(1);
+        }
         self.shared.flows.take_touched();
     }
 }
@@ -564,7 +569,7 @@ impl Core {
         let Some(mut connection) = self.connections.remove(index) else { return };
         self.last_gone = (index, connection.state.route, connection.state.was_session());
         connection.uncount(&mut self.admission);
-        if let Some(timer) = connection.timer {
+        if let Some(timer) = connection.timer.take() {
             self.wheel.cancel(timer);
         }
         self.shared.account(connection.charged as usize, 0);
@@ -573,6 +578,7 @@ impl Core {
             drain.remaining = drain.remaining.saturating_sub(1);
         }
         self.closed.push((index, disposal));
+        drop_caught("what a connection held", connection);
     }
 
     /// A connection that was pending has had a turn; `client` is whose it was, where that matters.

@@ -2,6 +2,7 @@
 //! 500, while everything else runs on.
 
 use std::any::Any;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use log::error;
@@ -26,13 +27,24 @@ pub(crate) struct Panicked(pub(crate) String);
 /// whenever the application's code runs.
 #[inline]
 pub(crate) fn caught<R>(act: impl FnOnce() -> R) -> Result<R, Panicked> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| told(&*panic))
+    catch_unwind(AssertUnwindSafe(act)).map_err(told)
+}
+
+/// Drops what is the application's: a `Drop` of its types is its code too.
+pub(crate) fn drop_caught<T>(what: &str, value: T) {
+    if let Err(Panicked(text)) = caught(|| drop(value)) {
+        error!(target: "wirewheel::server", "{what} panicked in a drop: {text}");
+    }
 }
 
 #[cold]
-fn told(panic: &(dyn Any + Send)) -> Panicked {
+fn told(panic: Box<dyn Any + Send>) -> Panicked {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    // What a panic was given may panic in its drop in turn, and so on. The second is left alone.
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        mem::forget(second);
+    }
     Panicked(text.unwrap_or_else(|| "no message".into()))
 }
 
@@ -52,7 +64,10 @@ impl Turn<'_> {
             count += 1;
             self.shared.last_panic = Some(panic.0.clone());
             if count > PANICS_MAX {
-                self.drop_socket(Disposal::Reset);
+                // Once more for the drop of the handler.
+                if caught(|| self.drop_socket(Disposal::Reset)).is_err() {
+                    self.drop_socket(Disposal::Reset);
+                }
                 return;
             }
             let done = caught(|| {

@@ -1,5 +1,7 @@
 //! Owns how a session with extensions sends: a message is encoded whole, then cut into frames.
 
+use std::borrow::Cow;
+
 use crate::protocol::extension::Extension;
 use crate::protocol::frame::{OpCode, write_frame_with};
 use crate::words::error::{HandlerResult, SendError, SessionError};
@@ -10,6 +12,13 @@ use super::collected::Direct;
 use super::pipeline::Pipeline;
 use super::session::Session;
 use super::transmit::Admission;
+
+/// A message as it goes on the wire, but for the cutting into frames.
+struct Encoded<'m> {
+    text: bool,
+    rsv: Rsv,
+    payload: Cow<'m, [u8]>,
+}
 
 /// The agreed extensions of a session.
 impl Session<'_> {
@@ -60,10 +69,13 @@ impl Session<'_> {
 
     /// Encodes one message to the end of the turn's buffer.
     pub(super) fn encode_to_tx(&mut self, message: Message<'_>) -> Result<(), SendError> {
-        let mut tx = std::mem::take(&mut self.shared.tx);
-        let encoded = self.encode_message(message, &mut tx);
-        self.shared.tx = tx;
-        encoded
+        if let Some(encoded) = self.encoded(message)? {
+            // No code of the application runs while the buffer is elsewhere: a panic would lose it.
+            let mut tx = std::mem::take(&mut self.shared.tx);
+            self.write_frames(&mut tx, &encoded);
+            self.shared.tx = tx;
+        }
+        Ok(())
     }
 
     /// Bytes of a message in fragments that are kept: they count when its end is admitted.
@@ -109,27 +121,28 @@ impl Session<'_> {
         message: Message<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), SendError> {
-        let options = self.state.options(self.route);
-        let (limit, max, masking) =
-            (options.message_limit(), options.max_frame_size, options.masking);
-        let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
+        if let Some(encoded) = self.encoded(message)? {
+            self.write_frames(out, &encoded);
+        }
+        Ok(())
+    }
+
+    /// What the extensions make of a message; `None` if one of them dropped it.
+    fn encoded<'m>(&mut self, message: Message<'m>) -> Result<Option<Encoded<'m>>, SendError> {
+        let limit = self.state.options(self.route).message_limit();
+        let (text, bytes) = (message.is_text(), message.bytes().len());
         let applied = self.state.pipeline.as_deref_mut().filter(|pipeline| pipeline.applies());
         let Some(encoded) = applied.map(|pipeline| pipeline.encode(message, limit)) else {
-            self.write_frames(out, opcode, Rsv::NONE, message.bytes(), max, masking);
-            return Ok(());
+            let payload = Cow::Borrowed(message.bytes());
+            return Ok(Some(Encoded { text, rsv: Rsv::NONE, payload }));
         };
         self.shared.spend(message.bytes().len());
         match encoded {
-            Ok(Some(encoded)) => {
+            Ok(encoded) => Ok(encoded.map(|encoded| {
                 let rsv = encoded.rsv();
-                let payload = encoded.into_payload();
-                self.write_frames(out, opcode, rsv, &payload, max, masking);
-                Ok(())
-            }
-            Ok(None) => Ok(()),
-            Err(ExtensionError::TooBig) => {
-                Err(SendError::TooBig { bytes: message.bytes().len(), limit })
-            }
+                Encoded { text, rsv, payload: encoded.into_payload() }
+            })),
+            Err(ExtensionError::TooBig) => Err(SendError::TooBig { bytes, limit }),
             Err(error @ ExtensionError::Failed { .. }) => {
                 self.state.note_fault(SessionError::Extension(error));
                 Err(SendError::Extension)
@@ -137,16 +150,11 @@ impl Session<'_> {
         }
     }
 
-    fn write_frames(
-        &mut self,
-        out: &mut Vec<u8>,
-        opcode: OpCode,
-        rsv: Rsv,
-        payload: &[u8],
-        max: usize,
-        masking: bool,
-    ) {
-        let (mut opcode, mut rsv, mut rest) = (opcode, rsv, payload);
+    fn write_frames(&mut self, out: &mut Vec<u8>, encoded: &Encoded<'_>) {
+        let options = self.state.options(self.route);
+        let (max, masking) = (options.max_frame_size, options.masking);
+        let mut opcode = if encoded.text { OpCode::Text } else { OpCode::Binary };
+        let (mut rsv, mut rest) = (encoded.rsv, &encoded.payload[..]);
         loop {
             let (piece, later) = rest.split_at(rest.len().min(max));
             let mask = masking.then(|| self.shared.masks.next_mask());

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::structures::slab::Slab;
 use crate::structures::wheel::TimerKey;
 use crate::words::time::Time;
 
@@ -63,10 +64,9 @@ impl AppTimer {
 }
 
 /// The timers of the application. Their deadlines are armed on the wheel by whoever owns that.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Timers {
-    places: Vec<Option<Running>>,
-    free: Vec<u32>,
+    running: Slab<Running>,
     /// Set since the wheel was last looked at.
     fresh: Vec<u32>,
     /// Entries of the wheel whose timers were taken back.
@@ -84,19 +84,35 @@ struct Running {
     timer: Option<AppTimer>,
 }
 
+/// The most timers of the application: their tokens on the wheel have this many bits.
+const TIMERS_MAX: usize = 1 << 30;
+
+impl Default for Timers {
+    fn default() -> Self {
+        let running = Slab::unreserved(TIMERS_MAX);
+        Self { running, fresh: Vec::new(), stale: Vec::new(), serial: 0 }
+    }
+}
+
 impl Timers {
     pub(crate) fn add(&mut self, timer: AppTimer, now: Time) -> TimerId {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            u32::try_from(self.places.len() - 1).unwrap_or(OF_A_SESSION)
-        });
-        let id = TimerId { place, serial: self.next_serial() };
+        let mut id = TimerId { place: OF_A_SESSION, serial: self.next_serial() };
         let at = now.after(timer.delay);
-        if let Some(slot) = self.places.get_mut(place as usize) {
-            *slot = Some(Running { id, at, key: None, timer: Some(timer) });
-            self.fresh.push(place);
+        // There is memory for far fewer: it never fails.
+        let added = self.running.insert(Running { id, at, key: None, timer: Some(timer) });
+        let Ok(key) = added else { return id };
+        id.place = key.index;
+        if let Some(running) = self.running.get_mut(key) {
+            running.id = id;
         }
+        self.fresh.push(key.index);
         id
+    }
+
+    /// How many timers there is memory for.
+    #[cfg(test)]
+    pub(crate) fn running_places(&self) -> usize {
+        self.running.places()
     }
 
     /// An id for a timer that a session keeps.
@@ -110,22 +126,25 @@ impl Timers {
     }
 
     pub(crate) fn cancel(&mut self, id: TimerId) {
-        let Some(slot) = self.places.get_mut(id.place as usize) else { return };
-        if let Some(running) = slot.take_if(|running| running.id == id) {
-            self.stale.extend(running.key);
-            self.free.push(id.place);
+        if self.running.at(id.place).is_some_and(|running| running.id == id) {
+            let running = self.running.remove(id.place);
+            self.stale.extend(running.and_then(|running| running.key));
         }
     }
 
     /// An entry of the wheel to be cancelled.
     pub(crate) fn pop_stale(&mut self) -> Option<TimerKey> {
-        self.stale.pop()
+        let key = self.stale.pop();
+        if key.is_none() {
+            self.stale = Vec::new();
+        }
+        key
     }
 
     /// Has `arm` put on the wheel what was set since, by place.
     pub(crate) fn arm_fresh(&mut self, mut arm: impl FnMut(u32, Time) -> TimerKey) {
         for place in std::mem::take(&mut self.fresh) {
-            if let Some(Some(running)) = self.places.get_mut(place as usize) {
+            if let Some(running) = self.running.at_mut(place) {
                 if running.key.is_none() {
                     running.key = Some(arm(place, running.at));
                 }
@@ -135,15 +154,15 @@ impl Timers {
 
     /// The wheel's entry for a place has fired and is gone: the timer, to be handed to [`act`].
     pub(crate) fn fire(&mut self, place: u32) -> Option<(TimerId, AppTimer)> {
-        let running = self.places.get_mut(place as usize)?.as_mut()?;
+        let running = self.running.at_mut(place)?;
         running.key = None;
         Some((running.id, running.timer.take()?))
     }
 
     /// The action is done: the timer goes on, or is over.
     fn acted(&mut self, id: TimerId, again: Option<AppTimer>, now: Time) {
-        let Some(slot) = self.places.get_mut(id.place as usize) else { return };
-        let Some(running) = slot.as_mut().filter(|running| running.id == id) else { return };
+        let running = self.running.at_mut(id.place).filter(|running| running.id == id);
+        let Some(running) = running else { return };
         match again {
             Some(timer) => {
                 // On the beat; beats that were missed are left out.
@@ -152,10 +171,7 @@ impl Timers {
                 running.timer = Some(timer);
                 self.fresh.push(id.place);
             }
-            None => {
-                *slot = None;
-                self.free.push(id.place);
-            }
+            None => drop(self.running.remove(id.place)),
         }
     }
 }

@@ -101,7 +101,7 @@ fn open_each(addresses: &[SocketAddr], options: &ListenOptions) -> io::Result<Ve
     let mut opened: Vec<Opened> = Vec::new();
     let mut last = ErrorKind::AddrNotAvailable.into();
     for address in addresses {
-        let port = opened.first().map_or(address.port(), |first| first.address.port());
+        let port = opened.first().map_or(*address, |first| first.address).port();
         match listen_on(SocketAddr::new(address.ip(), port), options) {
             Ok(socket) => opened.push(socket),
             Err(error) if lacks_family(&error) => last = error,
@@ -352,8 +352,8 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Self {
-            let path =
-                std::env::temp_dir().join(format!("wirewheel-{name}-{}", std::process::id()));
+            // Short, whatever TMPDIR is: a socket's path holds 107 bytes.
+            let path = Path::new("/tmp").join(format!("wirewheel-{name}-{}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
             Self(path)
         }

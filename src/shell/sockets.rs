@@ -74,7 +74,7 @@ impl OpenSockets {
             sockets: Vec::with_capacity(limits.max_connections.min(RESERVED_MAX)),
             listeners: registered,
             reserve: Reserve::new(),
-            watches: Watches::new(WATCHES_TOP),
+            watches: Watches::new(SLOTS_END..=WATCHES_TOP),
             clock: Clock::start(),
             slow: SlowWatch::new(limits.slow_callback),
         })

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use socket2::{SockAddr, Socket};
 
 /// The file of a Unix socket that this process made; dropping it removes the file.
@@ -92,7 +92,7 @@ impl Claim {
                 .write(true)
                 .create(true)
                 .mode(0o600)
-                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)?;
             while let Err(error) = flock(&file, FlockOperation::LockExclusive) {
                 if error != rustix::io::Errno::INTR {
@@ -133,7 +133,8 @@ mod tests {
     /// both served, one of them nobody.
     #[test]
     fn of_many_who_start_on_one_path_exactly_one_has_it() {
-        let folder = std::env::temp_dir().join(format!("ww-claim-{}", std::process::id()));
+        // Short, whatever TMPDIR is: a socket's path holds 107 bytes.
+        let folder = Path::new("/tmp").join(format!("wirewheel-claim-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("s");
         for round in 0..200 {

@@ -1,7 +1,9 @@
 //! Owns the application's descriptors while the loop watches them.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::ops::RangeInclusive;
+use std::os::fd::{AsRawFd, RawFd};
 
 use log::error;
 use mio::event::Event;
@@ -9,83 +11,113 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::core::Core;
+use crate::core::panics::{Panicked, caught, drop_caught};
 use crate::domain::watch::{NewWatch, Ready, Watch, Watched};
 use crate::words::time::Time;
 
-/// The watched descriptors; the tokens count down from `top`.
+/// The watched descriptors, by the token that their events come with.
+///
+/// A descriptor that takes another's place has a token of its own: where the one before it is open
+/// elsewhere too, such as in a child process, its events go on, and there is no way to have none.
 pub(crate) struct Watches {
-    top: usize,
-    places: Vec<Option<Box<dyn Watched>>>,
+    /// Tokens lie between these, and are given out downwards.
+    tokens: RangeInclusive<usize>,
+    next: usize,
+    watched: HashMap<Token, Box<dyn Watched>>,
 }
 
 impl Watches {
-    pub(crate) fn new(top: usize) -> Self {
-        Self { top, places: Vec::new() }
+    pub(crate) fn new(tokens: RangeInclusive<usize>) -> Self {
+        Self { next: *tokens.end(), tokens, watched: HashMap::new() }
     }
 
     /// Begins to watch one.
     pub(crate) fn add(&mut self, registry: &Registry, new: NewWatch) -> io::Result<()> {
-        let place = self.places.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.places.push(None);
-            self.places.len() - 1
-        });
-        let descriptor = new.watched.fd().as_raw_fd();
-        let interest = interest(new.interest);
-        registry.register(&mut SourceFd(&descriptor), Token(self.top - place), interest)?;
-        if let Some(slot) = self.places.get_mut(place) {
-            *slot = Some(new.watched);
+        let NewWatch { watched, interest } = new;
+        let token = self.new_token();
+        let registered = descriptor_of(&*watched)
+            .and_then(|fd| registry.register(&mut SourceFd(&fd), token, interest_of(interest)));
+        match registered {
+            Ok(()) => drop(self.watched.insert(token, watched)),
+            Err(_) => drop_caught("a watch", watched),
         }
-        Ok(())
+        registered
+    }
+
+    fn new_token(&mut self) -> Token {
+        loop {
+            let token = Token(self.next);
+            let lowest = self.next == *self.tokens.start();
+            self.next = if lowest { *self.tokens.end() } else { self.next - 1 };
+            if !self.watched.contains_key(&token) {
+                return token;
+            }
+        }
     }
 
     /// Whether a token is one of a watched descriptor.
     pub(crate) fn has(&self, token: Token) -> bool {
-        token.0 <= self.top && self.top - token.0 < self.places.len()
+        self.tokens.contains(&token.0)
     }
 
     /// Calls the callback whose descriptor is ready.
     pub(crate) fn ready(&mut self, registry: &Registry, core: &mut Core, now: Time, event: &Event) {
-        let place = self.top - event.token().0;
-        let Some(mut watched) = self.places.get_mut(place).and_then(Option::take) else { return };
+        let token = event.token();
+        let Some(mut watched) = self.watched.remove(&token) else { return };
         let hung_up = event.is_read_closed() || event.is_write_closed() || event.is_error();
         let ready = Ready::of(event.is_readable() || hung_up, event.is_writable());
         let wish = core.with_server(now, "watch", |server| watched.ready(server, ready));
-        let descriptor = watched.fd().as_raw_fd();
-        match wish {
-            Some(Watch::For(ready)) => {
-                // Registering anew brings the event again if the descriptor still is ready, so that
-                // a callback need not read until there is nothing.
-                let (token, interest) = (event.token(), interest(ready));
-                let mut source = SourceFd(&descriptor);
-                let again = match registry.reregister(&mut source, token, interest) {
-                    // The callback has put another one in its place, such as a reopened port.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        registry.register(&mut source, token, interest)
-                    }
-                    other => other,
-                };
-                match again {
-                    Ok(()) => {
-                        if let Some(slot) = self.places.get_mut(place) {
-                            *slot = Some(watched);
-                        }
-                    }
-                    Err(error) => log_unwatchable(&error),
-                }
+        let goes_on = match (wish, descriptor_of(&*watched)) {
+            (Some(Watch::For(ready)), Ok(descriptor)) => {
+                self.watch_on(registry, token, descriptor, interest_of(ready))
             }
-            Some(Watch::Stop) | None => {
+            (Some(Watch::For(_)), Err(error)) => Err(error),
+            (Some(Watch::Stop) | None, descriptor) => {
                 // Closing it, which dropping does, would do as well unless it was duplicated.
-                let _ = registry.deregister(&mut SourceFd(&descriptor));
+                let _ = descriptor.and_then(|fd| registry.deregister(&mut SourceFd(&fd)));
+                return drop_caught("a watch", watched);
+            }
+        };
+        match goes_on {
+            Ok(token) => drop(self.watched.insert(token, watched)),
+            Err(error) => {
+                log_unwatchable(&error);
+                drop_caught("a watch", watched);
             }
         }
     }
+
+    /// Registering anew brings the event again if the descriptor still is ready, so that a callback need
+    /// not read until there is nothing.
+    fn watch_on(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        descriptor: RawFd,
+        interest: Interest,
+    ) -> io::Result<Token> {
+        let mut source = SourceFd(&descriptor);
+        match registry.reregister(&mut source, token, interest) {
+            // The callback has put another one in its place, such as a reopened port.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let token = self.new_token();
+                registry.register(&mut source, token, interest).map(|()| token)
+            }
+            other => other.map(|()| token),
+        }
+    }
+}
+
+/// Which descriptor it is: only its type knows, which is the application's.
+fn descriptor_of(watched: &dyn Watched) -> io::Result<RawFd> {
+    caught(|| watched.fd().as_raw_fd()).map_err(|Panicked(text)| io::Error::other(text))
 }
 
 pub(crate) fn log_unwatchable(error: &io::Error) {
     error!(target: "wirewheel::server", "a descriptor cannot be watched: {error}");
 }
 
-fn interest(ready: Ready) -> Interest {
+fn interest_of(ready: Ready) -> Interest {
     match (ready.is_readable(), ready.is_writable()) {
         (true, true) => Interest::READABLE | Interest::WRITABLE,
         (false, true) => Interest::WRITABLE,

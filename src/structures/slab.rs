@@ -40,10 +40,13 @@ impl<T> Slab<T> {
         Self {
             pages: Vec::with_capacity(pages),
             generations: Vec::with_capacity(pages * PAGE),
-            first_with_room: 0,
-            len: 0,
-            capacity,
+            ..Self::unreserved(capacity)
         }
+    }
+
+    /// The same, of which as good as none are taken most of the time: nothing is reserved.
+    pub(crate) fn unreserved(capacity: usize) -> Self {
+        Self { pages: Vec::new(), generations: Vec::new(), first_with_room: 0, len: 0, capacity }
     }
 
     /// Takes a place, or gives the value back if all `capacity` are taken.
@@ -120,6 +123,12 @@ impl<T> Slab<T> {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The places that there is memory for.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.pages.iter().filter(|page| page.entries.is_some()).count() * PAGE
     }
 
     /// All values and their places.

@@ -10,6 +10,8 @@ const SLOTS: usize = DUE as usize;
 /// The list of entries that are due and not popped yet stands behind the slots.
 const DUE: u32 = 1024;
 const NOBODY: u32 = u32::MAX;
+/// The fewest releases from one look at unused entries to the next.
+const RELEASES: usize = 1024;
 
 /// Names an armed entry. Whoever armed it holds it once and gives it back by `cancel` or `rearm`,
 /// or forgets it when the entry is popped; so it can never name another's entry.
@@ -20,9 +22,13 @@ pub(crate) struct TimerKey(u32);
 #[derive(Debug)]
 pub(crate) struct TimerWheel {
     entries: Vec<Entry>,
-    /// The head of the chain of unused entries.
+    /// The first and the last of the chain of unused entries. They are used again in the order of the
+    /// chain, so that those in use wander to the front.
     free: u32,
+    free_last: u32,
     len: usize,
+    /// After so many more releases it is looked at whether entries can be given back.
+    releases_left: usize,
     /// The heads of the chains: one for each slot, one for what is due.
     heads: Vec<u32>,
     /// For each slot a tick that is not after any of its entries.
@@ -64,7 +70,9 @@ impl TimerWheel {
         Self {
             entries: Vec::new(),
             free: NOBODY,
+            free_last: NOBODY,
             len: 0,
+            releases_left: RELEASES,
             heads: vec![NOBODY; SLOTS + 1],
             lower_bounds: vec![u64::MAX; SLOTS],
             occupied: [0; SLOTS / 64],
@@ -81,6 +89,9 @@ impl TimerWheel {
         let index = self.free;
         let index = if let Some(place) = self.entries.get_mut(index as usize) {
             self.free = place.next;
+            if self.free == NOBODY {
+                self.free_last = NOBODY;
+            }
             *place = entry;
             index
         } else {
@@ -125,8 +136,10 @@ impl TimerWheel {
         let Some(token) = self.entries.get(key.0 as usize).map(|entry| entry.token) else {
             return key;
         };
+        // In this order it leaves its place, which may be the one that holds all others' room.
+        let moved = self.arm(token, at);
         self.cancel(key);
-        self.arm(token, at)
+        moved
     }
 
     /// The next token whose deadline has come, in the order of ticks; its entry is gone.
@@ -249,16 +262,52 @@ impl TimerWheel {
     fn release(&mut self, index: u32) {
         if let Some(entry) = self.entries.get_mut(index as usize) {
             entry.list = NOBODY;
-            entry.next = self.free;
-            self.free = index;
+            entry.next = NOBODY;
             self.len -= 1;
+            self.chain_free(index);
         }
         if self.len == 0 {
             // Nobody holds a key: the arena starts anew, and a large one is given back.
             self.entries = Vec::new();
-            self.free = NOBODY;
+            (self.free, self.free_last) = (NOBODY, NOBODY);
             self.earliest = u64::MAX;
         }
+        self.releases_left -= 1;
+        if self.releases_left == 0 {
+            self.shrink();
+        }
+    }
+
+    /// Gives back what a burst has left: entries behind the last that is in use. Those in use have their
+    /// keys and stay, but are armed anew from time to time, in the lowest places that are free.
+    #[cold]
+    fn shrink(&mut self) {
+        // Each look is paid for by half as many releases as it takes steps.
+        self.releases_left = (self.entries.len() / 2).max(RELEASES);
+        if self.len > self.entries.len() / 4 {
+            return;
+        }
+        let last = self.entries.iter().rposition(|entry| entry.list != NOBODY);
+        self.entries.truncate(last.map_or(0, |last| last + 1));
+        self.entries.shrink_to_fit();
+        (self.free, self.free_last) = (NOBODY, NOBODY);
+        for index in 0..self.entries.len() {
+            let Some(entry) = self.entries.get_mut(index) else { return };
+            if entry.list == NOBODY {
+                entry.next = NOBODY;
+                self.chain_free(u32::try_from(index).unwrap_or(NOBODY));
+            }
+        }
+    }
+
+    /// Adds an unused entry to the end of their chain.
+    #[inline]
+    fn chain_free(&mut self, index: u32) {
+        match self.entries.get_mut(self.free_last as usize) {
+            Some(last) => last.next = index,
+            None => self.free = index,
+        }
+        self.free_last = index;
     }
 }
 
@@ -318,6 +367,27 @@ mod tests {
         let [one, two] = keys;
         wheel.cancel(if first == 1 { two } else { one });
         assert_eq!((wheel.pop_due(at_tick(9)), wheel.len), (None, 0));
+    }
+
+    /// Connections keep some armed for ever; what a burst of timers took is given back all the same.
+    #[test]
+    fn a_burst_is_given_back_while_others_stay_armed() {
+        let mut wheel = TimerWheel::new();
+        let mut steady: Vec<_> = (0..50).map(|n| wheel.arm(n, at_tick(1_000_000))).collect();
+        for round in 0..5 {
+            let burst: Vec<_> = (0..50_000).map(|n| wheel.arm(n, at_tick(n.into()))).collect();
+            steady.push(wheel.arm(round, at_tick(1_000_000))); // behind the burst
+            burst.into_iter().for_each(|key| wheel.cancel(key));
+            for _ in 0..2_000 {
+                let rearm = |key| wheel.rearm(key, at_tick(1_000_001));
+                steady = steady.into_iter().map(rearm).collect();
+            }
+            assert!(wheel.entries.capacity() < 5_000, "{} entries", wheel.entries.capacity());
+        }
+        assert_eq!(wheel.len(), steady.len());
+        assert_eq!(wheel.pop_due(at_tick(999_999)), None);
+        let due = std::iter::from_fn(|| wheel.pop_due(at_tick(1_000_001))).count();
+        assert_eq!(due, steady.len());
     }
 
     #[test]

@@ -124,7 +124,8 @@ pub enum SendError {
         /// The bytes already queued.
         buffered: usize,
     },
-    /// The message is over `max_message_size`, or a ping over 125 bytes.
+    /// The message is over `max_message_size` (alone over the `max_bytes` of its flow), a frame of a
+    /// raw session over `max_frame_size`, or a control frame over 125 bytes.
     TooBig {
         /// Its size in bytes.
         bytes: usize,
@@ -143,6 +144,9 @@ pub enum SendError {
     BadFrame,
 }
 
+/// The most bytes of a control frame (RFC 6455 section 5.5).
+const CONTROL_PAYLOAD_MAX: usize = 125;
+
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -151,7 +155,13 @@ impl fmt::Display for SendError {
                 write!(f, "there is no room: {buffered} bytes are already queued")
             }
             Self::TooBig { bytes, limit } => {
-                write!(f, "{bytes} bytes are over the limit of {limit}; raise max_message_size")
+                let what = "send less at a time, or raise what limits it: max_message_size, \
+                            max_frame_size for send_frame, max_bytes for a flow";
+                write!(f, "{bytes} bytes are over the limit of {limit}; {what}")?;
+                if *limit == CONTROL_PAYLOAD_MAX {
+                    f.write_str("; a control frame never holds more (RFC 6455 section 5.5)")?;
+                }
+                Ok(())
             }
             Self::Fragments => f.write_str("finish the open message in fragments first"),
             Self::Gone => f.write_str("the session is over"),
@@ -410,6 +420,9 @@ pub enum ServerError {
     },
     /// The event loop could not be made or failed.
     Loop(io::Error),
+    /// [`Handle::join`](crate::Handle::join) was called on the server's own thread, by a hook or a
+    /// timer: it would wait for itself. Nothing has changed, and another thread can still join.
+    JoinOnLoop,
 }
 
 /// As it is told to a user: a `main` that returns the error shows it this way.
@@ -431,6 +444,10 @@ impl fmt::Display for ServerError {
             }
             Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Loop(source) => write!(f, "event loop: {source}"),
+            Self::JoinOnLoop => f.write_str(
+                "join was called on the server's own thread, for whose end it waits: ask for a \
+                 shutdown here, and join on another thread",
+            ),
         }
     }
 }
@@ -438,7 +455,7 @@ impl fmt::Display for ServerError {
 impl Error for ServerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Config(_) => None,
+            Self::Config(_) | Self::JoinOnLoop => None,
             Self::Bind { source, .. } | Self::Loop(source) => Some(source),
         }
     }

@@ -16,7 +16,7 @@ use super::options::{LARGEST_SIZE, check_time};
 ///
 /// ```
 /// use wirewheel::{Application, Listen, Server};
-/// let path = std::env::temp_dir().join(format!("wirewheel-doc-{}", std::process::id()));
+/// let path = std::path::PathBuf::from(format!("/tmp/wirewheel-doc-{}", std::process::id()));
 /// let server = Server::bind("127.0.0.1:0", |_app: &mut Application| {})?
 ///     .listen(Listen::Unix(path.clone()))?;
 /// assert!(path.exists());

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "a program that reports figures")]
 #![allow(clippy::disallowed_methods, reason = "the load runs in real time")]
 
+mod arguments;
 mod swarm;
 
 #[path = "../support/emulator.rs"]
@@ -30,6 +31,7 @@ use wirewheel::{
     SharedFlow, Stats, WebSockets, on_connect, on_message,
 };
 
+use arguments::Task;
 use swarm::{FRAME_BYTES, PAYLOAD_BYTES, Plan};
 
 #[global_allocator]
@@ -122,15 +124,12 @@ fn main() {
     if let ["swarm", rest @ ..] = arguments.as_slice() {
         return swarm::run(&Plan::from_arguments(rest));
     }
-    // Where `cargo test NAME` names another test, this is none of them.
-    let size = match arguments.iter().find(|argument| !argument.starts_with('-')) {
-        None => 1_000,
-        Some(argument) => match argument.parse() {
-            Ok(size) => size,
-            Err(_) if "broadcast".contains(argument) => 1_000,
-            Err(_) => return,
-        },
+    let size = match arguments::task(&arguments, 1_000) {
+        Task::Run(size) => size,
+        Task::List { any, terse } => return arguments::print_list(any, terse),
+        Task::Nothing => return,
     };
+    arguments::check();
     let subscribers = size.min(raise_descriptors().saturating_sub(64));
     if subscribers < size {
         println!("{size} subscribers are asked for; descriptors allow {subscribers}");

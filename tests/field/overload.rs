@@ -201,9 +201,10 @@ fn a_newcomer_is_in_within_two_seconds_beside_300_that_begin_a_head() {
 /// called.
 #[test]
 #[ignore = "the process that the test below starts"]
+#[allow(clippy::print_stdout, reason = "its lines are what the test below reads")]
 fn serves_and_cleans_up() {
-    let own = Arc::new(AtomicBool::new(false));
-    let has_own = std::env::var_os("OWN_HANDLER").is_some();
+    let Some(handler) = std::env::var_os("OWN_HANDLER") else { return };
+    let (own, has_own) = (Arc::new(AtomicBool::new(false)), handler == "yes");
     if has_own {
         signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&own)).unwrap();
     }
@@ -236,9 +237,7 @@ impl CleaningUp {
         shell.args(["-c", &format!("{trap} exec \"$0\" \"$@\"")]);
         shell.args(emulator::words(std::env::current_exe().unwrap()));
         shell.args(["--exact", "overload::serves_and_cleans_up", "--ignored", "--nocapture"]);
-        if own_handler {
-            shell.env("OWN_HANDLER", "1");
-        }
+        shell.env("OWN_HANDLER", if own_handler { "yes" } else { "no" });
         let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }

@@ -10,6 +10,7 @@ pub mod streams;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -28,6 +29,12 @@ pub const BINARY: u8 = 0x82;
 pub const CLOSE: u8 = 0x88;
 pub const PING: u8 = 0x89;
 pub const PONG: u8 = 0x8a;
+
+/// A folder for sockets: their paths hold 107 bytes, which a long `TMPDIR` alone may take.
+pub fn socket_folder() -> PathBuf {
+    let folder = std::env::temp_dir();
+    if folder.as_os_str().len() <= 50 { folder } else { "/tmp".into() }
+}
 
 pub fn millis(n: u64) -> Duration {
     Duration::from_millis(n)

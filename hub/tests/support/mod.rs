@@ -158,8 +158,10 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("wirewheel-hub-{name}-{}", std::process::id()));
+        // Sockets lie in it, whose paths hold 107 bytes: a long TMPDIR alone may take them.
+        let folder = std::env::temp_dir();
+        let folder = if folder.as_os_str().len() <= 50 { folder } else { "/tmp".into() };
+        let path = folder.join(format!("wirewheel-hub-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

@@ -194,3 +194,29 @@ fn who_is_only_to_be_told_that_it_is_full_holds_no_place_for_long() {
     net.text(session, "served");
     assert!(net.take(session).ends_with(b"served"));
 }
+
+/// Places of timers that are over stayed for ever, with the room of the most there ever were.
+#[test]
+fn a_burst_of_timers_is_given_back_while_others_go_on() {
+    let mut net = Net::new(WebSockets::new());
+    net.open(); // its pings stay on the wheel
+    let fired = Rc::new(std::cell::Cell::new(0));
+    for round in 1..=3 {
+        net.run(|server| {
+            server.every(Duration::from_secs(3_600), |_| ()).unwrap();
+            for n in 0..20_000_u64 {
+                let fired = Rc::clone(&fired);
+                let timer = server.after(Duration::from_millis(1 + n % 900), move |_| {
+                    fired.set(fired.get() + 1);
+                });
+                if n % 2 == 0 {
+                    server.cancel_timer(timer.unwrap());
+                }
+            }
+        });
+        net.advance(secs(60));
+        assert_eq!(fired.get(), round * 10_000);
+        let held = net.core.shared.timers.running_places();
+        assert!(held <= 64 * round, "places for {held}");
+    }
+}
