@@ -74,15 +74,18 @@ pub(crate) struct Transit {
 }
 
 /// When the peer took something.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Progress {
     /// Bytes acknowledged so far.
     acknowledged: usize,
-    /// Since when something waits and nothing of it was acknowledged.
-    waits_since: Option<Time>,
-    /// The longest that this ever took.
-    longest_wait: Duration,
+    /// How many were acknowledged before a time, whenever that changed.
+    history: VecDeque<(Time, usize)>,
+    /// When bytes moved last, or could have.
+    now: Time,
 }
+
+/// Older changes are forgotten.
+const HISTORY_MAX: usize = 4_096;
 
 impl Transit {
     pub(crate) fn new(buffers: Buffers) -> Self {
@@ -147,6 +150,10 @@ impl Transit {
 impl Transit {
     /// Moves what can be moved at this moment; `got` is what the program has read.
     pub(super) fn exchange(&mut self, now: Time, got: &mut Vec<u8>) {
+        if self.end == End::Reset {
+            return;
+        }
+        self.progress.now = now;
         let before = self.progress.acknowledged;
         loop {
             while self.deliver() {}
@@ -154,10 +161,15 @@ impl Transit {
                 break;
             }
         }
+        if self.progress.acknowledged > before {
+            self.progress.history.push_back((now, before));
+            if self.progress.history.len() > HISTORY_MAX {
+                self.progress.history.pop_front();
+            }
+        }
         if self.sent.is_empty() && self.end == End::Announced && self.pace != Pace::Vanished {
             self.end = End::Arrived;
         }
-        self.note_progress(now, self.progress.acknowledged > before);
     }
 
     /// Segments arrive as far as the window is open.
@@ -203,18 +215,6 @@ impl Transit {
         true
     }
 
-    fn note_progress(&mut self, now: Time, moved: bool) {
-        let Progress { waits_since, longest_wait, .. } = &mut self.progress;
-        if let Some(since) = *waits_since {
-            *longest_wait = (*longest_wait).max(now.since(since));
-        }
-        if moved || self.sent.is_empty() {
-            *waits_since = (!self.sent.is_empty()).then_some(now);
-        } else {
-            waits_since.get_or_insert(now);
-        }
-    }
-
     /// When something moves next by itself.
     pub(super) fn next_move(&self) -> Option<Time> {
         let reads = matches!(self.pace, Pace::Steadily { .. }) && !self.received.is_empty();
@@ -239,9 +239,23 @@ impl Transit {
         self.lost
     }
 
-    /// The longest that bytes waited while none was acknowledged.
-    pub(crate) fn longest_wait(&self) -> Duration {
-        self.progress.longest_wait
+    /// Bytes that the peer's system took from one time to another, both included.
+    pub(crate) fn taken_between(&self, from: Time, until: Time) -> usize {
+        let before = |wanted: &dyn Fn(Time) -> bool| {
+            let change = self.progress.history.iter().find(|(at, _)| wanted(*at));
+            change.map_or(self.progress.acknowledged, |(_, before)| *before)
+        };
+        before(&|at| at > until) - before(&|at| at >= from)
+    }
+
+    /// When it was reset.
+    pub(crate) fn reset_at(&self) -> Option<Time> {
+        self.is_reset().then_some(self.progress.now)
+    }
+
+    /// Whether its program or its machine has stopped for good, as far as is known.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.pace, Pace::Nothing | Pace::Vanished)
     }
 
     /// Whether nothing more can happen to what was sent.
@@ -281,7 +295,11 @@ mod tests {
         transit.exchange(at(9), &mut got);
         assert_eq!((transit.unacknowledged(), got.len()), (0, 4_000));
         assert_eq!(got.get(2_999..3_001), Some(&[1, 2][..]));
-        assert_eq!(transit.longest_wait(), Duration::from_millis(9));
+        let taken = |from, until| transit.taken_between(at(from), at(until));
+        assert_eq!(
+            (taken(0, 8), taken(1, 9), taken(0, 9), taken(10, 99)),
+            (1_000, 3_000, 4_000, 0)
+        );
     }
 
     /// So `SIOCOUTQ` stands still for a while although the program reads, with a large segment for long.
@@ -334,7 +352,7 @@ mod tests {
         transit.exchange(at(0), &mut got);
         transit.exchange(at(5_000), &mut got);
         assert_eq!((transit.unacknowledged(), got.len()), (11, 0));
-        assert_eq!(transit.longest_wait(), Duration::from_secs(5));
+        assert_eq!(transit.taken_between(at(0), at(9_000)), 0);
         assert!(!transit.is_over());
     }
 }
