@@ -33,6 +33,8 @@ use super::network::{Link, LinkId, Network};
 /// A run, and how far it has come.
 pub(crate) struct Simulation {
     network: Network,
+    /// The length of the run.
+    steps: usize,
     world: Rc<RefCell<World>>,
     players: BTreeMap<LinkId, Player>,
     /// What was done, for whoever has to understand a failure.
@@ -61,10 +63,7 @@ pub(crate) struct Failure {
 /// Runs a whole life: `Ok` says what it had.
 pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
     let mut simulation = Simulation::new(choices);
-    let mut steps = 40 + simulation.choose(|choices| choices.size_below(160));
-    if simulation.choose(|choices| choices.one_in(LONG_LIVES)) {
-        steps *= 12;
-    }
+    let steps = simulation.steps;
     let mut step = 0;
     let mut outcome = Ok(());
     while outcome.is_ok() && step < steps && !simulation.is_over() {
@@ -178,8 +177,12 @@ fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
 
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
-        let mood = Mood::draw(&mut choices);
-        let clients_max = choices.pick(&[1, 3, 12]);
+        let mut mood = Mood::draw(&mut choices);
+        let mut clients_max = choices.pick(&[1, 3, 12]);
+        let mut steps = 40 + choices.size_below(160);
+        if choices.one_in(LONG_LIVES) {
+            (mood, clients_max, steps) = (mood.calmed(), clients_max.min(3), 10 * steps);
+        }
         let max_frame_size = choices.pick(&[125, 1_000, 64 << 10]);
         let max_message_size = max_frame_size.max(choices.pick(&[125, 2_000, 64 << 10]));
         let outbox_bytes = choices.pick(&[1, 1_000, 64 << 10]);
@@ -237,6 +240,7 @@ impl Simulation {
         network.tolerates = |panic| panic.contains(PLANNED);
         Self {
             network,
+            steps,
             world,
             players: BTreeMap::new(),
             clients_max,

@@ -59,9 +59,9 @@ enum End {
 pub(crate) struct Transit {
     buffers: Buffers,
     /// Written and not acknowledged.
-    sent: VecDeque<u8>,
+    sent: Vec<u8>,
     /// Acknowledged and not read.
-    received: VecDeque<u8>,
+    received: Vec<u8>,
     /// What the peer's system has said that it takes.
     window: usize,
     pace: Pace,
@@ -91,8 +91,8 @@ impl Transit {
     pub(crate) fn new(buffers: Buffers) -> Self {
         Self {
             buffers,
-            sent: VecDeque::new(),
-            received: VecDeque::new(),
+            sent: Vec::new(),
+            received: Vec::new(),
             window: buffers.receive,
             pace: Pace::All,
             next_read: Time::ZERO,
@@ -112,7 +112,7 @@ impl Transit {
     /// Takes what there is room for.
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(self.buffers.send.saturating_sub(self.sent.len()));
-        self.sent.extend(bytes.get(..taken).unwrap_or_default());
+        self.sent.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         taken
     }
 
@@ -178,7 +178,7 @@ impl Transit {
         if piece == 0 || self.pace == Pace::Vanished {
             return false;
         }
-        self.received.extend(self.sent.drain(..piece));
+        move_front(&mut self.sent, piece, &mut self.received);
         self.window -= piece;
         self.progress.acknowledged += piece;
         true
@@ -200,7 +200,7 @@ impl Transit {
             Pace::Steadily { .. } | Pace::Nothing | Pace::Vanished => return false,
         };
         let piece = most.min(self.received.len());
-        got.extend(self.received.drain(..piece));
+        move_front(&mut self.received, piece, got);
         self.open_window()
     }
 
@@ -220,6 +220,11 @@ impl Transit {
         let reads = matches!(self.pace, Pace::Steadily { .. }) && !self.received.is_empty();
         reads.then_some(self.next_read)
     }
+}
+
+fn move_front(from: &mut Vec<u8>, count: usize, to: &mut Vec<u8>) {
+    to.extend_from_slice(&from[..count]);
+    from.drain(..count);
 }
 
 /// What a test may ask.

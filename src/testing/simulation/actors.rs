@@ -33,17 +33,17 @@ pub(crate) struct Mood {
     pub(crate) big: bool,
     /// Times may be so short that little can happen before they are over.
     pub(crate) hurries: bool,
-    closes: bool,
+    pub(crate) closes: bool,
     aborts: bool,
     errors: bool,
     panics: bool,
     options: bool,
     fragments: bool,
-    flows: bool,
+    pub(crate) flows: bool,
     /// The server compresses, and clients ask for it.
     pub(crate) deflate: bool,
     /// Pauses, timers, commands to others, a stop out of a hook.
-    reaches: bool,
+    pub(crate) reaches: bool,
     /// Connections have buffers, and most clients read at a pace of their own.
     pub(crate) buffers: bool,
 }
@@ -71,6 +71,24 @@ impl Mood {
             deflate: heads(),
             reaches: heads(),
             buffers: heads(),
+        }
+    }
+}
+
+impl Mood {
+    /// For a long life: nothing in it ends a session before it has said much.
+    pub(crate) fn calmed(self) -> Self {
+        Self {
+            faults: false,
+            malformed: false,
+            junk: false,
+            jumps: false,
+            hurries: false,
+            closes: false,
+            aborts: false,
+            errors: false,
+            panics: false,
+            ..self
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::testing::network::{Link, Transit};
+use crate::words::close::CloseInfo;
 use crate::words::error::SessionError;
 use crate::words::time::Time;
 
@@ -105,6 +106,10 @@ impl Account<'_> {
         let sent = self.log.map_or(0, |log| log.sent.len());
         let lost = sent - self.player.arrived.min(sent);
         let dropped = self.log.map_or(0, |log| log.dropped);
+        if self.log.is_some_and(|log| self.is_complete(log)) && lost != dropped {
+            let id = self.player.id;
+            return Err(format!("link {id}: of {sent} messages {lost} are missing, not {dropped}"));
+        }
         if lost + lost_pages == 0 {
             return Ok(None);
         }
@@ -119,6 +124,14 @@ impl Account<'_> {
                  pages {lost_pages}: {why}; fault {fault:?}"
             )
         })
+    }
+
+    /// Whether a session has sent all that it was to send, and nothing came from others or from the
+    /// flow, whose messages count as dropped too.
+    fn is_complete(&self, log: &Log) -> bool {
+        let mood = self.world.mood;
+        let is_clean = log.end.as_ref().is_some_and(CloseInfo::is_clean);
+        is_clean && self.link.socket.is_end_seen() && !mood.reaches && !mood.flows
     }
 
     /// The one reason for all that is missing beyond what a policy dropped.

@@ -238,7 +238,8 @@ impl Player {
             let payload = vec![b'p'; choices.size_below(126)];
             bytes.extend(RawFrame::masked(choices.pick(&[0x89, 0x8a]), &payload));
         }
-        if choices.one_in(50) {
+        // In a long life nobody leaves.
+        if choices.one_in(if mood.closes { 50 } else { 400 }) {
             let code: u16 = choices.pick(&[1000, 1001, 3000, 4000]);
             let payload = [&code.to_be_bytes()[..], b"bye"].concat();
             let payload = if choices.one_in(4) { Vec::new() } else { payload };
