@@ -374,6 +374,13 @@ impl Simulation {
         if held > most {
             return Err(format!("{held} bytes are held by {live} connections, at most {most}"));
         }
+        // Even of one that the core leaves unread: the system tells of a failure all the same.
+        for &id in self.players.keys() {
+            let link = self.network.link(id);
+            if link.socket.is_broken() && link.is_open() {
+                return Err(format!("link {id} is broken, and the server keeps it"));
+            }
+        }
         let network = &mut self.network;
         let world = &mut *self.world.borrow_mut();
         let mut over = Ok(());

@@ -388,7 +388,7 @@ impl Link {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(repository, any(test, fuzzing)))]
 impl Link {
     /// Whether the server has it.
     pub(crate) fn is_open(&self) -> bool {
