@@ -1,6 +1,5 @@
 //! Owns what the hub serves: a configuration turned into routes and sockets.
 
-use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -70,7 +69,7 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
 fn check_place(listen: &Listen) -> Result<(), String> {
     let faulty = |error: std::io::Error| format!("--listen {listen}: {error}");
     match listen {
-        Listen::Tcp(address) => address.to_socket_addrs().map(drop).map_err(faulty),
+        Listen::Tcp(_) => listen.addresses().map(drop).map_err(faulty),
         Listen::Unix(path) => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             folder.unwrap_or_else(|| Path::new(".")).metadata().map(drop).map_err(faulty)

@@ -95,6 +95,26 @@ fn a_number_that_is_no_socket_says_so() {
     assert!(text.contains("cannot listen on") && text.contains("socket"), "{text}");
 }
 
+/// A number is believed only if it is one: a large one took a gibibyte, and the others were not noticed.
+#[test]
+fn a_number_of_sockets_that_is_none_is_refused() {
+    for wrong in ["99999999", "-1", "abc", "1025", "4294967296", "1 "] {
+        let mut command = activated(vec![listening().0], &["--echo"], "$$");
+        let output = command.env("LISTEN_FDS", wrong).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{wrong}: {text}");
+        let expected = format!("LISTEN_FDS: {wrong:?} is no number of sockets");
+        assert!(text.contains(&expected), "{text}");
+    }
+    // They are for another process.
+    let mut command = activated(vec![listening().0], &["--echo", "--listen", "127.0.0.1:0"], "1");
+    let hub = Hub::of({
+        command.env("LISTEN_FDS", "99999999");
+        command
+    });
+    hub.connect();
+}
+
 #[test]
 fn over_a_restart_sessions_get_1012_and_who_connects_meanwhile_waits() {
     let (socket, addr) = listening();

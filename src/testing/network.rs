@@ -112,7 +112,7 @@ impl Network {
     }
 
     /// When something happens next of its own.
-    pub(crate) fn next_event(&self) -> Option<Time> {
+    pub(crate) fn next_event(&mut self) -> Option<Time> {
         let moves = self.driver.sockets.next_move();
         // Once the server has stopped, only what it has sent goes on.
         let turn = if self.stopped { None } else { self.driver.next_turn() };
