@@ -17,6 +17,8 @@ use crate::words::time::Time;
 
 pub(crate) use link::{Link, PeerEnd};
 pub(crate) use links::{LinkId, Links};
+#[cfg(all(repository, any(test, fuzzing)))]
+pub(crate) use transit::{Buffers, Pace, Transit};
 
 /// Turns of the loop at one moment of the clock in which nothing happens but what is due: a reaction to
 /// what was due may be due at once, but not for ever.
@@ -96,7 +98,7 @@ impl Network {
         let end = self.now.after(by);
         loop {
             self.pump();
-            let next = self.next_event().filter(|&next| next <= end && !self.stopped);
+            let next = self.next_event().filter(|&next| next <= end);
             let Some(next) = next else { break };
             self.now = self.now.max(next);
         }
@@ -112,7 +114,9 @@ impl Network {
     /// When something happens next of its own.
     pub(crate) fn next_event(&mut self) -> Option<Time> {
         let moves = self.driver.sockets.next_move();
-        [self.driver.next_turn(), moves].into_iter().flatten().min()
+        // Once the server has stopped, only what it has sent goes on.
+        let turn = if self.stopped { None } else { self.driver.next_turn() };
+        [turn, moves].into_iter().flatten().min()
     }
 
     /// Code of the application runs on the loop.

@@ -2,6 +2,7 @@
 //! from one seed, and what must hold after every step.
 
 mod actors;
+mod books;
 pub(crate) mod choices;
 pub(crate) mod codec;
 pub(crate) mod content;
@@ -23,14 +24,17 @@ use crate::domain::raw::on_frame;
 use crate::words::close::CloseCode;
 use crate::words::options::{Limits, OutboxOverflow};
 
-use self::actors::{Actor, Mood, PLANNED, Tally, World};
+use self::actors::{Actor, Log, Mood, PLANNED, Tally, World};
+use self::books::Account;
 use self::choices::Choices;
-use self::player::{Player, Told};
-use super::network::{LinkId, Network};
+use self::player::{Player, Told, draw_buffers};
+use super::network::{Link, LinkId, Network};
 
 /// A run, and how far it has come.
 pub(crate) struct Simulation {
     network: Network,
+    /// The length of the run.
+    steps: usize,
     world: Rc<RefCell<World>>,
     players: BTreeMap<LinkId, Player>,
     /// What was done, for whoever has to understand a failure.
@@ -44,6 +48,9 @@ pub(crate) struct Simulation {
     process_bytes: usize,
 }
 
+/// One life of so many is long.
+const LONG_LIVES: u64 = 30;
+
 /// A run that went wrong.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -56,7 +63,7 @@ pub(crate) struct Failure {
 /// Runs a whole life: `Ok` says what it had.
 pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
     let mut simulation = Simulation::new(choices);
-    let steps = 40 + simulation.choose(|choices| choices.size_below(160));
+    let steps = simulation.steps;
     let mut step = 0;
     let mut outcome = Ok(());
     while outcome.is_ok() && step < steps && !simulation.is_over() {
@@ -85,6 +92,7 @@ fn draw_flow(choices: &mut Choices) -> SharedFlow {
         BufferOverflow::Suspend,
         BufferOverflow::DropOldest,
         BufferOverflow::DropLatest,
+        BufferOverflow::Latest,
     ]);
     let options = FlowOptions::new()
         .replay(choices.size_below(3))
@@ -152,7 +160,14 @@ fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
         route
             .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))
             .negotiate_extensions(raw_negotiates);
-        route.get("/page", move |_| "x".repeat(pages.borrow_mut().choices.size_below(500)));
+        route.get("/page", move |call| {
+            let world = &mut *pages.borrow_mut();
+            let link = call.header("x-link").and_then(|link| link.parse().ok());
+            if let Some(link) = link {
+                *world.pages.entry(link).or_default() += 1;
+            }
+            "x".repeat(world.choices.size_below(500))
+        });
     });
     match application.build() {
         Ok(built) => built,
@@ -162,8 +177,12 @@ fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
 
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
-        let mood = Mood::draw(&mut choices);
-        let clients_max = choices.pick(&[1, 3, 12]);
+        let mut mood = Mood::draw(&mut choices);
+        let mut clients_max = choices.pick(&[1, 3, 12]);
+        let mut steps = 40 + choices.size_below(160);
+        if choices.one_in(LONG_LIVES) {
+            (mood, clients_max, steps) = (mood.calmed(), clients_max.min(3), 10 * steps);
+        }
         let max_frame_size = choices.pick(&[125, 1_000, 64 << 10]);
         let max_message_size = max_frame_size.max(choices.pick(&[125, 2_000, 64 << 10]));
         let outbox_bytes = choices.pick(&[1, 1_000, 64 << 10]);
@@ -175,10 +194,12 @@ impl Simulation {
             OutboxOverflow::DropOldest,
         ]);
         let flow = draw_flow(&mut choices);
+        let timeout = millis(&mut choices, mood, &[1, 900, 15_000]);
+        let write_timeout = millis(&mut choices, mood, &[1, 2_000, 30_000]);
         let mut options = WebSockets::new()
             .on_outbox_full(policy)
-            .timeout(millis(&mut choices, mood, &[1, 900, 15_000]))
-            .write_timeout(millis(&mut choices, mood, &[1, 2_000, 30_000]))
+            .timeout(timeout)
+            .write_timeout(write_timeout)
             .max_frame_size(max_frame_size)
             .max_message_size(max_message_size)
             .outbox_bytes(outbox_bytes)
@@ -205,6 +226,12 @@ impl Simulation {
             flow,
             published: 0,
             drops: policy != OutboxOverflow::Close && policy != OutboxOverflow::Block,
+            closes_when_full: policy == OutboxOverflow::Close,
+            write_timeout,
+            timeout,
+            stops_at: None,
+            pages: BTreeMap::new(),
+            publishers: Vec::new(),
             spoiled: BTreeSet::new(),
             violations: Vec::new(),
         }));
@@ -213,6 +240,7 @@ impl Simulation {
         network.tolerates = |panic| panic.contains(PLANNED);
         Self {
             network,
+            steps,
             world,
             players: BTreeMap::new(),
             clients_max,
@@ -279,6 +307,10 @@ impl Simulation {
         let limit = self.usual_bytes;
         let mood = self.world.borrow().mood;
         let player = self.choose(|choices| Player::new(id, limit, choices, mood));
+        if mood.buffers {
+            let buffers = self.choose(draw_buffers);
+            self.network.link(id).set_buffers(buffers);
+        }
         self.note(format!("connect {id}"));
         self.players.insert(id, player);
     }
@@ -307,8 +339,13 @@ impl Simulation {
 
     fn shut_down(&mut self) {
         let grace = self.choose(|choices| choices.below(20_000));
-        self.note(format!("shut down within {grace} ms"));
-        self.network.shut_down(CloseCode::GOING_AWAY, Duration::from_millis(grace));
+        self.stop(Duration::from_millis(grace));
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        self.note(format!("shut down within {grace:?}"));
+        self.world.borrow_mut().note_stop(self.network.now.after(grace));
+        self.network.shut_down(CloseCode::GOING_AWAY, grace);
     }
 
     /// What must hold after every step.
@@ -317,8 +354,10 @@ impl Simulation {
         loop {
             let mut moved = false;
             for player in self.players.values_mut() {
-                let World { sessions, drops, tally, .. } = &mut *self.world.borrow_mut();
-                let told = Told { log: sessions.get(&player.id), drops: *drops, tally };
+                let World { sessions, drops, tally, publishers, .. } =
+                    &mut *self.world.borrow_mut();
+                let log = sessions.get(&player.id);
+                let told = Told { log, drops: *drops, publishers, tally };
                 moved |= player.look(&mut self.network, told)?;
             }
             if !moved {
@@ -335,15 +374,22 @@ impl Simulation {
         if held > most {
             return Err(format!("{held} bytes are held by {live} connections, at most {most}"));
         }
+        // Even of one that the core leaves unread: the system tells of a failure all the same.
+        for &id in self.players.keys() {
+            let link = self.network.link(id);
+            if link.socket.is_broken() && link.is_open() {
+                return Err(format!("link {id} is broken, and the server keeps it"));
+            }
+        }
         let network = &mut self.network;
-        let world = self.world.borrow();
+        let world = &mut *self.world.borrow_mut();
         let mut over = Ok(());
         self.players.retain(|&id, player| {
-            if network.link(id).socket.gone.is_none() {
+            if !network.link(id).is_settled() {
                 return true;
             }
             if over.is_ok() {
-                over = check_over(player, network, &world);
+                over = check_over(player, network, world);
             }
             false
         });
@@ -359,7 +405,7 @@ impl Simulation {
             self.check()?;
         }
         let grace = Duration::from_millis(self.choose(|choices| choices.below(9_000)));
-        self.network.shut_down(CloseCode::GOING_AWAY, grace);
+        self.stop(grace);
         self.check()?;
         self.network.advance(grace + Duration::from_millis(20));
         self.check()?;
@@ -373,6 +419,12 @@ impl Simulation {
         // Those that came late are only dropped with the process.
         self.network.cut_all();
         self.network.core.audit_empty()?;
+        // Their systems deliver what they have.
+        self.network.advance(Duration::from_secs(100_000));
+        self.check()?;
+        if let Some(id) = self.players.keys().next() {
+            return Err(format!("link {id} is not over after a day"));
+        }
         let world = self.world.borrow();
         if world.flow.subscription_count() > 0 {
             return Err("a session that is over still collects".into());
@@ -385,14 +437,26 @@ impl Simulation {
 }
 
 /// What must hold of a connection that is over.
-fn check_over(player: &Player, network: &mut Network, world: &World) -> Result<(), String> {
+fn check_over(player: &Player, network: &mut Network, world: &mut World) -> Result<(), String> {
     let id = player.id;
     let log = world.sessions.get(&id);
-    let socket = &mut network.link(id).socket;
     if log.is_some_and(|log| log.connected && log.end.is_none()) {
         return Err(format!("link {id} is over and its session had no on_close"));
     }
-    if !socket.shut || socket.is_broken() {
+    let (now, over_budget) = (network.now, network.core.stats().over_budget);
+    let link = network.link(id);
+    let loss = Account { player, link, log, world, over_budget, now }.settle()?;
+    check_end(player, link, log, world)?;
+    if let Some(loss) = loss {
+        world.tally.losses.count(loss);
+    }
+    Ok(())
+}
+
+/// What arrived of a connection whose side was shut in order is whole, and ends with a Close.
+fn check_end(player: &Player, link: &Link, log: Option<&Log>, world: &World) -> Result<(), String> {
+    let (id, socket) = (player.id, &link.socket);
+    if !socket.shut || socket.is_broken() || !socket.is_end_seen() {
         return Ok(());
     }
     // Our side was shut in order: what went out is whole.

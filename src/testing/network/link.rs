@@ -296,6 +296,13 @@ impl Link {
         }
     }
 
+    /// Whether nothing more arrives of what the server sent, and it is done with it.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_over = |transit: &Transit| transit.is_over() || transit.is_stopped();
+        self.socket.gone.is_some() && self.socket.transit.as_ref().is_none_or(is_over)
+    }
+
     /// Whether it waits to be accepted.
     pub(crate) fn is_waiting(&self) -> bool {
         self.slot.is_none() && self.socket.gone.is_none()
@@ -381,7 +388,7 @@ impl Link {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(repository, any(test, fuzzing)))]
 impl Link {
     /// Whether the server has it.
     pub(crate) fn is_open(&self) -> bool {

@@ -59,9 +59,9 @@ enum End {
 pub(crate) struct Transit {
     buffers: Buffers,
     /// Written and not acknowledged.
-    sent: VecDeque<u8>,
+    sent: Vec<u8>,
     /// Acknowledged and not read.
-    received: VecDeque<u8>,
+    received: Vec<u8>,
     /// What the peer's system has said that it takes.
     window: usize,
     pace: Pace,
@@ -74,22 +74,25 @@ pub(crate) struct Transit {
 }
 
 /// When the peer took something.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Progress {
     /// Bytes acknowledged so far.
     acknowledged: usize,
-    /// Since when something waits and nothing of it was acknowledged.
-    waits_since: Option<Time>,
-    /// The longest that this ever took.
-    longest_wait: Duration,
+    /// How many were acknowledged before a time, whenever that changed.
+    history: VecDeque<(Time, usize)>,
+    /// When bytes moved last, or could have.
+    now: Time,
 }
+
+/// Older changes are forgotten.
+const HISTORY_MAX: usize = 4_096;
 
 impl Transit {
     pub(crate) fn new(buffers: Buffers) -> Self {
         Self {
             buffers,
-            sent: VecDeque::new(),
-            received: VecDeque::new(),
+            sent: Vec::new(),
+            received: Vec::new(),
             window: buffers.receive,
             pace: Pace::All,
             next_read: Time::ZERO,
@@ -109,7 +112,7 @@ impl Transit {
     /// Takes what there is room for.
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(self.buffers.send.saturating_sub(self.sent.len()));
-        self.sent.extend(bytes.get(..taken).unwrap_or_default());
+        self.sent.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         taken
     }
 
@@ -147,6 +150,10 @@ impl Transit {
 impl Transit {
     /// Moves what can be moved at this moment; `got` is what the program has read.
     pub(super) fn exchange(&mut self, now: Time, got: &mut Vec<u8>) {
+        if self.end == End::Reset {
+            return;
+        }
+        self.progress.now = now;
         let before = self.progress.acknowledged;
         loop {
             while self.deliver() {}
@@ -154,10 +161,15 @@ impl Transit {
                 break;
             }
         }
+        if self.progress.acknowledged > before {
+            self.progress.history.push_back((now, before));
+            if self.progress.history.len() > HISTORY_MAX {
+                self.progress.history.pop_front();
+            }
+        }
         if self.sent.is_empty() && self.end == End::Announced && self.pace != Pace::Vanished {
             self.end = End::Arrived;
         }
-        self.note_progress(now, self.progress.acknowledged > before);
     }
 
     /// Segments arrive as far as the window is open.
@@ -166,7 +178,7 @@ impl Transit {
         if piece == 0 || self.pace == Pace::Vanished {
             return false;
         }
-        self.received.extend(self.sent.drain(..piece));
+        move_front(&mut self.sent, piece, &mut self.received);
         self.window -= piece;
         self.progress.acknowledged += piece;
         true
@@ -188,7 +200,7 @@ impl Transit {
             Pace::Steadily { .. } | Pace::Nothing | Pace::Vanished => return false,
         };
         let piece = most.min(self.received.len());
-        got.extend(self.received.drain(..piece));
+        move_front(&mut self.received, piece, got);
         self.open_window()
     }
 
@@ -203,23 +215,16 @@ impl Transit {
         true
     }
 
-    fn note_progress(&mut self, now: Time, moved: bool) {
-        let Progress { waits_since, longest_wait, .. } = &mut self.progress;
-        if let Some(since) = *waits_since {
-            *longest_wait = (*longest_wait).max(now.since(since));
-        }
-        if moved || self.sent.is_empty() {
-            *waits_since = (!self.sent.is_empty()).then_some(now);
-        } else {
-            waits_since.get_or_insert(now);
-        }
-    }
-
     /// When something moves next by itself.
     pub(super) fn next_move(&self) -> Option<Time> {
         let reads = matches!(self.pace, Pace::Steadily { .. }) && !self.received.is_empty();
         reads.then_some(self.next_read)
     }
+}
+
+fn move_front(from: &mut Vec<u8>, count: usize, to: &mut Vec<u8>) {
+    to.extend_from_slice(&from[..count]);
+    from.drain(..count);
 }
 
 /// What a test may ask.
@@ -239,9 +244,23 @@ impl Transit {
         self.lost
     }
 
-    /// The longest that bytes waited while none was acknowledged.
-    pub(crate) fn longest_wait(&self) -> Duration {
-        self.progress.longest_wait
+    /// Bytes that the peer's system took from one time to another, both included.
+    pub(crate) fn taken_between(&self, from: Time, until: Time) -> usize {
+        let before = |wanted: &dyn Fn(Time) -> bool| {
+            let change = self.progress.history.iter().find(|(at, _)| wanted(*at));
+            change.map_or(self.progress.acknowledged, |(_, before)| *before)
+        };
+        before(&|at| at > until) - before(&|at| at >= from)
+    }
+
+    /// When it was reset.
+    pub(crate) fn reset_at(&self) -> Option<Time> {
+        self.is_reset().then_some(self.progress.now)
+    }
+
+    /// Whether its program or its machine has stopped for good, as far as is known.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.pace, Pace::Nothing | Pace::Vanished)
     }
 
     /// Whether nothing more can happen to what was sent.
@@ -281,7 +300,11 @@ mod tests {
         transit.exchange(at(9), &mut got);
         assert_eq!((transit.unacknowledged(), got.len()), (0, 4_000));
         assert_eq!(got.get(2_999..3_001), Some(&[1, 2][..]));
-        assert_eq!(transit.longest_wait(), Duration::from_millis(9));
+        let taken = |from, until| transit.taken_between(at(from), at(until));
+        assert_eq!(
+            (taken(0, 8), taken(1, 9), taken(0, 9), taken(10, 99)),
+            (1_000, 3_000, 4_000, 0)
+        );
     }
 
     /// So `SIOCOUTQ` stands still for a while although the program reads, with a large segment for long.
@@ -334,7 +357,7 @@ mod tests {
         transit.exchange(at(0), &mut got);
         transit.exchange(at(5_000), &mut got);
         assert_eq!((transit.unacknowledged(), got.len()), (11, 0));
-        assert_eq!(transit.longest_wait(), Duration::from_secs(5));
+        assert_eq!(transit.taken_between(at(0), at(9_000)), 0);
         assert!(!transit.is_over());
     }
 }

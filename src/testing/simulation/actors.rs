@@ -14,7 +14,9 @@ use crate::domain::timers::TimerId;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason};
 use crate::words::error::{HandlerResult, ProtocolError, SessionError};
 use crate::words::message::Message;
+use crate::words::time::Time;
 
+use super::books::{Fault, Losses};
 use super::choices::Choices;
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
 
@@ -31,17 +33,19 @@ pub(crate) struct Mood {
     pub(crate) big: bool,
     /// Times may be so short that little can happen before they are over.
     pub(crate) hurries: bool,
-    closes: bool,
+    pub(crate) closes: bool,
     aborts: bool,
     errors: bool,
     panics: bool,
     options: bool,
     fragments: bool,
-    flows: bool,
+    pub(crate) flows: bool,
     /// The server compresses, and clients ask for it.
     pub(crate) deflate: bool,
     /// Pauses, timers, commands to others, a stop out of a hook.
-    reaches: bool,
+    pub(crate) reaches: bool,
+    /// Connections have buffers, and most clients read at a pace of their own.
+    pub(crate) buffers: bool,
 }
 
 impl Mood {
@@ -66,6 +70,25 @@ impl Mood {
             flows: heads(),
             deflate: heads(),
             reaches: heads(),
+            buffers: heads(),
+        }
+    }
+}
+
+impl Mood {
+    /// For a long life: nothing in it ends a session before it has said much.
+    pub(crate) fn calmed(self) -> Self {
+        Self {
+            faults: false,
+            malformed: false,
+            junk: false,
+            jumps: false,
+            hurries: false,
+            closes: false,
+            aborts: false,
+            errors: false,
+            panics: false,
+            ..self
         }
     }
 }
@@ -83,10 +106,27 @@ pub(crate) struct World {
     pub(crate) published: usize,
     /// Messages may be dropped on the way to a slow client.
     pub(crate) drops: bool,
+    /// The outbox's policy is to close when it is full.
+    pub(crate) closes_when_full: bool,
+    pub(crate) write_timeout: Duration,
+    pub(crate) timeout: Duration,
+    /// When the grace of a stop is over.
+    pub(crate) stops_at: Option<Time>,
+    /// Pages that were answered, by link.
+    pub(crate) pages: BTreeMap<usize, usize>,
+    /// Who published each message of the flow, if a session did.
+    pub(crate) publishers: Vec<Option<usize>>,
     /// Links whose clients sent what may be anything.
     pub(crate) spoiled: BTreeSet<usize>,
     /// What a handler saw that must not be.
     pub(crate) violations: Vec<String>,
+}
+
+impl World {
+    /// A stop was asked for: the shorter grace counts.
+    pub(crate) fn note_stop(&mut self, ends: Time) {
+        self.stops_at = Some(self.stops_at.map_or(ends, |earlier| earlier.min(ends)));
+    }
 }
 
 /// How often something was met that a simulation must not pass by.
@@ -105,6 +145,13 @@ pub(crate) struct Tally {
     pub(crate) corrupt: usize,
     /// Frames that a raw session sent back.
     pub(crate) mirrored: usize,
+    /// Messages of sessions that arrived, and the most of one session.
+    pub(crate) arrived: usize,
+    pub(crate) longest: usize,
+    /// Connections on which something was lost, by reason.
+    pub(crate) losses: Losses,
+    /// Messages of the flow that came to sessions which collect only some.
+    pub(crate) filtered: usize,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -117,6 +164,10 @@ impl std::ops::AddAssign for Tally {
         self.too_big += other.too_big;
         self.corrupt += other.corrupt;
         self.mirrored += other.mirrored;
+        self.arrived += other.arrived;
+        self.longest = self.longest.max(other.longest);
+        self.losses += other.losses;
+        self.filtered += other.filtered;
     }
 }
 
@@ -136,6 +187,24 @@ pub(crate) struct Log {
     timers: Vec<TimerId>,
     /// It left the flow, and may have come back.
     pub(crate) collects_anew: bool,
+    /// What it collects of the flow.
+    pub(crate) wants: Option<Wants>,
+    pub(crate) aborted: bool,
+    pub(crate) fault: Option<Fault>,
+    /// Messages that `dropped()` says were dropped.
+    pub(crate) dropped: usize,
+    /// How long it waits for a pong at present.
+    pub(crate) timeout: Duration,
+}
+
+/// What a session collects of the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    All,
+    /// What others publish.
+    Others,
+    /// What has an even number.
+    Even,
 }
 
 /// What panics on purpose says.
@@ -157,7 +226,8 @@ impl Actor {
             world.mood.panics && world.choices.one_in(20)
         };
         assert!(!panics, "{PLANNED}");
-        if world.borrow_mut().sessions.insert(link, Log::default()).is_some() {
+        let log = Log { timeout: world.borrow().timeout, ..Log::default() };
+        if world.borrow_mut().sessions.insert(link, log).is_some() {
             actor.violation("two sessions on one link");
         }
         actor
@@ -235,7 +305,10 @@ impl Actor {
                 let code = self.choose(|choices, _| choices.pick(&[1000, 1001, 3000, 4999]));
                 let _ = session.close(CloseReason::new(CloseCode::new(code), "done")?);
             }
-            15 if mood.aborts && self.rarely() => session.abort(),
+            15 if mood.aborts && self.rarely() => {
+                self.log(|log| log.aborted = true);
+                session.abort();
+            }
             16 if mood.errors && self.rarely() => return Err(std::fmt::Error.into()),
             17 if mood.panics && self.rarely() => panic!("{PLANNED}"),
             18..=20 if mood.options => self.change_options(session),
@@ -256,7 +329,7 @@ impl Actor {
         let time = Duration::from_millis(n); // zero is refused, which is an answer too
         let _ = match what {
             0 => session.set_ping_period((n % 3 > 0).then_some(time)),
-            1 => session.set_timeout(time),
+            1 => session.set_timeout(time).map(|()| self.log(|log| log.timeout = time)),
             2 => session.set_max_frame_size(125 + usize::try_from(n).unwrap_or(0)),
             _ => {
                 session.set_masking(n % 2 == 0);
@@ -271,21 +344,44 @@ impl Actor {
             (world.flow.clone(), world.published)
         };
         let text = content::message(FROM_FLOW, number, self.size());
-        let taken = match self.choose(|choices, _| choices.below(8)) {
-            0..=2 => {
-                let _ = session.collect(&flow);
-                return;
-            }
+        let what = self.choose(|choices, _| choices.below(8));
+        let taken = match what {
+            0..=2 => return self.collect(session, &flow),
             3 => {
                 // Whoever collects again gets the replay again.
-                self.log(|log| log.collects_anew = true);
+                self.log(|log| (log.collects_anew, log.wants) = (true, None));
                 return session.stop_collecting(&flow);
             }
-            4 | 5 => session.emit(&flow, text.as_str()).is_ok(),
+            4 => session.emit(&flow, text.as_str()).is_ok(),
+            5 => {
+                let key = self.choose(|choices, _| choices.pick(&["a", "b", "c", "d"]));
+                session.emit_latest(&flow, key, text.as_str()).is_ok()
+            }
             6 => flow.emit(text.as_str()).is_ok(),
             _ => flow.try_emit(&text),
         };
-        self.world.borrow_mut().published += usize::from(taken);
+        if taken {
+            let world = &mut *self.world.borrow_mut();
+            world.published += 1;
+            world.publishers.push((4..=5).contains(&what).then_some(self.link));
+        }
+    }
+
+    fn collect(&self, session: &mut Session<'_>, flow: &SharedFlow) {
+        let what = self.choose(|choices, _| choices.below(4));
+        let (done, wants) = match what {
+            0 | 1 => (session.collect(flow), Wants::All),
+            2 => (session.collect_others(flow), Wants::Others),
+            _ => {
+                let even = |message: Message<'_>, _| {
+                    content::read(message.bytes()).is_none_or(|(_, number)| number % 2 == 0)
+                };
+                (session.collect_if(flow, even), Wants::Even)
+            }
+        };
+        if done.is_ok() {
+            self.log(|log| log.wants = log.wants.or(Some(wants))); // what it collects already stays
+        }
     }
 
     fn reach(&self, session: &mut Session<'_>) {
@@ -320,7 +416,11 @@ impl Actor {
                 let reason = CloseReason::own(CloseCode::NORMAL, "by another");
                 let _ = session.server().close(other, reason);
             }
-            (11, _) if n == 0 => session.server().shutdown(Duration::from_secs(5)),
+            (11, _) if n == 0 => {
+                let grace = Duration::from_secs(5);
+                self.world.borrow_mut().note_stop(session.shared.now.after(grace));
+                session.server().shutdown(grace);
+            }
             _ => {}
         }
     }
@@ -412,6 +512,8 @@ impl Handler for Actor {
 
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
         self.enter("on_error", session);
+        let fault = Fault { at: session.shared.now, kind: error.into() };
+        self.log(|log| log.fault = Some(fault));
         if session.extensions().next().is_some() {
             let tally = &mut self.world.borrow_mut().tally;
             match error {
@@ -440,7 +542,8 @@ impl Handler for Actor {
         if session.send("late").is_ok() {
             self.violation("a message was taken in on_close");
         }
-        self.log(|log| log.end = Some(close.clone()));
+        let dropped = usize::try_from(session.dropped()).unwrap_or(usize::MAX);
+        self.log(|log| (log.end, log.dropped) = (Some(close.clone()), dropped));
         let _ = self.act(session);
     }
 }

@@ -11,13 +11,15 @@ use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
 use crate::testing::far_end::RawFrame;
-use crate::testing::network::{LinkId, Network, PeerEnd};
+use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};
 
 /// What the server's side says of a client's session.
 pub(crate) struct Told<'a> {
     pub(crate) log: Option<&'a Log>,
     /// Messages may be dropped on the way.
     pub(crate) drops: bool,
+    /// Who published each message of the flow.
+    pub(crate) publishers: &'a [Option<LinkId>],
     /// Where to count.
     pub(crate) tally: &'a mut Tally,
 }
@@ -29,7 +31,7 @@ pub(crate) struct Player {
     /// What one message or frame may have.
     message_limit: usize,
     stage: Stage,
-    answers_pings: bool,
+    pub(super) answers_pings: bool,
     answers_close: bool,
     /// It takes little for a while, then all, by turns.
     lags: bool,
@@ -50,8 +52,15 @@ pub(crate) struct Player {
     mirrored: VecDeque<RawFrame>,
     /// The payload of its own Close.
     said_close: Option<Vec<u8>>,
-    /// Messages that arrived.
+    /// The number of the next message of the session, and how many arrived.
     pub(crate) received: usize,
+    pub(super) arrived: usize,
+    /// Pages that arrived.
+    pub(super) pages: usize,
+    /// It has ended its side, or its machine is gone.
+    pub(super) has_ended: bool,
+    /// It did not read for a while.
+    pub(super) has_stalled: bool,
     next_of_flow: usize,
     arriving: Option<Arriving>,
     /// The payload of the server's Close.
@@ -87,6 +96,7 @@ pub(crate) enum Play {
     WritePiece(usize),
     Room(usize),
     Block(Duration),
+    Pace(Pace),
     BreakIn(usize),
     BreakOut(usize),
     End(PeerEnd),
@@ -103,6 +113,7 @@ impl fmt::Debug for Play {
             Self::WritePiece(bytes) => write!(f, "is written in pieces of {bytes}"),
             Self::Room(bytes) => write!(f, "takes {bytes}"),
             Self::Block(time) => write!(f, "takes nothing for {time:?}"),
+            Self::Pace(pace) => write!(f, "reads like this: {pace:?}"),
             Self::BreakIn(bytes) => write!(f, "breaks after sending {bytes}"),
             Self::BreakOut(bytes) => write!(f, "breaks after taking {bytes}"),
             Self::End(end) => write!(f, "ends: {end:?}"),
@@ -132,6 +143,10 @@ impl Player {
             mirrored: VecDeque::new(),
             said_close: None,
             received: 0,
+            arrived: 0,
+            pages: 0,
+            has_ended: false,
+            has_stalled: false,
             next_of_flow: 0,
             arriving: None,
             got_close: None,
@@ -143,6 +158,9 @@ impl Player {
         if self.lags && choices.one_in(8) {
             self.is_behind = !self.is_behind;
             return Play::Room(if self.is_behind { choices.pick(&[0, 50, 1_000]) } else { WHOLE });
+        }
+        if mood.buffers && choices.one_in(12) {
+            return Play::Pace(draw_pace(choices, mood));
         }
         if mood.faults && choices.one_in(4) {
             return match choices.below(16) {
@@ -186,8 +204,8 @@ impl Player {
         }
         bytes.extend_from_slice(b"\r\n");
         match choices.below(12) {
-            0 | 1 => b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(),
-            2 => b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(choices.size_below(40)),
+            0 | 1 => self.page_request(),
+            2 => self.page_request().repeat(choices.size_below(40)),
             3 if mood.junk => {
                 bytes.truncate(choices.size_below(bytes.len()));
                 bytes
@@ -209,6 +227,10 @@ impl Player {
         }
     }
 
+    fn page_request(&self) -> Vec<u8> {
+        format!("GET /page HTTP/1.1\r\nHost: h\r\nX-Link: {}\r\n\r\n", self.id).into_bytes()
+    }
+
     /// Messages and fragments, mostly one, and perhaps a control frame.
     fn frames(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -216,7 +238,8 @@ impl Player {
             let payload = vec![b'p'; choices.size_below(126)];
             bytes.extend(RawFrame::masked(choices.pick(&[0x89, 0x8a]), &payload));
         }
-        if choices.one_in(50) {
+        // In a long life nobody leaves.
+        if choices.one_in(if mood.closes { 50 } else { 400 }) {
             let code: u16 = choices.pick(&[1000, 1001, 3000, 4000]);
             let payload = [&code.to_be_bytes()[..], b"bye"].concat();
             let payload = if choices.one_in(4) { Vec::new() } else { payload };
@@ -297,16 +320,30 @@ impl Player {
         packed
     }
 
-    pub(crate) fn perform(&self, play: Play, network: &mut Network) {
+    pub(crate) fn perform(&mut self, play: Play, network: &mut Network) {
         let (id, now) = (self.id, network.now);
         let link = network.link(id);
         match play {
             Play::Send(bytes) => return network.send(id, &bytes),
-            Play::End(end) => return network.end(id, end),
+            Play::End(end) => {
+                self.has_ended = true;
+                return network.end(id, end);
+            }
             Play::ReadPiece(bytes) => link.read_piece = bytes,
             Play::WritePiece(bytes) => link.socket.write_piece = bytes,
-            Play::Room(bytes) => link.socket.room = bytes,
-            Play::Block(time) => link.socket.blocked_until = Some(now.after(time)),
+            Play::Room(bytes) => {
+                self.has_stalled |= bytes != WHOLE;
+                link.socket.room = bytes;
+            }
+            Play::Pace(pace) => {
+                self.has_stalled |= pace == Pace::Nothing;
+                self.has_ended |= pace == Pace::Vanished;
+                link.set_pace(pace);
+            }
+            Play::Block(time) => {
+                self.has_stalled = true;
+                link.socket.blocked_until = Some(now.after(time));
+            }
             Play::BreakIn(bytes) => link.breaks_after_in = Some(bytes),
             Play::BreakOut(bytes) => link.socket.breaks_after_out = Some(bytes),
         }
@@ -319,6 +356,27 @@ impl Player {
         if let Some(far_end) = &mut network.link(self.id).far_end {
             (far_end.answers_pings, far_end.answers_close) = (false, false);
         }
+    }
+}
+
+/// What lies between the server and a client.
+pub(super) fn draw_buffers(choices: &mut Choices) -> Buffers {
+    Buffers {
+        send: choices.pick(&[2_000, 20_000, 200_000]),
+        receive: choices.pick(&[1_000, 10_000, 100_000]),
+        segment: choices.pick(&[536, 1_448, 16_000]),
+    }
+}
+
+fn draw_pace(choices: &mut Choices, mood: Mood) -> Pace {
+    match choices.below(16) {
+        0..=5 => Pace::All,
+        6 if mood.faults => Pace::Nothing,
+        7 if mood.faults && choices.one_in(4) => Pace::Vanished,
+        _ => Pace::Steadily {
+            bytes: choices.pick(&[300, 3_000, 50_000]),
+            every: Duration::from_millis(choices.pick(&[50, 500, 1_000])),
+        },
     }
 }
 

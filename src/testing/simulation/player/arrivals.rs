@@ -3,7 +3,7 @@
 use super::{Arriving, Player, Stage, Told};
 use crate::testing::far_end::{FarEnd, RawFrame};
 use crate::testing::network::Network;
-use crate::testing::simulation::actors::Log;
+use crate::testing::simulation::actors::{Log, Wants};
 use crate::testing::simulation::codec::Codec;
 use crate::testing::simulation::content::{self, FROM_FLOW, FROM_OTHER, FROM_SESSION};
 
@@ -44,6 +44,7 @@ impl Player {
             return Ok(false);
         }
         got.drain(..end + 4 + length);
+        self.pages += usize::from(status == 200);
         if status == 101 {
             // Which of the routes it was: only the raw one has no log.
             let mut far_end = FarEnd::new();
@@ -102,7 +103,7 @@ impl Player {
             Some(codec) if whole.packed => codec.unpack(&whole.payload)?,
             _ => whole.payload,
         };
-        self.take_message(&payload, log, told.drops)?;
+        self.take_message(&payload, log, told)?;
         match (payload.first(), whole.packed) {
             (Some(&FROM_FLOW), true) => told.tally.packed_of_flow += 1,
             (Some(&FROM_FLOW), false) => told.tally.plain_of_flow += 1,
@@ -144,18 +145,32 @@ impl Player {
 
     /// Messages of the session come in the order of its sends, those of the flow in the flow's; what
     /// others sent has no number.
-    fn take_message(&mut self, whole: &[u8], log: &Log, drops: bool) -> Result<(), String> {
+    fn take_message(&mut self, whole: &[u8], log: &Log, told: &mut Told<'_>) -> Result<(), String> {
+        let drops = told.drops;
         let read = content::read(whole);
         match read {
             Some((FROM_OTHER, _)) => Ok(()),
             Some((FROM_FLOW, number)) if number >= self.next_of_flow || log.collects_anew => {
                 self.next_of_flow = number + 1;
+                if log.collects_anew {
+                    return Ok(()); // it may have wanted something else when that came
+                }
+                match log.wants {
+                    Some(Wants::All) => return Ok(()),
+                    Some(Wants::Even) if number % 2 == 0 => {}
+                    Some(Wants::Others) if told.publishers.get(number) != Some(&Some(self.id)) => {}
+                    wants => return Err(format!("number {number} of the flow for {wants:?}")),
+                }
+                told.tally.filtered += 1;
                 Ok(())
             }
             Some((FROM_SESSION, number))
                 if number == self.received || (drops && number > self.received) =>
             {
                 self.received = number + 1;
+                self.arrived += 1;
+                told.tally.arrived += 1;
+                told.tally.longest = told.tally.longest.max(self.arrived);
                 match log.sent.get(number) {
                     Some(&len) if len == whole.len() => Ok(()),
                     other => Err(format!("message {number}: {} bytes, not {other:?}", whole.len())),

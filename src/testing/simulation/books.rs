@@ -1,0 +1,197 @@
+//! The books of a simulation: whatever was accepted arrives, or it is lost for exactly one of a few
+//! reasons, and what that says of the peer is true.
+//!
+//! Accepted is a message for which `send` returned `Ok`, and a page that was answered. Who keeps taking
+//! bytes loses none of them.
+
+use std::time::Duration;
+
+use crate::testing::network::{Link, Transit};
+use crate::words::close::CloseInfo;
+use crate::words::error::SessionError;
+use crate::words::time::Time;
+
+use super::actors::{Log, World};
+use super::player::Player;
+
+/// Whether a deadline that ends a connection has to be right about its peer: the deadlines of the core
+/// ask what the peer takes. Without it they go by what the system took, and cut living peers.
+pub(crate) const DEADLINES_KNOW_WHAT_PEERS_TAKE: bool = false;
+
+/// A peer that takes less than this in the time of a deadline, in bytes a second, may be ended by it.
+const MIN_RATE: usize = 256;
+
+/// Why something that was accepted did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Loss {
+    /// The outbox was full, and its policy drops or closes.
+    Overflow,
+    /// `process_bytes` was spent.
+    OverBudget,
+    /// The grace of a stop was over.
+    Stopped,
+    /// The peer took nothing, or too little.
+    Stalled,
+    /// The peer ended, or the connection broke, or it was silent.
+    Gone,
+    /// The application wanted it.
+    Aborted,
+}
+
+/// How often each was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Losses(pub(crate) [usize; 6]);
+
+impl Losses {
+    pub(crate) fn count(&mut self, loss: Loss) {
+        if let Some(count) = self.0.get_mut(loss as usize) {
+            *count += 1;
+        }
+    }
+}
+
+impl std::ops::AddAssign for Losses {
+    fn add_assign(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+    }
+}
+
+/// What ended a session, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) at: Time,
+    pub(crate) kind: FaultKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    WriteTimeout,
+    PingTimeout,
+    IdleTimeout,
+    Overloaded,
+    Network,
+    /// Of what the peer sent, or of the application: no reason to lose anything.
+    Other,
+}
+
+impl From<&SessionError> for FaultKind {
+    fn from(error: &SessionError) -> Self {
+        match error {
+            SessionError::WriteTimeout => Self::WriteTimeout,
+            SessionError::PingTimeout => Self::PingTimeout,
+            SessionError::IdleTimeout => Self::IdleTimeout,
+            SessionError::Overloaded => Self::Overloaded,
+            SessionError::Network(_) => Self::Network,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A connection that is over, and all that is known of it.
+pub(super) struct Account<'a> {
+    pub(super) player: &'a Player,
+    pub(super) link: &'a Link,
+    pub(super) log: Option<&'a Log>,
+    pub(super) world: &'a World,
+    /// Connections that were ended because `process_bytes` was spent.
+    pub(super) over_budget: u64,
+    pub(super) now: Time,
+}
+
+impl Account<'_> {
+    /// Why something is missing; `None` if nothing is.
+    pub(super) fn settle(&self) -> Result<Option<Loss>, String> {
+        let pages = self.world.pages.get(&self.player.id).copied().unwrap_or(0);
+        let lost_pages = pages - self.player.pages.min(pages);
+        let sent = self.log.map_or(0, |log| log.sent.len());
+        let lost = sent - self.player.arrived.min(sent);
+        let dropped = self.log.map_or(0, |log| log.dropped);
+        if self.log.is_some_and(|log| self.is_complete(log)) && lost != dropped {
+            let id = self.player.id;
+            return Err(format!("link {id}: of {sent} messages {lost} are missing, not {dropped}"));
+        }
+        if lost + lost_pages == 0 {
+            return Ok(None);
+        }
+        if lost_pages == 0 && lost <= dropped {
+            return Ok(Some(Loss::Overflow));
+        }
+        self.reason().map(Some).map_err(|why| {
+            let id = self.player.id;
+            let fault = self.log.and_then(|log| log.fault);
+            format!(
+                "link {id}: of {sent} messages {lost} did not arrive ({dropped} dropped), of {pages} \
+                 pages {lost_pages}: {why}; fault {fault:?}"
+            )
+        })
+    }
+
+    /// Whether a session has sent all that it was to send, and nothing came from others or from the
+    /// flow, whose messages count as dropped too.
+    fn is_complete(&self, log: &Log) -> bool {
+        let mood = self.world.mood;
+        let is_clean = log.end.as_ref().is_some_and(CloseInfo::is_clean);
+        is_clean && self.link.socket.is_end_seen() && !mood.reaches && !mood.flows
+    }
+
+    /// The one reason for all that is missing beyond what a policy dropped.
+    fn reason(&self) -> Result<Loss, String> {
+        let fault = self.log.and_then(|log| log.fault);
+        let transit = self.link.socket.transit();
+        if self.log.is_some_and(|log| log.aborted) {
+            return Ok(Loss::Aborted);
+        }
+        if self.player.has_ended || self.link.socket.is_broken() {
+            return Ok(Loss::Gone);
+        }
+        match fault.map(|fault| fault.kind) {
+            Some(FaultKind::Overloaded) if self.world.closes_when_full => {
+                return Ok(Loss::Overflow);
+            }
+            Some(FaultKind::Overloaded) => return Ok(Loss::OverBudget),
+            Some(FaultKind::Network) => return Err("nothing broke".into()),
+            _ => {}
+        }
+        if self.world.stops_at.is_some_and(|at| at <= self.now) {
+            return Ok(Loss::Stopped);
+        }
+        if self.log.is_none_or(|log| log.end.is_none()) && self.over_budget > 0 {
+            return Ok(Loss::OverBudget); // no session: who it was is not told
+        }
+        if transit.is_none_or(Transit::is_stopped) && self.player.has_stalled {
+            return Ok(Loss::Stalled);
+        }
+        self.deadline(fault)
+    }
+
+    /// Whether the deadline that ended it was right.
+    fn deadline(&self, fault: Option<Fault>) -> Result<Loss, String> {
+        let timeout = self.log.map_or(Duration::ZERO, |log| log.timeout);
+        let (at, time, loss) = match fault {
+            Some(Fault { kind: FaultKind::PingTimeout, .. }) if !self.player.answers_pings => {
+                return Ok(Loss::Gone);
+            }
+            Some(Fault { at, kind: FaultKind::PingTimeout }) => (at, timeout, Loss::Stalled),
+            Some(Fault { at, kind: FaultKind::WriteTimeout }) => {
+                (at, self.world.write_timeout, Loss::Stalled)
+            }
+            Some(Fault { kind: FaultKind::IdleTimeout, .. }) if !DEADLINES_KNOW_WHAT_PEERS_TAKE => {
+                return Ok(Loss::Stalled);
+            }
+            _ => (self.now, self.world.write_timeout, Loss::Stalled),
+        };
+        if !DEADLINES_KNOW_WHAT_PEERS_TAKE {
+            return Ok(loss);
+        }
+        let Some(transit) = self.link.socket.transit() else {
+            return Err("the peer takes all at once".into());
+        };
+        let at = transit.reset_at().unwrap_or(at).min(at);
+        let taken = transit.taken_between(at.before(time), at);
+        let least = MIN_RATE * usize::try_from(time.as_millis()).unwrap_or(usize::MAX) / 1_000;
+        if taken <= least {
+            return Ok(loss);
+        }
+        Err(format!("the peer took {taken} bytes in the {time:?} before {at:?}"))
+    }
+}
