@@ -213,8 +213,13 @@ impl Turn<'_> {
                         let answer = caught(|| answer(&call));
                         answer.unwrap_or_else(|panic| self.internal_error(call.path(), panic))
                     }
-                    Some(PlainAnswer::Stats) => {
-                        Response::prometheus(self.shared.snapshot().prometheus())
+                    Some(PlainAnswer::Stats(guard)) => {
+                        let pass = guard.as_ref().map(|guard| caught(|| guard(&call)));
+                        match pass.unwrap_or(Ok(Ok(()))) {
+                            Ok(Ok(())) => Response::prometheus(self.shared.snapshot().prometheus()),
+                            Ok(Err(refusal)) => refusal,
+                            Err(panic) => self.internal_error(call.path(), panic),
+                        }
                     }
                     None => return self.refuse(404),
                 };
