@@ -54,8 +54,6 @@ pub fn head(data: &[u8]) {
     found(compare_head(bytes, &cuts));
     if let Some(head) = whole_head(bytes) {
         handshake::examine(&head);
-        handshake::body_framing(&head);
-        handshake::keep_alive(&head);
         path_segments(head.target());
     }
 }

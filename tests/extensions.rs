@@ -162,10 +162,32 @@ fn a8_offers_of_nobody_are_answered_without_the_header() {
 
 #[test]
 fn a_malformed_header_is_400() {
-    let (server, _) = start(vec![], false);
+    let (server, _) = start(vec![letter("x-a", Rsv::RSV1)], false);
     for value in ["x-a; ok=\"two words\"", "x-a;", "x a"] {
         let line = format!("Sec-WebSocket-Extensions: {value}\r\n");
-        assert_eq!(server.connect().request(&upgrade_request("/", &line)).status, 400, "{value}");
+        let status = |path| server.connect().request(&upgrade_request(path, &line)).status;
+        assert_eq!((status("/"), status("/raw/agreed")), (400, 400), "{value}");
+    }
+}
+
+/// Agents of home routers offer `bbf-usp-protocol; eid="proto::id"`, whose value is no token.
+#[test]
+fn a_malformed_header_is_not_looked_at_where_no_extension_is_installed() {
+    let (server, _) = start(vec![], false);
+    let (with_one, _) = start(vec![letter("x-a", Rsv::RSV1)], false);
+    for value in ["bbf-usp-protocol; eid=\"proto::id\"", "x-a;", "\u{e9}", "\"", "; =,"] {
+        let line = format!("Sec-WebSocket-Extensions: {value}\r\n");
+        for (server, path) in [(&server, "/"), (&server, "/raw"), (&with_one, "/raw")] {
+            let mut client = server.connect();
+            let answer = client.request(&upgrade_request(path, &line));
+            assert_eq!(
+                (answer.status, answer.header("sec-websocket-extensions")),
+                (101, None),
+                "{value}"
+            );
+            client.text("plain");
+            client.expect_text("plain");
+        }
     }
 }
 

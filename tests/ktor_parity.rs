@@ -155,7 +155,7 @@ const BEHAVIOUR: &[(&str, Status)] = &[
     ("plain GET on a WebSocket route: 426", Test("acceptance::a9_answers_to_what_is_no_session")),
     ("wrong version 426, broken key 400, method 405, path 404", Test("http::every_refusal_has_a_length_and_a_text")),
     ("head too large: 431", Test("http::every_refusal_has_a_length_and_a_text")),
-    ("head too slow: 408", Test("src/core/tests.rs::a_silent_connection_gets_408")),
+    ("head too slow: 408", Test("src/core/tests.rs::a_slow_head_gets_408_and_silence_ends_without_a_word")),
     ("subprotocol required but not offered: 400, usable afterwards", Test("http::subprotocol_is_negotiated")),
     ("several subprotocols on one path: first registered, then the fallback", Test("http::subprotocol_is_negotiated")),
     ("repeated header lines are merged", Test("src/protocol/handshake.rs::what_is_accepted")),

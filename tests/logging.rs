@@ -59,6 +59,12 @@ fn each_target_says_what_it_promises_at_its_level() {
         let answer = server.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!(answer.status, 503);
     }
+    for _ in 0..3 {
+        // Likewise of what was spoken where HTTP is expected.
+        let mut client = server.connect();
+        client.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+        assert_eq!(client.answer(false).status, 400);
+    }
     gone.text("hello");
     drop(gone);
     failing.text("fail");
@@ -83,8 +89,9 @@ fn each_target_says_what_it_promises_at_its_level() {
     let trace = lines("wirewheel::frame", Level::Trace);
     assert!(trace.iter().any(|line| line.contains("in: Text, 5 bytes")), "{trace:?}");
     let warn = lines("wirewheel::server", Level::Warn);
-    assert_eq!(warn.len(), 1, "{warn:?}");
+    assert!(warn.len() == 2, "{warn:?}");
     assert!(warn[0].contains("max_connections"), "{warn:?}");
+    assert!(warn[1].contains("begins with TLS (https:// or wss://)"), "{warn:?}");
     let error = lines("wirewheel::session", Level::Error);
     assert_eq!(error.len(), 2, "a peer that vanished is no error: {error:?}");
     assert!(error[0].contains("/room/{name}: handler failed"), "{error:?}");

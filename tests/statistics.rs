@@ -72,8 +72,9 @@ fn traffic_is_told_in_figures() {
 fn timeouts_and_ends_are_told() {
     let limits = Limits::new().handshake_timeout(millis(200));
     let server = Running::start(move |app| module(app, limits));
-    let mut silent = server.connect();
-    assert_eq!(silent.answer(false).status, 408);
+    let mut slow = server.connect();
+    slow.write("GET");
+    assert_eq!(slow.answer(false).status, 408);
     drop(server.upgrade("/"));
     let mut boaster = server.upgrade("/");
     boaster.write([0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0]);

@@ -160,6 +160,16 @@ impl Connection {
     }
 }
 
+/// What became of the bytes in which a PROXY header is awaited.
+pub(crate) enum ProxyBytes {
+    /// It is complete, and took so many of them.
+    Taken(usize),
+    /// More is to come.
+    Partial,
+    /// They were none, and that was said.
+    Refused,
+}
+
 /// What a request is refused for, before its route is looked at.
 impl Turn<'_> {
     /// The answer to a request that is not let in; `None` for one that is.
@@ -245,26 +255,20 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes the PROXY header off the start of `input`: its length, or `None` if it is not complete
-    /// or what came was none.
-    pub(crate) fn proxy_header(&mut self, input: &[u8]) -> Option<usize> {
+    /// Reads the PROXY header at the start of `input`.
+    pub(crate) fn proxy_header(&mut self, input: &[u8]) -> ProxyBytes {
         let max_bytes = self.shared.limits.max_head_bytes;
         match parse_proxy_header(input, max_bytes) {
-            Ok(ProxyHeader::Partial) => {
-                if let Stage::Http(http) = &mut self.connection.stage {
-                    http.held = input.to_vec();
-                }
-                None
-            }
+            Ok(ProxyHeader::Partial) => ProxyBytes::Partial,
             Ok(ProxyHeader::Complete { client, length }) => {
                 self.enter_client(client);
-                Some(length)
+                ProxyBytes::Taken(length)
             }
             Err(_) => {
                 let peer = self.connection.state.remote_addr();
                 debug!(target: "wirewheel::server", "{peer}: bad PROXY header");
                 self.refuse(400);
-                None
+                ProxyBytes::Refused
             }
         }
     }

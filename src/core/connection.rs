@@ -58,7 +58,8 @@ pub(crate) struct HttpStage {
     pub(crate) scanned: usize,
     /// Bytes of a request's body that are still to be passed over.
     pub(crate) skip: u64,
-    /// When the wait for the present head began.
+    /// When the wait for the present head began: with its first byte, or the connection, or the end
+    /// of the answer before it.
     pub(crate) since: Time,
     /// Requests answered so far.
     pub(crate) answered: u32,
@@ -70,8 +71,8 @@ pub(crate) struct HttpStage {
     pub(crate) awaits_proxy_header: bool,
     /// It comes from a trusted proxy, whose headers say who the client is.
     pub(crate) proxied: bool,
-    /// The file that is the body of the present answer. Requests wait behind it.
-    pub(crate) file: Option<FileAnswer>,
+    /// The rest of the present answer. Requests wait behind it.
+    pub(crate) body: Option<FileAnswer>,
     /// Pushed out by younger connections: its time is over whatever the clock says.
     pub(crate) expired: bool,
 }
@@ -85,7 +86,7 @@ impl HttpStage {
             since: now,
             answered: 0,
             local_addr: None,
-            file: None,
+            body: None,
             surplus,
             awaits_proxy_header: false,
             proxied: false,
@@ -121,9 +122,17 @@ impl SpareStages {
 }
 
 impl HttpStage {
-    /// When the wait for the present head is over.
+    /// When the wait for the present head is over, or for the next one to begin.
     pub(crate) fn deadline(&self, limits: &Limits) -> Time {
-        if self.expired { Time::ZERO } else { self.since.after(limits.handshake_timeout) }
+        match self {
+            _ if self.expired => Time::ZERO,
+            _ if self.is_between_requests() => self.since.after(limits.keep_alive_timeout),
+            _ => self.since.after(limits.handshake_timeout),
+        }
+    }
+
+    fn is_between_requests(&self) -> bool {
+        self.answered > 0 && self.held.is_empty() && self.skip == 0
     }
 }
 
@@ -143,7 +152,7 @@ impl Connection {
             .map(|extra| extra.progress.after(options.write_timeout));
         let own = match (&self.stage, self.state.phase) {
             // An answer on its way has as long as the peer takes of it in time (`write`).
-            (Stage::Http(http), _) if http.file.is_some() || write.is_some() => None,
+            (Stage::Http(http), _) if http.body.is_some() || write.is_some() => None,
             (Stage::Http(http), _) => Some(http.deadline(limits)),
             (Stage::Session(_), Phase::Open) => earliest([
                 self.ping_deadline(options),
@@ -152,6 +161,8 @@ impl Connection {
                 extra.and_then(|extra| extra.deadline),
                 extra.and_then(|extra| extra.timers.iter().map(|(_, at)| *at).min()),
                 self.state.hold().and_then(Hold::until),
+                self.pause_deadline(options),
+                self.gone_deadline(limits),
             ]),
             (Stage::Session(_) | Stage::Finishing, _) => extra.and_then(|extra| extra.deadline),
             (Stage::Closed(_), _) => None,
@@ -159,16 +170,25 @@ impl Connection {
         earliest([own, write])
     }
 
-    /// None while the peer is not read: its pong could not be seen.
     pub(crate) fn ping_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        if self.state.is_held() {
-            return None;
-        }
         let period = options.ping_period?;
         let wait = if self.state.awaiting_pong { options.timeout } else { period };
         Some(self.state.ping_base.after(wait))
     }
 
+    /// When the application has not taken anything for too long.
+    pub(crate) fn pause_deadline(&self, options: &SessionOptions) -> Option<Time> {
+        let since = self.state.hold().filter(|hold| !hold.is_over()).and_then(Hold::since)?;
+        options.pause_timeout.map(|pause| since.after(pause))
+    }
+
+    /// When the application has had its time to take what a peer left behind that is gone.
+    pub(crate) fn gone_deadline(&self, limits: &Limits) -> Option<Time> {
+        let hold = self.state.hold().filter(|hold| !hold.is_over());
+        hold.and_then(Hold::peer_ended).map(|ended| ended.after(limits.close_timeout))
+    }
+
+    /// None while the peer is not read: what it sends is not seen.
     pub(crate) fn idle_deadline(&self, options: &SessionOptions) -> Option<Time> {
         if self.state.is_held() {
             return None;
@@ -189,7 +209,9 @@ impl Connection {
     )]
     pub(crate) fn memory(&self) -> usize {
         let http = match &self.stage {
-            Stage::Http(http) => http.held.capacity(),
+            Stage::Http(http) => {
+                http.held.capacity() + http.body.as_ref().map_or(0, FileAnswer::memory)
+            }
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => 0,
         };
         http + self.state.memory()

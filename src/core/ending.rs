@@ -34,6 +34,7 @@ impl Turn<'_> {
                     | SessionError::Content(_)
                     | SessionError::Handler(_)
                     | SessionError::Panic(_)
+                    | SessionError::PauseTimeout
             );
             self.session().leave_flows();
             self.session().queue_close(Some(&reason), at_once);
@@ -71,7 +72,7 @@ impl Turn<'_> {
             | SessionError::TooManyMessages => {
                 debug!(target: "wirewheel::session", "{id} {pattern}: {fault}");
             }
-            SessionError::WriteTimeout | SessionError::Overloaded => {
+            SessionError::WriteTimeout | SessionError::PauseTimeout | SessionError::Overloaded => {
                 self.shared.warnings.note("session over a limit", self.shared.now, || {
                     format!("{id} {pattern}: {fault}")
                 });
@@ -89,6 +90,7 @@ impl Turn<'_> {
             SessionError::PingTimeout => stats.timeouts_ping += 1,
             SessionError::IdleTimeout => stats.timeouts_idle += 1,
             SessionError::WriteTimeout => stats.timeouts_write += 1,
+            SessionError::PauseTimeout => stats.timeouts_pause += 1,
             _ => {}
         }
     }
@@ -151,15 +153,7 @@ impl Turn<'_> {
             return;
         }
         match &self.connection.stage {
-            Stage::Session(_) => {
-                // Known if we sent a Close, or a raw handler was handed the peer's.
-                let known = self.session().close_info().cloned();
-                let info = known.unwrap_or_else(|| {
-                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false)
-                });
-                self.end(&info);
-                self.drop_socket(Disposal::Close);
-            }
+            Stage::Session(_) => self.peer_is_gone(),
             Stage::Http(_) => {
                 self.connection.state.extra().peer_shut = true;
                 if self.end_behind_file() {
@@ -174,6 +168,16 @@ impl Turn<'_> {
             }
             Stage::Closed(_) => {}
         }
+    }
+
+    /// The peer ended its side of a session, and nothing more of it is waited for.
+    pub(super) fn peer_is_gone(&mut self) {
+        // Known if we sent a Close, or a raw handler was handed the peer's.
+        let known = self.session().close_info().cloned();
+        let info =
+            known.unwrap_or_else(|| CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false));
+        self.end(&info);
+        self.drop_socket(Disposal::Close);
     }
 
     /// Nothing more is read. What is queued has `patience` to go out, then our side is shut, and the

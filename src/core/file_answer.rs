@@ -1,24 +1,29 @@
-//! Owns the sending of an answer whose body is a file: piece by piece, as the peer takes them.
+//! Owns the sending of an answer with a long body: piece by piece, as the peer takes them.
 
 use log::warn;
 
-use crate::domain::file_body::FileBody;
+use crate::domain::long_body::LongBody;
 
 use super::connection::{Disposal, Stage};
 use super::turn::{Reading, Turn};
 
-/// A file on its way out.
+/// A body on its way out.
 #[derive(Debug)]
 pub(crate) struct FileAnswer {
-    body: FileBody,
+    body: LongBody,
     sent: u64,
     /// The connection ends behind it.
     pub(crate) is_last: bool,
 }
 
 impl FileAnswer {
-    pub(crate) fn new(body: FileBody, is_last: bool) -> Self {
+    pub(crate) fn new(body: LongBody, is_last: bool) -> Self {
         Self { body, sent: 0, is_last }
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.body.memory()
     }
 }
 
@@ -26,7 +31,7 @@ impl Turn<'_> {
     /// Lets the connection end once its file is out; false if there is none on its way.
     pub(crate) fn end_behind_file(&mut self) -> bool {
         let Stage::Http(http) = &mut self.connection.stage else { return false };
-        http.file.as_mut().map(|answer| answer.is_last = true).is_some()
+        http.body.as_mut().map(|answer| answer.is_last = true).is_some()
     }
 
     /// Sends the file that is on its way, if there is one: until it is out, the socket takes no
@@ -42,10 +47,10 @@ impl Turn<'_> {
             self.flush();
             let blocked = self.connection.state.waiting().is_some();
             let Stage::Http(http) = &mut self.connection.stage else { return Reading::Continue };
-            let Some(answer) = &mut http.file else { return Reading::Continue };
+            let Some(answer) = &mut http.body else { return Reading::Continue };
             if answer.sent >= answer.body.length() {
                 let is_last = answer.is_last;
-                http.file = None;
+                http.body = None;
                 if is_last {
                     self.finish(self.options().write_timeout);
                 }

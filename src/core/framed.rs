@@ -6,7 +6,7 @@ use log::trace;
 
 use crate::domain::session_state::Phase;
 use crate::protocol::close::read_close;
-use crate::protocol::frame::{FrameHeader, OpCode};
+use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
 use crate::protocol::pieces::{self, Assembly, Step};
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
@@ -56,7 +56,7 @@ impl Turn<'_> {
         match step {
             Step::Nothing => {}
             Step::Piece { header, payload, starts, ends } => {
-                self.data(&header, Cow::Borrowed(payload), (starts, ends))?;
+                self.data(&header, Cow::Borrowed(payload), (starts, ends), &rules)?;
             }
             Step::Frame(header, payload) if assembly == Assembly::EveryFrame => {
                 self.raw_frame(&header, &payload).map_err(SessionError::Protocol)?;
@@ -64,7 +64,7 @@ impl Turn<'_> {
             Step::Frame(header, payload) if header.opcode.is_control() => {
                 self.control(header.opcode, &payload);
             }
-            Step::Frame(header, payload) => self.data(&header, payload, (true, true))?,
+            Step::Frame(header, payload) => self.data(&header, payload, (true, true), &rules)?,
         }
         Ok(used)
     }
@@ -75,14 +75,14 @@ impl Turn<'_> {
         header: &FrameHeader,
         payload: Cow<'_, [u8]>,
         edges: (bool, bool),
+        rules: &FrameRules,
     ) -> Result<(), SessionError> {
         let state = &mut self.connection.state;
         if state.phase != Phase::Open {
             return Ok(()); // after our Close nothing is delivered, so nothing is decoded
         }
-        let limit = state.options(self.routes.options(state.route)).message_limit();
         let Some(pipeline) = state.pipeline.as_deref_mut() else { return Ok(()) };
-        let Some(message) = pipeline.take_data(header, payload, edges, limit)? else {
+        let Some(message) = pipeline.take_data(header, payload, edges, rules)? else {
             return Ok(());
         };
         let rsv = message.rsv();

@@ -7,13 +7,16 @@ use log::debug;
 use crate::domain::call::Call;
 use crate::domain::pipeline::Pipeline;
 use crate::domain::response::Response;
-use crate::domain::route_table::{PlainAnswer, Resolution, RouteTable};
+use crate::domain::route_table::{PlainAnswer, Resolution};
 use crate::domain::session_state::Phase;
-use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
-use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
+use crate::protocol::extension::header::offered_extensions;
+use crate::protocol::foreign;
+use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
+use crate::protocol::head::{HeadError, HeadLimits, HeadStatus, RequestHead, parse_head};
 
+use super::admission::ProxyBytes;
+use super::answer::Asked;
 use super::connection::{Disposal, HttpStage, Stage};
-use super::file_answer::FileAnswer;
 use super::panics::caught;
 use super::turn::{Reading, Turn};
 
@@ -34,28 +37,52 @@ impl Turn<'_> {
     pub(crate) fn http_input(&mut self, rx: &mut [u8]) -> Reading {
         let Some(http) = self.http() else { return Reading::Continue };
         let mut joined = std::mem::take(&mut http.held);
-        let input = if joined.is_empty() {
+        let begins = joined.is_empty();
+        let input = if begins {
             rx
         } else {
             joined.extend_from_slice(rx);
             joined.as_mut_slice()
         };
-        let Some(http) = self.http() else { return Reading::Continue };
-        let input = if http.awaits_proxy_header {
-            let Some(length) = self.proxy_header(input) else {
-                self.flush();
-                return Reading::Continue;
-            };
-            input.get_mut(length..).unwrap_or_default()
-        } else {
-            input
-        };
-        let reading = self.requests(input);
+        let (reading, left) = self.http_bytes(input);
+        if left > 0 {
+            // What is held already stays where it is: a head that dribbles in is not copied each time.
+            let rest = if begins { rest_of(input, left).to_vec() } else { shortened(joined, left) };
+            self.hold_requests(rest, begins);
+        }
         self.flush();
         reading
     }
 
-    fn requests(&mut self, mut input: &mut [u8]) -> Reading {
+    /// The PROXY header, if one is awaited, and requests: how many bytes at the end are to be held.
+    fn http_bytes(&mut self, input: &mut [u8]) -> (Reading, usize) {
+        match self.http() {
+            Some(http) if http.awaits_proxy_header => match self.proxy_header(input) {
+                ProxyBytes::Taken(length) => {
+                    self.requests(input.get_mut(length..).unwrap_or_default())
+                }
+                ProxyBytes::Partial => (Reading::Continue, input.len()),
+                ProxyBytes::Refused => (Reading::Continue, 0),
+            },
+            Some(_) => self.requests(input),
+            None => (Reading::Continue, 0),
+        }
+    }
+
+    /// Keeps what cannot be dealt with yet.
+    fn hold_requests(&mut self, rest: Vec<u8>, begins: bool) {
+        let now = self.shared.now;
+        let Some(http) = self.http() else { return };
+        http.held = rest;
+        // The first bytes of a head behind an answer: from now on it has its own time.
+        if begins && http.answered > 0 && http.body.is_none() {
+            http.since = now;
+            self.connection.state.timing_changed = true;
+        }
+    }
+
+    /// Deals with requests, up to where the rest has to wait: how many bytes that is.
+    fn requests(&mut self, mut input: &mut [u8]) -> (Reading, usize) {
         loop {
             let blocked = self.connection.state.waiting().is_some();
             let now = self.shared.now;
@@ -63,28 +90,22 @@ impl Turn<'_> {
                 max_bytes: self.shared.limits.max_head_bytes,
                 max_lines: self.shared.limits.max_head_lines,
             };
-            let Some(http) = self.http() else { return Reading::Continue };
+            let Some(http) = self.http() else { return (Reading::Continue, 0) };
             let skipped = http.pass_over(input.len());
             input = input.get_mut(skipped..).unwrap_or_default();
             if input.is_empty() {
-                return Reading::Continue;
+                return (Reading::Continue, 0);
             }
             if blocked {
                 // The peer does not read its answers: its further requests wait.
-                http.held = input.to_vec();
-                return Reading::Paused;
+                return (Reading::Paused, input.len());
             }
             let (head, length) = match parse_head(input, &limits, &mut http.scanned) {
                 Ok(HeadStatus::Complete { head, length }) => (head, length),
-                Ok(HeadStatus::Partial) => {
-                    http.held = input.to_vec();
-                    return Reading::Continue;
-                }
+                Ok(HeadStatus::Partial) => return (Reading::Continue, input.len()),
                 Err(error) => {
-                    let peer = self.connection.state.remote_addr();
-                    debug!(target: "wirewheel::server", "{peer}: bad head: {}", error.status());
-                    self.refuse(error.status());
-                    return Reading::Continue;
+                    self.refuse_head(error, input);
+                    return (Reading::Continue, 0);
                 }
             };
             http.scanned = 0;
@@ -92,16 +113,28 @@ impl Turn<'_> {
             input = input.get_mut(length..).unwrap_or_default();
             match self.request(head) {
                 Next::Http => self.flush_large(),
-                Next::File(reading) => {
-                    if let Some(http) = self.http() {
-                        http.held = input.to_vec();
-                    }
-                    return reading;
-                }
-                Next::Session => return self.session_input(input),
-                Next::Over => return Reading::Continue,
+                Next::File(reading) => return (reading, input.len()),
+                Next::Session => return (self.session_input(input), 0),
+                Next::Over => return (Reading::Continue, 0),
             }
         }
+    }
+
+    /// Answers what is no head, and says what it is where that can be told.
+    fn refuse_head(&mut self, error: HeadError, input: &[u8]) {
+        let peer = self.connection.state.remote_addr();
+        let foreign = if error == HeadError::TooLarge { None } else { foreign::protocol_of(input) };
+        let status = if foreign.is_some() { 400 } else { error.status() };
+        match foreign {
+            Some(protocol) => {
+                let text = || {
+                    format!("{peer} begins with {protocol}, where plain HTTP/1 is spoken: {status}")
+                };
+                self.shared.warnings.note("foreign protocol", self.shared.now, text);
+            }
+            None => debug!(target: "wirewheel::server", "{peer}: bad head: {status}"),
+        }
+        self.refuse(status);
     }
 
     /// The socket has taken what waited: the file goes on, then the requests that wait behind.
@@ -109,7 +142,7 @@ impl Turn<'_> {
         let reading = self.send_file();
         let now = self.shared.now;
         match self.http() {
-            Some(http) if http.file.is_none() => {
+            Some(http) if http.body.is_none() => {
                 http.since = now; // the time for the next head begins
                 self.connection.state.timing_changed = true;
                 self.connection.state.release_idle();
@@ -145,70 +178,58 @@ impl Turn<'_> {
     )]
     fn request(&mut self, head: RequestHead) -> Next {
         self.shared.stats.requests_total += 1;
-        let keep_alive = handshake::keep_alive(&head);
+        let asked = Asked::of(&head);
         if let Some(refusal) = self.refusal(&head) {
             // A proxy's connection may carry the requests of others, who are not to suffer.
             let proxied = self.http().is_some_and(|http| http.proxied && http.surplus.is_none());
-            return self.respond(&head, &refusal, keep_alive && proxied && !self.shared.draining);
+            return self.respond(if proxied { asked } else { asked.last() }, refusal);
+        }
+        if asked.is_unmet() {
+            return self.respond(asked, Response::refusal(417));
         }
         match handshake::examine(&head) {
-            Upgrade::WebSocket(upgrade) => {
-                let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
-                let routes = self.routes;
-                match routes.resolve(&head, true, &offered) {
+            Upgrade::WebSocket(UpgradeRequest { accept_key, protocols }) => {
+                match self.routes.resolve(&head, true, &protocols) {
                     Resolution::WebSocket { route, parameters, protocol } => {
-                        let call = Call::new(
-                            head,
-                            parameters,
-                            self.connection.state.remote_addr(),
-                            self.connection.state.client_addr(),
-                            self.local_addr(),
-                            protocol,
-                        );
-                        self.upgrade(&upgrade, route, call)
+                        let call = self.call_for(head, parameters, protocol);
+                        self.upgrade(asked, &accept_key, route, call)
                     }
-                    resolution => self.answer(routes, head, resolution, keep_alive),
+                    resolution => self.answer(asked, head, resolution),
                 }
             }
             Upgrade::None => {
-                let routes = self.routes;
-                let resolution = routes.resolve(&head, false, &[]);
-                self.answer(routes, head, resolution, keep_alive)
+                let resolution = self.routes.resolve(&head, false, &[]);
+                self.answer(asked, head, resolution)
             }
             Upgrade::Refused(refusal) => {
                 // A path or method that does not exist says so before the fault of the upgrade.
-                let routes = self.routes;
-                match routes.resolve(&head, true, &[]) {
+                match self.routes.resolve(&head, true, &[]) {
                     resolution @ (Resolution::NotFound
                     | Resolution::BadPath
-                    | Resolution::MethodNotAllowed) => {
-                        self.answer(routes, head, resolution, keep_alive)
-                    }
-                    _ => self.respond(&head, &Response::refusal(refusal.status()), keep_alive),
+                    | Resolution::MethodNotAllowed) => self.answer(asked, head, resolution),
+                    _ => self.respond(asked, Response::refusal(refusal.status())),
                 }
             }
         }
     }
 
-    /// Answers a request that does not upgrade.
-    fn answer(
+    fn call_for(
         &mut self,
-        routes: &RouteTable,
         head: RequestHead,
-        resolution: Resolution,
-        keep_alive: bool,
-    ) -> Next {
-        let status = match resolution {
+        parameters: Vec<(String, String)>,
+        protocol: Option<String>,
+    ) -> Call {
+        let (remote, client) =
+            (self.connection.state.remote_addr(), self.connection.state.client_addr());
+        Call::new(head, parameters, remote, client, self.local_addr(), protocol)
+    }
+
+    /// Answers a request that does not upgrade.
+    fn answer(&mut self, asked: Asked, head: RequestHead, resolution: Resolution) -> Next {
+        let response = match resolution {
             Resolution::Get { handler, parameters } => {
-                let call = Call::new(
-                    head,
-                    parameters,
-                    self.connection.state.remote_addr(),
-                    self.connection.state.client_addr(),
-                    self.local_addr(),
-                    None,
-                );
-                let response = match routes.plain_answer(handler) {
+                let call = self.call_for(head, parameters, None);
+                match self.routes.plain_answer(handler) {
                     Some(PlainAnswer::Handler(answer)) => {
                         let answer = caught(|| answer(&call));
                         answer.unwrap_or_else(|panic| self.internal_error(call.path(), panic))
@@ -221,65 +242,18 @@ impl Turn<'_> {
                             Err(panic) => self.internal_error(call.path(), panic),
                         }
                     }
-                    None => return self.refuse(404),
-                };
-                return self.respond(call.head(), &response, keep_alive);
+                    None => Response::refusal(404),
+                }
             }
-            Resolution::NotFound => 404,
-            Resolution::MethodNotAllowed => 405,
-            Resolution::UpgradeRequired => 426,
-            Resolution::ProtocolRequired => {
-                let refusal = Response::refusal(400)
-                    .body("400 Bad Request: no subprotocol on offer is spoken here\n");
-                return self.respond(&head, &refusal, keep_alive);
-            }
-            Resolution::BadPath | Resolution::WebSocket { .. } => 400,
+            Resolution::ServerOptions => Response::new(204).header("Allow", "GET, HEAD, OPTIONS"),
+            Resolution::NotFound => Response::refusal(404),
+            Resolution::MethodNotAllowed => Response::refusal(405),
+            Resolution::UpgradeRequired => Response::refusal(426),
+            Resolution::ProtocolRequired => Response::refusal(400)
+                .body("400 Bad Request: no subprotocol on offer is spoken here\n"),
+            Resolution::BadPath | Resolution::WebSocket { .. } => Response::refusal(400),
         };
-        self.respond(&head, &Response::refusal(status), keep_alive)
-    }
-
-    /// Writes an answer, and arranges for the request's body to be passed over.
-    fn respond(&mut self, head: &RequestHead, response: &Response, keep_alive: bool) -> Next {
-        let limit = self.shared.limits.max_head_bytes as u64;
-        let (response, keep_alive, skip) = match handshake::body_framing(head) {
-            BodyFraming::None => (response, keep_alive, 0),
-            BodyFraming::Length(length) if length <= limit => (response, keep_alive, length),
-            // No route takes a body: a long one is not worth reading to keep the connection.
-            BodyFraming::Length(_) | BodyFraming::Chunked => (&Response::refusal(413), false, 0),
-        };
-        let head_only = head.method() == "HEAD";
-        self.write_response(response, keep_alive, head_only);
-        let file = response.file_body().filter(|_| !head_only && response.has_body());
-        if let Some(http) = self.http().filter(|_| keep_alive || file.is_some()) {
-            http.skip = skip;
-            http.answered = http.answered.saturating_add(1);
-            http.file = file.map(|body| FileAnswer::new(body.clone(), !keep_alive));
-        } else {
-            self.finish(self.options().write_timeout);
-            return Next::Over;
-        }
-        if file.is_none() {
-            return Next::Http;
-        }
-        let reading = self.send_file();
-        match self.http() {
-            Some(http) if http.file.is_some() => Next::File(reading),
-            Some(_) => Next::Http,
-            None => Next::Over,
-        }
-    }
-
-    fn write_response(&mut self, response: &Response, keep_alive: bool, head_only: bool) {
-        self.shared.stats.count_answer(response.status_code());
-        response.encode(&mut self.shared.tx, keep_alive, head_only);
-        self.shared.opaque_prefix = self.shared.tx.len();
-    }
-
-    /// Answers with a status alone and hangs up.
-    pub(super) fn refuse(&mut self, status: u16) -> Next {
-        self.write_response(&Response::refusal(status), false, false);
-        self.finish(self.shared.limits.close_timeout);
-        Next::Over
+        self.respond(asked, response)
     }
 
     /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
@@ -287,27 +261,34 @@ impl Turn<'_> {
         clippy::arithmetic_side_effects,
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
-    fn upgrade(&mut self, upgrade: &UpgradeRequest, route: u16, call: Call) -> Next {
+    fn upgrade(&mut self, asked: Asked, accept_key: &str, route: u16, call: Call) -> Next {
         let Some(config) = self.routes.route(route) else { return self.refuse(404) };
-        let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
+        // Where none is installed, what a client offers means nothing, well formed or not.
+        let offers = match &config.extensions {
+            installed if installed.is_empty() => Some(Vec::new()),
+            _ => offered_extensions(call.head()),
+        };
+        // RFC 6455 section 9.1: what is malformed fails the handshake.
+        let Some(offers) = offers else { return self.respond(asked, Response::refusal(400)) };
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
         let admitted = caught(|| {
-            let accepted = config.admit(&call, &offered)?;
-            let agreed = config.agree(&upgrade.extensions);
-            Ok((accepted, agreed, (config.factory)(&call)))
+            let accepted = config.admit(&call)?;
+            Ok((accepted, config.agree(&offers), (config.factory)(&call)))
         });
         let admitted =
             admitted.unwrap_or_else(|panic| Err(self.internal_error(&config.pattern, panic)));
         let (accepted, agreed, handler) = match admitted {
             Ok(admitted) => admitted,
-            Err(response) => return self.respond(call.head(), &response, true),
+            Err(response) => return self.respond(asked, response),
         };
+        let shared = &mut *self.shared;
         handshake::write_switching_protocols(
-            &mut self.shared.tx,
-            &upgrade.accept_key,
+            &mut shared.tx,
+            accept_key,
             call.protocol(),
             &agreed.header,
             accepted.headers(),
+            shared.date.at(shared.now, self.wire),
         );
         self.shared.opaque_prefix = self.shared.tx.len();
         let state = &mut self.connection.state;
@@ -349,17 +330,33 @@ impl Turn<'_> {
             return;
         }
         let Stage::Http(http) = &self.connection.stage else { return };
-        if http.file.is_some() || http.deadline(&self.shared.limits) > now {
+        if http.body.is_some() || http.deadline(&self.shared.limits) > now {
             return;
         }
-        if http.answered > 0 && http.held.is_empty() {
-            // Between two requests silence is no fault: just hang up.
+        if http.answered == 0 {
+            self.shared.stats.timeouts_handshake += u64::from(!http.expired);
+        }
+        if http.held.is_empty() {
+            // Between two requests silence is no fault, and browsers connect in advance: an answer to
+            // a request that was not sent would be taken for that of the next one.
             self.finish(self.shared.limits.linger_timeout);
         } else {
-            self.shared.stats.timeouts_handshake += u64::from(!http.expired);
             self.refuse(408);
         }
     }
+}
+
+fn rest_of(bytes: &[u8], left: usize) -> &[u8] {
+    bytes.get(bytes.len().saturating_sub(left)..).unwrap_or_default()
+}
+
+/// The last `left` bytes, in no more room than is due to them.
+fn shortened(mut bytes: Vec<u8>, left: usize) -> Vec<u8> {
+    if bytes.capacity() / 4 > left {
+        return rest_of(&bytes, left).to_vec();
+    }
+    bytes.drain(..bytes.len().saturating_sub(left));
+    bytes
 }
 
 impl HttpStage {

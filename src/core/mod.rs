@@ -1,8 +1,7 @@
 //! Layer 4, core: every decision of the whole server, without a socket, a clock or a thread.
 //!
-//! Whoever drives it (the mio shell, a simulator) calls `handle_*` with the time and what happened,
-//! lends a [`Wire`] to write through, and then drains `poll_offender` and `poll_closed`. Between two
-//! calls nothing is pending but what `poll_timeout` says. Spurious calls do nothing.
+//! It is called by the [`driver`] alone, whose head says in which order, and what follows. `handle_*`
+//! say what happened and when, and lend a [`Wire`] to write through; `poll_*` say what is to be done.
 //!
 //! ```text
 //!   socket bytes --> handle_input --> Turn: head | frames --> hooks --> Wire, Outbox
@@ -19,10 +18,12 @@
 )]
 
 mod admission;
+mod answer;
 #[cfg(all(repository, any(test, fuzzing)))]
 mod audit;
 mod commands;
 mod connection;
+pub(crate) mod driver;
 mod ending;
 mod file_answer;
 mod flush;
@@ -63,10 +64,9 @@ use crate::words::time::Time;
 use admission::{Admission, Surplus, Verdict};
 use connection::{Connection, HttpStage, SpareStages, Stage};
 use panics::caught;
-use turn::Turn;
+use turn::{Reading, Turn};
 
 pub(crate) use connection::Disposal;
-pub(crate) use turn::Reading;
 
 // The ceiling that Limits promises counts on it: slab entry and generation, wheel entry, socket.
 const _: () = assert!(size_of::<Option<Connection>>() + 4 + 24 + 8 <= CONNECTION_BYTES);
@@ -242,6 +242,19 @@ impl Core {
     /// The peer has shut its side.
     pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         self.turn(now, index, wire, |turn| turn.peer_shut());
+        self.after_turn(now);
+    }
+
+    /// The peer has ended its side, or the connection failed (and how), while the core does not want
+    /// the socket to be read, so that no read will tell. May be said again.
+    pub(crate) fn handle_hang_up(
+        &mut self,
+        now: Time,
+        index: u32,
+        failure: Option<io::ErrorKind>,
+        wire: &mut dyn Wire,
+    ) {
+        self.turn(now, index, wire, |turn| turn.hung_up(failure));
         self.after_turn(now);
     }
 

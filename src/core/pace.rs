@@ -27,7 +27,7 @@ impl Turn<'_> {
         }
         let next = extra.tokens.next_token(rate);
         if next > now {
-            extra.hold.get_or_insert_default().wait_until(next);
+            extra.hold.get_or_insert_default().wait_until(now, next);
             self.connection.state.timing_changed = true;
             self.shared.stats.rate_pauses += 1;
         }

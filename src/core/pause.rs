@@ -1,7 +1,11 @@
 //! Owns one connection's turn while its reading is paused, or its input waits for others.
 
+use std::io::ErrorKind;
+
+use crate::domain::hold::{HeldInput, Hold};
 use crate::domain::session_state::Phase;
 use crate::protocol::frame::OpCode;
+use crate::protocol::pieces::Progress;
 use crate::protocol::reader::Partial;
 
 use super::connection::Stage;
@@ -24,7 +28,7 @@ impl Turn<'_> {
         let into_frame = self.until_header();
         let hold = self.connection.state.extra().hold.get_or_insert_default();
         hold.keep(rx, into_frame);
-        self.answer_held_pings();
+        self.take_held_controls();
     }
 
     /// How many bytes there are until a frame header begins, if that can be told and matters: raw
@@ -32,7 +36,8 @@ impl Turn<'_> {
     fn until_header(&self) -> Option<usize> {
         let state = &self.connection.state;
         match state.pipeline.as_deref() {
-            Some(pipeline) => (!pipeline.raw && pipeline.progress.is_none()).then_some(0),
+            Some(pipeline) if pipeline.raw => None,
+            Some(pipeline) => pipeline.progress.as_deref().map_or(Some(0), Progress::until_header),
             None => state.partial.as_deref().map_or(Some(0), Partial::until_header),
         }
     }
@@ -41,7 +46,7 @@ impl Turn<'_> {
         clippy::arithmetic_side_effects,
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
-    fn answer_held_pings(&mut self) {
+    fn take_held_controls(&mut self) {
         if self.connection.state.phase != Phase::Open {
             return; // after our Close a ping needs no answer, and none may follow it
         }
@@ -49,11 +54,13 @@ impl Turn<'_> {
         loop {
             let extra = self.connection.state.extra.as_deref_mut();
             let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
-            let held = hold.filter(|hold| hold.stops_reading);
+            let held = hold.filter(|hold| hold.since().is_some());
             let Some(control) = held.and_then(|hold| hold.next_control(&rules)) else { break };
             if control.opcode == OpCode::Ping {
                 self.shared.stats.pings_in += 1;
                 self.session().send_control(OpCode::Pong, &control.payload);
+            } else {
+                self.pong(&control.payload);
             }
         }
         self.flush();
@@ -61,7 +68,6 @@ impl Turn<'_> {
 
     /// Goes on with what is held, if nothing stops that any more. `None` if there is no session and
     /// nothing of one, whose reading this could concern.
-    #[allow(clippy::arithmetic_side_effects, reason = "both are parts of what was held")]
     pub(crate) fn resume(&mut self) -> Option<Reading> {
         if matches!(self.connection.stage, Stage::Http(_) | Stage::Closed(_)) {
             return None;
@@ -70,43 +76,82 @@ impl Turn<'_> {
         let over = extra.and_then(|extra| extra.hold.take_if(|hold| hold.is_over()));
         let Some(mut hold) = over else { return Some(self.reading()) };
         let state = &mut self.connection.state;
-        if hold.stops_reading {
-            // The peer could not be heard: its time to answer begins anew.
+        if hold.since().is_some() {
+            // What it sent in the meantime is read only now: its time to answer begins anew.
             state.ping_base = self.shared.now;
             state.last_activity = self.shared.now;
             state.awaiting_pong = false;
             state.timing_changed = true;
         }
-        let peer_shut = hold.peer_shut;
-        let (mut bytes, taken) = hold.take();
-        if taken < bytes.len() {
-            let now_taken = self.take_input(bytes.get_mut(taken..).unwrap_or_default());
-            self.put_back(bytes, taken + now_taken, peer_shut);
-        } else {
+        let mut input = hold.take();
+        if input.is_empty() {
             self.connection.state.release_idle();
+            return Some(self.reading());
         }
-        if peer_shut && self.connection.state.hold().is_none() {
-            self.peer_shut();
+        let taken = self.take_input(input.as_mut_slice());
+        input.consume(taken, self.until_header());
+        if input.is_empty() {
+            if hold.end_was_read {
+                self.peer_shut(); // whether or not the last message has begun another pause
+            }
+        } else {
+            self.put_back(input, taken, &hold);
         }
         Some(self.reading())
     }
 
-    fn put_back(&mut self, bytes: Vec<u8>, taken: usize, peer_shut: bool) {
-        if taken < bytes.len() && matches!(self.connection.stage, Stage::Session(_)) {
-            let into_frame = self.until_header();
-            let hold = self.connection.state.extra().hold.get_or_insert_default();
-            hold.put_back(bytes, taken, into_frame);
-            hold.peer_shut |= peer_shut;
-            self.answer_held_pings();
+    fn put_back(&mut self, input: HeldInput, taken: usize, before: &Hold) {
+        if !matches!(self.connection.stage, Stage::Session(_)) {
+            return;
         }
+        let now = self.shared.now;
+        let hold = self.connection.state.extra().hold.get_or_insert_default();
+        hold.put_back(input);
+        hold.end_was_read = before.end_was_read;
+        if let Some(at) = before.peer_ended() {
+            hold.note_peer_end(if taken > 0 { now } else { at });
+            self.connection.state.timing_changed = true;
+        }
+        self.take_held_controls();
     }
 
     /// The peer has shut its side while something of it is held: that comes first.
     pub(super) fn hold_end(&mut self) -> bool {
+        let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
         let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
-        let held = hold.filter(|hold| hold.held() > 0);
-        held.map(|hold| hold.peer_shut = true).is_some()
+        let Some(hold) = hold.filter(|hold| hold.held() > 0) else { return false };
+        hold.end_was_read = true;
+        hold.note_peer_end(now);
+        self.connection.state.timing_changed = true;
+        true
+    }
+
+    /// The peer has ended its side, or the connection failed, while the socket is not read.
+    pub(crate) fn hung_up(&mut self, failure: Option<ErrorKind>) {
+        let now = self.shared.now;
+        let extra = self.connection.state.extra.as_deref_mut();
+        let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
+        match (hold, failure) {
+            (Some(_), Some(kind)) => self.broken(kind),
+            // There may be more behind what is held, and the application may still take it.
+            (Some(hold), None) => {
+                hold.note_peer_end(now);
+                self.connection.state.timing_changed = true;
+            }
+            (None, _) => {} // what stops the reading is an answer, whose writing tells
+        }
+    }
+
+    /// Whether the pong that is awaited may have come and not been read. Then it is enough that the
+    /// peer's system has acknowledged the ping.
+    pub(super) fn pong_may_be_unread(&self) -> bool {
+        let is_unread = self.connection.state.hold().is_some_and(|hold| hold.since().is_some());
+        is_unread && self.ping_is_acknowledged()
+    }
+
+    fn ping_is_acknowledged(&self) -> bool {
+        self.connection.state.extra.as_deref().is_none_or(|extra| extra.outbox.is_empty())
     }
 
     /// Whether the socket is to be read: at half a read buffer that is held, no more.

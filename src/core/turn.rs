@@ -230,7 +230,7 @@ impl<'a> Turn<'a> {
         clippy::arithmetic_side_effects,
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
-    fn pong(&mut self, payload: &[u8]) {
+    pub(super) fn pong(&mut self, payload: &[u8]) {
         let state = &mut self.connection.state;
         let expected = state.ping_base.as_micros().to_be_bytes();
         if !state.awaiting_pong || state.phase != Phase::Open || payload != expected {
@@ -351,7 +351,7 @@ impl<'a> Turn<'a> {
         let extra = self.connection.state.extra.as_deref_mut();
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
-                Stage::Http(ref http) if http.file.is_some() => self.http_drained(),
+                Stage::Http(ref http) if http.body.is_some() => self.http_drained(),
                 _ => self.reading(),
             };
         };
@@ -422,10 +422,14 @@ impl<'a> Turn<'a> {
         let waited = due(extra.and_then(|extra| extra.deadline));
         let idle = due(self.connection.idle_deadline(options));
         let ping = due(self.connection.ping_deadline(options));
+        let paused = due(self.connection.pause_deadline(options));
+        let gone = due(self.connection.gone_deadline(&self.shared.limits));
         match (&self.connection.stage, self.connection.state.phase) {
             (Stage::Session(_), Phase::Open) if stuck => self.fail(SessionError::WriteTimeout),
             // A raw handler did not answer the peer's Close.
             (Stage::Session(_), Phase::Open) if waited => self.closing_is_over(),
+            (Stage::Session(_), Phase::Open) if gone => self.peer_is_gone(),
+            (Stage::Session(_), Phase::Open) if paused => self.fail(SessionError::PauseTimeout),
             (Stage::Session(_), Phase::Open) if idle => self.fail(SessionError::IdleTimeout),
             (Stage::Session(_), Phase::Open) => {
                 if ping {
@@ -465,8 +469,18 @@ impl<'a> Turn<'a> {
     )]
     fn ping_due(&mut self) {
         if self.connection.state.awaiting_pong {
-            self.fail(SessionError::PingTimeout);
-            return;
+            if !self.pong_may_be_unread() {
+                self.fail(SessionError::PingTimeout);
+                return;
+            }
+            let options = self.connection.state.options(self.options());
+            let next =
+                options.ping_period.map(|period| self.connection.state.ping_base.after(period));
+            if next.is_some_and(|next| next > self.shared.now) {
+                self.connection.state.awaiting_pong = false;
+                self.connection.state.timing_changed = true;
+                return;
+            }
         }
         let state = &mut self.connection.state;
         state.ping_base = self.shared.now;

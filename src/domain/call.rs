@@ -105,14 +105,14 @@ impl Call {
         self.0.head.method()
     }
 
-    /// The target as it was sent: path and query, not decoded.
+    /// Path and query as they were sent, not decoded, whatever the form of the target.
     pub fn uri(&self) -> &str {
         self.0.head.target()
     }
 
     /// The path as it was sent, not decoded; [`parameter`](Self::parameter) gives decoded parts.
     pub fn path(&self) -> &str {
-        self.uri().split(['?', '#']).next().unwrap_or_default()
+        self.uri().split('?').next().unwrap_or_default()
     }
 
     /// The query as it was sent, without `?`; empty if there is none.
@@ -148,12 +148,28 @@ impl Call {
         form_urlencoded::parse(self.query().as_bytes())
     }
 
-    /// The value of the first header line of that name, in any case of letters.
+    /// The value of the first header line of that name, in any case of letters. Bytes that are no
+    /// UTF-8 are shown as U+FFFD; [`header_bytes`](Self::header_bytes) has them as they were sent.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.0.head.first(name)
     }
 
-    /// Every header line in order, names as they were sent.
+    /// The value of the first header line of that name, byte by byte as it was sent: HTTP takes any byte
+    /// of 0x80 and above in a value, whatever the encoding (RFC 9110 section 5.5).
+    ///
+    /// ```
+    /// use wirewheel::Call;
+    /// /// Devices that know only ISO 8859-1, in which a byte is a character.
+    /// fn name(call: &Call) -> Option<String> {
+    ///     call.header_bytes("x-name").map(|bytes| bytes.iter().copied().map(char::from).collect())
+    /// }
+    /// ```
+    pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.0.head.all_bytes(name).next()
+    }
+
+    /// Every header line in order, names as they were sent; values as [`header`](Self::header) shows
+    /// them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.head.lines()
     }

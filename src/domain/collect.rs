@@ -153,7 +153,7 @@ impl Session<'_> {
     ) -> HandlerResult {
         let overrun = flow.cell.emit(value, key, Some(self.id()))?;
         if overrun && self.state.phase == Phase::Open {
-            self.state.suspend();
+            self.state.suspend(self.shared.now);
             flow.cell.suspend(self.state.id.0);
         }
         Ok(())

@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
 
-/// What is read of a file at once.
-const PIECE_BYTES: u64 = 32 << 10;
+/// What is sent of a long body at once.
+pub(crate) const PIECE_BYTES: usize = 32 << 10;
 
 /// An open file, of which as much is sent as it held when it was opened.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl FileBody {
     /// is left.
     pub(crate) fn read_piece(&self, offset: u64, out: &mut Vec<u8>) -> io::Result<usize> {
         let begin = out.len();
-        let wanted = usize::try_from((self.length - offset).min(PIECE_BYTES)).unwrap_or(0);
+        let wanted = usize::try_from((self.length - offset).min(PIECE_BYTES as u64)).unwrap_or(0);
         out.resize(begin + wanted, 0);
         let result = loop {
             let room = out.get_mut(begin..).unwrap_or_default();

@@ -6,6 +6,7 @@ mod collect;
 pub(crate) mod collected;
 #[cfg(feature = "json")]
 pub(crate) mod converter;
+pub(crate) mod date_line;
 mod encoded;
 pub(crate) mod endpoint;
 pub(crate) mod file_body;
@@ -14,6 +15,7 @@ pub(crate) mod flow_cell;
 pub(crate) mod flow_key;
 pub(crate) mod handler;
 pub(crate) mod hold;
+pub(crate) mod long_body;
 mod pacing;
 pub(crate) mod pattern;
 pub(crate) mod pipeline;

@@ -18,9 +18,12 @@ impl Session<'_> {
     /// [`resume`](Self::resume), and the peer is slowed down by its own connection. What had
     /// arrived already is kept, at most one read buffer; pings among it are answered.
     ///
-    /// The server's own pings pause too, and the idle timeout: an unread peer cannot answer.
-    /// Sending goes on. A Close of the peer is seen in its turn, when the session is read again;
-    /// `close` and the end of the server end the pause.
+    /// Sending goes on, and so do the server's own pings: while the peer is not read, it is enough that
+    /// its system acknowledges them. The idle timeout pauses. A Close of the peer is seen in its turn,
+    /// when the session is read again. A peer that hangs up behind what is kept leaves the application
+    /// `close_timeout` to go on taking that, then the session ends with 1006; one whose connection
+    /// fails, at once. [`pause_timeout`](crate::WebSockets::pause_timeout) bounds a pause; `close` and
+    /// the end of the server end it.
     ///
     /// ```
     /// use wirewheel::{Handler, HandlerResult, Message, Session};
@@ -40,8 +43,9 @@ impl Session<'_> {
     /// }
     /// ```
     pub fn pause(&mut self) {
+        let now = self.shared.now;
         if self.state.phase == Phase::Open
-            && self.state.extra().hold.get_or_insert_default().pause()
+            && self.state.extra().hold.get_or_insert_default().pause(now)
         {
             self.state.timing_changed = true;
         }

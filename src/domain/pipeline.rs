@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::protocol::extension::header::{ExtensionOffer, append_agreed};
 use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
-use crate::protocol::frame::FrameHeader;
+use crate::protocol::frame::{FrameHeader, FrameRules};
 use crate::protocol::pieces::{Assembly, Progress};
 use crate::words::error::{ProtocolError, SessionError};
 use crate::words::extension::ExtensionError;
@@ -136,6 +136,11 @@ impl Pipeline {
         !self.raw && !self.stages.is_empty()
     }
 
+    /// Whether anybody decodes messages: extensions, or a raw handler in their place.
+    pub(crate) fn decodes(&self) -> bool {
+        !self.stages.is_empty()
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.stages.iter().map(|stage| stage.factory.name())
     }
@@ -180,8 +185,9 @@ impl Pipeline {
         header: &FrameHeader,
         payload: Cow<'a, [u8]>,
         (starts, ends): (bool, bool),
-        limit: usize,
+        rules: &FrameRules,
     ) -> Result<Option<ExtensionMessage<'a>>, SessionError> {
+        let limit = rules.max_message_size;
         let begins = starts && header.opcode != OpCode::Continuation;
         let (text, rsv) = (header.opcode == OpCode::Text, Rsv::from_bits(header.rsv));
         if begins && ends && header.fin {
@@ -195,6 +201,9 @@ impl Pipeline {
             return Ok(None);
         };
         if starts {
+            if message.rsv.bits() & rules.claimed_rsv == 0 && rules.claimed_rsv != 0 {
+                rules.check_plain(header).map_err(SessionError::Protocol)?;
+            }
             message.announced = message.announced.saturating_add(header.payload_len);
             if message.announced > wire_limit(limit) {
                 return Err(too_big(limit));
@@ -277,7 +286,7 @@ impl Pipeline {
 
 /// What may be on the wire for a message of the limit: an encoding that saves nothing adds a little
 /// (deflate five bytes for each 16 KiB and for each flush).
-fn wire_limit(limit: usize) -> usize {
+pub(super) fn wire_limit(limit: usize) -> usize {
     limit.saturating_add(limit / 8).saturating_add(1024)
 }
 

@@ -9,6 +9,7 @@ use log::error;
 use crate::protocol::handshake::is_token;
 
 use super::file_body::{FileBody, content_type};
+use super::long_body::LongBody;
 
 /// The answer to a plain request.
 ///
@@ -38,6 +39,75 @@ impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
         Self::Bytes(bytes)
     }
+}
+
+/// How the connection goes on behind an answer (RFC 9112 section 9.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// It does, which goes without saying in HTTP/1.1.
+    Implied,
+    /// It does, and a client of HTTP/1.0 has to be told so.
+    Told,
+    /// It does not.
+    Close,
+}
+
+/// What every answer owes beside what it is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owed<'a> {
+    pub(crate) persistence: Persistence,
+    /// Everything but the body: the answer to HEAD, or one whose body is sent in pieces.
+    pub(crate) head_only: bool,
+    /// The line with the date; empty where there is no clock.
+    pub(crate) date: &'a [u8],
+}
+
+/// Headers with one value (RFC 9110 and those of the Fetch standard): set again, the later value stands.
+/// The others are lists, or mean something to the application, and may stand in several lines.
+const SINGLE_HEADERS: [&str; 31] = [
+    "accept-patch",
+    "access-control-allow-credentials",
+    "access-control-allow-origin",
+    "access-control-max-age",
+    "age",
+    "content-disposition",
+    "content-location",
+    "content-range",
+    "content-type",
+    "cross-origin-embedder-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "date",
+    "deprecation",
+    "etag",
+    "expires",
+    "host",
+    "last-modified",
+    "location",
+    "origin-agent-cluster",
+    "referrer-policy",
+    "refresh",
+    "retry-after",
+    "server",
+    "sourcemap",
+    "strict-transport-security",
+    "sunset",
+    "timing-allow-origin",
+    "x-content-type-options",
+    "x-frame-options",
+    "x-xss-protection",
+];
+
+/// Adds a header, or puts it in the place of an earlier one where there is one value.
+fn set_header(headers: &mut Vec<(String, String)>, name: String, value: String) {
+    if SINGLE_HEADERS.iter().any(|single| single.eq_ignore_ascii_case(&name)) {
+        headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+    }
+    headers.push((name, value));
+}
+
+fn has_header(headers: &[(String, String)], name: &str) -> bool {
+    headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
 }
 
 /// Headers that the server writes itself, in every answer.
@@ -135,21 +205,26 @@ impl Response {
         self
     }
 
-    /// Adds a header. One that could break the answer (a name that is no token, a value with control
-    /// characters, a header that the server writes itself) is logged as an error and turns the
-    /// answer into a bare 500: it never reaches the wire.
+    /// Adds a header; where a header has one value, such as `Content-Type`, the value set last
+    /// stands. `Date` is in every answer without being set.
+    ///
+    /// One that could break the answer (a name that is no token, a value with control characters, a
+    /// header that the server writes itself) is logged as an error and turns the answer into a bare
+    /// 500: it never reaches the wire.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
         if is_sound(&name, &value) {
-            self.headers.push((name, value));
+            set_header(&mut self.headers, name, value);
             self
         } else {
             Self::refusal(500)
         }
     }
 
-    /// Sets the body.
+    /// Sets the body. More than `read_buffer_bytes` of [`Limits`](crate::Limits) are sent piece by piece,
+    /// as the peer takes them, and count against `process_bytes` meanwhile; an answer for which that has
+    /// no room is replaced by a 503, one that is longer than all of it by a 500. Files are not bounded so.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Body::Bytes(body.into());
@@ -162,21 +237,11 @@ impl Response {
 
     /// The answer of the server itself to a request that it refuses.
     pub(crate) fn refusal(status: u16) -> Self {
-        let text = format!("{status} {}\n", reason_phrase(status));
-        let mut response = Self::text(text).status(status);
-        if status == 405 {
-            response.headers.push(("Allow".into(), "GET, HEAD".into()));
-        }
-        if status == 426 {
-            // RFC 9110 section 15.5.22 wants Upgrade; RFC 6455 section 4.4 the version.
-            response.headers.push(("Upgrade".into(), "websocket".into()));
-            response.headers.push(("Sec-WebSocket-Version".into(), "13".into()));
-        }
-        response
+        Self::text(format!("{status} {}\n", reason_phrase(status))).status(status)
     }
 
-    /// Writes it to the end of `out`; without its body for HEAD, and without a file.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
+    /// Writes it to the end of `out`; without its body for HEAD, and without one that is sent in pieces.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, owed: &Owed<'_>) {
         let mut line = |pieces: &[&str]| {
             for piece in pieces {
                 out.extend_from_slice(piece.as_bytes());
@@ -187,35 +252,77 @@ impl Response {
         for (name, value) in &self.headers {
             line(&[name, ": ", value]);
         }
-        if self.has_body() {
-            let length = match &self.body {
-                Body::Bytes(bytes) => bytes.len() as u64,
-                Body::File(file) => file.length(),
-            };
+        match self.status {
+            // RFC 9110 section 15.5.6: "MUST generate an Allow header field".
+            405 if !has_header(&self.headers, "allow") => line(&["Allow: GET, HEAD"]),
+            // Section 15.5.22: "MUST send an Upgrade header field"; RFC 6455 section 4.4: the version.
+            426 => {
+                line(&["Upgrade: websocket"]);
+                if !has_header(&self.headers, "sec-websocket-version") {
+                    line(&["Sec-WebSocket-Version: 13"]);
+                }
+            }
+            _ => {}
+        }
+        if let Some(length) = self.content_length() {
             line(&["Content-Length: ", &length.to_string()]);
         }
-        match (keep_alive, self.status) {
-            (false, _) => line(&["Connection: close"]),
-            (true, 426) => line(&["Connection: Upgrade"]),
-            (true, _) => {}
+        // Section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
+        match (owed.persistence, self.status) {
+            (Persistence::Close, 426) => line(&["Connection: close, Upgrade"]),
+            (Persistence::Close, _) => line(&["Connection: close"]),
+            (Persistence::Told, 426) => line(&["Connection: keep-alive, Upgrade"]),
+            (Persistence::Told, _) => line(&["Connection: keep-alive"]),
+            (Persistence::Implied, 426) => line(&["Connection: Upgrade"]),
+            (Persistence::Implied, _) => {}
         }
-        line(&[]);
-        match &self.body {
-            Body::Bytes(bytes) if !head_only && self.has_body() => out.extend_from_slice(bytes),
-            Body::Bytes(_) | Body::File(_) => {}
+        if !has_header(&self.headers, "date") {
+            out.extend_from_slice(owed.date);
+        }
+        out.extend_from_slice(b"\r\n");
+        if let Body::Bytes(bytes) = &self.body {
+            if !owed.head_only && self.has_body() {
+                out.extend_from_slice(bytes);
+            }
         }
     }
 
-    /// Whether an answer with this status has a body (RFC 9110 sections 15.3.5 and 15.4.5).
+    fn content_length(&self) -> Option<u64> {
+        match (self.status, &self.body) {
+            // Sections 15.3.5 and 15.4.5: no body, and of a length that it would have had nothing is known.
+            (204 | 304, _) => None,
+            (205, _) => Some(0), // section 15.3.6: "a server MUST NOT generate content"
+            (_, Body::Bytes(bytes)) => Some(bytes.len() as u64),
+            (_, Body::File(file)) => Some(file.length()),
+        }
+    }
+
+    /// Whether an answer with this status has a body.
     pub(crate) fn has_body(&self) -> bool {
-        !matches!(self.status, 204 | 304)
+        !matches!(self.status, 204 | 205 | 304)
     }
 
-    /// The file that is to be sent behind what [`encode`](Self::encode) writes.
-    pub(crate) fn file_body(&self) -> Option<&FileBody> {
+    /// Whether its body is sent in pieces: a file, or more than `most` bytes.
+    pub(crate) fn is_long(&self, most: usize) -> bool {
         match &self.body {
-            Body::File(file) => Some(file),
-            Body::Bytes(_) => None,
+            _ if !self.has_body() => false,
+            Body::File(_) => true,
+            Body::Bytes(bytes) => bytes.len() > most,
+        }
+    }
+
+    pub(crate) fn into_long_body(self) -> Option<LongBody> {
+        Some(match self.body {
+            Body::File(file) => LongBody::File(file),
+            Body::Bytes(bytes) => LongBody::Bytes(bytes),
+        })
+    }
+
+    /// Bytes of memory that its body takes.
+    pub(crate) fn bytes_held(&self) -> usize {
+        match &self.body {
+            Body::File(_) => 0,
+            Body::Bytes(bytes) => bytes.capacity(),
         }
     }
 }
@@ -263,6 +370,7 @@ fn reason_phrase(status: u16) -> &'static str {
         408 => "Request Timeout",
         410 => "Gone",
         413 => "Content Too Large",
+        417 => "Expectation Failed",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
@@ -306,7 +414,7 @@ impl Accept {
         let of_handshake =
             name.get(..14).is_some_and(|start| start.eq_ignore_ascii_case("sec-websocket-"));
         if is_sound(&name, &value) && !of_handshake {
-            self.headers.push((name, value));
+            set_header(&mut self.headers, name, value);
         } else {
             self.unsound = true;
         }
@@ -318,7 +426,9 @@ impl Accept {
         if other.unsound {
             return Err(Response::refusal(500));
         }
-        self.headers.extend(other.headers);
+        for (name, value) in other.headers {
+            set_header(&mut self.headers, name, value);
+        }
         Ok(())
     }
 
@@ -332,8 +442,9 @@ mod tests {
     use super::*;
 
     fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
+        let persistence = if keep_alive { Persistence::Implied } else { Persistence::Close };
         let mut out = Vec::new();
-        response.encode(&mut out, keep_alive, head_only);
+        response.encode(&mut out, &Owed { persistence, head_only, date: b"" });
         String::from_utf8(out).unwrap()
     }
 

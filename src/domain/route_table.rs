@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::protocol::extension::header::ExtensionOffer;
+use crate::protocol::handshake::offered_protocols;
 use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
@@ -58,12 +59,13 @@ impl fmt::Debug for RouteConfig {
 
 impl RouteConfig {
     /// Asks the Origin, the protocol picker and the hooks, in this order (RFC 6455 section 4.2.2).
-    pub(crate) fn admit(&self, call: &Call, offered: &[&str]) -> Result<Accept, Response> {
+    pub(crate) fn admit(&self, call: &Call) -> Result<Accept, Response> {
         if !self.allows_origin(call) {
             return Err(Response::refusal(403));
         }
         if let Some(pick) = &self.pick_protocol {
-            match pick(call, offered) {
+            let offered = offered_protocols(call.head()).unwrap_or_default();
+            match pick(call, &offered) {
                 // RFC 6455 section 4.2.2: the value chosen MUST be one the client offered.
                 Some(protocol) if offered.contains(&protocol.as_str()) => {
                     call.agree_protocol(&protocol);
@@ -126,6 +128,8 @@ pub(crate) enum Resolution {
     NotFound,
     /// 400: the path's encoding is broken.
     BadPath,
+    /// 204: what methods there are (`OPTIONS *`).
+    ServerOptions,
     /// 405.
     MethodNotAllowed,
     /// 426: only sessions are here.
@@ -205,7 +209,14 @@ impl RouteTable {
         upgrade: bool,
         offered: &[&str],
     ) -> Resolution {
-        let path = head.target().split(['?', '#']).next().unwrap_or_default();
+        let path = head.target().split('?').next().unwrap_or_default();
+        match path {
+            // RFC 9110 section 9.3.7: about the server, not a path.
+            "*" => return Resolution::ServerOptions,
+            // RFC 9112 section 3.2.3: what CONNECT names is no path.
+            _ if !path.starts_with('/') => return Resolution::MethodNotAllowed,
+            _ => {}
+        }
         let Some(segments) = path_segments(path) else { return Resolution::BadPath };
         let mut fits: Vec<(Fit, &Place)> = self
             .places

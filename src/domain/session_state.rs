@@ -15,7 +15,7 @@ use crate::words::time::Time;
 
 use super::collected::Collected;
 use super::hold::Hold;
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, wire_limit};
 use super::session::SessionId;
 use super::timers::TimerId;
 
@@ -255,16 +255,18 @@ impl SessionState {
 
     pub(crate) fn rules(&self, route: &SessionOptions) -> FrameRules {
         let options = self.options(route);
+        let pipeline = self.pipeline.as_deref();
         FrameRules {
             max_frame_size: options.max_frame_size,
+            max_coded_frame_size: match pipeline {
+                Some(pipeline) if pipeline.decodes() => wire_limit(options.max_frame_size),
+                _ => options.max_frame_size,
+            },
             max_message_size: options.message_limit(),
             max_fragments: options.max_fragments,
             accept_unmasked: options.accept_unmasked_frames,
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
-            claimed_rsv: self
-                .pipeline
-                .as_deref()
-                .map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
+            claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
         }
     }
 
@@ -278,8 +280,8 @@ impl SessionState {
     }
 
     /// A flow stops this session from being read.
-    pub(super) fn suspend(&mut self) {
-        self.extra().hold.get_or_insert_default().suspend();
+    pub(super) fn suspend(&mut self, now: Time) {
+        self.extra().hold.get_or_insert_default().suspend(now);
         self.timing_changed = true;
     }
 

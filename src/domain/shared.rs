@@ -13,6 +13,7 @@ use crate::words::time::Time;
 use super::application::OnLoop;
 #[cfg(feature = "json")]
 use super::converter::Converter;
+use super::date_line::DateLine;
 use super::flow_cell::FlowHub;
 use super::flow_key::FlowNames;
 use super::route_table::RouteTable;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) opaque_prefix: usize,
     /// `tx` is written as soon as it is this long.
     pub(crate) tx_flush_bytes: usize,
+    /// What every answer says of the time.
+    pub(crate) date: DateLine,
     pub(crate) limits: Limits,
     /// Bytes held by all connections in partial messages and outboxes.
     pub(crate) bytes_held: usize,
@@ -83,6 +86,7 @@ impl Shared {
             now: Time::ZERO,
             tx: Vec::new(),
             opaque_prefix: 0,
+            date: DateLine::default(),
             tx_flush_bytes: limits.read_buffer_bytes,
             flows: Rc::new(FlowHub::new(limits.process_bytes)),
             // Connections that are only told that there is no place have one too.

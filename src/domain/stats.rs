@@ -158,6 +158,8 @@ stats! {
         timeouts_idle "kind=\"idle\"";
         /// The peer took nothing within `write_timeout`.
         timeouts_write "kind=\"write\"";
+        /// Reading was paused for `pause_timeout`.
+        timeouts_pause "kind=\"pause\"";
         /// No answer to our Close within `close_timeout`.
         timeouts_close "kind=\"close\"";
         /// The peer did not hang up within `linger_timeout`.

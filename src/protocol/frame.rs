@@ -32,6 +32,9 @@ pub(crate) const HEADER_BYTES_MAX: usize = 14;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameRules {
     pub(crate) max_frame_size: usize,
+    /// The most payload bytes of a frame of a message that extensions decode: one that decodes to an
+    /// allowed message may be larger than that.
+    pub(crate) max_coded_frame_size: usize,
     pub(crate) max_message_size: usize,
     pub(crate) max_fragments: u32,
     pub(crate) accept_unmasked: bool,
@@ -83,7 +86,7 @@ impl FrameHeader {
             return Err(ProtocolError::BadLengthEncoding);
         }
         if payload_len > rules.max_frame_size && !opcode.is_control() {
-            return Err(too_big(payload_len as u64, rules));
+            rules.check_large(first, payload_len as u64)?;
         }
         let (fin, rsv) = (first & 0x80 != 0, (first >> 4) & 7);
         Ok(Some(Self { fin, rsv, opcode, mask, payload_len, header_len }))
@@ -105,16 +108,14 @@ impl FrameHeader {
             if length >> 63 != 0 || length <= u64::from(u16::MAX) {
                 return Err(ProtocolError::BadLengthEncoding);
             }
-            if length > rules.max_frame_size as u64 {
-                return Err(too_big(length, rules));
-            }
+            rules.check_large(bytes.first().copied().unwrap_or_default(), length)?;
         }
         let mut cursor = Cursor::new(bytes);
         let Ok(Some((header, length))) = Codec::parse(&mut cursor) else {
             return Ok(None); // its one error, an unknown opcode, was refused before
         };
         let Ok(payload_len) = usize::try_from(length) else {
-            return Err(too_big(length, rules));
+            return Err(rules.too_big(length));
         };
         let header_len = header.len(length);
         Ok(Some((payload_len, header_len, header.mask.unwrap_or_default())))
@@ -207,9 +208,27 @@ fn check_second(opcode: OpCode, second: u8, rules: &FrameRules) -> Result<(), Pr
     Ok(())
 }
 
-#[cold]
-fn too_big(announced: u64, rules: &FrameRules) -> ProtocolError {
-    ProtocolError::FrameTooBig { announced, limit: rules.max_frame_size as u64 }
+impl FrameRules {
+    /// Holds the length of a data frame to its limit. The frames of a coded message are told by a bit of
+    /// an extension on the first, if any extension has one; of a continuation only the session knows.
+    #[cold]
+    fn check_large(&self, first: u8, length: u64) -> Result<(), ProtocolError> {
+        let has_bit = (first >> 4) & self.claimed_rsv != 0;
+        let may_be_coded = self.claimed_rsv == 0 || has_bit || first & 0x0f == 0;
+        let limit = if may_be_coded { self.max_coded_frame_size } else { self.max_frame_size };
+        if length > limit as u64 { Err(self.too_big(length)) } else { Ok(()) }
+    }
+
+    /// Holds a frame to the limit of those that are not coded.
+    pub(crate) fn check_plain(&self, header: &FrameHeader) -> Result<(), ProtocolError> {
+        let length = header.payload_len;
+        if length > self.max_frame_size { Err(self.too_big(length as u64)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn too_big(&self, announced: u64) -> ProtocolError {
+        ProtocolError::FrameTooBig { announced, limit: self.max_frame_size as u64 }
+    }
 }
 
 /// Takes the mask off (or puts it on) in place; `offset` is how far into the frame `payload` starts
@@ -320,6 +339,7 @@ mod tests {
 
     const RULES: FrameRules = FrameRules {
         max_frame_size: 1 << 20,
+        max_coded_frame_size: 1 << 20,
         max_message_size: 1 << 20,
         max_fragments: 10,
         accept_unmasked: false,
@@ -348,13 +368,39 @@ mod tests {
 
     #[test]
     fn a_frame_of_the_limit_passes_and_one_byte_more_does_not() {
-        let rules = FrameRules { max_frame_size: 1024, ..RULES };
+        let rules = FrameRules { max_frame_size: 1024, max_coded_frame_size: 1024, ..RULES };
         let header = |len: u16| {
             let [high, low] = len.to_be_bytes();
             FrameHeader::read(&[0x82, 0xfe, high, low, 1, 2, 3, 4], &rules)
         };
         assert_eq!(header(1024).map(|h| h.map(|h| h.payload_len)), Ok(Some(1024)));
         assert_eq!(header(1025), Err(ProtocolError::FrameTooBig { announced: 1025, limit: 1024 }));
+    }
+
+    #[test]
+    fn a_frame_that_may_be_coded_has_the_limit_of_coded_ones() {
+        let read = |claimed_rsv, first: u8, length: u64| {
+            let rules = FrameRules {
+                max_frame_size: 70_000,
+                max_coded_frame_size: 80_000,
+                claimed_rsv,
+                ..RULES
+            };
+            let frame = [&[first, 0xff][..], &length.to_be_bytes(), &[1, 2, 3, 4]].concat();
+            FrameHeader::read(&frame, &rules).is_ok()
+        };
+        for (claimed_rsv, first, coded) in [
+            (4, 0xc2, true),
+            (4, 0x42, true),
+            (4, 0x00, true), // only the session knows
+            (4, 0x82, false),
+            (0, 0x82, true), // an extension without a bit decodes any message
+        ] {
+            assert!(read(claimed_rsv, first, 70_000));
+            assert_eq!(read(claimed_rsv, first, 70_001), coded, "{first:#x}");
+            assert_eq!(read(claimed_rsv, first, 80_000), coded, "{first:#x}");
+            assert!(!read(claimed_rsv, first, 80_001));
+        }
     }
 
     #[test]
@@ -409,7 +455,12 @@ mod tests {
         ) {
             let mut bytes = vec![first, second];
             bytes.extend(rest);
-            let rules = FrameRules { max_frame_size: limit, max_message_size: limit, ..RULES };
+            let rules = FrameRules {
+                max_frame_size: limit,
+                max_coded_frame_size: limit,
+                max_message_size: limit,
+                ..RULES
+            };
             let header = FrameHeader::read(&bytes, &rules).ok().flatten();
             let whole = header.filter(|header| {
                 header.fin

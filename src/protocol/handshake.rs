@@ -1,31 +1,30 @@
-//! Owns the server's side of the opening handshake (RFC 6455 section 4.2) and what else a head says
-//! about its connection.
+//! Owns the server's side of the opening handshake (RFC 6455 section 4.2).
+
+use std::collections::HashSet;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::extension::header::{ExtensionOffer, offered_extensions};
+use super::framing::BodyFraming;
 use super::head::RequestHead;
 
 /// What a request wants, as far as its head alone can tell.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Upgrade {
+pub(crate) enum Upgrade<'a> {
     /// Plain HTTP.
     None,
     /// A well-formed opening handshake.
-    WebSocket(UpgradeRequest),
+    WebSocket(UpgradeRequest<'a>),
     /// An opening handshake that cannot be accepted.
     Refused(Refusal),
 }
 
 /// What the answer to a well-formed handshake needs.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct UpgradeRequest {
+pub(crate) struct UpgradeRequest<'a> {
     /// The value of `Sec-WebSocket-Accept`.
     pub(crate) accept_key: String,
     /// The subprotocols on offer, in the client's order.
-    pub(crate) protocols: Vec<String>,
-    /// The extensions on offer, in the client's order.
-    pub(crate) extensions: Vec<ExtensionOffer>,
+    pub(crate) protocols: Vec<&'a str>,
 }
 
 /// Why a handshake cannot be accepted.
@@ -37,7 +36,7 @@ pub(crate) enum Refusal {
     Key,
     /// Section 4.2.1 item 1: "an HTTP/1.1 or higher GET request".
     Method,
-    /// HTTP/1.0, a body, subprotocols that are no tokens or stand twice, malformed extensions.
+    /// A body, subprotocols that are no tokens or stand twice, malformed extensions.
     BadRequest,
 }
 
@@ -52,15 +51,16 @@ impl Refusal {
 }
 
 /// Decides what a request wants.
-pub(crate) fn examine(head: &RequestHead) -> Upgrade {
-    if !head.has_token("connection", "upgrade") || !head.has_token("upgrade", "websocket") {
+pub(crate) fn examine(head: &RequestHead) -> Upgrade<'_> {
+    // RFC 9110 section 7.8: "A server MUST ignore an Upgrade header field that is received in an
+    // HTTP/1.0 request". HEAD asks what GET would get if nothing were switched.
+    if !head.framing.wants_websocket() || head.minor_version == 0 || head.method() == "HEAD" {
         return Upgrade::None;
     }
-    let body = !matches!(body_framing(head), BodyFraming::None);
     if head.method() != "GET" {
         return Upgrade::Refused(Refusal::Method);
     }
-    if head.minor_version == 0 || body {
+    if head.framing.body() != BodyFraming::None {
         return Upgrade::Refused(Refusal::BadRequest);
     }
     let mut versions = head.all("sec-websocket-version");
@@ -71,12 +71,11 @@ pub(crate) fn examine(head: &RequestHead) -> Upgrade {
     let (Some(key), None) = (keys.next().filter(|key| is_key(key)), keys.next()) else {
         return Upgrade::Refused(Refusal::Key);
     };
-    let (Some(protocols), Some(extensions)) = (offered_protocols(head), offered_extensions(head))
-    else {
+    let Some(protocols) = offered_protocols(head) else {
         return Upgrade::Refused(Refusal::BadRequest);
     };
     let accept_key = derive_accept_key(key.as_bytes());
-    Upgrade::WebSocket(UpgradeRequest { accept_key, protocols, extensions })
+    Upgrade::WebSocket(UpgradeRequest { accept_key, protocols })
 }
 
 /// 16 bytes in base64: 22 letters, of which the last has only two bits to say, and two `=`.
@@ -88,14 +87,27 @@ fn is_key(key: &str) -> bool {
     letters.bytes().all(alphabet) && letters.ends_with(['A', 'Q', 'g', 'w'])
 }
 
-/// RFC 6455 section 4.1 item 10: the elements are tokens and "MUST all be unique strings".
-fn offered_protocols(head: &RequestHead) -> Option<Vec<String>> {
-    let mut offered: Vec<String> = Vec::new();
+/// So many subprotocols are compared one with the other; of more, a table is made.
+const COMPARED_MAX: usize = 8;
+
+/// The subprotocols on offer. RFC 6455 section 4.1 item 10: they are tokens and "MUST all be unique
+/// strings"; `None` if they are not.
+pub(crate) fn offered_protocols(head: &RequestHead) -> Option<Vec<&str>> {
+    let mut offered: Vec<&str> = Vec::new();
+    let mut known = HashSet::new();
     for protocol in head.tokens("sec-websocket-protocol") {
-        if !is_token(protocol) || offered.iter().any(|known| known == protocol) {
+        let is_new = if offered.len() < COMPARED_MAX {
+            !offered.contains(&protocol)
+        } else {
+            if known.is_empty() {
+                known.extend(offered.iter().copied());
+            }
+            known.insert(protocol)
+        };
+        if !is_new || !is_token(protocol) {
             return None;
         }
-        offered.push(protocol.to_owned());
+        offered.push(protocol);
     }
     Some(offered)
 }
@@ -108,30 +120,6 @@ pub(crate) fn is_token(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Whether the connection may go on after the answer (RFC 9112 section 9.3).
-pub(crate) fn keep_alive(head: &RequestHead) -> bool {
-    let close = head.has_token("connection", "close");
-    !close && (head.minor_version >= 1 || head.has_token("connection", "keep-alive"))
-}
-
-/// What follows a head (RFC 9112 section 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BodyFraming {
-    None,
-    Length(u64),
-    Chunked,
-}
-
-pub(crate) fn body_framing(head: &RequestHead) -> BodyFraming {
-    if head.first("transfer-encoding").is_some() {
-        return BodyFraming::Chunked;
-    }
-    match head.first("content-length").map(|length| length.parse().unwrap_or(u64::MAX)) {
-        None | Some(0) => BodyFraming::None,
-        Some(length) => BodyFraming::Length(length),
-    }
-}
-
 /// Writes the answer that switches to WebSocket (RFC 6455 section 4.2.2; the order is Ktor's).
 ///
 /// The caller has made sure that none of the texts can end a line.
@@ -141,6 +129,7 @@ pub(crate) fn write_switching_protocols(
     protocol: Option<&str>,
     extensions: &str,
     headers: &[(String, String)],
+    date: &[u8],
 ) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
@@ -160,6 +149,9 @@ pub(crate) fn write_switching_protocols(
     for (name, value) in headers {
         line(name, value);
     }
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("date")) {
+        out.extend_from_slice(date);
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -169,24 +161,24 @@ mod tests {
     use super::*;
 
     /// The handshake of RFC 6455 section 1.3, with one thing changed.
-    fn changed(from: &str, to: &str) -> Upgrade {
+    fn changed(from: &str, to: &str) -> Result<(String, Vec<String>), Option<u16>> {
         let request = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Version: 13\r\n\r\n";
         assert!(request.contains(from), "{from:?} is not in the request");
-        examine(&head(&request.replacen(from, to, 1)))
+        match examine(&head(&request.replacen(from, to, 1))) {
+            Upgrade::WebSocket(UpgradeRequest { accept_key, protocols }) => {
+                Ok((accept_key, protocols.into_iter().map(str::to_owned).collect()))
+            }
+            Upgrade::None => Err(None),
+            Upgrade::Refused(refusal) => Err(Some(refusal.status())),
+        }
     }
 
     #[test]
     fn the_handshake_of_the_rfc() {
-        assert_eq!(
-            changed("", ""),
-            Upgrade::WebSocket(UpgradeRequest {
-                accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(),
-                protocols: vec!["chat".into(), "superchat".into()],
-                extensions: Vec::new(),
-            })
-        );
+        let protocols = vec!["chat".to_owned(), "superchat".to_owned()];
+        assert_eq!(changed("", ""), Ok(("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(), protocols)));
     }
 
     #[test]
@@ -203,7 +195,7 @@ mod tests {
             ("Sec-WebSocket-Key: ", "Sec-WebSocket-Key:   "),
             ("dGhlIHNhbXBsZSBub25jZQ==", "0123456789abYZ+/++//+w=="),
         ] {
-            assert!(matches!(changed(from, to), Upgrade::WebSocket(_)), "{from:?} -> {to:?}");
+            assert!(changed(from, to).is_ok(), "{from:?} -> {to:?}");
         }
     }
 
@@ -214,9 +206,11 @@ mod tests {
             ("Upgrade: websocket", "Upgrade: websocket/13"),
             ("Upgrade: websocket", "Upgrade: h2c"),
             ("Upgrade: websocket\r\n", ""),
+            ("HTTP/1.1", "HTTP/1.0"), // RFC 9110 section 7.8: MUST be ignored
+            ("GET", "HEAD"),
             ("Connection: Upgrade\r\n", ""),
         ] {
-            assert_eq!(changed(from, to), Upgrade::None, "{from:?} -> {to:?}");
+            assert_eq!(changed(from, to), Err(None), "{from:?} -> {to:?}");
         }
     }
 
@@ -234,31 +228,31 @@ mod tests {
             ("Host", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nHost", 400),
             ("GET", "POST", 405),
             ("GET", "get", 405),
-            ("HTTP/1.1", "HTTP/1.0", 400),
             ("Host", "Content-Length: 5\r\nHost", 400),
             ("Host", "Transfer-Encoding: chunked\r\nHost", 400),
             ("chat, superchat", "chat, chat", 400),
             ("chat, superchat", "chat room", 400),
-            ("Host", "Sec-WebSocket-Extensions: permessage-deflate;\r\nHost", 400),
         ] {
-            let Upgrade::Refused(refusal) = changed(from, to) else {
-                panic!("{from:?} -> {to:?} is not refused")
-            };
-            assert_eq!(refusal.status(), status, "{from:?} -> {to:?}");
+            assert_eq!(changed(from, to), Err(Some(status)), "{from:?} -> {to:?}");
         }
     }
 
+    /// As few as are compared one by one, and as many as go into a table.
     #[test]
-    fn how_a_connection_goes_on() {
-        for (version, connection, expected) in [
-            ("1.1", "", true),
-            ("1.1", "Connection: close\r\n", false),
-            ("1.1", "Connection: x, Close\r\n", false),
-            ("1.0", "", false),
-            ("1.0", "Connection: Keep-Alive\r\n", true),
-        ] {
-            let head = head(&format!("GET / HTTP/{version}\r\nHost: a\r\n{connection}\r\n"));
-            assert_eq!(keep_alive(&head), expected, "{version} {connection:?}");
+    fn a_subprotocol_that_stands_twice_is_found_wherever_it_stands() {
+        for count in [2, 7, 8, 9, 10, 300] {
+            let mut names: Vec<String> = (0..count).map(|number| format!("p{number}")).collect();
+            let offered = |names: &[String]| {
+                let list = names.join(", ");
+                changed("chat, superchat", &list).map(|(_, protocols)| protocols.len())
+            };
+            assert_eq!(offered(&names), Ok(count));
+            for (one, other) in [(0, count - 1), (count - 2, count - 1), (0, 1)] {
+                let kept = names[other].clone();
+                names[other] = names[one].clone();
+                assert_eq!(offered(&names), Err(Some(400)), "{one} and {other} of {count}");
+                names[other] = kept;
+            }
         }
     }
 
@@ -266,12 +260,19 @@ mod tests {
     fn the_answer_has_its_lines_in_order() {
         let mut out = Vec::new();
         let headers = [("Set-Cookie".to_owned(), "a=b".to_owned())];
-        write_switching_protocols(&mut out, "key=", Some("chat"), "a; b=1", &headers);
+        write_switching_protocols(
+            &mut out,
+            "key=",
+            Some("chat"),
+            "a; b=1",
+            &headers,
+            b"Date: now\r\n",
+        );
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: key=\r\nSec-WebSocket-Protocol: chat\r\n\
-             Sec-WebSocket-Extensions: a; b=1\r\nSet-Cookie: a=b\r\n\r\n"
+             Sec-WebSocket-Extensions: a; b=1\r\nSet-Cookie: a=b\r\nDate: now\r\n\r\n"
         );
     }
 }

@@ -1,7 +1,11 @@
 //! Owns the HTTP/1.1 request head: read under limits, kept compactly, asked by name (RFC 9112).
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+
+use super::framing::Framing;
+use super::target::Target;
 
 /// How much head a request may have.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,8 @@ pub(crate) enum HeadError {
     Malformed,
     /// Over a limit.
     TooLarge,
+    /// A body in a transfer coding that is not known here.
+    UnknownCoding,
     /// Not HTTP/1.x.
     UnsupportedVersion,
 }
@@ -38,6 +44,7 @@ impl HeadError {
         match self {
             Self::Malformed => 400,
             Self::TooLarge => 431,
+            Self::UnknownCoding => 501,
             Self::UnsupportedVersion => 505,
         }
     }
@@ -51,7 +58,12 @@ pub(crate) struct RequestHead {
     method: Range<u32>,
     target: Range<u32>,
     pub(crate) minor_version: u8,
+    pub(crate) framing: Framing,
     headers: Box<[Line]>,
+    /// The values that are no UTF-8, by the numbers of their lines, in order. In `text` such a value
+    /// stands with a replacement character for what is none, which is part of no token, number or
+    /// address: whatever looks at it finds it wrong there, and right of a comma what it is.
+    opaque: Box<[(u32, Box<[u8]>)]>,
 }
 
 #[derive(Debug)]
@@ -76,6 +88,11 @@ pub(crate) fn parse_head(
         return Ok(HeadStatus::Partial);
     }
     *scanned = looked_at;
+    read_head(bytes.get(..looked_at).unwrap_or_default(), limits)
+}
+
+/// Reads what is within the limit on bytes.
+fn read_head(bytes: &[u8], limits: &HeadLimits) -> Result<HeadStatus, HeadError> {
     let mut inline = [const { MaybeUninit::uninit() }; LINES_INLINE];
     let mut larger;
     let lines = if limits.max_lines <= LINES_INLINE {
@@ -85,11 +102,14 @@ pub(crate) fn parse_head(
         larger.as_mut_slice()
     };
     let mut request = httparse::Request::new(&mut []);
-    let bytes_in_limit = bytes.get(..looked_at).unwrap_or_default();
-    match request.parse_with_uninit_headers(bytes_in_limit, lines) {
+    match request.parse_with_uninit_headers(bytes, lines) {
         Ok(httparse::Status::Complete(length)) => {
+            // RFC 9112 section 2.2 lets a recipient take a line feed alone for the end of a line.
+            // Where one does and another does not, two readers see two requests.
+            if has_bare_line_feed(bytes.get(..length).unwrap_or_default()) {
+                return Err(HeadError::Malformed);
+            }
             let head = RequestHead::new(&request)?;
-            head.check_framing()?;
             Ok(HeadStatus::Complete { head, length })
         }
         Ok(httparse::Status::Partial) if bytes.len() >= limits.max_bytes => {
@@ -97,21 +117,48 @@ pub(crate) fn parse_head(
         }
         Ok(httparse::Status::Partial) => Ok(HeadStatus::Partial),
         Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
-        Err(httparse::Error::Version) if names_http(bytes) => Err(HeadError::UnsupportedVersion),
+        Err(httparse::Error::Version) => read_other_version(bytes, limits),
         Err(_) => Err(HeadError::Malformed),
     }
 }
 
-/// Whether HTTP stands where the version does. What is looked at is there by the time that the version
-/// is found to be wrong, so cutting a head does not change the answer.
-fn names_http(bytes: &[u8]) -> bool {
-    let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| line.len() > 1);
-    let version = lines.next().and_then(|line| line.split(|&byte| byte == b' ').nth(2));
-    version.is_some_and(|version| version.starts_with(b"HTTP/"))
+/// A head of another version than 1.0 and 1.1. What is looked at is there by the time that the version is
+/// found to be another, so cutting a head does not change the answer.
+#[cold]
+fn read_other_version(bytes: &[u8], limits: &HeadLimits) -> Result<HeadStatus, HeadError> {
+    let Some(version_at) = version_at(bytes) else { return Err(HeadError::Malformed) };
+    let version = bytes.get(version_at..).unwrap_or_default();
+    let minor = version.strip_prefix(b"HTTP/1.").and_then(<[u8]>::first);
+    match minor.filter(|digit| matches!(digit, b'2'..=b'9')) {
+        Some(_) => {
+            // RFC 9110 section 6.2: a higher minor version is read "as if the message was in the highest
+            // minor version within that major version to which the recipient is conformant".
+            let (before, behind) = (bytes.get(..version_at), version.get(8..).unwrap_or_default());
+            let as_known = [before.unwrap_or_default(), b"HTTP/1.1", behind].concat();
+            read_head(&as_known, limits)
+        }
+        None if version.starts_with(b"HTTP/") => Err(HeadError::UnsupportedVersion),
+        None => Err(HeadError::Malformed),
+    }
+}
+
+/// Where the third word of the request line begins.
+fn version_at(bytes: &[u8]) -> Option<usize> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let mut spaces = bytes.iter().enumerate().skip(start).filter(|(_, byte)| **byte == b' ');
+    spaces.nth(1).and_then(|(second, _)| second.checked_add(1))
 }
 
 fn has_blank_line(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
+}
+
+/// Without a branch, so that many bytes are looked at together.
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    let later = bytes.get(1..).unwrap_or_default();
+    let bare =
+        |bare: bool, (&before, &byte): (&u8, &u8)| bare | ((byte == b'\n') & (before != b'\r'));
+    bytes.starts_with(b"\n") || bytes.iter().zip(later).fold(false, bare)
 }
 
 impl RequestHead {
@@ -120,45 +167,40 @@ impl RequestHead {
         reason = "lengths of parts of one head, which is limited"
     )]
     fn new(request: &httparse::Request<'_, '_>) -> Result<Self, HeadError> {
-        let (method, target) =
-            (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+        let method = request.method.unwrap_or_default();
+        let target = Target::parse(method, request.path.unwrap_or_default());
+        let Some(target) = target else { return Err(HeadError::Malformed) };
+        let authority = target.authority.map(str::as_bytes);
         let lines = request.headers.iter().map(|line| line.name.len() + line.value.len());
-        let mut text = String::with_capacity(method.len() + target.len() + lines.sum::<usize>());
-        let method = append(&mut text, method);
-        let target = append(&mut text, origin_form(target));
+        let first = method.len() + 1 + request.path.map_or(0, str::len);
+        let mut text = Text(Vec::with_capacity(first + lines.sum::<usize>()));
+        let method = text.append(method.as_bytes());
+        let target = text.append_target(&target);
+        let mut framing = Framing::default();
         let mut headers = Vec::with_capacity(request.headers.len());
+        let mut keep = |name: &str, value: &[u8]| {
+            headers.push(Line { name: text.append(name.as_bytes()), value: text.append(value) });
+        };
         for header in request.headers.iter() {
-            // Nothing that this server reads may hold other than UTF-8; RFC 9110 section 5.5 calls
-            // other bytes opaque, and an opaque name or token is of no use here.
-            let value = std::str::from_utf8(header.value).map_err(|_| HeadError::Malformed)?;
-            headers.push(Line {
-                name: append(&mut text, header.name),
-                value: append(&mut text, value.trim_matches([' ', '\t'])),
-            });
+            let value = header.value.trim_ascii();
+            framing.note(header.name, value);
+            match authority {
+                // RFC 9112 section 3.2.2: "MUST ignore the received Host header field (if any) and
+                // instead use the host information of the request-target".
+                Some(authority) if header.name.eq_ignore_ascii_case("host") => {
+                    keep(header.name, authority);
+                }
+                _ => keep(header.name, value),
+            }
         }
-        Ok(Self {
-            text: text.into(),
-            method,
-            target,
-            minor_version: request.version.unwrap_or(1),
-            headers: headers.into(),
-        })
-    }
-
-    /// Refuses what two readers could understand in two ways (RFC 9112 sections 3.2 and 6.3).
-    fn check_framing(&self) -> Result<(), HeadError> {
-        let hosts = self.all("host").count();
-        if hosts > 1 || (hosts == 0 && self.minor_version >= 1) {
-            return Err(HeadError::Malformed);
+        if let Some(authority) = authority.filter(|_| !framing.has_host()) {
+            keep("Host", authority);
         }
-        let lengths = self.all("content-length").count();
-        let bad_length =
-            |length: &str| length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit());
-        let chunked = self.first("transfer-encoding").is_some();
-        if lengths > 1 || (lengths == 1 && chunked) || self.all("content-length").any(bad_length) {
-            return Err(HeadError::Malformed);
-        }
-        Ok(())
+        let minor_version = request.version.unwrap_or(1);
+        framing.check(minor_version)?;
+        let (text, opaque) = text.readable(&mut headers)?;
+        let headers = headers.into();
+        Ok(Self { text, method, target, minor_version, framing, headers, opaque })
     }
 
     #[inline]
@@ -170,31 +212,47 @@ impl RequestHead {
         self.slice(&self.method)
     }
 
-    /// The target in origin form: path and query, as they were sent.
+    /// The target without its authority: path and query as they were sent, `*`, or what CONNECT names.
     pub(crate) fn target(&self) -> &str {
         self.slice(&self.target)
     }
 
-    /// Every header line in order.
+    /// Every header line in order. `Host` says what the request is for, also where the target does.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|line| (self.slice(&line.name), self.slice(&line.value)))
+    }
+
+    /// The lines of that name, with their numbers, in order.
+    #[inline]
+    fn named(&self, name: &str) -> impl Iterator<Item = (usize, &Line)> {
+        // The lengths differ nearly always, and are at hand.
+        let of_length = move |(_, line): &(usize, &Line)| line.name.len() == name.len();
+        let lines = self.headers.iter().enumerate().filter(of_length);
+        lines.filter(move |(_, line)| self.slice(&line.name).eq_ignore_ascii_case(name))
     }
 
     /// The values of every line of that name, in order.
     #[inline]
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        // The lengths differ nearly always, and are at hand.
-        let of_length = move |line: &&Line| line.name.len() == name.len();
-        self.headers
-            .iter()
-            .filter(of_length)
-            .filter(move |line| self.slice(&line.name).eq_ignore_ascii_case(name))
-            .map(|line| self.slice(&line.value))
+        self.named(name).map(|(_, line)| self.slice(&line.value))
     }
 
     /// The value of the first line of that name.
     pub(crate) fn first(&self, name: &str) -> Option<&str> {
         self.all(name).next()
+    }
+
+    /// The values of every line of that name as they were sent, whether they are UTF-8 or not.
+    pub(crate) fn all_bytes(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.named(name).map(|(number, line)| self.bytes_of(number, line))
+    }
+
+    fn bytes_of(&self, number: usize, line: &Line) -> &[u8] {
+        let place = self.opaque.binary_search_by_key(&number, |(known, _)| *known as usize);
+        match place.ok().and_then(|place| self.opaque.get(place)) {
+            Some((_, bytes)) => bytes,
+            None => self.slice(&line.value).as_bytes(),
+        }
     }
 
     /// The members of a list header, of all its lines (RFC 9110 sections 5.3 and 5.6.1).
@@ -204,32 +262,59 @@ impl RequestHead {
             .map(|token| token.trim_matches([' ', '\t']))
             .filter(|token| !token.is_empty())
     }
+}
 
-    /// Whether a list header has that member, in any case of letters.
-    pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
-        let is_token = |known: &[u8]| known.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
-        self.all(name).map(str::as_bytes).any(|value| {
-            is_token(value)
-                || (value.contains(&b',') && value.split(|&byte| byte == b',').any(is_token))
-        })
+/// The text of a head while it is gathered.
+struct Text(Vec<u8>);
+
+/// A head's text, and the values in it that are no UTF-8.
+type Readable = (Box<str>, Box<[(u32, Box<[u8]>)]>);
+
+impl Text {
+    #[inline]
+    fn append(&mut self, piece: &[u8]) -> Range<u32> {
+        // Invariant: a head is far shorter than 4 GiB: max_head_bytes is at most 1 GiB.
+        let start = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(piece);
+        start..u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
-}
 
-/// Path and query of a target (RFC 9112 section 3.2: a server must accept the absolute form too).
-fn origin_form(target: &str) -> &str {
-    let Some((_, rest)) = target.split_once("://").filter(|(scheme, _)| {
-        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("ws")
-    }) else {
-        return target;
-    };
-    rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/")
-}
+    fn append_target(&mut self, target: &Target<'_>) -> Range<u32> {
+        let slash = if target.lacks_slash { self.append(b"/") } else { self.append(b"") };
+        slash.start..self.append(target.rest.as_bytes()).end
+    }
 
-fn append(text: &mut String, piece: &str) -> Range<u32> {
-    // Invariant: a head is far shorter than 4 GiB: max_head_bytes is at most 1 GiB.
-    let start = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    text.push_str(piece);
-    start..u32::try_from(text.len()).unwrap_or(u32::MAX)
+    /// The whole as text. RFC 9110 section 5.5: "A recipient SHOULD treat other allowed octets in field
+    /// content (i.e., obs-text) as opaque data". Most heads have none. Values stand between names, which
+    /// are ASCII: the whole is UTF-8 exactly if each of them is.
+    fn readable(self, lines: &mut [Line]) -> Result<Readable, HeadError> {
+        match String::from_utf8(self.0) {
+            Ok(text) => Ok((text.into(), Box::default())),
+            Err(error) => Self(error.into_bytes()).readable_in_part(lines),
+        }
+    }
+
+    #[cold]
+    fn readable_in_part(self, lines: &mut [Line]) -> Result<Readable, HeadError> {
+        let bytes_at = |range: &Range<u32>| {
+            self.0.get(range.start as usize..range.end as usize).unwrap_or_default()
+        };
+        let start_len = lines.first().map_or(self.0.len(), |line| line.name.start as usize);
+        let start = self.0.get(..start_len).unwrap_or_default();
+        let mut text = Self(start.to_vec());
+        let mut opaque = Vec::new();
+        for (line, number) in lines.iter_mut().zip(0..) {
+            let (name, value) = (bytes_at(&line.name), bytes_at(&line.value));
+            let shown = String::from_utf8_lossy(value);
+            if let Cow::Owned(_) = shown {
+                opaque.push((number, value.into()));
+            }
+            *line = Line { name: text.append(name), value: text.append(shown.as_bytes()) };
+        }
+        // What is left are method and target: httparse hands them out as text.
+        let text = String::from_utf8(text.0).map_err(|_| HeadError::Malformed)?;
+        Ok((text.into(), opaque.into()))
+    }
 }
 
 #[cfg(test)]
@@ -258,13 +343,12 @@ pub(crate) mod tests {
         assert_eq!((head.method(), head.target()), ("GET", "/a?b=c"));
         let tokens: Vec<_> = head.tokens("CONNECTION").collect();
         assert_eq!(tokens, ["keep-alive", "Foo", "Upgrade"]);
-        assert!(head.has_token("connection", "upgrade"));
         assert_eq!(head.first("host"), Some("x"));
     }
 
     #[test]
     fn heads_that_are_refused() {
-        let cases: [(&str, u16); 16] = [
+        let cases: &[(&str, u16)] = &[
             ("GET / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
@@ -284,8 +368,31 @@ pub(crate) mod tests {
             ("GET / FTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n", 400),
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", 400),
+            ("GET / HTTP/1.1\nHost: a\n\n", 400),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            ("GET / HTTP/1.0\r\nHost: u@a\r\n\r\n", 400),
+            ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 400),
+            ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n", 400),
+            ("GET / HTTP/11.1\r\nHost: a\r\n\r\n", 505),
+            ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400),
+            ("GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET /\r\n\r\n", 400), // HTTP/0.9
         ];
-        for (text, status) in cases {
+        for &(text, status) in cases {
             let result = parse(text.as_bytes()).map(|_| ()).map_err(HeadError::status);
             assert_eq!(result, Err(status), "{text:?}");
         }
@@ -295,14 +402,46 @@ pub(crate) mod tests {
     fn heads_that_pass() {
         for text in [
             "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", // RFC 9112 section 2.2
-            "GET / HTTP/1.1\nHost: a\n\n",
             "GET / HTTP/1.0\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n",
+            "GET / HTTP/1.2\r\nHost: a\r\n\r\n", // RFC 9110 section 6.2
+            "\r\nGET / HTTP/1.9\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX:\r\nY: \t z \t\r\n\r\n",
         ] {
             assert!(matches!(parse(text.as_bytes()), Ok(HeadStatus::Complete { .. })), "{text:?}");
         }
         assert_eq!(head("GET http://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n").target(), "/b?c");
         assert_eq!(head("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n").target(), "/");
+    }
+
+    #[test]
+    fn the_host_of_an_absolute_target_is_the_host() {
+        for (text, host) in [
+            ("GET / HTTP/1.1\r\nHost: b\r\n\r\n", "b"),
+            ("GET http://a:8080?x HTTP/1.1\r\nX: y\r\nhost: b\r\n\r\n", "a:8080"),
+            ("GET http://a:8080?x HTTP/1.0\r\nX: y\r\n\r\n", "a:8080"),
+        ] {
+            assert_eq!(head(text).first("host"), Some(host), "{text:?}");
+        }
+        assert_eq!(head("GET / HTTP/1.0\r\n\r\n").first("host"), None);
+        let ambiguous = b"GET http://a/ HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n";
+        assert_eq!(parse(ambiguous).map(|_| ()), Err(HeadError::Malformed));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_change_nothing_else() {
+        let text = b"GET /x HTTP/1.1\r\nHost: h\r\nA: caf\xe9\r\nB: b\r\nA: \xc3\r\n\xa9: x\r\n";
+        assert!(parse(text).is_err(), "a name is a token");
+        let text = b"GET /x HTTP/1.1\r\nHost: h\r\nA: caf\xe9, d\r\nB: \xc3\xa9\r\nA: \xc3\r\nC: x\r\n\r\n";
+        let Ok(HeadStatus::Complete { head, .. }) = parse(text) else { panic!("refused") };
+        let bytes: Vec<&[u8]> = head.all_bytes("a").collect();
+        assert_eq!(bytes, [&b"caf\xe9, d"[..], b"\xc3"]);
+        assert_eq!(head.all_bytes("b").next(), Some("é".as_bytes()));
+        assert_eq!(head.all("a").collect::<Vec<_>>(), ["caf\u{fffd}, d", "\u{fffd}"]);
+        assert_eq!(head.tokens("a").collect::<Vec<_>>(), ["caf\u{fffd}", "d", "\u{fffd}"]);
+        assert_eq!((head.first("b"), head.first("c")), (Some("é"), Some("x")));
+        assert_eq!((head.method(), head.target(), head.first("host")), ("GET", "/x", Some("h")));
     }
 
     #[test]

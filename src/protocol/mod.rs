@@ -13,9 +13,12 @@
 )]
 
 pub(crate) mod close;
+pub(crate) mod date;
 pub(crate) mod extension;
+pub(crate) mod foreign;
 pub(crate) mod forwarded;
 pub(crate) mod frame;
+pub(crate) mod framing;
 pub(crate) mod handshake;
 pub(crate) mod head;
 #[cfg(any(test, fuzzing))]
@@ -23,4 +26,5 @@ pub(crate) mod oracle;
 pub(crate) mod pieces;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reader;
+mod target;
 mod text;

@@ -75,6 +75,7 @@ impl OracleRules {
     fn of_frames(self) -> FrameRules {
         FrameRules {
             max_frame_size: self.max_frame_size,
+            max_coded_frame_size: self.max_frame_size,
             max_message_size: self.max_message_size,
             max_fragments: u32::MAX,
             accept_unmasked: self.accept_unmasked,

@@ -193,6 +193,15 @@ impl Default for Progress {
 }
 
 impl Progress {
+    /// How many bytes there are until the next frame header begins; `None` inside a header.
+    #[allow(clippy::arithmetic_side_effects, reason = "taken is at most payload_len")]
+    pub(crate) fn until_header(&self) -> Option<usize> {
+        match &self.frame {
+            Some(frame) => Some(frame.header.payload_len - frame.taken),
+            None => (self.header_len == 0).then_some(0),
+        }
+    }
+
     /// Bytes held.
     #[allow(clippy::arithmetic_side_effects, reason = "a capacity, which is at most isize::MAX")]
     pub(crate) fn memory(&self) -> usize {
@@ -244,6 +253,7 @@ mod tests {
 
     const RULES: FrameRules = FrameRules {
         max_frame_size: 1 << 16,
+        max_coded_frame_size: 1 << 16,
         max_message_size: 1 << 16,
         max_fragments: 8,
         accept_unmasked: false,

@@ -82,11 +82,10 @@ impl Mailbox {
         bytes: usize,
         action: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
     ) -> Result<(), Refused> {
-        let held = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = bytes == 0 || held.saturating_add(bytes) <= ORDER_BYTES_MAX;
-        let order = Order { action: Box::new(action), bytes };
-        let sent = if fits { self.orders.try_send(order) } else { Err(TrySendError::Full(order)) };
-        match sent {
+        if !self.shared.reserve(bytes) {
+            return Err(Refused::Full);
+        }
+        match self.orders.try_send(Order { action: Box::new(action), bytes }) {
             Ok(()) => {
                 self.shared.wake();
                 Ok(())
@@ -111,6 +110,15 @@ impl Mailbox {
 }
 
 impl Shared {
+    /// Takes room for the bytes of an order, if there is any. What is refused never counts, not even
+    /// for the moment of asking: it would be in the way of other threads' orders.
+    fn reserve(&self, bytes: usize) -> bool {
+        let with = |held: usize| {
+            held.checked_add(bytes).filter(|&sum| bytes == 0 || sum <= ORDER_BYTES_MAX)
+        };
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
+    }
+
     fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
             if let Some(waker) = self.waker.get() {

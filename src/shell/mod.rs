@@ -6,4 +6,5 @@ pub(crate) mod mailbox;
 pub(crate) mod poll_loop;
 mod slow;
 mod socket;
+mod sockets;
 mod watches;

@@ -1,13 +1,13 @@
 //! Owns one connection's socket: reading, and the [`Wire`] that the core writes through.
 
-use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mio::net::TcpStream;
 
-use crate::core::{Disposal, Reading};
+use crate::core::Disposal;
+use crate::core::driver::{self, Notes, ReadOutcome};
 use crate::domain::session_state::NO_ADDR;
 use crate::structures::wire::Wire;
 
@@ -17,33 +17,13 @@ pub(crate) struct Socket {
     stream: TcpStream,
     /// The last write took less than it was given: a WRITABLE event is news. Without it, WRITABLE
     /// events are ignored.
-    blocked: Cell<bool>,
-    /// It stands in the list of sockets to be read without an event.
-    pub(crate) listed: bool,
-    /// Whether the core wants it to be read at present.
-    pub(crate) reading: Reading,
-}
-
-/// What a read gave.
-pub(crate) enum ReadOutcome {
-    Bytes(usize),
-    Drained,
-    Eof,
-    Failed(ErrorKind),
+    blocked: bool,
+    notes: Notes,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, blocked: Cell::new(false), listed: false, reading: Reading::Continue }
-    }
-
-    #[inline]
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> ReadOutcome {
-        match (&self.stream).read(buffer) {
-            Ok(0) => ReadOutcome::Eof,
-            Ok(n) => ReadOutcome::Bytes(n),
-            Err(error) => self.read_failed(error, buffer),
-        }
+        Self { stream, blocked: false, notes: Notes::default() }
     }
 
     /// What becomes of a read that failed; one that was interrupted is made again.
@@ -63,25 +43,6 @@ impl Socket {
         }
     }
 
-    /// Whether a WRITABLE event matters, which it does once.
-    #[inline]
-    pub(crate) fn take_blocked(&self) -> bool {
-        self.blocked.replace(false)
-    }
-
-    /// Makes the next WRITABLE event matter.
-    pub(crate) fn note_blocked(&self) {
-        self.blocked.set(true);
-    }
-
-    pub(crate) fn wire(&self) -> SocketWire<'_> {
-        SocketWire { socket: self }
-    }
-
-    pub(crate) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
-    }
-
     /// Gives the socket up.
     pub(crate) fn dispose(self, disposal: Disposal) {
         if disposal == Disposal::Reset {
@@ -91,37 +52,67 @@ impl Socket {
     }
 }
 
-/// The way out of a turn, straight to the socket.
-pub(crate) struct SocketWire<'a> {
-    socket: &'a Socket,
+impl driver::Socket for Socket {
+    #[inline]
+    fn wire(&mut self) -> &mut dyn Wire {
+        self
+    }
+
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        match (&self.stream).read(buffer) {
+            Ok(0) => ReadOutcome::Eof,
+            Ok(n) => ReadOutcome::Bytes(n),
+            Err(error) => self.read_failed(error, buffer),
+        }
+    }
+
+    #[inline]
+    fn take_blocked(&mut self) -> bool {
+        std::mem::take(&mut self.blocked)
+    }
+
+    fn note_blocked(&mut self) {
+        self.blocked = true;
+    }
+
+    #[inline]
+    fn take_failure(&mut self) -> Option<ErrorKind> {
+        self.stream.take_error().ok().flatten().map(|error| error.kind())
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
 }
 
-impl SocketWire<'_> {
+/// Writing.
+impl Socket {
     /// What becomes of a write that did not take all; one that was interrupted is made again.
     #[cold]
-    fn write_on(&self, bytes: &[u8], first: io::Result<usize>) -> io::Result<usize> {
+    fn write_on(&mut self, bytes: &[u8], first: io::Result<usize>) -> io::Result<usize> {
         let mut first = Some(first);
         self.outcome(bytes.len(), |mut stream| first.take().unwrap_or_else(|| stream.write(bytes)))
     }
 
     #[inline]
     fn outcome(
-        &self,
+        &mut self,
         offered: usize,
         mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
-            match write(&self.socket.stream) {
+            match write(&self.stream) {
                 Ok(written) => {
                     if written < offered {
-                        self.socket.blocked.set(true);
+                        self.blocked = true;
                     }
                     return Ok(written);
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock => {
-                        self.socket.blocked.set(true);
+                        self.blocked = true;
                         return Ok(0);
                     }
                     _ => return Err(error),
@@ -131,10 +122,11 @@ impl SocketWire<'_> {
     }
 }
 
-impl Wire for SocketWire<'_> {
+/// The way out of a turn, straight to the system.
+impl Wire for Socket {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match (&self.socket.stream).write(bytes) {
+        match (&self.stream).write(bytes) {
             Ok(written) if written == bytes.len() => Ok(written),
             outcome => self.write_on(bytes, outcome),
         }
@@ -147,10 +139,14 @@ impl Wire for SocketWire<'_> {
 
     fn shutdown_write(&mut self) {
         // Fails only where the peer is gone, and then reading says so.
-        let _ = self.socket.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     fn local_addr(&self) -> SocketAddr {
-        self.socket.stream.local_addr().unwrap_or(NO_ADDR)
+        self.stream.local_addr().unwrap_or(NO_ADDR)
+    }
+
+    fn since_1970(&self) -> Option<Duration> {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
     }
 }

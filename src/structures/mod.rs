@@ -1,5 +1,6 @@
 //! Layer 1, structures: the timer wheel, the slab, the outbox. Standard library only.
 
+pub(crate) mod byte_queue;
 pub(crate) mod flow_log;
 pub(crate) mod footprint;
 pub(crate) mod outbox;

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::byte_queue::ByteQueue;
 use super::footprint::footprint;
 use super::wire::Wire;
 
@@ -24,11 +25,9 @@ pub(crate) struct Outbox {
     written: usize,
     /// Bytes of the first segment up to the end of the frame that has begun; `written` if none has.
     frame_end: usize,
-    /// Whole control frames.
-    control: Vec<u8>,
-    /// Bytes of `control` that went out.
-    control_written: usize,
-    /// Bytes of `control` up to the end of the frame that has begun.
+    /// Whole control frames, but for the start of the first if that went out.
+    control: ByteQueue,
+    /// Bytes of `control` up to the end of the frame that has begun; 0 if none has.
     control_frame_end: usize,
     /// Bytes of data that did not go out.
     buffered: usize,
@@ -173,7 +172,7 @@ impl Outbox {
             }
             let begun = range.start < written;
             if is_control(first) && !is_close(first) && !begun && segment.is_none() {
-                self.control.extend_from_slice(frames.get(range).unwrap_or_default());
+                self.control.push(frames.get(range).unwrap_or_default());
                 continue;
             }
             let start = segment.take().map_or_else(|| range.start.max(written), |open| open.start);
@@ -206,7 +205,7 @@ impl Outbox {
         if self.control_bytes() + frame.len() > CONTROL_BYTES_MAX {
             return false;
         }
-        self.control.extend_from_slice(frame);
+        self.control.push(frame);
         true
     }
 
@@ -229,7 +228,7 @@ impl Outbox {
             self.written = 0;
             self.frame_end = 0;
         }
-        self.control.truncate(self.control_frame_end.max(self.control_written));
+        self.control.truncate(self.control_frame_end);
         self.buffered = self.data.iter().map(Segment::len).sum::<usize>() - self.written;
         self.held = self.data.iter().map(|segment| segment.bytes.held()).sum();
         self.push_close(frame);
@@ -272,7 +271,7 @@ impl Outbox {
 
     fn bytes(&self, lane: &Lane) -> &[u8] {
         match lane {
-            Lane::Control => &self.control,
+            Lane::Control => self.control.as_slice(),
             Lane::Data(number) => {
                 self.data.get(*number).map_or(&[][..], |segment| segment.bytes.as_slice())
             }
@@ -292,9 +291,9 @@ impl Outbox {
             }
         };
         let mut data_from = self.written;
-        if self.control_written > 0 && self.control_frame_end > self.control_written {
+        if self.control_frame_end > 0 {
             // A control frame has begun, which it does only between data frames.
-            put(Lane::Control, self.control_written..self.control.len());
+            put(Lane::Control, 0..self.control.len());
         } else if !self.control.is_empty() {
             let uninterrupted = match self.data.front() {
                 Some(first) if !first.frames => first.len(),
@@ -302,7 +301,7 @@ impl Outbox {
             };
             put(Lane::Data(0), self.written..uninterrupted);
             data_from = uninterrupted;
-            put(Lane::Control, self.control_written..self.control.len());
+            put(Lane::Control, 0..self.control.len());
         }
         for (number, segment) in self.data.iter().enumerate().take(SLICES_MAX) {
             let from = if number == 0 { data_from } else { 0 };
@@ -322,10 +321,12 @@ impl Outbox {
             let end = range.start + taken;
             match *lane {
                 Lane::Control => {
-                    self.control_written = end;
+                    let control = self.control.as_slice();
                     while self.control_frame_end < end {
-                        self.control_frame_end += frame_len(&self.control, self.control_frame_end);
+                        self.control_frame_end += frame_len(control, self.control_frame_end).max(1);
                     }
+                    self.control_frame_end -= end;
+                    self.control.consume(end);
                 }
                 Lane::Data(number) => {
                     self.buffered -= taken;
@@ -347,10 +348,6 @@ impl Outbox {
         }
         for segment in self.data.drain(..finished.min(self.data.len())) {
             self.held -= segment.bytes.held();
-        }
-        if self.control_written == self.control.len() {
-            self.control = Vec::new();
-            (self.control_written, self.control_frame_end) = (0, 0);
         }
     }
 }
@@ -375,7 +372,7 @@ impl Outbox {
 
     /// Bytes of control frames that wait.
     pub(crate) fn control_bytes(&self) -> usize {
-        self.control.len() - self.control_written
+        self.control.len()
     }
 
     /// Messages that wait, whole or in part.
@@ -558,6 +555,21 @@ mod tests {
         let pong = frame(0x8a, &[0; 125]);
         let taken = (0..1000).filter(|_| outbox.push_control(&pong)).count();
         assert_eq!(taken, CONTROL_BYTES_MAX / pong.len());
+    }
+
+    /// A peer that takes as much as comes, one frame late, is held that frame and no more.
+    #[test]
+    fn a_control_lane_that_is_never_empty_gives_back_what_went_out() {
+        let mut outbox = Outbox::default();
+        let pong = frame(0x8a, &[7; 80]);
+        assert!(outbox.push_control(&pong));
+        for _ in 0..10_000 {
+            assert!(outbox.push_control(&pong));
+            let mut wire = Script { takes: vec![pong.len()], out: Vec::new() };
+            assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
+            assert_eq!(wire.out, pong);
+            assert!(outbox.memory() <= CONTROL_BYTES_MAX, "{} held", outbox.memory());
+        }
     }
 
     proptest! {

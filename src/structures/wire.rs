@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Where a turn's bytes go. The shell's socket implements it, and so do the tests' fakes.
 pub(crate) trait Wire {
@@ -17,6 +18,12 @@ pub(crate) trait Wire {
 
     /// The local address of the connection.
     fn local_addr(&self) -> SocketAddr;
+
+    /// The wall clock, as the time since 1970 began; `None` if it is not at hand. A wire in memory has
+    /// always the same.
+    fn since_1970(&self) -> Option<Duration> {
+        Some(Duration::from_secs(1_700_000_000))
+    }
 
     /// Whether what a short write left waits for the socket, and not just for a later turn.
     fn is_at_hand(&self) -> bool {
@@ -42,6 +49,10 @@ impl Wire for NoWire {
 
     fn local_addr(&self) -> SocketAddr {
         SocketAddr::from(([0, 0, 0, 0], 0))
+    }
+
+    fn since_1970(&self) -> Option<Duration> {
+        None
     }
 
     fn is_at_hand(&self) -> bool {

@@ -258,6 +258,8 @@ pub enum SessionError {
     TooManyMessages,
     /// The peer took none of the queued bytes for `write_timeout`.
     WriteTimeout,
+    /// The application did not take what the peer sends for `pause_timeout`.
+    PauseTimeout,
     /// The outbox or the byte budget of the process is full.
     Overloaded,
     /// The connection failed: the peer or the network went away without a Close.
@@ -283,7 +285,9 @@ impl SessionError {
             Self::PingTimeout | Self::Handler(_) | Self::Panic(_) => CloseCode::INTERNAL_ERROR,
             Self::IdleTimeout => CloseCode::GOING_AWAY,
             Self::TooManyMessages => CloseCode::VIOLATED_POLICY,
-            Self::WriteTimeout | Self::Overloaded => CloseCode::TRY_AGAIN_LATER,
+            Self::WriteTimeout | Self::PauseTimeout | Self::Overloaded => {
+                CloseCode::TRY_AGAIN_LATER
+            }
             Self::Network(_) => CloseCode::ABNORMAL,
         }
     }
@@ -300,6 +304,7 @@ impl SessionError {
             Self::IdleTimeout => "Idle timeout".into(),
             Self::TooManyMessages => "Too many messages".into(),
             Self::WriteTimeout => "Write timeout".into(),
+            Self::PauseTimeout => "Pause timeout".into(),
             Self::Overloaded => "Try again later".into(),
             Self::Network(_) => String::new(),
             Self::Handler(_) | Self::Panic(_) => "Internal error".into(),
@@ -320,6 +325,7 @@ impl fmt::Display for SessionError {
             | Self::IdleTimeout
             | Self::TooManyMessages
             | Self::WriteTimeout
+            | Self::PauseTimeout
             | Self::Overloaded => f.write_str(&self.close_text()),
         }
     }

@@ -12,6 +12,7 @@ pub(crate) struct SessionOptions {
     pub(crate) timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) write_timeout: Duration,
+    pub(crate) pause_timeout: Option<Duration>,
     pub(crate) max_frame_size: usize,
     /// `None`: the same as `max_frame_size`.
     pub(crate) max_message_size: Option<usize>,
@@ -33,6 +34,7 @@ impl Default for SessionOptions {
             timeout: Duration::from_secs(15),
             idle_timeout: None,
             write_timeout: Duration::from_secs(30),
+            pause_timeout: None,
             max_frame_size: 64 << 10,
             max_message_size: None,
             max_fragments: 65_536,
@@ -114,6 +116,9 @@ impl SessionOptions {
         if let Some(idle) = self.idle_timeout {
             check_time("idle_timeout", idle)?;
         }
+        if let Some(pause) = self.pause_timeout {
+            check_time("pause_timeout", pause)?;
+        }
         check_time("timeout", self.timeout)?;
         check_time("write_timeout", self.write_timeout)?;
         check_size("max_frame_size", self.max_frame_size)?;
@@ -167,6 +172,11 @@ macro_rules! session_option_setters {
             /// Ends a session (1013) whose peer took none of the queued bytes for this long, and
             /// bounds how long the last bytes of a closed one may take. Default 30 s.
             write_timeout: plain Duration, |options, time| options.write_timeout = time;
+            /// Ends a session (1013) of which nothing is read for this long: because of
+            /// [`Session::pause`](crate::Session::pause), of a flow that suspended it, or of
+            /// `message_rate`. Each message that is taken in between begins the time anew. Default
+            /// `None`: off.
+            pause_timeout: optional Duration, |options, time| options.pause_timeout = time;
             /// The most payload bytes of a frame (Ktor's `maxFrameSize`), in and out: a larger one
             /// that arrives ends the session with 1009, a larger send is cut into frames. Default
             /// 64 KiB.
@@ -248,6 +258,7 @@ pub(crate) use session_option_setters;
 /// use wirewheel::Limits;
 /// let limits = Limits::new()
 ///     .handshake_timeout(Duration::from_secs(10))
+///     .keep_alive_timeout(Duration::from_secs(75))
 ///     .close_timeout(Duration::from_secs(5))
 ///     .linger_timeout(Duration::from_secs(2))
 ///     .max_head_bytes(8 << 10)
@@ -266,6 +277,7 @@ pub(crate) use session_option_setters;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub(crate) handshake_timeout: Duration,
+    pub(crate) keep_alive_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) linger_timeout: Duration,
     pub(crate) max_head_bytes: usize,
@@ -285,6 +297,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(75),
             close_timeout: Duration::from_secs(5),
             linger_timeout: Duration::from_secs(2),
             max_head_bytes: 8 << 10,
@@ -368,9 +381,14 @@ impl Limits {
     }
 
     limit_setters! {
-        /// How long a connection may take for its request head, and may stay silent between two
-        /// requests; then 408. Default 10 s.
+        /// How long a connection may take for its request head; then 408, or an end without a word
+        /// where nothing came at all. Default 10 s.
         handshake_timeout: Duration;
+        /// How long a connection may stay silent between two requests before it is closed. A proxy
+        /// in front keeps connections for its next requests, and a request that it sends in the moment
+        /// of our close is lost: this is to be longer than the proxy's own time, which is 60 s for
+        /// nginx (`keepalive_timeout` of an `upstream`) and most others. Default 75 s.
+        keep_alive_timeout: Duration;
         /// How long to wait for the peer's Close after ours. Default 5 s.
         close_timeout: Duration;
         /// How long to wait for the peer to hang up after the last byte, so that it arrives.
@@ -450,6 +468,7 @@ impl Limits {
     /// Refuses zero and absurd values by name.
     pub(crate) fn check(&self) -> Result<(), String> {
         check_time("handshake_timeout", self.handshake_timeout)?;
+        check_time("keep_alive_timeout", self.keep_alive_timeout)?;
         check_time("close_timeout", self.close_timeout)?;
         check_time("linger_timeout", self.linger_timeout)?;
         check_size("max_head_bytes", self.max_head_bytes)?;

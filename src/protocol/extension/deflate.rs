@@ -7,6 +7,7 @@ mod stream;
 use std::fmt;
 use std::rc::Rc;
 
+use crate::protocol::text::growth;
 use crate::words::extension::ExtensionError;
 use crate::words::message::{Message, Payload, Rsv};
 use crate::words::mix::mixed;
@@ -34,8 +35,8 @@ const SHORT_BYTES: usize = 64;
 /// at 9. All of that counts for `process_bytes`; what the sessions of a loop share does not: one
 /// compressor for each window size in use, and one inflater.
 ///
-/// What arrives is inflated as it arrives and at most to `max_message_size`; beyond that the session
-/// ends with 1009. Corrupt data ends it with 1007.
+/// What arrives is inflated once the message is whole, or as it arrives from 48 KiB on, and at most to
+/// `max_message_size`; beyond that the session ends with 1009. Corrupt data ends it with 1007.
 ///
 /// ```
 /// use wirewheel::{Application, Deflate, WebSockets};
@@ -180,6 +181,8 @@ impl ExtensionFactory for Deflate {
             decoded: false,
             compressor: None,
             inflater: None,
+            waiting: Vec::new(),
+            streams_in: false,
         };
         Some(terms.answer(Agreement::new(state)))
     }
@@ -229,9 +232,37 @@ struct DeflateState {
     compressor: Option<Box<Compressor>>,
     /// Kept from message to message if the terms say so; else there only within a message.
     inflater: Option<Box<Inflater>>,
+    /// The start of a message that is not inflated yet.
+    waiting: Vec<u8>,
+    /// The message is inflated as it arrives.
+    streams_in: bool,
 }
 
 impl DeflateState {
+    /// A piece of a message. An inflater, and what a few bytes inflate to, are taken only for what is
+    /// as much on the wire, or whole: a message that has begun holds no more than arrived of it.
+    fn inflate_piece(
+        &mut self,
+        piece: &MessagePiece<'_>,
+        body: &mut Vec<u8>,
+        limit: usize,
+    ) -> Result<(), ExtensionError> {
+        let arrived = self.waiting.len().saturating_add(piece.bytes.len());
+        if !self.streams_in && !piece.last && arrived < INFLATER_BYTES {
+            let waiting = &mut self.waiting;
+            let more = growth(waiting.len(), waiting.capacity(), piece.bytes.len(), INFLATER_BYTES);
+            waiting.reserve_exact(more);
+            waiting.extend_from_slice(piece.bytes);
+            return Ok(());
+        }
+        self.streams_in = !piece.last;
+        let waiting = std::mem::take(&mut self.waiting);
+        if !waiting.is_empty() {
+            self.inflate(&waiting, false, body, limit)?;
+        }
+        self.inflate(piece.bytes, piece.last, body, limit)
+    }
+
     fn inflate(
         &mut self,
         bytes: &[u8],
@@ -303,7 +334,7 @@ impl Extension for DeflateState {
             return super::keep_piece(piece.bytes, body, max_message_size);
         }
         self.decoded = piece.last;
-        self.inflate(piece.bytes, piece.last, body, max_message_size)
+        self.inflate_piece(piece, body, max_message_size)
     }
 
     fn share_key(&self) -> Option<u64> {
@@ -315,11 +346,14 @@ impl Extension for DeflateState {
         Some(mixed(installation, u64::from(self.terms.server_bits)))
     }
 
-    #[allow(clippy::arithmetic_side_effects, reason = "two constants of some hundred KiB")]
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "two constants of some hundred KiB, and less than another"
+    )]
     fn memory(&self) -> usize {
         let compressor =
             self.compressor.as_ref().map_or(0, |_| compressor_bytes(self.terms.server_bits));
         let inflater = self.inflater.as_ref().map_or(0, |_| INFLATER_BYTES);
-        compressor + inflater
+        compressor + inflater + self.waiting.capacity()
     }
 }

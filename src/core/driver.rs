@@ -1,0 +1,520 @@
+//! The order of a turn of the loop: what is called on the [`Core`], when, and what follows from it.
+//!
+//! Whoever owns sockets implements [`Sockets`] and keeps to what is written here. The shell does it
+//! over mio; the network in memory of the tests does it too, so that what is tested is the order that
+//! runs in production.
+//!
+//! # A turn
+//!
+//! 1. Wait until something happens, at most until [`Driver::next_turn`] says.
+//! 2. Hand over what happened, in any order: [`Driver::event`] for a connection, [`Driver::run`] for code
+//!    of the application, [`Driver::stop`] for a stop from outside.
+//! 3. Call [`Driver::turn`] once, even if nothing happened. It does, in this order:
+//!
+//! ```text
+//!   listed sockets --> accept --> due timers --> cut --> flush --> resume --> watches, stop
+//!   (left over from    (up to     (deadlines     (grace   (flows,   (held
+//!    earlier turns)     a budget)  and timers)    over)    commands) input)
+//! ```
+//!
+//! 4. If [`Core::is_drained`], the stop is complete and nothing need be called again.
+//!
+//! # What may be called when
+//!
+//! - `now` never goes back, and is the same for all calls of a turn.
+//! - Spurious events do nothing: a readable socket that has nothing, a writable one nobody waits for, an
+//!   event for a slot that is empty. A slot that was taken again gets the events of its predecessor as
+//!   spurious ones.
+//! - An event need be told only once (edge-triggered). Whatever is left to be read or written afterwards is
+//!   in the driver's list, and [`Driver::next_turn`] says so.
+//! - A turn may be entered at any time: none is needed for a result to be right, only for it to be soon.
+//!
+//! # What must follow
+//!
+//! - Whatever [`Driver::next_turn`] says: it counts the core's deadlines, its unfinished work, listed
+//!   sockets, and connections that can be accepted.
+//! - A socket is gone when [`Sockets::dispose`] returns. It is called before its slot is given to another.
+//! - The core's `handle_*` are called from here and nowhere else; each is followed by
+//!   [`Driver::end_and_drop`], which ends whoever holds too much and drops what is over.
+//!
+//! # What is bounded
+//!
+//! - One connection reads at most `read_budget_bytes` at a time and then waits behind all others; one that
+//!   has more to write than it may at once comes back in the next turn ([`Reading::Again`]).
+//! - A turn accepts at most `accept_budget` connections.
+//! - The driver holds one read buffer, and for each socket a slot in the list at most once.
+//! - Not bounded here: the work behind one read, and the deliveries of one flush.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use crate::domain::application::Built;
+use crate::domain::server_ref::{ServerRef, StopRequest};
+use crate::domain::watch::NewWatch;
+use crate::structures::wire::Wire;
+use crate::words::time::Time;
+
+use super::Core;
+use super::connection::Disposal;
+use super::turn::Reading;
+
+/// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
+/// core gives to each connection.
+pub(crate) trait Sockets {
+    /// One connection's socket.
+    type Socket: Socket;
+    /// A connection that was accepted and has no slot yet.
+    type Accepted;
+
+    /// The socket in a slot; `None` if it is empty.
+    fn socket(&mut self, slot: u32) -> Option<&mut Self::Socket>;
+
+    /// The next connection that waits.
+    fn accept(&mut self, now: Time) -> Accept<Self::Accepted>;
+
+    /// When `accept` has to be asked although no event comes; [`Time::ZERO`] for at once.
+    fn next_accept(&self) -> Option<Time>;
+
+    /// Puts a connection into its slot. It is there even if that fails; then it is broken.
+    fn adopt(&mut self, slot: u32, accepted: Self::Accepted) -> io::Result<()>;
+
+    /// Hangs up on a connection that gets no slot.
+    fn refuse(&mut self, accepted: Self::Accepted);
+
+    /// Drops the socket in a slot.
+    fn dispose(&mut self, slot: u32, disposal: Disposal);
+
+    /// Watches a descriptor of the application. Its callback runs by [`Driver::run`], or as it does.
+    fn watch(&mut self, watch: NewWatch);
+
+    /// A stop begins: connections on listeners that others keep are left to them.
+    fn release_listeners(&mut self);
+
+    /// An event of a connection is about to be acted on: the time, if it is to be measured by itself.
+    #[inline]
+    fn event_begins(&mut self, _now: Time, _slot: u32) -> Option<Time> {
+        None
+    }
+
+    /// The event that began last is over, and is measured.
+    fn event_ended(&mut self, _core: &mut Core, _began: Time) {}
+}
+
+/// One connection's socket. It takes and gives what it can without waiting.
+pub(crate) trait Socket {
+    /// The way to the peer.
+    fn wire(&mut self) -> &mut dyn Wire;
+
+    /// Reads what is there, at most a buffer full. Less than that means that nothing more is there, but
+    /// perhaps the end.
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome;
+
+    /// Whether a write has taken less than it was given, or `note_blocked` was called, since this was
+    /// asked last.
+    fn take_blocked(&mut self) -> bool;
+
+    /// Has the socket written to at the next event.
+    fn note_blocked(&mut self);
+
+    /// What the connection failed with, if it has failed and nothing has told.
+    fn take_failure(&mut self) -> Option<ErrorKind>;
+
+    /// What the driver keeps with it.
+    fn notes(&mut self) -> &mut Notes;
+}
+
+/// What the driver notes of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Notes {
+    /// Whether the core wants it to be read at present.
+    reading: Reading,
+    /// It stands in the list of sockets to be served without an event.
+    listed: bool,
+    /// Its end was announced.
+    ended: bool,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self { reading: Reading::Continue, listed: false, ended: false }
+    }
+}
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadOutcome {
+    Bytes(usize),
+    Drained,
+    Eof,
+    Failed(ErrorKind),
+}
+
+/// What an accept gave.
+pub(crate) enum Accept<A> {
+    /// A connection, its peer, and the local address where that is known without asking.
+    Connection(A, SocketAddr, Option<SocketAddr>),
+    /// One that came to nothing; ask again.
+    Again,
+    /// Nobody waits.
+    Drained,
+    /// Descriptors or memory ran out. `next_accept` says when to ask again.
+    Exhausted(io::Error),
+}
+
+/// What a connection is ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    pub(crate) writable: bool,
+    pub(crate) readable: bool,
+    /// Its end is announced: the peer has shut its side, or the connection has failed.
+    pub(crate) ended: bool,
+}
+
+impl Readiness {
+    /// As far as anybody knows.
+    const ALL: Self = Self { writable: true, readable: true, ended: true };
+}
+
+/// The core, the sockets, and what is left over from one turn for the next.
+pub(crate) struct Driver<S> {
+    pub(crate) core: Core,
+    pub(crate) sockets: S,
+    /// Slots of sockets to be served without a new event: their budget ran out before they were drained,
+    /// their event came while they were not read, or they have more to write.
+    ready: VecDeque<u32>,
+    /// The one read buffer.
+    rx: Box<[u8]>,
+    /// What one connection may read at a time.
+    read_budget_bytes: usize,
+    /// How many connections a turn accepts.
+    accept_budget: usize,
+}
+
+/// What happens, and the turn that ends with it.
+impl<S: Sockets> Driver<S> {
+    pub(crate) fn new(built: Built, sockets: S) -> Self {
+        Self {
+            rx: vec![0; built.limits.read_buffer_bytes].into_boxed_slice(),
+            read_budget_bytes: built.limits.read_budget_bytes,
+            accept_budget: built.limits.accept_budget,
+            core: Core::new(built),
+            sockets,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// When the next turn has to be, whether anything happens or not: [`Time::ZERO`] for at once, `None`
+    /// for not before something happens.
+    pub(crate) fn next_turn(&self) -> Option<Time> {
+        if self.has_work() {
+            return Some(Time::ZERO);
+        }
+        let accept_at = if self.core.has_room() { self.sockets.next_accept() } else { None };
+        [self.core.poll_timeout(), accept_at].into_iter().flatten().min()
+    }
+
+    /// Whether something is left over that no event and no deadline will announce.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.core.has_work()
+    }
+
+    /// A connection is ready for something.
+    #[inline]
+    pub(crate) fn event(&mut self, now: Time, slot: u32, ready: Readiness) {
+        if ready.ended {
+            self.note_end(slot);
+        }
+        self.measured(now, slot, |this| this.serve(now, slot, ready));
+    }
+
+    /// Code of the application runs on the loop; `None` if it panicked.
+    pub(crate) fn run<R>(
+        &mut self,
+        now: Time,
+        what: &str,
+        act: impl FnOnce(&mut ServerRef<'_>) -> R,
+    ) -> Option<R> {
+        let result = self.core.with_server(now, what, act);
+        self.end_and_drop();
+        result
+    }
+
+    /// The server begins to stop: everybody is told.
+    pub(crate) fn stop(&mut self, now: Time, request: &StopRequest) {
+        self.core.begin_drain(now, request.code, request.grace);
+        self.sockets.release_listeners();
+        self.for_each(|core, slot, wire| core.handle_drain(now, slot, wire));
+        self.end_and_drop(); // whom a hook's last message was too much for
+    }
+
+    /// What follows from the events of a turn, and what is due.
+    #[inline]
+    pub(crate) fn turn(&mut self, now: Time) {
+        self.core.note_turn();
+        self.serve_listed(now);
+        self.accept(now);
+        while let Some(slot) = self.core.poll_due(now) {
+            self.measured(now, slot, |this| {
+                this.with_wire(slot, |core, wire| core.handle_timeout(now, slot, wire));
+            });
+        }
+        if self.core.is_grace_over(now) {
+            self.for_each(|core, slot, wire| core.handle_cut(now, slot, wire));
+        }
+        self.flush(now);
+        self.do_what_was_asked(now);
+    }
+}
+
+/// One connection's events.
+impl<S: Sockets> Driver<S> {
+    /// Acts on an event of a connection; measured by itself while a slow one is hunted.
+    #[inline]
+    fn measured(&mut self, now: Time, slot: u32, act: impl FnOnce(&mut Self)) {
+        let began = self.sockets.event_begins(now, slot);
+        act(self);
+        if let Some(began) = began {
+            self.sockets.event_ended(&mut self.core, began);
+        }
+    }
+
+    /// Does for a connection what it is ready for: writes, then reads until it is drained or its budget
+    /// is spent.
+    ///
+    /// A short read drains it, so no second one is made to be told so; unless its end is announced,
+    /// which only a further read shows.
+    #[inline(never)]
+    fn serve(&mut self, now: Time, slot: u32, ready: Readiness) {
+        if ready.writable {
+            self.write(now, slot);
+        }
+        if !ready.readable {
+            return;
+        }
+        let mut came: usize = 0;
+        while let Some(n) = self.read_once(now, slot, ready.ended) {
+            came = came.saturating_add(n);
+            if came >= self.read_budget_bytes {
+                return self.list(slot);
+            }
+        }
+        if ready.ended {
+            self.tell_end(now, slot);
+        }
+    }
+
+    #[cold]
+    fn note_end(&mut self, slot: u32) {
+        if let Some(socket) = self.sockets.socket(slot) {
+            socket.notes().ended = true;
+        }
+    }
+
+    /// Says that its end was announced where the core leaves the socket unread, so that no read will tell.
+    #[cold]
+    fn tell_end(&mut self, now: Time, slot: u32) {
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        let Notes { reading, ended, .. } = *socket.notes();
+        if ended && !reading.reads() {
+            let failure = socket.take_failure();
+            self.with_wire(slot, |core, wire| core.handle_hang_up(now, slot, failure, wire));
+        }
+    }
+
+    /// How many bytes came, if there may be more to read now.
+    #[inline]
+    fn read_once(&mut self, now: Time, slot: u32, end_announced: bool) -> Option<usize> {
+        let socket = self.sockets.socket(slot)?;
+        let room = match socket.notes().reading {
+            Reading::Continue => self.rx.len(),
+            Reading::Sparing => self.rx.len() / 2,
+            Reading::Paused | Reading::Again => return None,
+        };
+        let n = match socket.read(self.rx.get_mut(..room).unwrap_or_default()) {
+            ReadOutcome::Bytes(n) => n,
+            outcome => {
+                self.read_end(now, slot, outcome);
+                return None;
+            }
+        };
+        let bytes = self.rx.get_mut(..n).unwrap_or_default();
+        let reading = self.core.handle_input(now, slot, bytes, socket.wire());
+        socket.notes().reading = reading;
+        self.end_and_drop();
+        if reading == Reading::Again {
+            self.list_to_write(slot);
+            return None;
+        }
+        (n == room || end_announced).then_some(n)
+    }
+
+    /// Acts on a read that gave nothing.
+    #[inline(never)]
+    fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) {
+        self.with_wire(slot, |core, wire| match outcome {
+            ReadOutcome::Eof => core.handle_eof(now, slot, wire),
+            ReadOutcome::Failed(kind) => core.handle_error(now, slot, kind, wire),
+            ReadOutcome::Drained | ReadOutcome::Bytes(_) => {}
+        });
+    }
+
+    #[inline]
+    fn write(&mut self, now: Time, slot: u32) {
+        if self.sockets.socket(slot).is_some_and(Socket::take_blocked) {
+            self.write_on(now, slot);
+        }
+    }
+
+    #[inline(never)]
+    fn write_on(&mut self, now: Time, slot: u32) {
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        let reading = self.core.handle_writable(now, slot, socket.wire());
+        let resumed = !socket.notes().reading.reads() && reading.reads();
+        socket.notes().reading = reading;
+        self.end_and_drop();
+        if reading == Reading::Again {
+            self.list_to_write(slot);
+        }
+        if resumed {
+            self.list(slot); // its event may have come and gone while it was paused
+        }
+    }
+
+    /// Has a socket written to in the next turn as if an event had come.
+    fn list_to_write(&mut self, slot: u32) {
+        if let Some(socket) = self.sockets.socket(slot) {
+            socket.note_blocked();
+        }
+        self.list(slot);
+    }
+
+    /// Has a socket served in the next turn, whether an event comes or not.
+    fn list(&mut self, slot: u32) {
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        if !std::mem::replace(&mut socket.notes().listed, true) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// One budget's worth of every socket that was not drained.
+    fn serve_listed(&mut self, now: Time) {
+        for _ in 0..self.ready.len() {
+            let Some(slot) = self.ready.pop_front() else { return };
+            if let Some(socket) = self.sockets.socket(slot) {
+                socket.notes().listed = false;
+                self.measured(now, slot, |this| this.serve(now, slot, Readiness::ALL));
+            }
+        }
+    }
+}
+
+/// What a turn does for everybody.
+impl<S: Sockets> Driver<S> {
+    /// Accepts who waits, up to the budget of a turn.
+    fn accept(&mut self, now: Time) {
+        for _ in 0..self.accept_budget {
+            if !self.core.has_room() {
+                return;
+            }
+            match self.sockets.accept(now) {
+                Accept::Connection(accepted, peer, local) => {
+                    self.adopt(now, accepted, peer, local);
+                }
+                Accept::Again => {}
+                Accept::Drained => return,
+                Accept::Exhausted(error) => self.core.note_exhausted(now, &error),
+            }
+        }
+    }
+
+    fn adopt(
+        &mut self,
+        now: Time,
+        accepted: S::Accepted,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+    ) {
+        let Ok(slot) = self.core.handle_accept(now, peer) else {
+            return self.sockets.refuse(accepted);
+        };
+        self.core.note_local_addr(slot, local);
+        if let Err(error) = self.sockets.adopt(slot, accepted) {
+            let kind = error.kind();
+            self.with_wire(slot, |core, wire| core.handle_error(now, slot, kind, wire));
+        }
+        self.end_and_drop();
+    }
+
+    /// Writes what this turn left to be written: flows, messages between sessions; and lets those
+    /// go on who waited for it.
+    fn flush(&mut self, now: Time) {
+        self.core.begin_flush();
+        while let Some(slot) = self.core.poll_flush() {
+            self.with_wire(slot, |core, wire| core.handle_flush(now, slot, wire));
+        }
+        self.core.end_flush();
+        while let Some(slot) = self.core.poll_resume() {
+            self.resume(now, slot);
+        }
+    }
+
+    /// Has a connection take what was held, and reads it again if it is to be read.
+    fn resume(&mut self, now: Time, slot: u32) {
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        let reading = self.core.handle_resume(now, slot, socket.wire());
+        if let Some(reading) = reading {
+            socket.notes().reading = reading;
+        }
+        self.end_and_drop();
+        if reading.is_some_and(Reading::reads) {
+            self.list(slot); // its event may have come and gone while it was paused
+        }
+    }
+
+    /// What hooks, timers and other threads asked of the loop itself.
+    fn do_what_was_asked(&mut self, now: Time) {
+        while let Some(watch) = self.core.poll_watch() {
+            self.sockets.watch(watch);
+        }
+        if let Some(request) = self.core.poll_stop() {
+            self.stop(now, &request);
+        }
+    }
+
+    /// Ends those that have to go, and drops the sockets of connections that are over before their
+    /// slots are used again. To follow every call on the core that this driver did not make.
+    #[inline]
+    pub(crate) fn end_and_drop(&mut self) {
+        if self.core.has_ends() {
+            self.end_and_drop_now();
+        }
+    }
+
+    #[inline(never)]
+    fn end_and_drop_now(&mut self) {
+        while let Some(slot) = self.core.poll_offender() {
+            let Some(socket) = self.sockets.socket(slot) else { break };
+            self.core.handle_offender(slot, socket.wire());
+        }
+        while let Some((slot, disposal)) = self.core.poll_closed() {
+            self.sockets.dispose(slot, disposal);
+        }
+    }
+
+    #[inline]
+    fn with_wire(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) {
+        if let Some(socket) = self.sockets.socket(slot) {
+            act(&mut self.core, socket.wire());
+        }
+        self.end_and_drop();
+    }
+
+    pub(crate) fn for_each(&mut self, act: impl Fn(&mut Core, u32, &mut dyn Wire)) {
+        let mut from = 0;
+        while let Some(slot) = self.core.next_connection(from) {
+            self.with_wire(slot, |core, wire| act(core, slot, wire));
+            from = slot.saturating_add(1);
+        }
+    }
+}

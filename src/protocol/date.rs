@@ -1,0 +1,110 @@
+//! Dates as HTTP writes them (RFC 9110 section 5.6.7).
+
+use std::time::Duration;
+
+/// A time before this year is no time: a box without a battery begins in 1970 or when its image was made,
+/// and RFC 9110 section 6.6.1 forbids a server without a clock to send a date.
+const CLOCK_IS_SET_SECS: u64 = 1_577_836_800; // 2020-01-01
+
+const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
+const MONTHS: [&[u8; 3]; 12] = [
+    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
+];
+
+/// An IMF-fixdate, such as `Sun, 06 Nov 1994 08:49:37 GMT`, for a time since 1970 began; `None` where the
+/// clock cannot have been set, or is beyond the year 9999.
+#[allow(clippy::arithmetic_side_effects, reason = "a time of at most four digits of years")]
+pub(crate) fn http_date(since_1970: Duration) -> Option<[u8; 29]> {
+    const END_SECS: u64 = 253_402_300_800; // 10000-01-01
+    let secs = since_1970.as_secs();
+    if !(CLOCK_IS_SET_SECS..END_SECS).contains(&secs) {
+        return None;
+    }
+    Some(date_of(secs))
+}
+
+#[allow(clippy::arithmetic_side_effects, reason = "a time of at most four digits of years")]
+fn date_of(secs: u64) -> [u8; 29] {
+    let (days, second) = (secs / 86_400, secs % 86_400);
+    let (year, month, day) = civil(days);
+    let mut text = *b"Day, 00 Mon 0000 00:00:00 GMT";
+    let mut put = |at: usize, piece: &[u8]| {
+        for (place, byte) in text.iter_mut().skip(at).zip(piece) {
+            *place = *byte;
+        }
+    };
+    put(0, DAYS.get((days % 7) as usize).map_or(b"", |name| &name[..]));
+    put(5, &two_digits(day));
+    put(8, MONTHS.get(month as usize - 1).map_or(b"", |name| &name[..]));
+    put(12, &two_digits(year / 100));
+    put(14, &two_digits(year % 100));
+    put(17, &two_digits(second / 3_600));
+    put(20, &two_digits(second / 60 % 60));
+    put(23, &two_digits(second % 60));
+    text
+}
+
+#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "a digit each")]
+fn two_digits(number: u64) -> [u8; 2] {
+    [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
+}
+
+/// Year, month and day of a count of days since 1970. Years are counted from March on, so that the day
+/// that not every year has is the last.
+#[allow(clippy::arithmetic_side_effects, reason = "days of at most four digits of years")]
+fn civil(days_since_1970: u64) -> (u64, u64, u64) {
+    const DAYS_BEFORE_1970: u64 = 719_468; // since 0000-03-01
+    const DAYS_IN_400_YEARS: u64 = 146_097;
+    let days = days_since_1970 + DAYS_BEFORE_1970;
+    let (era, day_of_era) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
+    let leap_days = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leap_days) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Of five months from March on, each begins 30.6 days after the one before.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_that_are_known() {
+        for (secs, expected) in [
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"), // RFC 9110 section 5.6.7
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (1_577_836_799, "Tue, 31 Dec 2019 23:59:59 GMT"),
+            (1_582_934_400, "Sat, 29 Feb 2020 00:00:00 GMT"),
+            (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+            (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            assert_eq!(std::str::from_utf8(&date_of(secs)), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn days_follow_one_another() {
+        let mut before = civil(0);
+        for day in 1..60_000 {
+            let (year, month, date) = civil(day);
+            let next_in_month = (before.0, before.1, before.2 + 1);
+            let next_month =
+                if before.1 == 12 { (before.0 + 1, 1, 1) } else { (before.0, before.1 + 1, 1) };
+            assert!([next_in_month, next_month].contains(&(year, month, date)), "{day}");
+            before = (year, month, date);
+        }
+        assert_eq!(before, (2134, 4, 10));
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_is_none() {
+        let date = |secs| http_date(Duration::from_secs(secs));
+        assert_eq!((date(0), date(1_577_836_799), date(u64::MAX)), (None, None, None));
+        assert_eq!(date(1_577_836_800), Some(*b"Wed, 01 Jan 2020 00:00:00 GMT"));
+    }
+}

@@ -1,0 +1,189 @@
+//! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
+
+use std::io;
+use std::time::Instant;
+
+use log::info;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Poll, Token};
+
+use crate::core::driver::{Accept, Sockets};
+use crate::core::{Core, Disposal};
+use crate::domain::watch::NewWatch;
+use crate::structures::slab::RESERVED_MAX;
+use crate::words::options::{LARGEST_SIZE, Limits};
+use crate::words::time::Time;
+
+use super::listen::Opened;
+use super::listener::{AcceptOutcome, Listener, Reserve};
+use super::slow::{Slow, SlowWatch};
+use super::socket::Socket;
+use super::watches::{Watches, log_unwatchable};
+
+/// Connections have their slot as token; everything else counts down from the top. These are the loop's
+/// own.
+pub(super) const OWN_TOKENS: [Token; 2] = [Token(usize::MAX - 1), Token(usize::MAX - 2)];
+const LISTENERS_TOP: usize = usize::MAX - 3;
+/// More listeners than anybody has; below their tokens all are connections.
+const LISTENERS_MAX: usize = 1024;
+/// The application's descriptors come below.
+const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX;
+
+/// Slots, which are the tokens of connections, are below; all other tokens above.
+pub(super) const SLOTS_END: usize = 2 * LARGEST_SIZE;
+
+/// All that is registered with the poll, and the clock.
+pub(crate) struct OpenSockets {
+    pub(super) poll: Poll,
+    /// By slot.
+    sockets: Vec<Option<Socket>>,
+    listeners: Vec<Listener>,
+    reserve: Reserve,
+    watches: Watches,
+    pub(super) clock: Clock,
+    slow: SlowWatch,
+}
+
+/// The only reader of the system's clock.
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    #[allow(clippy::disallowed_methods, reason = "the one place where time comes in")]
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) fn now(&self) -> Time {
+        Time::ZERO.after(self.0.elapsed())
+    }
+}
+
+impl OpenSockets {
+    pub(super) fn new(limits: &Limits, listeners: Vec<Opened>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut registered = Vec::with_capacity(listeners.len());
+        for (number, opened) in listeners.into_iter().enumerate().take(LISTENERS_MAX) {
+            info!(target: "wirewheel::server", "bound to {opened}");
+            let token = Token(LISTENERS_TOP - number);
+            registered.push(Listener::new(opened, poll.registry(), token)?);
+        }
+        Ok(Self {
+            poll,
+            // Reserved, as in the slab: it outlives the connections.
+            sockets: Vec::with_capacity(limits.max_connections.min(RESERVED_MAX)),
+            listeners: registered,
+            reserve: Reserve::new(),
+            watches: Watches::new(WATCHES_TOP),
+            clock: Clock::start(),
+            slow: SlowWatch::new(limits.slow_callback),
+        })
+    }
+
+    /// An event that is neither a connection's nor the loop's own.
+    pub(super) fn other_event(&mut self, core: &mut Core, now: Time, event: &Event) {
+        let token = event.token();
+        if self.watches.has(token) {
+            return self.watches.ready(self.poll.registry(), core, now, event);
+        }
+        let number = LISTENERS_TOP.checked_sub(token.0);
+        if let Some(listener) = number.and_then(|number| self.listeners.get_mut(number)) {
+            listener.waiting = !listener.released;
+        }
+    }
+
+    /// Whether a listener is there after this process: those who are told to leave may come back.
+    pub(super) fn has_handed_over(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.handed_over)
+    }
+
+    /// A turn is over; what held the loop for too long is noted.
+    pub(super) fn turn_ended(&mut self, core: &mut Core, began: Time, ended: Time) {
+        let slow = self.slow.turn_ended(began, ended);
+        note_slow(core, ended, slow);
+    }
+}
+
+#[inline]
+fn note_slow(core: &mut Core, now: Time, slow: Option<Slow>) {
+    if let Some(Slow { took, culprit }) = slow {
+        core.note_slow(now, took, culprit);
+    }
+}
+
+impl Sockets for OpenSockets {
+    type Socket = Socket;
+    type Accepted = TcpStream;
+
+    #[inline]
+    fn socket(&mut self, slot: u32) -> Option<&mut Socket> {
+        self.sockets.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn accept(&mut self, now: Time) -> Accept<TcpStream> {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.is_due(now)) {
+            return match listener.accept(now, &mut self.reserve) {
+                AcceptOutcome::Connection(stream, peer) => {
+                    Accept::Connection(stream, peer, listener.address)
+                }
+                AcceptOutcome::Again => Accept::Again,
+                AcceptOutcome::Exhausted(error) => Accept::Exhausted(error),
+                AcceptOutcome::Drained => continue,
+            };
+        }
+        Accept::Drained
+    }
+
+    fn next_accept(&self) -> Option<Time> {
+        let waiting = self.listeners.iter().filter(|listener| listener.waiting);
+        waiting.map(|listener| listener.retry_at.unwrap_or(Time::ZERO)).min()
+    }
+
+    fn adopt(&mut self, slot: u32, mut stream: TcpStream) -> io::Result<()> {
+        let place = slot as usize;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = self.poll.registry().register(&mut stream, Token(place), interest);
+        if place >= self.sockets.len() {
+            self.sockets.resize_with(place + 1, || None);
+        }
+        if let Some(empty) = self.sockets.get_mut(place) {
+            *empty = Some(Socket::new(stream));
+        }
+        registered
+    }
+
+    fn refuse(&mut self, stream: TcpStream) {
+        drop(stream);
+    }
+
+    fn dispose(&mut self, slot: u32, disposal: Disposal) {
+        if let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::take) {
+            socket.dispose(disposal);
+            // A descriptor is free: who waits for one need not wait for the timer.
+            self.listeners.iter_mut().for_each(Listener::retry);
+        }
+    }
+
+    fn watch(&mut self, watch: NewWatch) {
+        if let Err(error) = self.watches.add(self.poll.registry(), watch) {
+            log_unwatchable(&error);
+        }
+    }
+
+    fn release_listeners(&mut self) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.handed_over) {
+            listener.release(self.poll.registry());
+        }
+    }
+
+    #[inline]
+    fn event_begins(&mut self, now: Time, slot: u32) -> Option<Time> {
+        self.slow.event_begins(now, slot).then(|| self.clock.now())
+    }
+
+    fn event_ended(&mut self, core: &mut Core, began: Time) {
+        let ended = self.clock.now();
+        let slow = self.slow.event_ended(began, ended);
+        note_slow(core, ended, slow);
+    }
+}

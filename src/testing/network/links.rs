@@ -1,0 +1,114 @@
+//! All links of a network, as the driver uses them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use crate::core::Disposal;
+use crate::core::driver::{Accept, Readiness, Sockets};
+use crate::domain::watch::NewWatch;
+use crate::words::time::Time;
+
+use super::link::Link;
+
+/// Names a link; never used again for another.
+pub(crate) type LinkId = usize;
+
+/// Links, by id and by slot.
+#[derive(Default)]
+pub(crate) struct Links {
+    pub(super) all: Vec<Link>,
+    /// Who has a slot in the core.
+    pub(super) slots: BTreeMap<u32, LinkId>,
+    /// Connected and not accepted yet.
+    backlog: VecDeque<LinkId>,
+    /// Those that the driver has used since their peers have looked.
+    touched: Vec<LinkId>,
+}
+
+impl Links {
+    pub(super) fn connect(&mut self, link: Link) -> LinkId {
+        let id = self.all.len();
+        self.all.push(link);
+        self.backlog.push_back(id);
+        id
+    }
+
+    /// What the system tells at this moment: as a wait for events returns it.
+    pub(super) fn take_events(&mut self, now: Time) -> Vec<(u32, Readiness)> {
+        let mut events = Vec::new();
+        for (&slot, &id) in &self.slots {
+            events.extend(self.all[id].take_event(now).map(|ready| (slot, ready)));
+        }
+        events
+    }
+
+    /// Lets the peers see what the driver did.
+    pub(super) fn react(&mut self) {
+        for id in std::mem::take(&mut self.touched) {
+            let link = &mut self.all[id];
+            link.touched = false;
+            if let Some(violation) = link.socket.violation {
+                panic!("link {id}: {violation}");
+            }
+            link.react();
+        }
+    }
+
+    /// When somebody who takes nothing for a while takes something again.
+    pub(super) fn next_unblocked(&self) -> Option<Time> {
+        let live = self.slots.values().map(|&id| &self.all[id]);
+        live.filter_map(|link| link.socket.blocked_until).min()
+    }
+
+    fn touch(&mut self, id: LinkId) {
+        if !std::mem::replace(&mut self.all[id].touched, true) {
+            self.touched.push(id);
+        }
+    }
+}
+
+impl Sockets for Links {
+    type Socket = Link;
+    type Accepted = LinkId;
+
+    fn socket(&mut self, slot: u32) -> Option<&mut Link> {
+        let id = *self.slots.get(&slot)?;
+        self.touch(id);
+        self.all.get_mut(id)
+    }
+
+    fn accept(&mut self, _now: Time) -> Accept<LinkId> {
+        match self.backlog.pop_front() {
+            Some(id) => Accept::Connection(id, self.all[id].address, None),
+            None => Accept::Drained,
+        }
+    }
+
+    fn next_accept(&self) -> Option<Time> {
+        (!self.backlog.is_empty()).then_some(Time::ZERO)
+    }
+
+    fn adopt(&mut self, slot: u32, id: LinkId) -> io::Result<()> {
+        assert!(self.slots.insert(slot, id).is_none(), "slot {slot} is given twice");
+        self.all[id].slot = Some(slot);
+        Ok(())
+    }
+
+    fn refuse(&mut self, id: LinkId) {
+        self.all[id].socket.gone = Some(Disposal::Close);
+    }
+
+    fn dispose(&mut self, slot: u32, disposal: Disposal) {
+        let Some(id) = self.slots.remove(&slot) else { panic!("nobody had slot {slot}") };
+        self.touch(id);
+        let link = &mut self.all[id];
+        link.slot = None;
+        link.socket.gone = Some(disposal);
+    }
+
+    fn watch(&mut self, _watch: NewWatch) {
+        panic!("descriptors are not watched in memory");
+    }
+
+    fn release_listeners(&mut self) {}
+}
