@@ -21,6 +21,9 @@ use crate::topics::Topics;
 /// Where it listens if nothing is said.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
 
+/// How long a program or a topic may keep a client waiting that wants to say something.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Serves until it is told to stop.
 pub(crate) fn run(config: &Config) -> Result<(), String> {
     let parts = Parts::open(config)?;
@@ -252,6 +255,7 @@ fn options(config: &Config) -> WebSockets {
         .ping_period(config.ping_period)
         .timeout(config.timeout)
         .max_frame_size(config.max_message)
+        .pause_timeout(PAUSE_TIMEOUT)
         .limits(limits);
     let options = match config.trusted_proxies.as_slice() {
         [] => options,

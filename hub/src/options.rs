@@ -180,3 +180,57 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
         || (name.ends_with("NAME") && value.starts_with('/'))
         || words.contains(&"ENV")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The options that a service can have: all but those for whoever calls the program by hand.
+    fn of_services() -> Vec<(&'static str, Kind)> {
+        let by_hand = ["check", "help", "version", ""];
+        OPTIONS.into_iter().filter(|(name, _)| !by_hand.contains(name)).collect()
+    }
+
+    /// The first places of words in a text.
+    fn places(text: &str, words: &[String]) -> Vec<usize> {
+        let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let place = |word: &String| {
+            let mut found = text.match_indices(word.as_str()).filter(|(at, _)| {
+                let (before, behind) = (&text[..*at], &text[at + word.len()..]);
+                !before.ends_with(is_name) && !behind.starts_with(is_name)
+            });
+            found.next().unwrap_or_else(|| panic!("{word} is missing")).0
+        };
+        words.iter().map(place).collect()
+    }
+
+    #[test]
+    fn service_files_have_every_option_in_the_order_of_the_table() {
+        let names: Vec<String> =
+            of_services().iter().map(|(name, _)| name.replace('-', "_")).collect();
+        let init = include_str!("../service/openwrt.init");
+        let (_, start) = init.split_once("start_service()").unwrap();
+        assert!(places(start, &names).is_sorted(), "openwrt.init");
+        let variables: Vec<String> =
+            names.iter().map(|name| format!("{ENVIRONMENT}{}", name.to_uppercase())).collect();
+        let default = include_str!("../service/wirewheel-hub.default");
+        assert!(places(default, &variables).is_sorted(), "wirewheel-hub.default");
+        assert!(init.contains("respawn 3600 2 0"), "it never gives up");
+    }
+
+    #[test]
+    fn each_kind_of_option_is_passed_on_as_what_it_is() {
+        let init = include_str!("../service/openwrt.init");
+        for (name, kind) in of_services() {
+            let name = name.replace('-', "_");
+            let adding = match kind {
+                Kind::Switch => "add_switches ",
+                Kind::One => "add_options ",
+                Kind::Several => "add_lists ",
+            };
+            let lines = init.lines().filter_map(|line| line.trim().strip_prefix(adding));
+            let found = lines.flat_map(str::split_whitespace).filter(|word| *word == name).count();
+            assert_eq!(found, 1, "{adding}{name}");
+        }
+    }
+}
