@@ -297,7 +297,8 @@ fn under_openrc_every_option_arrives_and_mistakes_are_told_before_the_start() {
     "#;
     let mut shell = Command::new("sh");
     let program = support::client::emulator::words(env!("CARGO_BIN_EXE_wirewheel-hub"));
-    let program: Vec<String> = program.into_iter().map(|word| word.into_string().unwrap()).collect();
+    let program: Vec<String> =
+        program.into_iter().map(|word| word.into_string().unwrap()).collect();
     shell.args(["-c", script]).env("INIT", service_file("openrc.init"));
     shell.env("HUB", program.join(" "));
     let environment: Vec<(String, String)> =
