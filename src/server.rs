@@ -116,8 +116,8 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         let address = listen.to_string();
         let opened = Opened::open(listen, options)
             .map_err(|source| ServerError::Bind { address, source })?;
-        self.addresses.push(opened.address);
-        self.listeners.push(opened);
+        self.addresses.extend(opened.iter().map(|opened| opened.address));
+        self.listeners.extend(opened);
         Ok(self)
     }
 
@@ -127,7 +127,8 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         self.addresses.first().copied().unwrap_or(crate::domain::session_state::NO_ADDR)
     }
 
-    /// All addresses it listens on, in the order they were given; `0.0.0.0:0` for a Unix socket.
+    /// All addresses it listens on, in the order they were given; `0.0.0.0:0` for a Unix socket, and
+    /// one for each family where `localhost` or no host was given.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -154,6 +155,10 @@ impl<M: FnOnce(&mut Application)> Server<M> {
 
     /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session, then
     /// it returns. A second signal stops it at once.
+    ///
+    /// After it has returned, both signals do what they did before the first server of the process
+    /// ran: they end the process, unless they were ignored, or call the application's own handler,
+    /// which is called while a server runs too.
     ///
     /// # Errors
     /// [`ServerError::Config`] if the application's set-up is wrong, [`ServerError::Loop`] if the

@@ -325,29 +325,33 @@ fn a_raw_handler_inflates_and_deflates_by_hand() {
     assert_eq!(Codec::new().unpack(&frame.payload), reversed);
 }
 
-/// What a session keeps for a message in progress counts for the byte budget of the process.
+/// What a session keeps for a message in progress counts for the byte budget of the process: a few bytes
+/// as they are; an inflater, and room for what they inflate to, from 48 KiB on.
 #[test]
 fn inflaters_of_messages_that_never_end_are_bounded() {
     let (factory, _events) = recorder(true);
     let server = Running::start(move |app: &mut Application| {
-        let limits = Limits::new().process_bytes(256 << 10);
+        let limits = Limits::new().process_bytes(512 << 10);
         app.install(WebSockets::new().limits(limits).extension(Deflate::new()));
         app.routing(|route| {
             route.web_socket("/", factory);
         });
     });
-    let mut held: Vec<Client> = Vec::new();
-    for _ in 0..5 {
+    let begin = |payload: &[u8]| {
         let (mut client, _) = offer(&server, "permessage-deflate");
-        client.send(0x41, b"\xf2\x48");
+        client.send(0x41, payload);
+        client
+    };
+    let mut held: Vec<Client> = (0..50).map(|_| begin(b"\xf2\x48")).collect();
+    // Stored blocks, as long inflated as they are; with the inflater 112 KiB each.
+    let stored = [&b"\x00\xff\x3f\x00\xc0"[..], &[b'x'; 0x3fff]].concat().repeat(3);
+    held.extend((0..4).map(|_| begin(&stored)));
+    for client in &mut held {
         client.send(PING, b"held");
         assert_eq!(client.frame().payload, b"held");
-        held.push(client);
     }
-    // The sixth inflater would be over it: one of the six sessions pays.
-    let (mut sixth, _) = offer(&server, "permessage-deflate");
-    sixth.send(0x41, b"\xf2\x48");
-    held.push(sixth);
+    // The fifth would be over it: one of the five pays.
+    held.push(begin(&stored));
     for client in &mut held {
         client.send(PING, b"still");
     }

@@ -166,7 +166,7 @@ const BEHAVIOUR: &[(&str, Status)] = &[
     ("at the deadline: exit", Test("sessions::a_session_that_never_answers_is_cut_at_the_grace")),
     ("max_connections: 503, 16 at most, then accepting pauses", Test("src/core/tests.rs::over_max_connections_there_is_503_and_then_a_pause")),
     ("byte budget reached", Test("src/core/tests.rs::the_byte_budget_of_the_process_ends_who_goes_over_it")),
-    ("pending handshakes over the limit: the oldest gets 408", Test("src/core/tests.rs::over_the_pending_handshakes_the_oldest_gets_408")),
+    ("pending handshakes over the limit: the oldest of the client with most goes", Test("src/core/tests/overload.rs::over_the_pending_handshakes_the_oldest_goes")),
     ("per-address limit, handshake rate: 429", Test("src/core/tests/admission.rs::requests_have_a_rate_for_each_client")),
     ("message rate: reading pauses", Test("src/core/tests/pace.rs::over_the_rate_messages_wait_and_none_is_lost")),
     ("message rate: 1008 if so configured", Test("src/core/tests/pace.rs::if_so_configured_the_rate_ends_the_session")),

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::net::ToSocketAddrs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -81,7 +80,7 @@ pub(crate) fn places(places: &[Place]) -> Result<(), String> {
 
 fn check_place(listen: &Listen) -> io::Result<()> {
     match listen {
-        Listen::Tcp(address) => address.to_socket_addrs().map(drop),
+        Listen::Tcp(_) => listen.addresses().map(drop),
         Listen::Unix(path) => socket_path(path),
         _ => Ok(()),
     }
@@ -89,9 +88,6 @@ fn check_place(listen: &Listen) -> io::Result<()> {
 
 fn socket_path(path: &Path) -> io::Result<()> {
     let refused = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    if path.as_os_str().as_bytes().starts_with(b"@") {
-        return Ok(()); // an abstract name is no file
-    }
     if path.as_os_str().len() > SOCKET_PATH_MAX {
         return refused("the path is longer than a Unix socket's can be (107 bytes)");
     }

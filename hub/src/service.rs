@@ -17,8 +17,22 @@ use listenfd::ListenFd;
 /// The number of the first descriptor that is handed over, unless `LISTEN_FDS_FIRST_FD` is another.
 const FIRST: u32 = 3;
 
-/// The most sockets that are taken.
-const HANDED_MAX: u32 = 1000;
+/// The most sockets that are taken over: more than any service has.
+const HANDED_MAX: u32 = 1024;
+
+/// How many sockets are handed over to this process: none if they are for another (`LISTEN_PID`), or a
+/// mistake in words. Each number up to it is looked at, so that a large one must not be believed.
+fn handed_over(count: Option<&str>, pid: Option<&str>) -> io::Result<u32> {
+    let own = std::process::id().to_string();
+    if pid.is_some_and(|pid| !pid.is_empty() && pid != own) {
+        return Ok(0);
+    }
+    let Some(count) = count.filter(|count| !count.is_empty()) else { return Ok(0) };
+    count.parse().ok().filter(|count| *count <= HANDED_MAX).ok_or_else(|| {
+        let text = format!("{count:?} is no number of sockets, which is at most {HANDED_MAX}");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })
+}
 
 /// The sockets that were handed over, by the numbers of their descriptors. Children do not inherit
 /// them.
@@ -27,8 +41,12 @@ pub(crate) struct Handed(BTreeMap<u32, OwnedFd>);
 
 impl Handed {
     pub(crate) fn from_environment() -> io::Result<Self> {
-        check_count()?;
-        let first = env::var("LISTEN_FDS_FIRST_FD").ok().and_then(|text| text.parse().ok());
+        let told = |name| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
+        let (count, pid) = (told("LISTEN_FDS"), told("LISTEN_PID"));
+        if handed_over(count.as_deref(), pid.as_deref())? == 0 {
+            return Ok(Self(BTreeMap::new()));
+        }
+        let first = told("LISTEN_FDS_FIRST_FD").and_then(|text| text.parse().ok());
         let mut handed = ListenFd::from_env();
         let mut sockets = BTreeMap::new();
         for (number, place) in (first.unwrap_or(FIRST)..).zip(0..handed.len()) {
@@ -58,19 +76,6 @@ impl Handed {
     pub(crate) fn take_rest(&mut self) -> impl Iterator<Item = OwnedFd> {
         std::mem::take(&mut self.0).into_values()
     }
-}
-
-/// A number that is none, or absurd, is a mistake of whoever has set it; one for another process is not
-/// looked at.
-fn check_count() -> io::Result<()> {
-    let Ok(text) = env::var("LISTEN_FDS") else { return Ok(()) };
-    let for_another = env::var("LISTEN_PID").is_ok_and(|pid| pid != std::process::id().to_string());
-    let good = text.parse::<u32>().is_ok_and(|count| count <= HANDED_MAX);
-    if good || for_another || text.is_empty() {
-        return Ok(());
-    }
-    let text = format!("{text:?} is no number of sockets (0 to {HANDED_MAX})");
-    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// Whether somebody waits to be told, such as systemd with `Type=notify`.

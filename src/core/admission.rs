@@ -25,6 +25,10 @@ use super::turn::Turn;
 /// hung up on, so that one client cannot fill the places of all by asking for refusals.
 const TOLD_MAX: u32 = 4;
 
+/// When somebody for whom there was no place may come again: places become free at any time, but not
+/// for all who would come at once.
+const RETRY_AFTER_SECONDS: &str = "5";
+
 /// Why a connection is let in only to be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surplus {
@@ -32,6 +36,16 @@ pub(crate) enum Surplus {
     Server,
     /// `per_address` is reached: 429.
     Client,
+}
+
+impl Surplus {
+    /// What it is told.
+    pub(crate) fn refusal(self) -> Response {
+        match self {
+            Self::Server => Response::refusal(503).header("Retry-After", RETRY_AFTER_SECONDS),
+            Self::Client => Response::refusal(429),
+        }
+    }
 }
 
 /// What a new connection of a client gets.
@@ -185,13 +199,12 @@ impl Turn<'_> {
         }
         let Stage::Http(http) = &self.connection.stage else { return None };
         match http.surplus {
-            Some(Surplus::Server) => {
-                stats.refused_full += 1;
-                return Some(Response::refusal(503));
-            }
-            Some(Surplus::Client) => {
-                stats.refused_address += 1;
-                return Some(Response::refusal(429));
+            Some(surplus) => {
+                match surplus {
+                    Surplus::Server => stats.refused_full += 1,
+                    Surplus::Client => stats.refused_address += 1,
+                }
+                return Some(surplus.refusal());
             }
             None if http.proxied => {
                 if self.learn_client(head) != Verdict::Welcome {

@@ -138,7 +138,12 @@ impl Turn<'_> {
 
     /// Answers with a status alone and hangs up.
     pub(super) fn refuse(&mut self, status: u16) -> Next {
-        self.write_response(&Response::refusal(status), Persistence::Close, false);
+        self.refuse_with(&Response::refusal(status))
+    }
+
+    /// The same with an answer that says more.
+    pub(super) fn refuse_with(&mut self, response: &Response) -> Next {
+        self.write_response(response, Persistence::Close, false);
         self.finish(self.shared.limits.close_timeout);
         Next::Over
     }

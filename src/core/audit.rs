@@ -24,7 +24,7 @@ impl Core {
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.closed.is_empty(), "a closed connection was not polled")?;
         check(held == shared.bytes_held, &format!("{held} held, {} charged", shared.bytes_held))?;
-        check(pending == self.pending_count, "pending_count is off")?;
+        check(pending == self.pending.count(), "the count of pending connections is off")?;
         check(armed == self.wheel.len(), "the wheel has entries that nobody holds")?;
         check(shared.stats.sessions_open == open, "sessions_open is off")?;
         let live = self.connections.len() as u64;

@@ -127,6 +127,10 @@ impl HttpStage {
         match self {
             _ if self.expired => Time::ZERO,
             _ if self.is_between_requests() => self.since.after(limits.keep_alive_timeout),
+            // It holds one of the few places of those who are only told that there is none.
+            Self { surplus: Some(_), .. } => {
+                self.since.after(limits.handshake_timeout.min(limits.min_pending_age))
+            }
             _ => self.since.after(limits.handshake_timeout),
         }
     }

@@ -41,7 +41,8 @@
 //!
 //! - One connection reads at most `read_budget_bytes` at a time and then waits behind all others; one that
 //!   has more to write than it may at once comes back in the next turn ([`Reading::Again`]).
-//! - A turn accepts at most `accept_budget` connections.
+//! - A turn accepts at most `accept_budget` connections, and none before [`Core::accepts_at`]: until then
+//!   they wait in the system's backlog.
 //! - The driver holds one read buffer, and for each socket a slot in the list at most once.
 //! - Not bounded here: the work behind one read, and the deliveries of one flush.
 
@@ -206,11 +207,12 @@ impl<S: Sockets> Driver<S> {
 
     /// When the next turn has to be, whether anything happens or not: [`Time::ZERO`] for at once, `None`
     /// for not before something happens.
-    pub(crate) fn next_turn(&self) -> Option<Time> {
+    pub(crate) fn next_turn(&mut self) -> Option<Time> {
         if self.has_work() {
             return Some(Time::ZERO);
         }
-        let accept_at = if self.core.has_room() { self.sockets.next_accept() } else { None };
+        let asked_at = self.sockets.next_accept();
+        let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
         [self.core.poll_timeout(), accept_at].into_iter().flatten().min()
     }
 
@@ -414,7 +416,7 @@ impl<S: Sockets> Driver<S> {
     /// Accepts who waits, up to the budget of a turn.
     fn accept(&mut self, now: Time) {
         for _ in 0..self.accept_budget {
-            if !self.core.has_room() {
+            if !self.core.accepts(now) {
                 return;
             }
             match self.sockets.accept(now) {

@@ -2,75 +2,123 @@
 //! were sent by others.
 
 use std::hint::black_box;
+use std::rc::Rc;
 
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use super::Core;
 use super::connection::Stage;
+use super::rounds::Step;
 use super::turn::{Reading, Turn};
 
-/// Sessions whose memory is fetched together.
-const FETCHED_TOGETHER: usize = 16;
+/// The work of one flush: so many sessions to which one message goes, or fewer to which more goes.
+/// The rest has its turns in the next flushes, and everything else between them.
+pub(super) const FLUSH_WORK: usize = 1024;
 
 impl Core {
     /// Whether something is left to do that no event and no deadline will announce.
     pub(crate) fn has_work(&self) -> bool {
         let shared = &self.shared;
         !shared.to_flush.is_empty()
+            || !self.rounds.is_empty()
             || !shared.to_resume.is_empty()
             || !shared.flows.is_quiet()
             || !shared.new_watches.is_empty()
             || shared.stop_request.is_some()
     }
 
-    /// Gathers whom there is something to write to. Each that [`poll_flush`](Self::poll_flush)
-    /// names is then to be handed to [`handle_flush`](Self::handle_flush), and
-    /// [`end_flush`](Self::end_flush) to be called.
+    /// Gathers whom there is something to write to, behind those whom the last flush did not come to.
+    /// Each that [`poll_flush`](Self::poll_flush) names is then to be handed to
+    /// [`handle_flush`](Self::handle_flush), and [`end_flush`](Self::end_flush) to be called, whether
+    /// all were named or not.
+    ///
+    /// What a flow has is offered in rounds: a round is over once all have been handled who collected
+    /// the flow when it began. Who lags is decided only then; what is published meanwhile is for the
+    /// next round.
     pub(crate) fn begin_flush(&mut self) {
-        self.shared.copied_bytes = 0;
+        (self.flushed, self.shared.pull_work) = (0, 0);
+        if self.rounds.is_empty() {
+            self.shared.copied_bytes = 0; // of what was copied before, nothing waits for its turn
+        }
+        if !self.shared.to_flush.is_empty() {
+            let listed = &mut self.shared.to_flush;
+            self.rounds.begin(None, |left| left.append(listed));
+        }
         for flow in self.shared.flows.take_touched() {
             if flow.begin_offering() {
-                flow.for_each_subscriber(|index| {
-                    if let Some(connection) = self.connections.at_mut(index) {
-                        self.shared.list_for_flush(&mut connection.state);
-                    }
+                let offered = Rc::clone(&flow);
+                self.rounds.begin(Some(flow), |left| {
+                    offered.for_each_subscriber(|index| left.push(index));
                 });
+            } else {
+                self.unsettled.push(flow);
             }
-            self.unsettled.push(flow);
         }
-        self.flushing.append(&mut self.shared.to_flush);
     }
 
+    /// Whom to write to next; `None` if there is nobody, or enough was done for this turn.
     #[inline]
     pub(crate) fn poll_flush(&mut self) -> Option<u32> {
-        if !self.flushing.is_empty() && self.flushing.len() % FETCHED_TOGETHER == 0 {
-            self.fetch_ahead();
+        self.rounds.next().or_else(|| self.next_round())
+    }
+
+    #[inline(never)]
+    fn next_round(&mut self) -> Option<u32> {
+        while self.flushed.saturating_add(self.shared.pull_work) < FLUSH_WORK {
+            match self.rounds.go_on() {
+                Step::Sessions => {
+                    self.flushed = self.flushed.saturating_add(self.rounds.present().len());
+                    self.fetch_ahead();
+                    return self.rounds.next();
+                }
+                Step::Over(flow) => self.unsettled.push(flow),
+                Step::Nothing => break,
+            }
         }
-        self.flushing.pop()
+        None
     }
 
     /// Reads what the turns of the next sessions begin with. Since their last turns the system's own
     /// work for thousands of sockets has pushed it out of the caches; here the misses overlap, while
     /// within the turns each would be waited for.
     fn fetch_ahead(&self) {
-        let next = self.flushing.iter().rev().take(FETCHED_TOGETHER);
+        let next = self.rounds.present().iter();
         let cursors = next.filter_map(|&index| self.connections.at(index)?.state.first_cursor());
         black_box(cursors.fold(0, u64::wrapping_add));
     }
 
     /// Writes what waits for one connection.
     pub(crate) fn handle_flush(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
-        self.caught_turn(now, index, wire, |turn| {
-            if !turn.flush_plainly() {
-                turn.flush_listed();
-                turn.conclude();
+        let more = self.caught_turn(now, index, wire, |turn| {
+            if turn.flush_plainly() {
+                return false;
             }
+            let more = turn.flush_listed();
+            turn.conclude();
+            more
         });
+        if more == Some(true) {
+            self.flush_again(index);
+        }
         self.after_turn(now);
     }
 
-    /// Whoever can take has taken: flows drop what their policy drops, and publishers go on.
+    /// Lets others go first. The round is not over before this one was offered all that is offered.
+    #[cold]
+    fn flush_again(&mut self, index: u32) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        let round = self.rounds.current();
+        match round.and_then(|round| Some((round.flow.clone()?, round))) {
+            Some((flow, round)) if connection.state.is_before(&flow, flow.offering()) => {
+                round.repeat(index);
+            }
+            _ => self.shared.list_for_flush(&mut connection.state),
+        }
+    }
+
+    /// Of the flows whose rounds are over, drops what their policies drop, and lets their publishers
+    /// go on.
     pub(crate) fn end_flush(&mut self) {
         for flow in self.unsettled.drain(..) {
             for key in flow.settle() {
@@ -158,30 +206,37 @@ impl Turn<'_> {
             && self.connection.state.extra.is_none()
     }
 
+    /// True if there is more that this session could take at once.
     #[inline(never)]
-    fn flush_listed(&mut self) {
+    fn flush_listed(&mut self) -> bool {
         let extra = self.connection.state.extra.as_deref();
         if extra.is_some_and(|extra| extra.blocked && !extra.outbox.is_empty()) {
-            return; // only a WRITABLE event can help
+            return false; // only a WRITABLE event can help
         }
         if extra.is_some_and(|extra| !extra.outbox.is_empty()) {
             self.writable();
-        } else if self.connection.state.collected.is_some() {
-            let waited = self.connection.state.is_waiting();
-            self.pull();
-            if waited && !self.connection.state.is_waiting() {
-                self.drained();
-            }
+            return false; // what follows was listed
         }
+        if self.connection.state.collected.is_none() {
+            return false;
+        }
+        let waited = self.connection.state.is_waiting();
+        let more = self.pull();
+        if waited && !self.connection.state.is_waiting() {
+            self.drained();
+        }
+        more
     }
 
-    /// Takes from the flows what the socket has room for.
-    pub(super) fn pull(&mut self) {
-        if matches!(self.connection.stage, Stage::Session(_)) {
-            self.session().pull();
-            if self.connection.state.extra.is_some() {
-                self.act_on_wire_fault();
-            }
+    /// Takes from the flows what the socket has room for: true if there may be more.
+    pub(super) fn pull(&mut self) -> bool {
+        if !matches!(self.connection.stage, Stage::Session(_)) {
+            return false;
         }
+        let more = self.session().pull();
+        if self.connection.state.extra.is_some() {
+            self.act_on_fault();
+        }
+        more
     }
 }

@@ -13,8 +13,13 @@ impl Core {
     /// `handle_*`, until it says `None`.
     ///
     /// The connections are looked through only when the budget is spent, and every time that ends
-    /// one that held at least the average: so much has to arrive before the next look.
+    /// one that held at least the average: so much has to arrive before the next look. Before that,
+    /// flows give up what nobody awaits.
     pub(crate) fn poll_offender(&self) -> Option<u32> {
+        if !self.is_over_budget() {
+            return None;
+        }
+        self.shared.flows.make_room(1);
         if self.is_over_budget() { self.largest() } else { None }
     }
 

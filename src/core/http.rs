@@ -341,7 +341,10 @@ impl Turn<'_> {
             // a request that was not sent would be taken for that of the next one.
             self.finish(self.shared.limits.linger_timeout);
         } else {
-            self.refuse(408);
+            match http.surplus {
+                Some(surplus) => self.refuse_with(&surplus.refusal()),
+                None => self.refuse(408),
+            };
         }
     }
 }

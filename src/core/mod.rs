@@ -33,12 +33,13 @@ mod http;
 mod pace;
 pub(crate) mod panics;
 mod pause;
+mod pending;
 mod plain;
+mod rounds;
 #[cfg(test)]
 mod tests;
 mod turn;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -64,6 +65,8 @@ use crate::words::time::Time;
 use admission::{Admission, Surplus, Verdict};
 use connection::{Connection, HttpStage, SpareStages, Stage};
 use panics::caught;
+use pending::{Client, Pending, Waiting, client_of};
+use rounds::Rounds;
 use turn::{Reading, Turn};
 
 pub(crate) use connection::Disposal;
@@ -80,14 +83,14 @@ pub(crate) struct Core {
     routes: RouteTable,
     connections: Slab<Connection>,
     wheel: TimerWheel,
-    /// Connections without a complete first head, oldest first; may name some that are past that.
-    pending: VecDeque<Key>,
-    /// How many connections are in fact without one.
-    pending_count: usize,
+    pending: Pending,
     closed: Vec<(u32, Disposal)>,
     spare_stages: SpareStages,
-    /// Connections of this flush that were not handled yet, and flows that were offered by it.
-    flushing: Vec<u32>,
+    /// Connections that are to be written to and were not handled yet.
+    rounds: Rounds,
+    /// How many this flush has come to.
+    flushed: usize,
+    /// Flows that were offered to everybody.
     unsettled: Vec<Rc<FlowCell>>,
     /// Connections that may be read again.
     resuming: Vec<u32>,
@@ -129,16 +132,16 @@ impl Core {
     pub(crate) fn new(built: Built) -> Self {
         let capacity = built.limits.max_connections + SURPLUS_MAX;
         let mut core = Self {
+            pending: Pending::new(built.limits.max_pending_handshakes),
             admission: Admission::new(&built.limits, built.proxies),
             shared: Shared::new(built.limits, built.on_loop, &built.routes),
             routes: built.routes,
             connections: Slab::new(capacity),
             wheel: TimerWheel::new(),
-            pending: VecDeque::new(),
-            pending_count: 0,
             closed: Vec::new(),
             spare_stages: SpareStages::default(),
-            flushing: Vec::new(),
+            rounds: Rounds::default(),
+            flushed: 0,
             unsettled: Vec::new(),
             resuming: Vec::new(),
             draining: None,
@@ -154,7 +157,7 @@ impl Core {
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
     pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
-        if !self.has_room() {
+        if !self.accepts(now) {
             return Err(Full);
         }
         let mut surplus = None;
@@ -198,9 +201,9 @@ impl Core {
         }
         self.shared.stats.connections_total += 1;
         self.shared.stats.connections_open += 1;
-        self.note_pending(key);
+        self.make_room_for_pending(now);
+        self.pending.enter(&self.connections, Waiting { key, since: now });
         self.settle(key.index);
-        self.evict_oldest_pending(now);
         Ok(key.index)
     }
 
@@ -344,10 +347,24 @@ impl Core {
         self.closed.pop()
     }
 
-    /// Whether a further connection has a place.
+    /// When a further connection is taken; `None` while only somebody's leaving makes room. Until
+    /// then, whoever comes waits in the system's backlog.
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
-    pub(crate) fn has_room(&self) -> bool {
-        self.connections.len() < self.shared.limits.max_connections + SURPLUS_MAX
+    pub(crate) fn accepts_at(&mut self) -> Option<Time> {
+        let limits = &self.shared.limits;
+        if self.connections.len() >= limits.max_connections + SURPLUS_MAX {
+            return None;
+        }
+        if !self.pending.is_full() {
+            return Some(Time::ZERO);
+        }
+        let first = self.pending.first_to_go(&self.connections)?;
+        Some(first.since.after(limits.min_pending_age))
+    }
+
+    /// Whether a further connection is taken now.
+    pub(crate) fn accepts(&mut self, now: Time) -> bool {
+        self.accepts_at().is_some_and(|at| at <= now)
     }
 
     /// The first connection at or after a place.
@@ -424,7 +441,8 @@ impl Core {
     /// byte: browsers keep such connections in store, and nobody owes them an answer.
     pub(crate) fn is_drained(&self) -> bool {
         self.draining.as_ref().is_some_and(|drain| {
-            drain.remaining == 0 || (drain.remaining <= self.pending_count && self.all_are_silent())
+            drain.remaining == 0
+                || (drain.remaining <= self.pending.count() && self.all_are_silent())
         })
     }
 
@@ -461,10 +479,6 @@ impl Core {
 
     /// A turn whose `act` concludes it.
     #[inline]
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "pending_count counts exactly the connections that are pending"
-    )]
     fn caught_turn<R>(
         &mut self,
         now: Time,
@@ -475,6 +489,7 @@ impl Core {
         self.shared.now = now;
         let connection = self.connections.at_mut(index)?;
         let was_pending = connection.is_pending();
+        let client = (was_pending && self.pending.is_crowded()).then(|| client_of(connection));
         let mut turn = Turn {
             connection,
             shared: &mut self.shared,
@@ -492,8 +507,8 @@ impl Core {
         };
         debug_assert!(turn.shared.tx.is_empty(), "a turn leaves nothing behind");
         let needs_settling = turn.connection.state.timing_changed;
-        if was_pending && !turn.connection.is_pending() {
-            self.pending_count -= 1;
+        if was_pending && (client.is_some() || !turn.connection.is_pending()) {
+            self.follow_pending(index, client);
         }
         if needs_settling {
             self.settle(index);
@@ -546,46 +561,36 @@ impl Core {
         self.closed.push((index, disposal));
     }
 
-    /// Remembers the age of a connection whose first head is awaited.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "connections are at most 2^30, limits too, and 2^31 + 16 fits 32 bits"
-    )]
-    fn note_pending(&mut self, key: Key) {
-        self.pending.push_back(key);
-        self.pending_count += 1;
-        // Behind one slow peer the list could grow with every connection that came and went.
-        if self.pending.len() > 2 * self.shared.limits.max_pending_handshakes + SURPLUS_MAX {
-            let connections = &self.connections;
-            self.pending.retain(|&key| connections.get(key).is_some_and(Connection::is_pending));
+    /// A connection that was pending has had a turn; `client` is whose it was, where that matters.
+    fn follow_pending(&mut self, index: u32, client: Option<Client>) {
+        let Some(connection) = self.connections.at(index) else { return };
+        let Some(since) = connection.waiting_since() else {
+            return self.pending.leave(&self.connections, client.flatten());
+        };
+        let (key, named) = (connection.state.id.0, client_of(connection));
+        if let Some(before) = client.filter(|before| *before != named) {
+            self.pending.rename(&self.connections, before, named, Waiting { key, since });
         }
     }
 
-    /// Over the limit of pending handshakes, the oldest has had its time.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "the connection was pending, so it was counted"
-    )]
-    fn evict_oldest_pending(&mut self, now: Time) {
-        while let Some(&oldest) = self.pending.front() {
-            let live = self.connections.get_mut(oldest).filter(|found| found.is_pending());
-            if let Some(connection) = live {
-                if self.pending_count <= self.shared.limits.max_pending_handshakes {
-                    return;
-                }
-                if let Stage::Http(http) = &mut connection.stage {
-                    http.expired = true;
-                }
-                connection.state.timing_changed = true;
-                self.shared.warnings.note("max_pending_handshakes", now, || {
-                    "max_pending_handshakes reached: the oldest gets 408".into()
-                });
-                self.pending.pop_front();
-                self.pending_count -= 1;
-                self.settle(oldest.index);
-                return;
-            }
-            self.pending.pop_front();
+    /// Over the limit of pending handshakes, whoever is first to go has had its time: it is old
+    /// enough, or nobody would have been accepted.
+    fn make_room_for_pending(&mut self, now: Time) {
+        if !self.pending.is_full() {
+            return;
         }
+        let Some(first) = self.pending.first_to_go(&self.connections) else { return };
+        let Some(connection) = self.connections.get_mut(first.key) else { return };
+        let client = client_of(connection);
+        if let Stage::Http(http) = &mut connection.stage {
+            http.expired = true;
+        }
+        connection.state.timing_changed = true;
+        let peer = connection.state.remote_addr();
+        self.shared.warnings.note("max_pending_handshakes", now, || {
+            format!("max_pending_handshakes reached: {peer}, whose client has most, gets 408")
+        });
+        self.pending.leave(&self.connections, client);
+        self.settle(first.key.index);
     }
 }

@@ -7,6 +7,7 @@ mod flow_faults;
 mod flows;
 mod governor;
 mod held;
+mod overload;
 mod pace;
 mod reach;
 
@@ -141,7 +142,7 @@ impl Net {
         assert_eq!(self.core.connections.len(), 0);
         assert_eq!(self.core.shared.bytes_held, 0);
         assert_eq!(self.core.wheel.next_deadline(), None);
-        assert_eq!(self.core.pending_count, 0);
+        assert_eq!(self.core.pending.count(), 0);
     }
 }
 
@@ -477,7 +478,7 @@ fn over_max_connections_there_is_503_and_then_a_pause() {
     let mut net = Net::new(WebSockets::new().limits(Limits::new().max_connections(2)));
     let clients: Vec<LinkId> = (0..2).map(|_| net.open()).collect();
     let surplus: Vec<LinkId> = (0..16).map(|_| net.accept()).collect();
-    assert!(!net.core.has_room());
+    assert!(net.core.accepts_at().is_none());
     let later = net.accept();
     assert!(net.link(later).is_waiting());
     net.input(surplus[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -486,36 +487,6 @@ fn over_max_connections_there_is_503_and_then_a_pause() {
     assert!(net.link(later).is_open(), "accepting goes on when a place is free");
     net.text(clients[0], "served meanwhile");
     assert!(net.take(clients[0]).ends_with(b"served meanwhile"));
-}
-
-#[test]
-fn over_the_pending_handshakes_the_oldest_gets_408() {
-    let limits = Limits::new().max_pending_handshakes(3);
-    let mut net = Net::new(WebSockets::new().limits(limits));
-    let mut waiting: Vec<LinkId> = (0..3).map(|_| net.accept()).collect();
-    for &begun in &waiting {
-        net.input(begun, b"GET");
-    }
-    let session = net.open(); // complete at once, but it took a place for a moment
-    net.advance(Duration::from_millis(20));
-    assert!(net.take(waiting.remove(0)).starts_with(b"HTTP/1.1 408 "));
-    assert!(waiting.iter().all(|index| net.take(*index).is_empty()));
-    net.text(session, "served");
-    assert!(net.take(session).ends_with(b"served"));
-}
-
-/// An evicted connection was counted for ever: after enough of them every newcomer was evicted.
-#[test]
-fn evicted_handshakes_are_no_longer_counted() {
-    let limits = Limits::new().max_pending_handshakes(3);
-    let mut net = Net::new(WebSockets::new().limits(limits));
-    for _ in 0..10 {
-        net.accept();
-        net.advance(Duration::from_millis(20));
-    }
-    assert_eq!(net.core.pending_count, 3);
-    net.advance(secs(20));
-    net.expect_empty();
 }
 
 #[test]

@@ -341,6 +341,15 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// Acts on a fault that arose where no hook ran, in the turn in which it did.
+    pub(super) fn act_on_fault(&mut self) {
+        self.act_on_wire_fault();
+        let extra = self.connection.state.extra.as_deref_mut();
+        if let Some(fault) = extra.and_then(|extra| extra.fault.take()) {
+            self.fail(fault);
+        }
+    }
+
     /// The socket takes bytes again.
     #[allow(
         clippy::arithmetic_side_effects,
@@ -383,7 +392,9 @@ impl<'a> Turn<'a> {
     /// The outbox is empty again.
     pub(super) fn drained(&mut self) -> Reading {
         if self.connection.state.collected.is_some() {
-            self.pull();
+            if self.pull() {
+                self.shared.list_for_flush(&mut self.connection.state);
+            }
             if self.connection.state.is_waiting() {
                 return self.reading();
             }

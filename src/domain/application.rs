@@ -344,7 +344,7 @@ impl Application {
     /// }
     /// ```
     pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
-        self.on_loop.flow_names.name(Rc::downgrade(&flow.cell))
+        self.on_loop.flow_names.name(&flow.cell)
     }
 
     /// Checks everything and finishes the routes; the error is the first mistake, in words.

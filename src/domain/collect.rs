@@ -8,8 +8,9 @@ use crate::words::error::{HandlerResult, SessionError};
 use crate::words::message::{Message, ToMessage};
 
 use super::collected::{Collected, Direct, Filter, Next, Subscription};
+use super::emission::Emission;
 use super::flow::SharedFlow;
-use super::flow_cell::{Emission, FlowCell};
+use super::flow_cell::FlowCell;
 use super::session::{Session, SessionId};
 use super::session_state::Phase;
 
@@ -17,6 +18,14 @@ use super::session_state::Phase;
 const PULL_MESSAGES: usize = 16;
 /// Bytes after which no further message joins those written at once.
 const PULL_BYTES: usize = 64 << 10;
+
+/// Work after which a session lets others go first: so many messages, or more of those that are
+/// encoded for it.
+const PULL_WORK: usize = 128;
+/// Bytes whose encoding is as much work as handing on what is encoded.
+const ENCODED_PER_WORK: usize = 512;
+/// Flows of one session that are looked at with as much work.
+const LOOKS_PER_WORK: usize = 16;
 
 /// Messages to be written at once: their numbers in the flow and their frames.
 type Run = [Option<(u64, Rc<[u8]>)>; PULL_MESSAGES];
@@ -29,6 +38,8 @@ enum Frames {
     Own,
     /// Nothing: it is not wanted, or an extension dropped it.
     None,
+    /// Nothing, though it is wanted: it is too big for this session, or an extension failed.
+    Lost,
 }
 
 /// What a session does with flows.
@@ -40,8 +51,8 @@ impl Session<'_> {
     /// session keep the order in which they were published and sent. A peer that does not read
     /// holds one message at most; what happens to the others is the flow's
     /// [`BufferOverflow`](crate::BufferOverflow). Of a message over this session's
-    /// `max_frame_size` it gets frames, of one over its `max_message_size` nothing, which counts as
-    /// [`missed`](Self::missed).
+    /// `max_frame_size` it gets frames, of one over its `max_message_size`, as it is or as its
+    /// extensions encode it, nothing, which counts as [`missed`](Self::missed).
     ///
     /// # Errors
     /// [`SendError::Closing`](crate::SendError::Closing) on a session that is closing.
@@ -109,8 +120,11 @@ impl Session<'_> {
         }
     }
 
-    /// Flow messages that this session did not get, because they were dropped or replaced before it
-    /// had taken them; known while it is behind, and in `on_close`.
+    /// Flow messages that this session did not get: they were dropped or replaced before it had taken
+    /// them, were too big for it, or could not go out before its own Close, which came within a message
+    /// in fragments. Known while it is behind, and in `on_close`; what a newcomer missed of the newest
+    /// values that were there when it came (of [`Latest`](crate::BufferOverflow::Latest)), once it has
+    /// got the rest of them.
     pub fn missed(&self) -> u64 {
         let before = self.state.extra.as_deref().map_or(0, |extra| extra.missed);
         before + self.state.collected.as_deref().map_or(0, Collected::missed_in_all)
@@ -151,6 +165,7 @@ impl Session<'_> {
         key: Option<&str>,
         value: &T,
     ) -> HandlerResult {
+        flow.cell.belong_to(&self.shared.flows);
         let overrun = flow.cell.emit(value, key, Some(self.id()))?;
         if overrun && self.state.phase == Phase::Open {
             self.state.suspend(self.shared.now);
@@ -163,24 +178,29 @@ impl Session<'_> {
 /// Taking.
 impl Session<'_> {
     /// Writes what the flows hold for this session and what waits behind it, in the order in which
-    /// it was sent, as long as the socket takes it.
-    pub(crate) fn pull(&mut self) {
+    /// it was sent, as long as the socket takes it, and as far as one may go at a time: true if there
+    /// may be more.
+    pub(crate) fn pull(&mut self) -> bool {
         self.flush();
-        if !self.pull_only_one() {
-            self.pull_all();
-        }
+        !self.pull_only_one() && self.pull_all()
     }
 
     #[inline(never)]
-    fn pull_all(&mut self) {
+    fn pull_all(&mut self) -> bool {
+        let enough = self.shared.pull_work.saturating_add(PULL_WORK);
         while self.may_write() {
-            let fragments_open = self.state.fragments_text.is_some();
-            match self.state.collected.as_deref().and_then(|all| all.next(fragments_open)) {
-                None => return,
+            if self.shared.pull_work >= enough {
+                return true;
+            }
+            let Some(collected) = self.state.collected.as_deref() else { return false };
+            self.shared.pull_work += 1 + collected.subscriptions.len() / LOOKS_PER_WORK;
+            match collected.next(self.state.fragments_text.is_some()) {
+                None => return false,
                 Some(Next::Direct) => self.write_direct(),
                 Some(Next::Flow { subscription, before }) => self.write_run(subscription, before),
             }
         }
+        false
     }
 
     /// What is usual: one flow, one message in it, the same bytes for many, nothing else. True if that
@@ -230,9 +250,13 @@ impl Session<'_> {
 
     fn write_direct(&mut self) {
         let direct = self.state.collected.as_deref_mut().and_then(Collected::pop_direct);
-        let Some(direct) = direct else { return };
+        let Some((stamp, direct)) = direct else { return };
         if direct.is_close() {
-            self.drop_collected(); // nothing follows a Close
+            // Nothing follows a Close; and what a message that never ends kept back did not go first.
+            if let Some(collected) = self.state.collected.as_deref_mut() {
+                collected.missed += collected.undelivered(stamp);
+            }
+            self.drop_collected();
         }
         self.append_direct(direct);
         self.flush();
@@ -247,8 +271,9 @@ impl Session<'_> {
                     Ok(of_text) if text => of_text.into(),
                     _ => Message::from(&payload),
                 };
-                // What an extension made of it is noted as the session's fault.
-                let _ = self.encode_to_tx(message);
+                if self.encode_to_tx(message).is_err() {
+                    self.note_dropped(); // who sent it is not there any more
+                }
             }
         }
     }
@@ -267,12 +292,14 @@ impl Session<'_> {
             if emission.stamp >= before || total >= PULL_BYTES {
                 break;
             }
-            let too_big = emission.payload().len() > limit;
-            let frames = if of.wants(&emission) && !too_big {
-                self.frames_of(subscription, number, &emission)
-            } else {
+            let frames = if !of.wants(&emission) {
                 Frames::None
+            } else if emission.payload().len() > limit {
+                Frames::Lost
+            } else {
+                self.frames_of(subscription, number, &emission)
             };
+            self.shared.pull_work += 1;
             if let Frames::Shared(frames) = frames {
                 total += frames.len();
                 cursor = Some(number + 1);
@@ -280,18 +307,30 @@ impl Session<'_> {
             } else {
                 // It goes its own way; what was gathered before it goes first.
                 if cursor.is_none() {
-                    self.pass(subscription, number, u64::from(too_big));
-                    if let Frames::Own = frames {
-                        let _ = self.encode_to_tx(emission.message());
-                        self.shared.stats.messages_out += 1;
-                        self.flush();
-                    }
+                    self.write_alone(subscription, number, &emission, &frames);
                     return;
                 }
                 break;
             }
         }
         self.write_gathered(subscription, &run, total);
+    }
+
+    /// Goes past a message of which nothing goes out that others get too.
+    fn write_alone(&mut self, of: usize, number: u64, emission: &Emission, frames: &Frames) {
+        let mut lost = matches!(frames, Frames::Lost);
+        if let Frames::Own = frames {
+            self.note_encoding(emission);
+            lost = self.encode_to_tx(emission.message()).is_err();
+            self.shared.stats.messages_out += u64::from(!lost);
+        }
+        self.pass(of, number, u64::from(lost));
+        self.flush();
+    }
+
+    /// Encoding is work, of which a turn does a part.
+    fn note_encoding(&mut self, emission: &Emission) {
+        self.shared.pull_work += emission.payload().len() / ENCODED_PER_WORK;
     }
 
     /// What goes out for a message: bytes that others get too, or the session's own.
@@ -306,8 +345,9 @@ impl Session<'_> {
             return if known.is_empty() { Frames::None } else { Frames::Shared(known) };
         }
         let mut encoded = Vec::new();
+        self.note_encoding(emission);
         if self.encode_message(emission.message(), &mut encoded).is_err() {
-            return Frames::None;
+            return Frames::Lost; // a failed extension is noted as the session's fault
         }
         let encoded: Rc<[u8]> = encoded.into();
         if let Some(of) = self.subscription(subscription) {
@@ -407,7 +447,7 @@ impl Session<'_> {
     /// Leaves every flow; direct messages that waited behind flow messages wait alone.
     pub(crate) fn leave_flows(&mut self) {
         let Some(mut collected) = self.drop_collected() else { return };
-        while let Some(direct) = collected.pop_direct() {
+        while let Some((_, direct)) = collected.pop_direct() {
             let start = self.shared.tx.len();
             self.append_direct(direct);
             if self.state.waiting().is_some() {

@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
+use crate::structures::roster::Roster;
 use crate::words::message::Message;
 
-use super::flow_cell::{Emission, FlowCell, FlowHub};
+use super::emission::Emission;
+use super::flow_cell::{FlowCell, Joined};
+use super::flow_hub::FlowHub;
 use super::session::SessionId;
 
 /// What a session wants of a flow.
@@ -27,6 +30,11 @@ pub(crate) struct Subscription {
     /// The number of the entry that it takes next.
     cursor: u64,
     place: u32,
+    /// Where the messages that were there when it joined have gaps between them, how many of them it
+    /// has not come past.
+    gappy_replay: u32,
+    /// The number of the first message behind those.
+    replay_end: u64,
     filter: Filter,
 }
 
@@ -49,8 +57,9 @@ impl Subscription {
         hub: &Rc<FlowHub>,
         session: u32,
     ) -> Self {
-        let (cursor, place) = flow.join(hub, session);
-        Self { flow: Rc::clone(flow), cursor, place, filter }
+        let Joined { cursor, place, gappy_replay: (gappy_replay, replay_end) } =
+            flow.join(hub, session);
+        Self { flow: Rc::clone(flow), cursor, place, gappy_replay, replay_end, filter }
     }
 
     pub(super) fn is_of(&self, flow: &Rc<FlowCell>) -> bool {
@@ -71,9 +80,37 @@ impl Subscription {
         self.cursor
     }
 
-    /// How many messages were dropped or replaced since the last that was taken.
+    /// How many messages were dropped or replaced since the last that was taken; of a replay with gaps
+    /// that is known behind its end.
     pub(super) fn missed_since(&self) -> u64 {
-        self.flow.missed_at(self.cursor)
+        self.missed_before(self.flow.next_number(self.cursor))
+    }
+
+    fn missed_before(&self, number: u64) -> u64 {
+        match self.gappy_replay {
+            0 => number - self.cursor,
+            _ if number < self.replay_end => 0, // what is missing may have been gone before it came
+            lost => number - self.replay_end.max(self.cursor) + u64::from(lost),
+        }
+    }
+
+    /// How many messages it will not get if it gets nothing more of what has a stamp below `before`.
+    pub(super) fn undelivered(&self, before: u64) -> u64 {
+        let mut cursor = self.cursor;
+        let mut count = 0;
+        while let Some((number, emission)) = self.flow.next(cursor) {
+            if emission.stamp >= before {
+                break;
+            }
+            count += u64::from(self.wants(&emission));
+            cursor = number + 1;
+        }
+        count
+    }
+
+    /// Whether there is something before `number` that it has not taken.
+    pub(super) fn is_before(&self, number: u64) -> bool {
+        self.flow.next_number(self.cursor) < number
     }
 
     /// What it takes next, if nothing follows it and nobody has to be asked whether it is wanted.
@@ -95,9 +132,29 @@ impl Subscription {
     /// Goes past the entry of that number; how many before it were lost.
     #[inline]
     pub(super) fn pass(&mut self, number: u64) -> u64 {
-        let missed = number - self.cursor;
+        let from = self.cursor;
+        let mut missed = number - from;
         self.cursor = number + 1;
-        self.flow.take(number);
+        if self.gappy_replay > 0 {
+            missed = self.pass_replay(from, number);
+        }
+        self.flow.advance(from, self.cursor);
+        missed
+    }
+
+    #[cold]
+    fn pass_replay(&mut self, from: u64, number: u64) -> u64 {
+        self.cursor = from;
+        let missed = self.missed_before(number);
+        self.cursor = number + 1;
+        if number >= self.replay_end {
+            self.gappy_replay = 0;
+        } else {
+            self.gappy_replay -= 1;
+            if self.gappy_replay == 0 {
+                self.cursor = self.cursor.max(self.replay_end); // the gaps are nothing that it missed
+            }
+        }
         missed
     }
 }
@@ -230,10 +287,11 @@ impl Collected {
         self.direct.push_back((stamp, direct));
     }
 
-    pub(super) fn pop_direct(&mut self) -> Option<Direct> {
-        let (_, direct) = self.direct.pop_front()?;
+    /// The next direct message, with its stamp.
+    pub(super) fn pop_direct(&mut self) -> Option<(u64, Direct)> {
+        let (stamp, direct) = self.direct.pop_front()?;
         self.direct_bytes -= direct.bytes().len();
-        Some(direct)
+        Some((stamp, direct))
     }
 
     pub(super) fn direct_messages(&self) -> usize {
@@ -249,10 +307,20 @@ impl Collected {
         self.missed + self.subscriptions.iter().map(Subscription::missed_since).sum::<u64>()
     }
 
+    /// Whether there is something before `number` of a flow that it has not taken.
+    pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
+        self.subscriptions.iter().any(|of| of.is_of(flow) && of.is_before(number))
+    }
+
+    /// Messages published before the direct one of that stamp that can be sent no more.
+    pub(super) fn undelivered(&self, before: u64) -> u64 {
+        self.subscriptions.iter().map(|of| of.undelivered(before)).sum()
+    }
+
     /// Bytes held beyond the flows' own.
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>()
-            + self.subscriptions.capacity() * size_of::<Subscription>()
+            + self.subscriptions.capacity() * (size_of::<Subscription>() + Roster::MEMBER_BYTES)
             + self.direct.capacity() * size_of::<(u64, Direct)>()
             + self.direct.iter().map(|(_, direct)| direct.bytes().capacity()).sum::<usize>()
     }

@@ -1,149 +1,93 @@
 //! Owns a flow behind its handles: the log of encoded messages, who collects, who waits.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 
-use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_header};
 use crate::structures::flow_log::FlowLog;
+use crate::structures::roster::Roster;
 use crate::structures::slab::Key;
 use crate::words::error::SendError;
-use crate::words::message::{Message, Payload, ToMessage};
+use crate::words::message::{Message, ToMessage};
 
+use super::emission::Emission;
 use super::flow::{BufferOverflow, FlowOptions};
+use super::flow_hub::{FlowHub, GaveWay, Rank};
 use super::session::SessionId;
 
-/// A place in the list of subscribers that nobody has.
-const NOBODY: u32 = u32::MAX;
-/// What an entry of a log takes beside its frame.
-const ENTRY_BYTES: usize = size_of::<Emission>() + 32;
+/// A table of keys that was this large gives its places back.
+const SPARE_KEYS: usize = 64;
 
 /// A flow. Invariant: no user code runs while `state` is borrowed.
 #[derive(Debug)]
 pub(crate) struct FlowCell {
     options: FlowOptions,
     state: RefCell<FlowState>,
+    /// Where it stands in the hub's list of flows that hold something.
+    rank: Cell<Option<Rank>>,
+    /// The number by which other threads know it, if they do.
+    pub(super) name: Cell<u32>,
 }
 
 #[derive(Debug)]
 struct FlowState {
     log: FlowLog<Emission>,
-    /// The sessions that collect, by place; a place is theirs until they leave.
-    subscribers: Vec<u32>,
-    free_places: Vec<u32>,
+    /// Where the newest message of each key stands.
+    keys: HashMap<Rc<str>, u64>,
+    /// Entries of which encodings are kept, in the order in which the first was made; also some that
+    /// are gone.
+    encoded: VecDeque<u64>,
+    /// The sessions that collect.
+    subscribers: Roster,
     /// Publishers that are not read until the slowest subscriber has caught up.
     suspended: Vec<Key>,
-    /// The server whose sessions collect it; none until the first does.
+    /// The server whose sessions collect it; none until the first does, or publishes.
     hub: Option<Rc<FlowHub>>,
-    /// It stands in the hub's list.
+    /// When something was last published, in the order of the hub.
+    used: u64,
+    /// It stands in the hub's list of those that are to be looked at.
     listed: bool,
+    /// What is new is being offered to the subscribers, which may take several turns.
+    offering: bool,
+    /// It was to be looked at meanwhile.
+    touched: bool,
     dropped: u64,
-}
-
-/// One message of a log.
-#[derive(Clone, Debug)]
-pub(crate) struct Emission {
-    /// Its place among all that this server sends.
-    pub(crate) stamp: u64,
-    pub(crate) publisher: Option<SessionId>,
-    key: Option<Rc<str>>,
-    text: bool,
-    header_len: u8,
-    /// The whole message as one unmasked frame.
-    pub(crate) frame: Rc<[u8]>,
-    /// The same in other encodings, each for the sessions of one share key. Made when first asked
-    /// for.
-    encodings: Option<Rc<Encodings>>,
-}
-
-type Encodings = RefCell<Vec<(u64, Rc<[u8]>)>>;
-
-impl Emission {
-    pub(crate) fn payload(&self) -> &[u8] {
-        self.frame.get(usize::from(self.header_len)..).unwrap_or_default()
-    }
-
-    /// Its encoding for sessions of a share key, if one was made.
-    pub(crate) fn encoded_for(&self, key: u64) -> Option<Rc<[u8]>> {
-        let encodings = self.encodings.as_ref()?.borrow();
-        encodings.iter().find(|(known, _)| *known == key).map(|(_, frames)| Rc::clone(frames))
-    }
-
-    /// The message again, for a filter to look at.
-    pub(crate) fn message(&self) -> Message<'_> {
-        match std::str::from_utf8(self.payload()) {
-            Ok(text) if self.text => text.into(),
-            _ => self.payload().into(),
-        }
-    }
-}
-
-/// What the flows of one server share.
-#[derive(Debug, Default)]
-pub(crate) struct FlowHub {
-    /// Bytes of all logs together.
-    bytes: Cell<usize>,
-    /// What they may come to, together with what connections hold.
-    limit: usize,
-    held_by_connections: Cell<usize>,
-    stamp: Cell<u64>,
-    /// Flows with something new, or with publishers that may go on.
-    touched: RefCell<Vec<Rc<FlowCell>>>,
-}
-
-impl FlowHub {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.get()
-    }
-
-    /// Notes what connections hold: so much less is there for logs.
-    pub(crate) fn note_connections(&self, bytes: usize) {
-        self.held_by_connections.set(bytes);
-    }
-
-    fn room(&self) -> usize {
-        self.limit.saturating_sub(self.bytes.get() + self.held_by_connections.get())
-    }
-
-    /// The next place in the one order of all that is sent.
-    pub(crate) fn next_stamp(&self) -> u64 {
-        self.stamp.set(self.stamp.get() + 1);
-        self.stamp.get()
-    }
-
-    /// Takes the list of flows that somebody has to look at.
-    pub(crate) fn take_touched(&self) -> Vec<Rc<FlowCell>> {
-        let touched = self.touched.take();
-        for flow in &touched {
-            flow.state.borrow_mut().listed = false;
-        }
-        touched
-    }
-
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.touched.borrow().is_empty()
-    }
 }
 
 /// A flow as a thread-safe key names it.
 pub(crate) type WeakFlow = Weak<FlowCell>;
 
+/// Where a session that begins to collect stands.
+pub(super) struct Joined {
+    pub(super) cursor: u64,
+    pub(super) place: u32,
+    /// If there are gaps in what is replayed: how many messages that is, and the number of the first
+    /// one behind it.
+    pub(super) gappy_replay: (u32, u64),
+}
+
 /// Publishing.
 impl FlowCell {
     pub(crate) fn new(options: FlowOptions) -> Self {
+        let log = match options.on_buffer_overflow {
+            BufferOverflow::Latest => FlowLog::sparse(options.replayed()),
+            _ => FlowLog::new(options.replayed()),
+        };
         let state = FlowState {
-            log: FlowLog::new(options.replayed()),
-            subscribers: Vec::new(),
-            free_places: Vec::new(),
+            log,
+            keys: HashMap::new(),
+            encoded: VecDeque::new(),
+            subscribers: Roster::default(),
             suspended: Vec::new(),
             hub: None,
+            used: 0,
             listed: false,
+            offering: false,
+            touched: false,
             dropped: 0,
         };
-        Self { options, state: RefCell::new(state) }
+        let (rank, name) = (Cell::default(), Cell::default());
+        Self { options, state: RefCell::new(state), rank, name }
     }
 
     pub(super) fn options(&self) -> &FlowOptions {
@@ -157,6 +101,7 @@ impl FlowCell {
         key: Option<&str>,
         publisher: Option<SessionId>,
     ) -> Result<bool, SendError> {
+        let key = key.filter(|_| self.keeps_newest());
         let mut emission = None;
         value.to_message(&mut |message| {
             emission.get_or_insert_with(|| Emission::new(message, key, publisher));
@@ -175,31 +120,26 @@ impl FlowCell {
         }
     }
 
-    fn push(self: &Rc<Self>, mut emission: Emission) -> Result<bool, SendError> {
-        let bytes = emission.frame.len() + ENTRY_BYTES;
+    fn push(self: &Rc<Self>, emission: Emission) -> Result<bool, SendError> {
+        let bytes = emission.bytes() + self.entry_bytes();
         if bytes > self.options.max_bytes {
-            let limit = self.options.max_bytes.saturating_sub(ENTRY_BYTES);
-            return Err(SendError::TooBig { bytes: emission.payload().len(), limit });
+            let payload = emission.payload().len();
+            let limit = self.options.max_bytes.saturating_sub(bytes - payload);
+            return Err(SendError::TooBig { bytes: payload, limit });
         }
-        let overrun = self.change(|state| {
-            if state.is_full_for_latest(&self.options) {
-                state.dropped += 1;
-                return Ok(false);
-            }
-            if let Some(key) = emission.key.as_deref().filter(|_| self.keeps_newest()) {
-                state.drop_key(key);
-            }
-            if !state.make_room(bytes, &self.options)? {
-                state.dropped += 1;
-                return Ok(false);
-            }
-            emission.stamp = state.hub.as_ref().map_or(0, |hub| hub.next_stamp());
-            state.log.push(emission, bytes);
-            let overrun = state.log.pending() > self.options.capacity();
-            Ok(overrun && self.options.on_buffer_overflow == BufferOverflow::Suspend)
-        })?;
+        let overrun = self.change(|state| state.push(emission, bytes, &self.options))?;
+        self.list();
         self.touch();
         Ok(overrun)
+    }
+
+    /// What a message takes beside what it refers to.
+    fn entry_bytes(&self) -> usize {
+        if self.keeps_newest() {
+            FlowLog::<Emission>::SPARSE_ENTRY_BYTES
+        } else {
+            FlowLog::<Emission>::ROW_ENTRY_BYTES
+        }
     }
 
     fn keeps_newest(&self) -> bool {
@@ -224,84 +164,259 @@ impl FlowCell {
         let result = change(&mut state);
         let after = state.log.bytes();
         if let Some(hub) = state.hub.as_deref() {
-            hub.bytes.set((hub.bytes.get() + after).saturating_sub(before));
+            hub.account(before, after);
         }
         result
     }
 
-    /// Has the hub look at this flow after the turn.
+    /// Has the hub look at this flow after the turn, or once what is being offered has been.
     fn touch(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
-        if let Some(hub) = state.hub.clone().filter(|_| !state.listed) {
+        if state.offering {
+            state.touched = true;
+        } else if let Some(hub) = state.hub.clone().filter(|_| !state.listed) {
             state.listed = true;
-            hub.touched.borrow_mut().push(Rc::clone(self));
+            hub.touch(self);
         }
     }
-}
 
-impl Emission {
-    fn new(message: Message<'_>, key: Option<&str>, publisher: Option<SessionId>) -> Self {
-        let text = matches!(message.payload(), Payload::Text(_));
-        let opcode = if text { OpCode::Text } else { OpCode::Binary };
-        let payload = message.bytes();
-        let mut header = Vec::with_capacity(HEADER_BYTES_MAX);
-        write_header(&mut header, true, opcode, payload.len(), None);
-        // One allocation of the right size, however many will share it.
-        let frame: Rc<[u8]> = header.iter().chain(payload).copied().collect();
-        let header_len = header.len().try_into().unwrap_or_default();
-        Self {
-            stamp: 0,
-            publisher,
-            key: key.map(Into::into),
-            text,
-            header_len,
-            frame,
-            encodings: None,
+    /// The hub's list was taken.
+    pub(super) fn unlist(&self) {
+        self.state.borrow_mut().listed = false;
+    }
+
+    /// A flow belongs to the server whose sessions collect it, or publish in it first; once none
+    /// collects it, another's may.
+    pub(super) fn belong_to(self: &Rc<Self>, hub: &Rc<FlowHub>) {
+        let mut state = self.state.borrow_mut();
+        match &state.hub {
+            Some(known) if Rc::ptr_eq(known, hub) => return,
+            Some(_) if state.log.subscribers() > 0 => return,
+            _ => {}
         }
+        let bytes = state.log.bytes();
+        if let Some(known) = state.hub.replace(Rc::clone(hub)) {
+            known.account(bytes, 0);
+            self.rank.take().into_iter().for_each(|rank| known.unlist(rank));
+        }
+        hub.account(0, bytes);
+        (state.listed, state.offering, state.used) = (false, false, 0);
+        drop(state);
+        self.list();
     }
 }
 
 impl FlowState {
+    fn push(
+        &mut self,
+        mut emission: Emission,
+        bytes: usize,
+        options: &FlowOptions,
+    ) -> Result<bool, SendError> {
+        if self.is_full_for_latest(options) || !self.make_room(bytes, &emission, options)? {
+            self.dropped += 1;
+            return Ok(false);
+        }
+        emission.stamp = self.hub.as_ref().map_or(0, |hub| hub.next_stamp());
+        self.used = emission.stamp;
+        let key = emission.key.clone();
+        let number = self.log.push(emission, bytes);
+        if let Some(key) = key {
+            self.keys.insert(key, number);
+        }
+        Ok(options.on_buffer_overflow == BufferOverflow::Suspend
+            && self.log.pending() > options.capacity())
+    }
+
     fn is_full_for_latest(&self, options: &FlowOptions) -> bool {
         options.on_buffer_overflow == BufferOverflow::DropLatest
             && self.log.lagging() >= options.capacity()
     }
 
-    fn drop_key(&mut self, key: &str) {
-        let before = (self.log.len(), self.log.pending());
-        self.log.drop_first(|older| older.key.as_deref() == Some(key));
-        if self.log.len() < before.0 && self.log.pending() < before.1 {
-            self.dropped += 1;
-        }
+    /// How many bytes the log may come to so that `bytes` can be added: what is left to it once all
+    /// gave way that can.
+    fn limit(&mut self, bytes: usize, options: &FlowOptions) -> usize {
+        let Some(hub) = self.hub.clone() else { return options.max_bytes };
+        let before = self.log.bytes();
+        let wanted = |log: &FlowLog<Emission>| bytes.saturating_sub(before - log.bytes());
+        while hub.room() < wanted(&self.log) && self.drop_encodings() {}
+        hub.make_room(wanted(&self.log));
+        before.saturating_add(hub.room()).min(options.max_bytes)
     }
 
     /// Holds the log and the logs of all flows to their limits; false if the newest message is the
-    /// one that has to go.
-    fn make_room(&mut self, bytes: usize, options: &FlowOptions) -> Result<bool, SendError> {
-        let room = self.hub.as_ref().map_or(usize::MAX, |hub| hub.room());
-        let limit = self.log.bytes().saturating_add(room).min(options.max_bytes);
-        while self.log.bytes() + bytes > limit {
-            let lost = self.log.pending() == self.log.len();
+    /// one that has to go. An error changes nothing.
+    fn make_room(
+        &mut self,
+        bytes: usize,
+        emission: &Emission,
+        options: &FlowOptions,
+    ) -> Result<bool, SendError> {
+        let limit = self.limit(bytes, options);
+        let newest_goes = options.on_buffer_overflow == BufferOverflow::DropLatest;
+        if bytes > limit {
+            return if newest_goes { Ok(false) } else { self.full() };
+        }
+        if let Some(older) = emission.key.as_ref().and_then(|key| self.keys.remove(key)) {
+            self.dropped += u64::from(self.log.is_awaited(older));
+            self.log.remove(older);
+        }
+        while self.log.bytes().saturating_add(bytes) > limit {
+            if self.drop_encodings() {
+                continue;
+            }
+            let lost = self.log.oldest_is_awaited();
             match options.on_buffer_overflow {
                 BufferOverflow::Suspend if lost => return self.full(),
                 BufferOverflow::DropLatest if lost => return Ok(false),
-                _ if self.log.len() == 0 => return self.full(),
-                _ => {}
+                _ => self.drop_oldest(),
             }
-            self.log.drop_oldest();
-            self.dropped += u64::from(lost);
         }
         if options.on_buffer_overflow == BufferOverflow::Latest {
             while self.log.len() >= options.capacity() {
-                self.dropped += u64::from(self.log.pending() == self.log.len());
-                self.log.drop_oldest();
+                self.drop_oldest();
             }
         }
         Ok(true)
     }
 
+    /// The oldest message gives way; it counts if somebody awaited it.
+    fn drop_oldest(&mut self) {
+        self.dropped += u64::from(self.log.oldest_is_awaited());
+        if let Some(key) = self.log.drop_oldest().and_then(|dropped| dropped.key) {
+            self.keys.remove(&key);
+            if self.keys.capacity() > SPARE_KEYS && self.keys.len() < self.keys.capacity() / 4 {
+                self.keys.shrink_to(self.keys.len() * 2);
+            }
+        }
+    }
+
     fn full<R>(&self) -> Result<R, SendError> {
         Err(SendError::Full { buffered: self.log.bytes() })
+    }
+}
+
+/// Encodings. They are kept as long as nothing else needs the room, since they can be made again.
+impl FlowCell {
+    /// Keeps an encoding of the message of that number for others of the same share key.
+    pub(super) fn keep_encoding(&self, number: u64, key: u64, frames: &Rc<[u8]>) {
+        self.change(|state| {
+            let bytes = Emission::encoding_bytes(frames);
+            if !state.make_room_for_encoding(number, bytes, &self.options) {
+                return;
+            }
+            let mut first = false;
+            state.log.change(number, |emission, held| {
+                first = emission.keep_encoding(key, frames);
+                held + bytes
+            });
+            if first {
+                state.note_encoded(number);
+            }
+        });
+    }
+}
+
+impl FlowState {
+    /// The newest message is taken by all at this moment, and the replay gives way to its encodings:
+    /// each session would have to make one of its own.
+    fn make_room_for_encoding(&mut self, number: u64, bytes: usize, options: &FlowOptions) -> bool {
+        let Some((found, emission)) = self.log.at(number) else { return false };
+        let is_newest = number + 1 == self.log.next_number();
+        if found != number || emission.bytes().saturating_add(bytes) > options.max_bytes {
+            return false;
+        }
+        let limit = self.limit(bytes, options);
+        while self.log.bytes().saturating_add(bytes) > limit {
+            let replay_goes = is_newest && !self.log.oldest_is_awaited() && self.log.len() > 1;
+            if !self.drop_encodings() {
+                if !replay_goes {
+                    return false;
+                }
+                self.drop_oldest();
+            }
+        }
+        true
+    }
+
+    fn note_encoded(&mut self, number: u64) {
+        if self.encoded.len() > 2 * self.log.len() {
+            let log = &self.log;
+            self.encoded.retain(|&known| log.at(known).is_some_and(|(found, _)| found == known));
+        }
+        self.encoded.push_back(number);
+    }
+
+    /// Gives up the encodings of the message of which they were made first; false if there are none.
+    fn drop_encodings(&mut self) -> bool {
+        let Some(number) = self.encoded.pop_front() else { return false };
+        self.log.change(number, |emission, held| held.saturating_sub(emission.drop_encodings()));
+        true
+    }
+}
+
+/// Giving way to others.
+impl FlowCell {
+    /// The hub lists it while it holds something.
+    fn list(self: &Rc<Self>) {
+        if self.rank.get().is_none() {
+            let state = self.state.borrow();
+            if let Some(hub) = state.hub.as_ref().filter(|_| state.log.len() > 0) {
+                let rank = hub.list(Rc::downgrade(self), state.log.subscribers() > 0);
+                self.rank.set(Some(rank));
+            }
+        }
+    }
+
+    /// The first subscriber came, or the last one left.
+    fn list_anew(self: &Rc<Self>) {
+        if let (Some(rank), Some(hub)) = (self.rank.take(), self.state.borrow().hub.as_ref()) {
+            hub.unlist(rank);
+        }
+        self.list();
+    }
+
+    /// Gives up what nobody awaits, oldest first, as long as the hub is short of room. One in which
+    /// something was published since it was listed moves to its place first.
+    pub(super) fn give_way(
+        &self,
+        hub: &FlowHub,
+        rank: Rank,
+        is_short: impl Fn() -> bool,
+    ) -> GaveWay {
+        let mut gave = GaveWay { messages: 0, looked_at: true, rank: Some(rank) };
+        match self.state.try_borrow_mut() {
+            Ok(state) if state.used > rank.used => {
+                (gave.looked_at, gave.rank) = (false, Some(Rank { used: state.used, ..rank }));
+            }
+            Ok(mut state) => {
+                gave.messages = state.give_way(hub, is_short);
+                let last = Rank { used: hub.next_stamp(), ..rank };
+                gave.rank = (state.log.len() > 0).then_some(last);
+            }
+            // It is the one that needs the room: its own log gives way in its own order.
+            Err(_) => gave.rank = Some(Rank { used: hub.next_stamp(), ..rank }),
+        }
+        self.rank.set(gave.rank);
+        gave
+    }
+}
+
+impl FlowState {
+    fn give_way(&mut self, hub: &FlowHub, is_short: impl Fn() -> bool) -> u64 {
+        let mut messages = 0;
+        while is_short() {
+            let before = self.log.bytes();
+            if !self.drop_encodings() {
+                if self.log.len() == 0 || self.log.oldest_is_awaited() {
+                    break;
+                }
+                self.drop_oldest();
+                messages += 1;
+            }
+            hub.account(before, self.log.bytes());
+        }
+        messages
     }
 }
 
@@ -310,56 +425,45 @@ impl Drop for FlowCell {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         if let Some(hub) = &state.hub {
-            hub.bytes.set(hub.bytes.get().saturating_sub(state.log.bytes()));
+            hub.account(state.log.bytes(), 0);
+            self.rank.take().into_iter().for_each(|rank| hub.unlist(rank));
         }
     }
 }
 
 /// Collecting.
 impl FlowCell {
-    /// A session begins to collect: its cursor and its place.
-    pub(super) fn join(self: &Rc<Self>, hub: &Rc<FlowHub>, session: u32) -> (u64, u32) {
+    /// A session begins to collect.
+    pub(super) fn join(self: &Rc<Self>, hub: &Rc<FlowHub>, session: u32) -> Joined {
         self.belong_to(hub);
         let mut state = self.state.borrow_mut();
-        let place = match state.free_places.pop() {
-            Some(place) => place,
-            None => {
-                state.subscribers.push(NOBODY);
-                u32::try_from(state.subscribers.len() - 1).unwrap_or(NOBODY)
-            }
+        let place = state.subscribers.insert(session);
+        let cursor = state.log.join();
+        let behind = state.log.next_number();
+        let replayed = if self.keeps_newest() { state.log.len() as u64 } else { behind - cursor };
+        let gappy_replay = match u32::try_from(replayed) {
+            Ok(messages) if replayed < behind - cursor => (messages, behind),
+            _ => (0, 0),
         };
-        if let Some(subscriber) = state.subscribers.get_mut(place as usize) {
-            *subscriber = session;
+        let is_first = state.log.subscribers() == 1;
+        drop(state);
+        if is_first {
+            self.list_anew();
         }
-        (state.log.join(), place)
-    }
-
-    /// A flow belongs to the server whose sessions collect it; once none does, another's may.
-    fn belong_to(&self, hub: &Rc<FlowHub>) {
-        let mut state = self.state.borrow_mut();
-        let other = state.hub.as_ref().is_some_and(|known| !Rc::ptr_eq(known, hub));
-        if state.hub.is_some() && !(other && state.log.subscribers() == 0) {
-            return;
-        }
-        let bytes = state.log.bytes();
-        if let Some(known) = state.hub.replace(Rc::clone(hub)) {
-            known.bytes.set(known.bytes.get() - bytes);
-        }
-        hub.bytes.set(hub.bytes.get() + bytes);
-        state.listed = false;
+        Joined { cursor, place, gappy_replay }
     }
 
     pub(super) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {
-        let waited_for = self.change(|state| {
+        let (waited_for, is_last) = self.change(|state| {
             state.log.leave(cursor);
-            if let Some(subscriber) = state.subscribers.get_mut(place as usize) {
-                *subscriber = NOBODY;
-                state.free_places.push(place);
-            }
-            !state.suspended.is_empty()
+            state.subscribers.remove(place);
+            (!state.suspended.is_empty(), state.log.subscribers() == 0)
         });
         if waited_for {
             self.touch();
+        }
+        if is_last {
+            self.list_anew();
         }
     }
 
@@ -384,16 +488,6 @@ impl FlowCell {
         Some((number, frame, emission.payload().len()))
     }
 
-    /// Keeps an encoding of the message of that number for others of the same share key.
-    pub(super) fn keep_encoding(&self, number: u64, key: u64, frames: &Rc<[u8]>) {
-        self.change(|state| {
-            let Some(emission) = state.log.at_mut(number) else { return };
-            let encodings = emission.encodings.get_or_insert_default();
-            encodings.borrow_mut().push((key, Rc::clone(frames)));
-            state.log.grow(number, frames.len());
-        });
-    }
-
     /// The stamp of what a cursor takes next.
     #[inline]
     pub(super) fn next_stamp(&self, cursor: u64) -> Option<u64> {
@@ -404,19 +498,17 @@ impl FlowCell {
         state.log.at(cursor).map(|(_, emission)| emission.stamp)
     }
 
-    /// How many messages from a cursor on were dropped or replaced before it came to them.
-    pub(super) fn missed_at(&self, cursor: u64) -> u64 {
+    /// The number of what a cursor takes next; of what will be published next, if there is nothing.
+    pub(super) fn next_number(&self, cursor: u64) -> u64 {
         let state = self.state.borrow();
-        let next =
-            state.log.at(cursor).map_or_else(|| state.log.next_number(), |(number, _)| number);
-        next.saturating_sub(cursor)
+        state.log.at(cursor).map_or_else(|| state.log.next_number(), |(number, _)| number)
     }
 
-    /// A subscriber has taken the message of that number.
+    /// A subscriber has taken what is before `to`, or goes past it.
     #[inline]
-    pub(super) fn take(self: &Rc<Self>, number: u64) {
+    pub(super) fn advance(self: &Rc<Self>, from: u64, to: u64) {
         let waited_for = self.change(|state| {
-            state.log.take(number);
+            state.log.advance(from, to);
             !state.suspended.is_empty()
         });
         if waited_for {
@@ -431,37 +523,48 @@ impl FlowCell {
     pub(super) fn dropped(&self) -> u64 {
         self.state.borrow().dropped
     }
+}
 
-    /// All that is there now is about to be offered; whether any of it is new.
+/// Offering what is new to all who collect.
+impl FlowCell {
+    /// What is there now is about to be offered to everybody, if any of it is new: whether it is. It
+    /// ends with [`settle`](Self::settle), some turns later where there are many.
     pub(crate) fn begin_offering(&self) -> bool {
-        self.state.borrow_mut().log.begin_offering()
+        let mut state = self.state.borrow_mut();
+        state.offering = state.log.begin_offering();
+        state.offering
+    }
+
+    /// The number up to which messages are being offered.
+    pub(crate) fn offering(&self) -> u64 {
+        self.state.borrow().log.offering()
     }
 
     /// Calls `each` with every session that collects.
-    pub(crate) fn for_each_subscriber(&self, mut each: impl FnMut(u32)) {
-        let state = self.state.borrow();
-        for &session in state.subscribers.iter().filter(|&&session| session != NOBODY) {
-            each(session);
-        }
+    pub(crate) fn for_each_subscriber(&self, each: impl FnMut(u32)) {
+        self.state.borrow().subscribers.iter().for_each(each);
     }
 
     /// After all who could take have taken: applies the overflow policy, and returns the publishers
     /// that may be read again.
-    pub(crate) fn settle(&self) -> Vec<Key> {
-        self.change(|state| {
-            state.log.end_offering();
+    pub(crate) fn settle(self: &Rc<Self>) -> Vec<Key> {
+        let (touched, going_on) = self.change(|state| {
             let capacity = self.options.capacity();
+            if std::mem::take(&mut state.offering) {
+                state.log.end_offering();
+            }
             if self.options.on_buffer_overflow == BufferOverflow::DropOldest {
                 while state.log.lagging() > capacity {
-                    state.log.drop_oldest();
-                    state.dropped += 1;
+                    state.drop_oldest();
                 }
             }
-            if state.log.pending() > capacity {
-                Vec::new()
-            } else {
-                std::mem::take(&mut state.suspended)
-            }
-        })
+            let waits = !state.suspended.is_empty() && state.log.pending() > capacity;
+            let going_on = if waits { Vec::new() } else { std::mem::take(&mut state.suspended) };
+            (std::mem::take(&mut state.touched), going_on)
+        });
+        if touched {
+            self.touch();
+        }
+        going_on
     }
 }

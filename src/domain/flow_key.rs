@@ -1,5 +1,6 @@
 //! Owns the names by which other threads know flows.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -39,25 +40,32 @@ impl<T: ?Sized> fmt::Debug for FlowKey<T> {
 /// The flows that have a name. A name is never given twice.
 #[derive(Debug, Default)]
 pub(crate) struct FlowNames {
-    named: Vec<(u32, WeakFlow)>,
+    named: HashMap<u32, WeakFlow>,
     next: u32,
+    /// With so many, those that are gone are looked for.
+    cleared_at: usize,
 }
 
 impl FlowNames {
-    pub(crate) fn name<T: ?Sized>(&mut self, flow: WeakFlow) -> FlowKey<T> {
-        let known = self.named.iter().find(|(_, named)| named.ptr_eq(&flow)).map(|(n, _)| *n);
-        let number = known.unwrap_or_else(|| {
-            self.named.retain(|(_, named)| named.strong_count() > 0);
-            self.next += 1;
-            self.named.push((self.next, flow));
-            self.next
-        });
-        FlowKey { number, kind: PhantomData }
+    pub(crate) fn name<T: ?Sized>(&mut self, flow: &Rc<FlowCell>) -> FlowKey<T> {
+        let known = flow.name.get();
+        let named = self.named.get(&known);
+        // Its name may be one that another server gave it.
+        if named.is_some_and(|named| std::ptr::eq(named.as_ptr(), Rc::as_ptr(flow))) {
+            return FlowKey { number: known, kind: PhantomData };
+        }
+        if self.named.len() >= self.cleared_at {
+            self.named.retain(|_, named| named.strong_count() > 0);
+            self.cleared_at = self.named.len() * 2 + 16;
+        }
+        self.next += 1;
+        self.named.insert(self.next, Rc::downgrade(flow));
+        flow.name.set(self.next);
+        FlowKey { number: self.next, kind: PhantomData }
     }
 
     pub(crate) fn find<T: ?Sized>(&self, key: FlowKey<T>) -> Option<Rc<FlowCell>> {
-        let found = self.named.iter().find(|(number, _)| *number == key.number);
-        found.and_then(|(_, flow)| flow.upgrade())
+        self.named.get(&key.number).and_then(WeakFlow::upgrade)
     }
 }
 
@@ -70,14 +78,14 @@ mod tests {
     fn a_name_stands_for_its_flow_until_that_is_gone() {
         let mut names = FlowNames::default();
         let (one, two): (SharedFlow, SharedFlow) = (SharedFlow::new(), SharedFlow::new());
-        let first: FlowKey<str> = names.name(Rc::downgrade(&one.cell));
-        let second: FlowKey<str> = names.name(Rc::downgrade(&two.cell));
-        let again: FlowKey<str> = names.name(Rc::downgrade(&one.cell));
+        let first: FlowKey<str> = names.name(&one.cell);
+        let second: FlowKey<str> = names.name(&two.cell);
+        let again: FlowKey<str> = names.name(&one.cell);
         assert_eq!((again.number, first.number == second.number), (first.number, false));
         assert!(names.find(first).is_some_and(|cell| Rc::ptr_eq(&cell, &one.cell)));
         drop(one);
         assert!(names.find(first).is_none());
-        let third: FlowKey<str> = names.name(Rc::downgrade(&SharedFlow::<str>::new().cell));
+        let third: FlowKey<str> = names.name(&SharedFlow::<str>::new().cell);
         assert!(third.number > second.number && names.find(second).is_some());
     }
 }

@@ -7,11 +7,13 @@ pub(crate) mod collected;
 #[cfg(feature = "json")]
 pub(crate) mod converter;
 pub(crate) mod date_line;
+pub(crate) mod emission;
 mod encoded;
 pub(crate) mod endpoint;
 pub(crate) mod file_body;
 pub(crate) mod flow;
 pub(crate) mod flow_cell;
+pub(crate) mod flow_hub;
 pub(crate) mod flow_key;
 pub(crate) mod handler;
 pub(crate) mod hold;

@@ -185,8 +185,10 @@ where
 /// What a raw session does with frames.
 impl Session<'_> {
     /// Sends a frame of a raw session as it is: not cut, not encoded, masked only if `masking` is
-    /// on. The order of fragments and the reserved bits are the caller's business. A Close begins
-    /// or completes the closing handshake; nothing can be sent behind it.
+    /// on. The order of fragments and the reserved bits are the caller's business; messages of flows
+    /// that it collects never come between them. A Close begins or completes the closing handshake;
+    /// it goes behind all that was sent and published before it, and nothing can be sent behind it.
+    /// A fragment is never dropped: where the outbox's policy would, it is refused.
     ///
     /// # Errors
     /// [`SendError::NotRaw`] in a session that is handed messages, which sends with
@@ -205,8 +207,13 @@ impl Session<'_> {
         if !self.state.is_raw() {
             return Err(SendError::NotRaw.into());
         }
-        if self.check_frame(&frame)? == Admission::Drop {
-            return Ok(());
+        let is_part = !frame.fin || frame.opcode == OpCode::Continuation;
+        match self.check_frame(&frame)? {
+            Admission::Drop if is_part => {
+                return Err(SendError::Full { buffered: self.buffered_bytes() }.into());
+            }
+            Admission::Drop => return Ok(()),
+            Admission::Send => {}
         }
         if frame.opcode == OpCode::Close {
             return self.send_raw_close(frame);
@@ -215,6 +222,7 @@ impl Session<'_> {
         let behind = !frame.opcode.is_control()
             && self.state.collected.is_some()
             && self.waits_for_flows(frame.opcode);
+        self.note_fragment(&frame);
         if !behind && self.state.waiting().is_none() {
             self.write_now(|out| write_raw(out, frame, mask));
             return Ok(());
@@ -231,6 +239,22 @@ impl Session<'_> {
             return Err(SendError::Full { buffered }.into());
         }
         Ok(())
+    }
+
+    /// Keeps flow messages out of a message in fragments, and lets them go on behind its end.
+    fn note_fragment(&mut self, frame: &Frame<'_>) {
+        let open = &mut self.state.fragments_text;
+        match frame.opcode {
+            OpCode::Ping | OpCode::Pong | OpCode::Close => return,
+            OpCode::Text | OpCode::Binary if !frame.fin => {
+                *open = Some(frame.opcode == OpCode::Text);
+            }
+            OpCode::Continuation if !frame.fin => {}
+            OpCode::Text | OpCode::Binary | OpCode::Continuation => *open = None,
+        }
+        if frame.fin && self.state.collected.is_some() {
+            self.shared.list_for_flush(self.state);
+        }
     }
 
     fn check_frame(&mut self, frame: &Frame<'_>) -> Result<Admission, SendError> {
@@ -252,13 +276,9 @@ impl Session<'_> {
         let close = read_close(frame.payload).map_err(|_| SendError::BadFrame)?;
         let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
         let mask = self.mask();
-        if self.state.waiting().is_none() {
-            self.write_now(|out| write_raw(out, frame, mask));
-        } else {
-            let mut bytes = Vec::new();
-            write_raw(&mut bytes, frame, mask);
-            self.state.extra().outbox.push_close(&bytes);
-        }
+        let mut bytes = Vec::with_capacity(frame.payload.len() + 6);
+        write_raw(&mut bytes, frame, mask);
+        self.queue_close_frame(bytes, false);
         self.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::structures::slab::Key;
@@ -176,8 +175,9 @@ impl ServerRef<'_> {
     ) -> Result<(), SendError> {
         let message = message.into();
         let text = matches!(message.payload(), Payload::Text(_));
-        let room = self.shared.limits.process_bytes.saturating_sub(self.shared.memory());
-        if self.shared.command_bytes.saturating_add(message.bytes().len()) > room {
+        let wanted = self.shared.command_bytes.saturating_add(message.bytes().len());
+        self.shared.flows.make_room(wanted);
+        if wanted > self.shared.limits.process_bytes.saturating_sub(self.shared.memory()) {
             return Err(SendError::Full { buffered: self.shared.command_bytes });
         }
         let bytes = message.bytes();
@@ -311,12 +311,13 @@ impl ServerRef<'_> {
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
     pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
-        self.shared.flow_names.name(Rc::downgrade(&flow.cell))
+        self.shared.flow_names.name(&flow.cell)
     }
 
     /// Publishes in the flow of that name, if somebody still has it and it has room.
     pub(crate) fn emit<T: ?Sized>(&self, key: FlowKey<T>, message: Message<'_>) {
         if let Some(flow) = self.find_flow(key) {
+            flow.cell.belong_to(&self.shared.flows);
             flow.cell.push_message(message);
         }
     }

@@ -1,6 +1,7 @@
 //! Owns the state of a session that outlives a hook.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::rc::Rc;
 
 use crate::protocol::frame::FrameRules;
 use crate::protocol::reader::Partial;
@@ -14,6 +15,7 @@ use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
 use super::collected::Collected;
+use super::flow_cell::FlowCell;
 use super::hold::Hold;
 use super::pipeline::{Pipeline, wire_limit};
 use super::session::SessionId;
@@ -235,6 +237,11 @@ impl SessionState {
     /// Its place in the first flow that it collects.
     pub(crate) fn first_cursor(&self) -> Option<u64> {
         self.collected.as_deref().and_then(Collected::first_cursor)
+    }
+
+    /// Whether it collects the flow and has not taken all that is there before `number`.
+    pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
+        self.collected.as_deref().is_some_and(|collected| collected.is_before(flow, number))
     }
 
     /// The bytes and messages that wait for the peer to read.

@@ -14,7 +14,7 @@ use super::application::OnLoop;
 #[cfg(feature = "json")]
 use super::converter::Converter;
 use super::date_line::DateLine;
-use super::flow_cell::FlowHub;
+use super::flow_hub::FlowHub;
 use super::flow_key::FlowNames;
 use super::route_table::RouteTable;
 use super::server_ref::{Command, Drained, StopHooks, StopRequest};
@@ -56,6 +56,9 @@ pub(crate) struct Shared {
     pub(crate) to_flush: Vec<u32>,
     /// Sessions that may be read again, by place.
     pub(crate) to_resume: Vec<u32>,
+    /// What was done in this turn to hand on flow messages, beside the ordinary: a session to which
+    /// one message goes.
+    pub(crate) pull_work: usize,
     pub(crate) flows: Rc<FlowHub>,
     pub(crate) flow_names: FlowNames,
     pub(crate) timers: Timers,
@@ -70,7 +73,7 @@ pub(crate) struct Shared {
     pub(crate) new_watches: Vec<NewWatch>,
     pub(crate) masks: MaskSource,
     pub(crate) warnings: Warnings,
-    /// What was counted; the figures of `bytes_held` are filled in by [`Shared::snapshot`].
+    /// What was counted; `bytes_held` and `given_up` are filled in by [`Shared::snapshot`].
     pub(crate) stats: Stats,
     /// The converter of each route.
     #[cfg(feature = "json")]
@@ -100,6 +103,7 @@ impl Shared {
             command_bytes: 0,
             to_flush: Vec::new(),
             to_resume: Vec::new(),
+            pull_work: 0,
             flow_names: on_loop.flow_names,
             timers: on_loop.timers,
             stop_request: None,
@@ -177,7 +181,11 @@ impl Shared {
 
     /// The statistics as of now.
     pub(crate) fn snapshot(&self) -> Stats {
-        Stats { bytes_held: self.memory() as u64, ..self.stats.clone() }
+        Stats {
+            bytes_held: self.memory() as u64,
+            given_up: self.flows.given_up(),
+            ..self.stats.clone()
+        }
     }
 }
 

@@ -169,13 +169,18 @@ stats! {
         /// Times that accepting paused for want of descriptors or memory.
         accept_exhausted "";
     }
-    Gauge "bytes_held" "Bytes in partial messages and outboxes, of at most process_bytes." {
-        /// Bytes in partial messages and outboxes, of at most `process_bytes`.
+    Gauge "bytes_held" "Bytes in partial messages, outboxes and flows, of at most process_bytes." {
+        /// Bytes in partial messages, outboxes and flows, of at most `process_bytes`.
         bytes_held "";
     }
     Counter "over_budget_total" "Connections ended because process_bytes was spent." {
         /// Connections ended because `process_bytes` was spent.
         over_budget "";
+    }
+    Counter "flow_messages_given_up_total" "Messages kept for sessions to come, given up because process_bytes was spent." {
+        /// Messages of flows that were kept for sessions to come, and were given up because
+        /// `process_bytes` was spent; nobody who collects missed them.
+        given_up "";
     }
     Counter "slow_turns_total" "Turns and events that held the loop for longer than slow_callback." {
         /// Turns and events that held the loop for longer than `slow_callback`.

@@ -305,9 +305,14 @@ impl Session<'_> {
     /// No flow message follows it.
     pub(crate) fn queue_close(&mut self, reason: Option<&CloseReason>, now: bool) {
         let mask = self.mask();
+        let mut frame = Vec::new();
+        write_close(&mut frame, reason, mask);
+        self.queue_close_frame(frame, now);
+    }
+
+    /// The same for a Close as it goes out.
+    pub(super) fn queue_close_frame(&mut self, frame: Vec<u8>, now: bool) {
         if !now && self.state.collected.is_some() && self.waits_for_flows(OpCode::Close) {
-            let mut frame = Vec::new();
-            write_close(&mut frame, reason, mask);
             self.push_behind_flows(Direct::Frames(frame));
             return;
         }
@@ -317,16 +322,11 @@ impl Session<'_> {
             self.leave_flows();
         }
         if self.state.waiting().is_none() {
-            write_close(&mut self.shared.tx, reason, mask);
-            return;
-        }
-        let mut frame = Vec::new();
-        write_close(&mut frame, reason, mask);
-        let outbox = &mut self.state.extra().outbox;
-        if now {
-            outbox.push_close_now(&frame);
+            self.shared.tx.extend_from_slice(&frame);
+        } else if now {
+            self.state.extra().outbox.push_close_now(&frame);
         } else {
-            outbox.push_close(&frame);
+            self.state.extra().outbox.push_close(&frame);
         }
     }
 

@@ -1,19 +1,19 @@
-//! Owns the making of listening sockets: TCP, Unix, or handed over; and a Unix socket's file.
+//! Owns the making of listening sockets: TCP, Unix, or handed over.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::domain::session_state::NO_ADDR;
-use crate::words::listen::{Listen, ListenOptions};
+use crate::words::address::Address;
+use crate::words::listen::{Listen, ListenOptions, invalid};
+
+use super::unix_path::SocketFile;
 
 /// A socket that listens, and is not served yet.
 #[derive(Debug)]
@@ -36,34 +36,84 @@ pub(crate) enum Kind {
 }
 
 impl Opened {
-    /// Listens; `options` are checked.
-    pub(crate) fn open(listen: Listen, options: &ListenOptions) -> io::Result<Self> {
-        match listen {
-            Listen::Tcp(address) => open_tcp(&address, options),
-            Listen::Unix(path) => open_unix(&path, options),
-            Listen::Fd(descriptor) => adopt(descriptor, options),
-        }
+    /// Listens, at several addresses where `listen` means them all; `options` are checked.
+    pub(crate) fn open(listen: Listen, options: &ListenOptions) -> io::Result<Vec<Self>> {
+        Ok(vec![match listen {
+            Listen::Tcp(text) => return open_tcp(&text, options),
+            Listen::Unix(path) => open_unix(&path, options)?,
+            Listen::Abstract(name) => open_abstract(&name, options)?,
+            Listen::Fd(descriptor) => adopt(descriptor, options)?,
+        }])
     }
 }
 
 impl fmt::Display for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.socket.local_addr().ok().as_ref().and_then(SockAddr::as_pathname) {
-            Some(path) => write!(f, "unix:{}", path.display()),
-            None => self.address.fmt(f),
+        if self.kind == Kind::Tcp {
+            return self.address.fmt(f);
+        }
+        let address = self.socket.local_addr().ok();
+        let address = address.as_ref();
+        let name = address.and_then(SockAddr::as_abstract_namespace);
+        match (address.and_then(SockAddr::as_pathname), name) {
+            (Some(path), _) => write!(f, "unix:{}", path.display()),
+            (None, Some(name)) => write!(f, "unix:@{}", name.escape_ascii()),
+            (None, None) => f.write_str("a Unix socket without a name"),
         }
     }
 }
 
-fn open_tcp(address: &str, options: &ListenOptions) -> io::Result<Opened> {
+fn open_tcp(text: &str, options: &ListenOptions) -> io::Result<Vec<Opened>> {
+    let address = Address::parse(text).map_err(invalid)?;
+    let candidates = address.resolve()?;
+    if address.means_all() {
+        return open_all(&candidates, options);
+    }
     let mut last = ErrorKind::AddrNotAvailable.into();
-    for candidate in address.to_socket_addrs()? {
+    for candidate in candidates {
         match listen_on(candidate, options) {
-            Ok(opened) => return Ok(opened),
+            Ok(opened) => return Ok(vec![opened]),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// A free port of one family may be taken in the other: so often another one is tried.
+const PORTS_TRIED: usize = 16;
+
+/// Listens at addresses of both families, on the same port.
+fn open_all(addresses: &[SocketAddr], options: &ListenOptions) -> io::Result<Vec<Opened>> {
+    // Each family has a socket of its own.
+    let options = options.clone().only_v6(true);
+    let any_port = addresses.iter().all(|address| address.port() == 0);
+    let mut tries = if any_port { PORTS_TRIED } else { 1 };
+    loop {
+        tries -= 1;
+        match open_each(addresses, &options) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+fn open_each(addresses: &[SocketAddr], options: &ListenOptions) -> io::Result<Vec<Opened>> {
+    let mut opened: Vec<Opened> = Vec::new();
+    let mut last = ErrorKind::AddrNotAvailable.into();
+    for address in addresses {
+        let port = opened.first().map_or(address.port(), |first| first.address.port());
+        match listen_on(SocketAddr::new(address.ip(), port), options) {
+            Ok(socket) => opened.push(socket),
+            Err(error) if lacks_family(&error) => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    if opened.is_empty() { Err(last) } else { Ok(opened) }
+}
+
+/// Whether the machine has no address of that family, or not the family itself.
+fn lacks_family(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 fn listen_on(address: SocketAddr, options: &ListenOptions) -> io::Result<Opened> {
@@ -89,35 +139,24 @@ fn listen_on(address: SocketAddr, options: &ListenOptions) -> io::Result<Opened>
 }
 
 fn open_unix(path: &Path, options: &ListenOptions) -> io::Result<Opened> {
+    if path.as_os_str().is_empty() {
+        return Err(invalid("there is no path: write unix:/run/x.sock"));
+    }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     set_inherited(&socket, Kind::Unix, options)?;
-    let address = SockAddr::unix(path)?;
-    match socket.bind(&address) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path)? => {
-            fs::remove_file(path)?;
-            socket.bind(&address)?;
-        }
-        result => result?,
-    }
-    let file = SocketFile::of(path)?;
-    if let Some(mode) = options.unix_mode {
-        // Nobody can connect before `listen`.
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    }
-    socket.listen(backlog(options))?;
+    let file = SocketFile::listen(&socket, path, options.unix_mode, backlog(options))?;
     finish(socket, Kind::Unix, Some(file))
 }
 
-/// Whether a path is a socket on which nobody listens any more: left by a process that was killed.
-fn is_stale(path: &Path) -> io::Result<bool> {
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        let text = "the path is taken by something that is no socket; remove it or choose another";
-        return Err(io::Error::new(ErrorKind::AlreadyExists, text));
+fn open_abstract(name: &str, options: &ListenOptions) -> io::Result<Opened> {
+    if name.is_empty() {
+        return Err(invalid("there is no name: write unix:@name"));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(true),
-        _ => Ok(false),
-    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    set_inherited(&socket, Kind::Unix, options)?;
+    socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
+    socket.listen(backlog(options))?;
+    finish(socket, Kind::Unix, None)
 }
 
 fn adopt(descriptor: OwnedFd, options: &ListenOptions) -> io::Result<Opened> {
@@ -167,41 +206,91 @@ fn finish(socket: Socket, kind: Kind, file: Option<SocketFile>) -> io::Result<Op
     Ok(Opened { socket, address, kind, handed_over: false, file })
 }
 
-/// The file of a Unix socket that this process made; dropping it removes the file.
-#[derive(Debug)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    /// Device and inode: by the end the path may be somebody else's.
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)? })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // A path that cannot be removed is found stale at the next start.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
     use std::net::TcpStream;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+    use std::path::PathBuf;
 
+    use super::*;
+
+    /// Listens at what is one place.
     fn open(listen: impl Into<Listen>, options: &ListenOptions) -> io::Result<Opened> {
-        Opened::open(listen.into(), options)
+        let mut opened = Opened::open(listen.into(), options)?;
+        assert_eq!(opened.len(), 1);
+        Ok(opened.remove(0))
+    }
+
+    fn has_ipv6() -> bool {
+        std::net::TcpListener::bind("[::1]:0").is_ok()
+    }
+
+    #[test]
+    fn localhost_and_no_host_are_both_families_on_one_port() {
+        for (text, each) in [("localhost:0", ["127.0.0.1", "::1"]), (":0", ["0.0.0.0", "::"])] {
+            // Ports are given out in order: many tries meet one that only one family has free.
+            let opened = Opened::open(text.into(), &ListenOptions::new()).unwrap();
+            let expected = if has_ipv6() { 2 } else { 1 };
+            assert_eq!(opened.len(), expected, "{text}");
+            let port = opened[0].address.port();
+            for (opened, ip) in opened.iter().zip(each) {
+                assert_eq!(opened.address, SocketAddr::new(ip.parse().unwrap(), port));
+            }
+            let again = Opened::open(Listen::from(format!("*:{port}")), &ListenOptions::new());
+            assert_eq!(again.unwrap_err().kind(), ErrorKind::AddrInUse);
+            assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_port_that_another_has_in_one_family_is_in_use() {
+        if !has_ipv6() {
+            return;
+        }
+        let other = std::net::TcpListener::bind("[::1]:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let result = Opened::open(Listen::from(format!("localhost:{port}")), &ListenOptions::new());
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_abstract_name_has_no_file_and_is_said() {
+        let name = format!("wirewheel-test-{}", std::process::id());
+        let opened = open(Listen::from(format!("unix:@{name}")), &ListenOptions::new()).unwrap();
+        assert_eq!(opened.to_string(), format!("unix:@{name}"));
+        assert!(!Path::new(&format!("@{name}")).exists());
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        assert!(client.connect(&SockAddr::unix(format!("\0{name}")).unwrap()).is_ok());
+        let again = open(Listen::Abstract(name), &ListenOptions::new());
+        assert_eq!(again.unwrap_err().kind(), ErrorKind::AddrInUse);
+        // The same where it was handed over.
+        let handed = open(OwnedFd::from(opened.socket), &ListenOptions::new()).unwrap();
+        assert!(handed.to_string().starts_with("unix:@wirewheel-test-"), "{handed}");
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused_with_the_right_form() {
+        for (text, form) in [
+            ("unix:", "write unix:/run/x.sock"),
+            ("unix:@", "write unix:@name"),
+            ("http://localhost:80", "write the address alone, localhost:80"),
+            ("8080", "or :8080 for every address"),
+        ] {
+            let error = Opened::open(text.into(), &ListenOptions::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().ends_with(form), "{text}: {error}");
+        }
+    }
+
+    /// The interface of an IPv6 address by its name, without a resolver.
+    #[test]
+    fn an_interface_is_named_in_the_address() {
+        let addresses = Listen::from("[fe80::1%lo]:80").addresses().unwrap();
+        let [SocketAddr::V6(address)] = addresses[..] else { panic!("{addresses:?}") };
+        assert!(address.scope_id() > 0, "{address}");
+        assert!(Listen::from("[fe80::1%nosuch0]:80").addresses().is_err());
     }
 
     /// A connection's end at the server.

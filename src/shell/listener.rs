@@ -13,11 +13,16 @@ use mio::{Interest, Registry, Token};
 use crate::domain::session_state::NO_ADDR;
 use crate::words::time::Time;
 
-use super::listen::{Kind, Opened, SocketFile};
+use super::listen::{Kind, Opened};
+use super::unix_path::SocketFile;
 
 /// The first pause after descriptors ran out; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Connections that may come to nothing one after the other. More in a row are no accident of the
+/// network: accept itself is refused, as by a filter of system calls, and takes nobody away.
+const FAILURES_MAX: u32 = 16;
 
 /// A listening socket that is served.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub(crate) struct Listener {
     /// Not to be asked before this time.
     pub(crate) retry_at: Option<Time>,
     backoff: Duration,
+    /// Accepts in a row that came to nothing.
+    failures: u32,
     /// The local address of every connection, where the socket listens at one alone: it saves asking
     /// the system each time.
     pub(crate) address: Option<SocketAddr>,
@@ -54,7 +61,7 @@ impl Acceptor {
         }
     }
 
-    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    fn accept(&self) -> Accepted {
         match self {
             Self::Tcp(socket) => socket.accept(),
             Self::Unix(socket) => {
@@ -66,6 +73,8 @@ impl Acceptor {
     }
 }
 
+type Accepted = io::Result<(TcpStream, SocketAddr)>;
+
 /// What an accept gave.
 pub(crate) enum AcceptOutcome {
     Connection(TcpStream, SocketAddr),
@@ -73,7 +82,7 @@ pub(crate) enum AcceptOutcome {
     Again,
     /// Nobody waits.
     Drained,
-    /// Descriptors or memory ran out: pause until `retry_at`.
+    /// Descriptors or memory ran out, or accept is refused altogether: pause until `retry_at`.
     Exhausted(io::Error),
 }
 
@@ -103,6 +112,7 @@ impl Listener {
             waiting,
             retry_at: None,
             backoff,
+            failures: 0,
             address,
         })
     }
@@ -134,27 +144,36 @@ impl Listener {
     }
 
     pub(crate) fn accept(&mut self, now: Time, reserve: &mut Reserve) -> AcceptOutcome {
-        match self.acceptor.accept() {
+        let accepted = self.acceptor.accept();
+        self.judge(accepted, now, reserve)
+    }
+
+    /// What an accept's result means, and what follows for the next one.
+    fn judge(&mut self, accepted: Accepted, now: Time, reserve: &mut Reserve) -> AcceptOutcome {
+        let error = match accepted {
             Ok((stream, peer)) => {
-                self.backoff = BACKOFF_MIN;
-                self.retry_at = None;
-                AcceptOutcome::Connection(stream, peer)
+                (self.backoff, self.retry_at, self.failures) = (BACKOFF_MIN, None, 0);
+                return AcceptOutcome::Connection(stream, peer);
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.waiting = false;
-                AcceptOutcome::Drained
-            }
-            Err(error) if concerns_one_connection(error.kind()) => AcceptOutcome::Again,
-            Err(error) => {
-                // At the limit of descriptors accept fails even where nobody waits, and the edge
-                // does not come again: so somebody who does wait is told by a hang-up, and a timer
-                // asks again.
-                reserve.hang_up_on_one(&self.acceptor);
-                self.retry_at = Some(now.after(self.backoff));
-                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-                AcceptOutcome::Exhausted(error)
-            }
+            Err(error) => error,
+        };
+        if error.kind() == ErrorKind::WouldBlock {
+            (self.waiting, self.failures) = (false, 0);
+            return AcceptOutcome::Drained;
         }
+        if concerns_one_connection(error.kind()) {
+            self.failures = self.failures.saturating_add(1);
+            if self.failures <= FAILURES_MAX {
+                return AcceptOutcome::Again;
+            }
+        } else {
+            // At the limit of descriptors accept fails even where nobody waits, and the edge does
+            // not come again: so somebody who does wait is told by a hang-up, and a timer asks again.
+            reserve.hang_up_on_one(&self.acceptor);
+        }
+        self.retry_at = Some(now.after(self.backoff));
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        AcceptOutcome::Exhausted(error)
     }
 }
 
@@ -189,5 +208,90 @@ impl Reserve {
             drop(acceptor.accept());
         }
         *self = Self::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::Poll;
+
+    use super::*;
+    use crate::words::listen::ListenOptions;
+
+    struct Refused {
+        listener: Listener,
+        reserve: Reserve,
+        now: Time,
+        _poll: Poll,
+    }
+
+    impl Refused {
+        fn new() -> Self {
+            let poll = Poll::new().unwrap();
+            let opened =
+                Opened::open("127.0.0.1:0".into(), &ListenOptions::new()).unwrap().remove(0);
+            let listener = Listener::new(opened, poll.registry(), Token(0)).unwrap();
+            Self { listener, reserve: Reserve::new(), now: Time::ZERO, _poll: poll }
+        }
+
+        /// One turn of the loop, in which every accept fails: how many there were.
+        fn turn(&mut self, code: i32) -> usize {
+            let mut asked = 0;
+            while self.listener.is_due(self.now) && asked < 64 {
+                asked += 1;
+                let error = io::Error::from_raw_os_error(code);
+                match self.listener.judge(Err(error), self.now, &mut self.reserve) {
+                    AcceptOutcome::Again => {}
+                    AcceptOutcome::Exhausted(told) => {
+                        assert_eq!(told.raw_os_error(), Some(code));
+                        break;
+                    }
+                    AcceptOutcome::Connection(..) | AcceptOutcome::Drained => panic!("of {code}"),
+                }
+            }
+            asked
+        }
+    }
+
+    /// A filter of system calls answers like this, and whoever waits goes on waiting.
+    #[test]
+    fn an_accept_that_always_fails_is_asked_ever_less_often() {
+        let codes = [
+            libc::EPERM,
+            libc::EACCES,
+            libc::ENOSYS,
+            libc::EOPNOTSUPP,
+            libc::ENETDOWN,
+            libc::ECONNABORTED,
+            libc::EPROTO,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOMEM,
+            libc::EINVAL,
+        ];
+        for code in codes {
+            let mut refused = Refused::new();
+            let mut asked = 0;
+            for _ in 0..1_000 {
+                asked += refused.turn(code); // a turn every 10 ms
+                refused.now = refused.now.after(Duration::from_millis(10));
+            }
+            assert!((10..50).contains(&asked), "error {code}: asked {asked} times in 10 s");
+        }
+    }
+
+    #[test]
+    fn a_few_that_came_to_nothing_hold_nobody_up() {
+        let mut refused = Refused::new();
+        for code in [libc::ECONNABORTED, libc::EPERM].repeat(5) {
+            let error = io::Error::from_raw_os_error(code);
+            let outcome = refused.listener.judge(Err(error), refused.now, &mut refused.reserve);
+            assert!(
+                matches!(outcome, AcceptOutcome::Again) && refused.listener.is_due(refused.now)
+            );
+        }
+        let nobody = refused.listener.accept(refused.now, &mut refused.reserve);
+        assert!(matches!(nobody, AcceptOutcome::Drained));
+        assert_eq!(refused.listener.failures, 0);
     }
 }

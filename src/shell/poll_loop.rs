@@ -5,9 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::{Events, Interest, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook_mio::v1_0::Signals;
+use mio::{Events, Token};
 
 use crate::core::driver::{Driver, Readiness};
 use crate::domain::application::Built;
@@ -17,6 +15,7 @@ use crate::words::time::Time;
 
 use super::listen::Opened;
 use super::mailbox::Inbox;
+use super::signals::StopSignals;
 use super::sockets::{OWN_TOKENS, OpenSockets, SLOTS_END};
 
 const WAKER: Token = OWN_TOKENS[0];
@@ -31,7 +30,7 @@ pub(crate) struct PollLoop {
     /// How long a stop by signal waits for everybody.
     grace: Duration,
     inbox: Option<Inbox>,
-    signals: Option<Signals>,
+    signals: Option<StopSignals>,
 }
 
 impl PollLoop {
@@ -54,10 +53,8 @@ impl PollLoop {
 
     /// Stops cleanly at SIGINT and SIGTERM; a second one stops at once.
     pub(crate) fn accept_signals(&mut self) -> io::Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let registry = self.driver.sockets.poll.registry();
-        registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
-        self.signals = Some(signals);
+        self.signals = Some(StopSignals::new(registry, SIGNALS)?);
         Ok(())
     }
 
@@ -123,8 +120,7 @@ impl PollLoop {
 
     fn take_signals(&mut self, now: Time) {
         let Some(signals) = &mut self.signals else { return };
-        let count = signals.pending().count();
-        for _ in 0..count {
+        for _ in 0..signals.take() {
             // Asked twice: now.
             let grace = if self.driver.core.is_draining() { Duration::ZERO } else { self.grace };
             // A socket that was handed over is there after this process: come back.

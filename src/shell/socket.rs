@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 use crate::core::Disposal;
 use crate::core::driver::{self, Notes, ReadOutcome};
@@ -47,7 +48,7 @@ impl Socket {
     pub(crate) fn dispose(self, disposal: Disposal) {
         if disposal == Disposal::Reset {
             // A linger of zero turns close into a reset; if that fails, close is all there is.
-            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
     }
 }
@@ -134,7 +135,10 @@ impl Wire for Socket {
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let offered = slices.iter().map(|slice| slice.len()).sum();
-        self.outcome(offered, |mut stream| stream.write_vectored(slices))
+        // `writev` raises SIGPIPE where the peer has gone; that is only for the process to want.
+        self.outcome(offered, |stream| {
+            SockRef::from(stream).send_vectored_with_flags(slices, libc::MSG_NOSIGNAL)
+        })
     }
 
     fn shutdown_write(&mut self) {
@@ -148,5 +152,55 @@ impl Wire for Socket {
 
     fn since_1970(&self) -> Option<Duration> {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as StdStream};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn over_tcp() -> OwnedFd {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        drop(listener.accept().unwrap());
+        ours.into()
+    }
+
+    fn over_unix() -> OwnedFd {
+        UnixStream::pair().unwrap().0.into()
+    }
+
+    /// A library in a program of another language, or in a Rust program that changed it, finds
+    /// SIGPIPE at its default action: the end of the process.
+    #[test]
+    fn no_write_to_a_peer_that_has_gone_raises_a_signal() {
+        let raised = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::clone(&raised)).unwrap();
+        for gone in [over_tcp, over_unix] {
+            type Write = fn(&mut Socket) -> io::Result<usize>;
+            let writes: [Write; 2] = [
+                |socket| socket.write(b"whole"),
+                |socket| socket.write_vectored(&[IoSlice::new(b"in "), IoSlice::new(b"pieces")]),
+            ];
+            for write in writes {
+                let mut socket = Socket::new(TcpStream::from_std(gone().into()));
+                // Over TCP the first write is taken, and answered by a reset.
+                let broken = (0..10_000).find_map(|_| write(&mut socket).err());
+                let kind = broken.map(|error| error.kind());
+                assert!(
+                    matches!(kind, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)),
+                    "{kind:?}"
+                );
+                let again = write(&mut socket).map_err(|error| error.kind());
+                assert_eq!(again, Err(ErrorKind::BrokenPipe));
+                assert!(!raised.load(Ordering::Relaxed), "SIGPIPE");
+            }
+        }
     }
 }

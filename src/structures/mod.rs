@@ -1,9 +1,11 @@
 //! Layer 1, structures: the timer wheel, the slab, the outbox. Standard library only.
 
 pub(crate) mod byte_queue;
+pub(crate) mod cursors;
 pub(crate) mod flow_log;
 pub(crate) mod footprint;
 pub(crate) mod outbox;
+pub(crate) mod roster;
 pub(crate) mod slab;
 pub(crate) mod token_bucket;
 pub(crate) mod wheel;

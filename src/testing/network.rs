@@ -3,6 +3,7 @@
 
 mod link;
 mod links;
+mod transit;
 
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -109,9 +110,9 @@ impl Network {
     }
 
     /// When something happens next of its own.
-    pub(crate) fn next_event(&self) -> Option<Time> {
-        let unblocked = self.driver.sockets.next_unblocked();
-        [self.driver.next_turn(), unblocked].into_iter().flatten().min()
+    pub(crate) fn next_event(&mut self) -> Option<Time> {
+        let moves = self.driver.sockets.next_move();
+        [self.driver.next_turn(), moves].into_iter().flatten().min()
     }
 
     /// Code of the application runs on the loop.

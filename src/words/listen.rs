@@ -1,14 +1,18 @@
 //! Owns the words for where a server listens, and with which options of the socket.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::Address;
 use super::options::{LARGEST_SIZE, check_time};
 
-/// Where a server listens. Text is taken for TCP, or for a Unix socket if it begins with `unix:`.
+/// Where a server listens. Text is taken for TCP, or for a Unix socket if it begins with `unix:`
+/// (`unix:/run/x.sock`, `unix:///run/x.sock`), in the abstract namespace if an `@` follows
+/// (`unix:@name`).
 ///
 /// ```
 /// use wirewheel::{Application, Listen, Server};
@@ -23,8 +27,12 @@ use super::options::{LARGEST_SIZE, check_time};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listen {
-    /// `host:port`; a name is resolved, and the first of its addresses that works is taken. Port 0
-    /// takes a free port.
+    /// `host:port`, and `[host]:port` for IPv6, where `[fe80::1%eth0]:port` names the interface.
+    /// Port 0 takes a free port.
+    ///
+    /// `localhost:port` listens on the loopback addresses of both families, and `:port` or `*:port`
+    /// on every address of both, as far as the machine has them; no resolver is asked. Any other
+    /// name is resolved, and the first of its addresses that works is taken.
     Tcp(String),
     /// A Unix stream socket at this path. A socket file that nobody listens on any more is
     /// replaced, and the file is removed when the server stops.
@@ -35,9 +43,46 @@ pub enum Listen {
     /// [`is_unspecified`](std::net::Ipv4Addr::is_unspecified) no peer over TCP has, and so is the
     /// server's own address.
     Unix(PathBuf),
+    /// A Unix stream socket of this name in Linux's abstract namespace: it has no file, and every
+    /// process in the same network namespace may connect.
+    ///
+    /// ```
+    /// use wirewheel::{Application, Listen, Server};
+    /// let name = format!("wirewheel-doc-{}", std::process::id());
+    /// let _server = Server::bind(Listen::Abstract(name), |_app: &mut Application| {})?;
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    Abstract(String),
     /// A stream socket that listens already, TCP or Unix, from whoever started the process (socket
     /// activation). It is not unlinked, whatever its path is.
     Fd(OwnedFd),
+}
+
+impl Listen {
+    /// The addresses of TCP that it stands for, with names resolved; none for Unix sockets and
+    /// descriptors. A configuration can be checked with it before there is a server.
+    ///
+    /// ```
+    /// use wirewheel::Listen;
+    /// let both = Listen::from("localhost:8080").addresses()?;
+    /// assert_eq!(both, ["127.0.0.1:8080".parse().unwrap(), "[::1]:8080".parse().unwrap()]);
+    /// let mistake = Listen::from("http://localhost:8080").addresses().unwrap_err();
+    /// assert!(mistake.to_string().ends_with("write the address alone, localhost:8080"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for what is no address, with what to write
+    /// instead; what the resolver says of a name it does not know.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let Self::Tcp(text) = self else { return Ok(Vec::new()) };
+        Address::parse(text).map_err(invalid)?.resolve()
+    }
+}
+
+/// A mistake of whoever wrote the address.
+pub(crate) fn invalid(mistake: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, mistake.into())
 }
 
 impl fmt::Display for Listen {
@@ -45,6 +90,7 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => f.write_str(address),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Abstract(name) => write!(f, "unix:@{name}"),
             Self::Fd(descriptor) => write!(f, "{descriptor:?}"),
         }
     }
@@ -52,9 +98,11 @@ impl fmt::Display for Listen {
 
 impl From<&str> for Listen {
     fn from(text: &str) -> Self {
-        match text.strip_prefix("unix:") {
-            Some(path) => Self::Unix(path.into()),
-            None => Self::Tcp(text.to_owned()),
+        let Some(place) = text.strip_prefix("unix:") else { return Self::Tcp(text.to_owned()) };
+        let place = place.strip_prefix("//").unwrap_or(place);
+        match place.strip_prefix('@') {
+            Some(name) => Self::Abstract(name.to_owned()),
+            None => Self::Unix(place.into()),
         }
     }
 }
@@ -135,7 +183,7 @@ pub struct ListenOptions {
 impl Default for ListenOptions {
     fn default() -> Self {
         Self {
-            backlog: 1024,
+            backlog: 4_096,
             only_v6: true,
             reuse_port: false,
             free_bind: false,
@@ -166,8 +214,9 @@ impl ListenOptions {
     }
 
     listen_setters! {
-        /// The most connections that the system holds until they are accepted; it has a limit of
-        /// its own (`net.core.somaxconn`). Default 1,024.
+        /// The most connections that the system holds until they are accepted: everybody who comes
+        /// back at once, after a restart, has a place here. The system has a limit of its own
+        /// (`net.core.somaxconn`). Default 4,096.
         backlog: u32 => backlog;
         /// Whether an IPv6 address takes IPv6 alone (`IPV6_V6ONLY`). With false, `[::]` takes IPv4
         /// too. Default true.
@@ -233,12 +282,17 @@ mod tests {
         for (listen, text) in [
             (Listen::from("localhost:80"), "localhost:80"),
             (Listen::from("unix:/run/x.sock"), "unix:/run/x.sock"),
+            (Listen::from("unix:///run/x.sock"), "unix:/run/x.sock"),
+            (Listen::from("unix:x.sock"), "unix:x.sock"),
+            (Listen::from("unix:@name"), "unix:@name"),
+            (Listen::from("unix://@name"), "unix:@name"),
             (Listen::from(([127, 0, 0, 1], 80)), "127.0.0.1:80"),
             (Listen::from((IpAddr::from([0; 16]), 80)), "[::]:80"),
         ] {
             assert_eq!(listen.to_string(), text);
         }
         assert!(matches!(Listen::from("unix:/run/x.sock"), Listen::Unix(_)));
+        assert!(matches!(Listen::from("unix:@name"), Listen::Abstract(name) if name == "name"));
     }
 
     #[test]

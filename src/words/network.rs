@@ -54,7 +54,7 @@ impl FromStr for Network {
 
 /// Who counts as one client: an IPv4 address, or the /64 of an IPv6 address, since that is what one
 /// subscriber is given.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClientKey(u64);
 
 impl ClientKey {

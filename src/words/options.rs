@@ -265,6 +265,7 @@ pub(crate) use session_option_setters;
 ///     .max_head_lines(64)
 ///     .max_connections(4_096)
 ///     .max_pending_handshakes(256)
+///     .min_pending_age(Duration::from_millis(1_500))
 ///     .process_bytes(24 << 20)
 ///     .read_buffer_bytes(64 << 10)
 ///     .read_budget_bytes(256 << 10)
@@ -284,6 +285,7 @@ pub struct Limits {
     pub(crate) max_head_lines: usize,
     pub(crate) max_connections: usize,
     pub(crate) max_pending_handshakes: usize,
+    pub(crate) min_pending_age: Duration,
     pub(crate) process_bytes: usize,
     pub(crate) read_buffer_bytes: usize,
     pub(crate) read_budget_bytes: usize,
@@ -304,6 +306,7 @@ impl Default for Limits {
             max_head_lines: 64,
             max_connections: 4_096,
             max_pending_handshakes: 256,
+            min_pending_age: Duration::from_millis(1_500),
             process_bytes: 24 << 20,
             read_buffer_bytes: 64 << 10,
             read_budget_bytes: 256 << 10,
@@ -398,11 +401,19 @@ impl Limits {
         max_head_bytes: usize;
         /// The most header lines of a request; more get 431. Default 64.
         max_head_lines: usize;
-        /// The most connections at once; further ones get 503. Default 4,096.
+        /// The most connections at once; further ones get 503 with `Retry-After`, at most 16 at a
+        /// time. Beyond that nobody is accepted, and whoever comes waits in the
+        /// [`backlog`](crate::ListenOptions::backlog). Default 4,096.
         max_connections: usize;
-        /// The most connections without a complete request head; one more, and the oldest gets
-        /// 408. Default 256.
+        /// The most connections without a complete request head. For one more, the oldest of the
+        /// client that has most of them gets 408, if it is as old as
+        /// [`min_pending_age`](Self::min_pending_age); until then whoever comes waits in the
+        /// [`backlog`](crate::ListenOptions::backlog). Default 256.
         max_pending_handshakes: usize;
+        /// How long a connection has for its request head in any case, however many are waiting
+        /// for theirs; those that are only to be told 503 or 429 have no more than this. Default
+        /// 1.5 s.
+        min_pending_age: Duration;
         /// The most bytes in partial messages, outboxes and flow logs together. Default 24 MiB.
         process_bytes: usize;
         /// The size of the loop's one read buffer. Default 64 KiB.
@@ -471,6 +482,7 @@ impl Limits {
         check_time("keep_alive_timeout", self.keep_alive_timeout)?;
         check_time("close_timeout", self.close_timeout)?;
         check_time("linger_timeout", self.linger_timeout)?;
+        check_time("min_pending_age", self.min_pending_age)?;
         check_size("max_head_bytes", self.max_head_bytes)?;
         check_size("max_head_lines", self.max_head_lines)?;
         check_size("max_connections", self.max_connections)?;

@@ -6,9 +6,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "deflate")]
+mod compressed;
 mod delivery;
 mod flows;
 mod held_input;
 mod http;
 mod origin;
 mod overload;
+mod rfc9112;

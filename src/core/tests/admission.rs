@@ -3,27 +3,27 @@
 use super::*;
 use crate::core::Full;
 use crate::protocol::proxy_protocol::tests::v2;
-use crate::words::options::{CLIENTS_MAX, SURPLUS_MAX};
+use crate::words::options::CLIENTS_MAX;
 use crate::words::rate::Rate;
 
-const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
+pub(super) const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 impl Net {
-    fn accept_from(&mut self, peer: &str) -> Result<LinkId, Full> {
+    pub(super) fn accept_from(&mut self, peer: &str) -> Result<LinkId, Full> {
         let client = self.connect(peer.parse().unwrap());
         if self.link(client).is_open() { Ok(client) } else { Err(Full) }
     }
 
     /// The status that a request with these headers gets, on a connection that is there.
-    fn ask(&mut self, index: LinkId, headers: &str) -> u16 {
+    pub(super) fn ask(&mut self, index: LinkId, headers: &str) -> u16 {
         self.input(index, format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes());
         let got = String::from_utf8_lossy(&self.take(index)).into_owned();
         got.split(' ').nth(1).map_or(0, |status| status.parse().unwrap())
     }
 
     /// The same on a connection of its own, which is given up unless it became a session.
-    fn status_from(&mut self, peer: &str, headers: &str) -> u16 {
+    pub(super) fn status_from(&mut self, peer: &str, headers: &str) -> u16 {
         let Ok(index) = self.accept_from(peer) else { return 0 };
         let status = self.ask(index, headers);
         if status != 101 {
@@ -32,18 +32,18 @@ impl Net {
         status
     }
 
-    fn upgrade_from(&mut self, peer: &str) -> u16 {
+    pub(super) fn upgrade_from(&mut self, peer: &str) -> u16 {
         self.status_from(peer, UPGRADE)
     }
 
-    fn end_all(&mut self) {
+    pub(super) fn end_all(&mut self) {
         (0..self.link_count()).for_each(|client| self.eof(client));
         self.expect_empty();
         assert!(self.core.admission.is_empty(), "a client is still counted");
     }
 }
 
-fn with(limits: Limits) -> Net {
+pub(super) fn with(limits: Limits) -> Net {
     Net::new(WebSockets::new().limits(limits))
 }
 
@@ -63,20 +63,6 @@ fn one_address_has_so_many_connections_and_others_have_theirs() {
     told.into_iter().flatten().for_each(|index| net.eof(index));
     assert_eq!(net.upgrade_from("192.0.2.1:4"), 101);
     assert_eq!(net.upgrade_from("192.0.2.1:5"), 429);
-    net.end_all();
-}
-
-/// Those whose head is awaited stand in the order of their coming, so that whoever is gone goes from the
-/// list only with the first, or when there are too many.
-#[test]
-fn behind_a_slow_peer_those_who_left_are_forgotten() {
-    let mut net = with(Limits::new().max_pending_handshakes(2));
-    let slow = net.accept_from("192.0.2.1:1").unwrap();
-    for _ in 0..100 {
-        assert_eq!(net.status_from("192.0.2.2:1", ""), 426);
-        assert!(net.core.pending.len() <= 2 * 2 + SURPLUS_MAX, "{}", net.core.pending.len());
-    }
-    assert_eq!(net.ask(slow, UPGRADE), 101);
     net.end_all();
 }
 

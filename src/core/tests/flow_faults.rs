@@ -158,7 +158,7 @@ fn what_a_stalled_session_misses_is_known_while_it_stalls_and_when_it_ends() {
 
 #[test]
 fn what_is_newest_goes_where_the_log_is_at_its_limit_of_bytes_and_the_policy_says_so() {
-    let options = FlowOptions::new().extra_buffer(1_000).max_bytes(4_000);
+    let options = FlowOptions::new().extra_buffer(1_000).max_bytes(4_100);
     let flow = flow(options.on_buffer_overflow(BufferOverflow::DropLatest));
     let (app, _) = room(&flow);
     let mut client = app.web_socket("/");

@@ -11,6 +11,10 @@ use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
 use crate::words::time::Time;
 
+use super::transit::Transit;
+#[cfg(all(repository, any(test, fuzzing)))]
+use super::transit::{Buffers, Pace};
+
 /// One connection. Its fields are the options of a test, and what arrived.
 pub(crate) struct Link {
     /// Its slot in the core; `None` before it is accepted and after it is over.
@@ -23,6 +27,8 @@ pub(crate) struct Link {
     arrived: VecDeque<u8>,
     /// The server reads at most this much at once: it arrives in such pieces.
     pub(crate) read_piece: usize,
+    /// So much of what the peer sends fits into the server's system; the rest is on its way.
+    pub(crate) receive_buffer: usize,
     /// The peer's side ends like this, behind what it sent.
     end: Option<PeerEnd>,
     /// The end has arrived.
@@ -52,7 +58,9 @@ pub(crate) enum PeerEnd {
 pub(crate) struct FakeSocket {
     /// What arrived at the peer and was not taken.
     pub(crate) got: Vec<u8>,
-    /// Bytes that the socket's buffer still takes; `usize::MAX` for a peer that reads.
+    /// What lies between the server and the peer's program; without it what is written has arrived.
+    transit: Option<Transit>,
+    /// Bytes that the socket still takes; `usize::MAX` for no such limit.
     pub(crate) room: usize,
     /// At most this much is taken at once.
     pub(crate) write_piece: usize,
@@ -77,6 +85,7 @@ impl FakeSocket {
     fn new() -> Self {
         Self {
             got: Vec::new(),
+            transit: None,
             room: usize::MAX,
             write_piece: usize::MAX,
             blocked_until: None,
@@ -90,15 +99,41 @@ impl FakeSocket {
         }
     }
 
-    /// Whether the link is broken.
+    /// Whether the link is broken: by the peer, or by a fault on the way.
     #[cfg(all(repository, any(test, fuzzing)))]
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
+    /// What lies between, if the link has buffers.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn transit(&self) -> Option<&Transit> {
+        self.transit.as_ref()
+    }
+
+    /// Bytes that were written and not acknowledged.
+    #[allow(dead_code, reason = "for the wire's own question of the same kind")]
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.transit.as_ref().map_or(0, Transit::unacknowledged)
+    }
+
     /// Whether a write would take something, or say that the link is broken.
     fn is_writable(&self) -> bool {
-        self.broken || (self.room > 0 && self.blocked_until.is_none())
+        let has_room = self.transit.as_ref().is_none_or(Transit::is_writable);
+        self.broken || (has_room && self.room > 0 && self.blocked_until.is_none())
+    }
+
+    /// Whether the peer has seen the server's end behind all that was sent.
+    pub(crate) fn is_end_seen(&self) -> bool {
+        self.transit.as_ref().map_or(self.shut, Transit::is_ended)
+    }
+
+    /// Nothing that is on its way arrives any more.
+    fn break_off(&mut self) {
+        self.broken = true;
+        if let Some(transit) = &mut self.transit {
+            transit.reset();
+        }
     }
 }
 
@@ -108,7 +143,7 @@ impl Wire for FakeSocket {
             self.violation = Some("something is written behind a half-close");
         }
         if self.breaks_after_out == Some(0) {
-            self.broken = true;
+            self.break_off();
         }
         if self.broken {
             return Err(ErrorKind::ConnectionReset.into());
@@ -117,14 +152,18 @@ impl Wire for FakeSocket {
         if self.blocked_until.is_some() {
             taken = 0;
         }
+        taken = taken.min(self.breaks_after_out.unwrap_or(usize::MAX));
+        let piece = bytes.get(..taken).unwrap_or_default();
+        match &mut self.transit {
+            Some(transit) => taken = transit.write(piece),
+            None => self.got.extend_from_slice(piece),
+        }
         if let Some(left) = &mut self.breaks_after_out {
-            taken = taken.min(*left);
             *left -= taken;
         }
         if self.room != usize::MAX {
             self.room -= taken;
         }
-        self.got.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         if taken < bytes.len() {
             (self.awaits_room, self.blocked) = (true, true);
         }
@@ -149,6 +188,9 @@ impl Wire for FakeSocket {
 
     fn shutdown_write(&mut self) {
         self.shut = true;
+        if let Some(transit) = &mut self.transit {
+            transit.shut();
+        }
     }
 
     fn local_addr(&self) -> SocketAddr {
@@ -199,6 +241,7 @@ impl Link {
             inbound: VecDeque::new(),
             arrived: VecDeque::new(),
             read_piece: usize::MAX,
+            receive_buffer: usize::MAX,
             end: None,
             ended: false,
             is_news: false,
@@ -206,6 +249,20 @@ impl Link {
             notes: Notes::default(),
             breaks_after_in: None,
             far_end: None,
+        }
+    }
+
+    /// What is sent from now on goes through buffers, and the peer's program reads at its pace.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn set_buffers(&mut self, buffers: Buffers) {
+        self.socket.transit = Some(Transit::new(buffers));
+    }
+
+    /// How the peer's program reads from now on; only for a link with buffers.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn set_pace(&mut self, pace: Pace) {
+        if let Some(transit) = &mut self.socket.transit {
+            transit.set_pace(pace);
         }
     }
 
@@ -225,13 +282,14 @@ impl Link {
     fn break_off(&mut self) {
         self.inbound.clear();
         self.arrived.clear();
-        self.socket.broken = true;
+        self.socket.break_off();
     }
 
     /// Lets a peer that acts of its own see what has arrived.
     pub(super) fn react(&mut self) {
         let Some(far_end) = &mut self.far_end else { return };
-        let answer = far_end.react(&mut self.socket.got, self.socket.shut);
+        let ended = self.socket.is_end_seen();
+        let answer = far_end.react(&mut self.socket.got, ended);
         self.send(&answer.bytes);
         if answer.hangs_up {
             self.end.get_or_insert(PeerEnd::Shut);
@@ -249,6 +307,7 @@ impl Link {
     /// What the system tells of it at this moment, if there is news: as epoll does, once, and then all
     /// that it is ready for.
     pub(super) fn take_event(&mut self, now: Time) -> Option<Readiness> {
+        self.exchange(now);
         self.arrive();
         if self.socket.blocked_until.is_some_and(|until| until <= now) {
             self.socket.blocked_until = None;
@@ -260,13 +319,56 @@ impl Link {
         std::mem::take(&mut self.is_news).then_some(Readiness { writable, readable, ended })
     }
 
+    /// What the server has sent goes on its way; whether its peer may have something to react to.
+    fn exchange(&mut self, now: Time) {
+        let FakeSocket { transit, got, .. } = &mut self.socket;
+        let Some(transit) = transit else { return };
+        let before = got.len();
+        transit.exchange(now, got);
+        if got.len() > before || transit.is_over() {
+            self.react();
+        }
+    }
+
+    /// The server has closed it. The system goes on to deliver, unless the server wanted a reset or has
+    /// not read what came: then (RFC 9293 section 3.6.1, RFC 2525 section 2.17) a reset goes out.
+    pub(super) fn dispose(&mut self, disposal: Disposal) {
+        self.slot = None;
+        self.socket.gone = Some(disposal);
+        let Some(transit) = &mut self.socket.transit else { return };
+        if disposal == Disposal::Reset || !self.arrived.is_empty() {
+            transit.reset();
+        } else {
+            transit.shut();
+        }
+    }
+
+    /// What becomes of it once the server has closed it: whatever still comes is answered by a reset.
+    /// False if nothing more can happen.
+    pub(super) fn linger(&mut self, now: Time) -> bool {
+        self.exchange(now);
+        let Some(transit) = &mut self.socket.transit else { return false };
+        if !self.inbound.is_empty() {
+            transit.reset();
+        }
+        !transit.is_over()
+    }
+
+    /// When something moves next by itself.
+    pub(super) fn next_move(&self) -> Option<Time> {
+        let unblocked = self.socket.blocked_until.filter(|_| self.slot.is_some());
+        let reads = self.socket.transit.as_ref().and_then(Transit::next_move);
+        [unblocked, reads].into_iter().flatten().min()
+    }
+
     /// What is on its way arrives, or a piece of it.
     fn arrive(&mut self) {
         if self.breaks_after_in == Some(0) {
             self.breaks_after_in = None;
             self.break_off();
         }
-        let room = self.read_piece.saturating_sub(self.arrived.len());
+        let buffer = self.read_piece.min(self.receive_buffer);
+        let room = buffer.saturating_sub(self.arrived.len());
         let most = room.min(self.breaks_after_in.unwrap_or(usize::MAX));
         let piece = self.inbound.len().min(most);
         if let Some(left) = &mut self.breaks_after_in {
@@ -284,5 +386,116 @@ impl Link {
     /// Whether the server has it.
     pub(crate) fn is_open(&self) -> bool {
         self.slot.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const NOW: Time = Time::ZERO;
+
+    fn link() -> Link {
+        let mut link = Link::new(SocketAddr::from(([127, 0, 0, 1], 80)));
+        link.set_buffers(Buffers { send: 3_000, receive: 1_000, segment: 400 });
+        link.slot = Some(0);
+        link
+    }
+
+    fn ready(writable: bool, readable: bool, ended: bool) -> Option<Readiness> {
+        Some(Readiness { writable, readable, ended })
+    }
+
+    #[test]
+    fn events_come_once_and_with_all_that_it_is_ready_for() {
+        let mut link = link();
+        assert_eq!(link.take_event(NOW), None);
+        link.send(b"one");
+        assert_eq!(link.take_event(NOW), ready(true, true, false));
+        assert_eq!(link.take_event(NOW), None, "it is told once");
+        link.send(b"two");
+        assert_eq!(link.take_event(NOW), ready(true, true, false));
+        let mut buffer = [0; 10];
+        assert_eq!(link.read(&mut buffer), ReadOutcome::Bytes(6));
+        assert_eq!(link.read(&mut buffer), ReadOutcome::Drained);
+    }
+
+    #[test]
+    fn room_is_told_of_only_to_who_was_refused_it() {
+        let mut link = link();
+        link.set_pace(Pace::Nothing);
+        assert_eq!(link.wire().write(&[0; 5_000]).ok(), Some(3_000));
+        assert_eq!(link.take_event(NOW), ready(true, false, false), "1,000 have gone");
+        assert_eq!(link.wire().write(&[0; 5_000]).ok(), Some(1_000));
+        assert_eq!(link.take_event(NOW), None, "the window is closed");
+        link.set_pace(Pace::All);
+        assert_eq!(link.take_event(NOW), ready(true, false, false));
+        assert_eq!((link.take_event(NOW), link.socket.got.len()), (None, 4_000));
+    }
+
+    /// As with EPOLLRDHUP, which does not wait for what came before to be read.
+    #[test]
+    fn the_end_is_told_while_nothing_is_read() {
+        let mut link = link();
+        link.send(b"unread");
+        link.end(PeerEnd::Shut);
+        assert_eq!(link.take_event(NOW), ready(true, true, true));
+        let mut buffer = [0; 10];
+        assert_eq!(link.read(&mut buffer), ReadOutcome::Bytes(6));
+        assert_eq!(link.read(&mut buffer), ReadOutcome::Eof);
+        link.end(PeerEnd::Reset);
+        assert_eq!(link.read(&mut buffer), ReadOutcome::Failed(ErrorKind::ConnectionReset));
+    }
+
+    #[test]
+    fn the_system_reads_on_for_a_server_only_as_far_as_it_has_room() {
+        let mut link = link();
+        link.receive_buffer = 4;
+        link.send(b"123456");
+        link.end(PeerEnd::Shut);
+        assert_eq!(link.take_event(NOW), ready(true, true, false), "the end is on its way");
+        assert_eq!(link.read(&mut [0; 10]), ReadOutcome::Bytes(4));
+        assert_eq!(link.take_event(NOW), ready(true, true, true));
+    }
+
+    #[test]
+    fn what_a_server_has_closed_is_delivered() {
+        let mut link = link();
+        link.set_pace(Pace::Steadily { bytes: 500, every: Duration::from_secs(1) });
+        assert_eq!(link.wire().write(&[0; 2_500]).ok(), Some(2_500));
+        link.dispose(Disposal::Close);
+        for second in 0..5 {
+            let now = Time::ZERO.after(Duration::from_secs(second));
+            assert_eq!(link.linger(now), second < 4);
+        }
+        assert!(link.socket.is_end_seen());
+        assert_eq!(link.socket.got.len(), 2_500);
+    }
+
+    #[test]
+    fn a_reset_takes_back_what_was_not_read() {
+        let closes: [fn(&mut Link); 3] = [
+            |link| link.dispose(Disposal::Reset),
+            |link| {
+                link.send(b"unread");
+                link.take_event(NOW);
+                link.dispose(Disposal::Close);
+            },
+            |link| {
+                link.dispose(Disposal::Close);
+                assert!(link.linger(NOW));
+                link.send(b"too late");
+            },
+        ];
+        for close in closes {
+            let mut link = link();
+            link.set_pace(Pace::Nothing);
+            assert_eq!(link.wire().write(&[0; 2_500]).ok(), Some(2_500));
+            close(&mut link);
+            assert!(!link.linger(NOW));
+            assert!(!link.socket.is_end_seen());
+            assert_eq!(link.socket.transit().map(Transit::lost), Some(2_500));
+        }
     }
 }

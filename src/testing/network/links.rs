@@ -21,6 +21,8 @@ pub(crate) struct Links {
     pub(super) slots: BTreeMap<u32, LinkId>,
     /// Connected and not accepted yet.
     backlog: VecDeque<LinkId>,
+    /// Closed by the server, while their systems still deliver.
+    orphans: Vec<LinkId>,
     /// Those that the driver has used since their peers have looked.
     touched: Vec<LinkId>,
 }
@@ -39,6 +41,8 @@ impl Links {
         for (&slot, &id) in &self.slots {
             events.extend(self.all[id].take_event(now).map(|ready| (slot, ready)));
         }
+        let all = &mut self.all;
+        self.orphans.retain(|&id| all[id].linger(now));
         events
     }
 
@@ -54,10 +58,11 @@ impl Links {
         }
     }
 
-    /// When somebody who takes nothing for a while takes something again.
-    pub(super) fn next_unblocked(&self) -> Option<Time> {
-        let live = self.slots.values().map(|&id| &self.all[id]);
-        live.filter_map(|link| link.socket.blocked_until).min()
+    /// When something moves by itself next: somebody reads, or takes something again.
+    pub(super) fn next_move(&self) -> Option<Time> {
+        let orphans = self.orphans.iter().map(|&id| &self.all[id]);
+        let known = self.slots.values().map(|&id| &self.all[id]).chain(orphans);
+        known.filter_map(Link::next_move).min()
     }
 
     fn touch(&mut self, id: LinkId) {
@@ -101,9 +106,8 @@ impl Sockets for Links {
     fn dispose(&mut self, slot: u32, disposal: Disposal) {
         let Some(id) = self.slots.remove(&slot) else { panic!("nobody had slot {slot}") };
         self.touch(id);
-        let link = &mut self.all[id];
-        link.slot = None;
-        link.socket.gone = Some(disposal);
+        self.all[id].dispose(disposal);
+        self.orphans.push(id);
     }
 
     fn watch(&mut self, _watch: NewWatch) {

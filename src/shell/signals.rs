@@ -1,0 +1,86 @@
+//! SIGINT and SIGTERM: a stop while a server runs, and afterwards what they were before.
+
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use mio::{Interest, Registry, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook_mio::v1_0::Signals;
+
+const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
+
+/// The signals that stop a server, for as long as it is there.
+pub(crate) struct StopSignals {
+    signals: Signals,
+    _running: Running,
+}
+
+impl StopSignals {
+    /// Has a loop told of them, by events with `token`.
+    pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+        let running = Running::begin()?;
+        let mut signals = Signals::new(STOPPING)?;
+        registry.register(&mut signals, token, Interest::READABLE)?;
+        Ok(Self { signals, _running: running })
+    }
+
+    /// How many came since it was last asked.
+    pub(crate) fn take(&mut self) -> usize {
+        self.signals.pending().count()
+    }
+}
+
+/// Servers of this process that take signals. A handler once installed cannot be taken out again without
+/// undoing what others have installed since, so it stays, and while there is no server it does what the
+/// system would have done without it.
+static SERVERS: Mutex<usize> = Mutex::new(0);
+static IDLE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// One of them.
+#[derive(Debug)]
+struct Running;
+
+impl Running {
+    fn begin() -> io::Result<Self> {
+        let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = match IDLE.get() {
+            Some(idle) => idle,
+            None => {
+                let idle = Arc::new(AtomicBool::new(false));
+                for signal in STOPPING.into_iter().filter(|signal| has_default_action(*signal)) {
+                    flag::register_conditional_default(signal, Arc::clone(&idle))?;
+                }
+                IDLE.get_or_init(|| idle)
+            }
+        };
+        *servers += 1;
+        idle.store(false, Ordering::Relaxed);
+        Ok(Self)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        *servers = servers.saturating_sub(1);
+        if let Some(idle) = IDLE.get().filter(|_| *servers == 0) {
+            idle.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a signal is neither ignored, as whoever started the process may have wanted, nor handled by
+/// the application, whose handler is called beside ours.
+fn has_default_action(signal: i32) -> bool {
+    // The library's only safe way to ask. Where there is no /proc, nobody has asked for anything else.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_in = |set: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
+        let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        mask >> (signal - 1) & 1 == 1
+    };
+    !is_in("SigIgn") && !is_in("SigCgt")
+}

@@ -1,0 +1,340 @@
+//! The way from the server's socket to the peer's program, with the buffers of both systems in between:
+//! what was given to a socket is not what has arrived.
+//!
+//! ```text
+//!   write --> send queue --(segments, as far as the window is open)--> receive queue --> the program
+//!             until acknowledged                                       at its own pace
+//! ```
+//!
+//! A segment and its acknowledgment take no time; what takes time is the program. Bytes move between
+//! the turns of the loop, so that within one a socket takes what its buffer holds and no more.
+#![cfg_attr(
+    not(all(repository, any(test, fuzzing))),
+    allow(dead_code, reason = "clients of the public test kit have no buffers yet")
+)]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::words::time::Time;
+
+/// Sizes of what lies between a socket and a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Buffers {
+    /// What the server's system holds until it is acknowledged.
+    pub(crate) send: usize,
+    /// What the peer's system holds until its program reads.
+    pub(crate) receive: usize,
+    /// The most bytes of a segment.
+    pub(crate) segment: usize,
+}
+
+/// How the peer's program reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// All that is there, at once.
+    All,
+    /// So many bytes each time; at least 1 of each.
+    Steadily { bytes: usize, every: Duration },
+    /// Not at all.
+    Nothing,
+    /// The peer is off the network: nothing is acknowledged any more either.
+    Vanished,
+}
+
+/// How the server's side of the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    /// Its end follows the last byte.
+    Announced,
+    /// The end has arrived behind the last byte.
+    Arrived,
+    /// A reset has.
+    Reset,
+}
+
+/// One direction of a connection, from the server to the peer.
+#[derive(Debug)]
+pub(crate) struct Transit {
+    buffers: Buffers,
+    /// Written and not acknowledged.
+    sent: VecDeque<u8>,
+    /// Acknowledged and not read.
+    received: VecDeque<u8>,
+    /// What the peer's system has said that it takes.
+    window: usize,
+    pace: Pace,
+    /// When the program reads next, if it reads by the clock.
+    next_read: Time,
+    end: End,
+    /// Bytes that a reset has thrown away.
+    lost: usize,
+    progress: Progress,
+}
+
+/// When the peer took something.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// Bytes acknowledged so far.
+    acknowledged: usize,
+    /// Since when something waits and nothing of it was acknowledged.
+    waits_since: Option<Time>,
+    /// The longest that this ever took.
+    longest_wait: Duration,
+}
+
+impl Transit {
+    pub(crate) fn new(buffers: Buffers) -> Self {
+        Self {
+            buffers,
+            sent: VecDeque::new(),
+            received: VecDeque::new(),
+            window: buffers.receive,
+            pace: Pace::All,
+            next_read: Time::ZERO,
+            end: End::Open,
+            lost: 0,
+            progress: Progress::default(),
+        }
+    }
+
+    pub(crate) fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+}
+
+/// The server's side.
+impl Transit {
+    /// Takes what there is room for.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.buffers.send.saturating_sub(self.sent.len()));
+        self.sent.extend(bytes.get(..taken).unwrap_or_default());
+        taken
+    }
+
+    /// Whether the system would say that there is room again: Linux does at a third of the buffer.
+    pub(super) fn is_writable(&self) -> bool {
+        self.end == End::Reset
+            || self.sent.len() <= self.buffers.send - self.buffers.send.div_ceil(3)
+    }
+
+    /// Bytes that the peer's system has not acknowledged; its end counts as one, which is what
+    /// `SIOCOUTQ` says (tcp(7)).
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.sent.len() + usize::from(self.end == End::Announced)
+    }
+
+    /// The server sends nothing more.
+    pub(super) fn shut(&mut self) {
+        if self.end == End::Open {
+            self.end = End::Announced;
+        }
+    }
+
+    /// What has not arrived at the program never will: RFC 9293 section 3.10.7.4 flushes all queues.
+    pub(super) fn reset(&mut self) {
+        if self.end != End::Arrived || !self.received.is_empty() {
+            self.lost += self.sent.len() + self.received.len();
+            self.sent.clear();
+            self.received.clear();
+            self.end = End::Reset;
+        }
+    }
+}
+
+/// What the systems and the program do by themselves.
+impl Transit {
+    /// Moves what can be moved at this moment; `got` is what the program has read.
+    pub(super) fn exchange(&mut self, now: Time, got: &mut Vec<u8>) {
+        let before = self.progress.acknowledged;
+        loop {
+            while self.deliver() {}
+            if !self.read(now, got) {
+                break;
+            }
+        }
+        if self.sent.is_empty() && self.end == End::Announced && self.pace != Pace::Vanished {
+            self.end = End::Arrived;
+        }
+        self.note_progress(now, self.progress.acknowledged > before);
+    }
+
+    /// Segments arrive as far as the window is open.
+    fn deliver(&mut self) -> bool {
+        let piece = self.sent.len().min(self.window).min(self.buffers.segment);
+        if piece == 0 || self.pace == Pace::Vanished {
+            return false;
+        }
+        self.received.extend(self.sent.drain(..piece));
+        self.window -= piece;
+        self.progress.acknowledged += piece;
+        true
+    }
+
+    /// The program reads what is its turn; whether that has opened the window.
+    fn read(&mut self, now: Time, got: &mut Vec<u8>) -> bool {
+        if self.received.is_empty() {
+            return false;
+        }
+        let most = match self.pace {
+            Pace::All => usize::MAX,
+            Pace::Steadily { bytes, every } if self.next_read <= now => {
+                // It may have been late; what it missed is no reason to read faster than it can.
+                let late = now.since(self.next_read) >= every;
+                self.next_read = if late { now } else { self.next_read }.after(every);
+                bytes
+            }
+            Pace::Steadily { .. } | Pace::Nothing | Pace::Vanished => return false,
+        };
+        let piece = most.min(self.received.len());
+        got.extend(self.received.drain(..piece));
+        self.open_window()
+    }
+
+    /// A receiver waits until a step is worth telling (RFC 9293 section 3.8.6.2.2).
+    fn open_window(&mut self) -> bool {
+        let room = self.buffers.receive - self.received.len();
+        let step = room - self.window;
+        if step < self.buffers.segment.min(self.buffers.receive.div_ceil(2)) {
+            return false;
+        }
+        self.window = room;
+        true
+    }
+
+    fn note_progress(&mut self, now: Time, moved: bool) {
+        let Progress { waits_since, longest_wait, .. } = &mut self.progress;
+        if let Some(since) = *waits_since {
+            *longest_wait = (*longest_wait).max(now.since(since));
+        }
+        if moved || self.sent.is_empty() {
+            *waits_since = (!self.sent.is_empty()).then_some(now);
+        } else {
+            waits_since.get_or_insert(now);
+        }
+    }
+
+    /// When something moves next by itself.
+    pub(super) fn next_move(&self) -> Option<Time> {
+        let reads = matches!(self.pace, Pace::Steadily { .. }) && !self.received.is_empty();
+        reads.then_some(self.next_read)
+    }
+}
+
+/// What a test may ask.
+impl Transit {
+    /// Whether the peer's program has seen the server's end, behind every byte.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.end == End::Arrived && self.received.is_empty()
+    }
+
+    /// Whether the peer has seen a reset.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.end == End::Reset
+    }
+
+    /// Bytes that a reset has thrown away.
+    pub(crate) fn lost(&self) -> usize {
+        self.lost
+    }
+
+    /// The longest that bytes waited while none was acknowledged.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.progress.longest_wait
+    }
+
+    /// Whether nothing more can happen to what was sent.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_reset() || self.is_ended()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUFFERS: Buffers = Buffers { send: 3_000, receive: 1_000, segment: 400 };
+
+    const fn at(millis: u64) -> Time {
+        Time::from_micros(millis * 1_000)
+    }
+
+    fn transit(pace: Pace) -> (Transit, Vec<u8>) {
+        let mut transit = Transit::new(BUFFERS);
+        transit.set_pace(pace);
+        (transit, Vec::new())
+    }
+
+    #[test]
+    fn what_is_written_is_held_until_the_peers_system_has_it() {
+        let (mut transit, mut got) = transit(Pace::Nothing);
+        assert_eq!(transit.write(&[1; 5_000]), 3_000);
+        assert!(!transit.is_writable());
+        transit.exchange(at(0), &mut got);
+        assert_eq!((transit.unacknowledged(), got.len()), (2_000, 0));
+        assert!(transit.is_writable(), "a third of it is free");
+        assert_eq!(transit.write(&[2; 5_000]), 1_000);
+        transit.exchange(at(1), &mut got);
+        assert_eq!(transit.unacknowledged(), 3_000, "the window is closed");
+        transit.set_pace(Pace::All);
+        transit.exchange(at(9), &mut got);
+        assert_eq!((transit.unacknowledged(), got.len()), (0, 4_000));
+        assert_eq!(got.get(2_999..3_001), Some(&[1, 2][..]));
+        assert_eq!(transit.longest_wait(), Duration::from_millis(9));
+    }
+
+    /// So `SIOCOUTQ` stands still for a while although the program reads, with a large segment for long.
+    #[test]
+    fn the_window_opens_a_step_at_a_time() {
+        let (mut transit, mut got) =
+            transit(Pace::Steadily { bytes: 100, every: Duration::from_millis(10) });
+        transit.write(&[0; 3_000]);
+        let mut queue = Vec::new();
+        for millis in [0, 10, 20, 30, 40, 50, 60, 70] {
+            transit.exchange(at(millis), &mut got);
+            queue.push(transit.unacknowledged());
+        }
+        assert_eq!(queue, [2_000, 2_000, 2_000, 1_600, 1_600, 1_600, 1_600, 1_200]);
+        assert_eq!((got.len(), transit.next_move()), (800, Some(at(80))));
+    }
+
+    #[test]
+    fn the_end_arrives_behind_the_last_byte() {
+        let (mut transit, mut got) = transit(Pace::Nothing);
+        transit.write(&[0; 1_001]);
+        transit.shut();
+        transit.exchange(at(0), &mut got);
+        assert_eq!(transit.unacknowledged(), 2, "the last byte and the end");
+        transit.set_pace(Pace::All);
+        transit.exchange(at(0), &mut got);
+        assert_eq!((transit.unacknowledged(), got.len()), (0, 1_001));
+        assert!(transit.is_ended());
+        transit.reset();
+        assert_eq!((transit.is_reset(), transit.lost()), (false, 0), "nothing was on its way");
+    }
+
+    #[test]
+    fn a_reset_throws_away_what_the_program_has_not_read() {
+        let (mut transit, mut got) =
+            transit(Pace::Steadily { bytes: 100, every: Duration::from_millis(10) });
+        transit.write(&[0; 3_000]);
+        transit.exchange(at(0), &mut got);
+        transit.reset();
+        transit.exchange(at(1_000), &mut got);
+        assert_eq!((transit.lost(), got.len(), transit.next_move()), (2_900, 100, None));
+        assert!(transit.is_reset() && !transit.is_ended() && transit.is_writable());
+    }
+
+    #[test]
+    fn a_peer_that_vanished_acknowledges_nothing() {
+        let (mut transit, mut got) = transit(Pace::Vanished);
+        transit.write(&[0; 10]);
+        transit.shut();
+        transit.exchange(at(0), &mut got);
+        transit.exchange(at(5_000), &mut got);
+        assert_eq!((transit.unacknowledged(), got.len()), (11, 0));
+        assert_eq!(transit.longest_wait(), Duration::from_secs(5));
+        assert!(!transit.is_over());
+    }
+}
