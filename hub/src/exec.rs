@@ -274,8 +274,10 @@ impl Processes {
         let mut running = self.running.borrow_mut();
         let Some(process) = running.get_mut(&number) else { return };
         if !process.peer_gone && process.lines.would_suspend() {
-            // The lines before were offered to the peer since; `drained` goes on when it has read.
+            // The peer has to read first, then `drained` goes on; or the flush had its budget spent on
+            // others, of which nothing tells.
             process.stalled = true;
+            process.look_soon(now());
             if let Some(stdout) = process.stdout() {
                 self.events.remove(stdout);
             }
@@ -464,7 +466,7 @@ impl Processes {
     /// Does what is due, and sets the alarm for what will be.
     fn look_after(&self, peers: &mut dyn Peers) {
         let now = now();
-        self.running.borrow_mut().retain(|_, process| {
+        self.running.borrow_mut().retain(|number, process| {
             if process.due.is_some_and(|due| due <= now) {
                 self.advance(process, now);
             }
@@ -472,6 +474,10 @@ impl Processes {
                 return true;
             }
             process.look_at = None;
+            if process.stalled && !process.lines.would_suspend() {
+                process.stalled = false;
+                self.watch_output(*number, process);
+            }
             if !process.lines.would_suspend() {
                 if let Some(reason) = process.close.take() {
                     peers.close(process.session, reason);
@@ -482,7 +488,7 @@ impl Processes {
             if over && !group && process.close.is_none() {
                 return false;
             }
-            if group || process.close.is_some() {
+            if group || process.stalled || process.close.is_some() {
                 process.look_later(now);
             }
             true

@@ -201,6 +201,12 @@ impl Process {
         !matches!(test_kill_process_group(self.pid), Err(Errno::SRCH))
     }
 
+    /// Looks again after the shortest pause.
+    pub(super) fn look_soon(&mut self, now: Instant) {
+        self.pause = LOOK_MIN;
+        self.look_later(now);
+    }
+
     /// Looks again after a pause, which grows.
     pub(super) fn look_later(&mut self, now: Instant) {
         self.look_at = Some(now + self.pause);
