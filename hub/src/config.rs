@@ -252,7 +252,7 @@ mod tests {
         assert_eq!((config.ping_period, config.timeout), (None, Duration::from_secs(120)));
         assert_eq!((config.max_message, config.replay), (1 << 20, 3));
         assert_eq!(config.overflow, Overflow::Suspend);
-        let exec = config.exec.clone().unwrap();
+        let exec = config.exec.unwrap();
         assert_eq!(
             (exec.program, exec.arguments),
             ("cat".into(), vec!["--listen".into(), "-u".into()])

@@ -172,7 +172,7 @@ fn find(name: &str) -> Option<(&'static str, Kind)> {
 fn is_of_a_service(name: &str, value: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
     let is_protocol = |word: &&str| matches!(*word, "TCP" | "UDP" | "SCTP");
-    let is_port = words.iter().any(|word| *word == "PORT");
+    let is_port = words.contains(&"PORT");
     let is_place = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     name.ends_with("SERVICE_HOST")
         || name.contains("SERVICE_PORT")

@@ -94,7 +94,10 @@ impl Log {
 
 fn open_again() -> Way {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
-    let opened = OpenOptions::new().write(true).custom_flags(i32::try_from(flags).unwrap_or(0)).open("/proc/self/fd/2");
+    let opened = OpenOptions::new()
+        .write(true)
+        .custom_flags(i32::try_from(flags).unwrap_or(0))
+        .open("/proc/self/fd/2");
     opened.map_or(Way::Asking, |file| Way::Own(file.into()))
 }
 

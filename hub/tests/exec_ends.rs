@@ -1,5 +1,6 @@
 //! How programs end: in order, in time, and with nothing left of them.
 
+#![allow(clippy::print_stderr, reason = "what is not looked at is said")]
 #![allow(clippy::disallowed_methods, reason = "waiting for another process has a bound")]
 
 mod support;

@@ -1,5 +1,7 @@
 //! The hub as a program: options, echo, files, tokens, figures.
 
+#![allow(clippy::print_stderr, reason = "what is not looked at is said")]
+
 mod support;
 
 use std::os::fd::OwnedFd;
@@ -110,9 +112,6 @@ fn files_are_served_and_nothing_outside_their_folder() {
     folder.write("root/docs/index.html", "docs");
     folder.write("root/docs/a b.txt", "spaces");
     folder.write("root/.hidden", "hidden");
-    folder.write("root/.well-known/security.txt", "contact");
-    folder.write("root/.well-known/.hidden", "hidden");
-    folder.write("root/docs/.well-known/x", "hidden");
     std::fs::create_dir(folder.path("root/empty")).unwrap();
     let root = folder.path("root");
     symlink("../secret.txt", root.join("relative")).unwrap();
@@ -132,24 +131,9 @@ fn files_are_served_and_nothing_outside_their_folder() {
         assert_eq!(answer.header("content-type"), Some(kind), "{target}");
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     }
-    for (target, location) in [
-        ("/docs", "./docs/"),
-        ("/docs?v=2&w=%20", "./docs/?v=2&w=%20"),
-        ("/.well-known", "./.well-known/"),
-    ] {
-        let moved = get(target);
-        assert_eq!((moved.status, moved.header("location")), (301, Some(location)), "{target}");
-    }
-    // The one hidden name that is meant to be asked for (RFC 8615), at the root alone.
-    for target in ["/.well-known/security.txt", "/%2Ewell-known/security.txt"] {
-        assert_eq!(get(target).body, "contact", "{target}");
-    }
     for target in [
         "/missing",
         "/.hidden",
-        "/.well-known/.hidden",
-        "/.well-known/../.hidden",
-        "/docs/.well-known/x",
         "/empty/",
         "/app.js/",
         "/docs//a%20b.txt",
@@ -176,6 +160,35 @@ fn files_are_served_and_nothing_outside_their_folder() {
     }
     let head = hub.connect().request("HEAD /app.js HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(head.header("content-length"), Some("4"));
+}
+
+#[test]
+fn the_one_hidden_name_that_is_meant_to_be_asked_for_is_served_and_a_query_is_kept() {
+    let folder = Folder::new("well-known");
+    folder.write("docs/index.html", "docs");
+    folder.write(".hidden", "hidden");
+    folder.write(".well-known/security.txt", "contact");
+    folder.write(".well-known/.hidden", "hidden");
+    folder.write("docs/.well-known/x", "hidden");
+    let hub = Hub::start(&["--serve", &show(&folder.path(""))]);
+    let get =
+        |target: &str| hub.connect().request(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    for (target, location) in [
+        ("/docs", "./docs/"),
+        ("/docs?v=2&w=%20", "./docs/?v=2&w=%20"),
+        ("/.well-known", "./.well-known/"),
+    ] {
+        let moved = get(target);
+        assert_eq!((moved.status, moved.header("location")), (301, Some(location)), "{target}");
+    }
+    for target in ["/.well-known/security.txt", "/%2Ewell-known/security.txt"] {
+        assert_eq!(get(target).body, "contact", "{target}");
+    }
+    for target in ["/.well-known/.hidden", "/.well-known/../.hidden", "/docs/.well-known/x"] {
+        let answer = get(target);
+        assert!(matches!(answer.status, 400 | 404), "{target}: {answer:?}");
+        assert!(!answer.body.contains("hidden"), "{target}");
+    }
 }
 
 #[test]

@@ -101,9 +101,9 @@ fn a_standard_output_that_takes_nothing_is_no_reason_to_panic() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.starts_with("wirewheel-hub: standard output: No space left"), "{text}");
         // Nor is one that has had enough, nor is a mistake that nobody can be told.
-        let (reading, writing) = std::io::pipe().unwrap();
+        let (reading, writing) = UnixStream::pair().unwrap();
         drop(reading);
-        let output = command().args(arguments).stdout(writing).output().unwrap();
+        let output = command().args(arguments).stdout(OwnedFd::from(writing)).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
         let status = command().args(arguments).stdout(full()).stderr(full()).status().unwrap();
