@@ -1,9 +1,19 @@
-//! Owns the configuration: what options and environment say, and what is wrong with it.
+//! The configuration: what options and environment say, and what is wrong with it.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::exec::{LineOptions, LongLine, is_variable};
+use crate::options::Given;
+use crate::values::{bytes, duration, long_line, mode, number, overflow, page, positive};
+
+/// The longest line of a program, unless something else is said or the memory is small.
+const MAX_LINE: usize = 256 << 10;
+/// How long a stop may take, before what is left is ended by force. Service files wait longer.
+const GRACE: Duration = Duration::from_secs(7);
+/// The page that says that the hub is alive.
+pub(crate) const HEALTH: &str = "/healthz";
 
 /// What is printed for `--help`: one screen of 24 lines.
 pub(crate) const HELP: &str = include_str!("help.txt");
@@ -28,15 +38,23 @@ pub(crate) struct Config {
     pub(crate) echo: bool,
     pub(crate) exec: Option<Command>,
     pub(crate) max_children: usize,
+    pub(crate) child_grace: Duration,
+    pub(crate) lines: LineOptions,
+    pub(crate) pass_env: Vec<String>,
     pub(crate) serve: Option<PathBuf>,
     pub(crate) metrics: Option<String>,
+    pub(crate) metrics_open: bool,
     pub(crate) allow_origin: Vec<String>,
     pub(crate) token_file: Option<PathBuf>,
+    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) socket_mode: Option<u32>,
+    pub(crate) free_bind: bool,
     pub(crate) ping_period: Option<Duration>,
     pub(crate) timeout: Duration,
     pub(crate) max_message: usize,
     pub(crate) max_connections: Option<usize>,
     pub(crate) memory: Option<usize>,
+    pub(crate) grace: Duration,
 }
 
 /// Where to listen.
@@ -69,38 +87,8 @@ pub(crate) struct Command {
     pub(crate) arguments: Vec<OsString>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// On if it is there.
-    Switch,
-    One,
-    Several,
-}
-
-const OPTIONS: [(&str, Kind); 20] = [
-    ("listen", Kind::Several),
-    ("topics", Kind::Switch),
-    ("replay", Kind::One),
-    ("overflow", Kind::One),
-    ("echo", Kind::Switch),
-    ("exec", Kind::One),
-    ("max-children", Kind::One),
-    ("serve", Kind::One),
-    ("metrics", Kind::One),
-    ("allow-origin", Kind::Several),
-    ("token-file", Kind::One),
-    ("ping-period", Kind::One),
-    ("timeout", Kind::One),
-    ("max-message", Kind::One),
-    ("max-connections", Kind::One),
-    ("memory", Kind::One),
-    ("check", Kind::Switch),
-    ("help", Kind::Switch),
-    ("version", Kind::Switch),
-    ("", Kind::Several), // what follows `--`
-];
-
-const ENVIRONMENT: &str = "WIREWHEEL_HUB_";
+const GRACE_MIN: Duration = Duration::from_millis(100);
+const GRACE_MAX: Duration = Duration::from_secs(3600);
 
 impl Request {
     /// Reads options and environment; the error says what to do.
@@ -123,145 +111,86 @@ impl Request {
 
 impl Config {
     fn from_given(given: &Given) -> Result<Self, String> {
-        let arguments = given.all("");
-        let exec = given
-            .one("exec")
-            .map(|program| Command { program: program.clone(), arguments: arguments.to_vec() });
-        if exec.is_none() && !arguments.is_empty() {
-            return Err("arguments behind -- are for --exec, which is not given".into());
-        }
+        let memory = given.parsed("memory", bytes)?;
+        let largest_line = memory.map_or(MAX_LINE, |memory| (memory / 64).clamp(4 << 10, MAX_LINE));
         let config = Self {
             listen: places(&given.texts("listen")?)?,
             topics: given.is_on("topics"),
             replay: given.parsed("replay", number)?.unwrap_or(0),
             overflow: given.parsed("overflow", overflow)?.unwrap_or(Overflow::DropOldest),
             echo: given.is_on("echo"),
-            exec,
+            exec: command(given)?,
             max_children: given.parsed("max-children", positive)?.unwrap_or(16),
+            child_grace: given.parsed("child-grace", duration)?.unwrap_or(Duration::from_secs(5)),
+            lines: LineOptions {
+                max: given.parsed("max-line", bytes)?.unwrap_or(largest_line),
+                long: given.parsed("long-line", long_line)?.unwrap_or(LongLine::Split),
+                binary: given.is_on("binary-lines"),
+            },
+            pass_env: given.texts("pass-env")?,
             serve: given.one("serve").map(PathBuf::from),
-            metrics: given.parsed("metrics", path)?,
+            metrics: given.parsed("metrics", page)?,
+            metrics_open: given.is_on("metrics-open"),
             allow_origin: given.texts("allow-origin")?,
             token_file: given.one("token-file").map(PathBuf::from),
+            trusted_proxies: given.texts("trusted-proxy")?,
+            socket_mode: given.parsed("socket-mode", mode)?,
+            free_bind: given.is_on("free-bind"),
             ping_period: given
                 .parsed("ping-period", duration)?
                 .map_or(Some(Duration::from_secs(15)), |time| (!time.is_zero()).then_some(time)),
             timeout: given.parsed("timeout", duration)?.unwrap_or(Duration::from_secs(15)),
             max_message: given.parsed("max-message", bytes)?.unwrap_or(64 << 10),
             max_connections: given.parsed("max-connections", positive)?,
-            memory: given.parsed("memory", bytes)?,
+            memory,
+            grace: given.parsed("grace", duration)?.unwrap_or(GRACE),
         };
         if !config.topics && !config.echo && config.exec.is_none() && config.serve.is_none() {
             let text = "nothing to serve: give --topics, --echo, --exec CMD or --serve DIR";
             return Err(text.into());
         }
+        config.check_values()?;
         Ok(config)
     }
-}
 
-/// What is given, by the name of the option.
-#[derive(Default)]
-struct Given(BTreeMap<&'static str, Vec<OsString>>);
-
-impl Given {
-    fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let mut given = Self::default();
-        let mut arguments = arguments.into_iter();
-        while let Some(argument) = arguments.next() {
-            if argument == "--" {
-                given.0.insert("", arguments.collect());
-                break;
-            }
-            let text = argument.to_string_lossy();
-            let Some(option) = text.strip_prefix("--") else {
-                return Err(format!("{text:?} is no option; --help lists them"));
-            };
-            // A value that is no text only comes as an argument of its own.
-            let (name, joined) = match option.split_once('=') {
-                Some((name, value)) => (name, Some(OsString::from(value))),
-                None => (option, None),
-            };
-            let Some((name, kind)) = find(name) else {
-                return Err(format!("there is no option --{name}; --help lists them"));
-            };
-            let value = match (kind, joined) {
-                (Kind::Switch, None) => OsString::from("1"),
-                (Kind::Switch, Some(_)) => return Err(format!("--{name} takes no value")),
-                (_, Some(value)) => value,
-                (_, None) => arguments
-                    .next()
-                    .ok_or_else(|| format!("--{name} is given without its value"))?,
-            };
-            let values = given.0.entry(name).or_default();
-            if kind == Kind::One && !values.is_empty() {
-                return Err(format!("--{name} is given twice"));
-            }
-            values.push(value);
+    /// What is wrong with values that are right each by itself.
+    fn check_values(&self) -> Result<(), String> {
+        if let Some(name) = self.pass_env.iter().find(|name| !is_variable(name.as_ref())) {
+            return Err(format!(
+                "--pass-env {name:?}: give the name of a variable, without a value"
+            ));
         }
-        Ok(given)
-    }
-
-    fn from_environment(
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, String> {
-        let mut given = Self::default();
-        for (variable, value) in environment {
-            let Some(variable) = variable.to_str() else { continue };
-            let Some(name) = variable.strip_prefix(ENVIRONMENT) else { continue };
-            let Some((name, kind)) = find(&name.to_lowercase().replace('_', "-")) else {
-                return Err(format!("{variable} is set, and there is no such option"));
-            };
-            let values = match kind {
-                Kind::Switch if matches!(value.to_str(), Some("" | "0" | "no" | "false")) => {
-                    continue;
-                }
-                Kind::Switch | Kind::One => vec![value],
-                Kind::Several => match value.to_str() {
-                    Some(lines) => {
-                        lines.lines().filter(|line| !line.is_empty()).map(OsString::from).collect()
-                    }
-                    None => return Err(format!("{variable} is not UTF-8")),
-                },
-            };
-            given.0.insert(name, values);
+        if self.grace < GRACE_MIN || self.grace > GRACE_MAX {
+            return Err(format!("--grace {:?}: give 100ms to 1h", self.grace));
         }
-        Ok(given)
-    }
-
-    fn override_with(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
-    fn all(&self, name: &str) -> &[OsString] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
-    }
-
-    fn one(&self, name: &str) -> Option<&OsString> {
-        self.all(name).first()
-    }
-
-    fn is_on(&self, name: &str) -> bool {
-        self.one(name).is_some()
-    }
-
-    fn texts(&self, name: &str) -> Result<Vec<String>, String> {
-        let text = |value: &OsString| {
-            value.to_str().map(str::to_owned).ok_or_else(|| format!("--{name} is not UTF-8"))
+        if self.child_grace > GRACE_MAX {
+            return Err(format!("--child-grace {:?}: give at most 1h", self.child_grace));
+        }
+        let Some(metrics) = self.metrics.as_deref() else { return Ok(()) };
+        let first = metrics.split('/').nth(1).unwrap_or_default();
+        let clash = match first {
+            "healthz" if metrics == HEALTH => Some("the page that says that the hub is alive"),
+            "echo" if self.echo && metrics == "/echo" => Some("--echo"),
+            "exec" if self.exec.is_some() => Some("--exec"),
+            "topic" if self.topics => Some("--topics"),
+            _ => None,
         };
-        self.all(name).iter().map(text).collect()
-    }
-
-    fn parsed<T>(
-        &self,
-        name: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, String> {
-        let Some(text) = self.texts(name)?.into_iter().next() else { return Ok(None) };
-        parse(&text).map(Some).map_err(|wish| format!("--{name} {text:?}: {wish}"))
+        clash
+            .map_or(Ok(()), |other| Err(format!("--metrics {metrics:?}: this is where {other} is")))
     }
 }
 
-fn find(name: &str) -> Option<(&'static str, Kind)> {
-    OPTIONS.into_iter().find(|(known, _)| *known == name && !name.is_empty())
+/// The program of `--exec`, with the arguments of `--exec-arg` or those that follow `--`.
+fn command(given: &Given) -> Result<Option<Command>, String> {
+    let behind = given.all("");
+    let arguments = if behind.is_empty() { given.all("exec-arg") } else { behind };
+    match given.one("exec") {
+        Some(program) => {
+            Ok(Some(Command { program: program.clone(), arguments: arguments.to_vec() }))
+        }
+        None if behind.is_empty() => Ok(None),
+        None => Err("arguments behind -- are for --exec, which is not given".into()),
+    }
 }
 
 fn places(texts: &[String]) -> Result<Vec<Place>, String> {
@@ -273,55 +202,6 @@ fn places(texts: &[String]) -> Result<Vec<Place>, String> {
         None => Ok(Place::Address(text.clone())),
     };
     texts.iter().map(place).collect()
-}
-
-fn number(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| "give a whole number".into())
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    number(text).ok().filter(|number| *number > 0).ok_or_else(|| "give a number above 0".into())
-}
-
-fn bytes(text: &str) -> Result<usize, String> {
-    let (digits, shift) = match text.to_ascii_lowercase() {
-        text if text.ends_with('k') => (text.trim_end_matches('k').to_owned(), 10),
-        text if text.ends_with('m') => (text.trim_end_matches('m').to_owned(), 20),
-        text => (text, 0),
-    };
-    let number = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
-    number.filter(|number| *number > 0).ok_or_else(|| "give bytes, such as 100, 64k or 16m".into())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let wish = || "give a time, such as 500ms, 15s, 2m or 1h".to_owned();
-    let unit_at = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(unit_at);
-    let number: u64 = digits.parse().map_err(|_| wish())?;
-    let factor: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "" if number == 0 => 1,
-        _ => return Err(wish()),
-    };
-    number.checked_mul(factor).map(Duration::from_millis).ok_or_else(wish)
-}
-
-fn overflow(text: &str) -> Result<Overflow, String> {
-    Ok(match text {
-        "suspend" => Overflow::Suspend,
-        "drop-oldest" => Overflow::DropOldest,
-        "drop-latest" => Overflow::DropLatest,
-        "latest" => Overflow::Latest,
-        "close" => Overflow::Close,
-        _ => return Err("give suspend, drop-oldest, drop-latest, latest or close".into()),
-    })
-}
-
-fn path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("give a path from /".into()) }
 }
 
 #[cfg(test)]
@@ -398,6 +278,53 @@ mod tests {
     }
 
     #[test]
+    fn switches_of_the_environment_are_on_or_off_in_every_common_spelling() {
+        for off in ["", " ", "0", "no", "No", "FALSE", "False", "off", "Off\r", "n"] {
+            let config = config(&["--topics"], &[("WIREWHEEL_HUB_ECHO", off)]);
+            assert!(!config.echo, "{off:?}");
+        }
+        for on in ["1", "yes", "True", "TRUE", "on", "On\r", " y "] {
+            assert!(config(&[], &[("WIREWHEEL_HUB_ECHO", on)]).echo, "{on:?}");
+        }
+        let error = read(&["--topics"], &[("WIREWHEEL_HUB_ECHO", "maybe")]).unwrap_err();
+        assert!(error.starts_with("WIREWHEEL_HUB_ECHO=\"maybe\": give 1 or 0"), "{error}");
+    }
+
+    #[test]
+    fn what_is_set_to_nothing_is_not_set() {
+        let of = |value| {
+            let names = ["MEMORY", "SERVE", "LISTEN", "EXEC", "TOKEN_FILE", "PING_PERIOD"];
+            let names = names.map(|name| format!("WIREWHEEL_HUB_{name}"));
+            let all: Vec<_> = names.iter().map(|name| (name.as_str(), value)).collect();
+            config(&["--echo"], &all)
+        };
+        assert_eq!(of(""), config(&["--echo"], &[]));
+        assert_eq!(of(" \r\n"), config(&["--echo"], &[]));
+        assert_eq!(config(&["--echo"], &[("WIREWHEEL_HUB_MEMORY", " 8m\r")]).memory, Some(8 << 20));
+    }
+
+    #[test]
+    fn what_is_set_for_a_service_of_that_name_is_no_option() {
+        let service = [
+            ("WIREWHEEL_HUB_SERVICE_HOST", "10.0.0.1"),
+            ("WIREWHEEL_HUB_SERVICE_PORT", "8080"),
+            ("WIREWHEEL_HUB_SERVICE_PORT_HTTP", "8080"),
+            ("WIREWHEEL_HUB_PORT", "tcp://10.0.0.1:8080"),
+            ("WIREWHEEL_HUB_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+            ("WIREWHEEL_HUB_PORT_8080_TCP_PROTO", "tcp"),
+            ("WIREWHEEL_HUB_PORT_8080_TCP_PORT", "8080"),
+            ("WIREWHEEL_HUB_PORT_53_UDP_ADDR", "10.0.0.1"),
+            ("WIREWHEEL_HUB_METRICS_SERVICE_HOST", "10.0.0.1"),
+            ("WIREWHEEL_HUB_METRICS_PORT", "tcp://10.0.0.1:8080"),
+            ("WIREWHEEL_HUB_NAME", "/web/wirewheel-hub"),
+            ("WIREWHEEL_HUB_ENV_LANG", "C"),
+        ];
+        assert_eq!(config(&["--echo"], &service), config(&["--echo"], &[]));
+        let error = read(&["--echo"], &[("WIREWHEEL_HUB_PORT", "8080")]).unwrap_err();
+        assert!(error.contains("no such option"), "{error}");
+    }
+
+    #[test]
     fn every_mistake_says_what_to_do() {
         for (arguments, complaint) in [
             (&["--ecko"][..], "there is no option --ecko; --help"),
@@ -411,7 +338,23 @@ mod tests {
             (&["--echo", "--max-message", "lots"], "give bytes, such as 100, 64k"),
             (&["--echo", "--max-children", "0"], "give a number above 0"),
             (&["--echo", "--overflow", "panic"], "give suspend, drop-oldest"),
-            (&["--echo", "--metrics", "metrics"], "give a path from /"),
+            (&["--echo", "--metrics", "metrics"], "give a path from /, such as /metrics"),
+            (&["--echo", "--metrics", "/m?x=1"], "give a path from /"),
+            (&["--echo", "--metrics", "/{name}"], "give a path from /"),
+            (&["--echo", "--metrics", "/a//b"], "give a path from /"),
+            (&["--echo", "--metrics", "/"], "give a path from /"),
+            (&["--echo", "--metrics", "/../m"], "give a path from /"),
+            (&["--echo", "--metrics", "/m%20x"], "give a path from /"),
+            (&["--echo", "--metrics", "/healthz"], "the hub is alive"),
+            (&["--echo", "--metrics", "/echo"], "this is where --echo is"),
+            (&["--topics", "--metrics", "/topic/x"], "this is where --topics is"),
+            (&["--exec", "cat", "--metrics", "/exec/x"], "this is where --exec is"),
+            (&["--echo", "--socket-mode", "888"], "give a mode in octal"),
+            (&["--echo", "--socket-mode", "4660"], "give a mode in octal"),
+            (&["--echo", "--long-line", "drop"], "give split, cut or close"),
+            (&["--echo", "--grace", "1ms"], "give 100ms to 1h"),
+            (&["--echo", "--child-grace", "2h"], "give at most 1h"),
+            (&["--exec", "cat", "--pass-env", "A=1"], "give the name of a variable"),
             (&["--echo", "--listen", "fd:web"], "give fd: for all sockets handed over, or one"),
             (&["--echo", "--listen", "fd:-1"], "or one as fd:3"),
             (&["--echo", "--", "x"], "arguments behind -- are for --exec"),
@@ -427,7 +370,7 @@ mod tests {
     fn the_help_fits_a_screen_and_names_every_option() {
         assert!(HELP.lines().count() <= 24);
         assert!(HELP.lines().all(|line| line.chars().count() <= 80));
-        for (name, _) in OPTIONS.into_iter().filter(|(name, _)| !name.is_empty()) {
+        for (name, _) in crate::options::OPTIONS.into_iter().filter(|(name, _)| !name.is_empty()) {
             assert!(HELP.contains(&format!("--{name}")), "{name}");
         }
         assert_eq!(read(&["--help", "--check"], &[]), Ok(Request::Help));

@@ -1,445 +1,526 @@
-//! Owns processes: one for each session at /exec, whose lines are the messages.
+//! A program for each session at /exec, whose lines are the messages.
 
-use std::cell::RefCell;
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command as Spawner, ExitStatus, Stdio};
+mod environment;
+mod events;
+mod lines;
+mod process;
+mod session;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitStatus;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{ioctl_fionbio, read, write};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use log::Level;
+use rustix::process::{Pid, Signal};
 use wirewheel::{
-    Accept, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message, Ready,
-    Response, ServerRef, Session, SessionId, SharedFlow, ToMessage, Watch,
+    Accept, Application, Call, CloseCode, CloseReason, FlowOptions, Ready, Response, ServerRef,
+    SessionId, SharedFlow, Watch,
 };
 
 use crate::config::Command;
+use crate::signals::{Signals, reap};
+use crate::sparing::{Sparing, now};
+pub(crate) use environment::is_variable;
+use events::{Events, Source};
+use lines::{Line, Oddity};
+pub(crate) use lines::{LineOptions, LongLine};
+use process::{CHUNK_BYTES, Output, Process, Stage, Written};
+use session::Attached;
 
-/// What is read of a process's output at once; the lines of it are the most that wait for a peer.
-const CHUNK_BYTES: usize = 8 << 10;
-/// How long a process has between being told to end (SIGTERM) and being ended (SIGKILL).
-const TERM_TO_KILL: Duration = Duration::from_secs(5);
-/// How long a process that has closed its output may take to end by itself.
-const END_TO_TERM: Duration = Duration::from_secs(1);
-/// The first pause before a process is looked after again; it doubles up to [`LOOK_MAX`].
-const LOOK_MIN: Duration = Duration::from_millis(5);
-const LOOK_MAX: Duration = Duration::from_millis(500);
+/// The shortest time between SIGTERM and SIGKILL.
+const TERM_TO_KILL_MIN: Duration = Duration::from_secs(1);
+/// How long SIGKILL may take to work, at the end of the hub. It takes longer where a program waits for
+/// a disk, and nothing helps then.
+const KILL_TO_END: Duration = Duration::from_millis(1500);
+/// So many lines a second are logged about programs that start and end.
+const LINES_LOGGED: u32 = 50;
+
+/// How programs are started and ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExecOptions {
+    pub(crate) command: Command,
+    pub(crate) max: usize,
+    /// How long a program has between the end of its input and SIGTERM, and between that and SIGKILL.
+    pub(crate) grace: Duration,
+    /// How long all have when the hub is told to end.
+    pub(crate) stop_grace: Duration,
+    pub(crate) lines: LineOptions,
+    /// The hub's own variables that they get.
+    pub(crate) pass_env: Vec<String>,
+}
 
 /// What is started for each session, and what runs.
 #[derive(Debug)]
 pub(crate) struct Processes {
-    command: Command,
-    max: usize,
-    /// The longest line; a longer one is sent in pieces.
-    max_line: usize,
-    running: RefCell<Vec<Rc<Process>>>,
+    options: ExecOptions,
+    events: Events,
+    children: Signals,
+    /// By their numbers, which never come again.
+    running: RefCell<BTreeMap<u64, Process>>,
+    next: Cell<u64>,
+    stop: RefCell<Option<Stop>>,
+    refused: Sparing,
+    told: Sparing,
+    odd: Sparing,
 }
 
-/// A process and its pipes.
+/// The end of the hub, once it has begun.
 #[derive(Debug)]
-struct Process {
-    child: RefCell<Child>,
-    /// It leads a group of its own, to which signals go.
-    group: Pid,
-    state: RefCell<State>,
-    session: SessionId,
-    /// Its lines on their way to the peer: at most a chunk of them.
-    lines: SharedFlow<Line>,
+struct Stop {
+    /// SIGINT and SIGTERM that come from now on: nobody wants to wait any longer.
+    again: Option<Signals>,
+    kill_at: Instant,
+    give_up_at: Instant,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    stdin: Option<Pipe>,
-    stdout: Option<Pipe>,
-    /// Of messages, what its input did not take yet.
-    input: Vec<u8>,
-    /// The end of its output so far, without a line end.
-    partial: Vec<u8>,
-    /// Its output is not read, because the peer does not read.
-    stalled: bool,
-    /// It has ended; the peer has not taken all of its lines.
-    close: Option<CloseReason>,
-    /// It is to end; nothing is passed on any more.
-    ending: bool,
+/// The server's sessions, as long as there is a server.
+trait Peers {
+    fn close(&mut self, session: SessionId, reason: CloseReason);
+    fn resume(&mut self, session: SessionId);
 }
 
-/// An end of a pipe. The loop and the state share it: watching can end while the pipe stays open.
-#[derive(Clone, Debug)]
-struct Pipe(Rc<OwnedFd>);
+impl Peers for ServerRef<'_> {
+    fn close(&mut self, session: SessionId, reason: CloseReason) {
+        // Fails where the session is over, and then there is nobody to tell.
+        let _ = ServerRef::close(self, session, reason);
+    }
 
-impl Pipe {
-    fn new(descriptor: impl Into<OwnedFd>) -> io::Result<Self> {
-        let descriptor = descriptor.into();
-        ioctl_fionbio(&descriptor, true)?;
-        Ok(Self(Rc::new(descriptor)))
+    fn resume(&mut self, session: SessionId) {
+        let _ = ServerRef::resume(self, session);
     }
 }
 
-impl AsFd for Pipe {
+/// When the server has ended.
+struct Nobody;
+
+impl Peers for Nobody {
+    fn close(&mut self, _session: SessionId, _reason: CloseReason) {}
+    fn resume(&mut self, _session: SessionId) {}
+}
+
+/// The one descriptor that the server's loop watches.
+struct Watched(Rc<Processes>);
+
+impl AsFd for Watched {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// A line of output: text if it is UTF-8.
-struct Line(Vec<u8>);
-
-impl ToMessage for Line {
-    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
-        match std::str::from_utf8(&self.0) {
-            Ok(text) => take(text.into()),
-            Err(_) => take((&self.0).into()),
-        }
+        self.0.events.descriptor()
     }
 }
 
 impl Processes {
-    pub(crate) fn new(command: Command, max: usize, max_line: usize) -> Self {
-        Self { command, max, max_line, running: RefCell::default() }
+    pub(crate) fn new(options: ExecOptions) -> io::Result<Self> {
+        let events = Events::new()?;
+        let children = Signals::of(&[Signal::CHILD])?;
+        events.add(&children, Source::Children)?;
+        Ok(Self {
+            options,
+            events,
+            children,
+            running: RefCell::default(),
+            next: Cell::default(),
+            stop: RefCell::default(),
+            refused: Sparing::new(1),
+            told: Sparing::new(LINES_LOGGED),
+            odd: Sparing::new(1),
+        })
+    }
+
+    /// Has the server's loop look after the programs.
+    pub(crate) fn attach_to(self: &Rc<Self>, app: &mut Application) {
+        app.watch(Watched(Rc::clone(self)), Ready::READABLE, |server, watched, _| {
+            watched.0.serve(server, false);
+            Watch::For(Ready::READABLE)
+        });
+        let processes = Rc::clone(self);
+        app.on_shutdown(move |_| processes.stop());
     }
 
     /// Whether one more may be started.
-    pub(crate) fn admit(&self) -> Result<Accept, Response> {
-        if self.running.borrow().len() < self.max {
+    pub(crate) fn admit(&self, call: &Call) -> Result<Accept, Response> {
+        if environment::path_info(call).is_none() {
+            return Err(Response::text("400 Bad Request: a path with a NUL\n").status(400));
+        }
+        if self.running.borrow().len() < self.options.max {
             return Ok(Accept::new());
         }
-        warn!("--max-children {} reached: a client gets 503", self.max);
-        Err(Response::text("503 Service Unavailable: too many processes\n").status(503))
+        let max = self.options.max;
+        self.refused
+            .say(Level::Warn, &format_args!("--max-children {max} reached: a client gets 503"));
+        let refusal = Response::text("503 Service Unavailable: too many processes\n").status(503);
+        Err(refusal.header("Retry-After", "5"))
     }
 
     pub(crate) fn handler(self: &Rc<Self>) -> Attached {
-        Attached { processes: Rc::clone(self), process: None }
+        Attached::new(Rc::clone(self))
     }
 
-    /// Ends what still runs, when the loop has ended: a moment to obey SIGTERM, then SIGKILL.
+    /// Begins the end of all programs, at once.
+    fn stop(&self) {
+        let now = now();
+        let again = Signals::of(&[Signal::INT, Signal::TERM]).ok();
+        if let Some(again) = &again {
+            // Without it they are waited for.
+            let _ = self.events.add(again, Source::Stop);
+        }
+        let kill_at = now + self.options.stop_grace;
+        let stop = Stop { again, kill_at, give_up_at: kill_at + KILL_TO_END };
+        self.stop.replace(Some(stop));
+        for (number, process) in self.running.borrow_mut().iter_mut() {
+            self.end_input(*number, process, now);
+        }
+        self.set_alarm();
+    }
+
+    /// When the server has ended, waits for the programs to do so.
     pub(crate) fn finish(&self) {
-        for process in self.running.borrow_mut().drain(..) {
-            process.signal(Signal::TERM);
-            process.wait_for(Duration::from_secs(1));
-            process.signal(Signal::KILL);
-            let _ = process.child.borrow_mut().wait();
+        if self.stop.borrow().is_none() {
+            self.stop(); // it ended by an error
         }
-    }
-
-    fn start(&self, session: &Session<'_>, call: &Call) -> io::Result<Rc<Process>> {
-        let mut spawner = Spawner::new(&self.command.program);
-        spawner.args(&self.command.arguments).env_clear().envs(environment(session, call));
-        spawner.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let mut child = spawner.spawn()?;
-        let stdin = child.stdin.take().map(Pipe::new).transpose()?;
-        let stdout = child.stdout.take().map(Pipe::new).transpose()?;
-        info!("{}: process {} started", session.id(), child.id());
-        let process = Rc::new(Process {
-            group: Pid::from_child(&child),
-            child: RefCell::new(child),
-            state: RefCell::new(State { stdin, stdout, ..State::default() }),
-            session: session.id(),
-            lines: SharedFlow::new(),
-        });
-        self.running.borrow_mut().push(Rc::clone(&process));
-        Ok(process)
-    }
-
-    /// Takes the output of a process as it comes.
-    fn watch_output(self: &Rc<Self>, server: &mut ServerRef<'_>, process: &Rc<Process>) {
-        let Some(stdout) = process.state.borrow().stdout.clone() else { return };
-        let (processes, process) = (Rc::clone(self), Rc::clone(process));
-        server.watch(stdout, Ready::READABLE, move |server, stdout, _| {
-            processes.read_output(server, &process, stdout)
-        });
-    }
-
-    fn read_output(
-        self: &Rc<Self>,
-        server: &mut ServerRef<'_>,
-        process: &Rc<Process>,
-        stdout: &Pipe,
-    ) -> Watch {
-        if process.state.borrow().ending {
-            return Watch::Stop;
-        }
-        if process.lines.would_suspend() {
-            // The lines before were offered to the peer since; on_drain goes on when it has read.
-            process.state.borrow_mut().stalled = true;
-            return Watch::Stop;
-        }
-        let mut chunk = [0; CHUNK_BYTES];
-        match read(stdout, &mut chunk) {
-            Ok(0) => {
-                process.pass_on_rest();
-                process.state.borrow_mut().stdout = None;
-                self.look_again(server, process, Stage::Ended, Duration::ZERO);
-                Watch::Stop
-            }
-            Ok(length) => {
-                process.pass_on(chunk.get(..length).unwrap_or_default(), self.max_line);
-                Watch::For(Ready::READABLE)
-            }
-            Err(error) if is_not_now(error) => Watch::For(Ready::READABLE),
-            Err(error) => {
-                warn!("{}: reading the process: {error}", process.session);
-                self.end(server, process);
-                Watch::Stop
-            }
-        }
-    }
-
-    /// Has a process end: no more input, SIGTERM, and in the end SIGKILL.
-    fn end(self: &Rc<Self>, server: &mut ServerRef<'_>, process: &Rc<Process>) {
-        {
-            let mut state = process.state.borrow_mut();
-            if std::mem::replace(&mut state.ending, true) {
+        loop {
+            let give_up_at = self.stop.borrow().as_ref().map(|stop| stop.give_up_at);
+            let left = self.running.borrow().len();
+            if left == 0 {
                 return;
             }
-            (state.stdin, state.stdout, state.input) = (None, None, Vec::new());
-        }
-        process.signal(Signal::TERM);
-        self.look_after(server, process, Stage::Told, LOOK_MIN);
-    }
-
-    /// Looks whether a process is over, until it is.
-    fn look_after(
-        self: &Rc<Self>,
-        server: &mut ServerRef<'_>,
-        process: &Rc<Process>,
-        stage: Stage,
-        waited: Duration,
-    ) {
-        match process.child.borrow_mut().try_wait() {
-            Ok(None) => {}
-            Ok(Some(status)) => return self.reaped(server, process, Some(status)),
-            Err(_) => return self.reaped(server, process, None),
-        }
-        let (stage, waited) = match stage {
-            Stage::Ended if waited >= END_TO_TERM => {
-                process.signal(Signal::TERM);
-                (Stage::Told, LOOK_MIN)
+            if give_up_at.is_none_or(|time| time <= now()) {
+                return log::warn!("{left} programs are left, which SIGKILL did not end");
             }
-            Stage::Told if waited >= TERM_TO_KILL => {
-                warn!("{}: the process ignores SIGTERM: SIGKILL", process.session);
-                process.signal(Signal::KILL);
-                (Stage::Killed, LOOK_MIN)
+            self.serve(&mut Nobody, true);
+        }
+    }
+
+    /// Does what has become possible or due.
+    fn serve(&self, peers: &mut dyn Peers, waits: bool) {
+        for source in self.events.take(waits) {
+            match source {
+                Source::Alarm => self.events.silence_alarm(),
+                Source::Children => {
+                    self.children.take();
+                    reap(|pid, status| self.reaped(pid, status));
+                }
+                Source::Stop => self.kill_all(),
+                Source::Input(number) => self.write_on(number, peers),
+                Source::Output(number) => self.read_on(number),
             }
-            stage => (stage, waited),
-        };
-        self.look_again(server, process, stage, waited);
+        }
+        self.look_after(peers);
     }
 
-    fn look_again(
-        self: &Rc<Self>,
-        server: &mut ServerRef<'_>,
-        process: &Rc<Process>,
-        stage: Stage,
-        waited: Duration,
-    ) {
-        let pause = waited.clamp(LOOK_MIN, LOOK_MAX);
-        let (processes, again) = (Rc::clone(self), Rc::clone(process));
-        let next = server.after(pause, move |server| {
-            processes.look_after(server, &again, stage, waited + pause);
-        });
-        if let Err(error) = next {
-            warn!("{}: {error}", process.session);
+    fn start(&self, session: SessionId, call: &Call) -> io::Result<(u64, SharedFlow<Line>)> {
+        let environment = environment::environment(call, &self.options.pass_env);
+        let largest = self.options.lines.max.saturating_mul(4).clamp(1 << 20, 1 << 30);
+        let lines = SharedFlow::with(FlowOptions::new().max_bytes(largest)).unwrap_or_default();
+        let process = Process::start(&self.options.command, environment, session, lines.clone())?;
+        self.told.say(Level::Info, &format_args!("{session}: process {} started", process.pid));
+        let number = self.next.replace(self.next.get() + 1);
+        self.watch_output(number, &process);
+        self.running.borrow_mut().insert(number, process);
+        Ok((number, lines))
+    }
+
+    fn watch_output(&self, number: u64, process: &Process) {
+        let Some(stdout) = process.stdout() else { return };
+        if let Err(error) = self.events.add(stdout, Source::Output(number)) {
+            log::warn!("{}: the output of its program cannot be watched: {error}", process.session);
         }
     }
 
-    fn reaped(
-        &self,
-        server: &mut ServerRef<'_>,
-        process: &Rc<Process>,
-        status: Option<ExitStatus>,
-    ) {
-        let shown = status.map_or_else(|| "is gone".to_owned(), |status| status.to_string());
-        info!("{}: process {}: {shown}", process.session, process.group.as_raw_nonzero());
-        self.running.borrow_mut().retain(|other| !Rc::ptr_eq(other, process));
-        let (code, text) = match status.is_some_and(|status| status.success()) {
-            true => (CloseCode::NORMAL, ""),
-            false => (CloseCode::INTERNAL_ERROR, "the process failed"),
-        };
-        let Ok(reason) = CloseReason::new(code, text) else { return };
-        if process.lines.would_suspend() {
-            process.state.borrow_mut().close = Some(reason); // behind the last lines, by on_drain
-        } else {
-            // Fails where the session is over, and then there is nobody to tell.
-            let _ = server.close(process.session, reason);
-        }
+    /// A message of the peer for a program; false if the program has to read before the next.
+    fn message(&self, number: u64, bytes: &[u8]) -> bool {
+        let mut running = self.running.borrow_mut();
+        let Some(process) = running.get_mut(&number) else { return true };
+        process.take_message(bytes);
+        self.write(number, process) == Written::All
     }
-}
 
-/// How far the end of a process has come.
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// It has closed its output.
-    Ended,
-    /// SIGTERM was sent.
-    Told,
-    /// SIGKILL was sent.
-    Killed,
-}
+    /// Writes input, and waits for the program to read if it is too much.
+    fn write(&self, number: u64, process: &mut Process) -> Written {
+        let written = process.write_input();
+        if let (Written::Some, Some(stdin)) = (written, process.stdin()) {
+            // It is there already if it was too much before.
+            let _ = self.events.add(stdin, Source::Input(number));
+        }
+        written
+    }
 
-impl Process {
-    fn signal(&self, signal: Signal) {
-        // Nobody of the group may be left.
-        if let Err(error) = kill_process_group(self.group, signal) {
-            debug!("{}: {signal:?}: {error}", self.session);
+    fn write_on(&self, number: u64, peers: &mut dyn Peers) {
+        let mut running = self.running.borrow_mut();
+        let Some(process) = running.get_mut(&number) else { return };
+        if process.write_input() == Written::All {
+            if let Some(stdin) = process.stdin() {
+                self.events.remove(stdin);
+            }
+            peers.resume(process.session);
         }
     }
 
-    /// Waits at most that long for its end. Where the kernel cannot say when, not at all.
-    fn wait_for(&self, time: Duration) {
-        let Ok(descriptor) = pidfd_open(self.group, PidfdFlags::empty()) else { return };
-        let timeout = Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(1), tv_nsec: 0 };
-        let _ = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout));
+    /// Goes on with a program whose peer had to read first.
+    fn drained(&self, number: u64) {
+        let mut running = self.running.borrow_mut();
+        let Some(process) = running.get_mut(&number) else { return };
+        if std::mem::take(&mut process.stalled) {
+            self.watch_output(number, process);
+        }
+        process.look_at = Some(now());
+        drop(running);
+        self.set_alarm();
+    }
+
+    fn read_on(&self, number: u64) {
+        let mut running = self.running.borrow_mut();
+        let Some(process) = running.get_mut(&number) else { return };
+        if !process.peer_gone && process.lines.would_suspend() {
+            // The peer has to read first, then `drained` goes on; or the flush had its budget spent on
+            // others, of which nothing tells.
+            process.stalled = true;
+            process.look_soon(now());
+            if let Some(stdout) = process.stdout() {
+                self.events.remove(stdout);
+            }
+            return;
+        }
+        let mut chunk = [0; CHUNK_BYTES];
+        match process.read_output(&mut chunk) {
+            Output::Bytes(bytes) => {
+                process.rest = process.rest.saturating_sub(bytes.len() as u64);
+                if !process.peer_gone {
+                    self.pass_on(process, bytes);
+                }
+            }
+            Output::NotNow => process.rest = 0,
+            Output::End => {
+                process.rest = 0;
+                if let Some(stdout) = process.stdout() {
+                    self.events.remove(stdout);
+                }
+                self.pass_on_rest(process);
+                process.close_output();
+            }
+        }
+        if process.rest == 0 {
+            self.conclude(process);
+        }
     }
 
     /// Passes whole lines on to the peer.
-    fn pass_on(&self, output: &[u8], max_line: usize) {
-        let mut state = self.state.borrow_mut();
-        for piece in output.split_inclusive(|byte| *byte == b'\n') {
-            let (text, whole) = match piece.strip_suffix(b"\n") {
-                Some(text) => (text, true),
-                None => (piece, false),
-            };
-            state.partial.extend_from_slice(text);
-            while state.partial.len() > max_line {
-                let rest = state.partial.split_off(max_line);
-                self.send(std::mem::replace(&mut state.partial, rest));
-            }
-            if whole {
-                let line = std::mem::take(&mut state.partial);
-                self.send(line);
-            }
+    fn pass_on(&self, process: &mut Process, output: &[u8]) {
+        let mut cutter = std::mem::take(&mut process.cutter);
+        let mut odd = [false; 2];
+        let going = cutter.push(
+            output,
+            &self.options.lines,
+            &mut |line| self.send(process, &line),
+            &mut |oddity| odd[oddity as usize] = true,
+        );
+        process.cutter = cutter;
+        self.note(process, odd);
+        if !going {
+            let code = CloseCode::TOO_BIG;
+            process.close = CloseReason::new(code, "a line is too long").ok();
+            process.peer_gone = true;
+            process.look_at = Some(now());
         }
     }
 
-    /// The last line may be without its end.
-    fn pass_on_rest(&self) {
-        let rest = std::mem::take(&mut self.state.borrow_mut().partial);
-        if !rest.is_empty() {
-            self.send(rest);
+    fn pass_on_rest(&self, process: &mut Process) {
+        if process.peer_gone {
+            return;
         }
-    }
-
-    fn send(&self, line: Vec<u8>) {
-        if let Err(error) = self.lines.emit(&Line(line)) {
-            warn!("{}: a line is lost: {error}", self.session);
-        }
-    }
-
-    /// Writes what the process takes; false if some is left.
-    fn write_input(&self) -> bool {
-        let mut state = self.state.borrow_mut();
-        let State { stdin, input, .. } = &mut *state;
-        while let Some(pipe) = stdin.as_ref().filter(|_| !input.is_empty()) {
-            match write(pipe, input) {
-                Ok(length) => drop(input.drain(..length)),
-                Err(error) if is_not_now(error) => return false,
-                Err(_) => *stdin = None, // it wants no more; its output may go on
-            }
-        }
-        input.clear();
-        true
-    }
-}
-
-fn is_not_now(error: rustix::io::Errno) -> bool {
-    matches!(io::Error::from(error).kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-/// The environment of a process: nothing of the hub's own but the path, and what CGI (RFC 3875
-/// section 4.1) calls the peer's data. Of the headers only these: one named `Proxy` must not become
-/// `HTTP_PROXY`, and tokens are the hub's.
-fn environment(session: &Session<'_>, call: &Call) -> Vec<(&'static str, String)> {
-    let peer = session.client_addr();
-    let mut variables = vec![
-        ("PATH", std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".into())),
-        ("GATEWAY_INTERFACE", "CGI/1.1".into()),
-        ("SERVER_SOFTWARE", concat!("wirewheel-hub/", env!("CARGO_PKG_VERSION")).into()),
-        ("SERVER_PROTOCOL", "HTTP/1.1".into()),
-        ("SERVER_PORT", call.local_addr().port().to_string()),
-        ("REQUEST_METHOD", "GET".into()),
-        ("REQUEST_URI", call.uri().into()),
-        ("PATH_INFO", call.path().strip_prefix("/exec").unwrap_or_default().into()),
-        ("QUERY_STRING", call.query().into()),
-        ("REMOTE_ADDR", peer.ip().to_string()),
-        ("REMOTE_PORT", peer.port().to_string()),
-    ];
-    let headers = [
-        ("HTTP_HOST", "host"),
-        ("HTTP_ORIGIN", "origin"),
-        ("HTTP_USER_AGENT", "user-agent"),
-        ("HTTP_COOKIE", "cookie"),
-    ];
-    for (variable, header) in headers {
-        if let Some(value) = call.header(header) {
-            variables.push((variable, value.into()));
-        }
-    }
-    variables
-}
-
-/// A session with its process.
-#[derive(Debug)]
-pub(crate) struct Attached {
-    processes: Rc<Processes>,
-    process: Option<Rc<Process>>,
-}
-
-impl Handler for Attached {
-    fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
-        let process = self.processes.start(session, call)?;
-        session.collect(&process.lines)?;
-        self.processes.watch_output(&mut session.server(), &process);
-        self.process = Some(process);
-        Ok(())
-    }
-
-    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
-        let Some(process) = &self.process else { return Ok(()) };
-        {
-            let mut state = process.state.borrow_mut();
-            state.input.extend_from_slice(message.bytes());
-            state.input.push(b'\n');
-        }
-        if process.write_input() || session.is_paused() {
-            return Ok(());
-        }
-        // It does not read: neither is the peer read, until it does.
-        session.pause();
-        let Some(stdin) = process.state.borrow().stdin.clone() else { return Ok(()) };
-        let process = Rc::clone(process);
-        session.server().watch(stdin, Ready::WRITABLE, move |server, _, _| {
-            if !process.write_input() {
-                return Watch::For(Ready::WRITABLE);
-            }
-            // Fails where the session is over.
-            let _ = server.resume(process.session);
-            Watch::Stop
+        let mut cutter = std::mem::take(&mut process.cutter);
+        let mut odd = [false; 2];
+        cutter.rest(&self.options.lines, &mut |line| self.send(process, &line), &mut |oddity| {
+            odd[oddity as usize] = true;
         });
-        Ok(())
+        self.note(process, odd);
     }
 
-    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
-        let Some(process) = &self.process else { return Ok(()) };
-        let (stalled, close) = {
-            let mut state = process.state.borrow_mut();
-            (std::mem::take(&mut state.stalled), state.close.take())
+    fn send(&self, process: &Process, line: &Line) {
+        if let Err(error) = process.lines.emit(line) {
+            let session = process.session;
+            self.odd.say(Level::Warn, &format_args!("{session}: a line is lost: {error}"));
+        }
+    }
+
+    /// Says what is odd about a program's lines, once for each program.
+    fn note(&self, process: &mut Process, odd: [bool; 2]) {
+        let texts = [
+            (Oddity::TooLong, "a line is longer than --max-line"),
+            (Oddity::NotUtf8, "a line is not UTF-8 (--binary-lines would send it as it is)"),
+        ];
+        for (oddity, text) in texts {
+            let place = oddity as usize;
+            if odd[place] && !std::mem::replace(&mut process.said[place], true) {
+                let (session, pid) = (process.session, process.pid);
+                self.odd.say(Level::Warn, &format_args!("{session}: process {pid}: {text}"));
+            }
+        }
+    }
+
+    /// A child has ended. What it leaves of its group is told to end too.
+    fn reaped(&self, pid: Pid, status: ExitStatus) {
+        let mut running = self.running.borrow_mut();
+        let of_pid =
+            |(_, process): &(&u64, &mut Process)| process.pid == pid && process.exit.is_none();
+        let Some((_, process)) = running.iter_mut().find(of_pid) else {
+            return log::debug!("process {pid}, inherited: {status}");
         };
-        if let Some(reason) = close {
-            return session.close(reason);
+        let session = process.session;
+        self.told.say(Level::Info, &format_args!("{session}: process {pid}: {status}"));
+        process.exit = Some(status);
+        process.rest = process.output_waiting();
+        process.look_at = Some(now());
+        if process.has_group() && process.stage < Stage::Told {
+            process.signal(Signal::TERM);
+            process.stage = Stage::Told;
+            process.due = Some(self.kill_time(now()));
         }
-        if stalled {
-            self.processes.watch_output(&mut session.server(), process);
+        if process.rest == 0 {
+            self.conclude(process);
         }
-        Ok(())
     }
 
-    fn on_close(&mut self, session: &mut Session<'_>, _close: &CloseInfo) {
-        if let Some(process) = &self.process {
-            self.processes.end(&mut session.server(), process);
+    /// Ends the session of a program that has ended and whose output is read; lets its pipes go.
+    fn conclude(&self, process: &mut Process) {
+        let Some(status) = process.exit else { return };
+        self.pass_on_rest(process);
+        process.close_pipes();
+        let (code, text) = match status.success() {
+            true => (CloseCode::NORMAL, ""),
+            false => (CloseCode::INTERNAL_ERROR, "the process failed"),
+        };
+        if !std::mem::replace(&mut process.peer_gone, true) {
+            process.close = CloseReason::new(code, text).ok();
         }
+        process.look_at = Some(now());
+    }
+
+    /// The peer is gone: what it said is still written, then the input ends, and the program with it.
+    fn peer_left(&self, number: u64) {
+        let mut running = self.running.borrow_mut();
+        let Some(process) = running.get_mut(&number) else { return };
+        process.close = None;
+        self.end_input(number, process, now());
+        drop(running);
+        self.set_alarm();
+    }
+
+    fn end_input(&self, number: u64, process: &mut Process, now: Instant) {
+        process.peer_gone = true;
+        if std::mem::take(&mut process.stalled) {
+            self.watch_output(number, process); // or it would wait for its own output
+        }
+        let kill_at = self.kill_time(now);
+        let due = match process.stage {
+            Stage::Runs => {
+                process.stage = Stage::NoInput;
+                self.write(number, process);
+                self.term_time(now)
+            }
+            Stage::NoInput => self.term_time(now),
+            Stage::Told | Stage::Killed => kill_at,
+        };
+        process.due = Some(process.due.map_or(due, |earlier| earlier.min(due)));
+        if process.exit.is_some() {
+            process.close_pipes();
+            process.look_at = Some(now);
+        }
+    }
+
+    /// When SIGTERM is due of a program whose input ends now.
+    fn term_time(&self, now: Instant) -> Instant {
+        let time = now + self.options.grace;
+        let half = self.options.stop_grace / 2;
+        self.stop.borrow().as_ref().map_or(time, |stop| time.min(stop.kill_at - half))
+    }
+
+    /// When SIGKILL is due of one that was told just now.
+    fn kill_time(&self, now: Instant) -> Instant {
+        let time = now + self.options.grace.max(TERM_TO_KILL_MIN);
+        self.stop.borrow().as_ref().map_or(time, |stop| time.min(stop.kill_at))
+    }
+
+    /// Somebody has asked twice for the end of the hub.
+    fn kill_all(&self) {
+        let mut stop = self.stop.borrow_mut();
+        let Some(stop) = stop
+            .as_mut()
+            .filter(|stop| stop.again.as_ref().is_some_and(|signals| signals.take() > 0))
+        else {
+            return;
+        };
+        let now = now();
+        stop.kill_at = now;
+        stop.give_up_at = now + KILL_TO_END;
+        for process in self.running.borrow_mut().values_mut() {
+            if process.stage != Stage::Killed {
+                process.stage = Stage::Told;
+                process.due = Some(now);
+            }
+        }
+    }
+
+    /// Does what is due, and sets the alarm for what will be.
+    fn look_after(&self, peers: &mut dyn Peers) {
+        let now = now();
+        self.running.borrow_mut().retain(|number, process| {
+            if process.due.is_some_and(|due| due <= now) {
+                self.advance(process, now);
+            }
+            if process.look_at.is_none_or(|look_at| look_at > now) {
+                return true;
+            }
+            process.look_at = None;
+            if process.stalled && !process.lines.would_suspend() {
+                process.stalled = false;
+                self.watch_output(*number, process);
+            }
+            if !process.lines.would_suspend() {
+                if let Some(reason) = process.close.take() {
+                    peers.close(process.session, reason);
+                }
+            }
+            let over = process.exit.is_some() && process.peer_gone;
+            let group = over && process.stage != Stage::Killed && process.has_group();
+            if over && !group && process.close.is_none() {
+                return false;
+            }
+            if group || process.stalled || process.close.is_some() {
+                process.look_later(now);
+            }
+            true
+        });
+        self.set_alarm();
+    }
+
+    /// Takes a program one stage further to its end.
+    fn advance(&self, process: &mut Process, now: Instant) {
+        process.due = None;
+        match process.stage {
+            Stage::NoInput => {
+                process.signal(Signal::TERM);
+                process.stage = Stage::Told;
+                process.due = Some(self.kill_time(now));
+            }
+            Stage::Told => {
+                let (session, pid) = (process.session, process.pid);
+                let text = "ignores SIGTERM: SIGKILL";
+                self.told.say(Level::Warn, &format_args!("{session}: process {pid} {text}"));
+                process.signal(Signal::KILL);
+                process.stage = Stage::Killed;
+                process.look_at = Some(now);
+            }
+            Stage::Runs | Stage::Killed => {}
+        }
+    }
+
+    fn set_alarm(&self) {
+        let next = self.running.borrow().values().filter_map(Process::next).min();
+        let give_up_at = self.stop.borrow().as_ref().map(|stop| stop.give_up_at);
+        let next = next.into_iter().chain(give_up_at).min();
+        self.events.set_alarm(next, now());
     }
 }

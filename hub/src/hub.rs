@@ -1,58 +1,69 @@
-//! Owns what the hub serves: a configuration turned into routes and sockets.
+//! What the hub serves: a configuration turned into routes and sockets.
 
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use wirewheel::{Application, Call, Limits, Listen, Routing, Server, WebSockets, on_message};
+use rustix::process::Signal;
+use wirewheel::{
+    Application, Call, Limits, Listen, ListenOptions, Ready, Response, Routing, Server, Watch,
+    WebSockets, on_message,
+};
 
-use crate::config::{Config, Place};
-use crate::exec::Processes;
+use crate::check;
+use crate::config::{Config, HEALTH, Place};
+use crate::exec::{ExecOptions, Processes};
 use crate::serve::Folder;
 use crate::service::{self, Handed, Notifier};
+use crate::signals::{Signals, is_ignored, reap};
 use crate::tokens::Tokens;
 use crate::topics::Topics;
 
 /// Where it listens if nothing is said.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
 
+/// How long a program or a topic may keep a client waiting that wants to say something.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Serves until it is told to stop.
 pub(crate) fn run(config: &Config) -> Result<(), String> {
     let parts = Parts::open(config)?;
     let mut places = places(config)?.into_iter();
     let first = places.next().ok_or("fd: is given, and no socket was handed over (LISTEN_FDS)")?;
+    let listening = listen_options(config);
     let notifier = Rc::new(Notifier::from_environment());
-    let (in_loop, processes) = (Rc::clone(&notifier), parts.processes.clone());
+    let processes = parts.processes.clone();
+    let grace = config.grace;
     let module = move |app: &mut Application| {
+        // Before anything else is done about a stop: whoever waits for it shall know.
+        let stopping = Rc::clone(&notifier);
+        app.on_shutdown(move |_| stopping.tell("STOPPING=1"));
+        if let Err(error) = take_signals(app, &parts, grace) {
+            log::warn!("signals: {error}");
+        }
+        parts.say_what_is_open();
         parts.set_up(app);
         if let Some(period) = service::watchdog_period() {
             // A timer of the loop: where the loop hangs, nobody is told that it does not.
-            let watched = Rc::clone(&in_loop);
+            let watched = Rc::clone(&notifier);
             app.every(period, move |_| watched.tell("WATCHDOG=1"));
         }
-        in_loop.tell("READY=1");
+        notifier.tell("READY=1");
     };
-    let mut server = Server::bind(first, module).map_err(in_words)?;
+    let mut server = Server::bind_with(first, &listening, module).map_err(in_words)?;
     for place in places {
-        server = server.listen(place).map_err(in_words)?;
+        server = server.listen_with(place, &listening).map_err(in_words)?;
     }
     let result = server.run().map_err(in_words);
-    notifier.tell("STOPPING=1");
     if let Some(processes) = processes {
         processes.finish();
     }
     result
 }
 
-/// Does everything but listening at the places that are configured.
+/// Does everything but listening at the places that are configured, and starting anything.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     Parts::open(config)?;
-    for place in &config.listen {
-        match place {
-            Place::Activated | Place::Descriptor(_) => {}
-            Place::Address(text) => check_place(&Listen::from(text))?,
-        }
-    }
+    check::places(&config.listen)?;
     // The limits are checked where they are used: by starting a server.
     let config = config.clone();
     let module = move |app: &mut Application| {
@@ -66,15 +77,41 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
     handle.join().map(drop).map_err(in_words)
 }
 
-fn check_place(listen: &Listen) -> Result<(), String> {
-    let faulty = |error: std::io::Error| format!("--listen {listen}: {error}");
-    match listen {
-        Listen::Tcp(_) => listen.addresses().map(drop).map_err(faulty),
-        Listen::Unix(path) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            folder.unwrap_or_else(|| Path::new(".")).metadata().map(drop).map_err(faulty)
+/// What SIGHUP and SIGCHLD do; the server itself takes SIGINT and SIGTERM.
+fn take_signals(app: &mut Application, parts: &Parts<'_>, grace: Duration) -> std::io::Result<()> {
+    if parts.processes.is_none() {
+        // Programs that somebody else has started; those of /exec are looked after there.
+        let children = Signals::of(&[Signal::CHILD])?;
+        reap(|_, _| {}); // who ended before
+        app.watch(children, Ready::READABLE, |_, children, _| {
+            children.take();
+            reap(|pid, status| log::debug!("process {pid}, inherited: {status}"));
+            Watch::For(Ready::READABLE)
+        });
+    }
+    let tokens = parts.tokens.clone();
+    if tokens.is_none() && is_ignored(Signal::HUP) {
+        return Ok(()); // nohup(1)
+    }
+    app.watch(Signals::of(&[Signal::HUP])?, Ready::READABLE, move |server, signals, _| {
+        signals.take();
+        match &tokens {
+            Some(tokens) => match tokens.reload() {
+                Ok(count) => log::info!("SIGHUP: {count} tokens are read again"),
+                Err(mistake) => log::error!("SIGHUP: the tokens stay as they were: {mistake}"),
+            },
+            None => server.shutdown(grace),
         }
-        _ => Ok(()),
+        Watch::For(Ready::READABLE)
+    });
+    Ok(())
+}
+
+fn listen_options(config: &Config) -> ListenOptions {
+    let options = ListenOptions::new().free_bind(config.free_bind);
+    match config.socket_mode {
+        Some(mode) => options.unix_mode(mode),
+        None => options,
     }
 }
 
@@ -107,7 +144,14 @@ fn places(config: &Config) -> Result<Vec<Listen>, String> {
     if config.listen.contains(&Place::Activated) {
         places.extend(handed.take_rest().map(Listen::from));
     }
-    Ok(places)
+    // Whoever connects to one of them would wait for ever, as it stays with the service manager.
+    match handed.take_rest().count() {
+        0 => Ok(places),
+        left => Err(format!(
+            "{left} of the sockets that were handed over (LISTEN_FDS) would be served by nobody: give \
+             --listen fd: for all of them, or no --listen"
+        )),
+    }
 }
 
 /// What the routes need, opened.
@@ -127,25 +171,50 @@ impl<'a> Parts<'a> {
         let tokens = config.token_file.as_deref().map(Tokens::read);
         let tokens = tokens.transpose().map_err(|mistake| format!("--token-file: {mistake}"))?;
         let topics = config.topics.then(|| Topics::of(config)).transpose()?;
-        let processes = config
-            .exec
-            .clone()
-            .map(|command| Processes::new(command, config.max_children, config.max_message));
+        let processes = config.exec.clone().map(|command| {
+            check::program(&command)?;
+            let options = ExecOptions {
+                command,
+                max: config.max_children,
+                grace: config.child_grace,
+                stop_grace: config.grace,
+                lines: config.lines,
+                pass_env: config.pass_env.clone(),
+            };
+            Processes::new(options).map_err(|error| format!("--exec: {error}"))
+        });
         Ok(Self {
             config,
             folder: folder.transpose()?,
             tokens: tokens.map(Rc::new),
             topics: topics.map(Rc::new),
-            processes: processes.map(Rc::new),
+            processes: processes.transpose()?.map(Rc::new),
         })
+    }
+
+    /// Says which pages ask for no token where the others do.
+    fn say_what_is_open(&self) {
+        if self.tokens.is_none() {
+            return;
+        }
+        if self.folder.is_some() {
+            log::info!("the files of --serve are open: no token is asked for them");
+        }
+        if self.config.metrics.is_some() && self.config.metrics_open {
+            log::info!("the figures are open (--metrics-open): no token is asked for them");
+        }
     }
 
     fn set_up(self, app: &mut Application) {
         app.install(options(self.config));
+        if let Some(processes) = &self.processes {
+            processes.attach_to(app);
+        }
         app.routing(|route| {
             let Self { config, folder, tokens, topics, processes } = self;
+            route.get(HEALTH, |_| Response::text("ok\n").header("Cache-Control", "no-store"));
             if let Some(path) = &config.metrics {
-                route.stats(path);
+                figures(route, path, tokens.clone().filter(|_| !config.metrics_open));
             }
             if let Some(folder) = folder {
                 serve(route, folder);
@@ -167,7 +236,7 @@ impl<'a> Parts<'a> {
                     let (starting, admitting) = (Rc::clone(&processes), Rc::clone(&processes));
                     route
                         .web_socket(path, move |_: &Call| starting.handler())
-                        .on_upgrade(move |_| admitting.admit());
+                        .on_upgrade(move |call| admitting.admit(call));
                 }
             }
         });
@@ -180,14 +249,29 @@ fn options(config: &Config) -> WebSockets {
         Some(connections) => limits.max_connections(connections),
         None => limits,
     };
+    // A stop takes both at most, and the defaults are 5 s and 2 s.
+    let limits = limits.close_timeout(config.grace * 5 / 7).linger_timeout(config.grace * 2 / 7);
     let options = WebSockets::new()
         .ping_period(config.ping_period)
         .timeout(config.timeout)
         .max_frame_size(config.max_message)
+        .pause_timeout(PAUSE_TIMEOUT)
         .limits(limits);
+    let options = match config.trusted_proxies.as_slice() {
+        [] => options,
+        proxies => options.trusted_proxies(proxies),
+    };
     match config.allow_origin.as_slice() {
         [] => options,
         origins => options.allowed_origins(origins),
+    }
+}
+
+/// The figures, for whom they are.
+fn figures(route: &mut Routing<'_>, path: &str, tokens: Option<Rc<Tokens>>) {
+    match tokens {
+        Some(tokens) => route.stats_if(path, move |call| tokens.admit(call).map(drop)),
+        None => route.stats(path),
     }
 }
 

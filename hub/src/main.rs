@@ -1,23 +1,33 @@
 //! wirewheel-hub: WebSockets for a box that has nothing but this one program.
 //!
 //! ```text
-//!   config    options and environment
+//!   config    what it is to do; options and values: how that is said
+//!   check     what is seen to be wrong before anything is started
 //!   hub       the routes, and running
 //!   topics    what one client sends, all others receive
-//!   exec      a process for each session
+//!   exec      a program for each session
 //!   serve     files beneath a folder
 //!   tokens    who may connect
 //!   service   what systemd and others want to hear
+//!   signals   signals as descriptors, and children that have ended
+//!   stderr    the log, which never waits for its reader; sparing: lines that strangers cause
 //! ```
 
+mod check;
 mod config;
 mod exec;
 mod hub;
+mod options;
 mod serve;
 mod service;
+mod signals;
+mod sparing;
+mod stderr;
 mod tokens;
 mod topics;
+mod values;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use config::{HELP, Request};
@@ -49,17 +59,23 @@ fn start_logging() {
     if service::log_has_timestamps() {
         logger.format_timestamp(None);
     }
+    logger.target(env_logger::Target::Pipe(Box::new(stderr::Log::new())));
     logger.init();
 }
 
-#[allow(clippy::print_stdout, reason = "it was asked for")]
+/// Prints what was asked for. Who reads a part of it only has had enough.
 fn print(text: &str) -> ExitCode {
-    print!("{text}");
-    ExitCode::SUCCESS
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(&format!("standard output: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
-#[allow(clippy::print_stderr, reason = "before there is a log, and for whoever called it by hand")]
+/// Before there is a log, and for whoever called it by hand; who cannot be told is not told.
 fn complain(mistake: &str) -> ExitCode {
-    eprintln!("wirewheel-hub: {mistake}");
+    let _ = writeln!(std::io::stderr(), "wirewheel-hub: {mistake}");
     ExitCode::FAILURE
 }

@@ -1,27 +1,46 @@
-//! Owns the files of a folder as answers: what a path names, and that it never leaves the folder.
+//! The files of a folder as answers: what a path names, and that it never leaves the folder.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 use wirewheel::{Call, Response};
 
-/// A folder whose files are served. Names that begin with a dot are not there.
+/// A folder whose files are served. Names that begin with a dot are not there, but for the one that
+/// is meant to be asked for (RFC 8615).
 #[derive(Debug)]
-pub(crate) struct Folder(OwnedFd);
+pub(crate) struct Folder {
+    /// It is opened anew for each request: it may have been replaced by another since, or the link to
+    /// it.
+    path: PathBuf,
+    has_openat2: bool,
+}
 
 /// Reading; a pipe is not waited for.
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+const WELL_KNOWN: &str = ".well-known";
 
 impl Folder {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let mut folder = Self { path: std::path::absolute(path)?, has_openat2: true };
+        let root = folder.root()?;
+        // What can be opened in another way and not in this one shows that this one is not there, with
+        // whatever error: Linux before 5.6 says ENOSYS, filters of containers and of systemd say EPERM.
+        if let Err(error) = folder.open_beneath(&root, &[]) {
+            folder.has_openat2 = false;
+            log::warn!("openat2: {error}: symbolic links beneath --serve are not followed");
+        }
+        Ok(folder)
+    }
+
+    fn root(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
-        Ok(Self(openat(CWD, path, flags, Mode::empty())?))
+        openat(CWD, &self.path, flags, Mode::empty())
     }
 
     /// Answers a request for a path beneath the folder.
@@ -32,29 +51,16 @@ impl Folder {
         if slash {
             pieces.pop();
         }
-        if !pieces.iter().all(|piece| is_plain(piece)) {
+        let beneath = match pieces.first() {
+            Some(first) if first == WELL_KNOWN => pieces.get(1..).unwrap_or_default(),
+            _ => &pieces,
+        };
+        if !beneath.iter().all(|piece| is_plain(piece)) {
             return not_found();
         }
-        let mut path: Vec<&str> = pieces.iter().map(AsRef::as_ref).collect();
-        let opened = self.open_beneath(&path).map(|file| {
-            let is_folder = file.metadata().is_ok_and(|metadata| metadata.is_dir());
-            (file, is_folder)
-        });
-        let answer = match opened {
-            Ok((_, true)) if !slash => return into_folder(call),
-            Ok((_, true)) => {
-                path.push("index.html");
-                self.open_beneath(&path).map(|file| Response::open_file(file, "index.html"))
-            }
-            Ok((_, false)) if slash => return not_found(),
-            Ok((file, false)) => Ok(Response::open_file(file, path.last().unwrap_or(&""))),
-            Err(error) => Err(error),
-        };
-        match answer {
-            // A page is asked for anew each time; what it says is what it is.
-            Ok(found) => found
-                .header("Cache-Control", "no-cache")
-                .header("X-Content-Type-Options", "nosniff"),
+        let path: Vec<&str> = pieces.iter().map(AsRef::as_ref).collect();
+        match self.root().and_then(|root| self.found(&root, path, slash, call)) {
+            Ok(answer) => answer,
             Err(Errno::ACCESS | Errno::PERM) => Response::text("403 Forbidden\n").status(403),
             Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
                 Response::text("503 Service Unavailable\n").status(503)
@@ -64,23 +70,48 @@ impl Folder {
         }
     }
 
-    /// Opens what a path names, following links only as long as they stay beneath the folder.
-    fn open_beneath(&self, pieces: &[&str]) -> Result<File, Errno> {
-        let path = if pieces.is_empty() { ".".to_owned() } else { pieces.join("/") };
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&self.0, path, OPEN, Mode::empty(), beneath) {
-            // Linux before 5.6, and emulators.
-            Err(Errno::NOSYS) => self.open_without_links(pieces),
-            result => result.map(File::from),
+    fn found(
+        &self,
+        root: &OwnedFd,
+        mut path: Vec<&str>,
+        slash: bool,
+        call: &Call,
+    ) -> Result<Response, Errno> {
+        let file = self.open_in(root, &path)?;
+        let is_folder = file.metadata().is_ok_and(|metadata| metadata.is_dir());
+        let found = match (is_folder, slash) {
+            (true, false) => return Ok(into_folder(call)),
+            (false, true) => return Ok(not_found()),
+            (true, true) => {
+                path.push("index.html");
+                Response::open_file(self.open_in(root, &path)?, "index.html")
+            }
+            (false, false) => Response::open_file(file, path.last().unwrap_or(&"")),
+        };
+        // A page is asked for anew each time; what it says is what it is.
+        Ok(found.header("Cache-Control", "no-cache").header("X-Content-Type-Options", "nosniff"))
+    }
+
+    fn open_in(&self, root: &OwnedFd, pieces: &[&str]) -> Result<File, Errno> {
+        match self.has_openat2 {
+            true => self.open_beneath(root, pieces),
+            false => self.open_without_links(root, pieces),
         }
     }
 
+    /// Opens what a path names, following links only as long as they stay beneath the folder.
+    fn open_beneath(&self, root: impl AsFd, pieces: &[&str]) -> Result<File, Errno> {
+        let path = if pieces.is_empty() { ".".to_owned() } else { pieces.join("/") };
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        openat2(root, path, OPEN, Mode::empty(), beneath).map(File::from)
+    }
+
     /// Opens what a path names if there is no link on the way, and no way back.
-    fn open_without_links(&self, pieces: &[&str]) -> Result<File, Errno> {
+    fn open_without_links(&self, root: impl AsFd, pieces: &[&str]) -> Result<File, Errno> {
         if pieces.contains(&"..") {
             return Err(Errno::XDEV); // as openat2 says
         }
-        let mut found = openat(&self.0, ".", OPEN | OFlags::DIRECTORY, Mode::empty())?;
+        let mut found = openat(root, ".", OPEN | OFlags::DIRECTORY, Mode::empty())?;
         for (number, piece) in pieces.iter().enumerate() {
             let is_last = number + 1 == pieces.len();
             let kind = if is_last { OFlags::empty() } else { OFlags::DIRECTORY };
@@ -109,7 +140,9 @@ fn not_found() -> Response {
 /// one such as `//elsewhere/` would lead to another server.
 fn into_folder(call: &Call) -> Response {
     let last = call.path().rsplit('/').next().unwrap_or_default();
-    Response::new(301).header("Location", format!("./{last}/"))
+    let query = call.query();
+    let mark = if query.is_empty() { "" } else { "?" };
+    Response::new(301).header("Location", format!("./{last}/{mark}{query}"))
 }
 
 #[cfg(test)]
@@ -134,6 +167,7 @@ mod tests {
         symlink("/proc/self/root", root.join("magic")).unwrap();
         symlink("loop", root.join("loop")).unwrap();
         let folder = Folder::open(&root).unwrap();
+        let handle = folder.root().unwrap();
         let outside: [&[&str]; 7] = [
             &["out"],
             &["absolute"],
@@ -144,17 +178,17 @@ mod tests {
             &["missing"],
         ];
         for path in outside {
-            assert!(folder.open_beneath(path).is_err(), "{path:?}");
-            assert!(folder.open_without_links(path).is_err(), "{path:?}");
+            assert!(folder.open_beneath(&handle, path).is_err(), "{path:?}");
+            assert!(folder.open_without_links(&handle, path).is_err(), "{path:?}");
         }
         let content = |file: Result<File, Errno>| {
             let mut text = String::new();
             file.map(|mut file| file.read_to_string(&mut text).unwrap()).unwrap();
             text
         };
-        assert_eq!(content(folder.open_beneath(&["below", "page"])), "page");
-        assert_eq!(content(folder.open_without_links(&["below", "page"])), "page");
-        assert_eq!(folder.open_without_links(&["inside"]).unwrap_err(), Errno::LOOP);
+        assert_eq!(content(folder.open_beneath(&handle, &["below", "page"])), "page");
+        assert_eq!(content(folder.open_without_links(&handle, &["below", "page"])), "page");
+        assert_eq!(folder.open_without_links(&handle, &["inside"]).unwrap_err(), Errno::LOOP);
         fs::remove_dir_all(base).unwrap();
     }
 

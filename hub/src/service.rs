@@ -1,6 +1,7 @@
-//! Owns the part of a service manager's protocol that a service plays: sockets that are handed over,
+//! The part of a service manager's protocol that a service plays: sockets that are handed over,
 //! telling how things stand, the watchdog (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
@@ -79,11 +80,20 @@ impl Handed {
 
 /// Whether somebody waits to be told, such as systemd with `Type=notify`.
 #[derive(Debug)]
-pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>);
+pub(crate) struct Notifier {
+    place: Option<(UnixDatagram, SocketAddr)>,
+    /// It was said that it does not work, and works not since.
+    failing: Cell<bool>,
+}
 
 impl Notifier {
     pub(crate) fn from_environment() -> Self {
-        Self(env::var_os("NOTIFY_SOCKET").and_then(|name| Self::to(&name).ok()))
+        let place = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
+        let place = place.and_then(|name| {
+            let place = Self::to(&name);
+            place.inspect_err(|error| log::warn!("NOTIFY_SOCKET {name:?}: {error}")).ok()
+        });
+        Self { place, failing: Cell::new(false) }
     }
 
     fn to(name: &OsString) -> io::Result<(UnixDatagram, SocketAddr)> {
@@ -96,13 +106,15 @@ impl Notifier {
         Ok((socket, address))
     }
 
-    /// Tells, if somebody listens. What cannot be told is no reason to stop serving.
+    /// Tells, if somebody listens. What cannot be told is no reason to stop serving, and is said once
+    /// until it works again: the watchdog is told for ever.
     pub(crate) fn tell(&self, state: &str) {
-        if let Some((socket, address)) = &self.0 {
-            if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
-                log::warn!("telling the service manager {state:?}: {error}");
-            }
+        let Some((socket, address)) = &self.place else { return };
+        let told = socket.send_to_addr(state.as_bytes(), address);
+        if let (Err(error), false) = (&told, self.failing.get()) {
+            log::warn!("telling the service manager {state:?}: {error}");
         }
+        self.failing.set(told.is_err());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Owns topics: what one client sends to a topic, all others on it receive.
+//! Topics: what one client sends to a topic, all others on it receive.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -73,8 +73,9 @@ fn how_a_process_ends_is_told_and_its_last_words_arrive() {
         client.expect_text("last words");
         client.expect_close(close);
     }
-    let missing = Hub::start(&["--exec", "/nonexistent/program"]);
-    missing.upgrade("/exec").expect_close(1011);
+    // One that is not there is refused at the start; it may go later.
+    fs::remove_file(folder.path("program")).unwrap();
+    hub.upgrade("/exec").expect_close(1011);
 }
 
 /// The pid that a process tells as its first message.
@@ -92,7 +93,7 @@ fn is_gone(pid: Pid) -> bool {
 #[test]
 fn when_a_session_ends_its_process_is_told_and_reaped() {
     let folder = Folder::new("told");
-    let mut hub = hub_with(&folder, "echo $$; exec sleep 1000", &[]);
+    let mut hub = hub_with(&folder, "echo $$; exec sleep 1000", &["--child-grace", "100ms"]);
     let mut client = hub.upgrade("/exec");
     let pid = told_pid(&mut client);
     client.send(CLOSE, &close_payload(1000, ""));
@@ -105,7 +106,7 @@ fn when_a_session_ends_its_process_is_told_and_reaped() {
 fn a_process_that_ignores_sigterm_is_killed_with_all_it_started() {
     let folder = Folder::new("killed");
     let script = "trap '' TERM; sleep 1000 & echo $!; echo $$; while :; do wait; done";
-    let mut hub = hub_with(&folder, script, &[]);
+    let mut hub = hub_with(&folder, script, &["--child-grace", "100ms"]);
     let mut client = hub.upgrade("/exec");
     let pids = [told_pid(&mut client), told_pid(&mut client)];
     drop(client);
@@ -125,7 +126,7 @@ fn over_max_children_there_is_503_until_one_has_ended() {
     let folder = Folder::new("children");
     // Nothing but the signal ends it: one that reads may have ended with its input before.
     let script = "echo ready; exec sleep 1000";
-    let mut hub = hub_with(&folder, script, &["--max-children", "2"]);
+    let mut hub = hub_with(&folder, script, &["--max-children", "2", "--child-grace", "100ms"]);
     let mut clients: Vec<Client> = (0..2).map(|_| hub.upgrade("/exec")).collect();
     clients.iter_mut().for_each(|client| client.expect_text("ready"));
     let status = |hub: &Hub| hub.connect().request(&upgrade_request("/exec", "")).status;
@@ -203,4 +204,146 @@ fn at_the_end_of_the_hub_no_process_is_left() {
     client.send(CLOSE, &close_payload(1001, ""));
     hub.expect_clean_exit();
     assert!(is_gone(pid));
+}
+
+/// What a program prints, as variables.
+fn variables(client: &mut Client) -> std::collections::BTreeMap<String, String> {
+    let mut found = std::collections::BTreeMap::new();
+    loop {
+        let line = String::from_utf8(client.frame().payload).unwrap();
+        if line == "end" {
+            return found;
+        }
+        let (name, value) = line.split_once('=').unwrap();
+        assert_eq!(found.insert(name.to_owned(), value.to_owned()), None, "{name} twice");
+    }
+}
+
+#[test]
+fn the_environment_is_that_of_cgi_and_the_token_is_not_in_it() {
+    let folder = Folder::new("environment");
+    let tokens = folder.write("tokens", "swordfish/1\n");
+    let path = folder.write("program", "#!/bin/sh\nenv\necho end\n");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = support::command();
+    command.args(["--listen", "127.0.0.1:0", "--exec", &path, "--token-file", &tokens]);
+    command.args(["--trusted-proxy", "127.0.0.1", "--pass-env", "LANG", "--pass-env", "UNSET_ONE"]);
+    command.env("LANG", "C.UTF-8").env("SECRET", "hub's own");
+    let hub = Hub::of(command);
+    let target = "/exec/a%20b/%C3%A9?x=1&token=swordfish%2F1&y=%20&z=swordfish%2f1";
+    let headers = "User-Agent: agent\r\nX-Two: one\r\nX-Two: two\r\nCookie: a=1\r\nCookie: b=2\r\n\
+                   X_Two: hidden\r\nProxy: http://evil\r\nX-Token: swordfish/1\r\n\
+                   X-Forwarded-For: 192.0.2.7\r\nX-Empty:\r\n";
+    let mut client = hub.connect();
+    assert_eq!(client.request(&upgrade_request(target, headers)).status, 101);
+    let found = variables(&mut client);
+    let port = hub.addr.port().to_string();
+    for (name, value) in [
+        ("AUTH_TYPE", "Bearer"),
+        ("GATEWAY_INTERFACE", "CGI/1.1"),
+        ("PATH_INFO", "/a b/é"),
+        ("QUERY_STRING", "x=1&y=%20"),
+        ("REMOTE_ADDR", "192.0.2.7"),
+        ("REMOTE_HOST", "192.0.2.7"),
+        ("REQUEST_METHOD", "GET"),
+        ("SCRIPT_NAME", "/exec"),
+        ("SERVER_NAME", "h"),
+        ("SERVER_PORT", &port),
+        ("SERVER_PROTOCOL", "HTTP/1.1"),
+        ("SERVER_SOFTWARE", concat!("wirewheel-hub/", env!("CARGO_PKG_VERSION"))),
+        ("HTTP_HOST", "h"),
+        ("HTTP_USER_AGENT", "agent"),
+        ("HTTP_X_TWO", "one, two"),
+        ("HTTP_COOKIE", "a=1; b=2"),
+        ("HTTP_X_EMPTY", ""),
+        ("LANG", "C.UTF-8"),
+    ] {
+        assert_eq!(found.get(name).map(String::as_str), Some(value), "{name} in {found:#?}");
+    }
+    for absent in ["SECRET", "UNSET_ONE", "HTTP_PROXY", "HTTP_AUTHORIZATION", "CONTENT_LENGTH"] {
+        assert_eq!(found.get(absent), None);
+    }
+    assert!(!format!("{found:?}").contains("swordfish"), "{found:#?}");
+    // As a header it is as secret.
+    let mut client = hub.connect();
+    let bearer = "Authorization: Bearer swordfish/1\r\n";
+    assert_eq!(client.request(&upgrade_request("/exec", bearer)).status, 101);
+    let found = variables(&mut client);
+    assert_eq!((found["PATH_INFO"].as_str(), found["QUERY_STRING"].as_str()), ("", ""));
+    assert!(!format!("{found:?}").contains("swordfish"), "{found:#?}");
+    // No variable holds such a path.
+    let mut client = hub.connect();
+    assert_eq!(client.request(&upgrade_request("/exec/a%00b", bearer)).status, 400);
+}
+
+#[test]
+fn a_long_line_is_one_text_message_whatever_messages_a_client_may_send() {
+    let folder = Folder::new("long-line");
+    let script = "head -c 80000 /dev/zero | tr '\\0' x; echo; i=0; while [ $i -lt 400 ]; do printf \
+                  'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé\
+                  éééééééééééééééééé'; i=$((i+1)); done; echo; echo end; read line";
+    let hub = hub_with(&folder, script, &[]);
+    let mut client = hub.upgrade("/exec");
+    let (first, second) = (client.message(), client.message());
+    assert_eq!((first.first, first.payload.len()), (0x81, 80_000));
+    assert_eq!((second.first, second.payload.len()), (0x81, 80_000));
+    assert!(String::from_utf8(second.payload).unwrap().chars().all(|letter| letter == 'é'));
+    client.expect_text("end");
+    // What a client may send is another matter.
+    client.send(0x82, &vec![0; 70_000]);
+    client.expect_close(1009);
+}
+
+#[test]
+fn lines_over_their_own_limit_are_split_cut_or_the_end_and_the_log_says_so() {
+    let folder = Folder::new("over-line");
+    let script = "printf 'ééééé\\nnext\\nééééé\\n'; read line";
+    let start = |how: &[&str]| hub_with(&folder, script, &[&["--max-line", "5"], how].concat());
+    let said = "a line is longer than --max-line";
+    let mut splitting = start(&[]);
+    let mut client = splitting.upgrade("/exec");
+    for text in ["éé", "éé", "é", "next", "éé", "éé", "é"] {
+        client.expect_text(text);
+    }
+    splitting.log_until(said);
+    let mut cutting = start(&["--long-line", "cut"]);
+    let mut client = cutting.upgrade("/exec");
+    for text in ["éé", "next", "éé"] {
+        client.expect_text(text);
+    }
+    cutting.log_until(said);
+    let mut closing = start(&["--long-line", "close"]);
+    let mut client = closing.upgrade("/exec");
+    client.expect_close(1009);
+    closing.log_until(said);
+}
+
+#[test]
+fn output_that_is_not_utf8_is_text_and_said_once_or_binary_if_that_is_asked_for() {
+    let folder = Folder::new("latin");
+    let script = "printf 'caf\\351\\ncaf\\351\\n'; exit 0";
+    let mut hub = hub_with(&folder, script, &[]);
+    let mut client = hub.upgrade("/exec");
+    client.expect_text("caf\u{fffd}");
+    client.expect_text("caf\u{fffd}");
+    client.expect_close(1000);
+    client.send(CLOSE, &close_payload(1000, ""));
+    hub.log_until("a line is not UTF-8");
+    hub.signal(Signal::TERM);
+    assert!(!hub.rest_of_log().iter().any(|line| line.contains("UTF-8")));
+    let binary = hub_with(&folder, script, &["--binary-lines"]);
+    let frame = binary.upgrade("/exec").frame();
+    assert_eq!((frame.first, frame.payload.as_slice()), (0x82, &b"caf\xe9"[..]));
+}
+
+#[test]
+fn many_short_lines_at_once_are_all_there() {
+    let folder = Folder::new("short-lines");
+    let hub = hub_with(&folder, "head -c 100000 /dev/zero | tr '\\0' '\\n'; echo end", &[]);
+    let mut client = hub.upgrade("/exec");
+    for _ in 0..100_000 {
+        client.expect_text("");
+    }
+    client.expect_text("end");
+    client.expect_close(1000);
 }

@@ -1,5 +1,7 @@
 //! The hub as a program: options, echo, files, tokens, figures.
 
+#![allow(clippy::print_stderr, reason = "what is not looked at is said")]
+
 mod support;
 
 use std::os::fd::OwnedFd;
@@ -129,8 +131,6 @@ fn files_are_served_and_nothing_outside_their_folder() {
         assert_eq!(answer.header("content-type"), Some(kind), "{target}");
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     }
-    let moved = get("/docs");
-    assert_eq!((moved.status, moved.header("location")), (301, Some("./docs/")));
     for target in [
         "/missing",
         "/.hidden",
@@ -160,4 +160,136 @@ fn files_are_served_and_nothing_outside_their_folder() {
     }
     let head = hub.connect().request("HEAD /app.js HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(head.header("content-length"), Some("4"));
+}
+
+#[test]
+fn the_one_hidden_name_that_is_meant_to_be_asked_for_is_served_and_a_query_is_kept() {
+    let folder = Folder::new("well-known");
+    folder.write("docs/index.html", "docs");
+    folder.write(".hidden", "hidden");
+    folder.write(".well-known/security.txt", "contact");
+    folder.write(".well-known/.hidden", "hidden");
+    folder.write("docs/.well-known/x", "hidden");
+    let hub = Hub::start(&["--serve", &show(&folder.path(""))]);
+    let get =
+        |target: &str| hub.connect().request(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    for (target, location) in [
+        ("/docs", "./docs/"),
+        ("/docs?v=2&w=%20", "./docs/?v=2&w=%20"),
+        ("/.well-known", "./.well-known/"),
+    ] {
+        let moved = get(target);
+        assert_eq!((moved.status, moved.header("location")), (301, Some(location)), "{target}");
+    }
+    for target in ["/.well-known/security.txt", "/%2Ewell-known/security.txt"] {
+        assert_eq!(get(target).body, "contact", "{target}");
+    }
+    for target in ["/.well-known/.hidden", "/.well-known/../.hidden", "/docs/.well-known/x"] {
+        let answer = get(target);
+        assert!(matches!(answer.status, 400 | 404), "{target}: {answer:?}");
+        assert!(!answer.body.contains("hidden"), "{target}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_replaced_is_served_anew() {
+    let folder = Folder::new("replaced");
+    let get = |hub: &Hub, target: &str| {
+        let answer = hub.connect().request(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        (answer.status, answer.body)
+    };
+    let page = |text: &str| (200, text.to_owned());
+    // Removed and made again, as builders do.
+    folder.write("dist/index.html", "first");
+    let dist = folder.path("dist");
+    let hub = Hub::start(&["--serve", &show(&dist)]);
+    assert_eq!(get(&hub, "/"), page("first"));
+    std::fs::remove_dir_all(&dist).unwrap();
+    assert_eq!(get(&hub, "/").0, 404);
+    folder.write("dist/index.html", "second");
+    folder.write("dist/new.txt", "new");
+    assert_eq!((get(&hub, "/"), get(&hub, "/new.txt")), (page("second"), page("new")));
+    // Moved away, with another in its place.
+    folder.write("next/index.html", "third");
+    std::fs::rename(&dist, folder.path("old")).unwrap();
+    std::fs::rename(folder.path("next"), &dist).unwrap();
+    assert_eq!((get(&hub, "/"), get(&hub, "/new.txt").0), (page("third"), 404));
+    // A link that is switched, as deployers do.
+    folder.write("v1/index.html", "one");
+    folder.write("v2/index.html", "two");
+    let current = folder.path("current");
+    symlink("v1", &current).unwrap();
+    let hub = Hub::start(&["--serve", &show(&current)]);
+    assert_eq!(get(&hub, "/"), page("one"));
+    symlink("v2", folder.path("switching")).unwrap();
+    std::fs::rename(folder.path("switching"), &current).unwrap();
+    assert_eq!(get(&hub, "/"), page("two"));
+}
+
+/// A filter that answers one system call with an error, as those of containers do.
+const FILTER: &str = r#"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 437 /* openat2 */, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | atoi(argv[1])),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { 4, filter };
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return 98;
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 98;
+    execv(argv[2], argv + 2);
+    return 99;
+}
+"#;
+
+#[test]
+fn files_are_served_where_openat2_is_refused_with_whatever_error() {
+    let folder = Folder::new("filtered");
+    let source = folder.write("filter.c", FILTER);
+    let filter = folder.path("filter");
+    let built = std::process::Command::new("cc").arg("-o").arg(&filter).arg(&source).status();
+    if !built.is_ok_and(|status| status.success()) {
+        return eprintln!("not looked at without cc");
+    }
+    folder.write("root/index.html", "start");
+    folder.write("root/docs/a.txt", "text");
+    folder.write("secret.txt", "secret");
+    symlink("../secret.txt", folder.path("root/out")).unwrap();
+    for errno in [rustix::io::Errno::NOSYS, rustix::io::Errno::PERM, rustix::io::Errno::ACCESS] {
+        let mut command = std::process::Command::new(&filter);
+        command.arg(errno.raw_os_error().to_string());
+        command.args(support::client::emulator::words(env!("CARGO_BIN_EXE_wirewheel-hub")));
+        command.args(["--listen", "127.0.0.1:0", "--serve", &show(&folder.path("root"))]);
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+        let (mut text, mut addr) = (String::new(), None);
+        while addr.is_none() {
+            let from = text.len();
+            if std::io::BufRead::read_line(&mut log, &mut text).unwrap() == 0 {
+                let status = child.wait().unwrap();
+                assert_eq!(status.code(), Some(98), "{text}");
+                return eprintln!("not looked at: filters are not allowed here");
+            }
+            let line = text[from..].trim();
+            addr = line.rsplit_once("bound to ").map(|(_, addr)| addr.parse().unwrap());
+        }
+        assert!(text.contains("openat2: "), "{errno:?} is said: {text}");
+        let get = |target: &str| {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            Client::connect(addr.unwrap()).request(&request)
+        };
+        assert_eq!((get("/").body, get("/docs/a.txt").body), ("start".into(), "text".into()));
+        assert_eq!(get("/out").status, 404);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

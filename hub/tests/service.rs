@@ -47,11 +47,12 @@ fn expect_echo(mut client: Client) {
 #[test]
 fn a_socket_is_named_by_its_number_and_those_that_are_not_named_are_the_rest() {
     let [(first, of_first), (second, of_second)] = [listening(), listening()];
-    let hub = Hub::of(activated(vec![first, second], &["--echo", "--listen", "fd:4"], "$$"));
+    let both = ["--echo", "--listen", "fd:4", "--listen", "fd:3"];
+    let hub = Hub::of(activated(vec![first, second], &both, "$$"));
     assert_eq!(hub.addr, of_second);
-    expect_echo(hub.upgrade("/echo"));
-    let unserved = TcpStream::connect(of_first).unwrap_err();
-    assert_eq!(unserved.kind(), std::io::ErrorKind::ConnectionRefused, "it is closed");
+    for addr in [of_first, of_second] {
+        expect_echo(Client::connect(addr).upgraded("/echo"));
+    }
     let [(first, of_first), (second, of_second)] = [listening(), listening()];
     let arguments = ["--echo", "--listen", "fd:", "--listen", "fd:4"];
     let hub = Hub::of(activated(vec![first, second], &arguments, "$$"));
@@ -74,6 +75,43 @@ fn a_socket_as_standard_input_is_served() {
     session.send(CLOSE, &close_payload(1012, ""));
     session.expect_eof();
     hub.expect_clean_exit();
+}
+
+#[test]
+fn a_socket_that_would_be_served_by_nobody_is_refused() {
+    // The manager keeps it: whoever connects to it would wait for ever.
+    for arguments in [&["--echo", "--listen", "fd:4"][..], &["--echo", "--listen", "127.0.0.1:0"]] {
+        let sockets = vec![listening().0, listening().0];
+        let output = activated(sockets, arguments, "$$").output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("would be served by nobody: give --listen fd: for all"), "{text}");
+    }
+    let sockets = vec![listening().0, listening().0];
+    let arguments = ["--echo", "--listen", "127.0.0.1:0", "--listen", "fd:"];
+    expect_echo(Hub::of(activated(sockets, &arguments, "$$")).upgrade("/echo"));
+}
+
+#[test]
+fn a_notify_socket_that_does_not_work_is_said_once() {
+    let folder = Folder::new("deaf");
+    let mut command = command();
+    command.args(["--echo", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", folder.path("nobody")).env("WATCHDOG_USEC", "20000");
+    let mut hub = Hub::of(command);
+    let mut client = hub.upgrade("/echo");
+    // Some fifty periods pass while its Close is not answered.
+    client.text("hello");
+    client.expect_text("hello");
+    hub.signal(Signal::TERM);
+    client.expect_close(1001);
+    client.stream.set_read_timeout(Some(millis(1000))).unwrap();
+    let _ = std::io::Read::read(&mut client.stream, &mut [0]);
+    drop(client);
+    let log = hub.rest_of_log();
+    let said = log.iter().filter(|line| line.contains("telling the service manager")).count();
+    // That of READY=1 may have been before the line that the hub is bound.
+    assert!(said <= 1, "{log:#?}");
 }
 
 #[test]

@@ -194,3 +194,23 @@ fn a_replay_beside_the_latest_is_refused() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && text.contains("give no --replay"), "{text}");
 }
+
+#[test]
+fn what_is_kept_for_nobody_makes_room_for_those_who_are_there() {
+    let hub = Hub::start(&["--topics", "--replay", "20", "--memory", "4m", "--ping-period", "0"]);
+    let text = "x".repeat(50_000);
+    // Far more than fits, on topics that nobody is on afterwards.
+    for number in 0..60 {
+        say_and_leave(hub.upgrade(&format!("/topic/left-{number}")), &[text.as_str(); 5]);
+    }
+    let mut reader = hub.upgrade("/topic/new");
+    let mut speaker = hub.upgrade("/topic/new");
+    for number in 0..50 {
+        let said = format!("{number} {text}");
+        speaker.text(&said);
+        reader.expect_text(&said);
+    }
+    // The newest of those that nobody is on is the last to go.
+    say_and_leave(hub.upgrade("/topic/short"), &["kept"]);
+    hub.upgrade("/topic/short").expect_text("kept");
+}

@@ -243,9 +243,14 @@ impl Turn<'_> {
                         let answer = caught(|| answer(&call));
                         answer.unwrap_or_else(|panic| self.internal_error(call.path(), panic))
                     }
-                    Some(PlainAnswer::Stats) => {
+                    Some(PlainAnswer::Stats(guard)) => {
                         self.shared.work.add(PAGE_WORK);
-                        Response::prometheus(self.shared.snapshot().prometheus())
+                        let pass = guard.as_ref().map(|guard| caught(|| guard(&call)));
+                        match pass.unwrap_or(Ok(Ok(()))) {
+                            Ok(Ok(())) => Response::prometheus(self.shared.snapshot().prometheus()),
+                            Ok(Err(refusal)) => refusal,
+                            Err(panic) => self.internal_error(call.path(), panic),
+                        }
                     }
                     None => Response::refusal(404),
                 }

@@ -22,9 +22,11 @@ pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;
 pub(crate) enum PlainAnswer {
     /// The application does.
     Handler(Rc<dyn Fn(&Call) -> Response>),
-    /// The server's statistics do.
-    Stats,
+    /// The server's statistics do, to whom the guard lets pass.
+    Stats(Option<StatsGuard>),
 }
+/// Lets a request for the statistics pass, or answers it.
+pub(crate) type StatsGuard = Rc<dyn Fn(&Call) -> Result<(), Response>>;
 /// Accepts or rejects an upgrade.
 pub(crate) type UpgradeHook = Rc<dyn Fn(&Call) -> Result<Accept, Response>>;
 /// Picks a subprotocol from the client's list.

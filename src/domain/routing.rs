@@ -146,7 +146,31 @@ impl<'a> Routing<'a> {
     /// ```
     pub fn stats(&mut self, path: &str) {
         let path = self.full_path(path);
-        self.routes.gets.push((path, PlainAnswer::Stats));
+        self.routes.gets.push((path, PlainAnswer::Stats(None)));
+    }
+
+    /// The same for whom `guard` lets pass; others get its answer. [`on_upgrade`](Self::on_upgrade)
+    /// does not ask about plain answers.
+    ///
+    /// ```
+    /// use wirewheel::Response;
+    /// # wirewheel::Server::bind("127.0.0.1:0", |app: &mut wirewheel::Application| {
+    /// app.routing(|route| {
+    ///     route.stats_if("/metrics", |call| match call.header("authorization") {
+    ///         Some("Bearer secret") => Ok(()),
+    ///         _ => Err(Response::new(401).header("WWW-Authenticate", "Bearer")),
+    ///     });
+    /// });
+    /// # })?;
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn stats_if(
+        &mut self,
+        path: &str,
+        guard: impl Fn(&Call) -> Result<(), Response> + 'static,
+    ) {
+        let path = self.full_path(path);
+        self.routes.gets.push((path, PlainAnswer::Stats(Some(Rc::new(guard)))));
     }
 
     /// Adds routes below a path (Ktor's `route`).

@@ -123,6 +123,12 @@ fn listen_on(address: SocketAddr, options: &ListenOptions) -> io::Result<Opened>
     if options.reuse_port {
         socket.set_reuse_port(true)?;
     }
+    if options.free_bind {
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+        }
+    }
     if address.is_ipv6() {
         socket.set_only_v6(options.only_v6)?;
     }
@@ -323,6 +329,19 @@ mod tests {
         assert_eq!(first.address, second.address);
         let error = open(first.address, &ListenOptions::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_yet_is_listened_on_if_that_is_wanted() {
+        // Of the networks for documentation (RFC 5737, RFC 3849), which nobody has.
+        let address = "192.0.2.1:0";
+        let error = open(address, &ListenOptions::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+        let free = ListenOptions::new().free_bind(true);
+        assert_eq!(open(address, &free).unwrap().address.ip().to_string(), "192.0.2.1");
+        if open("[::1]:0", &free).is_ok() {
+            assert!(open("[2001:db8::1]:0", &free).is_ok());
+        }
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl From<OwnedFd> for Listen {
 }
 
 /// Options of a listening socket, which its connections inherit. Those of TCP do nothing to a Unix
-/// socket; `backlog`, `only_v6` and `reuse_port` do nothing to a [`Listen::Fd`], which is bound and
+/// socket; `backlog`, `only_v6`, `reuse_port` and `free_bind` do nothing to a [`Listen::Fd`], which is bound and
 /// listens already.
 ///
 /// ```
@@ -159,6 +159,7 @@ impl From<OwnedFd> for Listen {
 ///     .backlog(1024)
 ///     .only_v6(true)
 ///     .reuse_port(false)
+///     .free_bind(false)
 ///     .nodelay(true)
 ///     .keepalive(Duration::from_secs(60))
 ///     .send_buffer_bytes(16 << 10)
@@ -171,6 +172,7 @@ pub struct ListenOptions {
     pub(crate) backlog: u32,
     pub(crate) only_v6: bool,
     pub(crate) reuse_port: bool,
+    pub(crate) free_bind: bool,
     pub(crate) nodelay: bool,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) send_buffer_bytes: Option<usize>,
@@ -184,6 +186,7 @@ impl Default for ListenOptions {
             backlog: 4_096,
             only_v6: true,
             reuse_port: false,
+            free_bind: false,
             nodelay: true,
             keepalive: None,
             send_buffer_bytes: None,
@@ -221,6 +224,9 @@ impl ListenOptions {
         /// Lets several sockets of one user listen on the same address, and the system spread the
         /// connections over them (`SO_REUSEPORT`). Default false.
         reuse_port: bool => reuse_port;
+        /// Listens on an address that this machine does not have yet, such as one that comes by DHCP
+        /// after the start (`IP_FREEBIND`). Default false.
+        free_bind: bool => free_bind;
         /// Sends replies as they are made (`TCP_NODELAY`); without it a small one may wait for the
         /// peer's acknowledgement of the one before. Default true.
         nodelay: bool => nodelay;

@@ -314,6 +314,19 @@ impl Client {
         self.take(n)
     }
 
+    /// A message that may come in several frames, as one.
+    #[track_caller]
+    pub fn message(&mut self) -> Frame {
+        let mut message = self.frame();
+        while message.first & 0x80 == 0 {
+            let next = self.frame();
+            assert_eq!(next.first & 0x0f, 0, "a continuation");
+            message.first |= next.first & 0x80;
+            message.payload.extend(next.payload);
+        }
+        message
+    }
+
     #[track_caller]
     pub fn frame(&mut self) -> Frame {
         let header = self.read(2);

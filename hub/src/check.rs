@@ -1,0 +1,106 @@
+//! What can be seen to be wrong before anything is started.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+use wirewheel::Listen;
+
+use crate::config::{Command, Place};
+
+/// The longest path of a Unix socket, in bytes (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Whether a program is there and can be started.
+pub(crate) fn program(command: &Command) -> Result<(), String> {
+    let program = &command.program;
+    let shown = Path::new(program).display();
+    let path = find(program).ok_or_else(|| match program.as_bytes().contains(&b'/') {
+        true => format!("--exec {shown}: there is no such program"),
+        false => format!("--exec {shown}: there is no such program in PATH"),
+    })?;
+    startable(&path).map_err(|wrong| format!("--exec {shown}: {wrong}"))?;
+    match interpreter(&path).filter(|interpreter| startable(interpreter).is_err()) {
+        None => Ok(()),
+        Some(missing) => {
+            Err(format!("--exec {shown}: its interpreter {} cannot be started", missing.display()))
+        }
+    }
+}
+
+/// Where a program is, as execvp(3) looks for it.
+fn find(program: &OsString) -> Option<PathBuf> {
+    let direct = PathBuf::from(program);
+    if program.as_bytes().contains(&b'/') {
+        return direct.exists().then_some(direct);
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    let mut candidates = std::env::split_paths(&folders).map(|folder| folder.join(program));
+    let all: Vec<PathBuf> = candidates.by_ref().filter(|path| path.exists()).collect();
+    let first = all.iter().find(|path| startable(path).is_ok()).or_else(|| all.first());
+    first.cloned()
+}
+
+fn startable(path: &Path) -> Result<(), String> {
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is no file".into());
+    }
+    access(path, Access::EXEC_OK).map_err(|_| "it is not executable (chmod +x)".into())
+}
+
+/// What a script names in its first line (execve(2)).
+fn interpreter(path: &Path) -> Option<PathBuf> {
+    let mut beginning = Vec::new();
+    File::open(path).ok()?.take(256).read_to_end(&mut beginning).ok()?;
+    let line = beginning.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = line.trim_ascii_start();
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    Some(OsString::from_vec(line.get(..end)?.to_vec()).into())
+}
+
+/// Whether it can be listened at all places, as far as can be seen without doing so.
+pub(crate) fn places(places: &[Place]) -> Result<(), String> {
+    for (number, place) in places.iter().enumerate() {
+        let Place::Address(text) = place else { continue };
+        if places.get(..number).is_some_and(|before| before.contains(place))
+            && !text.ends_with(":0")
+        {
+            return Err(format!("--listen {text} is given twice"));
+        }
+        let listen = Listen::from(text);
+        check_place(&listen).map_err(|error| format!("--listen {listen}: {error}"))?;
+    }
+    Ok(())
+}
+
+fn check_place(listen: &Listen) -> io::Result<()> {
+    match listen {
+        Listen::Tcp(_) => listen.addresses().map(drop),
+        Listen::Unix(path) => socket_path(path),
+        _ => Ok(()),
+    }
+}
+
+fn socket_path(path: &Path) -> io::Result<()> {
+    let refused = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        return refused("the path is longer than a Unix socket's can be (107 bytes)");
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    if !folder.metadata()?.is_dir() {
+        return refused("what holds it is no folder");
+    }
+    access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            refused("the path is taken by something that is no socket")
+        }
+        _ => Ok(()),
+    }
+}
