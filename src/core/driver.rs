@@ -200,6 +200,8 @@ pub(crate) struct Driver<S> {
     share: usize,
     /// What was read and caused in this turn, in bytes.
     worked: usize,
+    /// What `worked` is when a turn becomes late.
+    late_at: usize,
     /// How much is read at once.
     room: usize,
     /// How many connections a turn accepts.
@@ -215,10 +217,11 @@ impl<S: Sockets> Driver<S> {
             room,
             share: built.limits.read_budget_bytes,
             accept_budget: built.limits.accept_budget,
-            core: Core::new(built),
             sockets,
             ready: VecDeque::new(),
             worked: 0,
+            late_at: built.limits.read_budget_bytes.saturating_mul(SHARES_PER_TURN),
+            core: Core::new(built),
         }
     }
 
@@ -419,7 +422,8 @@ impl<S: Sockets> Driver<S> {
     /// What the core did just now, and what was read for it.
     #[inline]
     fn note_work(&mut self, read: usize) {
-        self.worked = self.worked.saturating_add(read).saturating_add(self.core.work_done());
+        // Far from wrapping: it begins anew with each turn, and ends soon after `late_at`.
+        self.worked = self.worked.wrapping_add(read).wrapping_add(self.core.work_done());
         if self.is_late() {
             self.room = self.rx.len() / LATE_PART;
             self.core.set_share(self.share / LATE_PART);
@@ -428,7 +432,7 @@ impl<S: Sockets> Driver<S> {
 
     #[inline]
     fn is_late(&self) -> bool {
-        self.worked >= self.share.saturating_mul(SHARES_PER_TURN)
+        self.worked >= self.late_at
     }
 
     /// Each has a whole share again.
