@@ -23,7 +23,11 @@ pub(crate) fn http_date(since_1970: Duration) -> Option<[u8; 29]> {
     Some(date_of(secs))
 }
 
-#[allow(clippy::arithmetic_side_effects, reason = "a time of at most four digits of years")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "a time of at most four digits of years, days of a week, months of a year"
+)]
 fn date_of(secs: u64) -> [u8; 29] {
     let (days, second) = (secs / 86_400, secs % 86_400);
     let (year, month, day) = civil(days);

@@ -1,5 +1,6 @@
 //! Programs that are not ours: ab and curl as clients, nginx and HAProxy in front. A test of one that is
 //! not installed says so and passes; `.ci/proxy` runs those of the proxies for longer and wants them.
+#![allow(clippy::print_stdout, reason = "a test that tests nothing says so")]
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};

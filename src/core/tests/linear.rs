@@ -1,5 +1,6 @@
 //! Work on a head grows with its length and not with its square, whatever the head is made of.
 #![allow(clippy::disallowed_methods, reason = "what work costs is measured")]
+#![allow(clippy::print_stdout, reason = "read by `.ci/linear`")]
 
 use std::fmt::Write;
 use std::hint::black_box;

@@ -1,4 +1,5 @@
 //! Pipelined requests in any pieces: the same are seen, and get the same answers.
+#![allow(clippy::print_stdout, reason = "how many there were")]
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
