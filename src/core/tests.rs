@@ -13,8 +13,6 @@ mod held;
 mod linear;
 mod overload;
 mod pace;
-mod pace;
-mod reach;
 mod reach;
 mod shares;
 #[cfg(repository)]
