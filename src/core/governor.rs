@@ -30,7 +30,9 @@ impl Core {
             let held = largest.map_or(0, |(_, held)| held as usize);
             match self.shared.flows.largest().filter(|flow| flow.bytes() > held) {
                 Some(flow) if self.shared.flows.drop_awaited(&flow) => {}
-                Some(flow) => return self.slowest(&flow).or(largest.map(|(index, _)| index)),
+                Some(flow) => {
+                    return self.slowest(&flow).or_else(|| largest.map(|(index, _)| index));
+                }
                 None => return largest.map(|(index, _)| index),
             }
         }

@@ -205,6 +205,7 @@ fn what_a_subscriber_does_not_take_is_its_own_and_no_other_sessions() {
         let ended: &[&str] =
             if overflow == BufferOverflow::Suspend { &["1013 missed 0"] } else { &[] };
         assert_eq!(*ends.borrow(), ended, "{overflow:?}");
+        assert!(innocent.ending().is_none(), "{overflow:?}");
         assert_eq!(flow.dropped() > 0, overflow != BufferOverflow::Suspend);
         assert!(app.stats().bytes_held <= 100_000);
     }
