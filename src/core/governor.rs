@@ -1,5 +1,8 @@
 //! Owns the byte budget of the process: who has to go when it is spent.
 
+use std::rc::Rc;
+
+use crate::domain::flow_cell::FlowCell;
 use crate::structures::wire::Wire;
 use crate::words::error::SessionError;
 
@@ -14,13 +17,42 @@ impl Core {
     ///
     /// The connections are looked through only when the budget is spent, and every time that ends
     /// one that held at least the average: so much has to arrive before the next look. Before that,
-    /// flows give up what nobody awaits.
+    /// flows give up what nobody awaits. A flow that holds more than any connection drops what its
+    /// policy lets it drop; where it drops nothing, the slowest of those who collect it is who holds
+    /// most.
     pub(crate) fn poll_offender(&self) -> Option<u32> {
         if !self.is_over_budget() {
             return None;
         }
         self.shared.flows.make_room(1);
-        if self.is_over_budget() { self.largest() } else { None }
+        while self.is_over_budget() {
+            let largest = self.largest();
+            let held = largest.map_or(0, |(_, held)| held as usize);
+            match self.shared.flows.largest().filter(|flow| flow.bytes() > held) {
+                Some(flow) if self.shared.flows.drop_awaited(&flow) => {}
+                Some(flow) => {
+                    return self.slowest(&flow).or_else(|| largest.map(|(index, _)| index));
+                }
+                None => return largest.map(|(index, _)| index),
+            }
+        }
+        None
+    }
+
+    /// Who makes a flow hold what it holds.
+    #[cold]
+    fn slowest(&self, flow: &Rc<FlowCell>) -> Option<u32> {
+        let mut slowest = None;
+        flow.for_each_subscriber(|index| {
+            let connection = self.connections.at(index);
+            let cursor = connection.and_then(|connection| connection.state.cursor_in(flow));
+            if let Some(cursor) = cursor {
+                if slowest.is_none_or(|(_, lowest)| cursor < lowest) {
+                    slowest = Some((index, cursor));
+                }
+            }
+        });
+        slowest.map(|(index, _)| index)
     }
 
     #[inline]
@@ -29,12 +61,13 @@ impl Core {
     }
 
     #[cold]
-    fn largest(&self) -> Option<u32> {
+    fn largest(&self) -> Option<(u32, u32)> {
         let mut largest = None;
         let mut most = 0;
         for (index, connection) in self.connections.iter() {
             if connection.charged > most {
-                (largest, most) = (Some(index), connection.charged);
+                most = connection.charged;
+                largest = Some((index, most));
             }
         }
         largest

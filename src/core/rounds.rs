@@ -77,7 +77,7 @@ impl Rounds {
             self.waiting.push_back(round);
         }
         while let Some(mut round) = self.waiting.pop_front() {
-            if round.left.is_empty() {
+            if round.left.is_empty() && !round.again.is_empty() {
                 mem::swap(&mut round.left, &mut round.again);
             }
             if !round.left.is_empty() {

@@ -307,6 +307,11 @@ impl Collected {
         self.missed + self.subscriptions.iter().map(Subscription::missed_since).sum::<u64>()
     }
 
+    /// Where the session stands in a flow.
+    pub(crate) fn cursor_in(&self, flow: &Rc<FlowCell>) -> Option<u64> {
+        self.subscriptions.iter().find(|of| of.is_of(flow)).map(Subscription::cursor)
+    }
+
     /// Whether there is something before `number` of a flow that it has not taken.
     pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
         self.subscriptions.iter().any(|of| of.is_of(flow) && of.is_before(number))

@@ -207,6 +207,27 @@ impl FlowCell {
         self.list();
     }
 
+    /// What it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.borrow().log.bytes()
+    }
+
+    /// Drops its oldest messages as long as there is need, where its policy is to drop; whether it did.
+    pub(super) fn drop_awaited(&self, is_needed: impl Fn() -> bool) -> bool {
+        let mut dropped = false;
+        while self.options.on_buffer_overflow != BufferOverflow::Suspend && is_needed() {
+            let is_empty = self.change(|state| {
+                state.drop_oldest();
+                state.log.len() == 0
+            });
+            dropped = true;
+            if is_empty {
+                break;
+            }
+        }
+        dropped
+    }
+
     /// Gives up what nobody awaits, oldest first, as long as the hub is short of room. One in which
     /// something was published since it was listed moves to its place first.
     pub(super) fn give_way(

@@ -138,6 +138,20 @@ impl FlowHub {
         }
     }
 
+    /// The flow that holds most, of all that hold something.
+    #[cold]
+    pub(crate) fn largest(&self) -> Option<Rc<FlowCell>> {
+        let holders = self.holders.borrow();
+        holders.values().filter_map(Weak::upgrade).max_by_key(|flow| flow.bytes())
+    }
+
+    /// Has a flow drop what somebody awaits, as its policy has it, as long as there is no room: whether
+    /// it dropped anything.
+    #[cold]
+    pub(crate) fn drop_awaited(&self, flow: &FlowCell) -> bool {
+        flow.drop_awaited(|| self.room() == 0)
+    }
+
     #[cold]
     fn give_way(&self, bytes: usize, at_most: Gives) {
         let begun = self.stamp.get();

@@ -239,6 +239,11 @@ impl SessionState {
         self.collected.as_deref().and_then(Collected::first_cursor)
     }
 
+    /// Where it stands in a flow that it collects.
+    pub(crate) fn cursor_in(&self, flow: &Rc<FlowCell>) -> Option<u64> {
+        self.collected.as_deref().and_then(|collected| collected.cursor_in(flow))
+    }
+
     /// Whether it collects the flow and has not taken all that is there before `number`.
     pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
         self.collected.as_deref().is_some_and(|collected| collected.is_before(flow, number))

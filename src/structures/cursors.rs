@@ -129,7 +129,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                let lowest = all.iter().copied().min().unwrap_or(cursors.end());
+                let lowest = all.iter().copied().min().unwrap_or_else(|| cursors.end());
                 prop_assert_eq!((cursors.slowest(), cursors.count() as usize), (lowest, all.len()));
             }
         }

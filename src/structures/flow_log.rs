@@ -404,7 +404,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                let slowest = cursors.iter().copied().min().unwrap_or(log.next_number());
+                let slowest = cursors.iter().copied().min().unwrap_or_else(|| log.next_number());
                 let pending = live.iter().filter(|number| **number >= slowest).count();
                 let counted = (log.pending(), log.len(), log.bytes());
                 prop_assert_eq!(counted, (pending, live.len(), live.len()));

@@ -183,6 +183,34 @@ fn what_is_kept_for_nobody_gives_way_before_a_session_is_ended() {
     assert!(app.stats().given_up > 0 && app.stats().bytes_held <= 100_000);
 }
 
+/// An innocent session that held a little was ended for what the flow of another held.
+#[test]
+fn what_a_subscriber_does_not_take_is_its_own_and_no_other_sessions() {
+    for overflow in [BufferOverflow::Suspend, BufferOverflow::DropOldest, BufferOverflow::Latest] {
+        let options = FlowOptions::new().extra_buffer(1_000).on_buffer_overflow(overflow);
+        let flow = flow(options);
+        let (app, ends) = app(from_ref(&flow), Limits::new().process_bytes(100_000));
+        let mut quick = app.web_socket("/0");
+        let mut slow = app.web_socket("/0");
+        slow.read_only(0);
+        for n in 0..80 {
+            let text = format!("{n:01000}");
+            app.with_server(|_| flow.emit_latest(&n.to_string(), &text)).unwrap();
+        }
+        assert_eq!(texts(&mut quick).len(), 80);
+        let mut innocent = app.web_socket("/0");
+        assert!(texts(&mut innocent).len() % 80 == 0);
+        innocent.send_bytes(b"\x82\xfe\x60\0\0\0\0\0"); // a frame of 24 KiB that does not end
+        (0..16).for_each(|_| innocent.send_bytes(&[0; 1_500]));
+        let ended: &[&str] =
+            if overflow == BufferOverflow::Suspend { &["1013 missed 0"] } else { &[] };
+        assert_eq!(*ends.borrow(), ended, "{overflow:?}");
+        assert!(innocent.ending().is_none(), "{overflow:?}");
+        assert_eq!(flow.dropped() > 0, overflow != BufferOverflow::Suspend);
+        assert!(app.stats().bytes_held <= 100_000);
+    }
+}
+
 /// All that was kept had gone before it was clear that it would not do.
 #[test]
 fn a_message_that_is_refused_costs_no_other() {
