@@ -73,6 +73,7 @@ impl Core {
         while let Some(key) = self.shared.timers.pop_stale() {
             self.wheel.cancel(key);
         }
+        self.wheel.give_back();
         let wheel = &mut self.wheel;
         self.shared.timers.arm_fresh(|place, at| wheel.arm(place | APP_TIMER, at));
         self.shared.asked = false;

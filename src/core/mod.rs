@@ -578,7 +578,12 @@ impl Core {
             drain.remaining = drain.remaining.saturating_sub(1);
         }
         self.closed.push((index, disposal));
-        drop_caught("what a connection held", connection);
+        let state = &mut connection.state;
+        let failed = state.extra.as_deref().is_some_and(|extra| extra.fault.is_some());
+        if failed || state.pipeline.is_some() || state.collected.is_some() {
+            // Mostly they are gone by now. An error, an extension or a filter is the application's.
+            drop_caught("what a connection held", connection);
+        }
     }
 
     /// A connection that was pending has had a turn; `client` is whose it was, where that matters.

@@ -10,8 +10,8 @@ const SLOTS: usize = DUE as usize;
 /// The list of entries that are due and not popped yet stands behind the slots.
 const DUE: u32 = 1024;
 const NOBODY: u32 = u32::MAX;
-/// The fewest releases from one look at unused entries to the next.
-const RELEASES: usize = 1024;
+/// Room for so many entries is not worth giving back.
+const ROOM_KEPT: usize = 1024;
 
 /// Names an armed entry. Whoever armed it holds it once and gives it back by `cancel` or `rearm`,
 /// or forgets it when the entry is popped; so it can never name another's entry.
@@ -22,13 +22,12 @@ pub(crate) struct TimerKey(u32);
 #[derive(Debug)]
 pub(crate) struct TimerWheel {
     entries: Vec<Entry>,
-    /// The first and the last of the chain of unused entries. They are used again in the order of the
-    /// chain, so that those in use wander to the front.
+    /// The head of the chain of unused entries.
     free: u32,
-    free_last: u32,
+    /// While room is being given back: entries from this one on are not used again, and those that are in
+    /// use leave when they are armed anew. Invariant: no unused one of them is in the chain.
+    keep_below: u32,
     len: usize,
-    /// After so many more releases it is looked at whether entries can be given back.
-    releases_left: usize,
     /// The heads of the chains: one for each slot, one for what is due.
     heads: Vec<u32>,
     /// For each slot a tick that is not after any of its entries.
@@ -70,9 +69,8 @@ impl TimerWheel {
         Self {
             entries: Vec::new(),
             free: NOBODY,
-            free_last: NOBODY,
+            keep_below: NOBODY,
             len: 0,
-            releases_left: RELEASES,
             heads: vec![NOBODY; SLOTS + 1],
             lower_bounds: vec![u64::MAX; SLOTS],
             occupied: [0; SLOTS / 64],
@@ -89,9 +87,6 @@ impl TimerWheel {
         let index = self.free;
         let index = if let Some(place) = self.entries.get_mut(index as usize) {
             self.free = place.next;
-            if self.free == NOBODY {
-                self.free_last = NOBODY;
-            }
             *place = entry;
             index
         } else {
@@ -136,10 +131,13 @@ impl TimerWheel {
         let Some(token) = self.entries.get(key.0 as usize).map(|entry| entry.token) else {
             return key;
         };
-        // In this order it leaves its place, which may be the one that holds all others' room.
-        let moved = self.arm(token, at);
+        if key.0 >= self.keep_below {
+            let moved = self.arm(token, at);
+            self.cancel(key);
+            return moved;
+        }
         self.cancel(key);
-        moved
+        self.arm(token, at)
     }
 
     /// The next token whose deadline has come, in the order of ticks; its entry is gone.
@@ -262,52 +260,55 @@ impl TimerWheel {
     fn release(&mut self, index: u32) {
         if let Some(entry) = self.entries.get_mut(index as usize) {
             entry.list = NOBODY;
-            entry.next = NOBODY;
             self.len -= 1;
-            self.chain_free(index);
+            if index < self.keep_below {
+                entry.next = self.free;
+                self.free = index;
+            } else {
+                self.trim();
+            }
         }
         if self.len == 0 {
             // Nobody holds a key: the arena starts anew, and a large one is given back.
             self.entries = Vec::new();
-            (self.free, self.free_last) = (NOBODY, NOBODY);
+            (self.free, self.keep_below) = (NOBODY, NOBODY);
             self.earliest = u64::MAX;
         }
-        self.releases_left -= 1;
-        if self.releases_left == 0 {
-            self.shrink();
-        }
     }
 
-    /// Gives back what a burst has left: entries behind the last that is in use. Those in use have their
-    /// keys and stay, but are armed anew from time to time, in the lowest places that are free.
-    #[cold]
-    fn shrink(&mut self) {
-        // Each look is paid for by half as many releases as it takes steps.
-        self.releases_left = (self.entries.len() / 2).max(RELEASES);
-        if self.len > self.entries.len() / 4 {
+    /// Begins to give back the room of a burst that is over, if there was one. Costs nothing where there was
+    /// none, so that it may be called as often as something of a burst is over.
+    pub(crate) fn give_back(&mut self) {
+        let room = self.entries.len();
+        if room <= ROOM_KEPT.max(4 * self.len) || self.keep_below != NOBODY {
             return;
         }
-        let last = self.entries.iter().rposition(|entry| entry.list != NOBODY);
-        self.entries.truncate(last.map_or(0, |last| last + 1));
-        self.entries.shrink_to_fit();
-        (self.free, self.free_last) = (NOBODY, NOBODY);
-        for index in 0..self.entries.len() {
-            let Some(entry) = self.entries.get_mut(index) else { return };
+        let keep = (2 * self.len).max(ROOM_KEPT / 2);
+        self.keep_below = u32::try_from(keep).unwrap_or(NOBODY);
+        self.free = NOBODY;
+        for index in (0..keep).rev() {
+            let Some(entry) = self.entries.get_mut(index) else { continue };
             if entry.list == NOBODY {
-                entry.next = NOBODY;
-                self.chain_free(u32::try_from(index).unwrap_or(NOBODY));
+                entry.next = self.free;
+                self.free = u32::try_from(index).unwrap_or(NOBODY);
             }
         }
+        self.trim();
     }
 
-    /// Adds an unused entry to the end of their chain.
-    #[inline]
-    fn chain_free(&mut self, index: u32) {
-        match self.entries.get_mut(self.free_last as usize) {
-            Some(last) => last.next = index,
-            None => self.free = index,
+    /// Drops unused entries at the end, as far as they are to be given back.
+    #[cold]
+    fn trim(&mut self) {
+        let keep = self.keep_below as usize;
+        while self.entries.len() > keep
+            && self.entries.last().is_some_and(|entry| entry.list == NOBODY)
+        {
+            self.entries.pop();
         }
-        self.free_last = index;
+        if self.entries.len() <= keep {
+            self.entries.shrink_to_fit();
+            self.keep_below = NOBODY;
+        }
     }
 }
 
@@ -378,10 +379,10 @@ mod tests {
             let burst: Vec<_> = (0..50_000).map(|n| wheel.arm(n, at_tick(n.into()))).collect();
             steady.push(wheel.arm(round, at_tick(1_000_000))); // behind the burst
             burst.into_iter().for_each(|key| wheel.cancel(key));
-            for _ in 0..2_000 {
-                let rearm = |key| wheel.rearm(key, at_tick(1_000_001));
-                steady = steady.into_iter().map(rearm).collect();
-            }
+            wheel.give_back();
+            // As a connection's pings do.
+            let rearm = |key| wheel.rearm(key, at_tick(1_000_001));
+            steady = steady.into_iter().map(rearm).collect();
             assert!(wheel.entries.capacity() < 5_000, "{} entries", wheel.entries.capacity());
         }
         assert_eq!(wheel.len(), steady.len());

@@ -324,6 +324,10 @@ pub(crate) const CLIENTS_MAX: usize = 4_096;
 /// after growth, and the old table while it grows.
 const CLIENT_BYTES: usize = 64;
 
+/// What a connection without its request head costs beside its place: in the list of their ages, and in the
+/// table of who has how many, which is there while there are too many.
+const PENDING_BYTES: usize = 320;
+
 /// Connections over `max_connections` that are let in only to be told 503; beyond them accepting
 /// pauses.
 pub(crate) const SURPLUS_MAX: usize = 16;
@@ -475,6 +479,7 @@ impl Limits {
             .saturating_add(connections.saturating_mul(per_connection))
             .saturating_add(self.read_buffer_bytes)
             .saturating_add(transmit_buffer)
+            .saturating_add(self.max_pending_handshakes.saturating_mul(PENDING_BYTES))
             .saturating_add(clients)
     }
 
