@@ -387,3 +387,22 @@ fn timers_of_the_application_keep_the_beat() {
     app.advance(secs(1));
     assert_eq!(once.get(), 1);
 }
+
+/// There is nobody whose hang-up could be awaited.
+#[test]
+fn a_connection_that_broke_is_over_at_once_though_its_hook_panics() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_message(|_, _| Ok(())).on_error(|_, error| panic!("told of {error}"))
+            });
+        });
+    })
+    .unwrap();
+    app.tolerate_panics();
+    let mut client = app.web_socket("/");
+    client.reset();
+    assert_eq!(client.ending(), Some(Ending::Closed));
+    assert_eq!((app.stats().connections_open, app.stats().closed_abnormal), (0, 1));
+}
