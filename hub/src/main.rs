@@ -10,6 +10,7 @@
 //!   tokens    who may connect
 //!   service   what systemd and others want to hear
 //!   signals   signals as descriptors, and children that have ended
+//!   stamp     the time of a line of the log
 //!   stderr    the log, which never waits for its reader; sparing: lines that strangers cause
 //! ```
 
@@ -22,6 +23,7 @@ mod serve;
 mod service;
 mod signals;
 mod sparing;
+mod stamp;
 mod stderr;
 mod tokens;
 mod topics;
@@ -56,9 +58,14 @@ fn main() -> ExitCode {
 fn start_logging() {
     let mut logger =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
-    if service::log_has_timestamps() {
-        logger.format_timestamp(None);
-    }
+    let noted_anyway = service::log_has_timestamps();
+    logger.format(move |line, record| {
+        write!(line, "[")?;
+        if !noted_anyway {
+            write!(line, "{} ", stamp::now())?;
+        }
+        writeln!(line, "{:<5} {}] {}", record.level(), record.target(), record.args())
+    });
     logger.target(env_logger::Target::Pipe(Box::new(stderr::Log::new())));
     logger.init();
 }
