@@ -5,6 +5,7 @@ use log::warn;
 use crate::domain::file_body::FileBody;
 
 use super::connection::{Disposal, Stage};
+use super::ending::Loss;
 use super::turn::{Reading, Turn};
 
 /// A file on its way out.
@@ -47,7 +48,7 @@ impl Turn<'_> {
                 let is_last = answer.is_last;
                 http.file = None;
                 if is_last {
-                    self.finish(self.options().write_timeout);
+                    self.finish();
                 }
                 return Reading::Continue;
             }
@@ -67,6 +68,7 @@ impl Turn<'_> {
                     // The length is announced: only a broken connection says that this is not all.
                     warn!(target: "wirewheel::server", "a file ended at {} of {} bytes: {error}",
                         answer.sent, answer.body.length());
+                    self.lose(Loss::Aborted);
                     self.drop_socket(Disposal::Reset);
                     return Reading::Continue;
                 }

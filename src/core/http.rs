@@ -13,6 +13,7 @@ use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 
 use super::connection::{Disposal, HttpStage, Stage};
+use super::ending::Loss;
 use super::file_answer::FileAnswer;
 use super::panics::caught;
 use super::turn::{Reading, Turn};
@@ -250,7 +251,7 @@ impl Turn<'_> {
             http.answered = http.answered.saturating_add(1);
             http.file = file.map(|body| FileAnswer::new(body.clone(), !keep_alive));
         } else {
-            self.finish(self.options().write_timeout);
+            self.finish();
             return Next::Over;
         }
         if file.is_none() {
@@ -273,7 +274,7 @@ impl Turn<'_> {
     /// Answers with a status alone and hangs up.
     pub(super) fn refuse(&mut self, status: u16) -> Next {
         self.write_response(&Response::refusal(status), false, false);
-        self.finish(self.shared.limits.close_timeout);
+        self.finish();
         Next::Over
     }
 
@@ -332,24 +333,30 @@ impl Turn<'_> {
     )]
     pub(crate) fn http_timeout(&mut self) {
         let now = self.shared.now;
-        let options = self.connection.state.options(self.options());
-        let write_timeout = options.write_timeout;
-        let extra = self.connection.state.extra.as_deref();
-        if let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) {
+        if self.connection.state.waiting().is_some() {
             // RFC 9112 section 9.5: a peer that does not read its answer may be hung up on.
-            if extra.progress.after(write_timeout) <= now {
+            if self.is_stuck() {
                 self.shared.stats.timeouts_write += 1;
+                self.lose(Loss::Stalled);
                 self.drop_socket(Disposal::Reset);
             }
             return;
         }
         let Stage::Http(http) = &self.connection.stage else { return };
-        if http.file.is_some() || http.deadline(&self.shared.limits) > now {
+        if http.file.is_some() {
             return;
         }
-        if http.answered > 0 && http.held.is_empty() {
+        let between_requests = http.answered > 0 && http.held.is_empty();
+        if between_requests && self.answer_is_on_its_way() {
+            return; // silence begins when the peer has it
+        }
+        let Stage::Http(http) = &self.connection.stage else { return };
+        if http.deadline(&self.shared.limits) > now {
+            return;
+        }
+        if between_requests {
             // Between two requests silence is no fault: just hang up.
-            self.finish(self.shared.limits.linger_timeout);
+            self.finish();
         } else {
             self.shared.stats.timeouts_handshake += u64::from(!http.expired);
             self.refuse(408);

@@ -33,6 +33,7 @@ mod pace;
 pub(crate) mod panics;
 mod pause;
 mod plain;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -51,7 +52,7 @@ use crate::domain::application::Built;
 use crate::domain::flow_cell::FlowCell;
 use crate::domain::route_table::RouteTable;
 use crate::domain::server_ref::Drained;
-use crate::domain::session_state::SessionState;
+use crate::domain::session_state::{PingBehind, SessionState};
 use crate::domain::shared::Shared;
 use crate::structures::slab::{Key, Slab};
 use crate::structures::wheel::TimerWheel;
@@ -72,6 +73,8 @@ pub(crate) use turn::Reading;
 const _: () = assert!(size_of::<Option<Connection>>() + 4 + 24 + 8 <= CONNECTION_BYTES);
 // And on this: what is boxed while it is needed, with the allocator's 16 bytes for each.
 const _: () = assert!(size_of::<HttpStage>() + SessionState::BOXED_BYTES + 3 * 16 <= BUSY_BYTES);
+// The one in a session, the other in what is none.
+const _: () = assert!(size_of::<PingBehind>() <= size_of::<HttpStage>());
 
 /// The whole server.
 pub(crate) struct Core {

@@ -81,7 +81,7 @@ impl Turn<'_> {
                     CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
                 });
                 self.end(&info);
-                self.finish(self.shared.limits.close_timeout);
+                self.finish();
             }
             (Stage::Session(_), _) => self.fail(SessionError::Panic(text)),
             (Stage::Http(_), _) => {
@@ -99,7 +99,7 @@ impl Turn<'_> {
                 } else if code == Some(CloseCode::ABNORMAL) {
                     self.drop_socket(Disposal::Close);
                 } else {
-                    self.finish(self.shared.limits.close_timeout);
+                    self.finish();
                 }
             }
             (Stage::Closed(_), _) => self.log_fault(&SessionError::Panic(text)),

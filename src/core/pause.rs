@@ -76,6 +76,9 @@ impl Turn<'_> {
             state.last_activity = self.shared.now;
             state.awaiting_pong = false;
             state.timing_changed = true;
+            if let Some((window, _, _)) = state.unfinished() {
+                *window = None;
+            }
         }
         let peer_shut = hold.peer_shut;
         let (mut bytes, taken) = hold.take();
@@ -83,6 +86,7 @@ impl Turn<'_> {
             let now_taken = self.take_input(bytes.get_mut(taken..).unwrap_or_default());
             self.put_back(bytes, taken + now_taken, peer_shut);
         } else {
+            self.note_unfinished();
             self.connection.state.release_idle();
         }
         if peer_shut && self.connection.state.hold().is_none() {

@@ -485,7 +485,7 @@ impl PollLoop {
             let grace = if self.core.is_draining() {
                 Duration::ZERO // asked twice: now
             } else {
-                self.limits.close_timeout + self.limits.linger_timeout
+                self.limits.grace()
             };
             // A socket that was handed over is there after this process: come back.
             let restarts = self.listeners.iter().any(|listener| listener.handed_over);

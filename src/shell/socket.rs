@@ -18,6 +18,8 @@ pub(crate) struct Socket {
     /// The last write took less than it was given: a WRITABLE event is news. Without it, WRITABLE
     /// events are ignored.
     blocked: Cell<bool>,
+    /// Bytes that it took so far, modulo 2^32.
+    written: Cell<u32>,
     /// It stands in the list of sockets to be read without an event.
     pub(crate) listed: bool,
     /// Whether the core wants it to be read at present.
@@ -34,7 +36,8 @@ pub(crate) enum ReadOutcome {
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, blocked: Cell::new(false), listed: false, reading: Reading::Continue }
+        let (blocked, written) = (Cell::new(false), Cell::new(0));
+        Self { stream, blocked, written, listed: false, reading: Reading::Continue }
     }
 
     #[inline]
@@ -72,6 +75,12 @@ impl Socket {
     /// Makes the next WRITABLE event matter.
     pub(crate) fn note_blocked(&self) {
         self.blocked.set(true);
+    }
+
+    #[inline]
+    fn count(&self, written: usize) {
+        #[allow(clippy::cast_possible_truncation, reason = "counted modulo 2^32")]
+        self.written.set(self.written.get().wrapping_add(written as u32));
     }
 
     pub(crate) fn wire(&self) -> SocketWire<'_> {
@@ -113,6 +122,7 @@ impl SocketWire<'_> {
         loop {
             match write(&self.socket.stream) {
                 Ok(written) => {
+                    self.socket.count(written);
                     if written < offered {
                         self.socket.blocked.set(true);
                     }
@@ -135,7 +145,10 @@ impl Wire for SocketWire<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match (&self.socket.stream).write(bytes) {
-            Ok(written) if written == bytes.len() => Ok(written),
+            Ok(written) if written == bytes.len() => {
+                self.socket.count(written);
+                Ok(written)
+            }
             outcome => self.write_on(bytes, outcome),
         }
     }
@@ -148,6 +161,14 @@ impl Wire for SocketWire<'_> {
     fn shutdown_write(&mut self) {
         // Fails only where the peer is gone, and then reading says so.
         let _ = self.socket.stream.shutdown(Shutdown::Write);
+    }
+
+    fn written(&self) -> u32 {
+        self.socket.written.get()
+    }
+
+    fn unsent(&self) -> Option<usize> {
+        wirewheel_sendq::unsent(&self.socket.stream).ok()
     }
 
     fn local_addr(&self) -> SocketAddr {

@@ -3,6 +3,7 @@
 pub(crate) mod flow_log;
 pub(crate) mod footprint;
 pub(crate) mod outbox;
+pub(crate) mod progress;
 pub(crate) mod slab;
 pub(crate) mod token_bucket;
 pub(crate) mod wheel;

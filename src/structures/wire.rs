@@ -18,6 +18,13 @@ pub(crate) trait Wire {
     /// The local address of the connection.
     fn local_addr(&self) -> SocketAddr;
 
+    /// How many bytes were written so far, modulo 2^32.
+    fn written(&self) -> u32;
+
+    /// How many of those the peer's system has not taken yet; `None` where that is not known. It may be
+    /// a system call: to be asked where a deadline depends on it, never for a message.
+    fn unsent(&self) -> Option<usize>;
+
     /// Whether what a short write left waits for the socket, and not just for a later turn.
     fn is_at_hand(&self) -> bool {
         true
@@ -42,6 +49,14 @@ impl Wire for NoWire {
 
     fn local_addr(&self) -> SocketAddr {
         SocketAddr::from(([0, 0, 0, 0], 0))
+    }
+
+    fn written(&self) -> u32 {
+        0
+    }
+
+    fn unsent(&self) -> Option<usize> {
+        None
     }
 
     fn is_at_hand(&self) -> bool {

@@ -77,6 +77,11 @@ pub(crate) struct FakeSocket {
     pub(crate) room: usize,
     /// At most this much is taken at once.
     pub(crate) write_piece: usize,
+    /// The system's send buffer, if what it holds is not the peer's at once.
+    pub(crate) send_buffer: Option<usize>,
+    /// What is in it.
+    pub(crate) sending: VecDeque<u8>,
+    written: u32,
     /// Takes nothing until then.
     pub(crate) blocked_until: Option<Time>,
     /// The link breaks after so many further bytes to the peer.
@@ -98,6 +103,9 @@ impl FakeSocket {
             got: Vec::new(),
             room: usize::MAX,
             write_piece: usize::MAX,
+            send_buffer: None,
+            sending: VecDeque::new(),
+            written: 0,
             blocked_until: None,
             breaks_after_out: None,
             wants_write: false,
@@ -116,7 +124,9 @@ impl FakeSocket {
 
     /// Whether a WRITABLE event is due.
     fn is_writable(&self) -> bool {
-        self.wants_write && (self.broken || (self.room > 0 && self.blocked_until.is_none()))
+        // As the system: not before a third of its buffer is free again.
+        let room = self.send_buffer.is_none_or(|size| self.sending.len() <= size / 3 * 2);
+        self.wants_write && (self.broken || (self.room > 0 && self.blocked_until.is_none() && room))
     }
 }
 
@@ -131,7 +141,9 @@ impl Wire for FakeSocket {
         if self.broken {
             return Err(ErrorKind::ConnectionReset.into());
         }
-        let mut taken = bytes.len().min(self.room).min(self.write_piece);
+        let buffer = self.send_buffer.map(|size| size.saturating_sub(self.sending.len()));
+        let room = self.room.min(buffer.unwrap_or(usize::MAX));
+        let mut taken = bytes.len().min(room).min(self.write_piece);
         if self.blocked_until.is_some() {
             taken = 0;
         }
@@ -142,7 +154,12 @@ impl Wire for FakeSocket {
         if self.room != usize::MAX {
             self.room -= taken;
         }
-        self.got.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        let bytes_taken = bytes.get(..taken).unwrap_or_default();
+        match self.send_buffer {
+            Some(_) => self.sending.extend(bytes_taken),
+            None => self.got.extend_from_slice(bytes_taken),
+        }
+        self.written = self.written.wrapping_add(u32::try_from(taken).unwrap_or(0));
         if taken < bytes.len() {
             self.wants_write = true;
         }
@@ -171,6 +188,14 @@ impl Wire for FakeSocket {
 
     fn local_addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 80))
+    }
+
+    fn written(&self) -> u32 {
+        self.written
+    }
+
+    fn unsent(&self) -> Option<usize> {
+        Some(self.sending.len())
     }
 }
 
@@ -235,6 +260,15 @@ impl Network {
             link.socket.broken = true;
         }
         link.end.get_or_insert(end);
+        self.pump();
+    }
+
+    /// The peer's system takes bytes out of the send buffer.
+    #[cfg(test)]
+    pub(crate) fn acknowledge(&mut self, id: LinkId, bytes: usize) {
+        let socket = &mut self.links[id].socket;
+        let taken = socket.sending.drain(..bytes.min(socket.sending.len()));
+        socket.got.extend(taken);
         self.pump();
     }
 
