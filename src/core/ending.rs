@@ -18,6 +18,15 @@ impl Turn<'_> {
     /// Fails the session (RFC 6455 section 7.1.7): Close with the fault's code where one can be
     /// sent, `on_error`, `on_close`; the peer's answer is not awaited.
     pub(crate) fn fail(&mut self, fault: SessionError) {
+        let loss = match fault {
+            SessionError::Overloaded => Loss::Overflow,
+            _ => Loss::Stalled,
+        };
+        self.fail_and_lose(fault, loss);
+    }
+
+    /// The same, where that is why a peer that takes nothing does not get what waits for it.
+    pub(super) fn fail_and_lose(&mut self, fault: SessionError, loss: Loss) {
         if !matches!(self.connection.stage, Stage::Session(_)) {
             return;
         }
@@ -35,10 +44,7 @@ impl Turn<'_> {
             let Ok(reason) = CloseReason::truncated(code, &text) else { return };
             self.session().leave_flows();
             if takes_nothing {
-                self.lose_what_has_not_begun(match fault {
-                    SessionError::Overloaded => Loss::Overflow,
-                    _ => Loss::Stalled,
-                });
+                self.lose_what_has_not_begun(loss);
             }
             self.session().queue_close(Some(&reason), takes_nothing);
         }

@@ -53,10 +53,7 @@ impl Turn<'_> {
     fn give_up(&mut self) {
         match self.connection.stage {
             // 1013, and what waits is dropped but for the frame that has begun.
-            Stage::Session(_) => {
-                self.lose_what_has_not_begun(Loss::OverBudget);
-                self.fail(SessionError::Overloaded);
-            }
+            Stage::Session(_) => self.fail_and_lose(SessionError::Overloaded, Loss::OverBudget),
             // A peer that does not read its answers, or its Close, would not read a refusal either.
             Stage::Http(_) | Stage::Finishing => {
                 self.lose(Loss::OverBudget);
