@@ -146,8 +146,7 @@ impl Connection {
             (Stage::Http(http), _) if http.file.is_some() || write.is_some() => None,
             // What is left of the last answer moves that deadline on.
             (Stage::Http(http), _) => {
-                let look = extra.and_then(|extra| Some(extra.window?.next_look(least)));
-                earliest([Some(http.deadline(limits)), look])
+                earliest([Some(http.deadline(limits)), self.answer_look(limits, least)])
             }
             (Stage::Session(_), Phase::Open) => earliest([
                 self.ping_deadline(options, least),

@@ -49,6 +49,8 @@ impl Turn<'_> {
                 http.file = None;
                 if is_last {
                     self.finish();
+                } else {
+                    self.watch_answer();
                 }
                 return Reading::Continue;
             }

@@ -16,6 +16,7 @@ use super::connection::{Disposal, HttpStage, Stage};
 use super::ending::Loss;
 use super::file_answer::FileAnswer;
 use super::panics::caught;
+use super::progress::LONG_ANSWER_BYTES;
 use super::turn::{Reading, Turn};
 
 /// What a request made of its connection.
@@ -269,6 +270,9 @@ impl Turn<'_> {
         self.shared.stats.count_answer(response.status_code());
         response.encode(&mut self.shared.tx, keep_alive, head_only);
         self.shared.opaque_prefix = self.shared.tx.len();
+        if self.shared.tx.len() >= LONG_ANSWER_BYTES {
+            self.watch_answer();
+        }
     }
 
     /// Answers with a status alone and hangs up.
@@ -310,6 +314,9 @@ impl Turn<'_> {
         state.pipeline = Pipeline::for_session(config.raw, agreed);
         state.route = route;
         state.phase = Phase::Open;
+        if let Some(extra) = state.extra.as_deref_mut() {
+            extra.window = None; // of an answer before
+        }
         state.ping_base = self.shared.now;
         state.last_activity = self.shared.now;
         state.timing_changed = true;

@@ -18,6 +18,9 @@ use super::connection::{Connection, Disposal, Stage};
 use super::ending::Loss;
 use super::turn::Turn;
 
+/// An answer of so many bytes may be on its way for longer than the next request is waited for.
+pub(super) const LONG_ANSWER_BYTES: usize = 64 << 10;
+
 /// A wait that begins with an empty queue looks for that in so many parts of its length.
 const LOOKS_OF_WAIT: u32 = 8;
 
@@ -37,6 +40,14 @@ impl Connection {
     pub(super) fn write_look(&self, least: Least) -> Option<Time> {
         let extra = self.state.extra.as_deref().filter(|extra| !extra.outbox.is_empty())?;
         Some(extra.window?.next_look(least))
+    }
+
+    /// When it has to be looked at whether the peer has the last answer, with which the wait for the next
+    /// request begins.
+    pub(super) fn answer_look(&self, limits: &Limits, least: Least) -> Option<Time> {
+        let window = self.state.extra.as_deref()?.window?;
+        let part = limits.handshake_timeout / LOOKS_OF_WAIT;
+        Some(window.looked().after(part).min(window.next_look(least)))
     }
 
     /// When the wait for the peer's Close or hang-up is over, or has to be looked at since it has not
@@ -167,6 +178,13 @@ impl Turn<'_> {
             self.lose(Loss::Stalled);
             self.drop_socket(Disposal::Reset);
         }
+    }
+
+    /// An answer was so long that it may be on its way for a while.
+    pub(super) fn watch_answer(&mut self) {
+        let now = self.shared.now;
+        self.connection.state.timing_changed = true;
+        self.connection.state.extra().window.get_or_insert_with(|| Window::begin(now));
     }
 
     /// Whether the peer still takes the last answer, whose end begins the wait for the next request. A

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -227,11 +228,15 @@ fn hasty_server(name: &str, bytes: usize) -> (Running, PatternFile) {
 fn a_page_waits_for_a_client_that_reads_later_and_has_no_keep_alive() {
     let (server, _file) = hasty_server("later", 300_000);
     for path in ["/page", "/file"] {
-        for mut client in [server.connect(), small_client(server.addr(), None)] {
+        for small in [false, true] {
+            let mut client = match small {
+                true => small_client(server.addr(), None),
+                false => server.connect(),
+            };
             client.write(format!("GET {path} HTTP/1.0\r\nHost: h\r\n\r\n"));
             pause(Duration::from_secs(1)); // three times as long as it is lingered for
             let answer = client.answer(false);
-            assert!(answer.body.as_bytes() == pattern(300_000), "{} bytes", answer.body.len());
+            assert!(answer.body.as_bytes() == pattern(300_000), "{path}: {answer:?}");
             client.expect_eof();
         }
     }
@@ -492,4 +497,106 @@ fn a_process_that_stopped_is_found_though_its_system_takes_a_trickle() {
     client.stream.shutdown(Shutdown::Both).unwrap();
     writer.join().unwrap();
     client.inbox.clear();
+}
+
+/// What the test that cuts a link does within its namespaces.
+const CUT: &str = "WIREWHEEL_CUT_LINK";
+
+/// Keepalive does not probe while bytes are unacknowledged: a peer that is gone is found all the same. In
+/// network namespaces of its own; skipped where making them is not permitted.
+#[test]
+#[allow(clippy::print_stdout, reason = "a skipped test says so")]
+fn keepalive_finds_a_link_that_was_cut_while_bytes_are_on_their_way() {
+    if std::env::var_os(CUT).is_some() {
+        return cut_link();
+    }
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net"]);
+        command
+    };
+    let mut trial = unshare();
+    trial.args(["sh", "-c", "ip link add v0 type veth peer name v1 && command -v nsenter"]);
+    let permitted = trial.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !permitted.is_ok_and(|status| status.success()) {
+        println!("skipped: no network namespaces with a veth pair here");
+        return;
+    }
+    let name = "delivery::keepalive_finds_a_link_that_was_cut_while_bytes_are_on_their_way";
+    let status = unshare()
+        .args(emulator::words(std::env::current_exe().unwrap()))
+        .args([name, "--exact", "--nocapture"])
+        .env(CUT, "1")
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn sh(script: &str) {
+    assert!(Command::new("sh").args(["-c", script]).status().unwrap().success(), "{script}");
+}
+
+/// A process that ends with the test.
+struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn cut_link() {
+    // The client's side is a namespace of its own, which lives as long as this shell waits for input.
+    let mut there = Command::new("unshare");
+    there.args(["--net", "sh", "-c", "echo ready; read line"]);
+    let mut there = Other(there.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut ready = [0; 6];
+    there.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let pid = there.0.id();
+    sh(&format!(
+        "ip link set lo up && ip link add v0 type veth peer name v1 netns {pid} &&
+         ip addr add 10.9.0.1/24 dev v0 && ip link set v0 up && nsenter -t {pid} -n sh -c \
+         'ip addr add 10.9.0.2/24 dev v1 && ip link set v1 up'"
+    ));
+    let (events, inbox) = channel();
+    let options = ListenOptions::new().keepalive(Duration::from_secs(1));
+    let server = Server::bind_with("10.9.0.1:0", &options, move |app: &mut Application| {
+        app.install(WebSockets::new().ping_period(None));
+        app.routing(move |route| {
+            route.web_socket("/", move |_: &Call| {
+                let (opened, closed) = (events.clone(), events.clone());
+                on_connect(move |session, _| {
+                    let _ = opened.send("open".to_owned());
+                    Ok(session.set_timer(millis(50)).map(drop)?)
+                })
+                .on_timer(|session, _: TimerId| {
+                    session.set_timer(millis(50))?;
+                    session.send("every 50 ms")
+                })
+                .on_close(move |_, close| {
+                    let _ = closed.send(format!("{}", close.code()));
+                })
+            });
+        });
+    });
+    let server = Running(server.unwrap().spawn().unwrap());
+    let request = upgrade_request("/", "");
+    let port = server.addr().port();
+    let client = format!("exec 3<>/dev/tcp/10.9.0.1/{port}; cat >&3; exec cat <&3 >/dev/null");
+    let mut client = Command::new("nsenter")
+        .args(["-t", &pid.to_string(), "-n", "bash", "-c", &client])
+        .stdin(Stdio::piped())
+        .spawn()
+        .map(Other)
+        .unwrap();
+    client.0.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+    let events = Events::from_channel(inbox);
+    events.expect("open");
+    pause(millis(500));
+    // Its address is gone: what comes is dropped without an answer.
+    sh(&format!("nsenter -t {pid} -n ip addr flush dev v1"));
+    let begun = Instant::now();
+    events.expect("1006");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
