@@ -7,6 +7,7 @@ mod flow_faults;
 mod flows;
 mod governor;
 mod pace;
+mod progress;
 mod reach;
 
 use std::cell::RefCell;
