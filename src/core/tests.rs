@@ -7,6 +7,7 @@ mod flow_faults;
 mod flows;
 mod governor;
 mod pace;
+#[cfg(repository)]
 mod progress;
 mod reach;
 

@@ -264,7 +264,7 @@ impl Network {
     }
 
     /// The peer's system takes bytes out of the send buffer.
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn acknowledge(&mut self, id: LinkId, bytes: usize) {
         let socket = &mut self.links[id].socket;
         let taken = socket.sending.drain(..bytes.min(socket.sending.len()));
