@@ -600,3 +600,41 @@ fn cut_link() {
     events.expect("1006");
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
+
+/// The slowest that the documentation speaks of, at the defaults: what the system's buffers do not take waits
+/// in the server, and a window of 64 KiB opens every thirteen seconds.
+#[test]
+#[ignore = "takes twenty minutes: `.ci/full slow`"]
+#[allow(clippy::print_stdout, reason = "who waits so long wants to know")]
+fn readers_at_5_kb_a_second_get_megabytes() {
+    const BYTES: usize = 6_000_000;
+    let file = PatternFile::new("slowest", BYTES);
+    let path = file.0.clone();
+    let server = Running::start(move |app: &mut Application| {
+        let limits = Limits::new().process_bytes(64 << 20);
+        sending(app, WebSockets::new().limits(limits), BYTES, path);
+        app.routing(|route| {
+            route.web_socket("/4", |_: &Call| {
+                on_message(|session, _| session.send(&pattern(4 * MIB)))
+            });
+        });
+    });
+    let addr = server.addr();
+    let message = |path: &'static str, bytes: usize| {
+        spawn(path, move || {
+            let mut client = Client::connect(addr).upgraded(path);
+            client.text("message");
+            assert!(message_slowly(&mut client, 5_000) == pattern(bytes), "other bytes");
+            println!("{bytes} bytes in a message arrived");
+        })
+    };
+    let page = |path: &'static str| {
+        spawn(path, move || {
+            page_slowly(Client::connect(addr), path, BYTES, 5_000);
+            println!("{path} arrived");
+        })
+    };
+    let readers = [message("/4", 4 * MIB), message("/", BYTES), page("/page"), page("/file")];
+    let failed = readers.into_iter().filter_map(|reader| reader.join().err()).count();
+    assert_eq!(failed, 0);
+}
