@@ -46,7 +46,7 @@ impl Connection {
     /// request begins.
     pub(super) fn answer_look(&self, limits: &Limits, least: Least) -> Option<Time> {
         let window = self.state.extra.as_deref()?.window?;
-        let part = limits.handshake_timeout / LOOKS_OF_WAIT;
+        let part = part_of(limits.handshake_timeout);
         Some(window.looked().after(part).min(window.next_look(least)))
     }
 
@@ -60,7 +60,7 @@ impl Connection {
             _ if !extra.outbox.is_empty() => None, // `write_look` says when
             None => Some(deadline),
             Some(window) => {
-                let part = self.wait(limits) / LOOKS_OF_WAIT;
+                let part = part_of(self.wait(limits));
                 Some(window.looked().after(part).min(window.next_look(least)))
             }
         }
@@ -352,6 +352,10 @@ impl Turn<'_> {
         debug_assert!(self.connection.state.phase == Phase::Open, "others are not pinged");
         self.fail(SessionError::PingTimeout);
     }
+}
+
+fn part_of(wait: Duration) -> Duration {
+    wait.checked_div(LOOKS_OF_WAIT).unwrap_or(wait)
 }
 
 fn saturated(bytes: usize) -> u32 {
