@@ -87,7 +87,14 @@ impl Connection {
         let behind = self.state.extra.as_deref().and_then(|extra| extra.ping.as_deref());
         behind.map_or_else(
             || self.pong_wait_ends(options),
-            |behind| behind.window.next_look(Least { window: options.timeout, ..least }),
+            |behind| {
+                let least = Least { window: options.timeout, ..least };
+                let (window, looked) = (behind.window, behind.window.looked());
+                match looked < window.since().after(least.window) {
+                    true => window.next_look(least),
+                    false => looked.after(least.between_looks()), // it has a longer window
+                }
+            },
         )
     }
 
@@ -253,12 +260,14 @@ impl Turn<'_> {
     #[cold]
     pub(super) fn note_sign_of_life(&mut self, rx: &[u8]) {
         if !self.brings_only_pongs(rx) {
-            self.wait_for_pong_anew();
+            self.wait_for_pong_anew(Duration::ZERO);
         }
     }
 
-    fn wait_for_pong_anew(&mut self) {
-        let waited = self.shared.now.since(self.connection.state.ping_base).as_millis();
+    /// The wait for the pong begins now, or so much later.
+    fn wait_for_pong_anew(&mut self, later: Duration) {
+        let now = self.shared.now.after(later);
+        let waited = now.since(self.connection.state.ping_base).as_millis();
         self.connection.state.heard_millis = u32::try_from(waited).unwrap_or(u32::MAX);
     }
 
@@ -314,16 +323,19 @@ impl Turn<'_> {
             let extra = self.connection.state.extra();
             let before_end = saturated(extra.outbox.bytes_to_control_end());
             let window = Window::begin_at(now, taken, waiting);
-            extra.ping =
-                Some(Box::new(PingBehind { end: written.wrapping_add(before_end), window }));
+            extra.ping = Some(Box::new(PingBehind {
+                end: written.wrapping_add(before_end),
+                window,
+                full: false,
+            }));
         }
     }
 
     fn pong_due(&mut self) {
         let now = self.shared.now;
         let options = self.connection.state.options(self.options());
+        let (timeout, write_timeout) = (options.timeout, options.write_timeout);
         let heard_lately = self.connection.pong_wait_ends(options) > now;
-        let least = Least { window: options.timeout, min_rate: self.shared.limits.min_rate };
         let behind = self.connection.state.extra.as_deref_mut().and_then(|extra| extra.ping.take());
         let Some(mut behind) = behind else {
             if !heard_lately {
@@ -334,14 +346,26 @@ impl Turn<'_> {
         let (taken, unsent) = self.taken();
         let waiting = unsent.saturating_add(self.outbox_bytes());
         self.connection.state.timing_changed = true;
+        let full = self.wire.peer_is_full();
         if taken.wrapping_sub(behind.end) <= u32::MAX / 2 {
-            // The peer's system has the ping: from here the peer has its time.
-            self.wait_for_pong_anew();
+            if full {
+                // The ping is in a full buffer before the peer, which reads if that takes more.
+                behind.end = taken.wrapping_add(waiting);
+                behind.full = true;
+                self.connection.state.extra().ping = Some(behind);
+                return;
+            }
+            // The peer's system has the ping: from here the peer has its time. It has twice that if its
+            // buffer was full a moment ago, and the ping is at the end of it.
+            self.wait_for_pong_anew(if behind.full { timeout } else { Duration::ZERO });
             self.connection.state.release_idle();
-        } else if behind.window.look(now, taken, waiting, least) {
-            self.connection.state.extra().ping = Some(behind);
-        } else if heard_lately {
-            behind.window = Window::begin_at(now, taken, waiting);
+            return;
+        }
+        behind.full = full;
+        // A buffer that is full opens by large steps; one that is cut off has bytes on their way.
+        let window = if full { timeout.max(write_timeout) } else { timeout };
+        let least = Least { window, min_rate: self.shared.limits.min_rate };
+        if behind.window.look(now, taken, waiting, least) || heard_lately {
             self.connection.state.extra().ping = Some(behind);
         } else {
             self.lost_peer();

@@ -111,6 +111,8 @@ pub(crate) struct PingBehind {
     /// The position of its end among all that is written, modulo 2^32.
     pub(crate) end: u32,
     pub(crate) window: Window,
+    /// The peer's buffer was full when it was last looked at, and had to be read empty up to the ping.
+    pub(crate) full: bool,
 }
 
 /// The peer's address in 16 bytes: all but IPv4 is boxed, so that the many IPv4 sessions do not pay

@@ -171,6 +171,11 @@ impl Wire for SocketWire<'_> {
         wirewheel_sendq::unsent(&self.socket.stream).ok()
     }
 
+    fn peer_is_full(&self) -> bool {
+        let waiting = self.unsent().filter(|&bytes| bytes > 0);
+        waiting.is_some() && waiting == wirewheel_sendq::not_sent(&self.socket.stream).ok()
+    }
+
     fn local_addr(&self) -> SocketAddr {
         self.socket.stream.local_addr().unwrap_or(NO_ADDR)
     }

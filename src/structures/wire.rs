@@ -25,6 +25,12 @@ pub(crate) trait Wire {
     /// a system call: to be asked where a deadline depends on it, never for a message.
     fn unsent(&self) -> Option<usize>;
 
+    /// Whether bytes wait and none is on its way: the peer's buffer is full, so that from here its system
+    /// takes no more than the peer reads. False where that is not known.
+    fn peer_is_full(&self) -> bool {
+        false
+    }
+
     /// Whether what a short write left waits for the socket, and not just for a later turn.
     fn is_at_hand(&self) -> bool {
         true

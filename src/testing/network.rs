@@ -82,6 +82,8 @@ pub(crate) struct FakeSocket {
     /// What is in it.
     pub(crate) sending: VecDeque<u8>,
     written: u32,
+    /// Nobody acknowledges what was sent: the peer is cut off, and not just slow.
+    pub(crate) cut_off: bool,
     /// Takes nothing until then.
     pub(crate) blocked_until: Option<Time>,
     /// The link breaks after so many further bytes to the peer.
@@ -106,6 +108,7 @@ impl FakeSocket {
             send_buffer: None,
             sending: VecDeque::new(),
             written: 0,
+            cut_off: false,
             blocked_until: None,
             breaks_after_out: None,
             wants_write: false,
@@ -196,6 +199,10 @@ impl Wire for FakeSocket {
 
     fn unsent(&self) -> Option<usize> {
         Some(self.sending.len())
+    }
+
+    fn peer_is_full(&self) -> bool {
+        !self.sending.is_empty() && !self.cut_off
     }
 }
 

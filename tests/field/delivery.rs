@@ -22,7 +22,8 @@ const MIB: usize = 1 << 20;
 
 /// What a message, page or file holds at a place, so that bytes that are missing show.
 fn pattern(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|at| b'a' + (at / 7 + at / 1_000) as u8 % 26).collect()
+    let letters = b"abcdefghijklmnopqrstuvwxyz";
+    (0..bytes).map(|at| letters[(at / 7 + at / 1_000) % 26]).collect()
 }
 
 /// A file with that in it, gone with the test.
@@ -339,11 +340,7 @@ fn a_peer_that_shut_its_side_gets_the_answers_to_what_it_sent() {
     page.expect_eof();
 }
 
-const SHORT: Duration = Duration::from_millis(1_500 * emulator_slower());
-
-const fn emulator_slower() -> u64 {
-    emulator::SLOWER
-}
+const SHORT: Duration = Duration::from_millis(1_500 * emulator::SLOWER);
 
 /// A server that sends eight megabytes on request and reports how sessions end.
 fn impatient(ping: Option<Duration>) -> (Running, Events) {
@@ -378,7 +375,7 @@ fn ends(events: &Events, begun: Instant, how: &str, within: Duration) {
 #[test]
 fn who_takes_nothing_or_next_to_nothing_is_ended_in_time() {
     let (server, events) = impatient(None);
-    let within = SHORT + Duration::from_secs(2) * emulator_slower() as u32;
+    let within = SHORT + Duration::from_secs(2 * emulator::SLOWER);
     let mut idle = server.upgrade("/");
     idle.text("flood");
     ends(&events, Instant::now(), "1013 Write timeout", within);
@@ -405,7 +402,7 @@ fn who_takes_nothing_or_next_to_nothing_is_ended_in_time() {
 #[test]
 fn a_message_that_does_not_come_on_is_ended_in_time() {
     let (server, events) = impatient(None);
-    let within = SHORT + Duration::from_secs(2) * emulator_slower() as u32;
+    let within = SHORT + Duration::from_secs(2 * emulator::SLOWER);
     let frame = masked(BINARY, &[7; 60_000]);
     let fragment = masked(0x01, b"the first of many");
     let one_more = masked(0x00, b"x");
@@ -492,7 +489,7 @@ fn a_process_that_stopped_is_found_though_its_system_takes_a_trickle() {
             pause(millis(300));
         }
     });
-    let slack = millis(700) * emulator_slower() as u32;
+    let slack = millis(700 * emulator::SLOWER);
     ends(&Events::from_channel(inbox), begun, "1011 Ping timeout", 2 * SHORT + slack);
     client.stream.shutdown(Shutdown::Both).unwrap();
     writer.join().unwrap();
