@@ -11,6 +11,7 @@ use crate::protocol::head::RequestHead;
 use super::connection::Stage;
 use super::file_answer::FileAnswer;
 use super::http::Next;
+use super::progress::LONG_ANSWER_BYTES;
 use super::turn::Turn;
 
 /// What of a request decides how it is answered; the head itself may be the application's by then.
@@ -67,7 +68,7 @@ impl Turn<'_> {
         let body = if is_long && !asked.head_only { response.into_long_body() } else { None };
         let Stage::Http(http) = &mut self.connection.stage else { return Next::Over };
         if !goes_on && body.is_none() {
-            self.finish(self.options().write_timeout);
+            self.finish();
             return Next::Over;
         }
         http.skip = skip;
@@ -139,6 +140,9 @@ impl Turn<'_> {
         response.encode(&mut shared.tx, &Owed { persistence, head_only, date });
         shared.work.add(shared.tx.len().saturating_sub(shared.opaque_prefix));
         shared.opaque_prefix = shared.tx.len();
+        if shared.tx.len() >= LONG_ANSWER_BYTES {
+            self.watch_answer();
+        }
     }
 
     /// Answers with a status alone and hangs up.
@@ -149,7 +153,7 @@ impl Turn<'_> {
     /// The same with an answer that says more.
     pub(super) fn refuse_with(&mut self, response: &Response) -> Next {
         self.write_response(response, Persistence::Close, false);
-        self.finish(self.shared.limits.close_timeout);
+        self.finish();
         Next::Over
     }
 }

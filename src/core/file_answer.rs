@@ -5,6 +5,7 @@ use log::warn;
 use crate::domain::long_body::LongBody;
 
 use super::connection::{Disposal, Stage};
+use super::ending::Loss;
 use super::turn::{Reading, Turn};
 
 /// A body on its way out.
@@ -51,7 +52,9 @@ impl Turn<'_> {
                 let is_last = answer.is_last;
                 http.body = None;
                 if is_last {
-                    self.finish(self.options().write_timeout);
+                    self.finish();
+                } else {
+                    self.watch_answer();
                 }
                 return Reading::Continue;
             }
@@ -71,6 +74,7 @@ impl Turn<'_> {
                     // The length is announced: only a broken connection says that this is not all.
                     warn!(target: "wirewheel::server", "a file ended at {} of {} bytes: {error}",
                         answer.sent, answer.body.length());
+                    self.lose(Loss::Aborted);
                     self.drop_socket(Disposal::Reset);
                     return Reading::Continue;
                 }

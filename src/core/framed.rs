@@ -39,6 +39,7 @@ impl Turn<'_> {
             }
         }
         self.flush();
+        self.note_unfinished();
         self.connection.state.release_idle();
         taken
     }
@@ -147,7 +148,7 @@ impl Turn<'_> {
         if let Some(info) = self.session().close_info().cloned() {
             self.end(&CloseInfo::new(info.code(), info.text(), info.closed_by(), true));
         }
-        self.finish(self.options().write_timeout);
+        self.finish();
     }
 
     /// Whether a raw handler has answered the peer's Close.

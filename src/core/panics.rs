@@ -96,7 +96,7 @@ impl Turn<'_> {
                     CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
                 });
                 self.end(&info);
-                self.leave_after(info.code());
+                self.finish();
             }
             (Stage::Session(_), _) => self.fail(SessionError::Panic(text)),
             (Stage::Http(_), _) => {
@@ -107,24 +107,13 @@ impl Turn<'_> {
             (Stage::Finishing, _) => {
                 // `on_close` panicked, or the drop of the handler: what was to follow, follows.
                 self.log_fault(&SessionError::Panic(text));
-                let extra = self.connection.state.extra();
-                let code = extra.close.as_ref().map_or(CloseCode::NORMAL, CloseInfo::code);
-                if extra.aborted {
+                if self.connection.state.extra().aborted {
                     self.drop_socket(Disposal::Reset);
                 } else {
-                    self.leave_after(code);
+                    self.finish();
                 }
             }
             (Stage::Closed(_), _) => self.log_fault(&SessionError::Panic(text)),
-        }
-    }
-
-    /// Where the peer is gone there is nobody to wait for.
-    fn leave_after(&mut self, code: CloseCode) {
-        if code == CloseCode::ABNORMAL {
-            self.drop_socket(Disposal::Close);
-        } else {
-            self.finish(self.shared.limits.close_timeout);
         }
     }
 }
