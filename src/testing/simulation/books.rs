@@ -126,12 +126,12 @@ impl Account<'_> {
         })
     }
 
-    /// Whether a session has sent all that it was to send, and nothing came from others or from the
-    /// flow, whose messages count as dropped too.
+    /// Whether a session has sent all that it was to send, and none of it were fragments, or messages of
+    /// others or of the flow, each of which counts as dropped too.
     fn is_complete(&self, log: &Log) -> bool {
         let mood = self.world.mood;
         let is_clean = log.end.as_ref().is_some_and(CloseInfo::is_clean);
-        is_clean && self.link.socket.is_end_seen() && !mood.reaches && !mood.flows
+        is_clean && self.link.socket.is_end_seen() && !mood.has_other_drops()
     }
 
     /// The one reason for all that is missing beyond what a policy dropped.
