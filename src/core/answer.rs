@@ -73,7 +73,7 @@ impl Turn<'_> {
         }
         http.skip = skip;
         http.has_answered = true;
-        http.body = body.map(|body| FileAnswer::new(body, !goes_on));
+        http.body = body.map(|body| Box::new(FileAnswer::new(body, !goes_on)));
         if http.body.is_some() {
             self.shared.work.add(PAGE_WORK);
         }

@@ -73,7 +73,7 @@ pub(crate) struct HttpStage {
     /// It comes from a trusted proxy, whose headers say who the client is.
     pub(crate) proxied: bool,
     /// The rest of the present answer. Requests wait behind it.
-    pub(crate) body: Option<FileAnswer>,
+    pub(crate) body: Option<Box<FileAnswer>>,
     /// Requests are held because this connection has had its share of a turn.
     pub(crate) yielded: bool,
     /// Pushed out by younger connections: its time is over whatever the clock says.
@@ -223,7 +223,7 @@ impl Connection {
     pub(crate) fn memory(&self) -> usize {
         let http = match &self.stage {
             Stage::Http(http) => {
-                http.held.capacity() + http.body.as_ref().map_or(0, FileAnswer::memory)
+                http.held.capacity() + http.body.as_ref().map_or(0, |answer| answer.memory())
             }
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => 0,
         };

@@ -13,6 +13,7 @@ use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::SessionError;
 
 use super::connection::{Disposal, Stage};
+use super::ending::Loss;
 use super::turn::Turn;
 
 /// What a panic said.
@@ -96,7 +97,7 @@ impl Turn<'_> {
                     CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
                 });
                 self.end(&info);
-                self.finish();
+                self.leave_after(info.code());
             }
             (Stage::Session(_), _) => self.fail(SessionError::Panic(text)),
             (Stage::Http(_), _) => {
@@ -107,13 +108,25 @@ impl Turn<'_> {
             (Stage::Finishing, _) => {
                 // `on_close` panicked, or the drop of the handler: what was to follow, follows.
                 self.log_fault(&SessionError::Panic(text));
-                if self.connection.state.extra().aborted {
+                let extra = self.connection.state.extra();
+                let code = extra.close.as_ref().map_or(CloseCode::NORMAL, CloseInfo::code);
+                if extra.aborted {
                     self.drop_socket(Disposal::Reset);
                 } else {
-                    self.finish();
+                    self.leave_after(code);
                 }
             }
             (Stage::Closed(_), _) => self.log_fault(&SessionError::Panic(text)),
+        }
+    }
+
+    /// Where the connection broke there is nobody to wait for.
+    fn leave_after(&mut self, code: CloseCode) {
+        if code == CloseCode::ABNORMAL && !self.connection.state.extra().peer_shut {
+            self.lose(Loss::Gone);
+            self.drop_socket(Disposal::Close);
+        } else {
+            self.finish();
         }
     }
 }
