@@ -342,7 +342,7 @@ pub(crate) const SURPLUS_MAX: usize = 16;
 
 /// What one connection costs beyond that while it speaks HTTP, waits for its peer or comes through a
 /// proxy, without the bytes of messages. Asserted in `core`.
-pub(crate) const BUSY_BYTES: usize = 560;
+pub(crate) const BUSY_BYTES: usize = 544;
 
 /// What one connection costs while idle: its slab entry, wheel entry, generation and socket.
 /// Asserted against the real types in `core`.
