@@ -24,7 +24,7 @@ impl FileAnswer {
 
     /// Bytes of memory that it takes.
     pub(crate) fn memory(&self) -> usize {
-        size_of::<Self>() + self.body.memory()
+        size_of::<Self>().saturating_add(self.body.memory())
     }
 }
 
