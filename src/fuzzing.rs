@@ -11,7 +11,7 @@ use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, 
 use crate::protocol::handshake;
 use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
 use crate::protocol::oracle::{OracleRules, compare, compare_head};
-use crate::protocol::proxy_protocol::{ProxyHeader, parse_proxy_header};
+use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::structures::wheel_model::{Operation, agrees_with_a_map};
 use crate::testing::simulation;
 use crate::testing::simulation::choices::Choices;
@@ -183,8 +183,8 @@ pub fn proxy(data: &[u8]) {
     let whole = parse_proxy_header(data, MAX);
     for end in 0..data.len().min(2 * MAX) {
         match parse_proxy_header(&data[..end], MAX) {
-            Ok(ProxyHeader::Partial) => {}
-            Ok(ProxyHeader::Complete { length, .. }) => {
+            Ok(ProxyStart::Partial) => {}
+            Ok(ProxyStart::Complete { length, .. }) => {
                 assert!(length <= end);
                 assert_eq!(parse_proxy_header(&data[..end], MAX), whole);
             }

@@ -73,7 +73,7 @@ fn each_target_says_what_it_promises_at_its_level() {
     drop(server);
 
     let info = lines("wirewheel::server", Level::Info);
-    assert_eq!(info.len(), 2, "{info:?}");
+    assert_eq!(info.len(), 2, "limits are warned of: {info:?}");
     assert_eq!(info[0], format!("bound to {addr}"));
     assert!(info[1].starts_with("stopping"));
     let debug = lines("wirewheel::session", Level::Debug);
@@ -84,7 +84,8 @@ fn each_target_says_what_it_promises_at_its_level() {
     assert!(trace.iter().any(|line| line.contains("in: Text, 5 bytes")), "{trace:?}");
     let warn = lines("wirewheel::server", Level::Warn);
     assert_eq!(warn.len(), 1, "{warn:?}");
-    assert!(warn[0].contains("max_connections"), "{warn:?}");
+    assert!(warn[0].starts_with("503 to 127.0.0.1:"), "{warn:?}");
+    assert!(warn[0].ends_with("for GET \"/\": max_connections is reached"), "{warn:?}");
     let error = lines("wirewheel::session", Level::Error);
     assert_eq!(error.len(), 2, "a peer that vanished is no error: {error:?}");
     assert!(error[0].contains("/room/{name}: handler failed"), "{error:?}");

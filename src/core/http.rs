@@ -4,17 +4,20 @@ use std::net::SocketAddr;
 
 use log::debug;
 
-use crate::domain::call::Call;
+use crate::domain::call::{Between, Call};
 use crate::domain::pipeline::Pipeline;
 use crate::domain::response::Response;
 use crate::domain::route_table::{PlainAnswer, Resolution, RouteTable};
 use crate::domain::session_state::Phase;
+use crate::protocol::forwarded::Told;
 use crate::protocol::handshake::{self, BodyFraming, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
+use crate::words::network::canonical;
 
 use super::connection::{Disposal, HttpStage, Stage};
 use super::file_answer::FileAnswer;
 use super::panics::caught;
+use super::refusals::reason;
 use super::turn::{Reading, Turn};
 
 /// What a request made of its connection.
@@ -81,8 +84,7 @@ impl Turn<'_> {
                     return Reading::Continue;
                 }
                 Err(error) => {
-                    let peer = self.connection.state.remote_addr();
-                    debug!(target: "wirewheel::server", "{peer}: bad head: {}", error.status());
+                    self.note_bad_head(error);
                     self.refuse(error.status());
                     return Reading::Continue;
                 }
@@ -121,7 +123,20 @@ impl Turn<'_> {
 
     fn local_addr(&mut self) -> SocketAddr {
         let known = self.http().and_then(|http| http.local_addr);
-        known.unwrap_or_else(|| self.wire.local_addr())
+        canonical(known.unwrap_or_else(|| self.wire.local_addr()))
+    }
+
+    /// Between whom a request goes.
+    fn between(&mut self, head: &RequestHead) -> Between {
+        let proxied = self.http().is_some_and(|http| http.proxied);
+        let told = if proxied { self.admission.told(head) } else { Told::default() };
+        Between {
+            remote: self.connection.state.remote_addr(),
+            client: self.connection.state.client_addr(),
+            local: self.local_addr(),
+            secure: told.secure.unwrap_or(false),
+            host: told.host.map(Into::into),
+        }
     }
 
     fn http(&mut self) -> Option<&mut HttpStage> {
@@ -157,14 +172,8 @@ impl Turn<'_> {
                 let routes = self.routes;
                 match routes.resolve(&head, true, &offered) {
                     Resolution::WebSocket { route, parameters, protocol } => {
-                        let call = Call::new(
-                            head,
-                            parameters,
-                            self.connection.state.remote_addr(),
-                            self.connection.state.client_addr(),
-                            self.local_addr(),
-                            protocol,
-                        );
+                        let between = self.between(&head);
+                        let call = Call::new(head, parameters, between, protocol);
                         self.upgrade(&upgrade, route, call)
                     }
                     resolution => self.answer(routes, head, resolution, keep_alive),
@@ -184,7 +193,10 @@ impl Turn<'_> {
                     | Resolution::MethodNotAllowed) => {
                         self.answer(routes, head, resolution, keep_alive)
                     }
-                    _ => self.respond(&head, &Response::refusal(refusal.status()), keep_alive),
+                    _ => {
+                        let response = Response::refusal(refusal.status());
+                        self.refuse_request(&head, &response, keep_alive, reason::HANDSHAKE)
+                    }
                 }
             }
         }
@@ -198,16 +210,10 @@ impl Turn<'_> {
         resolution: Resolution,
         keep_alive: bool,
     ) -> Next {
-        let status = match resolution {
+        let (status, why) = match resolution {
             Resolution::Get { handler, parameters } => {
-                let call = Call::new(
-                    head,
-                    parameters,
-                    self.connection.state.remote_addr(),
-                    self.connection.state.client_addr(),
-                    self.local_addr(),
-                    None,
-                );
+                let between = self.between(&head);
+                let call = Call::new(head, parameters, between, None);
                 let response = match routes.plain_answer(handler) {
                     Some(PlainAnswer::Handler(answer)) => {
                         let answer = caught(|| answer(&call));
@@ -218,29 +224,38 @@ impl Turn<'_> {
                     }
                     None => return self.refuse(404),
                 };
+                self.note_page(&call, &response);
                 return self.respond(call.head(), &response, keep_alive);
             }
-            Resolution::NotFound => 404,
-            Resolution::MethodNotAllowed => 405,
-            Resolution::UpgradeRequired => 426,
+            Resolution::NotFound => (404, reason::NO_PATH),
+            Resolution::MethodNotAllowed => (405, reason::METHOD),
+            Resolution::UpgradeRequired => (426, reason::NOT_AN_UPGRADE),
             Resolution::ProtocolRequired => {
                 let refusal = Response::refusal(400)
                     .body("400 Bad Request: no subprotocol on offer is spoken here\n");
-                return self.respond(&head, &refusal, keep_alive);
+                return self.refuse_request(&head, &refusal, keep_alive, reason::NO_SUBPROTOCOL);
             }
-            Resolution::BadPath | Resolution::WebSocket { .. } => 400,
+            Resolution::BadPath | Resolution::WebSocket { .. } => (400, reason::BAD_PATH),
         };
-        self.respond(&head, &Response::refusal(status), keep_alive)
+        self.refuse_request(&head, &Response::refusal(status), keep_alive, why)
     }
 
     /// Writes an answer, and arranges for the request's body to be passed over.
-    fn respond(&mut self, head: &RequestHead, response: &Response, keep_alive: bool) -> Next {
+    pub(super) fn respond(
+        &mut self,
+        head: &RequestHead,
+        response: &Response,
+        keep_alive: bool,
+    ) -> Next {
         let limit = self.shared.limits.max_head_bytes as u64;
         let (response, keep_alive, skip) = match handshake::body_framing(head) {
             BodyFraming::None => (response, keep_alive, 0),
             BodyFraming::Length(length) if length <= limit => (response, keep_alive, length),
             // No route takes a body: a long one is not worth reading to keep the connection.
-            BodyFraming::Length(_) | BodyFraming::Chunked => (&Response::refusal(413), false, 0),
+            BodyFraming::Length(_) | BodyFraming::Chunked => {
+                self.note_refusal(413, Some(head), reason::BODY);
+                (&Response::refusal(413), false, 0)
+            }
         };
         let head_only = head.method() == "HEAD";
         self.write_response(response, keep_alive, head_only);
@@ -284,6 +299,9 @@ impl Turn<'_> {
     )]
     fn upgrade(&mut self, upgrade: &UpgradeRequest, route: u16, call: Call) -> Next {
         let Some(config) = self.routes.route(route) else { return self.refuse(404) };
+        if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
+            return self.respond(call.head(), &refusal, true);
+        }
         let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
         let admitted = caught(|| {
@@ -291,12 +309,19 @@ impl Turn<'_> {
             let agreed = config.agree(&upgrade.extensions);
             Ok((accepted, agreed, (config.factory)(&call)))
         });
-        let admitted =
-            admitted.unwrap_or_else(|panic| Err(self.internal_error(&config.pattern, panic)));
         let (accepted, agreed, handler) = match admitted {
-            Ok(admitted) => admitted,
-            Err(response) => return self.respond(call.head(), &response, true),
+            Ok(Ok(admitted)) => admitted,
+            Ok(Err(response)) => {
+                return self.refuse_request(call.head(), &response, true, reason::HOOK);
+            }
+            Err(panic) => {
+                let response = self.internal_error(&config.pattern, panic);
+                return self.respond(call.head(), &response, true);
+            }
         };
+        if let Some(fault) = &agreed.fault {
+            self.note_error(("extension", 0), || fault.clone());
+        }
         handshake::write_switching_protocols(
             &mut self.shared.tx,
             &upgrade.accept_key,
@@ -352,6 +377,7 @@ impl Turn<'_> {
             self.finish(self.shared.limits.linger_timeout);
         } else {
             self.shared.stats.timeouts_handshake += u64::from(!http.expired);
+            self.note_refusal(408, None, reason::TOO_SLOW);
             self.refuse(408);
         }
     }

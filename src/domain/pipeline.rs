@@ -55,6 +55,8 @@ struct Incoming {
 pub(crate) struct Agreed {
     /// The value of the answer's `Sec-WebSocket-Extensions`; empty if nothing was agreed on.
     pub(crate) header: String,
+    /// What an extension answered that cannot be sent.
+    pub(crate) fault: Option<String>,
     stages: Vec<Stage>,
 }
 
@@ -75,8 +77,9 @@ impl Agreed {
             if append_agreed(&mut agreed.header, factory.name(), &parameters) {
                 agreed.stages.push(Stage { factory: Rc::clone(factory), extension });
             } else {
-                log::error!(target: "wirewheel::server",
-                    "extension {}: a parameter of its answer is no token", factory.name());
+                let name = factory.name();
+                agreed.fault =
+                    Some(format!("extension {name}: a parameter of its answer is no token"));
             }
         }
         agreed

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use log::error;
-
 use crate::protocol::handshake::is_token;
+use crate::words::quoted::Quoted;
 
 use super::file_body::{FileBody, content_type};
 
@@ -26,6 +25,8 @@ pub struct Response {
     status: u16,
     headers: Vec<(String, String)>,
     body: Body,
+    /// What the application did wrong that it became this answer; for the log alone.
+    fault: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,8 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "transfer-encodi
 impl Response {
     /// An answer with a status and nothing else. A status outside 200-599 becomes 500.
     pub fn new(status: u16) -> Self {
-        let response = Self { status: 200, headers: Vec::new(), body: Vec::new().into() };
+        let response =
+            Self { status: 200, headers: Vec::new(), body: Vec::new().into(), fault: None };
         response.status(status)
     }
 
@@ -115,17 +117,14 @@ impl Response {
             Err(error) => match error.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => Self::refusal(404),
                 ErrorKind::PermissionDenied => Self::refusal(403),
-                _ => {
-                    error!(target: "wirewheel::server", "{}: {error}", name.display());
-                    Self::refusal(500)
-                }
+                _ => Self::faulty(format!("{}: {error}", Quoted(&name.to_string_lossy()))),
             },
         }
     }
 
     fn with_body(content_type: &str, body: impl Into<Body>) -> Self {
         let headers = vec![("Content-Type".into(), content_type.into())];
-        Self { status: 200, headers, body: body.into() }
+        Self { status: 200, headers, body: body.into(), fault: None }
     }
 
     /// Sets the status; one outside 200-599 becomes 500.
@@ -141,11 +140,12 @@ impl Response {
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
-        if is_sound(&name, &value) {
-            self.headers.push((name, value));
-            self
-        } else {
-            Self::refusal(500)
+        match check_header(&name, &value) {
+            Ok(()) => {
+                self.headers.push((name, value));
+                self
+            }
+            Err(fault) => Self::faulty(fault),
         }
     }
 
@@ -173,6 +173,16 @@ impl Response {
             response.headers.push(("Sec-WebSocket-Version".into(), "13".into()));
         }
         response
+    }
+
+    /// 500, and what is to be said in the log.
+    pub(crate) fn faulty(fault: impl Into<Box<str>>) -> Self {
+        Self { fault: Some(fault.into()), ..Self::refusal(500) }
+    }
+
+    /// What the application did wrong that it became this answer.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// Writes it to the end of `out`; without its body for HEAD, and without a file.
@@ -232,17 +242,17 @@ impl From<String> for Response {
     }
 }
 
-fn is_sound(name: &str, value: &str) -> bool {
+fn check_header(name: &str, value: &str) -> Result<(), String> {
     let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
-    let sound = is_token(name)
-        && !own
-        && !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 127);
-    if !sound {
-        error!(target: "wirewheel::server",
-            "header {name:?} may not be set: it is no token, its value holds control characters, \
-             or the server writes it itself");
+    let is_text = !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 127);
+    if is_token(name) && !own && is_text {
+        return Ok(());
     }
-    sound
+    Err(format!(
+        "header {} may not be set: it is no token, its value holds control characters, or the server \
+         writes it itself",
+        Quoted(name)
+    ))
 }
 
 fn reason_phrase(status: u16) -> &'static str {
@@ -288,8 +298,8 @@ fn reason_phrase(status: u16) -> &'static str {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
     headers: Vec<(String, String)>,
-    /// A header was refused; so is the upgrade.
-    unsound: bool,
+    /// A header was refused, for this reason; so is the upgrade.
+    fault: Option<Box<str>>,
 }
 
 impl Accept {
@@ -305,18 +315,22 @@ impl Accept {
         let (name, value) = (name.into(), value.into());
         let of_handshake =
             name.get(..14).is_some_and(|start| start.eq_ignore_ascii_case("sec-websocket-"));
-        if is_sound(&name, &value) && !of_handshake {
-            self.headers.push((name, value));
-        } else {
-            self.unsound = true;
+        match check_header(&name, &value) {
+            Err(fault) => self.fault = Some(fault.into()),
+            Ok(()) if of_handshake => {
+                let fault =
+                    format!("header {} may not be set: it is the handshake's", Quoted(&name));
+                self.fault = Some(fault.into());
+            }
+            Ok(()) => self.headers.push((name, value)),
         }
         self
     }
 
     /// Adds what a further hook added.
     pub(crate) fn extend(&mut self, other: Self) -> Result<(), Response> {
-        if other.unsound {
-            return Err(Response::refusal(500));
+        if let Some(fault) = other.fault {
+            return Err(Response::faulty(fault));
         }
         self.headers.extend(other.headers);
         Ok(())

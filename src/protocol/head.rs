@@ -50,6 +50,8 @@ pub(crate) struct RequestHead {
     text: Box<str>,
     method: Range<u32>,
     target: Range<u32>,
+    /// Host and port of a target in absolute form.
+    authority: Option<Range<u32>>,
     pub(crate) minor_version: u8,
     headers: Box<[Line]>,
 }
@@ -125,7 +127,9 @@ impl RequestHead {
         let lines = request.headers.iter().map(|line| line.name.len() + line.value.len());
         let mut text = String::with_capacity(method.len() + target.len() + lines.sum::<usize>());
         let method = append(&mut text, method);
-        let target = append(&mut text, origin_form(target));
+        let (authority, target) = origin_form(target);
+        let authority = authority.map(|authority| append(&mut text, authority));
+        let target = append(&mut text, target);
         let mut headers = Vec::with_capacity(request.headers.len());
         for header in request.headers.iter() {
             // Nothing that this server reads may hold other than UTF-8; RFC 9110 section 5.5 calls
@@ -140,6 +144,7 @@ impl RequestHead {
             text: text.into(),
             method,
             target,
+            authority,
             minor_version: request.version.unwrap_or(1),
             headers: headers.into(),
         })
@@ -173,6 +178,15 @@ impl RequestHead {
     /// The target in origin form: path and query, as they were sent.
     pub(crate) fn target(&self) -> &str {
         self.slice(&self.target)
+    }
+
+    /// Host and port that the request is for: those of a target in absolute form, else `Host`
+    /// (RFC 9112 section 3.2.2: "MUST ignore the received Host header field"). Empty if neither says.
+    pub(crate) fn host(&self) -> &str {
+        match &self.authority {
+            Some(authority) => self.slice(authority),
+            None => self.first("host").unwrap_or_default(),
+        }
     }
 
     /// Every header line in order.
@@ -215,14 +229,16 @@ impl RequestHead {
     }
 }
 
-/// Path and query of a target (RFC 9112 section 3.2: a server must accept the absolute form too).
-fn origin_form(target: &str) -> &str {
+/// Authority, and path with query, of a target (RFC 9112 section 3.2: a server must accept the absolute
+/// form too).
+fn origin_form(target: &str) -> (Option<&str>, &str) {
     let Some((_, rest)) = target.split_once("://").filter(|(scheme, _)| {
         scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("ws")
     }) else {
-        return target;
+        return (None, target);
     };
-    rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/")
+    let end = rest.find('/').unwrap_or(rest.len());
+    (rest.get(..end), rest.get(end..).filter(|path| !path.is_empty()).unwrap_or("/"))
 }
 
 fn append(text: &mut String, piece: &str) -> Range<u32> {

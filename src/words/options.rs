@@ -304,9 +304,9 @@ impl Default for Limits {
 
 /// Clients whose requests are counted for `handshake_rate` at most.
 pub(crate) const CLIENTS_MAX: usize = 4_096;
-/// What a client costs in a hash table: an entry and its control byte, at the least load there is
-/// after growth, and the old table while it grows.
-const CLIENT_BYTES: usize = 64;
+/// What a client costs in a hash table: an entry of 24 bytes and its control byte, at the least load
+/// there is after growth, and the old table while it grows.
+const CLIENT_BYTES: usize = 88;
 
 /// Connections over `max_connections` that are let in only to be told 503; beyond them accepting
 /// pauses.
@@ -396,9 +396,11 @@ impl Limits {
         accept_budget: usize;
     }
 
-    /// The most connections of one client at once, whether they are sessions or not: of an IPv4
-    /// address, or of a /64 of IPv6. Four more are told 429, further ones are hung up on at once.
-    /// The client is [`Call::client_addr`](crate::Call::client_addr). Behind a proxy that is not in
+    /// The most connections of one client at once, whether they are sessions or not: of an address,
+    /// or of a /64 of global IPv6 addresses, which is what one subscriber is given. Four more are told
+    /// 429, further ones are hung up on at once. The client is
+    /// [`Call::client_addr`](crate::Call::client_addr); those of a trusted proxy whose addresses it does
+    /// not tell are one client. Behind a proxy that is not in
     /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) all are one client, and a warning
     /// says so where the proxy is local. Peers of a Unix socket are not counted. Default `None`: off.
     #[must_use]
@@ -417,9 +419,9 @@ impl Limits {
     }
 
     /// The rate of requests, upgrades or not, of one client (as for
-    /// [`per_address`](Self::per_address)); over it there is 429 with `Retry-After`. Up to 4,096
-    /// clients are remembered until their buckets are full again; while that many are, further
-    /// ones are not held to it. Default `None`: off.
+    /// [`per_address`](Self::per_address)); over it there is 429 with `Retry-After`. A client is
+    /// remembered until its bucket is full again, at least the 2,048 that asked last: where more come
+    /// in that time, those that have been silent for longest are forgotten. Default `None`: off.
     #[must_use]
     pub fn handshake_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.handshake_rate = rate.into();
