@@ -12,6 +12,7 @@ pub(crate) mod file_body;
 pub(crate) mod flow;
 pub(crate) mod flow_cell;
 pub(crate) mod flow_key;
+mod foreign_route;
 pub(crate) mod handler;
 pub(crate) mod hold;
 pub(crate) mod origins;
