@@ -106,8 +106,8 @@ impl Turn<'_> {
     #[allow(clippy::arithmetic_side_effects, reason = "counts of connections and 64-bit counters")]
     pub(crate) fn end(&mut self, info: &CloseInfo) {
         let state = &mut self.connection.state;
-        debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}", state.id, info.code(),
-            info.closed_by(), if info.is_clean() { "" } else { ", not clean" });
+        debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}{}", state.id, info.code(),
+            info.closed_by(), info.differing_answer(), if info.is_clean() { "" } else { ", not clean" });
         state.phase = Phase::Ended;
         state.partial = None;
         let extra = state.extra();

@@ -17,8 +17,8 @@ pub(super) mod reason {
     pub(crate) const NO_PATH: &str = "nothing is registered at this path";
     pub(crate) const BAD_PATH: &str = "the path's encoding is broken";
     pub(crate) const METHOD: &str = "this path takes GET and HEAD alone";
-    pub(crate) const NOT_AN_UPGRADE: &str = "only WebSocket sessions are here, and this request asks for none: \
-        a proxy in front has to pass Upgrade and Connection on";
+    pub(crate) const NOT_AN_UPGRADE: &str = "only WebSocket sessions are here, and this request asks for \
+        none: a proxy in front has to pass Upgrade and Connection on";
     pub(crate) const NO_SUBPROTOCOL: &str = "no subprotocol on offer is spoken here";
     pub(crate) const HANDSHAKE: &str = "the WebSocket handshake cannot be accepted";
     pub(crate) const ORIGIN: &str = "origin";
@@ -120,7 +120,7 @@ impl Turn<'_> {
     /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
     /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
     /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
-    pub(super) fn foreign_origin(&mut self, rules: &OriginRules, call: &Call) -> Option<Response> {
+    pub(super) fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
         let loopback = call.local_addr().ip().to_canonical().is_loopback();
         match rules.judge(call.head(), call.host(), loopback) {
             Judgement::Pass => None,

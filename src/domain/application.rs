@@ -51,6 +51,7 @@ use super::watch::{NewWatch, Ready, Watch};
 ///             .write_timeout(Duration::from_secs(30))
 ///             .max_frame_size(64 << 10)
 ///             .max_message_size(256 << 10)
+///             .max_outgoing_message_size(1 << 20)
 ///             .max_fragments(1_000)
 ///             .outbox_bytes(128 << 10)
 ///             .outbox_messages(1_000)
@@ -418,7 +419,7 @@ impl Application {
             .map_err(|mistake| format!("WebSockets: {mistake}"))?;
         installed.origins.rules().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         check_factories(&installed.extensions)?;
-        let routes = self.routes.finish(&installed, &limits)?;
+        let routes = self.routes.finish(installed, &limits)?;
         Ok(Built { limits, proxies, routes, on_loop: self.on_loop })
     }
 }

@@ -40,7 +40,7 @@ impl Session<'_> {
     /// session keep the order in which they were published and sent. A peer that does not read
     /// holds one message at most; what happens to the others is the flow's
     /// [`BufferOverflow`](crate::BufferOverflow). Of a message over this session's
-    /// `max_frame_size` it gets frames, of one over its `max_message_size` nothing, which counts as
+    /// `max_frame_size` it gets frames, of one over its `max_outgoing_message_size` nothing, which counts as
     /// [`missed`](Self::missed).
     ///
     /// # Errors
@@ -196,7 +196,7 @@ impl Session<'_> {
         } else {
             None
         };
-        let limit = self.route.short_limit();
+        let limit = self.route.short_outgoing_limit();
         let only = self.state.collected.as_deref_mut().and_then(Collected::only_subscription);
         let Some(only) = only else { return false };
         let Some((number, frame, payload)) = only.only_one(key) else { return false };
@@ -255,7 +255,7 @@ impl Session<'_> {
 
     /// Writes messages of one subscription, with one system call if they fit.
     fn write_run(&mut self, subscription: usize, before: u64) {
-        let limit = self.state.options(self.route).message_limit();
+        let limit = self.state.options(self.route).outgoing_limit();
         let mut run: Run = [const { None }; PULL_MESSAGES];
         let mut total = 0;
         let mut cursor = None;

@@ -75,7 +75,7 @@ impl Session<'_> {
     /// was kept before.
     #[cold]
     pub(super) fn keep_fragment(&mut self, piece: Message<'_>, fin: bool) -> HandlerResult {
-        let limit = self.state.options(self.route).message_limit();
+        let limit = self.state.options(self.route).outgoing_limit();
         let kept = self.kept_fragments();
         let Some(pipeline) = self.state.pipeline.as_deref_mut() else { return Ok(()) };
         let bytes = kept.saturating_add(piece.bytes().len());
@@ -111,7 +111,7 @@ impl Session<'_> {
     ) -> Result<(), SendError> {
         let options = self.state.options(self.route);
         let (limit, max, masking) =
-            (options.message_limit(), options.max_frame_size, options.masking);
+            (options.outgoing_limit(), options.max_frame_size, options.masking);
         let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
         let applied = self.state.pipeline.as_deref_mut().filter(|pipeline| pipeline.applies());
         let Some(encoded) = applied.map(|pipeline| pipeline.encode(message, limit)) else {
@@ -127,7 +127,12 @@ impl Session<'_> {
             }
             Ok(None) => Ok(()),
             Err(ExtensionError::TooBig) => {
-                Err(SendError::TooBig { bytes: message.bytes().len(), limit })
+                let error = SendError::TooBig { bytes: message.bytes().len(), limit };
+                if self.state.encodes_in_context() {
+                    // What follows may build on it, and the peer does not get it.
+                    self.state.note_fault(SessionError::Handler(error.into()));
+                }
+                Err(error)
             }
             Err(error @ ExtensionError::Failed { .. }) => {
                 self.state.note_fault(SessionError::Extension(error));

@@ -147,7 +147,7 @@ impl Listed {
                 let host = port.map_or(authority, |_| {
                     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
                 });
-                (host, Port::Only(port.or(default_port(&scheme))))
+                (host, Port::Only(port.or_else(|| default_port(&scheme))))
             }
         };
         Ok(Self::Of { host: Pattern::parse(host)?, scheme, port })
@@ -164,7 +164,9 @@ impl Listed {
                     && host.matches(&authority.host)
                     && match port {
                         Port::Any => true,
-                        Port::Only(port) => *port == authority.port.or(default_port(theirs)),
+                        Port::Only(port) => {
+                            *port == authority.port.or_else(|| default_port(theirs))
+                        }
                     }
             }
             _ => false,

@@ -262,6 +262,7 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             .write_timeout(Duration::from_secs(30))
 ///             .max_frame_size(64 << 10)
 ///             .max_message_size(256 << 10)
+///             .max_outgoing_message_size(1 << 20)
 ///             .max_fragments(1_000)
 ///             .outbox_bytes(128 << 10)
 ///             .outbox_messages(1_000)
@@ -457,15 +458,18 @@ impl Routes {
     /// Checks every route and puts it in the table.
     pub(crate) fn finish(
         self,
-        installed: &Installed,
+        installed: Installed,
         limits: &Limits,
     ) -> Result<RouteTable, String> {
         if let Some(mistake) = self.mistakes.into_iter().next() {
             return Err(mistake);
         }
-        let mut table = RouteTable::new(installed.options.clone());
+        let mut defaults = installed.options.clone();
+        defaults.resolve(limits);
+        let mut table = RouteTable::new(defaults);
         for route in self.web_sockets {
-            let (pattern, config) = route.finish(installed)?;
+            let (pattern, mut config) = route.finish(&installed)?;
+            config.options.resolve(limits);
             limits
                 .check_message(&config.options)
                 .map_err(|mistake| format!("route {:?}: {mistake}", config.pattern))?;

@@ -204,7 +204,7 @@ impl SessionState {
             Some(pipeline) if pipeline.applies() => pipeline.share_key()?,
             _ => 0,
         };
-        let sizes = [options.max_frame_size as u64, options.message_limit() as u64];
+        let sizes = [options.max_frame_size as u64, options.outgoing_limit() as u64];
         Some(sizes.into_iter().fold(extensions, mixed))
     }
 

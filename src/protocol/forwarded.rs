@@ -263,7 +263,8 @@ mod tests {
                 Some("[::1]:80"),
             ),
             (
-                "Forwarded: for=6.6.6.6;proto=http;host=evil, for=192.0.2.1;proto=https;host=a, for=10.0.0.1;host=b\r\n",
+                "Forwarded: for=6.6.6.6;proto=http;host=evil, for=192.0.2.1;proto=https;host=a,\
+                 for=10.0.0.1;host=b\r\n",
                 Some(true),
                 Some("a"),
             ),
@@ -279,7 +280,8 @@ mod tests {
                 None,
             ),
             (
-                "X-Forwarded-For: 192.0.2.1, 10.0.0.1\r\nX-Forwarded-Proto: https, http\r\nX-Forwarded-Host: a\r\n",
+                "X-Forwarded-For: 192.0.2.1, 10.0.0.1\r\nX-Forwarded-Proto: https, http\r\n\
+                 X-Forwarded-Host: a\r\n",
                 Some(true),
                 Some("a"),
             ),

@@ -181,6 +181,7 @@ impl Simulation {
             .write_timeout(millis(&mut choices, mood, &[1, 2_000, 30_000]))
             .max_frame_size(max_frame_size)
             .max_message_size(max_message_size)
+            .max_outgoing_message_size(max_message_size)
             .outbox_bytes(outbox_bytes)
             .masking(choices.one_in(8))
             .limits(limits.clone());

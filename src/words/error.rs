@@ -124,7 +124,9 @@ pub enum SendError {
         /// The bytes already queued.
         buffered: usize,
     },
-    /// The message is over `max_message_size`, or a ping over 125 bytes.
+    /// The message is over `max_outgoing_message_size`, a frame of a raw session over `max_frame_size`, or
+    /// the payload of a ping or pong over 125 bytes. Nothing was sent, and nothing ends: a hook may
+    /// return it.
     TooBig {
         /// Its size in bytes.
         bytes: usize,
@@ -151,7 +153,10 @@ impl fmt::Display for SendError {
                 write!(f, "there is no room: {buffered} bytes are already queued")
             }
             Self::TooBig { bytes, limit } => {
-                write!(f, "{bytes} bytes are over the limit of {limit}; raise max_message_size")
+                write!(
+                    f,
+                    "{bytes} bytes are over the limit of {limit}; raise max_outgoing_message_size"
+                )
             }
             Self::Fragments => f.write_str("finish the open message in fragments first"),
             Self::Gone => f.write_str("the session is over"),

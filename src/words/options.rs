@@ -15,6 +15,8 @@ pub(crate) struct SessionOptions {
     pub(crate) max_frame_size: usize,
     /// `None`: the same as `max_frame_size`.
     pub(crate) max_message_size: Option<usize>,
+    /// `None` until the limits are known: see `resolve`.
+    pub(crate) max_outgoing_message_size: Option<usize>,
     pub(crate) max_fragments: u32,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
@@ -35,6 +37,7 @@ impl Default for SessionOptions {
             write_timeout: Duration::from_secs(30),
             max_frame_size: 64 << 10,
             max_message_size: None,
+            max_outgoing_message_size: None,
             max_fragments: 65_536,
             outbox_bytes: 64 << 10,
             outbox_messages: 4_096,
@@ -106,6 +109,27 @@ impl SessionOptions {
         }
     }
 
+    /// The most bytes of a message that is sent.
+    pub(crate) fn outgoing_limit(&self) -> usize {
+        self.max_outgoing_message_size.unwrap_or(LARGEST_SIZE)
+    }
+
+    /// The most bytes of a message that is sent in one frame.
+    #[inline]
+    pub(crate) fn short_outgoing_limit(&self) -> usize {
+        match self.max_outgoing_message_size {
+            None => self.max_frame_size,
+            Some(limit) => limit.min(self.max_frame_size),
+        }
+    }
+
+    /// Fills in what depends on the limits of the server.
+    pub(crate) fn resolve(&mut self, limits: &Limits) {
+        // What may arrive may be sent back.
+        let default = (limits.process_bytes / 4).max(self.message_limit()).min(LARGEST_SIZE);
+        self.max_outgoing_message_size.get_or_insert(default);
+    }
+
     /// Refuses zero and absurd values by name.
     pub(crate) fn check(&self) -> Result<(), String> {
         if let Some(period) = self.ping_period {
@@ -118,6 +142,7 @@ impl SessionOptions {
         check_time("write_timeout", self.write_timeout)?;
         check_size("max_frame_size", self.max_frame_size)?;
         check_size("max_message_size", self.message_limit())?;
+        check_size("max_outgoing_message_size", self.outgoing_limit())?;
         check_size("max_fragments", self.max_fragments as usize)?;
         if let Some(rate) = self.message_rate {
             rate.check("message_rate")?;
@@ -171,9 +196,15 @@ macro_rules! session_option_setters {
             /// that arrives ends the session with 1009, a larger send is cut into frames. Default
             /// 64 KiB.
             max_frame_size: plain usize, |options, bytes| options.max_frame_size = bytes;
-            /// The most bytes of a message: arriving, 1009; sending, `SendError::TooBig`. Default:
-            /// `max_frame_size`.
+            /// The most bytes of a message that arrives, assembled or inflated; a larger one ends the
+            /// session with 1009. Default: `max_frame_size`.
             max_message_size: plain usize, |options, bytes| options.max_message_size = Some(bytes);
+            /// The most bytes of a message that is sent; it goes out in frames of `max_frame_size`. A
+            /// larger one is refused with [`SendError::TooBig`](crate::SendError::TooBig), which ends
+            /// nothing, also where a hook returns it. Default: a quarter of `process_bytes`, or
+            /// `max_message_size` where that is more.
+            max_outgoing_message_size: plain usize,
+                |options, bytes| options.max_outgoing_message_size = Some(bytes);
             /// The most frames of one message; more end the session with 1008. Default 65,536.
             max_fragments: plain u32, |options, count| options.max_fragments = count;
             /// The most bytes that wait for a peer that does not read; one message is always taken
@@ -496,7 +527,14 @@ impl Limits {
                 self.process_bytes
             ));
         }
-        Ok(())
+        match options.max_outgoing_message_size {
+            Some(bytes) if bytes > self.process_bytes.max(options.message_limit()) => Err(format!(
+                "max_outgoing_message_size is {bytes}: nobody could be kept waiting for such a message, \
+                 process_bytes of Limits is {}",
+                self.process_bytes
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

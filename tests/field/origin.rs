@@ -263,3 +263,182 @@ fn an_ipv4_client_of_a_socket_for_both_has_one_form_of_address() {
     client.request(&upgrade_request("/", ""));
     client.expect_text("127.0.0.1");
 }
+
+fn start_error(path: &'static str) -> String {
+    let server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| route.route("/api", |route| echo(route, path)));
+    });
+    server.unwrap().spawn().unwrap_err().to_string()
+}
+
+#[test]
+fn a_route_in_the_syntax_of_another_framework_does_not_start() {
+    for (path, right) in [
+        ("/devices/:id", "{id}"),
+        ("/files/{*rest}", "{rest...}"),
+        ("/devices/<int:id>", "{id}"),
+        ("/files/*rest", "{rest...}"),
+        ("/devices/{id:[0-9]+}", "{id}"),
+        ("/devices/[id]", "{id}"),
+        ("/devices/(\\d+)", "{name}"),
+    ] {
+        let error = start_error(path);
+        let whole = format!("bad route path \"/api{}\"", path.escape_debug());
+        assert!(error.starts_with(&whole) && error.contains(right), "{error}");
+    }
+}
+
+#[test]
+fn what_is_sent_has_a_limit_of_its_own_and_to_be_over_it_ends_nothing() {
+    let limits = wirewheel::Limits::new().process_bytes(4 << 20);
+    let server = Running::start(move |app| {
+        app.install(WebSockets::new().limits(limits));
+        app.routing(|route| {
+            let sender = |_: &Call| {
+                on_message(|session, message| {
+                    let bytes: usize = message.text().unwrap_or_default().parse()?;
+                    session.send(&vec![7; bytes])
+                })
+            };
+            route.web_socket("/", sender);
+            route.web_socket("/small", sender).max_outgoing_message_size(10);
+        });
+    });
+    let mut client = server.upgrade("/");
+    for bytes in [65_536, 65_537, 1 << 20] {
+        client.text(&bytes.to_string());
+        let mut frames = vec![client.frame()];
+        while frames.last().unwrap().first & 0x80 == 0 {
+            frames.push(client.frame());
+        }
+        let sizes: Vec<usize> = frames.iter().map(|frame| frame.payload.len()).collect();
+        assert!(sizes.iter().all(|size| *size <= 64 << 10), "{sizes:?}");
+        assert_eq!(sizes.iter().sum::<usize>(), bytes);
+        assert_eq!((frames[0].first & 0x7f, frames.len()), (2, bytes.div_ceil(64 << 10)));
+    }
+    // A quarter of process_bytes is the most. The hook's error is no end.
+    client.text(&((1 << 20) + 1).to_string());
+    client.text("3");
+    assert_eq!(client.frame().payload, [7; 3]);
+    let mut client = server.upgrade("/small");
+    client.text("11");
+    client.text("10");
+    assert_eq!(client.frame().payload, [7; 10]);
+    // Any other error of a hook is one.
+    client.text("many");
+    client.expect_close(1011);
+}
+
+/// A closure of each hook that is told of pings, pongs and the end.
+fn told_all(session: std::sync::mpsc::Sender<String>) -> impl wirewheel::Handler {
+    let [pinged, answered, closed] = [(); 3].map(|()| session.clone());
+    on_message(|session, message| match message.text() {
+        Some("ping") => session.ping(b"mine"),
+        Some("pong") => session.pong(b"unasked"),
+        Some("long") => session.pong(&[0; 126]),
+        _ => session.close(wirewheel::CloseReason::new(wirewheel::CloseCode::new(4001), "go")?),
+    })
+    .on_ping(move |_, payload| Ok(pinged.send(format!("ping {}", payload.escape_ascii()))?))
+    .on_own_pong(move |_, payload| Ok(answered.send(format!("pong {}", payload.escape_ascii()))?))
+    .on_close(move |_, close| {
+        let codes = (close.code(), close.server_code(), close.peer_code());
+        let _ = closed.send(format!("{codes:?} {:?} {:?}", close.text(), close.peer_text()));
+    })
+}
+
+#[test]
+fn pings_of_the_peer_and_the_pong_of_an_own_ping_are_reported_and_so_is_its_code() {
+    let (told, inbox) = std::sync::mpsc::channel();
+    let events = Events::from_channel(inbox);
+    let server = Running::start(move |app| {
+        app.install(WebSockets::new());
+        app.routing(move |route| {
+            route.web_socket("/", move |_: &Call| told_all(told.clone()));
+        });
+    });
+    let mut client = server.upgrade("/");
+    client.send(PING, b"there?");
+    assert_eq!(client.frame(), Frame { first: PONG, payload: b"there?".to_vec() });
+    events.expect("ping there?");
+    client.text("ping");
+    assert_eq!(client.frame(), Frame { first: PING, payload: b"mine".to_vec() });
+    client.send(PONG, b"mine");
+    events.expect("pong mine");
+    client.send(PONG, b"of its own");
+    events.expect("pong of its own");
+    client.text("pong");
+    assert_eq!(client.frame(), Frame { first: PONG, payload: b"unasked".to_vec() });
+    client.text("long"); // TooBig: nothing is sent, and nothing ends
+    client.text("close");
+    assert_eq!(client.expect_close(4001), "go");
+    client.send(PING, b"too late");
+    client.send(CLOSE, &close_payload(4999, "no"));
+    let codes = |a: &str, b: &str, c: &str| format!("(CloseCode({a}), {b}, {c})");
+    events.expect(&format!(
+        "{} \"go\" \"no\"",
+        codes("4001", "Some(CloseCode(4001))", "Some(CloseCode(4999))")
+    ));
+    // Who echoes, who goes first, who never answers.
+    for (payload, expected) in [
+        (
+            Some(close_payload(4001, "go")),
+            codes("4001", "Some(CloseCode(4001))", "Some(CloseCode(4001))"),
+        ),
+        (Some(Vec::new()), codes("4001", "Some(CloseCode(4001))", "Some(CloseCode(1005))")),
+        (None, codes("4001", "Some(CloseCode(4001))", "None")),
+    ] {
+        let mut client = server.upgrade("/");
+        client.text("close");
+        client.expect_close(4001);
+        match payload {
+            Some(payload) => client.send(CLOSE, &payload),
+            None => client.half_close(),
+        }
+        assert!(events.next().starts_with(&expected), "{expected}");
+    }
+    let mut client = server.upgrade("/");
+    client.send(CLOSE, &close_payload(4999, "me"));
+    let first = codes("4999", "Some(CloseCode(4999))", "Some(CloseCode(4999))");
+    events.expect(&format!("{first} \"me\" \"me\""));
+    let client = server.upgrade("/");
+    drop(client);
+    events.expect(&format!("{} \"\" \"\"", codes("1006", "None", "None")));
+}
+
+/// In a raw session both Closes are the handler's to send, and to see.
+#[test]
+fn a_raw_session_knows_both_codes_too() {
+    use wirewheel::{CloseInfo, Frame as RawFrame, OpCode, on_frame};
+    let (told, inbox) = std::sync::mpsc::channel();
+    let events = Events::from_channel(inbox);
+    let server =
+        Running::start(move |app| {
+            app.install(WebSockets::new());
+            app.routing(move |route| {
+                route.web_socket_raw("/", move |_: &Call| {
+                    let told = told.clone();
+                    on_frame(|session, frame| match frame.opcode {
+                        OpCode::Close => session
+                            .send_frame(RawFrame::new(OpCode::Close, &4000_u16.to_be_bytes())),
+                        OpCode::Text => session
+                            .send_frame(RawFrame::new(OpCode::Close, &4001_u16.to_be_bytes())),
+                        _ => Ok(()),
+                    })
+                    .on_close(move |_, close: &CloseInfo| {
+                        let codes = (close.code(), close.server_code(), close.peer_code());
+                        let _ = told.send(format!("{codes:?}"));
+                    })
+                });
+            });
+        });
+    let mut client = server.upgrade("/");
+    client.send(CLOSE, &close_payload(4999, ""));
+    client.expect_close(4000);
+    events.expect("(CloseCode(4999), Some(CloseCode(4000)), Some(CloseCode(4999)))");
+    let mut client = server.upgrade("/");
+    client.text("close");
+    client.expect_close(4001);
+    client.send(CLOSE, &close_payload(4999, ""));
+    events.expect("(CloseCode(4001), Some(CloseCode(4001)), Some(CloseCode(4999)))");
+}
