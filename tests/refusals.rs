@@ -56,6 +56,10 @@ fn module(app: &mut Application) {
     });
 }
 
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
 /// One test, because a process has one logger.
 #[test]
 fn who_is_refused_is_told_why_and_so_is_the_log_once_a_second() {
@@ -63,9 +67,16 @@ fn who_is_refused_is_told_why_and_so_is_the_log_once_a_second() {
     log::set_max_level(LevelFilter::Info);
     let server = Running::start(module);
     lines();
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    each_reason_has_its_line(&server);
+    a_second_has_one_line(&server);
+    mistakes_of_the_application_are_errors(&server);
+    // A page that answers so may mean it.
+    assert_eq!(server.connect().request(&get("/gone")).status, 410);
+    assert_eq!(lines(), []);
+}
+
+fn each_reason_has_its_line(server: &Running) {
     let evil = "Origin: https://evil.example\r\n";
-    let long = format!("/{}?token=secret", "x%0a".repeat(200));
     for (request, status, path, reason) in [
         (
             upgrade_request("/private?token=secret", ""),
@@ -111,6 +122,10 @@ fn who_is_refused_is_told_why_and_so_is_the_log_once_a_second() {
         assert!(line.contains(path) && line.contains(reason), "{line}");
         assert!(!line.contains("secret"), "the query may hold a token: {line}");
     }
+}
+
+fn a_second_has_one_line(server: &Running) {
+    let long = format!("/{}?token=secret", "x%0a".repeat(200));
     // However long a path is, and however often it is asked for: until the second is over nothing is said.
     let mut client = server.connect();
     let mut asked = 0;
@@ -126,7 +141,9 @@ fn who_is_refused_is_told_why_and_so_is_the_log_once_a_second() {
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert!(line.len() < 300 && line.is_ascii() && !line.contains("secret"), "{line}");
     assert!(line.ends_with(&format!("({} more like it left out)", asked - 1)), "{asked}: {line}");
+}
 
+fn mistakes_of_the_application_are_errors(server: &Running) {
     // What the application does wrong is an error, whoever brings it about and however often.
     for (path, status, reason) in [
         ("/broken", 500, "header \"Bad Name\" may not be set"),
@@ -150,8 +167,4 @@ fn who_is_refused_is_told_why_and_so_is_the_log_once_a_second() {
         assert!((1..=3).contains(&seen.len()), "{seen:?}");
         assert_eq!(seen[0].0, Level::Error);
     }
-    // A page that answers so may mean it.
-    assert_eq!(server.connect().request(&get("/gone")).status, 410);
-    assert_eq!(lines(), []);
-    drop(server);
 }
