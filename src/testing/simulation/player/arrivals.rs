@@ -45,6 +45,9 @@ impl Player {
         }
         got.drain(..end + 4 + length);
         if status == 101 {
+            if self.is_foreign() {
+                return Err(format!("client {}: a page of another server was let in", self.id));
+            }
             // Which of the routes it was: only the raw one has no log.
             let mut far_end = FarEnd::new();
             (far_end.answers_pings, far_end.answers_close) =
