@@ -128,10 +128,9 @@ impl Admission {
 
     /// Counts a connection; unless it is unwelcome, [`leave`](Self::leave) is to follow.
     #[allow(clippy::arithmetic_side_effects, reason = "a client has at most max_connections")]
-    pub(crate) fn enter(&mut self, client: Option<ClientKey>) -> Verdict {
-        let (Some(most), Some(key)) = (self.per_address, client) else {
-            return Verdict::Welcome;
-        };
+    pub(crate) fn enter(&mut self, client: impl FnOnce() -> Option<ClientKey>) -> Verdict {
+        let Some(most) = self.per_address else { return Verdict::Welcome };
+        let Some(key) = client() else { return Verdict::Welcome };
         let count = self.open.get(&key).copied().unwrap_or(0);
         if count >= most.saturating_add(TOLD_MAX) {
             return Verdict::Unwelcome;
@@ -145,8 +144,11 @@ impl Admission {
         clippy::arithmetic_side_effects,
         reason = "an entry of 1 is removed instead, and 0 is never kept"
     )]
-    pub(crate) fn leave(&mut self, client: Option<ClientKey>) {
-        let Some(key) = client.filter(|_| self.per_address.is_some()) else { return };
+    pub(crate) fn leave(&mut self, client: impl FnOnce() -> Option<ClientKey>) {
+        if self.per_address.is_none() {
+            return;
+        }
+        let Some(key) = client() else { return };
         if let Entry::Occupied(mut entry) = self.open.entry(key) {
             if *entry.get() > 1 {
                 *entry.get_mut() -= 1;
@@ -160,11 +162,13 @@ impl Admission {
     }
 
     /// Takes a token for a request; if there is none, says when there will be.
-    fn request(&mut self, now: Time, client: Option<ClientKey>) -> Result<(), Time> {
-        match (self.rate, client) {
-            (Some(rate), Some(client)) => self.buckets.take(now, rate, client),
-            _ => Ok(()),
-        }
+    fn request(
+        &mut self,
+        now: Time,
+        client: impl FnOnce() -> Option<ClientKey>,
+    ) -> Result<(), Time> {
+        let Some(rate) = self.rate else { return Ok(()) };
+        client().map_or(Ok(()), |client| self.buckets.take(now, rate, client))
     }
 
     /// Whether any limit depends on who the client is.
@@ -187,7 +191,7 @@ impl Connection {
     /// Gives the place of a counted client back.
     pub(crate) fn uncount(&mut self, admission: &mut Admission) {
         if mem::take(&mut self.counted) {
-            admission.leave(self.state.client_key());
+            admission.leave(|| self.state.client_key());
         }
     }
 }
@@ -221,8 +225,8 @@ impl Turn<'_> {
             }
             None => self.warn_of_unlisted_proxy(head),
         }
-        let client = self.connection.state.client_key();
         let now = self.shared.now;
+        let client = || self.connection.state.client_key();
         let Err(next) = self.admission.request(now, client) else { return None };
         self.shared.stats.refused_rate += 1;
         self.note_limit(429, head, reason::RATE);
@@ -241,7 +245,7 @@ impl Turn<'_> {
         if self.is_of_proxy(client) {
             return Verdict::Welcome; // it speaks for itself, as for a health check
         }
-        let verdict = self.admission.enter(self.connection.state.client_key());
+        let verdict = self.admission.enter(|| self.connection.state.client_key());
         self.connection.counted = verdict != Verdict::Unwelcome;
         if verdict == Verdict::Surplus {
             // The proxy's connection goes on with requests of others.
@@ -324,7 +328,7 @@ impl Turn<'_> {
         self.connection.state.set_client(client);
         let mut surplus = None;
         if !self.is_of_proxy(client) {
-            let verdict = self.admission.enter(self.connection.state.client_key());
+            let verdict = self.admission.enter(|| self.connection.state.client_key());
             self.connection.counted = verdict != Verdict::Unwelcome;
             if verdict != Verdict::Welcome {
                 surplus = Some(Surplus::Client);

@@ -163,7 +163,7 @@ impl Core {
         let mut surplus = None;
         let proxied = self.admission.is_proxy(peer.ip());
         if !proxied {
-            let verdict = self.admission.enter(ClientKey::of(peer.ip()));
+            let verdict = self.admission.enter(|| ClientKey::of(peer.ip()));
             if verdict != Verdict::Welcome {
                 surplus = Some(Surplus::Client);
             }

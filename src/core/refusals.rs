@@ -121,6 +121,7 @@ impl Turn<'_> {
     /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
     /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
     pub(super) fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
+        call.head().first("origin")?; // most have none, and are asked nothing further
         let loopback = call.local_addr().ip().to_canonical().is_loopback();
         match rules.judge(call.head(), call.host(), loopback) {
             Judgement::Pass => None,

@@ -381,8 +381,10 @@ impl Session<'_> {
     /// # Errors
     /// A [`ConfigError`] for zero or absurd values.
     pub fn set_max_frame_size(&mut self, bytes: usize) -> Result<(), ConfigError> {
-        let changed = SessionOptions { max_frame_size: bytes, ..self.own_options().clone() };
+        let mut changed = self.own_options().clone();
+        changed.max_frame_size = bytes;
         changed.check().map_err(ConfigError)?;
+        changed.resolve(&self.shared.limits);
         *self.own_options() = changed;
         Ok(())
     }

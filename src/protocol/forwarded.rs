@@ -64,6 +64,10 @@ pub(crate) fn read_x_forwarded(
     let nodes: Vec<_> = head.tokens("x-forwarded-for").map(parse_node).collect();
     let is_there = head.first("x-forwarded-for").is_some();
     let (client, from_the_right) = rightmost_untrusted(is_there, nodes.into_iter(), is_trusted);
+    if !is_there {
+        // The proxy did not speak of a client: what stands beside came through it, from anybody.
+        return Told::default();
+    }
     // Proxies that add to the list for the client add to these too; others write one value.
     let beside = |name| {
         let all: Vec<&str> = head.tokens(name).collect();
@@ -252,6 +256,7 @@ mod tests {
     #[test]
     fn scheme_and_host_are_those_of_who_named_the_client() {
         for (headers, secure, host) in [
+            ("X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n", None, None),
             (
                 "Forwarded: for=192.0.2.1;proto=https;host=box.example:8443\r\n",
                 Some(true),

@@ -17,6 +17,8 @@ pub(crate) struct SessionOptions {
     pub(crate) max_message_size: Option<usize>,
     /// `None` until the limits are known: see `resolve`.
     pub(crate) max_outgoing_message_size: Option<usize>,
+    /// What goes out in one frame for sure; 0 until the limits are known.
+    short_outgoing: usize,
     pub(crate) max_fragments: u32,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
@@ -38,6 +40,7 @@ impl Default for SessionOptions {
             max_frame_size: 64 << 10,
             max_message_size: None,
             max_outgoing_message_size: None,
+            short_outgoing: 0,
             max_fragments: 65_536,
             outbox_bytes: 64 << 10,
             outbox_messages: 4_096,
@@ -117,17 +120,15 @@ impl SessionOptions {
     /// The most bytes of a message that is sent in one frame.
     #[inline]
     pub(crate) fn short_outgoing_limit(&self) -> usize {
-        match self.max_outgoing_message_size {
-            None => self.max_frame_size,
-            Some(limit) => limit.min(self.max_frame_size),
-        }
+        self.short_outgoing
     }
 
     /// Fills in what depends on the limits of the server.
     pub(crate) fn resolve(&mut self, limits: &Limits) {
         // What may arrive may be sent back.
         let default = (limits.process_bytes / 4).max(self.message_limit()).min(LARGEST_SIZE);
-        self.max_outgoing_message_size.get_or_insert(default);
+        let limit = *self.max_outgoing_message_size.get_or_insert(default);
+        self.short_outgoing = limit.min(self.max_frame_size);
     }
 
     /// Refuses zero and absurd values by name.
