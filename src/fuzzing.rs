@@ -2,17 +2,20 @@
 //! with `--cfg fuzzing` and in this crate's own tests, which replay the corpora.
 #![allow(missing_docs, reason = "for the targets in fuzz/, not for users")]
 
+use std::net::IpAddr;
+
 use crate::domain::pattern::{Pattern, path_segments};
 #[cfg(feature = "deflate")]
 use crate::protocol::extension::deflate::Deflate;
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 #[cfg(feature = "deflate")]
 use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
-use crate::protocol::forwarded;
+use crate::protocol::forwarded::{Client, read_forwarded, read_x_forwarded};
 use crate::protocol::handshake::{self, Upgrade};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 use crate::protocol::oracle::{OracleRules, compare, compare_head};
-use crate::protocol::proxy_protocol::{ProxyHeader, parse_proxy_header};
+use crate::protocol::origin::{Authority, Origin};
+use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::protocol::target::is_authority;
 use crate::structures::wheel_model::{Operation, agrees_with_a_map};
 use crate::testing::simulation;
@@ -79,7 +82,8 @@ pub fn head(data: &[u8]) {
         (method == "GET" && head.minor_version > 0) || !matches!(upgrade, Upgrade::WebSocket(_))
     );
     offered_extensions(&head);
-    forwarded::client_addr(&head, |address| address.is_loopback());
+    read_forwarded(&head, |address| address.is_loopback());
+    read_x_forwarded(&head, |address| address.is_loopback());
     path_segments(target);
 }
 
@@ -206,12 +210,39 @@ pub fn proxy(data: &[u8]) {
     let whole = parse_proxy_header(data, MAX);
     for end in 0..data.len().min(2 * MAX) {
         match parse_proxy_header(&data[..end], MAX) {
-            Ok(ProxyHeader::Partial) => {}
-            Ok(ProxyHeader::Complete { length, .. }) => {
+            Ok(ProxyStart::Partial) => {}
+            Ok(ProxyStart::Complete { length, .. }) => {
                 assert!(length <= end);
                 assert_eq!(parse_proxy_header(&data[..end], MAX), whole);
             }
             Err(_) => assert!(whole.is_err()),
+        }
+    }
+    headers_of_proxies(&String::from_utf8_lossy(data));
+}
+
+/// The same bytes as the values of headers: nobody is a client without an address, or is told by the wrong
+/// header, and what is told as a host is one.
+fn headers_of_proxies(text: &str) {
+    let value: String = text.chars().filter(|letter| !letter.is_control()).take(500).collect();
+    let is_trusted = |address: IpAddr| address.is_loopback();
+    for name in ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "Origin"] {
+        let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{name}: {value}\r\n\r\n");
+        let Some((head, _)) = whole_head(text.as_bytes()) else { continue };
+        let told = (read_forwarded(&head, is_trusted), read_x_forwarded(&head, is_trusted));
+        for (told, own) in [(told.0, "Forwarded"), (told.1, "X-Forwarded-For")] {
+            match told.client {
+                Client::Known(address) => assert!(!address.ip().is_unspecified()),
+                Client::Unknown => {}
+                Client::Proxy => assert_ne!(name, own),
+            }
+            assert!(name == own || told.client == Client::Proxy);
+            assert!(told.host.is_none_or(|host| Authority::parse(host).is_some()));
+        }
+        let own = Authority::parse(&value).filter(|own| own.port.is_none());
+        if let Some(Origin::Of { authority, .. }) = Origin::parse(&format!("http://{value}")) {
+            // What stands in both lines is the same host, however it is spelled.
+            assert!(own.is_none_or(|own| own.host.is_same(&authority.host)));
         }
     }
 }
@@ -307,6 +338,8 @@ mod tests {
             "proxy" => vec![
                 b"PROXY TCP4 192.0.2.1 192.0.2.2 258 80\r\nGET".to_vec(),
                 b"PROXY UNKNOWN ff\r\n".to_vec(),
+                b"for=192.0.2.1;proto=https;host=\"[::1]:80\", for=_x".to_vec(),
+                b"http://box.example:8443".to_vec(),
                 b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x01\x02\0\x50G"
                     .to_vec(),
             ],

@@ -80,4 +80,5 @@ pub use words::frame::{Frame, OpCode};
 pub use words::listen::{Listen, ListenOptions};
 pub use words::message::{Message, Payload, Rsv, ToMessage};
 pub use words::options::{Limits, OutboxOverflow};
+pub use words::proxy::ProxyHeader;
 pub use words::rate::Rate;

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::TcpStream;
 
 use support::*;
-use wirewheel::{Application, Call, Limits, Rate, WebSockets, on_connect, on_message};
+use wirewheel::{Application, Call, Limits, ProxyHeader, Rate, WebSockets, on_connect, on_message};
 
 fn module(app: &mut Application, options: WebSockets) {
     app.install(options);
@@ -96,7 +96,12 @@ fn a_proxy_says_who_the_client_is() {
     });
     let told = |headers: &str| server.connect().request(&format!("{WHO}{headers}\r\n")).body;
     assert_eq!(told("X-Forwarded-For: 6.6.6.6, 192.0.2.7\r\n"), "192.0.2.7:0");
-    assert_eq!(told("Forwarded: for=\"[2001:db8::7]:99\";proto=https\r\n"), "[2001:db8::7]:99");
+    let by_the_standard = Running::start(|app| {
+        let options = WebSockets::new().trusted_proxies(["127.0.0.1"]);
+        module(app, options.proxy_header(ProxyHeader::Forwarded));
+    });
+    let forwarded = format!("{WHO}Forwarded: for=\"[2001:db8::7]:99\";proto=https\r\n\r\n");
+    assert_eq!(by_the_standard.connect().request(&forwarded).body, "[2001:db8::7]:99");
     assert!(told("").starts_with("127.0.0.1:"));
     let mut client = server.connect();
     client.request(&upgrade_request("/who", "X-Forwarded-For: 192.0.2.7\r\n"));
@@ -115,7 +120,8 @@ fn nobody_else_is_believed() {
 #[test]
 fn the_proxy_protocol_names_the_client() {
     let server = Running::start(|app| {
-        module(app, WebSockets::new().trusted_proxies(["127.0.0.1"]).proxy_protocol(true));
+        let options = WebSockets::new().trusted_proxies(["127.0.0.1"]);
+        module(app, options.proxy_header(ProxyHeader::ProxyProtocol));
     });
     let mut client = server.connect();
     client.write("PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n");
@@ -130,7 +136,7 @@ fn the_proxy_protocol_names_the_client() {
 fn mistakes_in_the_options_are_named() {
     for (options, mistake) in [
         (WebSockets::new().trusted_proxies(["10.0.0.0/99"]), "trusted_proxies: \"10.0.0.0/99\""),
-        (WebSockets::new().proxy_protocol(true), "proxy_protocol is on"),
+        (WebSockets::new().proxy_header(ProxyHeader::Forwarded), "proxy_header is Forwarded"),
         (WebSockets::new().limits(Limits::new().per_address(0)), "Limits: per_address is 0"),
         (
             WebSockets::new().limits(Limits::new().handshake_rate(Rate::per_second(0))),

@@ -181,9 +181,7 @@ fn a_final_block_breaks_nothing() {
 #[test]
 fn what_is_sent_in_fragments_is_one_compressed_message() {
     let server = Running::start(|app: &mut Application| {
-        app.install(
-            WebSockets::new().max_frame_size(20).max_message_size(1_000).extension(Deflate::new()),
-        );
+        app.install(WebSockets::new().max_frame_size(20).extension(Deflate::new()));
         app.routing(|route| {
             route.web_socket("/", |_call| {
                 on_message(|session: &mut Session<'_>, _: Message<'_>| -> HandlerResult {

@@ -23,7 +23,7 @@ fn serve() -> (Running, Receiver<SessionId>, FlowKey<str>) {
     let server = Running::start(move |app: &mut Application| {
         let flow: SharedFlow = SharedFlow::with(FlowOptions::new().extra_buffer(10_000)).unwrap();
         named.send(app.flow_key(&flow)).unwrap();
-        app.install(WebSockets::new());
+        app.install(WebSockets::new().max_outgoing_message_size(64 << 10));
         app.routing(move |route| {
             route.web_socket("/", move |_: &Call| {
                 let (opened, flow) = (opened.clone(), flow.clone());
@@ -168,7 +168,7 @@ fn a_loop_that_is_held_up_makes_full_and_never_waits() {
     assert_eq!(taken, 1_024 - 5, "1,024 orders");
     assert_eq!(server.0.stats().unwrap_err(), HandleError::Full);
     drop(held);
-    // They are over max_message_size, and refused to nobody's harm.
+    // They are over max_outgoing_message_size, and refused to nobody's harm.
     client.text("served again");
     client.expect_text("served again");
     server.0.send_to(session, "room again").unwrap();

@@ -79,7 +79,7 @@ fn each_target_says_what_it_promises_at_its_level() {
     drop(server);
 
     let info = lines("wirewheel::server", Level::Info);
-    assert_eq!(info.len(), 2, "{info:?}");
+    assert_eq!(info.len(), 2, "limits are warned of: {info:?}");
     assert_eq!(info[0], format!("bound to {addr}"));
     assert!(info[1].starts_with("stopping"));
     let debug = lines("wirewheel::session", Level::Debug);
@@ -89,8 +89,10 @@ fn each_target_says_what_it_promises_at_its_level() {
     let trace = lines("wirewheel::frame", Level::Trace);
     assert!(trace.iter().any(|line| line.contains("in: Text, 5 bytes")), "{trace:?}");
     let warn = lines("wirewheel::server", Level::Warn);
-    assert!(warn.len() == 2, "{warn:?}");
-    assert!(warn[0].contains("max_connections"), "{warn:?}");
+    assert_eq!(warn.len(), 2, "{warn:?}");
+    assert!(warn[0].starts_with("503 to 127.0.0.1:"), "{warn:?}");
+    assert!(warn[0].ends_with("for GET \"/\": max_connections is reached"), "{warn:?}");
+    assert!(warn[1].starts_with("400 to 127.0.0.1:"), "{warn:?}");
     assert!(warn[1].contains("begins with TLS (https:// or wss://)"), "{warn:?}");
     let error = lines("wirewheel::session", Level::Error);
     assert_eq!(error.len(), 2, "a peer that vanished is no error: {error:?}");

@@ -282,7 +282,7 @@ fn fragments_can_be_sent() {
 #[test]
 fn large_sends_are_cut_into_frames() {
     let server = serve(
-        || WebSockets::new().max_frame_size(100_000).max_message_size(250_000),
+        || WebSockets::new().max_frame_size(100_000).max_outgoing_message_size(250_000),
         |_| {
             on_connect(|session, _| {
                 session.send(&vec![1; 250_000])?;

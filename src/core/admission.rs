@@ -3,22 +3,25 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::IpAddr;
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
 
-use log::debug;
+use log::Level;
 
 use crate::domain::application::Proxies;
 use crate::domain::response::Response;
-use crate::protocol::forwarded;
+use crate::protocol::forwarded::{self, Client, Told};
 use crate::protocol::head::RequestHead;
-use crate::protocol::proxy_protocol::{ProxyHeader, parse_proxy_header};
+use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::structures::token_bucket::TokenBucket;
 use crate::words::network::ClientKey;
 use crate::words::options::{CLIENTS_MAX, Limits};
+use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
 use crate::words::time::Time;
 
 use super::connection::{Connection, Stage};
+use super::refusals::reason;
 use super::turn::Turn;
 
 /// Connections of one client over `per_address` that are let in to be told 429; further ones are
@@ -40,7 +43,7 @@ pub(crate) enum Surplus {
 
 impl Surplus {
     /// What it is told.
-    pub(crate) fn refusal(self) -> Response {
+    fn refusal(self) -> Response {
         match self {
             Self::Server => Response::refusal(503).header("Retry-After", RETRY_AFTER_SECONDS),
             Self::Client => Response::refusal(429),
@@ -66,10 +69,44 @@ pub(crate) struct Admission {
     rate: Option<Rate>,
     /// Connections of each client. Invariant: no entry of zero, so never more than connections.
     open: HashMap<ClientKey, u32>,
-    /// Buckets that are not full. Invariant: at most [`CLIENTS_MAX`].
-    buckets: HashMap<ClientKey, TokenBucket>,
-    /// When the full ones were last thrown out.
-    swept: Time,
+    buckets: Buckets,
+}
+
+/// The buckets of clients, in two generations: whoever asks moves to the young one, and when that is full
+/// the old one is forgotten, which holds those who have been silent for longest. So a newcomer has a
+/// place without anybody being looked for. Invariant: each holds at most half of [`CLIENTS_MAX`].
+#[derive(Debug, Default)]
+struct Buckets {
+    young: HashMap<ClientKey, TokenBucket>,
+    old: HashMap<ClientKey, TokenBucket>,
+    /// When the young generation began.
+    since: Time,
+}
+
+impl Buckets {
+    /// Takes a token; if there is none, says when there will be.
+    fn take(&mut self, now: Time, rate: Rate, client: ClientKey) -> Result<(), Time> {
+        self.forget(now, rate);
+        let known = self.young.get(&client).copied().or_else(|| self.old.remove(&client));
+        let mut bucket = known.unwrap_or_default();
+        let taken = bucket.take(now, rate);
+        self.young.insert(client, bucket);
+        if taken { Ok(()) } else { Err(bucket.next_token(rate)) }
+    }
+
+    fn forget(&mut self, now: Time, rate: Rate) {
+        let age = now.since(self.since).as_micros();
+        // In this time a bucket is full again, and a full one is the same as none.
+        let filled = u128::from(rate.depth_micros());
+        if age < filled && self.young.len() < CLIENTS_MAX / 2 {
+            return;
+        }
+        self.old = mem::take(&mut self.young);
+        if age >= filled.saturating_mul(2) {
+            self.old = HashMap::new();
+        }
+        self.since = now;
+    }
 }
 
 impl Admission {
@@ -80,8 +117,7 @@ impl Admission {
             per_address,
             rate: limits.handshake_rate,
             open: HashMap::new(),
-            buckets: HashMap::new(),
-            swept: Time::ZERO,
+            buckets: Buckets::default(),
         }
     }
 
@@ -91,15 +127,24 @@ impl Admission {
 
     /// Whether a connection from there begins with a PROXY header.
     pub(crate) fn awaits_proxy_header(&self, peer: IpAddr) -> bool {
-        self.proxies.protocol && self.is_proxy(peer)
+        self.proxies.header == ProxyHeader::ProxyProtocol && self.is_proxy(peer)
+    }
+
+    /// What a trusted proxy's request tells, in the one header that counts.
+    pub(crate) fn told<'h>(&self, head: &'h RequestHead) -> Told<'h> {
+        let is_trusted = |address| self.is_proxy(address);
+        match self.proxies.header {
+            ProxyHeader::XForwardedFor => forwarded::read_x_forwarded(head, is_trusted),
+            ProxyHeader::Forwarded => forwarded::read_forwarded(head, is_trusted),
+            ProxyHeader::ProxyProtocol => Told::default(),
+        }
     }
 
     /// Counts a connection; unless it is unwelcome, [`leave`](Self::leave) is to follow.
     #[allow(clippy::arithmetic_side_effects, reason = "a client has at most max_connections")]
-    pub(crate) fn enter(&mut self, client: IpAddr) -> Verdict {
-        let (Some(most), Some(key)) = (self.per_address, ClientKey::of(client)) else {
-            return Verdict::Welcome;
-        };
+    pub(crate) fn enter(&mut self, client: impl FnOnce() -> Option<ClientKey>) -> Verdict {
+        let Some(most) = self.per_address else { return Verdict::Welcome };
+        let Some(key) = client() else { return Verdict::Welcome };
         let count = self.open.get(&key).copied().unwrap_or(0);
         if count >= most.saturating_add(TOLD_MAX) {
             return Verdict::Unwelcome;
@@ -113,11 +158,11 @@ impl Admission {
         clippy::arithmetic_side_effects,
         reason = "an entry of 1 is removed instead, and 0 is never kept"
     )]
-    pub(crate) fn leave(&mut self, client: IpAddr) {
+    pub(crate) fn leave(&mut self, client: impl FnOnce() -> Option<ClientKey>) {
         if self.per_address.is_none() {
             return;
         }
-        let Some(key) = ClientKey::of(client) else { return };
+        let Some(key) = client() else { return };
         if let Entry::Occupied(mut entry) = self.open.entry(key) {
             if *entry.get() > 1 {
                 *entry.get_mut() -= 1;
@@ -131,22 +176,13 @@ impl Admission {
     }
 
     /// Takes a token for a request; if there is none, says when there will be.
-    fn request(&mut self, now: Time, client: IpAddr) -> Result<(), Time> {
-        let (Some(rate), Some(key)) = (self.rate, ClientKey::of(client)) else { return Ok(()) };
-        if self.buckets.len() >= CLIENTS_MAX && !self.buckets.contains_key(&key) {
-            // At most once a second: the sweep looks at every bucket.
-            if now.since(self.swept).as_secs() > 0 {
-                self.swept = now;
-                self.buckets.retain(|_, bucket| !bucket.is_full(now));
-            }
-            if self.buckets.len() >= CLIENTS_MAX {
-                // Whoever has that many addresses is not held by a rate for each; others, who come
-                // now for the first time, are not made to pay for it.
-                return Ok(());
-            }
-        }
-        let bucket = self.buckets.entry(key).or_default();
-        if bucket.take(now, rate) { Ok(()) } else { Err(bucket.next_token(rate)) }
+    fn request(
+        &mut self,
+        now: Time,
+        client: impl FnOnce() -> Option<ClientKey>,
+    ) -> Result<(), Time> {
+        let Some(rate) = self.rate else { return Ok(()) };
+        client().map_or(Ok(()), |client| self.buckets.take(now, rate, client))
     }
 
     /// Whether any limit depends on who the client is.
@@ -161,15 +197,15 @@ impl Admission {
 
     #[cfg(test)]
     pub(crate) fn buckets(&self) -> usize {
-        self.buckets.len()
+        self.buckets.young.len() + self.buckets.old.len()
     }
 }
 
 impl Connection {
     /// Gives the place of a counted client back.
     pub(crate) fn uncount(&mut self, admission: &mut Admission) {
-        if std::mem::take(&mut self.counted) {
-            admission.leave(self.state.client_addr().ip());
+        if mem::take(&mut self.counted) {
+            admission.leave(|| self.state.client_key());
         }
     }
 }
@@ -192,34 +228,26 @@ impl Turn<'_> {
         reason = "64-bit counters, and seconds of a time in microseconds"
     )]
     pub(crate) fn refusal(&mut self, head: &RequestHead) -> Option<Response> {
-        let stats = &mut self.shared.stats;
         if self.shared.draining {
-            stats.refused_stopping += 1;
+            self.shared.stats.refused_stopping += 1;
+            self.note_refusal(503, Some(head), reason::STOPPING);
             return Some(Response::refusal(503));
         }
         let Stage::Http(http) = &self.connection.stage else { return None };
         match http.surplus {
-            Some(surplus) => {
-                match surplus {
-                    Surplus::Server => stats.refused_full += 1,
-                    Surplus::Client => stats.refused_address += 1,
-                }
-                return Some(surplus.refusal());
-            }
+            Some(surplus) => return Some(self.surplus_refusal(surplus, Some(head))),
             None if http.proxied => {
                 if self.learn_client(head) != Verdict::Welcome {
-                    return Some(self.over_per_address());
+                    return Some(self.surplus_refusal(Surplus::Client, Some(head)));
                 }
             }
             None => self.warn_of_unlisted_proxy(head),
         }
-        let client = self.connection.state.client_addr();
         let now = self.shared.now;
-        let Err(next) = self.admission.request(now, client.ip()) else { return None };
+        let client = || self.connection.state.client_key();
+        let Err(next) = self.admission.request(now, client) else { return None };
         self.shared.stats.refused_rate += 1;
-        self.shared
-            .warnings
-            .note("handshake_rate", now, || format!("handshake_rate reached: {client} gets 429"));
+        self.note_limit(429, Some(head), reason::RATE);
         let wait = next.since(now).as_secs() + 1;
         Some(Response::refusal(429).header("Retry-After", wait.to_string()))
     }
@@ -227,14 +255,15 @@ impl Turn<'_> {
     /// The client of this request, as the trusted proxies before it tell.
     fn learn_client(&mut self, head: &RequestHead) -> Verdict {
         self.connection.uncount(self.admission);
-        let admission = &*self.admission;
-        let told = forwarded::client_addr(head, |address| admission.is_proxy(address));
-        let client = told.unwrap_or_else(|| self.connection.state.via_addr());
+        let client = self.admission.told(head).client;
+        if client == Client::Proxy && forwarded::is_told(head) {
+            self.warn_of_other_header();
+        }
         self.connection.state.set_client(client);
-        if self.admission.is_proxy(client.ip()) {
+        if self.is_of_proxy(client) {
             return Verdict::Welcome; // it speaks for itself, as for a health check
         }
-        let verdict = self.admission.enter(client.ip());
+        let verdict = self.admission.enter(|| self.connection.state.client_key());
         self.connection.counted = verdict != Verdict::Unwelcome;
         if verdict == Verdict::Surplus {
             // The proxy's connection goes on with requests of others.
@@ -243,22 +272,59 @@ impl Turn<'_> {
         verdict
     }
 
+    fn is_of_proxy(&self, client: Client) -> bool {
+        match client {
+            Client::Proxy => true,
+            Client::Unknown => false,
+            Client::Known(address) => self.admission.is_proxy(address.ip()),
+        }
+    }
+
+    /// What a connection is told that was let in only for that.
     #[allow(
         clippy::arithmetic_side_effects,
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
-    fn over_per_address(&mut self) -> Response {
-        let client = self.connection.state.client_addr();
-        self.shared.stats.refused_address += 1;
-        self.shared.warnings.note("per_address", self.shared.now, || {
-            format!("per_address reached: {client} gets 429")
+    pub(super) fn surplus_refusal(
+        &mut self,
+        surplus: Surplus,
+        head: Option<&RequestHead>,
+    ) -> Response {
+        let stats = &mut self.shared.stats;
+        let reason = match surplus {
+            Surplus::Server => {
+                stats.refused_full += 1;
+                reason::NO_PLACE
+            }
+            Surplus::Client => {
+                stats.refused_address += 1;
+                reason::CLIENT
+            }
+        };
+        let response = surplus.refusal();
+        self.note_limit(response.status_code(), head, reason);
+        response
+    }
+
+    fn note_limit(&self, status: u16, head: Option<&RequestHead>, reason: &'static str) {
+        self.note_refusal_because(Level::Warn, status, head, reason, reason);
+    }
+
+    fn warn_of_other_header(&self) {
+        let header = self.admission.proxies.header;
+        self.shared.warnings.note("other proxy header", self.shared.now, || {
+            let peer = self.connection.state.remote_addr();
+            format!(
+                "{peer} is trusted and sends a forwarding header, but not the one that counts: \
+                 proxy_header is {header:?}"
+            )
         });
-        Response::refusal(429)
     }
 
     fn warn_of_unlisted_proxy(&self, head: &RequestHead) {
         let peer = self.connection.state.remote_addr();
-        if self.admission.counts_clients() && peer.ip().is_loopback() && forwarded::is_told(head) {
+        let is_unlisted = peer.ip().is_loopback() && !self.admission.is_proxy(peer.ip());
+        if is_unlisted && self.admission.counts_clients() && forwarded::is_told(head) {
             self.shared.warnings.note("unlisted proxy", self.shared.now, || {
                 format!(
                     "{peer} forwards for others, but is not in trusted_proxies: they all count as \
@@ -272,27 +338,25 @@ impl Turn<'_> {
     pub(crate) fn proxy_header(&mut self, input: &[u8]) -> ProxyBytes {
         let max_bytes = self.shared.limits.max_head_bytes;
         match parse_proxy_header(input, max_bytes) {
-            Ok(ProxyHeader::Partial) => ProxyBytes::Partial,
-            Ok(ProxyHeader::Complete { client, length }) => {
+            Ok(ProxyStart::Partial) => ProxyBytes::Partial,
+            Ok(ProxyStart::Complete { client, length }) => {
                 self.enter_client(client);
                 ProxyBytes::Taken(length)
             }
             Err(_) => {
-                let peer = self.connection.state.remote_addr();
-                debug!(target: "wirewheel::server", "{peer}: bad PROXY header");
+                self.note_refusal(400, None, reason::PROXY);
                 self.refuse(400);
                 ProxyBytes::Refused
             }
         }
     }
 
-    fn enter_client(&mut self, client: Option<std::net::SocketAddr>) {
-        let client = client.unwrap_or_else(|| self.connection.state.remote_addr());
-        let proxied = self.admission.is_proxy(client.ip());
-        self.connection.state.set_via(client);
+    fn enter_client(&mut self, client: Option<SocketAddr>) {
+        let client = Client::of(client);
+        self.connection.state.set_client(client);
         let mut surplus = None;
-        if !proxied {
-            let verdict = self.admission.enter(client.ip());
+        if !self.is_of_proxy(client) {
+            let verdict = self.admission.enter(|| self.connection.state.client_key());
             self.connection.counted = verdict != Verdict::Unwelcome;
             if verdict != Verdict::Welcome {
                 surplus = Some(Surplus::Client);
@@ -300,7 +364,6 @@ impl Turn<'_> {
         }
         if let Stage::Http(http) = &mut self.connection.stage {
             http.awaits_proxy_header = false;
-            http.proxied = proxied;
             http.surplus = http.surplus.or(surplus);
         }
     }

@@ -1,8 +1,6 @@
 //! The one place that answers a request: whether the connection goes on behind it, and what becomes of
 //! the request's body (RFC 9110 section 10.1.1, RFC 9112 section 9.3).
 
-use log::error;
-
 use crate::domain::response::{Owed, Persistence, Response};
 use crate::domain::work::PAGE_WORK;
 use crate::protocol::framing::{BodyFraming, Expectation};
@@ -54,12 +52,23 @@ impl Asked {
     pub(super) fn is_unmet(&self) -> bool {
         self.expectation == Expectation::Unknown
     }
+
+    /// Whether a body is on its way that is not worth reading to keep the connection, since no route
+    /// takes one: 413.
+    pub(super) fn has_long_body(&self, limit: usize) -> bool {
+        match self.body {
+            _ if self.expectation != Expectation::None => false,
+            BodyFraming::None => false,
+            BodyFraming::Length(length) => length > limit as u64,
+            BodyFraming::Chunked => true,
+        }
+    }
 }
 
 impl Turn<'_> {
     /// Writes an answer, and arranges for the request's body to be passed over.
     pub(super) fn respond(&mut self, asked: Asked, response: Response) -> Next {
-        let (asked, response, skip) = self.with_body(asked, response);
+        let (asked, skip) = self.behind_body(asked);
         let response = self.affordable(response);
         let is_long = response.is_long(self.shared.tx_flush_bytes);
         let persistence = if self.shared.draining { Persistence::Close } else { asked.persistence };
@@ -92,19 +101,16 @@ impl Turn<'_> {
         }
     }
 
-    /// What a body behind the head makes of the answer, and how many bytes of it are to be passed over.
-    fn with_body(&self, asked: Asked, response: Response) -> (Asked, Response, u64) {
+    /// What a body behind the head makes of the connection, and how many bytes of it are to be passed over.
+    fn behind_body(&self, asked: Asked) -> (Asked, u64) {
         let limit = self.shared.limits.max_head_bytes as u64;
         match asked.body {
-            BodyFraming::None => (asked, response, 0),
+            BodyFraming::None => (asked, 0),
             // RFC 9110 section 10.1.1: a client that gets its final answer may leave its body out, or
             // may be sending it already. Which, only the end of the connection makes clear.
-            _ if asked.expectation != Expectation::None => (asked.last(), response, 0),
-            BodyFraming::Length(length) if length <= limit => (asked, response, length),
-            // No route takes a body: a long one is not worth reading to keep the connection.
-            BodyFraming::Length(_) | BodyFraming::Chunked => {
-                (asked.last(), Response::refusal(413), 0)
-            }
+            _ if asked.expectation != Expectation::None => (asked.last(), 0),
+            BodyFraming::Length(length) if length <= limit => (asked, length),
+            BodyFraming::Length(_) | BodyFraming::Chunked => (asked.last(), 0),
         }
     }
 
@@ -117,9 +123,12 @@ impl Turn<'_> {
             return response;
         }
         if bytes > most {
-            error!(target: "wirewheel::server",
-                "an answer of {bytes} bytes gets 500: process_bytes is {most}. Response::file has no \
-                 such limit");
+            self.note_error(("answer over process_bytes", 500), || {
+                format!(
+                    "an answer of {bytes} bytes gets 500: process_bytes is {most}. Response::file has \
+                     no such limit"
+                )
+            });
             return Response::refusal(500);
         }
         self.shared.warnings.note("answer over budget", self.shared.now, || {

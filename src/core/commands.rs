@@ -1,10 +1,11 @@
 //! Owns what sessions, timers and other threads ask of the server as a whole: commands to sessions,
 //! timers of the application, a stop, descriptors to watch.
 
-use log::error;
+use log::Level;
 
 use crate::domain::server_ref::{Command, ServerRef, StopRequest};
 use crate::domain::timers;
+use crate::domain::warnings::Target;
 use crate::domain::watch::NewWatch;
 use crate::structures::slab::Key;
 use crate::structures::wire::NoWire;
@@ -38,7 +39,9 @@ impl Core {
         self.after_turn(now);
         outcome
             .map_err(|Panicked(text)| {
-                error!(target: "wirewheel::server", "{what} panicked: {text}");
+                let line = || format!("{what} panicked: {text}");
+                let kind = ("loop code panicked", 0);
+                self.shared.warnings.line(Level::Error, Target::Server, kind, now, line);
             })
             .ok()
     }

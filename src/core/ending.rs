@@ -3,9 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use log::{debug, error};
+use log::{Level, debug};
 
 use crate::domain::session_state::Phase;
+use crate::domain::warnings::Target;
 use crate::structures::outbox::Outbox;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::SessionError;
@@ -71,11 +72,14 @@ impl Turn<'_> {
         let route = self.routes.route(self.connection.state.route);
         let pattern = route.map_or("", |route| route.pattern.as_str());
         match fault {
+            // What a peer sends may bring these about, as often as it likes.
             SessionError::Handler(error) => {
-                error!(target: "wirewheel::session", "{id} {pattern}: handler failed: {error}");
+                self.note_session_error("handler failed", || {
+                    format!("{id} {pattern}: handler failed: {error}")
+                });
             }
             SessionError::Panic(_) => {
-                error!(target: "wirewheel::session", "{id} {pattern}: {fault}");
+                self.note_session_error("handler panicked", || format!("{id} {pattern}: {fault}"));
             }
             SessionError::Network(_)
             | SessionError::Protocol(_)
@@ -93,6 +97,11 @@ impl Turn<'_> {
                 });
             }
         }
+    }
+
+    fn note_session_error(&self, kind: &'static str, text: impl FnOnce() -> String) {
+        let (kind, now) = ((kind, self.connection.state.route), self.shared.now);
+        self.shared.warnings.line(Level::Error, Target::Session, kind, now, text);
     }
 
     #[allow(
@@ -115,8 +124,8 @@ impl Turn<'_> {
     #[allow(clippy::arithmetic_side_effects, reason = "counts of connections and 64-bit counters")]
     pub(crate) fn end(&mut self, info: &CloseInfo) {
         let state = &mut self.connection.state;
-        debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}", state.id, info.code(),
-            info.closed_by(), if info.is_clean() { "" } else { ", not clean" });
+        debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}{}", state.id, info.code(),
+            info.closed_by(), info.differing_answer(), if info.is_clean() { "" } else { ", not clean" });
         state.phase = Phase::Ended;
         state.partial = None;
         let extra = state.extra();

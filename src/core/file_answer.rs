@@ -1,7 +1,5 @@
 //! Owns the sending of an answer with a long body: piece by piece, as the peer takes them.
 
-use log::warn;
-
 use crate::domain::long_body::LongBody;
 
 use super::connection::{Disposal, Stage};
@@ -72,8 +70,10 @@ impl Turn<'_> {
                 }
                 Err(error) => {
                     // The length is announced: only a broken connection says that this is not all.
-                    warn!(target: "wirewheel::server", "a file ended at {} of {} bytes: {error}",
-                        answer.sent, answer.body.length());
+                    let (sent, length) = (answer.sent, answer.body.length());
+                    self.shared.warnings.note("file", self.shared.now, || {
+                        format!("a file ended at {sent} of {length} bytes: {error}")
+                    });
                     self.lose(Loss::Aborted);
                     self.drop_socket(Disposal::Reset);
                     return Reading::Continue;

@@ -115,29 +115,37 @@ impl Turn<'_> {
                 }
             }
         }
-        if opcode == OpCode::Close {
-            self.note_peer_close(payload)?;
-        }
+        let answer = if opcode == OpCode::Close { self.note_peer_close(payload)? } else { None };
         let frame = Frame { fin: header.fin, rsv: Rsv::from_bits(header.rsv), opcode, payload };
         self.call_and_act(|handler, session| handler.on_frame(session, frame));
-        if opcode == OpCode::Close && ours_is_out {
-            self.closed_cleanly();
+        if let (true, Some((code, text))) = (ours_is_out, answer) {
+            self.answered(code, text);
         }
         Ok(())
     }
 
     /// The peer's Close came first or answers ours; a first one is to be answered in time.
-    fn note_peer_close(&mut self, payload: &[u8]) -> Result<(), ProtocolError> {
-        let close = read_close(payload)?;
+    fn note_peer_close<'p>(
+        &mut self,
+        payload: &'p [u8],
+    ) -> Result<Option<(CloseCode, &'p str)>, ProtocolError> {
+        let (code, text) = read_close(payload)?.unwrap_or((CloseCode::NO_STATUS, ""));
         if self.connection.state.phase == Phase::Open {
-            let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
             let deadline = self.shared.now.after(self.shared.limits.close_timeout);
             let extra = self.connection.state.extra();
             extra.close = Some(CloseInfo::new(code, text, ClosedBy::Peer, false));
             extra.deadline = Some(deadline);
             self.connection.state.timing_changed = true;
         }
-        Ok(())
+        Ok(Some((code, text)))
+    }
+
+    /// The peer has answered our Close.
+    pub(super) fn answered(&mut self, code: CloseCode, text: &str) {
+        if let Some(close) = &mut self.connection.state.extra().close {
+            close.note_second(code, text);
+        }
+        self.closed_cleanly();
     }
 
     /// Both Closes were exchanged.
@@ -146,7 +154,7 @@ impl Turn<'_> {
             return;
         }
         if let Some(info) = self.session().close_info().cloned() {
-            self.end(&CloseInfo::new(info.code(), info.text(), info.closed_by(), true));
+            self.end(&info.cleanly());
         }
         self.finish();
     }

@@ -4,22 +4,24 @@ use std::net::SocketAddr;
 
 use log::debug;
 
-use crate::domain::call::Call;
+use crate::domain::call::{Between, Call};
 use crate::domain::pipeline::Pipeline;
 use crate::domain::response::Response;
-use crate::domain::route_table::{PlainAnswer, Resolution};
+use crate::domain::route_table::{PlainAnswer, Resolution, StatsGuard};
 use crate::domain::session_state::Phase;
 use crate::domain::work::{HEAD_BYTE_WORK, PAGE_WORK, REQUEST_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::offered_extensions;
-use crate::protocol::foreign;
+use crate::protocol::forwarded::Told;
 use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
-use crate::protocol::head::{HeadError, HeadLimits, HeadStatus, RequestHead, parse_head};
+use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
+use crate::words::network::canonical;
 
 use super::admission::ProxyBytes;
 use super::answer::Asked;
 use super::connection::{Disposal, HttpStage, Stage};
 use super::ending::Loss;
-use super::panics::caught;
+use super::panics::{Panicked, caught};
+use super::refusals::reason;
 use super::turn::{Reading, Turn};
 
 /// What a request made of its connection.
@@ -130,23 +132,6 @@ impl Turn<'_> {
         }
     }
 
-    /// Answers what is no head, and says what it is where that can be told.
-    fn refuse_head(&mut self, error: HeadError, input: &[u8]) {
-        let peer = self.connection.state.remote_addr();
-        let foreign = if error == HeadError::TooLarge { None } else { foreign::protocol_of(input) };
-        let status = if foreign.is_some() { 400 } else { error.status() };
-        match foreign {
-            Some(protocol) => {
-                let text = || {
-                    format!("{peer} begins with {protocol}, where plain HTTP/1 is spoken: {status}")
-                };
-                self.shared.warnings.note("foreign protocol", self.shared.now, text);
-            }
-            None => debug!(target: "wirewheel::server", "{peer}: bad head: {status}"),
-        }
-        self.refuse(status);
-    }
-
     /// The socket has taken what waited: the file goes on, then the requests that wait behind.
     pub(super) fn http_drained(&mut self) -> Reading {
         let reading = self.send_file();
@@ -164,7 +149,20 @@ impl Turn<'_> {
 
     fn local_addr(&mut self) -> SocketAddr {
         let known = self.http().and_then(|http| http.local_addr);
-        known.unwrap_or_else(|| self.wire.local_addr())
+        canonical(known.unwrap_or_else(|| self.wire.local_addr()))
+    }
+
+    /// Between whom a request goes.
+    fn between(&mut self, head: &RequestHead) -> Between {
+        let proxied = self.http().is_some_and(|http| http.proxied);
+        let told = if proxied { self.admission.told(head) } else { Told::default() };
+        Between {
+            remote: self.connection.state.remote_addr(),
+            client: self.connection.state.client_addr(),
+            local: self.local_addr(),
+            secure: told.secure.unwrap_or(false),
+            host: told.host.map(Into::into),
+        }
     }
 
     fn http(&mut self) -> Option<&mut HttpStage> {
@@ -195,7 +193,10 @@ impl Turn<'_> {
             return self.respond(if proxied { asked } else { asked.last() }, refusal);
         }
         if asked.is_unmet() {
-            return self.respond(asked, Response::refusal(417));
+            return self.refuse_request(asked, &head, Response::refusal(417), reason::EXPECTATION);
+        }
+        if asked.has_long_body(self.shared.limits.max_head_bytes) {
+            return self.refuse_request(asked, &head, Response::refusal(413), reason::BODY);
         }
         match handshake::examine(&head) {
             Upgrade::WebSocket(UpgradeRequest { accept_key, protocols }) => {
@@ -217,7 +218,10 @@ impl Turn<'_> {
                     resolution @ (Resolution::NotFound
                     | Resolution::BadPath
                     | Resolution::MethodNotAllowed) => self.answer(asked, head, resolution),
-                    _ => self.respond(asked, Response::refusal(refusal.status())),
+                    _ => {
+                        let response = Response::refusal(refusal.status());
+                        self.refuse_request(asked, &head, response, reason::HANDSHAKE)
+                    }
                 }
             }
         }
@@ -229,42 +233,58 @@ impl Turn<'_> {
         parameters: Vec<(String, String)>,
         protocol: Option<String>,
     ) -> Call {
-        let (remote, client) =
-            (self.connection.state.remote_addr(), self.connection.state.client_addr());
-        Call::new(head, parameters, remote, client, self.local_addr(), protocol)
+        let between = self.between(&head);
+        Call::new(head, parameters, between, protocol)
     }
 
     /// Answers a request that does not upgrade.
     fn answer(&mut self, asked: Asked, head: RequestHead, resolution: Resolution) -> Next {
-        let response = match resolution {
+        let (response, why) = match resolution {
             Resolution::Get { handler, parameters } => {
                 let call = self.call_for(head, parameters, None);
-                match self.routes.plain_answer(handler) {
-                    Some(PlainAnswer::Handler(answer)) => {
-                        let answer = caught(|| answer(&call));
-                        answer.unwrap_or_else(|panic| self.internal_error(call.path(), panic))
-                    }
-                    Some(PlainAnswer::Stats(guard)) => {
-                        self.shared.work.add(PAGE_WORK);
-                        let pass = guard.as_ref().map(|guard| caught(|| guard(&call)));
-                        match pass.unwrap_or(Ok(Ok(()))) {
-                            Ok(Ok(())) => Response::prometheus(self.shared.snapshot().prometheus()),
-                            Ok(Err(refusal)) => refusal,
-                            Err(panic) => self.internal_error(call.path(), panic),
-                        }
-                    }
-                    None => Response::refusal(404),
-                }
+                let response = self.page(handler, &call);
+                return self.respond(asked, response);
             }
-            Resolution::ServerOptions => Response::new(204).header("Allow", "GET, HEAD, OPTIONS"),
-            Resolution::NotFound => Response::refusal(404),
-            Resolution::MethodNotAllowed => Response::refusal(405),
-            Resolution::UpgradeRequired => Response::refusal(426),
-            Resolution::ProtocolRequired => Response::refusal(400)
-                .body("400 Bad Request: no subprotocol on offer is spoken here\n"),
-            Resolution::BadPath | Resolution::WebSocket { .. } => Response::refusal(400),
+            Resolution::ServerOptions => {
+                let response = Response::new(204).header("Allow", "GET, HEAD, OPTIONS");
+                return self.respond(asked, response);
+            }
+            Resolution::NotFound => (Response::refusal(404), reason::NO_PATH),
+            Resolution::MethodNotAllowed => (Response::refusal(405), reason::METHOD),
+            Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
+            Resolution::ProtocolRequired => {
+                let text = "400 Bad Request: no subprotocol on offer is spoken here\n";
+                (Response::refusal(400).body(text), reason::NO_SUBPROTOCOL)
+            }
+            Resolution::BadPath | Resolution::WebSocket { .. } => {
+                (Response::refusal(400), reason::BAD_PATH)
+            }
         };
-        self.respond(asked, response)
+        self.refuse_request(asked, &head, response, why)
+    }
+
+    /// What a page answers.
+    fn page(&mut self, handler: u16, call: &Call) -> Response {
+        let said = match self.routes.plain_answer(handler) {
+            Some(PlainAnswer::Handler(answer)) => caught(|| answer(call)),
+            Some(PlainAnswer::Stats(guard)) => self.figures(guard.as_ref(), call),
+            None => Ok(Response::refusal(404)),
+        };
+        match said {
+            Ok(response) => {
+                self.note_page(call, &response);
+                response
+            }
+            Err(panic) => self.internal_error(call.path(), panic),
+        }
+    }
+
+    /// The server's figures, if the guard lets the client see them.
+    fn figures(&mut self, guard: Option<&StatsGuard>, call: &Call) -> Result<Response, Panicked> {
+        self.shared.work.add(PAGE_WORK);
+        let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
+        let figures = |()| Response::prometheus(self.shared.snapshot().prometheus());
+        Ok(pass.map_or_else(|refusal| refusal, figures))
     }
 
     /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
@@ -274,24 +294,37 @@ impl Turn<'_> {
     )]
     fn upgrade(&mut self, asked: Asked, accept_key: &str, route: u16, call: Call) -> Next {
         let Some(config) = self.routes.route(route) else { return self.refuse(404) };
+        if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
+            return self.respond(asked, refusal);
+        }
         // Where none is installed, what a client offers means nothing, well formed or not.
         let offers = match &config.extensions {
             installed if installed.is_empty() => Some(Vec::new()),
             _ => offered_extensions(call.head()),
         };
         // RFC 6455 section 9.1: what is malformed fails the handshake.
-        let Some(offers) = offers else { return self.respond(asked, Response::refusal(400)) };
+        let Some(offers) = offers else {
+            let response = Response::refusal(400);
+            return self.refuse_request(asked, call.head(), response, reason::HANDSHAKE);
+        };
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
         let admitted = caught(|| {
             let accepted = config.admit(&call)?;
             Ok((accepted, config.agree(&offers), (config.factory)(&call)))
         });
-        let admitted =
-            admitted.unwrap_or_else(|panic| Err(self.internal_error(&config.pattern, panic)));
         let (accepted, agreed, handler) = match admitted {
-            Ok(admitted) => admitted,
-            Err(response) => return self.respond(asked, response),
+            Ok(Ok(admitted)) => admitted,
+            Ok(Err(response)) => {
+                return self.refuse_request(asked, call.head(), response, reason::HOOK);
+            }
+            Err(panic) => {
+                let response = self.internal_error(&config.pattern, panic);
+                return self.respond(asked, response);
+            }
         };
+        if let Some(fault) = &agreed.fault {
+            self.note_error(("extension", 0), || fault.clone());
+        }
         let shared = &mut *self.shared;
         handshake::write_switching_protocols(
             &mut shared.tx,
@@ -362,10 +395,14 @@ impl Turn<'_> {
             // a request that was not sent would be taken for that of the next one.
             self.finish();
         } else {
-            match http.surplus {
-                Some(surplus) => self.refuse_with(&surplus.refusal()),
-                None => self.refuse(408),
+            let refusal = match http.surplus {
+                Some(surplus) => self.surplus_refusal(surplus, None),
+                None => {
+                    self.note_refusal(408, None, reason::TOO_SLOW);
+                    Response::refusal(408)
+                }
             };
+            self.refuse_with(&refusal);
         }
     }
 }

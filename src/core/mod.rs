@@ -36,6 +36,7 @@ mod pause;
 mod pending;
 mod plain;
 mod progress;
+mod refusals;
 mod rounds;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,7 @@ use crate::structures::slab::{Key, Slab};
 use crate::structures::wheel::TimerWheel;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseReason};
+use crate::words::network::{ClientKey, canonical};
 use crate::words::options::{BUSY_BYTES, CONNECTION_BYTES, SURPLUS_MAX};
 use crate::words::time::Time;
 
@@ -168,26 +170,24 @@ impl Core {
         if !self.accepts(now) {
             return Err(Full);
         }
+        let peer = canonical(peer);
         let mut surplus = None;
         let proxied = self.admission.is_proxy(peer.ip());
         if !proxied {
-            let verdict = self.admission.enter(peer.ip());
+            let verdict = self.admission.enter(|| ClientKey::of(peer.ip()));
             if verdict != Verdict::Welcome {
-                self.shared
-                    .warnings
-                    .note("per_address", now, || format!("per_address reached: {peer} gets 429"));
                 surplus = Some(Surplus::Client);
             }
             if verdict == Verdict::Unwelcome {
+                self.shared.warnings.note("per_address", now, || {
+                    format!("per_address reached: {peer} is hung up on")
+                });
                 self.shared.stats.refused_address += 1;
                 return Err(Full);
             }
         }
         if self.connections.len() >= self.shared.limits.max_connections {
-            surplus = Some(Surplus::Server);
-            self.shared.warnings.note("max_connections", now, || {
-                format!("max_connections reached: {peer} gets 503")
-            });
+            surplus = Some(Surplus::Server); // told so, and the log too, when it asks for something
         }
         // The key is known only once the place is taken; the state is told it right after.
         let nobody = Key { index: 0, generation: 0 };

@@ -83,7 +83,7 @@ impl Turn<'_> {
     /// The answer in place of one whose making panicked.
     #[cold]
     pub(crate) fn internal_error(&mut self, route: &str, Panicked(text): Panicked) -> Response {
-        error!(target: "wirewheel::server", "{route}: handler panicked: {text}");
+        self.note_error(("handler panicked", 500), || format!("{route}: handler panicked: {text}"));
         self.shared.last_panic = Some(text);
         Response::refusal(500)
     }
@@ -101,8 +101,9 @@ impl Turn<'_> {
             }
             (Stage::Session(_), _) => self.fail(SessionError::Panic(text)),
             (Stage::Http(_), _) => {
-                let peer = self.connection.state.remote_addr();
-                error!(target: "wirewheel::server", "{peer}: request handling panicked: {text}");
+                self.note_error(("request panicked", 500), || {
+                    format!("{}: request handling panicked: {text}", self.who())
+                });
                 self.refuse(500);
             }
             (Stage::Finishing, _) => {

@@ -39,7 +39,7 @@ pub(crate) type Client = Option<ClientKey>;
 
 /// Whose a connection is while its head is awaited.
 pub(crate) fn client_of(connection: &Connection) -> Client {
-    ClientKey::of(connection.state.via_addr().ip())
+    connection.state.client_key()
 }
 
 impl Pending {

@@ -9,6 +9,7 @@ use crate::domain::route_table::RouteTable;
 use crate::domain::session::Session;
 use crate::domain::session_state::Phase;
 use crate::domain::shared::Shared;
+use crate::domain::warnings::Target;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;
 use crate::protocol::reader::{self, Incoming};
@@ -216,18 +217,20 @@ impl<'a> Turn<'a> {
             OpCode::Ping if self.connection.state.phase == Phase::Open => {
                 self.shared.stats.pings_in += 1;
                 self.session().send_control(OpCode::Pong, payload);
+                self.call_and_act(|handler, session| handler.on_ping(session, payload));
             }
-            OpCode::Pong => self.pong(payload),
+            OpCode::Pong if self.connection.state.phase == Phase::Open => self.pong(payload),
             OpCode::Close => match read_close(payload) {
                 Ok(close) => self.peer_close(close),
                 Err(error) => self.fail(SessionError::Protocol(error)),
             },
             // After our Close a ping needs no answer (RFC 6455 section 5.5.2).
-            OpCode::Ping | OpCode::Text | OpCode::Binary | OpCode::Continuation => {}
+            OpCode::Ping | OpCode::Pong | OpCode::Text | OpCode::Binary | OpCode::Continuation => {}
         }
     }
 
-    /// A pong counts only if it carries exactly the payload of the ping that awaits it.
+    /// A pong counts only if it carries exactly the payload of the ping that awaits it; any other is the
+    /// application's.
     #[allow(
         clippy::arithmetic_side_effects,
         reason = "counters of 64 bits, which do not come round in a lifetime"
@@ -235,8 +238,8 @@ impl<'a> Turn<'a> {
     pub(super) fn pong(&mut self, payload: &[u8]) {
         let state = &mut self.connection.state;
         let expected = state.ping_base.as_micros().to_be_bytes();
-        if !state.awaiting_pong || state.phase != Phase::Open || payload != expected {
-            return;
+        if !state.awaiting_pong || payload != expected {
+            return self.call_and_act(|handler, session| handler.on_own_pong(session, payload));
         }
         let rtt = self.shared.now.since(state.ping_base);
         state.rtt_micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX - 1);
@@ -253,10 +256,10 @@ impl<'a> Turn<'a> {
 
     /// The peer's Close: an answer to ours, or the first.
     fn peer_close(&mut self, close: Option<(CloseCode, &str)>) {
-        if self.connection.state.phase == Phase::Closing {
-            return self.closed_cleanly();
-        }
         let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
+        if self.connection.state.phase == Phase::Closing {
+            return self.answered(code, text);
+        }
         self.session().leave_flows(); // the peer wants no more of them
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
         self.session().queue_close(echo.as_ref(), false);
@@ -278,6 +281,9 @@ impl<'a> Turn<'a> {
         } else {
             match result {
                 Ok(()) | Err(HandlerError::Send(SendError::Closing)) => {}
+                Err(HandlerError::Send(error @ SendError::TooBig { .. })) => {
+                    self.note_too_big(error)
+                }
                 Err(HandlerError::Convert(error)) if error.is_the_peers() => {
                     self.fail(SessionError::Content(error));
                 }
@@ -289,6 +295,18 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// A hook gave up on a message that it may not send: nothing was sent, and nothing ends.
+    #[cold]
+    fn note_too_big(&self, error: SendError) {
+        let state = &self.connection.state;
+        let route = self.routes.route(state.route);
+        let kind = ("too big", state.route);
+        self.shared.warnings.line(Level::Warn, Target::Session, kind, self.shared.now, || {
+            let pattern = route.map_or("", |route| route.pattern.as_str());
+            format!("{} {pattern}: a message was not sent: {error}", state.id)
+        });
+    }
+
     /// Calls a hook that may fail.
     pub(super) fn call_and_act(
         &mut self,
@@ -296,7 +314,9 @@ impl<'a> Turn<'a> {
     ) {
         let mut result = Ok(());
         self.call(|handler, session| result = hook(handler, session));
-        self.after_hook(result);
+        if result.is_err() || self.connection.state.extra.is_some() {
+            self.after_hook(result);
+        }
     }
 
     pub(super) fn call(&mut self, hook: impl FnOnce(&mut dyn Endpoint, &mut Session<'_>)) {

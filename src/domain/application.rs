@@ -8,13 +8,14 @@ use std::time::Duration;
 use crate::protocol::extension::ExtensionFactory;
 use crate::words::network::Network;
 use crate::words::options::{Limits, SessionOptions, check_time, session_option_setters};
+use crate::words::proxy::ProxyHeader;
 use crate::words::time::Time;
 
 use super::flow::{FlowOptions, SharedFlow};
 use super::flow_key::{FlowKey, FlowNames};
 use super::pipeline::check_factories;
 use super::route_table::RouteTable;
-use super::routing::{Installed, Routes, Routing, check_origins};
+use super::routing::{Installed, Routes, Routing};
 use super::server_ref::{ServerRef, StopHooks};
 use super::timers::{AppTimer, Timers};
 use super::watch::{NewWatch, Ready, Watch};
@@ -40,7 +41,7 @@ use super::watch::{NewWatch, Ready, Watch};
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, Deflate, OutboxOverflow, Rate, WebSockets};
+/// use wirewheel::{Application, Deflate, OutboxOverflow, ProxyHeader, Rate, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(
 ///         WebSockets::new()
@@ -50,19 +51,21 @@ use super::watch::{NewWatch, Ready, Watch};
 ///             .write_timeout(Duration::from_secs(30))
 ///             .max_frame_size(64 << 10)
 ///             .max_message_size(256 << 10)
+///             .max_outgoing_message_size(1 << 20)
 ///             .max_fragments(1_000)
 ///             .outbox_bytes(128 << 10)
 ///             .outbox_messages(1_000)
 ///             .on_outbox_full(OutboxOverflow::DropOldest)
 ///             .message_rate(Rate::per_second(50).burst(100))
 ///             .message_rate_closes(true)
-///             .allowed_origins(["https://box.example"])
+///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
+///             .hosts(["box.local"])
 ///             .masking(false)
 ///             .accept_unmasked_frames(false)
 ///             .lenient_rsv(false)
 ///             .extension(Deflate::new())
 ///             .trusted_proxies(["127.0.0.1"])
-///             .proxy_protocol(false),
+///             .proxy_header(ProxyHeader::XForwardedFor),
 ///     );
 /// }
 /// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
@@ -74,15 +77,15 @@ pub struct WebSockets {
     installed: Installed,
     limits: Limits,
     trusted_proxies: Vec<String>,
-    proxy_protocol: bool,
+    proxy_header: Option<ProxyHeader>,
 }
 
 /// The proxies in front of the server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
     pub(crate) networks: Vec<Network>,
-    /// They begin each connection with a PROXY header.
-    pub(crate) protocol: bool,
+    /// How they say for whom they speak.
+    pub(crate) header: ProxyHeader,
 }
 
 impl WebSockets {
@@ -99,13 +102,59 @@ impl WebSockets {
         self
     }
 
-    /// The origins whose pages may connect, such as `https://example.com` (RFC 6455 section 10.2);
-    /// others get 403, requests without an `Origin` pass. `"*"` allows all, which is the default.
+    /// The origins whose pages may connect beside this server's own, such as `https://example.com`
+    /// (RFC 6455 section 10.2). `https://*.example.com` stands for all names below one, `:*` for any
+    /// port; a default port may be written or not. `file://`, `capacitor://localhost`,
+    /// `chrome-extension://*` and `null` are origins too. What could never match is refused at
+    /// start-up. Default: none.
+    ///
+    /// A request without an `Origin` comes from a device or a program, and passes. One with an
+    /// `Origin` passes if that is listed, or equals `Host`: the same host, in any spelling, and the
+    /// same port, whatever the scheme. A host in `Host` that is an IP address or `localhost` is
+    /// believed, and so is one of [`hosts`](Self::hosts). Any other name can be made to point here by
+    /// whoever owns it (DNS rebinding): where nobody named `hosts`, it passes with a warning, but
+    /// never on a connection to a loopback address. Everything else gets 403, with both values and
+    /// what to do. Plain requests are never refused for their `Origin`.
+    ///
+    /// ```
+    /// use wirewheel::WebSockets;
+    /// let options = WebSockets::new()
+    ///     .hosts(["box.example", "*.box.example"])
+    ///     .allowed_origins(["https://dashboard.example", "capacitor://localhost", "file://"]);
+    /// # let _ = options;
+    /// ```
     pub fn allowed_origins<S: Into<String>>(
         mut self,
         origins: impl IntoIterator<Item = S>,
     ) -> Self {
-        self.installed.origins = Some(origins.into_iter().map(Into::into).collect());
+        self.installed.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets the pages of anybody connect, as if no request had an `Origin`. For servers that ask for
+    /// more than a cookie can bring, such as a token in the first message, or that anybody may use.
+    ///
+    /// ```
+    /// use wirewheel::WebSockets;
+    /// let public = WebSockets::new().allow_any_origin();
+    /// # let _ = public;
+    /// ```
+    pub fn allow_any_origin(self) -> Self {
+        self.allowed_origins(["*"])
+    }
+
+    /// The names under which browsers reach this server, such as `box.example`, without scheme and
+    /// port; `*.example.com` stands for all names below one. Its own pages connect from those, from IP
+    /// addresses and from `localhost`, and from no other name; see
+    /// [`allowed_origins`](Self::allowed_origins). Default: not said.
+    ///
+    /// ```
+    /// use wirewheel::WebSockets;
+    /// let options = WebSockets::new().hosts(["box.local", "box.example"]);
+    /// # let _ = options;
+    /// ```
+    pub fn hosts<S: Into<String>>(mut self, hosts: impl IntoIterator<Item = S>) -> Self {
+        self.installed.origins.hosts = Some(hosts.into_iter().map(Into::into).collect());
         self
     }
 
@@ -134,11 +183,12 @@ impl WebSockets {
     }
 
     /// The proxies that are believed when they say for whom they speak, as addresses (`::1`),
-    /// networks (`10.0.0.0/8`) or `unix` for whoever connects to a Unix socket. Of `Forwarded` and
-    /// `X-Forwarded-For` the right-most address that is none of them becomes
+    /// networks (`10.0.0.0/8`) or `unix` for whoever connects to a Unix socket. Of the header that
+    /// [`proxy_header`](Self::proxy_header) names, the right-most address that is none of them becomes
     /// [`Call::client_addr`](crate::Call::client_addr), and counts for `per_address` and
-    /// `handshake_rate`. Where both headers are there they must agree, since a proxy that writes one
-    /// passes the other through. Headers from anybody else are ignored. Default: none.
+    /// `handshake_rate`; scheme and host become [`Call::scheme`](crate::Call::scheme) and
+    /// [`Call::host`](crate::Call::host). A proxy that names nobody speaks for somebody unknown, not for
+    /// itself; all of those are one client. Headers from anybody else are ignored. Default: none.
     ///
     /// ```
     /// use wirewheel::WebSockets;
@@ -153,11 +203,16 @@ impl WebSockets {
         self
     }
 
-    /// Whether the trusted proxies begin each connection with a header of the PROXY protocol,
-    /// version 1 or 2 (nginx: `proxy_protocol on` of a stream; HAProxy: `send-proxy-v2`). A connection of
-    /// theirs without one then gets 400; nobody else may send one. Default false.
-    pub fn proxy_protocol(mut self, on: bool) -> Self {
-        self.proxy_protocol = on;
+    /// Which header of the trusted proxies counts; all others are ignored, whatever a client writes.
+    /// Default [`ProxyHeader::XForwardedFor`].
+    ///
+    /// ```
+    /// use wirewheel::{ProxyHeader, WebSockets};
+    /// let options = WebSockets::new().trusted_proxies(["unix"]).proxy_header(ProxyHeader::Forwarded);
+    /// # let _ = options;
+    /// ```
+    pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
+        self.proxy_header = Some(header);
         self
     }
 
@@ -165,12 +220,12 @@ impl WebSockets {
         let networks: Result<Vec<Network>, String> =
             self.trusted_proxies.iter().map(|network| network.parse()).collect();
         let networks = networks.map_err(|mistake| format!("trusted_proxies: {mistake}"))?;
-        if self.proxy_protocol && networks.is_empty() {
-            return Err(
-                "proxy_protocol is on, but trusted_proxies names nobody who may use it".into()
-            );
+        if let Some(header) = self.proxy_header.filter(|_| networks.is_empty()) {
+            return Err(format!(
+                "proxy_header is {header:?}, but trusted_proxies names nobody who may send it"
+            ));
         }
-        Ok(Proxies { networks, protocol: self.proxy_protocol })
+        Ok(Proxies { networks, header: self.proxy_header.unwrap_or_default() })
     }
 
     fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
@@ -364,10 +419,9 @@ impl Application {
         limits
             .check_message(&installed.options)
             .map_err(|mistake| format!("WebSockets: {mistake}"))?;
-        check_origins(installed.origins.as_deref())
-            .map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        installed.origins.rules().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         check_factories(&installed.extensions)?;
-        let routes = self.routes.finish(&installed, &limits)?;
+        let routes = self.routes.finish(installed, &limits)?;
         Ok(Built { limits, proxies, routes, on_loop: self.on_loop })
     }
 }

@@ -34,6 +34,7 @@ use crate::protocol::head::RequestHead;
 ///     let is_anna = name.as_deref() == Some("anna"); // parameters are decoded: a Cow
 ///     let lines = call.headers().count();
 ///     let (peer, client, here) = (call.remote_addr(), call.client_addr(), call.local_addr());
+///     println!("{}://{}", call.scheme(), call.host()); // as the client sees it
 ///     session.send(&format!(
 ///         "{room:?} {rest:?} {name:?} {is_anna} {tags:?} {agent:?} {id:?} {lines} {peer} {client} \
 ///          {here} {:?}",
@@ -48,11 +49,21 @@ struct CallParts {
     head: RequestHead,
     /// Path parameters, decoded, in the order of the pattern.
     parameters: Vec<(String, String)>,
-    remote_addr: SocketAddr,
-    client_addr: SocketAddr,
-    local_addr: SocketAddr,
+    between: Between,
     protocol: OnceCell<String>,
     attached: OnceCell<Box<Attached>>,
+}
+
+/// Between whom a request goes, and what the client called the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Between {
+    pub(crate) remote: SocketAddr,
+    pub(crate) client: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// The client spoke TLS, with a proxy.
+    pub(crate) secure: bool,
+    /// What a trusted proxy says in place of `Host`.
+    pub(crate) host: Option<Box<str>>,
 }
 
 /// A value that the application keeps with a request, and the one that came after it.
@@ -71,24 +82,14 @@ impl Call {
     pub(crate) fn new(
         head: RequestHead,
         parameters: Vec<(String, String)>,
-        remote_addr: SocketAddr,
-        client_addr: SocketAddr,
-        local_addr: SocketAddr,
+        between: Between,
         agreed: Option<String>,
     ) -> Self {
         let protocol = OnceCell::new();
         if let Some(agreed) = agreed {
             let _ = protocol.set(agreed); // empty until now
         }
-        Self(Rc::new(CallParts {
-            head,
-            parameters,
-            remote_addr,
-            client_addr,
-            local_addr,
-            protocol,
-            attached: OnceCell::new(),
-        }))
+        Self(Rc::new(CallParts { head, parameters, between, protocol, attached: OnceCell::new() }))
     }
 
     pub(crate) fn head(&self) -> &RequestHead {
@@ -186,19 +187,42 @@ impl Call {
 
     /// The peer's address: who connected, a proxy if there is one in front.
     pub fn remote_addr(&self) -> SocketAddr {
-        self.0.remote_addr
+        self.0.between.remote
     }
 
     /// The client's address (Ktor's `call.request.origin`): what a proxy of
     /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) says, else the peer's. The port is 0
-    /// where the proxy does not say it.
+    /// where the proxy does not say it. Where the proxy names no client (`PROXY UNKNOWN`,
+    /// `for=unknown`), and for the peer of a Unix socket, it is `0.0.0.0:0`, which no client can
+    /// make itself by anything that it sends.
     pub fn client_addr(&self) -> SocketAddr {
-        self.0.client_addr
+        self.0.between.client
+    }
+
+    /// `https` if the client spoke TLS with a proxy of
+    /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) that says so, else `http`.
+    pub fn scheme(&self) -> &str {
+        if self.0.between.secure { "https" } else { "http" }
+    }
+
+    /// Host, and port where one was written, under which the client asked for this server: what a proxy
+    /// of [`trusted_proxies`](crate::WebSockets::trusted_proxies) says, else that of a target in
+    /// absolute form, else `Host`. As it was sent; empty in HTTP/1.0 without `Host`.
+    ///
+    /// ```
+    /// use wirewheel::{Call, Response};
+    /// fn elsewhere(call: &Call) -> Response {
+    ///     let target = format!("{}://{}/app/", call.scheme(), call.host());
+    ///     Response::new(302).header("Location", target)
+    /// }
+    /// ```
+    pub fn host(&self) -> &str {
+        self.0.between.host.as_deref().unwrap_or_else(|| self.0.head.host())
     }
 
     /// The address the peer connected to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.0.local_addr
+        self.0.between.local
     }
 
     /// The subprotocol that was agreed on.
@@ -257,16 +281,31 @@ mod tests {
     use super::*;
     use crate::protocol::head::tests::head;
 
+    /// One of its own for each address, so that none stands for another.
+    fn between() -> Between {
+        let address = |last| SocketAddr::from(([192, 0, 2, last], u16::from(last)));
+        Between {
+            remote: address(1),
+            client: address(2),
+            local: address(3),
+            secure: false,
+            host: None,
+        }
+    }
+
     #[test]
     fn everything_in_a_request_can_be_asked_for() {
         let head = head(
-            "GET /rooms/a%20b?x=1&y=p+q&x=2 HTTP/1.1\r\nHost: h\r\nCookie: a=1; b=\"two\"\r\n\
+            "GET /rooms/a%20b?x=1&y=p+q&x=2 HTTP/1.1\r\nHost: h:80\r\nCookie: a=1; b=\"two\"\r\n\
              Cookie: c=3\r\nX-Y: z\r\n\r\n",
         );
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let parameters = vec![("room".to_owned(), "a b".to_owned()), ("x".into(), "0".into())];
-        let call = Call::new(head, parameters, address, address, address, Some("chat".into()));
+        let call = Call::new(head, parameters, between(), Some("chat".into()));
+        assert_eq!((call.method(), call.uri()), ("GET", "/rooms/a%20b?x=1&y=p+q&x=2"));
         assert_eq!((call.path(), call.query()), ("/rooms/a%20b", "x=1&y=p+q&x=2"));
+        let addresses = [call.remote_addr(), call.client_addr(), call.local_addr()];
+        assert_eq!(addresses.map(|address| address.port()), [1, 2, 3]);
+        assert_eq!((call.scheme(), call.host()), ("http", "h:80"));
         assert_eq!(call.parameter("room").as_deref(), Some("a b"));
         assert_eq!(call.parameter("y").as_deref(), Some("p q"));
         assert_eq!(call.parameters("x"), ["0", "1", "2"]);
@@ -274,8 +313,22 @@ mod tests {
         let cookies = ["a", "b", "c", "d"].map(|name| call.cookie(name));
         assert_eq!(cookies, [Some("1"), Some("two"), Some("3"), None]);
         assert_eq!((call.header("x-y"), call.protocol()), (Some("z"), Some("chat")));
+        let lines: Vec<_> = call.headers().map(|(name, _)| name).collect();
+        assert_eq!(lines, ["Host", "Cookie", "Cookie", "X-Y"]);
         assert!(call.attach("anna") && call.attach(7_u8) && !call.attach("ben"));
         assert_eq!((call.attached(), call.attached()), (Some(&"anna"), Some(&7_u8)));
         assert_eq!(call.attached::<u16>(), None);
+    }
+
+    #[test]
+    fn the_host_is_the_proxys_word_then_the_targets_then_the_lines() {
+        let call = |text: &str, between| Call::new(head(text), Vec::new(), between, None);
+        let told = Between { secure: true, host: Some("box.example".into()), ..between() };
+        let absolute = "GET http://a:81/x HTTP/1.1\r\nHost: b\r\n\r\n";
+        let by_proxy = call(absolute, told);
+        assert_eq!((by_proxy.scheme(), by_proxy.host()), ("https", "box.example"));
+        let by_target = call(absolute, between());
+        assert_eq!((by_target.host(), by_target.uri()), ("a:81", "/x"));
+        assert_eq!(call("GET / HTTP/1.0\r\n\r\n", between()).host(), "");
     }
 }

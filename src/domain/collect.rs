@@ -20,7 +20,7 @@ impl Session<'_> {
     /// session keep the order in which they were published and sent. A peer that does not read
     /// holds one message at most; what happens to the others is the flow's
     /// [`BufferOverflow`](crate::BufferOverflow). Of a message over this session's
-    /// `max_frame_size` it gets frames, of one over its `max_message_size`, as it is or as its
+    /// `max_frame_size` it gets frames, of one over its `max_outgoing_message_size`, as it is or as its
     /// extensions encode it, nothing, which counts as [`missed`](Self::missed).
     ///
     /// # Errors

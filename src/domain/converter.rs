@@ -258,9 +258,15 @@ impl Session<'_> {
 ///     fn on_message(&mut self, session: &mut Session<'_>, number: u64) -> HandlerResult {
 ///         session.send_serialized(&number.saturating_add(1))
 ///     }
+///     fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+///         session.send_serialized(&payload.len())
+///     }
 ///     fn on_pong(&mut self, _session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
 ///         println!("round trip {rtt:?}");
 ///         Ok(())
+///     }
+///     fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+///         session.send_serialized(&payload.len())
 ///     }
 ///     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
 ///         Ok(session.resume())
@@ -289,9 +295,21 @@ pub trait TypedHandler {
     /// A message arrived, and this is what it holds.
     fn on_message(&mut self, session: &mut Session<'_>, value: Self::Incoming) -> HandlerResult;
 
+    /// See [`Handler::on_ping`].
+    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        let _ = (session, payload);
+        Ok(())
+    }
+
     /// See [`Handler::on_pong`].
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
         let _ = (session, rtt);
+        Ok(())
+    }
+
+    /// See [`Handler::on_own_pong`].
+    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        let _ = (session, payload);
         Ok(())
     }
 
@@ -345,8 +363,16 @@ impl<H: TypedHandler> Handler for Typed<H> {
         self.0.on_message(session, value)
     }
 
+    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.0.on_ping(session, payload)
+    }
+
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
         self.0.on_pong(session, rtt)
+    }
+
+    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.0.on_own_pong(session, payload)
     }
 
     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
@@ -378,15 +404,7 @@ impl<H: TypedHandler> Handler for Typed<H> {
 /// ```
 pub fn on_value<T, F>(
     mut hook: F,
-) -> Hooks<
-    Idle,
-    impl FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,
-    Idle,
-    Idle,
-    Idle,
-    Idle,
-    Idle,
->
+) -> Hooks<Idle, impl FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult>
 where
     T: DeserializeOwned,
     F: FnMut(&mut Session<'_>, T) -> HandlerResult,

@@ -5,11 +5,10 @@ use std::borrow::Cow;
 use crate::protocol::extension::Extension;
 use crate::protocol::frame::{OpCode, write_frame_with};
 use crate::words::error::{HandlerResult, SendError, SessionError};
-use crate::words::extension::ExtensionError;
 use crate::words::message::{Message, Rsv};
 
 use super::collected::Direct;
-use super::pipeline::Pipeline;
+use super::pipeline::{NotEncoded, Pipeline};
 use super::session::Session;
 use super::transmit::Admission;
 
@@ -87,7 +86,7 @@ impl Session<'_> {
     /// was kept before.
     #[cold]
     pub(super) fn keep_fragment(&mut self, piece: Message<'_>, fin: bool) -> HandlerResult {
-        let limit = self.state.options(self.route).message_limit();
+        let limit = self.state.options(self.route).outgoing_limit();
         let kept = self.kept_fragments();
         let Some(pipeline) = self.state.pipeline.as_deref_mut() else { return Ok(()) };
         let bytes = kept.saturating_add(piece.bytes().len());
@@ -129,7 +128,7 @@ impl Session<'_> {
 
     /// What the extensions make of a message; `None` if one of them dropped it.
     fn encoded<'m>(&mut self, message: Message<'m>) -> Result<Option<Encoded<'m>>, SendError> {
-        let limit = self.state.options(self.route).message_limit();
+        let limit = self.state.options(self.route).outgoing_limit();
         let (text, bytes) = (message.is_text(), message.bytes().len());
         let applied = self.state.pipeline.as_deref_mut().filter(|pipeline| pipeline.applies());
         let Some(encoded) = applied.map(|pipeline| pipeline.encode(message, limit)) else {
@@ -142,8 +141,14 @@ impl Session<'_> {
                 let rsv = encoded.rsv();
                 Encoded { text, rsv, payload: encoded.into_payload() }
             })),
-            Err(ExtensionError::TooBig) => Err(SendError::TooBig { bytes, limit }),
-            Err(error @ ExtensionError::Failed { .. }) => {
+            Err(NotEncoded::TooBig { in_step }) => {
+                let error = SendError::TooBig { bytes, limit };
+                if !in_step {
+                    self.state.note_fault(SessionError::Handler(error.into()));
+                }
+                Err(error)
+            }
+            Err(NotEncoded::Failed(error)) => {
                 self.state.note_fault(SessionError::Extension(error));
                 Err(SendError::Extension)
             }

@@ -18,7 +18,9 @@ pub(crate) trait Endpoint {
     fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult;
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult;
     fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult;
+    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult;
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult;
+    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult;
     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult;
     fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult;
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError);
@@ -42,8 +44,16 @@ impl<H: Handler> Endpoint for OfMessages<H> {
         Ok(())
     }
 
+    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.0.on_ping(session, payload)
+    }
+
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
         self.0.on_pong(session, rtt)
+    }
+
+    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.0.on_own_pong(session, payload)
     }
 
     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
@@ -79,7 +89,16 @@ impl<H: RawHandler> Endpoint for OfFrames<H> {
         self.0.on_frame(session, frame)
     }
 
+    // To a raw session pings and pongs are frames as any other.
+    fn on_ping(&mut self, _session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
+        Ok(())
+    }
+
     fn on_pong(&mut self, _session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
+        Ok(())
+    }
+
+    fn on_own_pong(&mut self, _session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use super::timers::TimerId;
 
 /// What a session does: one value per session, made by the route's factory.
 ///
-/// The order is fixed: `on_connect` first; then messages and pongs as they come; `on_error` if
+/// The order is fixed: `on_connect` first; then messages, pings and pongs as they come; `on_error` if
 /// something failed; `on_close` last, exactly once for each `on_connect`. No hook runs inside
 /// another. A hook that returns an error ends its session with 1011
 /// ([`HandlerError`](crate::HandlerError)), and so does one that panics, where panics unwind
@@ -50,8 +50,16 @@ use super::timers::TimerId;
 ///     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
 ///         session.send(message)
 ///     }
+///     fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+///         println!("{} asks {payload:?}", session.id());
+///         Ok(())
+///     }
 ///     fn on_pong(&mut self, _session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
 ///         println!("round trip {rtt:?}");
+///         Ok(())
+///     }
+///     fn on_own_pong(&mut self, _session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+///         println!("ping(..) was answered: {payload:?}");
 ///         Ok(())
 ///     }
 ///     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
@@ -82,9 +90,23 @@ pub trait Handler {
         Ok(())
     }
 
+    /// The peer sent a ping, with up to 125 bytes. It is answered already. Not called after `close`.
+    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        let _ = (session, payload);
+        Ok(())
+    }
+
     /// The pong that matches the server's own ping arrived, `rtt` after it was sent.
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
         let _ = (session, rtt);
+        Ok(())
+    }
+
+    /// Another pong arrived: the answer to a [`ping`](Session::ping) of the application's own, with its
+    /// payload, or one that nobody asked for, as RFC 6455 section 5.5.3 lets a peer send. Not called
+    /// after `close`.
+    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        let _ = (session, payload);
         Ok(())
     }
 
@@ -142,17 +164,31 @@ pub trait Handler {
 ///             session.send("hello")
 ///         })
 ///         .on_timer(|session, _timer| session.send("a minute has passed"))
+///         .on_ping(|_session, payload| Ok(println!("it asks {payload:?}")))
 ///         .on_pong(|_session, rtt| Ok(println!("round trip {rtt:?}")))
+///         .on_own_pong(|_session, payload| Ok(println!("ping(..) was answered: {payload:?}")))
 ///         .on_drain(|session| Ok(session.resume()))
 ///         .on_error(|_session, error| eprintln!("{error}"))
 ///         .on_close(|_session, close| println!("{}", close.code()))
 /// }
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Hooks<Connect, Receive, Pong, Drain, Timer, Fail, Close> {
+pub struct Hooks<
+    Connect,
+    Receive,
+    Ping = Idle,
+    Pong = Idle,
+    OwnPong = Idle,
+    Drain = Idle,
+    Timer = Idle,
+    Fail = Idle,
+    Close = Idle,
+> {
     pub(super) connect: Connect,
     pub(super) receive: Receive,
+    ping: Ping,
     pong: Pong,
+    own_pong: OwnPong,
     pub(super) drain: Drain,
     pub(super) timer: Timer,
     pub(super) fail: Fail,
@@ -163,7 +199,7 @@ pub struct Hooks<Connect, Receive, Pong, Drain, Timer, Fail, Close> {
 ///
 /// ```
 /// use wirewheel::{Hooks, Idle, on_message};
-/// type Echo<F> = Hooks<Idle, F, Idle, Idle, Idle, Idle, Idle>;
+/// type Echo<F> = Hooks<Idle, F>; // the others are idle
 /// fn is_small<F>(hooks: &Echo<F>) -> bool {
 ///     size_of_val(hooks) == size_of::<F>() // what is idle takes no room
 /// }
@@ -179,7 +215,7 @@ pub struct Idle;
 /// let echo = |_call: &Call| on_message(|session, message| session.send(message));
 /// # let _ = echo;
 /// ```
-pub fn on_message<F>(hook: F) -> Hooks<Idle, F, Idle, Idle, Idle, Idle, Idle>
+pub fn on_message<F>(hook: F) -> Hooks<Idle, F>
 where
     F: FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,
 {
@@ -193,19 +229,21 @@ where
 /// let greeter = |_call: &Call| on_connect(|session, call| session.send(call.path()));
 /// # let _ = greeter;
 /// ```
-pub fn on_connect<F>(hook: F) -> Hooks<F, Idle, Idle, Idle, Idle, Idle, Idle>
+pub fn on_connect<F>(hook: F) -> Hooks<F, Idle>
 where
     F: FnMut(&mut Session<'_>, &Call) -> HandlerResult,
 {
     Hooks::receiving(Idle).on_connect(hook)
 }
 
-impl<M> Hooks<Idle, M, Idle, Idle, Idle, Idle, Idle> {
+impl<M> Hooks<Idle, M> {
     pub(super) fn receiving(receive: M) -> Self {
         Self {
             connect: Idle,
             receive,
+            ping: Idle,
             pong: Idle,
+            own_pong: Idle,
             drain: Idle,
             timer: Idle,
             fail: Idle,
@@ -214,68 +252,86 @@ impl<M> Hooks<Idle, M, Idle, Idle, Idle, Idle, Idle> {
     }
 }
 
-impl<C, M, P, D, T, E, X> Hooks<C, M, P, D, T, E, X> {
+impl<C, M, I, P, O, D, T, E, X> Hooks<C, M, I, P, O, D, T, E, X> {
     /// Sets [`Handler::on_connect`].
-    pub fn on_connect<F>(self, hook: F) -> Hooks<F, M, P, D, T, E, X>
+    pub fn on_connect<F>(self, hook: F) -> Hooks<F, M, I, P, O, D, T, E, X>
     where
         F: FnMut(&mut Session<'_>, &Call) -> HandlerResult,
     {
-        let Self { receive, pong, drain, timer, fail, close, .. } = self;
-        Hooks { connect: hook, receive, pong, drain, timer, fail, close }
+        let Self { receive, ping, pong, own_pong, drain, timer, fail, close, .. } = self;
+        Hooks { connect: hook, receive, ping, pong, own_pong, drain, timer, fail, close }
     }
 
     /// Sets [`Handler::on_message`].
-    pub fn on_message<F>(self, hook: F) -> Hooks<C, F, P, D, T, E, X>
+    pub fn on_message<F>(self, hook: F) -> Hooks<C, F, I, P, O, D, T, E, X>
     where
         F: FnMut(&mut Session<'_>, Message<'_>) -> HandlerResult,
     {
-        let Self { connect, pong, drain, timer, fail, close, .. } = self;
-        Hooks { connect, receive: hook, pong, drain, timer, fail, close }
+        let Self { connect, ping, pong, own_pong, drain, timer, fail, close, .. } = self;
+        Hooks { connect, receive: hook, ping, pong, own_pong, drain, timer, fail, close }
+    }
+
+    /// Sets [`Handler::on_ping`].
+    pub fn on_ping<F>(self, hook: F) -> Hooks<C, M, F, P, O, D, T, E, X>
+    where
+        F: FnMut(&mut Session<'_>, &[u8]) -> HandlerResult,
+    {
+        let Self { connect, receive, pong, own_pong, drain, timer, fail, close, .. } = self;
+        Hooks { connect, receive, ping: hook, pong, own_pong, drain, timer, fail, close }
     }
 
     /// Sets [`Handler::on_pong`].
-    pub fn on_pong<F>(self, hook: F) -> Hooks<C, M, F, D, T, E, X>
+    pub fn on_pong<F>(self, hook: F) -> Hooks<C, M, I, F, O, D, T, E, X>
     where
         F: FnMut(&mut Session<'_>, Duration) -> HandlerResult,
     {
-        let Self { connect, receive, drain, timer, fail, close, .. } = self;
-        Hooks { connect, receive, pong: hook, drain, timer, fail, close }
+        let Self { connect, receive, ping, own_pong, drain, timer, fail, close, .. } = self;
+        Hooks { connect, receive, ping, pong: hook, own_pong, drain, timer, fail, close }
+    }
+
+    /// Sets [`Handler::on_own_pong`].
+    pub fn on_own_pong<F>(self, hook: F) -> Hooks<C, M, I, P, F, D, T, E, X>
+    where
+        F: FnMut(&mut Session<'_>, &[u8]) -> HandlerResult,
+    {
+        let Self { connect, receive, ping, pong, drain, timer, fail, close, .. } = self;
+        Hooks { connect, receive, ping, pong, own_pong: hook, drain, timer, fail, close }
     }
 
     /// Sets [`Handler::on_drain`].
-    pub fn on_drain<F>(self, hook: F) -> Hooks<C, M, P, F, T, E, X>
+    pub fn on_drain<F>(self, hook: F) -> Hooks<C, M, I, P, O, F, T, E, X>
     where
         F: FnMut(&mut Session<'_>) -> HandlerResult,
     {
-        let Self { connect, receive, pong, timer, fail, close, .. } = self;
-        Hooks { connect, receive, pong, drain: hook, timer, fail, close }
+        let Self { connect, receive, ping, pong, own_pong, timer, fail, close, .. } = self;
+        Hooks { connect, receive, ping, pong, own_pong, drain: hook, timer, fail, close }
     }
 
     /// Sets [`Handler::on_timer`].
-    pub fn on_timer<F>(self, hook: F) -> Hooks<C, M, P, D, F, E, X>
+    pub fn on_timer<F>(self, hook: F) -> Hooks<C, M, I, P, O, D, F, E, X>
     where
         F: FnMut(&mut Session<'_>, TimerId) -> HandlerResult,
     {
-        let Self { connect, receive, pong, drain, fail, close, .. } = self;
-        Hooks { connect, receive, pong, drain, timer: hook, fail, close }
+        let Self { connect, receive, ping, pong, own_pong, drain, fail, close, .. } = self;
+        Hooks { connect, receive, ping, pong, own_pong, drain, timer: hook, fail, close }
     }
 
     /// Sets [`Handler::on_error`].
-    pub fn on_error<F>(self, hook: F) -> Hooks<C, M, P, D, T, F, X>
+    pub fn on_error<F>(self, hook: F) -> Hooks<C, M, I, P, O, D, T, F, X>
     where
         F: FnMut(&mut Session<'_>, &SessionError),
     {
-        let Self { connect, receive, pong, drain, timer, close, .. } = self;
-        Hooks { connect, receive, pong, drain, timer, fail: hook, close }
+        let Self { connect, receive, ping, pong, own_pong, drain, timer, close, .. } = self;
+        Hooks { connect, receive, ping, pong, own_pong, drain, timer, fail: hook, close }
     }
 
     /// Sets [`Handler::on_close`].
-    pub fn on_close<F>(self, hook: F) -> Hooks<C, M, P, D, T, E, F>
+    pub fn on_close<F>(self, hook: F) -> Hooks<C, M, I, P, O, D, T, E, F>
     where
         F: FnMut(&mut Session<'_>, &CloseInfo),
     {
-        let Self { connect, receive, pong, drain, timer, fail, .. } = self;
-        Hooks { connect, receive, pong, drain, timer, fail, close: hook }
+        let Self { connect, receive, ping, pong, own_pong, drain, timer, fail, .. } = self;
+        Hooks { connect, receive, ping, pong, own_pong, drain, timer, fail, close: hook }
     }
 }
 
@@ -306,18 +362,22 @@ pub(super) mod hook {
     }
     hook!(Connect(call: &Call) -> HandlerResult, Ok(()));
     hook!(Receive(message: Message<'_>) -> HandlerResult, Ok(()));
+    hook!(Ping(payload: &[u8]) -> HandlerResult, Ok(()));
     hook!(Pong(rtt: Duration) -> HandlerResult, Ok(()));
+    hook!(OwnPong(payload: &[u8]) -> HandlerResult, Ok(()));
     hook!(Drain() -> HandlerResult, Ok(()));
     hook!(Timer(timer: TimerId) -> HandlerResult, Ok(()));
     hook!(Fail(error: &SessionError) -> (), ());
     hook!(Close(close: &CloseInfo) -> (), ());
 }
 
-impl<C, M, P, D, T, E, X> Handler for Hooks<C, M, P, D, T, E, X>
+impl<C, M, I, P, O, D, T, E, X> Handler for Hooks<C, M, I, P, O, D, T, E, X>
 where
     C: hook::Connect,
     M: hook::Receive,
+    I: hook::Ping,
     P: hook::Pong,
+    O: hook::OwnPong,
     D: hook::Drain,
     T: hook::Timer,
     E: hook::Fail,
@@ -331,8 +391,16 @@ where
         self.receive.run(session, message)
     }
 
+    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.ping.run(session, payload)
+    }
+
     fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
         self.pong.run(session, rtt)
+    }
+
+    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.own_pong.run(session, payload)
     }
 
     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {

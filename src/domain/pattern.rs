@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 
 use percent_encoding::percent_decode_str;
 
+use super::foreign_route;
+
 /// A route's path, taken apart (Ktor's `RoutingPath`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
@@ -47,7 +49,10 @@ impl Pattern {
     pub(crate) fn parse(path: &str) -> Result<Self, String> {
         let fault = |what: &str| format!("bad route path {path:?}: {what}");
         if !path.is_empty() && !path.starts_with('/') {
-            return Err(fault("it must start with '/'"));
+            return Err(fault(match path.split_once(" /") {
+                Some(_) => "it must start with '/', without a method",
+                None => "it must start with '/'",
+            }));
         }
         let mut segments = Vec::new();
         let mut names = Vec::new();
@@ -127,15 +132,28 @@ impl Segment {
     }
 
     fn parse(piece: &str) -> Result<Self, String> {
+        if let Some(mistake) = foreign_route::mistake(piece) {
+            return Err(mistake);
+        }
         let Some((prefix, rest)) = piece.split_once('{') else {
             if piece.contains('}') {
                 return Err("'}' without '{'".into());
             }
-            return Ok(if piece == "*" { Self::Wildcard } else { Self::Constant(piece.into()) });
+            return match piece {
+                "*" => Ok(Self::Wildcard),
+                // As in Ktor, where it may be written as a browser sends it.
+                _ if is_well_encoded(piece) => decode(piece)
+                    .map(|text| Self::Constant(text.into_owned()))
+                    .ok_or_else(|| format!("{piece:?} stands for bytes that are no text")),
+                _ => Ok(Self::Constant(piece.into())),
+            };
         };
         let Some((inner, suffix)) = rest.split_once('}') else {
             return Err("'{' without '}'".into());
         };
+        if let Some(mistake) = inner.contains(':').then(|| foreign_route::name_mistake(inner)) {
+            return Err(mistake.unwrap_or_default()); // a regular expression may have braces of its own
+        }
         if [prefix, inner, suffix].iter().any(|part| part.contains(['{', '}'])) {
             return Err("a segment holds one parameter at most".into());
         }
@@ -144,11 +162,19 @@ impl Segment {
             if !bare {
                 return Err("a tail {...} takes a whole segment".into());
             }
+            if let Some(mistake) =
+                Some(name).filter(|it| !it.is_empty()).and_then(foreign_route::name_mistake)
+            {
+                return Err(mistake);
+            }
             return Ok(Self::Tail { name: (!name.is_empty()).then(|| name.into()) });
         }
         let (name, optional) = inner.strip_suffix('?').map_or((inner, false), |name| (name, true));
         if name.is_empty() {
             return Err("a parameter needs a name, as in {name}".into());
+        }
+        if let Some(mistake) = foreign_route::name_mistake(name) {
+            return Err(mistake);
         }
         if optional && !bare {
             return Err("an optional parameter {p?} takes a whole segment".into());
@@ -227,6 +253,94 @@ mod tests {
             let error = Pattern::parse(path).unwrap_err();
             assert!(error.contains(fault) && error.contains(path), "{path}: {error}");
         }
+    }
+
+    #[test]
+    fn syntax_of_others_is_refused_with_the_right_form() {
+        for (path, right) in [
+            ("/devices/:id", "{id}"),
+            ("/devices/:id?", "{id?}"),
+            ("/files/:rest*", "{rest...}"),
+            ("/files/:rest+", "{rest...}"),
+            ("/:id(\\d+)", "{id}"),
+            ("/files/*rest", "{rest...}"),
+            ("/files/**", "{...}"),
+            ("/files/**/x", "{...}"),
+            ("/files/*.js", "{name}.txt"),
+            ("/files/a*", "a whole segment"),
+            ("/files/{*rest}", "{rest...}"),
+            ("/files/{**rest}", "{rest...}"),
+            ("/files/{...rest}", "{rest...}"),
+            ("/files/{rest*}", "{rest...}"),
+            ("/files/{rest+}", "{rest...}"),
+            ("/files/{rest..}", "{rest...}"),
+            ("/files/{rest:path}", "{rest...}"),
+            ("/files/{rest:.*}", "{rest...}"),
+            ("/files/{*rest}.txt", "{rest...}"),
+            ("/devices/{id:int}", "{id}"),
+            ("/devices/{id:[0-9]+}", "{id}"),
+            ("/devices/{id:\\d{2}}", "written {id} here"),
+            ("/devices/{id=5}", "{name}"),
+            ("/devices/{ id }", "{name}"),
+            ("/devices/{?id}", "{id?}"),
+            ("/devices/{id:int?}", "{id}"),
+            ("/devices/<id>", "{id}"),
+            ("/devices/<int:id>", "{id}"),
+            ("/files/<path:rest>", "{rest...}"),
+            ("/files/<rest..>", "{rest...}"),
+            ("/devices/x<id>", "{name}"),
+            ("/devices/[id]", "{id}"),
+            ("/files/[...rest]", "{rest...}"),
+            ("/files/[[...rest]]", "{rest...}"),
+            ("/devices/[[id]]", "{id?}"),
+            ("/devices/(\\d+)", "a regular expression"),
+            ("/devices/(?<id>[a-z]+)", "a regular expression"),
+            ("/devices/(.*)", "whole segment"),
+            ("/devices/([^x]+)", "a regular expression"),
+            ("/devices/?", "{name?}"),
+            ("/devices?id=1", "{name?}"),
+            ("/page#part", "a fragment"),
+            ("/{$}", "{$}"),
+            ("GET /devices", "without a method"),
+        ] {
+            let error = Pattern::parse(path).unwrap_err();
+            assert!(error.contains(right) && error.contains("bad route path"), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_stays() {
+        for path in [
+            "/*",
+            "/*/x",
+            "/{...}",
+            "/{rest...}",
+            "/{p?}",
+            "/a{p}b",
+            "/{p}.json",
+            "/@{name}",
+            "/{user-id}",
+            "/{user_id}",
+            "/{user.id}",
+            "/{n\u{e4}me}",
+            "/v1/things:search",
+            "/things:{id}",
+            "/a+b",
+            "/$metadata",
+            "/Things(1)",
+            "/~user",
+            "/a,b;c=1",
+            "/.well-known/x",
+            "/a b",
+            "/100%",
+            "/x[1]",
+            "/",
+        ] {
+            assert!(Pattern::parse(path).is_ok(), "{path}: {:?}", Pattern::parse(path));
+        }
+        let pattern = |path| Pattern::parse(path).unwrap();
+        assert_eq!(pattern("/a%20b"), pattern("/a b"));
+        assert!(Pattern::parse("/%ff").is_err());
     }
 
     #[test]

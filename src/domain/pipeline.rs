@@ -55,7 +55,20 @@ struct Incoming {
 pub(crate) struct Agreed {
     /// The value of the answer's `Sec-WebSocket-Extensions`; empty if nothing was agreed on.
     pub(crate) header: String,
+    /// What an extension answered that cannot be sent.
+    pub(crate) fault: Option<String>,
     stages: Vec<Stage>,
+}
+
+/// Why there is nothing of a message to send.
+#[derive(Debug)]
+pub(crate) enum NotEncoded {
+    /// It is over the limit. Not in step is an extension that has encoded it and may build on that, since
+    /// the peer does not get it.
+    TooBig {
+        in_step: bool,
+    },
+    Failed(ExtensionError),
 }
 
 impl Agreed {
@@ -75,8 +88,9 @@ impl Agreed {
             if append_agreed(&mut agreed.header, factory.name(), &parameters) {
                 agreed.stages.push(Stage { factory: Rc::clone(factory), extension });
             } else {
-                log::error!(target: "wirewheel::server",
-                    "extension {}: a parameter of its answer is no token", factory.name());
+                let name = factory.name();
+                agreed.fault =
+                    Some(format!("extension {name}: a parameter of its answer is no token"));
             }
         }
         agreed
@@ -253,18 +267,23 @@ impl Pipeline {
         &mut self,
         message: Message<'a>,
         limit: usize,
-    ) -> Result<Option<ExtensionMessage<'a>>, ExtensionError> {
+    ) -> Result<Option<ExtensionMessage<'a>>, NotEncoded> {
         let payload = Cow::Borrowed(message.bytes());
         let mut message = ExtensionMessage::new(message.is_text(), Rsv::NONE, payload);
+        let mut in_step = true;
         for stage in &mut self.stages {
             let before = message.rsv();
-            stage.extension.encode(&mut message, limit)?;
+            match stage.extension.encode(&mut message, limit) {
+                Ok(()) => in_step &= stage.extension.share_key().is_some(),
+                Err(ExtensionError::TooBig) => return Err(NotEncoded::TooBig { in_step }),
+                Err(error) => return Err(NotEncoded::Failed(error)),
+            }
             message.set_rsv(own_bits(before, message.rsv(), stage.factory.rsv()));
             if message.is_dropped() {
                 return Ok(None);
             }
             if message.payload().len() > limit {
-                return Err(ExtensionError::TooBig);
+                return Err(NotEncoded::TooBig { in_step });
             }
         }
         Ok(Some(message))

@@ -81,7 +81,7 @@ impl Session<'_> {
         } else {
             None
         };
-        let limit = self.route.short_limit();
+        let limit = self.route.short_outgoing_limit();
         let only = self.state.collected.as_deref_mut().and_then(Collected::only_subscription);
         let Some(only) = only else { return false };
         let Some((number, frame, payload)) = only.only_one(key) else { return false };
@@ -145,7 +145,7 @@ impl Session<'_> {
 
     /// Writes messages of one subscription, with one system call if they fit.
     fn write_run(&mut self, subscription: usize, before: u64) {
-        let limit = self.state.options(self.route).message_limit();
+        let limit = self.state.options(self.route).outgoing_limit();
         let mut run: Run = [const { None }; PULL_MESSAGES];
         let mut total = 0;
         let mut cursor = None;

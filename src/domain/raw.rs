@@ -130,7 +130,7 @@ pub trait RawHandler {
 ///     });
 /// }
 /// ```
-pub fn on_frame<F>(hook: F) -> Hooks<Idle, OnFrame<F>, Idle, Idle, Idle, Idle, Idle>
+pub fn on_frame<F>(hook: F) -> Hooks<Idle, OnFrame<F>>
 where
     F: FnMut(&mut Session<'_>, Frame<'_>) -> HandlerResult,
 {
@@ -148,7 +148,7 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct OnFrame<F>(F);
 
-impl<C, F, D, T, E, X> RawHandler for Hooks<C, OnFrame<F>, Idle, D, T, E, X>
+impl<C, F, D, T, E, X> RawHandler for Hooks<C, OnFrame<F>, Idle, Idle, Idle, D, T, E, X>
 where
     C: hook::Connect,
     F: FnMut(&mut Session<'_>, Frame<'_>) -> HandlerResult,

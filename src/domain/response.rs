@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use log::error;
-
 use crate::protocol::handshake::is_token;
+use crate::words::quoted::Quoted;
 
 use super::file_body::{FileBody, content_type};
 use super::long_body::LongBody;
@@ -27,6 +26,8 @@ pub struct Response {
     status: u16,
     headers: Vec<(String, String)>,
     body: Body,
+    /// What the application did wrong that it became this answer; for the log alone.
+    fault: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +117,8 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "transfer-encodi
 impl Response {
     /// An answer with a status and nothing else. A status outside 200-599 becomes 500.
     pub fn new(status: u16) -> Self {
-        let response = Self { status: 200, headers: Vec::new(), body: Vec::new().into() };
+        let response =
+            Self { status: 200, headers: Vec::new(), body: Vec::new().into(), fault: None };
         response.status(status)
     }
 
@@ -185,17 +187,14 @@ impl Response {
             Err(error) => match error.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => Self::refusal(404),
                 ErrorKind::PermissionDenied => Self::refusal(403),
-                _ => {
-                    error!(target: "wirewheel::server", "{}: {error}", name.display());
-                    Self::refusal(500)
-                }
+                _ => Self::faulty(format!("{}: {error}", Quoted(&name.to_string_lossy()))),
             },
         }
     }
 
     fn with_body(content_type: &str, body: impl Into<Body>) -> Self {
         let headers = vec![("Content-Type".into(), content_type.into())];
-        Self { status: 200, headers, body: body.into() }
+        Self { status: 200, headers, body: body.into(), fault: None }
     }
 
     /// Sets the status; one outside 200-599 becomes 500.
@@ -214,11 +213,12 @@ impl Response {
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
-        if is_sound(&name, &value) {
-            set_header(&mut self.headers, name, value);
-            self
-        } else {
-            Self::refusal(500)
+        match check_header(&name, &value) {
+            Ok(()) => {
+                set_header(&mut self.headers, name, value);
+                self
+            }
+            Err(fault) => Self::faulty(fault),
         }
     }
 
@@ -238,6 +238,16 @@ impl Response {
     /// The answer of the server itself to a request that it refuses.
     pub(crate) fn refusal(status: u16) -> Self {
         Self::text(format!("{status} {}\n", reason_phrase(status))).status(status)
+    }
+
+    /// 500, and what is to be said in the log.
+    pub(crate) fn faulty(fault: impl Into<Box<str>>) -> Self {
+        Self { fault: Some(fault.into()), ..Self::refusal(500) }
+    }
+
+    /// What the application did wrong that it became this answer.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// Writes it to the end of `out`; without its body for HEAD, and without one that is sent in pieces.
@@ -339,17 +349,17 @@ impl From<String> for Response {
     }
 }
 
-fn is_sound(name: &str, value: &str) -> bool {
+fn check_header(name: &str, value: &str) -> Result<(), String> {
     let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
-    let sound = is_token(name)
-        && !own
-        && !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 127);
-    if !sound {
-        error!(target: "wirewheel::server",
-            "header {name:?} may not be set: it is no token, its value holds control characters, \
-             or the server writes it itself");
+    let is_text = !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 127);
+    if is_token(name) && !own && is_text {
+        return Ok(());
     }
-    sound
+    Err(format!(
+        "header {} may not be set: it is no token, its value holds control characters, or the server \
+         writes it itself",
+        Quoted(name)
+    ))
 }
 
 fn reason_phrase(status: u16) -> &'static str {
@@ -396,8 +406,8 @@ fn reason_phrase(status: u16) -> &'static str {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
     headers: Vec<(String, String)>,
-    /// A header was refused; so is the upgrade.
-    unsound: bool,
+    /// A header was refused, for this reason; so is the upgrade.
+    fault: Option<Box<str>>,
 }
 
 impl Accept {
@@ -413,18 +423,22 @@ impl Accept {
         let (name, value) = (name.into(), value.into());
         let of_handshake =
             name.get(..14).is_some_and(|start| start.eq_ignore_ascii_case("sec-websocket-"));
-        if is_sound(&name, &value) && !of_handshake {
-            set_header(&mut self.headers, name, value);
-        } else {
-            self.unsound = true;
+        match check_header(&name, &value) {
+            Err(fault) => self.fault = Some(fault.into()),
+            Ok(()) if of_handshake => {
+                let fault =
+                    format!("header {} may not be set: it is the handshake's", Quoted(&name));
+                self.fault = Some(fault.into());
+            }
+            Ok(()) => set_header(&mut self.headers, name, value),
         }
         self
     }
 
     /// Adds what a further hook added.
     pub(crate) fn extend(&mut self, other: Self) -> Result<(), Response> {
-        if other.unsound {
-            return Err(Response::refusal(500));
+        if let Some(fault) = other.fault {
+            return Err(Response::faulty(fault));
         }
         for (name, value) in other.headers {
             set_header(&mut self.headers, name, value);

@@ -12,6 +12,7 @@ use super::call::Call;
 #[cfg(feature = "json")]
 use super::converter::Converter;
 use super::endpoint::Endpoint;
+use super::origins::OriginRules;
 use super::pattern::{Fit, Pattern, path_segments};
 use super::pipeline::{Agreed, Factories};
 use super::response::{Accept, Response};
@@ -47,8 +48,7 @@ pub(crate) struct RouteConfig {
     pub(crate) protocol: Option<String>,
     pub(crate) pick_protocol: Option<ProtocolPicker>,
     pub(crate) hooks: Vec<UpgradeHook>,
-    /// `None`: any.
-    pub(crate) origins: Option<Rc<[String]>>,
+    pub(crate) origins: Rc<OriginRules>,
 }
 
 impl fmt::Debug for RouteConfig {
@@ -58,11 +58,9 @@ impl fmt::Debug for RouteConfig {
 }
 
 impl RouteConfig {
-    /// Asks the Origin, the protocol picker and the hooks, in this order (RFC 6455 section 4.2.2).
+    /// Asks the protocol picker and the hooks, in this order; the Origin was asked before them
+    /// (RFC 6455 section 4.2.2).
     pub(crate) fn admit(&self, call: &Call) -> Result<Accept, Response> {
-        if !self.allows_origin(call) {
-            return Err(Response::refusal(403));
-        }
         if let Some(pick) = &self.pick_protocol {
             let offered = offered_protocols(call.head()).unwrap_or_default();
             match pick(call, &offered) {
@@ -70,7 +68,11 @@ impl RouteConfig {
                 Some(protocol) if offered.contains(&protocol.as_str()) => {
                     call.agree_protocol(&protocol);
                 }
-                Some(_) => return Err(Response::refusal(500)),
+                Some(protocol) => {
+                    let fault =
+                        format!("select_protocol chose {protocol:?}, which is not on offer");
+                    return Err(Response::faulty(fault));
+                }
                 None => {}
             }
         }
@@ -84,14 +86,6 @@ impl RouteConfig {
     /// What its sessions agree on of a client's extensions.
     pub(crate) fn agree(&self, offers: &[ExtensionOffer]) -> Agreed {
         Agreed::negotiate(&self.extensions, offers)
-    }
-
-    fn allows_origin(&self, call: &Call) -> bool {
-        let (Some(origins), Some(origin)) = (&self.origins, call.header("origin")) else {
-            // Not a browser: RFC 6455 section 10.2 makes the check for browsers alone.
-            return true;
-        };
-        origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
     }
 }
 

@@ -13,6 +13,7 @@ use super::call::Call;
 use super::converter::Converter;
 use super::endpoint::{OfFrames, OfMessages};
 use super::handler::Handler;
+use super::origins::OriginRules;
 use super::pattern::Pattern;
 use super::pipeline::Factories;
 use super::raw::RawHandler;
@@ -208,8 +209,7 @@ impl<'a> Routing<'a> {
 #[derive(Clone, Default)]
 pub(crate) struct Installed {
     pub(crate) options: SessionOptions,
-    /// `None`: any.
-    pub(crate) origins: Option<Rc<[String]>>,
+    pub(crate) origins: OriginOptions,
     pub(crate) extensions: Rc<Factories>,
     #[cfg(feature = "json")]
     pub(crate) converter: Converter,
@@ -223,6 +223,27 @@ impl fmt::Debug for Installed {
             .field("origins", &self.origins)
             .field("extensions", &names)
             .finish()
+    }
+}
+
+/// What decides whose pages may connect, as it was written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OriginOptions {
+    pub(crate) allowed: Option<Rc<[String]>>,
+    pub(crate) hosts: Option<Rc<[String]>>,
+}
+
+impl OriginOptions {
+    /// These, and where nothing is said what is installed.
+    fn or(self, installed: &Self) -> Self {
+        Self {
+            allowed: self.allowed.or_else(|| installed.allowed.clone()),
+            hosts: self.hosts.or_else(|| installed.hosts.clone()),
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Result<OriginRules, String> {
+        OriginRules::new(self.allowed.as_deref(), self.hosts.as_deref())
     }
 }
 
@@ -265,13 +286,15 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             .write_timeout(Duration::from_secs(30))
 ///             .max_frame_size(64 << 10)
 ///             .max_message_size(256 << 10)
+///             .max_outgoing_message_size(1 << 20)
 ///             .max_fragments(1_000)
 ///             .outbox_bytes(128 << 10)
 ///             .outbox_messages(1_000)
 ///             .on_outbox_full(OutboxOverflow::DropOldest)
 ///             .message_rate(Rate::per_second(50).burst(100))
 ///             .message_rate_closes(true)
-///             .allowed_origins(["https://box.example"])
+///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
+///             .hosts(["box.local"])
 ///             .masking(false)
 ///             .accept_unmasked_frames(false)
 ///             .lenient_rsv(false)
@@ -293,7 +316,7 @@ pub struct WebSocketRoute {
     changes: Vec<OptionChange>,
     protocol: Option<String>,
     pick_protocol: Option<ProtocolPicker>,
-    origins: Option<Rc<[String]>>,
+    origins: OriginOptions,
 }
 
 impl fmt::Debug for WebSocketRoute {
@@ -315,7 +338,7 @@ impl WebSocketRoute {
             changes: Vec::new(),
             protocol: None,
             pick_protocol: None,
-            origins: None,
+            origins: OriginOptions::default(),
         }
     }
 
@@ -386,7 +409,20 @@ impl WebSocketRoute {
         &mut self,
         origins: impl IntoIterator<Item = S>,
     ) -> &mut Self {
-        self.origins = Some(origins.into_iter().map(Into::into).collect());
+        self.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets the pages of anybody connect to this route; see
+    /// [`WebSockets::allow_any_origin`](crate::WebSockets::allow_any_origin).
+    pub fn allow_any_origin(&mut self) -> &mut Self {
+        self.allowed_origins(["*"])
+    }
+
+    /// Overrides [`WebSockets::hosts`](crate::WebSockets::hosts). An empty list lets no page in by a
+    /// name, but for `localhost`: right for a route that hands out a shell.
+    pub fn hosts<S: Into<String>>(&mut self, hosts: impl IntoIterator<Item = S>) -> &mut Self {
+        self.origins.hosts = Some(hosts.into_iter().map(Into::into).collect());
         self
     }
 
@@ -411,7 +447,7 @@ impl WebSocketRoute {
         if let Some(protocol) = self.protocol.as_deref().filter(|protocol| !is_token(protocol)) {
             return Err(at_route(format!("subprotocol {protocol:?} is no token (RFC 9110)")));
         }
-        check_origins(self.origins.as_deref()).map_err(at_route)?;
+        let origins = self.origins.or(&installed.origins).rules().map_err(at_route)?;
         let pattern = Pattern::parse(&self.path)?;
         let config = RouteConfig {
             #[cfg(feature = "json")]
@@ -428,23 +464,9 @@ impl WebSocketRoute {
             protocol: self.protocol,
             pick_protocol: self.pick_protocol,
             hooks: self.hooks,
-            origins: self.origins.or_else(|| installed.origins.clone()),
+            origins: Rc::new(origins),
         };
         Ok((pattern, config))
-    }
-}
-
-/// Refuses what no browser ever sends as an `Origin` (RFC 6454 section 7).
-pub(super) fn check_origins(origins: Option<&[String]>) -> Result<(), String> {
-    let is_origin = |origin: &str| match origin.split_once("://") {
-        Some((scheme, host)) => is_token(scheme) && !host.is_empty() && !host.contains(['/', ' ']),
-        None => matches!(origin, "*" | "null"),
-    };
-    match origins.unwrap_or_default().iter().find(|origin| !is_origin(origin)) {
-        Some(wrong) => Err(format!(
-            "allowed_origins has {wrong:?}: an origin is scheme://host or scheme://host:port, without a path"
-        )),
-        None => Ok(()),
     }
 }
 
@@ -460,15 +482,18 @@ impl Routes {
     /// Checks every route and puts it in the table.
     pub(crate) fn finish(
         self,
-        installed: &Installed,
+        installed: Installed,
         limits: &Limits,
     ) -> Result<RouteTable, String> {
         if let Some(mistake) = self.mistakes.into_iter().next() {
             return Err(mistake);
         }
-        let mut table = RouteTable::new(installed.options.clone());
+        let mut defaults = installed.options.clone();
+        defaults.resolve(limits);
+        let mut table = RouteTable::new(defaults);
         for route in self.web_sockets {
-            let (pattern, config) = route.finish(installed)?;
+            let (pattern, mut config) = route.finish(&installed)?;
+            config.options.resolve(limits);
             limits
                 .check_message(&config.options)
                 .map_err(|mistake| format!("route {:?}: {mistake}", config.pattern))?;

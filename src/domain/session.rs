@@ -97,9 +97,9 @@ impl Session<'_> {
     ///
     /// # Errors
     /// Always a [`HandlerError::Send`](crate::HandlerError::Send): [`SendError::Closing`] on a
-    /// session that is closing, [`SendError::TooBig`] over `max_message_size`, [`SendError::Full`]
-    /// when the outbox has no room and its policy does not drop (by default the session then ends
-    /// with 1013).
+    /// session that is closing, [`SendError::TooBig`] over `max_outgoing_message_size` (neither ends
+    /// anything where a hook returns it), [`SendError::Full`] when the outbox has no room and its policy
+    /// does not drop (by default the session then ends with 1013).
     ///
     /// ```
     /// use wirewheel::{HandlerResult, Session};
@@ -137,7 +137,7 @@ impl Session<'_> {
     /// Sends one fragment of a message (Ktor's `send(Frame.Text(fin = false, ..))`): the kind is
     /// the first one's, `fin` ends the message. Control frames may go out in between, other
     /// messages may not. Where extensions were agreed on, the fragments are kept and go out as one
-    /// message when it ends, at most `max_message_size` in all: the last one has to find room for
+    /// message when it ends, at most `max_outgoing_message_size` in all: the last one has to find room for
     /// all. An outbox whose policy is to drop refuses a fragment instead. What was refused changes
     /// nothing: it can be sent again, shorter or when there is room.
     ///
@@ -178,7 +178,9 @@ impl Session<'_> {
     }
 
     /// Sends a ping of the application's own, at most 125 bytes. It overtakes queued messages; its
-    /// pong is not reported (the server's own pings are, by [`on_pong`](crate::Handler::on_pong)).
+    /// pong comes to [`on_own_pong`](crate::Handler::on_own_pong) with the same payload. Of several that
+    /// wait a peer may answer the last alone. (The server's own pings come back to
+    /// [`on_pong`](crate::Handler::on_pong).)
     ///
     /// # Errors
     /// [`SendError::Closing`], or [`SendError::TooBig`] over 125 bytes.
@@ -190,12 +192,33 @@ impl Session<'_> {
     /// }
     /// ```
     pub fn ping(&mut self, payload: &[u8]) -> HandlerResult {
+        self.send_checked_control(OpCode::Ping, payload)
+    }
+
+    /// Sends a pong that nobody asked for, at most 125 bytes: a sign of life that wants no answer
+    /// (RFC 6455 section 5.5.3). Pings of the peer are answered without it. It overtakes queued
+    /// messages.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping).
+    ///
+    /// ```
+    /// use wirewheel::{HandlerResult, Session};
+    /// fn still_here(session: &mut Session<'_>) -> HandlerResult {
+    ///     session.pong(b"")
+    /// }
+    /// ```
+    pub fn pong(&mut self, payload: &[u8]) -> HandlerResult {
+        self.send_checked_control(OpCode::Pong, payload)
+    }
+
+    fn send_checked_control(&mut self, opcode: OpCode, payload: &[u8]) -> HandlerResult {
         self.check_open()?;
         if payload.len() > CONTROL_PAYLOAD_MAX {
             let error = SendError::TooBig { bytes: payload.len(), limit: CONTROL_PAYLOAD_MAX };
             return Err(error.into());
         }
-        self.send_control(OpCode::Ping, payload);
+        self.send_control(opcode, payload);
         Ok(())
     }
 
@@ -224,7 +247,10 @@ impl Session<'_> {
     pub(super) fn begin_closing(&mut self, info: CloseInfo) {
         let (now, patience) = (self.shared.now, self.shared.limits.close_timeout);
         let extra = self.state.extra();
-        extra.close.get_or_insert(info);
+        match &mut extra.close {
+            Some(first) => first.note_second(info.code(), info.text()),
+            None => extra.close = Some(info),
+        }
         extra.await_peer(now, patience);
         self.state.phase = Phase::Closing;
         self.state.timing_changed = true;
@@ -349,8 +375,10 @@ impl Session<'_> {
     /// # Errors
     /// A [`ConfigError`] for zero or absurd values.
     pub fn set_max_frame_size(&mut self, bytes: usize) -> Result<(), ConfigError> {
-        let changed = SessionOptions { max_frame_size: bytes, ..self.own_options().clone() };
+        let mut changed = self.own_options().clone();
+        changed.max_frame_size = bytes;
         changed.check().map_err(ConfigError)?;
+        changed.resolve(&self.shared.limits);
         *self.own_options() = changed;
         Ok(())
     }

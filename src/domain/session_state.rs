@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::protocol::forwarded::Client;
 use crate::protocol::frame::FrameRules;
 use crate::protocol::reader::Partial;
 use crate::structures::outbox::Outbox;
@@ -13,6 +14,7 @@ use crate::structures::token_bucket::TokenBucket;
 use crate::words::close::CloseInfo;
 use crate::words::error::SessionError;
 use crate::words::mix::mixed;
+use crate::words::network::ClientKey;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
@@ -130,10 +132,8 @@ enum Peer {
 #[derive(Clone, Copy, Debug)]
 struct Proxied {
     remote: SocketAddr,
-    /// Whom its connection is for: what its PROXY header says.
-    via: SocketAddr,
-    /// Whom its present request is for.
-    client: SocketAddr,
+    /// Whom it speaks for at present; `None` if that is not told.
+    client: Option<SocketAddr>,
 }
 
 impl SessionState {
@@ -176,32 +176,33 @@ impl SessionState {
     /// The client: the peer, or whom it speaks for.
     pub(crate) fn client_addr(&self) -> SocketAddr {
         match &self.peer {
-            Peer::Proxy(proxied) => proxied.client,
+            Peer::Proxy(proxied) => proxied.client.unwrap_or(NO_ADDR),
             Peer::V4(_) | Peer::V6(_) => self.remote_addr(),
         }
     }
 
-    /// Whom the connection is for, whatever its requests say.
-    pub(crate) fn via_addr(&self) -> SocketAddr {
+    /// Who the client is for limits; `None` for a Unix socket's peer.
+    pub(crate) fn client_key(&self) -> Option<ClientKey> {
         match &self.peer {
-            Peer::Proxy(proxied) => proxied.via,
-            Peer::V4(_) | Peer::V6(_) => self.remote_addr(),
+            Peer::Proxy(proxied) if proxied.client.is_none() => Some(ClientKey::UNKNOWN),
+            _ => ClientKey::of(self.client_addr().ip()),
         }
     }
 
-    /// A PROXY header says whom the connection is for.
-    pub(crate) fn set_via(&mut self, via: SocketAddr) {
+    /// A trusted proxy says whom its connection, or its present request, is for.
+    pub(crate) fn set_client(&mut self, client: Client) {
         let remote = self.remote_addr();
-        if via != remote {
-            self.peer = Peer::Proxy(Box::new(Proxied { remote, via, client: via }));
-        }
-    }
-
-    /// A trusted proxy says whom the present request is for.
-    pub(crate) fn set_client(&mut self, client: SocketAddr) {
-        let (remote, via) = (self.remote_addr(), self.via_addr());
-        if client != self.client_addr() {
-            self.peer = Peer::Proxy(Box::new(Proxied { remote, via, client }));
+        let client = match client {
+            Client::Proxy => Some(remote),
+            Client::Unknown => None,
+            Client::Known(address) => Some(address),
+        };
+        let present = match &self.peer {
+            Peer::Proxy(proxied) => proxied.client,
+            Peer::V4(_) | Peer::V6(_) => Some(remote),
+        };
+        if client != present {
+            self.peer = Peer::Proxy(Box::new(Proxied { remote, client }));
         }
     }
 
@@ -226,7 +227,7 @@ impl SessionState {
             Some(pipeline) if pipeline.applies() => pipeline.share_key()?,
             _ => 0,
         };
-        let sizes = [options.max_frame_size as u64, options.message_limit() as u64];
+        let sizes = [options.max_frame_size as u64, options.outgoing_limit() as u64];
         Some(sizes.into_iter().fold(extensions, mixed))
     }
 

@@ -40,7 +40,7 @@ impl Session<'_> {
     #[inline]
     pub(super) fn admit(&mut self, bytes: usize) -> Result<Admission, SendError> {
         self.check_open()?;
-        let limit = self.state.options(self.route).message_limit();
+        let limit = self.state.options(self.route).outgoing_limit();
         self.admit_within(bytes, limit)
     }
 
@@ -129,7 +129,7 @@ impl Session<'_> {
     pub(super) fn is_plain_for(&self, bytes: usize) -> bool {
         self.state.is_ready()
             && bytes < DIRECT_BYTES
-            && bytes <= self.route.short_limit()
+            && bytes <= self.route.short_outgoing_limit()
             && !self.route.masking
     }
 

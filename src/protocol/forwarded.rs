@@ -1,62 +1,129 @@
-//! Owns the way from `Forwarded` and `X-Forwarded-For` to the client's address.
+//! What trusted proxies tell of a request in `Forwarded` (RFC 7239), or in `X-Forwarded-For` and those
+//! beside it: its client, the scheme and the host that were asked for.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::head::RequestHead;
+use super::origin::Authority;
 
-/// The client's address as trusted proxies tell it: from the right, which is the end that the
-/// nearest proxy wrote, the first address that is no trusted proxy itself. Everything left of it
-/// came from there and may be made up.
-///
-/// `None` if the request tells none. Where both headers tell one, they must name the same address:
-/// a proxy that writes one of them passes the other through, from whoever sent it.
-pub(crate) fn client_addr(
-    head: &RequestHead,
-    is_trusted: impl Fn(IpAddr) -> bool,
-) -> Option<SocketAddr> {
-    let forwarded = rightmost_untrusted(forwarded_for(head).map(parse_node), &is_trusted);
-    let x_forwarded = head.tokens("x-forwarded-for").map(parse_node).collect::<Vec<_>>();
-    let x_forwarded = rightmost_untrusted(x_forwarded.into_iter(), &is_trusted);
-    if head.first("forwarded").is_some() && head.first("x-forwarded-for").is_some() {
-        let agreed = forwarded.zip(x_forwarded).filter(|(one, other)| one.ip() == other.ip());
-        return agreed.map(|(one, _)| one);
-    }
-    forwarded.or(x_forwarded)
+/// What they tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told<'a> {
+    pub(crate) client: Client,
+    /// Whether the client spoke TLS; `None` if that is not said.
+    pub(crate) secure: Option<bool>,
+    pub(crate) host: Option<&'a str>,
 }
 
-/// Whether a request names an address at all.
+/// Whom a proxy speaks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// For itself: the header is not there.
+    #[default]
+    Proxy,
+    /// For somebody who has no address, or whose address it hides. Nobody can write an address that is
+    /// taken for the lack of one, or the other way round.
+    Unknown,
+    Known(SocketAddr),
+}
+
+impl Client {
+    /// `0.0.0.0` and `::` are no addresses of anybody.
+    pub(crate) fn of(address: Option<SocketAddr>) -> Self {
+        match address {
+            Some(address) if !address.ip().to_canonical().is_unspecified() => {
+                Self::Known(SocketAddr::new(address.ip().to_canonical(), address.port()))
+            }
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Reads `Forwarded`, and it alone.
+pub(crate) fn read_forwarded(head: &RequestHead, is_trusted: impl Fn(IpAddr) -> bool) -> Told<'_> {
+    let elements = head.all("forwarded").flat_map(|line| split_outside_quotes(line, b','));
+    // RFC 9110 section 5.6.1.2: empty elements of a list are ignored.
+    let elements: Vec<&str> = elements.filter(|element| !element.trim().is_empty()).collect();
+    let nodes = elements.iter().map(|element| parameter(element, "for").and_then(parse_node));
+    let is_there = head.first("forwarded").is_some();
+    let (client, from_the_right) = rightmost_untrusted(is_there, nodes, is_trusted);
+    // Who named the client says in the same element what that client asked for.
+    let element = elements.iter().rev().nth(from_the_right).copied().unwrap_or_default();
+    Told {
+        client,
+        secure: parameter(element, "proto").and_then(is_secure),
+        host: parameter(element, "host").filter(|host| Authority::parse(host).is_some()),
+    }
+}
+
+/// Reads `X-Forwarded-For`, `-Proto` and `-Host`, and them alone.
+pub(crate) fn read_x_forwarded(
+    head: &RequestHead,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> Told<'_> {
+    let nodes: Vec<_> = head.tokens("x-forwarded-for").map(parse_node).collect();
+    let is_there = head.first("x-forwarded-for").is_some();
+    let (client, from_the_right) = rightmost_untrusted(is_there, nodes.into_iter(), is_trusted);
+    if !is_there {
+        // The proxy did not speak of a client: what stands beside came through it, from anybody.
+        return Told::default();
+    }
+    // Proxies that add to the list for the client add to these too; others write one value.
+    let beside = |name| {
+        let all: Vec<&str> = head.tokens(name).collect();
+        let place = from_the_right.min(all.len().saturating_sub(1));
+        all.iter().rev().nth(place).copied()
+    };
+    Told {
+        client,
+        secure: beside("x-forwarded-proto").and_then(is_secure),
+        host: beside("x-forwarded-host").filter(|host| Authority::parse(host).is_some()),
+    }
+}
+
+/// Whether a request names a client at all.
 pub(crate) fn is_told(head: &RequestHead) -> bool {
     head.first("forwarded").is_some() || head.first("x-forwarded-for").is_some()
 }
 
+/// The client as trusted proxies tell it, and how many further to the right stand: from the right, which
+/// is the end that the nearest proxy wrote, the first node that is no trusted proxy itself. Everything left
+/// of it came from there and may be made up.
 fn rightmost_untrusted(
-    nodes: impl Iterator<Item = Option<SocketAddr>>,
-    is_trusted: &impl Fn(IpAddr) -> bool,
-) -> Option<SocketAddr> {
-    let nodes: Vec<Option<SocketAddr>> = nodes.collect();
-    let mut nearest = None;
-    for node in nodes.into_iter().rev() {
-        // Hidden ("unknown", "_token") or garbage: what is left of it cannot be told apart from a
-        // lie. The proxy that wrote it is the last that is known.
-        let Some(address) = node else { break };
-        nearest = Some(address);
-        if !is_trusted(address.ip()) {
-            break;
+    is_there: bool,
+    nodes: impl DoubleEndedIterator<Item = Option<SocketAddr>>,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> (Client, usize) {
+    let mut nearest = (if is_there { Client::Unknown } else { Client::Proxy }, 0);
+    for (place, node) in nodes.rev().enumerate() {
+        let client = Client::of(node);
+        nearest = (client, place);
+        match client {
+            // It is a proxy of ours: who is left of it, it says itself.
+            Client::Known(address) if is_trusted(address.ip()) => {}
+            // Hidden ("unknown", "_token") or garbage: what is left of it cannot be told apart from a
+            // lie, and who hides is not who wrote that it hides.
+            Client::Known(_) | Client::Unknown | Client::Proxy => break,
         }
     }
     nearest
 }
 
-/// The values of `for`, one for each element of the list (RFC 7239 section 4); an element without
-/// one is a hop that hides its client.
-fn forwarded_for(head: &RequestHead) -> impl Iterator<Item = &str> {
-    head.all("forwarded").flat_map(|line| split_outside_quotes(line, b',')).map(|element| {
-        let pairs = split_outside_quotes(element, b';').filter_map(|pair| pair.split_once('='));
-        let mut named = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
-        let value = named.next().map_or("", |(_, value)| value.trim());
-        let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-        unquoted.unwrap_or(value)
-    })
+/// The value of one parameter of an element of `Forwarded` (RFC 7239 section 4).
+fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
+    let pairs = split_outside_quotes(element, b';').filter_map(|pair| pair.split_once('='));
+    let mut named = pairs.filter(|(known, _)| known.trim().eq_ignore_ascii_case(name));
+    let value = named.next()?.1.trim();
+    let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    Some(unquoted.unwrap_or(value))
+}
+
+fn is_secure(scheme: &str) -> Option<bool> {
+    let is = |known: &str| scheme.eq_ignore_ascii_case(known);
+    if is("https") || is("wss") {
+        return Some(true);
+    }
+    (is("http") || is("ws")).then_some(false)
 }
 
 /// Splits at a separator, except within quoted strings (RFC 9110 section 5.6.4).
@@ -88,15 +155,13 @@ fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str>
 
 /// An address with or without a port, IPv6 with or without brackets; port 0 where none is told.
 fn parse_node(text: &str) -> Option<SocketAddr> {
-    let whole = |ip: IpAddr| SocketAddr::new(ip.to_canonical(), 0);
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Some(whole(ip));
+        return Some(SocketAddr::new(ip, 0));
     }
     if let Some(inside) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        return inside.parse().ok().map(IpAddr::V6).map(whole);
+        return inside.parse().ok().map(|ip| SocketAddr::new(IpAddr::V6(ip), 0));
     }
-    let address: SocketAddr = text.parse().ok()?;
-    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    text.parse().ok()
 }
 
 #[cfg(test)]
@@ -104,15 +169,28 @@ mod tests {
     use super::*;
     use crate::protocol::head::tests::head;
 
-    fn client(headers: &str) -> Option<String> {
+    fn is_trusted(ip: IpAddr) -> bool {
+        ip.to_string().starts_with("10.")
+    }
+
+    /// What headers tell, in words: client, scheme, host.
+    fn told(headers: &str) -> (String, Option<bool>, Option<String>) {
         let head = head(&format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n"));
-        let trusted = |ip: IpAddr| ip.to_string().starts_with("10.");
-        client_addr(&head, trusted).map(|address| address.to_string())
+        let told = if headers.to_ascii_lowercase().contains("x-forwarded") {
+            read_x_forwarded(&head, is_trusted)
+        } else {
+            read_forwarded(&head, is_trusted)
+        };
+        let client = match told.client {
+            Client::Known(address) => address.to_string(),
+            other => format!("{other:?}"),
+        };
+        (client, told.secure, told.host.map(str::to_owned))
     }
 
     #[track_caller]
-    fn expect(headers: &str, address: &str) {
-        assert_eq!(client(headers).as_deref(), Some(address), "{headers:?}");
+    fn expect(headers: &str, client: &str) {
+        assert_eq!(told(headers).0, client, "{headers:?}");
     }
 
     #[test]
@@ -123,7 +201,9 @@ mod tests {
         expect("X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 192.0.2.7:555\r\n", "192.0.2.7:555");
         expect("X-Forwarded-For: 2001:db8::1\r\n", "[2001:db8::1]:0");
         expect("X-Forwarded-For: ::ffff:192.0.2.7\r\n", "192.0.2.7:0");
+        expect("X-Forwarded-For: [::ffff:192.0.2.7]:9\r\n", "192.0.2.7:9");
         expect("X-Forwarded-For: 10.0.0.3, 10.0.0.2\r\n", "10.0.0.3:0");
+        expect("X-Forwarded-For: 1.1.1.1, 192.0.2.7,, \r\n", "192.0.2.7:0");
     }
 
     #[test]
@@ -134,29 +214,90 @@ mod tests {
         expect("Forwarded: for=192.0.2.1, for=\"10.0.0.1:80\"\r\n", "192.0.2.1:0");
     }
 
+    /// Who hides, or has no address, is not the proxy that says so: its rights are not theirs.
     #[test]
-    fn what_is_hidden_or_garbage_ends_the_search() {
-        expect("X-Forwarded-For: 1.1.1.1, nonsense, 10.0.0.1\r\n", "10.0.0.1:0");
-        expect("Forwarded: for=1.1.1.1, for=_hidden, for=10.0.0.1\r\n", "10.0.0.1:0");
-        expect("Forwarded: for=1.1.1.1, proto=http, for=10.0.0.1\r\n", "10.0.0.1:0");
-        for told_nothing in [
-            "",
+    fn a_header_that_names_no_client_speaks_for_somebody_unknown() {
+        for headers in [
+            "X-Forwarded-For: 1.1.1.1, nonsense, 10.0.0.1\r\n",
+            "Forwarded: for=1.1.1.1, for=_hidden, for=10.0.0.1\r\n",
+            "Forwarded: for=1.1.1.1, proto=http, for=10.0.0.1\r\n",
             "X-Forwarded-For:\r\n",
+            "X-Forwarded-For: ,, ,\r\n",
             "X-Forwarded-For: unknown\r\n",
+            "X-Forwarded-For: unix:\r\n",
+            "X-Forwarded-For: 1.1.1.1, 0.0.0.0\r\n",
+            "X-Forwarded-For: 0.0.0.0:80\r\n",
+            "X-Forwarded-For: ::\r\n",
+            "X-Forwarded-For: [::]:80\r\n",
+            "X-Forwarded-For: ::ffff:0.0.0.0\r\n",
+            "X-Forwarded-For: 192.0.2.1, 300.1.1.1\r\n",
             "Forwarded: for=unknown\r\n",
             "Forwarded: for=\"192.0.2.1\r\n",
+            "Forwarded: for=\"0.0.0.0\"\r\n",
             "Forwarded: ;;;,,\"\\\r\n",
-            "X-Forwarded-For: 192.0.2.1, 300.1.1.1\r\n",
+            "Forwarded:\r\n",
+            "Forwarded: proto=https\r\n",
         ] {
-            assert_eq!(client(told_nothing), None, "{told_nothing:?}");
+            expect(headers, "Unknown");
         }
+        expect("", "Proxy");
     }
 
     #[test]
-    fn two_headers_must_agree() {
-        expect("X-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7\r\n", "192.0.2.7:0");
-        // The proxy writes one, the client sent the other.
-        assert_eq!(client("X-Forwarded-For: 192.0.2.7\r\nForwarded: for=9.9.9.9\r\n"), None);
-        assert_eq!(client("X-Forwarded-For: 9.9.9.9\r\nForwarded: for=unknown\r\n"), None);
+    fn the_other_header_is_not_looked_at() {
+        let both = "Forwarded: for=9.9.9.9;proto=https;host=evil\r\nX-Forwarded-For: 192.0.2.7\r\n";
+        expect(both, "192.0.2.7:0");
+        assert_eq!(told(both).1, None);
+        let head = head(&format!("GET / HTTP/1.1\r\nHost: h\r\n{both}\r\n"));
+        let other = read_forwarded(&head, is_trusted);
+        assert_eq!((other.secure, other.host), (Some(true), Some("evil")));
+    }
+
+    #[test]
+    fn scheme_and_host_are_those_of_who_named_the_client() {
+        for (headers, secure, host) in [
+            ("X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n", None, None),
+            (
+                "Forwarded: for=192.0.2.1;proto=https;host=box.example:8443\r\n",
+                Some(true),
+                Some("box.example:8443"),
+            ),
+            (
+                "Forwarded: for=192.0.2.1;PROTO=HTTP;Host=\"[::1]:80\"\r\n",
+                Some(false),
+                Some("[::1]:80"),
+            ),
+            (
+                "Forwarded: for=6.6.6.6;proto=http;host=evil, for=192.0.2.1;proto=https;host=a,\
+                 for=10.0.0.1;host=b\r\n",
+                Some(true),
+                Some("a"),
+            ),
+            ("Forwarded: for=192.0.2.1;proto=gopher;host=\"a b\"\r\n", None, None),
+            (
+                "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: wss\r\nX-Forwarded-Host: a\r\n",
+                Some(true),
+                Some("a"),
+            ),
+            (
+                "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nX-Forwarded-Proto: http, https\r\n",
+                Some(true),
+                None,
+            ),
+            (
+                "X-Forwarded-For: 192.0.2.1, 10.0.0.1\r\nX-Forwarded-Proto: https, http\r\n\
+                 X-Forwarded-Host: a\r\n",
+                Some(true),
+                Some("a"),
+            ),
+            (
+                "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Host: a/b\r\nX-Forwarded-Proto: \r\n",
+                None,
+                None,
+            ),
+        ] {
+            let (_, told_secure, told_host) = told(headers);
+            assert_eq!((told_secure, told_host.as_deref()), (secure, host), "{headers:?}");
+        }
     }
 }

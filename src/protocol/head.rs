@@ -217,6 +217,11 @@ impl RequestHead {
         self.slice(&self.target)
     }
 
+    /// Host and port that the request is for, whatever the form of its target. Empty if nothing says.
+    pub(crate) fn host(&self) -> &str {
+        self.first("host").unwrap_or_default()
+    }
+
     /// Every header line in order. `Host` says what the request is for, also where the target does.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|line| (self.slice(&line.name), self.slice(&line.value)))

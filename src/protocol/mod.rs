@@ -23,6 +23,7 @@ pub(crate) mod handshake;
 pub(crate) mod head;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
+pub(crate) mod origin;
 pub(crate) mod pieces;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reader;

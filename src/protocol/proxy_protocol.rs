@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What a connection from a trusted proxy begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProxyHeader {
+pub(crate) enum ProxyStart {
     /// It is not complete.
     Partial,
     /// It is complete.
     Complete {
-        /// The client; `None` if the proxy speaks for itself or does not know.
+        /// The client; `None` if it has no address, or the proxy does not say it.
         client: Option<SocketAddr>,
         /// The bytes of the header.
         length: usize,
@@ -33,10 +33,10 @@ const V2_HEADER_BYTES: usize = 16;
 pub(crate) fn parse_proxy_header(
     bytes: &[u8],
     max_bytes: usize,
-) -> Result<ProxyHeader, BadProxyHeader> {
+) -> Result<ProxyStart, BadProxyHeader> {
     if agrees(bytes, &SIGNATURE) {
         return if bytes.len() < V2_HEADER_BYTES {
-            Ok(ProxyHeader::Partial)
+            Ok(ProxyStart::Partial)
         } else {
             parse_v2(bytes, max_bytes)
         };
@@ -51,24 +51,24 @@ fn agrees(bytes: &[u8], start: &[u8]) -> bool {
 
 /// A line such as `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443` (section 2.1).
 #[allow(clippy::arithmetic_side_effects, reason = "end lies inside a window of 107 bytes")]
-fn parse_v1(bytes: &[u8]) -> Result<ProxyHeader, BadProxyHeader> {
+fn parse_v1(bytes: &[u8]) -> Result<ProxyStart, BadProxyHeader> {
     let window = bytes.get(..V1_BYTES_MAX).unwrap_or(bytes);
     let Some(end) = window.windows(2).position(|two| two == b"\r\n") else {
         return if bytes.len() < V1_BYTES_MAX {
-            Ok(ProxyHeader::Partial)
+            Ok(ProxyStart::Partial)
         } else {
             Err(BadProxyHeader)
         };
     };
     let line = window.get(V1_START.len()..end).ok_or(BadProxyHeader)?;
-    let line = std::str::from_utf8(line).map_err(|_| BadProxyHeader)?;
-    let complete = |client| Ok(ProxyHeader::Complete { client, length: end + 2 });
-    let mut words = line.split(' ');
-    let family = words.next();
-    // "the receiver must ignore anything presented before the CRLF"
-    if family == Some("UNKNOWN") {
+    let complete = |client| Ok(ProxyStart::Complete { client, length: end + 2 });
+    // "the receiver must ignore anything presented before the CRLF", bytes of any kind included
+    if line == b"UNKNOWN" || line.starts_with(b"UNKNOWN ") {
         return complete(None);
     }
+    let line = std::str::from_utf8(line).map_err(|_| BadProxyHeader)?;
+    let mut words = line.split(' ');
+    let family = words.next();
     let (Some(source), Some(destination), Some(port), Some(to), None) =
         (words.next(), words.next(), words.next(), words.next(), words.next())
     else {
@@ -89,7 +89,7 @@ fn parse_v1(bytes: &[u8]) -> Result<ProxyHeader, BadProxyHeader> {
 }
 
 /// The binary form (section 2.2). What stands behind the addresses (TLVs) is passed over.
-fn parse_v2(bytes: &[u8], max_bytes: usize) -> Result<ProxyHeader, BadProxyHeader> {
+fn parse_v2(bytes: &[u8], max_bytes: usize) -> Result<ProxyStart, BadProxyHeader> {
     let Some(&[command, family, high, low, ref payload @ ..]) = bytes.get(SIGNATURE.len()..) else {
         return Err(BadProxyHeader);
     };
@@ -98,9 +98,10 @@ fn parse_v2(bytes: &[u8], max_bytes: usize) -> Result<ProxyHeader, BadProxyHeade
     if length > max_bytes {
         return Err(BadProxyHeader);
     }
-    let Some(payload) = payload.get(..size) else { return Ok(ProxyHeader::Partial) };
+    let Some(payload) = payload.get(..size) else { return Ok(ProxyStart::Partial) };
     let client = match (command, family) {
-        // LOCAL: "the receiver must use the real connection endpoints", and skip the rest.
+        // LOCAL, whatever it carries: a health check of the proxy, or, from HAProxy, a client whose address
+        // it does not know. Nobody is named.
         (0x20, _) => None,
         (0x21, 0x11) => Some(addresses_v4(payload)?),
         (0x21, 0x21) => Some(addresses_v6(payload)?),
@@ -108,7 +109,7 @@ fn parse_v2(bytes: &[u8], max_bytes: usize) -> Result<ProxyHeader, BadProxyHeade
         (0x21, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => None,
         _ => return Err(BadProxyHeader),
     };
-    Ok(ProxyHeader::Complete { client, length })
+    Ok(ProxyStart::Complete { client, length })
 }
 
 fn addresses_v4(payload: &[u8]) -> Result<SocketAddr, BadProxyHeader> {
@@ -148,13 +149,13 @@ pub(crate) mod tests {
     #[track_caller]
     fn expect(bytes: &[u8], client: Option<&str>) {
         let expected = client.map(|text| text.parse().unwrap());
-        let whole = ProxyHeader::Complete { client: expected, length: bytes.len() };
+        let whole = ProxyStart::Complete { client: expected, length: bytes.len() };
         let mut followed = bytes.to_vec();
         followed.extend_from_slice(b"GET / HTTP/1.1\r\n");
         assert_eq!(parse_proxy_header(&followed, MAX), Ok(whole));
         for end in 0..bytes.len() {
             let part = parse_proxy_header(&bytes[..end], MAX);
-            assert_eq!(part, Ok(ProxyHeader::Partial), "cut at {end}");
+            assert_eq!(part, Ok(ProxyStart::Partial), "cut at {end}");
         }
     }
 
@@ -164,6 +165,7 @@ pub(crate) mod tests {
         expect(b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n", Some("[2001:db8::1]:1"));
         expect(b"PROXY UNKNOWN\r\n", None);
         expect(b"PROXY UNKNOWN ffff::1 whatever it says\r\n", None);
+        expect(b"PROXY UNKNOWN \xff\xfe \0\r\n", None);
     }
 
     #[test]
@@ -198,12 +200,13 @@ pub(crate) mod tests {
             b"PROXY TCP5 192.0.2.1 192.0.2.2 1 2\r\n",
             b"PROXY  TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
             b"PROXY \xff\r\n",
+            b"PROXY UNKNOWNS\r\n",
             b"\r\n\r\nGET",
         ] {
             assert_eq!(parse_proxy_header(bytes, MAX), Err(BadProxyHeader), "{bytes:?}");
         }
         let endless = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 200]].concat();
-        assert_eq!(parse_proxy_header(&endless[..106], MAX), Ok(ProxyHeader::Partial));
+        assert_eq!(parse_proxy_header(&endless[..106], MAX), Ok(ProxyStart::Partial));
         assert_eq!(parse_proxy_header(&endless[..107], MAX), Err(BadProxyHeader));
         for (command, family, size) in [
             (0x11, 0x11, 12),
@@ -222,7 +225,7 @@ pub(crate) mod tests {
         // Refused by its length, before the rest arrives.
         let long = v2(0x21, 0x11, &[0; 1000]);
         assert_eq!(parse_proxy_header(&long[..16], 1015), Err(BadProxyHeader));
-        assert_eq!(parse_proxy_header(&long[..16], 1016), Ok(ProxyHeader::Partial));
+        assert_eq!(parse_proxy_header(&long[..16], 1016), Ok(ProxyStart::Partial));
     }
 
     proptest! {

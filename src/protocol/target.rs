@@ -55,7 +55,7 @@ impl<'a> Target<'a> {
 }
 
 /// RFC 3986 section 3.1.
-fn is_scheme(text: &str) -> bool {
+pub(crate) fn is_scheme(text: &str) -> bool {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
     text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(sound)
 }
@@ -110,7 +110,7 @@ fn is_ip_literal(text: &[u8]) -> bool {
 }
 
 /// `*( unreserved / pct-encoded / sub-delims )`, IPv4 addresses among them.
-fn is_reg_name(text: &[u8]) -> bool {
+pub(super) fn is_reg_name(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some((&byte, later)) = rest.split_first() {
         rest = match byte {

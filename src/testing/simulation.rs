@@ -202,6 +202,7 @@ impl Simulation {
             .write_timeout(write_timeout)
             .max_frame_size(max_frame_size)
             .max_message_size(max_message_size)
+            .max_outgoing_message_size(max_message_size)
             .outbox_bytes(outbox_bytes)
             .masking(choices.one_in(8))
             .limits(limits.clone());

@@ -244,11 +244,68 @@ pub struct CloseInfo {
     text: Box<str>,
     closed_by: ClosedBy,
     clean: bool,
+    /// What the Close that answered the first says, where it says something else.
+    second: Option<Box<(CloseCode, Box<str>)>>,
 }
 
 impl CloseInfo {
     pub(crate) fn new(code: CloseCode, text: &str, closed_by: ClosedBy, clean: bool) -> Self {
-        Self { code, text: text.into(), closed_by, clean }
+        Self { code, text: text.into(), closed_by, clean, second: None }
+    }
+
+    /// The second Close frame went out or came in.
+    pub(crate) fn note_second(&mut self, code: CloseCode, text: &str) {
+        if (code, text) != (self.code, &*self.text) {
+            self.second = Some(Box::new((code, text.into())));
+        }
+    }
+
+    /// The same, now that both Close frames were exchanged.
+    pub(crate) fn cleanly(self) -> Self {
+        Self { clean: true, ..self }
+    }
+
+    /// For the log.
+    pub(crate) fn differing_answer(&self) -> String {
+        self.second
+            .as_ref()
+            .map_or_else(String::new, |second| format!(", answered with {}", second.0))
+    }
+
+    /// What the Close frame of one side says.
+    fn of(&self, side: ClosedBy) -> Option<(CloseCode, &str)> {
+        let second = self.second.as_deref().map(|(code, text)| (*code, &**text));
+        let first = (self.code, &*self.text);
+        if self.closed_by == side {
+            (self.code != CloseCode::ABNORMAL).then_some(first)
+        } else {
+            second.or_else(|| self.clean.then_some(first))
+        }
+    }
+
+    /// The code of the peer's Close frame, whether it came first or answered ours; 1005 if it had none.
+    /// `None` if no Close frame of the peer arrived.
+    ///
+    /// ```
+    /// use wirewheel::{CloseInfo, ClosedBy};
+    /// fn is_refused_by_the_page(close: &CloseInfo) -> bool {
+    ///     // We closed with 4001, and it answered with 4999.
+    ///     close.closed_by() == ClosedBy::Server && close.peer_code() != close.server_code()
+    /// }
+    /// ```
+    pub fn peer_code(&self) -> Option<CloseCode> {
+        self.of(ClosedBy::Peer).map(|(code, _)| code)
+    }
+
+    /// The text of the peer's Close frame; empty if it had none, or none arrived.
+    pub fn peer_text(&self) -> &str {
+        self.of(ClosedBy::Peer).map_or("", |(_, text)| text)
+    }
+
+    /// The code of this server's Close frame, whether it went first or answered the peer's; 1005 if it
+    /// had none. `None` if there was no Close frame of ours.
+    pub fn server_code(&self) -> Option<CloseCode> {
+        self.of(ClosedBy::Server).map(|(code, _)| code)
     }
 
     /// The code of whichever Close frame came first; 1005 if it had none, 1006 if there was none.
@@ -283,6 +340,24 @@ mod tests {
         let illegal = [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535];
         assert!(legal.into_iter().all(|code| CloseCode::new(code).may_be_sent()));
         assert!(!illegal.into_iter().any(|code| CloseCode::new(code).may_be_sent()));
+    }
+
+    #[test]
+    fn both_close_frames_are_known() {
+        let [first, second] = [4001, 4999].map(CloseCode::new);
+        let ours = CloseInfo::new(first, "bye", ClosedBy::Server, false);
+        assert_eq!((ours.server_code(), ours.peer_code()), (Some(first), None));
+        let echoed = ours.clone().cleanly();
+        assert_eq!((echoed.peer_code(), echoed.peer_text()), (Some(first), "bye"));
+        let mut answered = ours;
+        answered.note_second(second, "no");
+        let answered = answered.cleanly();
+        assert_eq!((answered.code(), answered.text()), (first, "bye"));
+        assert_eq!((answered.peer_code(), answered.peer_text()), (Some(second), "no"));
+        let gone = CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false);
+        assert_eq!((gone.server_code(), gone.peer_code()), (None, None));
+        let theirs = CloseInfo::new(second, "", ClosedBy::Peer, true);
+        assert_eq!((theirs.server_code(), theirs.peer_code()), (Some(second), Some(second)));
     }
 
     #[test]

@@ -124,8 +124,9 @@ pub enum SendError {
         /// The bytes already queued.
         buffered: usize,
     },
-    /// The message is over `max_message_size` (alone over the `max_bytes` of its flow), a frame of a
-    /// raw session over `max_frame_size`, or a control frame over 125 bytes.
+    /// The message is over `max_outgoing_message_size` (alone over the `max_bytes` of its flow), a frame of
+    /// a raw session over `max_frame_size`, or the payload of a ping or pong over 125 bytes. Nothing was
+    /// sent, and nothing ends: a hook may return it.
     TooBig {
         /// Its size in bytes.
         bytes: usize,
@@ -155,8 +156,8 @@ impl fmt::Display for SendError {
                 write!(f, "there is no room: {buffered} bytes are already queued")
             }
             Self::TooBig { bytes, limit } => {
-                let what = "send less at a time, or raise what limits it: max_message_size, \
-                            max_frame_size for send_frame, max_bytes for a flow";
+                let what = "send less at a time, or raise what limits it: \
+                            max_outgoing_message_size, max_frame_size for send_frame, max_bytes for a flow";
                 write!(f, "{bytes} bytes are over the limit of {limit}; {what}")?;
                 if *limit == CONTROL_PAYLOAD_MAX {
                     f.write_str("; a control frame never holds more (RFC 6455 section 5.5)")?;

@@ -11,5 +11,7 @@ pub(crate) mod message;
 pub(crate) mod mix;
 pub(crate) mod network;
 pub(crate) mod options;
+pub(crate) mod proxy;
+pub(crate) mod quoted;
 pub(crate) mod rate;
 pub(crate) mod time;

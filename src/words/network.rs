@@ -1,7 +1,7 @@
 //! Owns networks: which addresses a prefix names, and which addresses count as one client.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// The addresses that share a prefix, such as `10.0.0.0/8`.
@@ -34,6 +34,7 @@ impl FromStr for Network {
             format!("{text:?} is no network: write 10.0.0.0/8, 192.0.2.1, 2001:db8::/32 or unix")
         };
         if text == "unix" {
+            // Only a Unix socket's peer is shown so: what headers say is no address then.
             return Ok(Self { bits: bits(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), mask: u128::MAX });
         }
         let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
@@ -52,32 +53,56 @@ impl FromStr for Network {
     }
 }
 
-/// Who counts as one client: an IPv4 address, or the /64 of an IPv6 address, since that is what one
-/// subscriber is given.
+/// An IPv4 address as one, also where a socket that takes both kinds shows it as IPv6.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) if address.is_ipv6() => SocketAddr::new(IpAddr::V4(v4), address.port()),
+        _ => address,
+    }
+}
+
+/// Who counts as one client: an address, or of global IPv6 addresses the /64, since that is what one
+/// subscriber is given. On a network of one's own many devices share a /64, and behind a translator many
+/// subscribers do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ClientKey(u64);
+pub(crate) struct ClientKey {
+    /// IPv4 as IPv4-mapped IPv6.
+    high: u64,
+    low: u64,
+}
 
 impl ClientKey {
+    /// All clients of trusted proxies who have no address, or whose address is not told.
+    pub(crate) const UNKNOWN: Self = Self { high: 0, low: 0 };
+
     /// `None` for a peer without an address, such as a Unix socket's.
     pub(crate) fn of(address: IpAddr) -> Option<Self> {
-        match address.to_canonical() {
-            IpAddr::V4(v4) if v4.is_unspecified() => None,
-            // A prefix that no IPv6 address has: 0:ffff::/32 is not given out.
-            IpAddr::V4(v4) => Some(Self(0x0000_ffff_0000_0000 | u64::from(u32::from(v4)))),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                let high =
-                    [a, b, c, d].into_iter().fold(0, |high, part| high << 16 | u64::from(part));
-                Some(Self(high))
-            }
+        let address = address.to_canonical();
+        if address.is_unspecified() {
+            return None;
         }
+        let bits = bits(address).to_be_bytes();
+        let [a, b, c, d, e, f, g, h, low @ ..] = bits;
+        let low = if shares_its_64(address) { u64::from_be_bytes(low) } else { 0 };
+        Some(Self { high: u64::from_be_bytes([a, b, c, d, e, f, g, h]), low })
     }
+}
+
+/// Whether there may be others in its /64, so that it counts by itself.
+fn shares_its_64(address: IpAddr) -> bool {
+    let IpAddr::V6(v6) = address else { return true };
+    let [first, second, ..] = v6.segments();
+    let is_private = first & 0xfe00 == 0xfc00 // RFC 4193
+        || first & 0xffc0 == 0xfe80 // link-local
+        || first & 0xffc0 == 0xfec0; // site-local, which is no longer given out
+    let is_translated = first == 0x64 && second == 0xff9b; // RFC 6052 and 8215: an IPv4 address is inside
+    is_private || is_translated || v6.is_loopback()
 }
 
 impl fmt::Debug for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefix = Ipv6Addr::from(u128::from(self.0) << 64);
-        write!(f, "{prefix}/64")
+        let whole = Ipv6Addr::from(u128::from(self.high) << 64 | u128::from(self.low));
+        write!(f, "{whole}")
     }
 }
 
@@ -116,12 +141,38 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_an_ipv4_address_or_a_64() {
+    fn a_client_is_an_address_or_a_global_64() {
         let of = |text| ClientKey::of(ip(text)).unwrap();
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-        assert!(ClientKey::of(ip("0.0.0.0")).is_none());
+        for (one, other) in [
+            ("192.0.2.1", "192.0.2.2"),
+            ("fd00::1", "fd00::2"),
+            ("fc12:3456::1", "fc12:3456::2"),
+            ("fe80::1", "fe80::2"),
+            ("fec0::1", "fec0::2"),
+            ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2"),
+            ("64:ff9b:1::192.0.2.1", "64:ff9b:1::192.0.2.2"),
+            ("::1", "2001:db8::1"),
+        ] {
+            assert_ne!(of(one), of(other), "{one} and {other}");
+        }
+        for (one, other) in [("fe00::1", "fe00::2"), ("fbff::1", "fbff::2"), ("2a00::1", "2a00::2")]
+        {
+            assert_eq!(of(one), of(other), "{one} and {other}");
+        }
+        for nobody in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+            assert!(ClientKey::of(ip(nobody)).is_none(), "{nobody}");
+        }
+        assert_ne!(of("::1"), ClientKey::UNKNOWN);
+    }
+
+    #[test]
+    fn an_address_has_one_form() {
+        let canonical = |text: &str| canonical(text.parse().unwrap()).to_string();
+        assert_eq!(canonical("[::ffff:192.0.2.1]:80"), "192.0.2.1:80");
+        assert_eq!(canonical("[::1]:80"), "[::1]:80");
+        assert_eq!(canonical("[fe80::1%3]:80"), "[fe80::1%3]:80");
     }
 }

@@ -16,6 +16,10 @@ pub(crate) struct SessionOptions {
     pub(crate) max_frame_size: usize,
     /// `None`: the same as `max_frame_size`.
     pub(crate) max_message_size: Option<usize>,
+    /// `None` until the limits are known: see `resolve`.
+    pub(crate) max_outgoing_message_size: Option<usize>,
+    /// What goes out in one frame for sure; 0 until the limits are known.
+    short_outgoing: usize,
     pub(crate) max_fragments: u32,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
@@ -37,6 +41,8 @@ impl Default for SessionOptions {
             pause_timeout: None,
             max_frame_size: 64 << 10,
             max_message_size: None,
+            max_outgoing_message_size: None,
+            short_outgoing: 0,
             max_fragments: 65_536,
             outbox_bytes: 64 << 10,
             outbox_messages: 4_096,
@@ -108,6 +114,25 @@ impl SessionOptions {
         }
     }
 
+    /// The most bytes of a message that is sent.
+    pub(crate) fn outgoing_limit(&self) -> usize {
+        self.max_outgoing_message_size.unwrap_or(LARGEST_SIZE)
+    }
+
+    /// The most bytes of a message that is sent in one frame.
+    #[inline]
+    pub(crate) fn short_outgoing_limit(&self) -> usize {
+        self.short_outgoing
+    }
+
+    /// Fills in what depends on the limits of the server.
+    pub(crate) fn resolve(&mut self, limits: &Limits) {
+        // What may arrive may be sent back.
+        let default = (limits.process_bytes / 4).max(self.message_limit()).min(LARGEST_SIZE);
+        let limit = *self.max_outgoing_message_size.get_or_insert(default);
+        self.short_outgoing = limit.min(self.max_frame_size);
+    }
+
     /// Refuses zero and absurd values by name.
     pub(crate) fn check(&self) -> Result<(), String> {
         if let Some(period) = self.ping_period {
@@ -123,6 +148,7 @@ impl SessionOptions {
         check_time("write_timeout", self.write_timeout)?;
         check_size("max_frame_size", self.max_frame_size)?;
         check_size("max_message_size", self.message_limit())?;
+        check_size("max_outgoing_message_size", self.outgoing_limit())?;
         check_size("max_fragments", self.max_fragments as usize)?;
         if let Some(rate) = self.message_rate {
             rate.check("message_rate")?;
@@ -183,9 +209,15 @@ macro_rules! session_option_setters {
             /// that arrives ends the session with 1009, a larger send is cut into frames. Default
             /// 64 KiB.
             max_frame_size: plain usize, |options, bytes| options.max_frame_size = bytes;
-            /// The most bytes of a message: arriving, 1009; sending, `SendError::TooBig`. Default:
-            /// `max_frame_size`.
+            /// The most bytes of a message that arrives, assembled or inflated; a larger one ends the
+            /// session with 1009. Default: `max_frame_size`.
             max_message_size: plain usize, |options, bytes| options.max_message_size = Some(bytes);
+            /// The most bytes of a message that is sent; it goes out in frames of `max_frame_size`. A
+            /// larger one is refused with [`SendError::TooBig`](crate::SendError::TooBig), which ends
+            /// nothing, also where a hook returns it. Default: a quarter of `process_bytes`, or
+            /// `max_message_size` where that is more.
+            max_outgoing_message_size: plain usize,
+                |options, bytes| options.max_outgoing_message_size = Some(bytes);
             /// The most frames of one message; more end the session with 1008. Default 65,536.
             max_fragments: plain u32, |options, count| options.max_fragments = count;
             /// The most bytes that wait for a peer that does not read; one message is always taken
@@ -328,9 +360,9 @@ impl Default for Limits {
 
 /// Clients whose requests are counted for `handshake_rate` at most.
 pub(crate) const CLIENTS_MAX: usize = 4_096;
-/// What a client costs in a hash table: an entry and its control byte, at the least load there is
-/// after growth, and the old table while it grows.
-const CLIENT_BYTES: usize = 64;
+/// What a client costs in a hash table: an entry of 24 bytes and its control byte, at the least load
+/// there is after growth, and the old table while it grows.
+const CLIENT_BYTES: usize = 88;
 
 /// What a connection without its request head costs beside its place: in the list of their ages, and in the
 /// table of who has how many, which is there while there are too many.
@@ -443,9 +475,11 @@ impl Limits {
         accept_budget: usize;
     }
 
-    /// The most connections of one client at once, whether they are sessions or not: of an IPv4
-    /// address, or of a /64 of IPv6. Four more are told 429, further ones are hung up on at once.
-    /// The client is [`Call::client_addr`](crate::Call::client_addr). Behind a proxy that is not in
+    /// The most connections of one client at once, whether they are sessions or not: of an address,
+    /// or of a /64 of global IPv6 addresses, which is what one subscriber is given. Four more are told
+    /// 429, further ones are hung up on at once. The client is
+    /// [`Call::client_addr`](crate::Call::client_addr); those of a trusted proxy whose addresses it does
+    /// not tell are one client. Behind a proxy that is not in
     /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) all are one client, and a warning
     /// says so where the proxy is local. Peers of a Unix socket are not counted. Default `None`: off.
     #[must_use]
@@ -478,9 +512,9 @@ impl Limits {
     }
 
     /// The rate of requests, upgrades or not, of one client (as for
-    /// [`per_address`](Self::per_address)); over it there is 429 with `Retry-After`. Up to 4,096
-    /// clients are remembered until their buckets are full again; while that many are, further
-    /// ones are not held to it. Default `None`: off.
+    /// [`per_address`](Self::per_address)); over it there is 429 with `Retry-After`. A client is
+    /// remembered until its bucket is full again, at least the 2,048 that asked last: where more come
+    /// in that time, those that have been silent for longest are forgotten. Default `None`: off.
     #[must_use]
     pub fn handshake_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.handshake_rate = rate.into();
@@ -562,7 +596,14 @@ impl Limits {
                 self.process_bytes
             ));
         }
-        Ok(())
+        match options.max_outgoing_message_size {
+            Some(bytes) if bytes > self.process_bytes.max(options.message_limit()) => Err(format!(
+                "max_outgoing_message_size is {bytes}: nobody could be kept waiting for such a message, \
+                 process_bytes of Limits is {}",
+                self.process_bytes
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

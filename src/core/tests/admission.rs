@@ -4,6 +4,7 @@ use super::*;
 use crate::core::Full;
 use crate::protocol::proxy_protocol::tests::v2;
 use crate::words::options::CLIENTS_MAX;
+use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
 
 pub(super) const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -78,6 +79,19 @@ fn a_64_of_ipv6_is_one_client() {
 }
 
 #[test]
+fn devices_of_a_private_network_are_clients_of_their_own() {
+    let mut net = with(Limits::new().per_address(1));
+    for n in 1..=25 {
+        assert_eq!(net.upgrade_from(&format!("[fd00::{n:x}]:1")), 101);
+        assert_eq!(net.upgrade_from(&format!("[fe80::{n:x}%2]:1")), 101);
+    }
+    assert_eq!(net.upgrade_from("[fd00::1]:2"), 429);
+    assert_eq!(net.upgrade_from("[::ffff:192.0.2.1]:1"), 101);
+    assert_eq!(net.upgrade_from("192.0.2.1:2"), 429, "one address, whatever its form");
+    net.end_all();
+}
+
+#[test]
 fn requests_have_a_rate_for_each_client() {
     let mut net = with(Limits::new().handshake_rate(Rate::per_minute(6).burst(2)));
     let one = "192.0.2.1:1";
@@ -96,19 +110,40 @@ fn requests_have_a_rate_for_each_client() {
     assert_eq!(net.core.shared.stats.refused_rate, 5);
 }
 
+/// Whoever comes last is held to the rate, however many came before: who has been silent for longest is
+/// forgotten for it.
 #[test]
-fn the_table_of_rates_is_bounded_and_forgets() {
+fn the_table_of_rates_is_bounded_and_forgets_the_oldest() {
     let mut net = with(Limits::new().handshake_rate(Rate::per_second(1)));
     let at = |n: usize| format!("10.{}.{}.{}:1", n >> 16, n >> 8 & 255, n & 255);
     for n in 0..CLIENTS_MAX + 500 {
-        let status = net.status_from(&at(n), "");
-        assert_eq!(status, 426);
+        assert_eq!(net.status_from(&at(n), ""), 426);
+        assert_eq!(net.status_from(&at(n), ""), 429, "newcomer {n} is not held to it");
+        assert!(net.core.admission.buckets() <= CLIENTS_MAX);
     }
-    assert_eq!(net.core.admission.buckets(), CLIENTS_MAX);
-    assert_eq!(net.status_from(&at(0), ""), 429, "who is remembered is still held");
+    for n in CLIENTS_MAX + 500 - CLIENTS_MAX / 2..CLIENTS_MAX + 500 {
+        assert_eq!(net.status_from(&at(n), ""), 429, "{n} asked lately");
+    }
     net.advance(secs(2));
     assert_eq!(net.status_from(&at(CLIENTS_MAX), ""), 426);
     assert_eq!(net.core.admission.buckets(), 1, "full buckets are thrown out");
+}
+
+#[test]
+fn many_64s_do_not_open_the_door_to_others() {
+    let mut net = with(Limits::new().handshake_rate(Rate::per_minute(10).burst(3)));
+    let honest = "192.0.2.1:1";
+    let statuses: Vec<u16> = (0..4).map(|_| net.status_from(honest, "")).collect();
+    assert_eq!(statuses, [426, 426, 426, 429]);
+    for n in 0..4_200 {
+        net.status_from(&format!("[2001:db8:{:x}:{:x}::1]:1", n >> 8, n & 255), "");
+        if n % 100 == 0 {
+            assert_eq!(net.status_from(honest, ""), 429, "who goes on asking is not forgotten");
+        }
+    }
+    let newcomer = "[2001:db8:ffff::1]:1";
+    let statuses: Vec<u16> = (0..4).map(|_| net.status_from(newcomer, "")).collect();
+    assert_eq!(statuses, [426, 426, 426, 429]);
 }
 
 #[test]
@@ -158,7 +193,8 @@ fn one_connection_of_a_proxy_carries_the_requests_of_many() {
 
 fn behind_balancer() -> Net {
     let options = WebSockets::new().limits(Limits::new().per_address(1));
-    Net::new(options.trusted_proxies(["10.0.0.0/8"]).proxy_protocol(true))
+    let options = options.trusted_proxies(["10.0.0.0/8"]);
+    Net::new(options.proxy_header(ProxyHeader::ProxyProtocol))
 }
 
 const V4: [u8; 12] = [192, 0, 2, 1, 192, 0, 2, 2, 1, 2, 0, 80];
@@ -185,17 +221,82 @@ fn a_proxy_header_in_any_pieces_names_the_client() {
     }
 }
 
+/// Who is not named does not get the rights of the proxy, and cannot give itself a name.
 #[test]
-fn a_proxy_that_speaks_for_itself_or_for_nobody_known() {
-    for header in [v2(0x20, 0, b""), v2(0x21, 0, b""), b"PROXY UNKNOWN\r\n".to_vec()] {
+fn a_proxy_header_that_names_nobody_speaks_for_somebody_unknown() {
+    let mut unix = [0; 216];
+    unix[0] = b'/';
+    let nowhere = [0, 0, 0, 0, 192, 0, 2, 2, 1, 2, 0, 80];
+    let headers = [
+        v2(0x20, 0, b""),         // LOCAL
+        v2(0x20, 0x11, &V4),      // LOCAL, whatever it carries
+        v2(0x21, 0, b""),         // UNSPEC
+        v2(0x21, 0x31, &unix),    // Unix
+        v2(0x21, 0x12, &V4),      // a datagram
+        v2(0x21, 0x11, &nowhere), // 0.0.0.0
+        v2(0x21, 0x21, &[0; 36]), // ::
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        b"PROXY UNKNOWN 127.0.0.1 \xff\xfe 1 2\r\n".to_vec(),
+        b"PROXY TCP4 0.0.0.0 192.0.2.2 1 2\r\n".to_vec(),
+        b"PROXY TCP6 :: ::1 1 2\r\n".to_vec(),
+    ];
+    let forged = format!("X-Forwarded-For: 192.0.2.9\r\nForwarded: for=192.0.2.9\r\n{UPGRADE}");
+    for header in &headers {
         let mut net = behind_balancer();
-        for _ in 0..3 {
-            let index = net.accept_from("10.0.0.1:1").unwrap();
-            net.input(index, &header);
-            assert_eq!(net.ask(index, UPGRADE), 101);
+        let index = net.accept_from("10.0.0.1:1").unwrap();
+        net.input(index, header);
+        assert_eq!(net.ask(index, &forged), 101, "{header:?}");
+        // They are one client, whatever they write and however they came.
+        for other in &headers {
+            let index = net.accept_from("10.0.0.1:2").unwrap();
+            net.input(index, other);
+            assert_eq!(net.ask(index, &forged), 429, "{header:?} and {other:?}");
+            net.eof(index);
+        }
+        assert_eq!(net.upgrade_from("192.0.2.9:1"), 101, "whom they named has its place");
+        net.end_all();
+    }
+}
+
+#[test]
+fn a_header_that_names_nobody_speaks_for_somebody_unknown() {
+    for (header, name) in [
+        (ProxyHeader::XForwardedFor, "X-Forwarded-For: "),
+        (ProxyHeader::Forwarded, "Forwarded: for="),
+    ] {
+        let limits = Limits::new().per_address(1);
+        let options = WebSockets::new().limits(limits).trusted_proxies(["10.0.0.0/8", "unix"]);
+        let mut net = Net::new(options.proxy_header(header));
+        let as_named = |client: &str| format!("{name}{client}\r\n{UPGRADE}");
+        assert_eq!(net.status_from("10.0.0.1:1", &as_named("0.0.0.0")), 101);
+        for nobody in ["0.0.0.0", "\"[::]:1\"", "unknown", "_hidden", "unix:", "300.1.1.1", ""] {
+            assert_eq!(net.status_from("10.0.0.1:2", &as_named(nobody)), 429, "{name}{nobody}");
+            assert_eq!(net.status_from("0.0.0.0:0", &as_named(nobody)), 429, "{name}{nobody}");
+        }
+        // A proxy without the header speaks for itself.
+        for proxy in ["10.0.0.1:3", "0.0.0.0:0"] {
+            assert_eq!(net.status_from(proxy, UPGRADE), 101);
+            assert_eq!(net.status_from(proxy, UPGRADE), 101);
         }
         net.end_all();
     }
+}
+
+/// On one connection of a proxy: somebody unknown, the proxy itself, somebody known.
+#[test]
+fn one_connection_of_a_unix_proxy_speaks_for_many() {
+    let limits = Limits::new().handshake_rate(Rate::per_minute(1));
+    let options = WebSockets::new().limits(limits).trusted_proxies(["unix"]);
+    let mut net = Net::new(options);
+    let proxy = net.accept_from("0.0.0.0:0").unwrap();
+    assert_eq!(net.ask(proxy, "X-Forwarded-For: unknown\r\n"), 426);
+    assert_eq!(net.ask(proxy, "X-Forwarded-For: unknown\r\n"), 429);
+    for _ in 0..3 {
+        assert_eq!(net.ask(proxy, ""), 426, "its own checks are not counted");
+    }
+    assert_eq!(net.ask(proxy, "X-Forwarded-For: 192.0.2.1\r\n"), 426);
+    assert_eq!(net.ask(proxy, "X-Forwarded-For: 192.0.2.1\r\n"), 429);
+    assert_eq!(net.ask(proxy, "X-Forwarded-For: 0.0.0.0\r\n"), 429);
 }
 
 #[test]
@@ -211,10 +312,12 @@ fn a_proxy_header_is_for_trusted_proxies_and_they_must_send_one() {
     net.input(index, &v2(0x21, 0x11, &V4));
     assert_eq!(net.ask(index, &format!("X-Forwarded-For: 192.0.2.8\r\n{UPGRADE}")), 101);
     assert_eq!(net.upgrade_from("192.0.2.1:1"), 429);
-    // A proxy behind the balancer is believed in turn.
-    let index = net.accept_from("10.0.0.1:3").unwrap();
-    net.input(index, b"PROXY TCP4 10.0.0.7 10.0.0.1 1 2\r\n");
-    assert_eq!(net.ask(index, &format!("X-Forwarded-For: 192.0.2.8\r\n{UPGRADE}")), 429);
+    // One header counts, and this is not it, even where it names a proxy.
+    for _ in 0..2 {
+        let index = net.accept_from("10.0.0.1:3").unwrap();
+        net.input(index, b"PROXY TCP4 10.0.0.7 10.0.0.1 1 2\r\n");
+        assert_eq!(net.ask(index, &format!("X-Forwarded-For: 192.0.2.8\r\n{UPGRADE}")), 101);
+    }
     // An endless one is cut off by its time, as any head is.
     let slow = net.accept_from("10.0.0.1:4").unwrap();
     net.input(slow, b"PROXY ");

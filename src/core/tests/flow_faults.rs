@@ -296,7 +296,7 @@ fn what_others_send_and_a_session_cannot_take_counts_as_dropped() {
     let opened = Rc::new(RefCell::new(Vec::new()));
     let known = Rc::clone(&opened);
     let app = TestApplication::new(move |app: &mut Application| {
-        app.install(quiet().max_message_size(100));
+        app.install(quiet().max_outgoing_message_size(100));
         app.routing(move |route| {
             route.web_socket("/", move |_: &Call| {
                 let known = Rc::clone(&known);

@@ -320,7 +320,7 @@ fn a_flow_never_comes_between_the_fragments_of_a_message() {
 fn large_flow_messages_are_cut_for_those_who_take_less() {
     let (app, flow) = app_with(
         FlowOptions::new(),
-        WebSockets::new().ping_period(None).max_frame_size(10).max_message_size(100),
+        WebSockets::new().ping_period(None).max_frame_size(10).max_outgoing_message_size(100),
     );
     let mut client = app.web_socket("/listen");
     flow.emit(&"x".repeat(25)).unwrap();

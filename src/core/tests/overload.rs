@@ -3,6 +3,7 @@
 use super::admission::{UPGRADE, with};
 use super::*;
 use crate::words::options::SURPLUS_MAX;
+use crate::words::proxy::ProxyHeader;
 
 fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -144,7 +145,8 @@ fn a_place_that_becomes_free_is_taken_before_anybody_is_ended() {
 #[test]
 fn behind_a_balancer_each_client_counts_for_itself() {
     let options = WebSockets::new().limits(Limits::new().max_pending_handshakes(4));
-    let mut net = Net::new(options.trusted_proxies(["10.0.0.0/8"]).proxy_protocol(true));
+    let options = options.trusted_proxies(["10.0.0.0/8"]);
+    let mut net = Net::new(options.proxy_header(ProxyHeader::ProxyProtocol));
     let knock = |net: &mut Net, client: &str| {
         let link = net.knock("10.0.0.1:1");
         net.input(link, format!("PROXY TCP4 {client} 10.0.0.9 1 80\r\n").as_bytes());

@@ -187,10 +187,13 @@ impl Agreement {
 /// }
 /// ```
 pub trait Extension {
-    /// Changes a message on its way out. `max_message_size` bounds the result.
+    /// Changes a message on its way out. `max_message_size` bounds the result; it is the session's
+    /// `max_outgoing_message_size`.
     ///
     /// # Errors
-    /// The session ends with the error's close code.
+    /// [`ExtensionError::TooBig`], with the extension as it was before, refuses this message alone: whoever
+    /// sends it gets [`SendError::TooBig`](crate::SendError::TooBig). After any other the session ends with
+    /// the error's close code.
     fn encode(
         &mut self,
         message: &mut ExtensionMessage<'_>,

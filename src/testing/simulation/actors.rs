@@ -499,8 +499,18 @@ impl Handler for Actor {
         self.act(session)
     }
 
+    fn on_ping(&mut self, session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
+        self.enter("on_ping", session);
+        self.act(session)
+    }
+
     fn on_pong(&mut self, session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
         self.enter("on_pong", session);
+        self.act(session)
+    }
+
+    fn on_own_pong(&mut self, session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
+        self.enter("on_own_pong", session);
         self.act(session)
     }
 

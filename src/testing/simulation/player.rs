@@ -188,10 +188,21 @@ impl Player {
         })
     }
 
+    /// Whether it is a page of another server, under a name that was made to point at this one.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.id % 16 == 6
+    }
+
     fn request(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
         let path = choices.pick(&["/s", "/s", "/s", "/s", "/raw"]);
+        // Some are pages: of this server, or of another.
+        let from = match self.id % 16 {
+            5 => "Host: 127.0.0.1\r\nOrigin: http://127.0.0.1",
+            _ if self.is_foreign() => "Host: evil.example\r\nOrigin: http://evil.example",
+            _ => "Host: h",
+        };
         let mut bytes = format!(
-            "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\n{from}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
              X-Link: {}\r\n",
             self.id

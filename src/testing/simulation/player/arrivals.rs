@@ -46,6 +46,9 @@ impl Player {
         got.drain(..end + 4 + length);
         self.pages += usize::from(status == 200);
         if status == 101 {
+            if self.is_foreign() {
+                return Err(format!("client {}: a page of another server was let in", self.id));
+            }
             // Which of the routes it was: only the raw one has no log.
             let mut far_end = FarEnd::new();
             (far_end.answers_pings, far_end.answers_close) =

@@ -1,0 +1,170 @@
+//! Refusals in the log: a line for each reason, and not one for each request.
+
+mod support;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use support::*;
+use wirewheel::{Accept, Application, Call, Limits, Response, WebSockets, on_connect, on_message};
+
+static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
+
+struct Capture;
+
+impl Log for Capture {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("wirewheel")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            LINES.lock().unwrap().push((record.level(), record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The lines since the last call.
+fn lines() -> Vec<(Level, String)> {
+    std::mem::take(&mut *LINES.lock().unwrap())
+}
+
+fn module(app: &mut Application) {
+    let limits = Limits::new().handshake_timeout(Duration::from_millis(200)).max_head_bytes(1_000);
+    app.install(WebSockets::new().limits(limits));
+    app.routing(|route| {
+        route.get("/page", |_| "page");
+        route.get("/broken", |_| Response::text("x").header("Bad Name", "x"));
+        route.get("/gone", |_| Response::new(410));
+        route.get("/panics", |_| -> Response { panic!("on purpose") });
+        route.web_socket("/", |_: &Call| {
+            on_message(|_, message| match message.text() {
+                Some("big") => Err(std::fmt::Error.into()),
+                _ => panic!("on purpose"),
+            })
+        });
+        route.web_socket("/chat", |_: &Call| on_connect(|_, _| Ok(()))).protocol("chat");
+        route.web_socket("/private", |_: &Call| on_connect(|_, _| Ok(()))).on_upgrade(|call| {
+            match call.header("authorization") {
+                Some(_) => Ok(Accept::new()),
+                None => Err(Response::new(401)),
+            }
+        });
+    });
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
+/// One test, because a process has one logger.
+#[test]
+fn who_is_refused_is_told_why_and_so_is_the_log_once_a_second() {
+    log::set_logger(&Capture).unwrap();
+    log::set_max_level(LevelFilter::Info);
+    let server = Running::start(module);
+    lines();
+    each_reason_has_its_line(&server);
+    a_second_has_one_line(&server);
+    mistakes_of_the_application_are_errors(&server);
+    // A page that answers so may mean it.
+    assert_eq!(server.connect().request(&get("/gone")).status, 410);
+    assert_eq!(lines(), []);
+}
+
+fn each_reason_has_its_line(server: &Running) {
+    let evil = "Origin: https://evil.example\r\n";
+    for (request, status, path, reason) in [
+        (
+            upgrade_request("/private?token=secret", ""),
+            401,
+            "GET \"/private\"",
+            "an upgrade hook refused it",
+        ),
+        (
+            upgrade_request("/", evil),
+            403,
+            "GET \"/\"",
+            "Origin \"https://evil.example\" is not allowed",
+        ),
+        (get("/no\"where?token=secret"), 404, "GET \"/no\\\"where\"", "nothing is registered"),
+        (get("/%zz"), 400, "GET \"/%zz\"", "encoding"),
+        (get("/page").replace("GET", "PUT"), 405, "PUT \"/page\"", "GET and HEAD"),
+        (get("/"), 426, "GET \"/\"", "a proxy in front has to pass Upgrade"),
+        (upgrade_request("/chat", ""), 400, "GET \"/chat\"", "no subprotocol"),
+        (upgrade_request("/", "Content-Length: 5\r\n"), 400, "GET \"/\"", "handshake"),
+        (
+            format!("{}X: {}\r\n\r\n", get("/").trim_end(), "y".repeat(2_000)),
+            431,
+            "",
+            "max_head_bytes",
+        ),
+        ("\x16\x03\x01\x02\r\n\r\n".into(), 400, "", ""),
+        ("GET / HTTP/2.0\r\nHost: h\r\n\r\n".into(), 505, "", "HTTP/1.1"),
+        ("GET / HTTP/1.1\r\nHost: h\r\nX-Half".into(), 408, "", "in time"),
+        (
+            get("/page").replace("\r\n\r\n", "\r\nContent-Length: 9999\r\n\r\n"),
+            413,
+            "GET \"/page\"",
+            "body",
+        ),
+    ] {
+        let answer = server.connect().request(&request);
+        assert_eq!(answer.status, status, "{request:?}");
+        let seen = lines();
+        assert_eq!(seen.len(), 1, "{request:?}: {seen:?}");
+        let (level, line) = &seen[0];
+        assert_eq!(*level, Level::Info, "{line}");
+        assert!(line.starts_with(&format!("{status} to 127.0.0.1:")), "{line}");
+        assert!(line.contains(path) && line.contains(reason), "{line}");
+        assert!(!line.contains("secret"), "the query may hold a token: {line}");
+    }
+}
+
+fn a_second_has_one_line(server: &Running) {
+    let long = format!("/{}?token=secret", "x%0a".repeat(200));
+    // However long a path is, and however often it is asked for: until the second is over nothing is said.
+    let mut client = server.connect();
+    let mut asked = 0;
+    let seen = loop {
+        assert_eq!(client.request(&get(&long)).status, 404);
+        asked += 1;
+        let seen = lines();
+        if !seen.is_empty() {
+            break seen;
+        }
+    };
+    let line = &seen[0].1;
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert!(line.len() < 300 && line.is_ascii() && !line.contains("secret"), "{line}");
+    assert!(line.ends_with(&format!("({} more like it left out)", asked - 1)), "{asked}: {line}");
+}
+
+fn mistakes_of_the_application_are_errors(server: &Running) {
+    // What the application does wrong is an error, whoever brings it about and however often.
+    for (path, status, reason) in [
+        ("/broken", 500, "header \"Bad Name\" may not be set"),
+        ("/panics", 500, "/panics: handler panicked: on purpose"),
+    ] {
+        for _ in 0..20 {
+            assert_eq!(server.connect().request(&get(path)).status, status);
+        }
+        let seen = lines();
+        assert!((1..=3).contains(&seen.len()), "{seen:?}");
+        assert_eq!(seen[0].0, Level::Error);
+        assert!(seen[0].1.contains(reason), "{seen:?}");
+    }
+    for text in ["big", "panic"] {
+        for _ in 0..20 {
+            let mut client = server.upgrade("/");
+            client.text(text);
+            client.expect_close(1011);
+        }
+        let seen = lines();
+        assert!((1..=3).contains(&seen.len()), "{seen:?}");
+        assert_eq!(seen[0].0, Level::Error);
+    }
+}
