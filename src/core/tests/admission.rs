@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::Full;
 use crate::protocol::proxy_protocol::tests::v2;
-use crate::words::options::CLIENTS_MAX;
+use crate::words::limits::CLIENTS_MAX;
 use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
 
