@@ -191,14 +191,15 @@ mod tests {
         let (mailbox, inbox) = mailbox();
         let (done, large) = (Arc::new(AtomicBool::new(false)), mailbox.clone());
         let stop = Arc::clone(&done);
-        let refused = std::thread::spawn(move || {
+        let sends = move || {
             let mut refused = 0_u32;
             while !stop.load(Ordering::Relaxed) {
                 assert_eq!(large.send(ORDER_BYTES_MAX + 1, |_| ()), Err(Refused::Full));
                 refused += 1;
             }
             refused
-        });
+        };
+        let refused = std::thread::Builder::new().spawn(sends).unwrap();
         for _ in 0..200_000 {
             assert_eq!(mailbox.send(10, |_| ()), Ok(()));
             assert!(inbox.turn().next().is_some());
