@@ -138,8 +138,8 @@ impl From<OwnedFd> for Listen {
 }
 
 /// Options of a listening socket, which its connections inherit. Those of TCP do nothing to a Unix
-/// socket; `backlog`, `only_v6`, `reuse_port` and `free_bind` do nothing to a [`Listen::Fd`], which is bound and
-/// listens already.
+/// socket; `backlog`, `only_v6`, `reuse_port` and `free_bind` do nothing to a [`Listen::Fd`], which is
+/// bound and listens already.
 ///
 /// ```
 /// use std::time::Duration;
