@@ -8,7 +8,6 @@ mod process;
 mod session;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitStatus;
@@ -60,8 +59,8 @@ pub(crate) struct Processes {
     options: ExecOptions,
     events: Events,
     children: Signals,
-    /// By their numbers, which never come again.
-    running: RefCell<BTreeMap<u64, Process>>,
+    /// In the order of their numbers, which never come again.
+    running: RefCell<Vec<Process>>,
     next: Cell<u64>,
     stop: RefCell<Option<Stop>>,
     refused: Sparing,
@@ -170,8 +169,8 @@ impl Processes {
         let kill_at = now + self.options.stop_grace;
         let stop = Stop { again, kill_at, give_up_at: kill_at + KILL_TO_END };
         self.stop.replace(Some(stop));
-        for (number, process) in self.running.borrow_mut().iter_mut() {
-            self.end_input(*number, process, now);
+        for process in self.running.borrow_mut().iter_mut() {
+            self.end_input(process, now);
         }
         self.set_alarm();
     }
@@ -215,35 +214,36 @@ impl Processes {
         let environment = environment::environment(call, &self.options.pass_env);
         let largest = self.options.lines.max.saturating_mul(4).clamp(1 << 20, 1 << 30);
         let lines = SharedFlow::with(FlowOptions::new().max_bytes(largest)).unwrap_or_default();
-        let process = Process::start(&self.options.command, environment, session, lines.clone())?;
-        self.told.say(Level::Info, &format_args!("{session}: process {} started", process.pid));
         let number = self.next.replace(self.next.get() + 1);
-        self.watch_output(number, &process);
-        self.running.borrow_mut().insert(number, process);
+        let command = &self.options.command;
+        let process = Process::start(number, command, environment, session, lines.clone())?;
+        self.told.say(Level::Info, &format_args!("{session}: process {} started", process.pid));
+        self.watch_output(&process);
+        self.running.borrow_mut().push(process);
         Ok((number, lines))
     }
 
     /// A message of the peer for a program; false if the program has to read before the next.
     fn message(&self, number: u64, bytes: &[u8]) -> bool {
         let mut running = self.running.borrow_mut();
-        let Some(process) = running.get_mut(&number) else { return true };
+        let Some(process) = find(&mut running, number) else { return true };
         process.take_message(bytes);
-        self.write(number, process) == Written::All
+        self.write(process) == Written::All
     }
 
     /// Writes input, and waits for the program to read if it is too much.
-    fn write(&self, number: u64, process: &mut Process) -> Written {
+    fn write(&self, process: &mut Process) -> Written {
         let written = process.write_input();
         if let (Written::Some, Some(stdin)) = (written, process.stdin()) {
             // It is there already if it was too much before.
-            let _ = self.events.add(stdin, Source::Input(number));
+            let _ = self.events.add(stdin, Source::Input(process.number));
         }
         written
     }
 
     fn write_on(&self, number: u64, peers: &mut dyn Peers) {
         let mut running = self.running.borrow_mut();
-        let Some(process) = running.get_mut(&number) else { return };
+        let Some(process) = find(&mut running, number) else { return };
         if process.write_input() == Written::All {
             if let Some(stdin) = process.stdin() {
                 self.events.remove(stdin);
@@ -255,9 +255,9 @@ impl Processes {
     /// Goes on with a program whose peer had to read first.
     fn drained(&self, number: u64) {
         let mut running = self.running.borrow_mut();
-        let Some(process) = running.get_mut(&number) else { return };
+        let Some(process) = find(&mut running, number) else { return };
         if std::mem::take(&mut process.stalled) {
-            self.watch_output(number, process);
+            self.watch_output(process);
         }
         process.look_at = Some(now());
         drop(running);
@@ -267,9 +267,8 @@ impl Processes {
     /// A child has ended. What it leaves of its group is told to end too.
     fn reaped(&self, pid: Pid, status: ExitStatus) {
         let mut running = self.running.borrow_mut();
-        let of_pid =
-            |(_, process): &(&u64, &mut Process)| process.pid == pid && process.exit.is_none();
-        let Some((_, process)) = running.iter_mut().find(of_pid) else {
+        let of_pid = |process: &&mut Process| process.pid == pid && process.exit.is_none();
+        let Some(process) = running.iter_mut().find(of_pid) else {
             return log::debug!("process {pid}, inherited: {status}");
         };
         let session = process.session;
@@ -305,23 +304,23 @@ impl Processes {
     /// The peer is gone: what it said is still written, then the input ends, and the program with it.
     fn peer_left(&self, number: u64) {
         let mut running = self.running.borrow_mut();
-        let Some(process) = running.get_mut(&number) else { return };
+        let Some(process) = find(&mut running, number) else { return };
         process.close = None;
-        self.end_input(number, process, now());
+        self.end_input(process, now());
         drop(running);
         self.set_alarm();
     }
 
-    fn end_input(&self, number: u64, process: &mut Process, now: Instant) {
+    fn end_input(&self, process: &mut Process, now: Instant) {
         process.peer_gone = true;
         if std::mem::take(&mut process.stalled) {
-            self.watch_output(number, process); // or it would wait for its own output
+            self.watch_output(process); // or it would wait for its own output
         }
         let kill_at = self.kill_time(now);
         let due = match process.stage {
             Stage::Runs => {
                 process.stage = Stage::NoInput;
-                self.write(number, process);
+                self.write(process);
                 self.term_time(now)
             }
             Stage::NoInput => self.term_time(now),
@@ -359,7 +358,7 @@ impl Processes {
         let now = now();
         stop.kill_at = now;
         stop.give_up_at = now + KILL_TO_END;
-        for process in self.running.borrow_mut().values_mut() {
+        for process in self.running.borrow_mut().iter_mut() {
             if process.stage != Stage::Killed {
                 process.stage = Stage::Told;
                 process.due = Some(now);
@@ -370,7 +369,7 @@ impl Processes {
     /// Does what is due, and sets the alarm for what will be.
     fn look_after(&self, peers: &mut dyn Peers) {
         let now = now();
-        self.running.borrow_mut().retain(|number, process| {
+        self.running.borrow_mut().retain_mut(|process| {
             if process.due.is_some_and(|due| due <= now) {
                 self.advance(process, now);
             }
@@ -380,7 +379,7 @@ impl Processes {
             process.look_at = None;
             if process.stalled && !process.lines.would_suspend() {
                 process.stalled = false;
-                self.watch_output(*number, process);
+                self.watch_output(process);
             }
             if !process.lines.would_suspend() {
                 if let Some(reason) = process.close.take() {
@@ -422,9 +421,15 @@ impl Processes {
     }
 
     fn set_alarm(&self) {
-        let next = self.running.borrow().values().filter_map(Process::next).min();
+        let next = self.running.borrow().iter().filter_map(Process::next).min();
         let give_up_at = self.stop.borrow().as_ref().map(|stop| stop.give_up_at);
         let next = next.into_iter().chain(give_up_at).min();
         self.events.set_alarm(next, now());
     }
+}
+
+/// The program of a number, if it is there still.
+fn find(running: &mut [Process], number: u64) -> Option<&mut Process> {
+    let place = running.binary_search_by_key(&number, |process| process.number).ok()?;
+    running.get_mut(place)
 }

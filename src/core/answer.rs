@@ -9,6 +9,7 @@ use crate::protocol::head::RequestHead;
 use super::connection::Stage;
 use super::file_answer::FileAnswer;
 use super::http::Next;
+use super::progress::LONG_ANSWER_BYTES;
 use super::turn::Turn;
 
 /// What of a request decides how it is answered; the head itself may be the application's by then.
@@ -76,12 +77,12 @@ impl Turn<'_> {
         let body = if is_long && !asked.head_only { response.into_long_body() } else { None };
         let Stage::Http(http) = &mut self.connection.stage else { return Next::Over };
         if !goes_on && body.is_none() {
-            self.finish(self.options().write_timeout);
+            self.finish();
             return Next::Over;
         }
         http.skip = skip;
         http.has_answered = true;
-        http.body = body.map(|body| FileAnswer::new(body, !goes_on));
+        http.body = body.map(|body| Box::new(FileAnswer::new(body, !goes_on)));
         if http.body.is_some() {
             self.shared.work.add(PAGE_WORK);
         }
@@ -148,6 +149,9 @@ impl Turn<'_> {
         response.encode(&mut shared.tx, &Owed { persistence, head_only, date });
         shared.work.add(shared.tx.len().saturating_sub(shared.opaque_prefix));
         shared.opaque_prefix = shared.tx.len();
+        if shared.tx.len() >= LONG_ANSWER_BYTES {
+            self.watch_answer();
+        }
     }
 
     /// Answers with a status alone and hangs up.
@@ -158,7 +162,7 @@ impl Turn<'_> {
     /// The same with an answer that says more.
     pub(super) fn refuse_with(&mut self, response: &Response) -> Next {
         self.write_response(response, Persistence::Close, false);
-        self.finish(self.shared.limits.close_timeout);
+        self.finish();
         Next::Over
     }
 }

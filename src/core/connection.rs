@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::hold::Hold;
 use crate::domain::session_state::{Phase, SessionState};
+use crate::structures::progress::Least;
 use crate::structures::wheel::TimerKey;
 use crate::words::options::{Limits, SessionOptions};
 use crate::words::time::Time;
@@ -72,7 +73,7 @@ pub(crate) struct HttpStage {
     /// It comes from a trusted proxy, whose headers say who the client is.
     pub(crate) proxied: bool,
     /// The rest of the present answer. Requests wait behind it.
-    pub(crate) body: Option<FileAnswer>,
+    pub(crate) body: Option<Box<FileAnswer>>,
     /// Requests are held because this connection has had its share of a turn.
     pub(crate) yielded: bool,
     /// Pushed out by younger connections: its time is over whatever the clock says.
@@ -154,15 +155,18 @@ impl Connection {
     pub(crate) fn deadline(&self, limits: &Limits, route: &SessionOptions) -> Option<Time> {
         let extra = self.state.extra.as_deref();
         let options = self.state.options(route);
-        let write = extra
-            .filter(|extra| !extra.outbox.is_empty())
-            .map(|extra| extra.progress.after(options.write_timeout));
+        let least = Least { window: options.write_timeout, min_rate: limits.min_rate };
+        let write = self.write_look(least);
         let own = match (&self.stage, self.state.phase) {
             // An answer on its way has as long as the peer takes of it in time (`write`).
             (Stage::Http(http), _) if http.body.is_some() || write.is_some() => None,
-            (Stage::Http(http), _) => Some(http.deadline(limits)),
+            // What is left of the last answer moves that deadline on.
+            (Stage::Http(http), _) => {
+                earliest([Some(http.deadline(limits)), self.answer_look(limits, least)])
+            }
             (Stage::Session(_), Phase::Open) => earliest([
-                self.ping_deadline(options),
+                self.ping_deadline(options, least),
+                self.unfinished_deadline(options),
                 self.idle_deadline(options),
                 // A raw handler has its time to answer the peer's Close.
                 extra.and_then(|extra| extra.deadline),
@@ -171,16 +175,18 @@ impl Connection {
                 self.pause_deadline(options),
                 self.gone_deadline(limits),
             ]),
-            (Stage::Session(_) | Stage::Finishing, _) => extra.and_then(|extra| extra.deadline),
+            (Stage::Session(_) | Stage::Finishing, _) => self.leave_look(limits, least),
             (Stage::Closed(_), _) => None,
         };
         earliest([own, write])
     }
 
-    pub(crate) fn ping_deadline(&self, options: &SessionOptions) -> Option<Time> {
+    pub(crate) fn ping_deadline(&self, options: &SessionOptions, least: Least) -> Option<Time> {
         let period = options.ping_period?;
-        let wait = if self.state.awaiting_pong { options.timeout } else { period };
-        Some(self.state.ping_base.after(wait))
+        Some(match self.state.awaiting_pong {
+            true => self.pong_deadline(options, least),
+            false => self.state.ping_base.after(period),
+        })
     }
 
     /// When the application has not taken anything for too long.
@@ -217,7 +223,7 @@ impl Connection {
     pub(crate) fn memory(&self) -> usize {
         let http = match &self.stage {
             Stage::Http(http) => {
-                http.held.capacity() + http.body.as_ref().map_or(0, FileAnswer::memory)
+                http.held.capacity() + http.body.as_ref().map_or(0, |answer| answer.memory())
             }
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => 0,
         };

@@ -7,8 +7,10 @@ use log::{Level, debug};
 
 use crate::domain::session_state::Phase;
 use crate::domain::warnings::Target;
+use crate::structures::outbox::Outbox;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::SessionError;
+use crate::words::time::Time;
 
 use super::connection::{Disposal, Stage};
 use super::turn::Turn;
@@ -17,6 +19,15 @@ impl Turn<'_> {
     /// Fails the session (RFC 6455 section 7.1.7): Close with the fault's code where one can be
     /// sent, `on_error`, `on_close`; the peer's answer is not awaited.
     pub(crate) fn fail(&mut self, fault: SessionError) {
+        let loss = match fault {
+            SessionError::Overloaded => Loss::Overflow,
+            _ => Loss::Stalled,
+        };
+        self.fail_and_lose(fault, loss);
+    }
+
+    /// The same, where that is why a peer that takes nothing does not get what waits for it.
+    pub(super) fn fail_and_lose(&mut self, fault: SessionError, loss: Loss) {
         if !matches!(self.connection.stage, Stage::Session(_)) {
             return;
         }
@@ -25,20 +36,18 @@ impl Turn<'_> {
         let (code, text) = (fault.close_code(), fault.close_text());
         let by = if code == CloseCode::ABNORMAL { ClosedBy::Peer } else { ClosedBy::Server };
         let known = self.session().close_info().cloned();
+        // Such a peer would never see a Close behind its queue.
+        let takes_nothing = matches!(
+            fault,
+            SessionError::WriteTimeout | SessionError::PingTimeout | SessionError::Overloaded
+        );
         if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
             let Ok(reason) = CloseReason::truncated(code, &text) else { return };
-            // A peer that does not read would never see a Close behind its queue.
-            let at_once = !matches!(
-                fault,
-                SessionError::Protocol(_)
-                    | SessionError::Extension(_)
-                    | SessionError::Content(_)
-                    | SessionError::Handler(_)
-                    | SessionError::Panic(_)
-                    | SessionError::PauseTimeout
-            );
             self.session().leave_flows();
-            self.session().queue_close(Some(&reason), at_once);
+            if takes_nothing {
+                self.lose_what_has_not_begun(loss);
+            }
+            self.session().queue_close(Some(&reason), takes_nothing);
         }
         // A Close that is on the wire already stays the truth.
         let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
@@ -46,10 +55,15 @@ impl Turn<'_> {
         self.connection.state.phase = Phase::Ended;
         self.call(|handler, session| handler.on_error(session, &fault));
         self.end(&info);
-        if code == CloseCode::ABNORMAL {
-            self.drop_socket(Disposal::Close);
-        } else {
-            self.finish(self.shared.limits.close_timeout);
+        match fault {
+            _ if code == CloseCode::ABNORMAL => {
+                self.lose(Loss::Gone);
+                self.drop_socket(Disposal::Close);
+            }
+            // Found dead already: should it be there after all, it has that long to take the Close.
+            SessionError::WriteTimeout => self.finish_within(self.least().between_looks()),
+            SessionError::PingTimeout => self.finish_within(self.shared.limits.close_timeout),
+            _ => self.finish(),
         }
     }
 
@@ -73,6 +87,7 @@ impl Turn<'_> {
             | SessionError::Content(_)
             | SessionError::PingTimeout
             | SessionError::IdleTimeout
+            | SessionError::MessageTimeout
             | SessionError::TooManyMessages => {
                 debug!(target: "wirewheel::session", "{id} {pattern}: {fault}");
             }
@@ -100,6 +115,7 @@ impl Turn<'_> {
             SessionError::IdleTimeout => stats.timeouts_idle += 1,
             SessionError::WriteTimeout => stats.timeouts_write += 1,
             SessionError::PauseTimeout => stats.timeouts_pause += 1,
+            SessionError::MessageTimeout => stats.timeouts_message += 1,
             _ => {}
         }
     }
@@ -147,10 +163,12 @@ impl Turn<'_> {
                 if let Some(info) = info {
                     self.end(&info);
                 }
+                self.lose(Loss::Gone);
                 self.drop_socket(Disposal::Close);
             }
             Stage::Session(_) => self.fail(SessionError::Network(kind)),
             Stage::Http(_) | Stage::Finishing | Stage::Closed(_) => {
+                self.lose(Loss::Gone);
                 self.drop_socket(Disposal::Close);
             }
         }
@@ -169,7 +187,7 @@ impl Turn<'_> {
                     return;
                 }
                 // It may still read: an answer on its way goes out first.
-                self.finish(self.options().write_timeout);
+                self.finish();
             }
             Stage::Finishing => {
                 self.connection.state.extra().peer_shut = true;
@@ -179,19 +197,30 @@ impl Turn<'_> {
         }
     }
 
-    /// The peer ended its side of a session, and nothing more of it is waited for.
+    /// The peer ended its side of a session, and nothing more of it is waited for. It may still read.
     pub(super) fn peer_is_gone(&mut self) {
         // Known if we sent a Close, or a raw handler was handed the peer's.
         let known = self.session().close_info().cloned();
         let info =
             known.unwrap_or_else(|| CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false));
         self.end(&info);
-        self.drop_socket(Disposal::Close);
+        self.connection.state.extra().peer_shut = true;
+        self.finish(); // what is queued goes out first
     }
 
-    /// Nothing more is read. What is queued has `patience` to go out, then our side is shut, and the
-    /// peer's hang-up is awaited, so that the last bytes and the Close arrive instead of a reset.
-    pub(crate) fn finish(&mut self, patience: Duration) {
+    /// What comes is read and dropped from here. What is queued goes out as long as the peer takes it,
+    /// then our side is shut, and the peer's hang-up is awaited, so that the last bytes and the Close
+    /// arrive instead of a reset, which input that was not read would become.
+    pub(crate) fn finish(&mut self) {
+        self.finish_by(None);
+    }
+
+    /// The same where all that has only so long.
+    fn finish_within(&mut self, patience: Duration) {
+        self.finish_by(Some(self.shared.now.after(patience)));
+    }
+
+    fn finish_by(&mut self, deadline: Option<Time>) {
         if matches!(self.connection.stage, Stage::Closed(_)) {
             return;
         }
@@ -200,7 +229,9 @@ impl Turn<'_> {
         state.phase = Phase::Ended;
         state.partial = None;
         state.timing_changed = true;
-        state.extra().deadline = Some(self.shared.now.after(patience));
+        let extra = state.extra();
+        (extra.deadline, extra.unacknowledged) = (deadline, false);
+        extra.ping = None;
         self.flush();
         self.after_flush();
     }
@@ -210,7 +241,7 @@ impl Turn<'_> {
         if !matches!(self.connection.stage, Stage::Finishing) {
             return;
         }
-        let lingering_ends = self.shared.now.after(self.shared.limits.linger_timeout);
+        let (now, linger) = (self.shared.now, self.shared.limits.linger_timeout);
         let extra = self.connection.state.extra();
         if !extra.outbox.is_empty() {
             return;
@@ -219,13 +250,16 @@ impl Turn<'_> {
             self.drop_socket(Disposal::Close);
         } else if !extra.shut {
             extra.shut = true;
-            extra.deadline = Some(lingering_ends);
+            if extra.deadline.is_none() {
+                extra.await_peer(now, linger);
+            }
             self.connection.state.timing_changed = true;
             self.wire.shutdown_write();
         }
     }
 
     pub(crate) fn drop_socket(&mut self, disposal: Disposal) {
+        self.count_loss(Loss::Gone, self.queued()); // nothing, where the reason was said
         self.connection.stage = Stage::Closed(disposal);
         self.connection.state.timing_changed = true;
         self.shared.tx.clear();
@@ -237,13 +271,18 @@ impl Turn<'_> {
         clippy::arithmetic_side_effects,
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
-    pub(super) fn closing_is_over(&mut self) {
+    pub(super) fn closing_is_over(&mut self, everything_arrived: bool) {
         self.shared.stats.timeouts_close += 1;
         let info = self.session().close_info().cloned();
         if let Some(info) = info {
             self.end(&info);
         }
-        self.drop_socket(Disposal::Close);
+        if everything_arrived {
+            self.finish();
+        } else {
+            self.lose(Loss::Stalled);
+            self.drop_socket(Disposal::Reset);
+        }
     }
 
     /// The server stops: says good-bye, or hangs up where no session is.
@@ -258,7 +297,7 @@ impl Turn<'_> {
                 if self.end_behind_file() {
                     return;
                 }
-                self.finish(self.shared.limits.linger_timeout);
+                self.finish();
             }
             Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => {}
         }
@@ -272,6 +311,64 @@ impl Turn<'_> {
             });
             self.end(&info);
         }
+        self.count_loss(Loss::Stopped, self.queued()); // the system goes on with what it has
+        self.forget_queued();
         self.drop_socket(Disposal::Close);
     }
+}
+
+/// What was taken for sending and does not arrive: counted once, under the reason that came first.
+impl Turn<'_> {
+    /// Bytes of messages and answers that wait.
+    fn queued(&self) -> usize {
+        self.connection.state.extra.as_deref().map_or(0, |extra| extra.outbox.buffered_bytes())
+    }
+
+    fn forget_queued(&mut self) {
+        if let Some(extra) = self.connection.state.extra.as_deref_mut() {
+            extra.outbox = Outbox::default();
+        }
+    }
+
+    /// Gives up all that the peer has not taken: the socket is to be dropped.
+    pub(super) fn lose(&mut self, why: Loss) {
+        let unsent = self.wire.unsent().unwrap_or(0);
+        self.count_loss(why, self.queued().saturating_add(unsent));
+        self.forget_queued();
+    }
+
+    /// Gives up what waits but for a frame that has begun.
+    pub(super) fn lose_what_has_not_begun(&mut self, why: Loss) {
+        let extra = self.connection.state.extra.as_deref_mut();
+        let lost = extra.map_or(0, |extra| extra.outbox.drop_what_has_not_begun());
+        self.count_loss(why, lost);
+    }
+
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
+    fn count_loss(&mut self, why: Loss, bytes: usize) {
+        let stats = &mut self.shared.stats;
+        let figure = match why {
+            Loss::Overflow => &mut stats.lost_overflow,
+            Loss::OverBudget => &mut stats.lost_over_budget,
+            Loss::Stopped => &mut stats.lost_stopped,
+            Loss::Stalled => &mut stats.lost_stalled,
+            Loss::Gone => &mut stats.lost_gone,
+            Loss::Aborted => &mut stats.lost_aborted,
+        };
+        *figure += bytes as u64;
+    }
+}
+
+/// Why bytes that were taken for sending do not arrive.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Loss {
+    Overflow,
+    OverBudget,
+    Stopped,
+    Stalled,
+    Gone,
+    Aborted,
 }

@@ -3,6 +3,7 @@
 use crate::domain::long_body::LongBody;
 
 use super::connection::{Disposal, Stage};
+use super::ending::Loss;
 use super::turn::{Reading, Turn};
 
 /// A body on its way out.
@@ -21,7 +22,7 @@ impl FileAnswer {
 
     /// Bytes of memory that it takes.
     pub(crate) fn memory(&self) -> usize {
-        self.body.memory()
+        size_of::<Self>().saturating_add(self.body.memory())
     }
 }
 
@@ -49,7 +50,9 @@ impl Turn<'_> {
                 let is_last = answer.is_last;
                 http.body = None;
                 if is_last {
-                    self.finish(self.options().write_timeout);
+                    self.finish();
+                } else {
+                    self.watch_answer();
                 }
                 return Reading::Continue;
             }
@@ -71,6 +74,7 @@ impl Turn<'_> {
                     self.shared.warnings.note("file", self.shared.now, || {
                         format!("a file ended at {sent} of {length} bytes: {error}")
                     });
+                    self.lose(Loss::Aborted);
                     self.drop_socket(Disposal::Reset);
                     return Reading::Continue;
                 }

@@ -39,6 +39,7 @@ impl Turn<'_> {
             }
         }
         self.flush();
+        self.note_unfinished();
         self.connection.state.release_idle();
         taken
     }
@@ -155,7 +156,7 @@ impl Turn<'_> {
         if let Some(info) = self.session().close_info().cloned() {
             self.end(&info.cleanly());
         }
-        self.finish(self.options().write_timeout);
+        self.finish();
     }
 
     /// Whether a raw handler has answered the peer's Close.

@@ -8,6 +8,7 @@ use crate::words::error::SessionError;
 
 use super::Core;
 use super::connection::{Disposal, Stage};
+use super::ending::Loss;
 use super::turn::Turn;
 
 impl Core {
@@ -90,9 +91,12 @@ impl Turn<'_> {
     fn give_up(&mut self) {
         match self.connection.stage {
             // 1013, and what waits is dropped but for the frame that has begun.
-            Stage::Session(_) => self.fail(SessionError::Overloaded),
+            Stage::Session(_) => self.fail_and_lose(SessionError::Overloaded, Loss::OverBudget),
             // A peer that does not read its answers, or its Close, would not read a refusal either.
-            Stage::Http(_) | Stage::Finishing => self.drop_socket(Disposal::Reset),
+            Stage::Http(_) | Stage::Finishing => {
+                self.lose(Loss::OverBudget);
+                self.drop_socket(Disposal::Reset);
+            }
             Stage::Closed(_) => {}
         }
     }

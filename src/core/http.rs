@@ -19,6 +19,7 @@ use crate::words::network::canonical;
 use super::admission::ProxyBytes;
 use super::answer::Asked;
 use super::connection::{Disposal, HttpStage, Stage};
+use super::ending::Loss;
 use super::panics::{Panicked, caught};
 use super::refusals::reason;
 use super::turn::{Reading, Turn};
@@ -339,6 +340,9 @@ impl Turn<'_> {
         state.pipeline = Pipeline::for_session(config.raw, agreed);
         state.route = route;
         state.phase = Phase::Open;
+        if let Some(extra) = state.extra.as_deref_mut() {
+            extra.window = None; // of an answer before
+        }
         state.ping_base = self.shared.now;
         state.last_activity = self.shared.now;
         state.timing_changed = true;
@@ -362,19 +366,25 @@ impl Turn<'_> {
     )]
     pub(crate) fn http_timeout(&mut self) {
         let now = self.shared.now;
-        let options = self.connection.state.options(self.options());
-        let write_timeout = options.write_timeout;
-        let extra = self.connection.state.extra.as_deref();
-        if let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) {
+        if self.connection.state.waiting().is_some() {
             // RFC 9112 section 9.5: a peer that does not read its answer may be hung up on.
-            if extra.progress.after(write_timeout) <= now {
+            if self.is_stuck() {
                 self.shared.stats.timeouts_write += 1;
+                self.lose(Loss::Stalled);
                 self.drop_socket(Disposal::Reset);
             }
             return;
         }
         let Stage::Http(http) = &self.connection.stage else { return };
-        if http.body.is_some() || http.deadline(&self.shared.limits) > now {
+        if http.body.is_some() {
+            return;
+        }
+        let is_between_requests = http.has_answered && http.held.is_empty();
+        if is_between_requests && self.answer_is_on_its_way() {
+            return; // silence begins when the peer has it
+        }
+        let Stage::Http(http) = &self.connection.stage else { return };
+        if http.deadline(&self.shared.limits) > now {
             return;
         }
         if !http.has_answered {
@@ -383,7 +393,7 @@ impl Turn<'_> {
         if http.held.is_empty() {
             // Between two requests silence is no fault, and browsers connect in advance: an answer to
             // a request that was not sent would be taken for that of the next one.
-            self.finish(self.shared.limits.linger_timeout);
+            self.finish();
         } else {
             let refusal = match http.surplus {
                 Some(surplus) => self.surplus_refusal(surplus, None),

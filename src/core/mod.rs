@@ -35,6 +35,7 @@ pub(crate) mod panics;
 mod pause;
 mod pending;
 mod plain;
+mod progress;
 mod refusals;
 mod rounds;
 #[cfg(test)]
@@ -54,7 +55,7 @@ use crate::domain::application::Built;
 use crate::domain::flow_cell::FlowCell;
 use crate::domain::route_table::RouteTable;
 use crate::domain::server_ref::Drained;
-use crate::domain::session_state::SessionState;
+use crate::domain::session_state::{PingBehind, SessionState};
 use crate::domain::shared::Shared;
 use crate::structures::slab::{Key, Slab};
 use crate::structures::wheel::TimerWheel;
@@ -77,6 +78,8 @@ pub(crate) use connection::Disposal;
 const _: () = assert!(size_of::<Option<Connection>>() + 4 + 24 + 8 <= CONNECTION_BYTES);
 // And on this: what is boxed while it is needed, with the allocator's 16 bytes for each.
 const _: () = assert!(size_of::<HttpStage>() + SessionState::BOXED_BYTES + 3 * 16 <= BUSY_BYTES);
+// The one in a session, the other in what is none.
+const _: () = assert!(size_of::<PingBehind>() <= size_of::<HttpStage>());
 
 /// The whole server.
 pub(crate) struct Core {

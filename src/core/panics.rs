@@ -13,6 +13,7 @@ use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::SessionError;
 
 use super::connection::{Disposal, Stage};
+use super::ending::Loss;
 use super::turn::Turn;
 
 /// What a panic said.
@@ -120,12 +121,13 @@ impl Turn<'_> {
         }
     }
 
-    /// Where the peer is gone there is nobody to wait for.
+    /// Where the connection broke there is nobody to wait for.
     fn leave_after(&mut self, code: CloseCode) {
-        if code == CloseCode::ABNORMAL {
+        if code == CloseCode::ABNORMAL && !self.connection.state.extra().peer_shut {
+            self.lose(Loss::Gone);
             self.drop_socket(Disposal::Close);
         } else {
-            self.finish(self.shared.limits.close_timeout);
+            self.finish();
         }
     }
 }

@@ -82,9 +82,13 @@ impl Turn<'_> {
             state.last_activity = self.shared.now;
             state.awaiting_pong = false;
             state.timing_changed = true;
+            if let Some((window, _, _)) = state.unfinished() {
+                *window = None;
+            }
         }
         let mut input = hold.take();
         if input.is_empty() {
+            self.note_unfinished();
             self.connection.state.release_idle();
             return Some(self.reading());
         }
@@ -141,17 +145,6 @@ impl Turn<'_> {
             }
             (None, _) => {} // what stops the reading is an answer, whose writing tells
         }
-    }
-
-    /// Whether the pong that is awaited may have come and not been read. Then it is enough that the
-    /// peer's system has acknowledged the ping.
-    pub(super) fn pong_may_be_unread(&self) -> bool {
-        let is_unread = self.connection.state.hold().is_some_and(|hold| hold.since().is_some());
-        is_unread && self.ping_is_acknowledged()
-    }
-
-    fn ping_is_acknowledged(&self) -> bool {
-        self.connection.state.extra.as_deref().is_none_or(|extra| extra.outbox.is_empty())
     }
 
     /// Whether the socket is to be read: at half a read buffer that is held, no more.

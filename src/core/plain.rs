@@ -14,6 +14,9 @@ impl Turn<'_> {
     #[inline(never)]
     pub(super) fn session_input(&mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
+        if self.connection.state.awaiting_pong {
+            self.note_sign_of_life(rx);
+        }
         if self.connection.state.reads_plainly() && !self.shared.must_yield() {
             taken = self.take_short(rx);
             if taken == rx.len() && self.connection.state.extra.is_none() {

@@ -13,6 +13,8 @@ mod held;
 mod linear;
 mod overload;
 mod pace;
+#[cfg(repository)]
+mod progress;
 mod reach;
 mod shares;
 #[cfg(repository)]
@@ -168,7 +170,7 @@ fn a_slow_head_gets_408_and_silence_ends_without_a_word() {
     assert!(net.shut(half) && net.shut(silent));
     assert_eq!(net.core.shared.stats.timeouts_handshake, 2);
     net.advance(secs(3)); // linger
-    assert_eq!(net.gone(silent), Some(Disposal::Reset));
+    assert_eq!(net.gone(silent), Some(Disposal::Close), "what arrived there stays there");
     assert_eq!(net.core.shared.stats.timeouts_linger, 2);
     net.expect_empty();
 }
@@ -255,13 +257,12 @@ fn a_ping_without_pong_ends_the_session_in_bounded_time() {
     let client = net.open();
     net.advance(secs(16));
     assert_eq!(net.take(client)[0], 0x89);
-    net.text(client, "data is no pong"); // Ktor's rule: only the exact pong counts
-    net.take(client);
+    net.input(client, b"\x8a\x81\0\0\0\0?"); // only the exact pong counts
     net.advance(secs(15));
     assert!(net.take(client).ends_with(b"\x03\xf3Ping timeout"));
     net.expect(&["error Ping timeout", "close 1011 unclean"]);
-    net.advance(secs(3));
-    assert_eq!(net.gone(client), Some(Disposal::Reset));
+    net.advance(secs(6));
+    assert_eq!(net.gone(client), Some(Disposal::Close), "it has all that was sent");
     net.expect_empty();
 }
 
@@ -302,6 +303,8 @@ fn a_peer_that_does_not_answer_our_close_is_dropped() {
     net.expect(&[]);
     net.advance(Duration::from_millis(200));
     net.expect(&["close 1000 unclean"]);
+    assert!(net.shut(client), "and has two seconds more to take the last bytes");
+    net.advance(secs(3));
     net.expect_empty();
 }
 
@@ -355,10 +358,12 @@ fn a_reader_that_makes_no_progress_is_closed() {
     let client = net.open();
     net.room(client, 0);
     net.text(client, "waits");
+    net.text(client, "big");
     net.advance(secs(20));
-    net.writable(client, 1); // one byte is progress
+    net.writable(client, 8_000); // as much as half a minute is worth
     net.advance(secs(20));
     net.expect(&[]);
+    net.writable(client, 1); // that is none
     net.advance(secs(11));
     net.expect(&["error Write timeout", "close 1013 unclean"]);
     net.advance(secs(6));
@@ -378,6 +383,14 @@ impl Wire for Broken {
     }
 
     fn shutdown_write(&mut self) {}
+
+    fn written(&self) -> u32 {
+        0
+    }
+
+    fn unsent(&self) -> Option<usize> {
+        None
+    }
 
     fn local_addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 80))
@@ -622,11 +635,11 @@ fn of_a_large_file_one_piece_waits_and_a_slow_peer_is_not_cut_off() {
     net.input(index, request.as_bytes());
     let head = String::from_utf8_lossy(&net.take(index)).into_owned();
     assert!(head.contains("\r\nContent-Length: 1073741824\r\n"), "{head}");
-    // An hour at 100 bytes a second, far past every timeout of a request.
-    for _ in 0..180 {
-        net.advance(secs(20));
-        net.writable(index, 2_000);
-        assert_eq!(net.take(index).len(), 2_000);
+    // An hour at 300 bytes a second, far past every timeout of a request.
+    for _ in 0..720 {
+        net.advance(secs(5));
+        net.writable(index, 1_500);
+        assert_eq!(net.take(index).len(), 1_500);
         assert!(net.core.shared.bytes_held <= 80 << 10, "{}", net.core.shared.bytes_held);
     }
     assert_eq!(net.gone(index), None);

@@ -23,6 +23,7 @@ use crate::words::time::Time;
 
 use super::admission::Admission;
 use super::connection::{Connection, Disposal, SpareStages, Stage};
+use super::ending::Loss;
 
 /// Whether the socket of a connection is to be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,7 @@ impl<'a> Turn<'a> {
             taken += if used > 0 { used } else { self.step(rest) };
         }
         self.flush();
+        self.note_unfinished();
         self.connection.state.release_idle();
         taken
     }
@@ -246,6 +248,9 @@ impl<'a> Turn<'a> {
         state.awaiting_pong = false;
         state.ping_base = self.shared.now;
         state.timing_changed = true;
+        if let Some(extra) = state.extra.as_deref_mut() {
+            extra.ping = None;
+        }
         self.call_and_act(|handler, session| handler.on_pong(session, rtt));
     }
 
@@ -259,7 +264,7 @@ impl<'a> Turn<'a> {
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
         self.session().queue_close(echo.as_ref(), false);
         self.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
-        self.finish(self.options().write_timeout);
+        self.finish();
     }
 
     /// Acts on what a hook returned, noted or asked for.
@@ -269,6 +274,7 @@ impl<'a> Turn<'a> {
             extra.map_or((None, false), |extra| (extra.fault.take(), extra.aborted));
         if aborted {
             self.end(&CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false));
+            self.lose(Loss::Aborted);
             self.drop_socket(Disposal::Reset);
         } else if let Some(fault) = fault {
             self.fail(fault);
@@ -376,7 +382,6 @@ impl<'a> Turn<'a> {
         reason = "64-bit counters, and sums of bytes that lie in memory"
     )]
     pub(crate) fn writable(&mut self) -> Reading {
-        let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
@@ -385,16 +390,12 @@ impl<'a> Turn<'a> {
             };
         };
         extra.blocked = false;
-        let before = extra.outbox.buffered_bytes();
-        let held = before + extra.outbox.control_bytes();
+        let held = extra.outbox.buffered_bytes() + extra.outbox.control_bytes();
         let outcome = extra.outbox.write_to(self.wire);
         let left = extra.outbox.buffered_bytes() + extra.outbox.control_bytes();
         self.shared.stats.bytes_out += held.saturating_sub(left) as u64;
         match outcome {
             Ok(flush) => {
-                if extra.outbox.buffered_bytes() < before {
-                    extra.progress = now;
-                }
                 if flush == Flush::Done {
                     return self.drained();
                 }
@@ -419,12 +420,17 @@ impl<'a> Turn<'a> {
                 return self.reading();
             }
         }
+        if let (Phase::Open, Some(extra)) =
+            (self.connection.state.phase, self.connection.state.extra.as_deref_mut())
+        {
+            extra.window = None; // of a session that stays open nobody waits for the rest
+        }
         match &self.connection.stage {
             Stage::Http(_) => return self.http_drained(),
             Stage::Session(_) if self.connection.state.phase == Phase::Closing => {
                 // Our Close is out only now; from here the peer has its time to answer.
-                let deadline = self.shared.now.after(self.shared.limits.close_timeout);
-                self.connection.state.extra().deadline = Some(deadline);
+                let (now, patience) = (self.shared.now, self.shared.limits.close_timeout);
+                self.connection.state.extra().await_peer(now, patience);
                 self.connection.state.timing_changed = true;
             }
             Stage::Session(_) if self.connection.state.was_slow() => {
@@ -438,44 +444,40 @@ impl<'a> Turn<'a> {
     }
 
     /// The deadline of a session, or of a connection that is finishing, may have come.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn session_timeout(&mut self) {
-        let now = self.shared.now;
+        match (&self.connection.stage, self.connection.state.phase) {
+            (Stage::Session(_), Phase::Open) => self.open_timeout(),
+            (Stage::Session(_) | Stage::Finishing, _) => self.leaving_timeout(),
+            (Stage::Http(_) | Stage::Closed(_), _) => {}
+        }
+    }
+
+    fn open_timeout(&mut self) {
+        if self.is_stuck() {
+            return self.fail(SessionError::WriteTimeout);
+        }
+        if self.is_left_unfinished() {
+            return self.fail(SessionError::MessageTimeout);
+        }
+        let (now, least) = (self.shared.now, self.least());
         let options = self.connection.state.options(self.options());
         let due = |deadline: Option<Time>| deadline.is_some_and(|at| at <= now);
         let extra = self.connection.state.extra.as_deref();
-        let stuck = extra.is_some_and(|extra| {
-            !extra.outbox.is_empty() && extra.progress.after(options.write_timeout) <= now
-        });
-        let waited = due(extra.and_then(|extra| extra.deadline));
-        let idle = due(self.connection.idle_deadline(options));
-        let ping = due(self.connection.ping_deadline(options));
-        let paused = due(self.connection.pause_deadline(options));
-        let gone = due(self.connection.gone_deadline(&self.shared.limits));
-        match (&self.connection.stage, self.connection.state.phase) {
-            (Stage::Session(_), Phase::Open) if stuck => self.fail(SessionError::WriteTimeout),
+        if due(extra.and_then(|extra| extra.deadline)) {
             // A raw handler did not answer the peer's Close.
-            (Stage::Session(_), Phase::Open) if waited => self.closing_is_over(),
-            (Stage::Session(_), Phase::Open) if gone => self.peer_is_gone(),
-            (Stage::Session(_), Phase::Open) if paused => self.fail(SessionError::PauseTimeout),
-            (Stage::Session(_), Phase::Open) if idle => self.fail(SessionError::IdleTimeout),
-            (Stage::Session(_), Phase::Open) => {
-                if ping {
-                    self.ping_due();
-                }
-                self.token_due();
-                self.fire_timers();
+            self.closing_is_over(true);
+        } else if due(self.connection.gone_deadline(&self.shared.limits)) {
+            self.peer_is_gone();
+        } else if due(self.connection.pause_deadline(options)) {
+            self.fail(SessionError::PauseTimeout);
+        } else if due(self.connection.idle_deadline(options)) {
+            self.fail(SessionError::IdleTimeout);
+        } else {
+            if due(self.connection.ping_deadline(options, least)) {
+                self.ping_due();
             }
-            // RFC 6455 section 7.1.1: the peer had its time to answer our Close.
-            (Stage::Session(_), Phase::Closing) if waited || stuck => self.closing_is_over(),
-            (Stage::Finishing, _) if waited || stuck => {
-                self.shared.stats.timeouts_linger += 1;
-                self.drop_socket(Disposal::Reset);
-            }
-            _ => {}
+            self.token_due();
+            self.fire_timers();
         }
     }
 
@@ -491,36 +493,5 @@ impl<'a> Turn<'a> {
         }
         self.flush();
         self.connection.state.release_idle();
-    }
-
-    /// A ping period, or the wait for a pong, is over.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
-    fn ping_due(&mut self) {
-        if self.connection.state.awaiting_pong {
-            if !self.pong_may_be_unread() {
-                self.fail(SessionError::PingTimeout);
-                return;
-            }
-            let options = self.connection.state.options(self.options());
-            let next =
-                options.ping_period.map(|period| self.connection.state.ping_base.after(period));
-            if next.is_some_and(|next| next > self.shared.now) {
-                self.connection.state.awaiting_pong = false;
-                self.connection.state.timing_changed = true;
-                return;
-            }
-        }
-        let state = &mut self.connection.state;
-        state.ping_base = self.shared.now;
-        state.awaiting_pong = true;
-        state.timing_changed = true;
-        // The payload is the time it went out: nothing to store, and no other pong fits.
-        let payload = state.ping_base.as_micros().to_be_bytes();
-        self.shared.stats.pings_out += 1;
-        self.session().send_control(OpCode::Ping, &payload);
-        self.flush();
     }
 }

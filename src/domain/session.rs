@@ -245,19 +245,13 @@ impl Session<'_> {
 
     /// Our Close is queued: from here the peer's is awaited. One that came before stays the truth.
     pub(super) fn begin_closing(&mut self, info: CloseInfo) {
-        // Behind a queue the Close is not out yet: the peer's time to answer begins when it is.
-        let patience = if self.state.is_waiting() {
-            self.state.options(self.route).write_timeout
-        } else {
-            self.shared.limits.close_timeout
-        };
-        let deadline = self.shared.now.after(patience);
+        let (now, patience) = (self.shared.now, self.shared.limits.close_timeout);
         let extra = self.state.extra();
         match &mut extra.close {
             Some(first) => first.note_second(info.code(), info.text()),
             None => extra.close = Some(info),
         }
-        extra.deadline = Some(deadline);
+        extra.await_peer(now, patience);
         self.state.phase = Phase::Closing;
         self.state.timing_changed = true;
         self.lift_hold();

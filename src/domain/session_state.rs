@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::protocol::forwarded::Client;
 use crate::protocol::frame::FrameRules;
 use crate::protocol::reader::Partial;
 use crate::structures::outbox::Outbox;
+use crate::structures::progress::Window;
 use crate::structures::slab::Key;
 use crate::structures::token_bucket::TokenBucket;
 use crate::words::close::CloseInfo;
@@ -45,6 +47,9 @@ pub(crate) struct SessionState {
     /// While a pong is awaited, when the ping went out (and its payload); else when the present
     /// ping period began.
     pub(crate) ping_base: Time,
+    /// While a pong is awaited, how long after the ping the wait for it began anew: the last byte came
+    /// that was none of a Pong, or the ping was acknowledged. Milliseconds.
+    pub(crate) heard_millis: u32,
     /// Microseconds; `u32::MAX` while none was measured.
     pub(crate) rtt_micros: u32,
     pub(crate) route: u16,
@@ -68,8 +73,10 @@ pub(crate) struct SessionState {
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) outbox: Outbox,
-    /// When the peer last took bytes of the outbox.
-    pub(crate) progress: Time,
+    /// What the peer takes, while somebody waits for that.
+    pub(crate) window: Option<Window>,
+    /// The ping whose pong is awaited, if it went out behind other bytes.
+    pub(crate) ping: Option<Box<PingBehind>>,
     /// The last write took less than it was offered: only a WRITABLE event can help.
     pub(crate) blocked: bool,
     /// That was so since the outbox was last empty: the peer did not read in time.
@@ -93,10 +100,23 @@ pub(crate) struct Extra {
     pub(crate) aborted: bool,
     /// When waiting for the peer's Close, for the queue to empty or for its hang-up ends.
     pub(crate) deadline: Option<Time>,
+    /// That wait begins when the peer's system has taken all that was written, which was not seen yet:
+    /// the deadline moves on until then.
+    pub(crate) unacknowledged: bool,
     /// Nothing more will arrive: the peer has shut its side.
     pub(crate) peer_shut: bool,
     /// We have shut our side.
     pub(crate) shut: bool,
+}
+
+/// A ping that waits behind other bytes, in the outbox or in the system's queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PingBehind {
+    /// The position of its end among all that is written, modulo 2^32.
+    pub(crate) end: u32,
+    pub(crate) window: Window,
+    /// The peer's buffer was full when it was last looked at, and had to be read empty up to the ping.
+    pub(crate) full: bool,
 }
 
 /// The peer's address in 16 bytes: all but IPv4 is boxed, so that the many IPv4 sessions do not pay
@@ -130,6 +150,7 @@ impl SessionState {
             peer,
             last_activity: now,
             ping_base: now,
+            heard_millis: 0,
             rtt_micros: u32::MAX,
             route: 0,
             phase: Phase::Http,
@@ -339,6 +360,27 @@ impl SessionState {
             + self.collected.as_deref().map_or(0, Collected::memory)
     }
 
+    /// What of the peer's input is unfinished, and has to come on: the window for that, the bytes that
+    /// came and those that are announced (of a message that goes on, any number is).
+    pub(crate) fn unfinished(&mut self) -> Option<(&mut Option<Window>, u32, u32)> {
+        match self.pipeline.as_deref_mut() {
+            Some(pipeline) => {
+                let raw = pipeline.raw;
+                pipeline.progress.as_deref_mut().and_then(|progress| progress.unfinished(raw))
+            }
+            None => self.partial.as_deref_mut().map(Partial::unfinished),
+        }
+    }
+
+    /// When its time is over.
+    pub(crate) fn unfinished_since(&self) -> Option<Time> {
+        let window = match self.pipeline.as_deref() {
+            Some(pipeline) => pipeline.progress.as_deref().and_then(|progress| progress.window),
+            None => self.partial.as_deref().and_then(|partial| partial.window),
+        };
+        window.map(|window| window.since())
+    }
+
     /// Gives `extra` back once it holds nothing that matters.
     pub(crate) fn release_idle(&mut self) {
         if self.extra.as_deref().is_some_and(Extra::is_idle) {
@@ -348,10 +390,19 @@ impl SessionState {
 }
 
 impl Extra {
+    /// The wait for the peer begins, for its Close or its hang-up: as soon as it has all that was
+    /// written.
+    pub(crate) fn await_peer(&mut self, now: Time, lasts: Duration) {
+        self.deadline = Some(now.after(lasts));
+        self.unacknowledged = true;
+        self.window.get_or_insert_with(|| Window::begin(now));
+    }
+
     fn is_idle(&self) -> bool {
         let Self {
             outbox,
-            progress: _,
+            window,
+            ping,
             blocked: _,
             slow: _,
             hold,
@@ -364,6 +415,7 @@ impl Extra {
             fault,
             aborted,
             deadline,
+            unacknowledged: _,
             peer_shut,
             shut,
         } = self;
@@ -377,6 +429,8 @@ impl Extra {
             && close.is_none()
             && fault.is_none()
             && deadline.is_none()
+            && window.is_none()
+            && ping.is_none()
             && !(*aborted || *peer_shut || *shut)
     }
 }

@@ -149,6 +149,20 @@ stats! {
         /// Pongs and pings without room in the lane of control frames.
         dropped_control "policy=\"control\"";
     }
+    Counter "lost_bytes_total" "Bytes taken for sending that were given up, by reason." {
+        /// Bytes given up because the outbox was full and its policy closes (1013).
+        lost_overflow "reason=\"overflow\"";
+        /// Because `process_bytes` was spent.
+        lost_over_budget "reason=\"over_budget\"";
+        /// Because the grace of a stop was over.
+        lost_stopped "reason=\"stopped\"";
+        /// Because the peer stopped taking bytes, or answering pings.
+        lost_stalled "reason=\"stalled\"";
+        /// Because the connection broke under them.
+        lost_gone "reason=\"gone\"";
+        /// Because the application aborted the session, or a file ended early.
+        lost_aborted "reason=\"aborted\"";
+    }
     Counter "timeouts_total" "Deadlines that came to pass, by kind." {
         /// No whole request head within `handshake_timeout`.
         timeouts_handshake "kind=\"handshake\"";
@@ -156,10 +170,12 @@ stats! {
         timeouts_ping "kind=\"ping\"";
         /// Nothing at all within `idle_timeout`.
         timeouts_idle "kind=\"idle\"";
-        /// The peer took nothing within `write_timeout`.
+        /// The peer took too little within `write_timeout`.
         timeouts_write "kind=\"write\"";
         /// Reading was paused for `pause_timeout`.
         timeouts_pause "kind=\"pause\"";
+        /// Too little of a message that the peer began came within `write_timeout`.
+        timeouts_message "kind=\"message\"";
         /// No answer to our Close within `close_timeout`.
         timeouts_close "kind=\"close\"";
         /// The peer did not hang up within `linger_timeout`.

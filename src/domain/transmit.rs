@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 
 use crate::protocol::close::write_close;
 use crate::protocol::frame::{OpCode, write_frame, write_header};
+use crate::structures::progress::Window;
 use crate::words::close::CloseReason;
 use crate::words::error::{SendError, SessionError};
 use crate::words::message::Message;
@@ -269,8 +270,6 @@ impl Session<'_> {
     #[cold]
     pub(super) fn note_blocked(&mut self) {
         let now = self.shared.now;
-        let patience = now.after(self.state.options(self.route).write_timeout);
-        let closing = self.state.phase == Phase::Closing;
         let at_hand = self.wire.is_at_hand();
         if !at_hand {
             self.shared.list_for_flush(self.state);
@@ -279,21 +278,18 @@ impl Session<'_> {
         extra.blocked = at_hand;
         extra.slow |= at_hand;
         if extra.outbox.is_empty() {
-            extra.progress = now;
-        }
-        if closing {
-            // Our Close waits too, as in `close`.
-            extra.deadline = Some(patience);
+            extra.window = Some(Window::begin(now));
         }
         self.state.timing_changed = true; // the write timeout
     }
 
-    /// Sends a control frame; it overtakes what waits, at the next frame boundary.
-    pub(crate) fn send_control(&mut self, opcode: OpCode, payload: &[u8]) {
+    /// Sends a control frame; it overtakes what waits, at the next frame boundary. False if there was no
+    /// room for it.
+    pub(crate) fn send_control(&mut self, opcode: OpCode, payload: &[u8]) -> bool {
         let mask = self.mask();
         if self.state.waiting().is_none() {
             write_frame(&mut self.shared.tx, true, opcode, payload, mask);
-            return;
+            return true;
         }
         let mut frame = Vec::with_capacity(payload.len() + 6);
         write_frame(&mut frame, true, opcode, payload, mask);
@@ -301,6 +297,7 @@ impl Session<'_> {
         // recent ping, and a peer that does not read gets no answers anyway.
         let taken = self.state.extra().outbox.push_control(&frame);
         self.shared.stats.dropped_control += u64::from(!taken);
+        taken
     }
 
     /// Queues a Close: behind all that was sent before, or (`now`) in place of what has not begun.

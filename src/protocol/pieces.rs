@@ -3,9 +3,11 @@
 
 use std::borrow::Cow;
 
+use crate::structures::progress::Window;
 use crate::words::error::ProtocolError;
 
 use super::frame::{FrameHeader, FrameRules, HEADER_BYTES_MAX, OpCode, apply_mask};
+use super::reader::{saturated, until_pong_ends};
 use super::text::growth;
 
 /// What the next bytes turned out to be.
@@ -46,6 +48,10 @@ pub(crate) struct Progress {
     message_open: bool,
     fragments: u32,
     frame: Option<OpenFrame>,
+    /// Bytes of data that came while it was there, modulo 2^32.
+    came: u32,
+    /// In what time how much of it has to come.
+    pub(crate) window: Option<Window>,
 }
 
 /// A frame whose header is known and whose payload is arriving.
@@ -92,6 +98,7 @@ pub(crate) fn next_step<'a>(
     if end <= rx.len() {
         let payload = rx.get_mut(header_bytes..end).unwrap_or_default();
         apply_mask(payload, header.mask, 0);
+        count(slot, &header, payload.len());
         end_frame(slot);
         return Ok((Step::Frame(header, Cow::Borrowed(payload)), end));
     }
@@ -130,6 +137,13 @@ fn begin_frame(
     Ok(())
 }
 
+/// Counts what came of a message that is not whole.
+fn count(slot: &mut Option<Box<Progress>>, header: &FrameHeader, bytes: usize) {
+    if let Some(progress) = slot.as_deref_mut().filter(|_| !header.opcode.is_control()) {
+        progress.came = progress.came.wrapping_add(saturated(bytes));
+    }
+}
+
 /// Lets the progress go with the last frame that needs it.
 fn end_frame(slot: &mut Option<Box<Progress>>) {
     if slot.as_deref().is_some_and(|progress| !progress.message_open) {
@@ -155,6 +169,9 @@ fn payload<'a>(
     apply_mask(piece, header.mask, frame.taken);
     let starts = frame.taken == 0;
     frame.taken += end;
+    if !header.opcode.is_control() {
+        progress.came = progress.came.wrapping_add(saturated(end));
+    }
     let ends = frame.taken == header.payload_len;
     let whole = assembly == Assembly::EveryFrame || header.opcode.is_control();
     if whole {
@@ -188,6 +205,8 @@ impl Default for Progress {
             message_open: false,
             fragments: 0,
             frame: None,
+            came: 0,
+            window: None,
         }
     }
 }
@@ -206,6 +225,36 @@ impl Progress {
     #[allow(clippy::arithmetic_side_effects, reason = "a capacity, which is at most isize::MAX")]
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>() + self.frame.as_ref().map_or(0, |frame| frame.payload.capacity())
+    }
+
+    /// The window for what is missing, the bytes that came, and those that are announced: any number
+    /// unless the last frame has begun. Of a `raw` session a message that goes on is not kept, so only a
+    /// frame has to come on.
+    #[allow(clippy::arithmetic_side_effects, reason = "taken is at most payload_len")]
+    pub(crate) fn unfinished(&mut self, raw: bool) -> Option<(&mut Option<Window>, u32, u32)> {
+        let rest = match &self.frame {
+            Some(frame) if !frame.header.opcode.is_control() && (raw || frame.header.fin) => {
+                frame.header.payload_len - frame.taken
+            }
+            None if raw && self.header_len == 0 => {
+                self.window = None;
+                return None;
+            }
+            _ => usize::MAX,
+        };
+        Some((&mut self.window, self.came, saturated(rest)))
+    }
+
+    /// If a Pong is on its way, or nothing at all: how many bytes of it are missing.
+    #[allow(clippy::arithmetic_side_effects, reason = "taken is at most payload_len")]
+    pub(crate) fn until_pong_ends(&self) -> Option<usize> {
+        match &self.frame {
+            Some(frame) if frame.header.opcode == OpCode::Pong => {
+                Some(frame.header.payload_len - frame.taken)
+            }
+            Some(_) => None,
+            None => until_pong_ends(self.header.get(..usize::from(self.header_len))),
+        }
     }
 
     /// Keeps the start of a header. Invariant: it is incomplete, so it is shorter than the longest.

@@ -1,6 +1,7 @@
 //! Owns the way from bytes to messages: whole frames straight from the read buffer, everything else
 //! through a partial state that exists only while something is unfinished.
 
+use crate::structures::progress::Window;
 use crate::words::error::ProtocolError;
 use crate::words::message::Rsv;
 
@@ -60,6 +61,8 @@ pub(crate) struct Partial {
     header_len: u8,
     frame: Option<OpenFrame>,
     message: Option<OpenMessage>,
+    /// In what time how much of it has to come.
+    pub(crate) window: Option<Window>,
 }
 
 /// A frame whose header is known and whose payload is arriving.
@@ -158,6 +161,19 @@ fn check_message_size(len: usize, rules: &FrameRules) -> Result<(), ProtocolErro
     Ok(())
 }
 
+/// The same where so much of a header is there: its length is not known yet, and no more than the
+/// longest.
+pub(super) fn until_pong_ends(header: Option<&[u8]>) -> Option<usize> {
+    match header.and_then(<[u8]>::first) {
+        None => Some(0),
+        Some(first) => (first & 0x0f == 0x0a).then_some(HEADER_BYTES_MAX),
+    }
+}
+
+pub(super) fn saturated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 /// Everything that does not lie whole in one read.
 #[cold]
 #[allow(clippy::arithmetic_side_effects, reason = "used stays within rx, taken within payload_len")]
@@ -203,7 +219,30 @@ fn in_parts<'a>(
 
 impl Partial {
     const fn new() -> Self {
-        Self { header: [0; HEADER_BYTES_MAX], header_len: 0, frame: None, message: None }
+        let header = [0; HEADER_BYTES_MAX];
+        Self { header, header_len: 0, frame: None, message: None, window: None }
+    }
+
+    /// The window for what is missing, the bytes of the message that came, and those that are announced:
+    /// any number unless its last frame has begun.
+    #[allow(clippy::arithmetic_side_effects, reason = "taken is at most payload_len")]
+    pub(crate) fn unfinished(&mut self) -> (&mut Option<Window>, u32, u32) {
+        let came = self.message.as_ref().map_or(0, |message| message.body.len());
+        let last = self.frame.as_ref().filter(|it| it.header.fin && !it.header.opcode.is_control());
+        let rest = last.map_or(usize::MAX, |frame| frame.header.payload_len - frame.taken);
+        (&mut self.window, saturated(came), saturated(rest))
+    }
+
+    /// If a Pong is on its way, or nothing at all: how many bytes of it are missing.
+    #[allow(clippy::arithmetic_side_effects, reason = "taken is at most payload_len")]
+    pub(crate) fn until_pong_ends(&self) -> Option<usize> {
+        match &self.frame {
+            Some(frame) if frame.header.opcode == OpCode::Pong => {
+                Some(frame.header.payload_len - frame.taken)
+            }
+            Some(_) => None,
+            None => until_pong_ends(self.header.get(..usize::from(self.header_len))),
+        }
     }
 
     /// How many bytes there are until the next frame header begins; `None` inside a header.

@@ -176,6 +176,9 @@ fn adopt(descriptor: OwnedFd, options: &ListenOptions) -> io::Result<Opened> {
     Ok(Opened { handed_over: true, ..finish(socket, kind, None)? })
 }
 
+/// Probes without an answer that end a connection.
+const KEEPALIVE_RETRIES: u32 = 3;
+
 /// Options that accepted connections have from their listener: no call is needed for each.
 fn set_inherited(socket: &Socket, kind: Kind, options: &ListenOptions) -> io::Result<()> {
     if let Some(bytes) = options.send_buffer_bytes {
@@ -190,8 +193,14 @@ fn set_inherited(socket: &Socket, kind: Kind, options: &ListenOptions) -> io::Re
     socket.set_tcp_nodelay(options.nodelay)?;
     if let Some(time) = options.keepalive {
         let interval = (time / 3).max(Duration::from_secs(1));
-        let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
+        let keepalive = TcpKeepalive::new()
+            .with_time(time)
+            .with_interval(interval)
+            .with_retries(KEEPALIVE_RETRIES);
         SockRef::from(socket).set_tcp_keepalive(&keepalive)?;
+        // The system does not probe while bytes are unacknowledged, and would go on sending those for a
+        // quarter of an hour: they have as long as the probes.
+        socket.set_tcp_user_timeout(Some(time.saturating_add(interval * KEEPALIVE_RETRIES)))?;
     }
     Ok(())
 }
@@ -316,6 +325,7 @@ mod tests {
         assert_eq!(set.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
         assert_eq!(set.tcp_keepalive_interval().unwrap(), Duration::from_secs(20));
         assert_eq!(set.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(set.tcp_user_timeout().unwrap(), Some(Duration::from_secs(120)));
         // The system doubles what it is told (socket(7)).
         assert_eq!(set.send_buffer_size().unwrap(), 40_000);
         assert_eq!(set.recv_buffer_size().unwrap(), 60_000);

@@ -191,15 +191,16 @@ mod tests {
         let (mailbox, inbox) = mailbox();
         let (done, large) = (Arc::new(AtomicBool::new(false)), mailbox.clone());
         let stop = Arc::clone(&done);
-        let sends = move || {
-            let mut refused = 0_u32;
-            while !stop.load(Ordering::Relaxed) {
-                assert_eq!(large.send(ORDER_BYTES_MAX + 1, |_| ()), Err(Refused::Full));
-                refused += 1;
-            }
-            refused
-        };
-        let refused = std::thread::Builder::new().spawn(sends).unwrap();
+        let refused = std::thread::Builder::new()
+            .spawn(move || {
+                let mut refused = 0_u32;
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(large.send(ORDER_BYTES_MAX + 1, |_| ()), Err(Refused::Full));
+                    refused += 1;
+                }
+                refused
+            })
+            .unwrap();
         for _ in 0..200_000 {
             assert_eq!(mailbox.send(10, |_| ()), Ok(()));
             assert!(inbox.turn().next().is_some());

@@ -37,7 +37,7 @@ impl PollLoop {
     pub(crate) fn new(built: Built, listeners: Vec<Opened>) -> io::Result<Self> {
         let sockets = OpenSockets::new(&built.limits, listeners)?;
         Ok(Self {
-            grace: built.limits.close_timeout + built.limits.linger_timeout,
+            grace: built.limits.grace(),
             driver: Driver::new(built, sockets),
             inbox: None,
             signals: None,

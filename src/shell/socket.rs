@@ -19,12 +19,14 @@ pub(crate) struct Socket {
     /// The last write took less than it was given: a WRITABLE event is news. Without it, WRITABLE
     /// events are ignored.
     blocked: bool,
+    /// Bytes that it took so far, modulo 2^32.
+    written: u32,
     notes: Notes,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, blocked: false, notes: Notes::default() }
+        Self { stream, blocked: false, written: 0, notes: Notes::default() }
     }
 
     /// What becomes of a read that failed; one that was interrupted is made again.
@@ -42,6 +44,12 @@ impl Socket {
                 Err(again) => error = again,
             }
         }
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "counted modulo 2^32")]
+    fn count(&mut self, written: usize) {
+        self.written = self.written.wrapping_add(written as u32);
     }
 
     /// Gives the socket up.
@@ -105,6 +113,7 @@ impl Socket {
         loop {
             match write(&self.stream) {
                 Ok(written) => {
+                    self.count(written);
                     if written < offered {
                         self.blocked = true;
                     }
@@ -128,7 +137,10 @@ impl Wire for Socket {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match (&self.stream).write(bytes) {
-            Ok(written) if written == bytes.len() => Ok(written),
+            Ok(written) if written == bytes.len() => {
+                self.count(written);
+                Ok(written)
+            }
             outcome => self.write_on(bytes, outcome),
         }
     }
@@ -144,6 +156,19 @@ impl Wire for Socket {
     fn shutdown_write(&mut self) {
         // Fails only where the peer is gone, and then reading says so.
         let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    fn written(&self) -> u32 {
+        self.written
+    }
+
+    fn unsent(&self) -> Option<usize> {
+        wirewheel_sendq::unsent(&self.stream).ok()
+    }
+
+    fn peer_is_full(&self) -> bool {
+        let waiting = self.unsent().filter(|&bytes| bytes > 0);
+        waiting.is_some() && waiting == wirewheel_sendq::not_sent(&self.stream).ok()
     }
 
     fn local_addr(&self) -> SocketAddr {

@@ -5,6 +5,7 @@ pub(crate) mod cursors;
 pub(crate) mod flow_log;
 pub(crate) mod footprint;
 pub(crate) mod outbox;
+pub(crate) mod progress;
 pub(crate) mod roster;
 pub(crate) mod slab;
 pub(crate) mod token_bucket;

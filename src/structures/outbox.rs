@@ -95,7 +95,7 @@ pub(crate) enum Flush {
 }
 
 /// The length of the frame that starts at `at`, or of what is there of it.
-fn frame_len(bytes: &[u8], at: usize) -> usize {
+pub(crate) fn frame_len(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     let &[_, second, ref more @ ..] = rest else { return rest.len() };
     let (extended, length) = match (second & 127, more) {
@@ -216,6 +216,13 @@ impl Outbox {
 
     /// Drops all that has not begun and queues a Close in its place.
     pub(crate) fn push_close_now(&mut self, frame: &[u8]) {
+        self.drop_what_has_not_begun();
+        self.push_close(frame);
+    }
+
+    /// Drops all data and control frames that have not begun: the bytes of data that were dropped.
+    pub(crate) fn drop_what_has_not_begun(&mut self) -> usize {
+        let before = self.buffered;
         let begun = self.frame_end > self.written || self.data.front().is_some_and(|s| !s.frames);
         if begun {
             self.data.truncate(1);
@@ -231,7 +238,7 @@ impl Outbox {
         self.control.truncate(self.control_frame_end);
         self.buffered = self.data.iter().map(Segment::len).sum::<usize>() - self.written;
         self.held = self.data.iter().map(|segment| segment.bytes.held()).sum();
-        self.push_close(frame);
+        before.saturating_sub(self.buffered)
     }
 
     /// Drops the oldest message that is whole and has not begun: the bytes it made room for.
@@ -375,6 +382,15 @@ impl Outbox {
         self.control.len()
     }
 
+    /// Bytes that wait before the end of the last control frame; all of what has begun if there is none.
+    pub(crate) fn bytes_to_control_end(&self) -> usize {
+        let uninterrupted = match self.data.front() {
+            Some(first) if !first.frames || self.control.is_empty() => first.len(),
+            _ => self.frame_end.max(self.written),
+        };
+        uninterrupted - self.written + self.control_bytes()
+    }
+
     /// Messages that wait, whole or in part.
     pub(crate) fn messages(&self) -> usize {
         self.data.len()
@@ -419,6 +435,14 @@ mod tests {
         }
 
         fn shutdown_write(&mut self) {}
+
+        fn written(&self) -> u32 {
+            0
+        }
+
+        fn unsent(&self) -> Option<usize> {
+            None
+        }
 
         fn local_addr(&self) -> SocketAddr {
             SocketAddr::from(([127, 0, 0, 1], 1))

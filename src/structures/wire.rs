@@ -25,6 +25,19 @@ pub(crate) trait Wire {
         Some(Duration::from_secs(1_700_000_000))
     }
 
+    /// How many bytes were written so far, modulo 2^32.
+    fn written(&self) -> u32;
+
+    /// How many of those the peer's system has not taken yet; `None` where that is not known. It may be
+    /// a system call: to be asked where a deadline depends on it, never for a message.
+    fn unsent(&self) -> Option<usize>;
+
+    /// Whether bytes wait and none is on its way: the peer's buffer is full, so that from here its system
+    /// takes no more than the peer reads. False where that is not known.
+    fn peer_is_full(&self) -> bool {
+        false
+    }
+
     /// Whether what a short write left waits for the socket, and not just for a later turn.
     fn is_at_hand(&self) -> bool {
         true
@@ -52,6 +65,14 @@ impl Wire for NoWire {
     }
 
     fn since_1970(&self) -> Option<Duration> {
+        None
+    }
+
+    fn written(&self) -> u32 {
+        0
+    }
+
+    fn unsent(&self) -> Option<usize> {
         None
     }
 

@@ -93,6 +93,13 @@ impl Network {
         self.link(id).react();
     }
 
+    /// The peer's system takes so many bytes of what waits for it, and its program has them.
+    #[cfg(all(repository, test))]
+    pub(crate) fn acknowledge(&mut self, id: LinkId, bytes: usize) {
+        self.link(id).socket.acknowledge(bytes);
+        self.pump();
+    }
+
     /// The clock moves, from deadline to deadline.
     pub(crate) fn advance(&mut self, by: Duration) {
         let end = self.now.after(by);

@@ -267,10 +267,12 @@ pub enum SessionError {
     IdleTimeout,
     /// More messages than `message_rate` came, and `message_rate_closes` is set.
     TooManyMessages,
-    /// The peer took none of the queued bytes for `write_timeout`.
+    /// The peer took fewer of the queued bytes in `write_timeout` than `min_rate` asks for.
     WriteTimeout,
     /// The application did not take what the peer sends for `pause_timeout`.
     PauseTimeout,
+    /// Of a message that the peer began, fewer bytes came in `write_timeout` than `min_rate` asks for.
+    MessageTimeout,
     /// The outbox or the byte budget of the process is full.
     Overloaded,
     /// The connection failed: the peer or the network went away without a Close.
@@ -295,7 +297,7 @@ impl SessionError {
             Self::Content(error) => error.close_code(),
             Self::PingTimeout | Self::Handler(_) | Self::Panic(_) => CloseCode::INTERNAL_ERROR,
             Self::IdleTimeout => CloseCode::GOING_AWAY,
-            Self::TooManyMessages => CloseCode::VIOLATED_POLICY,
+            Self::TooManyMessages | Self::MessageTimeout => CloseCode::VIOLATED_POLICY,
             Self::WriteTimeout | Self::PauseTimeout | Self::Overloaded => {
                 CloseCode::TRY_AGAIN_LATER
             }
@@ -316,6 +318,7 @@ impl SessionError {
             Self::TooManyMessages => "Too many messages".into(),
             Self::WriteTimeout => "Write timeout".into(),
             Self::PauseTimeout => "Pause timeout".into(),
+            Self::MessageTimeout => "Message timeout".into(),
             Self::Overloaded => "Try again later".into(),
             Self::Network(_) => String::new(),
             Self::Handler(_) | Self::Panic(_) => "Internal error".into(),
@@ -337,6 +340,7 @@ impl fmt::Display for SessionError {
             | Self::TooManyMessages
             | Self::WriteTimeout
             | Self::PauseTimeout
+            | Self::MessageTimeout
             | Self::Overloaded => f.write_str(&self.close_text()),
         }
     }

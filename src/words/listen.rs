@@ -231,7 +231,9 @@ impl ListenOptions {
         /// peer's acknowledgement of the one before. Default true.
         nodelay: bool => nodelay;
         /// Has the system probe a peer that was silent for this long, three times more at a third of
-        /// it, and give it up then (`SO_KEEPALIVE`). For sessions with pings there is no need.
+        /// it, and give it up then (`SO_KEEPALIVE`). A peer that does not acknowledge what it is sent, or
+        /// takes nothing of what waits for it, is given up after the same time (`TCP_USER_TIMEOUT`): so
+        /// it has to be longer than a peer may well not read. For sessions with pings there is no need.
         /// Whole seconds; default `None`: off.
         keepalive: impl Into<Option<Duration>> => keepalive.into();
         /// The size of the system's send buffer of a connection (`SO_SNDBUF`). Default `None`: the

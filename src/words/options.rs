@@ -195,8 +195,10 @@ macro_rules! session_option_setters {
             /// How long to wait for the pong that matches a ping (Ktor's `timeout`); then the
             /// session ends with 1011 "Ping timeout". Default 15 s.
             timeout: plain Duration, |options, time| options.timeout = time;
-            /// Ends a session (1013) whose peer took none of the queued bytes for this long, and
-            /// bounds how long the last bytes of a closed one may take. Default 30 s.
+            /// Ends a session (1013) whose peer takes less of what waits in this time than
+            /// [`min_rate`](crate::Limits::min_rate) asks for; also one (1008) whose peer began a
+            /// message and lets less of it come, while it is read. Whoever moves bytes may take as long
+            /// as it needs, for the last bytes of a closed session too. Default 30 s.
             write_timeout: plain Duration, |options, time| options.write_timeout = time;
             /// Ends a session (1013) of which nothing is read for this long: because of
             /// [`Session::pause`](crate::Session::pause), of a flow that suspended it, or of
@@ -293,6 +295,8 @@ pub(crate) use session_option_setters;
 ///     .keep_alive_timeout(Duration::from_secs(75))
 ///     .close_timeout(Duration::from_secs(5))
 ///     .linger_timeout(Duration::from_secs(2))
+///     .stop_grace(None) // 7 s: close_timeout and linger_timeout
+///     .min_rate(256)
 ///     .max_head_bytes(8 << 10)
 ///     .max_head_lines(64)
 ///     .max_connections(4_096)
@@ -313,6 +317,8 @@ pub struct Limits {
     pub(crate) keep_alive_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) linger_timeout: Duration,
+    pub(crate) stop_grace: Option<Duration>,
+    pub(crate) min_rate: u32,
     pub(crate) max_head_bytes: usize,
     pub(crate) max_head_lines: usize,
     pub(crate) max_connections: usize,
@@ -334,6 +340,8 @@ impl Default for Limits {
             keep_alive_timeout: Duration::from_secs(75),
             close_timeout: Duration::from_secs(5),
             linger_timeout: Duration::from_secs(2),
+            stop_grace: None,
+            min_rate: 256,
             max_head_bytes: 8 << 10,
             max_head_lines: 64,
             max_connections: 4_096,
@@ -428,11 +436,15 @@ impl Limits {
         /// of our close is lost: this is to be longer than the proxy's own time, which is 60 s for
         /// nginx (`keepalive_timeout` of an `upstream`) and most others. Default 75 s.
         keep_alive_timeout: Duration;
-        /// How long to wait for the peer's Close after ours. Default 5 s.
+        /// How long to wait for the peer's Close once its system has ours, and all that was sent
+        /// before. Default 5 s.
         close_timeout: Duration;
-        /// How long to wait for the peer to hang up after the last byte, so that it arrives.
-        /// Default 2 s.
+        /// How long to wait for the peer to hang up once its system has the last byte. Default 2 s.
         linger_timeout: Duration;
+        /// The progress that counts as life, in bytes a second: in every `write_timeout` a peer has to
+        /// take so much of what waits for it, and to send so much of a message that it began, or all
+        /// there is where that is less. Default 256.
+        min_rate: u32;
         /// The most bytes of a request head; more get 431. Default 8 KiB.
         max_head_bytes: usize;
         /// The most header lines of a request; more get 431. Default 64.
@@ -474,6 +486,20 @@ impl Limits {
     pub fn per_address(mut self, connections: impl Into<Option<usize>>) -> Self {
         self.per_address = connections.into();
         self
+    }
+
+    /// How long a stop by a signal ([`Server::run`](crate::Server::run)) may take: until then whoever
+    /// takes bytes gets all that was sent to it, afterwards the rest is cut. Default `None`:
+    /// `close_timeout` and `linger_timeout` together, 7 s.
+    #[must_use]
+    pub fn stop_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
+        self.stop_grace = grace.into();
+        self
+    }
+
+    /// How long a stop by a signal may take.
+    pub(crate) fn grace(&self) -> Duration {
+        self.stop_grace.unwrap_or_else(|| self.close_timeout.saturating_add(self.linger_timeout))
     }
 
     /// How long the hooks of one event may hold the loop, on which everybody waits; longer is
@@ -524,6 +550,10 @@ impl Limits {
         check_time("close_timeout", self.close_timeout)?;
         check_time("linger_timeout", self.linger_timeout)?;
         check_time("min_pending_age", self.min_pending_age)?;
+        if let Some(grace) = self.stop_grace.filter(|grace| !grace.is_zero()) {
+            check_time("stop_grace", grace)?;
+        }
+        check_size("min_rate", self.min_rate as usize)?;
         check_size("max_head_bytes", self.max_head_bytes)?;
         check_size("max_head_lines", self.max_head_lines)?;
         check_size("max_connections", self.max_connections)?;
@@ -621,6 +651,12 @@ mod tests {
         let absurd = Limits::new().close_timeout(Duration::from_secs(u64::MAX));
         assert!(absurd.check().unwrap_err().starts_with("close_timeout"));
         assert!(Limits::new().max_connections(0).check().is_err());
+        for rate in [0, u32::MAX] {
+            assert!(Limits::new().min_rate(rate).check().unwrap_err().starts_with("min_rate is"));
+        }
+        assert!(
+            Limits::new().stop_grace(Duration::MAX).check().unwrap_err().starts_with("stop_grace")
+        );
         assert_eq!(Limits::new().check(), Ok(()));
     }
 }

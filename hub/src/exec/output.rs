@@ -3,23 +3,23 @@
 use log::Level;
 use wirewheel::{CloseCode, CloseReason};
 
-use super::Processes;
 use super::events::Source;
 use super::lines::{Line, Oddity};
 use super::process::{CHUNK_BYTES, Output, Process};
+use super::{Processes, find};
 use crate::sparing::now;
 
 impl Processes {
-    pub(super) fn watch_output(&self, number: u64, process: &Process) {
+    pub(super) fn watch_output(&self, process: &Process) {
         let Some(stdout) = process.stdout() else { return };
-        if let Err(error) = self.events.add(stdout, Source::Output(number)) {
+        if let Err(error) = self.events.add(stdout, Source::Output(process.number)) {
             log::warn!("{}: the output of its program cannot be watched: {error}", process.session);
         }
     }
 
     pub(super) fn read_on(&self, number: u64) {
         let mut running = self.running.borrow_mut();
-        let Some(process) = running.get_mut(&number) else { return };
+        let Some(process) = find(&mut running, number) else { return };
         if !process.peer_gone && process.lines.would_suspend() {
             // The peer has to read first, then `drained` goes on; or the flush had its budget spent on
             // others, of which nothing tells.

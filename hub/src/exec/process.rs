@@ -25,6 +25,8 @@ const LOOK_MAX: Duration = Duration::from_millis(500);
 /// A program and its pipes.
 #[derive(Debug)]
 pub(super) struct Process {
+    /// By which it is known to its session and to its pipes' events.
+    pub(super) number: u64,
     /// It leads a group of its own, to which signals go.
     pub(super) pid: Pid,
     pub(super) session: SessionId,
@@ -84,6 +86,7 @@ pub(super) enum Output<'a> {
 
 impl Process {
     pub(super) fn start(
+        number: u64,
         command: &Command,
         environment: Vec<(OsString, OsString)>,
         session: SessionId,
@@ -101,6 +104,7 @@ impl Process {
             ioctl_fionbio(pipe, true)?;
         }
         Ok(Self {
+            number,
             pid,
             session,
             lines,

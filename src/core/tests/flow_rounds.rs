@@ -43,6 +43,14 @@ impl Wire for Peer {
 
     fn shutdown_write(&mut self) {}
 
+    fn written(&self) -> u32 {
+        0
+    }
+
+    fn unsent(&self) -> Option<usize> {
+        None
+    }
+
     fn local_addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 80))
     }

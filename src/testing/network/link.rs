@@ -58,6 +58,8 @@ pub(crate) enum PeerEnd {
 pub(crate) struct FakeSocket {
     /// What arrived at the peer and was not taken.
     pub(crate) got: Vec<u8>,
+    /// Bytes written so far, modulo 2^32.
+    written: u32,
     /// What lies between the server and the peer's program; without it what is written has arrived.
     transit: Option<Transit>,
     /// Bytes that the socket still takes; `usize::MAX` for no such limit.
@@ -85,6 +87,7 @@ impl FakeSocket {
     fn new() -> Self {
         Self {
             got: Vec::new(),
+            written: 0,
             transit: None,
             room: usize::MAX,
             write_piece: usize::MAX,
@@ -112,9 +115,16 @@ impl FakeSocket {
     }
 
     /// Bytes that were written and not acknowledged.
-    #[allow(dead_code, reason = "for the wire's own question of the same kind")]
     pub(crate) fn unacknowledged(&self) -> usize {
         self.transit.as_ref().map_or(0, Transit::unacknowledged)
+    }
+
+    /// So many of them are taken by the peer, whose program has them.
+    #[cfg(all(repository, test))]
+    pub(crate) fn acknowledge(&mut self, bytes: usize) {
+        if let Some(transit) = &mut self.transit {
+            self.got.extend(transit.acknowledge(bytes));
+        }
     }
 
     /// Whether a write would take something, or say that the link is broken.
@@ -164,6 +174,7 @@ impl Wire for FakeSocket {
         if self.room != usize::MAX {
             self.room -= taken;
         }
+        self.written = self.written.wrapping_add(u32::try_from(taken).unwrap_or(0));
         if taken < bytes.len() {
             (self.awaits_room, self.blocked) = (true, true);
         }
@@ -195,6 +206,18 @@ impl Wire for FakeSocket {
 
     fn local_addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 80))
+    }
+
+    fn written(&self) -> u32 {
+        self.written
+    }
+
+    fn unsent(&self) -> Option<usize> {
+        Some(self.unacknowledged())
+    }
+
+    fn peer_is_full(&self) -> bool {
+        self.transit.as_ref().is_some_and(Transit::is_peer_full)
     }
 }
 

@@ -128,6 +128,17 @@ impl Transit {
         self.sent.len() + usize::from(self.end == End::Announced)
     }
 
+    /// Whether bytes wait for a window to open, and none is on its way.
+    pub(super) fn is_peer_full(&self) -> bool {
+        self.pace != Pace::Vanished && !self.sent.is_empty()
+    }
+
+    /// The peer's system takes so many bytes at the word of a test, whatever its window.
+    #[cfg(all(repository, test))]
+    pub(super) fn acknowledge(&mut self, bytes: usize) -> Vec<u8> {
+        self.sent.drain(..bytes.min(self.sent.len())).collect()
+    }
+
     /// The server sends nothing more.
     pub(super) fn shut(&mut self) {
         if self.end == End::Open {

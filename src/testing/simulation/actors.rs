@@ -39,13 +39,15 @@ pub(crate) struct Mood {
     panics: bool,
     options: bool,
     fragments: bool,
-    pub(crate) flows: bool,
+    flows: bool,
     /// The server compresses, and clients ask for it.
     pub(crate) deflate: bool,
     /// Pauses, timers, commands to others, a stop out of a hook.
-    pub(crate) reaches: bool,
+    reaches: bool,
     /// Connections have buffers, and most clients read at a pace of their own.
     pub(crate) buffers: bool,
+    /// A long life, in which clients are well-behaved.
+    pub(crate) is_long: bool,
 }
 
 impl Mood {
@@ -71,11 +73,17 @@ impl Mood {
             deflate: heads(),
             reaches: heads(),
             buffers: heads(),
+            is_long: false,
         }
     }
 }
 
 impl Mood {
+    /// Whether `dropped()` may count more than whole messages of the session's own.
+    pub(super) fn has_other_drops(self) -> bool {
+        self.fragments || self.flows || self.reaches
+    }
+
     /// For a long life: nothing in it ends a session before it has said much.
     pub(crate) fn calmed(self) -> Self {
         Self {
@@ -88,6 +96,7 @@ impl Mood {
             aborts: false,
             errors: false,
             panics: false,
+            is_long: true,
             ..self
         }
     }
@@ -416,7 +425,7 @@ impl Actor {
                 let reason = CloseReason::own(CloseCode::NORMAL, "by another");
                 let _ = session.server().close(other, reason);
             }
-            (11, _) if n == 0 => {
+            (11, _) if n == 0 && !self.world.borrow().mood.is_long => {
                 let grace = Duration::from_secs(5);
                 self.world.borrow_mut().note_stop(session.shared.now.after(grace));
                 session.server().shutdown(grace);

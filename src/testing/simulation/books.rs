@@ -14,10 +14,6 @@ use crate::words::time::Time;
 use super::actors::{Log, World};
 use super::player::Player;
 
-/// Whether a deadline that ends a connection has to be right about its peer: the deadlines of the core
-/// ask what the peer takes. Without it they go by what the system took, and cut living peers.
-pub(crate) const DEADLINES_KNOW_WHAT_PEERS_TAKE: bool = false;
-
 /// A peer that takes less than this in the time of a deadline, in bytes a second, may be ended by it.
 const MIN_RATE: usize = 256;
 
@@ -126,12 +122,12 @@ impl Account<'_> {
         })
     }
 
-    /// Whether a session has sent all that it was to send, and nothing came from others or from the
-    /// flow, whose messages count as dropped too.
+    /// Whether a session has sent all that it was to send, and none of it were fragments, or messages of
+    /// others or of the flow, each of which counts as dropped too.
     fn is_complete(&self, log: &Log) -> bool {
         let mood = self.world.mood;
         let is_clean = log.end.as_ref().is_some_and(CloseInfo::is_clean);
-        is_clean && self.link.socket.is_end_seen() && !mood.reaches && !mood.flows
+        is_clean && self.link.socket.is_end_seen() && !mood.has_other_drops()
     }
 
     /// The one reason for all that is missing beyond what a policy dropped.
@@ -175,14 +171,8 @@ impl Account<'_> {
             Some(Fault { at, kind: FaultKind::WriteTimeout }) => {
                 (at, self.world.write_timeout, Loss::Stalled)
             }
-            Some(Fault { kind: FaultKind::IdleTimeout, .. }) if !DEADLINES_KNOW_WHAT_PEERS_TAKE => {
-                return Ok(Loss::Stalled);
-            }
             _ => (self.now, self.world.write_timeout, Loss::Stalled),
         };
-        if !DEADLINES_KNOW_WHAT_PEERS_TAKE {
-            return Ok(loss);
-        }
         let Some(transit) = self.link.socket.transit() else {
             return Err("the peer takes all at once".into());
         };
