@@ -1,4 +1,4 @@
-//! Who comes: whether a connection is taken, what it is told, and who makes room for it.
+//! Who comes: whether a connection is taken, and what it is only told.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::words::time::Time;
 use super::Core;
 use super::admission::{Surplus, Verdict};
 use super::connection::{Connection, HttpStage, Stage};
-use super::pending::{Client, Waiting, client_of};
+use super::pending::Waiting;
 
 /// A connection is not taken: it is to be hung up on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,38 +121,5 @@ impl Core {
     pub(crate) fn note_exhausted(&mut self, now: Time, error: &io::Error) {
         self.shared.stats.accept_exhausted += 1;
         self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));
-    }
-
-    /// A connection that was pending has had a turn; `client` is whose it was, where that matters.
-    pub(super) fn follow_pending(&mut self, index: u32, client: Option<Client>) {
-        let Some(connection) = self.connections.at(index) else { return };
-        let Some(since) = connection.waiting_since() else {
-            return self.pending.leave(&self.connections, client.flatten());
-        };
-        let (key, named) = (connection.state.id.0, client_of(connection));
-        if let Some(before) = client.filter(|before| *before != named) {
-            self.pending.rename(&self.connections, before, named, Waiting { key, since });
-        }
-    }
-
-    /// Over the limit of pending handshakes, whoever is first to go has had its time: it is old
-    /// enough, or nobody would have been accepted.
-    fn make_room_for_pending(&mut self, now: Time) {
-        if !self.pending.is_full() {
-            return;
-        }
-        let Some(first) = self.pending.first_to_go(&self.connections) else { return };
-        let Some(connection) = self.connections.get_mut(first.key) else { return };
-        let client = client_of(connection);
-        if let Stage::Http(http) = &mut connection.stage {
-            http.expired = true;
-        }
-        connection.state.timing_changed = true;
-        let peer = connection.state.remote_addr();
-        self.shared.warnings.note("max_pending_handshakes", now, || {
-            format!("max_pending_handshakes reached: {peer}, whose client has most, gets 408")
-        });
-        self.pending.leave(&self.connections, client);
-        self.settle(first.key.index);
     }
 }
