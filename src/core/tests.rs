@@ -35,7 +35,7 @@ use crate::domain::response::Response;
 use crate::structures::wire::Wire;
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 
 /// The test kit's network, with peers that do nothing of their own.
 struct Net {

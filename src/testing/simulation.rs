@@ -22,7 +22,8 @@ use crate::domain::call::Call;
 use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::domain::raw::on_frame;
 use crate::words::close::CloseCode;
-use crate::words::options::{Limits, OutboxOverflow};
+use crate::words::limits::Limits;
+use crate::words::options::OutboxOverflow;
 
 use self::actors::{Actor, Log, Mood, PLANNED, Tally, World};
 use self::books::Account;
