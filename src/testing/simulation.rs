@@ -175,6 +175,28 @@ fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
     }
 }
 
+fn draw_policy(choices: &mut Choices) -> OutboxOverflow {
+    choices.pick(&[
+        OutboxOverflow::Close,
+        OutboxOverflow::Block,
+        OutboxOverflow::DropNewest,
+        OutboxOverflow::DropOldest,
+    ])
+}
+
+/// How long peers may be silent.
+fn draw_silences(mut options: WebSockets, mood: Mood, choices: &mut Choices) -> WebSockets {
+    options = if choices.one_in(3) {
+        options.ping_period(None)
+    } else {
+        options.ping_period(millis(choices, mood, &[1, 700, 15_000]))
+    };
+    if choices.one_in(2) {
+        options = options.idle_timeout(millis(choices, mood, &[3, 3_000, 60_000]));
+    }
+    options
+}
+
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
         let mut mood = Mood::draw(&mut choices);
@@ -187,12 +209,7 @@ impl Simulation {
         let max_message_size = max_frame_size.max(choices.pick(&[125, 2_000, 64 << 10]));
         let outbox_bytes = choices.pick(&[1, 1_000, 64 << 10]);
         let limits = draw_limits(mood, &mut choices);
-        let policy = choices.pick(&[
-            OutboxOverflow::Close,
-            OutboxOverflow::Block,
-            OutboxOverflow::DropNewest,
-            OutboxOverflow::DropOldest,
-        ]);
+        let policy = draw_policy(&mut choices);
         let flow = draw_flow(&mut choices);
         let timeout = millis(&mut choices, mood, &[1, 900, 15_000]);
         let write_timeout = millis(&mut choices, mood, &[1, 2_000, 30_000]);
@@ -206,14 +223,7 @@ impl Simulation {
             .outbox_bytes(outbox_bytes)
             .masking(choices.one_in(8))
             .limits(limits.clone());
-        if choices.one_in(3) {
-            options = options.ping_period(None);
-        } else {
-            options = options.ping_period(millis(&mut choices, mood, &[1, 700, 15_000]));
-        }
-        if choices.one_in(2) {
-            options = options.idle_timeout(millis(&mut choices, mood, &[3, 3_000, 60_000]));
-        }
+        options = draw_silences(options, mood, &mut choices);
         let mut extension_bytes = 0;
         if mood.deflate {
             (options, extension_bytes) = draw_deflate(options, &mut choices);
