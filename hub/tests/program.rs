@@ -104,6 +104,33 @@ fn a_token_or_an_origin_is_asked_for() {
 }
 
 #[test]
+fn pages_of_others_do_not_reach_a_program_under_any_name() {
+    let status = |hub: &Hub, host: &str, origin: &str| {
+        let request = upgrade_request("/exec", &format!("Origin: {origin}\r\n"));
+        let request = request.replace("Host: h\r\n", &format!("Host: {host}\r\n"));
+        hub.connect().request(&request).status
+    };
+    let start = |more: &[&str]| Hub::start(&[&["--exec", "/bin/cat"], more].concat());
+    let hub = start(&[]);
+    let port = hub.addr.port();
+    let here = format!("127.0.0.1:{port}");
+    assert_eq!(status(&hub, &here, &format!("http://{here}")), 101, "its own page");
+    let local = format!("localhost:{port}");
+    assert_eq!(status(&hub, &local, &format!("http://{local}")), 101);
+    assert_eq!(status(&hub, &here, "https://evil.example"), 403);
+    assert_eq!(status(&hub, &here, "null"), 403);
+    // A name of somebody else that points here stands in both lines.
+    let rebound = format!("evil.example:{port}");
+    assert_eq!(status(&hub, &rebound, &format!("http://{rebound}")), 403);
+    let named = start(&["--host", "box.example", "--allow-origin", "https://page.example"]);
+    assert_eq!(status(&named, "box.example", "http://box.example"), 101);
+    assert_eq!(status(&named, "evil.example", "http://evil.example"), 403);
+    assert_eq!(status(&named, "box.example", "https://page.example"), 101);
+    let open = start(&["--allow-origin", "*"]);
+    assert_eq!(status(&open, &here, "https://evil.example"), 101);
+}
+
+#[test]
 fn files_are_served_and_nothing_outside_their_folder() {
     let folder = Folder::new("serve");
     folder.write("secret.txt", "secret");
