@@ -236,6 +236,8 @@ impl<'a> Parts<'a> {
                     let (starting, admitting) = (Rc::clone(&processes), Rc::clone(&processes));
                     route
                         .web_socket(path, move |_: &Call| starting.handler())
+                        // Without --host no name at all: anybody can make one point here.
+                        .hosts(&config.hosts)
                         .on_upgrade(move |call| admitting.admit(call));
                 }
             }
