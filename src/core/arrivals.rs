@@ -1,4 +1,4 @@
-//! Who comes: whether a connection is taken, what it is told, and who makes room for it.
+//! Who comes: whether a connection is taken, and what it is only told.
 
 use std::io;
 use std::net::SocketAddr;
