@@ -1,5 +1,5 @@
-//! Every limit of the server as a whole: its name, unit, default, what values are refused, and the memory that
-//! they add up to.
+//! Every limit of the server as a whole: its name, unit, default, what values are refused, and the memory
+//! that they add up to.
 
 use std::time::Duration;
 
