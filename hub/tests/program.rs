@@ -185,7 +185,7 @@ fn a_name_that_nobody_gave_reaches_topics_through_a_proxy_and_no_program() {
         Hub::start(&[&["--echo", "--exec", "/bin/cat", "--listen", &place], more].concat())
     };
     let status = |route: &str, name: &str| {
-        let stream = std::net::TcpStream::from(OwnedFd::from(UnixStream::connect(&path).unwrap()));
+        let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(&path).unwrap()));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = upgrade_request(route, &format!("Origin: https://{name}\r\n"));
         let request = request.replace("Host: h\r\n", &format!("Host: {name}\r\n"));
