@@ -39,7 +39,7 @@ mod plain;
 mod progress;
 mod refusals;
 mod rounds;
-#[cfg(test)]
+#[cfg(all(repository, test))]
 mod tests;
 mod turn;
 
