@@ -48,6 +48,8 @@
 //!   longest that waits. Those with new events are served before them, and once they have taken as much
 //!   together, each further one gets a small part of a share. So whoever says little waits for one turn,
 //!   however many flood the server.
+//! - One that is left over when its deadline has come gets a share first, so that no peer is out of time
+//!   for what waits here.
 //! - A turn accepts at most `accept_budget` connections, and writes to so many sessions in a flush.
 //! - The driver holds one read buffer, and for each socket a slot in the list at most once.
 
@@ -278,6 +280,7 @@ impl<S: Sockets> Driver<S> {
         self.accept(now);
         while let Some(slot) = self.core.poll_due(now) {
             self.measured(now, slot, |this| {
+                this.hear_first(now, slot);
                 this.with_wire(slot, |core, wire| core.handle_timeout(now, slot, wire));
             });
         }
@@ -428,6 +431,23 @@ impl<S: Sockets> Driver<S> {
         let Some(socket) = self.sockets.socket(slot) else { return };
         if !std::mem::replace(&mut socket.notes().listed, true) {
             self.ready.push_back(slot);
+        }
+    }
+
+    /// What a peer sent may still wait for its turn, here or in the socket, after a hook that took long or
+    /// while the machine was suspended: that is taken before a deadline is held against it.
+    #[cold]
+    fn hear_first(&mut self, now: Time, slot: u32) {
+        if self.core.is_waiting_for_its_turn(slot) {
+            self.resume(now, slot);
+        }
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        match *socket.notes() {
+            Notes { listed: false, .. } => {}
+            Notes { reading: Reading::Again, .. } => self.write_on(now, slot),
+            Notes { .. } => {
+                self.read_once(now, slot, false);
+            }
         }
     }
 
