@@ -106,9 +106,8 @@ impl Folder {
         let path = if pieces.is_empty() { ".".to_owned() } else { pieces.join("/") };
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         // openat2(2): EAGAIN where a link leads up and something is renamed at that moment.
-        let mut lookups = (0..LOOKUPS_MAX).map(|_| {
-            openat2(&root, path.as_str(), OPEN, Mode::empty(), beneath).map(File::from)
-        });
+        let mut lookups = (0..LOOKUPS_MAX)
+            .map(|_| openat2(&root, path.as_str(), OPEN, Mode::empty(), beneath).map(File::from));
         let settled = |found: &Result<File, Errno>| !matches!(found, Err(Errno::AGAIN));
         lookups.find(settled).unwrap_or(Err(Errno::AGAIN))
     }
@@ -203,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_link_that_leads_up_is_followed_while_others_rename() {
-        let base = std::env::temp_dir().join(format!("wirewheel-hub-renames-{}", std::process::id()));
+        let base =
+            std::env::temp_dir().join(format!("wirewheel-hub-renames-{}", std::process::id()));
         fs::create_dir_all(base.join("below")).unwrap();
         fs::write(base.join("page"), "page").unwrap();
         symlink("../page", base.join("below/link")).unwrap();
