@@ -198,6 +198,16 @@ fn a_process_that_does_not_read_holds_its_peer() {
 }
 
 #[test]
+fn a_program_that_is_not_there_any_more_is_named() {
+    let folder = Folder::new("gone");
+    let mut hub = hub_with(&folder, "cat", &[]);
+    let program = folder.path("program");
+    fs::remove_file(&program).unwrap();
+    hub.upgrade("/exec").expect_close(1011);
+    hub.log_until(&format!("--exec {}: No such file or directory", program.display()));
+}
+
+#[test]
 fn at_the_end_of_the_hub_no_process_is_left() {
     let folder = Folder::new("left");
     let hub = hub_with(&folder, "trap '' TERM; echo $$; while :; do sleep 1000; done", &[]);

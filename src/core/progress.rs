@@ -99,9 +99,8 @@ impl Connection {
         )
     }
 
-    fn pong_wait_ends(&self, options: &SessionOptions) -> Time {
-        let heard = Duration::from_millis(u64::from(self.state.heard_millis));
-        self.state.ping_base.after(heard).after(options.timeout)
+    pub(super) fn pong_wait_ends(&self, options: &SessionOptions) -> Time {
+        self.state.ping_base.after_millis(self.state.heard_millis).after(options.timeout)
     }
 }
 
@@ -303,8 +302,7 @@ impl Turn<'_> {
     )]
     fn ping(&mut self) {
         let now = self.shared.now;
-        let (_, waiting) = self.taken();
-        let waits = waiting > 0 || self.outbox_bytes() > 0;
+        let waits = self.outbox_bytes() > 0 || self.wire.unsent().is_some_and(|bytes| bytes > 0);
         let state = &mut self.connection.state;
         state.ping_base = now;
         state.heard_millis = 0;

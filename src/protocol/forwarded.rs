@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::head::RequestHead;
 use super::origin::Authority;
+use super::target::parse_ip_literal;
 
 /// What they tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,10 +185,29 @@ fn parse_node(text: &str) -> Option<SocketAddr> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, 0));
     }
-    if let Some(inside) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        return inside.parse().ok().map(|ip| SocketAddr::new(IpAddr::V6(ip), 0));
+    if let Some(ip) = parse_ip_literal(text) {
+        return Some(SocketAddr::new(IpAddr::V6(ip), 0)); // with a zone
     }
-    text.parse().ok()
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (inside, port) = rest.split_once(']')?;
+            (IpAddr::V6(parse_ip_literal(inside)?), port)
+        }
+        None => {
+            let (address, port) = text.split_at_checked(text.find(':')?)?;
+            (IpAddr::V4(address.parse().ok()?), port)
+        }
+    };
+    Some(SocketAddr::new(address, parse_node_port(port)?))
+}
+
+/// RFC 7239 section 6: digits, or a name in the port's place.
+fn parse_node_port(text: &str) -> Option<u16> {
+    match text.strip_prefix(':') {
+        None => text.is_empty().then_some(0),
+        Some(hidden) if hidden.starts_with('_') => Some(0),
+        Some(port) => port.parse().ok().filter(|_| !port.starts_with('+')),
+    }
 }
 
 #[cfg(test)]
@@ -228,6 +248,9 @@ mod tests {
         expect("X-Forwarded-For: 2001:db8::1\r\n", "[2001:db8::1]:0");
         expect("X-Forwarded-For: ::ffff:192.0.2.7\r\n", "192.0.2.7:0");
         expect("X-Forwarded-For: [::ffff:192.0.2.7]:9\r\n", "192.0.2.7:9");
+        // Proxies in Go leave the zone in.
+        expect("X-Forwarded-For: 1.1.1.1, fe80::1%eth0\r\n", "[fe80::1]:0");
+        expect("X-Forwarded-For: [fe80::1%25br-lan]:80\r\n", "[fe80::1]:80");
         expect("X-Forwarded-For: 10.0.0.3, 10.0.0.2\r\n", "10.0.0.3:0");
         expect("X-Forwarded-For: 1.1.1.1, 192.0.2.7,, \r\n", "192.0.2.7:0");
     }
@@ -238,6 +261,9 @@ mod tests {
         expect("Forwarded: for=1.1.1.1, For=\"[2001:db8::17]:4711\"\r\n", "[2001:db8::17]:4711");
         expect("Forwarded: proto=https;host=\"a,b;for=9.9.9.9\";for=192.0.2.1\r\n", "192.0.2.1:0");
         expect("Forwarded: for=192.0.2.1, for=\"10.0.0.1:80\"\r\n", "192.0.2.1:0");
+        // RFC 7239 section 6.3: the port alone may be hidden.
+        expect("Forwarded: for=\"192.0.2.1:_p\"\r\n", "192.0.2.1:0");
+        expect("Forwarded: for=\"[2001:db8::1]:_p\"\r\n", "[2001:db8::1]:0");
     }
 
     /// Who hides, or has no address, is not the proxy that says so: its rights are not theirs.
@@ -257,6 +283,12 @@ mod tests {
             "X-Forwarded-For: [::]:80\r\n",
             "X-Forwarded-For: ::ffff:0.0.0.0\r\n",
             "X-Forwarded-For: 192.0.2.1, 300.1.1.1\r\n",
+            "X-Forwarded-For: 192.0.2.1:+80\r\n",
+            "X-Forwarded-For: 192.0.2.1:\r\n",
+            "X-Forwarded-For: 192.0.2.1:70000\r\n",
+            "X-Forwarded-For: [192.0.2.1]:80\r\n",
+            "X-Forwarded-For: fe80::1%\r\n",
+            "X-Forwarded-For: 192.0.2.1%eth0\r\n",
             "Forwarded: for=unknown\r\n",
             "Forwarded: for=\"192.0.2.1\r\n",
             "Forwarded: for=\"0.0.0.0\"\r\n",

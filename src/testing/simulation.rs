@@ -43,6 +43,8 @@ pub(crate) struct Simulation {
     /// More than a connection may ever hold.
     bytes_each: usize,
     process_bytes: usize,
+    /// How many were ended for that, when everything was checked last.
+    over_budget: u64,
 }
 
 /// One life of so many is long.
@@ -103,6 +105,7 @@ impl Simulation {
             trail: vec![trail],
             bytes_each,
             process_bytes,
+            over_budget: 0,
         }
     }
 
@@ -231,13 +234,15 @@ impl Simulation {
         }
         let network = &mut self.network;
         let world = &mut *self.world.borrow_mut();
+        let before = std::mem::replace(&mut self.over_budget, network.core.stats().over_budget);
+        let over_budget = self.over_budget > before;
         let mut over = Ok(());
         self.players.retain(|&id, player| {
             if !network.link(id).is_settled() {
                 return true;
             }
             if over.is_ok() {
-                over = check_over(player, network, world);
+                over = check_over(player, network, world, over_budget);
             }
             false
         });
@@ -287,13 +292,18 @@ impl Simulation {
 }
 
 /// What must hold of a connection that is over.
-fn check_over(player: &Player, network: &mut Network, world: &mut World) -> Result<(), String> {
+fn check_over(
+    player: &Player,
+    network: &mut Network,
+    world: &mut World,
+    over_budget: bool,
+) -> Result<(), String> {
     let id = player.id;
     let log = world.sessions.get(&id);
     if log.is_some_and(|log| log.connected && log.end.is_none()) {
         return Err(format!("link {id} is over and its session had no on_close"));
     }
-    let (now, over_budget) = (network.now, network.core.stats().over_budget);
+    let now = network.now;
     let link = network.link(id);
     let loss = Account { player, link, log, world, over_budget, now }.settle()?;
     check_end(player, link, log, world)?;

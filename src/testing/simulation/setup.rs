@@ -99,6 +99,7 @@ impl Setup {
             drops: !matches!(self.policy, OutboxOverflow::Close | OutboxOverflow::Block),
             closes_when_full: self.policy == OutboxOverflow::Close,
             write_timeout: self.write_timeout,
+            linger_timeout: self.limits.linger_timeout,
             timeout: self.timeout,
             stops_at: None,
             pages: BTreeMap::new(),
