@@ -190,12 +190,12 @@ impl Admission {
         self.per_address.is_some() || self.rate.is_some()
     }
 
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn buckets(&self) -> usize {
         self.buckets.young.len() + self.buckets.old.len()
     }

@@ -126,7 +126,7 @@ impl Pending {
         crowd.first_to_go(connections)
     }
 
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn listed(&self) -> usize {
         self.queue.len()
     }

@@ -173,7 +173,7 @@ impl Network {
     }
 
     /// One turn of the loop, whatever is left to do behind it.
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn one_turn(&mut self) {
         let events = self.driver.sockets.take_events(self.now);
         self.turn(events);
