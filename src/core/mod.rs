@@ -39,6 +39,7 @@ mod plain;
 mod progress;
 mod refusals;
 mod rounds;
+pub(crate) mod sockets;
 #[cfg(all(repository, test))]
 mod tests;
 mod turn;

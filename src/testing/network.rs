@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::core::driver::{Driver, Readiness};
+use crate::core::driver::Driver;
+use crate::core::sockets::Readiness;
 use crate::domain::application::Built;
 use crate::domain::server_ref::{ServerRef, StopRequest};
 use crate::words::close::CloseCode;

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
 
 use crate::core::Disposal;
-use crate::core::driver::{Notes, ReadOutcome, Readiness, Socket};
+use crate::core::sockets::{Notes, ReadOutcome, Readiness, Socket};
 use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
 use crate::words::time::Time;
