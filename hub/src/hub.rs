@@ -264,6 +264,10 @@ fn options(config: &Config) -> WebSockets {
         [] => options,
         proxies => options.trusted_proxies(proxies),
     };
+    let options = match config.proxy_header {
+        Some(header) => options.proxy_header(header),
+        None => options,
+    };
     let options = match config.hosts.as_slice() {
         [] => options,
         hosts => options.hosts(hosts),

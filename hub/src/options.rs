@@ -13,11 +13,12 @@ pub(crate) enum Kind {
 }
 
 /// Every option; service files and documents are held to this table. Those that guard come first.
-pub(crate) const OPTIONS: [(&str, Kind); 32] = [
+pub(crate) const OPTIONS: [(&str, Kind); 33] = [
     ("token-file", Kind::One),
     ("allow-origin", Kind::Several),
     ("host", Kind::Several),
     ("trusted-proxy", Kind::Several),
+    ("proxy-header", Kind::One),
     ("metrics-open", Kind::Switch),
     ("socket-mode", Kind::One),
     ("pass-env", Kind::Several),

@@ -149,6 +149,62 @@ fn a_page_of_a_foreign_name_gets_no_program() {
 }
 
 #[test]
+fn pages_of_others_do_not_reach_a_program_under_any_name() {
+    let status = |hub: &Hub, host: &str, origin: &str| {
+        let request = upgrade_request("/exec", &format!("Origin: {origin}\r\n"));
+        let request = request.replace("Host: h\r\n", &format!("Host: {host}\r\n"));
+        hub.connect().request(&request).status
+    };
+    let start = |more: &[&str]| Hub::start(&[&["--exec", "/bin/cat"], more].concat());
+    let hub = start(&[]);
+    let port = hub.addr.port();
+    let here = format!("127.0.0.1:{port}");
+    assert_eq!(status(&hub, &here, &format!("http://{here}")), 101, "its own page");
+    let local = format!("localhost:{port}");
+    assert_eq!(status(&hub, &local, &format!("http://{local}")), 101);
+    assert_eq!(status(&hub, &here, "https://evil.example"), 403);
+    assert_eq!(status(&hub, &here, "null"), 403);
+    // A name of somebody else that points here stands in both lines.
+    let rebound = format!("evil.example:{port}");
+    assert_eq!(status(&hub, &rebound, &format!("http://{rebound}")), 403);
+    let named = start(&["--host", "box.example", "--allow-origin", "https://page.example"]);
+    assert_eq!(status(&named, "box.example", "http://box.example"), 101);
+    assert_eq!(status(&named, "evil.example", "http://evil.example"), 403);
+    assert_eq!(status(&named, "box.example", "https://page.example"), 101);
+    let open = start(&["--allow-origin", "*"]);
+    assert_eq!(status(&open, &here, "https://evil.example"), 101);
+}
+
+/// Where an address is not loopback, or there is none, names pass as long as none is given, but not to a shell.
+#[test]
+fn a_name_that_nobody_gave_reaches_topics_through_a_proxy_and_no_program() {
+    let folder = Folder::new("names");
+    let path = folder.path("socket");
+    let place = format!("unix:{}", show(&path));
+    let start = |more: &[&str]| {
+        Hub::start(&[&["--echo", "--exec", "/bin/cat", "--listen", &place], more].concat())
+    };
+    let status = |route: &str, name: &str| {
+        let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(&path).unwrap()));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = upgrade_request(route, &format!("Origin: https://{name}\r\n"));
+        let request = request.replace("Host: h\r\n", &format!("Host: {name}\r\n"));
+        Client { stream, inbox: Vec::new() }.request(&request).status
+    };
+    let hub = start(&[]);
+    assert_eq!(status("/echo", "box.example"), 101);
+    assert_eq!(status("/exec", "box.example"), 403);
+    assert_eq!(status("/exec/any/path", "box.example"), 403);
+    assert_eq!(status("/exec", "localhost"), 101);
+    drop(hub);
+    std::fs::remove_file(&path).unwrap();
+    let _named = start(&["--host", "box.example"]);
+    assert_eq!(status("/exec", "box.example"), 101);
+    assert_eq!(status("/exec", "evil.example"), 403);
+    assert_eq!(status("/echo", "evil.example"), 403);
+}
+
+#[test]
 fn files_are_served_and_nothing_outside_their_folder() {
     let folder = Folder::new("serve");
     folder.write("secret.txt", "secret");

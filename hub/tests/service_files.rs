@@ -41,6 +41,8 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         ("allow-origin", vec!["https://a.example".into(), "https://b.example".into()]),
         ("host", vec!["box.lan".into(), "*.box.example".into()]),
         ("trusted-proxy", vec!["127.0.0.1".into(), "10.0.0.0/8".into()]),
+        ("host", vec!["box.example".into(), "*.box.example".into()]),
+        ("proxy-header", one("x-forwarded-for")),
         ("metrics-open", one("1")),
         ("socket-mode", one("600")),
         ("pass-env", vec!["LANG".into(), "TZ".into()]),

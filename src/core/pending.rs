@@ -8,8 +8,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::structures::slab::{Key, Slab};
+use crate::words::limits::SURPLUS_MAX;
 use crate::words::network::ClientKey;
-use crate::words::options::SURPLUS_MAX;
 use crate::words::time::Time;
 
 use super::Core;

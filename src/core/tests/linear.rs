@@ -12,7 +12,7 @@ use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::handler::on_connect;
 use crate::testing::network::Network;
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 
 /// What a head is filled with: its request line, what is in front of the filling and between its
 /// parts, a part, and what stands behind. `#` is a number, another in each part.

@@ -33,6 +33,8 @@ pub(crate) struct Link {
     end: Option<PeerEnd>,
     /// The end has arrived.
     ended: bool,
+    /// The system has seen that the link is broken.
+    failed: bool,
     /// Something has come that the system has not told yet.
     is_news: bool,
     /// The driver has used it since its peer has looked.
@@ -267,6 +269,7 @@ impl Link {
             receive_buffer: usize::MAX,
             end: None,
             ended: false,
+            failed: false,
             is_news: false,
             touched: false,
             notes: Notes::default(),
@@ -406,7 +409,9 @@ impl Link {
         }
         self.arrived.extend(self.inbound.drain(..piece));
         let ends = self.inbound.is_empty() && self.end.is_some() || self.socket.broken;
-        self.is_news |= piece > 0 || (ends && !self.ended);
+        // A failure is news even behind an end (`EPOLLERR`).
+        let fails = self.socket.broken && !std::mem::replace(&mut self.failed, self.socket.broken);
+        self.is_news |= piece > 0 || (ends && !self.ended) || fails;
         self.ended |= ends;
     }
 }

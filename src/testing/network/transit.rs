@@ -68,6 +68,8 @@ pub(crate) struct Transit {
     /// When the program reads next, if it reads by the clock.
     next_read: Time,
     end: End,
+    /// When its system had everything, the end included.
+    ended_at: Option<Time>,
     /// Bytes that a reset has thrown away.
     lost: usize,
     progress: Progress,
@@ -97,6 +99,7 @@ impl Transit {
             pace: Pace::All,
             next_read: Time::ZERO,
             end: End::Open,
+            ended_at: None,
             lost: 0,
             progress: Progress::default(),
         }
@@ -179,7 +182,7 @@ impl Transit {
             }
         }
         if self.sent.is_empty() && self.end == End::Announced && self.pace != Pace::Vanished {
-            self.end = End::Arrived;
+            (self.end, self.ended_at) = (End::Arrived, Some(now));
         }
     }
 
@@ -267,6 +270,12 @@ impl Transit {
     /// When it was reset.
     pub(crate) fn reset_at(&self) -> Option<Time> {
         self.is_reset().then_some(self.progress.now)
+    }
+
+    /// Since when the peer's system has had everything, the server's end included, whether or not its
+    /// program has.
+    pub(crate) fn ended_at(&self) -> Option<Time> {
+        self.ended_at
     }
 
     /// Whether its program or its machine has stopped for good, as far as is known.

@@ -118,6 +118,7 @@ pub(crate) struct World {
     /// The outbox's policy is to close when it is full.
     pub(crate) closes_when_full: bool,
     pub(crate) write_timeout: Duration,
+    pub(crate) linger_timeout: Duration,
     pub(crate) timeout: Duration,
     /// When the grace of a stop is over.
     pub(crate) stops_at: Option<Time>,
