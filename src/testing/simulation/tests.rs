@@ -93,7 +93,7 @@ fn simulation_of_many_seeds() {
 fn assert_exercised(tally: &Tally) {
     assert!(tally.mirrored > 0, "raw frames came back: never; {tally:?}");
     assert!(tally.filtered > 0, "sessions collected only some of a flow: never; {tally:?}");
-    assert!(tally.longest >= 100, "a session had a long life: never; {tally:?}");
+    assert!(tally.longest >= 60, "a session had a long life: never; {tally:?}");
     assert!(tally.losses.0.iter().all(|&count| count > 0), "a loss never happened; {tally:?}");
     if !cfg!(feature = "deflate") {
         assert_eq!((tally.packed_in, tally.packed_out, tally.packed_of_flow), (0, 0, 0));
