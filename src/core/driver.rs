@@ -552,7 +552,7 @@ impl<S: Sockets> Driver<S> {
 
     /// Ends those that have to go, and drops the sockets of connections that are over before their
     /// slots are used again. To follow every call on the core that this driver did not make.
-    #[inline]
+    #[inline(always)] // it is asked after every read, and almost always says no
     pub(crate) fn end_and_drop(&mut self) {
         if self.core.has_ends() {
             self.end_and_drop_now();
