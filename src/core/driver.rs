@@ -331,7 +331,11 @@ impl<S: Sockets> Driver<S> {
             Notes { listed: false, .. } => {}
             Notes { reading: Reading::Again, .. } => self.write_on(now, slot),
             Notes { .. } => {
-                self.read_once(now, slot, false);
+                socket.notes().listed = false; // for this one read; its place in the list is kept
+                self.serve_once(now, slot, Readiness::READABLE);
+                if let Some(socket) = self.sockets.socket(slot) {
+                    socket.notes().listed = true;
+                }
             }
         }
     }
