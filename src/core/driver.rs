@@ -188,70 +188,47 @@ impl<S: Sockets> Driver<S> {
 
     /// Does for a connection what it is ready for: writes, then reads until it is drained or its share of
     /// the turn is spent. One that is listed has its share later in the turn, or in a later one.
+    #[inline]
+    fn serve(&mut self, now: Time, slot: u32, ready: Readiness) {
+        if let Some(n) = self.serve_once(now, slot, ready) {
+            self.read_on(now, slot, ready, n);
+        }
+    }
+
+    /// Reads on after so many bytes, which were not all. Apart, so that the read that is all of an event
+    /// does without a loop.
+    #[inline(never)]
+    fn read_on(&mut self, now: Time, slot: u32, ready: Readiness, first: usize) {
+        let ready = Readiness { writable: false, ..ready }; // that has been acted on
+        let mut came = first;
+        while came < self.share && self.core.work_done() < self.share && !self.is_late() {
+            let Some(n) = self.serve_once(now, slot, ready) else { return };
+            came = came.saturating_add(n);
+        }
+        self.list(slot);
+    }
+
+    /// The same with one read: how many bytes came, if there may be more to read now.
     ///
     /// A short read drains it, so no second one is made to be told so; unless its end is announced,
     /// which only a further read shows.
     #[inline(never)]
-    fn serve(&mut self, now: Time, slot: u32, ready: Readiness) {
-        let Some(socket) = self.sockets.socket(slot) else { return };
+    fn serve_once(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+        let mut socket = self.sockets.socket(slot)?;
         if socket.notes().listed {
-            return;
+            return None;
         }
         if ready.writable && socket.take_blocked() {
             self.write_on(now, slot);
+            socket = self.sockets.socket(slot)?;
         }
         if !ready.readable {
-            return;
+            return None;
         }
-        if let Some(n) = self.read_once(now, slot, ready.ended) {
-            self.read_on(now, slot, ready.ended, n);
-        } else if ready.ended {
-            self.tell_end(now, slot);
-        }
-    }
-
-    /// Reads on after so many bytes, which were not all.
-    #[inline(never)] // apart, so that the read that is all of it does without a loop
-    fn read_on(&mut self, now: Time, slot: u32, ended: bool, first: usize) {
-        let mut came = first;
-        loop {
-            if came >= self.share || self.core.work_done() >= self.share || self.is_late() {
-                return self.list(slot);
-            }
-            let Some(n) = self.read_once(now, slot, ended) else { break };
-            came = came.saturating_add(n);
-        }
-        if ended {
-            self.tell_end(now, slot);
-        }
-    }
-
-    #[cold]
-    fn note_end(&mut self, slot: u32) {
-        if let Some(socket) = self.sockets.socket(slot) {
-            socket.notes().ended = true;
-        }
-    }
-
-    /// Says that its end was announced where the core leaves the socket unread, so that no read will tell.
-    #[cold]
-    fn tell_end(&mut self, now: Time, slot: u32) {
-        let Some(socket) = self.sockets.socket(slot) else { return };
-        let Notes { reading, ended, .. } = *socket.notes();
-        if ended && !reading.reads() {
-            let failure = socket.take_failure();
-            self.with_wire(slot, |core, wire| core.handle_hang_up(now, slot, failure, wire));
-        }
-    }
-
-    /// How many bytes came, if there may be more to read now.
-    #[inline(always)] // for two callers the compiler makes it a call, which would be 5 % of an echo
-    fn read_once(&mut self, now: Time, slot: u32, end_announced: bool) -> Option<usize> {
-        let socket = self.sockets.socket(slot)?;
         let room = match socket.notes().reading {
             Reading::Continue => self.room,
             Reading::Sparing => self.room / 2,
-            Reading::Paused | Reading::Again => return None,
+            Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
         };
         let buffer = self.rx.get_mut(..room)?;
         let n = match socket.read(buffer) {
@@ -268,9 +245,36 @@ impl<S: Sockets> Driver<S> {
         self.end_and_drop();
         if reading == Reading::Again {
             self.list_to_write(slot);
-            return None;
+            return self.leave(now, slot, ready);
         }
-        (n == room || end_announced).then_some(n)
+        (n == room || ready.ended).then_some(n)
+    }
+
+    #[cold]
+    fn note_end(&mut self, slot: u32) {
+        if let Some(socket) = self.sockets.socket(slot) {
+            socket.notes().ended = true;
+        }
+    }
+
+    /// Reads nothing of a socket now.
+    #[cold]
+    fn leave(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+        if ready.ended {
+            self.tell_end(now, slot);
+        }
+        None
+    }
+
+    /// Says that its end was announced where the core leaves the socket unread, so that no read will tell.
+    #[cold]
+    fn tell_end(&mut self, now: Time, slot: u32) {
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        let Notes { reading, ended, .. } = *socket.notes();
+        if ended && !reading.reads() {
+            let failure = socket.take_failure();
+            self.with_wire(slot, |core, wire| core.handle_hang_up(now, slot, failure, wire));
+        }
     }
 
     /// Acts on a read that gave nothing.
@@ -327,7 +331,11 @@ impl<S: Sockets> Driver<S> {
             Notes { listed: false, .. } => {}
             Notes { reading: Reading::Again, .. } => self.write_on(now, slot),
             Notes { .. } => {
-                self.read_once(now, slot, false);
+                socket.notes().listed = false; // for this one read; its place in the list is kept
+                self.serve_once(now, slot, Readiness::READABLE);
+                if let Some(socket) = self.sockets.socket(slot) {
+                    socket.notes().listed = true;
+                }
             }
         }
     }
@@ -449,7 +457,7 @@ impl<S: Sockets> Driver<S> {
 
     /// Ends those that have to go, and drops the sockets of connections that are over before their
     /// slots are used again. To follow every call on the core that this driver did not make.
-    #[inline]
+    #[inline(always)] // it is asked after every read, and almost always says no
     pub(crate) fn end_and_drop(&mut self) {
         if self.core.has_ends() {
             self.end_and_drop_now();

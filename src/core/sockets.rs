@@ -126,4 +126,5 @@ pub(crate) struct Readiness {
 impl Readiness {
     /// As far as anybody knows.
     pub(super) const ALL: Self = Self { writable: true, readable: true, ended: true };
+    pub(super) const READABLE: Self = Self { writable: false, readable: true, ended: false };
 }

@@ -38,7 +38,8 @@ impl Socket {
                 ErrorKind::WouldBlock => return ReadOutcome::Drained,
                 kind => return ReadOutcome::Failed(kind),
             }
-            match (&self.stream).read(buffer) {
+            // By another name: called from two places, the usual way would be a call there as well.
+            match (&*SockRef::from(&self.stream)).read(buffer) {
                 Ok(0) => return ReadOutcome::Eof,
                 Ok(n) => return ReadOutcome::Bytes(n),
                 Err(again) => error = again,
