@@ -37,7 +37,8 @@ pub(crate) trait Sockets {
     /// Drops the socket in a slot.
     fn dispose(&mut self, slot: u32, disposal: Disposal);
 
-    /// Watches a descriptor of the application. Its callback runs by [`Driver::run`](super::driver::Driver::run), or as it does.
+    /// Watches a descriptor of the application. Its callback runs by
+    /// [`Driver::run`](super::driver::Driver::run), or as it does.
     fn watch(&mut self, watch: NewWatch);
 
     /// A stop begins: connections on listeners that others keep are left to them.
