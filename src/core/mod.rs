@@ -406,7 +406,7 @@ impl Core {
     }
 
     /// A turn whose `act` concludes it.
-    #[inline]
+    #[inline(always)] // each kind of turn has a copy of its own anyway, and one caller
     fn caught_turn<R>(
         &mut self,
         now: Time,
