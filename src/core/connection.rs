@@ -7,7 +7,8 @@ use crate::domain::hold::Hold;
 use crate::domain::session_state::{Phase, SessionState};
 use crate::structures::progress::Least;
 use crate::structures::wheel::TimerKey;
-use crate::words::options::{Limits, SessionOptions};
+use crate::words::limits::Limits;
+use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
 use super::admission::Surplus;

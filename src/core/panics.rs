@@ -11,6 +11,7 @@ use crate::domain::response::Response;
 use crate::domain::session_state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::SessionError;
+use crate::words::quoted::on_one_line;
 
 use super::connection::{Disposal, Stage};
 use super::ending::Loss;
@@ -34,7 +35,7 @@ pub(crate) fn caught<R>(act: impl FnOnce() -> R) -> Result<R, Panicked> {
 /// Drops what is the application's: a `Drop` of its types is its code too.
 pub(crate) fn drop_caught<T>(what: &str, value: T) {
     if let Err(Panicked(text)) = caught(|| drop(value)) {
-        error!(target: "wirewheel::server", "{what} panicked in a drop: {text}");
+        error!(target: "wirewheel::server", "{what} panicked in a drop: {}", on_one_line(&text));
     }
 }
 

@@ -11,7 +11,8 @@ use crate::protocol::frame::OpCode;
 use crate::structures::outbox::frame_len;
 use crate::structures::progress::{Least, Window};
 use crate::words::error::SessionError;
-use crate::words::options::{Limits, SessionOptions};
+use crate::words::limits::Limits;
+use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
 use super::connection::{Connection, Disposal, Stage};

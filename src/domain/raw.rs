@@ -194,7 +194,8 @@ impl Session<'_> {
     /// [`SendError::NotRaw`] in a session that is handed messages, which sends with
     /// [`send`](Self::send) and [`send_fragment`](Self::send_fragment). [`SendError::BadFrame`] for a
     /// control frame that is a fragment, and a Close whose payload is not legal;
-    /// [`SendError::TooBig`] for one over 125 bytes, and for data over `max_frame_size`.
+    /// [`SendError::TooBig`] for one over 125 bytes, and for data over `max_frame_size`; a frame of a
+    /// message that a negotiated extension encodes may have a little more, as it may when it comes.
     /// [`SendError::Closing`] and [`SendError::Full`] as with `send`.
     ///
     /// ```
@@ -261,7 +262,10 @@ impl Session<'_> {
         self.check_open()?;
         let bytes = frame.payload.len();
         if !frame.opcode.is_control() {
-            return self.admit_within(bytes, self.state.options(self.route).max_frame_size);
+            // A frame that a raw session may be handed it may send too.
+            let rules = self.state.rules(self.route);
+            let is_continuation = frame.opcode == OpCode::Continuation;
+            return self.admit_within(bytes, rules.limit_of(frame.rsv.bits(), is_continuation));
         }
         if bytes > CONTROL_PAYLOAD_MAX {
             return Err(SendError::TooBig { bytes, limit: CONTROL_PAYLOAD_MAX });

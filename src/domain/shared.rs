@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::structures::wire::Wire;
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 use crate::words::time::Time;
 
 use super::application::OnLoop;

@@ -213,10 +213,15 @@ impl FrameRules {
     /// an extension on the first, if any extension has one; of a continuation only the session knows.
     #[cold]
     fn check_large(&self, first: u8, length: u64) -> Result<(), ProtocolError> {
-        let has_bit = (first >> 4) & self.claimed_rsv != 0;
-        let may_be_coded = self.claimed_rsv == 0 || has_bit || first & 0x0f == 0;
-        let limit = if may_be_coded { self.max_coded_frame_size } else { self.max_frame_size };
+        let limit = self.limit_of((first >> 4) & 7, first & 0x0f == 0);
         if length > limit as u64 { Err(self.too_big(length)) } else { Ok(()) }
+    }
+
+    /// The most payload bytes of a data frame with these reserved bits.
+    pub(crate) fn limit_of(&self, rsv: u8, is_continuation: bool) -> usize {
+        let has_bit = rsv & self.claimed_rsv != 0;
+        let may_be_coded = self.claimed_rsv == 0 || has_bit || is_continuation;
+        if may_be_coded { self.max_coded_frame_size } else { self.max_frame_size }
     }
 
     /// Holds a frame to the limit of those that are not coded.

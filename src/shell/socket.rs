@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 
 use crate::core::Disposal;
-use crate::core::driver::{self, Notes, ReadOutcome};
+use crate::core::sockets::{self, Notes, ReadOutcome};
 use crate::domain::session_state::NO_ADDR;
 use crate::structures::wire::Wire;
 
@@ -62,7 +62,7 @@ impl Socket {
     }
 }
 
-impl driver::Socket for Socket {
+impl sockets::Socket for Socket {
     #[inline]
     fn wire(&mut self) -> &mut dyn Wire {
         self

@@ -7,27 +7,24 @@ pub(crate) mod choices;
 pub(crate) mod codec;
 pub(crate) mod content;
 mod player;
+mod setup;
 #[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::panics::caught;
-use crate::domain::application::{Application, Built, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
-use crate::domain::raw::on_frame;
 use crate::words::close::CloseCode;
-use crate::words::options::{Limits, OutboxOverflow};
 
-use self::actors::{Actor, Log, Mood, PLANNED, Tally, World};
+use self::actors::{Log, Mood, PLANNED, Tally, World};
 use self::books::Account;
 use self::choices::Choices;
 use self::player::{Player, Told, draw_buffers};
+use self::setup::{Setup, build};
 use super::network::{Link, LinkId, Network};
 
 /// A run, and how far it has come.
@@ -46,6 +43,8 @@ pub(crate) struct Simulation {
     /// More than a connection may ever hold.
     bytes_each: usize,
     process_bytes: usize,
+    /// How many were ended for that, when everything was checked last.
+    over_budget: u64,
 }
 
 /// One life of so many is long.
@@ -81,100 +80,6 @@ pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
     outcome.map(|()| tally).map_err(|what| Failure { step, what, trail })
 }
 
-/// One of these, or the longest.
-fn millis(choices: &mut Choices, mood: Mood, from: &[u64; 3]) -> Duration {
-    let [.., longest] = *from;
-    Duration::from_millis(if mood.hurries { choices.pick(from) } else { longest })
-}
-
-fn draw_flow(choices: &mut Choices) -> SharedFlow {
-    let overflow = choices.pick(&[
-        BufferOverflow::Suspend,
-        BufferOverflow::DropOldest,
-        BufferOverflow::DropLatest,
-        BufferOverflow::Latest,
-    ]);
-    let options = FlowOptions::new()
-        .replay(choices.size_below(3))
-        .extra_buffer(1 + choices.size_below(8))
-        .on_buffer_overflow(overflow)
-        .max_bytes(choices.pick(&[1_000, 100_000]));
-    match SharedFlow::with(options) {
-        Ok(flow) => flow,
-        Err(mistake) => panic!("the simulation's flow: {mistake}"),
-    }
-}
-
-fn draw_limits(mood: Mood, choices: &mut Choices) -> Limits {
-    let mut process_bytes = choices.pick(&[3_000, 30_000, 1 << 20]);
-    if mood.is_long || (mood.deflate && !choices.one_in(4)) {
-        process_bytes = 4 << 20; // else those with contexts rarely live to say much
-    }
-    Limits::new()
-        .max_connections(choices.pick(&[1, 4, 20]))
-        .max_pending_handshakes(choices.pick(&[1, 3, 20]))
-        .handshake_timeout(millis(choices, mood, &[1, 900, 10_000]))
-        .close_timeout(millis(choices, mood, &[1, 500, 5_000]))
-        .linger_timeout(millis(choices, mood, &[1, 500, 2_000]))
-        .max_head_bytes(1_000)
-        .process_bytes(process_bytes)
-        .read_buffer_bytes(choices.pick(&[1_024, 5_000]))
-}
-
-/// Compression with any of its options, and what it may hold in a session.
-#[cfg(feature = "deflate")]
-fn draw_deflate(options: WebSockets, choices: &mut Choices) -> (WebSockets, usize) {
-    const ONE_INFLATER: usize = 50 << 10;
-    const BOTH_CONTEXTS: usize = 400 << 10;
-    let (client_keeps, server_keeps) = (choices.one_in(2), choices.one_in(2));
-    let mut deflate = crate::Deflate::new()
-        .compression_level(choices.pick(&[1, 6, 9]))
-        .client_context_takeover(client_keeps)
-        .server_context_takeover(server_keeps)
-        .client_max_window_bits(choices.pick(&[9, 12, 15]))
-        .server_max_window_bits(choices.pick(&[9, 12, 15]));
-    if choices.one_in(2) {
-        deflate = deflate.compress_if_bigger_than(choices.pick(&[0, 20, 1_000]));
-    }
-    if choices.one_in(4) {
-        deflate = deflate.compress_if(|message| message.is_text());
-    }
-    let bytes = if client_keeps || server_keeps { BOTH_CONTEXTS } else { ONE_INFLATER };
-    (options.extension(deflate), bytes)
-}
-
-/// Without the feature clients ask in vain.
-#[cfg(not(feature = "deflate"))]
-fn draw_deflate(options: WebSockets, _choices: &mut Choices) -> (WebSockets, usize) {
-    (options, 0)
-}
-
-/// The application: `/s` is played by actors, `/raw` mirrors, `/page` has any length.
-fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
-    let raw_negotiates = world.borrow_mut().choices.one_in(2);
-    let mut application = Application::new();
-    application.install(options);
-    let (members, pages) = (Rc::clone(world), Rc::clone(world));
-    application.routing(|route| {
-        route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
-        route
-            .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))
-            .negotiate_extensions(raw_negotiates);
-        route.get("/page", move |call| {
-            let world = &mut *pages.borrow_mut();
-            let link = call.header("x-link").and_then(|link| link.parse().ok());
-            if let Some(link) = link {
-                *world.pages.entry(link).or_default() += 1;
-            }
-            "x".repeat(world.choices.size_below(500))
-        });
-    });
-    match application.build() {
-        Ok(built) => built,
-        Err(mistake) => panic!("the simulation's application: {mistake}"),
-    }
-}
-
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
         let mut mood = Mood::draw(&mut choices);
@@ -183,61 +88,12 @@ impl Simulation {
         if choices.one_in(LONG_LIVES) {
             (mood, clients_max, steps) = (mood.calmed(), clients_max.min(3), 6 * steps);
         }
-        let max_frame_size = choices.pick(&[125, 1_000, 64 << 10]);
-        let max_message_size = max_frame_size.max(choices.pick(&[125, 2_000, 64 << 10]));
-        let outbox_bytes = choices.pick(&[1, 1_000, 64 << 10]);
-        let limits = draw_limits(mood, &mut choices);
-        let policy = choices.pick(&[
-            OutboxOverflow::Close,
-            OutboxOverflow::Block,
-            OutboxOverflow::DropNewest,
-            OutboxOverflow::DropOldest,
-        ]);
-        let flow = draw_flow(&mut choices);
-        let timeout = millis(&mut choices, mood, &[1, 900, 15_000]);
-        let write_timeout = millis(&mut choices, mood, &[1, 2_000, 30_000]);
-        let mut options = WebSockets::new()
-            .on_outbox_full(policy)
-            .timeout(timeout)
-            .write_timeout(write_timeout)
-            .max_frame_size(max_frame_size)
-            .max_message_size(max_message_size)
-            .max_outgoing_message_size(max_message_size)
-            .outbox_bytes(outbox_bytes)
-            .masking(choices.one_in(8))
-            .limits(limits.clone());
-        if choices.one_in(3) {
-            options = options.ping_period(None);
-        } else {
-            options = options.ping_period(millis(&mut choices, mood, &[1, 700, 15_000]));
-        }
-        if choices.one_in(2) {
-            options = options.idle_timeout(millis(&mut choices, mood, &[3, 3_000, 60_000]));
-        }
-        let mut extension_bytes = 0;
-        if mood.deflate {
-            (options, extension_bytes) = draw_deflate(options, &mut choices);
-        }
-        let world = Rc::new(RefCell::new(World {
-            choices,
-            mood,
-            sessions: BTreeMap::new(),
-            tally: Tally::default(),
-            max_message_size,
-            flow,
-            published: 0,
-            drops: policy != OutboxOverflow::Close && policy != OutboxOverflow::Block,
-            closes_when_full: policy == OutboxOverflow::Close,
-            write_timeout,
-            timeout,
-            stops_at: None,
-            pages: BTreeMap::new(),
-            publishers: Vec::new(),
-            spoiled: BTreeSet::new(),
-            violations: Vec::new(),
-        }));
-        let built = build(options, &world);
-        let mut network = Network::new(built);
+        let setup = Setup::draw(&mut choices, mood);
+        let (options, extension_bytes) = setup.draw_options(&mut choices, mood);
+        let (usual_bytes, process_bytes) = (setup.max_frame_size, setup.limits.process_bytes);
+        let (bytes_each, trail) = (setup.bytes_each(extension_bytes), format!("{mood:?} {setup}"));
+        let world = Rc::new(RefCell::new(setup.into_world(choices, mood)));
+        let mut network = Network::new(build(options, &world));
         network.tolerates = |panic| panic.contains(PLANNED);
         Self {
             network,
@@ -245,17 +101,11 @@ impl Simulation {
             world,
             players: BTreeMap::new(),
             clients_max,
-            usual_bytes: max_frame_size,
-            trail: vec![format!(
-                "{mood:?} {policy:?} {max_frame_size} {max_message_size} {outbox_bytes}"
-            )],
-            bytes_each: extension_bytes
-                + 4 * (outbox_bytes
-                    + 2 * max_message_size
-                    + limits.max_head_bytes
-                    + limits.read_buffer_bytes
-                    + (20 << 10)),
-            process_bytes: limits.process_bytes,
+            usual_bytes,
+            trail: vec![trail],
+            bytes_each,
+            process_bytes,
+            over_budget: 0,
         }
     }
 
@@ -384,13 +234,15 @@ impl Simulation {
         }
         let network = &mut self.network;
         let world = &mut *self.world.borrow_mut();
+        let before = std::mem::replace(&mut self.over_budget, network.core.stats().over_budget);
+        let over_budget = self.over_budget > before;
         let mut over = Ok(());
         self.players.retain(|&id, player| {
             if !network.link(id).is_settled() {
                 return true;
             }
             if over.is_ok() {
-                over = check_over(player, network, world);
+                over = check_over(player, network, world, over_budget);
             }
             false
         });
@@ -440,13 +292,18 @@ impl Simulation {
 }
 
 /// What must hold of a connection that is over.
-fn check_over(player: &Player, network: &mut Network, world: &mut World) -> Result<(), String> {
+fn check_over(
+    player: &Player,
+    network: &mut Network,
+    world: &mut World,
+    over_budget: bool,
+) -> Result<(), String> {
     let id = player.id;
     let log = world.sessions.get(&id);
     if log.is_some_and(|log| log.connected && log.end.is_none()) {
         return Err(format!("link {id} is over and its session had no on_close"));
     }
-    let (now, over_budget) = (network.now, network.core.stats().over_budget);
+    let now = network.now;
     let link = network.link(id);
     let loss = Account { player, link, log, world, over_budget, now }.settle()?;
     check_end(player, link, log, world)?;

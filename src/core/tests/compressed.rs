@@ -8,9 +8,11 @@ use crate::Deflate;
 use crate::domain::application::{Application, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::handler::on_message;
+use crate::domain::raw::on_frame;
 use crate::testing::simulation::codec::Codec;
 use crate::testing::simulation::content::{self, FROM_SESSION};
 use crate::testing::{TestApplication, TestClient};
+use crate::words::close::CloseCode;
 use crate::words::options::OutboxOverflow;
 
 /// A client to whom `/` sends as many numbered messages as it says, and its end of the compression.
@@ -133,4 +135,26 @@ fn the_last_fragment_that_finds_no_room_can_be_sent_again() {
         let whole = next_message(&mut client, &mut codec).unwrap();
         assert_eq!(whole, format!("{}b", "a".repeat(120)).as_bytes(), "{policy:?}");
     }
+}
+
+/// An encoding that saves nothing is a little longer than its message, so a frame of one may be longer
+/// than `max_frame_size`. Whatever a raw session is handed, it can send back.
+#[test]
+fn a_raw_session_may_send_every_frame_that_it_may_be_handed() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new().max_frame_size(125).extension(Deflate::new()));
+        app.routing(|route| {
+            let mirror = |_: &Call| on_frame(|session, frame| session.send_frame(frame));
+            route.web_socket_raw("/", mirror).negotiate_extensions(true);
+        });
+    })
+    .unwrap();
+    let (mut client, _) = connect(&app);
+    for (first, bytes) in [(0xc2, 126), (0x42, 296), (0x00, 296), (0x80, 1_000), (0x82, 125)] {
+        client.send_frame(first, &vec![7; bytes]);
+        let back = client.receive_frame().map(|frame| (frame.first, frame.payload.len()));
+        assert_eq!(back, Some((first, bytes)));
+    }
+    client.send_frame(0x82, &[7; 126]);
+    client.expect_close(CloseCode::TOO_BIG);
 }

@@ -118,6 +118,7 @@ pub(crate) struct World {
     /// The outbox's policy is to close when it is full.
     pub(crate) closes_when_full: bool,
     pub(crate) write_timeout: Duration,
+    pub(crate) linger_timeout: Duration,
     pub(crate) timeout: Duration,
     /// When the grace of a stop is over.
     pub(crate) stops_at: Option<Time>,
@@ -463,7 +464,7 @@ impl Actor {
         let start = content::start(FROM_SESSION, number);
         let begun = open.map_or(0, |open| open - start.len());
         let mut piece = if open.is_none() { start } else { String::new() };
-        piece.extend(content::text(number, begun..begun + self.size()));
+        piece.push_str(&content::text(number, begun..begun + self.size()));
         let fin = self.choose(|choices, _| choices.one_in(3));
         if session.send_fragment(&piece, fin).is_ok() {
             let len = open.unwrap_or(0) + piece.len();

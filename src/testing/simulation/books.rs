@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::core::Disposal;
 use crate::testing::network::{Link, Transit};
 use crate::words::close::CloseInfo;
 use crate::words::error::SessionError;
@@ -26,7 +27,7 @@ pub(crate) enum Loss {
     OverBudget,
     /// The grace of a stop was over.
     Stopped,
-    /// The peer took nothing, or too little.
+    /// The peer took nothing, or too little, or its program has not read in time what its system had.
     Stalled,
     /// The peer ended, or the connection broke, or it was silent.
     Gone,
@@ -89,8 +90,8 @@ pub(super) struct Account<'a> {
     pub(super) link: &'a Link,
     pub(super) log: Option<&'a Log>,
     pub(super) world: &'a World,
-    /// Connections that were ended because `process_bytes` was spent.
-    pub(super) over_budget: u64,
+    /// Connections were ended because `process_bytes` was spent, since this was asked last.
+    pub(super) over_budget: bool,
     pub(super) now: Time,
 }
 
@@ -151,13 +152,27 @@ impl Account<'_> {
         if self.world.stops_at.is_some_and(|at| at <= self.now) {
             return Ok(Loss::Stopped);
         }
-        if self.log.is_none_or(|log| log.end.is_none()) && self.over_budget > 0 {
-            return Ok(Loss::OverBudget); // no session: who it was is not told
+        if self.over_budget && self.link.socket.gone == Some(Disposal::Reset) {
+            return Ok(Loss::OverBudget); // no session any more: who it was is not told
+        }
+        if self.is_left_unread() {
+            return Ok(Loss::Stalled);
         }
         if transit.is_none_or(Transit::is_stopped) && self.player.has_stalled {
             return Ok(Loss::Stalled);
         }
         self.deadline(fault)
+    }
+
+    /// Whether the peer's system had everything for the time that a hang-up is waited for, and its
+    /// program had not read it when it sent once more, behind our end, which a reset answers.
+    fn is_left_unread(&self) -> bool {
+        let transit = self.link.socket.transit();
+        let (had, reset) =
+            (transit.and_then(Transit::ended_at), transit.and_then(Transit::reset_at));
+        // It is looked at in parts of the wait whether that has begun.
+        let wait = self.world.linger_timeout * 7 / 8;
+        had.zip(reset).is_some_and(|(had, reset)| had.after(wait) <= reset)
     }
 
     /// Whether the deadline that ended it was right.

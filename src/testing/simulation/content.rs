@@ -23,26 +23,45 @@ pub(crate) fn start(from: u8, number: usize) -> String {
     format!("{}{number}:", char::from(from))
 }
 
-/// What follows the start: one letter, words, or what no compressor makes smaller by much.
-pub(crate) fn text(number: usize, range: Range<usize>) -> impl Iterator<Item = char> {
-    range.map(move |at| character(number, at))
+/// What follows the start, from one place of it to another: one letter, words, or what no compressor
+/// makes smaller by much.
+pub(crate) fn text(number: usize, range: Range<usize>) -> String {
+    const WORDS: &str = "a text that repeats itself, ";
+    match number % 3 {
+        0 => "x".repeat(range.len()),
+        1 => piece_of(WORDS, range),
+        _ => NOISE.with(|noise| {
+            let from = usize::try_from(mixed(number as u64, 0)).unwrap_or(number) % noise.len();
+            piece_of(noise, from + range.start..from + range.end)
+        }),
+    }
+}
+
+thread_local! {
+    /// Longer than any compressor looks back.
+    static NOISE: String = (0..70_001).map(noise_at).collect();
+}
+
+fn noise_at(at: u64) -> char {
+    char::from(b' ' + u8::try_from((mixed(at, 0) >> 32) % 95).unwrap_or(0))
+}
+
+/// Of these letters, which begin anew whenever they end.
+fn piece_of(letters: &str, range: Range<usize>) -> String {
+    let (mut piece, mut at) = (String::with_capacity(range.len()), range.start % letters.len());
+    while piece.len() < range.len() {
+        let rest = letters.get(at..).unwrap_or_default();
+        piece.push_str(rest.get(..range.len() - piece.len()).unwrap_or(rest));
+        at = 0;
+    }
+    piece
 }
 
 /// A whole message.
 pub(crate) fn message(from: u8, number: usize, len: usize) -> String {
     let mut message = start(from, number);
-    message.extend(text(number, 0..len));
+    message.push_str(&text(number, 0..len));
     message
-}
-
-fn character(number: usize, at: usize) -> char {
-    const WORDS: &[u8] = b"a text that repeats itself, ";
-    let byte = match number % 3 {
-        0 => b'x',
-        1 => WORDS[at % WORDS.len()],
-        _ => b' ' + u8::try_from((mixed(number as u64, at as u64) >> 32) % 95).unwrap_or(0),
-    };
-    char::from(byte)
 }
 
 /// Where a message comes from and its number, if it is what was sent.
@@ -51,6 +70,5 @@ pub(crate) fn read(message: &[u8]) -> Option<(u8, usize)> {
     let digits = rest.iter().position(|&byte| byte == b':')?;
     let number: usize = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
     let body = &rest[digits + 1..];
-    let holds = text(number, 0..body.len()).eq(body.iter().copied().map(char::from));
-    holds.then_some((from, number))
+    (text(number, 0..body.len()).as_bytes() == body).then_some((from, number))
 }

@@ -286,7 +286,7 @@ impl Player {
                     _ => (content::start(FROM_CLIENT, number), 0),
                 };
                 let mut payload = start;
-                payload.extend(content::text(number, begun..begun + size));
+                payload.push_str(&content::text(number, begun..begun + size));
                 self.open = (!fin).then_some(Open::Plain(begun + size));
                 return RawFrame { first, payload: payload.into_bytes() };
             }

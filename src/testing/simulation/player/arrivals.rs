@@ -134,7 +134,9 @@ impl Player {
                         break;
                     }
                 }
-                Err(format!("{:#04x} of {} was not sent", frame.first, frame.payload.len()))
+                let RawFrame { first, payload } = frame;
+                let start = payload.get(..20).unwrap_or(&payload).escape_ascii();
+                Err(format!("{first:#04x} of {} was not sent: {start}", payload.len()))
             }
             8 if self.said_close.as_ref() == Some(&frame.payload) && !told.drops => {
                 match self.mirrored.len() {

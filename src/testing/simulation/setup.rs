@@ -1,0 +1,205 @@
+//! What is drawn of a simulation before it begins: its limits, its options, its flow, and the
+//! application with them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::domain::application::{Application, Built, WebSockets};
+use crate::domain::call::Call;
+use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use crate::domain::raw::on_frame;
+use crate::words::limits::Limits;
+use crate::words::options::OutboxOverflow;
+
+use super::actors::{Actor, Mood, Tally, World};
+use super::choices::Choices;
+
+/// What a run's server is like.
+pub(super) struct Setup {
+    pub(super) max_frame_size: usize,
+    max_message_size: usize,
+    outbox_bytes: usize,
+    pub(super) limits: Limits,
+    policy: OutboxOverflow,
+    flow: SharedFlow,
+    timeout: Duration,
+    write_timeout: Duration,
+}
+
+/// For the trail of a failure.
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, max_frame_size, max_message_size, outbox_bytes, .. } = self;
+        write!(f, "{policy:?} {max_frame_size} {max_message_size} {outbox_bytes}")
+    }
+}
+
+impl Setup {
+    pub(super) fn draw(choices: &mut Choices, mood: Mood) -> Self {
+        let max_frame_size = choices.pick(&[125, 1_000, 64 << 10]);
+        Self {
+            max_frame_size,
+            max_message_size: max_frame_size.max(choices.pick(&[125, 2_000, 64 << 10])),
+            outbox_bytes: choices.pick(&[1, 1_000, 64 << 10]),
+            limits: draw_limits(mood, choices),
+            policy: choices.pick(&[
+                OutboxOverflow::Close,
+                OutboxOverflow::Block,
+                OutboxOverflow::DropNewest,
+                OutboxOverflow::DropOldest,
+            ]),
+            flow: draw_flow(choices),
+            timeout: millis(choices, mood, &[1, 900, 15_000]),
+            write_timeout: millis(choices, mood, &[1, 2_000, 30_000]),
+        }
+    }
+
+    /// The options, and what an extension may hold in a session.
+    pub(super) fn draw_options(&self, choices: &mut Choices, mood: Mood) -> (WebSockets, usize) {
+        let mut options = WebSockets::new()
+            .on_outbox_full(self.policy)
+            .timeout(self.timeout)
+            .write_timeout(self.write_timeout)
+            .max_frame_size(self.max_frame_size)
+            .max_message_size(self.max_message_size)
+            .max_outgoing_message_size(self.max_message_size)
+            .outbox_bytes(self.outbox_bytes)
+            .masking(choices.one_in(8))
+            .limits(self.limits.clone());
+        if choices.one_in(3) {
+            options = options.ping_period(None);
+        } else {
+            options = options.ping_period(millis(choices, mood, &[1, 700, 15_000]));
+        }
+        if choices.one_in(2) {
+            options = options.idle_timeout(millis(choices, mood, &[3, 3_000, 60_000]));
+        }
+        if mood.deflate { draw_deflate(options, choices) } else { (options, 0) }
+    }
+
+    /// More than a connection may ever hold.
+    pub(super) fn bytes_each(&self, extension_bytes: usize) -> usize {
+        let Limits { max_head_bytes, read_buffer_bytes, .. } = self.limits;
+        let buffers = self.outbox_bytes + 2 * self.max_message_size;
+        extension_bytes + 4 * (buffers + max_head_bytes + read_buffer_bytes + (20 << 10))
+    }
+
+    pub(super) fn into_world(self, choices: Choices, mood: Mood) -> World {
+        World {
+            choices,
+            mood,
+            sessions: BTreeMap::new(),
+            tally: Tally::default(),
+            max_message_size: self.max_message_size,
+            flow: self.flow,
+            published: 0,
+            drops: !matches!(self.policy, OutboxOverflow::Close | OutboxOverflow::Block),
+            closes_when_full: self.policy == OutboxOverflow::Close,
+            write_timeout: self.write_timeout,
+            linger_timeout: self.limits.linger_timeout,
+            timeout: self.timeout,
+            stops_at: None,
+            pages: BTreeMap::new(),
+            publishers: Vec::new(),
+            spoiled: BTreeSet::new(),
+            violations: Vec::new(),
+        }
+    }
+}
+
+/// One of these, or the longest.
+fn millis(choices: &mut Choices, mood: Mood, from: &[u64; 3]) -> Duration {
+    let [.., longest] = *from;
+    Duration::from_millis(if mood.hurries { choices.pick(from) } else { longest })
+}
+
+fn draw_flow(choices: &mut Choices) -> SharedFlow {
+    let overflow = choices.pick(&[
+        BufferOverflow::Suspend,
+        BufferOverflow::DropOldest,
+        BufferOverflow::DropLatest,
+        BufferOverflow::Latest,
+    ]);
+    let options = FlowOptions::new()
+        .replay(choices.size_below(3))
+        .extra_buffer(1 + choices.size_below(8))
+        .on_buffer_overflow(overflow)
+        .max_bytes(choices.pick(&[1_000, 100_000]));
+    match SharedFlow::with(options) {
+        Ok(flow) => flow,
+        Err(mistake) => panic!("the simulation's flow: {mistake}"),
+    }
+}
+
+fn draw_limits(mood: Mood, choices: &mut Choices) -> Limits {
+    let mut process_bytes = choices.pick(&[3_000, 30_000, 1 << 20]);
+    if mood.is_long || (mood.deflate && !choices.one_in(4)) {
+        process_bytes = 4 << 20; // else those with contexts rarely live to say much
+    }
+    Limits::new()
+        .max_connections(choices.pick(&[1, 4, 20]))
+        .max_pending_handshakes(choices.pick(&[1, 3, 20]))
+        .handshake_timeout(millis(choices, mood, &[1, 900, 10_000]))
+        .close_timeout(millis(choices, mood, &[1, 500, 5_000]))
+        .linger_timeout(millis(choices, mood, &[1, 500, 2_000]))
+        .max_head_bytes(1_000)
+        .process_bytes(process_bytes)
+        .read_buffer_bytes(choices.pick(&[1_024, 5_000]))
+}
+
+/// Compression with any of its options, and what it may hold in a session.
+#[cfg(feature = "deflate")]
+fn draw_deflate(options: WebSockets, choices: &mut Choices) -> (WebSockets, usize) {
+    const ONE_INFLATER: usize = 50 << 10;
+    const BOTH_CONTEXTS: usize = 400 << 10;
+    let (client_keeps, server_keeps) = (choices.one_in(2), choices.one_in(2));
+    let mut deflate = crate::Deflate::new()
+        .compression_level(choices.pick(&[1, 6, 9]))
+        .client_context_takeover(client_keeps)
+        .server_context_takeover(server_keeps)
+        .client_max_window_bits(choices.pick(&[9, 12, 15]))
+        .server_max_window_bits(choices.pick(&[9, 12, 15]));
+    if choices.one_in(2) {
+        deflate = deflate.compress_if_bigger_than(choices.pick(&[0, 20, 1_000]));
+    }
+    if choices.one_in(4) {
+        deflate = deflate.compress_if(|message| message.is_text());
+    }
+    let bytes = if client_keeps || server_keeps { BOTH_CONTEXTS } else { ONE_INFLATER };
+    (options.extension(deflate), bytes)
+}
+
+/// Without the feature clients ask in vain.
+#[cfg(not(feature = "deflate"))]
+fn draw_deflate(options: WebSockets, _choices: &mut Choices) -> (WebSockets, usize) {
+    (options, 0)
+}
+
+/// The application: `/s` is played by actors, `/raw` mirrors, `/page` has any length.
+pub(super) fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
+    let raw_negotiates = world.borrow_mut().choices.one_in(2);
+    let mut application = Application::new();
+    application.install(options);
+    let (members, pages) = (Rc::clone(world), Rc::clone(world));
+    application.routing(|route| {
+        route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
+        route
+            .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))
+            .negotiate_extensions(raw_negotiates);
+        route.get("/page", move |call| {
+            let world = &mut *pages.borrow_mut();
+            let link = call.header("x-link").and_then(|link| link.parse().ok());
+            if let Some(link) = link {
+                *world.pages.entry(link).or_default() += 1;
+            }
+            "x".repeat(world.choices.size_below(500))
+        });
+    });
+    match application.build() {
+        Ok(built) => built,
+        Err(mistake) => panic!("the simulation's application: {mistake}"),
+    }
+}
