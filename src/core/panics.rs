@@ -27,7 +27,7 @@ pub(crate) struct Panicked(pub(crate) String);
 /// Asserted to be unwind safe: whoever gets the error ends the session, or the request, that was
 /// running, and uses nothing of it but what ending takes. The turn's buffer holds whole frames
 /// whenever the application's code runs.
-#[inline]
+#[inline(always)] // around each closure there is one of it, with one caller
 pub(crate) fn caught<R>(act: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(act)).map_err(told)
 }
