@@ -25,7 +25,7 @@ const ROWS: &[(u8, &str, Status)] = &[
     (2, "pingPeriod: off in Ktor, 15 s here; negative or tiny values are refused by name instead of meaning off",
         Tests(&[
             "src/core/tests.rs::a_day_of_pings",
-            "src/words/listen.rs::zero_and_absurd_values_are_refused_by_name",
+            "src/words/limits.rs::zero_and_absurd_values_are_refused_by_name",
         ])),
     (3, "timeout bounds the wait for a pong alone; other waits have options of their own",
         Tests(&["src/core/tests.rs::a_ping_without_pong_ends_the_session_in_bounded_time"])),

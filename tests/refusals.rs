@@ -163,7 +163,7 @@ fn mistakes_of_the_application_are_errors(server: &Running) {
     // What the application does wrong is an error, whoever brings it about and however often.
     for (path, status, reason) in [
         ("/broken", 500, "header \"Bad Name\" may not be set"),
-        ("/panics", 500, "/panics: handler panicked: on purpose"),
+        ("/panics", 500, "\"/panics\": handler panicked: on purpose"),
     ] {
         for _ in 0..20 {
             assert_eq!(server.connect().request(&get(path)).status, status);
