@@ -5,6 +5,7 @@ import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { origins } from "./origins.mjs";
 
 const { BROWSER, PLAYWRIGHT, EXAMPLES, SCREENSHOTS } = process.env;
 const { chromium } = createRequire(import.meta.url)(resolve(PLAYWRIGHT));
@@ -262,9 +263,9 @@ async function telemetry(browser) {
 }
 
 async function deflate(browser) {
-  const [page, program] = [await Program.start("echo"), await Program.start("deflate")];
-  const anywhere = await open(browser, page.url);
-  const told = await anywhere.evaluate(url => new Promise((done, failed) => {
+  const program = await Program.start("deflate");
+  const page = await open(browser, program.url); // 426, which is a page of this server too
+  const told = await page.evaluate(url => new Promise((done, failed) => {
     const text = "compress me, ".repeat(1000), socket = new WebSocket(url);
     socket.onopen = () => socket.send(text);
     socket.onmessage = event => done({ extensions: socket.extensions, same: event.data === text });
@@ -274,20 +275,23 @@ async function deflate(browser) {
     extensions: "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
     same: true,
   });
-  await page.stop();
   await program.stop();
 }
 
 process.on("exit", () => Program.running.forEach(program => program.child.kill("SIGKILL")));
 mkdirSync(SCREENSHOTS, { recursive: true });
 // A new profile folder each time; nothing but the examples is to be asked for anything.
-const browser = await chromium.launch({
+const launch = (...more) => chromium.launch({
   executablePath: BROWSER,
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
+    "--disable-component-update", "--disable-sync", ...more],
 });
+const browser = await launch();
+async function foreignPages() {
+  await origins(launch, open);
+}
 try {
-  for (const check of [echo, chat, telemetry, deflate]) {
+  for (const check of [echo, chat, telemetry, deflate, foreignPages]) {
     const begun = Date.now();
     await check(browser);
     for (const context of browser.contexts()) await context.close();

@@ -77,8 +77,9 @@ pub use words::error::{
 };
 pub use words::extension::ExtensionError;
 pub use words::frame::{Frame, OpCode};
+pub use words::limits::Limits;
 pub use words::listen::{Listen, ListenOptions};
 pub use words::message::{Message, Payload, Rsv, ToMessage};
-pub use words::options::{Limits, OutboxOverflow};
+pub use words::options::OutboxOverflow;
 pub use words::proxy::ProxyHeader;
 pub use words::rate::Rate;

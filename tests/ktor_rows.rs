@@ -215,7 +215,7 @@ fn after_both_closes_a_client_that_does_not_hang_up_is_cut_off() {
     client.expect_close(CloseCode::NORMAL);
     assert_eq!(app.stats().connections_open, 1, "it has its time to hang up");
     app.advance(Duration::from_secs(10));
-    client.expect_end(Ending::Reset);
+    client.expect_end(Ending::Closed);
     assert_eq!(app.stats().connections_open, 0);
 }
 

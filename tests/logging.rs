@@ -98,4 +98,26 @@ fn each_target_says_what_it_promises_at_its_level() {
     assert_eq!(error.len(), 2, "a peer that vanished is no error: {error:?}");
     assert!(error[0].contains("/room/{name}: handler failed"), "{error:?}");
     assert!(error[1].contains("/room/{name}: handler panicked: on purpose"), "{error:?}");
+    ask_for_a_page_that_panics();
+    let error = lines("wirewheel::server", Level::Error);
+    assert_eq!(error.len(), 1, "{error:?}");
+    assert!(error[0].contains("/page/a%0aforged"), "{error:?}");
+    assert!(error[0].contains("handler panicked: no page a\\nforged\\u{1b}[2J"), "{error:?}");
+    assert!(error[0].len() < 5_000 && !error[0].contains(char::is_control), "{error:?}");
+}
+
+/// What a stranger wrote is in its line: decoded line feeds in the panic's text, and in the path controls
+/// of a terminal in bytes of 0x80 and above.
+fn ask_for_a_page_that_panics() {
+    let server = Running::start(|app| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.get("/page/{name}", |call: &Call| -> String {
+                panic!("no page {}", call.parameter("name").unwrap_or_default());
+            });
+        });
+    });
+    let path = format!("/page/a%0aforged%1b[2J\u{9b}2J{}", "x".repeat(5_000));
+    let answer = server.connect().request(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert_eq!(answer.status, 500);
 }

@@ -204,3 +204,37 @@ fn behind_a_proxy_that_changes_host_a_refusal_says_so() {
         answer.body
     );
 }
+
+/// What comes with the packages: nginx speaks HTTP/1.0 and passes no upgrade on, HAProxy both.
+#[test]
+#[ignore = "needs nginx and haproxy: .ci/proxy"]
+fn behind_proxies_as_they_come_pages_are_served_and_an_upgrade_that_cannot_be_says_so() {
+    let server = Running::start(|app: &mut Application| {
+        app.install(WebSockets::new().hosts(["box.example"]));
+        app.routing(|route| {
+            route.get("/page", |_| "page");
+            route.web_socket("/session", |_: &Call| on_connect(|it, _| it.send("hello")));
+        });
+    });
+    let at = server.addr();
+    let nginx = Proxy::nginx(&format!("location / {{ proxy_pass http://{at}; }}"));
+    let haproxy = Proxy::haproxy(&format!(
+        "frontend web\n mode http\n bind :80\n default_backend box\n\
+         backend box\n mode http\n server box {at}\n"
+    ));
+    let upgrade = upgrade_request("/session", "Origin: http://box.example\r\n");
+    let upgrade = upgrade.replace("Host: h", "Host: box.example");
+    for (proxy, status) in [(&nginx, 426), (&haproxy, 101)] {
+        let mut client = proxy.connect();
+        for lines in ["", "X: \r\n", "Connection: keep-alive\r\n"] {
+            let page = format!("GET /page HTTP/1.1\r\nHost: box.example\r\n{lines}\r\n");
+            assert_eq!(client.request(&page).body, "page");
+        }
+        let mut client = proxy.connect();
+        let answer = client.request(&upgrade);
+        assert_eq!(answer.status, status, "{}", answer.body);
+        if status == 101 {
+            client.expect_text("hello");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -65,28 +66,65 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
 
 /// Whether it can be listened at all places, as far as can be seen without doing so.
 pub(crate) fn places(places: &[Place]) -> Result<(), String> {
+    let mut taken: Vec<(Taken, &str)> = Vec::new();
     for (number, place) in places.iter().enumerate() {
-        let Place::Address(text) = place else { continue };
-        if places.get(..number).is_some_and(|before| before.contains(place))
-            && !text.ends_with(":0")
-        {
-            return Err(format!("--listen {text} is given twice"));
-        }
+        let before = places.get(..number).unwrap_or_default();
+        let is_there = before.contains(place);
+        let text = match place {
+            Place::Address(text) if is_there && !text.ends_with(":0") => {
+                return Err(format!("--listen {text} is given twice"));
+            }
+            Place::Address(text) => text,
+            Place::Descriptor(number) if is_there => {
+                return Err(format!("--listen fd:{number} is given twice"));
+            }
+            Place::Descriptor(_) | Place::Activated => continue,
+        };
         let listen = Listen::from(text);
-        check_place(&listen).map_err(|error| format!("--listen {listen}: {error}"))?;
+        let takes = taken_by(&listen).map_err(|error| format!("--listen {listen}: {error}"))?;
+        let clash = taken.iter().find(|(other, _)| takes.iter().any(|it| other.excludes(it)));
+        if let Some((_, other)) = clash {
+            return Err(format!("--listen {text} is taken by --listen {other}"));
+        }
+        taken.extend(takes.into_iter().map(|it| (it, text.as_str())));
     }
     Ok(())
 }
 
-fn check_place(listen: &Listen) -> io::Result<()> {
-    match listen {
-        Listen::Tcp(_) => listen.addresses().map(drop),
-        Listen::Unix(path) => socket_path(path),
-        _ => Ok(()),
+/// What a place takes for itself.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    Address(SocketAddr),
+    /// The socket's path, however it was written.
+    Path(PathBuf),
+}
+
+impl Taken {
+    /// Whether nobody can have the other where somebody has this.
+    fn excludes(&self, other: &Self) -> bool {
+        let (Self::Address(one), Self::Address(other)) = (self, other) else {
+            return self == other;
+        };
+        // Every address of a family excludes each of them. A system gives a port 0 of its own to each.
+        let is_every = one.ip().is_unspecified() || other.ip().is_unspecified();
+        let same_family = one.is_ipv4() == other.is_ipv4();
+        one.port() != 0
+            && one.port() == other.port()
+            && same_family
+            && (is_every || one.ip() == other.ip())
     }
 }
 
-fn socket_path(path: &Path) -> io::Result<()> {
+fn taken_by(listen: &Listen) -> io::Result<Vec<Taken>> {
+    match listen {
+        Listen::Tcp(_) => Ok(listen.addresses()?.into_iter().map(Taken::Address).collect()),
+        Listen::Unix(path) => socket_path(path).map(|path| vec![Taken::Path(path)]),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The path of a socket that could be there, without links on the way to it.
+fn socket_path(path: &Path) -> io::Result<PathBuf> {
     let refused = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     if path.as_os_str().len() > SOCKET_PATH_MAX {
         return refused("the path is longer than a Unix socket's can be (107 bytes)");
@@ -101,6 +139,6 @@ fn socket_path(path: &Path) -> io::Result<()> {
         Ok(found) if !found.file_type().is_socket() => {
             refused("the path is taken by something that is no socket")
         }
-        _ => Ok(()),
+        _ => Ok(folder.canonicalize()?.join(path.file_name().unwrap_or_default())),
     }
 }

@@ -4,9 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wirewheel::ProxyHeader;
+
 use crate::exec::{LineOptions, LongLine, is_variable};
 use crate::options::Given;
-use crate::values::{bytes, duration, long_line, mode, number, overflow, page, positive};
+use crate::values::{
+    bytes, duration, long_line, mode, number, overflow, page, positive, proxy_header,
+};
 
 /// The longest line of a program, unless something else is said or the memory is small.
 const MAX_LINE: usize = 256 << 10;
@@ -45,8 +49,10 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<String>,
     pub(crate) metrics_open: bool,
     pub(crate) allow_origin: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) proxy_header: Option<ProxyHeader>,
     pub(crate) socket_mode: Option<u32>,
     pub(crate) free_bind: bool,
     pub(crate) ping_period: Option<Duration>,
@@ -132,8 +138,10 @@ impl Config {
             metrics: given.parsed("metrics", page)?,
             metrics_open: given.is_on("metrics-open"),
             allow_origin: given.texts("allow-origin")?,
+            hosts: given.texts("host")?,
             token_file: given.one("token-file").map(PathBuf::from),
             trusted_proxies: given.texts("trusted-proxy")?,
+            proxy_header: given.parsed("proxy-header", proxy_header)?,
             socket_mode: given.parsed("socket-mode", mode)?,
             free_bind: given.is_on("free-bind"),
             ping_period: given

@@ -10,6 +10,7 @@ mod session;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -216,7 +217,12 @@ impl Processes {
         let lines = SharedFlow::with(FlowOptions::new().max_bytes(largest)).unwrap_or_default();
         let number = self.next.replace(self.next.get() + 1);
         let command = &self.options.command;
-        let process = Process::start(number, command, environment, session, lines.clone())?;
+        let process = Process::start(number, command, environment, session, lines.clone());
+        // What it is that is not there, or not now, stands in no error of the system.
+        let process = process.map_err(|error| {
+            let text = format!("--exec {}: {error}", Path::new(&command.program).display());
+            io::Error::new(error.kind(), text)
+        })?;
         self.told.say(Level::Info, &format_args!("{session}: process {} started", process.pid));
         self.watch_output(&process);
         self.running.borrow_mut().push(process);

@@ -234,9 +234,12 @@ impl<'a> Parts<'a> {
             if let Some(processes) = processes {
                 for path in ["/exec", "/exec/{path...}"] {
                     let (starting, admitting) = (Rc::clone(&processes), Rc::clone(&processes));
-                    route
+                    let exec = route
                         .web_socket(path, move |_: &Call| starting.handler())
                         .on_upgrade(move |call| admitting.admit(call));
+                    // A name that nobody gave this server may be anybody's who made it point here: to a
+                    // program it opens no door, wherever the hub listens.
+                    exec.hosts(&config.hosts);
                 }
             }
         });
@@ -261,10 +264,15 @@ fn options(config: &Config) -> WebSockets {
         [] => options,
         proxies => options.trusted_proxies(proxies),
     };
-    match config.allow_origin.as_slice() {
+    let options = match config.proxy_header {
+        Some(header) => options.proxy_header(header),
+        None => options,
+    };
+    let options = match config.hosts.as_slice() {
         [] => options,
-        origins => options.allowed_origins(origins),
-    }
+        hosts => options.hosts(hosts),
+    };
+    options.allowed_origins(&config.allow_origin)
 }
 
 /// The figures, for whom they are.

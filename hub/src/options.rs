@@ -1,6 +1,5 @@
 //! The options as they are given: their names, as arguments and as variables of the environment.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crate::values;
@@ -14,10 +13,12 @@ pub(crate) enum Kind {
 }
 
 /// Every option; service files and documents are held to this table. Those that guard come first.
-pub(crate) const OPTIONS: [(&str, Kind); 31] = [
+pub(crate) const OPTIONS: [(&str, Kind); 33] = [
     ("token-file", Kind::One),
     ("allow-origin", Kind::Several),
+    ("host", Kind::Several),
     ("trusted-proxy", Kind::Several),
+    ("proxy-header", Kind::One),
     ("metrics-open", Kind::Switch),
     ("socket-mode", Kind::One),
     ("pass-env", Kind::Several),
@@ -51,9 +52,9 @@ pub(crate) const OPTIONS: [(&str, Kind); 31] = [
 
 const ENVIRONMENT: &str = "WIREWHEEL_HUB_";
 
-/// What is given, by the name of the option.
+/// What is given, by the name of the option. So few need no tree, whose code is larger than all of this.
 #[derive(Debug, Default)]
-pub(crate) struct Given(BTreeMap<&'static str, Vec<OsString>>);
+pub(crate) struct Given(Vec<(&'static str, Vec<OsString>)>);
 
 impl Given {
     pub(crate) fn from_arguments(
@@ -63,7 +64,7 @@ impl Given {
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             if argument == "--" {
-                given.0.insert("", arguments.collect());
+                given.set("", arguments.collect());
                 break;
             }
             let text = argument.to_string_lossy();
@@ -86,11 +87,12 @@ impl Given {
                     .next()
                     .ok_or_else(|| format!("--{name} is given without its value"))?,
             };
-            let values = given.0.entry(name).or_default();
+            let mut values = given.all(name).to_vec();
             if kind == Kind::One && !values.is_empty() {
                 return Err(format!("--{name} is given twice"));
             }
             values.push(value);
+            given.set(name, values);
         }
         Ok(given)
     }
@@ -125,17 +127,25 @@ impl Given {
                 }
                 (_, None) => return Err(format!("{variable} is not UTF-8")),
             };
-            given.0.insert(option, values);
+            given.set(option, values);
         }
         Ok(given)
     }
 
+    fn set(&mut self, name: &'static str, values: Vec<OsString>) {
+        self.0.retain(|(known, _)| *known != name);
+        self.0.push((name, values));
+    }
+
     pub(crate) fn override_with(&mut self, other: Self) {
-        self.0.extend(other.0);
+        for (name, values) in other.0 {
+            self.set(name, values);
+        }
     }
 
     pub(crate) fn all(&self, name: &str) -> &[OsString] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
+        let given = self.0.iter().find(|(known, _)| *known == name);
+        given.map_or(&[], |(_, values)| values.as_slice())
     }
 
     pub(crate) fn one(&self, name: &str) -> Option<&OsString> {
@@ -158,9 +168,22 @@ impl Given {
         name: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, String> {
-        let Some(text) = self.texts(name)?.into_iter().next() else { return Ok(None) };
-        parse(&text).map(Some).map_err(|wish| format!("--{name} {text:?}: {wish}"))
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        parse(text).map(Some).map_err(|wish| refused(name, text, &wish))
     }
+
+    fn text(&self, name: &str) -> Result<Option<&str>, String> {
+        match self.one(name).map(|value| value.to_str()) {
+            None => Ok(None),
+            Some(Some(text)) => Ok(Some(text)),
+            Some(None) => Err(format!("--{name} is not UTF-8")),
+        }
+    }
+}
+
+/// Once, not for each type of value.
+fn refused(name: &str, text: &str, wish: &str) -> String {
+    format!("--{name} {text:?}: {wish}")
 }
 
 fn find(name: &str) -> Option<(&'static str, Kind)> {

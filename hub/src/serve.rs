@@ -24,6 +24,8 @@ pub(crate) struct Folder {
 /// Reading; a pipe is not waited for.
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 const WELL_KNOWN: &str = ".well-known";
+/// How often a path is looked up anew because something was renamed meanwhile, anywhere in the system.
+const LOOKUPS_MAX: usize = 64;
 
 impl Folder {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
@@ -62,7 +64,7 @@ impl Folder {
         match self.root().and_then(|root| self.found(&root, path, slash, call)) {
             Ok(answer) => answer,
             Err(Errno::ACCESS | Errno::PERM) => Response::text("403 Forbidden\n").status(403),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN) => {
                 Response::text("503 Service Unavailable\n").status(503)
             }
             // Links that lead out end here too.
@@ -103,7 +105,11 @@ impl Folder {
     fn open_beneath(&self, root: impl AsFd, pieces: &[&str]) -> Result<File, Errno> {
         let path = if pieces.is_empty() { ".".to_owned() } else { pieces.join("/") };
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        openat2(root, path, OPEN, Mode::empty(), beneath).map(File::from)
+        // openat2(2): EAGAIN where a link leads up and something is renamed at that moment.
+        let mut lookups = (0..LOOKUPS_MAX)
+            .map(|_| openat2(&root, path.as_str(), OPEN, Mode::empty(), beneath).map(File::from));
+        let settled = |found: &Result<File, Errno>| !matches!(found, Err(Errno::AGAIN));
+        lookups.find(settled).unwrap_or(Err(Errno::AGAIN))
     }
 
     /// Opens what a path names if there is no link on the way, and no way back.
@@ -151,6 +157,8 @@ mod tests {
     use std::fs;
     use std::io::Read;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     /// Each way of opening, against the same folder.
     #[test]
@@ -189,6 +197,34 @@ mod tests {
         assert_eq!(content(folder.open_beneath(&handle, &["below", "page"])), "page");
         assert_eq!(content(folder.open_without_links(&handle, &["below", "page"])), "page");
         assert_eq!(folder.open_without_links(&handle, &["inside"]).unwrap_err(), Errno::LOOP);
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn a_link_that_leads_up_is_followed_while_others_rename() {
+        let base =
+            std::env::temp_dir().join(format!("wirewheel-hub-renames-{}", std::process::id()));
+        fs::create_dir_all(base.join("below")).unwrap();
+        fs::write(base.join("page"), "page").unwrap();
+        symlink("../page", base.join("below/link")).unwrap();
+        let folder = Folder::open(&base).unwrap();
+        let handle = folder.root().unwrap();
+        let done = AtomicBool::new(false);
+        let errors: Vec<Errno> = thread::scope(|scope| {
+            scope.spawn(|| {
+                let (one, other) = (base.join("one"), base.join("other"));
+                fs::write(&one, "").unwrap();
+                while !done.load(Ordering::Relaxed) {
+                    fs::rename(&one, &other).unwrap();
+                    fs::rename(&other, &one).unwrap();
+                }
+            });
+            let opened = (0..100_000).map(|_| folder.open_beneath(&handle, &["below", "link"]));
+            let errors = opened.filter_map(Result::err).collect();
+            done.store(true, Ordering::Relaxed);
+            errors
+        });
+        assert_eq!(errors, []);
         fs::remove_dir_all(base).unwrap();
     }
 

@@ -2,7 +2,6 @@
 //! telling how things stand, the watchdog (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)).
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::io;
@@ -37,18 +36,18 @@ fn handed_over(count: Option<&str>, pid: Option<&str>) -> io::Result<u32> {
 /// The sockets that were handed over, by the numbers of their descriptors. Children do not inherit
 /// them.
 #[derive(Debug)]
-pub(crate) struct Handed(BTreeMap<u32, OwnedFd>);
+pub(crate) struct Handed(Vec<(u32, OwnedFd)>);
 
 impl Handed {
     pub(crate) fn from_environment() -> io::Result<Self> {
         let told = |name| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
         let (count, pid) = (told("LISTEN_FDS"), told("LISTEN_PID"));
         if handed_over(count.as_deref(), pid.as_deref())? == 0 {
-            return Ok(Self(BTreeMap::new()));
+            return Ok(Self(Vec::new()));
         }
         let first = told("LISTEN_FDS_FIRST_FD").and_then(|text| text.parse().ok());
         let mut handed = ListenFd::from_env();
-        let mut sockets = BTreeMap::new();
+        let mut sockets = Vec::new();
         for (number, place) in (first.unwrap_or(FIRST)..).zip(0..handed.len()) {
             let socket = match handed.take_tcp_listener(place) {
                 Ok(socket) => socket.map(OwnedFd::from),
@@ -62,8 +61,8 @@ impl Handed {
     /// The socket of that number. Standard input needs no `LISTEN_FDS`: who starts services as inetd
     /// does with `wait` says nothing but gives the socket.
     pub(crate) fn take(&mut self, number: u32) -> io::Result<OwnedFd> {
-        match self.0.remove(&number) {
-            Some(socket) => Ok(socket),
+        match self.0.iter().position(|(other, _)| *other == number) {
+            Some(place) => Ok(self.0.remove(place).1),
             None if number == 0 => io::stdin().as_fd().try_clone_to_owned(),
             None => {
                 let text = "no such socket was handed over (LISTEN_FDS), or it is given twice";
@@ -74,7 +73,7 @@ impl Handed {
 
     /// Those that nobody took.
     pub(crate) fn take_rest(&mut self) -> impl Iterator<Item = OwnedFd> {
-        std::mem::take(&mut self.0).into_values()
+        std::mem::take(&mut self.0).into_iter().map(|(_, socket)| socket)
     }
 }
 

@@ -29,6 +29,11 @@ impl Shown {
         text.contains(&self.0) || unescaped(text).contains(&self.0)
     }
 
+    /// Whether the name of a header, in lower case, gives it away.
+    pub(crate) fn is_in_name(&self, name: &str) -> bool {
+        name.contains(&self.0.to_ascii_lowercase())
+    }
+
     /// Whether a pair of a query is the one that shows a token, or gives it away.
     pub(crate) fn is_in_pair(&self, pair: &str) -> bool {
         let name = pair.split('=').next().unwrap_or_default();

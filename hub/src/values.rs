@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use wirewheel::ProxyHeader;
+
 use crate::config::Overflow;
 use crate::exec::LongLine;
 
@@ -56,6 +58,15 @@ pub(crate) fn long_line(text: &str) -> Result<LongLine, String> {
         "cut" => LongLine::Cut,
         "close" => LongLine::Close,
         _ => return Err("give split, cut or close".into()),
+    })
+}
+
+pub(crate) fn proxy_header(text: &str) -> Result<ProxyHeader, String> {
+    Ok(match text {
+        "x-forwarded-for" => ProxyHeader::XForwardedFor,
+        "forwarded" => ProxyHeader::Forwarded,
+        "proxy-protocol" => ProxyHeader::ProxyProtocol,
+        _ => return Err("give x-forwarded-for, forwarded or proxy-protocol".into()),
     })
 }
 

@@ -134,6 +134,10 @@ fn over_max_children_there_is_503_until_one_has_ended() {
     drop(clients.pop());
     hub.log_until("signal: 15");
     assert_eq!(status(&hub), 101);
+    // Or the program would outlive a hub that is killed.
+    drop(clients);
+    hub.signal(Signal::TERM);
+    hub.expect_clean_exit();
 }
 
 #[test]
@@ -194,6 +198,16 @@ fn a_process_that_does_not_read_holds_its_peer() {
 }
 
 #[test]
+fn a_program_that_is_not_there_any_more_is_named() {
+    let folder = Folder::new("gone");
+    let mut hub = hub_with(&folder, "cat", &[]);
+    let program = folder.path("program");
+    fs::remove_file(&program).unwrap();
+    hub.upgrade("/exec").expect_close(1011);
+    hub.log_until(&format!("--exec {}: No such file or directory", program.display()));
+}
+
+#[test]
 fn at_the_end_of_the_hub_no_process_is_left() {
     let folder = Folder::new("left");
     let hub = hub_with(&folder, "trap '' TERM; echo $$; while :; do sleep 1000; done", &[]);
@@ -222,7 +236,7 @@ fn variables(client: &mut Client) -> std::collections::BTreeMap<String, String> 
 #[test]
 fn the_environment_is_that_of_cgi_and_the_token_is_not_in_it() {
     let folder = Folder::new("environment");
-    let tokens = folder.write("tokens", "swordfish/1\n");
+    let tokens = folder.write("tokens", "swordfish/1\ntell-nobody\n");
     let path = folder.write("program", "#!/bin/sh\nenv\necho end\n");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = support::command();
@@ -271,6 +285,17 @@ fn the_environment_is_that_of_cgi_and_the_token_is_not_in_it() {
     let found = variables(&mut client);
     assert_eq!((found["PATH_INFO"].as_str(), found["QUERY_STRING"].as_str()), ("", ""));
     assert!(!format!("{found:?}").contains("swordfish"), "{found:#?}");
+    // Nor do a path, the name of a host, or the name of a header give it away.
+    let mut client = hub.connect();
+    let bearer_two = "Authorization: Bearer tell-nobody\r\nTELL-nobody: 1\r\n";
+    let request = upgrade_request("/exec/a/tell%2Dnobody/b?x=TELL-nobody", bearer_two);
+    assert_eq!(client.request(&request.replace("Host: h", "Host: tell-nobody:80")).status, 101);
+    let found = variables(&mut client);
+    for name in ["PATH_INFO", "SERVER_NAME"] {
+        assert_eq!(found[name], "", "{name}");
+    }
+    let all = format!("{found:?}").to_ascii_lowercase().replace('_', "-");
+    assert!(!all.replace("x=tell-nobody", "").contains("tell-nobody"), "{found:#?}");
     // No variable holds such a path.
     let mut client = hub.connect();
     assert_eq!(client.request(&upgrade_request("/exec/a%00b", bearer)).status, 400);

@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::process::Signal;
 use support::client::{BINARY, CLOSE, Client, PATIENCE, close_payload, upgrade_request};
@@ -58,16 +60,19 @@ fn it_echoes_until_sigterm() {
     hub.expect_clean_exit();
 }
 
+/// A client of a Unix socket.
+fn connect_to(path: &Path) -> Client {
+    let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path).unwrap()));
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    Client { stream, inbox: Vec::new() }
+}
+
 #[test]
 fn it_listens_at_several_places() {
     let folder = Folder::new("places");
     let path = folder.path("socket");
     let hub = Hub::start(&["--echo", "--listen", &format!("unix:{}", show(&path))]);
-    let stream = UnixStream::connect(&path).unwrap();
-    let stream = std::net::TcpStream::from(OwnedFd::from(stream));
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    for mut client in [Client { stream, inbox: Vec::new() }.upgraded("/echo"), hub.upgrade("/echo")]
-    {
+    for mut client in [connect_to(&path).upgraded("/echo"), hub.upgrade("/echo")] {
         client.text("hello");
         client.expect_text("hello");
     }
@@ -101,6 +106,102 @@ fn a_token_or_an_origin_is_asked_for() {
     assert_eq!(status("/echo?token=swordfish", "Origin: http://evil\r\n"), 403);
     // The page that asks for the token is there without one.
     assert_eq!(hub.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n").body, "page");
+}
+
+/// Somebody's page whose name was made to point at this machine says that name in both lines.
+#[test]
+fn a_page_of_a_foreign_name_gets_no_program() {
+    let folder = Folder::new("names");
+    let status = |mut client: Client, path: &str, host: &str| {
+        let request = upgrade_request(path, &format!("Origin: http://{host}\r\n"));
+        client.request(&request.replace("Host: h", &format!("Host: {host}"))).status
+    };
+    for (number, more, exec, echo, echo_on_loopback) in [
+        // Of box.lan and evil.example, whose pages reach what.
+        (0, &[][..], [403, 403], [101, 101], [403, 403]),
+        (1, &["--host", "box.lan"][..], [101, 403], [101, 403], [101, 403]),
+        (2, &["--host", "*.lan", "--host", "x"][..], [101, 403], [101, 403], [101, 403]),
+        (3, &["--allow-origin", "*"][..], [101, 101], [101, 101], [101, 101]),
+        (4, &["--allow-origin", "http://box.lan:81"][..], [101, 403], [101, 101], [101, 403]),
+    ] {
+        let socket = folder.path(&number.to_string());
+        let place = format!("unix:{}", show(&socket));
+        let hub = Hub::start(&[&["--exec", "cat", "--echo", "--listen", &place], more].concat());
+        // Of a socket that is not a loopback address a foreign name may be this server's own.
+        let names = ["box.lan:81", "evil.example:81"];
+        let at = |path: &str| names.map(|name| status(connect_to(&socket), path, name));
+        assert_eq!((at("/exec"), at("/exec/x"), at("/echo")), (exec, exec, echo), "{more:?}");
+        let on_loopback = |path: &str| names.map(|name| status(hub.connect(), path, name));
+        let expected = (exec, echo_on_loopback);
+        assert_eq!((on_loopback("/exec"), on_loopback("/echo")), expected, "{more:?}");
+        for own in ["127.0.0.1:81", "[::1]", "192.168.1.9", "localhost:81"] {
+            assert_eq!(status(hub.connect(), "/exec", own), 101, "{own}");
+        }
+        let foreign = upgrade_request("/exec", "Origin: https://evil.example\r\n");
+        let expected = if more.ends_with(&["*"]) { 101 } else { 403 };
+        assert_eq!(hub.connect().request(&foreign).status, expected, "{more:?}");
+        assert_eq!(hub.connect().request(&upgrade_request("/exec", "")).status, 101);
+    }
+    let output = run(&["--echo", "--host", "http://box.lan", "--check"]);
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("hosts has \"http://box.lan\""), "{text}");
+}
+
+#[test]
+fn pages_of_others_do_not_reach_a_program_under_any_name() {
+    let status = |hub: &Hub, host: &str, origin: &str| {
+        let request = upgrade_request("/exec", &format!("Origin: {origin}\r\n"));
+        let request = request.replace("Host: h\r\n", &format!("Host: {host}\r\n"));
+        hub.connect().request(&request).status
+    };
+    let start = |more: &[&str]| Hub::start(&[&["--exec", "/bin/cat"], more].concat());
+    let hub = start(&[]);
+    let port = hub.addr.port();
+    let here = format!("127.0.0.1:{port}");
+    assert_eq!(status(&hub, &here, &format!("http://{here}")), 101, "its own page");
+    let local = format!("localhost:{port}");
+    assert_eq!(status(&hub, &local, &format!("http://{local}")), 101);
+    assert_eq!(status(&hub, &here, "https://evil.example"), 403);
+    assert_eq!(status(&hub, &here, "null"), 403);
+    // A name of somebody else that points here stands in both lines.
+    let rebound = format!("evil.example:{port}");
+    assert_eq!(status(&hub, &rebound, &format!("http://{rebound}")), 403);
+    let named = start(&["--host", "box.example", "--allow-origin", "https://page.example"]);
+    assert_eq!(status(&named, "box.example", "http://box.example"), 101);
+    assert_eq!(status(&named, "evil.example", "http://evil.example"), 403);
+    assert_eq!(status(&named, "box.example", "https://page.example"), 101);
+    let open = start(&["--allow-origin", "*"]);
+    assert_eq!(status(&open, &here, "https://evil.example"), 101);
+}
+
+/// Where an address is not loopback, or there is none, names pass as long as none is given, but not to a shell.
+#[test]
+fn a_name_that_nobody_gave_reaches_topics_through_a_proxy_and_no_program() {
+    let folder = Folder::new("names");
+    let path = folder.path("socket");
+    let place = format!("unix:{}", show(&path));
+    let start = |more: &[&str]| {
+        Hub::start(&[&["--echo", "--exec", "/bin/cat", "--listen", &place], more].concat())
+    };
+    let status = |route: &str, name: &str| {
+        let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(&path).unwrap()));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = upgrade_request(route, &format!("Origin: https://{name}\r\n"));
+        let request = request.replace("Host: h\r\n", &format!("Host: {name}\r\n"));
+        Client { stream, inbox: Vec::new() }.request(&request).status
+    };
+    let hub = start(&[]);
+    assert_eq!(status("/echo", "box.example"), 101);
+    assert_eq!(status("/exec", "box.example"), 403);
+    assert_eq!(status("/exec/any/path", "box.example"), 403);
+    assert_eq!(status("/exec", "localhost"), 101);
+    drop(hub);
+    std::fs::remove_file(&path).unwrap();
+    let _named = start(&["--host", "box.example"]);
+    assert_eq!(status("/exec", "box.example"), 101);
+    assert_eq!(status("/exec", "evil.example"), 403);
+    assert_eq!(status("/echo", "evil.example"), 403);
 }
 
 #[test]

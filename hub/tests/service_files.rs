@@ -39,7 +39,10 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
     let all = [
         ("token-file", vec![tokens]),
         ("allow-origin", vec!["https://a.example".into(), "https://b.example".into()]),
+        ("host", vec!["box.lan".into(), "*.box.example".into()]),
         ("trusted-proxy", vec!["127.0.0.1".into(), "10.0.0.0/8".into()]),
+        ("host", vec!["box.example".into(), "*.box.example".into()]),
+        ("proxy-header", one("x-forwarded-for")),
         ("metrics-open", one("1")),
         ("socket-mode", one("600")),
         ("pass-env", vec!["LANG".into(), "TZ".into()]),
@@ -168,7 +171,7 @@ fn every_option_of_openwrt_reaches_the_program() {
     "#;
     let mut shell = Command::new("sh");
     shell.args(["-c", script]).env("INIT", service_file("openwrt.init"));
-    let lists = ["allow-origin", "trusted-proxy", "pass-env", "listen", "exec-arg"];
+    let lists = ["allow-origin", "host", "trusted-proxy", "pass-env", "listen", "exec-arg"];
     for (name, all) in &values {
         let uci = name.replace('-', "_");
         if lists.contains(&name.as_str()) {

@@ -66,6 +66,18 @@ fn a_check_looks_at_every_place_and_at_clashes() {
     };
     check(&["127.0.0.1:8080", "127.0.0.1:8080"], "--listen 127.0.0.1:8080 is given twice");
     check(&["fd:", "unix:/tmp/x", "unix:/tmp/x"], "--listen unix:/tmp/x is given twice");
+    check(&["fd:3", "fd:", "fd:3"], "--listen fd:3 is given twice");
+    // The same place in other words.
+    let clash = "--listen 127.0.0.1:8080 is taken by --listen ";
+    check(&["localhost:8080", "127.0.0.1:8080"], clash);
+    check(&["[::1]:8080", "0.0.0.0:8080", "127.0.0.1:8080"], clash);
+    check(&[":8080", "127.0.0.1:8080"], clash);
+    check(&["unix:/tmp/x", "unix:/tmp/../tmp/./x"], "is taken by --listen unix:/tmp/x");
+    for places in [["127.0.0.1:8080", "[::1]:8080"], ["127.0.0.1:8080", "127.0.0.2:8080"]] {
+        let mut arguments = vec!["--check", "--echo"];
+        arguments.extend(places.iter().flat_map(|place| ["--listen", place]));
+        assert!(run(&arguments).status.success(), "{places:?}");
+    }
     check(&[&format!("unix:{file}")], "taken by something that is no socket");
     check(&[&format!("unix:{file}/x")], "unix:");
     check(&[&format!("unix:/tmp/{}", "x".repeat(110))], "longer than a Unix socket's can be");

@@ -14,8 +14,8 @@ use crate::protocol::forwarded::{self, Client, Told};
 use crate::protocol::head::RequestHead;
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::structures::token_bucket::TokenBucket;
+use crate::words::limits::{CLIENTS_MAX, Limits};
 use crate::words::network::ClientKey;
-use crate::words::options::{CLIENTS_MAX, Limits};
 use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
 use crate::words::time::Time;
@@ -190,12 +190,12 @@ impl Admission {
         self.per_address.is_some() || self.rate.is_some()
     }
 
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn buckets(&self) -> usize {
         self.buckets.young.len() + self.buckets.old.len()
     }

@@ -7,7 +7,8 @@ use crate::domain::hold::Hold;
 use crate::domain::session_state::{Phase, SessionState};
 use crate::structures::progress::Least;
 use crate::structures::wheel::TimerKey;
-use crate::words::options::{Limits, SessionOptions};
+use crate::words::limits::Limits;
+use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
 use super::admission::Surplus;
@@ -153,7 +154,9 @@ impl Connection {
 
     /// When something has to be done although nothing happens.
     pub(crate) fn deadline(&self, limits: &Limits, route: &SessionOptions) -> Option<Time> {
-        let extra = self.state.extra.as_deref();
+        let Some(extra) = self.state.extra.as_deref() else {
+            return self.plain_deadline(limits, route);
+        };
         let options = self.state.options(route);
         let least = Least { window: options.write_timeout, min_rate: limits.min_rate };
         let write = self.write_look(least);
@@ -169,8 +172,8 @@ impl Connection {
                 self.unfinished_deadline(options),
                 self.idle_deadline(options),
                 // A raw handler has its time to answer the peer's Close.
-                extra.and_then(|extra| extra.deadline),
-                extra.and_then(|extra| extra.timers.iter().map(|(_, at)| *at).min()),
+                extra.deadline,
+                extra.timers.iter().map(|(_, at)| *at).min(),
                 self.state.hold().and_then(Hold::until),
                 self.pause_deadline(options),
                 self.gone_deadline(limits),
@@ -179,6 +182,23 @@ impl Connection {
             (Stage::Closed(_), _) => None,
         };
         earliest([own, write])
+    }
+
+    /// The same of one that has no `Extra`: all but these ask for something in it.
+    #[inline]
+    fn plain_deadline(&self, limits: &Limits, options: &SessionOptions) -> Option<Time> {
+        match (&self.stage, self.state.phase) {
+            (Stage::Session(_), Phase::Open) => {
+                let ping = options.ping_period.map(|period| match self.state.awaiting_pong {
+                    true => self.pong_wait_ends(options),
+                    false => self.state.ping_base.after(period),
+                });
+                let idle = options.idle_timeout.map(|idle| self.state.last_activity.after(idle));
+                earliest([ping, self.unfinished_deadline(options), idle])
+            }
+            (Stage::Http(http), _) if http.body.is_none() => Some(http.deadline(limits)),
+            (Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_), _) => None,
+        }
     }
 
     pub(crate) fn ping_deadline(&self, options: &SessionOptions, least: Least) -> Option<Time> {
@@ -232,5 +252,5 @@ impl Connection {
 }
 
 fn earliest<const N: usize>(deadlines: [Option<Time>; N]) -> Option<Time> {
-    deadlines.into_iter().flatten().min()
+    deadlines.iter().copied().flatten().min() // by reference: moved, so many would be copied first
 }

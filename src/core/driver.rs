@@ -48,139 +48,22 @@
 //!   longest that waits. Those with new events are served before them, and once they have taken as much
 //!   together, each further one gets a small part of a share. So whoever says little waits for one turn,
 //!   however many flood the server.
+//! - One that is left over when its deadline has come gets a share first, so that no peer is out of time
+//!   for what waits here.
 //! - A turn accepts at most `accept_budget` connections, and writes to so many sessions in a flush.
 //! - The driver holds one read buffer, and for each socket a slot in the list at most once.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use crate::domain::application::Built;
 use crate::domain::server_ref::{ServerRef, StopRequest};
-use crate::domain::watch::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use super::Core;
-use super::connection::Disposal;
+use super::sockets::{Accept, Notes, ReadOutcome, Readiness, Socket, Sockets};
 use super::turn::Reading;
-
-/// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
-/// core gives to each connection.
-pub(crate) trait Sockets {
-    /// One connection's socket.
-    type Socket: Socket;
-    /// A connection that was accepted and has no slot yet.
-    type Accepted;
-
-    /// The socket in a slot; `None` if it is empty.
-    fn socket(&mut self, slot: u32) -> Option<&mut Self::Socket>;
-
-    /// The next connection that waits.
-    fn accept(&mut self, now: Time) -> Accept<Self::Accepted>;
-
-    /// When `accept` has to be asked although no event comes; [`Time::ZERO`] for at once.
-    fn next_accept(&self) -> Option<Time>;
-
-    /// Puts a connection into its slot. It is there even if that fails; then it is broken.
-    fn adopt(&mut self, slot: u32, accepted: Self::Accepted) -> io::Result<()>;
-
-    /// Hangs up on a connection that gets no slot.
-    fn refuse(&mut self, accepted: Self::Accepted);
-
-    /// Drops the socket in a slot.
-    fn dispose(&mut self, slot: u32, disposal: Disposal);
-
-    /// Watches a descriptor of the application. Its callback runs by [`Driver::run`], or as it does.
-    fn watch(&mut self, watch: NewWatch);
-
-    /// A stop begins: connections on listeners that others keep are left to them.
-    fn release_listeners(&mut self);
-
-    /// An event of a connection is about to be acted on: the time, if it is to be measured by itself.
-    #[inline]
-    fn event_begins(&mut self, _now: Time, _slot: u32) -> Option<Time> {
-        None
-    }
-
-    /// The event that began last is over, and is measured.
-    fn event_ended(&mut self, _core: &mut Core, _began: Time) {}
-}
-
-/// One connection's socket. It takes and gives what it can without waiting.
-pub(crate) trait Socket {
-    /// The way to the peer.
-    fn wire(&mut self) -> &mut dyn Wire;
-
-    /// Reads what is there, at most a buffer full. Less than that means that nothing more is there, but
-    /// perhaps the end.
-    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome;
-
-    /// Whether a write has taken less than it was given, or `note_blocked` was called, since this was
-    /// asked last.
-    fn take_blocked(&mut self) -> bool;
-
-    /// Has the socket written to at the next event.
-    fn note_blocked(&mut self);
-
-    /// What the connection failed with, if it has failed and nothing has told.
-    fn take_failure(&mut self) -> Option<ErrorKind>;
-
-    /// What the driver keeps with it.
-    fn notes(&mut self) -> &mut Notes;
-}
-
-/// What the driver notes of a socket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Notes {
-    /// Whether the core wants it to be read at present.
-    reading: Reading,
-    /// It stands in the list of sockets to be served without an event.
-    listed: bool,
-    /// Its end was announced.
-    ended: bool,
-}
-
-impl Default for Notes {
-    fn default() -> Self {
-        Self { reading: Reading::Continue, listed: false, ended: false }
-    }
-}
-
-/// What a read gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReadOutcome {
-    Bytes(usize),
-    Drained,
-    Eof,
-    Failed(ErrorKind),
-}
-
-/// What an accept gave.
-pub(crate) enum Accept<A> {
-    /// A connection, its peer, and the local address where that is known without asking.
-    Connection(A, SocketAddr, Option<SocketAddr>),
-    /// One that came to nothing; ask again.
-    Again,
-    /// Nobody waits.
-    Drained,
-    /// Descriptors or memory ran out. `next_accept` says when to ask again.
-    Exhausted(io::Error),
-}
-
-/// What a connection is ready for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Readiness {
-    pub(crate) writable: bool,
-    pub(crate) readable: bool,
-    /// Its end is announced: the peer has shut its side, or the connection has failed.
-    pub(crate) ended: bool,
-}
-
-impl Readiness {
-    /// As far as anybody knows.
-    const ALL: Self = Self { writable: true, readable: true, ended: true };
-}
 
 /// Shares of `read_budget_bytes` after which a turn is late.
 const SHARES_PER_TURN: usize = 4;
@@ -278,6 +161,7 @@ impl<S: Sockets> Driver<S> {
         self.accept(now);
         while let Some(slot) = self.core.poll_due(now) {
             self.measured(now, slot, |this| {
+                this.hear_first(now, slot);
                 this.with_wire(slot, |core, wire| core.handle_timeout(now, slot, wire));
             });
         }
@@ -304,31 +188,66 @@ impl<S: Sockets> Driver<S> {
 
     /// Does for a connection what it is ready for: writes, then reads until it is drained or its share of
     /// the turn is spent. One that is listed has its share later in the turn, or in a later one.
+    #[inline]
+    fn serve(&mut self, now: Time, slot: u32, ready: Readiness) {
+        if let Some(n) = self.serve_once(now, slot, ready) {
+            self.read_on(now, slot, ready, n);
+        }
+    }
+
+    /// Reads on after so many bytes, which were not all. Apart, so that the read that is all of an event
+    /// does without a loop.
+    #[inline(never)]
+    fn read_on(&mut self, now: Time, slot: u32, ready: Readiness, first: usize) {
+        let ready = Readiness { writable: false, ..ready }; // that has been acted on
+        let mut came = first;
+        while came < self.share && self.core.work_done() < self.share && !self.is_late() {
+            let Some(n) = self.serve_once(now, slot, ready) else { return };
+            came = came.saturating_add(n);
+        }
+        self.list(slot);
+    }
+
+    /// The same with one read: how many bytes came, if there may be more to read now.
     ///
     /// A short read drains it, so no second one is made to be told so; unless its end is announced,
     /// which only a further read shows.
     #[inline(never)]
-    fn serve(&mut self, now: Time, slot: u32, ready: Readiness) {
-        let Some(socket) = self.sockets.socket(slot) else { return };
+    fn serve_once(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+        let mut socket = self.sockets.socket(slot)?;
         if socket.notes().listed {
-            return;
+            return None;
         }
         if ready.writable && socket.take_blocked() {
             self.write_on(now, slot);
+            socket = self.sockets.socket(slot)?;
         }
         if !ready.readable {
-            return;
+            return None;
         }
-        let mut came: usize = 0;
-        while let Some(n) = self.read_once(now, slot, ready.ended) {
-            came = came.saturating_add(n);
-            if came >= self.share || self.core.work_done() >= self.share || self.is_late() {
-                return self.list(slot);
+        let room = match socket.notes().reading {
+            Reading::Continue => self.room,
+            Reading::Sparing => self.room / 2,
+            Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
+        };
+        let buffer = self.rx.get_mut(..room)?;
+        let n = match socket.read(buffer) {
+            ReadOutcome::Bytes(n) => n,
+            outcome => {
+                self.read_end(now, slot, outcome);
+                return None;
             }
+        };
+        let bytes = buffer.get_mut(..n)?;
+        let reading = self.core.handle_input(now, slot, bytes, socket.wire());
+        socket.notes().reading = reading;
+        self.note_work(n);
+        self.end_and_drop();
+        if reading == Reading::Again {
+            self.list_to_write(slot);
+            return self.leave(now, slot, ready);
         }
-        if ready.ended {
-            self.tell_end(now, slot);
-        }
+        (n == room || ready.ended).then_some(n)
     }
 
     #[cold]
@@ -336,6 +255,15 @@ impl<S: Sockets> Driver<S> {
         if let Some(socket) = self.sockets.socket(slot) {
             socket.notes().ended = true;
         }
+    }
+
+    /// Reads nothing of a socket now.
+    #[cold]
+    fn leave(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+        if ready.ended {
+            self.tell_end(now, slot);
+        }
+        None
     }
 
     /// Says that its end was announced where the core leaves the socket unread, so that no read will tell.
@@ -347,34 +275,6 @@ impl<S: Sockets> Driver<S> {
             let failure = socket.take_failure();
             self.with_wire(slot, |core, wire| core.handle_hang_up(now, slot, failure, wire));
         }
-    }
-
-    /// How many bytes came, if there may be more to read now.
-    #[inline]
-    fn read_once(&mut self, now: Time, slot: u32, end_announced: bool) -> Option<usize> {
-        let socket = self.sockets.socket(slot)?;
-        let room = match socket.notes().reading {
-            Reading::Continue => self.room,
-            Reading::Sparing => self.room / 2,
-            Reading::Paused | Reading::Again => return None,
-        };
-        let n = match socket.read(self.rx.get_mut(..room).unwrap_or_default()) {
-            ReadOutcome::Bytes(n) => n,
-            outcome => {
-                self.read_end(now, slot, outcome);
-                return None;
-            }
-        };
-        let bytes = self.rx.get_mut(..n).unwrap_or_default();
-        let reading = self.core.handle_input(now, slot, bytes, socket.wire());
-        socket.notes().reading = reading;
-        self.note_work(n);
-        self.end_and_drop();
-        if reading == Reading::Again {
-            self.list_to_write(slot);
-            return None;
-        }
-        (n == room || end_announced).then_some(n)
     }
 
     /// Acts on a read that gave nothing.
@@ -416,6 +316,27 @@ impl<S: Sockets> Driver<S> {
         let Some(socket) = self.sockets.socket(slot) else { return };
         if !std::mem::replace(&mut socket.notes().listed, true) {
             self.ready.push_back(slot);
+        }
+    }
+
+    /// What a peer sent may still wait for its turn, here or in the socket, after a hook that took long or
+    /// while the machine was suspended: that is taken before a deadline is held against it.
+    #[cold]
+    fn hear_first(&mut self, now: Time, slot: u32) {
+        if self.core.is_waiting_for_its_turn(slot) {
+            self.resume(now, slot);
+        }
+        let Some(socket) = self.sockets.socket(slot) else { return };
+        match *socket.notes() {
+            Notes { listed: false, .. } => {}
+            Notes { reading: Reading::Again, .. } => self.write_on(now, slot),
+            Notes { .. } => {
+                socket.notes().listed = false; // for this one read; its place in the list is kept
+                self.serve_once(now, slot, Readiness::READABLE);
+                if let Some(socket) = self.sockets.socket(slot) {
+                    socket.notes().listed = true;
+                }
+            }
         }
     }
 
@@ -536,7 +457,7 @@ impl<S: Sockets> Driver<S> {
 
     /// Ends those that have to go, and drops the sockets of connections that are over before their
     /// slots are used again. To follow every call on the core that this driver did not make.
-    #[inline]
+    #[inline(always)] // it is asked after every read, and almost always says no
     pub(crate) fn end_and_drop(&mut self) {
         if self.core.has_ends() {
             self.end_and_drop_now();

@@ -10,6 +10,7 @@ use crate::domain::warnings::Target;
 use crate::structures::outbox::Outbox;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::SessionError;
+use crate::words::quoted::on_one_line;
 use crate::words::time::Time;
 
 use super::connection::{Disposal, Stage};
@@ -89,7 +90,8 @@ impl Turn<'_> {
             | SessionError::IdleTimeout
             | SessionError::MessageTimeout
             | SessionError::TooManyMessages => {
-                debug!(target: "wirewheel::session", "{id} {pattern}: {fault}");
+                debug!(target: "wirewheel::session", "{id} {pattern}: {}",
+                    on_one_line(&fault.to_string()));
             }
             SessionError::WriteTimeout | SessionError::PauseTimeout | SessionError::Overloaded => {
                 self.shared.warnings.note("session over a limit", self.shared.now, || {

@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
+use crate::domain::hold::Hold;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
@@ -140,6 +141,12 @@ impl Core {
     /// [`handle_resume`](Self::handle_resume).
     pub(crate) fn poll_resume(&mut self) -> Option<u32> {
         self.resuming.pop()
+    }
+
+    /// Whether something of a connection is held that nothing stops any more.
+    pub(crate) fn is_waiting_for_its_turn(&self, index: u32) -> bool {
+        let hold = self.connections.at(index).and_then(|connection| connection.state.hold());
+        hold.is_some_and(Hold::is_over)
     }
 
     /// Delivers what was held while reading was paused.

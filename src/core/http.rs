@@ -15,6 +15,7 @@ use crate::protocol::forwarded::Told;
 use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 use crate::words::network::canonical;
+use crate::words::quoted::Quoted;
 
 use super::admission::ProxyBytes;
 use super::answer::Asked;
@@ -275,7 +276,7 @@ impl Turn<'_> {
                 self.note_page(call, &response);
                 response
             }
-            Err(panic) => self.internal_error(call.path(), panic),
+            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
         }
     }
 

@@ -19,6 +19,7 @@
 
 mod admission;
 mod answer;
+mod arrivals;
 #[cfg(all(repository, any(test, fuzzing)))]
 mod audit;
 mod commands;
@@ -38,14 +39,14 @@ mod plain;
 mod progress;
 mod refusals;
 mod rounds;
-#[cfg(test)]
+pub(crate) mod sockets;
+#[cfg(all(repository, test))]
 mod tests;
 mod turn;
 
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -57,18 +58,17 @@ use crate::domain::route_table::RouteTable;
 use crate::domain::server_ref::Drained;
 use crate::domain::session_state::{PingBehind, SessionState};
 use crate::domain::shared::Shared;
-use crate::structures::slab::{Key, Slab};
+use crate::structures::slab::Slab;
 use crate::structures::wheel::TimerWheel;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseReason};
-use crate::words::network::{ClientKey, canonical};
-use crate::words::options::{BUSY_BYTES, CONNECTION_BYTES, SURPLUS_MAX};
+use crate::words::limits::{BUSY_BYTES, CONNECTION_BYTES, SURPLUS_MAX};
 use crate::words::time::Time;
 
-use admission::{Admission, Surplus, Verdict};
+use admission::Admission;
 use connection::{Connection, HttpStage, SpareStages, Stage};
 use panics::{caught, drop_caught};
-use pending::{Client, Pending, Waiting, client_of};
+use pending::{Pending, client_of};
 use rounds::Rounds;
 use turn::{Reading, Turn};
 
@@ -132,10 +132,6 @@ impl Drop for Core {
     }
 }
 
-/// A connection is not taken: it is to be hung up on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full;
-
 /// Inputs.
 impl Core {
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
@@ -161,72 +157,12 @@ impl Core {
         core
     }
 
-    /// A connection was accepted: the place it has from now on.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
-    pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
-        if !self.accepts(now) {
-            return Err(Full);
-        }
-        let peer = canonical(peer);
-        let mut surplus = None;
-        let proxied = self.admission.is_proxy(peer.ip());
-        if !proxied {
-            let verdict = self.admission.enter(|| ClientKey::of(peer.ip()));
-            if verdict != Verdict::Welcome {
-                surplus = Some(Surplus::Client);
-            }
-            if verdict == Verdict::Unwelcome {
-                self.shared.warnings.note("per_address", now, || {
-                    format!("per_address reached: {peer} is hung up on")
-                });
-                self.shared.stats.refused_address += 1;
-                return Err(Full);
-            }
-        }
-        if self.connections.len() >= self.shared.limits.max_connections {
-            surplus = Some(Surplus::Server); // told so, and the log too, when it asks for something
-        }
-        // The key is known only once the place is taken; the state is told it right after.
-        let nobody = Key { index: 0, generation: 0 };
-        let mut http = HttpStage::new(now, surplus);
-        http.awaits_proxy_header = self.admission.awaits_proxy_header(peer.ip());
-        http.proxied = proxied && !http.awaits_proxy_header;
-        let connection = Connection {
-            state: SessionState::new(nobody, peer, now),
-            stage: Stage::Http(self.spare_stages.place(http)),
-            timer: None,
-            armed: Time::ZERO,
-            charged: 0,
-            late: self.draining.is_some(),
-            counted: !proxied,
-        };
-        let Ok(key) = self.connections.insert(connection) else { return Err(Full) };
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.state.id.0 = key;
-        }
-        self.shared.stats.connections_total += 1;
-        self.shared.stats.connections_open += 1;
-        self.make_room_for_pending(now);
-        self.pending.enter(&self.connections, Waiting { key, since: now });
-        self.settle(key.index);
-        Ok(key.index)
-    }
-
-    /// The local address of a connection that was accepted just now, where it is known.
-    pub(crate) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
-        if let Some(Stage::Http(http)) = self.connections.at_mut(index).map(|it| &mut it.stage) {
-            http.local_addr = local;
-        }
-    }
-
     /// Bytes arrived; they are unmasked in place.
     #[allow(
         clippy::arithmetic_side_effects,
         reason = "counters of 64 bits, which do not come round in a lifetime"
     )]
+    #[inline(always)] // into its one caller: a call would be 5 % of an echo
     pub(crate) fn handle_input(
         &mut self,
         now: Time,
@@ -357,26 +293,6 @@ impl Core {
         self.closed.pop()
     }
 
-    /// When a further connection is taken; `None` while only somebody's leaving makes room. Until
-    /// then, whoever comes waits in the system's backlog.
-    #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
-    pub(crate) fn accepts_at(&mut self) -> Option<Time> {
-        let limits = &self.shared.limits;
-        if self.connections.len() >= limits.max_connections + SURPLUS_MAX {
-            return None;
-        }
-        if !self.pending.is_full() {
-            return Some(Time::ZERO);
-        }
-        let first = self.pending.first_to_go(&self.connections)?;
-        Some(first.since.after(limits.min_pending_age))
-    }
-
-    /// Whether a further connection is taken now.
-    pub(crate) fn accepts(&mut self, now: Time) -> bool {
-        self.accepts_at().is_some_and(|at| at <= now)
-    }
-
     /// The first connection at or after a place.
     pub(crate) fn next_connection(&self, from: u32) -> Option<u32> {
         self.connections.next_occupied(from)
@@ -409,16 +325,6 @@ impl Core {
     /// Whether a stop has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.is_some()
-    }
-
-    /// The system ran out of descriptors or memory for connections.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
-    pub(crate) fn note_exhausted(&mut self, now: Time, error: &io::Error) {
-        self.shared.stats.accept_exhausted += 1;
-        self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));
     }
 
     /// Something held the loop for longer than `slow_callback`: `culprit` if it is known who.
@@ -500,7 +406,7 @@ impl Core {
     }
 
     /// A turn whose `act` concludes it.
-    #[inline]
+    #[inline(always)] // each kind of turn has a copy of its own anyway, and one caller
     fn caught_turn<R>(
         &mut self,
         now: Time,
@@ -587,38 +493,5 @@ impl Core {
             // Mostly they are gone by now. An error, an extension or a filter is the application's.
             drop_caught("what a connection held", connection);
         }
-    }
-
-    /// A connection that was pending has had a turn; `client` is whose it was, where that matters.
-    fn follow_pending(&mut self, index: u32, client: Option<Client>) {
-        let Some(connection) = self.connections.at(index) else { return };
-        let Some(since) = connection.waiting_since() else {
-            return self.pending.leave(&self.connections, client.flatten());
-        };
-        let (key, named) = (connection.state.id.0, client_of(connection));
-        if let Some(before) = client.filter(|before| *before != named) {
-            self.pending.rename(&self.connections, before, named, Waiting { key, since });
-        }
-    }
-
-    /// Over the limit of pending handshakes, whoever is first to go has had its time: it is old
-    /// enough, or nobody would have been accepted.
-    fn make_room_for_pending(&mut self, now: Time) {
-        if !self.pending.is_full() {
-            return;
-        }
-        let Some(first) = self.pending.first_to_go(&self.connections) else { return };
-        let Some(connection) = self.connections.get_mut(first.key) else { return };
-        let client = client_of(connection);
-        if let Stage::Http(http) = &mut connection.stage {
-            http.expired = true;
-        }
-        connection.state.timing_changed = true;
-        let peer = connection.state.remote_addr();
-        self.shared.warnings.note("max_pending_handshakes", now, || {
-            format!("max_pending_handshakes reached: {peer}, whose client has most, gets 408")
-        });
-        self.pending.leave(&self.connections, client);
-        self.settle(first.key.index);
     }
 }

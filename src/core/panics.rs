@@ -11,6 +11,7 @@ use crate::domain::response::Response;
 use crate::domain::session_state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::SessionError;
+use crate::words::quoted::on_one_line;
 
 use super::connection::{Disposal, Stage};
 use super::ending::Loss;
@@ -26,7 +27,7 @@ pub(crate) struct Panicked(pub(crate) String);
 /// Asserted to be unwind safe: whoever gets the error ends the session, or the request, that was
 /// running, and uses nothing of it but what ending takes. The turn's buffer holds whole frames
 /// whenever the application's code runs.
-#[inline]
+#[inline(always)] // around each closure there is one of it, with one caller
 pub(crate) fn caught<R>(act: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(act)).map_err(told)
 }
@@ -34,7 +35,7 @@ pub(crate) fn caught<R>(act: impl FnOnce() -> R) -> Result<R, Panicked> {
 /// Drops what is the application's: a `Drop` of its types is its code too.
 pub(crate) fn drop_caught<T>(what: &str, value: T) {
     if let Err(Panicked(text)) = caught(|| drop(value)) {
-        error!(target: "wirewheel::server", "{what} panicked in a drop: {text}");
+        error!(target: "wirewheel::server", "{what} panicked in a drop: {}", on_one_line(&text));
     }
 }
 

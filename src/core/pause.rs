@@ -92,6 +92,9 @@ impl Turn<'_> {
             self.connection.state.release_idle();
             return Some(self.reading());
         }
+        if self.connection.state.awaiting_pong {
+            self.note_sign_of_life(input.as_mut_slice()); // the pong may be further behind
+        }
         let taken = self.take_input(input.as_mut_slice());
         input.consume(taken, self.until_header());
         if input.is_empty() {

@@ -14,10 +14,11 @@ impl Turn<'_> {
     #[inline(never)]
     pub(super) fn session_input(&mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
-        if self.connection.state.awaiting_pong {
+        if self.connection.state.awaiting_pong && !self.is_lone_pong(rx) {
             self.note_sign_of_life(rx);
         }
-        if self.connection.state.reads_plainly() && !self.shared.must_yield() {
+        // This part of the turn has only begun, so no share is spent yet.
+        if self.connection.state.reads_plainly() && !self.shared.copies_wait() {
             taken = self.take_short(rx);
             if taken == rx.len() && self.connection.state.extra.is_none() {
                 self.conclude_plainly();
@@ -25,6 +26,13 @@ impl Turn<'_> {
             }
         }
         self.input_with_care(rx.get_mut(taken..).unwrap_or_default())
+    }
+
+    /// Whether all that came is the answer to a ping, as most clients send it: masked, with the 8 bytes of
+    /// the ping.
+    #[inline]
+    fn is_lone_pong(&self, rx: &[u8]) -> bool {
+        rx.len() == 14 && rx.starts_with(&[0x8a, 0x88]) && self.connection.state.reads_plainly()
     }
 
     /// Delivers whole messages from the start of `rx` until something else comes, or until a hook

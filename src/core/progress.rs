@@ -11,7 +11,8 @@ use crate::protocol::frame::OpCode;
 use crate::structures::outbox::frame_len;
 use crate::structures::progress::{Least, Window};
 use crate::words::error::SessionError;
-use crate::words::options::{Limits, SessionOptions};
+use crate::words::limits::Limits;
+use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
 use super::connection::{Connection, Disposal, Stage};
@@ -98,9 +99,8 @@ impl Connection {
         )
     }
 
-    fn pong_wait_ends(&self, options: &SessionOptions) -> Time {
-        let heard = Duration::from_millis(u64::from(self.state.heard_millis));
-        self.state.ping_base.after(heard).after(options.timeout)
+    pub(super) fn pong_wait_ends(&self, options: &SessionOptions) -> Time {
+        self.state.ping_base.after_millis(self.state.heard_millis).after(options.timeout)
     }
 }
 
@@ -302,8 +302,7 @@ impl Turn<'_> {
     )]
     fn ping(&mut self) {
         let now = self.shared.now;
-        let (_, waiting) = self.taken();
-        let waits = waiting > 0 || self.outbox_bytes() > 0;
+        let waits = self.outbox_bytes() > 0 || self.wire.unsent().is_some_and(|bytes| bytes > 0);
         let state = &mut self.connection.state;
         state.ping_base = now;
         state.heard_millis = 0;

@@ -161,7 +161,7 @@ impl Turn<'_> {
             return self.refuse(error.status());
         };
         let why = format_args!("it begins with {protocol}, where plain HTTP/1 is spoken");
-        self.note_refusal_because(Level::Warn, 400, None, "foreign protocol", why);
+        self.note_refusal_because(Level::Warn, 400, None, protocol, why);
         self.refuse(400)
     }
 }

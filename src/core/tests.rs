@@ -1,7 +1,7 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
 mod admission;
-#[cfg(all(repository, feature = "deflate"))]
+#[cfg(feature = "deflate")]
 mod compressed;
 mod flow_faults;
 mod flow_memory;
@@ -9,15 +9,12 @@ mod flow_rounds;
 mod flows;
 mod governor;
 mod held;
-#[cfg(repository)]
 mod linear;
 mod overload;
 mod pace;
-#[cfg(repository)]
 mod progress;
 mod reach;
 mod shares;
-#[cfg(repository)]
 mod streams;
 
 use std::cell::RefCell;
@@ -35,7 +32,7 @@ use crate::domain::response::Response;
 use crate::structures::wire::Wire;
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 
 /// The test kit's network, with peers that do nothing of their own.
 struct Net {

@@ -456,13 +456,33 @@ impl<'a> Turn<'a> {
     }
 
     fn open_timeout(&mut self) {
-        if self.is_stuck() {
+        let is_plain = self.connection.state.extra.is_none();
+        if !is_plain && self.is_stuck() {
             return self.fail(SessionError::WriteTimeout);
         }
         if self.is_left_unfinished() {
             return self.fail(SessionError::MessageTimeout);
         }
+        if !is_plain && self.is_rare_due() {
+            return;
+        }
         let (now, least) = (self.shared.now, self.least());
+        let options = self.connection.state.options(self.options());
+        let due = |deadline: Option<Time>| deadline.is_some_and(|at| at <= now);
+        if due(self.connection.idle_deadline(options)) {
+            self.fail(SessionError::IdleTimeout);
+        } else {
+            if due(self.connection.ping_deadline(options, least)) {
+                self.ping_due();
+            }
+            self.token_due();
+            self.fire_timers();
+        }
+    }
+
+    /// Acts on a deadline that only a session with an `Extra` can have; false if none is over.
+    fn is_rare_due(&mut self) -> bool {
+        let now = self.shared.now;
         let options = self.connection.state.options(self.options());
         let due = |deadline: Option<Time>| deadline.is_some_and(|at| at <= now);
         let extra = self.connection.state.extra.as_deref();
@@ -473,15 +493,10 @@ impl<'a> Turn<'a> {
             self.peer_is_gone();
         } else if due(self.connection.pause_deadline(options)) {
             self.fail(SessionError::PauseTimeout);
-        } else if due(self.connection.idle_deadline(options)) {
-            self.fail(SessionError::IdleTimeout);
         } else {
-            if due(self.connection.ping_deadline(options, least)) {
-                self.ping_due();
-            }
-            self.token_due();
-            self.fire_timers();
+            return false;
         }
+        true
     }
 
     /// Calls `on_timer` for each timer of the session that is over, in their order.

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::extension::ExtensionFactory;
+use crate::words::limits::Limits;
 use crate::words::network::Network;
-use crate::words::options::{Limits, SessionOptions, check_time, session_option_setters};
+use crate::words::options::{SessionOptions, check_time, session_option_setters};
 use crate::words::proxy::ProxyHeader;
 use crate::words::time::Time;
 
@@ -49,6 +50,7 @@ use super::watch::{NewWatch, Ready, Watch};
 ///             .timeout(Duration::from_secs(15))
 ///             .idle_timeout(Duration::from_secs(300))
 ///             .write_timeout(Duration::from_secs(30))
+///             .pause_timeout(None) // or a time
 ///             .max_frame_size(64 << 10)
 ///             .max_message_size(256 << 10)
 ///             .max_outgoing_message_size(1 << 20)

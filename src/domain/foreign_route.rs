@@ -4,11 +4,7 @@
 pub(super) fn mistake(segment: &str) -> Option<String> {
     let here = |right: &str| Some(format!("{segment:?} is written {right} here"));
     if let Some(name) = segment.strip_prefix(':') {
-        return match split_name(name) {
-            (name, "?") => here(&format!("{{{name}?}}")),
-            (name, "*" | "+") => here(&format!("{{{name}...}}")),
-            (name, _) => here(&format!("{{{name}}}")),
-        };
+        return Some(colon(segment, name));
     }
     if let Some(name) = segment.strip_prefix("**").or_else(|| segment.strip_prefix('*')) {
         return match split_name(name) {
@@ -38,6 +34,26 @@ pub(super) fn mistake(segment: &str) -> Option<String> {
     plain_mistake(segment)
 }
 
+/// `:name` and what may stand behind it, where names have neither dots nor dashes.
+fn colon(segment: &str, name: &str) -> String {
+    let end = name.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    let (name, rest) = name.split_at(end.unwrap_or(name.len()));
+    let right = match rest {
+        _ if name.is_empty() => "{name}".to_owned(),
+        _ if rest.contains(':') => {
+            return format!(
+                "{segment:?} has several parameters: a segment holds one parameter at most, as in \
+                 {{name}}"
+            );
+        }
+        "?" => format!("{{{name}?}}"),
+        "*" | "+" => format!("{{{name}...}}"),
+        _ if rest.starts_with('(') => format!("{{{name}}}"),
+        _ => format!("{{{name}}}{rest}"),
+    };
+    format!("{segment:?} is written {right} here")
+}
+
 /// What is wrong with text between the slashes, or around a parameter.
 fn plain_mistake(segment: &str) -> Option<String> {
     let without_parameter = segment.split(['{', '}']).step_by(2).collect::<String>();
@@ -53,6 +69,14 @@ fn plain_mistake(segment: &str) -> Option<String> {
     if has('<') || has('>') {
         return Some(format!(
             "{segment:?} has '<' or '>', which no path has: a parameter is {{name}}"
+        ));
+    }
+    // A number in brackets is a name as any other.
+    let mut brackets = without_parameter.split('[').skip(1);
+    if brackets.any(|inside| !inside.starts_with(|letter: char| letter.is_numeric())) {
+        return Some(format!(
+            "{segment:?} has '[' or ']': a parameter is {{name}}, an optional one {{name?}}, and the letters \
+             themselves are %5B and %5D"
         ));
     }
     if has('?') || has('#') {

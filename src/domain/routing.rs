@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::handshake::is_token;
-use crate::words::options::{Limits, SessionOptions, session_option_setters};
+use crate::words::limits::Limits;
+use crate::words::options::{SessionOptions, session_option_setters};
 
 use super::call::Call;
 #[cfg(feature = "json")]
@@ -284,6 +285,7 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             .timeout(Duration::from_secs(15))
 ///             .idle_timeout(Duration::from_secs(300))
 ///             .write_timeout(Duration::from_secs(30))
+///             .pause_timeout(None) // or a time
 ///             .max_frame_size(64 << 10)
 ///             .max_message_size(256 << 10)
 ///             .max_outgoing_message_size(1 << 20)

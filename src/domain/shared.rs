@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::structures::wire::Wire;
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 use crate::words::time::Time;
 
 use super::application::OnLoop;
@@ -136,7 +136,13 @@ impl Shared {
     /// has had its share of the turn.
     #[inline]
     pub(crate) fn must_yield(&self) -> bool {
-        self.copied_bytes >= self.tx_flush_bytes || self.work.is_spent()
+        self.copies_wait() || self.work.is_spent()
+    }
+
+    /// The same where the connection's share cannot be spent yet.
+    #[inline]
+    pub(crate) fn copies_wait(&self) -> bool {
+        self.copied_bytes >= self.tx_flush_bytes
     }
 
     /// Counts work of the present connection. Once its share is spent, its input is looked at no

@@ -110,7 +110,7 @@ impl Timers {
     }
 
     /// How many timers there is memory for.
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn running_places(&self) -> usize {
         self.running.places()
     }

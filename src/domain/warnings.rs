@@ -5,6 +5,7 @@ use std::cell::RefCell;
 
 use log::{Level, log_enabled};
 
+use crate::words::quoted::on_one_line;
 use crate::words::time::Time;
 
 /// Kinds that are told apart; what comes beyond them shares one.
@@ -34,7 +35,7 @@ impl Warnings {
         self.line(Level::Warn, Target::Server, (kind, 0), now, text);
     }
 
-    /// Logs `text`, unless a line of its kind was logged within the last second.
+    /// Logs `text` as one line, unless a line of its kind was logged within the last second.
     pub(crate) fn line(
         &self,
         level: Level,
@@ -51,9 +52,11 @@ impl Warnings {
             return;
         }
         match self.turn_of(kind, now) {
-            Some(0) => log::log!(target: target, level, "{}", text()),
+            Some(0) => log::log!(target: target, level, "{}", on_one_line(&text())),
             Some(left_out) => {
-                log::log!(target: target, level, "{} ({left_out} more like it left out)", text());
+                let text = text();
+                let line = on_one_line(&text);
+                log::log!(target: target, level, "{line} ({left_out} more like it left out)");
             }
             None => {}
         }

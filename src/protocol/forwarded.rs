@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::head::RequestHead;
 use super::origin::Authority;
+use super::target::parse_ip_literal;
 
 /// What they tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +44,11 @@ impl Client {
 pub(crate) fn read_forwarded(head: &RequestHead, is_trusted: impl Fn(IpAddr) -> bool) -> Told<'_> {
     let elements = head.all("forwarded").flat_map(|line| split_outside_quotes(line, b','));
     // RFC 9110 section 5.6.1.2: empty elements of a list are ignored.
-    let elements: Vec<&str> = elements.filter(|element| !element.trim().is_empty()).collect();
+    let elements = elements.filter(|element| !element.trim().is_empty());
+    // What is no element says nothing. Above all one whose quotes are open: a client left them so, and
+    // what a proxy added to the line stands within them.
+    let elements: Vec<&str> =
+        elements.map(|element| if is_element(element) { element } else { "" }).collect();
     let nodes = elements.iter().map(|element| parameter(element, "for").and_then(parse_node));
     let is_there = head.first("forwarded").is_some();
     let (client, from_the_right) = rightmost_untrusted(is_there, nodes, is_trusted);
@@ -109,11 +114,33 @@ fn rightmost_untrusted(
     nearest
 }
 
-/// The value of one parameter of an element of `Forwarded` (RFC 7239 section 4).
+/// Whether this is `[ pair ] *( ";" [ pair ] )` (RFC 7239 section 4), as far as its quotes go: a value has
+/// them around it, or none.
+fn is_element(text: &str) -> bool {
+    split_outside_quotes(text, b';').all(|pair| match pair.split_once('=') {
+        None => pair.trim().is_empty(),
+        Some((name, value)) => !name.contains('"') && is_value(value.trim()),
+    })
+}
+
+fn is_value(text: &str) -> bool {
+    let Some(inside) = text.strip_prefix('"') else { return !text.contains('"') };
+    let mut escaped = false;
+    let end = inside.bytes().position(|byte| {
+        let is_end = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        is_end
+    });
+    end.is_some_and(|end| inside.get(end..) == Some("\""))
+}
+
+/// The value of one parameter of an element of `Forwarded` (RFC 7239 section 4): none where it stands
+/// twice, which "MUST NOT occur", and of which one may be a client's.
 fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
     let pairs = split_outside_quotes(element, b';').filter_map(|pair| pair.split_once('='));
     let mut named = pairs.filter(|(known, _)| known.trim().eq_ignore_ascii_case(name));
-    let value = named.next()?.1.trim();
+    let (Some((_, value)), None) = (named.next(), named.next()) else { return None };
+    let value = value.trim();
     let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
     Some(unquoted.unwrap_or(value))
 }
@@ -158,10 +185,29 @@ fn parse_node(text: &str) -> Option<SocketAddr> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, 0));
     }
-    if let Some(inside) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        return inside.parse().ok().map(|ip| SocketAddr::new(IpAddr::V6(ip), 0));
+    if let Some(ip) = parse_ip_literal(text) {
+        return Some(SocketAddr::new(IpAddr::V6(ip), 0)); // with a zone
     }
-    text.parse().ok()
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (inside, port) = rest.split_once(']')?;
+            (IpAddr::V6(parse_ip_literal(inside)?), port)
+        }
+        None => {
+            let (address, port) = text.split_at_checked(text.find(':')?)?;
+            (IpAddr::V4(address.parse().ok()?), port)
+        }
+    };
+    Some(SocketAddr::new(address, parse_node_port(port)?))
+}
+
+/// RFC 7239 section 6: digits, or a name in the port's place.
+fn parse_node_port(text: &str) -> Option<u16> {
+    match text.strip_prefix(':') {
+        None => text.is_empty().then_some(0),
+        Some(hidden) if hidden.starts_with('_') => Some(0),
+        Some(port) => port.parse().ok().filter(|_| !port.starts_with('+')),
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +248,9 @@ mod tests {
         expect("X-Forwarded-For: 2001:db8::1\r\n", "[2001:db8::1]:0");
         expect("X-Forwarded-For: ::ffff:192.0.2.7\r\n", "192.0.2.7:0");
         expect("X-Forwarded-For: [::ffff:192.0.2.7]:9\r\n", "192.0.2.7:9");
+        // Proxies in Go leave the zone in.
+        expect("X-Forwarded-For: 1.1.1.1, fe80::1%eth0\r\n", "[fe80::1]:0");
+        expect("X-Forwarded-For: [fe80::1%25br-lan]:80\r\n", "[fe80::1]:80");
         expect("X-Forwarded-For: 10.0.0.3, 10.0.0.2\r\n", "10.0.0.3:0");
         expect("X-Forwarded-For: 1.1.1.1, 192.0.2.7,, \r\n", "192.0.2.7:0");
     }
@@ -212,6 +261,9 @@ mod tests {
         expect("Forwarded: for=1.1.1.1, For=\"[2001:db8::17]:4711\"\r\n", "[2001:db8::17]:4711");
         expect("Forwarded: proto=https;host=\"a,b;for=9.9.9.9\";for=192.0.2.1\r\n", "192.0.2.1:0");
         expect("Forwarded: for=192.0.2.1, for=\"10.0.0.1:80\"\r\n", "192.0.2.1:0");
+        // RFC 7239 section 6.3: the port alone may be hidden.
+        expect("Forwarded: for=\"192.0.2.1:_p\"\r\n", "192.0.2.1:0");
+        expect("Forwarded: for=\"[2001:db8::1]:_p\"\r\n", "[2001:db8::1]:0");
     }
 
     /// Who hides, or has no address, is not the proxy that says so: its rights are not theirs.
@@ -231,6 +283,12 @@ mod tests {
             "X-Forwarded-For: [::]:80\r\n",
             "X-Forwarded-For: ::ffff:0.0.0.0\r\n",
             "X-Forwarded-For: 192.0.2.1, 300.1.1.1\r\n",
+            "X-Forwarded-For: 192.0.2.1:+80\r\n",
+            "X-Forwarded-For: 192.0.2.1:\r\n",
+            "X-Forwarded-For: 192.0.2.1:70000\r\n",
+            "X-Forwarded-For: [192.0.2.1]:80\r\n",
+            "X-Forwarded-For: fe80::1%\r\n",
+            "X-Forwarded-For: 192.0.2.1%eth0\r\n",
             "Forwarded: for=unknown\r\n",
             "Forwarded: for=\"192.0.2.1\r\n",
             "Forwarded: for=\"0.0.0.0\"\r\n",
@@ -241,6 +299,34 @@ mod tests {
             expect(headers, "Unknown");
         }
         expect("", "Proxy");
+    }
+
+    /// What a client leaves open swallows what its proxy adds to the same line: who it is then, is not known.
+    #[test]
+    fn an_element_that_is_no_element_names_nobody() {
+        for client in [
+            "for=6.6.6.6;x=\"",
+            "for=6.6.6.6;proto=https;host=evil;x=\"\\",
+            "for=6.6.6.6;x=a\"b",
+            "for=6.6.6.6;\"",
+        ] {
+            for proxy in [
+                "for=192.0.2.7",
+                "for=\"[2001:db8::1]:4711\"",
+                "for=\"192.0.2.7\";by=\"_box\";proto=http",
+            ] {
+                let told = told(&format!("Forwarded: {client}, {proxy}\r\n"));
+                assert_eq!(told, ("Unknown".into(), None, None), "{client}, {proxy}");
+                expect(
+                    &format!("Forwarded: {client}\r\nForwarded: for=192.0.2.7\r\n"),
+                    "192.0.2.7:0",
+                );
+            }
+        }
+        // RFC 7239 section 4: no parameter stands twice in an element.
+        expect("Forwarded: for=6.6.6.6;for=192.0.2.7\r\n", "Unknown");
+        let host_twice = told("Forwarded: for=192.0.2.7;host=evil;host=box\r\n");
+        assert_eq!(host_twice, ("192.0.2.7:0".into(), None, None));
     }
 
     #[test]

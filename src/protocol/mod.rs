@@ -21,7 +21,7 @@ pub(crate) mod frame;
 pub(crate) mod framing;
 pub(crate) mod handshake;
 pub(crate) mod head;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;
 pub(crate) mod pieces;

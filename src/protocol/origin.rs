@@ -1,9 +1,9 @@
 //! The host and port that a request's `Host` and `Origin` name, taken apart so that they are compared by
 //! what they mean and not by their letters.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::target::{is_reg_name, is_scheme};
+use super::target::{is_reg_name, is_scheme, parse_ip_literal};
 
 /// A host, perhaps with a port (RFC 3986 section 3.2, without userinfo).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl<'a> Authority<'a> {
         // The colons of an IPv6 address stand in brackets.
         if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']'))
         {
-            let address: Ipv6Addr = address.parse().ok()?;
+            let address = parse_ip_literal(address)?;
             let host = Host::Ip(IpAddr::V6(address).to_canonical());
             return Some(Self { host, port: parse_port(port)? });
         }
@@ -143,6 +143,8 @@ mod tests {
             ("[::1]:80", ip("::1"), Some(80)),
             ("[0:0:0:0:0:0:0:1]", ip("::1"), None),
             ("[::ffff:192.0.2.1]", ip("192.0.2.1"), None),
+            ("[fe80::1%eth0]:80", ip("fe80::1"), Some(80)),
+            ("[fe80::1%25br-lan]", ip("fe80::1"), None),
             ("127.1", Host::Name("127.1"), None),
         ] {
             assert_eq!(Authority::parse(text), Some(Authority { host, port }), "{text}");
@@ -163,6 +165,10 @@ mod tests {
             "a:65536",
             "::1",
             "[::1",
+            "[::1%]",
+            "[::1%a]b]",
+            "[::1%a/b]",
+            "[box%eth0]",
             "[::1]x",
             "[::1]:x",
             "[box]",
@@ -193,6 +199,9 @@ mod tests {
             ("https://box.example:8080", "box.example:8080"),
             ("ws://box.example:8080", "box.example:8080"),
             ("http://[::1]:8080", "[0:0::1]:8080"),
+            // As programs send them that connect to an address with its interface.
+            ("http://[fe80::1%eth0]:8080", "[fe80::1%eth0]:8080"),
+            ("http://[fe80::1%25eth0]", "[FE80::1%25eth0]:80"),
             ("http://localhost:8080/", "localhost:8080"),
         ] {
             assert!(is_own(origin, host), "{origin} at {host}");

@@ -81,11 +81,19 @@ fn parse_v1(bytes: &[u8]) -> Result<ProxyStart, BadProxyHeader> {
         Some("TCP6") => source.is_ipv6() && destination.is_ipv6(),
         _ => false,
     };
-    let (Ok(port), Ok(_)) = (port.parse(), to.parse::<u16>()) else { return Err(BadProxyHeader) };
+    let (Some(port), Some(_)) = (parse_port(port), parse_port(to)) else {
+        return Err(BadProxyHeader);
+    };
     if !fits {
         return Err(BadProxyHeader);
     }
     complete(Some(SocketAddr::new(source.to_canonical(), port)))
+}
+
+/// Section 2.1: "a decimal integer in the range [0..65535] inclusive. Heading zeroes are not permitted".
+fn parse_port(text: &str) -> Option<u16> {
+    let is_plain = text == "0" || !text.starts_with(['0', '+']);
+    text.parse().ok().filter(|_| is_plain)
 }
 
 /// The binary form (section 2.2). What stands behind the addresses (TLVs) is passed over.
@@ -163,6 +171,7 @@ pub(crate) mod tests {
     fn version_1() {
         expect(b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", Some("192.0.2.1:56324"));
         expect(b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n", Some("[2001:db8::1]:1"));
+        expect(b"PROXY TCP4 192.0.2.1 192.0.2.2 0 0\r\n", Some("192.0.2.1:0"));
         expect(b"PROXY UNKNOWN\r\n", None);
         expect(b"PROXY UNKNOWN ffff::1 whatever it says\r\n", None);
         expect(b"PROXY UNKNOWN \xff\xfe \0\r\n", None);
@@ -197,6 +206,13 @@ pub(crate) mod tests {
             b"PROXY TCP6 192.0.2.1 ::1 1 2\r\n",
             b"PROXY TCP6 ::1 192.0.2.1 1 2\r\n",
             b"PROXY TCP4 192.0.2.1 192.0.2.2 99999 443\r\n",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 +56324 443\r\n",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 +443\r\n",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 056324 443\r\n",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 00\r\n",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2  443\r\n",
+            b"PROXY TCP4 192.0.2.01 192.0.2.2 56324 443\r\n",
+            b"PROXY TCP6 fe80::1%lo ::1 1 2\r\n",
             b"PROXY TCP5 192.0.2.1 192.0.2.2 1 2\r\n",
             b"PROXY  TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
             b"PROXY \xff\r\n",

@@ -73,7 +73,8 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
             let Some(end) = rest.iter().position(|&byte| byte == b']') else { return false };
             let (literal, port) = rest.split_at_checked(end).unwrap_or_default();
             let port = port.get(1..).unwrap_or_default();
-            if !is_ip_literal(literal) || !(port.is_empty() || port.starts_with(b":")) {
+            let address = std::str::from_utf8(literal).ok().and_then(parse_ip_literal);
+            if address.is_none() || !(port.is_empty() || port.starts_with(b":")) {
                 return false;
             }
             port.get(1..).unwrap_or_default()
@@ -98,15 +99,15 @@ fn is_port(text: &[u8]) -> bool {
     })
 }
 
-/// RFC 3986 section 3.2.2, with the zone that some clients leave in (`[fe80::1%eth0]`).
-fn is_ip_literal(text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return false };
+/// What may stand in brackets: RFC 3986 section 3.2.2, with the zone that some clients leave in
+/// (`[fe80::1%eth0]`). The zone is the client's own name for one of its interfaces, and left out.
+pub(super) fn parse_ip_literal(text: &str) -> Option<Ipv6Addr> {
     let (address, zone) = match text.split_once('%') {
         Some((address, zone)) => (address, Some(zone.as_bytes())),
         None => (text, None),
     };
     let zone_is_sound = |zone: &[u8]| !zone.is_empty() && is_reg_name(zone);
-    address.parse::<Ipv6Addr>().is_ok() && zone.is_none_or(zone_is_sound)
+    address.parse().ok().filter(|_| zone.is_none_or(zone_is_sound))
 }
 
 /// `*( unreserved / pct-encoded / sub-delims )`, IPv4 addresses among them.

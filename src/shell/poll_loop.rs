@@ -7,7 +7,8 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Token};
 
-use crate::core::driver::{Driver, Readiness};
+use crate::core::driver::Driver;
+use crate::core::sockets::Readiness;
 use crate::domain::application::Built;
 use crate::domain::server_ref::{Drained, StopRequest};
 use crate::words::close::CloseCode;

@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 
 use crate::core::Disposal;
-use crate::core::driver::{self, Notes, ReadOutcome};
+use crate::core::sockets::{self, Notes, ReadOutcome};
 use crate::domain::session_state::NO_ADDR;
 use crate::structures::wire::Wire;
 
@@ -38,7 +38,8 @@ impl Socket {
                 ErrorKind::WouldBlock => return ReadOutcome::Drained,
                 kind => return ReadOutcome::Failed(kind),
             }
-            match (&self.stream).read(buffer) {
+            // By another name: called from two places, the usual way would be a call there as well.
+            match (&*SockRef::from(&self.stream)).read(buffer) {
                 Ok(0) => return ReadOutcome::Eof,
                 Ok(n) => return ReadOutcome::Bytes(n),
                 Err(again) => error = again,
@@ -61,7 +62,7 @@ impl Socket {
     }
 }
 
-impl driver::Socket for Socket {
+impl sockets::Socket for Socket {
     #[inline]
     fn wire(&mut self) -> &mut dyn Wire {
         self

@@ -8,11 +8,12 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
-use crate::core::driver::{Accept, Sockets};
+use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::domain::watch::NewWatch;
 use crate::structures::slab::RESERVED_MAX;
-use crate::words::options::{LARGEST_SIZE, Limits};
+use crate::words::limits::Limits;
+use crate::words::options::LARGEST_SIZE;
 use crate::words::time::Time;
 
 use super::listen::Opened;

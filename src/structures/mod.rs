@@ -10,6 +10,6 @@ pub(crate) mod roster;
 pub(crate) mod slab;
 pub(crate) mod token_bucket;
 pub(crate) mod wheel;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod wheel_model;
 pub(crate) mod wire;

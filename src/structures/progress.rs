@@ -60,7 +60,7 @@ impl Window {
 
     /// When it was last looked at.
     pub(crate) fn looked(&self) -> Time {
-        self.since.after(Duration::from_millis(u64::from(self.looked_millis)))
+        self.since.after_millis(self.looked_millis)
     }
 
     /// When it has to be looked at next.

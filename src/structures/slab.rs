@@ -126,7 +126,7 @@ impl<T> Slab<T> {
     }
 
     /// The places that there is memory for.
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn places(&self) -> usize {
         self.pages.iter().filter(|page| page.entries.is_some()).count() * PAGE
     }

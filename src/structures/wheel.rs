@@ -108,7 +108,7 @@ impl TimerWheel {
     }
 
     /// The last tick that was looked at: whatever is armed goes after it.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(all(repository, any(test, fuzzing)))]
     pub(super) fn expired(&self) -> u64 {
         self.expired
     }

@@ -25,8 +25,8 @@
 //! app.advance(Duration::from_secs(31)); // takes no time: 15 s to the ping, 15 s for the pong
 //! client.receive(); // the ping
 //! assert_eq!(client.expect_close(CloseCode::INTERNAL_ERROR), "Ping timeout");
-//! app.advance(Duration::from_secs(3));
-//! client.expect_end(Ending::Reset);
+//! app.advance(Duration::from_secs(5)); // in which it could have hung up
+//! client.expect_end(Ending::Closed);
 //! # Ok::<(), wirewheel::ServerError>(())
 //! ```
 //!

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::core::driver::{Driver, Readiness};
+use crate::core::driver::Driver;
+use crate::core::sockets::Readiness;
 use crate::domain::application::Built;
 use crate::domain::server_ref::{ServerRef, StopRequest};
 use crate::words::close::CloseCode;
@@ -173,7 +174,7 @@ impl Network {
     }
 
     /// One turn of the loop, whatever is left to do behind it.
-    #[cfg(test)]
+    #[cfg(all(repository, test))]
     pub(crate) fn one_turn(&mut self) {
         let events = self.driver.sockets.take_events(self.now);
         self.turn(events);

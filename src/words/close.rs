@@ -292,6 +292,9 @@ impl CloseInfo {
     ///     // We closed with 4001, and it answered with 4999.
     ///     close.closed_by() == ClosedBy::Server && close.peer_code() != close.server_code()
     /// }
+    /// fn answer_of_the_page(close: &CloseInfo) -> String {
+    ///     format!("{:?} {}", close.peer_code(), close.peer_text())
+    /// }
     /// ```
     pub fn peer_code(&self) -> Option<CloseCode> {
         self.of(ClosedBy::Peer).map(|(code, _)| code)

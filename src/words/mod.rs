@@ -6,6 +6,7 @@ pub(crate) mod convert;
 pub(crate) mod error;
 pub(crate) mod extension;
 pub(crate) mod frame;
+pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod message;
 pub(crate) mod mix;

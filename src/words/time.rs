@@ -27,7 +27,15 @@ impl Time {
 
     /// The time `duration` later, stopping at the end of time.
     pub(crate) fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+        // `as_micros` counts in 128 bits, which a deadline need not.
+        let whole = duration.as_secs().saturating_mul(1_000_000);
+        let micros = whole.saturating_add(u64::from(duration.subsec_micros()));
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// The time so many milliseconds later.
+    pub(crate) fn after_millis(self, millis: u32) -> Self {
+        Self(self.0.saturating_add(u64::from(millis).saturating_mul(1_000)))
     }
 
     /// The time `duration` before, or the beginning.

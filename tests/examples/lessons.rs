@@ -120,7 +120,9 @@ fn serial_passes_lines_both_ways_and_holds_back_who_sends_more_than_the_port_tak
     assert!(written < all.len() / 2, "{written} of {} bytes went somewhere", all.len());
     clients[1].text("from the other");
     device.write_all(b"still heard\n").unwrap();
-    clients[1].expect_text("still heard");
+    // On a slow machine a ping has come before.
+    let heard = std::iter::repeat_with(|| clients[1].frame()).find(|frame| frame.first != PING);
+    assert_eq!(heard.map(|frame| frame.payload), Some(b"still heard".to_vec()));
     let whole = written / frame_len;
     let (mut expected, mut others) = (0, 0);
     while expected < whole || others == 0 {

@@ -211,18 +211,23 @@ fn steady_readers_get_every_byte_at_the_defaults() {
 }
 
 /// Waits are short, to see in seconds what takes minutes at the defaults.
-fn hasty() -> WebSockets {
-    let limits = Limits::new()
+fn hasty() -> Limits {
+    Limits::new()
         .handshake_timeout(millis(600))
         .close_timeout(millis(500))
-        .linger_timeout(millis(300));
-    WebSockets::new().limits(limits)
+        .linger_timeout(millis(300))
 }
 
 fn hasty_server(name: &str, bytes: usize) -> (Running, PatternFile) {
+    server_with(hasty(), name, bytes)
+}
+
+fn server_with(limits: Limits, name: &str, bytes: usize) -> (Running, PatternFile) {
     let file = PatternFile::new(name, bytes);
     let path = file.0.clone();
-    (Running::start(move |app| sending(app, hasty(), bytes, path)), file)
+    let module =
+        move |app: &mut Application| sending(app, WebSockets::new().limits(limits), bytes, path);
+    (Running::start(module), file)
 }
 
 #[test]
@@ -280,7 +285,9 @@ fn the_end_of_a_session_takes_nothing_from_a_slow_reader_that_keeps_sending() {
 
 #[test]
 fn a_stop_lets_whoever_takes_bytes_have_them_until_its_deadline() {
-    let (server, _file) = hasty_server("stop", MIB);
+    // Shorter than what is left takes, and longer than a busy machine keeps a client from its answer.
+    let limits = hasty().close_timeout(millis(2_000)).linger_timeout(millis(2_000));
+    let (server, _file) = server_with(limits, "stop", MIB);
     let mut session = small_client(server.addr(), None).upgraded("/");
     session.text("message");
     let [mut page, mut file] = ["/page", "/file"].map(|path| {

@@ -48,14 +48,18 @@ pub(crate) fn environment(call: &Call, pass: &[String]) -> Vec<(OsString, OsStri
             variables.push((name.into(), value));
         }
     }
+    let shown = call.attached::<Shown>();
     let mut set = |name: &str, value: &[u8]| {
         // No variable can hold it; no header has it either.
-        if !value.contains(&0) {
-            variables.push((name.into(), OsString::from_vec(value.to_vec())));
+        if value.contains(&0) {
+            return;
         }
+        // A client may have written its token anywhere, such as into the path.
+        let is_told = shown.is_some_and(|shown| shown.is_in(&String::from_utf8_lossy(value)));
+        let value = if is_told { Vec::new() } else { value.to_vec() };
+        variables.push((name.into(), OsString::from_vec(value)));
     };
     let (client, here) = (call.client_addr(), call.local_addr());
-    let shown = call.attached::<Shown>();
     if shown.is_some() {
         set("AUTH_TYPE", b"Bearer");
     }
@@ -103,7 +107,7 @@ fn headers(call: &Call, shown: Option<&Shown>) -> Vec<(String, String)> {
     let mut variables: Vec<(String, String)> = Vec::new();
     for (name, value) in call.headers() {
         let name = name.to_ascii_lowercase();
-        let is_told = shown.is_some_and(|shown| shown.is_in(value));
+        let is_told = shown.is_some_and(|shown| shown.is_in(value) || shown.is_in_name(&name));
         if name.contains('_') || WITHHELD.contains(&name.as_str()) || is_told {
             continue;
         }

@@ -40,8 +40,10 @@ pub(super) struct Process {
     pub(super) pause: Duration,
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
-    /// Of messages, what it did not take yet.
+    /// Messages, of which it took the beginning: moving the rest up for each bite would make one long
+    /// message dear.
     input: Vec<u8>,
+    taken: usize,
     pub(super) cutter: Cutter,
     /// Its output is not read, because the peer does not read.
     pub(super) stalled: bool,
@@ -115,6 +117,7 @@ impl Process {
             stdin,
             stdout,
             input: Vec::new(),
+            taken: 0,
             cutter: Cutter::default(),
             stalled: false,
             peer_gone: false,
@@ -143,21 +146,20 @@ impl Process {
 
     /// Writes what the program takes. Its input ends behind the last of it, if it is to end.
     pub(super) fn write_input(&mut self) -> Written {
-        let mut written = 0;
-        while let Some((pipe, left)) =
-            self.stdin.as_ref().zip(self.input.get(written..)).filter(|(_, left)| !left.is_empty())
+        while let Some((pipe, left)) = self
+            .stdin
+            .as_ref()
+            .zip(self.input.get(self.taken..))
+            .filter(|(_, left)| !left.is_empty())
         {
             match write(pipe, left) {
-                Ok(length) => written += length,
+                Ok(length) => self.taken += length,
                 Err(Errno::INTR) => {}
-                Err(error) if is_not_now(error) => {
-                    self.input.drain(..written);
-                    return Written::Some;
-                }
+                Err(error) if is_not_now(error) => return Written::Some,
                 Err(_) => self.stdin = None, // it wants no more; its output may go on
             }
         }
-        self.input = Vec::new();
+        (self.input, self.taken) = (Vec::new(), 0);
         if self.stage != Stage::Runs {
             self.stdin = None;
         }
@@ -189,7 +191,8 @@ impl Process {
 
     /// Lets both pipes go.
     pub(super) fn close_pipes(&mut self) {
-        (self.stdin, self.stdout, self.input) = (None, None, Vec::new());
+        (self.stdin, self.stdout) = (None, None);
+        (self.input, self.taken) = (Vec::new(), 0);
     }
 
     pub(super) fn signal(&self, signal: Signal) {

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use client::{Client, PATIENCE, emulator};
@@ -156,12 +157,16 @@ pub fn listening() -> (OwnedFd, SocketAddr) {
 /// A folder of a test, gone with it.
 pub struct Folder(PathBuf);
 
+static FOLDERS: AtomicU32 = AtomicU32::new(0);
+
 impl Folder {
     pub fn new(name: &str) -> Self {
         // Sockets lie in it, whose paths hold 107 bytes: a long TMPDIR alone may take them.
         let folder = std::env::temp_dir();
         let folder = if folder.as_os_str().len() <= 50 { folder } else { "/tmp".into() };
-        let path = folder.join(format!("wirewheel-hub-{name}-{}", std::process::id()));
+        // Two tests of a file may have the same name for theirs.
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("wirewheel-hub-{name}-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

@@ -1,9 +1,9 @@
 //! Who is let in: limits for each client, rates, and who the client is behind a proxy.
 
 use super::*;
-use crate::core::Full;
+use crate::core::arrivals::Full;
 use crate::protocol::proxy_protocol::tests::v2;
-use crate::words::options::CLIENTS_MAX;
+use crate::words::limits::CLIENTS_MAX;
 use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
 

@@ -11,7 +11,7 @@ use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::domain::handler::{on_connect, on_message};
 use crate::testing::{RawFrame, Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 
 fn quiet() -> WebSockets {
     WebSockets::new().ping_period(None)

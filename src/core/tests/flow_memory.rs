@@ -16,7 +16,7 @@ use crate::testing::{Received, TestApplication, TestClient};
 use crate::words::close::CloseCode;
 use crate::words::error::SendError;
 use crate::words::extension::ExtensionError;
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 
 fn flow(options: FlowOptions) -> SharedFlow {
     SharedFlow::with(options).unwrap()

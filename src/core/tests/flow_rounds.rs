@@ -14,7 +14,7 @@ use crate::domain::call::Call;
 use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::domain::handler::{on_connect, on_message};
 use crate::structures::wire::Wire;
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 use crate::words::time::Time;
 
 /// More than are come to in two turns.

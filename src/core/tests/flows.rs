@@ -12,7 +12,7 @@ use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::domain::handler::{on_connect, on_message};
 use crate::testing::{Ending, Received, TestApplication, TestClient};
 use crate::words::close::CloseCode;
-use crate::words::options::Limits;
+use crate::words::limits::Limits;
 
 /// `/listen` collects, `/talk` publishes what it gets, `/chat` does both, `/others` both but for its
 /// own; all in one flow.

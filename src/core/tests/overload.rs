@@ -2,7 +2,7 @@
 
 use super::admission::{UPGRADE, with};
 use super::*;
-use crate::words::options::SURPLUS_MAX;
+use crate::words::limits::SURPLUS_MAX;
 use crate::words::proxy::ProxyHeader;
 
 fn millis(n: u64) -> Duration {

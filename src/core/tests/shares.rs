@@ -92,3 +92,49 @@ fn a_newcomer_is_served_between_the_shares_of_others() {
     net.pump();
     assert!(flood.iter().all(|&link| net.take(link).len() == all), "everybody gets everything");
 }
+
+/// A machine that was suspended, or a hook that blocked, while requests waited with the server.
+#[test]
+fn requests_that_wait_for_their_turn_are_not_out_of_time() {
+    let mut net = with_small_shares();
+    let clients: Vec<LinkId> = (0..30).map(|_| net.accept()).collect();
+    for &client in &clients {
+        net.link(client).send(&b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(100));
+    }
+    net.one_turn();
+    net.jump(secs(100));
+    for client in clients {
+        let answers = net.take(client);
+        let starts = answers.windows(15).filter(|bytes| bytes == b"HTTP/1.1 200 OK");
+        assert_eq!(starts.count(), 100, "{}", String::from_utf8_lossy(&answers));
+        net.input(client, b"GET /page HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        assert!(net.take(client).ends_with(b"page"), "still served");
+    }
+}
+
+/// The same with pongs behind messages that have not been read, or not been taken.
+#[test]
+fn messages_that_wait_for_their_turn_are_not_out_of_time() {
+    for count in [20, 100, 4_000] {
+        let limits = Limits::new().read_budget_bytes(SHARE);
+        let mut net = Net::new(WebSockets::new().ping_period(secs(15)).limits(limits));
+        let clients: Vec<LinkId> = (0..30).map(|_| net.open()).collect();
+        net.advance(secs(16));
+        for &client in &clients {
+            let told = net.take(client);
+            let payload = told.strip_prefix(b"\x89\x08").expect("a ping");
+            let mut bytes = b"\x81\x83\0\0\0\0big".repeat(10);
+            bytes.extend(b"\x81\x80\0\0\0\0".repeat(count));
+            bytes.extend(b"\x8a\x88\0\0\0\0");
+            bytes.extend(payload);
+            net.link(client).send(&bytes);
+        }
+        net.one_turn();
+        net.jump(secs(49));
+        for client in clients {
+            assert!(net.take(client).len() >= 10 * (60_000 + 4) + 2 * count);
+            net.text(client, "still there");
+            assert!(net.take(client).ends_with(b"still there"), "{count} behind");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use crate::core::Disposal;
-use crate::core::driver::{Accept, Readiness, Sockets};
+use crate::core::sockets::{Accept, Readiness, Sockets};
 use crate::domain::watch::NewWatch;
 use crate::words::time::Time;
 

@@ -11,7 +11,8 @@ use crate::domain::application::{Application, Built, WebSockets};
 use crate::domain::call::Call;
 use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::domain::raw::on_frame;
-use crate::words::options::{Limits, OutboxOverflow};
+use crate::words::limits::Limits;
+use crate::words::options::OutboxOverflow;
 
 use super::actors::{Actor, Mood, Tally, World};
 use super::choices::Choices;

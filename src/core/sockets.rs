@@ -1,0 +1,131 @@
+//! Sockets as the driver sees them: what it asks of whoever owns them, and what it is told.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use crate::domain::watch::NewWatch;
+use crate::structures::wire::Wire;
+use crate::words::time::Time;
+
+use super::Core;
+use super::connection::Disposal;
+use super::turn::Reading;
+
+/// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
+/// core gives to each connection.
+pub(crate) trait Sockets {
+    /// One connection's socket.
+    type Socket: Socket;
+    /// A connection that was accepted and has no slot yet.
+    type Accepted;
+
+    /// The socket in a slot; `None` if it is empty.
+    fn socket(&mut self, slot: u32) -> Option<&mut Self::Socket>;
+
+    /// The next connection that waits.
+    fn accept(&mut self, now: Time) -> Accept<Self::Accepted>;
+
+    /// When `accept` has to be asked although no event comes; [`Time::ZERO`] for at once.
+    fn next_accept(&self) -> Option<Time>;
+
+    /// Puts a connection into its slot. It is there even if that fails; then it is broken.
+    fn adopt(&mut self, slot: u32, accepted: Self::Accepted) -> io::Result<()>;
+
+    /// Hangs up on a connection that gets no slot.
+    fn refuse(&mut self, accepted: Self::Accepted);
+
+    /// Drops the socket in a slot.
+    fn dispose(&mut self, slot: u32, disposal: Disposal);
+
+    /// Watches a descriptor of the application. Its callback runs by
+    /// [`Driver::run`](super::driver::Driver::run), or as it does.
+    fn watch(&mut self, watch: NewWatch);
+
+    /// A stop begins: connections on listeners that others keep are left to them.
+    fn release_listeners(&mut self);
+
+    /// An event of a connection is about to be acted on: the time, if it is to be measured by itself.
+    #[inline]
+    fn event_begins(&mut self, _now: Time, _slot: u32) -> Option<Time> {
+        None
+    }
+
+    /// The event that began last is over, and is measured.
+    fn event_ended(&mut self, _core: &mut Core, _began: Time) {}
+}
+
+/// One connection's socket. It takes and gives what it can without waiting.
+pub(crate) trait Socket {
+    /// The way to the peer.
+    fn wire(&mut self) -> &mut dyn Wire;
+
+    /// Reads what is there, at most a buffer full. Less than that means that nothing more is there, but
+    /// perhaps the end.
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome;
+
+    /// Whether a write has taken less than it was given, or `note_blocked` was called, since this was
+    /// asked last.
+    fn take_blocked(&mut self) -> bool;
+
+    /// Has the socket written to at the next event.
+    fn note_blocked(&mut self);
+
+    /// What the connection failed with, if it has failed and nothing has told.
+    fn take_failure(&mut self) -> Option<ErrorKind>;
+
+    /// What the driver keeps with it.
+    fn notes(&mut self) -> &mut Notes;
+}
+
+/// What the driver notes of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Notes {
+    /// Whether the core wants it to be read at present.
+    pub(super) reading: Reading,
+    /// It stands in the list of sockets to be served without an event.
+    pub(super) listed: bool,
+    /// Its end was announced.
+    pub(super) ended: bool,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self { reading: Reading::Continue, listed: false, ended: false }
+    }
+}
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadOutcome {
+    Bytes(usize),
+    Drained,
+    Eof,
+    Failed(ErrorKind),
+}
+
+/// What an accept gave.
+pub(crate) enum Accept<A> {
+    /// A connection, its peer, and the local address where that is known without asking.
+    Connection(A, SocketAddr, Option<SocketAddr>),
+    /// One that came to nothing; ask again.
+    Again,
+    /// Nobody waits.
+    Drained,
+    /// Descriptors or memory ran out. `next_accept` says when to ask again.
+    Exhausted(io::Error),
+}
+
+/// What a connection is ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    pub(crate) writable: bool,
+    pub(crate) readable: bool,
+    /// Its end is announced: the peer has shut its side, or the connection has failed.
+    pub(crate) ended: bool,
+}
+
+impl Readiness {
+    /// As far as anybody knows.
+    pub(super) const ALL: Self = Self { writable: true, readable: true, ended: true };
+    pub(super) const READABLE: Self = Self { writable: false, readable: true, ended: false };
+}
