@@ -273,7 +273,10 @@ impl<'a> Turn<'a> {
         let (fault, aborted) =
             extra.map_or((None, false), |extra| (extra.fault.take(), extra.aborted));
         if aborted {
-            self.end(&CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false));
+            let known = self.session().close_info().cloned();
+            self.end(&known.unwrap_or_else(|| {
+                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
+            }));
             self.lose(Loss::Aborted);
             self.drop_socket(Disposal::Reset);
         } else if let Some(fault) = fault {

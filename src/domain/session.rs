@@ -258,7 +258,8 @@ impl Session<'_> {
     }
 
     /// Ends the connection at once, without a Close and without what is queued (Ktor's `cancel` on
-    /// a raw session): the peer sees a reset. `on_close` says 1006.
+    /// a raw session): the peer sees a reset. `on_close` says 1006, or what was known before: an `abort`
+    /// behind a [`close`](Self::close) does not change the end.
     ///
     /// ```
     /// use wirewheel::Session;

@@ -21,7 +21,7 @@ use crate::core::panics::caught;
 use crate::words::close::CloseCode;
 
 use self::actors::{Log, Mood, PLANNED, Tally, World};
-use self::books::Account;
+use self::books::{Account, Fault, FaultKind};
 use self::choices::Choices;
 use self::player::{Player, Told, draw_buffers};
 use self::setup::{Setup, build};
@@ -307,8 +307,23 @@ fn check_over(
     let link = network.link(id);
     let loss = Account { player, link, log, world, over_budget, now }.settle()?;
     check_end(player, link, log, world)?;
+    check_alive(player, link, log)?;
     if let Some(loss) = loss {
         world.tally.losses.count(loss);
+    }
+    Ok(())
+}
+
+/// Nobody is ended as dead who takes all at once and answers.
+fn check_alive(player: &Player, link: &Link, log: Option<&Log>) -> Result<(), String> {
+    let Some(Fault { at, kind }) = log.and_then(|log| log.fault) else { return Ok(()) };
+    // Before it has seen the 101 it answers nothing.
+    let answers = player.answers_pings && player.joined_at.is_some_and(|joined| joined < at);
+    let hinders = player.has_stalled || player.has_ended || player.is_spoiled;
+    let is_healthy = answers && !hinders && !link.socket.is_broken();
+    let is_late = matches!(kind, FaultKind::PingTimeout | FaultKind::WriteTimeout);
+    if is_late && is_healthy && link.socket.transit().is_none() {
+        return Err(format!("link {}: {kind:?}, and it takes all and answers", player.id));
     }
     Ok(())
 }

@@ -315,6 +315,39 @@ fn close_ends_the_session_with_1013() {
     assert_eq!(*notes.borrow(), ["dropped 0", "full at 2", "dropped 0"]);
 }
 
+/// Whatever a hook learned of the end by `close_info` stays what `on_close` says.
+#[test]
+fn an_abort_behind_a_close_does_not_change_the_end() {
+    let ends: Rc<RefCell<Vec<CloseCode>>> = Rc::default();
+    let notes = Rc::clone(&ends);
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.install(quiet());
+        app.routing(move |route| {
+            route.web_socket("/", move |_: &Call| {
+                let notes = Rc::clone(&notes);
+                on_message(move |session, message| {
+                    if message.text() == Some("close") {
+                        session.close(CloseReason::new(CloseCode::new(4001), "")?)?;
+                    }
+                    session.abort();
+                    Ok(())
+                })
+                .on_close(move |session, close| {
+                    assert_eq!(session.close_info(), Some(close));
+                    notes.borrow_mut().push(close.code());
+                })
+            });
+        });
+    })
+    .unwrap();
+    for message in ["close", "abort"] {
+        let mut client = app.web_socket("/");
+        client.send(message);
+        client.expect_end(Ending::Reset);
+    }
+    assert_eq!(*ends.borrow(), [CloseCode::new(4001), CloseCode::ABNORMAL]);
+}
+
 #[test]
 fn timers_of_a_session_fire_in_order_and_can_be_taken_back() {
     let app = TestApplication::new(|app: &mut Application| {

@@ -12,6 +12,7 @@ use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
 use crate::testing::far_end::RawFrame;
 use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};
+use crate::words::time::Time;
 
 /// What the server's side says of a client's session.
 pub(crate) struct Told<'a> {
@@ -59,6 +60,8 @@ pub(crate) struct Player {
     pub(super) pages: usize,
     /// It has ended its side, or its machine is gone.
     pub(super) has_ended: bool,
+    /// When it saw that it is in a session.
+    pub(super) joined_at: Option<Time>,
     /// It did not read for a while.
     pub(super) has_stalled: bool,
     next_of_flow: usize,
@@ -146,6 +149,7 @@ impl Player {
             arrived: 0,
             pages: 0,
             has_ended: false,
+            joined_at: None,
             has_stalled: false,
             next_of_flow: 0,
             arriving: None,

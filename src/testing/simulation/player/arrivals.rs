@@ -28,6 +28,7 @@ impl Player {
 
     /// Takes a whole answer; after a 101, frames follow.
     fn take_answer(&mut self, network: &mut Network) -> Result<bool, String> {
+        let now = network.now;
         let link = network.link(self.id);
         let got = &mut link.socket.got;
         let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -54,7 +55,7 @@ impl Player {
             (far_end.answers_pings, far_end.answers_close) =
                 (self.answers_pings, self.answers_close);
             link.far_end = Some(far_end);
-            self.stage = Stage::Session;
+            (self.stage, self.joined_at) = (Stage::Session, Some(now));
             let agreed = head.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Extensions: "));
             if let Some(agreed) = agreed {
                 if !self.offers {
