@@ -333,8 +333,9 @@ impl<S: Sockets> Driver<S> {
             Notes { .. } => {
                 socket.notes().listed = false; // for this one read; its place in the list is kept
                 self.serve_once(now, slot, Readiness::READABLE);
-                if let Some(socket) = self.sockets.socket(slot) {
-                    socket.notes().listed = true;
+                let Some(socket) = self.sockets.socket(slot) else { return };
+                if std::mem::replace(&mut socket.notes().listed, true) {
+                    self.ready.pop_back(); // it was put there once more
                 }
             }
         }
