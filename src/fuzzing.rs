@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::domain::pattern::{Pattern, path_segments};
+use crate::app::pattern::{Pattern, path_segments};
 #[cfg(feature = "deflate")]
 use crate::protocol::extension::deflate::Deflate;
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};

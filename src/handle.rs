@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::domain::flow_key::FlowKey;
-use crate::domain::server_ref::{Drained, ServerRef, StopRequest};
-use crate::domain::session::SessionId;
-use crate::domain::session_state::NO_ADDR;
-use crate::domain::stats::Stats;
+use crate::context::server_ref::{Drained, ServerRef, StopRequest};
+use crate::context::stats::Stats;
+use crate::flow::key::FlowKey;
+use crate::session::SessionId;
+use crate::session::state::NO_ADDR;
 use crate::shell::mailbox::{Mailbox, Refused};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{HandleError, Result, ServerError};

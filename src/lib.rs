@@ -26,8 +26,10 @@ compile_error!(
     "wirewheel is for Linux alone: build for a Linux target, such as in a container or in WSL"
 );
 
+mod app;
+mod context;
 mod core;
-mod domain;
+mod flow;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub mod fuzzing;
 #[cfg(any(all(doc, not(doctest)), all(doctest, feature = "testing", feature = "json")))]
@@ -35,6 +37,7 @@ pub mod guide;
 mod handle;
 mod protocol;
 mod server;
+mod session;
 mod shell;
 mod structures;
 #[cfg(any(test, fuzzing, feature = "testing"))]
@@ -44,23 +47,22 @@ mod words;
 #[cfg(feature = "json")]
 pub use erased_serde;
 
-pub use domain::application::{Application, WebSockets};
-pub use domain::call::Call;
+pub use app::application::{Application, WebSockets};
+pub use app::call::Call;
+pub use app::handler::{Handler, Hooks, Idle, on_connect, on_message};
+pub use app::raw_handler::{OnFrame, RawHandler, on_frame};
+pub use app::response::{Accept, Response};
+pub use app::routing::{Routing, WebSocketRoute};
 #[cfg(feature = "json")]
-pub use domain::converter::{
+pub use app::typed_handler::{
     Content, ContentConverter, JsonConverter, ReadValue, Typed, TypedHandler, on_value,
 };
-pub use domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
-pub use domain::flow_key::FlowKey;
-pub use domain::handler::{Handler, Hooks, Idle, on_connect, on_message};
-pub use domain::raw::{OnFrame, RawHandler, on_frame};
-pub use domain::response::{Accept, Response};
-pub use domain::routing::{Routing, WebSocketRoute};
-pub use domain::server_ref::{Drained, ServerRef};
-pub use domain::session::{Session, SessionId};
-pub use domain::stats::Stats;
-pub use domain::timers::TimerId;
-pub use domain::watch::{Ready, Watch};
+pub use context::server_ref::{Drained, ServerRef};
+pub use context::stats::Stats;
+pub use context::timers::TimerId;
+pub use context::watch::{Ready, Watch};
+pub use flow::key::FlowKey;
+pub use flow::shared_flow::{BufferOverflow, FlowOptions, SharedFlow};
 pub use handle::Handle;
 #[cfg(feature = "deflate")]
 pub use protocol::extension::deflate::Deflate;
@@ -69,6 +71,7 @@ pub use protocol::extension::{
     Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece,
 };
 pub use server::Server;
+pub use session::{Session, SessionId};
 pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
 pub use words::convert::ConvertError;
 pub use words::error::{

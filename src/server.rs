@@ -7,8 +7,8 @@ use std::thread;
 
 use log::info;
 
+use crate::app::application::Application;
 use crate::core::panics::drop_caught;
-use crate::domain::application::Application;
 use crate::handle::Handle;
 use crate::shell::listen::Opened;
 use crate::shell::mailbox::{Inbox, Mailbox, mailbox};
@@ -125,7 +125,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// The address it listens on, the first if there are several.
     pub fn local_addr(&self) -> SocketAddr {
         // Invariant: bind has pushed one or failed.
-        self.addresses.first().copied().unwrap_or(crate::domain::session_state::NO_ADDR)
+        self.addresses.first().copied().unwrap_or(crate::session::state::NO_ADDR)
     }
 
     /// All addresses it listens on, in the order they were given; `0.0.0.0:0` for a Unix socket, and

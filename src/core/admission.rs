@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use log::Level;
 
-use crate::domain::application::Proxies;
-use crate::domain::response::Response;
+use crate::app::application::Proxies;
+use crate::app::response::Response;
 use crate::protocol::forwarded::{self, Client, Told};
 use crate::protocol::head::RequestHead;
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
@@ -20,9 +20,9 @@ use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
 use crate::words::time::Time;
 
-use super::connection::{Connection, Stage};
-use super::refusals::reason;
-use super::turn::Turn;
+use crate::core::connection::{Connection, Stage};
+use crate::core::refusals::reason;
+use crate::core::turn::Turn;
 
 /// Connections of one client over `per_address` that are let in to be told 429; further ones are
 /// hung up on, so that one client cannot fill the places of all by asking for refusals.

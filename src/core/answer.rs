@@ -1,16 +1,16 @@
 //! The one place that answers a request: whether the connection goes on behind it, and what becomes of
 //! the request's body (RFC 9110 section 10.1.1, RFC 9112 section 9.3).
 
-use crate::domain::response::{Owed, Persistence, Response};
-use crate::domain::work::PAGE_WORK;
+use crate::app::response::{Owed, Persistence, Response};
+use crate::context::work::PAGE_WORK;
 use crate::protocol::framing::{BodyFraming, Expectation};
 use crate::protocol::head::RequestHead;
 
-use super::connection::Stage;
-use super::file_answer::FileAnswer;
-use super::http::Next;
-use super::progress::LONG_ANSWER_BYTES;
-use super::turn::Turn;
+use crate::core::connection::Stage;
+use crate::core::http::Next;
+use crate::core::progress::LONG_ANSWER_BYTES;
+use crate::core::streamed_body::FileAnswer;
+use crate::core::turn::Turn;
 
 /// What of a request decides how it is answered; the head itself may be the application's by then.
 #[derive(Clone, Copy, Debug)]

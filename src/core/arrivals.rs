@@ -3,16 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::domain::session_state::SessionState;
+use crate::session::state::SessionState;
 use crate::structures::slab::Key;
 use crate::words::limits::SURPLUS_MAX;
 use crate::words::network::{ClientKey, canonical};
 use crate::words::time::Time;
 
 use super::Core;
-use super::admission::{Surplus, Verdict};
-use super::connection::{Connection, HttpStage, Stage};
-use super::pending::Waiting;
+use crate::core::admission::{Surplus, Verdict};
+use crate::core::connection::{Connection, HttpStage, Stage};
+use crate::core::pending::Waiting;
 
 /// A connection is not taken: it is to be hung up on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

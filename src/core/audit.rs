@@ -2,7 +2,7 @@
 //! step.
 
 use super::Core;
-use super::connection::{Connection, Stage};
+use crate::core::connection::{Connection, Stage};
 
 impl Core {
     /// The first entry that does not agree.

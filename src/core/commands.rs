@@ -3,10 +3,10 @@
 
 use log::Level;
 
-use crate::domain::server_ref::{Command, ServerRef, StopRequest};
-use crate::domain::timers;
-use crate::domain::warnings::Target;
-use crate::domain::watch::NewWatch;
+use crate::context::server_ref::{Command, ServerRef, StopRequest};
+use crate::context::timers;
+use crate::context::warnings::Target;
+use crate::context::watch::NewWatch;
 use crate::structures::slab::Key;
 use crate::structures::wire::NoWire;
 use crate::words::error::{HandlerError, SendError};
@@ -14,9 +14,9 @@ use crate::words::message::Message;
 use crate::words::time::Time;
 
 use super::Core;
-use super::connection::Stage;
-use super::panics::{Panicked, caught};
-use super::turn::Turn;
+use crate::core::connection::Stage;
+use crate::core::panics::{Panicked, caught};
+use crate::core::turn::Turn;
 
 /// Marks the tokens of the wheel that are timers of the application.
 const APP_TIMER: u32 = 1 << 31;

@@ -2,17 +2,17 @@
 
 use std::net::SocketAddr;
 
-use crate::domain::endpoint::Endpoint;
-use crate::domain::hold::Hold;
-use crate::domain::session_state::{Phase, SessionState};
+use crate::app::endpoint::Endpoint;
+use crate::session::state::{Phase, SessionState};
+use crate::session::unread_input::Hold;
 use crate::structures::progress::Least;
 use crate::structures::wheel::TimerKey;
 use crate::words::limits::Limits;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
-use super::admission::Surplus;
-use super::file_answer::FileAnswer;
+use crate::core::admission::Surplus;
+use crate::core::streamed_body::FileAnswer;
 
 /// One connection. Idle, this is all it costs beside its wheel entry and its socket.
 pub(crate) struct Connection {

@@ -42,7 +42,7 @@
 //! - One connection reads at most `read_budget_bytes` at a time and then waits behind all others; one that
 //!   has more to write than it may at once comes back in the next turn ([`Reading::Again`]).
 //! - A connection causes at most as much work as it may read: requests, bytes inflated, compressed and
-//!   produced ([`Work`](crate::domain::work::Work)). The rest of its input waits for the next turn; a
+//!   produced ([`Work`](crate::context::work::Work)). The rest of its input waits for the next turn; a
 //!   single message or answer is done whole.
 //! - Those who were left over get together `SHARES_PER_TURN` such shares a turn, each when it is the
 //!   longest that waits. Those with new events are served before them, and once they have taken as much
@@ -56,14 +56,14 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use crate::domain::application::Built;
-use crate::domain::server_ref::{ServerRef, StopRequest};
+use crate::app::application::Built;
+use crate::context::server_ref::{ServerRef, StopRequest};
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use super::Core;
-use super::sockets::{Accept, Notes, ReadOutcome, Readiness, Socket, Sockets};
-use super::turn::Reading;
+use crate::core::sockets::{Accept, Notes, ReadOutcome, Readiness, Socket, Sockets};
+use crate::core::turn::Reading;
 
 /// Shares of `read_budget_bytes` after which a turn is late.
 const SHARES_PER_TURN: usize = 4;

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use log::{Level, debug};
 
-use crate::domain::session_state::Phase;
-use crate::domain::warnings::Target;
+use crate::context::warnings::Target;
+use crate::session::state::Phase;
 use crate::structures::outbox::Outbox;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::SessionError;
 use crate::words::quoted::on_one_line;
 use crate::words::time::Time;
 
-use super::connection::{Disposal, Stage};
-use super::turn::Turn;
+use crate::core::connection::{Disposal, Stage};
+use crate::core::turn::Turn;
 
 impl Turn<'_> {
     /// Fails the session (RFC 6455 section 7.1.7): Close with the fault's code where one can be

@@ -4,14 +4,14 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
-use crate::domain::hold::Hold;
+use crate::session::unread_input::Hold;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use super::Core;
-use super::connection::Stage;
-use super::rounds::Step;
-use super::turn::{Reading, Turn};
+use crate::core::connection::Stage;
+use crate::core::rounds::Step;
+use crate::core::turn::{Reading, Turn};
 
 /// The work of one flush: so many sessions to which one message goes, or fewer to which more goes.
 /// The rest has its turns in the next flushes, and everything else between them.

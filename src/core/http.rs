@@ -4,26 +4,26 @@ use std::net::SocketAddr;
 
 use log::debug;
 
-use crate::domain::call::{Between, Call};
-use crate::domain::pipeline::Pipeline;
-use crate::domain::response::Response;
-use crate::domain::route_table::{PlainAnswer, Resolution, StatsGuard};
-use crate::domain::session_state::Phase;
-use crate::domain::work::{HEAD_BYTE_WORK, PAGE_WORK, REQUEST_WORK, UPGRADE_WORK};
+use crate::app::call::{Between, Call};
+use crate::app::response::Response;
+use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
+use crate::context::work::{HEAD_BYTE_WORK, PAGE_WORK, REQUEST_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::offered_extensions;
 use crate::protocol::forwarded::Told;
 use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
+use crate::session::extensions::Pipeline;
+use crate::session::state::Phase;
 use crate::words::network::canonical;
 use crate::words::quoted::Quoted;
 
-use super::admission::ProxyBytes;
-use super::answer::Asked;
-use super::connection::{Disposal, HttpStage, Stage};
-use super::ending::Loss;
-use super::panics::{Panicked, caught};
-use super::refusals::reason;
-use super::turn::{Reading, Turn};
+use crate::core::admission::ProxyBytes;
+use crate::core::answer::Asked;
+use crate::core::connection::{Disposal, HttpStage, Stage};
+use crate::core::ending::Loss;
+use crate::core::panics::{Panicked, caught};
+use crate::core::refusals::reason;
+use crate::core::turn::{Reading, Turn};
 
 /// What a request made of its connection.
 pub(super) enum Next {

@@ -26,20 +26,20 @@ mod commands;
 mod connection;
 pub(crate) mod driver;
 mod ending;
-mod file_answer;
+mod fast_path;
 mod flush;
-mod framed;
-mod governor;
+mod frame_input;
 mod http;
+mod memory_budget;
 mod pace;
 pub(crate) mod panics;
 mod pause;
 mod pending;
-mod plain;
 mod progress;
 mod refusals;
 mod rounds;
 pub(crate) mod sockets;
+mod streamed_body;
 #[cfg(all(repository, test))]
 mod tests;
 mod turn;
@@ -52,12 +52,12 @@ use std::time::Duration;
 
 use log::info;
 
-use crate::domain::application::Built;
-use crate::domain::flow_cell::FlowCell;
-use crate::domain::route_table::RouteTable;
-use crate::domain::server_ref::Drained;
-use crate::domain::session_state::{PingBehind, SessionState};
-use crate::domain::shared::Shared;
+use crate::app::application::Built;
+use crate::app::route_table::RouteTable;
+use crate::context::loop_state::Shared;
+use crate::context::server_ref::Drained;
+use crate::flow::cell::FlowCell;
+use crate::session::state::{PingBehind, SessionState};
 use crate::structures::slab::Slab;
 use crate::structures::wheel::TimerWheel;
 use crate::structures::wire::Wire;
@@ -306,7 +306,7 @@ impl Core {
 
     /// The statistics as of now.
     #[cfg(any(test, fuzzing, feature = "testing"))]
-    pub(crate) fn stats(&self) -> crate::domain::stats::Stats {
+    pub(crate) fn stats(&self) -> crate::context::stats::Stats {
         self.shared.snapshot()
     }
 

@@ -3,7 +3,7 @@
 use crate::words::error::SessionError;
 use crate::words::rate::Rate;
 
-use super::turn::Turn;
+use crate::core::turn::Turn;
 
 impl Turn<'_> {
     /// Takes a token for a message. False if there is none, and the session ends for it.

@@ -7,15 +7,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use log::error;
 
-use crate::domain::response::Response;
-use crate::domain::session_state::Phase;
+use crate::app::response::Response;
+use crate::session::state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::SessionError;
 use crate::words::quoted::on_one_line;
 
-use super::connection::{Disposal, Stage};
-use super::ending::Loss;
-use super::turn::Turn;
+use crate::core::connection::{Disposal, Stage};
+use crate::core::ending::Loss;
+use crate::core::turn::Turn;
 
 /// What a panic said.
 #[derive(Debug)]

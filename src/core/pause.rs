@@ -2,14 +2,14 @@
 
 use std::io::ErrorKind;
 
-use crate::domain::hold::{HeldInput, Hold};
-use crate::domain::session_state::Phase;
 use crate::protocol::frame::OpCode;
 use crate::protocol::pieces::Progress;
 use crate::protocol::reader::Partial;
+use crate::session::state::Phase;
+use crate::session::unread_input::{HeldInput, Hold};
 
-use super::connection::Stage;
-use super::turn::{Reading, Turn};
+use crate::core::connection::Stage;
+use crate::core::turn::{Reading, Turn};
 
 impl Turn<'_> {
     /// Whether the rest of the input has to wait: reading is paused, or a hook asked something of

@@ -13,7 +13,7 @@ use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
 use super::Core;
-use super::connection::{Connection, Stage};
+use crate::core::connection::{Connection, Stage};
 
 /// Connections without a complete first head.
 #[derive(Debug)]

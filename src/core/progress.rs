@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::domain::session_state::{Phase, PingBehind};
 use crate::protocol::frame::OpCode;
+use crate::session::state::{Phase, PingBehind};
 use crate::structures::outbox::frame_len;
 use crate::structures::progress::{Least, Window};
 use crate::words::error::SessionError;
@@ -15,9 +15,9 @@ use crate::words::limits::Limits;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
-use super::connection::{Connection, Disposal, Stage};
-use super::ending::Loss;
-use super::turn::Turn;
+use crate::core::connection::{Connection, Disposal, Stage};
+use crate::core::ending::Loss;
+use crate::core::turn::Turn;
 
 /// An answer of so many bytes may be on its way for longer than the next request is waited for.
 pub(super) const LONG_ANSWER_BYTES: usize = 64 << 10;

@@ -4,17 +4,17 @@ use std::fmt::{self, Display};
 
 use log::Level;
 
-use crate::domain::call::Call;
-use crate::domain::origins::{Judgement, OriginRules};
-use crate::domain::response::Response;
-use crate::domain::warnings::{Kind, Target};
+use crate::app::call::Call;
+use crate::app::origins::{Judgement, OriginRules};
+use crate::app::response::Response;
+use crate::context::warnings::{Kind, Target};
 use crate::protocol::foreign;
 use crate::protocol::head::{HeadError, RequestHead};
 use crate::words::quoted::Quoted;
 
-use super::answer::Asked;
-use super::http::Next;
-use super::turn::Turn;
+use crate::core::answer::Asked;
+use crate::core::http::Next;
+use crate::core::turn::Turn;
 
 /// What a request is refused for, in words for the log. Each is a kind of line of its own.
 pub(super) mod reason {

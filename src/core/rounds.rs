@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::rc::Rc;
 
-use crate::domain::flow_cell::FlowCell;
+use crate::flow::cell::FlowCell;
 
 /// Sessions of one round that follow each other before the next round has its turn.
 pub(super) const TOGETHER: usize = 16;

@@ -3,13 +3,13 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use crate::domain::watch::NewWatch;
+use crate::context::watch::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use super::Core;
-use super::connection::Disposal;
-use super::turn::Reading;
+use crate::core::connection::Disposal;
+use crate::core::turn::Reading;
 
 /// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
 /// core gives to each connection.
@@ -38,7 +38,7 @@ pub(crate) trait Sockets {
     fn dispose(&mut self, slot: u32, disposal: Disposal);
 
     /// Watches a descriptor of the application. Its callback runs by
-    /// [`Driver::run`](super::driver::Driver::run), or as it does.
+    /// [`Driver::run`](crate::core::driver::Driver::run), or as it does.
     fn watch(&mut self, watch: NewWatch);
 
     /// A stop begins: connections on listeners that others keep are left to them.

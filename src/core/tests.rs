@@ -25,10 +25,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Disposal;
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::handler::{on_connect, on_message};
-use crate::domain::response::Response;
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::{on_connect, on_message};
+use crate::app::response::Response;
 use crate::structures::wire::Wire;
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};

@@ -4,15 +4,15 @@ use std::io;
 
 use log::{Level, log_enabled, trace};
 
-use crate::domain::endpoint::Endpoint;
-use crate::domain::route_table::RouteTable;
-use crate::domain::session::Session;
-use crate::domain::session_state::Phase;
-use crate::domain::shared::Shared;
-use crate::domain::warnings::Target;
+use crate::app::endpoint::Endpoint;
+use crate::app::route_table::RouteTable;
+use crate::context::loop_state::Shared;
+use crate::context::warnings::Target;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;
 use crate::protocol::reader::{self, Incoming};
+use crate::session::Session;
+use crate::session::state::Phase;
 use crate::structures::outbox::Flush;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
@@ -21,9 +21,9 @@ use crate::words::message::{Message, Payload};
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
-use super::admission::Admission;
-use super::connection::{Connection, Disposal, SpareStages, Stage};
-use super::ending::Loss;
+use crate::core::admission::Admission;
+use crate::core::connection::{Connection, Disposal, SpareStages, Stage};
+use crate::core::ending::Loss;
 
 /// Whether the socket of a connection is to be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::ProtocolError;
 
-use super::frame::{OpCode, write_frame};
+use crate::protocol::frame::{OpCode, write_frame};
 
 /// Reads it: `None` if it is empty, which is legal and means 1005.
 pub(crate) fn read_close(payload: &[u8]) -> Result<Option<(CloseCode, &str)>, ProtocolError> {

@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::head::RequestHead;
-use super::origin::Authority;
-use super::target::parse_ip_literal;
+use crate::protocol::head::RequestHead;
+use crate::protocol::origin::Authority;
+use crate::protocol::target::parse_ip_literal;
 
 /// What they tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What the lines of a head say about its connection and its body, gathered in one pass over them
 //! (RFC 9110 sections 7.6.1, 7.8 and 10.1.1; RFC 9112 sections 3.2, 6 and 9.3).
 
-use super::head::HeadError;
-use super::target::is_authority;
+use crate::protocol::head::HeadError;
+use crate::protocol::target::is_authority;
 
 /// What follows a head (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::framing::BodyFraming;
-use super::head::RequestHead;
+use crate::protocol::framing::BodyFraming;
+use crate::protocol::head::RequestHead;
 
 /// What a request wants, as far as its head alone can tell.
 #[derive(Debug, PartialEq, Eq)]
@@ -157,8 +157,8 @@ pub(crate) fn write_switching_protocols(
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::tests::head;
     use super::*;
+    use crate::protocol::head::tests::head;
 
     /// The handshake of RFC 6455 section 1.3, with one thing changed.
     fn changed(from: &str, to: &str) -> Result<(String, Vec<String>), Option<u16>> {

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::framing::Framing;
-use super::target::Target;
+use crate::protocol::framing::Framing;
+use crate::protocol::target::Target;
 
 /// How much head a request may have.
 #[derive(Clone, Copy, Debug)]

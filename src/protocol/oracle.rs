@@ -16,11 +16,11 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use crate::words::close::CloseCode;
 use crate::words::error::ProtocolError;
 
-use super::close::read_close;
-use super::extension::header::offered_extensions;
-use super::frame::{FrameRules, OpCode, ShortMessage};
-use super::head::{HeadError, HeadLimits, HeadStatus, parse_head};
-use super::reader::{self, Incoming};
+use crate::protocol::close::read_close;
+use crate::protocol::extension::header::offered_extensions;
+use crate::protocol::frame::{FrameRules, OpCode, ShortMessage};
+use crate::protocol::head::{HeadError, HeadLimits, HeadStatus, parse_head};
+use crate::protocol::reader::{self, Incoming};
 
 /// Where the two may differ once the frame that is at fault is complete. (Before that they always
 /// may: this crate speaks at the byte that shows a fault, tungstenite at the end of the frame.)

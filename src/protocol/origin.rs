@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::target::{is_reg_name, is_scheme, parse_ip_literal};
+use crate::protocol::target::{is_reg_name, is_scheme, parse_ip_literal};
 
 /// A host, perhaps with a port (RFC 3986 section 3.2, without userinfo).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

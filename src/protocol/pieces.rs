@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use crate::structures::progress::Window;
 use crate::words::error::ProtocolError;
 
-use super::frame::{FrameHeader, FrameRules, HEADER_BYTES_MAX, OpCode, apply_mask};
-use super::reader::{saturated, until_pong_ends};
-use super::text::growth;
+use crate::protocol::frame::{FrameHeader, FrameRules, HEADER_BYTES_MAX, OpCode, apply_mask};
+use crate::protocol::reader::{saturated, until_pong_ends};
+use crate::protocol::text::growth;
 
 /// What the next bytes turned out to be.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use crate::structures::progress::Window;
 use crate::words::error::ProtocolError;
 use crate::words::message::Rsv;
 
-use super::frame::{
+use crate::protocol::frame::{
     CONTROL_PAYLOAD_MAX, FrameHeader, FrameRules, HEADER_BYTES_MAX, OpCode, apply_mask,
 };
-use super::text::{TextBuffer, growth};
+use crate::protocol::text::{TextBuffer, growth};
 
 /// What the next bytes turned out to be.
 #[derive(Debug)]

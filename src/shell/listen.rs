@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::domain::session_state::NO_ADDR;
+use crate::session::state::NO_ADDR;
 use crate::words::address::Address;
 use crate::words::listen::{Listen, ListenOptions, invalid};
 

@@ -10,7 +10,7 @@ use log::warn;
 use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Registry, Token};
 
-use crate::domain::session_state::NO_ADDR;
+use crate::session::state::NO_ADDR;
 use crate::words::time::Time;
 
 use super::listen::{Kind, Opened};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use mio::{Registry, Token, Waker};
 
-use crate::domain::server_ref::{ServerRef, StopRequest};
+use crate::context::server_ref::{ServerRef, StopRequest};
 
 /// Orders that may be pending.
 const ORDERS_MAX: usize = 1024;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Token};
 
+use crate::app::application::Built;
+use crate::context::server_ref::{Drained, StopRequest};
 use crate::core::driver::Driver;
 use crate::core::sockets::Readiness;
-use crate::domain::application::Built;
-use crate::domain::server_ref::{Drained, StopRequest};
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
 

@@ -9,7 +9,7 @@ use socket2::SockRef;
 
 use crate::core::Disposal;
 use crate::core::sockets::{self, Notes, ReadOutcome};
-use crate::domain::session_state::NO_ADDR;
+use crate::session::state::NO_ADDR;
 use crate::structures::wire::Wire;
 
 /// A non-blocking stream socket, TCP or Unix.

@@ -8,9 +8,9 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
+use crate::context::watch::NewWatch;
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
-use crate::domain::watch::NewWatch;
 use crate::structures::slab::RESERVED_MAX;
 use crate::words::limits::Limits;
 use crate::words::options::LARGEST_SIZE;

@@ -10,9 +10,9 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use crate::context::watch::{NewWatch, Ready, Watch, Watched};
 use crate::core::Core;
 use crate::core::panics::{Panicked, caught, drop_caught};
-use crate::domain::watch::{NewWatch, Ready, Watch, Watched};
 use crate::words::time::Time;
 
 /// The watched descriptors, by the token that their events come with.

@@ -2,7 +2,6 @@
 
 pub(crate) mod byte_queue;
 pub(crate) mod cursors;
-pub(crate) mod flow_log;
 pub(crate) mod footprint;
 pub(crate) mod outbox;
 pub(crate) mod progress;

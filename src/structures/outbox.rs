@@ -5,9 +5,9 @@ use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::byte_queue::ByteQueue;
-use super::footprint::footprint;
-use super::wire::Wire;
+use crate::structures::byte_queue::ByteQueue;
+use crate::structures::footprint::footprint;
+use crate::structures::wire::Wire;
 
 /// The most bytes of control frames that wait.
 pub(crate) const CONTROL_BYTES_MAX: usize = 4 << 10;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::words::time::Time;
 
-use super::wheel::{TICK_BITS, TimerKey, TimerWheel};
+use crate::structures::wheel::{TICK_BITS, TimerKey, TimerWheel};
 
 /// Something that is done to the wheel; ticks are relative to now.
 #[derive(Clone, Copy, Debug)]

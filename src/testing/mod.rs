@@ -46,9 +46,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::domain::application::Application;
-use crate::domain::server_ref::ServerRef;
-use crate::domain::stats::Stats;
+use crate::app::application::Application;
+use crate::context::server_ref::ServerRef;
+use crate::context::stats::Stats;
 use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;

@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use crate::app::application::Built;
+use crate::context::server_ref::{ServerRef, StopRequest};
 use crate::core::driver::Driver;
 use crate::core::sockets::Readiness;
-use crate::domain::application::Built;
-use crate::domain::server_ref::{ServerRef, StopRequest};
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::close::CloseCode;
+use crate::words::close::CloseCode;
 
 /// Why a value and a message could not be turned into each other (Ktor's
 /// `WebsocketConverterNotFoundException` and `WebsocketDeserializeException`).
@@ -50,12 +50,15 @@ pub enum ConvertError {
 
 impl ConvertError {
     /// Of a message whose kind is not taken.
-    pub fn wrong_kind(message: &super::message::Message<'_>) -> Self {
+    pub fn wrong_kind(message: &crate::words::message::Message<'_>) -> Self {
         Self::WrongKind { text: message.is_text(), bytes: message.bytes().len() }
     }
 
     /// Of a message that does not hold what was asked for.
-    pub fn bad_data(message: &super::message::Message<'_>, reason: &dyn fmt::Display) -> Self {
+    pub fn bad_data(
+        message: &crate::words::message::Message<'_>,
+        reason: &dyn fmt::Display,
+    ) -> Self {
         let (text, bytes) = (message.is_text(), message.bytes().len());
         Self::BadData { text, bytes, reason: reason.to_string() }
     }

@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use super::close::CloseCode;
-use super::convert::ConvertError;
-use super::extension::ExtensionError;
+use crate::words::close::CloseCode;
+use crate::words::convert::ConvertError;
+use crate::words::extension::ExtensionError;
 
 /// How the peer broke RFC 6455, or a limit on what it may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use super::close::CloseCode;
+use crate::words::close::CloseCode;
 
 /// Why an extension could not encode or decode a message; the session ends with its close code.
 #[derive(Clone, Debug, PartialEq, Eq)]

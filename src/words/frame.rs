@@ -1,6 +1,6 @@
 //! Owns the frame as a raw session sees it, and what kinds of frames there are.
 
-use super::message::Rsv;
+use crate::words::message::Rsv;
 
 /// What a frame is (RFC 6455 section 5.2; Ktor's `FrameType`).
 ///

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::limits::Limits;
-use super::rate::Rate;
+use crate::words::limits::Limits;
+use crate::words::rate::Rate;
 
 /// What a session may do and how long it may take: the options that a server sets for all, a
 /// route for its sessions, and some of them a session for itself at run time.

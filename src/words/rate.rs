@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::options::LONGEST_TIMEOUT;
+use crate::words::options::LONGEST_TIMEOUT;
 
 /// So many in so long, and as many at once as the burst: a token bucket.
 ///

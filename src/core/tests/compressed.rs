@@ -5,10 +5,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::Deflate;
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::handler::on_message;
-use crate::domain::raw::on_frame;
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::on_message;
+use crate::app::raw_handler::on_frame;
 use crate::testing::simulation::codec::Codec;
 use crate::testing::simulation::content::{self, FROM_SESSION};
 use crate::testing::{TestApplication, TestClient};

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::secs;
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
-use crate::domain::handler::{on_connect, on_message};
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::{on_connect, on_message};
+use crate::flow::shared_flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::testing::{RawFrame, Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::limits::Limits;

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::slice::from_ref;
 
 use super::secs;
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
-use crate::domain::handler::on_connect;
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::on_connect;
+use crate::flow::shared_flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::extension::{Agreement, Extension, ExtensionFactory, ExtensionMessage};
 use crate::testing::{Received, TestApplication, TestClient};

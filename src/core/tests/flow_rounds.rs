@@ -7,12 +7,12 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::{on_connect, on_message};
 use crate::core::Core;
 use crate::core::flush::FLUSH_WORK;
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
-use crate::domain::handler::{on_connect, on_message};
+use crate::flow::shared_flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::structures::wire::Wire;
 use crate::words::limits::Limits;
 use crate::words::time::Time;

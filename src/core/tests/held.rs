@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::secs;
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::flow::{FlowOptions, SharedFlow};
-use crate::domain::handler::on_connect;
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::on_connect;
+use crate::flow::shared_flow::{FlowOptions, SharedFlow};
 use crate::testing::far_end::RawFrame;
 use crate::testing::{Ending, Received, TestApplication};
 use crate::words::close::CloseCode;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::handler::on_connect;
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::on_connect;
 use crate::testing::network::Network;
 use crate::words::limits::Limits;
 use crate::words::proxy::ProxyHeader;

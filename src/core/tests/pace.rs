@@ -1,7 +1,7 @@
 //! The rate of messages in virtual time: pausing, ending, and what goes on meanwhile.
 
 use super::*;
-use crate::domain::raw::on_frame;
+use crate::app::raw_handler::on_frame;
 use crate::words::rate::Rate;
 
 fn texts(count: u8) -> Vec<u8> {

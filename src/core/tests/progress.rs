@@ -1,7 +1,7 @@
 //! Progress in virtual time: who takes bytes, or sends them, lives; who does not is ended in time.
 
 use super::*;
-use crate::domain::session::Session;
+use crate::session::Session;
 use crate::testing::network::{Buffers, Pace};
 use crate::words::error::HandlerResult;
 

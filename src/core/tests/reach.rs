@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::secs;
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::handler::{on_connect, on_message};
-use crate::domain::session::SessionId;
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::{on_connect, on_message};
+use crate::session::SessionId;
 use crate::testing::far_end::RawFrame;
 use crate::testing::{Ending, Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::domain::application::{Application, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::handler::on_message;
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::on_message;
 use crate::testing::network::{Network, PeerEnd};
 
 #[path = "../../../tests/support/streams.rs"]

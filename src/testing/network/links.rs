@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
+use crate::context::watch::NewWatch;
 use crate::core::Disposal;
 use crate::core::sockets::{Accept, Readiness, Sockets};
-use crate::domain::watch::NewWatch;
 use crate::words::time::Time;
 
 use super::link::Link;

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::domain::call::Call;
-use crate::domain::flow::SharedFlow;
-use crate::domain::handler::Handler;
-use crate::domain::session::Session;
-use crate::domain::timers::TimerId;
+use crate::app::call::Call;
+use crate::app::handler::Handler;
+use crate::context::timers::TimerId;
+use crate::flow::shared_flow::SharedFlow;
+use crate::session::Session;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason};
 use crate::words::error::{HandlerResult, ProtocolError, SessionError};
 use crate::words::message::Message;

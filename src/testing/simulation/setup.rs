@@ -7,10 +7,10 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::domain::application::{Application, Built, WebSockets};
-use crate::domain::call::Call;
-use crate::domain::flow::{BufferOverflow, FlowOptions, SharedFlow};
-use crate::domain::raw::on_frame;
+use crate::app::application::{Application, Built, WebSockets};
+use crate::app::call::Call;
+use crate::app::raw_handler::on_frame;
+use crate::flow::shared_flow::{BufferOverflow, FlowOptions, SharedFlow};
 use crate::words::limits::Limits;
 use crate::words::options::OutboxOverflow;
 

@@ -1,0 +1,429 @@
+//! Owns the set-up of an application: what is installed, which routes there are, what is wrong.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::protocol::extension::ExtensionFactory;
+use crate::words::limits::Limits;
+use crate::words::network::Network;
+use crate::words::options::{SessionOptions, check_time, session_option_setters};
+use crate::words::proxy::ProxyHeader;
+use crate::words::time::Time;
+
+use crate::app::route_table::RouteTable;
+use crate::app::routing::{Installed, Routes, Routing};
+use crate::context::server_ref::{ServerRef, StopHooks};
+use crate::context::timers::{AppTimer, Timers};
+use crate::context::watch::{NewWatch, Ready, Watch};
+use crate::flow::key::{FlowKey, FlowNames};
+use crate::flow::shared_flow::{FlowOptions, SharedFlow};
+use crate::session::extensions::check_factories;
+
+/// The WebSocket options of a server (Ktor's `install(WebSockets) { ... }`). Each can be changed
+/// for a route; the [`Limits`] are the server's alone.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Application, Limits, WebSockets};
+/// fn module(app: &mut Application) {
+///     app.install(
+///         WebSockets::new()
+///             .ping_period(Duration::from_secs(15))
+///             .timeout(Duration::from_secs(15))
+///             .max_frame_size(64 << 10)
+///             .limits(Limits::new().max_connections(500)),
+///     );
+/// }
+/// ```
+///
+/// All options:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Application, Deflate, OutboxOverflow, ProxyHeader, Rate, WebSockets};
+/// fn module(app: &mut Application) {
+///     app.install(
+///         WebSockets::new()
+///             .ping_period(Duration::from_secs(15)) // or None
+///             .timeout(Duration::from_secs(15))
+///             .idle_timeout(Duration::from_secs(300))
+///             .write_timeout(Duration::from_secs(30))
+///             .pause_timeout(None) // or a time
+///             .max_frame_size(64 << 10)
+///             .max_message_size(256 << 10)
+///             .max_outgoing_message_size(1 << 20)
+///             .max_fragments(1_000)
+///             .outbox_bytes(128 << 10)
+///             .outbox_messages(1_000)
+///             .on_outbox_full(OutboxOverflow::DropOldest)
+///             .message_rate(Rate::per_second(50).burst(100))
+///             .message_rate_closes(true)
+///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
+///             .hosts(["box.local"])
+///             .masking(false)
+///             .accept_unmasked_frames(false)
+///             .lenient_rsv(false)
+///             .extension(Deflate::new())
+///             .trusted_proxies(["127.0.0.1"])
+///             .proxy_header(ProxyHeader::XForwardedFor),
+///     );
+/// }
+/// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "hand it to Application::install"]
+pub struct WebSockets {
+    installed: Installed,
+    limits: Limits,
+    trusted_proxies: Vec<String>,
+    proxy_header: Option<ProxyHeader>,
+}
+
+/// The proxies in front of the server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proxies {
+    pub(crate) networks: Vec<Network>,
+    /// How they say for whom they speak.
+    pub(crate) header: ProxyHeader,
+}
+
+impl WebSockets {
+    /// The defaults: bounded, and fit for a box with 64 MiB.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    session_option_setters! { self: [mut self] -> Self }
+
+    /// Sets the limits of the server as a whole.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The origins whose pages may connect beside this server's own, such as `https://example.com`
+    /// (RFC 6455 section 10.2). `https://*.example.com` stands for all names below one, `:*` for any
+    /// port; a default port may be written or not. `file://`, `capacitor://localhost`,
+    /// `chrome-extension://*` and `null` are origins too. What could never match is refused at
+    /// start-up. Default: none.
+    ///
+    /// A request without an `Origin` comes from a device or a program, and passes. One with an
+    /// `Origin` passes if that is listed, or equals `Host`: the same host, in any spelling, and the
+    /// same port, whatever the scheme. A host in `Host` that is an IP address or `localhost` is
+    /// believed, and so is one of [`hosts`](Self::hosts). Any other name can be made to point here by
+    /// whoever owns it (DNS rebinding): where nobody named `hosts`, it passes with a warning, but
+    /// never on a connection to a loopback address. Everything else gets 403, with both values and
+    /// what to do. Plain requests are never refused for their `Origin`.
+    ///
+    /// ```
+    /// use wirewheel::WebSockets;
+    /// let options = WebSockets::new()
+    ///     .hosts(["box.example", "*.box.example"])
+    ///     .allowed_origins(["https://dashboard.example", "capacitor://localhost", "file://"]);
+    /// # let _ = options;
+    /// ```
+    pub fn allowed_origins<S: Into<String>>(
+        mut self,
+        origins: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.installed.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets the pages of anybody connect, as if no request had an `Origin`. For servers that ask for
+    /// more than a cookie can bring, such as a token in the first message, or that anybody may use.
+    ///
+    /// ```
+    /// use wirewheel::WebSockets;
+    /// let public = WebSockets::new().allow_any_origin();
+    /// # let _ = public;
+    /// ```
+    pub fn allow_any_origin(self) -> Self {
+        self.allowed_origins(["*"])
+    }
+
+    /// The names under which browsers reach this server, such as `box.example`, without scheme and
+    /// port; `*.example.com` stands for all names below one. Its own pages connect from those, from IP
+    /// addresses and from `localhost`, and from no other name; see
+    /// [`allowed_origins`](Self::allowed_origins). Default: not said.
+    ///
+    /// ```
+    /// use wirewheel::WebSockets;
+    /// let options = WebSockets::new().hosts(["box.local", "box.example"]);
+    /// # let _ = options;
+    /// ```
+    pub fn hosts<S: Into<String>>(mut self, hosts: impl IntoIterator<Item = S>) -> Self {
+        self.installed.origins.hosts = Some(hosts.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Installs what turns messages into values and back (Ktor's `contentConverter`); feature `json`.
+    ///
+    /// ```
+    /// use wirewheel::{JsonConverter, WebSockets};
+    /// let with_values = WebSockets::new().content_converter(JsonConverter);
+    /// # let _ = with_values;
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn content_converter(
+        mut self,
+        converter: impl crate::app::typed_handler::ContentConverter + 'static,
+    ) -> Self {
+        self.installed.converter = crate::app::typed_handler::Converter::new(converter);
+        self
+    }
+
+    /// Installs an extension (Ktor's `extensions { install(..) }`): its sessions agree on it with the
+    /// clients that offer it. Two that have one name or claim one reserved bit are refused at
+    /// start-up.
+    pub fn extension(mut self, factory: impl ExtensionFactory + 'static) -> Self {
+        Rc::make_mut(&mut self.installed.extensions).push(Rc::new(factory));
+        self
+    }
+
+    /// The proxies that are believed when they say for whom they speak, as addresses (`::1`),
+    /// networks (`10.0.0.0/8`) or `unix` for whoever connects to a Unix socket. Of the header that
+    /// [`proxy_header`](Self::proxy_header) names, the right-most address that is none of them becomes
+    /// [`Call::client_addr`](crate::Call::client_addr), and counts for `per_address` and
+    /// `handshake_rate`; scheme and host become [`Call::scheme`](crate::Call::scheme) and
+    /// [`Call::host`](crate::Call::host). A proxy that names nobody speaks for somebody unknown, not for
+    /// itself; all of those are one client. Headers from anybody else are ignored. Default: none.
+    ///
+    /// ```
+    /// use wirewheel::WebSockets;
+    /// let behind_nginx = WebSockets::new().trusted_proxies(["127.0.0.1", "::1"]);
+    /// # let _ = behind_nginx;
+    /// ```
+    pub fn trusted_proxies<S: Into<String>>(
+        mut self,
+        networks: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.trusted_proxies = networks.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Which header of the trusted proxies counts; all others are ignored, whatever a client writes.
+    /// Default [`ProxyHeader::XForwardedFor`].
+    ///
+    /// ```
+    /// use wirewheel::{ProxyHeader, WebSockets};
+    /// let options = WebSockets::new().trusted_proxies(["unix"]).proxy_header(ProxyHeader::Forwarded);
+    /// # let _ = options;
+    /// ```
+    pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
+        self.proxy_header = Some(header);
+        self
+    }
+
+    fn proxies(&self) -> Result<Proxies, String> {
+        let networks: Result<Vec<Network>, String> =
+            self.trusted_proxies.iter().map(|network| network.parse()).collect();
+        let networks = networks.map_err(|mistake| format!("trusted_proxies: {mistake}"))?;
+        if let Some(header) = self.proxy_header.filter(|_| networks.is_empty()) {
+            return Err(format!(
+                "proxy_header is {header:?}, but trusted_proxies names nobody who may send it"
+            ));
+        }
+        Ok(Proxies { networks, header: self.proxy_header.unwrap_or_default() })
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
+        change(&mut self.installed.options);
+    }
+}
+
+/// What a server serves (Ktor's `Application`): a module function is handed one and sets it up.
+///
+/// Mistakes do not panic: they are kept, and starting the server returns the first of them.
+///
+/// ```
+/// use wirewheel::{Application, Call, Server, on_message};
+/// let server = Server::bind("127.0.0.1:0", |app: &mut Application| {
+///     app.routing(|route| {
+///         route.web_socket("/echo", |_call: &Call| on_message(|s, message| s.send(message)));
+///     });
+/// })?;
+/// let mistake = server.spawn().unwrap_err().to_string();
+/// assert!(mistake.starts_with("WebSockets is not installed")); // app.install(WebSockets::new())
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
+pub struct Application {
+    installed: Option<WebSockets>,
+    routes: Routes,
+    on_loop: OnLoop,
+}
+
+/// What an application has beside its routes.
+#[derive(Debug, Default)]
+pub(crate) struct OnLoop {
+    pub(crate) timers: Timers,
+    pub(crate) watches: Vec<NewWatch>,
+    pub(crate) flow_names: FlowNames,
+    pub(crate) stop_hooks: StopHooks,
+}
+
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application").field("installed", &self.installed).finish_non_exhaustive()
+    }
+}
+
+/// A finished application.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) limits: Limits,
+    pub(crate) proxies: Proxies,
+    pub(crate) routes: RouteTable,
+    pub(crate) on_loop: OnLoop,
+}
+
+impl Application {
+    pub(crate) fn new() -> Self {
+        Self { installed: None, routes: Routes::default(), on_loop: OnLoop::default() }
+    }
+
+    /// Installs the WebSocket options; once, before or after [`routing`](Self::routing).
+    pub fn install(&mut self, web_sockets: WebSockets) {
+        if self.installed.is_some() {
+            self.routes.mistake("WebSockets is installed twice: call app.install once".into());
+        }
+        self.installed = Some(web_sockets);
+    }
+
+    /// Adds routes. Called several times, the routes add up, below one root: what
+    /// [`Routing::on_upgrade`] asks there it asks of all of them.
+    pub fn routing(&mut self, routes: impl FnOnce(&mut Routing<'_>)) {
+        Routing::open_root(&mut self.routes, routes);
+    }
+
+    /// Runs `action` every `period` on the loop, beginning one period after the start. It keeps the
+    /// beat, never runs early, and is at most two ticks of 8 ms late; beats that were missed because
+    /// the loop was busy are left out.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::{Application, SharedFlow};
+    /// fn module(app: &mut Application) {
+    ///     let clock: SharedFlow = SharedFlow::new();
+    ///     app.every(Duration::from_secs(1), move |_server| {
+    ///         let _ = clock.emit("tick"); // full: those who collect have missed ticks already
+    ///     });
+    /// }
+    /// ```
+    pub fn every(&mut self, period: Duration, action: impl FnMut(&mut ServerRef<'_>) + 'static) {
+        match check_time("period of Application::every", period) {
+            Ok(()) => {
+                self.on_loop.timers.add(AppTimer::every(period, action), Time::ZERO);
+            }
+            Err(mistake) => self.routes.mistake(mistake),
+        }
+    }
+
+    /// Runs `action` on the loop when the server begins to stop, whoever asked for it: a signal,
+    /// [`Handle::shutdown`](crate::Handle::shutdown), [`ServerRef::shutdown`] (Ktor's
+    /// `ApplicationStopPreparing`). What it sends and emits goes out before the Close. Called several
+    /// times, the actions add up; each runs once.
+    ///
+    /// ```
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     app.on_shutdown(|server| {
+    ///         let all: Vec<_> = server.sessions().collect();
+    ///         for id in all {
+    ///             let _ = server.send_to(id, "server restarts");
+    ///         }
+    ///     });
+    /// }
+    /// ```
+    pub fn on_shutdown(&mut self, action: impl FnOnce(&mut ServerRef<'_>) + 'static) {
+        self.on_loop.stop_hooks.0.push(Box::new(action));
+    }
+
+    /// Watches a descriptor of the application (a serial port, a pipe, a UDP socket, a timerfd), so
+    /// that a gateway needs no second thread. `callback` runs on the loop whenever the descriptor is
+    /// ready for what was asked, again and again until it has made it not ready: it may read a
+    /// little and return. It says what to watch for next, or to stop and drop both; a hang-up shows as
+    /// readable, again and again until it stops. It may put another descriptor in place of this one.
+    /// What the system cannot watch, such as a regular file, is logged as an error and dropped.
+    ///
+    /// The descriptor has to be non-blocking: a callback that waits holds up everybody. Each watch
+    /// needs a descriptor of its own: duplicate one (`try_clone`) to watch both directions apart.
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use wirewheel::{Application, Ready, SharedFlow, Watch};
+    /// fn module(app: &mut Application, sensor: UdpSocket, readings: SharedFlow<[u8]>) {
+    ///     app.watch(sensor, Ready::READABLE, move |_server, sensor, _ready| {
+    ///         let mut packet = [0; 1500];
+    ///         if let Ok(length) = sensor.recv(&mut packet) {
+    ///             let _ = readings.emit(&packet[..length]);
+    ///         }
+    ///         Watch::For(Ready::READABLE)
+    ///     });
+    /// }
+    /// ```
+    pub fn watch<D: AsFd + 'static>(
+        &mut self,
+        descriptor: D,
+        interest: Ready,
+        callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
+    ) {
+        self.on_loop.watches.push(NewWatch::new(descriptor, interest, callback));
+    }
+
+    /// A flow with options; a mistake in them is kept and returned when the server starts, as that of
+    /// a route is. Where nobody sets up an application: [`SharedFlow::with`].
+    ///
+    /// ```
+    /// use wirewheel::{Application, BufferOverflow, FlowOptions, SharedFlow};
+    /// fn module(app: &mut Application) {
+    ///     let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
+    ///     let readings: SharedFlow = app.flow(options);
+    ///     # let _ = readings;
+    /// }
+    /// ```
+    pub fn flow<T: ?Sized>(&mut self, options: FlowOptions) -> SharedFlow<T> {
+        let flow = SharedFlow::with(options).unwrap_or_else(|mistake| {
+            self.routes.mistake(format!("Application::flow: {mistake}"));
+            SharedFlow::new()
+        });
+        self.flow_key(&flow); // the server knows it from the start, and what it holds
+        flow
+    }
+
+    /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
+    ///
+    /// ```
+    /// use wirewheel::{Application, FlowKey, SharedFlow};
+    /// fn name(app: &mut Application, alarms: &SharedFlow) -> FlowKey<str> {
+    ///     app.flow_key(alarms)
+    /// }
+    /// ```
+    pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
+        self.on_loop.flow_names.name(&flow.cell)
+    }
+
+    /// Checks everything and finishes the routes; the error is the first mistake, in words.
+    pub(crate) fn build(self) -> Result<Built, String> {
+        if self.installed.is_none() && self.routes.has_web_sockets() {
+            return Err("WebSockets is not installed: call app.install(WebSockets::new()) \
+                        in the module"
+                .into());
+        }
+        let web_sockets = self.installed.unwrap_or_default();
+        let proxies = web_sockets.proxies()?;
+        let WebSockets { installed, limits, .. } = web_sockets;
+        installed.options.check().map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        limits.check().map_err(|mistake| format!("Limits: {mistake}"))?;
+        limits
+            .check_message(&installed.options)
+            .map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        installed.origins.rules().map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        check_factories(&installed.extensions)?;
+        let routes = self.routes.finish(installed, &limits)?;
+        Ok(Built { limits, proxies, routes, on_loop: self.on_loop })
+    }
+}

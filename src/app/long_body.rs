@@ -1,0 +1,44 @@
+//! Bodies that are sent piece by piece, as the peer takes them.
+
+use std::io;
+
+use crate::app::file_body::{FileBody, PIECE_BYTES};
+
+/// A body that is longer than what is worth copying at once.
+#[derive(Debug)]
+pub(crate) enum LongBody {
+    File(FileBody),
+    Bytes(Vec<u8>),
+}
+
+impl LongBody {
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::File(file) => file.length(),
+            Self::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Bytes of memory that it takes until it is out.
+    pub(crate) fn memory(&self) -> usize {
+        match self {
+            Self::File(_) => 0,
+            Self::Bytes(bytes) => bytes.capacity(),
+        }
+    }
+
+    /// Puts the next piece, which begins at `offset`, behind what is in `out`, and says how long it
+    /// is. An error where a file has become shorter than it was.
+    pub(crate) fn read_piece(&self, offset: u64, out: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.read_piece(offset, out),
+            Self::Bytes(bytes) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = bytes.get(from..).unwrap_or_default();
+                let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
+                out.extend_from_slice(piece);
+                Ok(piece.len())
+            }
+        }
+    }
+}

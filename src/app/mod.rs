@@ -1,0 +1,17 @@
+//! Layer 6, app: what an application writes down: routes, handlers, answers.
+
+pub(crate) mod application;
+pub(crate) mod call;
+pub(crate) mod endpoint;
+pub(crate) mod file_body;
+pub(crate) mod foreign_route;
+pub(crate) mod handler;
+pub(crate) mod long_body;
+pub(crate) mod origins;
+pub(crate) mod pattern;
+pub(crate) mod raw_handler;
+pub(crate) mod response;
+pub(crate) mod route_table;
+pub(crate) mod routing;
+#[cfg(feature = "json")]
+pub(crate) mod typed_handler;

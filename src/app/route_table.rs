@@ -1,0 +1,450 @@
+//! Owns the finished routes, and which of them a request gets.
+
+use std::fmt;
+use std::rc::Rc;
+
+use crate::protocol::extension::header::ExtensionOffer;
+use crate::protocol::handshake::offered_protocols;
+use crate::protocol::head::RequestHead;
+use crate::words::options::SessionOptions;
+
+use crate::app::call::Call;
+use crate::app::endpoint::Endpoint;
+use crate::app::origins::OriginRules;
+use crate::app::pattern::{Fit, Pattern, path_segments};
+use crate::app::response::{Accept, Response};
+#[cfg(feature = "json")]
+use crate::app::typed_handler::Converter;
+use crate::session::extensions::{Agreed, Factories};
+
+/// Makes the handler of one session.
+pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;
+/// Answers a plain request.
+pub(crate) enum PlainAnswer {
+    /// The application does.
+    Handler(Rc<dyn Fn(&Call) -> Response>),
+    /// The server's statistics do, to whom the guard lets pass.
+    Stats(Option<StatsGuard>),
+}
+/// Lets a request for the statistics pass, or answers it.
+pub(crate) type StatsGuard = Rc<dyn Fn(&Call) -> Result<(), Response>>;
+/// Accepts or rejects an upgrade.
+pub(crate) type UpgradeHook = Rc<dyn Fn(&Call) -> Result<Accept, Response>>;
+/// Picks a subprotocol from the client's list.
+pub(crate) type ProtocolPicker = Rc<dyn Fn(&Call, &[&str]) -> Option<String>>;
+
+/// A finished WebSocket route.
+pub(crate) struct RouteConfig {
+    /// The path as it was written, for logs.
+    pub(crate) pattern: String,
+    pub(crate) options: SessionOptions,
+    pub(crate) factory: Factory,
+    /// Its sessions are handed frames.
+    pub(crate) raw: bool,
+    #[cfg(feature = "json")]
+    pub(crate) converter: Converter,
+    /// The extensions that its sessions may agree on.
+    pub(crate) extensions: Rc<Factories>,
+    pub(crate) protocol: Option<String>,
+    pub(crate) pick_protocol: Option<ProtocolPicker>,
+    pub(crate) hooks: Vec<UpgradeHook>,
+    pub(crate) origins: Rc<OriginRules>,
+}
+
+impl fmt::Debug for RouteConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteConfig").field("pattern", &self.pattern).finish_non_exhaustive()
+    }
+}
+
+impl RouteConfig {
+    /// Asks the protocol picker and the hooks, in this order; the Origin was asked before them
+    /// (RFC 6455 section 4.2.2).
+    pub(crate) fn admit(&self, call: &Call) -> Result<Accept, Response> {
+        if let Some(pick) = &self.pick_protocol {
+            let offered = offered_protocols(call.head()).unwrap_or_default();
+            match pick(call, &offered) {
+                // RFC 6455 section 4.2.2: the value chosen MUST be one the client offered.
+                Some(protocol) if offered.contains(&protocol.as_str()) => {
+                    call.agree_protocol(&protocol);
+                }
+                Some(protocol) => {
+                    let fault =
+                        format!("select_protocol chose {protocol:?}, which is not on offer");
+                    return Err(Response::faulty(fault));
+                }
+                None => {}
+            }
+        }
+        let mut accept = Accept::new();
+        for hook in &self.hooks {
+            accept.extend(hook(call)?)?;
+        }
+        Ok(accept)
+    }
+
+    /// What its sessions agree on of a client's extensions.
+    pub(crate) fn agree(&self, offers: &[ExtensionOffer]) -> Agreed {
+        Agreed::negotiate(&self.extensions, offers)
+    }
+}
+
+/// All that is registered on one pattern.
+#[derive(Debug)]
+struct Place {
+    pattern: Pattern,
+    get: Option<u16>,
+    web_sockets: Vec<u16>,
+}
+
+/// The finished routes.
+pub(crate) struct RouteTable {
+    places: Vec<Place>,
+    routes: Vec<RouteConfig>,
+    gets: Vec<PlainAnswer>,
+    defaults: SessionOptions,
+}
+
+impl fmt::Debug for RouteTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteTable").field("routes", &self.routes).finish_non_exhaustive()
+    }
+}
+
+/// What a request gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Resolution {
+    /// A session.
+    WebSocket { route: u16, parameters: Vec<(String, String)>, protocol: Option<String> },
+    /// A plain answer.
+    Get { handler: u16, parameters: Vec<(String, String)> },
+    /// 404.
+    NotFound,
+    /// 400: the path's encoding is broken.
+    BadPath,
+    /// 204: what methods there are (`OPTIONS *`).
+    ServerOptions,
+    /// 405.
+    MethodNotAllowed,
+    /// 426: only sessions are here.
+    UpgradeRequired,
+    /// 400: every route here wants a subprotocol that is not on offer.
+    ProtocolRequired,
+}
+
+/// Building.
+impl RouteTable {
+    pub(crate) fn new(defaults: SessionOptions) -> Self {
+        Self { places: Vec::new(), routes: Vec::new(), gets: Vec::new(), defaults }
+    }
+
+    pub(crate) fn add_web_socket(
+        &mut self,
+        pattern: Pattern,
+        config: RouteConfig,
+    ) -> Result<(), String> {
+        let number = number(self.routes.len())?;
+        let is_rival =
+            |&route: &u16| self.route(route).is_some_and(|known| known.protocol == config.protocol);
+        if self.places_like(&pattern).flat_map(|place| &place.web_sockets).any(is_rival) {
+            return Err(twice("WebSocket routes", &config.pattern, config.protocol.as_deref()));
+        }
+        self.routes.push(config);
+        self.place(pattern).web_sockets.push(number);
+        Ok(())
+    }
+
+    pub(crate) fn add_get(&mut self, path: &str, answer: PlainAnswer) -> Result<(), String> {
+        let pattern = Pattern::parse(path)?;
+        let number = number(self.gets.len())?;
+        if self.places_like(&pattern).any(|place| place.get.is_some()) {
+            return Err(twice("plain answers", path, None));
+        }
+        self.gets.push(answer);
+        self.place(pattern).get = Some(number);
+        Ok(())
+    }
+
+    /// The places that fit the same paths.
+    fn places_like<'t>(&'t self, pattern: &'t Pattern) -> impl Iterator<Item = &'t Place> {
+        self.places.iter().filter(|place| place.pattern.is_same_as(pattern))
+    }
+
+    fn place(&mut self, pattern: Pattern) -> &mut Place {
+        let found = self.places.iter().position(|place| place.pattern == pattern);
+        let index = found.unwrap_or_else(|| {
+            self.places.push(Place { pattern, get: None, web_sockets: Vec::new() });
+            self.places.len() - 1
+        });
+        &mut self.places[index]
+    }
+}
+
+/// The mistake of a route that would never be asked (in Ktor it starts, and the first wins).
+fn twice(what: &str, path: &str, protocol: Option<&str>) -> String {
+    let same = protocol.map(|protocol| format!(" with subprotocol {protocol:?}"));
+    format!(
+        "there are two {what} at {path:?}{}: the second would never be asked; names of parameters make \
+         no difference",
+        same.unwrap_or_default()
+    )
+}
+
+fn number(count: usize) -> Result<u16, String> {
+    u16::try_from(count).map_err(|_| "more than 65,536 routes".into())
+}
+
+/// Asking.
+impl RouteTable {
+    /// Which route a request gets: the best fit that can serve it (Ktor's routing priority).
+    pub(crate) fn resolve(
+        &self,
+        head: &RequestHead,
+        upgrade: bool,
+        offered: &[&str],
+    ) -> Resolution {
+        let path = head.target().split('?').next().unwrap_or_default();
+        match path {
+            // RFC 9110 section 9.3.7: about the server, not a path.
+            "*" => return Resolution::ServerOptions,
+            // RFC 9112 section 3.2.3: what CONNECT names is no path.
+            _ if !path.starts_with('/') => return Resolution::MethodNotAllowed,
+            _ => {}
+        }
+        let Some(segments) = path_segments(path) else { return Resolution::BadPath };
+        let mut fits: Vec<(Fit, &Place)> = self
+            .places
+            .iter()
+            .filter_map(|place| place.pattern.fit(&segments).map(|fit| (fit, place)))
+            .collect();
+        // Stable: of equal fits the first registered stays first.
+        fits.sort_by(|(a, _), (b, _)| b.compare(a));
+        if fits.is_empty() {
+            return Resolution::NotFound;
+        }
+        if !matches!(head.method(), "GET" | "HEAD") {
+            return Resolution::MethodNotAllowed;
+        }
+        let mut refusal = Resolution::NotFound;
+        for (fit, place) in fits {
+            match self.resolve_at(place, fit, upgrade, offered) {
+                Ok(resolution) => return resolution,
+                Err(why) if refusal == Resolution::NotFound => refusal = why,
+                Err(_) => {}
+            }
+        }
+        refusal
+    }
+
+    fn resolve_at(
+        &self,
+        place: &Place,
+        fit: Fit,
+        upgrade: bool,
+        offered: &[&str],
+    ) -> Result<Resolution, Resolution> {
+        let parameters = fit.parameters;
+        if upgrade {
+            let wanted = |route: &&u16| {
+                let protocol = self.route(**route).and_then(|config| config.protocol.as_deref());
+                protocol.is_some_and(|protocol| offered.contains(&protocol))
+            };
+            let fallback =
+                |route: &&u16| self.route(**route).is_some_and(|config| config.protocol.is_none());
+            let routes = &place.web_sockets;
+            if let Some(&route) =
+                routes.iter().find(wanted).or_else(|| routes.iter().find(fallback))
+            {
+                let protocol = self.route(route).and_then(|config| config.protocol.clone());
+                return Ok(Resolution::WebSocket { route, parameters, protocol });
+            }
+        }
+        match place.get {
+            Some(handler) => Ok(Resolution::Get { handler, parameters }),
+            None if upgrade => Err(Resolution::ProtocolRequired),
+            None => Err(Resolution::UpgradeRequired),
+        }
+    }
+
+    /// The converters of all routes, by their numbers.
+    #[cfg(feature = "json")]
+    pub(crate) fn converters(&self) -> Vec<Converter> {
+        self.routes.iter().map(|route| route.converter.clone()).collect()
+    }
+
+    pub(crate) fn route(&self, route: u16) -> Option<&RouteConfig> {
+        self.routes.get(usize::from(route))
+    }
+
+    pub(crate) fn plain_answer(&self, handler: u16) -> Option<&PlainAnswer> {
+        self.gets.get(usize::from(handler))
+    }
+
+    /// The options of a route's sessions; the installed ones before there is a session.
+    #[inline]
+    pub(crate) fn options(&self, route: u16) -> &SessionOptions {
+        self.routes.get(usize::from(route)).map_or(&self.defaults, |config| &config.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::application::{Application, WebSockets};
+    use crate::app::handler::on_message;
+    use crate::protocol::head::tests::head;
+
+    /// A table whose WebSocket routes and answers are named by their patterns; `ws:PATH:PROTOCOL`
+    /// and `get:PATH`.
+    fn table(routes: &[&str]) -> Result<RouteTable, String> {
+        let mut application = Application::new();
+        application.install(WebSockets::new());
+        application.routing(|route| {
+            for line in routes {
+                let mut parts = line.splitn(3, ':');
+                let kind = parts.next().unwrap();
+                let path = parts.next().unwrap();
+                if kind == "get" {
+                    let name = path.to_owned();
+                    route.get(path, move |_| name.clone());
+                } else {
+                    let added = route.web_socket(path, |_: &Call| on_message(|_, _| Ok(())));
+                    if let Some(protocol) = parts.next() {
+                        added.protocol(protocol);
+                    }
+                }
+            }
+        });
+        application.build().map(|built| built.routes)
+    }
+
+    /// What a request gets, in words.
+    fn resolved(routes: &[&str], request: &str) -> String {
+        let mut words = request.split(' ');
+        let (kind, path) = (words.next().unwrap(), words.next().unwrap());
+        let offered: Vec<&str> = words.collect();
+        let method = if kind == "WS" { "GET" } else { kind };
+        let head = head(&format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let list = |parameters: &[(String, String)]| {
+            parameters.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>()
+        };
+        let table = table(routes).unwrap();
+        match table.resolve(&head, kind == "WS", &offered) {
+            Resolution::WebSocket { route, parameters, protocol } => {
+                let protocol = protocol.map_or(String::new(), |protocol| format!(" as {protocol}"));
+                let pattern = &table.route(route).unwrap().pattern;
+                format!("ws {pattern}{protocol}{}", list(&parameters))
+            }
+            Resolution::Get { handler, parameters } => {
+                let paths: Vec<&str> =
+                    routes.iter().filter_map(|line| line.strip_prefix("get:")).collect();
+                format!("get {}{}", paths[usize::from(handler)], list(&parameters))
+            }
+            refusal => format!("{refusal:?}"),
+        }
+    }
+
+    #[test]
+    fn routes_that_would_never_be_asked_are_mistakes() {
+        let twice: &[&[&str]] = &[
+            &["ws:/x", "ws:/x"],
+            &["ws:/x", "get:/x", "ws:/x:a", "ws:/x"],
+            &["ws:/x:a", "ws:/x:a"],
+            &["ws:/r/{p}", "ws:/r/{q}"],
+            &["get:/x", "get:/x"],
+            &["get:/{p...}", "get:/{...}"],
+            &["get:/{p}.json", "get:/{q}.json"],
+        ];
+        for routes in twice {
+            let (_, last) = routes.last().unwrap().split_once(':').unwrap();
+            let path = last.split(':').next().unwrap();
+            let mistake = table(routes).unwrap_err();
+            assert!(mistake.contains(&format!("at {path:?}")), "{mistake}");
+            assert!(mistake.contains("never be asked"), "{mistake}");
+        }
+        let all: &[&[&str]] = &[
+            &["ws:/x", "ws:/x:a", "ws:/x:b", "get:/x"],
+            &["ws:/r/{p}", "ws:/r/{q}:a", "ws:/r/{p?}", "ws:/r/{p}.json", "ws:/r/{p}/"],
+        ];
+        for routes in all {
+            assert!(table(routes).is_ok(), "{routes:?}");
+        }
+    }
+
+    /// Rows 15-17 and 20-22 of Ktor's behaviour, pair by pair.
+    #[test]
+    fn requests_get_the_route_that_ktor_would_give() {
+        let cases: &[(&[&str], &str, &str)] = &[
+            // Constants and slashes.
+            (&["get:/"], "GET /", "get /"),
+            (&["get:"], "GET /", "get "),
+            (&["get:/a"], "GET /a", "get /a"),
+            (&["get:/a"], "GET /a?b=c", "get /a"),
+            (&["get:/a"], "GET //a", "get /a"),
+            (&["get:/a"], "GET /a/", "NotFound"),
+            (&["get:/a/"], "GET /a/", "get /a/"),
+            (&["get:/a/"], "GET /a", "NotFound"),
+            (&["get:/a"], "GET /A", "NotFound"),
+            (&["get:/a"], "GET /a/b", "NotFound"),
+            (&["get:/a b"], "GET /a%20b", "get /a b"),
+            (&["get:/a"], "GET /%61", "get /a"),
+            (&["get:/a"], "GET /%6", "BadPath"),
+            // Parameters.
+            (&["get:/{p}"], "GET /x", "get /{p} p=x"),
+            (&["get:/{p}"], "GET /", "NotFound"),
+            (&["get:/{p}"], "GET /x/y", "NotFound"),
+            (&["get:/{p}"], "GET /a%2Fb", "get /{p} p=a/b"),
+            (&["get:/{p}/{q}"], "GET /x/y", "get /{p}/{q} p=x q=y"),
+            (&["get:/{p?}"], "GET /", "get /{p?}"),
+            (&["get:/{p?}"], "GET /x", "get /{p?} p=x"),
+            (&["get:/a/{p?}"], "GET /a", "get /a/{p?}"),
+            (&["get:/a{p}b"], "GET /axb", "get /a{p}b p=x"),
+            (&["get:/a{p}b"], "GET /ab", "NotFound"),
+            (&["get:/{p}.json"], "GET /x.json", "get /{p}.json p=x"),
+            // Wildcard and tail.
+            (&["get:/*"], "GET /x", "get /*"),
+            (&["get:/*"], "GET /", "NotFound"),
+            (&["get:/*/b"], "GET /a/b", "get /*/b"),
+            (&["get:/{...}"], "GET /a/b/c", "get /{...}"),
+            (&["get:/{...}"], "GET /", "get /{...}"),
+            (&["get:/s/{rest...}"], "GET /s/a/b", "get /s/{rest...} rest=a rest=b"),
+            (&["get:/s/{rest...}"], "GET /s", "get /s/{rest...}"),
+            (&["get:/s/{rest...}"], "GET /t", "NotFound"),
+            // Priority: whatever the order of registration.
+            (&["get:/{p}", "get:/a"], "GET /a", "get /a"),
+            (&["get:/{p}", "get:/a{p}"], "GET /ab", "get /a{p} p=b"),
+            (&["get:/*", "get:/{p}"], "GET /a", "get /{p} p=a"),
+            (&["get:/{...}", "get:/*"], "GET /a", "get /*"),
+            (&["get:/{...}", "get:/{p?}"], "GET /", "get /{p?}"),
+            (&["get:/{p}/b", "get:/a/{q}"], "GET /a/b", "get /a/{q} q=b"),
+            (&["get:/a/{...}", "get:/{p}/b"], "GET /a/b", "get /a/{...}"),
+            (&["get:/a/*/c", "get:/a/{p}/d"], "GET /a/b/c", "get /a/*/c"),
+            (&["get:/{p}", "get:/{q?}"], "GET /a", "get /{p} p=a"),
+            // HTTP and WebSocket on one path.
+            (&["get:/x", "ws:/x"], "GET /x", "get /x"),
+            (&["get:/x", "ws:/x"], "WS /x", "ws /x"),
+            (&["ws:/x"], "GET /x", "UpgradeRequired"),
+            (&["get:/x"], "WS /x", "get /x"),
+            (&["ws:/x", "get:/{p}"], "GET /x", "get /{p} p=x"),
+            // Subprotocols.
+            (&["ws:/x:a"], "WS /x a", "ws /x as a"),
+            (&["ws:/x:a"], "WS /x", "ProtocolRequired"),
+            (&["ws:/x:a"], "WS /x A", "ProtocolRequired"),
+            (&["ws:/x:a", "ws:/x:b"], "WS /x b a", "ws /x as a"),
+            (&["ws:/x", "ws:/x:a"], "WS /x a", "ws /x as a"),
+            (&["ws:/x:a", "ws:/x"], "WS /x z", "ws /x"),
+            (&["ws:/x:a", "ws:/{p}"], "WS /x z", "ws /{p} p=x"),
+            // Other answers.
+            (&["ws:/x"], "WS /y", "NotFound"),
+            (&["get:/x"], "POST /x", "MethodNotAllowed"),
+            (&["get:/{p}"], "POST /x", "MethodNotAllowed"),
+            (&["get:/x"], "POST /y", "NotFound"),
+            (&["get:/x"], "HEAD /x", "get /x"),
+            (&[], "GET /", "NotFound"),
+        ];
+        assert!(cases.len() >= 40);
+        for (routes, request, expected) in cases {
+            assert_eq!(resolved(routes, request), *expected, "{request} at {routes:?}");
+        }
+    }
+}

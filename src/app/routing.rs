@@ -1,0 +1,509 @@
+//! Owns how routes are written down: nesting, WebSocket routes and their options, plain answers.
+
+use std::fmt;
+use std::mem;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::protocol::handshake::is_token;
+use crate::words::limits::Limits;
+use crate::words::options::{SessionOptions, session_option_setters};
+
+use crate::app::call::Call;
+use crate::app::endpoint::{OfFrames, OfMessages};
+use crate::app::handler::Handler;
+use crate::app::origins::OriginRules;
+use crate::app::pattern::Pattern;
+use crate::app::raw_handler::RawHandler;
+use crate::app::response::{Accept, Response};
+use crate::app::route_table::{
+    Factory, PlainAnswer, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
+};
+#[cfg(feature = "json")]
+use crate::app::typed_handler::Converter;
+use crate::session::extensions::Factories;
+
+/// Where routes are added: the root, or what a nested [`route`](Self::route) stands for (Ktor's
+/// `Route`).
+///
+/// A path consists of constant segments, `{name}`, `{name?}` (at the end: may be missing), `*` (any
+/// one segment), `{name...}` or `{...}` (at the end: all the rest), and a segment may have text
+/// around its parameter, as in `/{name}.json`. A slash at the end makes another path. Where several
+/// fit, Ktor's priority holds, segment by segment from the left: constant, parameter with text
+/// around it, parameter, `*`, missing optional, tail.
+///
+/// ```
+/// use wirewheel::{Application, Call, Response, WebSockets, on_connect};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.get("/healthz", |_call| "ok");
+///         route.route("/rooms", |route| {
+///             route.web_socket("/{room}", |call: &Call| {
+///                 let room = call.parameter("room").unwrap_or_default().into_owned();
+///                 on_connect(move |session, _call| session.send(&room))
+///             });
+///         });
+///     });
+/// }
+/// ```
+///
+/// Figures, a question at the door of the routes below it, and frames as they are:
+///
+/// ```
+/// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_frame};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.stats("/metrics");
+///         route.on_upgrade(|call| match call.header("authorization") {
+///             Some("Bearer secret") => Ok(Accept::new()),
+///             _ => Err(Response::text("who are you?").status(401)),
+///         });
+///         route.web_socket_raw("/raw", |_call: &Call| on_frame(|session, frame| session.send_frame(frame)));
+///     });
+/// }
+/// ```
+pub struct Routing<'a> {
+    routes: &'a mut Routes,
+    prefix: String,
+    hooks: Vec<UpgradeHook>,
+    /// The number of its first WebSocket route, should it get one.
+    first_route: usize,
+}
+
+impl fmt::Debug for Routing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routing").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// Everything written down so far.
+#[derive(Default)]
+pub(crate) struct Routes {
+    /// What guards the routes of the root, whichever call of `routing` they come in.
+    root_hooks: Vec<UpgradeHook>,
+    web_sockets: Vec<WebSocketRoute>,
+    gets: Vec<(String, PlainAnswer)>,
+    mistakes: Vec<String>,
+}
+
+impl<'a> Routing<'a> {
+    /// Hands out the root, which is one scope however often it is opened (as in Ktor).
+    pub(crate) fn open_root(routes: &'a mut Routes, add: impl FnOnce(&mut Routing<'_>)) {
+        let hooks = mem::take(&mut routes.root_hooks);
+        let mut root = Self { routes, prefix: String::new(), hooks, first_route: 0 };
+        add(&mut root);
+        root.routes.root_hooks = root.hooks;
+    }
+
+    /// Adds a WebSocket route (Ktor's `webSocket`). `factory` makes the handler of each session; it
+    /// is called once the upgrade is accepted. The returned route takes options of its own.
+    pub fn web_socket<F, H>(&mut self, path: &str, factory: F) -> &mut WebSocketRoute
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: Handler + 'static,
+    {
+        self.add(path, Rc::new(move |call| Box::new(OfMessages(factory(call)))), false)
+    }
+
+    /// Adds a route whose sessions are handed frames instead of messages (Ktor's `webSocketRaw`);
+    /// see [`RawHandler`].
+    pub fn web_socket_raw<F, H>(&mut self, path: &str, factory: F) -> &mut WebSocketRoute
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: RawHandler + 'static,
+    {
+        self.add(path, Rc::new(move |call| Box::new(OfFrames(factory(call)))), true)
+    }
+
+    fn add(&mut self, path: &str, factory: Factory, raw: bool) -> &mut WebSocketRoute {
+        let path = self.full_path(path);
+        let (number, hooks) = (self.routes.web_sockets.len(), self.hooks.clone());
+        self.routes.web_sockets.push(WebSocketRoute::new(path, factory, hooks, raw));
+        &mut self.routes.web_sockets[number]
+    }
+
+    /// Answers plain GET and HEAD requests (Ktor's `get`): a page, JSON, a health check. It may
+    /// share its path with WebSocket routes.
+    pub fn get<F, R>(&mut self, path: &str, answer: F)
+    where
+        F: Fn(&Call) -> R + 'static,
+        R: Into<Response>,
+    {
+        let path = self.full_path(path);
+        let answer = PlainAnswer::Handler(Rc::new(move |call| answer(call).into()));
+        self.routes.gets.push((path, answer));
+    }
+
+    /// Answers plain requests with the server's [`Stats`](crate::Stats) as Prometheus text. Whoever
+    /// reaches the port can read them: leave the route out, or let the proxy in front hide it,
+    /// where that is not wanted.
+    ///
+    /// ```
+    /// # wirewheel::Server::bind("127.0.0.1:0", |app: &mut wirewheel::Application| {
+    /// app.routing(|route| route.stats("/metrics"));
+    /// # })?;
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn stats(&mut self, path: &str) {
+        let path = self.full_path(path);
+        self.routes.gets.push((path, PlainAnswer::Stats(None)));
+    }
+
+    /// The same for whom `guard` lets pass; others get its answer. [`on_upgrade`](Self::on_upgrade)
+    /// does not ask about plain answers.
+    ///
+    /// ```
+    /// use wirewheel::Response;
+    /// # wirewheel::Server::bind("127.0.0.1:0", |app: &mut wirewheel::Application| {
+    /// app.routing(|route| {
+    ///     route.stats_if("/metrics", |call| match call.header("authorization") {
+    ///         Some("Bearer secret") => Ok(()),
+    ///         _ => Err(Response::new(401).header("WWW-Authenticate", "Bearer")),
+    ///     });
+    /// });
+    /// # })?;
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn stats_if(
+        &mut self,
+        path: &str,
+        guard: impl Fn(&Call) -> Result<(), Response> + 'static,
+    ) {
+        let path = self.full_path(path);
+        self.routes.gets.push((path, PlainAnswer::Stats(Some(Rc::new(guard)))));
+    }
+
+    /// Adds routes below a path (Ktor's `route`).
+    pub fn route(&mut self, path: &str, routes: impl FnOnce(&mut Routing<'_>)) {
+        let prefix = self.full_path(path);
+        let (hooks, first_route) = (self.hooks.clone(), self.routes.web_sockets.len());
+        routes(&mut Routing { routes: self.routes, prefix, hooks, first_route });
+    }
+
+    /// Asks `hook` before every upgrade of the WebSocket routes of this scope, nested ones included
+    /// (Ktor: `authenticate { }` and interceptors around a route). It accepts, possibly with headers,
+    /// or rejects with a whole answer. Plain answers are not asked about.
+    ///
+    /// It has to come before the routes that it guards: after one, it is a mistake that starting the
+    /// server returns. A route that is to stay open goes into another scope (`route.route("", ..)`).
+    pub fn on_upgrade(&mut self, hook: impl Fn(&Call) -> Result<Accept, Response> + 'static) {
+        if let Some(open) = self.routes.web_sockets.get(self.first_route) {
+            self.routes.mistakes.push(format!(
+                "on_upgrade comes after route {:?} of its scope, which it would not guard: put it first",
+                open.path
+            ));
+        }
+        self.hooks.push(Rc::new(hook));
+    }
+
+    fn full_path(&mut self, path: &str) -> String {
+        if !path.is_empty() && !path.starts_with('/') {
+            self.routes.mistake(format!("bad route path {path:?}: it must start with '/'"));
+        }
+        format!("{}{path}", self.prefix.trim_end_matches('/'))
+    }
+}
+
+/// What is installed for all routes.
+#[derive(Clone, Default)]
+pub(crate) struct Installed {
+    pub(crate) options: SessionOptions,
+    pub(crate) origins: OriginOptions,
+    pub(crate) extensions: Rc<Factories>,
+    #[cfg(feature = "json")]
+    pub(crate) converter: Converter,
+}
+
+impl fmt::Debug for Installed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.extensions.iter().map(|factory| factory.name()).collect();
+        f.debug_struct("Installed")
+            .field("options", &self.options)
+            .field("origins", &self.origins)
+            .field("extensions", &names)
+            .finish()
+    }
+}
+
+/// What decides whose pages may connect, as it was written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OriginOptions {
+    pub(crate) allowed: Option<Rc<[String]>>,
+    pub(crate) hosts: Option<Rc<[String]>>,
+}
+
+impl OriginOptions {
+    /// These, and where nothing is said what is installed.
+    fn or(self, installed: &Self) -> Self {
+        Self {
+            allowed: self.allowed.or_else(|| installed.allowed.clone()),
+            hosts: self.hosts.or_else(|| installed.hosts.clone()),
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Result<OriginRules, String> {
+        OriginRules::new(self.allowed.as_deref(), self.hosts.as_deref())
+    }
+}
+
+/// What a route's setter does to the installed options.
+type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
+
+/// A WebSocket route; its setters override, for its sessions, what is installed.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_message};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route
+///             .web_socket("/upload", |_call: &Call| on_message(|session, _| session.send("ok")))
+///             .protocol("upload.v1")
+///             .max_frame_size(1 << 20)
+///             .ping_period(Duration::from_secs(60))
+///             .on_upgrade(|call: &Call| match call.cookie("token") {
+///                 Some("secret") => Ok(Accept::new()),
+///                 _ => Err(Response::text("log in first").status(401)),
+///             });
+///     });
+/// }
+/// ```
+///
+/// All options, and what only a route has:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::{Application, Call, OutboxOverflow, Rate, WebSockets, on_message};
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.web_socket("/all", |_call: &Call| on_message(|session, m| session.send(m)))
+///             .ping_period(Duration::from_secs(15)) // or None
+///             .timeout(Duration::from_secs(15))
+///             .idle_timeout(Duration::from_secs(300))
+///             .write_timeout(Duration::from_secs(30))
+///             .pause_timeout(None) // or a time
+///             .max_frame_size(64 << 10)
+///             .max_message_size(256 << 10)
+///             .max_outgoing_message_size(1 << 20)
+///             .max_fragments(1_000)
+///             .outbox_bytes(128 << 10)
+///             .outbox_messages(1_000)
+///             .on_outbox_full(OutboxOverflow::DropOldest)
+///             .message_rate(Rate::per_second(50).burst(100))
+///             .message_rate_closes(true)
+///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
+///             .hosts(["box.local"])
+///             .masking(false)
+///             .accept_unmasked_frames(false)
+///             .lenient_rsv(false)
+///             .select_protocol(|_call, offered| offered.first().map(|first| first.to_string()))
+///             .negotiate_extensions(false);
+///     });
+/// }
+/// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
+/// # Ok::<(), wirewheel::ServerError>(())
+/// ```
+pub struct WebSocketRoute {
+    path: String,
+    factory: Factory,
+    raw: bool,
+    negotiates: bool,
+    #[cfg(feature = "json")]
+    converter: Converter,
+    hooks: Vec<UpgradeHook>,
+    changes: Vec<OptionChange>,
+    protocol: Option<String>,
+    pick_protocol: Option<ProtocolPicker>,
+    origins: OriginOptions,
+}
+
+impl fmt::Debug for WebSocketRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocketRoute").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl WebSocketRoute {
+    fn new(path: String, factory: Factory, hooks: Vec<UpgradeHook>, raw: bool) -> Self {
+        Self {
+            path,
+            factory,
+            raw,
+            negotiates: !raw,
+            #[cfg(feature = "json")]
+            converter: Converter::default(),
+            hooks,
+            changes: Vec::new(),
+            protocol: None,
+            pick_protocol: None,
+            origins: OriginOptions::default(),
+        }
+    }
+
+    session_option_setters! { self: [&mut self] -> &mut Self }
+
+    /// Takes only clients that offer this subprotocol (Ktor's `protocol`), and agrees on it. Of
+    /// several routes on one path the first registered whose subprotocol is on offer counts; one
+    /// without is the fallback; without a fallback others get 400. Compared letter by letter. Two
+    /// routes on one path with one subprotocol, or both without, are a mistake.
+    pub fn protocol(&mut self, protocol: &str) -> &mut Self {
+        self.protocol = Some(protocol.to_owned());
+        self
+    }
+
+    /// Picks the subprotocol from the client's list, in its order. `None` agrees on none, which
+    /// browsers that offered some take for a failure.
+    pub fn select_protocol(
+        &mut self,
+        pick: impl Fn(&Call, &[&str]) -> Option<String> + 'static,
+    ) -> &mut Self {
+        self.pick_protocol = Some(Rc::new(pick));
+        self
+    }
+
+    /// Whether the sessions agree on installed extensions that their clients offer (Ktor's
+    /// `negotiateExtensions`). Default true; false for raw routes, whose handlers would have to apply
+    /// them by [`Session::extension`](crate::Session::extension).
+    pub fn negotiate_extensions(&mut self, on: bool) -> &mut Self {
+        self.negotiates = on;
+        self
+    }
+
+    /// Overrides [`WebSockets::content_converter`](crate::WebSockets::content_converter).
+    ///
+    /// ```
+    /// use wirewheel::{Application, Call, JsonConverter, on_value};
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route
+    ///             .web_socket("/double", |_call: &Call| {
+    ///                 on_value(|session, number: i32| session.send_serialized(&number.wrapping_mul(2)))
+    ///             })
+    ///             .content_converter(JsonConverter);
+    ///     });
+    /// }
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn content_converter(
+        &mut self,
+        converter: impl crate::app::typed_handler::ContentConverter + 'static,
+    ) -> &mut Self {
+        self.converter = Converter::new(converter);
+        self
+    }
+
+    /// Asks `hook` before an upgrade, after those of the scopes around; see
+    /// [`Routing::on_upgrade`].
+    pub fn on_upgrade(
+        &mut self,
+        hook: impl Fn(&Call) -> Result<Accept, Response> + 'static,
+    ) -> &mut Self {
+        self.hooks.push(Rc::new(hook));
+        self
+    }
+
+    /// Overrides [`WebSockets::allowed_origins`](crate::WebSockets::allowed_origins).
+    pub fn allowed_origins<S: Into<String>>(
+        &mut self,
+        origins: impl IntoIterator<Item = S>,
+    ) -> &mut Self {
+        self.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets the pages of anybody connect to this route; see
+    /// [`WebSockets::allow_any_origin`](crate::WebSockets::allow_any_origin).
+    pub fn allow_any_origin(&mut self) -> &mut Self {
+        self.allowed_origins(["*"])
+    }
+
+    /// Overrides [`WebSockets::hosts`](crate::WebSockets::hosts). An empty list lets no page in by a
+    /// name, but for `localhost`: right for a route that hands out a shell.
+    pub fn hosts<S: Into<String>>(&mut self, hosts: impl IntoIterator<Item = S>) -> &mut Self {
+        self.origins.hosts = Some(hosts.into_iter().map(Into::into).collect());
+        self
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
+        self.changes.push(Box::new(change));
+    }
+
+    fn finish(self, installed: &Installed) -> Result<(Pattern, RouteConfig), String> {
+        let mut options = installed.options.clone();
+        if self.raw {
+            // Nothing is answered or asked behind a raw handler's back.
+            options.ping_period = None;
+        }
+        for change in self.changes {
+            change(&mut options);
+        }
+        let at_route = |mistake| format!("route {:?}: {mistake}", self.path);
+        options.check().map_err(at_route)?;
+        if self.raw && options.ping_period.is_some() {
+            return Err(at_route("ping_period: a raw session sends its own pings".into()));
+        }
+        if let Some(protocol) = self.protocol.as_deref().filter(|protocol| !is_token(protocol)) {
+            return Err(at_route(format!("subprotocol {protocol:?} is no token (RFC 9110)")));
+        }
+        let origins = self.origins.or(&installed.origins).rules().map_err(at_route)?;
+        let pattern = Pattern::parse(&self.path)?;
+        let config = RouteConfig {
+            #[cfg(feature = "json")]
+            converter: self.converter.or(&installed.converter),
+            pattern: self.path,
+            options,
+            factory: self.factory,
+            raw: self.raw,
+            extensions: if self.negotiates {
+                Rc::clone(&installed.extensions)
+            } else {
+                Rc::default()
+            },
+            protocol: self.protocol,
+            pick_protocol: self.pick_protocol,
+            hooks: self.hooks,
+            origins: Rc::new(origins),
+        };
+        Ok((pattern, config))
+    }
+}
+
+impl Routes {
+    pub(crate) fn mistake(&mut self, mistake: String) {
+        self.mistakes.push(mistake);
+    }
+
+    pub(crate) fn has_web_sockets(&self) -> bool {
+        !self.web_sockets.is_empty()
+    }
+
+    /// Checks every route and puts it in the table.
+    pub(crate) fn finish(
+        self,
+        installed: Installed,
+        limits: &Limits,
+    ) -> Result<RouteTable, String> {
+        if let Some(mistake) = self.mistakes.into_iter().next() {
+            return Err(mistake);
+        }
+        let mut defaults = installed.options.clone();
+        defaults.resolve(limits);
+        let mut table = RouteTable::new(defaults);
+        for route in self.web_sockets {
+            let (pattern, mut config) = route.finish(&installed)?;
+            config.options.resolve(limits);
+            limits
+                .check_message(&config.options)
+                .map_err(|mistake| format!("route {:?}: {mistake}", config.pattern))?;
+            table.add_web_socket(pattern, config)?;
+        }
+        for (path, answer) in self.gets {
+            table.add_get(&path, answer)?;
+        }
+        Ok(table)
+    }
+}

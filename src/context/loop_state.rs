@@ -1,0 +1,226 @@
+//! Owns what all sessions of a loop share while one of them runs.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::rc::Rc;
+
+use crate::structures::wire::Wire;
+use crate::words::limits::Limits;
+use crate::words::time::Time;
+
+use crate::app::application::OnLoop;
+use crate::app::route_table::RouteTable;
+#[cfg(feature = "json")]
+use crate::app::typed_handler::Converter;
+use crate::context::date_line::DateLine;
+use crate::context::open_sessions::OpenSessions;
+use crate::context::server_ref::{Command, Drained, StopHooks, StopRequest};
+use crate::context::stats::Stats;
+use crate::context::timers::Timers;
+use crate::context::warnings::Warnings;
+use crate::context::watch::NewWatch;
+use crate::context::work::Work;
+use crate::flow::hub::FlowHub;
+use crate::flow::key::FlowNames;
+use crate::session::state::SessionState;
+
+/// The loop's own: the present time, the buffer of the turn, the limits, the account of memory.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The time of this turn.
+    pub(crate) now: Time,
+    /// What the session that runs now sends. Invariant: empty between turns.
+    pub(crate) tx: Vec<u8>,
+    /// How many bytes at the start of `tx` are no frames but an HTTP answer.
+    pub(crate) opaque_prefix: usize,
+    /// `tx` is written as soon as it is this long.
+    pub(crate) tx_flush_bytes: usize,
+    /// What every answer says of the time.
+    pub(crate) date: DateLine,
+    pub(crate) limits: Limits,
+    /// Bytes held by all connections in partial messages and outboxes.
+    pub(crate) bytes_held: usize,
+    pub(crate) sessions: OpenSessions,
+    /// Something was asked of others or of the wheel: it is done after the turn.
+    pub(crate) asked: bool,
+    /// What hooks and timers asked of sessions that are not their own, in order.
+    pub(crate) commands: VecDeque<Command>,
+    /// The place in the order of what is sent that the present command had when it was asked for.
+    pub(crate) command_stamp: Option<u64>,
+    /// What commands have copied for others since these were last written to.
+    pub(crate) copied_bytes: usize,
+    /// What the connection whose turn it is has caused in it.
+    pub(crate) work: Work,
+    /// Bytes of the messages in `commands`.
+    pub(crate) command_bytes: usize,
+    /// Sessions with something to write that nothing else would have written, by place.
+    pub(crate) to_flush: Vec<u32>,
+    /// Sessions that may be read again, by place.
+    pub(crate) to_resume: Vec<u32>,
+    /// What was done in this turn to hand on flow messages, beside the ordinary: a session to which
+    /// one message goes.
+    pub(crate) pull_work: usize,
+    pub(crate) flows: Rc<FlowHub>,
+    pub(crate) flow_names: FlowNames,
+    pub(crate) timers: Timers,
+    pub(crate) stop_request: Option<StopRequest>,
+    /// Empty once a stop has begun.
+    pub(crate) stop_hooks: StopHooks,
+    /// The server stops: requests are refused.
+    pub(crate) draining: bool,
+    /// How sessions ended since a stop began.
+    pub(crate) drained: Drained,
+    /// Descriptors that the loop is to watch from now on.
+    pub(crate) new_watches: Vec<NewWatch>,
+    pub(crate) masks: MaskSource,
+    pub(crate) warnings: Warnings,
+    /// What was counted; `bytes_held` and `given_up` are filled in by [`Shared::snapshot`].
+    pub(crate) stats: Stats,
+    /// The converter of each route.
+    #[cfg(feature = "json")]
+    pub(crate) converters: Vec<Converter>,
+    /// What the application's last panic said, for whoever wants to know.
+    pub(crate) last_panic: Option<String>,
+}
+
+impl Shared {
+    #[cfg_attr(not(feature = "json"), allow(unused_variables, reason = "converters are a feature"))]
+    pub(crate) fn new(limits: Limits, on_loop: OnLoop, routes: &RouteTable) -> Self {
+        let flows = Rc::new(FlowHub::new(limits.process_bytes));
+        on_loop.flow_names.flows().for_each(|flow| flow.belong_to(&flows));
+        Self {
+            now: Time::ZERO,
+            tx: Vec::new(),
+            opaque_prefix: 0,
+            date: DateLine::default(),
+            tx_flush_bytes: limits.read_buffer_bytes,
+            flows,
+            // Connections that are only told that there is no place have one too.
+            sessions: OpenSessions::for_places(limits.max_connections + 64),
+            work: Work::new(limits.read_budget_bytes),
+            limits,
+            bytes_held: 0,
+            asked: true, // the application's timers are not on the wheel yet
+            commands: VecDeque::new(),
+            command_stamp: None,
+            copied_bytes: 0,
+            command_bytes: 0,
+            to_flush: Vec::new(),
+            to_resume: Vec::new(),
+            pull_work: 0,
+            flow_names: on_loop.flow_names,
+            timers: on_loop.timers,
+            stop_request: None,
+            stop_hooks: on_loop.stop_hooks,
+            draining: false,
+            drained: Drained::default(),
+            new_watches: on_loop.watches,
+            masks: MaskSource { seed: RandomState::new(), count: 0 },
+            warnings: Warnings::default(),
+            stats: Stats::default(),
+            #[cfg(feature = "json")]
+            converters: routes.converters(),
+            last_panic: None,
+        }
+    }
+
+    /// Bytes that count against `process_bytes`.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes_held + self.flows.bytes()
+    }
+
+    /// Whether the rest of a session's input has to wait for the others: so much was copied for them
+    /// that they are to be written to before further messages bring further copies, or this session
+    /// has had its share of the turn.
+    #[inline]
+    pub(crate) fn must_yield(&self) -> bool {
+        self.copies_wait() || self.work.is_spent()
+    }
+
+    /// The same where the connection's share cannot be spent yet.
+    #[inline]
+    pub(crate) fn copies_wait(&self) -> bool {
+        self.copied_bytes >= self.tx_flush_bytes
+    }
+
+    /// Counts work of the present connection. Once its share is spent, its input is looked at no
+    /// further in this turn.
+    pub(crate) fn spend(&mut self, work: usize) {
+        if self.work.add(work) {
+            self.asked = true; // what every loop over input stops at
+        }
+    }
+
+    /// How many commands may be pending: room for two to each session.
+    pub(crate) fn commands_max(&self) -> usize {
+        self.limits.max_connections.saturating_mul(2).max(1024)
+    }
+
+    /// Has a session flushed after the turn.
+    pub(crate) fn list_for_flush(&mut self, state: &mut SessionState) {
+        if !state.listed {
+            state.listed = true;
+            self.to_flush.push(state.id.0.index);
+        }
+    }
+
+    /// Accounts for a connection that held `before` bytes and now holds `after`.
+    pub(crate) fn account(&mut self, before: usize, after: usize) {
+        self.bytes_held = self.bytes_held.saturating_sub(before).saturating_add(after);
+        self.flows.note_connections(self.bytes_held);
+    }
+
+    /// Writes what the turn has gathered. If all went out, nothing is left to do; else how much did,
+    /// and what was gathered is still there.
+    #[inline]
+    pub(crate) fn write_out(&mut self, wire: &mut dyn Wire) -> Option<io::Result<usize>> {
+        let offered = self.tx.len();
+        if offered == 0 {
+            return None;
+        }
+        match wire.write(&self.tx) {
+            Ok(written) if written == offered => {
+                self.stats.bytes_out += offered as u64;
+                self.clear_out();
+                None
+            }
+            outcome => Some(outcome),
+        }
+    }
+
+    /// Forgets what the turn has gathered.
+    #[inline]
+    pub(crate) fn clear_out(&mut self) {
+        self.tx.clear();
+        self.opaque_prefix = 0;
+        if self.tx.capacity() > 4 * self.tx_flush_bytes {
+            self.tx = Vec::new(); // one large answer must not be paid for ever
+        }
+    }
+
+    /// The statistics as of now.
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats {
+            bytes_held: self.memory() as u64,
+            given_up: self.flows.given_up(),
+            ..self.stats.clone()
+        }
+    }
+}
+
+/// Masks that a peer cannot foresee (RFC 6455 section 10.3), from the standard library's keyed hash.
+#[derive(Debug)]
+pub(crate) struct MaskSource {
+    seed: RandomState,
+    count: u64,
+}
+
+impl MaskSource {
+    pub(crate) fn next_mask(&mut self) -> [u8; 4] {
+        self.count = self.count.wrapping_add(1);
+        let [a, b, c, d, ..] = self.seed.hash_one(self.count).to_ne_bytes();
+        [a, b, c, d]
+    }
+}

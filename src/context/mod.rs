@@ -1,0 +1,11 @@
+//! Layer 4, context: what a callback can reach beyond its own session.
+
+pub(crate) mod date_line;
+pub(crate) mod loop_state;
+pub(crate) mod open_sessions;
+pub(crate) mod server_ref;
+pub(crate) mod stats;
+pub(crate) mod timers;
+pub(crate) mod warnings;
+pub(crate) mod watch;
+pub(crate) mod work;

@@ -1,0 +1,447 @@
+//! Owns a flow behind its handles: the log of encoded messages, who collects, who waits.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use crate::flow::log::FlowLog;
+use crate::structures::slab::Key;
+use crate::words::error::SendError;
+use crate::words::message::{Message, ToMessage};
+
+use crate::flow::emission::Emission;
+use crate::flow::hub::{FlowHub, GaveWay, Gives, Rank};
+use crate::flow::shared_flow::{BufferOverflow, FlowOptions};
+use crate::flow::state::FlowState;
+use crate::session::SessionId;
+
+/// A flow. Invariant: no user code runs while `state` is borrowed.
+#[derive(Debug)]
+pub(crate) struct FlowCell {
+    options: FlowOptions,
+    state: RefCell<FlowState>,
+    /// Where it stands in the hub's list of flows that hold something.
+    rank: Cell<Option<Rank>>,
+    /// The number by which other threads know it, if they do.
+    pub(crate) name: Cell<u32>,
+}
+
+/// A flow as a thread-safe key names it.
+pub(crate) type WeakFlow = Weak<FlowCell>;
+
+/// Where a session that begins to collect stands.
+pub(crate) struct Joined {
+    pub(crate) cursor: u64,
+    pub(crate) place: u32,
+    /// If there are gaps in what is replayed: how many messages that is, and the number of the first
+    /// one behind it.
+    pub(crate) gappy_replay: (u32, u64),
+}
+
+/// Publishing.
+impl FlowCell {
+    pub(crate) fn new(options: FlowOptions) -> Self {
+        let state = FlowState::new(&options);
+        let (rank, name) = (Cell::default(), Cell::default());
+        Self { options, state: RefCell::new(state), rank, name }
+    }
+
+    pub(crate) fn options(&self) -> &FlowOptions {
+        &self.options
+    }
+
+    /// Adds a message to the log; true if its publisher is to wait.
+    pub(crate) fn emit<T: ToMessage + ?Sized>(
+        self: &Rc<Self>,
+        value: &T,
+        key: Option<&str>,
+        publisher: Option<SessionId>,
+    ) -> Result<bool, SendError> {
+        let key = key.filter(|_| self.keeps_newest());
+        let mut emission = None;
+        value.to_message(&mut |message| {
+            emission.get_or_insert_with(|| Emission::new(message, key, publisher));
+        });
+        match emission {
+            Some(emission) => self.push(emission),
+            None => Ok(false), // the value had nothing to say
+        }
+    }
+
+    /// The same for a message that is there already, and whose publisher is not told what became of
+    /// it: without room it counts as dropped.
+    pub(crate) fn push_message(self: &Rc<Self>, message: Message<'_>) {
+        if self.push(Emission::new(message, None, None)).is_err() {
+            self.state.borrow_mut().dropped += 1;
+        }
+    }
+
+    fn push(self: &Rc<Self>, emission: Emission) -> Result<bool, SendError> {
+        let bytes = emission.bytes() + self.entry_bytes();
+        if bytes > self.options.max_bytes {
+            let payload = emission.payload().len();
+            let limit = self.options.max_bytes.saturating_sub(bytes - payload);
+            return Err(SendError::TooBig { bytes: payload, limit });
+        }
+        let overrun = self.change(|state| state.push(emission, bytes, &self.options))?;
+        self.list();
+        self.touch();
+        Ok(overrun)
+    }
+
+    /// What a message takes beside what it refers to.
+    fn entry_bytes(&self) -> usize {
+        if self.keeps_newest() {
+            FlowLog::<Emission>::SPARSE_ENTRY_BYTES
+        } else {
+            FlowLog::<Emission>::ROW_ENTRY_BYTES
+        }
+    }
+
+    fn keeps_newest(&self) -> bool {
+        self.options.on_buffer_overflow == BufferOverflow::Latest
+    }
+
+    /// Whether a publisher would have to wait before its next message.
+    pub(crate) fn would_suspend(&self) -> bool {
+        self.options.on_buffer_overflow == BufferOverflow::Suspend
+            && self.state.borrow().log.pending() > self.options.capacity()
+    }
+
+    /// Remembers a publisher that is not read from now on.
+    pub(crate) fn suspend(&self, publisher: Key) {
+        self.state.borrow_mut().suspended.push(publisher);
+    }
+
+    /// Changes the state, and tells the hub what that made of the log's size.
+    fn change<R>(&self, change: impl FnOnce(&mut FlowState) -> R) -> R {
+        let mut state = self.state.borrow_mut();
+        let before = state.log.bytes();
+        let result = change(&mut state);
+        let after = state.log.bytes();
+        if let Some(hub) = state.hub.as_deref() {
+            hub.account(before, after);
+        }
+        result
+    }
+
+    /// Has the hub look at this flow after the turn, or once what is being offered has been.
+    fn touch(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        if state.offering {
+            state.touched = true;
+        } else if let Some(hub) = state.hub.clone().filter(|_| !state.listed) {
+            state.listed = true;
+            hub.touch(self);
+        }
+    }
+
+    /// The hub's list was taken.
+    pub(crate) fn unlist(&self) {
+        self.state.borrow_mut().listed = false;
+    }
+
+    /// A flow belongs to the server whose sessions collect it, or publish in it first; once none
+    /// collects it, another's may.
+    pub(crate) fn belong_to(self: &Rc<Self>, hub: &Rc<FlowHub>) {
+        let mut state = self.state.borrow_mut();
+        match &state.hub {
+            Some(known) if Rc::ptr_eq(known, hub) => return,
+            Some(_) if state.log.subscribers() > 0 => return,
+            _ => {}
+        }
+        let bytes = state.log.bytes();
+        if let Some(known) = state.hub.replace(Rc::clone(hub)) {
+            known.account(bytes, 0);
+            self.rank.take().into_iter().for_each(|rank| known.unlist(rank));
+        }
+        hub.account(0, bytes);
+        (state.listed, state.offering, state.used) = (false, false, 0);
+        drop(state);
+        self.list();
+    }
+}
+
+/// Encodings. They are kept as long as nothing else needs the room, since they can be made again.
+impl FlowCell {
+    /// Keeps an encoding of the message of that number for others of the same share key.
+    pub(crate) fn keep_encoding(self: &Rc<Self>, number: u64, key: u64, frames: &Rc<[u8]>) {
+        self.change(|state| {
+            let bytes = Emission::encoding_bytes(frames);
+            if !state.make_room_for_encoding(number, bytes, &self.options) {
+                return;
+            }
+            let mut first = false;
+            state.log.change(number, |emission, held| {
+                first = emission.keep_encoding(key, frames);
+                held + bytes
+            });
+            if first {
+                state.note_encoded(number);
+            }
+        });
+        self.list_anew();
+    }
+}
+
+/// Giving way to others.
+impl FlowCell {
+    /// The hub lists it while it holds something.
+    fn list(self: &Rc<Self>) {
+        if self.rank.get().is_none() {
+            let state = self.state.borrow();
+            if let Some(hub) = state.hub.as_ref().filter(|_| state.log.len() > 0) {
+                self.rank.set(Some(hub.list(Rc::downgrade(self), state.gives())));
+            }
+        }
+    }
+
+    /// What it would give up is something else from now on.
+    fn list_anew(self: &Rc<Self>) {
+        let state = self.state.borrow();
+        let rank = self.rank.get().filter(|rank| rank.gives != state.gives());
+        if let (Some(rank), Some(hub)) = (rank, &state.hub) {
+            hub.unlist(rank);
+            self.rank.set(None);
+        }
+        drop(state);
+        self.list();
+    }
+
+    /// What it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.borrow().log.bytes()
+    }
+
+    /// Drops its oldest messages as long as there is need, where its policy is to drop; whether it did.
+    pub(crate) fn drop_awaited(&self, is_needed: impl Fn() -> bool) -> bool {
+        let mut dropped = false;
+        while self.options.on_buffer_overflow != BufferOverflow::Suspend && is_needed() {
+            let is_empty = self.change(|state| {
+                state.drop_oldest();
+                state.log.len() == 0
+            });
+            dropped = true;
+            if is_empty {
+                break;
+            }
+        }
+        dropped
+    }
+
+    /// Gives up what nobody awaits, oldest first, as long as the hub is short of room. One in which
+    /// something was published since it was listed moves to its place first.
+    pub(crate) fn give_way(
+        &self,
+        hub: &FlowHub,
+        rank: Rank,
+        is_short: impl Fn() -> bool,
+    ) -> GaveWay {
+        let mut gave = GaveWay { messages: 0, rank: Some(rank), asks: false, in_vain: false };
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            gave.asks = true;
+            return gave;
+        };
+        if state.used > rank.used && rank.gives != Gives::Encodings {
+            gave.rank = Some(Rank { used: state.used, ..rank });
+        } else {
+            gave.messages = state.give_way(hub, rank.gives, &is_short);
+            gave.in_vain = gave.messages == 0 && rank.gives != Gives::Encodings;
+            let now = Rank { gives: state.gives(), ..rank };
+            let last = Rank { used: hub.next_stamp(), ..now };
+            // Short still, it has given all that it could.
+            let rank = if is_short() && now.gives == Gives::Replay { last } else { now };
+            gave.rank = (state.log.len() > 0).then_some(rank);
+        }
+        self.rank.set(gave.rank);
+        gave
+    }
+}
+
+/// What it held is held no more.
+impl Drop for FlowCell {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        if let Some(hub) = &state.hub {
+            hub.account(state.log.bytes(), 0);
+            self.rank.take().into_iter().for_each(|rank| hub.unlist(rank));
+        }
+    }
+}
+
+/// Collecting.
+impl FlowCell {
+    /// A session begins to collect.
+    pub(crate) fn join(self: &Rc<Self>, hub: &Rc<FlowHub>, session: u32) -> Joined {
+        self.belong_to(hub);
+        let mut state = self.state.borrow_mut();
+        let place = state.subscribers.insert(session);
+        let cursor = state.log.join();
+        let behind = state.log.next_number();
+        let replayed = if self.keeps_newest() { state.log.len() as u64 } else { behind - cursor };
+        let gappy_replay = match u32::try_from(replayed) {
+            Ok(messages) if replayed < behind - cursor => (messages, behind),
+            _ => (0, 0),
+        };
+        drop(state);
+        self.list_anew();
+        Joined { cursor, place, gappy_replay }
+    }
+
+    pub(crate) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {
+        let waited_for = self.change(|state| {
+            state.log.leave(cursor);
+            state.subscribers.remove(place);
+            !state.suspended.is_empty()
+        });
+        if waited_for {
+            self.touch();
+        }
+        self.list_anew();
+    }
+
+    /// What a cursor takes next, with its number.
+    #[inline]
+    pub(crate) fn next(&self, cursor: u64) -> Option<(u64, Emission)> {
+        let state = self.state.borrow();
+        state.log.at(cursor).map(|(number, emission)| (number, emission.clone()))
+    }
+
+    /// What a cursor takes next, if nothing follows it: its number, the bytes for sessions of that
+    /// share key (of none: as it is), and the length of its payload. `None` too if those bytes were
+    /// not made yet.
+    #[inline]
+    pub(crate) fn only_one(&self, cursor: u64, key: Option<u64>) -> Option<(u64, Rc<[u8]>, usize)> {
+        let state = self.state.borrow();
+        let (number, emission) = state.log.only_from(cursor)?;
+        let frame = match key {
+            None => Rc::clone(&emission.frame),
+            Some(key) => emission.encoded_for(key)?,
+        };
+        Some((number, frame, emission.payload().len()))
+    }
+
+    /// The stamp of what a cursor takes next.
+    #[inline]
+    pub(crate) fn next_stamp(&self, cursor: u64) -> Option<u64> {
+        let state = self.state.borrow();
+        if cursor >= state.log.next_number() {
+            return None;
+        }
+        state.log.at(cursor).map(|(_, emission)| emission.stamp)
+    }
+
+    /// The number of what a cursor takes next; of what will be published next, if there is nothing.
+    pub(crate) fn next_number(&self, cursor: u64) -> u64 {
+        let state = self.state.borrow();
+        state.log.at(cursor).map_or_else(|| state.log.next_number(), |(number, _)| number)
+    }
+
+    /// A subscriber has taken what is before `to`, or goes past it.
+    #[inline]
+    pub(crate) fn advance(self: &Rc<Self>, from: u64, to: u64) {
+        let waited_for = self.change(|state| {
+            state.log.advance(from, to);
+            !state.suspended.is_empty()
+        });
+        if waited_for {
+            self.touch();
+        }
+    }
+
+    pub(crate) fn subscription_count(&self) -> usize {
+        self.state.borrow().log.subscribers() as usize
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.state.borrow().dropped
+    }
+}
+
+/// Offering what is new to all who collect.
+impl FlowCell {
+    /// What is there now is about to be offered to everybody, if any of it is new: whether it is. It
+    /// ends with [`settle`](Self::settle), some turns later where there are many.
+    pub(crate) fn begin_offering(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        state.offering = state.log.begin_offering();
+        state.offering
+    }
+
+    /// The number up to which messages are being offered.
+    pub(crate) fn offering(&self) -> u64 {
+        self.state.borrow().log.offering()
+    }
+
+    /// Calls `each` with every session that collects.
+    pub(crate) fn for_each_subscriber(&self, each: impl FnMut(u32)) {
+        self.state.borrow().subscribers.iter().for_each(each);
+    }
+
+    /// After all who could take have taken: applies the overflow policy, and returns the publishers
+    /// that may be read again.
+    pub(crate) fn settle(self: &Rc<Self>) -> Vec<Key> {
+        let (touched, going_on) = self.change(|state| {
+            let capacity = self.options.capacity();
+            if std::mem::take(&mut state.offering) {
+                state.log.end_offering();
+            }
+            if self.options.on_buffer_overflow == BufferOverflow::DropOldest {
+                while state.log.lagging() > capacity {
+                    state.drop_oldest();
+                }
+            }
+            let waits = !state.suspended.is_empty() && state.log.pending() > capacity;
+            let going_on = if waits { Vec::new() } else { std::mem::take(&mut state.suspended) };
+            (std::mem::take(&mut state.touched), going_on)
+        });
+        if touched {
+            self.touch();
+        }
+        going_on
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::state::SPARE_KEYS;
+
+    fn cell(overflow: BufferOverflow) -> Rc<FlowCell> {
+        let options = FlowOptions::new().replay(2).on_buffer_overflow(overflow);
+        Rc::new(FlowCell::new(options))
+    }
+
+    #[test]
+    fn only_flows_that_keep_the_newest_of_each_key_keep_keys() {
+        for overflow in
+            [BufferOverflow::Suspend, BufferOverflow::DropOldest, BufferOverflow::Latest]
+        {
+            let cell = cell(overflow);
+            cell.emit("value", Some("key"), None).unwrap();
+            let (_, emission) = cell.next(0).unwrap();
+            let keeps = overflow == BufferOverflow::Latest;
+            assert_eq!(
+                (emission.key.is_some(), cell.state.borrow().keys.len() == 1),
+                (keeps, keeps)
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_goes_with_its_message() {
+        let cell = cell(BufferOverflow::Latest);
+        for number in 0..1_000 {
+            cell.emit("value", Some(&number.to_string()), None).unwrap();
+        }
+        let state = cell.state.borrow();
+        let mut kept: Vec<&str> = state.keys.keys().map(|key| &**key).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["998", "999"]);
+        assert!(state.keys.capacity() <= SPARE_KEYS);
+        let bytes = |key: &str| {
+            let (_, emission) = cell.next(*state.keys.get(key).unwrap()).unwrap();
+            emission.bytes() + cell.entry_bytes()
+        };
+        assert_eq!(state.log.bytes(), bytes("998") + bytes("999"));
+    }
+}

@@ -1,0 +1,100 @@
+//! Owns one message of a flow: its frame, the other encodings that were made of it, and what it
+//! costs to keep.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_header};
+use crate::structures::footprint::footprint;
+use crate::words::message::{Message, Payload};
+
+use crate::session::SessionId;
+
+/// The counters before the bytes of an `Rc`.
+const RC_BYTES: usize = 2 * size_of::<usize>();
+/// What an encoding costs beside its bytes: its place in two lists that may be half empty.
+const ENCODING_BYTES: usize = 2 * (size_of::<(u64, Rc<[u8]>)>() + size_of::<u64>());
+/// What a key costs beside its bytes: its place in a hash table, which is two thirds full on average.
+const KEY_BYTES: usize = (size_of::<(Rc<str>, u64)>() + 1) * 3 / 2;
+
+/// One message of a log.
+#[derive(Clone, Debug)]
+pub(crate) struct Emission {
+    /// Its place among all that this server sends.
+    pub(crate) stamp: u64,
+    pub(crate) publisher: Option<SessionId>,
+    /// Only in flows that keep the newest of each.
+    pub(crate) key: Option<Rc<str>>,
+    text: bool,
+    header_len: u8,
+    /// The whole message as one unmasked frame.
+    pub(crate) frame: Rc<[u8]>,
+    /// The same in other encodings, each for the sessions of one share key. Made when first asked
+    /// for.
+    encodings: Option<Rc<Encodings>>,
+}
+
+type Encodings = RefCell<Vec<(u64, Rc<[u8]>)>>;
+
+impl Emission {
+    pub(crate) fn new(
+        message: Message<'_>,
+        key: Option<&str>,
+        publisher: Option<SessionId>,
+    ) -> Self {
+        let text = matches!(message.payload(), Payload::Text(_));
+        let opcode = if text { OpCode::Text } else { OpCode::Binary };
+        let payload = message.bytes();
+        let mut header = Vec::with_capacity(HEADER_BYTES_MAX);
+        write_header(&mut header, true, opcode, payload.len(), None);
+        // One allocation of the right size, however many will share it.
+        let frame: Rc<[u8]> = header.iter().chain(payload).copied().collect();
+        let header_len = header.len().try_into().unwrap_or_default();
+        let key = key.map(Into::into);
+        Self { stamp: 0, publisher, key, text, header_len, frame, encodings: None }
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.frame.get(usize::from(self.header_len)..).unwrap_or_default()
+    }
+
+    /// The message again, for a filter to look at.
+    pub(crate) fn message(&self) -> Message<'_> {
+        match std::str::from_utf8(self.payload()) {
+            Ok(text) if self.text => text.into(),
+            _ => self.payload().into(),
+        }
+    }
+
+    /// What frame and key take, beside the entry of the log.
+    pub(crate) fn bytes(&self) -> usize {
+        let key = self.key.as_deref().map_or(0, |key| footprint(key.len() + RC_BYTES) + KEY_BYTES);
+        footprint(self.frame.len() + RC_BYTES) + key
+    }
+
+    /// Its encoding for sessions of a share key, if one was made.
+    pub(crate) fn encoded_for(&self, key: u64) -> Option<Rc<[u8]>> {
+        let encodings = self.encodings.as_ref()?.borrow();
+        encodings.iter().find(|(known, _)| *known == key).map(|(_, frames)| Rc::clone(frames))
+    }
+
+    /// What keeping an encoding takes.
+    pub(crate) fn encoding_bytes(frames: &[u8]) -> usize {
+        footprint(frames.len() + RC_BYTES) + ENCODING_BYTES
+    }
+
+    /// True if it is the first.
+    pub(crate) fn keep_encoding(&mut self, key: u64, frames: &Rc<[u8]>) -> bool {
+        let first = self.encodings.is_none();
+        let encodings = self.encodings.get_or_insert_default();
+        encodings.borrow_mut().push((key, Rc::clone(frames)));
+        first
+    }
+
+    /// Gives its encodings up, which can be made again: what they took.
+    pub(crate) fn drop_encodings(&mut self) -> usize {
+        let Some(encodings) = self.encodings.take() else { return 0 };
+        let encodings = encodings.borrow();
+        encodings.iter().map(|(_, frames)| Self::encoding_bytes(frames)).sum()
+    }
+}

@@ -1,0 +1,96 @@
+//! Owns the names by which other threads know flows.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use crate::flow::cell::{FlowCell, WeakFlow};
+
+/// Names a flow for other threads: `Copy` and `Send`, unlike the flow itself. Made by
+/// [`Application::flow_key`](crate::Application::flow_key) or
+/// [`ServerRef::flow_key`](crate::ServerRef::flow_key), used by
+/// [`Handle::emit`](crate::Handle::emit).
+///
+/// ```
+/// use wirewheel::{FlowKey, Handle, HandleError};
+/// fn alarm(server: &Handle, alarms: FlowKey<str>) -> Result<(), HandleError> {
+///     server.emit(alarms, "door open") // on any thread
+/// }
+/// ```
+pub struct FlowKey<T: ?Sized> {
+    number: u32,
+    kind: PhantomData<fn(&T)>,
+}
+
+impl<T: ?Sized> Clone for FlowKey<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for FlowKey<T> {}
+
+impl<T: ?Sized> fmt::Debug for FlowKey<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FlowKey").field(&self.number).finish()
+    }
+}
+
+/// The flows that have a name. A name is never given twice.
+#[derive(Debug, Default)]
+pub(crate) struct FlowNames {
+    named: HashMap<u32, WeakFlow>,
+    next: u32,
+    /// With so many, those that are gone are looked for.
+    cleared_at: usize,
+}
+
+impl FlowNames {
+    pub(crate) fn name<T: ?Sized>(&mut self, flow: &Rc<FlowCell>) -> FlowKey<T> {
+        let known = flow.name.get();
+        let named = self.named.get(&known);
+        // Its name may be one that another server gave it.
+        if named.is_some_and(|named| std::ptr::eq(named.as_ptr(), Rc::as_ptr(flow))) {
+            return FlowKey { number: known, kind: PhantomData };
+        }
+        if self.named.len() >= self.cleared_at {
+            self.named.retain(|_, named| named.strong_count() > 0);
+            self.cleared_at = self.named.len() * 2 + 16;
+        }
+        self.next += 1;
+        self.named.insert(self.next, Rc::downgrade(flow));
+        flow.name.set(self.next);
+        FlowKey { number: self.next, kind: PhantomData }
+    }
+
+    /// Those that are there still.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = Rc<FlowCell>> {
+        self.named.values().filter_map(WeakFlow::upgrade)
+    }
+
+    pub(crate) fn find<T: ?Sized>(&self, key: FlowKey<T>) -> Option<Rc<FlowCell>> {
+        self.named.get(&key.number).and_then(WeakFlow::upgrade)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::shared_flow::SharedFlow;
+
+    #[test]
+    fn a_name_stands_for_its_flow_until_that_is_gone() {
+        let mut names = FlowNames::default();
+        let (one, two): (SharedFlow, SharedFlow) = (SharedFlow::new(), SharedFlow::new());
+        let first: FlowKey<str> = names.name(&one.cell);
+        let second: FlowKey<str> = names.name(&two.cell);
+        let again: FlowKey<str> = names.name(&one.cell);
+        assert_eq!((again.number, first.number == second.number), (first.number, false));
+        assert!(names.find(first).is_some_and(|cell| Rc::ptr_eq(&cell, &one.cell)));
+        drop(one);
+        assert!(names.find(first).is_none());
+        let third: FlowKey<str> = names.name(&SharedFlow::<str>::new().cell);
+        assert!(third.number > second.number && names.find(second).is_some());
+    }
+}

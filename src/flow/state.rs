@@ -1,0 +1,242 @@
+//! Owns what a flow keeps: its log, the keys and encodings in it, and what gives way to what where bytes
+//! are short.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use crate::flow::log::FlowLog;
+use crate::structures::roster::Roster;
+use crate::structures::slab::Key;
+use crate::words::error::SendError;
+
+use crate::flow::emission::Emission;
+use crate::flow::hub::{FlowHub, Gives};
+use crate::flow::shared_flow::{BufferOverflow, FlowOptions};
+
+/// A table of keys that was this large gives its places back.
+pub(crate) const SPARE_KEYS: usize = 64;
+
+/// What lies behind a flow's handles.
+#[derive(Debug)]
+pub(crate) struct FlowState {
+    pub(crate) log: FlowLog<Emission>,
+    /// Where the newest message of each key stands.
+    pub(crate) keys: HashMap<Rc<str>, u64>,
+    /// Entries of which encodings are kept, in the order in which the first was made; also some that
+    /// are gone.
+    pub(crate) encoded: VecDeque<u64>,
+    /// The sessions that collect.
+    pub(crate) subscribers: Roster,
+    /// Publishers that are not read until the slowest subscriber has caught up.
+    pub(crate) suspended: Vec<Key>,
+    /// The server whose sessions collect it; none until the first does, or publishes.
+    pub(crate) hub: Option<Rc<FlowHub>>,
+    /// When something was last published, in the order of the hub.
+    pub(crate) used: u64,
+    /// It stands in the hub's list of those that are to be looked at.
+    pub(crate) listed: bool,
+    /// What is new is being offered to the subscribers, which may take several turns.
+    pub(crate) offering: bool,
+    /// It was to be looked at meanwhile.
+    pub(crate) touched: bool,
+    pub(crate) dropped: u64,
+}
+
+impl FlowState {
+    /// With an empty log.
+    pub(crate) fn new(options: &FlowOptions) -> Self {
+        let log = match options.on_buffer_overflow {
+            BufferOverflow::Latest => FlowLog::sparse(options.replayed()),
+            _ => FlowLog::new(options.replayed()),
+        };
+        Self {
+            log,
+            keys: HashMap::new(),
+            encoded: VecDeque::new(),
+            subscribers: Roster::default(),
+            suspended: Vec::new(),
+            hub: None,
+            used: 0,
+            listed: false,
+            offering: false,
+            touched: false,
+            dropped: 0,
+        }
+    }
+
+    /// Adds a message that takes `bytes`; true if its publisher is to wait.
+    pub(crate) fn push(
+        &mut self,
+        mut emission: Emission,
+        bytes: usize,
+        options: &FlowOptions,
+    ) -> Result<bool, SendError> {
+        if self.is_full_for_latest(options) || !self.make_room(bytes, &emission, options)? {
+            self.dropped += 1;
+            return Ok(false);
+        }
+        emission.stamp = self.hub.as_ref().map_or(0, |hub| hub.next_stamp());
+        self.used = emission.stamp;
+        let key = emission.key.clone();
+        let number = self.log.push(emission, bytes);
+        if let Some(key) = key {
+            self.keys.insert(key, number);
+        }
+        Ok(options.on_buffer_overflow == BufferOverflow::Suspend
+            && self.log.pending() > options.capacity())
+    }
+
+    fn is_full_for_latest(&self, options: &FlowOptions) -> bool {
+        options.on_buffer_overflow == BufferOverflow::DropLatest
+            && self.log.lagging() >= options.capacity()
+    }
+
+    /// How many bytes the log may come to so that `bytes` can be added: what is left to it once all
+    /// gave way that can, as `make_room` has them do.
+    fn limit(
+        &mut self,
+        bytes: usize,
+        options: &FlowOptions,
+        make_room: impl FnOnce(&FlowHub, usize),
+    ) -> usize {
+        let Some(hub) = self.hub.clone() else { return options.max_bytes };
+        let before = self.log.bytes();
+        let wanted = |log: &FlowLog<Emission>| bytes.saturating_sub(before - log.bytes());
+        while hub.room() < wanted(&self.log) && self.drop_encodings() {}
+        make_room(&hub, wanted(&self.log));
+        before.saturating_add(hub.room()).min(options.max_bytes)
+    }
+
+    /// Holds the log and the logs of all flows to their limits; false if the newest message is the
+    /// one that has to go. An error changes nothing.
+    fn make_room(
+        &mut self,
+        bytes: usize,
+        emission: &Emission,
+        options: &FlowOptions,
+    ) -> Result<bool, SendError> {
+        let limit = self.limit(bytes, options, FlowHub::make_room);
+        let newest_goes = options.on_buffer_overflow == BufferOverflow::DropLatest;
+        if bytes > limit {
+            return if newest_goes { Ok(false) } else { self.full() };
+        }
+        if let Some(older) = emission.key.as_ref().and_then(|key| self.keys.remove(key)) {
+            self.dropped += u64::from(self.log.is_awaited(older));
+            self.log.remove(older);
+        }
+        while self.log.bytes().saturating_add(bytes) > limit {
+            if self.drop_encodings() {
+                continue;
+            }
+            let lost = self.log.oldest_is_awaited();
+            match options.on_buffer_overflow {
+                BufferOverflow::Suspend if lost => return self.full(),
+                BufferOverflow::DropLatest if lost => return Ok(false),
+                _ => self.drop_oldest(),
+            }
+        }
+        if options.on_buffer_overflow == BufferOverflow::Latest {
+            while self.log.len() >= options.capacity() {
+                self.drop_oldest();
+            }
+        }
+        Ok(true)
+    }
+
+    /// The oldest message gives way; it counts if somebody awaited it.
+    pub(crate) fn drop_oldest(&mut self) {
+        self.dropped += u64::from(self.log.oldest_is_awaited());
+        if let Some(key) = self.log.drop_oldest().and_then(|dropped| dropped.key) {
+            self.keys.remove(&key);
+            if self.keys.capacity() > SPARE_KEYS && self.keys.len() < self.keys.capacity() / 4 {
+                self.keys.shrink_to(self.keys.len() * 2);
+            }
+        }
+    }
+
+    fn full<R>(&self) -> Result<R, SendError> {
+        Err(SendError::Full { buffered: self.log.bytes() })
+    }
+}
+
+/// Encodings. They are kept as long as nothing else needs the room, since they can be made again.
+impl FlowState {
+    /// The newest message is taken by all at this moment, and the replay gives way to its encodings:
+    /// each session would have to make one of its own.
+    pub(crate) fn make_room_for_encoding(
+        &mut self,
+        number: u64,
+        bytes: usize,
+        options: &FlowOptions,
+    ) -> bool {
+        let Some((found, emission)) = self.log.at(number) else { return false };
+        let is_newest = number + 1 == self.log.next_number();
+        if found != number || emission.bytes().saturating_add(bytes) > options.max_bytes {
+            return false;
+        }
+        let limit = self.limit(bytes, options, FlowHub::make_room_for_encoding);
+        while self.log.bytes().saturating_add(bytes) > limit {
+            let replay_goes = is_newest && !self.log.oldest_is_awaited() && self.log.len() > 1;
+            if !self.drop_encodings() {
+                if !replay_goes {
+                    return false;
+                }
+                self.drop_oldest();
+            }
+        }
+        true
+    }
+
+    /// The first encoding of that message is kept.
+    pub(crate) fn note_encoded(&mut self, number: u64) {
+        if self.encoded.len() > 2 * self.log.len() {
+            let log = &self.log;
+            self.encoded.retain(|&known| log.at(known).is_some_and(|(found, _)| found == known));
+        }
+        self.encoded.push_back(number);
+    }
+
+    /// Gives up the encodings of the message of which they were made first; false if there are none.
+    fn drop_encodings(&mut self) -> bool {
+        let Some(number) = self.encoded.pop_front() else { return false };
+        self.log.change(number, |emission, held| held.saturating_sub(emission.drop_encodings()));
+        true
+    }
+}
+
+/// Giving way to others.
+impl FlowState {
+    /// What it would give up.
+    pub(crate) fn gives(&self) -> Gives {
+        match (self.encoded.is_empty(), self.log.subscribers()) {
+            (false, _) => Gives::Encodings,
+            (true, 0) => Gives::All,
+            (true, _) => Gives::Replay,
+        }
+    }
+
+    /// How many messages were given up.
+    pub(crate) fn give_way(
+        &mut self,
+        hub: &FlowHub,
+        gives: Gives,
+        is_short: impl Fn() -> bool,
+    ) -> u64 {
+        let mut messages = 0;
+        while is_short() {
+            let before = self.log.bytes();
+            if gives == Gives::Encodings {
+                if !self.drop_encodings() {
+                    break;
+                }
+            } else if self.log.len() > 0 && !self.log.oldest_is_awaited() {
+                self.drop_oldest();
+                messages += 1;
+            } else {
+                break;
+            }
+            hub.account(before, self.log.bytes());
+        }
+        messages
+    }
+}

@@ -1,0 +1,326 @@
+//! Owns how a session takes what its flows hold, in the one order of all that leaves it, and as far as
+//! its socket has room.
+
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use crate::protocol::frame::OpCode;
+use crate::words::error::SessionError;
+use crate::words::message::Message;
+
+use crate::flow::emission::Emission;
+use crate::session::Session;
+use crate::session::subscriptions::{Collected, Direct, Next, Subscription};
+
+/// Messages written at once.
+const PULL_MESSAGES: usize = 16;
+/// Bytes after which no further message joins those written at once.
+const PULL_BYTES: usize = 64 << 10;
+
+/// Work after which a session lets others go first: so many messages, or more of those that are
+/// encoded for it.
+const PULL_WORK: usize = 128;
+/// Bytes whose encoding is as much work as handing on what is encoded.
+const ENCODED_PER_WORK: usize = 512;
+/// Flows of one session that are looked at with as much work.
+const LOOKS_PER_WORK: usize = 16;
+
+/// Messages to be written at once: their numbers in the flow and their frames.
+type Run = [Option<(u64, Rc<[u8]>)>; PULL_MESSAGES];
+
+/// What goes out for one message.
+enum Frames {
+    /// Bytes that others get too.
+    Shared(Rc<[u8]>),
+    /// It has to be encoded for this session alone.
+    Own,
+    /// Nothing: it is not wanted, or an extension dropped it.
+    None,
+    /// Nothing, though it is wanted: it is too big for this session, or an extension failed.
+    Lost,
+}
+
+/// Taking.
+impl Session<'_> {
+    /// Writes what the flows hold for this session and what waits behind it, in the order in which
+    /// it was sent, as long as the socket takes it, and as far as one may go at a time: true if there
+    /// may be more.
+    pub(crate) fn pull(&mut self) -> bool {
+        self.flush();
+        !self.pull_only_one() && self.pull_all()
+    }
+
+    #[inline(never)]
+    fn pull_all(&mut self) -> bool {
+        let enough = self.shared.pull_work.saturating_add(PULL_WORK);
+        while self.may_write() {
+            if self.shared.pull_work >= enough {
+                return true;
+            }
+            let Some(collected) = self.state.collected.as_deref() else { return false };
+            self.shared.pull_work += 1 + collected.subscriptions.len() / LOOKS_PER_WORK;
+            match collected.next(self.state.fragments_text.is_some()) {
+                None => return false,
+                Some(Next::Direct) => self.write_direct(),
+                Some(Next::Flow { subscription, before }) => self.write_run(subscription, before),
+            }
+        }
+        false
+    }
+
+    /// What is usual: one flow, one message in it, the same bytes for many, nothing else. True if that
+    /// was so, and it is done; if there is no `Extra` then, the session holds what it held before.
+    #[inline]
+    pub(crate) fn pull_only_one(&mut self) -> bool {
+        if self.state.extra.is_some() || self.state.fragments_text.is_some() || self.route.masking {
+            return false;
+        }
+        let key = if self.has_extensions() {
+            let Some(key) = self.state.share_key(self.route) else { return false };
+            Some(key)
+        } else {
+            None
+        };
+        let limit = self.route.short_outgoing_limit();
+        let only = self.state.collected.as_deref_mut().and_then(Collected::only_subscription);
+        let Some(only) = only else { return false };
+        let Some((number, frame, payload)) = only.only_one(key) else { return false };
+        if payload > limit || frame.is_empty() {
+            return false;
+        }
+        let written = match self.wire.write(&frame) {
+            Ok(written) => written,
+            Err(error) => {
+                self.state.note_fault(SessionError::Network(error.kind()));
+                return true;
+            }
+        };
+        let missed = only.pass(number);
+        if let Some(collected) = self.state.collected.as_deref_mut() {
+            collected.missed += missed;
+        }
+        self.shared.stats.bytes_out += written as u64;
+        self.shared.stats.messages_out += 1;
+        if written < frame.len() {
+            self.note_blocked();
+            self.state.extra().outbox.push_shared(frame, written);
+        }
+        true
+    }
+
+    fn may_write(&mut self) -> bool {
+        self.state.waiting().is_none()
+            && self.state.extra.as_deref().is_none_or(|extra| extra.fault.is_none())
+    }
+
+    fn write_direct(&mut self) {
+        let direct = self.state.collected.as_deref_mut().and_then(Collected::pop_direct);
+        let Some((stamp, direct)) = direct else { return };
+        if direct.is_close() {
+            // Nothing follows a Close; and what a message that never ends kept back did not go first.
+            if let Some(collected) = self.state.collected.as_deref_mut() {
+                collected.missed += collected.undelivered(stamp);
+            }
+            self.drop_collected();
+        }
+        self.append_direct(direct);
+        self.flush();
+    }
+
+    /// Adds a direct message to the turn's buffer.
+    fn append_direct(&mut self, direct: Direct) {
+        match direct {
+            Direct::Frames(frames) => self.shared.tx.extend_from_slice(&frames),
+            Direct::Message { text, payload } => {
+                let message = match std::str::from_utf8(&payload) {
+                    Ok(of_text) if text => of_text.into(),
+                    _ => Message::from(&payload),
+                };
+                if self.encode_to_tx(message).is_err() {
+                    self.note_dropped(); // who sent it is not there any more
+                }
+            }
+        }
+    }
+
+    /// Writes messages of one subscription, with one system call if they fit.
+    fn write_run(&mut self, subscription: usize, before: u64) {
+        let limit = self.state.options(self.route).outgoing_limit();
+        let mut run: Run = [const { None }; PULL_MESSAGES];
+        let mut total = 0;
+        let mut cursor = None;
+        for slot in &mut run {
+            let Some(of) = self.subscription(subscription) else { return };
+            let Some((number, emission)) = of.at(cursor.unwrap_or_else(|| of.cursor())) else {
+                break;
+            };
+            if emission.stamp >= before || total >= PULL_BYTES {
+                break;
+            }
+            let frames = if !of.wants(&emission) {
+                Frames::None
+            } else if emission.payload().len() > limit {
+                Frames::Lost
+            } else {
+                self.frames_of(subscription, number, &emission)
+            };
+            self.shared.pull_work += 1;
+            if let Frames::Shared(frames) = frames {
+                total += frames.len();
+                cursor = Some(number + 1);
+                *slot = Some((number, frames));
+            } else {
+                // It goes its own way; what was gathered before it goes first.
+                if cursor.is_none() {
+                    self.write_alone(subscription, number, &emission, &frames);
+                    return;
+                }
+                break;
+            }
+        }
+        self.write_gathered(subscription, &run, total);
+    }
+
+    /// Goes past a message of which nothing goes out that others get too.
+    fn write_alone(&mut self, of: usize, number: u64, emission: &Emission, frames: &Frames) {
+        let mut lost = matches!(frames, Frames::Lost);
+        if let Frames::Own = frames {
+            self.note_encoding(emission);
+            lost = self.encode_to_tx(emission.message()).is_err();
+            self.shared.stats.messages_out += u64::from(!lost);
+        }
+        // A message that ends the session is not counted, as those behind it are not.
+        let failed = self.state.extra.as_deref().is_some_and(|extra| extra.fault.is_some());
+        self.pass(of, number, u64::from(lost && !failed));
+        self.flush();
+    }
+
+    /// Encoding is work, of which a turn does a part.
+    fn note_encoding(&mut self, emission: &Emission) {
+        self.shared.pull_work += emission.payload().len() / ENCODED_PER_WORK;
+    }
+
+    /// What goes out for a message: bytes that others get too, or the session's own.
+    fn frames_of(&mut self, subscription: usize, number: u64, emission: &Emission) -> Frames {
+        let options = self.state.options(self.route);
+        let plain = !options.masking && emission.payload().len() <= options.max_frame_size;
+        if plain && !self.has_extensions() {
+            return Frames::Shared(Rc::clone(&emission.frame));
+        }
+        let Some(key) = self.state.share_key(self.route) else { return Frames::Own };
+        if let Some(known) = emission.encoded_for(key) {
+            return if known.is_empty() { Frames::None } else { Frames::Shared(known) };
+        }
+        let mut encoded = Vec::new();
+        self.note_encoding(emission);
+        if self.encode_message(emission.message(), &mut encoded).is_err() {
+            return Frames::Lost; // a failed extension is noted as the session's fault
+        }
+        let encoded: Rc<[u8]> = encoded.into();
+        if let Some(of) = self.subscription(subscription) {
+            of.flow().keep_encoding(number, key, &encoded);
+        }
+        if encoded.is_empty() { Frames::None } else { Frames::Shared(encoded) }
+    }
+
+    fn subscription(&self, number: usize) -> Option<&Subscription> {
+        self.state.collected.as_deref().and_then(|all| all.subscriptions.get(number))
+    }
+
+    fn pass(&mut self, subscription: usize, number: u64, also_missed: u64) {
+        if let Some(collected) = &mut self.state.collected {
+            if let Some(of) = collected.subscriptions.get_mut(subscription) {
+                collected.missed += of.pass(number) + also_missed;
+            }
+        }
+    }
+
+    fn write_gathered(&mut self, subscription: usize, run: &Run, total: usize) {
+        let written = match run {
+            [None, ..] => return,
+            [Some((_, frame)), None, ..] => self.wire.write(frame),
+            _ => {
+                let mut slices = [IoSlice::new(&[]); PULL_MESSAGES];
+                let mut count = 0;
+                for (slice, (_, frame)) in slices.iter_mut().zip(run.iter().flatten()) {
+                    *slice = IoSlice::new(frame);
+                    count += 1;
+                }
+                self.wire.write_vectored(slices.get(..count).unwrap_or_default())
+            }
+        };
+        let mut written = match written {
+            Ok(written) => written.min(total),
+            Err(error) => return self.state.note_fault(SessionError::Network(error.kind())),
+        };
+        self.shared.stats.bytes_out += written as u64;
+        for (number, frame) in run.iter().flatten() {
+            self.pass(subscription, *number, 0);
+            self.shared.stats.messages_out += 1;
+            if written < frame.len() {
+                self.note_blocked();
+                self.state.extra().outbox.push_shared(Rc::clone(frame), written);
+                return;
+            }
+            written -= frame.len();
+        }
+    }
+
+    /// Whether a direct frame has to wait for flow messages that were published before it; those
+    /// that can be written are written first.
+    #[cold]
+    pub(crate) fn waits_for_flows(&mut self, opcode: OpCode) -> bool {
+        if opcode == OpCode::Continuation {
+            // The rest of a message goes where its start went.
+            return self.state.collected.as_deref().is_some_and(Collected::holds_direct);
+        }
+        if self.is_behind() && self.wire.is_at_hand() {
+            self.pull();
+        }
+        self.is_behind()
+    }
+
+    /// Whether something has to go out before what is sent now, or was asked for by a command.
+    fn is_behind(&self) -> bool {
+        let stamp = self.shared.command_stamp.unwrap_or(u64::MAX);
+        self.state.collected.as_deref().is_some_and(|collected| collected.is_behind(stamp))
+    }
+
+    /// Keeps a direct message until what was published before it is out.
+    pub(crate) fn push_behind_flows(&mut self, direct: Direct) {
+        let Some(collected) = &mut self.state.collected else { return };
+        // The fragments of a message share a stamp: nothing comes between them.
+        let stamp = match collected.last_direct_stamp().filter(|_| direct.continues()) {
+            Some(stamp) => stamp,
+            None => {
+                let asked = self.shared.command_stamp;
+                asked.unwrap_or_else(|| self.shared.flows.next_stamp())
+            }
+        };
+        collected.push_direct(stamp, direct);
+        self.shared.list_for_flush(self.state);
+    }
+
+    /// Collects no longer; what was missed stays known.
+    pub(crate) fn drop_collected(&mut self) -> Option<Box<Collected>> {
+        let collected = self.state.collected.take()?;
+        let missed = collected.missed_in_all();
+        if missed > 0 {
+            self.state.extra().missed += missed;
+        }
+        Some(collected)
+    }
+
+    /// Leaves every flow; direct messages that waited behind flow messages wait alone.
+    pub(crate) fn leave_flows(&mut self) {
+        let Some(mut collected) = self.drop_collected() else { return };
+        while let Some((_, direct)) = collected.pop_direct() {
+            let start = self.shared.tx.len();
+            self.append_direct(direct);
+            if self.state.waiting().is_some() {
+                let frames = self.shared.tx.split_off(start);
+                self.state.extra().outbox.push_frames(frames);
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Owns what a session has that looks below messages: its agreed extensions, the message and frame
+//! that are on their way through them, and whether its handler is raw.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::protocol::extension::header::{ExtensionOffer, append_agreed};
+use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
+use crate::protocol::frame::{FrameHeader, FrameRules};
+use crate::protocol::pieces::{Assembly, Progress};
+use crate::words::error::{ProtocolError, SessionError};
+use crate::words::extension::ExtensionError;
+use crate::words::frame::OpCode;
+use crate::words::message::{Message, Rsv};
+use crate::words::mix::mixed;
+
+/// The extensions that are installed.
+pub(crate) type Factories = Vec<Rc<dyn ExtensionFactory>>;
+
+/// Present in a session that is raw or has extensions, absent in one that needs nothing but messages.
+pub(crate) struct Pipeline {
+    pub(crate) raw: bool,
+    pub(crate) progress: Option<Box<Progress>>,
+    /// In the order of the answer.
+    stages: Box<[Stage]>,
+    /// A message that arrives in several pieces.
+    incoming: Option<Box<Incoming>>,
+    /// A message that is sent in fragments: it is encoded when it is whole.
+    outgoing: Vec<u8>,
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("raw", &self.raw).finish_non_exhaustive()
+    }
+}
+
+/// An agreed extension.
+struct Stage {
+    factory: Rc<dyn ExtensionFactory>,
+    extension: Box<dyn Extension>,
+}
+
+struct Incoming {
+    text: bool,
+    rsv: Rsv,
+    /// Payload bytes that the headers so far have announced.
+    announced: usize,
+    body: Vec<u8>,
+}
+
+/// What a handshake agreed on.
+#[derive(Default)]
+pub(crate) struct Agreed {
+    /// The value of the answer's `Sec-WebSocket-Extensions`; empty if nothing was agreed on.
+    pub(crate) header: String,
+    /// What an extension answered that cannot be sent.
+    pub(crate) fault: Option<String>,
+    stages: Vec<Stage>,
+}
+
+/// Why there is nothing of a message to send.
+#[derive(Debug)]
+pub(crate) enum NotEncoded {
+    /// It is over the limit. Not in step is an extension that has encoded it and may build on that, since
+    /// the peer does not get it.
+    TooBig {
+        in_step: bool,
+    },
+    Failed(ExtensionError),
+}
+
+impl Agreed {
+    /// Tries a client's offers in its order (RFC 6455 section 9.1): of each extension the first that
+    /// is accepted counts.
+    pub(crate) fn negotiate(installed: &Factories, offers: &[ExtensionOffer]) -> Self {
+        let mut agreed = Self::default();
+        for offer in offers {
+            let Some(factory) = installed.iter().find(|known| known.name() == offer.name()) else {
+                continue;
+            };
+            if agreed.stages.iter().any(|stage| Rc::ptr_eq(&stage.factory, factory)) {
+                continue;
+            }
+            let Some(agreement) = factory.negotiate(offer) else { continue };
+            let (parameters, extension) = agreement.into_parts();
+            if append_agreed(&mut agreed.header, factory.name(), &parameters) {
+                agreed.stages.push(Stage { factory: Rc::clone(factory), extension });
+            } else {
+                let name = factory.name();
+                agreed.fault =
+                    Some(format!("extension {name}: a parameter of its answer is no token"));
+            }
+        }
+        agreed
+    }
+}
+
+/// Refuses extensions that cannot stand side by side.
+pub(crate) fn check_factories(installed: &Factories) -> Result<(), String> {
+    for (number, factory) in installed.iter().enumerate() {
+        let name = factory.name();
+        if !crate::protocol::handshake::is_token(name) {
+            return Err(format!("extension {name:?}: the name is no token (RFC 9110)"));
+        }
+        factory.check().map_err(|mistake| format!("extension {name}: {mistake}"))?;
+        for other in installed.iter().take(number) {
+            if other.name() == name {
+                return Err(format!("extension {name} is installed twice"));
+            }
+            if other.rsv().bits() & factory.rsv().bits() != 0 {
+                let both = (other.name(), name);
+                return Err(format!(
+                    "extensions {} and {} claim the same reserved bit",
+                    both.0, both.1
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Making one.
+impl Pipeline {
+    /// What a new session needs of it.
+    pub(crate) fn for_session(raw: bool, agreed: Agreed) -> Option<Box<Self>> {
+        if !raw && agreed.stages.is_empty() {
+            return None;
+        }
+        let stages = agreed.stages.into();
+        Some(Box::new(Self { raw, progress: None, stages, incoming: None, outgoing: Vec::new() }))
+    }
+}
+
+/// Asking.
+impl Pipeline {
+    /// Which frames are put together before they are looked at.
+    pub(crate) fn assembly(&self) -> Assembly {
+        if self.raw { Assembly::EveryFrame } else { Assembly::ControlOnly }
+    }
+
+    /// The reserved bits that the agreed extensions own.
+    pub(crate) fn claimed_rsv(&self) -> Rsv {
+        self.stages.iter().fold(Rsv::NONE, |bits, stage| bits.with(stage.factory.rsv()))
+    }
+
+    /// Whether messages are to be decoded and encoded here, and not by the handler.
+    pub(crate) fn applies(&self) -> bool {
+        !self.raw && !self.stages.is_empty()
+    }
+
+    /// Whether anybody decodes messages: extensions, or a raw handler in their place.
+    pub(crate) fn decodes(&self) -> bool {
+        !self.stages.is_empty()
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.stages.iter().map(|stage| stage.factory.name())
+    }
+
+    pub(crate) fn extension(&mut self, name: &str) -> Option<&mut dyn Extension> {
+        let mut stages = self.stages.iter_mut();
+        let stage = stages.find(|stage| stage.factory.name() == name)?;
+        Some(&mut *stage.extension)
+    }
+
+    /// A key that two sessions share if they encode the same message to the same bytes: the whole
+    /// list of extensions and each one's own key count.
+    pub(crate) fn share_key(&self) -> Option<u64> {
+        let mut key = 0;
+        for stage in self.stages.iter().filter(|_| self.applies()) {
+            key = mixed(key, Rc::as_ptr(&stage.factory).addr() as u64);
+            key = mixed(key, stage.extension.share_key()?);
+        }
+        Some(key)
+    }
+
+    /// Bytes held for what is unfinished, by the extensions, and by itself.
+    pub(crate) fn memory(&self) -> usize {
+        let incoming = self.incoming.as_deref().map_or(0, |message| message.body.capacity());
+        let of_stage = |stage: &Stage| {
+            size_of::<Stage>() + size_of_val(&*stage.extension) + stage.extension.memory()
+        };
+        let extensions = size_of::<Self>() + self.stages.iter().map(of_stage).sum::<usize>();
+        self.progress.as_deref().map_or(0, Progress::memory)
+            + incoming
+            + self.outgoing.capacity()
+            + extensions
+    }
+}
+
+/// The way in.
+impl Pipeline {
+    /// Takes a data frame, or a piece of one: the message, if it is complete and none of the
+    /// extensions dropped it.
+    pub(crate) fn take_data<'a>(
+        &mut self,
+        header: &FrameHeader,
+        payload: Cow<'a, [u8]>,
+        (starts, ends): (bool, bool),
+        rules: &FrameRules,
+    ) -> Result<Option<ExtensionMessage<'a>>, SessionError> {
+        let limit = rules.max_message_size;
+        let begins = starts && header.opcode != OpCode::Continuation;
+        let (text, rsv) = (header.opcode == OpCode::Text, Rsv::from_bits(header.rsv));
+        if begins && ends && header.fin {
+            return self.decode(ExtensionMessage::new(text, rsv, payload), limit);
+        }
+        if begins {
+            let body = Vec::new();
+            self.incoming = Some(Box::new(Incoming { text, rsv, announced: 0, body }));
+        }
+        let (Some(message), Some(outermost)) = (&mut self.incoming, self.stages.last_mut()) else {
+            return Ok(None);
+        };
+        if starts {
+            if message.rsv.bits() & rules.claimed_rsv == 0 && rules.claimed_rsv != 0 {
+                rules.check_plain(header).map_err(SessionError::Protocol)?;
+            }
+            message.announced = message.announced.saturating_add(header.payload_len);
+            if message.announced > wire_limit(limit) {
+                return Err(too_big(limit));
+            }
+        }
+        let last = ends && header.fin;
+        let piece = MessagePiece::new(message.text, message.rsv, &payload, last);
+        let taken = outermost.extension.decode_piece(&piece, &mut message.body, limit);
+        taken.map_err(|error| fault(error, limit))?;
+        if message.body.len() > limit {
+            return Err(too_big(limit));
+        }
+        match self.incoming.take_if(|_| last) {
+            Some(message) => {
+                let Incoming { text, rsv, body, .. } = *message;
+                self.decode(ExtensionMessage::new(text, rsv, Cow::Owned(body)), limit)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn decode<'a>(
+        &mut self,
+        mut message: ExtensionMessage<'a>,
+        limit: usize,
+    ) -> Result<Option<ExtensionMessage<'a>>, SessionError> {
+        for stage in self.stages.iter_mut().rev() {
+            let before = message.rsv();
+            let decoded = stage.extension.decode(&mut message, limit);
+            decoded.map_err(|error| fault(error, limit))?;
+            message.set_rsv(own_bits(before, message.rsv(), stage.factory.rsv()));
+            if message.is_dropped() {
+                return Ok(None);
+            }
+            if message.payload().len() > limit {
+                return Err(too_big(limit));
+            }
+        }
+        Ok(Some(message))
+    }
+}
+
+/// The way out.
+impl Pipeline {
+    /// What goes on the wire for a message; `None` if an extension dropped it.
+    pub(crate) fn encode<'a>(
+        &mut self,
+        message: Message<'a>,
+        limit: usize,
+    ) -> Result<Option<ExtensionMessage<'a>>, NotEncoded> {
+        let payload = Cow::Borrowed(message.bytes());
+        let mut message = ExtensionMessage::new(message.is_text(), Rsv::NONE, payload);
+        let mut in_step = true;
+        for stage in &mut self.stages {
+            let before = message.rsv();
+            match stage.extension.encode(&mut message, limit) {
+                Ok(()) => in_step &= stage.extension.share_key().is_some(),
+                Err(ExtensionError::TooBig) => return Err(NotEncoded::TooBig { in_step }),
+                Err(error) => return Err(NotEncoded::Failed(error)),
+            }
+            message.set_rsv(own_bits(before, message.rsv(), stage.factory.rsv()));
+            if message.is_dropped() {
+                return Ok(None);
+            }
+            if message.payload().len() > limit {
+                return Err(NotEncoded::TooBig { in_step });
+            }
+        }
+        Ok(Some(message))
+    }
+
+    /// Bytes of the message in fragments that are kept until it is whole.
+    pub(crate) fn kept_fragments(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    pub(crate) fn keep_fragment(&mut self, piece: &[u8]) {
+        self.outgoing.extend_from_slice(piece);
+    }
+
+    pub(crate) fn take_fragments(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.outgoing)
+    }
+}
+
+/// What may be on the wire for a message of the limit: an encoding that saves nothing adds a little
+/// (deflate five bytes for each 16 KiB and for each flush).
+pub(crate) fn wire_limit(limit: usize) -> usize {
+    limit.saturating_add(limit / 8).saturating_add(1024)
+}
+
+/// The bits of `owned` from `after`, the others from `before`.
+fn own_bits(before: Rsv, after: Rsv, owned: Rsv) -> Rsv {
+    before.without(owned).with(Rsv::from_bits(after.bits() & owned.bits()))
+}
+
+fn too_big(limit: usize) -> SessionError {
+    SessionError::Protocol(ProtocolError::MessageTooBig { limit: limit as u64 })
+}
+
+fn fault(error: ExtensionError, limit: usize) -> SessionError {
+    match error {
+        ExtensionError::TooBig => too_big(limit),
+        error @ ExtensionError::Failed { .. } => SessionError::Extension(error),
+    }
+}

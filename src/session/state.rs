@@ -1,0 +1,439 @@
+//! Owns the state of a session that outlives a hook.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::protocol::forwarded::Client;
+use crate::protocol::frame::FrameRules;
+use crate::protocol::reader::Partial;
+use crate::structures::outbox::Outbox;
+use crate::structures::progress::Window;
+use crate::structures::slab::Key;
+use crate::structures::token_bucket::TokenBucket;
+use crate::words::close::CloseInfo;
+use crate::words::error::SessionError;
+use crate::words::mix::mixed;
+use crate::words::network::ClientKey;
+use crate::words::options::SessionOptions;
+use crate::words::time::Time;
+
+use crate::context::timers::TimerId;
+use crate::flow::cell::FlowCell;
+use crate::session::SessionId;
+use crate::session::extensions::{Pipeline, wire_limit};
+use crate::session::subscriptions::Collected;
+use crate::session::unread_input::Hold;
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No upgrade yet; HTTP requests.
+    Http,
+    /// Messages flow.
+    Open,
+    /// Our Close is sent, the peer's is awaited.
+    Closing,
+    /// `on_close` has been called; what is queued still goes out.
+    Ended,
+}
+
+/// The state of a connection while it is a session. Idle, it owns nothing but itself.
+#[derive(Debug)]
+pub(crate) struct SessionState {
+    pub(crate) id: SessionId,
+    peer: Peer,
+    pub(crate) last_activity: Time,
+    /// While a pong is awaited, when the ping went out (and its payload); else when the present
+    /// ping period began.
+    pub(crate) ping_base: Time,
+    /// While a pong is awaited, how long after the ping the wait for it began anew: the last byte came
+    /// that was none of a Pong, or the ping was acknowledged. Milliseconds.
+    pub(crate) heard_millis: u32,
+    /// Microseconds; `u32::MAX` while none was measured.
+    pub(crate) rtt_micros: u32,
+    pub(crate) route: u16,
+    pub(crate) phase: Phase,
+    pub(crate) awaiting_pong: bool,
+    /// A deadline may have moved earlier: the wheel has to be looked at after this turn.
+    pub(crate) timing_changed: bool,
+    /// It stands in the list of sessions that are to be flushed after the turn.
+    pub(crate) listed: bool,
+    /// The kind of the message that is being sent in fragments.
+    pub(crate) fragments_text: Option<bool>,
+    pub(crate) partial: Option<Box<Partial>>,
+    /// Only in sessions that look below messages.
+    pub(crate) pipeline: Option<Box<Pipeline>>,
+    pub(crate) extra: Option<Box<Extra>>,
+    /// The flows it collects.
+    pub(crate) collected: Option<Box<Collected>>,
+}
+
+/// What only some connections have at some times.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) outbox: Outbox,
+    /// What the peer takes, while somebody waits for that.
+    pub(crate) window: Option<Window>,
+    /// The ping whose pong is awaited, if it went out behind other bytes.
+    pub(crate) ping: Option<Box<PingBehind>>,
+    /// The last write took less than it was offered: only a WRITABLE event can help.
+    pub(crate) blocked: bool,
+    /// That was so since the outbox was last empty: the peer did not read in time.
+    pub(crate) slow: bool,
+    /// Reading is paused.
+    pub(crate) hold: Option<Box<Hold>>,
+    /// Timers of the application for this session, in no order.
+    pub(crate) timers: Vec<(TimerId, Time)>,
+    /// The messages that may still come.
+    pub(crate) tokens: TokenBucket,
+    /// Messages that the outbox had no room for and its policy dropped.
+    pub(crate) dropped: u64,
+    /// Flow messages that were missed in flows that are collected no longer.
+    pub(crate) missed: u64,
+    /// Options that this session changed for itself.
+    pub(crate) options: Option<Box<SessionOptions>>,
+    /// How the session ends, as soon as that is known.
+    pub(crate) close: Option<CloseInfo>,
+    /// What went wrong inside a hook and is acted on after it.
+    pub(crate) fault: Option<SessionError>,
+    pub(crate) aborted: bool,
+    /// When waiting for the peer's Close, for the queue to empty or for its hang-up ends.
+    pub(crate) deadline: Option<Time>,
+    /// That wait begins when the peer's system has taken all that was written, which was not seen yet:
+    /// the deadline moves on until then.
+    pub(crate) unacknowledged: bool,
+    /// Nothing more will arrive: the peer has shut its side.
+    pub(crate) peer_shut: bool,
+    /// We have shut our side.
+    pub(crate) shut: bool,
+}
+
+/// A ping that waits behind other bytes, in the outbox or in the system's queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PingBehind {
+    /// The position of its end among all that is written, modulo 2^32.
+    pub(crate) end: u32,
+    pub(crate) window: Window,
+    /// The peer's buffer was full when it was last looked at, and had to be read empty up to the ping.
+    pub(crate) full: bool,
+}
+
+/// The peer's address in 16 bytes: all but IPv4 is boxed, so that the many IPv4 sessions do not pay
+/// for it.
+#[derive(Debug)]
+enum Peer {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+    Proxy(Box<Proxied>),
+}
+
+/// A peer that speaks for another.
+#[derive(Clone, Copy, Debug)]
+struct Proxied {
+    remote: SocketAddr,
+    /// Whom it speaks for at present; `None` if that is not told.
+    client: Option<SocketAddr>,
+}
+
+impl SessionState {
+    /// What it boxes at most, but for bytes of messages.
+    pub(crate) const BOXED_BYTES: usize = size_of::<Extra>() + size_of::<Proxied>();
+
+    pub(crate) fn new(key: Key, peer: SocketAddr, now: Time) -> Self {
+        let peer = match peer {
+            SocketAddr::V4(v4) => Peer::V4(v4),
+            SocketAddr::V6(v6) => Peer::V6(Box::new(v6)),
+        };
+        Self {
+            id: SessionId(key),
+            peer,
+            last_activity: now,
+            ping_base: now,
+            heard_millis: 0,
+            rtt_micros: u32::MAX,
+            route: 0,
+            phase: Phase::Http,
+            awaiting_pong: false,
+            timing_changed: true,
+            fragments_text: None,
+            partial: None,
+            pipeline: None,
+            extra: None,
+            listed: false,
+            collected: None,
+        }
+    }
+
+    pub(crate) fn remote_addr(&self) -> SocketAddr {
+        match &self.peer {
+            Peer::V4(v4) => SocketAddr::V4(*v4),
+            Peer::V6(v6) => SocketAddr::V6(**v6),
+            Peer::Proxy(proxied) => proxied.remote,
+        }
+    }
+
+    /// The client: the peer, or whom it speaks for.
+    pub(crate) fn client_addr(&self) -> SocketAddr {
+        match &self.peer {
+            Peer::Proxy(proxied) => proxied.client.unwrap_or(NO_ADDR),
+            Peer::V4(_) | Peer::V6(_) => self.remote_addr(),
+        }
+    }
+
+    /// Who the client is for limits; `None` for a Unix socket's peer.
+    pub(crate) fn client_key(&self) -> Option<ClientKey> {
+        match &self.peer {
+            Peer::Proxy(proxied) if proxied.client.is_none() => Some(ClientKey::UNKNOWN),
+            _ => ClientKey::of(self.client_addr().ip()),
+        }
+    }
+
+    /// A trusted proxy says whom its connection, or its present request, is for.
+    pub(crate) fn set_client(&mut self, client: Client) {
+        let remote = self.remote_addr();
+        let client = match client {
+            Client::Proxy => Some(remote),
+            Client::Unknown => None,
+            Client::Known(address) => Some(address),
+        };
+        let present = match &self.peer {
+            Peer::Proxy(proxied) => proxied.client,
+            Peer::V4(_) | Peer::V6(_) => Some(remote),
+        };
+        if client != present {
+            self.peer = Peer::Proxy(Box::new(Proxied { remote, client }));
+        }
+    }
+
+    /// Whether its handler is handed frames.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.pipeline.as_deref().is_some_and(|pipeline| pipeline.raw)
+    }
+
+    /// Whether a message that is encoded may depend on those before it.
+    pub(crate) fn encodes_in_context(&self) -> bool {
+        self.pipeline.as_deref().is_some_and(|pipeline| pipeline.share_key().is_none())
+    }
+
+    /// A key that two sessions share if a message sent to both is the same bytes on the wire; `None`
+    /// where each has to be encoded for itself.
+    pub(crate) fn share_key(&self, route: &SessionOptions) -> Option<u64> {
+        let options = self.options(route);
+        if options.masking {
+            return None; // every frame has a mask of its own
+        }
+        let extensions = match self.pipeline.as_deref() {
+            Some(pipeline) if pipeline.applies() => pipeline.share_key()?,
+            _ => 0,
+        };
+        let sizes = [options.max_frame_size as u64, options.outgoing_limit() as u64];
+        Some(sizes.into_iter().fold(extensions, mixed))
+    }
+
+    /// Whether it is or was a session, and its route means something.
+    pub(crate) fn was_session(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Closing)
+            || self.extra.as_deref().is_some_and(|extra| extra.close.is_some())
+    }
+
+    /// Whether the peer was behind until now; asked once, when it has caught up.
+    pub(crate) fn was_slow(&mut self) -> bool {
+        self.extra.as_deref_mut().is_some_and(|extra| std::mem::take(&mut extra.slow))
+    }
+
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// The outbox, if bytes wait in it.
+    pub(crate) fn waiting(&mut self) -> Option<&mut Outbox> {
+        self.extra.as_deref_mut().map(|extra| &mut extra.outbox).filter(|outbox| !outbox.is_empty())
+    }
+
+    /// Whether a direct message has to wait, for the outbox or for flow messages before it.
+    pub(crate) fn is_waiting(&mut self) -> bool {
+        self.waiting().is_some() || self.collected.as_deref().is_some_and(Collected::holds_direct)
+    }
+
+    /// Its place in the first flow that it collects.
+    pub(crate) fn first_cursor(&self) -> Option<u64> {
+        self.collected.as_deref().and_then(Collected::first_cursor)
+    }
+
+    /// Where it stands in a flow that it collects.
+    pub(crate) fn cursor_in(&self, flow: &Rc<FlowCell>) -> Option<u64> {
+        self.collected.as_deref().and_then(|collected| collected.cursor_in(flow))
+    }
+
+    /// Whether it collects the flow and has not taken all that is there before `number`.
+    pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
+        self.collected.as_deref().is_some_and(|collected| collected.is_before(flow, number))
+    }
+
+    /// The bytes and messages that wait for the peer to read.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let outbox = self.extra.as_deref().map(|extra| &extra.outbox);
+        let collected = self.collected.as_deref();
+        let bytes =
+            outbox.map_or(0, Outbox::buffered_bytes) + collected.map_or(0, Collected::direct_bytes);
+        let messages =
+            outbox.map_or(0, Outbox::messages) + collected.map_or(0, Collected::direct_messages);
+        (bytes, messages)
+    }
+
+    /// What this session may do: its own options if it changed them, else the route's.
+    pub(crate) fn options<'a>(&'a self, route: &'a SessionOptions) -> &'a SessionOptions {
+        self.extra.as_deref().and_then(|extra| extra.options.as_deref()).unwrap_or(route)
+    }
+
+    pub(crate) fn rules(&self, route: &SessionOptions) -> FrameRules {
+        let options = self.options(route);
+        let pipeline = self.pipeline.as_deref();
+        FrameRules {
+            max_frame_size: options.max_frame_size,
+            max_coded_frame_size: match pipeline {
+                Some(pipeline) if pipeline.decodes() => wire_limit(options.max_frame_size),
+                _ => options.max_frame_size,
+            },
+            max_message_size: options.message_limit(),
+            max_fragments: options.max_fragments,
+            accept_unmasked: options.accept_unmasked_frames,
+            allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
+            claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
+        }
+    }
+
+    /// Whether the peer is not read at present.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold().is_some_and(|hold| !hold.is_over())
+    }
+
+    pub(crate) fn hold(&self) -> Option<&Hold> {
+        self.extra.as_deref().and_then(|extra| extra.hold.as_deref())
+    }
+
+    /// A flow stops this session from being read.
+    pub(crate) fn suspend(&mut self, now: Time) {
+        self.extra().hold.get_or_insert_default().suspend(now);
+        self.timing_changed = true;
+    }
+
+    /// Notes the first thing that went wrong; it is acted on after the hook.
+    pub(crate) fn note_fault(&mut self, fault: SessionError) {
+        self.extra().fault.get_or_insert(fault);
+    }
+
+    /// Whether it is open, has nothing to wait for, and is a session like most.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.phase == Phase::Open
+            && self.fragments_text.is_none()
+            && self.pipeline.is_none()
+            && self.extra.is_none()
+            && self.collected.is_none()
+    }
+
+    /// Whether bytes that arrive begin a message, or a frame, and nothing but that.
+    #[inline]
+    pub(crate) fn reads_plainly(&self) -> bool {
+        self.partial.is_none() && self.pipeline.is_none() && self.extra.is_none()
+    }
+
+    /// Whether nothing rare is there.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.partial.is_none()
+            && self.pipeline.is_none()
+            && self.extra.is_none()
+            && self.collected.is_none()
+    }
+
+    /// Bytes held for this connection beyond its place in the slab.
+    pub(crate) fn memory(&self) -> usize {
+        let extra = self.extra.as_deref().map_or(0, |extra| {
+            extra.outbox.memory() + extra.hold.as_deref().map_or(0, Hold::memory)
+        });
+        self.partial.as_deref().map_or(0, Partial::memory)
+            + self.pipeline.as_deref().map_or(0, Pipeline::memory)
+            + extra
+            + self.collected.as_deref().map_or(0, Collected::memory)
+    }
+
+    /// What of the peer's input is unfinished, and has to come on: the window for that, the bytes that
+    /// came and those that are announced (of a message that goes on, any number is).
+    pub(crate) fn unfinished(&mut self) -> Option<(&mut Option<Window>, u32, u32)> {
+        match self.pipeline.as_deref_mut() {
+            Some(pipeline) => {
+                let raw = pipeline.raw;
+                pipeline.progress.as_deref_mut().and_then(|progress| progress.unfinished(raw))
+            }
+            None => self.partial.as_deref_mut().map(Partial::unfinished),
+        }
+    }
+
+    /// When its time is over.
+    pub(crate) fn unfinished_since(&self) -> Option<Time> {
+        let window = match self.pipeline.as_deref() {
+            Some(pipeline) => pipeline.progress.as_deref().and_then(|progress| progress.window),
+            None => self.partial.as_deref().and_then(|partial| partial.window),
+        };
+        window.map(|window| window.since())
+    }
+
+    /// Gives `extra` back once it holds nothing that matters.
+    pub(crate) fn release_idle(&mut self) {
+        if self.extra.as_deref().is_some_and(Extra::is_idle) {
+            self.extra = None;
+        }
+    }
+}
+
+impl Extra {
+    /// The wait for the peer begins, for its Close or its hang-up: as soon as it has all that was
+    /// written.
+    pub(crate) fn await_peer(&mut self, now: Time, lasts: Duration) {
+        self.deadline = Some(now.after(lasts));
+        self.unacknowledged = true;
+        self.window.get_or_insert_with(|| Window::begin(now));
+    }
+
+    fn is_idle(&self) -> bool {
+        let Self {
+            outbox,
+            window,
+            ping,
+            blocked: _,
+            slow: _,
+            hold,
+            timers,
+            tokens,
+            dropped,
+            missed,
+            options,
+            close,
+            fault,
+            aborted,
+            deadline,
+            unacknowledged: _,
+            peer_shut,
+            shut,
+        } = self;
+        outbox.is_empty()
+            && hold.is_none()
+            && timers.is_empty()
+            && *dropped == 0
+            && *tokens == TokenBucket::default()
+            && *missed == 0
+            && options.is_none()
+            && close.is_none()
+            && fault.is_none()
+            && deadline.is_none()
+            && window.is_none()
+            && ping.is_none()
+            && !(*aborted || *peer_shut || *shut)
+    }
+}
+
+/// The address of a peer that has none, such as a Unix socket's.
+pub(crate) const NO_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

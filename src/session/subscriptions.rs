@@ -1,0 +1,332 @@
+//! Owns the flows that one session collects: its cursors, and the order of their messages with those
+//! that are sent to it directly.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::structures::roster::Roster;
+use crate::words::message::Message;
+
+use crate::flow::cell::{FlowCell, Joined};
+use crate::flow::emission::Emission;
+use crate::flow::hub::FlowHub;
+use crate::session::SessionId;
+
+/// What a session wants of a flow.
+pub(crate) enum Filter {
+    All,
+    /// What others than this session published.
+    Others(SessionId),
+    When(Box<Predicate>),
+}
+
+/// Looks at a message and at who published it.
+type Predicate = dyn Fn(Message<'_>, Option<SessionId>) -> bool;
+
+/// A session's place in one flow; dropping it leaves the flow.
+pub(crate) struct Subscription {
+    flow: Rc<FlowCell>,
+    /// The number of the entry that it takes next.
+    cursor: u64,
+    place: u32,
+    /// Where the messages that were there when it joined have gaps between them, how many of them it
+    /// has not come past.
+    gappy_replay: u32,
+    /// The number of the first message behind those.
+    replay_end: u64,
+    filter: Filter,
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.flow.leave(self.cursor, self.place);
+    }
+}
+
+impl Subscription {
+    pub(crate) fn new(
+        flow: &Rc<FlowCell>,
+        filter: Filter,
+        hub: &Rc<FlowHub>,
+        session: u32,
+    ) -> Self {
+        let Joined { cursor, place, gappy_replay: (gappy_replay, replay_end) } =
+            flow.join(hub, session);
+        Self { flow: Rc::clone(flow), cursor, place, gappy_replay, replay_end, filter }
+    }
+
+    pub(crate) fn is_of(&self, flow: &Rc<FlowCell>) -> bool {
+        Rc::ptr_eq(&self.flow, flow)
+    }
+
+    pub(crate) fn flow(&self) -> &Rc<FlowCell> {
+        &self.flow
+    }
+
+    /// What comes at or after `cursor`, with its number.
+    #[inline]
+    pub(crate) fn at(&self, cursor: u64) -> Option<(u64, Emission)> {
+        self.flow.next(cursor)
+    }
+
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// How many messages were dropped or replaced since the last that was taken; of a replay with gaps
+    /// that is known behind its end.
+    pub(crate) fn missed_since(&self) -> u64 {
+        self.missed_before(self.flow.next_number(self.cursor))
+    }
+
+    fn missed_before(&self, number: u64) -> u64 {
+        match self.gappy_replay {
+            0 => number - self.cursor,
+            _ if number < self.replay_end => 0, // what is missing may have been gone before it came
+            lost => number - self.replay_end.max(self.cursor) + u64::from(lost),
+        }
+    }
+
+    /// How many messages it will not get if it gets nothing more of what has a stamp below `before`.
+    pub(crate) fn undelivered(&self, before: u64) -> u64 {
+        let mut cursor = self.cursor;
+        let mut count = 0;
+        while let Some((number, emission)) = self.flow.next(cursor) {
+            if emission.stamp >= before {
+                break;
+            }
+            count += u64::from(self.wants(&emission));
+            cursor = number + 1;
+        }
+        count
+    }
+
+    /// Whether there is something before `number` that it has not taken.
+    pub(crate) fn is_before(&self, number: u64) -> bool {
+        self.flow.next_number(self.cursor) < number
+    }
+
+    /// What it takes next, if nothing follows it and nobody has to be asked whether it is wanted.
+    #[inline]
+    pub(crate) fn only_one(&self, key: Option<u64>) -> Option<(u64, Rc<[u8]>, usize)> {
+        if matches!(self.filter, Filter::All) { self.flow.only_one(self.cursor, key) } else { None }
+    }
+
+    /// Whether the session wants it. The flow is not borrowed: a filter may use it.
+    #[inline]
+    pub(crate) fn wants(&self, emission: &Emission) -> bool {
+        match &self.filter {
+            Filter::All => true,
+            Filter::Others(own) => emission.publisher != Some(*own),
+            Filter::When(filter) => filter(emission.message(), emission.publisher),
+        }
+    }
+
+    /// Goes past the entry of that number; how many before it were lost.
+    #[inline]
+    pub(crate) fn pass(&mut self, number: u64) -> u64 {
+        let from = self.cursor;
+        let mut missed = number - from;
+        self.cursor = number + 1;
+        if self.gappy_replay > 0 {
+            missed = self.pass_replay(from, number);
+        }
+        self.flow.advance(from, self.cursor);
+        missed
+    }
+
+    #[cold]
+    fn pass_replay(&mut self, from: u64, number: u64) -> u64 {
+        self.cursor = from;
+        let missed = self.missed_before(number);
+        self.cursor = number + 1;
+        if number >= self.replay_end {
+            self.gappy_replay = 0;
+        } else {
+            self.gappy_replay -= 1;
+            if self.gappy_replay == 0 {
+                self.cursor = self.cursor.max(self.replay_end); // the gaps are nothing that it missed
+            }
+        }
+        missed
+    }
+}
+
+/// A direct message behind flow messages that were not taken yet.
+#[derive(Debug)]
+pub(crate) enum Direct {
+    /// As it goes out.
+    Frames(Vec<u8>),
+    /// For a session with extensions, which encode in the order in which is written.
+    Message { text: bool, payload: Vec<u8> },
+}
+
+impl Direct {
+    fn bytes(&self) -> &Vec<u8> {
+        match self {
+            Self::Frames(bytes) | Self::Message { payload: bytes, .. } => bytes,
+        }
+    }
+
+    fn opcode_bits(&self) -> u8 {
+        match self {
+            Self::Frames(frames) => frames.first().map_or(0, |first| first & 0x0f),
+            Self::Message { text, .. } => 2 - u8::from(*text),
+        }
+    }
+
+    pub(crate) fn continues(&self) -> bool {
+        self.opcode_bits() == 0
+    }
+
+    pub(crate) fn is_close(&self) -> bool {
+        self.opcode_bits() == 8
+    }
+}
+
+/// The flows of a session. Absent in a session that collects none.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) subscriptions: Vec<Subscription>,
+    /// With their stamps.
+    direct: VecDeque<(u64, Direct)>,
+    direct_bytes: usize,
+    /// Flow messages that were dropped or replaced before this session had taken them, as far as it
+    /// has come past them.
+    pub(crate) missed: u64,
+}
+
+/// What comes next in the order in which everything was sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Direct,
+    /// Of the subscription of that number, as long as the stamps stay below `before`.
+    Flow {
+        subscription: usize,
+        before: u64,
+    },
+}
+
+impl Collected {
+    /// While a message is on its way in fragments (`fragments_open`), no other may come between.
+    pub(crate) fn next(&self, fragments_open: bool) -> Option<Next> {
+        match self.direct.front() {
+            // Also where its last fragment waits here already, and a replay is older than all.
+            Some((_, direct)) if direct.continues() => return Some(Next::Direct),
+            // The message that is open will never end: nothing but the Close can follow.
+            Some((_, direct)) if fragments_open && direct.is_close() => return Some(Next::Direct),
+            None if fragments_open => return None,
+            _ => {}
+        }
+        let mut first: Option<(u64, Next)> = None;
+        let mut before = u64::MAX;
+        let direct = self.direct.front().map(|(stamp, _)| (*stamp, Next::Direct));
+        let flows = self.subscriptions.iter().enumerate().filter_map(|(number, of)| {
+            let stamp = of.flow.next_stamp(of.cursor)?;
+            Some((stamp, Next::Flow { subscription: number, before: 0 }))
+        });
+        for (stamp, next) in flows.chain(direct) {
+            match &first {
+                Some((lowest, _)) if *lowest <= stamp => before = before.min(stamp),
+                Some((lowest, _)) => {
+                    before = before.min(*lowest);
+                    first = Some((stamp, next));
+                }
+                None => first = Some((stamp, next)),
+            }
+        }
+        first.map(|(_, next)| match next {
+            Next::Direct => Next::Direct,
+            // Two flows may share a stamp only before any server had either: then both are first.
+            Next::Flow { subscription, .. } => Next::Flow { subscription, before: before.max(1) },
+        })
+    }
+
+    /// The cursor of its first subscription.
+    pub(crate) fn first_cursor(&self) -> Option<u64> {
+        self.subscriptions.first().map(Subscription::cursor)
+    }
+
+    /// Its one subscription, if it has one and nothing beside.
+    #[inline]
+    pub(crate) fn only_subscription(&mut self) -> Option<&mut Subscription> {
+        match (self.subscriptions.as_mut_slice(), self.direct.is_empty()) {
+            ([only], true) => Some(only),
+            _ => None,
+        }
+    }
+
+    /// The stamp of the direct message that came last.
+    pub(crate) fn last_direct_stamp(&self) -> Option<u64> {
+        self.direct.back().map(|(stamp, _)| *stamp)
+    }
+
+    /// Whether a direct message of that stamp would come behind something.
+    pub(crate) fn is_behind(&self, stamp: u64) -> bool {
+        let is_before = |first: u64| first < stamp;
+        self.holds_direct()
+            || self
+                .subscriptions
+                .iter()
+                .any(|of| of.flow.next_stamp(of.cursor).is_some_and(is_before))
+    }
+
+    pub(crate) fn holds_direct(&self) -> bool {
+        !self.direct.is_empty()
+    }
+
+    pub(crate) fn push_direct(&mut self, stamp: u64, direct: Direct) {
+        self.direct_bytes += direct.bytes().len();
+        self.direct.push_back((stamp, direct));
+    }
+
+    /// The next direct message, with its stamp.
+    pub(crate) fn pop_direct(&mut self) -> Option<(u64, Direct)> {
+        let (stamp, direct) = self.direct.pop_front()?;
+        self.direct_bytes -= direct.bytes().len();
+        Some((stamp, direct))
+    }
+
+    pub(crate) fn direct_messages(&self) -> usize {
+        self.direct.len()
+    }
+
+    pub(crate) fn direct_bytes(&self) -> usize {
+        self.direct_bytes
+    }
+
+    /// All messages that were missed, also those that the cursors have yet to come past.
+    pub(crate) fn missed_in_all(&self) -> u64 {
+        self.missed + self.subscriptions.iter().map(Subscription::missed_since).sum::<u64>()
+    }
+
+    /// Where the session stands in a flow.
+    pub(crate) fn cursor_in(&self, flow: &Rc<FlowCell>) -> Option<u64> {
+        self.subscriptions.iter().find(|of| of.is_of(flow)).map(Subscription::cursor)
+    }
+
+    /// Whether there is something before `number` of a flow that it has not taken.
+    pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
+        self.subscriptions.iter().any(|of| of.is_of(flow) && of.is_before(number))
+    }
+
+    /// Messages published before the direct one of that stamp that can be sent no more.
+    pub(crate) fn undelivered(&self, before: u64) -> u64 {
+        self.subscriptions.iter().map(|of| of.undelivered(before)).sum()
+    }
+
+    /// Bytes held beyond the flows' own.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Self>()
+            + self.subscriptions.capacity() * (size_of::<Subscription>() + Roster::MEMBER_BYTES)
+            + self.direct.capacity() * size_of::<(u64, Direct)>()
+            + self.direct.iter().map(|(_, direct)| direct.bytes().capacity()).sum::<usize>()
+    }
+}
