@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::context::server_ref::{Drained, ServerRef, StopRequest};
+use crate::context::commands::{Drained, StopRequest};
+use crate::context::server_ref::ServerRef;
 use crate::context::stats::Stats;
 use crate::flow::key::FlowKey;
-use crate::session::SessionId;
 use crate::session::state::NO_ADDR;
 use crate::shell::mailbox::{Mailbox, Refused};
+use crate::structures::ids::SessionId;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{HandleError, Result, ServerError};
 use crate::words::message::{Message, Payload, ToMessage};

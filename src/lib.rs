@@ -54,16 +54,17 @@ pub use app::raw_handler::{OnFrame, RawHandler, on_frame};
 pub use app::response::{Accept, Response};
 pub use app::routing::{Routing, WebSocketRoute};
 #[cfg(feature = "json")]
-pub use app::typed_handler::{
-    Content, ContentConverter, JsonConverter, ReadValue, Typed, TypedHandler, on_value,
-};
-pub use context::server_ref::{Drained, ServerRef};
+pub use app::typed_handler::{Typed, TypedHandler, on_value};
+pub use context::commands::Drained;
+pub use context::server_ref::ServerRef;
 pub use context::stats::Stats;
-pub use context::timers::TimerId;
 pub use context::watch::{Ready, Watch};
 pub use flow::key::FlowKey;
-pub use flow::shared_flow::{BufferOverflow, FlowOptions, SharedFlow};
+pub use flow::options::{BufferOverflow, FlowOptions};
+pub use flow::shared_flow::SharedFlow;
 pub use handle::Handle;
+#[cfg(feature = "json")]
+pub use protocol::content::{Content, ContentConverter, JsonConverter, ReadValue};
 #[cfg(feature = "deflate")]
 pub use protocol::extension::deflate::Deflate;
 pub use protocol::extension::header::ExtensionOffer;
@@ -71,7 +72,9 @@ pub use protocol::extension::{
     Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece,
 };
 pub use server::Server;
-pub use session::{Session, SessionId};
+pub use session::Session;
+pub use structures::ids::SessionId;
+pub use structures::ids::TimerId;
 pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
 pub use words::convert::ConvertError;
 pub use words::error::{

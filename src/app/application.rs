@@ -6,19 +6,22 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::extension::ExtensionFactory;
+use crate::words::bounds::check_time;
 use crate::words::limits::Limits;
 use crate::words::network::Network;
-use crate::words::options::{SessionOptions, check_time, session_option_setters};
+use crate::words::options::{SessionOptions, session_option_setters};
 use crate::words::proxy::ProxyHeader;
 use crate::words::time::Time;
 
 use crate::app::route_table::RouteTable;
 use crate::app::routing::{Installed, Routes, Routing};
-use crate::context::server_ref::{ServerRef, StopHooks};
-use crate::context::timers::{AppTimer, Timers};
+use crate::context::loop_state::OnLoop;
+use crate::context::server_ref::ServerRef;
+use crate::context::timers::AppTimer;
 use crate::context::watch::{NewWatch, Ready, Watch};
-use crate::flow::key::{FlowKey, FlowNames};
-use crate::flow::shared_flow::{FlowOptions, SharedFlow};
+use crate::flow::key::FlowKey;
+use crate::flow::options::FlowOptions;
+use crate::flow::shared_flow::SharedFlow;
 use crate::session::extensions::check_factories;
 
 /// The WebSocket options of a server (Ktor's `install(WebSockets) { ... }`). Each can be changed
@@ -170,9 +173,9 @@ impl WebSockets {
     #[cfg(feature = "json")]
     pub fn content_converter(
         mut self,
-        converter: impl crate::app::typed_handler::ContentConverter + 'static,
+        converter: impl crate::protocol::content::ContentConverter + 'static,
     ) -> Self {
-        self.installed.converter = crate::app::typed_handler::Converter::new(converter);
+        self.installed.converter = crate::protocol::content::Converter::new(converter);
         self
     }
 
@@ -254,15 +257,6 @@ pub struct Application {
     installed: Option<WebSockets>,
     routes: Routes,
     on_loop: OnLoop,
-}
-
-/// What an application has beside its routes.
-#[derive(Debug, Default)]
-pub(crate) struct OnLoop {
-    pub(crate) timers: Timers,
-    pub(crate) watches: Vec<NewWatch>,
-    pub(crate) flow_names: FlowNames,
-    pub(crate) stop_hooks: StopHooks,
 }
 
 impl fmt::Debug for Application {
@@ -424,6 +418,10 @@ impl Application {
         installed.origins.rules().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         check_factories(&installed.extensions)?;
         let routes = self.routes.finish(installed, &limits)?;
-        Ok(Built { limits, proxies, routes, on_loop: self.on_loop })
+        #[cfg(feature = "json")]
+        let on_loop = OnLoop { converters: routes.converters(), ..self.on_loop };
+        #[cfg(not(feature = "json"))]
+        let on_loop = self.on_loop;
+        Ok(Built { limits, proxies, routes, on_loop })
     }
 }

@@ -10,8 +10,8 @@ use crate::words::message::Message;
 use crate::app::call::Call;
 use crate::app::handler::Handler;
 use crate::app::raw_handler::RawHandler;
-use crate::context::timers::TimerId;
 use crate::session::Session;
+use crate::structures::ids::TimerId;
 
 /// The hooks of one session. Each kind of handler implements those that its kind of session has.
 pub(crate) trait Endpoint {

@@ -7,8 +7,8 @@ use crate::words::error::{HandlerResult, SessionError};
 use crate::words::message::Message;
 
 use crate::app::call::Call;
-use crate::context::timers::TimerId;
 use crate::session::Session;
+use crate::structures::ids::TimerId;
 
 /// What a session does: one value per session, made by the route's factory.
 ///

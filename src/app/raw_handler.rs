@@ -6,8 +6,8 @@ use crate::words::frame::Frame;
 
 use crate::app::call::Call;
 use crate::app::handler::{Hooks, Idle, hook};
-use crate::context::timers::TimerId;
 use crate::session::Session;
+use crate::structures::ids::TimerId;
 
 /// What a raw session does (Ktor's `webSocketRaw` block): every frame is handed over as it comes,
 /// control frames and fragments included, and nothing is answered by itself: no pong, no Close. The

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use crate::protocol::handshake::is_token;
+use crate::protocol::token::is_token;
 use crate::words::quoted::Quoted;
 
 use crate::app::file_body::{FileBody, content_type};

@@ -14,7 +14,7 @@ use crate::app::origins::OriginRules;
 use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::{Accept, Response};
 #[cfg(feature = "json")]
-use crate::app::typed_handler::Converter;
+use crate::protocol::content::Converter;
 use crate::session::extensions::{Agreed, Factories};
 
 /// Makes the handler of one session.

@@ -5,7 +5,7 @@ use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::protocol::handshake::is_token;
+use crate::protocol::token::is_token;
 use crate::words::limits::Limits;
 use crate::words::options::{SessionOptions, session_option_setters};
 
@@ -20,7 +20,7 @@ use crate::app::route_table::{
     Factory, PlainAnswer, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
 };
 #[cfg(feature = "json")]
-use crate::app::typed_handler::Converter;
+use crate::protocol::content::Converter;
 use crate::session::extensions::Factories;
 
 /// Where routes are added: the root, or what a nested [`route`](Self::route) stands for (Ktor's
@@ -390,7 +390,7 @@ impl WebSocketRoute {
     #[cfg(feature = "json")]
     pub fn content_converter(
         &mut self,
-        converter: impl crate::app::typed_handler::ContentConverter + 'static,
+        converter: impl crate::protocol::content::ContentConverter + 'static,
     ) -> &mut Self {
         self.converter = Converter::new(converter);
         self
@@ -491,11 +491,11 @@ impl Routes {
             return Err(mistake);
         }
         let mut defaults = installed.options.clone();
-        defaults.resolve(limits);
+        defaults.resolve(limits.process_bytes);
         let mut table = RouteTable::new(defaults);
         for route in self.web_sockets {
             let (pattern, mut config) = route.finish(&installed)?;
-            config.options.resolve(limits);
+            config.options.resolve(limits.process_bytes);
             limits
                 .check_message(&config.options)
                 .map_err(|mistake| format!("route {:?}: {mistake}", config.pattern))?;

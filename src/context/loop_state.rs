@@ -10,13 +10,10 @@ use crate::structures::wire::Wire;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
 
-use crate::app::application::OnLoop;
-use crate::app::route_table::RouteTable;
-#[cfg(feature = "json")]
-use crate::app::typed_handler::Converter;
+use crate::context::commands::{Command, Drained, StopRequest};
 use crate::context::date_line::DateLine;
 use crate::context::open_sessions::OpenSessions;
-use crate::context::server_ref::{Command, Drained, StopHooks, StopRequest};
+use crate::context::server_ref::StopHooks;
 use crate::context::stats::Stats;
 use crate::context::timers::Timers;
 use crate::context::warnings::Warnings;
@@ -24,7 +21,20 @@ use crate::context::watch::NewWatch;
 use crate::context::work::Work;
 use crate::flow::hub::FlowHub;
 use crate::flow::key::FlowNames;
-use crate::session::state::SessionState;
+#[cfg(feature = "json")]
+use crate::protocol::content::Converter;
+
+/// What an application sets up on the loop beside its routes.
+#[derive(Debug, Default)]
+pub(crate) struct OnLoop {
+    pub(crate) timers: Timers,
+    pub(crate) watches: Vec<NewWatch>,
+    pub(crate) flow_names: FlowNames,
+    pub(crate) stop_hooks: StopHooks,
+    /// The converter of each route.
+    #[cfg(feature = "json")]
+    pub(crate) converters: Vec<Converter>,
+}
 
 /// The loop's own: the present time, the buffer of the turn, the limits, the account of memory.
 #[derive(Debug)]
@@ -86,8 +96,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    #[cfg_attr(not(feature = "json"), allow(unused_variables, reason = "converters are a feature"))]
-    pub(crate) fn new(limits: Limits, on_loop: OnLoop, routes: &RouteTable) -> Self {
+    pub(crate) fn new(limits: Limits, on_loop: OnLoop) -> Self {
         let flows = Rc::new(FlowHub::new(limits.process_bytes));
         on_loop.flow_names.flows().for_each(|flow| flow.belong_to(&flows));
         Self {
@@ -121,7 +130,7 @@ impl Shared {
             warnings: Warnings::default(),
             stats: Stats::default(),
             #[cfg(feature = "json")]
-            converters: routes.converters(),
+            converters: on_loop.converters,
             last_panic: None,
         }
     }
@@ -158,11 +167,11 @@ impl Shared {
         self.limits.max_connections.saturating_mul(2).max(1024)
     }
 
-    /// Has a session flushed after the turn.
-    pub(crate) fn list_for_flush(&mut self, state: &mut SessionState) {
-        if !state.listed {
-            state.listed = true;
-            self.to_flush.push(state.id.0.index);
+    /// Has the session at this place flushed after the turn; `listed` is its flag.
+    pub(crate) fn list_for_flush(&mut self, index: u32, listed: &mut bool) {
+        if !*listed {
+            *listed = true;
+            self.to_flush.push(index);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Layer 4, context: what a callback can reach beyond its own session.
 
+pub(crate) mod commands;
 pub(crate) mod date_line;
 pub(crate) mod loop_state;
 pub(crate) mod open_sessions;

@@ -4,19 +4,21 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::context::commands::{Command, StopRequest};
 use crate::structures::slab::Key;
+use crate::words::bounds::check_time;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{ConfigError, SendError};
 use crate::words::message::{Message, Payload};
-use crate::words::options::check_time;
 
 use crate::context::loop_state::Shared;
 use crate::context::stats::Stats;
-use crate::context::timers::{AppTimer, TimerId};
+use crate::context::timers::AppTimer;
 use crate::context::watch::{NewWatch, Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::shared_flow::SharedFlow;
-use crate::session::SessionId;
+use crate::structures::ids::SessionId;
+use crate::structures::ids::TimerId;
 
 /// The server, lent to code that runs on its loop: by [`Session::server`](crate::Session::server)
 /// in a hook, as an argument to timers and to what [`Handle::defer`](crate::Handle::defer) sends.
@@ -89,53 +91,6 @@ impl fmt::Debug for ServerRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerRef").field("sessions", &self.shared.sessions.len()).finish()
     }
-}
-
-/// What one part of the loop asks of a session that is not its own.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// `stamp` is its place among all that is sent and published.
-    Send {
-        to: Key,
-        stamp: u64,
-        text: bool,
-        bytes: Vec<u8>,
-    },
-    Close {
-        to: Key,
-        stamp: u64,
-        reason: CloseReason,
-    },
-    Pause(Key),
-    Resume(Key),
-}
-
-/// How the sessions that were open when a stop began have ended.
-///
-/// ```
-/// use std::time::Duration;
-/// use wirewheel::Handle;
-/// fn stop(server: &Handle) -> wirewheel::Result<()> {
-///     server.shutdown(Duration::from_secs(5));
-///     let drained = server.join()?;
-///     println!("{} said good-bye, {} did not", drained.clean, drained.cut);
-///     Ok(())
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Drained {
-    /// Both sides sent their Close.
-    pub clean: usize,
-    /// The peer was silent or gone, or the grace was over.
-    pub cut: usize,
-}
-
-/// What a stop was asked to be like.
-#[derive(Clone, Debug)]
-pub(crate) struct StopRequest {
-    pub(crate) code: CloseCode,
-    pub(crate) grace: Duration,
 }
 
 /// What the application wants done before the sessions are told that the server stops.

@@ -3,31 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::structures::ids::TimerId;
 use crate::structures::slab::Slab;
 use crate::structures::wheel::TimerKey;
 use crate::words::time::Time;
 
 use crate::context::server_ref::ServerRef;
-
-/// Names a timer, of the application or of a session.
-///
-/// ```
-/// use std::time::Duration;
-/// use wirewheel::{HandlerResult, Session, TimerId};
-/// struct Patience(Option<TimerId>);
-/// fn renew(patience: &mut Patience, session: &mut Session<'_>) -> HandlerResult {
-///     if let Some(timer) = patience.0.take() {
-///         session.cancel_timer(timer);
-///     }
-///     patience.0 = Some(session.set_timer(Duration::from_secs(60))?);
-///     Ok(())
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TimerId {
-    place: u32,
-    serial: u32,
-}
 
 /// The place of timers that a session keeps itself.
 const OF_A_SESSION: u32 = u32::MAX;

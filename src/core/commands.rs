@@ -3,7 +3,8 @@
 
 use log::Level;
 
-use crate::context::server_ref::{Command, ServerRef, StopRequest};
+use crate::context::commands::{Command, StopRequest};
+use crate::context::server_ref::ServerRef;
 use crate::context::timers;
 use crate::context::warnings::Target;
 use crate::context::watch::NewWatch;

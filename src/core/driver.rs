@@ -57,7 +57,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::app::application::Built;
-use crate::context::server_ref::{ServerRef, StopRequest};
+use crate::context::commands::StopRequest;
+use crate::context::server_ref::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 

@@ -114,7 +114,7 @@ impl Core {
             Some((flow, round)) if connection.state.is_before(&flow, flow.offering()) => {
                 round.repeat(index);
             }
-            _ => self.shared.list_for_flush(&mut connection.state),
+            _ => connection.state.list_for_flush(&mut self.shared),
         }
     }
 

@@ -54,8 +54,8 @@ use log::info;
 
 use crate::app::application::Built;
 use crate::app::route_table::RouteTable;
+use crate::context::commands::Drained;
 use crate::context::loop_state::Shared;
-use crate::context::server_ref::Drained;
 use crate::flow::cell::FlowCell;
 use crate::session::state::{PingBehind, SessionState};
 use crate::structures::slab::Slab;
@@ -140,7 +140,7 @@ impl Core {
         let mut core = Self {
             pending: Pending::new(built.limits.max_pending_handshakes),
             admission: Admission::new(&built.limits, built.proxies),
-            shared: Shared::new(built.limits, built.on_loop, &built.routes),
+            shared: Shared::new(built.limits, built.on_loop),
             routes: built.routes,
             connections: Slab::new(capacity),
             wheel: TimerWheel::new(),

@@ -9,7 +9,8 @@ use crate::app::origins::{Judgement, OriginRules};
 use crate::app::response::Response;
 use crate::context::warnings::{Kind, Target};
 use crate::protocol::foreign;
-use crate::protocol::head::{HeadError, RequestHead};
+use crate::protocol::head::RequestHead;
+use crate::protocol::head_error::HeadError;
 use crate::words::quoted::Quoted;
 
 use crate::core::answer::Asked;

@@ -7,7 +7,7 @@ mod flow_faults;
 mod flow_memory;
 mod flow_rounds;
 mod flows;
-mod governor;
+mod memory_budget;
 mod held;
 mod linear;
 mod overload;

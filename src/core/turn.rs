@@ -417,7 +417,7 @@ impl<'a> Turn<'a> {
     pub(super) fn drained(&mut self) -> Reading {
         if self.connection.state.collected.is_some() {
             if self.pull() {
-                self.shared.list_for_flush(&mut self.connection.state);
+                self.connection.state.list_for_flush(self.shared);
             }
             if self.connection.state.is_waiting() {
                 return self.reading();

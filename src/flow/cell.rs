@@ -10,9 +10,9 @@ use crate::words::message::{Message, ToMessage};
 
 use crate::flow::emission::Emission;
 use crate::flow::hub::{FlowHub, GaveWay, Gives, Rank};
-use crate::flow::shared_flow::{BufferOverflow, FlowOptions};
+use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::state::FlowState;
-use crate::session::SessionId;
+use crate::structures::ids::SessionId;
 
 /// A flow. Invariant: no user code runs while `state` is borrowed.
 #[derive(Debug)]

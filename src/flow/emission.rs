@@ -8,7 +8,7 @@ use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_header};
 use crate::structures::footprint::footprint;
 use crate::words::message::{Message, Payload};
 
-use crate::session::SessionId;
+use crate::structures::ids::SessionId;
 
 /// The counters before the bytes of an `Rc`.
 const RC_BYTES: usize = 2 * size_of::<usize>();

@@ -5,5 +5,6 @@ pub(crate) mod emission;
 pub(crate) mod hub;
 pub(crate) mod key;
 pub(crate) mod log;
+pub(crate) mod options;
 pub(crate) mod shared_flow;
 pub(crate) mod state;

@@ -11,7 +11,7 @@ use crate::words::error::SendError;
 
 use crate::flow::emission::Emission;
 use crate::flow::hub::{FlowHub, Gives};
-use crate::flow::shared_flow::{BufferOverflow, FlowOptions};
+use crate::flow::options::{BufferOverflow, FlowOptions};
 
 /// A table of keys that was this large gives its places back.
 pub(crate) const SPARE_KEYS: usize = 64;

@@ -1,7 +1,7 @@
 //! What the lines of a head say about its connection and its body, gathered in one pass over them
 //! (RFC 9110 sections 7.6.1, 7.8 and 10.1.1; RFC 9112 sections 3.2, 6 and 9.3).
 
-use crate::protocol::head::HeadError;
+use crate::protocol::head_error::HeadError;
 use crate::protocol::target::is_authority;
 
 /// What follows a head (RFC 9112 section 6.3).

@@ -6,6 +6,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::protocol::framing::BodyFraming;
 use crate::protocol::head::RequestHead;
+use crate::protocol::token::is_token;
 
 /// What a request wants, as far as its head alone can tell.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,14 +111,6 @@ pub(crate) fn offered_protocols(head: &RequestHead) -> Option<Vec<&str>> {
         offered.push(protocol);
     }
     Some(offered)
-}
-
-/// RFC 9110 section 5.6.2.
-pub(crate) fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Writes the answer that switches to WebSocket (RFC 6455 section 4.2.2; the order is Ktor's).

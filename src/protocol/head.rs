@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::protocol::framing::Framing;
+use crate::protocol::head_error::HeadError;
 use crate::protocol::target::Target;
 
 /// How much head a request may have.
@@ -24,30 +25,6 @@ pub(crate) enum HeadStatus {
     Partial,
     /// It is complete, and took `length` bytes.
     Complete { head: RequestHead, length: usize },
-}
-
-/// Why a head is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HeadError {
-    /// Not HTTP, or a smuggler's ambiguity.
-    Malformed,
-    /// Over a limit.
-    TooLarge,
-    /// A body in a transfer coding that is not known here.
-    UnknownCoding,
-    /// Not HTTP/1.x.
-    UnsupportedVersion,
-}
-
-impl HeadError {
-    pub(crate) fn status(self) -> u16 {
-        match self {
-            Self::Malformed => 400,
-            Self::TooLarge => 431,
-            Self::UnknownCoding => 501,
-            Self::UnsupportedVersion => 505,
-        }
-    }
 }
 
 /// A request without its body.

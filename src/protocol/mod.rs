@@ -13,6 +13,8 @@
 )]
 
 pub(crate) mod close;
+#[cfg(feature = "json")]
+pub(crate) mod content;
 pub(crate) mod date;
 pub(crate) mod extension;
 pub(crate) mod foreign;
@@ -21,6 +23,7 @@ pub(crate) mod frame;
 pub(crate) mod framing;
 pub(crate) mod handshake;
 pub(crate) mod head;
+pub(crate) mod head_error;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;
@@ -29,3 +32,4 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod reader;
 pub(crate) mod target;
 mod text;
+pub(crate) mod token;

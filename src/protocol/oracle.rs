@@ -19,7 +19,8 @@ use crate::words::error::ProtocolError;
 use crate::protocol::close::read_close;
 use crate::protocol::extension::header::offered_extensions;
 use crate::protocol::frame::{FrameRules, OpCode, ShortMessage};
-use crate::protocol::head::{HeadError, HeadLimits, HeadStatus, parse_head};
+use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
+use crate::protocol::head_error::HeadError;
 use crate::protocol::reader::{self, Incoming};
 
 /// Where the two may differ once the frame that is at fault is complete. (Before that they always

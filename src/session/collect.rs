@@ -7,9 +7,10 @@ use crate::words::message::{Message, ToMessage};
 
 use crate::flow::cell::FlowCell;
 use crate::flow::shared_flow::SharedFlow;
+use crate::session::Session;
 use crate::session::state::Phase;
 use crate::session::subscriptions::{Collected, Filter, Subscription};
-use crate::session::{Session, SessionId};
+use crate::structures::ids::SessionId;
 
 /// What a session does with flows.
 impl Session<'_> {
@@ -69,7 +70,7 @@ impl Session<'_> {
                 collected.subscriptions.reserve_exact(1); // few sessions collect a second
             }
             collected.subscriptions.push(joined);
-            self.shared.list_for_flush(self.state);
+            self.state.list_for_flush(self.shared);
         }
         Ok(())
     }

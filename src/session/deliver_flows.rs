@@ -298,7 +298,7 @@ impl Session<'_> {
             }
         };
         collected.push_direct(stamp, direct);
-        self.shared.list_for_flush(self.state);
+        self.state.list_for_flush(self.shared);
     }
 
     /// Collects no longer; what was missed stays known.

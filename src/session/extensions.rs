@@ -101,7 +101,7 @@ impl Agreed {
 pub(crate) fn check_factories(installed: &Factories) -> Result<(), String> {
     for (number, factory) in installed.iter().enumerate() {
         let name = factory.name();
-        if !crate::protocol::handshake::is_token(name) {
+        if !crate::protocol::token::is_token(name) {
             return Err(format!("extension {name:?}: the name is no token (RFC 9110)"));
         }
         factory.check().map_err(|mistake| format!("extension {name}: {mistake}"))?;

@@ -7,6 +7,8 @@ pub(crate) mod extensions;
 pub(crate) mod pause_and_timers;
 pub(crate) mod send;
 pub(crate) mod send_frame;
+#[cfg(feature = "json")]
+mod serialized;
 pub(crate) mod state;
 pub(crate) mod subscriptions;
 pub(crate) mod unread_input;
@@ -16,40 +18,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
-use crate::structures::slab::Key;
+use crate::structures::ids::SessionId;
 use crate::structures::wire::Wire;
+use crate::words::bounds::check_time;
 use crate::words::close::{CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::{ConfigError, HandlerResult, SendError};
 use crate::words::message::Message;
-use crate::words::options::{OutboxOverflow, SessionOptions, check_time};
+use crate::words::options::{OutboxOverflow, SessionOptions};
 
 use crate::context::loop_state::Shared;
 use crate::context::server_ref::ServerRef;
 use crate::session::send::Admission;
 use crate::session::state::{Phase, SessionState};
-
-/// Names a session for as long as the process lives: a place that is used again gets another
-/// generation, so a stale id is never somebody else.
-///
-/// ```
-/// use std::collections::HashMap;
-/// use wirewheel::{SendError, ServerRef, SessionId};
-/// fn tell(server: &mut ServerRef<'_>, names: &mut HashMap<String, SessionId>, name: &str) {
-///     if let Some(&id) = names.get(name) {
-///         if server.send_to(id, "there is mail") == Err(SendError::Gone) {
-///             names.remove(name);
-///         }
-///     }
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SessionId(pub(crate) Key);
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0.index, self.0.generation)
-    }
-}
 
 /// A session, lent to its handler for the time of a hook.
 ///
@@ -183,7 +163,7 @@ impl Session<'_> {
         }
         self.state.fragments_text = if fin { None } else { Some(piece.is_text()) };
         if fin && self.state.collected.is_some() {
-            self.shared.list_for_flush(self.state); // flow messages may have waited for the end
+            self.state.list_for_flush(self.shared); // flow messages may have waited for the end
         }
         Ok(())
     }
@@ -390,7 +370,7 @@ impl Session<'_> {
         let mut changed = self.own_options().clone();
         changed.max_frame_size = bytes;
         changed.check().map_err(ConfigError)?;
-        changed.resolve(&self.shared.limits);
+        changed.resolve(self.shared.limits.process_bytes);
         *self.own_options() = changed;
         Ok(())
     }

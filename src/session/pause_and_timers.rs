@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use crate::words::bounds::check_time;
 use crate::words::error::ConfigError;
-use crate::words::options::check_time;
 
-use crate::context::timers::TimerId;
 use crate::session::Session;
 use crate::session::state::Phase;
+use crate::structures::ids::TimerId;
 
 /// The most timers that a session may have at once.
 const TIMERS_MAX: usize = 64;

@@ -272,7 +272,7 @@ impl Session<'_> {
         let now = self.shared.now;
         let at_hand = self.wire.is_at_hand();
         if !at_hand {
-            self.shared.list_for_flush(self.state);
+            self.state.list_for_flush(self.shared);
         }
         let extra = self.state.extra();
         extra.blocked = at_hand;

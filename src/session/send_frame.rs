@@ -83,7 +83,7 @@ impl Session<'_> {
             OpCode::Text | OpCode::Binary | OpCode::Continuation => *open = None,
         }
         if frame.fin && self.state.collected.is_some() {
-            self.shared.list_for_flush(self.state);
+            self.state.list_for_flush(self.shared);
         }
     }
 

@@ -18,12 +18,13 @@ use crate::words::network::ClientKey;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
-use crate::context::timers::TimerId;
+use crate::context::loop_state::Shared;
 use crate::flow::cell::FlowCell;
-use crate::session::SessionId;
 use crate::session::extensions::{Pipeline, wire_limit};
 use crate::session::subscriptions::Collected;
 use crate::session::unread_input::Hold;
+use crate::structures::ids::SessionId;
+use crate::structures::ids::TimerId;
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +205,11 @@ impl SessionState {
         if client != present {
             self.peer = Peer::Proxy(Box::new(Proxied { remote, client }));
         }
+    }
+
+    /// Has this session flushed after the turn.
+    pub(crate) fn list_for_flush(&mut self, shared: &mut Shared) {
+        shared.list_for_flush(self.id.0.index, &mut self.listed);
     }
 
     /// Whether its handler is handed frames.

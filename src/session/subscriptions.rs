@@ -11,7 +11,7 @@ use crate::words::message::Message;
 use crate::flow::cell::{FlowCell, Joined};
 use crate::flow::emission::Emission;
 use crate::flow::hub::FlowHub;
-use crate::session::SessionId;
+use crate::structures::ids::SessionId;
 
 /// What a session wants of a flow.
 pub(crate) enum Filter {

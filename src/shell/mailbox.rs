@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use mio::{Registry, Token, Waker};
 
-use crate::context::server_ref::{ServerRef, StopRequest};
+use crate::context::commands::StopRequest;
+use crate::context::server_ref::ServerRef;
 
 /// Orders that may be pending.
 const ORDERS_MAX: usize = 1024;

@@ -8,7 +8,7 @@ use mio::event::Event;
 use mio::{Events, Token};
 
 use crate::app::application::Built;
-use crate::context::server_ref::{Drained, StopRequest};
+use crate::context::commands::{Drained, StopRequest};
 use crate::core::driver::Driver;
 use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;

@@ -12,8 +12,8 @@ use crate::context::watch::NewWatch;
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
+use crate::words::bounds::LARGEST_SIZE;
 use crate::words::limits::Limits;
-use crate::words::options::LARGEST_SIZE;
 use crate::words::time::Time;
 
 use super::listen::Opened;

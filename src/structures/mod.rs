@@ -3,6 +3,7 @@
 pub(crate) mod byte_queue;
 pub(crate) mod cursors;
 pub(crate) mod footprint;
+pub(crate) mod ids;
 pub(crate) mod outbox;
 pub(crate) mod progress;
 pub(crate) mod roster;

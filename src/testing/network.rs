@@ -10,7 +10,8 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::app::application::Built;
-use crate::context::server_ref::{ServerRef, StopRequest};
+use crate::context::commands::StopRequest;
+use crate::context::server_ref::ServerRef;
 use crate::core::driver::Driver;
 use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use crate::words::options::{LARGEST_SIZE, SessionOptions, check_size, check_time};
+use crate::words::bounds::{LARGEST_SIZE, check_size, check_time};
+use crate::words::options::SessionOptions;
 use crate::words::rate::Rate;
 
 /// What the server as a whole may take: the limits that no route or session can change.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::words::address::Address;
-use crate::words::options::{LARGEST_SIZE, check_time};
+use crate::words::bounds::{LARGEST_SIZE, check_time};
 
 /// Where a server listens. Text is taken for TCP, or for a Unix socket if it begins with `unix:`
 /// (`unix:/run/x.sock`, `unix:///run/x.sock`), in the abstract namespace if an `@` follows

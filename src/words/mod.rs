@@ -1,6 +1,7 @@
 //! Layer 0, words: the vocabulary every other layer shares. Standard library only.
 
 pub(crate) mod address;
+pub(crate) mod bounds;
 pub(crate) mod close;
 pub(crate) mod convert;
 pub(crate) mod error;

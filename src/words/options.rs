@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::words::limits::Limits;
+use crate::words::bounds::{LARGEST_SIZE, check_size, check_time};
 use crate::words::rate::Rate;
 
 /// What a session may do and how long it may take: the options that a server sets for all, a
@@ -93,13 +93,6 @@ pub enum OutboxOverflow {
     Block,
 }
 
-/// The shortest time that the timer wheel can keep apart from no time at all.
-pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
-/// The longest time that an option takes; longer is taken for a mistake in the unit.
-pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The largest size an option takes on any target.
-pub(crate) const LARGEST_SIZE: usize = 1 << 30;
-
 impl SessionOptions {
     /// The most bytes of an assembled message.
     pub(crate) fn message_limit(&self) -> usize {
@@ -127,9 +120,9 @@ impl SessionOptions {
     }
 
     /// Fills in what depends on the limits of the server.
-    pub(crate) fn resolve(&mut self, limits: &Limits) {
+    pub(crate) fn resolve(&mut self, process_bytes: usize) {
         // What may arrive may be sent back.
-        let default = (limits.process_bytes / 4).max(self.message_limit()).min(LARGEST_SIZE);
+        let default = (process_bytes / 4).max(self.message_limit()).min(LARGEST_SIZE);
         let limit = *self.max_outgoing_message_size.get_or_insert(default);
         self.short_outgoing = limit.min(self.max_frame_size);
     }
@@ -157,28 +150,6 @@ impl SessionOptions {
         check_size("outbox_bytes", self.outbox_bytes)?;
         check_size("outbox_messages", self.outbox_messages)
     }
-}
-
-pub(crate) fn check_time(name: &str, value: Duration) -> Result<(), String> {
-    if value < SHORTEST_TIMEOUT {
-        return Err(format!(
-            "{name} is {value:?}: it must be at least 1 ms (options that can be off take None)"
-        ));
-    }
-    if value > LONGEST_TIMEOUT {
-        return Err(format!("{name} is {value:?}: it must be at most 366 days"));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_size(name: &str, value: usize) -> Result<(), String> {
-    if value == 0 {
-        return Err(format!("{name} is 0: it must be at least 1"));
-    }
-    if value > LARGEST_SIZE {
-        return Err(format!("{name} is {value}: it must be at most {LARGEST_SIZE}"));
-    }
-    Ok(())
 }
 
 /// The setters of the options that both a server and a route have, written once.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::words::options::LONGEST_TIMEOUT;
+use crate::words::bounds::LONGEST_TIMEOUT;
 
 /// So many in so long, and as many at once as the burst: a token bucket.
 ///

@@ -8,7 +8,7 @@ use super::secs;
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
-use crate::session::SessionId;
+use crate::structures::ids::SessionId;
 use crate::testing::far_end::RawFrame;
 use crate::testing::{Ending, Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};

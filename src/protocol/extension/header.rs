@@ -1,7 +1,7 @@
 //! Owns the grammar of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1).
 
-use crate::protocol::handshake::is_token;
 use crate::protocol::head::RequestHead;
+use crate::protocol::token::is_token;
 
 /// Names, and the values of those that have one.
 pub(crate) type Parameters = Vec<(String, Option<String>)>;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::app::call::Call;
 use crate::app::handler::Handler;
-use crate::context::timers::TimerId;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
+use crate::structures::ids::TimerId;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason};
 use crate::words::error::{HandlerResult, ProtocolError, SessionError};
 use crate::words::message::Message;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::app::application::{Application, Built, WebSockets};
 use crate::app::call::Call;
 use crate::app::raw_handler::on_frame;
-use crate::flow::shared_flow::{BufferOverflow, FlowOptions, SharedFlow};
+use crate::flow::options::{BufferOverflow, FlowOptions};
+use crate::flow::shared_flow::SharedFlow;
 use crate::words::limits::Limits;
 use crate::words::options::OutboxOverflow;
 

@@ -1,0 +1,53 @@
+//! What code on the loop asks of sessions that are not its own, and of the server as a whole.
+
+use std::time::Duration;
+
+use crate::structures::slab::Key;
+use crate::words::close::{CloseCode, CloseReason};
+
+/// What one part of the loop asks of a session that is not its own.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// `stamp` is its place among all that is sent and published.
+    Send {
+        to: Key,
+        stamp: u64,
+        text: bool,
+        bytes: Vec<u8>,
+    },
+    Close {
+        to: Key,
+        stamp: u64,
+        reason: CloseReason,
+    },
+    Pause(Key),
+    Resume(Key),
+}
+
+/// How the sessions that were open when a stop began have ended.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::Handle;
+/// fn stop(server: &Handle) -> wirewheel::Result<()> {
+///     server.shutdown(Duration::from_secs(5));
+///     let drained = server.join()?;
+///     println!("{} said good-bye, {} did not", drained.clean, drained.cut);
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Both sides sent their Close.
+    pub clean: usize,
+    /// The peer was silent or gone, or the grace was over.
+    pub cut: usize,
+}
+
+/// What a stop was asked to be like.
+#[derive(Clone, Debug)]
+pub(crate) struct StopRequest {
+    pub(crate) code: CloseCode,
+    pub(crate) grace: Duration,
+}

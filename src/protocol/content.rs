@@ -1,0 +1,143 @@
+//! Values as messages: content converters, and JSON.
+
+use std::error::Error;
+use std::fmt;
+use std::rc::Rc;
+
+/// What a converter makes of a value.
+///
+/// ```
+/// use wirewheel::Content;
+/// assert_ne!(Content::Text("1".into()), Content::Binary(b"1".to_vec()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Vec<u8>),
+}
+
+/// Reads a value from the deserializer that a converter makes of a message.
+///
+/// ```
+/// use wirewheel::{ReadValue, erased_serde};
+/// fn read_json<'de>(bytes: &'de [u8], read: ReadValue<'_, 'de>) -> Result<(), erased_serde::Error> {
+///     let mut json = serde_json::Deserializer::from_slice(bytes);
+///     read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))
+/// }
+/// ```
+pub type ReadValue<'r, 'de> =
+    &'r mut dyn FnMut(&mut dyn erased_serde::Deserializer<'de>) -> Result<(), erased_serde::Error>;
+
+/// Turns values into messages and back (Ktor's `WebsocketContentConverter`); feature `json`.
+///
+/// It is installed with [`WebSockets::content_converter`](crate::WebSockets::content_converter), or
+/// for a route, and used by [`send_serialized`](crate::Session::send_serialized) and
+/// [`deserialize`](crate::Session::deserialize). [`JsonConverter`] is one; any format with a serde
+/// implementation makes another:
+///
+/// ```
+/// use std::error::Error;
+/// use wirewheel::{Content, ContentConverter, ReadValue, erased_serde};
+///
+/// /// JSON in binary messages, as some devices send it.
+/// struct BinaryJson;
+///
+/// impl ContentConverter for BinaryJson {
+///     fn accepts(&self, text: bool) -> bool {
+///         !text
+///     }
+///     fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<Content, Box<dyn Error>> {
+///         Ok(Content::Binary(serde_json::to_vec(value)?))
+///     }
+///     fn deserialize<'de>(&self, bytes: &'de [u8], read: ReadValue<'_, 'de>) -> Result<(), Box<dyn Error>> {
+///         let mut json = serde_json::Deserializer::from_slice(bytes);
+///         read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))?;
+///         Ok(json.end()?)
+///     }
+/// }
+/// ```
+pub trait ContentConverter {
+    /// Whether it takes text messages (`true`) or binary ones (`false`); Ktor's `isApplicable`.
+    fn accepts(&self, text: bool) -> bool;
+
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// Why the value has no form in this format.
+    fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<Content, Box<dyn Error>>;
+
+    /// Makes a deserializer of a message's payload and hands it to `read`, once.
+    ///
+    /// # Errors
+    /// What is wrong with the payload: `read`'s error, or anything behind the value.
+    fn deserialize<'de>(
+        &self,
+        bytes: &'de [u8],
+        read: ReadValue<'_, 'de>,
+    ) -> Result<(), Box<dyn Error>>;
+}
+
+/// The converter that is installed, if there is one.
+#[derive(Clone, Default)]
+pub(crate) struct Converter(pub(crate) Option<Rc<dyn ContentConverter>>);
+
+impl fmt::Debug for Converter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Converter" } else { "no Converter" })
+    }
+}
+
+impl Converter {
+    pub(crate) fn new(converter: impl ContentConverter + 'static) -> Self {
+        Self(Some(Rc::new(converter)))
+    }
+
+    /// This one, or else the other.
+    pub(crate) fn or(self, other: &Self) -> Self {
+        if self.0.is_some() { self } else { other.clone() }
+    }
+}
+
+/// Values as JSON in text messages (Ktor's `KotlinxWebsocketSerializationConverter(Json)`); feature
+/// `json`. Binary messages are the wrong kind. Nesting is limited to 128 levels.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use wirewheel::{Application, Call, JsonConverter, WebSockets, on_value};
+///
+/// #[derive(Deserialize, Serialize)]
+/// struct Customer { id: u64, name: String }
+///
+/// fn module(app: &mut Application) {
+///     app.install(WebSockets::new().content_converter(JsonConverter));
+///     app.routing(|route| {
+///         route.web_socket("/customer", |_call: &Call| {
+///             on_value(|session, customer: Customer| session.send_serialized(&customer))
+///         });
+///     });
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JsonConverter;
+
+impl ContentConverter for JsonConverter {
+    fn accepts(&self, text: bool) -> bool {
+        text
+    }
+
+    fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<Content, Box<dyn Error>> {
+        Ok(Content::Text(serde_json::to_string(value)?))
+    }
+
+    fn deserialize<'de>(
+        &self,
+        bytes: &'de [u8],
+        read: ReadValue<'_, 'de>,
+    ) -> Result<(), Box<dyn Error>> {
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))?;
+        Ok(json.end()?)
+    }
+}
