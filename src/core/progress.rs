@@ -268,7 +268,10 @@ impl Turn<'_> {
     fn wait_for_pong_anew(&mut self, later: Duration) {
         let now = self.shared.now.after(later);
         let waited = now.since(self.connection.state.ping_base).as_millis();
-        self.connection.state.heard_millis = u32::try_from(waited).unwrap_or(u32::MAX);
+        let waited = u32::try_from(waited).unwrap_or(u32::MAX);
+        // A wait that was given more time keeps it: the wheel is not armed anew for signs of life.
+        let heard = &mut self.connection.state.heard_millis;
+        *heard = waited.max(*heard);
     }
 
     fn brings_only_pongs(&self, rx: &[u8]) -> bool {

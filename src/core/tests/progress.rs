@@ -298,6 +298,29 @@ fn a_ping_behind_other_bytes_has_its_time_from_when_it_was_taken() {
     net.expect(&["close 1011 unclean"]);
 }
 
+/// The wait for its pong was doubled because its buffer was full; a frame that comes then is one more
+/// sign of life and takes none of that time away.
+#[test]
+fn a_sign_of_life_does_not_shorten_the_wait_for_a_pong() {
+    let mut net = serving(WebSockets::new(), 1 << 20);
+    let reader = Reader::new(&mut net, 0);
+    net.text(reader.link, "big");
+    net.advance(secs(14));
+    let queued = net.link(reader.link).socket.unacknowledged();
+    net.advance(secs(2));
+    for _ in 0..40 {
+        net.advance(secs(1));
+        net.acknowledge(reader.link, queued / 40 + 1);
+    }
+    net.advance(secs(10));
+    net.input(reader.link, b"\x89\x80\0\0\0\0");
+    net.network.audit().unwrap();
+    net.advance(secs(18));
+    net.expect(&[]);
+    net.advance(secs(4));
+    net.expect(&["close 1011 unclean"]);
+}
+
 #[test]
 fn a_peer_that_is_cut_off_is_ended_by_the_ping_that_it_does_not_take() {
     let mut net = serving(WebSockets::new(), 1 << 20);
