@@ -42,6 +42,9 @@ mod shell;
 mod structures;
 #[cfg(any(test, fuzzing, feature = "testing"))]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
+mod transport;
 mod words;
 
 #[cfg(feature = "json")]

@@ -4,11 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers from the bottom up; a file may name its own and those before it.
-const LAYERS: [&str; 9] =
-    ["words", "structures", "protocol", "flow", "context", "session", "app", "core", "shell"];
+const LAYERS: [&str; 10] = [
+    "words",
+    "structures",
+    "protocol",
+    "flow",
+    "transport",
+    "context",
+    "session",
+    "app",
+    "core",
+    "shell",
+];
 
 /// Words that only some places may use: the word, and the paths (from `src/`) that may.
-const RESERVED: [(&str, &[&str]); 13] = [
+const RESERVED: [(&str, &[&str]); 14] = [
     ("mio::", &["shell/"]),
     ("socket2", &["shell/"]),
     ("signal_hook", &["shell/"]),
@@ -21,6 +31,7 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("SystemTime", &["shell/"]),
     ("tungstenite::", &["protocol/"]),
     ("httparse", &["protocol/"]),
+    ("rustls::", &["transport/tls/"]),
     ("thread::", &["server.rs", "handle.rs", "testing/client.rs"]),
 ];
 

@@ -76,6 +76,9 @@ pub(crate) struct Shared {
     pub(crate) flow_names: FlowNames,
     pub(crate) timers: Timers,
     pub(crate) stop_request: Option<StopRequest>,
+    /// Certificates are to be read again.
+    #[cfg(feature = "tls")]
+    pub(crate) reload_requested: bool,
     /// Empty once a stop has begun.
     pub(crate) stop_hooks: StopHooks,
     /// The server stops: requests are refused.
@@ -122,6 +125,8 @@ impl Shared {
             flow_names: on_loop.flow_names,
             timers: on_loop.timers,
             stop_request: None,
+            #[cfg(feature = "tls")]
+            reload_requested: false,
             stop_hooks: on_loop.stop_hooks,
             draining: false,
             drained: Drained::default(),

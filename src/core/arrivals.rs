@@ -106,6 +106,12 @@ impl Core {
         Ok((verdict != Verdict::Welcome).then_some(Surplus::Client))
     }
 
+    /// Whether a connection has to begin with a PROXY header.
+    pub(crate) fn awaits_proxy_header(&self, index: u32) -> bool {
+        let stage = self.connections.at(index).map(|connection| &connection.stage);
+        matches!(stage, Some(Stage::Http(http)) if http.awaits_proxy_header)
+    }
+
     /// The local address of a connection that was accepted just now, where it is known.
     pub(crate) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
         if let Some(Stage::Http(http)) = self.connections.at_mut(index).map(|it| &mut it.stage) {

@@ -63,8 +63,11 @@ use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use super::Core;
-use crate::core::sockets::{Accept, Notes, ReadOutcome, Readiness, Socket, Sockets};
+use crate::core::sockets::{Accept, Notes, Readiness, Socket, Sockets};
 use crate::core::turn::Reading;
+#[cfg(feature = "tls")]
+use crate::transport::channel::Input;
+use crate::transport::channel::ReadOutcome;
 
 /// Shares of `read_budget_bytes` after which a turn is late.
 const SHARES_PER_TURN: usize = 4;
@@ -88,6 +91,8 @@ pub(crate) struct Driver<S> {
     late_at: usize,
     /// How much is read at once.
     room: usize,
+    /// What `room` is in a turn that is not late.
+    whole_room: usize,
     /// How many connections a turn accepts.
     accept_budget: usize,
 }
@@ -97,8 +102,9 @@ impl<S: Sockets> Driver<S> {
     pub(crate) fn new(built: Built, sockets: S) -> Self {
         let room = built.limits.read_buffer_bytes;
         Self {
-            rx: vec![0; room].into_boxed_slice(),
+            rx: vec![0; sockets.buffer_bytes(room)].into_boxed_slice(),
             room,
+            whole_room: room,
             share: built.limits.read_budget_bytes,
             accept_budget: built.limits.accept_budget,
             sockets,
@@ -117,7 +123,11 @@ impl<S: Sockets> Driver<S> {
         }
         let asked_at = self.sockets.next_accept();
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
-        [self.core.poll_timeout(), accept_at].into_iter().flatten().min()
+        #[cfg(feature = "tls")]
+        let look_at = self.sockets.next_look();
+        #[cfg(not(feature = "tls"))]
+        let look_at = None;
+        [self.core.poll_timeout(), accept_at, look_at].into_iter().flatten().min()
     }
 
     /// Whether something is left over that no event and no deadline will announce.
@@ -231,24 +241,53 @@ impl<S: Sockets> Driver<S> {
             Reading::Sparing => self.room / 2,
             Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
         };
-        let buffer = self.rx.get_mut(..room)?;
-        let n = match socket.read(buffer) {
-            ReadOutcome::Bytes(n) => n,
+        let late = self.worked >= self.late_at;
+        let input = match socket.read(&mut self.rx, room, late) {
+            ReadOutcome::Input(input) => input,
             outcome => {
                 self.read_end(now, slot, outcome);
                 return None;
             }
         };
-        let bytes = buffer.get_mut(..n)?;
+        #[cfg(feature = "tls")]
+        if input.bytes == 0 {
+            return self.read_nothing(slot, input, ready);
+        }
+        let bytes = self.rx.get_mut(..input.bytes)?;
         let reading = self.core.handle_input(now, slot, bytes, socket.wire());
         socket.notes().reading = reading;
-        self.note_work(n);
+        #[cfg(feature = "tls")]
+        if let Some(changes) = socket.take_changes() {
+            self.core.note_changes(slot, changes);
+        }
+        self.note_work(input.work);
         self.end_and_drop();
         if reading == Reading::Again {
             self.list_to_write(slot);
             return self.leave(now, slot, ready);
         }
-        (n == room || ready.ended).then_some(n)
+        (input.more || ready.ended).then_some(input.work)
+    }
+
+    /// Follows a read that took work and gave nothing to the core.
+    #[cfg(feature = "tls")]
+    #[cold]
+    fn read_nothing(&mut self, slot: u32, input: Input, ready: Readiness) -> Option<usize> {
+        self.note_changes(slot);
+        self.core.begin_work();
+        self.note_work(input.work);
+        self.end_and_drop();
+        (input.more || ready.ended).then_some(input.work)
+    }
+
+    /// Tells the core what has changed below it.
+    #[cfg(feature = "tls")]
+    #[inline]
+    fn note_changes(&mut self, slot: u32) {
+        let changes = self.sockets.socket(slot).and_then(Socket::take_changes);
+        if let Some(changes) = changes {
+            self.core.note_changes(slot, changes);
+        }
     }
 
     #[cold]
@@ -281,19 +320,41 @@ impl<S: Sockets> Driver<S> {
     /// Acts on a read that gave nothing.
     #[inline(never)]
     fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) {
+        #[cfg(feature = "tls")]
+        if outcome == ReadOutcome::Later {
+            return self.list(slot);
+        }
         self.with_wire(slot, |core, wire| match outcome {
             ReadOutcome::Eof => core.handle_eof(now, slot, wire),
             ReadOutcome::Failed(kind) => core.handle_error(now, slot, kind, wire),
-            ReadOutcome::Drained | ReadOutcome::Bytes(_) => {}
+            #[cfg(feature = "tls")]
+            ReadOutcome::Truncated => core.handle_truncation(now, slot, wire),
+            #[cfg(feature = "tls")]
+            ReadOutcome::NotTls => core.handle_no_tls(now, slot, wire),
+            #[cfg(feature = "tls")]
+            ReadOutcome::TlsFailed(reason) => core.handle_tls_failure(now, slot, &reason, wire),
+            #[cfg(feature = "tls")]
+            ReadOutcome::Later => {}
+            ReadOutcome::Drained | ReadOutcome::Input(_) => {}
         });
     }
 
     #[inline(never)]
     fn write_on(&mut self, now: Time, slot: u32) {
+        #[cfg(feature = "tls")]
+        match self.sockets.socket(slot).map(Socket::flush) {
+            Some(Ok(true)) | None => {}
+            Some(Ok(false)) => return self.note_changes(slot),
+            Some(Err(error)) => {
+                return self.read_end(now, slot, ReadOutcome::Failed(error.kind()));
+            }
+        }
         let Some(socket) = self.sockets.socket(slot) else { return };
         let reading = self.core.handle_writable(now, slot, socket.wire());
         let resumed = !socket.notes().reading.reads() && reading.reads();
         socket.notes().reading = reading;
+        #[cfg(feature = "tls")]
+        self.note_changes(slot);
         self.note_work(0);
         self.end_and_drop();
         if reading == Reading::Again {
@@ -348,7 +409,7 @@ impl<S: Sockets> Driver<S> {
         // Far from wrapping: it begins anew with each turn, and ends soon after `late_at`.
         self.worked = self.worked.wrapping_add(read).wrapping_add(self.core.work_done());
         if self.is_late() {
-            self.room = self.rx.len() / LATE_PART;
+            self.room = self.whole_room / LATE_PART;
             self.core.set_share(self.share / LATE_PART);
         }
     }
@@ -362,7 +423,7 @@ impl<S: Sockets> Driver<S> {
     #[inline]
     fn begin_shares(&mut self) {
         if self.is_late() {
-            self.room = self.rx.len();
+            self.room = self.whole_room;
             self.core.set_share(self.share);
         }
         self.worked = 0;
@@ -414,7 +475,8 @@ impl<S: Sockets> Driver<S> {
             return self.sockets.refuse(accepted);
         };
         self.core.note_local_addr(slot, local);
-        if let Err(error) = self.sockets.adopt(slot, accepted) {
+        let proxy_header = self.core.awaits_proxy_header(slot);
+        if let Err(error) = self.sockets.adopt(slot, accepted, proxy_header) {
             let kind = error.kind();
             self.with_wire(slot, |core, wire| core.handle_error(now, slot, kind, wire));
         }
@@ -441,6 +503,8 @@ impl<S: Sockets> Driver<S> {
         if let Some(reading) = reading {
             socket.notes().reading = reading;
         }
+        #[cfg(feature = "tls")]
+        self.note_changes(slot);
         self.end_and_drop();
         if reading.is_some_and(Reading::reads) {
             self.list(slot); // its event may have come and gone while it was paused
@@ -452,8 +516,21 @@ impl<S: Sockets> Driver<S> {
         while let Some(watch) = self.core.poll_watch() {
             self.sockets.watch(watch);
         }
+        #[cfg(feature = "tls")]
+        self.keep_certificates(now);
         if let Some(request) = self.core.poll_stop() {
             self.stop(now, &request);
+        }
+    }
+
+    /// Reads certificates again if that was asked for, and looks at them when it is time to.
+    #[cfg(feature = "tls")]
+    fn keep_certificates(&mut self, now: Time) {
+        if self.core.poll_reload() {
+            self.sockets.reload_certificates(&mut self.core, now);
+        }
+        if self.sockets.next_look().is_some_and(|at| at <= now) {
+            self.sockets.look_at_certificates(&mut self.core, now);
         }
     }
 
@@ -471,6 +548,8 @@ impl<S: Sockets> Driver<S> {
         while let Some(slot) = self.core.poll_offender() {
             let Some(socket) = self.sockets.socket(slot) else { break };
             self.core.handle_offender(slot, socket.wire());
+            #[cfg(feature = "tls")]
+            self.note_changes(slot);
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
             self.sockets.dispose(slot, disposal);
@@ -481,6 +560,8 @@ impl<S: Sockets> Driver<S> {
     fn with_wire(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) {
         if let Some(socket) = self.sockets.socket(slot) {
             act(&mut self.core, socket.wire());
+            #[cfg(feature = "tls")]
+            self.note_changes(slot);
         }
         self.end_and_drop();
     }

@@ -157,11 +157,18 @@ impl Turn<'_> {
     fn between(&mut self, head: &RequestHead) -> Between {
         let proxied = self.http().is_some_and(|http| http.proxied);
         let told = if proxied { self.admission.told(head) } else { Told::default() };
+        #[cfg(feature = "tls")]
+        let tls = self.wire.tls_peer();
         Between {
             remote: self.connection.state.remote_addr(),
             client: self.connection.state.client_addr(),
             local: self.local_addr(),
+            #[cfg(not(feature = "tls"))]
             secure: told.secure.unwrap_or(false),
+            #[cfg(feature = "tls")]
+            secure: told.secure.unwrap_or_else(|| tls.is_some()),
+            #[cfg(feature = "tls")]
+            tls,
             host: told.host.map(Into::into),
         }
     }

@@ -42,6 +42,8 @@ pub(crate) mod sockets;
 mod streamed_body;
 #[cfg(all(repository, test))]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 mod turn;
 
 use std::fmt;

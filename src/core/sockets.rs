@@ -10,6 +10,9 @@ use crate::words::time::Time;
 use super::Core;
 use crate::core::connection::Disposal;
 use crate::core::turn::Reading;
+#[cfg(feature = "tls")]
+use crate::transport::channel::Changes;
+use crate::transport::channel::ReadOutcome;
 
 /// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
 /// core gives to each connection.
@@ -28,8 +31,14 @@ pub(crate) trait Sockets {
     /// When `accept` has to be asked although no event comes; [`Time::ZERO`] for at once.
     fn next_accept(&self) -> Option<Time>;
 
-    /// Puts a connection into its slot. It is there even if that fails; then it is broken.
-    fn adopt(&mut self, slot: u32, accepted: Self::Accepted) -> io::Result<()>;
+    /// Puts a connection into its slot. It is there even if that fails; then it is broken. A PROXY
+    /// header may have to come before everything else.
+    fn adopt(&mut self, slot: u32, accepted: Self::Accepted, proxy_header: bool) -> io::Result<()>;
+
+    /// The size of the buffer that its sockets read into, where they read so much at once.
+    fn buffer_bytes(&self, read_bytes: usize) -> usize {
+        read_bytes
+    }
 
     /// Hangs up on a connection that gets no slot.
     fn refuse(&mut self, accepted: Self::Accepted);
@@ -40,6 +49,20 @@ pub(crate) trait Sockets {
     /// Watches a descriptor of the application. Its callback runs by
     /// [`Driver::run`](crate::core::driver::Driver::run), or as it does.
     fn watch(&mut self, watch: NewWatch);
+
+    /// When the certificates have to be looked at, whether anything happens or not.
+    #[cfg(feature = "tls")]
+    fn next_look(&self) -> Option<Time> {
+        None
+    }
+
+    /// That time has come.
+    #[cfg(feature = "tls")]
+    fn look_at_certificates(&mut self, _core: &mut Core, _now: Time) {}
+
+    /// Reads the certificates of all listeners again.
+    #[cfg(feature = "tls")]
+    fn reload_certificates(&mut self, _core: &mut Core, _now: Time) {}
 
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);
@@ -59,9 +82,17 @@ pub(crate) trait Socket {
     /// The way to the peer.
     fn wire(&mut self) -> &mut dyn Wire;
 
-    /// Reads what is there, at most a buffer full. Less than that means that nothing more is there, but
-    /// perhaps the end.
-    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome;
+    /// Reads what is there, at most `room` bytes, and puts what is for the core at the start of
+    /// `buffer`. In a late turn nothing is begun that takes long.
+    fn read(&mut self, buffer: &mut [u8], room: usize, late: bool) -> ReadOutcome;
+
+    /// Sends what was accepted and has not gone out: whether all of it has now.
+    #[cfg(feature = "tls")]
+    fn flush(&mut self) -> io::Result<bool>;
+
+    /// What has changed below the core since this was asked last.
+    #[cfg(feature = "tls")]
+    fn take_changes(&mut self) -> Option<Changes>;
 
     /// Whether a write has taken less than it was given, or `note_blocked` was called, since this was
     /// asked last.
@@ -92,15 +123,6 @@ impl Default for Notes {
     fn default() -> Self {
         Self { reading: Reading::Continue, listed: false, ended: false }
     }
-}
-
-/// What a read gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReadOutcome {
-    Bytes(usize),
-    Drained,
-    Eof,
-    Failed(ErrorKind),
 }
 
 /// What an accept gave.

@@ -389,6 +389,10 @@ impl<'a> Turn<'a> {
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
                 Stage::Http(ref http) if http.body.is_some() || http.yielded => self.http_drained(),
+                Stage::Finishing => {
+                    self.after_flush(); // the last of it may have been below the core
+                    Reading::Continue
+                }
                 _ => self.reading(),
             };
         };

@@ -108,6 +108,9 @@ pub(crate) struct Extra {
     pub(crate) peer_shut: bool,
     /// We have shut our side.
     pub(crate) shut: bool,
+    /// Bytes that TLS holds for the connection.
+    #[cfg(feature = "tls")]
+    pub(crate) transport_bytes: u32,
 }
 
 /// A ping that waits behind other bytes, in the outbox or in the system's queue.
@@ -358,7 +361,9 @@ impl SessionState {
     /// Bytes held for this connection beyond its place in the slab.
     pub(crate) fn memory(&self) -> usize {
         let extra = self.extra.as_deref().map_or(0, |extra| {
-            extra.outbox.memory() + extra.hold.as_deref().map_or(0, Hold::memory)
+            extra.outbox.memory()
+                + extra.hold.as_deref().map_or(0, Hold::memory)
+                + extra.transport_bytes()
         });
         self.partial.as_deref().map_or(0, Partial::memory)
             + self.pipeline.as_deref().map_or(0, Pipeline::memory)
@@ -424,6 +429,7 @@ impl Extra {
             unacknowledged: _,
             peer_shut,
             shut,
+            ..
         } = self;
         outbox.is_empty()
             && hold.is_none()
@@ -438,6 +444,15 @@ impl Extra {
             && window.is_none()
             && ping.is_none()
             && !(*aborted || *peer_shut || *shut)
+            && self.transport_bytes() == 0
+    }
+
+    /// Bytes that the transport holds for the connection.
+    fn transport_bytes(&self) -> usize {
+        #[cfg(feature = "tls")]
+        return self.transport_bytes as usize;
+        #[cfg(not(feature = "tls"))]
+        return 0;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Owns one connection's socket: reading, and the [`Wire`] that the core writes through.
+//! One connection's socket: reading, and the [`Wire`] that the core writes through.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -8,9 +8,12 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 
 use crate::core::Disposal;
-use crate::core::sockets::{self, Notes, ReadOutcome};
+use crate::core::sockets::{self, Notes};
 use crate::session::state::NO_ADDR;
 use crate::structures::wire::Wire;
+#[cfg(feature = "tls")]
+use crate::transport::channel::Changes;
+use crate::transport::channel::{Channel, ReadOutcome, Received, Stream};
 
 /// A non-blocking stream socket, TCP or Unix.
 #[derive(Debug)]
@@ -31,17 +34,17 @@ impl Socket {
 
     /// What becomes of a read that failed; one that was interrupted is made again.
     #[cold]
-    fn read_failed(&self, mut error: io::Error, buffer: &mut [u8]) -> ReadOutcome {
+    fn read_failed(&self, mut error: io::Error, buffer: &mut [u8]) -> Received {
         loop {
             match error.kind() {
                 ErrorKind::Interrupted => {}
-                ErrorKind::WouldBlock => return ReadOutcome::Drained,
-                kind => return ReadOutcome::Failed(kind),
+                ErrorKind::WouldBlock => return Received::Drained,
+                kind => return Received::Failed(kind),
             }
             // By another name: called from two places, the usual way would be a call there as well.
             match (&*SockRef::from(&self.stream)).read(buffer) {
-                Ok(0) => return ReadOutcome::Eof,
-                Ok(n) => return ReadOutcome::Bytes(n),
+                Ok(0) => return Received::Eof,
+                Ok(n) => return Received::Bytes(n),
                 Err(again) => error = again,
             }
         }
@@ -62,19 +65,41 @@ impl Socket {
     }
 }
 
-impl sockets::Socket for Socket {
+impl Stream for Socket {
+    #[inline]
+    fn receive(&mut self, buffer: &mut [u8]) -> Received {
+        match (&self.stream).read(buffer) {
+            Ok(0) => Received::Eof,
+            Ok(n) => Received::Bytes(n),
+            Err(error) => self.read_failed(error, buffer),
+        }
+    }
+
+    fn note_blocked(&mut self) {
+        self.blocked = true;
+    }
+}
+
+impl sockets::Socket for Channel<Socket> {
     #[inline]
     fn wire(&mut self) -> &mut dyn Wire {
-        self
+        Self::wire(self)
     }
 
     #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
-        match (&self.stream).read(buffer) {
-            Ok(0) => ReadOutcome::Eof,
-            Ok(n) => ReadOutcome::Bytes(n),
-            Err(error) => self.read_failed(error, buffer),
-        }
+    fn read(&mut self, buffer: &mut [u8], room: usize, late: bool) -> ReadOutcome {
+        Self::read(self, buffer, room, late)
+    }
+
+    #[cfg(feature = "tls")]
+    fn flush(&mut self) -> io::Result<bool> {
+        Self::flush(self)
+    }
+
+    #[cfg(feature = "tls")]
+    #[inline]
+    fn take_changes(&mut self) -> Option<Changes> {
+        Self::take_changes(self)
     }
 
     #[inline]

@@ -7,6 +7,8 @@
 pub mod emulator;
 pub mod program;
 pub mod streams;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

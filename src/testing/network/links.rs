@@ -93,10 +93,9 @@ impl Sockets for Links {
         (!self.backlog.is_empty()).then_some(Time::ZERO)
     }
 
-    fn adopt(&mut self, slot: u32, id: LinkId) -> io::Result<()> {
+    fn adopt(&mut self, slot: u32, id: LinkId, proxy_header: bool) -> io::Result<()> {
         assert!(self.slots.insert(slot, id).is_none(), "slot {slot} is given twice");
-        self.all[id].slot = Some(slot);
-        Ok(())
+        self.all[id].adopt(slot, proxy_header)
     }
 
     fn refuse(&mut self, id: LinkId) {

@@ -1,0 +1,131 @@
+//! What TLS below a connection means for it: how it may fail, and what it holds.
+
+use log::Level;
+
+use crate::app::response::Response;
+use crate::structures::wire::Wire;
+use crate::transport::channel::{Changes, Handshake};
+use crate::words::error::SessionError;
+use crate::words::time::Time;
+
+use super::Core;
+use crate::core::connection::Stage;
+use crate::core::turn::Turn;
+
+const NOT_TLS: &str = "it speaks plain HTTP where TLS is spoken: https:// or wss:// is meant";
+
+impl Core {
+    /// The connection has ended, and TLS did not say that it was to.
+    pub(crate) fn handle_truncation(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, |turn| turn.truncated());
+        self.after_turn(now);
+    }
+
+    /// What came first is no TLS.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
+    pub(crate) fn handle_no_tls(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.shared.stats.tls_handshakes_failed += 1;
+        self.turn(now, index, wire, |turn| turn.refuse_plain_http());
+        self.after_turn(now);
+    }
+
+    /// The peer broke TLS, or agreed to nothing that is spoken here.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
+    pub(crate) fn handle_tls_failure(
+        &mut self,
+        now: Time,
+        index: u32,
+        reason: &str,
+        wire: &mut dyn Wire,
+    ) {
+        if self.connections.at(index).is_some_and(|found| found.is_pending()) {
+            self.shared.stats.tls_handshakes_failed += 1;
+        }
+        self.turn(now, index, wire, |turn| turn.tls_failed(reason));
+        self.after_turn(now);
+    }
+
+    /// What TLS holds for a connection, and what it has done.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
+    #[cold]
+    pub(crate) fn note_changes(&mut self, index: u32, changes: Changes) {
+        match changes.handshake {
+            Some(Handshake::Full) => self.shared.stats.tls_handshakes_full += 1,
+            Some(Handshake::Resumed) => self.shared.stats.tls_handshakes_resumed += 1,
+            None => {}
+        }
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        let state = &mut connection.state;
+        if changes.held > 0 || state.extra.is_some() {
+            state.extra().transport_bytes = u32::try_from(changes.held).unwrap_or(u32::MAX);
+            state.release_idle();
+        }
+        let (before, held) = (connection.charged as usize, connection.memory());
+        connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
+        self.shared.account(before, connection.charged as usize);
+    }
+
+    /// Whether certificates are to be reloaded; asked once.
+    pub(crate) fn poll_reload(&mut self) -> bool {
+        std::mem::take(&mut self.shared.reload_requested)
+    }
+
+    /// They were, or not.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
+    pub(crate) fn note_reload(&mut self, done: bool) {
+        let stats = &mut self.shared.stats;
+        *(if done { &mut stats.tls_reloads_done } else { &mut stats.tls_reloads_failed }) += 1;
+    }
+
+    /// When the first certificate ends, in seconds since 1970.
+    pub(crate) fn note_certificates(&mut self, not_after: u64) {
+        self.shared.stats.tls_certificate_expiry = not_after;
+    }
+
+    /// Work is done from here that no turn of a connection begins.
+    pub(crate) fn begin_work(&mut self) {
+        self.shared.work.begin();
+    }
+}
+
+impl Turn<'_> {
+    fn truncated(&mut self) {
+        if matches!(self.connection.stage, Stage::Session(_)) {
+            return self.broken(std::io::ErrorKind::UnexpectedEof);
+        }
+        // Between two requests, and behind the last byte, many end a connection without a word.
+        self.peer_shut();
+    }
+
+    fn refuse_plain_http(&mut self) {
+        self.note_refusal_because(Level::Warn, 400, None, NOT_TLS, NOT_TLS);
+        let text = "400 Bad Request: this port speaks TLS, use https:// or wss://\n";
+        self.refuse_with(&Response::refusal(400).body(text));
+    }
+
+    fn tls_failed(&mut self, reason: &str) {
+        match self.connection.stage {
+            Stage::Session(_) => {
+                self.fail(SessionError::Network(std::io::ErrorKind::InvalidData));
+            }
+            Stage::Http(_) | Stage::Finishing | Stage::Closed(_) => {
+                self.shared.warnings.note("tls", self.shared.now, || {
+                    format!("TLS with {} failed: {reason}", self.who())
+                });
+                self.finish(); // the alert is to arrive
+            }
+        }
+    }
+}
