@@ -7,16 +7,19 @@
 // Its snippets are tests where the features that they use are on, as they are in the repository.
 #![cfg_attr(any(not(doctest), feature = "testing"), doc = include_str!("../README.md"))]
 //!
-//! ## Layers
+//! ## The source
 //!
-//! The source is in layers; imports point downward only:
+//! It lies in rooms, and imports point downward only (`ARCHITECTURE.md` has the pictures):
 //!
 //! ```text
-//!   facade      lib, server, handle
+//!   facade      lib, api, server, handle; testing beside the shell
 //!   shell       sockets, mio, signals, the clock
 //!   core        every decision, without a socket or a clock
-//!   domain      Application, Routing, Call, Handler, Session
-//!   protocol    request head, handshake, frames, messages
+//!   app         applications, routes, handlers, requests and responses
+//!   session     one session: its state, and how its bytes leave
+//!   context     what a callback reaches: the loop's state, timers, statistics
+//!   flow        one message for many sessions
+//!   protocol    request head, handshake, frames, extensions
 //!   structures  timer wheel, slab, outbox
 //!   words       options, limits, errors, messages, close codes
 //! ```
@@ -26,10 +29,11 @@ compile_error!(
     "wirewheel is for Linux alone: build for a Linux target, such as in a container or in WSL"
 );
 
+mod api;
 mod app;
 mod context;
 mod core;
-mod flow;
+pub mod flow;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub mod fuzzing;
 #[cfg(any(all(doc, not(doctest)), all(doctest, feature = "testing", feature = "json")))]
@@ -45,47 +49,23 @@ pub mod testing;
 mod words;
 
 #[cfg(feature = "json")]
-pub use erased_serde;
+pub use api::json;
+pub use api::{compat, error, extension, hooks, message, options, raw, watch};
 
 pub use app::application::{Application, WebSockets};
 pub use app::call::Call;
-pub use app::handler::{Handler, Hooks, Idle, on_connect, on_message};
-pub use app::raw_handler::{OnFrame, RawHandler, on_frame};
+pub use app::handler::{Handler, on_connect, on_message};
 pub use app::response::{Accept, Response};
 pub use app::routing::{Routing, WebSocketRoute};
-#[cfg(feature = "json")]
-pub use app::typed_handler::{Typed, TypedHandler, on_value};
 pub use context::commands::Drained;
 pub use context::server_ref::ServerRef;
 pub use context::stats::Stats;
-pub use context::watch::{Ready, Watch};
-pub use flow::key::FlowKey;
-pub use flow::options::{BufferOverflow, FlowOptions};
-pub use flow::shared_flow::SharedFlow;
 pub use handle::Handle;
-#[cfg(feature = "json")]
-pub use protocol::content::{Content, ContentConverter, JsonConverter, ReadValue};
-#[cfg(feature = "deflate")]
-pub use protocol::extension::deflate::Deflate;
-pub use protocol::extension::header::ExtensionOffer;
-pub use protocol::extension::{
-    Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece,
-};
 pub use server::Server;
 pub use session::Session;
-pub use structures::ids::SessionId;
-pub use structures::ids::TimerId;
-pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
-pub use words::convert::ConvertError;
-pub use words::error::{
-    ConfigError, HandleError, HandlerError, HandlerResult, ProtocolError, Result, SendError,
-    ServerError, SessionError,
-};
-pub use words::extension::ExtensionError;
-pub use words::frame::{Frame, OpCode};
+pub use structures::ids::{SessionId, TimerId};
+pub use words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
+pub use words::error::{HandlerResult, Result};
 pub use words::limits::Limits;
-pub use words::listen::{Listen, ListenOptions};
-pub use words::message::{Message, Payload, Rsv, ToMessage};
-pub use words::options::OutboxOverflow;
-pub use words::proxy::ProxyHeader;
-pub use words::rate::Rate;
+pub use words::listen::Listen;
+pub use words::message::Message;

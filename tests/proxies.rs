@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use support::*;
-use wirewheel::{Application, Call, ProxyHeader, WebSockets, on_connect};
+use wirewheel::options::ProxyHeader;
+use wirewheel::{Application, Call, WebSockets, on_connect};
 
 /// A proxy in front of a server, and the folder of its files.
 struct Proxy {

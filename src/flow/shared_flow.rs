@@ -19,7 +19,8 @@ use crate::flow::cell::FlowCell;
 /// session-less place publishes with [`emit`](Self::emit).
 ///
 /// ```
-/// use wirewheel::{Application, BufferOverflow, Call, FlowOptions, SharedFlow, WebSockets};
+/// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+/// use wirewheel::{Application, Call, WebSockets};
 /// use wirewheel::on_connect;
 /// fn module(app: &mut Application) {
 ///     let news: SharedFlow = app.flow(
@@ -123,7 +124,7 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// (Kotlin's `tryEmit`); false if so, or if there is no room.
     ///
     /// ```
-    /// use wirewheel::SharedFlow;
+    /// use wirewheel::flow::SharedFlow;
     /// let ticks: SharedFlow = SharedFlow::new();
     /// assert!(!ticks.would_suspend() && ticks.try_emit("tick")); // nobody collects it
     /// assert_eq!((ticks.subscription_count(), ticks.dropped()), (0, 0));
@@ -140,7 +141,7 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// As [`emit`](Self::emit); [`SendError::TooBig`] if message and key together are over the limit.
     ///
     /// ```
-    /// use wirewheel::{BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
     /// let options = FlowOptions::new().extra_buffer(100).on_buffer_overflow(BufferOverflow::Latest);
     /// let gauges: SharedFlow = SharedFlow::with(options.max_bytes(64 << 10)).unwrap();
     /// gauges.emit_latest("cellar", "11.5").unwrap();
