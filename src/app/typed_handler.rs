@@ -196,7 +196,8 @@ impl<H: TypedHandler> Handler for Typed<H> {
     }
 }
 
-/// Begins a handler of closures with a hook that is handed values; see [`JsonConverter`] for an
+/// Begins a handler of closures with a hook that is handed values; see
+/// [`JsonConverter`](crate::json::JsonConverter) for an
 /// example; feature `json`.
 ///
 /// ```

@@ -110,7 +110,8 @@ impl<T: ?Sized> SharedFlow<T> {
 impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// Publishes to all who collect. They are written to after the present hook or timer.
     ///
-    /// There is no publisher that could be paused: under [`BufferOverflow::Suspend`] the message is
+    /// There is no publisher that could be paused: under
+    /// [`BufferOverflow::Suspend`](crate::flow::BufferOverflow::Suspend) the message is
     /// taken as long as the log has room for it; [`try_emit`](Self::try_emit) refuses earlier.
     ///
     /// # Errors
@@ -134,8 +135,8 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     }
 
     /// Publishes the newest value of `key`, in place of an older one that some have not taken yet.
-    /// For flows with [`BufferOverflow::Latest`]; on others it is [`emit`](Self::emit). The key counts
-    /// in [`max_bytes`](FlowOptions::max_bytes) as the message does.
+    /// For flows with [`BufferOverflow::Latest`](crate::flow::BufferOverflow::Latest); on others it is
+    /// [`emit`](Self::emit). The key counts in [`max_bytes`](FlowOptions::max_bytes) as the message does.
     ///
     /// # Errors
     /// As [`emit`](Self::emit); [`SendError::TooBig`] if message and key together are over the limit.
