@@ -1,28 +1,60 @@
 //! A WebSocket server for small Linux boxes: one thread, one event loop, callbacks, bounded memory.
 //!
-//! The [`guide`] goes through it a subject a page: the life of a session, backpressure, broadcast,
-//! timers, memory, errors, threads, testing, deploying, security; and each thing on Ktor's pages with
-//! the line that does it here.
+//! ```no_run
+//! use wirewheel::{Application, Call, Server, WebSockets, on_connect};
 //!
-// Its snippets are tests where the features that they use are on, as they are in the repository.
-#![cfg_attr(any(not(doctest), feature = "testing"), doc = include_str!("../README.md"))]
-//!
-//! ## The source
-//!
-//! It lies in rooms, and imports point downward only (`ARCHITECTURE.md` has the pictures):
-//!
-//! ```text
-//!   facade      lib, api, server, handle; testing beside the shell
-//!   shell       sockets, mio, signals, the clock
-//!   core        every decision, without a socket or a clock
-//!   app         applications, routes, handlers, requests and responses
-//!   session     one session: its state, and how its bytes leave
-//!   context     what a callback reaches: the loop's state, timers, statistics
-//!   flow        one message for many sessions
-//!   protocol    request head, handshake, frames, extensions
-//!   structures  timer wheel, slab, outbox
-//!   words       options, limits, errors, messages, close codes
+//! fn main() -> wirewheel::Result<()> {
+//!     Server::bind("127.0.0.1:8080", |app: &mut Application| {
+//!         app.install(WebSockets::new());
+//!         app.routing(|route| {
+//!             route.web_socket("/echo", |_call: &Call| {
+//!                 on_connect(|session, _call| session.send("Please enter your name"))
+//!                     .on_message(|session, message| session.send(message))
+//!             });
+//!         });
+//!     })?
+//!     .run()
+//! }
 //! ```
+//!
+//! A module (here a closure) sets the application up: options ([`WebSockets`]), then routes
+//! ([`Routing`]). Each session of a route has a handler of its own, a [`Handler`] or closures, whose hooks
+//! get the [`Session`] and act on it at once. Everything runs on one thread: hooks must not block, and
+//! nothing has to be `Send`; other threads use a [`Handle`].
+//!
+//! The root of the crate has what a first program needs. The rest is in modules:
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
+//! | [`error`] | everything that can go wrong |
+//! | [`extension`] | permessage-deflate, and extensions of your own |
+//! | [`flow`] | one message for many sessions |
+//! | [`hooks`] | the types of handlers made of closures |
+#![cfg_attr(feature = "json", doc = "| [`json`] | values as messages |")]
+//! | [`message`] | what a message carries, and what becomes one |
+//! | [`options`] | the values that options take |
+//! | [`raw`] | sessions that get frames |
+#![cfg_attr(
+    feature = "testing",
+    doc = "| [`testing`] | applications in memory, under virtual time |"
+)]
+//! | [`watch`] | other descriptors on the same loop |
+//!
+//! The [`guide`] has a page for each subject: the life of a session, backpressure, broadcast, timers,
+//! limits and memory, errors, threads, testing, deploying, security; and tables for those who come from
+//! Ktor, ws-rs or tokio-tungstenite.
+//!
+//! # Features
+//!
+//! * `deflate` (default): permessage-deflate, RFC 7692.
+//! * `json`: values as messages, with serde.
+//! * `testing`: the module of that name, for the tests of your own application.
+//!
+//! # Logging
+//!
+//! The crate logs through `log` and installs no logger: call `env_logger::init()` first in `main`, and
+//! set `RUST_LOG=info`. The guide's page [`deploying`](guide::deploying) has the targets.
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 compile_error!(
@@ -69,3 +101,8 @@ pub use words::error::{HandlerResult, Result};
 pub use words::limits::Limits;
 pub use words::listen::Listen;
 pub use words::message::Message;
+
+/// The README's snippets, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
