@@ -422,7 +422,7 @@ mod tests {
             assert_eq!(limits.check(), Ok(()), "{bytes}");
             let ceiling = limits.memory_ceiling_with_tls();
             assert!(ceiling <= bytes.max(1 << 20), "{bytes}: {ceiling}");
-            assert!(limits.process_bytes >= bytes / 5, "{bytes}: {limits:?}");
+            assert!(limits.process_bytes >= bytes / 8, "{bytes}: {limits:?}");
         }
     }
 
