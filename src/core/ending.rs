@@ -106,10 +106,6 @@ impl Turn<'_> {
         self.shared.warnings.line(Level::Error, Target::Session, kind, now, text);
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn count_fault(&mut self, fault: &SessionError) {
         let stats = &mut self.shared.stats;
         match fault {
@@ -269,10 +265,6 @@ impl Turn<'_> {
     }
 
     /// The wait for the second Close is over.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn closing_is_over(&mut self, everything_arrived: bool) {
         self.shared.stats.timeouts_close += 1;
         let info = self.session().close_info().cloned();
@@ -346,10 +338,6 @@ impl Turn<'_> {
         self.count_loss(why, lost);
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn count_loss(&mut self, why: Loss, bytes: usize) {
         let stats = &mut self.shared.stats;
         let figure = match why {

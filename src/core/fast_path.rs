@@ -51,7 +51,7 @@ impl Turn<'_> {
             let Some(short) = ShortMessage::find(rest, limit) else { break };
             taken += short.end;
             self.deliver_short(route, short.text, short.unmask(rest));
-            if self.connection.state.extra.is_some() || self.shared.asked {
+            if self.connection.state.extra.is_some() || self.shared.has_deferred_work {
                 break;
             }
         }

@@ -174,18 +174,22 @@ impl Core {
         wire: &mut dyn Wire,
         reading: Option<Reading>,
     ) -> Option<Reading> {
-        if self.shared.asked { self.finish_asked(now, index, wire, reading) } else { reading }
+        if self.shared.has_deferred_work {
+            self.finish_deferred(now, index, wire, reading)
+        } else {
+            reading
+        }
     }
 
     #[inline(never)]
-    fn finish_asked(
+    fn finish_deferred(
         &mut self,
         now: Time,
         index: u32,
         wire: &mut dyn Wire,
         mut reading: Option<Reading>,
     ) -> Option<Reading> {
-        while self.shared.asked {
+        while self.shared.has_deferred_work {
             self.after_turn(now);
             let waits = self.connections.at_mut(index).is_some_and(|connection| {
                 connection.state.hold().is_some_and(|hold| hold.is_over())

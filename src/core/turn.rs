@@ -6,7 +6,7 @@ use log::{Level, log_enabled, trace};
 
 use crate::app::endpoint::Endpoint;
 use crate::app::route_table::RouteTable;
-use crate::context::loop_state::Shared;
+use crate::context::loop_state::LoopState;
 use crate::context::warnings::Target;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;
@@ -49,7 +49,7 @@ impl Reading {
 /// A connection, with all that it needs for the time of one turn.
 pub(crate) struct Turn<'a> {
     pub(crate) connection: &'a mut Connection,
-    pub(crate) shared: &'a mut Shared,
+    pub(crate) shared: &'a mut LoopState,
     pub(crate) admission: &'a mut Admission,
     pub(crate) spare_stages: &'a mut SpareStages,
     pub(crate) routes: &'a RouteTable,
@@ -168,10 +168,6 @@ impl<'a> Turn<'a> {
 
     /// Hands a message to the hook of a session under these options of its route.
     #[inline(always)] // as `take_short`
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
         // After our Close, messages still in flight are dropped: `close` ends delivery.
         if self.connection.state.phase != Phase::Open {
@@ -206,10 +202,6 @@ impl<'a> Turn<'a> {
         trace!(target: "wirewheel::frame", "{id} in: {kind}, {length} bytes");
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn control(&mut self, opcode: OpCode, payload: &[u8]) {
         trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.connection.state.id,
             payload.len());
@@ -231,10 +223,6 @@ impl<'a> Turn<'a> {
 
     /// A pong counts only if it carries exactly the payload of the ping that awaits it; any other is the
     /// application's.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn pong(&mut self, payload: &[u8]) {
         let state = &mut self.connection.state;
         let expected = state.ping_base.as_micros().to_be_bytes();
@@ -402,7 +390,7 @@ impl<'a> Turn<'a> {
                 if flush == Flush::Done {
                     return self.drained();
                 }
-                extra.blocked = self.wire.is_at_hand();
+                extra.blocked = self.wire.has_socket();
                 extra.slow |= extra.blocked;
             }
             Err(kind) => self.broken(kind),
