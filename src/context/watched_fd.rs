@@ -1,4 +1,4 @@
-//! The pair of a descriptor that the loop watches, such as a serial port, a pipe or a socket, and its callback.
+//! The pair of a descriptor that the loop watches and its callback: a serial port, a pipe, a socket.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
