@@ -190,9 +190,8 @@ impl LoopState {
         if offered == 0 {
             return None;
         }
-        match wire.write(&self.tx) {
+        match write_counted(&mut self.stats, wire, &self.tx) {
             Ok(written) if written == offered => {
-                self.stats.bytes_out += offered as u64;
                 self.clear_out();
                 None
             }
@@ -218,6 +217,19 @@ impl LoopState {
             ..self.stats.snapshot()
         }
     }
+}
+
+/// Writes one buffer to the wire and counts what it took: the turn's, or a frame that sessions share. One
+/// of the three places that write to a wire, beside `Outbox::write_to` and `Outgoing::write_uncopied`.
+#[inline]
+pub(crate) fn write_counted(
+    stats: &mut Counters,
+    wire: &mut dyn Wire,
+    bytes: &[u8],
+) -> io::Result<usize> {
+    let written = wire.write(bytes)?;
+    stats.bytes_out += written as u64;
+    Ok(written)
 }
 
 /// The server, lent to code that runs on its loop: by [`Session::server`](crate::Session::server)

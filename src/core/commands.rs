@@ -154,7 +154,7 @@ impl Turn<'_> {
         let refused = match result {
             Err(HandlerError::Send(SendError::Closing)) => true,
             Err(HandlerError::Send(_)) => {
-                session.note_dropped();
+                session.out.note_dropped();
                 true
             }
             _ => false,

@@ -44,11 +44,11 @@ impl Turn<'_> {
         );
         if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
             let Ok(reason) = CloseReason::truncated(code, &text) else { return };
-            self.session().leave_flows();
+            self.outgoing().leave_flows();
             if takes_nothing {
                 self.lose_what_has_not_begun(loss);
             }
-            self.session().queue_close(Some(&reason), takes_nothing);
+            self.outgoing().queue_close(Some(&reason), takes_nothing);
         }
         // A Close that is on the wire already stays the truth.
         let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
@@ -132,7 +132,7 @@ impl Turn<'_> {
         if extra.hold.take().is_some() {
             self.shared.to_resume.push(state.id.0.index); // what comes now is read and dropped
         }
-        self.session().leave_flows();
+        self.outgoing().leave_flows();
         if let Stage::Session(_) = self.connection.stage {
             self.shared.sessions.remove(self.connection.state.id.0);
             if self.shared.draining {

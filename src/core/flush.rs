@@ -214,7 +214,7 @@ impl Turn<'_> {
         self.connection.state.listed = false;
         matches!(self.connection.stage, Stage::Session(_))
             && self.connection.state.extra.is_none()
-            && self.session().pull_only_one()
+            && self.outgoing().deliver_fast()
             && self.connection.state.extra.is_none()
     }
 
@@ -245,7 +245,7 @@ impl Turn<'_> {
         if !matches!(self.connection.stage, Stage::Session(_)) {
             return false;
         }
-        let more = self.session().pull();
+        let more = self.outgoing().pull();
         if self.connection.state.extra.is_some() {
             self.act_on_fault();
         }

@@ -54,7 +54,7 @@ impl Turn<'_> {
             let Some(control) = held.and_then(|hold| hold.next_control(&rules)) else { break };
             if control.opcode == OpCode::Ping {
                 self.shared.stats.pings_in += 1;
-                self.session().send_control(OpCode::Pong, &control.payload);
+                self.outgoing().send_control(OpCode::Pong, &control.payload);
             } else {
                 self.pong(&control.payload);
             }

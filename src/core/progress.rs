@@ -300,7 +300,7 @@ impl Turn<'_> {
         state.timing_changed = true;
         // The payload is the time it went out: nothing to store, and no other pong fits.
         let payload = now.as_micros().to_be_bytes();
-        if !self.session().send_control(OpCode::Ping, &payload) {
+        if !self.outgoing().send_control(OpCode::Ping, &payload) {
             return; // no room behind what the peer does not take: no pong can be asked for
         }
         self.connection.state.awaiting_pong = true;

@@ -12,6 +12,7 @@ use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;
 use crate::protocol::reader::{self, Incoming};
 use crate::session::Session;
+use crate::session::send::Outgoing;
 use crate::session::state::Phase;
 use crate::structures::outbox::Flush;
 use crate::structures::wire::Wire;
@@ -183,12 +184,8 @@ impl<'a> Turn<'a> {
         }
         self.shared.stats.messages_in += 1;
         let Stage::Session(handler) = &mut self.connection.stage else { return };
-        let mut session = Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        };
+        let (state, shared) = (&mut self.connection.state, &mut *self.shared);
+        let mut session = Session { out: Outgoing { state, shared, route, wire: self.wire } };
         let result = handler.on_message(&mut session, message);
         if result.is_err() || self.connection.state.extra.is_some() {
             self.after_hook(result);
@@ -208,7 +205,7 @@ impl<'a> Turn<'a> {
         match opcode {
             OpCode::Ping if self.connection.state.phase == Phase::Open => {
                 self.shared.stats.pings_in += 1;
-                self.session().send_control(OpCode::Pong, payload);
+                self.outgoing().send_control(OpCode::Pong, payload);
                 self.call_and_act(|handler, session| handler.on_ping(session, payload));
             }
             OpCode::Pong if self.connection.state.phase == Phase::Open => self.pong(payload),
@@ -248,9 +245,9 @@ impl<'a> Turn<'a> {
         if self.connection.state.phase == Phase::Closing {
             return self.answered(code, text);
         }
-        self.session().leave_flows(); // the peer wants no more of them
+        self.outgoing().leave_flows(); // the peer wants no more of them
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
-        self.session().queue_close(echo.as_ref(), false);
+        self.outgoing().queue_close(echo.as_ref(), false);
         self.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
         self.finish();
     }
@@ -313,18 +310,18 @@ impl<'a> Turn<'a> {
     pub(super) fn call(&mut self, hook: impl FnOnce(&mut dyn Endpoint, &mut Session<'_>)) {
         let route = self.options();
         let Stage::Session(handler) = &mut self.connection.stage else { return };
-        let mut session = Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        };
+        let (state, shared) = (&mut self.connection.state, &mut *self.shared);
+        let mut session = Session { out: Outgoing { state, shared, route, wire: self.wire } };
         hook(&mut **handler, &mut session);
     }
 
     pub(crate) fn session(&mut self) -> Session<'_> {
+        Session { out: self.outgoing() }
+    }
+
+    pub(crate) fn outgoing(&mut self) -> Outgoing<'_> {
         let route = self.options();
-        Session { state: &mut self.connection.state, shared: self.shared, route, wire: self.wire }
+        Outgoing { state: &mut self.connection.state, shared: self.shared, route, wire: self.wire }
     }
 
     /// Writes what the turn has gathered, and acts on a wire that turned out broken.
@@ -346,7 +343,7 @@ impl<'a> Turn<'a> {
     /// What the socket did not take waits in the outbox, unless the wire turned out broken.
     #[cold]
     pub(super) fn wrote_in_part(&mut self, outcome: io::Result<usize>) {
-        self.session().written_in_part(outcome);
+        self.outgoing().written_in_part(outcome);
         self.act_on_wire_fault();
     }
 
