@@ -1,4 +1,4 @@
-//! The door for the fuzzer (`fuzz/`): one function a target, which panics at a finding. Only there
+//! The entry points of the fuzzer (`fuzz/`): one function a target, which panics at a finding. Only there
 //! with `--cfg fuzzing` and in this crate's own tests, which replay the corpora.
 #![allow(missing_docs, reason = "for the targets in fuzz/, not for users")]
 
@@ -11,6 +11,7 @@ use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 #[cfg(feature = "deflate")]
 use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
 use crate::protocol::forwarded::{Client, read_forwarded, read_x_forwarded};
+use crate::protocol::frame::Masking;
 use crate::protocol::handshake::{self, Upgrade};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 use crate::protocol::oracle::{OracleRules, compare, compare_head};
@@ -106,7 +107,8 @@ pub fn frames(data: &[u8]) {
     let rules = OracleRules {
         max_frame_size: [125, 300, 1_000, 70_000][usize::from(rules & 3)],
         max_message_size: [1, 125, 700, 70_000][usize::from(rules >> 2 & 3)],
-        accept_unmasked: rules & 16 != 0,
+        masking: [Masking::Required, Masking::Optional, Masking::Forbidden, Masking::Required]
+            [usize::from(rules >> 4 & 3)],
     };
     found(compare(bytes, &cuts, rules).map(|_| ()));
 }

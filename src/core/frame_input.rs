@@ -6,7 +6,7 @@ use log::trace;
 
 use crate::protocol::close::read_close;
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
-use crate::protocol::pieces::{self, Assembly, Step};
+use crate::protocol::frame_reader::{Assembly, Step, next_step};
 use crate::session::state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
@@ -52,7 +52,7 @@ impl Turn<'_> {
         if pipeline.raw {
             rules.max_fragments = u32::MAX; // nothing of a message is kept, so that it may go on
         }
-        let (step, used) = pieces::next_step(&mut pipeline.progress, rx, &rules, assembly)
+        let (step, used) = next_step(&mut pipeline.partial, rx, &rules, assembly)
             .map_err(SessionError::Protocol)?;
         match step {
             Step::Nothing => {}

@@ -10,7 +10,7 @@ use crate::context::loop_state::Shared;
 use crate::context::warnings::Target;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;
-use crate::protocol::reader::{self, Incoming};
+use crate::protocol::message_reader::{Incoming, next_message};
 use crate::session::Session;
 use crate::session::state::Phase;
 use crate::structures::outbox::Flush;
@@ -139,7 +139,7 @@ impl<'a> Turn<'a> {
     #[inline(never)]
     fn step(&mut self, rx: &mut [u8]) -> usize {
         let rules = self.connection.state.rules(self.options());
-        let step = reader::next(&mut self.connection.state.partial, rx, &rules);
+        let step = next_message(&mut self.connection.state.partial, rx, &rules);
         let (incoming, used) = match step {
             Ok(step) => step,
             Err(error) => {
@@ -157,7 +157,7 @@ impl<'a> Turn<'a> {
             Incoming::AssembledBinary(bytes, rsv) => {
                 self.deliver(Message::new(Payload::Binary(&bytes), rsv));
             }
-            Incoming::Control(opcode, payload) => self.control(opcode, payload.as_slice()),
+            Incoming::Control(opcode, payload) => self.control(opcode, &payload),
         }
         used
     }

@@ -1,4 +1,4 @@
-//! Owns text that arrives in pieces: checked once, as it comes, and never inside out.
+//! Text that arrives in pieces: checked once, as it comes, and never inside out.
 
 use crate::words::error::ProtocolError;
 
@@ -70,15 +70,6 @@ impl TextBuffer {
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.text.capacity()
-    }
-
-    /// Bytes of text so far, the incomplete character included.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "the length of what lies in memory, and at most 4"
-    )]
-    pub(crate) fn len(&self) -> usize {
-        self.text.len() + usize::from(self.tail_len)
     }
 }
 

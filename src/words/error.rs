@@ -14,6 +14,8 @@ use crate::words::extension::ExtensionError;
 pub enum ProtocolError {
     /// A client frame without a mask (RFC 6455 section 5.1).
     UnmaskedFrame,
+    /// A server's frame has a mask (RFC 6455 section 5.1).
+    MaskedFrame,
     /// A reserved bit that no agreed extension owns (section 5.2).
     ReservedBits,
     /// An opcode that is not defined (section 5.2).
@@ -61,6 +63,7 @@ impl ProtocolError {
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::UnmaskedFrame
+            | Self::MaskedFrame
             | Self::ReservedBits
             | Self::UnknownOpcode(_)
             | Self::BadLengthEncoding
@@ -80,6 +83,7 @@ impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnmaskedFrame => f.write_str("client frame without a mask"),
+            Self::MaskedFrame => f.write_str("server frame with a mask"),
             Self::ReservedBits => f.write_str("reserved bit without an extension"),
             Self::UnknownOpcode(opcode) => write!(f, "unknown opcode {opcode}"),
             Self::BadLengthEncoding => f.write_str("bad length encoding"),
