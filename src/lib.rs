@@ -42,6 +42,8 @@ mod shell;
 mod structures;
 #[cfg(any(test, fuzzing, feature = "testing"))]
 pub mod testing;
+#[cfg(feature = "tungstenite")]
+mod tungstenite;
 mod words;
 
 #[cfg(feature = "json")]
@@ -54,7 +56,7 @@ pub use app::raw_handler::{OnFrame, RawHandler, on_frame};
 pub use app::response::{Accept, Response};
 pub use app::routing::{Routing, WebSocketRoute};
 #[cfg(feature = "json")]
-pub use app::typed_handler::{Typed, TypedHandler, on_value};
+pub use app::value_handler::on_value;
 pub use context::commands::Drained;
 pub use context::server_ref::ServerRef;
 pub use context::stats::Stats;
@@ -64,7 +66,7 @@ pub use flow::options::{BufferOverflow, FlowOptions};
 pub use flow::shared_flow::SharedFlow;
 pub use handle::Handle;
 #[cfg(feature = "json")]
-pub use protocol::content::{Content, ContentConverter, JsonConverter, ReadValue};
+pub use protocol::content::{ContentConverter, JsonConverter, ReadValue};
 #[cfg(feature = "deflate")]
 pub use protocol::extension::deflate::Deflate;
 pub use protocol::extension::header::ExtensionOffer;
@@ -86,6 +88,7 @@ pub use words::frame::{Frame, OpCode};
 pub use words::limits::Limits;
 pub use words::listen::{Listen, ListenOptions};
 pub use words::message::{Message, Payload, Rsv, ToMessage};
+pub use words::message_buf::MessageBuf;
 pub use words::options::OutboxOverflow;
 pub use words::proxy::ProxyHeader;
 pub use words::rate::Rate;

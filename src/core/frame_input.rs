@@ -133,7 +133,7 @@ impl Turn<'_> {
         if self.connection.state.phase == Phase::Open {
             let deadline = self.shared.now.after(self.shared.limits.close_timeout);
             let extra = self.connection.state.extra();
-            extra.close = Some(CloseInfo::new(code, text, ClosedBy::Peer, false));
+            extra.close = Some(CloseInfo::new(code, text, ClosedBy::Remote, false));
             extra.deadline = Some(deadline);
             self.connection.state.timing_changed = true;
         }
@@ -163,6 +163,6 @@ impl Turn<'_> {
     pub(super) fn has_answered_close(&self) -> bool {
         let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
         self.connection.state.phase == Phase::Closing
-            && close.is_some_and(|close| close.closed_by() == ClosedBy::Peer)
+            && close.is_some_and(|close| close.closed_by() == ClosedBy::Remote)
     }
 }

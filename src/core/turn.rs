@@ -263,7 +263,7 @@ impl<'a> Turn<'a> {
         self.session().leave_flows(); // the peer wants no more of them
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
         self.session().queue_close(echo.as_ref(), false);
-        self.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
+        self.end(&CloseInfo::new(code, text, ClosedBy::Remote, true));
         self.finish();
     }
 
@@ -275,7 +275,7 @@ impl<'a> Turn<'a> {
         if aborted {
             let known = self.session().close_info().cloned();
             self.end(&known.unwrap_or_else(|| {
-                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
+                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Local, false)
             }));
             self.lose(Loss::Aborted);
             self.drop_socket(Disposal::Reset);

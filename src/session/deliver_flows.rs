@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use crate::protocol::frame::OpCode;
 use crate::words::error::SessionError;
-use crate::words::message::Message;
 
 use crate::flow::emission::Emission;
 use crate::session::Session;
@@ -131,12 +130,8 @@ impl Session<'_> {
     fn append_direct(&mut self, direct: Direct) {
         match direct {
             Direct::Frames(frames) => self.shared.tx.extend_from_slice(&frames),
-            Direct::Message { text, payload } => {
-                let message = match std::str::from_utf8(&payload) {
-                    Ok(of_text) if text => of_text.into(),
-                    _ => Message::from(&payload),
-                };
-                if self.encode_to_tx(message).is_err() {
+            Direct::Message(message) => {
+                if self.encode_to_tx(message.as_message()).is_err() {
                     self.note_dropped(); // who sent it is not there any more
                 }
             }

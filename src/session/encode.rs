@@ -51,8 +51,7 @@ impl Session<'_> {
 
     fn encode_and_send(&mut self, message: Message<'_>) -> Result<(), SendError> {
         if self.state.collected.is_some() && self.waits_for_flows(OpCode::Binary) {
-            let (text, payload) = (message.is_text(), message.bytes().to_vec());
-            self.push_behind_flows(Direct::Message { text, payload });
+            self.push_behind_flows(Direct::Message(message.into()));
             return Ok(());
         }
         if self.state.waiting().is_some() {

@@ -230,7 +230,7 @@ impl Session<'_> {
         self.check_open()?;
         self.queue_close(Some(&reason), false);
         let (code, text) = (reason.code(), reason.text());
-        self.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
+        self.begin_closing(CloseInfo::new(code, text, ClosedBy::Local, false));
         Ok(())
     }
 

@@ -112,7 +112,7 @@ impl Session<'_> {
         let mut bytes = Vec::with_capacity(frame.payload.len() + 6);
         write_raw(&mut bytes, frame, mask);
         self.queue_close_frame(bytes, false);
-        self.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
+        self.begin_closing(CloseInfo::new(code, text, ClosedBy::Local, false));
         Ok(())
     }
 

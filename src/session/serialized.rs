@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde::de::Deserialize;
 use serde::ser::Serialize;
 
-use crate::protocol::content::{Content, ContentConverter};
+use crate::protocol::content::ContentConverter;
 use crate::words::convert::ConvertError;
 use crate::words::error::HandlerResult;
 use crate::words::message::Message;
@@ -21,11 +21,8 @@ impl Session<'_> {
     /// has no form in its format; else as [`send`](Self::send).
     pub fn send_serialized<T: Serialize + ?Sized>(&mut self, value: &T) -> HandlerResult {
         let converter = self.converter()?;
-        let content = converter.serialize(&value);
-        match content.map_err(|error| ConvertError::BadValue { reason: error.to_string() })? {
-            Content::Text(text) => self.send(&text),
-            Content::Binary(bytes) => self.send(&bytes),
-        }
+        let message = converter.serialize(&value);
+        self.send(&message.map_err(|error| ConvertError::BadValue { reason: error.to_string() })?)
     }
 
     /// Reads a value from a message as the installed converter understands it (Ktor's
