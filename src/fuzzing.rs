@@ -223,23 +223,23 @@ pub fn proxy(data: &[u8]) {
     headers_of_proxies(&String::from_utf8_lossy(data));
 }
 
-/// The same bytes as the values of headers: nobody is a client without an address, or is told by the wrong
-/// header, and what is told as a host is one.
+/// The same bytes as the values of headers: nobody is a client without an address, or named by the wrong
+/// header, and what is named as a host is one.
 fn headers_of_proxies(text: &str) {
     let value: String = text.chars().filter(|letter| !letter.is_control()).take(500).collect();
     let is_trusted = |address: IpAddr| address.is_loopback();
     for name in ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "Origin"] {
         let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{name}: {value}\r\n\r\n");
         let Some((head, _)) = whole_head(text.as_bytes()) else { continue };
-        let told = (read_forwarded(&head, is_trusted), read_x_forwarded(&head, is_trusted));
-        for (told, own) in [(told.0, "Forwarded"), (told.1, "X-Forwarded-For")] {
-            match told.client {
+        let said = (read_forwarded(&head, is_trusted), read_x_forwarded(&head, is_trusted));
+        for (said, own) in [(said.0, "Forwarded"), (said.1, "X-Forwarded-For")] {
+            match said.client {
                 Client::Known(address) => assert!(!address.ip().is_unspecified()),
                 Client::Unknown => {}
                 Client::Proxy => assert_ne!(name, own),
             }
-            assert!(name == own || told.client == Client::Proxy);
-            assert!(told.host.is_none_or(|host| Authority::parse(host).is_some()));
+            assert!(name == own || said.client == Client::Proxy);
+            assert!(said.host.is_none_or(|host| Authority::parse(host).is_some()));
         }
         let own = Authority::parse(&value).filter(|own| own.port.is_none());
         if let Some(Origin::Of { authority, .. }) = Origin::parse(&format!("http://{value}")) {

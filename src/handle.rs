@@ -23,7 +23,7 @@ use crate::words::message_buf::MessageBuf;
 /// [`Server::handle`](crate::Server::handle) for one that `run` will run. Clones name the same
 /// server.
 ///
-/// What it is told is queued, at most 1,024 commands and 4 MiB of messages, and done in the server's
+/// What it is asked is queued, at most 1,024 commands and 4 MiB of messages, and done in the server's
 /// next turn. Nothing here waits but [`join`](Self::join).
 ///
 /// ```
@@ -112,7 +112,7 @@ impl Handle {
     }
 
     /// Sends a message to a session. One that is over by then gets nothing; use
-    /// [`defer`](Self::defer) and [`ServerRef::send_to`] to be told.
+    /// [`defer`](Self::defer) and [`ServerRef::send_to`] to know.
     ///
     /// # Errors
     /// As [`defer`](Self::defer).
@@ -148,14 +148,14 @@ impl Handle {
     /// use std::sync::mpsc::channel;
     /// use std::time::Duration;
     /// use wirewheel::{Application, Server, SharedFlow};
-    /// let (tell, told) = channel();
+    /// let (sender, receiver) = channel();
     /// let server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
     ///     let alarms: SharedFlow = SharedFlow::new();
-    ///     tell.send(app.flow_key(&alarms)).unwrap();
+    ///     sender.send(app.flow_key(&alarms)).unwrap();
     ///     // ... routes whose sessions collect `alarms`, which keeps it alive
     /// })?
     /// .spawn()?;
-    /// let alarms = told.recv().unwrap();
+    /// let alarms = receiver.recv().unwrap();
     /// std::thread::spawn(move || {
     ///     server.emit(alarms, "door open").unwrap();
     ///     server.shutdown(Duration::from_secs(1));
@@ -180,11 +180,11 @@ impl Handle {
     /// # Errors
     /// As [`defer`](Self::defer).
     pub fn stats(&self) -> Result<Receiver<Stats>, HandleError> {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         self.defer(move |server| {
-            let _ = tell.send(server.stats()); // who asked may have stopped waiting
+            let _ = sender.send(server.stats()); // who asked may have stopped waiting
         })?;
-        Ok(told)
+        Ok(receiver)
     }
 
     /// Stops the server: requests get 503, sessions Close 1001; it ends when all have answered,

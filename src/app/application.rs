@@ -1,4 +1,4 @@
-//! Owns the set-up of an application: what is installed, which routes there are, what is wrong.
+//! The set-up of an application: what is installed, which routes there are, what is wrong.
 
 use std::fmt;
 use std::os::fd::AsFd;

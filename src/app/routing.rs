@@ -1,4 +1,4 @@
-//! Owns how routes are written down: nesting, WebSocket routes and their options, plain answers.
+//! Routes as they are written down: nesting, WebSocket routes and their options, plain answers.
 
 use std::fmt;
 use std::mem;

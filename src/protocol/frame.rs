@@ -225,7 +225,7 @@ fn check_second(opcode: OpCode, second: u8, rules: &FrameRules) -> Result<(), Pr
 }
 
 impl FrameRules {
-    /// Holds the length of a data frame to its limit. The frames of a coded message are told by a bit of
+    /// Holds the length of a data frame to its limit. The frames of a coded message are recognised by a bit of
     /// an extension on the first, if any extension has one; of a continuation only the session knows.
     #[cold]
     fn check_large(&self, first: u8, length: u64) -> Result<(), ProtocolError> {
@@ -241,7 +241,7 @@ impl FrameRules {
     }
 
     /// Holds a frame to the limit of those that are not coded.
-    pub(crate) fn check_plain(&self, header: &FrameHeader) -> Result<(), ProtocolError> {
+    pub(crate) fn check_uncoded(&self, header: &FrameHeader) -> Result<(), ProtocolError> {
         let length = header.payload_len;
         if length > self.max_frame_size { Err(self.too_big(length as u64)) } else { Ok(()) }
     }

@@ -171,7 +171,7 @@ impl PartialFrame {
     /// complete. One of which a part came before is completed byte by byte.
     #[allow(
         clippy::arithmetic_side_effects,
-        reason = "len is below 14 where a place exists; index lies inside rx"
+        reason = "len is below 14 where a slot exists; index lies inside rx"
     )]
     fn take_header(
         &mut self,
@@ -185,8 +185,8 @@ impl PartialFrame {
             }
         }
         for (index, &byte) in rx.iter().enumerate() {
-            if let Some(place) = bytes.get_mut(usize::from(*len)) {
-                *place = byte;
+            if let Some(slot) = bytes.get_mut(usize::from(*len)) {
+                *slot = byte;
                 *len += 1;
             }
             let so_far = bytes.get(..usize::from(*len)).unwrap_or_default();

@@ -217,7 +217,7 @@ impl Pipeline {
         };
         if starts {
             if message.rsv.bits() & rules.claimed_rsv == 0 && rules.claimed_rsv != 0 {
-                rules.check_plain(header).map_err(SessionError::Protocol)?;
+                rules.check_uncoded(header).map_err(SessionError::Protocol)?;
             }
             message.announced = message.announced.saturating_add(header.payload_len);
             if message.announced > wire_limit(limit) {

@@ -1,4 +1,4 @@
-//! Owns close codes and reasons (RFC 6455 section 7.4) and the account of how a session ended.
+//! Close codes and reasons (RFC 6455 section 7.4) and the account of how a session ended.
 
 use std::error::Error;
 use std::fmt;

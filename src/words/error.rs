@@ -1,4 +1,4 @@
-//! Owns the errors, sorted by whose fault they are, and the one map from a fault to a close code.
+//! The errors, sorted by whose fault they are, and the one map from a fault to a close code.
 
 use std::error::Error;
 use std::fmt;
