@@ -82,6 +82,8 @@ mod structures;
 #[cfg(any(test, fuzzing, feature = "testing"))]
 pub mod testing;
 mod transport;
+#[cfg(feature = "tungstenite")]
+mod tungstenite;
 mod words;
 
 #[cfg(feature = "json")]
@@ -96,7 +98,7 @@ pub use app::handler::{Handler, on_connect, on_message};
 pub use app::response::{Accept, Response};
 pub use app::routing::{Routing, WebSocketRoute};
 pub use context::commands::Drained;
-pub use context::server_ref::ServerRef;
+pub use context::loop_state::ServerRef;
 pub use context::stats::Stats;
 pub use handle::Handle;
 pub use server::Server;

@@ -29,7 +29,7 @@ const RESERVED: [(&str, &[&str]); 14] = [
     ("UnixListener", &["shell/"]),
     ("Instant", &["shell/"]),
     ("SystemTime", &["shell/"]),
-    ("tungstenite::", &["protocol/"]),
+    ("tungstenite::", &["protocol/", "tungstenite.rs"]),
     ("httparse", &["protocol/"]),
     ("rustls::", &["transport/tls/"]),
     ("thread::", &["server.rs", "handle.rs", "testing/client.rs"]),

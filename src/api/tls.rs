@@ -8,7 +8,7 @@
 //! Server::bind(Listen::tls("0.0.0.0:443", tls), |_app: &mut Application| {})?
 //!     .listen("127.0.0.1:8080")? // plain, beside it
 //!     .run()?;
-//! # Ok::<(), wirewheel::ServerError>(())
+//! # Ok::<(), wirewheel::error::ServerError>(())
 //! ```
 
 #[cfg(feature = "tls-client-auth")]

@@ -22,10 +22,6 @@ impl Core {
     }
 
     /// What came first is no TLS.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn handle_no_tls(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         self.shared.stats.tls_handshakes_failed += 1;
         self.turn(now, index, wire, |turn| turn.refuse_plain_http());
@@ -33,10 +29,6 @@ impl Core {
     }
 
     /// The peer broke TLS, or agreed to nothing that is spoken here.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn handle_tls_failure(
         &mut self,
         now: Time,
@@ -52,10 +44,6 @@ impl Core {
     }
 
     /// What TLS holds for a connection, and what it has done.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     #[cold]
     pub(crate) fn note_changes(&mut self, index: u32, changes: Changes) {
         match changes.handshake {
@@ -80,10 +68,6 @@ impl Core {
     }
 
     /// They were, or not.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn note_reload(&mut self, done: bool) {
         let stats = &mut self.shared.stats;
         *(if done { &mut stats.tls_reloads_done } else { &mut stats.tls_reloads_failed }) += 1;
@@ -91,7 +75,9 @@ impl Core {
 
     /// When the first certificate ends, in seconds since 1970.
     pub(crate) fn note_certificates(&mut self, not_after: u64) {
-        self.shared.stats.tls_certificate_expiry = not_after;
+        let known = &mut self.shared.stats.tls_certificate_expiry;
+        *known -= known.get();
+        *known += not_after;
     }
 
     /// Work is done from here that no turn of a connection begins.

@@ -1,4 +1,4 @@
-//! The words for where a server listens, and with which options of the socket.
+//! The places where a server listens, and the options of the socket.
 
 use std::fmt;
 use std::io;
@@ -76,7 +76,7 @@ impl Listen {
     /// use wirewheel::{Application, Listen, Server};
     /// let tls = TlsOptions::new("/etc/box/fullchain.pem", "/etc/box/privkey.pem");
     /// Server::bind(Listen::tls(":443", tls), |_app: &mut Application| {})?.run()?;
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     #[cfg(feature = "tls")]
     pub fn tls(listen: impl Into<Self>, options: TlsOptions) -> Self {
@@ -133,11 +133,11 @@ impl fmt::Display for Listen {
 
 impl From<&str> for Listen {
     fn from(text: &str) -> Self {
-        let Some(place) = text.strip_prefix("unix:") else { return Self::Tcp(text.to_owned()) };
-        let place = place.strip_prefix("//").unwrap_or(place);
-        match place.strip_prefix('@') {
+        let Some(path) = text.strip_prefix("unix:") else { return Self::Tcp(text.to_owned()) };
+        let path = path.strip_prefix("//").unwrap_or(path);
+        match path.strip_prefix('@') {
             Some(name) => Self::Abstract(name.to_owned()),
-            None => Self::Unix(place.into()),
+            None => Self::Unix(path.into()),
         }
     }
 }

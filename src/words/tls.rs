@@ -79,7 +79,7 @@ impl fmt::Display for PemSource {
 /// let tls = TlsOptions::new("/etc/box/fullchain.pem", "/etc/box/privkey.pem");
 /// let server = Server::bind(Listen::tls("0.0.0.0:443", tls), |_app: &mut Application| {})?;
 /// server.run()?;
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsOptions {
