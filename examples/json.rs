@@ -8,9 +8,10 @@
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
+use wirewheel::json::JsonConverter;
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, Handler, HandlerResult, JsonConverter, Message,
-    Server, Session, WebSockets, on_connect,
+    Application, Call, CloseCode, CloseReason, Handler, HandlerResult, Message, Server, Session,
+    WebSockets, on_connect,
 };
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -10,6 +10,7 @@ use tungstenite::protocol::{CloseFrame, Message as Theirs, WebSocketConfig};
 use crate::app::application::WebSockets;
 use crate::words::bounds::LARGEST_SIZE;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
+use crate::words::compat::Compat;
 use crate::words::convert::ConvertError;
 use crate::words::message::{Message, Payload};
 use crate::words::message_buf::MessageBuf;
@@ -42,14 +43,14 @@ impl From<MessageBuf> for Theirs {
 ///
 /// ```
 /// # #[cfg(feature = "tungstenite")] {
-/// use wirewheel::MessageBuf;
+/// use wirewheel::message::MessageBuf;
 /// let theirs = tungstenite::Message::text("hello");
 /// let ours = MessageBuf::try_from(&theirs)?;
 /// assert_eq!(ours, MessageBuf::from("hello"));
 /// assert_eq!(tungstenite::Message::from(&ours), theirs);
 /// assert!(MessageBuf::try_from(&tungstenite::Message::Ping("".into())).is_err());
 /// # }
-/// # Ok::<(), wirewheel::ConvertError>(())
+/// # Ok::<(), wirewheel::error::ConvertError>(())
 /// ```
 impl TryFrom<&Theirs> for MessageBuf {
     type Error = ConvertError;
@@ -118,7 +119,7 @@ impl From<CloseReason> for CloseFrame {
 /// assert_eq!((u16::from(ours.code()), ours.text()), (1001, "closing time"));
 /// assert_eq!(CloseFrame::from(ours), theirs);
 /// # }
-/// # Ok::<(), wirewheel::CloseReasonError>(())
+/// # Ok::<(), wirewheel::error::CloseReasonError>(())
 /// ```
 impl TryFrom<CloseFrame> for CloseReason {
     type Error = CloseReasonError;
@@ -156,7 +157,7 @@ impl From<WebSocketConfig> for WebSockets {
         Self::new()
             .max_frame_size(config.max_frame_size.unwrap_or(LARGEST_SIZE))
             .max_message_size(config.max_message_size.unwrap_or(LARGEST_SIZE))
-            .accept_unmasked_frames(config.accept_unmasked_frames)
+            .compat(Compat::new().accept_unmasked_frames(config.accept_unmasked_frames))
     }
 }
 
@@ -242,7 +243,7 @@ mod tests {
         let expected = WebSockets::new()
             .max_frame_size(1000)
             .max_message_size(2000)
-            .accept_unmasked_frames(true);
+            .compat(Compat::new().accept_unmasked_frames(true));
         assert_eq!(format!("{:?}", WebSockets::from(config)), format!("{expected:?}"));
         assert_eq!(start(config), "");
         let unlimited = WebSocketConfig::default().max_frame_size(None).max_message_size(None);

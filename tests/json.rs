@@ -8,10 +8,12 @@ use std::error::Error;
 
 use serde::{Deserialize, Serialize};
 use support::{BINARY, Events, Running, TEXT, recorder};
+use wirewheel::error::{ConvertError, HandlerError, SessionError};
+use wirewheel::json::{ContentConverter, JsonConverter, ReadValue, erased_serde, on_value};
+use wirewheel::message::MessageBuf;
 use wirewheel::{
-    Application, Call, CloseInfo, ContentConverter, ConvertError, Handler, HandlerError,
-    HandlerResult, JsonConverter, Message, MessageBuf, ReadValue, Session, SessionError,
-    WebSockets, erased_serde, on_connect, on_message, on_value,
+    Application, Call, CloseInfo, Handler, HandlerResult, Message, Session, WebSockets, on_connect,
+    on_message,
 };
 
 #[derive(Debug, Deserialize, PartialEq, Serialize)]

@@ -49,7 +49,10 @@ use crate::session::extensions::check_factories;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, Deflate, OutboxOverflow, ProxyHeader, Rate, WebSockets};
+/// use wirewheel::compat::Compat;
+/// use wirewheel::extension::Deflate;
+/// use wirewheel::options::{OutboxOverflow, ProxyHeader, Rate};
+/// use wirewheel::{Application, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(
 ///         WebSockets::new()
@@ -69,16 +72,14 @@ use crate::session::extensions::check_factories;
 ///             .message_rate_closes(true)
 ///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
 ///             .hosts(["box.local"])
-///             .masking(false)
-///             .accept_unmasked_frames(false)
-///             .lenient_rsv(false)
+///             .compat(Compat::new())
 ///             .extension(Deflate::new())
 ///             .trusted_proxies(["127.0.0.1"])
 ///             .proxy_header(ProxyHeader::XForwardedFor),
 ///     );
 /// }
 /// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "hand it to Application::install"]
@@ -144,7 +145,8 @@ impl WebSockets {
     /// Default [`ProxyHeader::XForwardedFor`].
     ///
     /// ```
-    /// use wirewheel::{ProxyHeader, WebSockets};
+    /// use wirewheel::options::ProxyHeader;
+    /// use wirewheel::WebSockets;
     /// let options = WebSockets::new().trusted_proxies(["unix"]).proxy_header(ProxyHeader::Forwarded);
     /// # let _ = options;
     /// ```
@@ -192,7 +194,7 @@ impl WebSockets {
 /// })?;
 /// let mistake = server.spawn().unwrap_err().to_string();
 /// assert!(mistake.starts_with("WebSockets is not installed")); // app.install(WebSockets::new())
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct Application {
     installed: Option<WebSockets>,
@@ -240,7 +242,8 @@ impl Application {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use wirewheel::{Application, SharedFlow};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application) {
     ///     let clock: SharedFlow = SharedFlow::new();
     ///     app.every(Duration::from_secs(1), move |_server| {
@@ -289,7 +292,9 @@ impl Application {
     ///
     /// ```
     /// use std::net::UdpSocket;
-    /// use wirewheel::{Application, Ready, SharedFlow, Watch};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::watch::{Ready, Watch};
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application, sensor: UdpSocket, readings: SharedFlow<[u8]>) {
     ///     app.watch(sensor, Ready::READABLE, move |_server, sensor, _ready| {
     ///         let mut packet = [0; 1500];
@@ -313,7 +318,8 @@ impl Application {
     /// a route is. Where nobody sets up an application: [`SharedFlow::with`].
     ///
     /// ```
-    /// use wirewheel::{Application, BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application) {
     ///     let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
     ///     let readings: SharedFlow = app.flow(options);
@@ -332,7 +338,8 @@ impl Application {
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
     ///
     /// ```
-    /// use wirewheel::{Application, FlowKey, SharedFlow};
+    /// use wirewheel::flow::{FlowKey, SharedFlow};
+    /// use wirewheel::Application;
     /// fn name(app: &mut Application, alarms: &SharedFlow) -> FlowKey<str> {
     ///     app.flow_key(alarms)
     /// }

@@ -73,7 +73,8 @@ macro_rules! shared_setters {
         /// Installs what turns messages into values and back (Ktor's `contentConverter`); feature `json`.
         ///
         /// ```
-        /// use wirewheel::{JsonConverter, WebSockets};
+        /// use wirewheel::WebSockets;
+        /// use wirewheel::json::JsonConverter;
         /// let with_values = WebSockets::new().content_converter(JsonConverter);
         /// # let _ = with_values;
         /// ```

@@ -9,7 +9,7 @@ use crate::words::message_buf::MessageBuf;
 /// Reads a value from the deserializer that a converter makes of a message.
 ///
 /// ```
-/// use wirewheel::{ReadValue, erased_serde};
+/// use wirewheel::json::{ReadValue, erased_serde};
 /// fn read_json<'de>(bytes: &'de [u8], read: ReadValue<'_, 'de>) -> Result<(), erased_serde::Error> {
 ///     let mut json = serde_json::Deserializer::from_slice(bytes);
 ///     read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))
@@ -27,7 +27,8 @@ pub type ReadValue<'r, 'de> =
 ///
 /// ```
 /// use std::error::Error;
-/// use wirewheel::{ContentConverter, MessageBuf, ReadValue, erased_serde};
+/// use wirewheel::json::{ContentConverter, ReadValue, erased_serde};
+/// use wirewheel::message::MessageBuf;
 ///
 /// /// JSON in binary messages, as some devices send it.
 /// struct BinaryJson;
@@ -93,7 +94,8 @@ impl Converter {
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use wirewheel::{Application, Call, JsonConverter, WebSockets, on_value};
+/// use wirewheel::json::{JsonConverter, on_value};
+/// use wirewheel::{Application, Call, WebSockets};
 ///
 /// #[derive(Deserialize, Serialize)]
 /// struct Customer { id: u64, name: String }

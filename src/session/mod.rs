@@ -39,7 +39,9 @@ use crate::session::state::{Phase, SessionState};
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{HandlerResult, OutboxOverflow, Session, SharedFlow};
+/// use wirewheel::flow::SharedFlow;
+/// use wirewheel::options::OutboxOverflow;
+/// use wirewheel::{HandlerResult, Session};
 ///
 /// fn look_around(session: &mut Session<'_>, news: &SharedFlow) -> HandlerResult {
 ///     println!("{} at {}, for {}", session.id(), session.remote_addr(), session.client_addr());
@@ -87,7 +89,7 @@ impl Session<'_> {
     /// turn; if the peer does not read, it waits in the outbox.
     ///
     /// # Errors
-    /// Always a [`HandlerError::Send`](crate::HandlerError::Send): [`SendError::Closing`] on a
+    /// Always a [`HandlerError::Send`](crate::error::HandlerError::Send): [`SendError::Closing`] on a
     /// session that is closing, [`SendError::TooBig`] over `max_outgoing_message_size` (neither ends
     /// anything where a hook returns it), [`SendError::Full`] when the outbox has no room and its policy
     /// does not drop (by default the session then ends with 1013).

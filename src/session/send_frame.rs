@@ -28,7 +28,8 @@ impl Session<'_> {
     /// [`SendError::Closing`] and [`SendError::Full`] as with `send`.
     ///
     /// ```
-    /// use wirewheel::{Frame, HandlerResult, OpCode, Session};
+    /// use wirewheel::raw::{Frame, OpCode};
+    /// use wirewheel::{HandlerResult, Session};
     /// fn nudge(session: &mut Session<'_>) -> HandlerResult {
     ///     session.send_frame(Frame::new(OpCode::Ping, b"still there?"))
     /// }

@@ -17,7 +17,7 @@ impl Session<'_> {
     /// Sends a value as the installed converter writes it (Ktor's `sendSerialized`).
     ///
     /// # Errors
-    /// [`HandlerError::Convert`](crate::HandlerError::Convert) if there is no converter or the value
+    /// [`HandlerError::Convert`](crate::error::HandlerError::Convert) if there is no converter or the value
     /// has no form in its format; else as [`send`](Self::send).
     pub fn send_serialized<T: Serialize + ?Sized>(&mut self, value: &T) -> HandlerResult {
         let converter = self.converter()?;

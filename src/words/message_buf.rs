@@ -12,7 +12,9 @@ use crate::words::message::{Message, Payload, ToMessage};
 /// arrived ([`Message::rsv`]) are not kept: what is sent has none.
 ///
 /// ```
-/// use wirewheel::{Handle, HandleError, HandlerResult, MessageBuf, Session, SessionId};
+/// use wirewheel::error::HandleError;
+/// use wirewheel::message::MessageBuf;
+/// use wirewheel::{Handle, HandlerResult, Session, SessionId};
 /// fn greet(session: &mut Session<'_>, greeting: &MessageBuf) -> HandlerResult {
 ///     session.send(greeting) // nothing is copied but into the socket
 /// }
@@ -38,7 +40,7 @@ impl MessageBuf {
     /// The message, borrowed.
     ///
     /// ```
-    /// use wirewheel::{MessageBuf, Payload};
+    /// use wirewheel::message::{MessageBuf, Payload};
     /// let message = MessageBuf::from(vec![1, 2]);
     /// assert_eq!(message.as_message().payload(), Payload::Binary(&[1, 2]));
     /// ```

@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod bounds;
 pub(crate) mod close;
+pub(crate) mod compat;
 pub(crate) mod convert;
 pub(crate) mod error;
 pub(crate) mod extension;
