@@ -73,8 +73,8 @@ macro_rules! shared_setters {
         /// Installs what turns messages into values and back (Ktor's `contentConverter`); feature `json`.
         ///
         /// ```
-        /// use wirewheel::WebSockets;
         /// use wirewheel::json::JsonConverter;
+        /// use wirewheel::WebSockets;
         /// let with_values = WebSockets::new().content_converter(JsonConverter);
         /// # let _ = with_values;
         /// ```

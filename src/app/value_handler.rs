@@ -14,8 +14,8 @@ use crate::session::Session;
 /// value ends the session (1003 or 1007).
 ///
 /// ```
-/// use wirewheel::Call;
 /// use wirewheel::json::on_value;
+/// use wirewheel::Call;
 /// let double = |_call: &Call| {
 ///     on_value(|session, number: i32| session.send_serialized(&number.saturating_mul(2)))
 /// };
