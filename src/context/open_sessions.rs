@@ -1,4 +1,4 @@
-//! Owns which sessions are open, for those who reach for one that is not their own.
+//! The set of open sessions, for those who reach for one that is not their own.
 
 use crate::structures::slab::{Key, RESERVED_MAX};
 

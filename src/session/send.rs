@@ -267,6 +267,7 @@ impl Outgoing<'_> {
         if let Some(encoded) = self.encode(message)? {
             let opcode = OpCode::Binary;
             self.dispatch(way, opcode, |encoder| encoder.extended(framing, &encoded));
+            self.shared.stats.messages_out += 1;
         }
         Ok(())
     }
@@ -289,7 +290,7 @@ impl Outgoing<'_> {
                     let error = SendError::TooBig { bytes, limit };
                     if !in_step {
                         // What follows may build on what the peer never gets.
-                        self.state.note_fault(SessionError::Handler(error.clone().into()));
+                        self.state.note_fault(SessionError::Handler(error.into()));
                     }
                     error
                 }

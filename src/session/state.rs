@@ -140,20 +140,28 @@ struct Proxied {
     client: Option<SocketAddr>,
 }
 
-/// The bits of [`SessionState::parts`]. A session without any is open and takes the fast paths.
-mod parts {
+/// What a session has beside the ordinary, one bit for each. Without any it is open and takes the fast paths.
+#[derive(Clone, Copy)]
+struct Parts(u8);
+
+impl Parts {
     /// A message has arrived in part.
-    pub(super) const PARTIAL: u8 = 1;
+    const PARTIAL: u8 = 1;
     /// Extensions, or a raw handler.
-    pub(super) const PIPELINE: u8 = 2;
+    const PIPELINE: u8 = 2;
     /// Whatever is rare: bytes that wait, a pause, timers, options of its own, an end.
-    pub(super) const EXTRA: u8 = 4;
+    const EXTRA: u8 = 4;
     /// It collects flows.
-    pub(super) const FLOWS: u8 = 8;
+    const FLOWS: u8 = 8;
     /// A message is being sent in fragments.
-    pub(super) const FRAGMENTS: u8 = 16;
+    const FRAGMENTS: u8 = 16;
     /// It is no session yet, or closing, or over.
-    pub(super) const NOT_OPEN: u8 = 32;
+    const NOT_OPEN: u8 = 32;
+
+    #[inline(always)] // so is `SessionState::parts`: each user asks for some bits, the others cost nothing
+    fn has(self, any_of: u8) -> bool {
+        self.0 & any_of != 0
+    }
 }
 
 impl SessionState {
@@ -163,6 +171,7 @@ impl SessionState {
     pub(crate) fn new(key: Key, peer: SocketAddr, now: Time) -> Self {
         let peer = match peer {
             SocketAddr::V4(v4) => Peer::V4(v4),
+            // Else each of the many IPv4 sessions would pay for the 28 bytes of the longer address.
             SocketAddr::V6(v6) => Peer::V6(Box::new(v6)),
         };
         Self {
@@ -252,12 +261,14 @@ impl SessionState {
     pub(crate) fn share_key(&self, route: &SessionOptions) -> Option<u64> {
         let options = self.options(route);
         if options.masking {
+            // Bytes that nobody else can use are not worth keeping.
             return None; // every frame has a mask of its own
         }
         let extensions = match self.pipeline.as_deref() {
             Some(pipeline) if pipeline.applies() => pipeline.share_key()?,
             _ => 0,
         };
+        // Where frames are cut and what is too big differs with these, and so do the bytes.
         let sizes = [options.max_frame_size as u64, options.outgoing_limit() as u64];
         Some(sizes.into_iter().fold(extensions, mixed))
     }
@@ -329,8 +340,10 @@ impl SessionState {
             },
             max_message_size: options.message_limit(),
             max_fragments: options.max_fragments,
+            // RFC 6455 section 5.1: a server closes on an unmasked frame, unless it is told otherwise.
             accept_unmasked: options.accept_unmasked_frames,
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
+            // RFC 6455 section 5.2: reserved bits are zero unless an agreed extension claims them.
             claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
         }
     }
@@ -394,37 +407,39 @@ impl SessionState {
 
     /// Notes the first thing that went wrong; it is acted on after the hook.
     pub(crate) fn note_fault(&mut self, fault: SessionError) {
+        // What follows a fault mostly follows from it: the first one is the reason.
         self.extra().fault.get_or_insert(fault);
     }
 
-    /// What it has beside the ordinary.
-    #[inline(always)] // each user asks for some bits, and the others then cost nothing
-    fn parts(&self) -> u8 {
+    #[inline(always)]
+    fn parts(&self) -> Parts {
         let part = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
-        part(self.partial.is_some(), parts::PARTIAL)
-            | part(self.pipeline.is_some(), parts::PIPELINE)
-            | part(self.extra.is_some(), parts::EXTRA)
-            | part(self.collected.is_some(), parts::FLOWS)
-            | part(self.fragments_text.is_some(), parts::FRAGMENTS)
-            | part(self.phase != Phase::Open, parts::NOT_OPEN)
+        Parts(
+            part(self.partial.is_some(), Parts::PARTIAL)
+                | part(self.pipeline.is_some(), Parts::PIPELINE)
+                | part(self.extra.is_some(), Parts::EXTRA)
+                | part(self.collected.is_some(), Parts::FLOWS)
+                | part(self.fragments_text.is_some(), Parts::FRAGMENTS)
+                | part(self.phase != Phase::Open, Parts::NOT_OPEN),
+        )
     }
 
     /// Whether a message can be sent as one frame to the turn's buffer.
     #[inline]
     pub(crate) fn can_send_fast(&self) -> bool {
-        self.parts() & !parts::PARTIAL == 0
+        !self.parts().has(!Parts::PARTIAL)
     }
 
     /// Whether bytes that arrive begin a message, and nothing but that.
     #[inline]
     pub(crate) fn can_read_fast(&self) -> bool {
-        self.parts() & (parts::PARTIAL | parts::PIPELINE | parts::EXTRA) == 0
+        !self.parts().has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA)
     }
 
     /// Whether it holds memory of its own.
     #[inline]
     pub(crate) fn owns_memory(&self) -> bool {
-        self.parts() & (parts::PARTIAL | parts::PIPELINE | parts::EXTRA | parts::FLOWS) != 0
+        self.parts().has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA | Parts::FLOWS)
     }
 
     /// Bytes held for this connection beyond its place in the slab.
@@ -461,6 +476,7 @@ impl SessionState {
 
     /// Gives `extra` back once it holds nothing that matters.
     pub(crate) fn release_idle(&mut self) {
+        // Thousands of sessions had something rare once: without this each would keep its box for ever.
         if self.extra.as_deref().is_some_and(Extra::is_idle) {
             self.extra = None;
         }
@@ -471,6 +487,7 @@ impl Extra {
     /// The wait for the peer begins, for its Close or its hang-up: as soon as it has all that was
     /// written.
     pub(crate) fn await_peer(&mut self, now: Time, lasts: Duration) {
+        // It moves on while the peer's system has not acknowledged all: a slow reader is not cut off.
         self.deadline = Some(now.after(lasts));
         self.unacknowledged = true;
         self.window.get_or_insert_with(|| Window::begin(now));
@@ -497,6 +514,7 @@ impl Extra {
             peer_shut,
             shut,
         } = self;
+        // A field that is added has to be named above, and decided on here.
         outbox.is_empty()
             && hold.is_none()
             && timers.is_empty()

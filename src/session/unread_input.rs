@@ -1,4 +1,4 @@
-//! Owns what a session has read and does not take yet, because reading is paused.
+//! The input that a session has read and does not take yet, because reading is paused.
 
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode, apply_mask};
 use crate::structures::byte_queue::ByteQueue;
@@ -54,6 +54,7 @@ pub(crate) struct HeldControl {
 impl Hold {
     /// False if it is paused already.
     pub(crate) fn pause(&mut self, now: Time) -> bool {
+        // `pause_timeout` counts from the first of all reasons on.
         self.since.get_or_insert(now);
         !std::mem::replace(&mut self.paused, true)
     }
@@ -90,6 +91,7 @@ impl Hold {
 
     /// Nothing is waited for any more: a closing session is read, and what comes is dropped.
     pub(crate) fn lift(&mut self) {
+        // Publishers that flows still list are counted down to zero and not below it.
         self.paused = false;
         self.suspended = 0;
         self.until = None;
@@ -120,6 +122,7 @@ impl Hold {
 impl Hold {
     /// Keeps bytes; `into_frame` is how many of them belong to a frame that has begun, if known.
     pub(crate) fn keep(&mut self, bytes: &[u8], into_frame: Option<usize>) {
+        // Behind bytes that wait already the scan knows where it stands.
         if self.held() == 0 {
             self.input.scan = into_frame.map_or(Scan::Lost, Scan::At);
         }
@@ -162,6 +165,7 @@ impl HeldInput {
 
     /// Bytes from the front were taken; the next frame begins `into_frame` behind them, if known.
     pub(crate) fn consume(&mut self, count: usize, into_frame: Option<usize>) {
+        // Dropped in place: the buffer shrinks by powers of two, so that the heap does not fill with holes.
         self.bytes.consume(count);
         // What was looked through once is not looked through again for each message.
         self.scan = match self.scan {
@@ -178,10 +182,12 @@ impl HeldInput {
             let header = match FrameHeader::read(rest, rules) {
                 Ok(Some(header)) if header.opcode != OpCode::Close => header,
                 Ok(None) => return self.looked_through(at, Scan::At(at)),
+                // RFC 6455 section 5.5.1: nothing counts that comes behind a Close.
                 // What is wrong with it is said when its turn comes.
                 Ok(Some(_)) | Err(_) => return self.looked_through(at, Scan::Over),
             };
             let end = header.header_len.saturating_add(header.payload_len);
+            // RFC 6455 section 5.5.2: a ping is answered as soon as is practical, so not behind the pause.
             if header.opcode.is_control() {
                 let Some(payload) = rest.get(header.header_len..end) else {
                     return self.looked_through(at, Scan::At(at));
@@ -195,6 +201,7 @@ impl HeldInput {
             if end > rest.len() {
                 return self.looked_through(at, Scan::At(at.saturating_add(end)));
             }
+            // The data frame closes up over the control frames that were taken from before it.
             if self.gap > 0 {
                 self.bytes.move_forward(at + self.gap, end, at);
             }
