@@ -4,12 +4,12 @@ pub(crate) mod collect;
 pub(crate) mod deliver_flows;
 pub(crate) mod encode;
 pub(crate) mod extensions;
+pub(crate) mod read_pause;
 pub(crate) mod send;
 pub(crate) mod send_frame;
 mod settings;
 pub(crate) mod state;
 pub(crate) mod subscriptions;
-pub(crate) mod unread_input;
 
 use std::fmt;
 #[cfg(feature = "json")]

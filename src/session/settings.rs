@@ -207,7 +207,7 @@ impl Session<'_> {
 
     /// Whether reading is paused, by [`pause`](Self::pause), by a flow or by `message_rate`.
     pub fn is_paused(&self) -> bool {
-        self.out.state.is_held()
+        self.out.state.is_read_paused()
     }
 
     /// Has [`on_timer`](crate::Handler::on_timer) called once, `delay` from now: never early, and at

@@ -21,8 +21,8 @@ use crate::words::time::Time;
 use crate::context::loop_state::LoopState;
 use crate::flow::inner::FlowInner;
 use crate::session::extensions::{Pipeline, wire_limit};
+use crate::session::read_pause::ReadPause;
 use crate::session::subscriptions::Collected;
-use crate::session::unread_input::Hold;
 use crate::structures::ids::SessionId;
 use crate::structures::ids::TimerId;
 
@@ -86,7 +86,7 @@ pub(crate) struct Extra {
     /// That was so since the outbox was last empty: the peer did not read in time.
     pub(crate) slow: bool,
     /// Reading is paused.
-    pub(crate) hold: Option<Box<Hold>>,
+    pub(crate) read_pause: Option<Box<ReadPause>>,
     /// Timers of the application for this session, in no order.
     pub(crate) timers: Vec<(TimerId, Time)>,
     /// The messages that may still come.
@@ -140,9 +140,9 @@ struct Proxied {
     client: Option<SocketAddr>,
 }
 
-/// What a session has beside the ordinary, one bit for each. Without any it is open and takes the fast paths.
-#[derive(Clone, Copy)]
-struct Parts(u8);
+/// What a session may have beside the ordinary, one bit for each. Without any it is open and takes the fast
+/// paths.
+struct Parts;
 
 impl Parts {
     /// A message has arrived in part.
@@ -157,11 +157,6 @@ impl Parts {
     const FRAGMENTS: u8 = 16;
     /// It is no session yet, or closing, or over.
     const NOT_OPEN: u8 = 32;
-
-    #[inline(always)] // so is `SessionState::parts`: each user asks for some bits, the others cost nothing
-    fn has(self, any_of: u8) -> bool {
-        self.0 & any_of != 0
-    }
 }
 
 impl SessionState {
@@ -349,37 +344,37 @@ impl SessionState {
     }
 
     /// Whether the peer is not read at present.
-    pub(crate) fn is_held(&self) -> bool {
-        self.hold().is_some_and(|hold| !hold.is_over())
+    pub(crate) fn is_read_paused(&self) -> bool {
+        self.read_pause().is_some_and(|pause| !pause.is_over())
     }
 
-    pub(crate) fn hold(&self) -> Option<&Hold> {
-        self.extra.as_deref().and_then(|extra| extra.hold.as_deref())
+    pub(crate) fn read_pause(&self) -> Option<&ReadPause> {
+        self.extra.as_deref().and_then(|extra| extra.read_pause.as_deref())
     }
 
     /// The application stops this session from being read.
     pub(crate) fn pause(&mut self, now: Time) {
-        self.timing_changed |= self.extra().hold.get_or_insert_default().pause(now);
+        self.timing_changed |= self.extra().read_pause.get_or_insert_default().pause(now);
     }
 
     /// The application wants it read again. The input that was kept comes first, in a turn of its own.
     pub(crate) fn unpause(&mut self, shared: &mut LoopState) {
-        if let Some(hold) = self.hold_mut() {
-            hold.unpause();
+        if let Some(pause) = self.read_pause_mut() {
+            pause.unpause();
             shared.to_resume.push(self.id.0.index);
         }
     }
 
     /// A session that closes is read: messages are dropped, the peer's Close is awaited.
     pub(crate) fn lift_pause(&mut self, shared: &mut LoopState) {
-        if let Some(hold) = self.hold_mut() {
-            hold.lift();
+        if let Some(pause) = self.read_pause_mut() {
+            pause.lift();
             shared.to_resume.push(self.id.0.index);
         }
     }
 
-    pub(crate) fn hold_mut(&mut self) -> Option<&mut Hold> {
-        self.extra.as_deref_mut().and_then(|extra| extra.hold.as_deref_mut())
+    pub(crate) fn read_pause_mut(&mut self) -> Option<&mut ReadPause> {
+        self.extra.as_deref_mut().and_then(|extra| extra.read_pause.as_deref_mut())
     }
 
     /// False if it has as many as it may.
@@ -401,7 +396,7 @@ impl SessionState {
 
     /// A flow stops this session from being read.
     pub(crate) fn suspend(&mut self, now: Time) {
-        self.extra().hold.get_or_insert_default().suspend(now);
+        self.extra().read_pause.get_or_insert_default().suspend(now);
         self.timing_changed = true;
     }
 
@@ -411,41 +406,41 @@ impl SessionState {
         self.extra().fault.get_or_insert(fault);
     }
 
+    /// Whether it has any of these parts.
+    // A word that is put together and then masked would cost each message ten instructions more.
     #[inline(always)]
-    fn parts(&self) -> Parts {
-        let part = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
-        Parts(
-            part(self.partial.is_some(), Parts::PARTIAL)
-                | part(self.pipeline.is_some(), Parts::PIPELINE)
-                | part(self.extra.is_some(), Parts::EXTRA)
-                | part(self.collected.is_some(), Parts::FLOWS)
-                | part(self.fragments_text.is_some(), Parts::FRAGMENTS)
-                | part(self.phase != Phase::Open, Parts::NOT_OPEN),
-        )
+    fn has(&self, any_of: u8) -> bool {
+        let asked = |bit: u8| any_of & bit != 0;
+        (asked(Parts::NOT_OPEN) && self.phase != Phase::Open)
+            || (asked(Parts::FRAGMENTS) && self.fragments_text.is_some())
+            || (asked(Parts::PARTIAL) && self.partial.is_some())
+            || (asked(Parts::PIPELINE) && self.pipeline.is_some())
+            || (asked(Parts::EXTRA) && self.extra.is_some())
+            || (asked(Parts::FLOWS) && self.collected.is_some())
     }
 
     /// Whether a message can be sent as one frame to the turn's buffer.
     #[inline]
     pub(crate) fn can_send_fast(&self) -> bool {
-        !self.parts().has(!Parts::PARTIAL)
+        !self.has(!Parts::PARTIAL)
     }
 
     /// Whether bytes that arrive begin a message, and nothing but that.
     #[inline]
     pub(crate) fn can_read_fast(&self) -> bool {
-        !self.parts().has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA)
+        !self.has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA)
     }
 
     /// Whether it holds memory of its own.
     #[inline]
     pub(crate) fn owns_memory(&self) -> bool {
-        self.parts().has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA | Parts::FLOWS)
+        self.has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA | Parts::FLOWS)
     }
 
     /// Bytes held for this connection beyond its place in the slab.
     pub(crate) fn memory(&self) -> usize {
         let extra = self.extra.as_deref().map_or(0, |extra| {
-            extra.outbox.memory() + extra.hold.as_deref().map_or(0, Hold::memory)
+            extra.outbox.memory() + extra.read_pause.as_deref().map_or(0, ReadPause::memory)
         });
         self.partial.as_deref().map_or(0, Partial::memory)
             + self.pipeline.as_deref().map_or(0, Pipeline::memory)
@@ -500,7 +495,7 @@ impl Extra {
             ping,
             blocked: _,
             slow: _,
-            hold,
+            read_pause,
             timers,
             tokens,
             dropped,
@@ -516,7 +511,7 @@ impl Extra {
         } = self;
         // A field that is added has to be named above, and decided on here.
         outbox.is_empty()
-            && hold.is_none()
+            && read_pause.is_none()
             && timers.is_empty()
             && *dropped == 0
             && *tokens == TokenBucket::default()
