@@ -256,9 +256,10 @@ pub(crate) fn write_counted(
 /// ```
 /// use std::net::UdpSocket;
 /// use std::time::Duration;
-/// use wirewheel::{
-///     CloseCode, CloseReason, ConfigError, FlowKey, Ready, ServerRef, SharedFlow, Watch,
-/// };
+/// use wirewheel::error::ConfigError;
+/// use wirewheel::flow::{FlowKey, SharedFlow};
+/// use wirewheel::watch::{Ready, Watch};
+/// use wirewheel::{CloseCode, CloseReason, ServerRef};
 ///
 /// fn tend(server: &mut ServerRef<'_>, news: FlowKey<str>, socket: UdpSocket) -> Result<(), ConfigError> {
 ///     println!("{} sessions, {} bytes held", server.session_count(), server.stats().bytes_held);

@@ -20,15 +20,16 @@ impl Session<'_> {
     /// A message is taken from the flow when the socket has room for it, and all messages of a
     /// session keep the order in which they were published and sent. A peer that does not read
     /// holds one message at most; what happens to the others is the flow's
-    /// [`BufferOverflow`](crate::BufferOverflow). Of a message over this session's
+    /// [`BufferOverflow`](crate::flow::BufferOverflow). Of a message over this session's
     /// `max_frame_size` it gets frames, of one over its `max_outgoing_message_size`, as it is or as its
     /// extensions encode it, nothing, which counts as [`missed`](Self::missed).
     ///
     /// # Errors
-    /// [`SendError::Closing`](crate::SendError::Closing) on a session that is closing.
+    /// [`SendError::Closing`](crate::error::SendError::Closing) on a session that is closing.
     ///
     /// ```
-    /// use wirewheel::{HandlerResult, Session, SharedFlow};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::{HandlerResult, Session};
     /// fn join(session: &mut Session<'_>, room: &SharedFlow) -> HandlerResult {
     ///     session.collect(room)?;
     ///     session.emit(room, "somebody came in")
@@ -97,7 +98,7 @@ impl Session<'_> {
     /// Flow messages that this session did not get: they were dropped or replaced before it had taken
     /// them, were too big for it, or could not go out before its own Close, which came within a message
     /// in fragments. Known while it is behind, and in `on_close`; what a newcomer missed of the newest
-    /// values that were there when it came (of [`Latest`](crate::BufferOverflow::Latest)), once it has
+    /// values that were there when it came (of [`Latest`](crate::flow::BufferOverflow::Latest)), once it has
     /// got the rest of them.
     pub fn missed(&self) -> u64 {
         let before = self.out.state.extra.as_deref().map_or(0, |extra| extra.missed);
@@ -109,8 +110,8 @@ impl Session<'_> {
     /// peer is slowed down by its own connection.
     ///
     /// # Errors
-    /// [`SendError::Full`](crate::SendError::Full) if the flow's log is at its limit of bytes, or the
-    /// server at `process_bytes`; [`SendError::TooBig`](crate::SendError::TooBig) if the message alone
+    /// [`SendError::Full`](crate::error::SendError::Full) if the flow's log is at its limit of bytes, or the
+    /// server at `process_bytes`; [`SendError::TooBig`](crate::error::SendError::TooBig) if the message alone
     /// is over the log's limit.
     pub fn emit<T: ToMessage + ?Sized>(
         &mut self,

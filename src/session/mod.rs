@@ -19,7 +19,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "json")]
-use crate::protocol::content::{Content, ContentConverter};
+use crate::protocol::content::ContentConverter;
 use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
 use crate::words::close::{CloseInfo, CloseReason, ClosedBy};
 #[cfg(feature = "json")]
@@ -39,7 +39,9 @@ use crate::session::state::Phase;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{HandlerResult, OutboxOverflow, Session, SharedFlow};
+/// use wirewheel::flow::SharedFlow;
+/// use wirewheel::options::OutboxOverflow;
+/// use wirewheel::{HandlerResult, Session};
 ///
 /// fn look_around(session: &mut Session<'_>, news: &SharedFlow) -> HandlerResult {
 ///     println!("{} at {}, for {}", session.id(), session.remote_addr(), session.client_addr());
@@ -84,7 +86,7 @@ impl Session<'_> {
     /// turn; if the peer does not read, it waits in the outbox.
     ///
     /// # Errors
-    /// Always a [`HandlerError::Send`](crate::HandlerError::Send): [`SendError::Closing`] on a
+    /// Always a [`HandlerError::Send`](crate::error::HandlerError::Send): [`SendError::Closing`] on a
     /// session that is closing, [`SendError::TooBig`] over `max_outgoing_message_size` (neither ends
     /// anything where a hook returns it), [`SendError::Full`] when the outbox has no room and its policy
     /// does not drop (by default the session then ends with 1013).
@@ -212,7 +214,7 @@ impl Session<'_> {
         // Behind all that was accepted before it: what was accepted arrives.
         self.out.queue_close(Some(&reason), false);
         let (code, text) = (reason.code(), reason.text());
-        self.out.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
+        self.out.begin_closing(CloseInfo::new(code, text, ClosedBy::Local, false));
         Ok(())
     }
 
@@ -255,7 +257,8 @@ impl Session<'_> {
     /// [`SendError::Closing`] and [`SendError::Full`] as with `send`.
     ///
     /// ```
-    /// use wirewheel::{Frame, HandlerResult, OpCode, Session};
+    /// use wirewheel::raw::{Frame, OpCode};
+    /// use wirewheel::{HandlerResult, Session};
     /// fn nudge(session: &mut Session<'_>) -> HandlerResult {
     ///     session.send_frame(Frame::new(OpCode::Ping, b"still there?"))
     /// }
@@ -271,15 +274,12 @@ impl Session<'_> {
     /// Sends a value as the installed converter writes it (Ktor's `sendSerialized`).
     ///
     /// # Errors
-    /// [`HandlerError::Convert`](crate::HandlerError::Convert) if there is no converter or the value
+    /// [`HandlerError::Convert`](crate::error::HandlerError::Convert) if there is no converter or the value
     /// has no form in its format; else as [`send`](Self::send).
     pub fn send_serialized<T: Serialize + ?Sized>(&mut self, value: &T) -> HandlerResult {
         let converter = self.converter()?;
-        let content = converter.serialize(&value);
-        match content.map_err(|error| ConvertError::BadValue { reason: error.to_string() })? {
-            Content::Text(text) => self.send(&text),
-            Content::Binary(bytes) => self.send(&bytes),
-        }
+        let message = converter.serialize(&value);
+        self.send(&message.map_err(|error| ConvertError::BadValue { reason: error.to_string() })?)
     }
 
     /// Reads a value from a message as the installed converter understands it (Ktor's
