@@ -90,7 +90,7 @@ pub use app::handler::{Handler, on_connect, on_message};
 pub use app::response::{Accept, Response};
 pub use app::routing::{Routing, WebSocketRoute};
 pub use context::commands::Drained;
-pub use context::server_ref::ServerRef;
+pub use context::loop_state::ServerRef;
 pub use context::stats::Stats;
 pub use handle::Handle;
 pub use server::Server;

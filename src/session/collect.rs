@@ -1,11 +1,11 @@
-//! Owns a session's part in flows: collecting and publishing.
+//! A session's part in flows: collecting and publishing.
 
 use std::rc::Rc;
 
 use crate::words::error::HandlerResult;
 use crate::words::message::{Message, ToMessage};
 
-use crate::flow::cell::FlowCell;
+use crate::flow::inner::FlowInner;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
 use crate::session::state::Phase;
@@ -36,7 +36,7 @@ impl Session<'_> {
     /// }
     /// ```
     pub fn collect<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> HandlerResult {
-        self.subscribe(&flow.cell, Filter::All)
+        self.subscribe(&flow.inner, Filter::All)
     }
 
     /// As [`collect`](Self::collect), but for what this session publishes itself.
@@ -45,7 +45,7 @@ impl Session<'_> {
     /// As [`collect`](Self::collect).
     pub fn collect_others<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> HandlerResult {
         let own = self.id();
-        self.subscribe(&flow.cell, Filter::Others(own))
+        self.subscribe(&flow.inner, Filter::Others(own))
     }
 
     /// As [`collect`](Self::collect), but only what `filter` accepts; it is told the message and who
@@ -58,35 +58,35 @@ impl Session<'_> {
         flow: &SharedFlow<T>,
         filter: impl Fn(Message<'_>, Option<SessionId>) -> bool + 'static,
     ) -> HandlerResult {
-        self.subscribe(&flow.cell, Filter::When(Box::new(filter)))
+        self.subscribe(&flow.inner, Filter::When(Box::new(filter)))
     }
 
-    fn subscribe(&mut self, flow: &Rc<FlowCell>, filter: Filter) -> HandlerResult {
-        self.check_open()?;
-        let place = self.state.id.0.index;
-        let collected = self.state.collected.get_or_insert_default();
+    fn subscribe(&mut self, flow: &Rc<FlowInner>, filter: Filter) -> HandlerResult {
+        self.out.check_open()?;
+        let slot = self.out.state.id.0.index;
+        let collected = self.out.state.collected.get_or_insert_default();
         if !collected.subscriptions.iter().any(|known| known.is_of(flow)) {
-            let joined = Subscription::new(flow, filter, &self.shared.flows, place);
+            let joined = Subscription::new(flow, filter, &self.out.shared.flows, slot);
             if collected.subscriptions.is_empty() {
                 collected.subscriptions.reserve_exact(1); // few sessions collect a second
             }
             collected.subscriptions.push(joined);
-            self.state.list_for_flush(self.shared);
+            self.out.state.list_for_flush(self.out.shared);
         }
         Ok(())
     }
 
     /// Collects a flow no longer. What it published and this session has not taken is not sent.
     pub fn stop_collecting<T: ?Sized>(&mut self, flow: &SharedFlow<T>) {
-        if let Some(collected) = &mut self.state.collected {
+        if let Some(collected) = &mut self.out.state.collected {
             let missed = &mut collected.missed;
             collected.subscriptions.retain(|known| {
-                let stays = !known.is_of(&flow.cell);
+                let stays = !known.is_of(&flow.inner);
                 *missed += if stays { 0 } else { known.missed_since() };
                 stays
             });
             if collected.subscriptions.is_empty() && !collected.holds_direct() {
-                self.drop_collected();
+                self.out.drop_collected();
             }
         }
     }
@@ -97,8 +97,8 @@ impl Session<'_> {
     /// values that were there when it came (of [`Latest`](crate::flow::BufferOverflow::Latest)), once it has
     /// got the rest of them.
     pub fn missed(&self) -> u64 {
-        let before = self.state.extra.as_deref().map_or(0, |extra| extra.missed);
-        before + self.state.collected.as_deref().map_or(0, Collected::missed_in_all)
+        let before = self.out.state.extra.as_deref().map_or(0, |extra| extra.missed);
+        before + self.out.state.collected.as_deref().map_or(0, Collected::missed_in_all)
     }
 
     /// Publishes in a flow (Kotlin's `emit`). Where the flow suspends publishers, this session is
@@ -136,11 +136,11 @@ impl Session<'_> {
         key: Option<&str>,
         value: &T,
     ) -> HandlerResult {
-        flow.cell.belong_to(&self.shared.flows);
-        let overrun = flow.cell.emit(value, key, Some(self.id()))?;
-        if overrun && self.state.phase == Phase::Open {
-            self.state.suspend(self.shared.now);
-            flow.cell.suspend(self.state.id.0);
+        flow.inner.belong_to(&self.out.shared.flows);
+        let overrun = flow.inner.emit(value, key, Some(self.id()))?;
+        if overrun && self.out.state.phase == Phase::Open {
+            self.out.state.suspend(self.out.shared.now);
+            flow.inner.suspend(self.out.state.id.0);
         }
         Ok(())
     }
