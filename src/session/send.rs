@@ -288,7 +288,7 @@ impl Outgoing<'_> {
                     let error = SendError::TooBig { bytes, limit };
                     if !in_step {
                         // What follows may build on what the peer never gets.
-                        self.state.note_fault(SessionError::Handler(error.clone().into()));
+                        self.state.note_fault(SessionError::Handler(error.into()));
                     }
                     error
                 }
