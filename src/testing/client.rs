@@ -1,4 +1,4 @@
-//! Owns the client of a test: a connection in memory, with its faults, and a session on it.
+//! The client of a test: a connection in memory, with its faults, and a session on it.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Owns the far end of a link that speaks WebSocket: frames out of bytes, and what a well-behaved
+//! The far end of a link that speaks WebSocket: frames out of bytes, and what a well-behaved
 //! client does of its own.
 
 use std::collections::VecDeque;

@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 
+pub mod cargo;
 pub mod emulator;
 pub mod program;
 pub mod streams;

@@ -1,4 +1,4 @@
-//! Owns the clients of a simulation: by chance they do what clients do, and what they should not.
+//! The clients of a simulation: by chance they do what clients do, and what they should not.
 
 mod arrivals;
 
