@@ -11,6 +11,7 @@ use crate::words::message::{Message, Payload};
 
 use super::far_end::{FarEnd, RawFrame};
 use super::network::{LinkId, Network, PeerEnd};
+use super::stream::Stream;
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
 /// frames.
@@ -258,6 +259,28 @@ impl Upgrade {
 impl TestClient {
     pub(super) fn new(network: Rc<RefCell<Network>>, id: LinkId) -> Self {
         Self { network, id, open: None }
+    }
+
+    /// The connection as a stream of bytes, for a client of another crate's; before any upgrade, which is
+    /// then that client's.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use wirewheel::Application;
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.routing(|route| route.get("/healthz", |_call| "ok"));
+    /// })?;
+    /// let mut stream = app.connect().into_stream();
+    /// stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    /// let mut answer = String::new();
+    /// stream.read_to_string(&mut answer).unwrap();
+    /// assert!(answer.ends_with("\r\n\r\nok"));
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn into_stream(self) -> Stream {
+        self.network.borrow_mut().link(self.id).far_end = None;
+        Stream::new(self)
     }
 
     /// Sends bytes as they are, legal or not.

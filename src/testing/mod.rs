@@ -39,6 +39,7 @@ pub(crate) mod far_end;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
+mod stream;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -55,6 +56,7 @@ use crate::words::time::Time;
 
 pub use client::{Answer, Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
+pub use stream::Stream;
 
 use network::Network;
 
