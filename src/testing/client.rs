@@ -10,6 +10,7 @@ use crate::words::close::{CloseCode, CloseReason};
 use crate::words::message::{Message, Payload};
 
 use super::far_end::{FarEnd, RawFrame};
+use super::frames::{UPGRADE, masked};
 use super::network::{LinkId, Network, PeerEnd};
 use super::stream::Stream;
 
@@ -239,12 +240,7 @@ impl Upgrade {
     pub fn connect(self) -> Result<(TestClient, Answer), Answer> {
         let Self { mut client, path, lines } = self;
         client.send_bytes(
-            format!(
-                "GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\
-                 Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                 Sec-WebSocket-Version: 13\r\n{lines}\r\n"
-            )
-            .as_bytes(),
+            format!("GET {path} HTTP/1.1\r\nHost: test\r\n{UPGRADE}{lines}\r\n").as_bytes(),
         );
         let answer = client.expect_answer();
         if answer.status != 101 {
@@ -354,7 +350,7 @@ impl TestClient {
 
     /// Sends one masked frame whose first byte (FIN, reserved bits, opcode) is given.
     pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
-        self.send_bytes(&RawFrame::masked(first, payload));
+        self.send_bytes(&masked(first, payload));
     }
 
     /// Sends a ping.

@@ -36,6 +36,8 @@
 mod client;
 mod failure;
 pub(crate) mod far_end;
+#[allow(dead_code, reason = "a part is for the tests of this crate alone")]
+pub(crate) mod frames;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
