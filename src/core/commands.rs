@@ -4,14 +4,11 @@
 use log::Level;
 
 use crate::context::commands::{Command, StopRequest};
-use crate::context::server_ref::ServerRef;
-use crate::context::timers;
+use crate::context::loop_state::{NewWatch, ServerRef};
 use crate::context::warnings::Target;
-use crate::context::watch::NewWatch;
 use crate::structures::slab::Key;
 use crate::structures::wire::NoWire;
 use crate::words::error::{HandlerError, SendError};
-use crate::words::message::Message;
 use crate::words::time::Time;
 
 use super::Core;
@@ -36,7 +33,7 @@ impl Core {
     ) -> Option<R> {
         self.shared.now = now;
         let outcome = caught(|| act(&mut ServerRef { shared: &mut self.shared }));
-        self.shared.asked = true;
+        self.shared.has_deferred_work = true;
         self.after_turn(now);
         outcome
             .map_err(|Panicked(text)| {
@@ -50,8 +47,8 @@ impl Core {
     /// Does what the turn asked of others.
     #[inline]
     pub(super) fn after_turn(&mut self, now: Time) {
-        if self.shared.asked {
-            self.do_what_was_asked(now);
+        if self.shared.has_deferred_work {
+            self.do_deferred_work(now);
         }
     }
 
@@ -60,13 +57,14 @@ impl Core {
         clippy::arithmetic_side_effects,
         reason = "each command was counted when it was queued"
     )]
-    fn do_what_was_asked(&mut self, now: Time) {
+    fn do_deferred_work(&mut self, now: Time) {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {
             let key = command.to();
-            if let Command::Send { bytes, .. } = &command {
-                self.shared.command_bytes -= bytes.len();
-                self.shared.copied_bytes += bytes.len() + COPY_BYTES;
+            if let Command::Send { message, .. } = &command {
+                let bytes = message.as_message().bytes().len();
+                self.shared.command_bytes -= bytes;
+                self.shared.copied_bytes += bytes + COPY_BYTES;
             }
             if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
@@ -80,7 +78,7 @@ impl Core {
         self.wheel.give_back();
         let wheel = &mut self.wheel;
         self.shared.timers.arm_fresh(|place, at| wheel.arm(place | APP_TIMER, at));
-        self.shared.asked = false;
+        self.shared.has_deferred_work = false;
     }
 
     fn is_session(&self, key: Key) -> bool {
@@ -93,8 +91,8 @@ impl Core {
         if token & APP_TIMER == 0 {
             return false;
         }
-        if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {
-            let done = self.with_server(now, "timer", |server| timers::act(server, id, timer));
+        if let Some((id, action)) = self.shared.timers.fire(token & !APP_TIMER) {
+            let done = self.with_server(now, "timer", |server| server.run_timer(id, action));
             if done.is_none() {
                 self.shared.timers.cancel(id);
             }
@@ -134,13 +132,7 @@ impl Turn<'_> {
     fn command(&mut self, command: Command) {
         let mut session = self.session();
         let result = match command {
-            Command::Send { text, bytes, .. } => {
-                let message = match std::str::from_utf8(&bytes) {
-                    Ok(text_of) if text => Message::from(text_of),
-                    _ => Message::from(&bytes),
-                };
-                session.send(message)
-            }
+            Command::Send { message, .. } => session.send(&message),
             Command::Close { reason, .. } => session.close(reason),
             Command::Pause(_) => {
                 session.pause();
@@ -156,7 +148,7 @@ impl Turn<'_> {
         let refused = match result {
             Err(HandlerError::Send(SendError::Closing)) => true,
             Err(HandlerError::Send(_)) => {
-                session.note_dropped();
+                session.out.note_dropped();
                 true
             }
             _ => false,

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::protocol::frame::OpCode;
+use crate::protocol::frame_reader::PartialFrame;
 use crate::session::state::{Phase, PingBehind};
 use crate::structures::outbox::frame_len;
 use crate::structures::progress::{Least, Window};
@@ -169,10 +170,6 @@ impl Turn<'_> {
     }
 
     /// Waits no longer for the peer.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn leave(&mut self, queue: Queue) {
         if matches!(self.connection.stage, Stage::Session(_)) {
             return self.closing_is_over(queue == Queue::Empty);
@@ -196,10 +193,6 @@ impl Turn<'_> {
 
     /// Whether the peer still takes the last answer, whose end begins the wait for the next request. A
     /// peer that takes nothing is hung up on.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn answer_is_on_its_way(&mut self) -> bool {
         let now = self.shared.now;
         match self.look_at_queue() {
@@ -275,12 +268,9 @@ impl Turn<'_> {
     }
 
     fn brings_only_pongs(&self, rx: &[u8]) -> bool {
-        let state = &self.connection.state;
-        let open = match state.pipeline.as_deref() {
-            Some(pipeline) => pipeline.progress.as_deref().map(|it| it.until_pong_ends()),
-            None => state.partial.as_deref().map(|it| it.until_pong_ends()),
-        };
-        let Some(mut at) = open.unwrap_or(Some(0)) else { return false };
+        let open = self.connection.state.partial_frame();
+        let until_end = open.map_or(Some(0), PartialFrame::until_pong_ends);
+        let Some(mut at) = until_end else { return false };
         while let Some(first) = rx.get(at) {
             if first & 0x0f != 0x0a {
                 return false;
@@ -299,10 +289,6 @@ impl Turn<'_> {
         }
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn ping(&mut self) {
         let now = self.shared.now;
         let waits = self.outbox_bytes() > 0 || self.wire.unsent().is_some_and(|bytes| bytes > 0);
@@ -312,7 +298,7 @@ impl Turn<'_> {
         state.timing_changed = true;
         // The payload is the time it went out: nothing to store, and no other pong fits.
         let payload = now.as_micros().to_be_bytes();
-        if !self.session().send_control(OpCode::Ping, &payload) {
+        if !self.outgoing().send_control(OpCode::Ping, &payload) {
             return; // no room behind what the peer does not take: no pong can be asked for
         }
         self.connection.state.awaiting_pong = true;

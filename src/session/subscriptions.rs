@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use crate::structures::roster::Roster;
 use crate::words::message::Message;
+use crate::words::message_buf::MessageBuf;
 
-use crate::flow::cell::{FlowCell, Joined};
 use crate::flow::emission::Emission;
-use crate::flow::hub::FlowHub;
+use crate::flow::inner::{FlowInner, Flows, Joined};
 use crate::structures::ids::SessionId;
 
 /// What a session wants of a flow.
@@ -26,7 +26,7 @@ type Predicate = dyn Fn(Message<'_>, Option<SessionId>) -> bool;
 
 /// A session's place in one flow; dropping it leaves the flow.
 pub(crate) struct Subscription {
-    flow: Rc<FlowCell>,
+    flow: Rc<FlowInner>,
     /// The number of the entry that it takes next.
     cursor: u64,
     place: u32,
@@ -52,21 +52,21 @@ impl Drop for Subscription {
 
 impl Subscription {
     pub(crate) fn new(
-        flow: &Rc<FlowCell>,
+        flow: &Rc<FlowInner>,
         filter: Filter,
-        hub: &Rc<FlowHub>,
+        pool: &Rc<Flows>,
         session: u32,
     ) -> Self {
         let Joined { cursor, place, gappy_replay: (gappy_replay, replay_end) } =
-            flow.join(hub, session);
+            flow.join(pool, session);
         Self { flow: Rc::clone(flow), cursor, place, gappy_replay, replay_end, filter }
     }
 
-    pub(crate) fn is_of(&self, flow: &Rc<FlowCell>) -> bool {
+    pub(crate) fn is_of(&self, flow: &Rc<FlowInner>) -> bool {
         Rc::ptr_eq(&self.flow, flow)
     }
 
-    pub(crate) fn flow(&self) -> &Rc<FlowCell> {
+    pub(crate) fn flow(&self) -> &Rc<FlowInner> {
         &self.flow
     }
 
@@ -165,20 +165,28 @@ pub(crate) enum Direct {
     /// As it goes out.
     Frames(Vec<u8>),
     /// For a session with extensions, which encode in the order in which is written.
-    Message { text: bool, payload: Vec<u8> },
+    Message(MessageBuf),
 }
 
 impl Direct {
-    fn bytes(&self) -> &Vec<u8> {
+    fn len(&self) -> usize {
         match self {
-            Self::Frames(bytes) | Self::Message { payload: bytes, .. } => bytes,
+            Self::Frames(frames) => frames.len(),
+            Self::Message(message) => message.as_message().bytes().len(),
+        }
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Frames(frames) => frames.capacity(),
+            Self::Message(_) => self.len(),
         }
     }
 
     fn opcode_bits(&self) -> u8 {
         match self {
             Self::Frames(frames) => frames.first().map_or(0, |first| first & 0x0f),
-            Self::Message { text, .. } => 2 - u8::from(*text),
+            Self::Message(message) => 2 - u8::from(message.as_message().is_text()),
         }
     }
 
@@ -283,14 +291,14 @@ impl Collected {
     }
 
     pub(crate) fn push_direct(&mut self, stamp: u64, direct: Direct) {
-        self.direct_bytes += direct.bytes().len();
+        self.direct_bytes += direct.len();
         self.direct.push_back((stamp, direct));
     }
 
     /// The next direct message, with its stamp.
     pub(crate) fn pop_direct(&mut self) -> Option<(u64, Direct)> {
         let (stamp, direct) = self.direct.pop_front()?;
-        self.direct_bytes -= direct.bytes().len();
+        self.direct_bytes -= direct.len();
         Some((stamp, direct))
     }
 
@@ -308,12 +316,12 @@ impl Collected {
     }
 
     /// Where the session stands in a flow.
-    pub(crate) fn cursor_in(&self, flow: &Rc<FlowCell>) -> Option<u64> {
+    pub(crate) fn cursor_in(&self, flow: &Rc<FlowInner>) -> Option<u64> {
         self.subscriptions.iter().find(|of| of.is_of(flow)).map(Subscription::cursor)
     }
 
     /// Whether there is something before `number` of a flow that it has not taken.
-    pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
+    pub(crate) fn is_before(&self, flow: &Rc<FlowInner>, number: u64) -> bool {
         self.subscriptions.iter().any(|of| of.is_of(flow) && of.is_before(number))
     }
 
@@ -327,6 +335,6 @@ impl Collected {
         size_of::<Self>()
             + self.subscriptions.capacity() * (size_of::<Subscription>() + Roster::MEMBER_BYTES)
             + self.direct.capacity() * size_of::<(u64, Direct)>()
-            + self.direct.iter().map(|(_, direct)| direct.bytes().capacity()).sum::<usize>()
+            + self.direct.iter().map(|(_, direct)| direct.memory()).sum::<usize>()
     }
 }

@@ -215,6 +215,7 @@ impl HeldInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::frame::Masking;
     use crate::testing::frames::masked;
 
     const RULES: FrameRules = FrameRules {
@@ -222,7 +223,7 @@ mod tests {
         max_coded_frame_size: 1_000,
         max_message_size: 1_000,
         max_fragments: 10,
-        accept_unmasked: false,
+        masking: Masking::Required,
         allowed_rsv: 0,
         claimed_rsv: 0,
     };

@@ -12,7 +12,6 @@ use crate::words::message::{Message, Payload};
 use super::far_end::{FarEnd, RawFrame};
 use super::frames::{UPGRADE, masked};
 use super::network::{LinkId, Network, PeerEnd};
-use super::stream::Stream;
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
 /// frames.
@@ -85,7 +84,7 @@ use super::stream::Stream;
 /// client.send("cut in the middle");
 /// app.web_socket("/echo").reset();
 /// assert_eq!(app.stats().closed_abnormal, 3);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct TestClient {
     pub(super) network: Rc<RefCell<Network>>,
@@ -111,7 +110,7 @@ impl fmt::Debug for TestClient {
 /// let answer = app.get("/healthz");
 /// assert_eq!((answer.status, answer.text()), (200, "ok"));
 /// assert_eq!(answer.header("content-length"), Some("2"));
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -207,7 +206,7 @@ pub enum Ending {
 /// client.expect_text("hello");
 /// let refused: Answer = app.upgrade("/echo").connect().unwrap_err();
 /// assert!(refused.status == 400 && refused.text().contains("no subprotocol on offer"));
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "call connect"]
@@ -255,28 +254,6 @@ impl Upgrade {
 impl TestClient {
     pub(super) fn new(network: Rc<RefCell<Network>>, id: LinkId) -> Self {
         Self { network, id, open: None }
-    }
-
-    /// The connection as a stream of bytes, for a client of another crate's; before any upgrade, which is
-    /// then that client's.
-    ///
-    /// ```
-    /// use std::io::{Read, Write};
-    /// use wirewheel::Application;
-    /// use wirewheel::testing::TestApplication;
-    /// let app = TestApplication::new(|app: &mut Application| {
-    ///     app.routing(|route| route.get("/healthz", |_call| "ok"));
-    /// })?;
-    /// let mut stream = app.connect().into_stream();
-    /// stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
-    /// let mut answer = String::new();
-    /// stream.read_to_string(&mut answer).unwrap();
-    /// assert!(answer.ends_with("\r\n\r\nok"));
-    /// # Ok::<(), wirewheel::ServerError>(())
-    /// ```
-    pub fn into_stream(self) -> Stream {
-        self.network.borrow_mut().link(self.id).far_end = None;
-        Stream::new(self)
     }
 
     /// Sends bytes as they are, legal or not.

@@ -1,4 +1,5 @@
-//! A connection to an application in memory as a stream of bytes, for whatever speaks over `Read` and `Write`.
+//! A connection to an application in memory as a stream of bytes, for whatever speaks over `Read` and
+//! `Write`.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -15,10 +16,10 @@ const SEND_BUFFER: usize = 256 << 10;
 ///
 /// It behaves as a non-blocking socket does: where nothing has arrived a read fails with
 /// [`ErrorKind::WouldBlock`], and so does a write where 256 KiB wait for a server that has stopped reading.
-/// The server takes its turns within each call, so what answers it will have answered when the call returns;
-/// what takes time comes with [`advance`](super::TestApplication::advance). A read gives 0 bytes once the server
-/// has ended the connection and everything was read, and [`ErrorKind::ConnectionReset`] where it was reset.
-/// Dropping the stream ends the client's side.
+/// The server takes its turns within each call, so what answers at once has answered when the call returns;
+/// what takes time comes with [`advance`](super::TestApplication::advance). A read gives 0 bytes once the
+/// server has ended the connection and everything was read, and
+/// [`ErrorKind::ConnectionReset`] where it was reset. Dropping the stream ends the client's side.
 ///
 /// ```
 /// use wirewheel::testing::TestApplication;
@@ -44,9 +45,27 @@ pub struct Stream {
     client: TestClient,
 }
 
-impl Stream {
-    pub(super) fn new(client: TestClient) -> Self {
-        Self { client }
+impl TestClient {
+    /// The connection as a stream of bytes, for a client of another crate's; before any upgrade, which is
+    /// then that client's.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use wirewheel::Application;
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.routing(|route| route.get("/healthz", |_call| "ok"));
+    /// })?;
+    /// let mut stream = app.connect().into_stream();
+    /// stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    /// let mut answer = String::new();
+    /// stream.read_to_string(&mut answer).unwrap();
+    /// assert!(answer.ends_with("\r\n\r\nok"));
+    /// # Ok::<(), wirewheel::ServerError>(())
+    /// ```
+    pub fn into_stream(self) -> Stream {
+        self.network.borrow_mut().link(self.id).far_end = None;
+        Stream { client: self }
     }
 }
 

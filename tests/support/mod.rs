@@ -17,9 +17,10 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use wirewheel::error::SessionError;
+use wirewheel::message::Payload;
 use wirewheel::{
-    Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Payload, Server,
-    Session, SessionError,
+    Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Server, Session,
 };
 
 #[allow(unused_imports, reason = "each test file uses its part")]
