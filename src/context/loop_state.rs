@@ -227,11 +227,9 @@ pub(crate) fn write_counted(
     wire: &mut dyn Wire,
     bytes: &[u8],
 ) -> io::Result<usize> {
-    let outcome = wire.write(bytes);
-    if let Ok(written) = outcome {
-        stats.bytes_out += written as u64;
-    }
-    outcome
+    let written = wire.write(bytes)?;
+    stats.bytes_out += written as u64;
+    Ok(written)
 }
 
 /// The server, lent to code that runs on its loop: by [`Session::server`](crate::Session::server)
