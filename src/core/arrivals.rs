@@ -11,7 +11,8 @@ use crate::words::time::Time;
 
 use super::Core;
 use crate::core::admission::{Surplus, Verdict};
-use crate::core::connection::{Connection, HttpStage, Stage};
+use crate::core::connection::{Connection, Stage};
+use crate::core::http_stage::HttpStage;
 use crate::core::pending::Waiting;
 
 /// A connection is not taken: it is to be hung up on.

@@ -10,14 +10,11 @@ use crate::context::warnings::Target;
 use crate::context::watch::NewWatch;
 use crate::structures::slab::Key;
 use crate::structures::wire::NoWire;
-use crate::words::error::{HandlerError, SendError};
-use crate::words::message::Message;
 use crate::words::time::Time;
 
 use super::Core;
 use crate::core::connection::Stage;
 use crate::core::panics::{Panicked, caught};
-use crate::core::turn::Turn;
 
 /// Marks the tokens of the wheel that are timers of the application.
 const APP_TIMER: u32 = 1 << 31;
@@ -126,41 +123,5 @@ impl Command {
             Self::Send { stamp, .. } | Self::Close { stamp, .. } => Some(*stamp),
             Self::Pause(_) | Self::Resume(_) => None,
         }
-    }
-}
-
-impl Turn<'_> {
-    /// Does to this session what another part of the loop asked for.
-    fn command(&mut self, command: Command) {
-        let mut session = self.session();
-        let result = match command {
-            Command::Send { text, bytes, .. } => {
-                let message = match std::str::from_utf8(&bytes) {
-                    Ok(text_of) if text => Message::from(text_of),
-                    _ => Message::from(&bytes),
-                };
-                session.send(message)
-            }
-            Command::Close { reason, .. } => session.close(reason),
-            Command::Pause(_) => {
-                session.pause();
-                Ok(())
-            }
-            Command::Resume(_) => {
-                session.resume();
-                Ok(())
-            }
-        };
-        // Who sent it is not there any more: a message that is not taken is counted. What else follows
-        // is for the outbox's policy, which has acted by now.
-        let refused = match result {
-            Err(HandlerError::Send(SendError::Closing)) => true,
-            Err(HandlerError::Send(_)) => {
-                session.note_dropped();
-                true
-            }
-            _ => false,
-        };
-        self.after_hook(if refused { Ok(()) } else { result });
     }
 }

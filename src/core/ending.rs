@@ -1,4 +1,4 @@
-//! Owns how a connection ends: faults, Closes, hang-ups, the last bytes.
+//! The end of a connection: faults, Closes, hang-ups, the last bytes.
 
 use std::io;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::words::quoted::on_one_line;
 use crate::words::time::Time;
 
 use crate::core::connection::{Disposal, Stage};
+use crate::core::losses::Loss;
 use crate::core::turn::Turn;
 
 impl Turn<'_> {
@@ -185,7 +186,7 @@ impl Turn<'_> {
             Stage::Session(_) => self.peer_is_gone(),
             Stage::Http(_) => {
                 self.connection.state.extra().peer_shut = true;
-                if self.end_behind_file() {
+                if self.ends_behind_body() {
                     return;
                 }
                 // It may still read: an answer on its way goes out first.
@@ -296,7 +297,7 @@ impl Turn<'_> {
                 self.flush();
             }
             Stage::Http(http) if http.held.is_empty() && http.has_answered => {
-                if self.end_behind_file() {
+                if self.ends_behind_body() {
                     return;
                 }
                 self.finish();
@@ -316,6 +317,72 @@ impl Turn<'_> {
         self.count_loss(Loss::Stopped, self.queued()); // the system goes on with what it has
         self.forget_queued();
         self.drop_socket(Disposal::Close);
+    }
+}
+
+/// What comes first.
+impl Turn<'_> {
+    /// Lets the connection end once its file is out; false if there is none on its way.
+    pub(super) fn ends_behind_body(&mut self) -> bool {
+        let Stage::Http(http) = &mut self.connection.stage else { return false };
+        http.body.as_mut().map(|answer| answer.is_last = true).is_some()
+    }
+
+    /// The peer has shut its side while something of it is held: that comes first.
+    fn hold_end(&mut self) -> bool {
+        let now = self.shared.now;
+        let extra = self.connection.state.extra.as_deref_mut();
+        let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
+        let Some(hold) = hold.filter(|hold| hold.held() > 0) else { return false };
+        hold.end_was_read = true;
+        hold.note_peer_end(now);
+        self.connection.state.timing_changed = true;
+        true
+    }
+
+    /// The peer has ended its side, or the connection failed, while the socket is not read.
+    pub(crate) fn hung_up(&mut self, failure: Option<io::ErrorKind>) {
+        let now = self.shared.now;
+        let extra = self.connection.state.extra.as_deref_mut();
+        let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
+        match (hold, failure) {
+            (Some(_), Some(kind)) => self.broken(kind),
+            // There may be more behind what is held, and the application may still take it.
+            (Some(hold), None) => {
+                hold.note_peer_end(now);
+                self.connection.state.timing_changed = true;
+            }
+            (None, _) => {} // what stops the reading is an answer, whose writing tells
+        }
+    }
+}
+
+/// The second Close.
+impl Turn<'_> {
+    /// The peer has answered our Close.
+    pub(super) fn answered(&mut self, code: CloseCode, text: &str) {
+        if let Some(close) = &mut self.connection.state.extra().close {
+            close.note_second(code, text);
+        }
+        self.closed_cleanly();
+    }
+
+    /// Both Closes were exchanged.
+    pub(super) fn closed_cleanly(&mut self) {
+        if !matches!(self.connection.stage, Stage::Session(_)) {
+            return;
+        }
+        if let Some(info) = self.session().close_info().cloned() {
+            self.end(&info.cleanly());
+        }
+        self.finish();
+    }
+
+    /// Whether a raw handler has answered the peer's Close.
+    pub(super) fn has_answered_close(&self) -> bool {
+        let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
+        self.connection.state.phase == Phase::Closing
+            && close.is_some_and(|close| close.closed_by() == ClosedBy::Peer)
     }
 }
 
@@ -346,31 +413,7 @@ impl Turn<'_> {
         self.count_loss(why, lost);
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn count_loss(&mut self, why: Loss, bytes: usize) {
-        let stats = &mut self.shared.stats;
-        let figure = match why {
-            Loss::Overflow => &mut stats.lost_overflow,
-            Loss::OverBudget => &mut stats.lost_over_budget,
-            Loss::Stopped => &mut stats.lost_stopped,
-            Loss::Stalled => &mut stats.lost_stalled,
-            Loss::Gone => &mut stats.lost_gone,
-            Loss::Aborted => &mut stats.lost_aborted,
-        };
-        *figure += bytes as u64;
+        why.count(&mut self.shared.stats, bytes);
     }
-}
-
-/// Why bytes that were taken for sending do not arrive.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Loss {
-    Overflow,
-    OverBudget,
-    Stopped,
-    Stalled,
-    Gone,
-    Aborted,
 }

@@ -9,9 +9,9 @@ use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use super::Core;
-use crate::core::connection::Stage;
 use crate::core::rounds::Step;
-use crate::core::turn::{Reading, Turn};
+use crate::core::session_output::SessionOutput;
+use crate::core::turn::Reading;
 
 /// The work of one flush: so many sessions to which one message goes, or fewer to which more goes.
 /// The rest has its turns in the next flushes, and everything else between them.
@@ -92,7 +92,8 @@ impl Core {
     /// Writes what waits for one connection.
     pub(crate) fn handle_flush(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         let more = self.caught_turn(now, index, wire, |turn| {
-            if turn.flush_plainly() {
+            let all_is_out = SessionOutput { turn: &mut *turn }.flush_fast();
+            if all_is_out {
                 return false;
             }
             let more = turn.flush_listed();
@@ -199,52 +200,5 @@ impl Core {
             }
         }
         reading
-    }
-}
-
-impl Turn<'_> {
-    /// What is usual: a message for many, of which the socket takes all. True if that was so: then
-    /// nothing has come up, and nothing is held that was not held before.
-    #[inline]
-    fn flush_plainly(&mut self) -> bool {
-        self.connection.state.listed = false;
-        matches!(self.connection.stage, Stage::Session(_))
-            && self.connection.state.extra.is_none()
-            && self.session().pull_only_one()
-            && self.connection.state.extra.is_none()
-    }
-
-    /// True if there is more that this session could take at once.
-    #[inline(never)]
-    fn flush_listed(&mut self) -> bool {
-        let extra = self.connection.state.extra.as_deref();
-        if extra.is_some_and(|extra| extra.blocked && !extra.outbox.is_empty()) {
-            return false; // only a WRITABLE event can help
-        }
-        if extra.is_some_and(|extra| !extra.outbox.is_empty()) {
-            self.writable();
-            return false; // what follows was listed
-        }
-        if self.connection.state.collected.is_none() {
-            return false;
-        }
-        let waited = self.connection.state.is_waiting();
-        let more = self.pull();
-        if waited && !self.connection.state.is_waiting() {
-            self.drained();
-        }
-        more
-    }
-
-    /// Takes from the flows what the socket has room for: true if there may be more.
-    pub(super) fn pull(&mut self) -> bool {
-        if !matches!(self.connection.stage, Stage::Session(_)) {
-            return false;
-        }
-        let more = self.session().pull();
-        if self.connection.state.extra.is_some() {
-            self.act_on_fault();
-        }
-        more
     }
 }

@@ -4,12 +4,8 @@ use std::rc::Rc;
 
 use crate::flow::cell::FlowCell;
 use crate::structures::wire::Wire;
-use crate::words::error::SessionError;
 
 use super::Core;
-use crate::core::connection::{Disposal, Stage};
-use crate::core::ending::Loss;
-use crate::core::turn::Turn;
 
 impl Core {
     /// Who is to be handed to [`handle_offender`](Self::handle_offender): while more bytes are held
@@ -83,37 +79,5 @@ impl Core {
         self.shared.stats.over_budget += 1;
         let now = self.shared.now;
         self.turn(now, index, wire, |turn| turn.give_up());
-    }
-}
-
-impl Turn<'_> {
-    /// Ends a connection for what it holds.
-    fn give_up(&mut self) {
-        match self.connection.stage {
-            // 1013, and what waits is dropped but for the frame that has begun.
-            Stage::Session(_) => self.fail_and_lose(SessionError::Overloaded, Loss::OverBudget),
-            // A peer that does not read its answers, or its Close, would not read a refusal either.
-            Stage::Http(_) | Stage::Finishing => {
-                self.lose(Loss::OverBudget);
-                self.drop_socket(Disposal::Reset);
-            }
-            Stage::Closed(_) => {}
-        }
-    }
-
-    /// Keeps the account of what this connection holds.
-    #[inline]
-    pub(crate) fn charge(&mut self) {
-        if !self.connection.holds_nothing() {
-            self.charge_what_is_held();
-        }
-    }
-
-    fn charge_what_is_held(&mut self) {
-        let (before, held) = (self.connection.charged as usize, self.connection.memory());
-        if held != before {
-            self.connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
-            self.shared.account(before, self.connection.charged as usize);
-        }
     }
 }

@@ -18,26 +18,34 @@
 )]
 
 mod admission;
-mod answer;
 mod arrivals;
 #[cfg(all(repository, any(test, fuzzing)))]
 mod audit;
 mod commands;
 mod connection;
+mod deadlines;
+mod dispatch;
 pub(crate) mod driver;
 mod ending;
-mod fast_path;
 mod flush;
 mod frame_input;
-mod http;
+mod http_stage;
+mod http_turn;
+mod losses;
 mod memory_budget;
-mod pace;
 pub(crate) mod panics;
 mod pause;
 mod pending;
+mod pings;
 mod progress;
-mod refusals;
+mod request_admission;
+mod request_log;
+mod requests;
+mod responder;
 mod rounds;
+mod session_input;
+mod session_output;
+mod session_timeouts;
 pub(crate) mod sockets;
 mod streamed_body;
 #[cfg(all(repository, test))]
@@ -66,7 +74,8 @@ use crate::words::limits::{BUSY_BYTES, CONNECTION_BYTES, SURPLUS_MAX};
 use crate::words::time::Time;
 
 use admission::Admission;
-use connection::{Connection, HttpStage, SpareStages, Stage};
+use connection::{Connection, Stage};
+use http_stage::{HttpStage, SpareStages};
 use panics::{caught, drop_caught};
 use pending::{Pending, client_of};
 use rounds::Rounds;
@@ -221,10 +230,7 @@ impl Core {
 
     /// What [`poll_due`](Self::poll_due) named is due.
     pub(crate) fn handle_timeout(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
-        self.turn(now, index, wire, |turn| match turn.connection.stage {
-            Stage::Http(_) => turn.http_timeout(),
-            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => turn.session_timeout(),
-        });
+        self.turn(now, index, wire, |turn| turn.timeout());
         self.after_turn(now);
     }
 

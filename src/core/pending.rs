@@ -247,13 +247,3 @@ impl Crowd {
         }
     }
 }
-
-impl Connection {
-    /// Since when its head is awaited, if it is.
-    pub(crate) fn waiting_since(&self) -> Option<Time> {
-        match &self.stage {
-            Stage::Http(http) if self.is_pending() => Some(http.since),
-            Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => None,
-        }
-    }
-}

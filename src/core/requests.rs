@@ -1,0 +1,286 @@
+//! One request from its head to its answer or its session (RFC 9112; RFC 6455 section 4.2).
+
+use std::net::SocketAddr;
+
+use log::{Level, debug};
+
+use crate::app::call::{Between, Call};
+use crate::app::origins::{Judgement, OriginRules};
+use crate::app::response::Response;
+use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
+use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
+use crate::protocol::extension::header::offered_extensions;
+use crate::protocol::forwarded::Told;
+use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
+use crate::protocol::head::RequestHead;
+use crate::session::extensions::Pipeline;
+use crate::session::state::Phase;
+use crate::words::network::canonical;
+use crate::words::quoted::Quoted;
+
+use crate::core::connection::Stage;
+use crate::core::http_turn::HttpTurn;
+use crate::core::panics::{Panicked, caught};
+use crate::core::request_log::reason;
+use crate::core::responder::{AfterRequest, Asked};
+
+impl HttpTurn<'_, '_> {
+    /// Decides one request (RFC 9112; RFC 6455 section 4.2).
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
+    pub(super) fn request(&mut self, head: RequestHead) -> AfterRequest {
+        self.turn.shared.stats.requests_total += 1;
+        let asked = Asked::of(&head);
+        if let Some(refusal) = self.admission().refusal(&head) {
+            // A proxy's connection may carry the requests of others, who are not to suffer.
+            let proxied = self.http().is_some_and(|http| http.proxied && http.surplus.is_none());
+            return self.responder().respond(if proxied { asked } else { asked.last() }, refusal);
+        }
+        if asked.is_unmet() {
+            return self.responder().refuse_request(
+                asked,
+                &head,
+                Response::refusal(417),
+                reason::EXPECTATION,
+            );
+        }
+        if asked.has_long_body(self.turn.shared.limits.max_head_bytes) {
+            return self.responder().refuse_request(
+                asked,
+                &head,
+                Response::refusal(413),
+                reason::BODY,
+            );
+        }
+        match handshake::examine(&head) {
+            Upgrade::WebSocket(UpgradeRequest { accept_key, protocols }) => {
+                match self.turn.routes.resolve(&head, true, &protocols) {
+                    Resolution::WebSocket { route, parameters, protocol } => {
+                        let call = self.call_for(head, parameters, protocol);
+                        self.upgrade(asked, &accept_key, route, call)
+                    }
+                    resolution => self.answer(asked, head, resolution),
+                }
+            }
+            Upgrade::None => {
+                let resolution = self.turn.routes.resolve(&head, false, &[]);
+                self.answer(asked, head, resolution)
+            }
+            Upgrade::Refused(refusal) => {
+                // A path or method that does not exist says so before the fault of the upgrade.
+                match self.turn.routes.resolve(&head, true, &[]) {
+                    resolution @ (Resolution::NotFound
+                    | Resolution::BadPath
+                    | Resolution::MethodNotAllowed) => self.answer(asked, head, resolution),
+                    _ => {
+                        let response = Response::refusal(refusal.status());
+                        self.responder().refuse_request(asked, &head, response, reason::HANDSHAKE)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers a request that does not upgrade.
+    fn answer(&mut self, asked: Asked, head: RequestHead, resolution: Resolution) -> AfterRequest {
+        let (response, why) = match resolution {
+            Resolution::Get { handler, parameters } => {
+                let call = self.call_for(head, parameters, None);
+                let response = self.page(handler, &call);
+                return self.responder().respond(asked, response);
+            }
+            Resolution::ServerOptions => {
+                let response = Response::new(204).header("Allow", "GET, HEAD, OPTIONS");
+                return self.responder().respond(asked, response);
+            }
+            Resolution::NotFound => (Response::refusal(404), reason::NO_PATH),
+            Resolution::MethodNotAllowed => (Response::refusal(405), reason::METHOD),
+            Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
+            Resolution::ProtocolRequired => {
+                let text = "400 Bad Request: no subprotocol on offer is spoken here\n";
+                (Response::refusal(400).body(text), reason::NO_SUBPROTOCOL)
+            }
+            Resolution::BadPath | Resolution::WebSocket { .. } => {
+                (Response::refusal(400), reason::BAD_PATH)
+            }
+        };
+        self.responder().refuse_request(asked, &head, response, why)
+    }
+
+    /// What a page answers.
+    fn page(&mut self, handler: u16, call: &Call) -> Response {
+        let said = match self.turn.routes.plain_answer(handler) {
+            Some(PlainAnswer::Handler(answer)) => caught(|| answer(call)),
+            Some(PlainAnswer::Stats(guard)) => self.figures(guard.as_ref(), call),
+            None => Ok(Response::refusal(404)),
+        };
+        match said {
+            Ok(response) => {
+                self.turn.log().page(call, &response);
+                response
+            }
+            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
+        }
+    }
+
+    /// The server's figures, if the guard lets the client see them.
+    fn figures(&mut self, guard: Option<&StatsGuard>, call: &Call) -> Result<Response, Panicked> {
+        self.turn.shared.work.add(PAGE_WORK);
+        let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
+        let figures = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
+        Ok(pass.map_or_else(|refusal| refusal, figures))
+    }
+
+    /// The answer in place of one whose making panicked.
+    #[cold]
+    fn internal_error(&mut self, route: &str, Panicked(text): Panicked) -> Response {
+        self.turn
+            .log()
+            .error(("handler panicked", 500), || format!("{route}: handler panicked: {text}"));
+        self.turn.shared.last_panic = Some(text);
+        Response::refusal(500)
+    }
+
+    fn call_for(
+        &mut self,
+        head: RequestHead,
+        parameters: Vec<(String, String)>,
+        protocol: Option<String>,
+    ) -> Call {
+        let between = self.between(&head);
+        Call::new(head, parameters, between, protocol)
+    }
+
+    /// Between whom a request goes.
+    fn between(&mut self, head: &RequestHead) -> Between {
+        let proxied = self.http().is_some_and(|http| http.proxied);
+        let told = if proxied { self.turn.admission.told(head) } else { Told::default() };
+        Between {
+            remote: self.turn.connection.state.remote_addr(),
+            client: self.turn.connection.state.client_addr(),
+            local: self.local_addr(),
+            secure: told.secure.unwrap_or(false),
+            host: told.host.map(Into::into),
+        }
+    }
+
+    fn local_addr(&mut self) -> SocketAddr {
+        let known = self.http().and_then(|http| http.local_addr);
+        canonical(known.unwrap_or_else(|| self.turn.wire.local_addr()))
+    }
+}
+
+/// Upgrades.
+impl HttpTurn<'_, '_> {
+    /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
+    fn upgrade(&mut self, asked: Asked, accept_key: &str, route: u16, call: Call) -> AfterRequest {
+        let Some(config) = self.turn.routes.route(route) else {
+            return self.responder().refuse(404);
+        };
+        if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
+            return self.responder().respond(asked, refusal);
+        }
+        // Where none is installed, what a client offers means nothing, well formed or not.
+        let offers = match &config.extensions {
+            installed if installed.is_empty() => Some(Vec::new()),
+            _ => offered_extensions(call.head()),
+        };
+        // RFC 6455 section 9.1: what is malformed fails the handshake.
+        let Some(offers) = offers else {
+            let response = Response::refusal(400);
+            return self.responder().refuse_request(
+                asked,
+                call.head(),
+                response,
+                reason::HANDSHAKE,
+            );
+        };
+        // The factory has its turn before a byte of the answer is written: if it panics, 500.
+        let admitted = caught(|| {
+            let accepted = config.admit(&call)?;
+            Ok((accepted, config.agree(&offers), (config.factory)(&call)))
+        });
+        let (accepted, agreed, handler) = match admitted {
+            Ok(Ok(admitted)) => admitted,
+            Ok(Err(response)) => {
+                return self.responder().refuse_request(asked, call.head(), response, reason::HOOK);
+            }
+            Err(panic) => {
+                let response = self.internal_error(&config.pattern, panic);
+                return self.responder().respond(asked, response);
+            }
+        };
+        if let Some(fault) = &agreed.fault {
+            self.turn.log().error(("extension", 0), || fault.clone());
+        }
+        let shared = &mut *self.turn.shared;
+        handshake::write_switching_protocols(
+            &mut shared.tx,
+            accept_key,
+            call.protocol(),
+            &agreed.header,
+            accepted.headers(),
+            shared.date.at(shared.now, self.turn.wire),
+        );
+        self.turn.shared.opaque_prefix = self.turn.shared.tx.len();
+        self.turn.shared.work.add(UPGRADE_WORK);
+        let state = &mut self.turn.connection.state;
+        state.pipeline = Pipeline::for_session(config.raw, agreed);
+        state.route = route;
+        state.phase = Phase::Open;
+        if let Some(extra) = state.extra.as_deref_mut() {
+            extra.window = None; // of an answer before
+        }
+        state.ping_base = self.turn.shared.now;
+        state.last_activity = self.turn.shared.now;
+        state.timing_changed = true;
+        self.turn.shared.sessions.insert(state.id.0);
+        self.turn.shared.stats.sessions_total += 1;
+        self.turn.shared.stats.sessions_open += 1;
+        debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, config.pattern,
+            state.remote_addr());
+        let session = Stage::Session(handler);
+        if let Stage::Http(http) = std::mem::replace(&mut self.turn.connection.stage, session) {
+            self.turn.spare_stages.keep(http);
+        }
+        self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
+        AfterRequest::Session
+    }
+
+    /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
+    /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
+    /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
+    fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
+        call.head().first("origin")?; // most have none, and are asked nothing further
+        let loopback = call.local_addr().ip().to_canonical().is_loopback();
+        match rules.judge(call.head(), call.host(), loopback) {
+            Judgement::Pass => None,
+            Judgement::PassUnnamed => {
+                self.turn.shared.warnings.once("unnamed host", self.turn.shared.now, || {
+                    format!(
+                        "a page of Host {} may connect since nobody named this server's hosts: name them in \
+                         hosts(..), so that a foreign name that is made to point here may not",
+                        Quoted(call.host())
+                    )
+                });
+                None
+            }
+            Judgement::Refuse(reason) => {
+                self.turn.log().refused_because(
+                    Level::Info,
+                    403,
+                    Some(call.head()),
+                    reason::ORIGIN,
+                    &reason,
+                );
+                Some(Response::refusal(403).body(format!("403 Forbidden: {reason}\n")))
+            }
+        }
+    }
+}
