@@ -62,9 +62,9 @@ use crate::context::server_ref::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use super::Core;
 use crate::core::sockets::{Accept, Notes, ReadOutcome, Readiness, Socket, Sockets};
 use crate::core::turn::Reading;
+use crate::core::turns::Core;
 
 /// Shares of `read_budget_bytes` after which a turn is late.
 const SHARES_PER_TURN: usize = 4;

@@ -1,5 +1,4 @@
-//! Owns what is written after the events of a turn: flows to their subscribers, and what sessions
-//! were sent by others.
+//! The flush after the events of a turn: flows to their subscribers, and what sessions were sent by others.
 
 use std::hint::black_box;
 use std::rc::Rc;
@@ -8,10 +7,10 @@ use crate::session::unread_input::Hold;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use super::Core;
 use crate::core::rounds::Step;
 use crate::core::session_output::SessionOutput;
 use crate::core::turn::Reading;
+use crate::core::turns::Core;
 
 /// The work of one flush: so many sessions to which one message goes, or fewer to which more goes.
 /// The rest has its turns in the next flushes, and everything else between them.
@@ -85,7 +84,8 @@ impl Core {
     /// within the turns each would be waited for.
     fn fetch_ahead(&self) {
         let next = self.rounds.present().iter();
-        let cursors = next.filter_map(|&index| self.connections.at(index)?.state.first_cursor());
+        let cursors =
+            next.filter_map(|&index| self.connections.slab.at(index)?.state.first_cursor());
         black_box(cursors.fold(0, u64::wrapping_add));
     }
 
@@ -109,7 +109,7 @@ impl Core {
     /// Lets others go first. The round is not over before this one was offered all that is offered.
     #[cold]
     fn flush_again(&mut self, index: u32) {
-        let Some(connection) = self.connections.at_mut(index) else { return };
+        let Some(connection) = self.connections.slab.at_mut(index) else { return };
         let round = self.rounds.current();
         match round.and_then(|round| Some((round.flow.clone()?, round))) {
             Some((flow, round)) if connection.state.is_before(&flow, flow.offering()) => {
@@ -124,7 +124,7 @@ impl Core {
     pub(crate) fn end_flush(&mut self) {
         for flow in self.unsettled.drain(..) {
             for key in flow.settle() {
-                let Some(connection) = self.connections.get_mut(key) else { continue };
+                let Some(connection) = self.connections.slab.get_mut(key) else { continue };
                 let extra = connection.state.extra.as_deref_mut();
                 let Some(hold) = extra.and_then(|extra| extra.hold.as_deref_mut()) else {
                     continue;
@@ -146,7 +146,7 @@ impl Core {
 
     /// Whether something of a connection is held that nothing stops any more.
     pub(crate) fn is_waiting_for_its_turn(&self, index: u32) -> bool {
-        let hold = self.connections.at(index).and_then(|connection| connection.state.hold());
+        let hold = self.connections.slab.at(index).and_then(|connection| connection.state.hold());
         hold.is_some_and(Hold::is_over)
     }
 
@@ -164,41 +164,5 @@ impl Core {
         }
         let reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
         self.finish_input(now, index, wire, reading)
-    }
-
-    /// Commands first, then the rest of the input that waited for them.
-    #[inline]
-    pub(super) fn finish_input(
-        &mut self,
-        now: Time,
-        index: u32,
-        wire: &mut dyn Wire,
-        reading: Option<Reading>,
-    ) -> Option<Reading> {
-        if self.shared.asked { self.finish_asked(now, index, wire, reading) } else { reading }
-    }
-
-    #[inline(never)]
-    fn finish_asked(
-        &mut self,
-        now: Time,
-        index: u32,
-        wire: &mut dyn Wire,
-        mut reading: Option<Reading>,
-    ) -> Option<Reading> {
-        while self.shared.asked {
-            self.after_turn(now);
-            let waits = self.connections.at_mut(index).is_some_and(|connection| {
-                connection.state.hold().is_some_and(|hold| hold.is_over())
-            });
-            if waits && self.shared.must_yield() {
-                self.shared.to_resume.push(index);
-                return self.turn(now, index, wire, |turn| turn.reading());
-            }
-            if waits {
-                reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
-            }
-        }
-        reading
     }
 }

@@ -1,14 +1,20 @@
-//! Owns the byte budget of the process: who has to go when it is spent.
+//! The byte budget of the process, which ends the connection that holds most when it is spent.
 
 use std::rc::Rc;
 
+use crate::context::loop_state::Shared;
 use crate::flow::cell::FlowCell;
-use crate::structures::wire::Wire;
 
-use super::Core;
+use crate::core::connections::Connections;
 
-impl Core {
-    /// Who is to be handed to [`handle_offender`](Self::handle_offender): while more bytes are held
+/// What all connections and flows hold, against `process_bytes`.
+pub(super) struct MemoryBudget<'t> {
+    pub(super) connections: &'t Connections,
+    pub(super) shared: &'t Shared,
+}
+
+impl MemoryBudget<'_> {
+    /// Who is to be handed to [`Core::handle_offender`](crate::core::Core::handle_offender): while more bytes are held
     /// than `process_bytes` allows, the connection that holds most of them. To be asked after every
     /// `handle_*`, until it says `None`.
     ///
@@ -17,12 +23,12 @@ impl Core {
     /// flows give up what nobody awaits. A flow that holds more than any connection drops what its
     /// policy lets it drop; where it drops nothing, the slowest of those who collect it is who holds
     /// most.
-    pub(crate) fn poll_offender(&self) -> Option<u32> {
-        if !self.is_over_budget() {
+    pub(super) fn offender(&self) -> Option<u32> {
+        if !self.is_over() {
             return None;
         }
         self.shared.flows.make_room(1);
-        while self.is_over_budget() {
+        while self.is_over() {
             let largest = self.largest();
             let held = largest.map_or(0, |(_, held)| held as usize);
             match self.shared.flows.largest().filter(|flow| flow.bytes() > held) {
@@ -36,12 +42,17 @@ impl Core {
         None
     }
 
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.memory() > self.shared.limits.process_bytes
+    }
+
     /// Who makes a flow hold what it holds.
     #[cold]
     fn slowest(&self, flow: &Rc<FlowCell>) -> Option<u32> {
         let mut slowest = None;
         flow.for_each_subscriber(|index| {
-            let connection = self.connections.at(index);
+            let connection = self.connections.slab.at(index);
             let cursor = connection.and_then(|connection| connection.state.cursor_in(flow));
             if let Some(cursor) = cursor {
                 if slowest.is_none_or(|(_, lowest)| cursor < lowest) {
@@ -52,32 +63,16 @@ impl Core {
         slowest.map(|(index, _)| index)
     }
 
-    #[inline]
-    pub(super) fn is_over_budget(&self) -> bool {
-        self.shared.memory() > self.shared.limits.process_bytes
-    }
-
     #[cold]
     fn largest(&self) -> Option<(u32, u32)> {
         let mut largest = None;
         let mut most = 0;
-        for (index, connection) in self.connections.iter() {
+        for (index, connection) in self.connections.slab.iter() {
             if connection.charged > most {
                 most = connection.charged;
                 largest = Some((index, most));
             }
         }
         largest
-    }
-
-    /// Ends the connection that [`poll_offender`](Self::poll_offender) named.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
-    pub(crate) fn handle_offender(&mut self, index: u32, wire: &mut dyn Wire) {
-        self.shared.stats.over_budget += 1;
-        let now = self.shared.now;
-        self.turn(now, index, wire, |turn| turn.give_up());
     }
 }

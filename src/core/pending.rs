@@ -12,8 +12,7 @@ use crate::words::limits::SURPLUS_MAX;
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
-use super::Core;
-use crate::core::connection::{Connection, Stage};
+use crate::core::connection::Connection;
 
 /// Connections without a complete first head.
 #[derive(Debug)]
@@ -129,41 +128,6 @@ impl Pending {
     #[cfg(all(repository, test))]
     pub(crate) fn listed(&self) -> usize {
         self.queue.len()
-    }
-}
-
-impl Core {
-    /// A connection that was pending has had a turn; `client` is whose it was, where that matters.
-    pub(super) fn follow_pending(&mut self, index: u32, client: Option<Client>) {
-        let Some(connection) = self.connections.at(index) else { return };
-        let Some(since) = connection.waiting_since() else {
-            return self.pending.leave(&self.connections, client.flatten());
-        };
-        let (key, named) = (connection.state.id.0, client_of(connection));
-        if let Some(before) = client.filter(|before| *before != named) {
-            self.pending.rename(&self.connections, before, named, Waiting { key, since });
-        }
-    }
-
-    /// Over the limit of pending handshakes, whoever is first to go has had its time: it is old
-    /// enough, or nobody would have been accepted.
-    pub(super) fn make_room_for_pending(&mut self, now: Time) {
-        if !self.pending.is_full() {
-            return;
-        }
-        let Some(first) = self.pending.first_to_go(&self.connections) else { return };
-        let Some(connection) = self.connections.get_mut(first.key) else { return };
-        let client = client_of(connection);
-        if let Stage::Http(http) = &mut connection.stage {
-            http.expired = true;
-        }
-        connection.state.timing_changed = true;
-        let peer = connection.state.remote_addr();
-        self.shared.warnings.note("max_pending_handshakes", now, || {
-            format!("max_pending_handshakes reached: {peer}, whose client has most, has to go")
-        });
-        self.pending.leave(&self.connections, client);
-        self.settle(first.key.index);
     }
 }
 

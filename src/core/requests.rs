@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use log::{Level, debug};
 
 use crate::app::call::{Between, Call};
+use crate::app::endpoint::Endpoint;
 use crate::app::origins::{Judgement, OriginRules};
 use crate::app::response::Response;
 use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
@@ -33,26 +34,8 @@ impl HttpTurn<'_, '_> {
     pub(super) fn request(&mut self, head: RequestHead) -> AfterRequest {
         self.turn.shared.stats.requests_total += 1;
         let asked = Asked::of(&head);
-        if let Some(refusal) = self.admission().refusal(&head) {
-            // A proxy's connection may carry the requests of others, who are not to suffer.
-            let proxied = self.http().is_some_and(|http| http.proxied && http.surplus.is_none());
-            return self.responder().respond(if proxied { asked } else { asked.last() }, refusal);
-        }
-        if asked.is_unmet() {
-            return self.responder().refuse_request(
-                asked,
-                &head,
-                Response::refusal(417),
-                reason::EXPECTATION,
-            );
-        }
-        if asked.has_long_body(self.turn.shared.limits.max_head_bytes) {
-            return self.responder().refuse_request(
-                asked,
-                &head,
-                Response::refusal(413),
-                reason::BODY,
-            );
+        if let Some(refused) = self.refuse_at_once(asked, &head) {
+            return refused;
         }
         match handshake::examine(&head) {
             Upgrade::WebSocket(UpgradeRequest { accept_key, protocols }) => {
@@ -81,6 +64,24 @@ impl HttpTurn<'_, '_> {
                 }
             }
         }
+    }
+
+    /// Refuses what is refused whatever the route.
+    fn refuse_at_once(&mut self, asked: Asked, head: &RequestHead) -> Option<AfterRequest> {
+        if let Some(refusal) = self.admission().refusal(head) {
+            // A proxy's connection may carry the requests of others, who are not to suffer.
+            let proxied = self.http().is_some_and(|http| http.proxied && http.surplus.is_none());
+            let asked = if proxied { asked } else { asked.last() };
+            return Some(self.responder().respond(asked, refusal));
+        }
+        let (status, reason) = if asked.is_unmet() {
+            (417, reason::EXPECTATION) // RFC 9110 section 15.5.18
+        } else if asked.has_long_body(self.turn.shared.limits.max_head_bytes) {
+            (413, reason::BODY)
+        } else {
+            return None;
+        };
+        Some(self.responder().refuse_request(asked, head, Response::refusal(status), reason))
     }
 
     /// Answers a request that does not upgrade.
@@ -175,10 +176,6 @@ impl HttpTurn<'_, '_> {
 /// Upgrades.
 impl HttpTurn<'_, '_> {
     /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn upgrade(&mut self, asked: Asked, accept_key: &str, route: u16, call: Call) -> AfterRequest {
         let Some(config) = self.turn.routes.route(route) else {
             return self.responder().refuse(404);
@@ -219,38 +216,56 @@ impl HttpTurn<'_, '_> {
         if let Some(fault) = &agreed.fault {
             self.turn.log().error(("extension", 0), || fault.clone());
         }
+        self.write_upgrade(accept_key, call.protocol(), &agreed.header, accepted.headers());
+        self.turn.connection.state.pipeline = Pipeline::for_session(config.raw, agreed);
+        self.open_session(route, &config.pattern, handler);
+        self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
+        AfterRequest::Session
+    }
+
+    /// Gathers the answer that the handshake ends with (RFC 6455 section 4.2.2).
+    fn write_upgrade(
+        &mut self,
+        accept_key: &str,
+        protocol: Option<&str>,
+        extensions: &str,
+        headers: &[(String, String)],
+    ) {
         let shared = &mut *self.turn.shared;
-        handshake::write_switching_protocols(
-            &mut shared.tx,
-            accept_key,
-            call.protocol(),
-            &agreed.header,
-            accepted.headers(),
-            shared.date.at(shared.now, self.turn.wire),
-        );
-        self.turn.shared.opaque_prefix = self.turn.shared.tx.len();
-        self.turn.shared.work.add(UPGRADE_WORK);
+        let date = shared.date.at(shared.now, self.turn.wire);
+        let tx = &mut shared.tx;
+        handshake::write_switching_protocols(tx, accept_key, protocol, extensions, headers, date);
+        // Where the rest has to wait, it is kept apart from the frames behind it.
+        shared.opaque_prefix = shared.tx.len();
+        shared.work.add(UPGRADE_WORK);
+    }
+
+    /// The connection is a session from here: what follows the request's head are frames.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "counters of 64 bits, which do not come round in a lifetime"
+    )]
+    fn open_session(&mut self, route: u16, pattern: &str, handler: Box<dyn Endpoint>) {
+        let shared = &mut *self.turn.shared;
         let state = &mut self.turn.connection.state;
-        state.pipeline = Pipeline::for_session(config.raw, agreed);
         state.route = route;
         state.phase = Phase::Open;
         if let Some(extra) = state.extra.as_deref_mut() {
             extra.window = None; // of an answer before
         }
-        state.ping_base = self.turn.shared.now;
-        state.last_activity = self.turn.shared.now;
+        state.ping_base = shared.now;
+        state.last_activity = shared.now;
+        // The wheel is armed for the request's head: a session's first deadline may be earlier.
         state.timing_changed = true;
-        self.turn.shared.sessions.insert(state.id.0);
-        self.turn.shared.stats.sessions_total += 1;
-        self.turn.shared.stats.sessions_open += 1;
-        debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, config.pattern,
+        shared.sessions.insert(state.id.0);
+        shared.stats.sessions_total += 1;
+        shared.stats.sessions_open += 1;
+        debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, pattern,
             state.remote_addr());
         let session = Stage::Session(handler);
         if let Stage::Http(http) = std::mem::replace(&mut self.turn.connection.stage, session) {
             self.turn.spare_stages.keep(http);
         }
-        self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
-        AfterRequest::Session
     }
 
     /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To

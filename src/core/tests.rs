@@ -145,10 +145,10 @@ impl Net {
     /// Everything that was held is given back.
     #[track_caller]
     fn expect_empty(&self) {
-        assert_eq!(self.core.connections.len(), 0);
+        assert_eq!(self.core.connections.slab.len(), 0);
         assert_eq!(self.core.shared.bytes_held, 0);
-        assert_eq!(self.core.wheel.next_deadline(), None);
-        assert_eq!(self.core.pending.count(), 0);
+        assert_eq!(self.core.connections.wheel.next_deadline(), None);
+        assert_eq!(self.core.connections.pending.count(), 0);
     }
 }
 
@@ -399,7 +399,7 @@ impl Wire for Broken {
 fn a_wire_that_breaks_while_it_is_written_to_ends_the_session_at_once() {
     let mut net = Net::new(WebSockets::new());
     net.open();
-    let place = net.core.connections.next_occupied(0).unwrap();
+    let place = net.core.connections.slab.next_occupied(0).unwrap();
     let (now, mut frame) = (net.now, *b"\x81\x84\0\0\0\0echo");
     net.core.handle_input(now, place, &mut frame, &mut Broken);
     net.expect(&["error connection lost: connection reset", "close 1006 unclean"]);

@@ -66,7 +66,7 @@ fn evicted_handshakes_are_no_longer_counted() {
         net.accept();
         net.advance(secs(2));
     }
-    assert_eq!(net.core.pending.count(), 3);
+    assert_eq!(net.core.connections.pending.count(), 3);
     net.advance(secs(20));
     net.expect_empty();
 }
@@ -172,7 +172,11 @@ fn behind_a_slow_peer_those_who_left_are_forgotten() {
     let slow = net.accept_from("192.0.2.1:1").unwrap();
     for _ in 0..100 {
         assert_eq!(net.status_from("192.0.2.2:1", ""), 426);
-        assert!(net.core.pending.listed() <= 2 * 2 + SURPLUS_MAX, "{}", net.core.pending.listed());
+        assert!(
+            net.core.connections.pending.listed() <= 2 * 2 + SURPLUS_MAX,
+            "{}",
+            net.core.connections.pending.listed()
+        );
     }
     assert_eq!(net.ask(slow, UPGRADE), 101);
     net.end_all();
