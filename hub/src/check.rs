@@ -13,6 +13,15 @@ use wirewheel::Listen;
 
 use crate::config::{Command, Place};
 
+/// What `--check` found.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// The options are wrong, and no waiting mends that.
+    Mistake(String),
+    /// What they name is not there, or not as it should be: it may come later.
+    Missing(String),
+}
+
 /// The longest path of a Unix socket, in bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -65,26 +74,32 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
 }
 
 /// Whether it can be listened at all places, as far as can be seen without doing so.
-pub(crate) fn places(places: &[Place]) -> Result<(), String> {
+pub(crate) fn places(places: &[Place]) -> Result<(), Finding> {
     let mut taken: Vec<(Taken, &str)> = Vec::new();
     for (number, place) in places.iter().enumerate() {
         let before = places.get(..number).unwrap_or_default();
         let is_there = before.contains(place);
         let text = match place {
             Place::Address(text) if is_there && !text.ends_with(":0") => {
-                return Err(format!("--listen {text} is given twice"));
+                return Err(Finding::Mistake(format!("--listen {text} is given twice")));
             }
             Place::Address(text) => text,
             Place::Descriptor(number) if is_there => {
-                return Err(format!("--listen fd:{number} is given twice"));
+                return Err(Finding::Mistake(format!("--listen fd:{number} is given twice")));
             }
             Place::Descriptor(_) | Place::Activated => continue,
         };
         let listen = Listen::from(text);
-        let takes = taken_by(&listen).map_err(|error| format!("--listen {listen}: {error}"))?;
+        let takes = taken_by(&listen).map_err(|error| {
+            let text = format!("--listen {listen}: {error}");
+            match error.kind() {
+                io::ErrorKind::InvalidInput => Finding::Mistake(text),
+                _ => Finding::Missing(text),
+            }
+        })?;
         let clash = taken.iter().find(|(other, _)| takes.iter().any(|it| other.excludes(it)));
         if let Some((_, other)) = clash {
-            return Err(format!("--listen {text} is taken by --listen {other}"));
+            return Err(Finding::Mistake(format!("--listen {text} is taken by --listen {other}")));
         }
         taken.extend(takes.into_iter().map(|it| (it, text.as_str())));
     }

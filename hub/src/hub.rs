@@ -9,7 +9,7 @@ use wirewheel::{
     WebSockets, on_message,
 };
 
-use crate::check;
+use crate::check::{self, Finding};
 use crate::config::{Config, HEALTH, Place};
 use crate::exec::{ExecOptions, Processes};
 use crate::serve::Folder;
@@ -61,9 +61,13 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
 }
 
 /// Does everything but listening at the places that are configured, and starting anything.
-pub(crate) fn check(config: &Config) -> Result<(), String> {
-    Parts::open(config)?;
+pub(crate) fn check(config: &Config) -> Result<(), Finding> {
+    Parts::open(config).map_err(Finding::Missing)?;
     check::places(&config.listen)?;
+    check_limits(config).map_err(Finding::Mistake)
+}
+
+fn check_limits(config: &Config) -> Result<(), String> {
     // The limits are checked where they are used: by starting a server.
     let config = config.clone();
     let module = move |app: &mut Application| {

@@ -32,7 +32,12 @@ mod values;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use check::Finding;
 use config::{HELP, Request};
+
+/// How `--check` ends where the options are right and something that they name is not there: it may come
+/// later (EX_TEMPFAIL of sysexits.h).
+const NOT_THERE: u8 = 75;
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1);
@@ -41,7 +46,16 @@ fn main() -> ExitCode {
         Ok(Request::Version) => {
             return print(concat!("wirewheel-hub ", env!("CARGO_PKG_VERSION"), "\n"));
         }
-        Ok(Request::Check(config)) => hub::check(&config),
+        Ok(Request::Check(config)) => {
+            return match hub::check(&config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(Finding::Mistake(mistake)) => complain(&mistake),
+                Err(Finding::Missing(missing)) => {
+                    complain(&missing);
+                    ExitCode::from(NOT_THERE)
+                }
+            };
+        }
         Ok(Request::Run(config)) => {
             start_logging();
             hub::run(&config)

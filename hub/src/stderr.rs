@@ -2,7 +2,7 @@
 //! said when something goes again.
 
 use std::fs::OpenOptions;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Stderr, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -14,9 +14,10 @@ use rustix::net::{SendFlags, send};
 /// The longest line; a pipe takes so much as a whole or not at all (pipe(7), PIPE_BUF).
 const LINE_MAX: usize = 4096;
 
-/// Standard error.
+/// The log, on standard error or (in tests) elsewhere.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct Log<F = Stderr> {
+    out: F,
     way: Way,
     /// Of a line, what did not go when its beginning did.
     rest: Vec<u8>,
@@ -47,26 +48,28 @@ impl Log {
             Ok(FileType::CharacterDevice) if stderr.is_terminal() => open_again(),
             _ => Way::File,
         };
-        Self { way, rest: Vec::new(), lost: 0 }
+        Self { out: stderr, way, rest: Vec::new(), lost: 0 }
     }
+}
 
+impl<F: AsFd> Log<F> {
     fn write_now(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        let stderr = io::stderr();
+        let out = self.out.as_fd();
         match &self.way {
-            Way::Socket => send(&stderr, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
+            Way::Socket => send(out, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
             Way::Own(descriptor) => write(descriptor, bytes),
-            Way::File => write(&stderr, bytes),
+            Way::File => write(out, bytes),
             Way::Asking => {
-                let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+                let mut ready = [PollFd::new(&self.out, PollFlags::OUT)];
                 poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
                 if !ready[0].revents().contains(PollFlags::OUT) {
                     return Err(Errno::AGAIN);
                 }
                 // Somebody else may have filled it since; older systems know no better.
                 let pieces = [io::IoSlice::new(bytes)];
-                match pwritev2(stderr.as_fd(), &pieces, u64::MAX, ReadWriteFlags::NOWAIT) {
+                match pwritev2(out, &pieces, u64::MAX, ReadWriteFlags::NOWAIT) {
                     Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::SPIPE) => {
-                        write(&stderr, bytes)
+                        write(out, bytes)
                     }
                     written => written,
                 }
@@ -101,7 +104,7 @@ fn open_again() -> Way {
     opened.map_or(Way::Asking, |file| Way::Own(file.into()))
 }
 
-impl Write for Log {
+impl<F: AsFd> Write for Log<F> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let rest = std::mem::take(&mut self.rest);
         let mut goes = rest.is_empty() || self.write_line(&rest);
@@ -129,5 +132,38 @@ impl Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+
+    use rustix::pipe::pipe;
+
+    /// Where neither a socket nor another opening of the pipe helps: `/proc` is not mounted, or the pipe is
+    /// somebody else's.
+    #[test]
+    fn a_pipe_that_is_only_asked_never_blocks_and_counts_what_is_lost() {
+        let (reader, writer) = pipe().unwrap();
+        let mut reader = File::from(reader);
+        let mut log = Log { out: writer, way: Way::Asking, rest: Vec::new(), lost: 0 };
+        let line = format!("{}\n", "x".repeat(999));
+        for _ in 0..100 {
+            log.write_all(line.as_bytes()).unwrap(); // 100 kB into a pipe of 64 KiB
+        }
+        let lost = log.lost;
+        assert!((30..50).contains(&lost), "{lost}");
+        let mut taken = vec![0; 60_000];
+        reader.read_exact(&mut taken).unwrap();
+        log.write_all(b"again\n").unwrap();
+        drop(log);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        let said =
+            format!("wirewheel-hub: {lost} lines of the log are lost: nobody read it\nagain\n");
+        assert!(rest.ends_with(&said), "{rest}");
     }
 }

@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -378,4 +378,46 @@ fn children_that_it_inherited_are_taken_away_though_it_starts_none() {
     let mut client = hub.upgrade("/echo");
     client.text("hello");
     client.expect_text("hello");
+}
+
+/// Fills what lies between, until nothing more is taken: the session is not read any more.
+fn fill_up(client: &Client) {
+    let frame = masked(TEXT, &[b'x'; 30_000]);
+    client.stream.set_nonblocking(true).unwrap();
+    let mut refused_at = None;
+    until("the program takes everything", || {
+        match (&client.stream).write(&frame) {
+            Ok(_) => refused_at = None,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        // What was sent may still be on its way from one buffer to the next.
+        refused_at.get_or_insert_with(Instant::now).elapsed() > millis(500)
+    });
+}
+
+#[test]
+fn a_peer_that_is_gone_is_noticed_though_its_program_reads_nothing() {
+    let folder = Folder::new("unread");
+    let program = script(&folder, "deaf", "#!/bin/sh\necho $$\nexec sleep 1000\n");
+    let limits = ["--max-children", "1", "--child-grace", "100ms", "--ping-period", "0"];
+    let hub = Hub::start(&[&["--exec", &program][..], &limits].concat());
+    for resets in [false, true] {
+        let mut client = hub.upgrade("/exec");
+        let pid = told_pid(&mut client);
+        if resets {
+            // A pong that is not read makes a reset of the close.
+            client.send(support::client::PING, b"");
+            until("no pong", || client.stream.peek(&mut [0]).is_ok_and(|bytes| bytes > 0));
+            fill_up(&client);
+        } else {
+            // More than the pipe takes, less than would keep the end from arriving.
+            (0..5).for_each(|_| client.send(TEXT, &[b'x'; 30_000]));
+        }
+        assert_eq!(hub.connect().request(&upgrade_request("/exec", "")).status, 503);
+        drop(client);
+        until("the program outlives its session", || state(pid).is_none());
+    }
+    assert_eq!(hub.connect().request(&upgrade_request("/exec", "")).status, 101);
+    hub.signal(Signal::TERM);
+    hub.expect_clean_exit();
 }

@@ -312,6 +312,10 @@ fn under_openrc_every_option_arrives_and_mistakes_are_told_before_the_start() {
     let wrong = shell.env("WIREWHEEL_HUB_METRICS", "figures").output().unwrap();
     assert!(!wrong.status.success());
     assert!(String::from_utf8(wrong.stderr).unwrap().contains("give a path from /"));
+    shell.env_remove("WIREWHEEL_HUB_METRICS").env("WIREWHEEL_HUB_EXEC", "/nonexistent/later");
+    let missing = shell.output().unwrap();
+    assert!(missing.status.success(), "what may come later is no reason not to start: {missing:?}");
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("there is no such program"));
     let mut command = command();
     command.envs(environment).env("LANG", "C").env("TZ", "UTC");
     expect_all(Hub::of(command), &folder);
