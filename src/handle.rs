@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::context::commands::{Drained, StopRequest};
-use crate::context::server_ref::ServerRef;
+use crate::context::loop_state::ServerRef;
 use crate::context::stats::Stats;
 use crate::flow::key::FlowKey;
 use crate::session::state::NO_ADDR;

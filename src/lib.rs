@@ -56,7 +56,7 @@ pub use app::routing::{Routing, WebSocketRoute};
 #[cfg(feature = "json")]
 pub use app::typed_handler::{Typed, TypedHandler, on_value};
 pub use context::commands::Drained;
-pub use context::server_ref::ServerRef;
+pub use context::loop_state::ServerRef;
 pub use context::stats::Stats;
 pub use context::watch::{Ready, Watch};
 pub use flow::key::FlowKey;

@@ -15,10 +15,8 @@ use crate::words::time::Time;
 
 use crate::app::route_table::RouteTable;
 use crate::app::routing::{Installed, Routes, Routing};
-use crate::context::loop_state::OnLoop;
-use crate::context::server_ref::ServerRef;
-use crate::context::timers::AppTimer;
-use crate::context::watch::{NewWatch, Ready, Watch};
+use crate::context::loop_state::{NewWatch, OnLoop, ServerRef, TimerAction};
+use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::options::FlowOptions;
 use crate::flow::shared_flow::SharedFlow;
@@ -310,7 +308,7 @@ impl Application {
     pub fn every(&mut self, period: Duration, action: impl FnMut(&mut ServerRef<'_>) + 'static) {
         match check_time("period of Application::every", period) {
             Ok(()) => {
-                self.on_loop.timers.add(AppTimer::every(period, action), Time::ZERO);
+                self.on_loop.timers.add(period, TimerAction::Every(Box::new(action)), Time::ZERO);
             }
             Err(mistake) => self.routes.mistake(mistake),
         }
@@ -397,7 +395,7 @@ impl Application {
     /// }
     /// ```
     pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
-        self.on_loop.flow_names.name(&flow.cell)
+        self.on_loop.flow_names.name(&flow.inner)
     }
 
     /// Checks everything and finishes the routes; the error is the first mistake, in words.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::app::route_table::RouteTable;
-use crate::context::loop_state::Shared;
+use crate::context::loop_state::LoopState;
 use crate::session::state::SessionState;
 use crate::structures::slab::Key;
 use crate::words::limits::{Limits, SURPLUS_MAX};
@@ -41,15 +41,11 @@ impl Connections {
     }
 
     /// A connection was accepted: the place it has from now on.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn accept(
         &mut self,
         now: Time,
         peer: SocketAddr,
-        shared: &mut Shared,
+        shared: &mut LoopState,
         routes: &RouteTable,
     ) -> Result<u32, Full> {
         if !self.accepts(now, &shared.limits) {
@@ -85,16 +81,12 @@ impl Connections {
     }
 
     /// What a connection is over, so that it is only told so; some are not even that.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn surplus(
         &mut self,
         now: Time,
         peer: SocketAddr,
         proxied: bool,
-        shared: &mut Shared,
+        shared: &mut LoopState,
     ) -> Result<Option<Surplus>, Full> {
         let verdict = if proxied {
             Verdict::Welcome // whose connection it is will be known with its request

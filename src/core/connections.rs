@@ -3,7 +3,7 @@
 
 use crate::app::application::Proxies;
 use crate::app::route_table::RouteTable;
-use crate::context::loop_state::Shared;
+use crate::context::loop_state::LoopState;
 use crate::session::state::{PingBehind, SessionState};
 use crate::structures::slab::Slab;
 use crate::structures::wheel::TimerWheel;
@@ -56,7 +56,7 @@ impl Connections {
     }
 
     /// Brings wheel and slab in line with a connection whose deadline may have moved earlier.
-    pub(super) fn settle(&mut self, index: u32, shared: &mut Shared, routes: &RouteTable) {
+    pub(super) fn settle(&mut self, index: u32, shared: &mut LoopState, routes: &RouteTable) {
         let Some(connection) = self.slab.at_mut(index) else { return };
         connection.state.timing_changed = false;
         if let Stage::Closed(disposal) = connection.stage {
@@ -85,7 +85,7 @@ impl Connections {
         };
     }
 
-    fn remove(&mut self, index: u32, disposal: Disposal, shared: &mut Shared) {
+    fn remove(&mut self, index: u32, disposal: Disposal, shared: &mut LoopState) {
         let Some(mut connection) = self.slab.remove(index) else { return };
         self.last_gone = (index, connection.state.route, connection.state.was_session());
         connection.uncount(&mut self.admission);
@@ -93,7 +93,7 @@ impl Connections {
             self.wheel.cancel(timer);
         }
         shared.account(connection.charged as usize, 0);
-        shared.stats.connections_open = shared.stats.connections_open.saturating_sub(1);
+        shared.stats.connections_open -= 1;
         if let Some(left) = self.left_to_drain.as_mut().filter(|_| !connection.late) {
             *left = left.saturating_sub(1);
         }
@@ -159,7 +159,7 @@ impl Connections {
     pub(super) fn make_room_for_pending(
         &mut self,
         now: Time,
-        shared: &mut Shared,
+        shared: &mut LoopState,
         routes: &RouteTable,
     ) {
         if !self.pending.is_full() {

@@ -64,7 +64,7 @@ impl Turn<'_> {
                 if flush == Flush::Done {
                     return self.drained();
                 }
-                extra.blocked = self.wire.is_at_hand();
+                extra.blocked = self.wire.has_socket();
                 extra.slow |= extra.blocked;
             }
             Err(kind) => self.broken(kind),

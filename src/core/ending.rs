@@ -107,10 +107,6 @@ impl Turn<'_> {
         self.shared.warnings.line(Level::Error, Target::Session, kind, now, text);
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn count_fault(&mut self, fault: &SessionError) {
         let stats = &mut self.shared.stats;
         match fault {
@@ -124,7 +120,7 @@ impl Turn<'_> {
     }
 
     /// Calls `on_close`, for the one and last time, and lets the handler go.
-    #[allow(clippy::arithmetic_side_effects, reason = "counts of connections and 64-bit counters")]
+    #[allow(clippy::arithmetic_side_effects, reason = "at most as many as there are connections")]
     pub(crate) fn end(&mut self, info: &CloseInfo) {
         let state = &mut self.connection.state;
         debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}{}", state.id, info.code(),
@@ -270,10 +266,6 @@ impl Turn<'_> {
     }
 
     /// The wait for the second Close is over.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn closing_is_over(&mut self, everything_arrived: bool) {
         self.shared.stats.timeouts_close += 1;
         let info = self.session().close_info().cloned();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::info;
 
 use crate::context::commands::{Drained, StopRequest};
-use crate::context::watch::NewWatch;
+use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::time::Time;
@@ -22,10 +22,6 @@ use crate::core::turns::{Core, Drain};
 /// Events of a connection.
 impl Core {
     /// Bytes arrived; they are unmasked in place.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     #[inline(always)] // into its one caller: a call would be 5 % of an echo
     pub(crate) fn handle_input(
         &mut self,
@@ -114,10 +110,6 @@ impl Core {
     }
 
     /// The system ran out of descriptors or memory for connections.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn note_exhausted(&mut self, now: Time, error: &io::Error) {
         self.shared.stats.accept_exhausted += 1;
         self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));
@@ -223,10 +215,6 @@ impl Core {
     }
 
     /// Ends the connection that [`poll_offender`](Self::poll_offender) named.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn handle_offender(&mut self, index: u32, wire: &mut dyn Wire) {
         self.shared.stats.over_budget += 1;
         let now = self.shared.now;
@@ -263,10 +251,6 @@ impl Core {
     }
 
     /// Something held the loop for longer than `slow_callback`: `culprit` if it is known who.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn note_slow(&mut self, now: Time, took: Duration, culprit: Option<u32>) {
         self.shared.stats.slow_turns += 1;
         let route = culprit.map(|index| {
@@ -287,10 +271,6 @@ impl Core {
     }
 
     /// The loop begins another turn.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn note_turn(&mut self) {
         self.shared.stats.loop_turns += 1;
     }

@@ -161,10 +161,6 @@ impl HttpTurn<'_, '_> {
 /// Deadlines.
 impl HttpTurn<'_, '_> {
     /// The time for a request head is over.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn timeout(&mut self) {
         let now = self.turn.shared.now;
         if self.turn.connection.state.waiting().is_some() {
@@ -209,10 +205,6 @@ impl HttpTurn<'_, '_> {
 
     /// Whether the peer still takes the last answer, whose end begins the wait for the next request. A
     /// peer that takes nothing is hung up on.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn answer_is_on_its_way(&mut self) -> bool {
         let now = self.turn.shared.now;
         match self.turn.progress().look_at_queue() {

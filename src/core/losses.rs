@@ -1,7 +1,7 @@
 //! The count of bytes that were taken for sending and do not arrive: each once, under the reason that
 //! came first.
 
-use crate::context::stats::Stats;
+use crate::context::stats::Counters;
 
 /// Why bytes that were taken for sending do not arrive.
 #[derive(Clone, Copy, Debug)]
@@ -15,11 +15,7 @@ pub(super) enum Loss {
 }
 
 impl Loss {
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
-    pub(super) fn count(self, stats: &mut Stats, bytes: usize) {
+    pub(super) fn count(self, stats: &mut Counters, bytes: usize) {
         let counter = match self {
             Self::Overflow => &mut stats.lost_overflow,
             Self::OverBudget => &mut stats.lost_over_budget,

@@ -2,15 +2,16 @@
 
 use std::rc::Rc;
 
-use crate::context::loop_state::Shared;
-use crate::flow::cell::FlowCell;
+use crate::context::loop_state::LoopState;
+use crate::flow::inner::FlowInner;
+use crate::flow::pool::GivesWay;
 
 use crate::core::connections::Connections;
 
 /// What all connections and flows hold, against `process_bytes`.
 pub(super) struct MemoryBudget<'t> {
     pub(super) connections: &'t Connections,
-    pub(super) shared: &'t Shared,
+    pub(super) shared: &'t LoopState,
 }
 
 impl MemoryBudget<'_> {
@@ -49,7 +50,7 @@ impl MemoryBudget<'_> {
 
     /// Who makes a flow hold what it holds.
     #[cold]
-    fn slowest(&self, flow: &Rc<FlowCell>) -> Option<u32> {
+    fn slowest(&self, flow: &Rc<FlowInner>) -> Option<u32> {
         let mut slowest = None;
         flow.for_each_subscriber(|index| {
             let connection = self.connections.slab.at(index);

@@ -18,7 +18,7 @@ impl SessionTurn<'_, '_> {
     /// others, which they are to do first.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.turn.shared.asked || self.turn.connection.state.hold().is_some()
+        self.turn.shared.has_deferred_work || self.turn.connection.state.hold().is_some()
     }
 
     /// Keeps what arrives while reading is paused, and answers the pings in it.
@@ -44,10 +44,6 @@ impl SessionTurn<'_, '_> {
         }
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn take_held_controls(&mut self) {
         if self.turn.connection.state.phase != Phase::Open {
             return; // after our Close a ping needs no answer, and none may follow it
@@ -132,10 +128,6 @@ impl SessionTurn<'_, '_> {
     /// Reading pauses as soon as the last token is taken, so that a message without one is not even
     /// looked at.
     #[cold]
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn spend_token(&mut self, rate: Rate) -> bool {
         let (now, closes) = (self.turn.shared.now, self.turn.options().message_rate_closes);
         let extra = self.turn.connection.state.extra();

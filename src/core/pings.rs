@@ -27,10 +27,6 @@ impl Pings<'_, '_> {
         }
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn ping(&mut self) {
         let now = self.turn.shared.now;
         let waits = self.turn.progress().outbox_bytes() > 0
@@ -136,10 +132,6 @@ impl Pings<'_, '_> {
 impl Pings<'_, '_> {
     /// A pong counts only if it carries exactly the payload of the ping that awaits it; any other is the
     /// application's.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn pong(&mut self, payload: &[u8]) {
         let state = &mut self.turn.connection.state;
         let expected = state.ping_base.as_micros().to_be_bytes();

@@ -27,10 +27,6 @@ use crate::core::responder::{AfterRequest, Asked};
 
 impl HttpTurn<'_, '_> {
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn request(&mut self, head: RequestHead) -> AfterRequest {
         self.turn.shared.stats.requests_total += 1;
         let asked = Asked::of(&head);
@@ -241,10 +237,6 @@ impl HttpTurn<'_, '_> {
     }
 
     /// The connection is a session from here: what follows the request's head are frames.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn open_session(&mut self, route: u16, pattern: &str, handler: Box<dyn Endpoint>) {
         let shared = &mut *self.turn.shared;
         let state = &mut self.turn.connection.state;

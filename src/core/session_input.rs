@@ -68,7 +68,7 @@ impl SessionTurn<'_, '_> {
             let Some(short) = ShortMessage::find(rest, limit) else { break };
             taken += short.end;
             self.deliver_short(route, short.text, short.unmask(rest));
-            if self.turn.connection.state.extra.is_some() || self.turn.shared.asked {
+            if self.turn.connection.state.extra.is_some() || self.turn.shared.has_deferred_work {
                 break;
             }
         }
@@ -205,10 +205,6 @@ impl SessionTurn<'_, '_> {
 
     /// Hands a message to the hook of a session under these options of its route.
     #[inline(always)] // as `take_short`
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
         // After our Close, messages still in flight are dropped: `close` ends delivery.
         if self.turn.connection.state.phase != Phase::Open {
@@ -243,10 +239,6 @@ impl SessionTurn<'_, '_> {
         trace!(target: "wirewheel::frame", "{id} in: {kind}, {length} bytes");
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn control(&mut self, opcode: OpCode, payload: &[u8]) {
         trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.turn.connection.state.id,
             payload.len());

@@ -128,10 +128,6 @@ impl SessionTimeouts<'_, '_> {
     }
 
     /// Waits no longer for the peer.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn leave(&mut self, queue: Queue) {
         if matches!(self.turn.connection.stage, Stage::Session(_)) {
             return self.turn.closing_is_over(queue == Queue::Empty);

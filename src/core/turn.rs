@@ -7,7 +7,7 @@ use log::Level;
 
 use crate::app::endpoint::Endpoint;
 use crate::app::route_table::RouteTable;
-use crate::context::loop_state::Shared;
+use crate::context::loop_state::LoopState;
 use crate::context::warnings::Target;
 use crate::session::Session;
 use crate::structures::progress::Least;
@@ -47,7 +47,7 @@ impl Reading {
 /// A connection, with all that it needs for the time of one turn.
 pub(crate) struct Turn<'a> {
     pub(crate) connection: &'a mut Connection,
-    pub(crate) shared: &'a mut Shared,
+    pub(crate) shared: &'a mut LoopState,
     pub(crate) admission: &'a mut Admission,
     pub(crate) spare_stages: &'a mut SpareStages,
     pub(crate) routes: &'a RouteTable,

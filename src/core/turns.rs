@@ -8,11 +8,10 @@ use log::Level;
 use crate::app::application::Built;
 use crate::app::route_table::RouteTable;
 use crate::context::commands::Command;
-use crate::context::loop_state::Shared;
-use crate::context::server_ref::ServerRef;
-use crate::context::timers;
+use crate::context::loop_state::LoopState;
+use crate::context::loop_state::ServerRef;
 use crate::context::warnings::Target;
-use crate::flow::cell::FlowCell;
+use crate::flow::inner::FlowInner;
 use crate::structures::slab::Key;
 use crate::structures::wire::{NoWire, Wire};
 use crate::words::close::CloseReason;
@@ -33,7 +32,7 @@ const COPY_BYTES: usize = 256;
 
 /// The whole server.
 pub(crate) struct Core {
-    pub(super) shared: Shared,
+    pub(super) shared: LoopState,
     pub(super) routes: RouteTable,
     pub(super) connections: Connections,
     /// Connections that are to be written to and were not handled yet.
@@ -41,7 +40,7 @@ pub(crate) struct Core {
     /// How many this flush has come to.
     pub(super) flushed: usize,
     /// Flows that were offered to everybody.
-    pub(super) unsettled: Vec<Rc<FlowCell>>,
+    pub(super) unsettled: Vec<Rc<FlowInner>>,
     /// Connections that may be read again.
     pub(super) resuming: Vec<u32>,
     pub(super) draining: Option<Drain>,
@@ -73,7 +72,7 @@ impl Core {
     pub(crate) fn new(built: Built) -> Self {
         let mut core = Self {
             connections: Connections::new(&built.limits, built.proxies),
-            shared: Shared::new(built.limits, built.on_loop),
+            shared: LoopState::new(built.limits, built.on_loop),
             routes: built.routes,
             rounds: Rounds::default(),
             flushed: 0,
@@ -152,18 +151,22 @@ impl Core {
         wire: &mut dyn Wire,
         reading: Option<Reading>,
     ) -> Option<Reading> {
-        if self.shared.asked { self.finish_asked(now, index, wire, reading) } else { reading }
+        if self.shared.has_deferred_work {
+            self.finish_deferred(now, index, wire, reading)
+        } else {
+            reading
+        }
     }
 
     #[inline(never)]
-    fn finish_asked(
+    fn finish_deferred(
         &mut self,
         now: Time,
         index: u32,
         wire: &mut dyn Wire,
         mut reading: Option<Reading>,
     ) -> Option<Reading> {
-        while self.shared.asked {
+        while self.shared.has_deferred_work {
             self.after_turn(now);
             let waits = self.connections.slab.at_mut(index).is_some_and(|connection| {
                 connection.state.hold().is_some_and(|hold| hold.is_over())
@@ -192,7 +195,7 @@ impl Core {
     ) -> Option<R> {
         self.shared.now = now;
         let outcome = caught(|| act(&mut ServerRef { shared: &mut self.shared }));
-        self.shared.asked = true;
+        self.shared.has_deferred_work = true;
         self.after_turn(now);
         outcome
             .map_err(|Panicked(text)| {
@@ -206,8 +209,8 @@ impl Core {
     /// Does what the turn asked of others.
     #[inline]
     pub(super) fn after_turn(&mut self, now: Time) {
-        if self.shared.asked {
-            self.do_what_was_asked(now);
+        if self.shared.has_deferred_work {
+            self.do_deferred_work(now);
         }
     }
 
@@ -216,7 +219,7 @@ impl Core {
         clippy::arithmetic_side_effects,
         reason = "each command was counted when it was queued"
     )]
-    fn do_what_was_asked(&mut self, now: Time) {
+    fn do_deferred_work(&mut self, now: Time) {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {
             let key = command.to();
@@ -236,7 +239,7 @@ impl Core {
         self.connections.wheel.give_back();
         let wheel = &mut self.connections.wheel;
         self.shared.timers.arm_fresh(|place, at| wheel.arm(place | APP_TIMER, at));
-        self.shared.asked = false;
+        self.shared.has_deferred_work = false;
     }
 
     fn is_session(&self, key: Key) -> bool {
@@ -250,7 +253,7 @@ impl Core {
             return false;
         }
         if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {
-            let done = self.with_server(now, "timer", |server| timers::act(server, id, timer));
+            let done = self.with_server(now, "timer", |server| server.run_timer(id, timer));
             if done.is_none() {
                 self.shared.timers.cancel(id);
             }

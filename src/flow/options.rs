@@ -26,8 +26,9 @@ pub enum BufferOverflow {
     /// It is dropped, for everybody.
     DropLatest,
     /// Of each key only the newest message is kept; see
-    /// [`SharedFlow::emit_latest`](crate::SharedFlow::emit_latest). A subscriber first gets the newest of every key. Over the buffer or over `max_bytes`, the key that was silent
-    /// longest goes; and where the server is at `process_bytes`, keys whose messages all have taken.
+    /// [`SharedFlow::emit_latest`](crate::SharedFlow::emit_latest). A subscriber first gets the newest of
+    /// every key. Over the buffer or over `max_bytes`, the key that was silent longest goes; and where the
+    /// server is at `process_bytes`, keys whose messages all have taken.
     Latest,
 }
 

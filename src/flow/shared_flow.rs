@@ -8,7 +8,7 @@ use crate::flow::options::FlowOptions;
 use crate::words::error::{ConfigError, SendError};
 use crate::words::message::ToMessage;
 
-use crate::flow::cell::FlowCell;
+use crate::flow::inner::FlowInner;
 
 /// A stream of messages that any number of sessions collect (Kotlin's `MutableSharedFlow`).
 ///
@@ -38,20 +38,20 @@ use crate::flow::cell::FlowCell;
 /// }
 /// ```
 pub struct SharedFlow<T: ?Sized = str> {
-    pub(crate) cell: Rc<FlowCell>,
+    pub(crate) inner: Rc<FlowInner>,
     kind: PhantomData<fn(&T)>,
 }
 
 impl<T: ?Sized> Clone for SharedFlow<T> {
     fn clone(&self) -> Self {
-        Self { cell: Rc::clone(&self.cell), kind: PhantomData }
+        Self { inner: Rc::clone(&self.inner), kind: PhantomData }
     }
 }
 
 impl<T: ?Sized> fmt::Debug for SharedFlow<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedFlow")
-            .field("options", self.cell.options())
+            .field("options", self.inner.options())
             .field("subscription_count", &self.subscription_count())
             .finish_non_exhaustive()
     }
@@ -67,7 +67,7 @@ impl<T: ?Sized> SharedFlow<T> {
     /// A flow without replay and buffer: a publisher waits until every subscriber has taken its
     /// message (Kotlin's `MutableSharedFlow()`).
     pub fn new() -> Self {
-        Self::from_cell(Rc::new(FlowCell::new(FlowOptions::new())))
+        Self::from_inner(Rc::new(FlowInner::new(FlowOptions::new())))
     }
 
     /// A flow with options.
@@ -77,23 +77,23 @@ impl<T: ?Sized> SharedFlow<T> {
     /// for absurd values.
     pub fn with(options: FlowOptions) -> Result<Self, ConfigError> {
         options.check().map_err(ConfigError)?;
-        Ok(Self::from_cell(Rc::new(FlowCell::new(options))))
+        Ok(Self::from_inner(Rc::new(FlowInner::new(options))))
     }
 
-    pub(crate) fn from_cell(cell: Rc<FlowCell>) -> Self {
-        Self { cell, kind: PhantomData }
+    pub(crate) fn from_inner(inner: Rc<FlowInner>) -> Self {
+        Self { inner, kind: PhantomData }
     }
 
     /// How many sessions collect it (Kotlin's `subscriptionCount`). In its `on_close` a session does no
     /// longer.
     pub fn subscription_count(&self) -> usize {
-        self.cell.subscription_count()
+        self.inner.subscription_count()
     }
 
     /// Messages that were given up before somebody who collects had taken them: dropped by the
     /// overflow policy, or replaced by a newer one of their key.
     pub fn dropped(&self) -> u64 {
-        self.cell.dropped()
+        self.inner.dropped()
     }
 }
 
@@ -102,7 +102,7 @@ impl<T: ?Sized> SharedFlow<T> {
     /// [`try_emit`](Self::try_emit) would refuse. After the present hook or timer those who can take
     /// have taken, or a few turns later where they are many.
     pub fn would_suspend(&self) -> bool {
-        self.cell.would_suspend()
+        self.inner.would_suspend()
     }
 }
 
@@ -116,7 +116,7 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// [`SendError::Full`] if the log is at its limit of bytes, or the server at `process_bytes`;
     /// [`SendError::TooBig`] if the message alone is over the log's limit.
     pub fn emit(&self, value: &T) -> Result<(), SendError> {
-        self.cell.emit(value, None, None).map(drop)
+        self.inner.emit(value, None, None).map(drop)
     }
 
     /// Publishes unless a subscriber lags so far behind that a publisher would have to wait
@@ -129,7 +129,7 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// assert_eq!((ticks.subscription_count(), ticks.dropped()), (0, 0));
     /// ```
     pub fn try_emit(&self, value: &T) -> bool {
-        !self.cell.would_suspend() && self.emit(value).is_ok()
+        !self.inner.would_suspend() && self.emit(value).is_ok()
     }
 
     /// Publishes the newest value of `key`, in place of an older one that some have not taken yet.
@@ -147,6 +147,6 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// gauges.emit_latest("cellar", "11.6").unwrap(); // whoever comes now gets this one alone
     /// ```
     pub fn emit_latest(&self, key: &str, value: &T) -> Result<(), SendError> {
-        self.cell.emit(value, Some(key), None).map(drop)
+        self.inner.emit(value, Some(key), None).map(drop)
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::words::error::HandlerResult;
 use crate::words::message::{Message, ToMessage};
 
-use crate::flow::cell::FlowCell;
+use crate::flow::inner::FlowInner;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
 use crate::session::state::Phase;
@@ -35,7 +35,7 @@ impl Session<'_> {
     /// }
     /// ```
     pub fn collect<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> HandlerResult {
-        self.subscribe(&flow.cell, Filter::All)
+        self.subscribe(&flow.inner, Filter::All)
     }
 
     /// As [`collect`](Self::collect), but for what this session publishes itself.
@@ -44,7 +44,7 @@ impl Session<'_> {
     /// As [`collect`](Self::collect).
     pub fn collect_others<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> HandlerResult {
         let own = self.id();
-        self.subscribe(&flow.cell, Filter::Others(own))
+        self.subscribe(&flow.inner, Filter::Others(own))
     }
 
     /// As [`collect`](Self::collect), but only what `filter` accepts; it is told the message and who
@@ -57,10 +57,10 @@ impl Session<'_> {
         flow: &SharedFlow<T>,
         filter: impl Fn(Message<'_>, Option<SessionId>) -> bool + 'static,
     ) -> HandlerResult {
-        self.subscribe(&flow.cell, Filter::When(Box::new(filter)))
+        self.subscribe(&flow.inner, Filter::When(Box::new(filter)))
     }
 
-    fn subscribe(&mut self, flow: &Rc<FlowCell>, filter: Filter) -> HandlerResult {
+    fn subscribe(&mut self, flow: &Rc<FlowInner>, filter: Filter) -> HandlerResult {
         self.check_open()?;
         let place = self.state.id.0.index;
         let collected = self.state.collected.get_or_insert_default();
@@ -80,7 +80,7 @@ impl Session<'_> {
         if let Some(collected) = &mut self.state.collected {
             let missed = &mut collected.missed;
             collected.subscriptions.retain(|known| {
-                let stays = !known.is_of(&flow.cell);
+                let stays = !known.is_of(&flow.inner);
                 *missed += if stays { 0 } else { known.missed_since() };
                 stays
             });
@@ -135,11 +135,11 @@ impl Session<'_> {
         key: Option<&str>,
         value: &T,
     ) -> HandlerResult {
-        flow.cell.belong_to(&self.shared.flows);
-        let overrun = flow.cell.emit(value, key, Some(self.id()))?;
+        flow.inner.belong_to(&self.shared.flows);
+        let overrun = flow.inner.emit(value, key, Some(self.id()))?;
         if overrun && self.state.phase == Phase::Open {
             self.state.suspend(self.shared.now);
-            flow.cell.suspend(self.state.id.0);
+            flow.inner.suspend(self.state.id.0);
         }
         Ok(())
     }

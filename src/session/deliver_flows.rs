@@ -274,7 +274,7 @@ impl Session<'_> {
             // The rest of a message goes where its start went.
             return self.state.collected.as_deref().is_some_and(Collected::holds_direct);
         }
-        if self.is_behind() && self.wire.is_at_hand() {
+        if self.is_behind() && self.wire.has_socket() {
             self.pull();
         }
         self.is_behind()

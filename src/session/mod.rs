@@ -26,8 +26,8 @@ use crate::words::error::{ConfigError, HandlerResult, SendError};
 use crate::words::message::Message;
 use crate::words::options::{OutboxOverflow, SessionOptions};
 
-use crate::context::loop_state::Shared;
-use crate::context::server_ref::ServerRef;
+use crate::context::loop_state::LoopState;
+use crate::context::loop_state::ServerRef;
 use crate::session::send::Admission;
 use crate::session::state::{Phase, SessionState};
 
@@ -70,7 +70,7 @@ use crate::session::state::{Phase, SessionState};
 /// ```
 pub struct Session<'a> {
     pub(crate) state: &'a mut SessionState,
-    pub(crate) shared: &'a mut Shared,
+    pub(crate) shared: &'a mut LoopState,
     pub(crate) route: &'a SessionOptions,
     pub(crate) wire: &'a mut dyn Wire,
 }

@@ -10,7 +10,7 @@ use crate::words::error::{SendError, SessionError};
 use crate::words::message::Message;
 use crate::words::options::OutboxOverflow;
 
-use crate::context::loop_state::Shared;
+use crate::context::loop_state::LoopState;
 use crate::session::Session;
 use crate::session::state::{Extra, Phase};
 use crate::session::subscriptions::Direct;
@@ -270,7 +270,7 @@ impl Session<'_> {
     #[cold]
     pub(crate) fn note_blocked(&mut self) {
         let now = self.shared.now;
-        let at_hand = self.wire.is_at_hand();
+        let at_hand = self.wire.has_socket();
         if !at_hand {
             self.state.list_for_flush(self.shared);
         }
@@ -344,7 +344,7 @@ impl Session<'_> {
 
 /// Encodes a payload as frames of at most `max` bytes to the end of the turn's buffer.
 fn encode(
-    shared: &mut Shared,
+    shared: &mut LoopState,
     opcode: OpCode,
     payload: &[u8],
     fin: bool,

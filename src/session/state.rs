@@ -18,8 +18,8 @@ use crate::words::network::ClientKey;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
-use crate::context::loop_state::Shared;
-use crate::flow::cell::FlowCell;
+use crate::context::loop_state::LoopState;
+use crate::flow::inner::FlowInner;
 use crate::session::extensions::{Pipeline, wire_limit};
 use crate::session::subscriptions::Collected;
 use crate::session::unread_input::Hold;
@@ -208,7 +208,7 @@ impl SessionState {
     }
 
     /// Has this session flushed after the turn.
-    pub(crate) fn list_for_flush(&mut self, shared: &mut Shared) {
+    pub(crate) fn list_for_flush(&mut self, shared: &mut LoopState) {
         shared.list_for_flush(self.id.0.index, &mut self.listed);
     }
 
@@ -268,12 +268,12 @@ impl SessionState {
     }
 
     /// Where it stands in a flow that it collects.
-    pub(crate) fn cursor_in(&self, flow: &Rc<FlowCell>) -> Option<u64> {
+    pub(crate) fn cursor_in(&self, flow: &Rc<FlowInner>) -> Option<u64> {
         self.collected.as_deref().and_then(|collected| collected.cursor_in(flow))
     }
 
     /// Whether it collects the flow and has not taken all that is there before `number`.
-    pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
+    pub(crate) fn is_before(&self, flow: &Rc<FlowInner>, number: u64) -> bool {
         self.collected.as_deref().is_some_and(|collected| collected.is_before(flow, number))
     }
 

@@ -43,6 +43,6 @@ impl fmt::Display for SessionId {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerId {
-    pub(crate) place: u32,
+    pub(crate) slot: u32,
     pub(crate) serial: u32,
 }

@@ -1,6 +1,7 @@
 //! Layer 1, structures: the timer wheel, the slab, the outbox. Standard library only.
 
 pub(crate) mod byte_queue;
+pub(crate) mod counter;
 pub(crate) mod cursors;
 pub(crate) mod footprint;
 pub(crate) mod ids;

@@ -47,7 +47,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::application::Application;
-use crate::context::server_ref::ServerRef;
+use crate::context::loop_state::ServerRef;
 use crate::context::stats::Stats;
 use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
