@@ -17,24 +17,23 @@ use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
 use crate::words::time::Time;
 
-/// Connections of one client over `per_address` that are let in to be told 429; further ones are
-/// hung up on, so that one client cannot fill the places of all by asking for refusals.
-const TOLD_MAX: u32 = 4;
+/// Connections of one client over `per_address` that are accepted to get 429; further ones are
+/// hung up on, so that one client cannot fill all slots by asking for refusals.
+const REFUSED_PER_CLIENT_MAX: u32 = 4;
 
-/// When somebody for whom there was no place may come again: places become free at any time, but not
-/// for all who would come at once.
+/// The `Retry-After` of a 503: slots become free at any time, but not for all who would come at once.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Why a connection is let in only to be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Surplus {
+pub(crate) enum OverLimit {
     /// `max_connections` is reached: 503.
     Server,
     /// `per_address` is reached: 429.
     Client,
 }
 
-impl Surplus {
+impl OverLimit {
     /// What it is told.
     pub(super) fn refusal(self) -> Response {
         match self {
@@ -47,11 +46,11 @@ impl Surplus {
 /// What a new connection of a client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Welcome,
-    /// To be told 429.
-    Surplus,
+    Admitted,
+    /// To get 429.
+    Refused,
     /// Not even that.
-    Unwelcome,
+    Dropped,
 }
 
 /// Who is here. Both tables stay empty while their limits are off.
@@ -124,7 +123,7 @@ impl Admission {
     }
 
     /// What a trusted proxy's request tells, in the one header that counts.
-    pub(crate) fn told<'h>(&self, head: &'h RequestHead) -> Told<'h> {
+    pub(crate) fn forwarded_info<'h>(&self, head: &'h RequestHead) -> Told<'h> {
         let is_trusted = |address| self.is_proxy(address);
         match self.proxies.header {
             ProxyHeader::XForwardedFor => forwarded::read_x_forwarded(head, is_trusted),
@@ -150,14 +149,14 @@ impl Admission {
     /// Counts a connection; unless it is unwelcome, [`leave`](Self::leave) is to follow.
     #[allow(clippy::arithmetic_side_effects, reason = "a client has at most max_connections")]
     pub(crate) fn enter(&mut self, client: impl FnOnce() -> Option<ClientKey>) -> Verdict {
-        let Some(most) = self.per_address else { return Verdict::Welcome };
-        let Some(key) = client() else { return Verdict::Welcome };
+        let Some(most) = self.per_address else { return Verdict::Admitted };
+        let Some(key) = client() else { return Verdict::Admitted };
         let count = self.open.get(&key).copied().unwrap_or(0);
-        if count >= most.saturating_add(TOLD_MAX) {
-            return Verdict::Unwelcome;
+        if count >= most.saturating_add(REFUSED_PER_CLIENT_MAX) {
+            return Verdict::Dropped;
         }
         self.open.insert(key, count + 1);
-        if count < most { Verdict::Welcome } else { Verdict::Surplus }
+        if count < most { Verdict::Admitted } else { Verdict::Refused }
     }
 
     /// A connection that was counted has gone.

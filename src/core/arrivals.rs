@@ -6,11 +6,11 @@ use crate::app::route_table::RouteTable;
 use crate::context::loop_state::LoopState;
 use crate::session::state::SessionState;
 use crate::structures::slab::Key;
-use crate::words::limits::{Limits, SURPLUS_MAX};
+use crate::words::limits::{Limits, OVER_LIMIT_MAX};
 use crate::words::network::{ClientKey, canonical};
 use crate::words::time::Time;
 
-use crate::core::admission::{Surplus, Verdict};
+use crate::core::admission::{OverLimit, Verdict};
 use crate::core::connection::{Connection, Stage};
 use crate::core::connections::Connections;
 use crate::core::http_stage::HttpStage;
@@ -25,7 +25,7 @@ impl Connections {
     /// then, whoever comes waits in the system's backlog.
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
     pub(super) fn accepts_at(&mut self, limits: &Limits) -> Option<Time> {
-        if self.slab.len() >= limits.max_connections + SURPLUS_MAX {
+        if self.slab.len() >= limits.max_connections + OVER_LIMIT_MAX {
             return None;
         }
         if !self.pending.is_full() {
@@ -40,7 +40,7 @@ impl Connections {
         self.accepts_at(limits).is_some_and(|at| at <= now)
     }
 
-    /// A connection was accepted: the place it has from now on.
+    /// A connection was accepted: the slot it has from now on.
     pub(super) fn accept(
         &mut self,
         now: Time,
@@ -53,15 +53,15 @@ impl Connections {
         }
         let peer = canonical(peer);
         let proxied = self.admission.is_proxy(peer.ip());
-        let surplus = self.surplus(now, peer, proxied, shared)?;
-        // The key is known only once the place is taken; the state is told it right after.
+        let over_limit = self.over_limit(now, peer, proxied, shared)?;
+        // The key is known only once the slot is taken, and is put in right after.
         let nobody = Key { index: 0, generation: 0 };
-        let mut http = HttpStage::new(now, surplus);
+        let mut http = HttpStage::new(now, over_limit);
         http.awaits_proxy_header = self.admission.awaits_proxy_header(peer.ip());
         http.proxied = proxied && !http.awaits_proxy_header;
         let connection = Connection {
             state: SessionState::new(nobody, peer, now),
-            stage: Stage::Http(self.spare_stages.place(http)),
+            stage: Stage::Http(self.spare_stages.boxed(http)),
             timer: None,
             armed: Time::ZERO,
             charged: 0,
@@ -81,19 +81,19 @@ impl Connections {
     }
 
     /// What a connection is over, so that it is only told so; some are not even that.
-    fn surplus(
+    fn over_limit(
         &mut self,
         now: Time,
         peer: SocketAddr,
         proxied: bool,
         shared: &mut LoopState,
-    ) -> Result<Option<Surplus>, Full> {
+    ) -> Result<Option<OverLimit>, Full> {
         let verdict = if proxied {
-            Verdict::Welcome // whose connection it is will be known with its request
+            Verdict::Admitted // whose connection it is will be known with its request
         } else {
             self.admission.enter(|| ClientKey::of(peer.ip()))
         };
-        if verdict == Verdict::Unwelcome {
+        if verdict == Verdict::Dropped {
             shared
                 .warnings
                 .note("per_address", now, || format!("per_address reached: {peer} is hung up on"));
@@ -101,9 +101,9 @@ impl Connections {
             return Err(Full);
         }
         if self.slab.len() >= shared.limits.max_connections {
-            return Ok(Some(Surplus::Server)); // the log is told too, when it asks for something
+            return Ok(Some(OverLimit::Server)); // the log is told too, when it asks for something
         }
-        Ok((verdict != Verdict::Welcome).then_some(Surplus::Client))
+        Ok((verdict != Verdict::Admitted).then_some(OverLimit::Client))
     }
 
     /// The local address of a connection that was accepted just now, where it is known.

@@ -16,7 +16,7 @@ impl Audit<'_> {
         while let Some(index) = self.0.connections.slab.next_occupied(from) {
             from = index + 1;
             let Some(connection) = self.0.connections.slab.at(index) else { break };
-            self.check_one(connection).map_err(|what| format!("place {index}: {what}"))?;
+            self.check_one(connection).map_err(|what| format!("slot {index}: {what}"))?;
             held += connection.memory();
             pending += usize::from(connection.is_pending());
             armed += usize::from(connection.timer.is_some());

@@ -60,20 +60,20 @@ impl Connection {
         }
     }
 
-    /// Gives the place of a counted client back.
+    /// Counts the connection no longer against `per_address` of its client.
     pub(crate) fn uncount(&mut self, admission: &mut Admission) {
         if std::mem::take(&mut self.counted) {
             admission.leave(|| self.state.client_key());
         }
     }
 
-    /// Whether it is a session of which nothing is, or was, held beyond the place in the slab.
+    /// Whether it is a session of which nothing is, or was, held beyond the slot.
     #[inline]
-    pub(crate) fn holds_nothing(&self) -> bool {
+    pub(crate) fn is_bare_session(&self) -> bool {
         self.charged == 0 && self.state.is_plain() && matches!(self.stage, Stage::Session(_))
     }
 
-    /// Bytes held beyond the place in the slab.
+    /// Bytes held beyond the slot.
     #[allow(
         clippy::arithmetic_side_effects,
         reason = "sums of capacities, which all together fit the address space"
@@ -81,7 +81,7 @@ impl Connection {
     pub(crate) fn memory(&self) -> usize {
         let http = match &self.stage {
             Stage::Http(http) => {
-                http.held.capacity() + http.body.as_ref().map_or(0, |answer| answer.memory())
+                http.unread.capacity() + http.body.as_ref().map_or(0, |answer| answer.memory())
             }
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => 0,
         };

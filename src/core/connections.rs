@@ -7,14 +7,14 @@ use crate::context::loop_state::LoopState;
 use crate::session::state::{PingBehind, SessionState};
 use crate::structures::slab::Slab;
 use crate::structures::wheel::TimerWheel;
-use crate::words::limits::{BUSY_BYTES, CONNECTION_BYTES, Limits, SURPLUS_MAX};
+use crate::words::limits::{BUSY_BYTES, CONNECTION_BYTES, Limits, OVER_LIMIT_MAX};
 use crate::words::time::Time;
 
 use crate::core::admission::Admission;
 use crate::core::connection::{Connection, Disposal, Stage};
 use crate::core::http_stage::{HttpStage, SpareStages};
 use crate::core::panics::drop_caught;
-use crate::core::pending::{Client, Pending, Waiting, client_of};
+use crate::core::pending::{ClientId, Pending, Waiting, client_of};
 
 // The ceiling that Limits promises counts on it: slab entry and generation, wheel entry, socket.
 const _: () = assert!(size_of::<Option<Connection>>() + 4 + 24 + 8 <= CONNECTION_BYTES);
@@ -44,7 +44,7 @@ impl Connections {
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
     pub(super) fn new(limits: &Limits, proxies: Proxies) -> Self {
         Self {
-            slab: Slab::new(limits.max_connections + SURPLUS_MAX),
+            slab: Slab::new(limits.max_connections + OVER_LIMIT_MAX),
             wheel: TimerWheel::new(),
             pending: Pending::new(limits.max_pending_handshakes),
             admission: Admission::new(limits, proxies),
@@ -134,7 +134,7 @@ impl Connections {
     #[cold]
     fn all_are_silent(&self) -> bool {
         self.slab.iter().all(|(_, known)| match &known.stage {
-            Stage::Http(http) => known.late || (!http.has_answered && http.held.is_empty()),
+            Stage::Http(http) => known.late || (!http.has_answered && http.unread.is_empty()),
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => known.late,
         })
     }
@@ -143,7 +143,7 @@ impl Connections {
 /// Connections whose first request is awaited.
 impl Connections {
     /// A connection that was pending has had a turn; `client` is whose it was, where that matters.
-    pub(super) fn follow_pending(&mut self, index: u32, client: Option<Client>) {
+    pub(super) fn update_pending(&mut self, index: u32, client: Option<ClientId>) {
         let Some(connection) = self.slab.at(index) else { return };
         let Some(since) = connection.waiting_since() else {
             return self.pending.leave(&self.slab, client.flatten());

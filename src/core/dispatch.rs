@@ -160,7 +160,7 @@ impl Turn<'_> {
     }
 
     /// Ends a connection for what it holds.
-    pub(super) fn give_up(&mut self) {
+    pub(super) fn evict(&mut self) {
         match self.connection.stage {
             // 1013, and what waits is dropped but for the frame that has begun.
             Stage::Session(_) => self.fail_and_lose(SessionError::Overloaded, Loss::OverBudget),

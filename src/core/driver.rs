@@ -51,7 +51,7 @@
 //! - One that is left over when its deadline has come gets a share first, so that no peer is out of time
 //!   for what waits here.
 //! - A turn accepts at most `accept_budget` connections, and writes to so many sessions in a flush.
-//! - The driver holds one read buffer, and for each socket a slot in the list at most once.
+//! - The driver holds one read buffer, and lists each socket at most once.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -162,12 +162,12 @@ impl<S: Sockets> Driver<S> {
         self.accept(now);
         while let Some(slot) = self.core.poll_due(now) {
             self.measured(now, slot, |this| {
-                this.hear_first(now, slot);
+                this.read_before_timeout(now, slot);
                 this.with_wire(slot, |core, wire| core.handle_timeout(now, slot, wire));
             });
         }
         if self.core.is_grace_over(now) {
-            self.for_each(|core, slot, wire| core.handle_cut(now, slot, wire));
+            self.for_each(|core, slot, wire| core.handle_grace_end(now, slot, wire));
         }
         self.flush(now);
         self.do_deferred_work(now);
@@ -228,7 +228,7 @@ impl<S: Sockets> Driver<S> {
         }
         let room = match socket.notes().reading {
             Reading::Continue => self.room,
-            Reading::Sparing => self.room / 2,
+            Reading::HalfBuffer => self.room / 2,
             Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
         };
         let buffer = self.rx.get_mut(..room)?;
@@ -262,14 +262,14 @@ impl<S: Sockets> Driver<S> {
     #[cold]
     fn leave(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
         if ready.ended {
-            self.tell_end(now, slot);
+            self.report_end(now, slot);
         }
         None
     }
 
     /// Says that its end was announced where the core leaves the socket unread, so that no read will tell.
     #[cold]
-    fn tell_end(&mut self, now: Time, slot: u32) {
+    fn report_end(&mut self, now: Time, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
         let Notes { reading, ended, .. } = *socket.notes();
         if ended && !reading.reads() {
@@ -323,7 +323,7 @@ impl<S: Sockets> Driver<S> {
     /// What a peer sent may still wait for its turn, here or in the socket, after a hook that took long or
     /// while the machine was suspended: that is taken before a deadline is held against it.
     #[cold]
-    fn hear_first(&mut self, now: Time, slot: u32) {
+    fn read_before_timeout(&mut self, now: Time, slot: u32) {
         if self.core.is_waiting_for_its_turn(slot) {
             self.resume(now, slot);
         }
@@ -332,7 +332,7 @@ impl<S: Sockets> Driver<S> {
             Notes { listed: false, .. } => {}
             Notes { reading: Reading::Again, .. } => self.write_on(now, slot),
             Notes { .. } => {
-                socket.notes().listed = false; // for this one read; its place in the list is kept
+                socket.notes().listed = false; // for this one read; its entry in the list is kept
                 self.serve_once(now, slot, Readiness::READABLE);
                 let Some(socket) = self.sockets.socket(slot) else { return };
                 if std::mem::replace(&mut socket.notes().listed, true) {
@@ -468,9 +468,9 @@ impl<S: Sockets> Driver<S> {
 
     #[inline(never)]
     fn end_and_drop_now(&mut self) {
-        while let Some(slot) = self.core.poll_offender() {
+        while let Some(slot) = self.core.poll_eviction() {
             let Some(socket) = self.sockets.socket(slot) else { break };
-            self.core.handle_offender(slot, socket.wire());
+            self.core.handle_eviction(slot, socket.wire());
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
             self.sockets.dispose(slot, disposal);

@@ -175,14 +175,14 @@ impl Turn<'_> {
 
     /// The peer has shut its side.
     pub(crate) fn peer_shut(&mut self) {
-        if self.hold_end() {
+        if self.keep_end() {
             return;
         }
         match &self.connection.stage {
             Stage::Session(_) => self.peer_is_gone(),
             Stage::Http(_) => {
                 self.connection.state.extra().peer_shut = true;
-                if self.ends_behind_body() {
+                if self.end_after_body() {
                     return;
                 }
                 // It may still read: an answer on its way goes out first.
@@ -288,8 +288,8 @@ impl Turn<'_> {
                 self.after_hook(result);
                 self.flush();
             }
-            Stage::Http(http) if http.held.is_empty() && http.has_answered => {
-                if self.ends_behind_body() {
+            Stage::Http(http) if http.unread.is_empty() && http.has_answered => {
+                if self.end_after_body() {
                     return;
                 }
                 self.finish();
@@ -299,7 +299,7 @@ impl Turn<'_> {
     }
 
     /// The time for good-byes is over.
-    pub(crate) fn cut(&mut self) {
+    pub(crate) fn end_at_once(&mut self) {
         if matches!(self.connection.stage, Stage::Session(_)) {
             let info = self.session().close_info().cloned().unwrap_or_else(|| {
                 CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
@@ -315,13 +315,13 @@ impl Turn<'_> {
 /// What comes first.
 impl Turn<'_> {
     /// Lets the connection end once its file is out; false if there is none on its way.
-    pub(super) fn ends_behind_body(&mut self) -> bool {
+    pub(super) fn end_after_body(&mut self) -> bool {
         let Stage::Http(http) = &mut self.connection.stage else { return false };
         http.body.as_mut().map(|answer| answer.is_last = true).is_some()
     }
 
     /// The peer has shut its side while something of it is held: that comes first.
-    fn hold_end(&mut self) -> bool {
+    fn keep_end(&mut self) -> bool {
         let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
         let hold = extra.and_then(|extra| extra.hold.as_deref_mut());

@@ -118,7 +118,7 @@ impl Core {
 
 /// A stop.
 impl Core {
-    /// Begins to stop: requests get 503, sessions a Close. Every place that
+    /// Begins to stop: requests get 503, sessions a Close. Every slot that
     /// [`next_connection`](Self::next_connection) names is then to be handed to `handle_drain`.
     pub(crate) fn begin_drain(&mut self, now: Time, code: CloseCode, grace: Duration) {
         for hook in mem::take(&mut self.shared.stop_hooks.0) {
@@ -142,8 +142,8 @@ impl Core {
     }
 
     /// Ends one connection at once: the grace is over.
-    pub(crate) fn handle_cut(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
-        self.turn(now, index, wire, |turn| turn.cut());
+    pub(crate) fn handle_grace_end(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, |turn| turn.end_at_once());
         self.after_turn(now);
     }
 
@@ -196,7 +196,7 @@ impl Core {
         [self.connections.wheel.next_deadline(), drain].into_iter().flatten().min()
     }
 
-    /// Whether [`poll_offender`](Self::poll_offender) or [`poll_closed`](Self::poll_closed) has
+    /// Whether [`poll_eviction`](Self::poll_eviction) or [`poll_closed`](Self::poll_closed) has
     /// something.
     #[inline]
     pub(crate) fn has_ends(&self) -> bool {
@@ -208,24 +208,24 @@ impl Core {
         self.connections.closed.pop()
     }
 
-    /// The connection that is to be handed to [`handle_offender`](Self::handle_offender); to be asked
+    /// The connection that is to be handed to [`handle_eviction`](Self::handle_eviction); to be asked
     /// after every `handle_*`, until it says `None`.
-    pub(crate) fn poll_offender(&self) -> Option<u32> {
-        self.budget().offender()
+    pub(crate) fn poll_eviction(&self) -> Option<u32> {
+        self.budget().largest_holder()
     }
 
-    /// Ends the connection that [`poll_offender`](Self::poll_offender) named.
-    pub(crate) fn handle_offender(&mut self, index: u32, wire: &mut dyn Wire) {
+    /// Ends the connection that [`poll_eviction`](Self::poll_eviction) named.
+    pub(crate) fn handle_eviction(&mut self, index: u32, wire: &mut dyn Wire) {
         self.shared.stats.over_budget += 1;
         let now = self.shared.now;
-        self.turn(now, index, wire, |turn| turn.give_up());
+        self.turn(now, index, wire, |turn| turn.evict());
     }
 
     fn budget(&self) -> MemoryBudget<'_> {
         MemoryBudget { connections: &self.connections, shared: &self.shared }
     }
 
-    /// The first connection at or after a place.
+    /// The first connection at or after a slot.
     pub(crate) fn next_connection(&self, from: u32) -> Option<u32> {
         self.connections.slab.next_occupied(from)
     }

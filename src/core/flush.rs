@@ -7,7 +7,7 @@ use crate::session::unread_input::Hold;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use crate::core::rounds::Step;
+use crate::core::rounds::NextRound;
 use crate::core::session_output::SessionOutput;
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
@@ -67,13 +67,13 @@ impl Core {
     fn next_round(&mut self) -> Option<u32> {
         while self.flushed.saturating_add(self.shared.pull_work) < FLUSH_WORK {
             match self.rounds.go_on() {
-                Step::Sessions => {
+                NextRound::Sessions => {
                     self.flushed = self.flushed.saturating_add(self.rounds.present().len());
                     self.fetch_ahead();
                     return self.rounds.next();
                 }
-                Step::Over(flow) => self.unsettled.push(flow),
-                Step::Nothing => break,
+                NextRound::Over(flow) => self.unsettled.push(flow),
+                NextRound::Nothing => break,
             }
         }
         None

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
 
-use crate::core::admission::Surplus;
-use crate::core::streamed_body::FileAnswer;
+use crate::core::admission::OverLimit;
+use crate::core::streamed_body::StreamedAnswer;
 
 /// A connection that speaks HTTP.
 #[derive(Debug)]
 pub(crate) struct HttpStage {
     /// A head that is not complete, or requests held back until their predecessor's answer is out.
-    pub(crate) held: Vec<u8>,
+    pub(crate) unread: Vec<u8>,
     /// How far the search for the end of the head has come.
     pub(crate) scanned: usize,
     /// Bytes of a request's body that are still to be passed over.
@@ -24,14 +24,14 @@ pub(crate) struct HttpStage {
     pub(crate) has_answered: bool,
     /// `None` if only the wire knows.
     pub(crate) local_addr: Option<SocketAddr>,
-    /// Let in only to be told that there is no place.
-    pub(crate) surplus: Option<Surplus>,
+    /// Accepted only to be refused, and for which limit.
+    pub(crate) over_limit: Option<OverLimit>,
     /// A PROXY header has to come first.
     pub(crate) awaits_proxy_header: bool,
     /// It comes from a trusted proxy, whose headers say who the client is.
     pub(crate) proxied: bool,
     /// The rest of the present answer. Requests wait behind it.
-    pub(crate) body: Option<Box<FileAnswer>>,
+    pub(crate) body: Option<Box<StreamedAnswer>>,
     /// Requests are held because this connection has had its share of a turn.
     pub(crate) yielded: bool,
     /// Pushed out by younger connections: its time is over whatever the clock says.
@@ -39,16 +39,16 @@ pub(crate) struct HttpStage {
 }
 
 impl HttpStage {
-    pub(crate) fn new(now: Time, surplus: Option<Surplus>) -> Self {
+    pub(crate) fn new(now: Time, over_limit: Option<OverLimit>) -> Self {
         Self {
-            held: Vec::new(),
+            unread: Vec::new(),
             scanned: 0,
             skip: 0,
             since: now,
             has_answered: false,
             local_addr: None,
             body: None,
-            surplus,
+            over_limit,
             awaits_proxy_header: false,
             proxied: false,
             yielded: false,
@@ -66,7 +66,7 @@ pub(crate) struct SpareStages(Vec<Box<HttpStage>>);
 const SPARE_STAGES_MAX: usize = 64;
 
 impl SpareStages {
-    pub(crate) fn place(&mut self, http: HttpStage) -> Box<HttpStage> {
+    pub(crate) fn boxed(&mut self, http: HttpStage) -> Box<HttpStage> {
         match self.0.pop() {
             Some(mut spare) => {
                 *spare = http;
@@ -76,7 +76,7 @@ impl SpareStages {
         }
     }
 
-    pub(crate) fn keep(&mut self, spare: Box<HttpStage>) {
+    pub(crate) fn recycle(&mut self, spare: Box<HttpStage>) {
         if self.0.len() < SPARE_STAGES_MAX {
             self.0.push(spare);
         }
@@ -89,8 +89,8 @@ impl HttpStage {
         match self {
             _ if self.expired => Time::ZERO,
             _ if self.is_between_requests() => self.since.after(limits.keep_alive_timeout),
-            // It holds one of the few places of those who are only told that there is none.
-            Self { surplus: Some(_), .. } => {
+            // It takes one of the few slots for connections that are only refused.
+            Self { over_limit: Some(_), .. } => {
                 self.since.after(limits.handshake_timeout.min(limits.min_pending_age))
             }
             _ => self.since.after(limits.handshake_timeout),
@@ -98,7 +98,7 @@ impl HttpStage {
     }
 
     fn is_between_requests(&self) -> bool {
-        self.has_answered && self.held.is_empty() && self.skip == 0
+        self.has_answered && self.unread.is_empty() && self.skip == 0
     }
 
     /// How many of `available` bytes belong to the last request's body.

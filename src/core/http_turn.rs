@@ -29,7 +29,7 @@ impl HttpTurn<'_, '_> {
     pub(super) fn input(&mut self, rx: &mut [u8]) -> Reading {
         let Some(http) = self.http() else { return Reading::Continue };
         http.yielded = false;
-        let mut joined = std::mem::take(&mut http.held);
+        let mut joined = std::mem::take(&mut http.unread);
         let begins = joined.is_empty();
         let input = if begins {
             rx
@@ -41,7 +41,7 @@ impl HttpTurn<'_, '_> {
         if left > 0 {
             // What is held already stays where it is: a head that dribbles in is not copied each time.
             let rest = if begins { rest_of(input, left).to_vec() } else { shortened(joined, left) };
-            self.hold_requests(rest, begins);
+            self.keep_requests(rest, begins);
         }
         self.turn.flush();
         reading
@@ -66,10 +66,10 @@ impl HttpTurn<'_, '_> {
     }
 
     /// Keeps what cannot be dealt with yet.
-    fn hold_requests(&mut self, rest: Vec<u8>, begins: bool) {
+    fn keep_requests(&mut self, rest: Vec<u8>, begins: bool) {
         let now = self.turn.shared.now;
         let Some(http) = self.http() else { return };
-        http.held = rest;
+        http.unread = rest;
         // The first bytes of a head behind an answer: from now on it has its own time.
         if begins && http.has_answered && http.body.is_none() {
             http.since = now;
@@ -116,7 +116,7 @@ impl HttpTurn<'_, '_> {
             input = input.get_mut(length..).unwrap_or_default();
             match self.request(head) {
                 AfterRequest::Http => self.flush_large(),
-                AfterRequest::File(reading) => return (reading, input.len()),
+                AfterRequest::Streaming(reading) => return (reading, input.len()),
                 AfterRequest::Session => return (SessionTurn { turn: self.turn }.input(input), 0),
                 AfterRequest::Over => return (Reading::Continue, 0),
             }
@@ -125,7 +125,7 @@ impl HttpTurn<'_, '_> {
 
     /// The socket has taken what waited: the file goes on, then the requests that wait behind.
     pub(super) fn drained(&mut self) -> Reading {
-        let reading = self.responder().send_file();
+        let reading = self.responder().send_body();
         let now = self.turn.shared.now;
         match self.http() {
             Some(http) if http.body.is_none() => {
@@ -176,7 +176,7 @@ impl HttpTurn<'_, '_> {
         if http.body.is_some() {
             return;
         }
-        let is_between_requests = http.has_answered && http.held.is_empty();
+        let is_between_requests = http.has_answered && http.unread.is_empty();
         if is_between_requests && self.answer_is_on_its_way() {
             return; // silence begins when the peer has it
         }
@@ -187,13 +187,13 @@ impl HttpTurn<'_, '_> {
         if !http.has_answered {
             self.turn.shared.stats.timeouts_handshake += u64::from(!http.expired);
         }
-        if http.held.is_empty() {
+        if http.unread.is_empty() {
             // Between two requests silence is no fault, and browsers connect in advance: an answer to
             // a request that was not sent would be taken for that of the next one.
             self.turn.finish();
         } else {
-            let refusal = match http.surplus {
-                Some(surplus) => self.admission().surplus_refusal(surplus, None),
+            let refusal = match http.over_limit {
+                Some(over_limit) => self.admission().over_limit_refusal(over_limit, None),
                 None => {
                     self.turn.log().refused(408, None, reason::TOO_SLOW);
                     Response::refusal(408)

@@ -15,7 +15,7 @@ pub(super) struct MemoryBudget<'t> {
 }
 
 impl MemoryBudget<'_> {
-    /// Who is to be handed to [`Core::handle_offender`](crate::core::Core::handle_offender): while more bytes are held
+    /// Who is to be handed to [`Core::handle_eviction`](crate::core::Core::handle_eviction): while more bytes are held
     /// than `process_bytes` allows, the connection that holds most of them. To be asked after every
     /// `handle_*`, until it says `None`.
     ///
@@ -24,7 +24,7 @@ impl MemoryBudget<'_> {
     /// flows give up what nobody awaits. A flow that holds more than any connection drops what its
     /// policy lets it drop; where it drops nothing, the slowest of those who collect it is who holds
     /// most.
-    pub(super) fn offender(&self) -> Option<u32> {
+    pub(super) fn largest_holder(&self) -> Option<u32> {
         if !self.is_over() {
             return None;
         }

@@ -21,7 +21,7 @@ pub(crate) struct Panicked(pub(crate) String);
 /// whenever the application's code runs.
 #[inline(always)] // around each closure there is one of it, with one caller
 pub(crate) fn caught<R>(act: impl FnOnce() -> R) -> Result<R, Panicked> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(told)
+    catch_unwind(AssertUnwindSafe(act)).map_err(message_of)
 }
 
 /// Drops what is the application's: a `Drop` of its types is its code too.
@@ -32,7 +32,7 @@ pub(crate) fn drop_caught<T>(what: &str, value: T) {
 }
 
 #[cold]
-fn told(panic: Box<dyn Any + Send>) -> Panicked {
+fn message_of(panic: Box<dyn Any + Send>) -> Panicked {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     // What a panic was given may panic in its drop in turn, and so on. The second is left alone.

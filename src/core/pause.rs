@@ -23,14 +23,14 @@ impl SessionTurn<'_, '_> {
 
     /// Keeps what arrives while reading is paused, and answers the pings in it.
     #[cold]
-    pub(super) fn hold_input(&mut self, rx: &[u8]) {
+    pub(super) fn keep_unread(&mut self, rx: &[u8]) {
         if rx.is_empty() || !matches!(self.turn.connection.stage, Stage::Session(_)) {
             return;
         }
         let into_frame = self.until_header();
         let hold = self.turn.connection.state.extra().hold.get_or_insert_default();
         hold.keep(rx, into_frame);
-        self.take_held_controls();
+        self.take_unread_controls();
     }
 
     /// How many bytes there are until a frame header begins, if that can be told and matters: raw
@@ -44,7 +44,7 @@ impl SessionTurn<'_, '_> {
         }
     }
 
-    fn take_held_controls(&mut self) {
+    fn take_unread_controls(&mut self) {
         if self.turn.connection.state.phase != Phase::Open {
             return; // after our Close a ping needs no answer, and none may follow it
         }
@@ -117,7 +117,7 @@ impl SessionTurn<'_, '_> {
             hold.note_peer_end(if taken > 0 { now } else { at });
             self.turn.connection.state.timing_changed = true;
         }
-        self.take_held_controls();
+        self.take_unread_controls();
     }
 }
 

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::structures::slab::{Key, Slab};
-use crate::words::limits::SURPLUS_MAX;
+use crate::words::limits::OVER_LIMIT_MAX;
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
@@ -35,10 +35,10 @@ pub(crate) struct Waiting {
 }
 
 /// Who counts as one client here; `None` for peers without an address.
-pub(crate) type Client = Option<ClientKey>;
+pub(crate) type ClientId = Option<ClientKey>;
 
 /// Whose a connection is while its head is awaited.
-pub(crate) fn client_of(connection: &Connection) -> Client {
+pub(crate) fn client_of(connection: &Connection) -> ClientId {
     connection.state.client_key()
 }
 
@@ -70,7 +70,7 @@ impl Pending {
         self.queue.push_back(waiting);
         self.count += 1;
         // Behind one slow peer the list could grow with every connection that came and went.
-        if self.queue.len() > 2 * self.limit + SURPLUS_MAX {
+        if self.queue.len() > 2 * self.limit + OVER_LIMIT_MAX {
             self.queue.retain(|it| client_waiting(connections, it.key).is_some());
         }
         if let Some(crowd) = &mut self.crowd {
@@ -85,7 +85,7 @@ impl Pending {
         clippy::arithmetic_side_effects,
         reason = "whoever leaves has entered, and was counted"
     )]
-    pub(crate) fn leave(&mut self, connections: &Slab<Connection>, client: Client) {
+    pub(crate) fn leave(&mut self, connections: &Slab<Connection>, client: ClientId) {
         self.count -= 1;
         if self.count <= self.limit / 2 {
             self.crowd = None;
@@ -101,8 +101,8 @@ impl Pending {
     pub(crate) fn rename(
         &mut self,
         connections: &Slab<Connection>,
-        before: Client,
-        client: Client,
+        before: ClientId,
+        client: ClientId,
         waiting: Waiting,
     ) {
         if let Some(crowd) = &mut self.crowd {
@@ -132,14 +132,14 @@ impl Pending {
 }
 
 /// The client of a connection that is still there and still waits.
-fn client_waiting(connections: &Slab<Connection>, key: Key) -> Option<Client> {
+fn client_waiting(connections: &Slab<Connection>, key: Key) -> Option<ClientId> {
     connections.get(key).filter(|found| found.is_pending()).map(client_of)
 }
 
 /// All who wait, by client.
 #[derive(Debug, Default)]
 struct Crowd {
-    clients: HashMap<Client, Queue>,
+    clients: HashMap<ClientId, Queue>,
     /// One for each client; the last is the one that has to give.
     ranks: BTreeSet<Rank>,
 }
@@ -149,7 +149,7 @@ struct Crowd {
 struct Rank {
     count: usize,
     oldest: Reverse<Time>,
-    client: Client,
+    client: ClientId,
 }
 
 /// Those of one client.
@@ -162,7 +162,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn rank(&self, client: Client) -> Rank {
+    fn rank(&self, client: ClientId) -> Rank {
         let oldest = self.waiting.front().map_or(Time::ZERO, |waiting| waiting.since);
         Rank { count: self.count, oldest: Reverse(oldest), client }
     }
@@ -173,7 +173,7 @@ const SLACK: usize = 8;
 
 impl Crowd {
     #[allow(clippy::arithmetic_side_effects, reason = "connections are at most 2^30")]
-    fn enter(&mut self, client: Client, waiting: Waiting) {
+    fn enter(&mut self, client: ClientId, waiting: Waiting) {
         let queue = self.clients.entry(client).or_default();
         self.ranks.remove(&queue.rank(client));
         queue.waiting.push_back(waiting);
@@ -182,7 +182,7 @@ impl Crowd {
     }
 
     #[allow(clippy::arithmetic_side_effects, reason = "a queue in the table has one at least")]
-    fn leave(&mut self, connections: &Slab<Connection>, client: Client) {
+    fn leave(&mut self, connections: &Slab<Connection>, client: ClientId) {
         let Some(queue) = self.clients.get_mut(&client) else { return };
         self.ranks.remove(&queue.rank(client));
         queue.count -= 1;

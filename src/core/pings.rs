@@ -58,7 +58,7 @@ impl Pings<'_, '_> {
         let is_unread = self.is_unread();
         let Some(mut behind) = behind else {
             if is_unread {
-                self.judge_unread_ping();
+                self.check_unread_ping();
             } else if !heard_lately {
                 self.lost_peer();
             }
@@ -102,7 +102,7 @@ impl Pings<'_, '_> {
     }
 
     /// Reading was paused after a ping went out: that the peer's system has it is enough.
-    fn judge_unread_ping(&mut self) {
+    fn check_unread_ping(&mut self) {
         if self.turn.progress().taken().1 == 0 && self.turn.progress().outbox_bytes() == 0 {
             self.ping_was_taken();
         } else {

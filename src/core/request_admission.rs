@@ -9,7 +9,7 @@ use crate::protocol::forwarded::{self, Client};
 use crate::protocol::head::RequestHead;
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 
-use crate::core::admission::{Surplus, Verdict};
+use crate::core::admission::{OverLimit, Verdict};
 use crate::core::connection::Stage;
 use crate::core::request_log::reason;
 use crate::core::turn::Turn;
@@ -42,11 +42,11 @@ impl RequestAdmission<'_, '_> {
             return Some(Response::refusal(503));
         }
         let Stage::Http(http) = &self.turn.connection.stage else { return None };
-        match http.surplus {
-            Some(surplus) => return Some(self.surplus_refusal(surplus, Some(head))),
+        match http.over_limit {
+            Some(over_limit) => return Some(self.over_limit_refusal(over_limit, Some(head))),
             None if http.proxied => {
-                if self.learn_client(head) != Verdict::Welcome {
-                    return Some(self.surplus_refusal(Surplus::Client, Some(head)));
+                if self.learn_client(head) != Verdict::Admitted {
+                    return Some(self.over_limit_refusal(OverLimit::Client, Some(head)));
                 }
             }
             None => self.warn_of_unlisted_proxy(head),
@@ -63,17 +63,17 @@ impl RequestAdmission<'_, '_> {
     /// The client of this request, as the trusted proxies before it tell.
     fn learn_client(&mut self, head: &RequestHead) -> Verdict {
         self.turn.connection.uncount(self.turn.admission);
-        let client = self.turn.admission.told(head).client;
+        let client = self.turn.admission.forwarded_info(head).client;
         if client == Client::Proxy && forwarded::is_told(head) {
             self.warn_of_other_header();
         }
         self.turn.connection.state.set_client(client);
         if self.turn.admission.is_of_proxy(client) {
-            return Verdict::Welcome; // it speaks for itself, as for a health check
+            return Verdict::Admitted; // it speaks for itself, as for a health check
         }
         let verdict = self.turn.admission.enter(|| self.turn.connection.state.client_key());
-        self.turn.connection.counted = verdict != Verdict::Unwelcome;
-        if verdict == Verdict::Surplus {
+        self.turn.connection.counted = verdict != Verdict::Dropped;
+        if verdict == Verdict::Refused {
             // The proxy's connection goes on with requests of others.
             self.turn.connection.uncount(self.turn.admission);
         }
@@ -81,23 +81,23 @@ impl RequestAdmission<'_, '_> {
     }
 
     /// What a connection is told that was let in only for that.
-    pub(super) fn surplus_refusal(
+    pub(super) fn over_limit_refusal(
         &mut self,
-        surplus: Surplus,
+        over_limit: OverLimit,
         head: Option<&RequestHead>,
     ) -> Response {
         let stats = &mut self.turn.shared.stats;
-        let reason = match surplus {
-            Surplus::Server => {
+        let reason = match over_limit {
+            OverLimit::Server => {
                 stats.refused_full += 1;
                 reason::NO_PLACE
             }
-            Surplus::Client => {
+            OverLimit::Client => {
                 stats.refused_address += 1;
                 reason::CLIENT
             }
         };
-        let response = surplus.refusal();
+        let response = over_limit.refusal();
         self.note_limit(response.status_code(), head, reason);
         response
     }
@@ -152,17 +152,17 @@ impl RequestAdmission<'_, '_> {
     fn enter_client(&mut self, client: Option<SocketAddr>) {
         let client = Client::of(client);
         self.turn.connection.state.set_client(client);
-        let mut surplus = None;
+        let mut over_limit = None;
         if !self.turn.admission.is_of_proxy(client) {
             let verdict = self.turn.admission.enter(|| self.turn.connection.state.client_key());
-            self.turn.connection.counted = verdict != Verdict::Unwelcome;
-            if verdict != Verdict::Welcome {
-                surplus = Some(Surplus::Client);
+            self.turn.connection.counted = verdict != Verdict::Dropped;
+            if verdict != Verdict::Admitted {
+                over_limit = Some(OverLimit::Client);
             }
         }
         if let Stage::Http(http) = &mut self.turn.connection.stage {
             http.awaits_proxy_header = false;
-            http.surplus = http.surplus.or(surplus);
+            http.over_limit = http.over_limit.or(over_limit);
         }
     }
 }

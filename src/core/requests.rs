@@ -23,14 +23,14 @@ use crate::core::connection::Stage;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
 use crate::core::request_log::reason;
-use crate::core::responder::{AfterRequest, Asked};
+use crate::core::responder::{AfterRequest, AnswerTerms};
 
 impl HttpTurn<'_, '_> {
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
     pub(super) fn request(&mut self, head: RequestHead) -> AfterRequest {
         self.turn.shared.stats.requests_total += 1;
-        let asked = Asked::of(&head);
-        if let Some(refused) = self.refuse_at_once(asked, &head) {
+        let terms = AnswerTerms::of(&head);
+        if let Some(refused) = self.refuse_at_once(terms, &head) {
             return refused;
         }
         match handshake::examine(&head) {
@@ -38,24 +38,24 @@ impl HttpTurn<'_, '_> {
                 match self.turn.routes.resolve(&head, true, &protocols) {
                     Resolution::WebSocket { route, parameters, protocol } => {
                         let call = self.call_for(head, parameters, protocol);
-                        self.upgrade(asked, &accept_key, route, call)
+                        self.upgrade(terms, &accept_key, route, call)
                     }
-                    resolution => self.answer(asked, head, resolution),
+                    resolution => self.answer(terms, head, resolution),
                 }
             }
             Upgrade::None => {
                 let resolution = self.turn.routes.resolve(&head, false, &[]);
-                self.answer(asked, head, resolution)
+                self.answer(terms, head, resolution)
             }
             Upgrade::Refused(refusal) => {
                 // A path or method that does not exist says so before the fault of the upgrade.
                 match self.turn.routes.resolve(&head, true, &[]) {
                     resolution @ (Resolution::NotFound
                     | Resolution::BadPath
-                    | Resolution::MethodNotAllowed) => self.answer(asked, head, resolution),
+                    | Resolution::MethodNotAllowed) => self.answer(terms, head, resolution),
                     _ => {
                         let response = Response::refusal(refusal.status());
-                        self.responder().refuse_request(asked, &head, response, reason::HANDSHAKE)
+                        self.responder().refuse_request(terms, &head, response, reason::HANDSHAKE)
                     }
                 }
             }
@@ -63,34 +63,39 @@ impl HttpTurn<'_, '_> {
     }
 
     /// Refuses what is refused whatever the route.
-    fn refuse_at_once(&mut self, asked: Asked, head: &RequestHead) -> Option<AfterRequest> {
+    fn refuse_at_once(&mut self, terms: AnswerTerms, head: &RequestHead) -> Option<AfterRequest> {
         if let Some(refusal) = self.admission().refusal(head) {
             // A proxy's connection may carry the requests of others, who are not to suffer.
-            let proxied = self.http().is_some_and(|http| http.proxied && http.surplus.is_none());
-            let asked = if proxied { asked } else { asked.last() };
-            return Some(self.responder().respond(asked, refusal));
+            let proxied = self.http().is_some_and(|http| http.proxied && http.over_limit.is_none());
+            let terms = if proxied { terms } else { terms.last() };
+            return Some(self.responder().respond(terms, refusal));
         }
-        let (status, reason) = if asked.is_unmet() {
+        let (status, reason) = if terms.is_unmet() {
             (417, reason::EXPECTATION) // RFC 9110 section 15.5.18
-        } else if asked.has_long_body(self.turn.shared.limits.max_head_bytes) {
+        } else if terms.has_long_body(self.turn.shared.limits.max_head_bytes) {
             (413, reason::BODY)
         } else {
             return None;
         };
-        Some(self.responder().refuse_request(asked, head, Response::refusal(status), reason))
+        Some(self.responder().refuse_request(terms, head, Response::refusal(status), reason))
     }
 
     /// Answers a request that does not upgrade.
-    fn answer(&mut self, asked: Asked, head: RequestHead, resolution: Resolution) -> AfterRequest {
+    fn answer(
+        &mut self,
+        terms: AnswerTerms,
+        head: RequestHead,
+        resolution: Resolution,
+    ) -> AfterRequest {
         let (response, why) = match resolution {
             Resolution::Get { handler, parameters } => {
                 let call = self.call_for(head, parameters, None);
                 let response = self.page(handler, &call);
-                return self.responder().respond(asked, response);
+                return self.responder().respond(terms, response);
             }
             Resolution::ServerOptions => {
                 let response = Response::new(204).header("Allow", "GET, HEAD, OPTIONS");
-                return self.responder().respond(asked, response);
+                return self.responder().respond(terms, response);
             }
             Resolution::NotFound => (Response::refusal(404), reason::NO_PATH),
             Resolution::MethodNotAllowed => (Response::refusal(405), reason::METHOD),
@@ -103,17 +108,17 @@ impl HttpTurn<'_, '_> {
                 (Response::refusal(400), reason::BAD_PATH)
             }
         };
-        self.responder().refuse_request(asked, &head, response, why)
+        self.responder().refuse_request(terms, &head, response, why)
     }
 
     /// What a page answers.
     fn page(&mut self, handler: u16, call: &Call) -> Response {
-        let said = match self.turn.routes.plain_answer(handler) {
+        let answer = match self.turn.routes.plain_answer(handler) {
             Some(PlainAnswer::Handler(answer)) => caught(|| answer(call)),
-            Some(PlainAnswer::Stats(guard)) => self.figures(guard.as_ref(), call),
+            Some(PlainAnswer::Stats(guard)) => self.statistics(guard.as_ref(), call),
             None => Ok(Response::refusal(404)),
         };
-        match said {
+        match answer {
             Ok(response) => {
                 self.turn.log().page(call, &response);
                 response
@@ -122,12 +127,16 @@ impl HttpTurn<'_, '_> {
         }
     }
 
-    /// The server's figures, if the guard lets the client see them.
-    fn figures(&mut self, guard: Option<&StatsGuard>, call: &Call) -> Result<Response, Panicked> {
+    /// The server's statistics, if the guard lets the client see them.
+    fn statistics(
+        &mut self,
+        guard: Option<&StatsGuard>,
+        call: &Call,
+    ) -> Result<Response, Panicked> {
         self.turn.shared.work.add(PAGE_WORK);
         let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
-        let figures = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
-        Ok(pass.map_or_else(|refusal| refusal, figures))
+        let statistics = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
+        Ok(pass.map_or_else(|refusal| refusal, statistics))
     }
 
     /// The answer in place of one whose making panicked.
@@ -153,13 +162,14 @@ impl HttpTurn<'_, '_> {
     /// Between whom a request goes.
     fn between(&mut self, head: &RequestHead) -> Between {
         let proxied = self.http().is_some_and(|http| http.proxied);
-        let told = if proxied { self.turn.admission.told(head) } else { Told::default() };
+        let forwarded =
+            if proxied { self.turn.admission.forwarded_info(head) } else { Told::default() };
         Between {
             remote: self.turn.connection.state.remote_addr(),
             client: self.turn.connection.state.client_addr(),
             local: self.local_addr(),
-            secure: told.secure.unwrap_or(false),
-            host: told.host.map(Into::into),
+            secure: forwarded.secure.unwrap_or(false),
+            host: forwarded.host.map(Into::into),
         }
     }
 
@@ -172,12 +182,18 @@ impl HttpTurn<'_, '_> {
 /// Upgrades.
 impl HttpTurn<'_, '_> {
     /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
-    fn upgrade(&mut self, asked: Asked, accept_key: &str, route: u16, call: Call) -> AfterRequest {
+    fn upgrade(
+        &mut self,
+        terms: AnswerTerms,
+        accept_key: &str,
+        route: u16,
+        call: Call,
+    ) -> AfterRequest {
         let Some(config) = self.turn.routes.route(route) else {
             return self.responder().refuse(404);
         };
         if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
-            return self.responder().respond(asked, refusal);
+            return self.responder().respond(terms, refusal);
         }
         // Where none is installed, what a client offers means nothing, well formed or not.
         let offers = match &config.extensions {
@@ -188,7 +204,7 @@ impl HttpTurn<'_, '_> {
         let Some(offers) = offers else {
             let response = Response::refusal(400);
             return self.responder().refuse_request(
-                asked,
+                terms,
                 call.head(),
                 response,
                 reason::HANDSHAKE,
@@ -202,11 +218,11 @@ impl HttpTurn<'_, '_> {
         let (accepted, agreed, handler) = match admitted {
             Ok(Ok(admitted)) => admitted,
             Ok(Err(response)) => {
-                return self.responder().refuse_request(asked, call.head(), response, reason::HOOK);
+                return self.responder().refuse_request(terms, call.head(), response, reason::HOOK);
             }
             Err(panic) => {
                 let response = self.internal_error(&config.pattern, panic);
-                return self.responder().respond(asked, response);
+                return self.responder().respond(terms, response);
             }
         };
         if let Some(fault) = &agreed.fault {
@@ -256,15 +272,15 @@ impl HttpTurn<'_, '_> {
             state.remote_addr());
         let session = Stage::Session(handler);
         if let Stage::Http(http) = std::mem::replace(&mut self.turn.connection.stage, session) {
-            self.turn.spare_stages.keep(http);
+            self.turn.spare_stages.recycle(http);
         }
     }
 
     /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
-    /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
-    /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
+    /// be terms before whatever such a page must not do: an upgrade, a stream of events, a method that
+    /// changes something. Plain GET, HEAD and OPTIONS pass without being terms about.
     fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
-        call.head().first("origin")?; // most have none, and are asked nothing further
+        call.head().first("origin")?; // most have none, and are terms nothing further
         let loopback = call.local_addr().ip().to_canonical().is_loopback();
         match rules.judge(call.head(), call.host(), loopback) {
             Judgement::Pass => None,

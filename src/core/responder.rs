@@ -10,7 +10,7 @@ use crate::protocol::head::RequestHead;
 
 use crate::core::connection::{Disposal, Stage};
 use crate::core::losses::Loss;
-use crate::core::streamed_body::FileAnswer;
+use crate::core::streamed_body::StreamedAnswer;
 use crate::core::turn::{Reading, Turn};
 
 /// An answer of so many bytes may be on its way for longer than the next request is waited for.
@@ -20,8 +20,8 @@ const LONG_ANSWER_BYTES: usize = 64 << 10;
 pub(super) enum AfterRequest {
     /// It awaits the next request.
     Http,
-    /// A file is on its way out; further requests wait.
-    File(Reading),
+    /// The rest of the answer is on its way out; further requests wait.
+    Streaming(Reading),
     /// It is a session now.
     Session,
     /// It ends.
@@ -30,14 +30,14 @@ pub(super) enum AfterRequest {
 
 /// What of a request decides how it is answered; the head itself may be the application's by then.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct AnswerTerms {
     persistence: Persistence,
     head_only: bool,
     body: BodyFraming,
     expectation: Expectation,
 }
 
-impl Asked {
+impl AnswerTerms {
     pub(super) fn of(head: &RequestHead) -> Self {
         let framing = &head.framing;
         let persistence = match head.minor_version {
@@ -88,15 +88,15 @@ pub(super) struct Responder<'t, 'a> {
 
 impl Responder<'_, '_> {
     /// Writes an answer, and arranges for the request's body to be passed over.
-    pub(super) fn respond(&mut self, asked: Asked, response: Response) -> AfterRequest {
-        let (asked, skip) = self.behind_body(asked);
+    pub(super) fn respond(&mut self, terms: AnswerTerms, response: Response) -> AfterRequest {
+        let (terms, skip) = self.behind_body(terms);
         let response = self.affordable(response);
         let is_long = response.is_long(self.turn.shared.tx_flush_bytes);
         let persistence =
-            if self.turn.shared.draining { Persistence::Close } else { asked.persistence };
+            if self.turn.shared.draining { Persistence::Close } else { terms.persistence };
         let goes_on = persistence != Persistence::Close;
-        self.write_response(&response, persistence, asked.head_only || is_long);
-        let body = if is_long && !asked.head_only { response.into_long_body() } else { None };
+        self.write_response(&response, persistence, terms.head_only || is_long);
+        let body = if is_long && !terms.head_only { response.into_long_body() } else { None };
         let Stage::Http(http) = &mut self.turn.connection.stage else { return AfterRequest::Over };
         if !goes_on && body.is_none() {
             self.turn.finish();
@@ -104,7 +104,7 @@ impl Responder<'_, '_> {
         }
         http.skip = skip;
         http.has_answered = true;
-        http.body = body.map(|body| Box::new(FileAnswer::new(body, !goes_on)));
+        http.body = body.map(|body| Box::new(StreamedAnswer::new(body, !goes_on)));
         if http.body.is_some() {
             self.turn.shared.work.add(PAGE_WORK);
         }
@@ -115,24 +115,24 @@ impl Responder<'_, '_> {
                 limits.keep_alive_timeout < limits.handshake_timeout;
             return AfterRequest::Http;
         }
-        let reading = self.send_file();
+        let reading = self.send_body();
         match &self.turn.connection.stage {
-            Stage::Http(http) if http.body.is_some() => AfterRequest::File(reading),
+            Stage::Http(http) if http.body.is_some() => AfterRequest::Streaming(reading),
             Stage::Http(_) => AfterRequest::Http,
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => AfterRequest::Over,
         }
     }
 
     /// What a body behind the head makes of the connection, and how many bytes of it are to be passed over.
-    fn behind_body(&self, asked: Asked) -> (Asked, u64) {
+    fn behind_body(&self, terms: AnswerTerms) -> (AnswerTerms, u64) {
         let limit = self.turn.shared.limits.max_head_bytes as u64;
-        match asked.body {
-            BodyFraming::None => (asked, 0),
+        match terms.body {
+            BodyFraming::None => (terms, 0),
             // RFC 9110 section 10.1.1: a client that gets its final answer may leave its body out, or
             // may be sending it already. Which, only the end of the connection makes clear.
-            _ if asked.expectation != Expectation::None => (asked.last(), 0),
-            BodyFraming::Length(length) if length <= limit => (asked, length),
-            BodyFraming::Length(_) | BodyFraming::Chunked => (asked.last(), 0),
+            _ if terms.expectation != Expectation::None => (terms.last(), 0),
+            BodyFraming::Length(length) if length <= limit => (terms, length),
+            BodyFraming::Length(_) | BodyFraming::Chunked => (terms.last(), 0),
         }
     }
 
@@ -167,7 +167,7 @@ impl Responder<'_, '_> {
         clippy::arithmetic_side_effects,
         reason = "never past the length of the file, which is a u64"
     )]
-    pub(super) fn send_file(&mut self) -> Reading {
+    pub(super) fn send_body(&mut self) -> Reading {
         loop {
             self.turn.flush();
             let blocked = self.turn.connection.state.waiting().is_some();
@@ -241,7 +241,7 @@ impl Responder<'_, '_> {
     /// Answers a request that cannot be served, and says so.
     pub(super) fn refuse_request(
         &mut self,
-        asked: Asked,
+        terms: AnswerTerms,
         head: &RequestHead,
         response: Response,
         reason: &'static str,
@@ -253,6 +253,6 @@ impl Responder<'_, '_> {
             }
             None => self.turn.log().refused(status, Some(head), reason),
         }
-        self.respond(asked, response)
+        self.respond(terms, response)
     }
 }

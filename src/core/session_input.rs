@@ -120,7 +120,7 @@ impl<'a> SessionTurn<'_, 'a> {
             taken = self.take_input(rx);
         }
         if taken < rx.len() {
-            self.hold_input(rx.get(taken..).unwrap_or_default());
+            self.keep_unread(rx.get(taken..).unwrap_or_default());
         }
         self.turn.conclude();
         self.turn.reading()

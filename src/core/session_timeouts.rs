@@ -26,14 +26,14 @@ impl SessionTimeouts<'_, '_> {
     }
 
     fn open_timeout(&mut self) {
-        let is_plain = self.turn.connection.state.extra.is_none();
-        if !is_plain && self.turn.progress().is_stuck() {
+        let is_bare = self.turn.connection.state.extra.is_none();
+        if !is_bare && self.turn.progress().is_stuck() {
             return self.turn.fail(SessionError::WriteTimeout);
         }
         if self.is_left_unfinished() {
             return self.turn.fail(SessionError::MessageTimeout);
         }
-        if !is_plain && self.is_rare_due() {
+        if !is_bare && self.is_rare_due() {
             return;
         }
         let (now, least) = (self.turn.shared.now, self.turn.least());
@@ -83,8 +83,8 @@ impl SessionTimeouts<'_, '_> {
         while self.turn.connection.state.phase == Phase::Open {
             let Some(extra) = self.turn.connection.state.extra.as_deref_mut() else { return };
             let due = extra.timers.iter().enumerate().filter(|(_, (_, at))| *at <= now);
-            let Some((place, _)) = due.min_by_key(|(_, (_, at))| *at) else { break };
-            let (timer, _) = extra.timers.remove(place); // of equal ones the first set is first
+            let Some((first, _)) = due.min_by_key(|(_, (_, at))| *at) else { break };
+            let (timer, _) = extra.timers.remove(first); // of equal ones the first set is first
             self.turn.call_and_act(|handler, session| handler.on_timer(session, timer));
         }
         self.turn.flush();
@@ -94,10 +94,10 @@ impl SessionTimeouts<'_, '_> {
     /// Goes on reading once there is a token again.
     fn token_due(&mut self) {
         let state = &mut self.turn.connection.state;
-        let place = state.id.0.index;
+        let slot = state.id.0.index;
         let hold = state.extra.as_deref_mut().and_then(|extra| extra.hold.as_deref_mut());
         if hold.is_some_and(|hold| hold.time_has_come(self.turn.shared.now) && hold.is_over()) {
-            self.turn.shared.to_resume.push(place);
+            self.turn.shared.to_resume.push(slot);
         }
     }
 }

@@ -4,14 +4,14 @@ use crate::app::long_body::LongBody;
 
 /// A body on its way out.
 #[derive(Debug)]
-pub(crate) struct FileAnswer {
+pub(crate) struct StreamedAnswer {
     pub(super) body: LongBody,
     pub(super) sent: u64,
     /// The connection ends behind it.
     pub(crate) is_last: bool,
 }
 
-impl FileAnswer {
+impl StreamedAnswer {
     pub(crate) fn new(body: LongBody, is_last: bool) -> Self {
         Self { body, sent: 0, is_last }
     }

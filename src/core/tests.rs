@@ -494,13 +494,13 @@ fn too_many_fragments_end_with_1008() {
 fn over_max_connections_there_is_503_and_then_a_pause() {
     let mut net = Net::new(WebSockets::new().limits(Limits::new().max_connections(2)));
     let clients: Vec<LinkId> = (0..2).map(|_| net.open()).collect();
-    let surplus: Vec<LinkId> = (0..16).map(|_| net.accept()).collect();
+    let over_limit: Vec<LinkId> = (0..16).map(|_| net.accept()).collect();
     assert!(net.core.accepts_at().is_none());
     let later = net.accept();
     assert!(net.link(later).is_waiting());
-    net.input(surplus[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert!(net.take(surplus[3]).starts_with(b"HTTP/1.1 503 "));
-    net.eof(surplus[3]);
+    net.input(over_limit[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(net.take(over_limit[3]).starts_with(b"HTTP/1.1 503 "));
+    net.eof(over_limit[3]);
     assert!(net.link(later).is_open(), "accepting goes on when a place is free");
     net.text(clients[0], "served meanwhile");
     assert!(net.take(clients[0]).ends_with(b"served meanwhile"));

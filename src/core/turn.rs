@@ -29,7 +29,7 @@ pub(crate) enum Reading {
     /// Read until it is drained.
     Continue,
     /// Read with half a buffer at a time: what arrives is held.
-    Sparing,
+    HalfBuffer,
     /// Leave it; a later turn says when to go on.
     Paused,
     /// Leave it, and call `handle_writable` in the next turn: there is more to write, but the
@@ -40,7 +40,7 @@ pub(crate) enum Reading {
 impl Reading {
     /// Whether the socket is read at all.
     pub(crate) fn reads(self) -> bool {
-        matches!(self, Self::Continue | Self::Sparing)
+        matches!(self, Self::Continue | Self::HalfBuffer)
     }
 }
 
@@ -214,12 +214,12 @@ impl Turn<'_> {
     /// Keeps the account of what this connection holds.
     #[inline]
     pub(super) fn charge(&mut self) {
-        if !self.connection.holds_nothing() {
-            self.charge_what_is_held();
+        if !self.connection.is_bare_session() {
+            self.update_charge();
         }
     }
 
-    fn charge_what_is_held(&mut self) {
+    fn update_charge(&mut self) {
         let (before, held) = (self.connection.charged as usize, self.connection.memory());
         if held != before {
             self.connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
@@ -233,7 +233,7 @@ impl Turn<'_> {
             Some(hold) if hold.held() >= self.shared.limits.read_buffer_bytes / 2 => {
                 Reading::Paused
             }
-            Some(_) => Reading::Sparing,
+            Some(_) => Reading::HalfBuffer,
             None => Reading::Continue,
         }
     }

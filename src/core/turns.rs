@@ -134,7 +134,7 @@ impl Core {
         debug_assert!(turn.shared.tx.is_empty(), "a turn leaves nothing behind");
         let needs_settling = turn.connection.state.timing_changed;
         if was_pending && (client.is_some() || !turn.connection.is_pending()) {
-            self.connections.follow_pending(index, client);
+            self.connections.update_pending(index, client);
         }
         if needs_settling {
             self.connections.settle(index, &mut self.shared, &self.routes);
@@ -238,7 +238,7 @@ impl Core {
         }
         self.connections.wheel.give_back();
         let wheel = &mut self.connections.wheel;
-        self.shared.timers.arm_fresh(|place, at| wheel.arm(place | APP_TIMER, at));
+        self.shared.timers.arm_fresh(|slot, at| wheel.arm(slot | APP_TIMER, at));
         self.shared.has_deferred_work = false;
     }
 

@@ -204,7 +204,7 @@ impl Network {
     /// Ends every connection at once.
     pub(crate) fn cut_all(&mut self) {
         let now = self.now;
-        self.driver.for_each(|core, slot, wire| core.handle_cut(now, slot, wire));
+        self.driver.for_each(|core, slot, wire| core.handle_grace_end(now, slot, wire));
         self.after_turn();
     }
 

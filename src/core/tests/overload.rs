@@ -2,7 +2,7 @@
 
 use super::admission::{UPGRADE, with};
 use super::*;
-use crate::words::limits::SURPLUS_MAX;
+use crate::words::limits::OVER_LIMIT_MAX;
 use crate::words::proxy::ProxyHeader;
 
 fn millis(n: u64) -> Duration {
@@ -173,7 +173,7 @@ fn behind_a_slow_peer_those_who_left_are_forgotten() {
     for _ in 0..100 {
         assert_eq!(net.status_from("192.0.2.2:1", ""), 426);
         assert!(
-            net.core.connections.pending.listed() <= 2 * 2 + SURPLUS_MAX,
+            net.core.connections.pending.listed() <= 2 * 2 + OVER_LIMIT_MAX,
             "{}",
             net.core.connections.pending.listed()
         );
@@ -186,7 +186,7 @@ fn behind_a_slow_peer_those_who_left_are_forgotten() {
 fn who_is_only_to_be_told_that_it_is_full_holds_no_place_for_long() {
     let mut net = with(Limits::new().max_connections(1));
     let session = net.open();
-    let silent: Vec<LinkId> = (0..SURPLUS_MAX).map(|_| net.accept()).collect();
+    let silent: Vec<LinkId> = (0..OVER_LIMIT_MAX).map(|_| net.accept()).collect();
     let late = net.accept();
     net.input(late, &upgrade());
     assert!(net.link(late).is_waiting());
