@@ -51,6 +51,7 @@ impl Connections {
         if !self.accepts(now, &shared.limits) {
             return Err(Full);
         }
+        // An IPv4 client on a dual-stack socket is the same client.
         let peer = canonical(peer);
         let proxied = self.admission.is_proxy(peer.ip());
         let over_limit = self.over_limit(now, peer, proxied, shared)?;
@@ -74,6 +75,7 @@ impl Connections {
         }
         shared.stats.connections_total += 1;
         shared.stats.connections_open += 1;
+        // Before the newcomer is entered, which must not be the one to go.
         self.make_room_for_pending(now, shared, routes);
         self.pending.enter(&self.slab, Waiting { key, since: now });
         self.settle(key.index, shared, routes);
@@ -100,6 +102,7 @@ impl Connections {
             shared.stats.refused_address += 1;
             return Err(Full);
         }
+        // 503 needs a slot too; beyond those, whoever comes waits in the backlog.
         if self.slab.len() >= shared.limits.max_connections {
             return Ok(Some(OverLimit::Server)); // the log is told too, when it asks for something
         }

@@ -58,6 +58,7 @@ impl Connections {
     /// Brings wheel and slab in line with a connection whose deadline may have moved earlier.
     pub(super) fn settle(&mut self, index: u32, shared: &mut LoopState, routes: &RouteTable) {
         let Some(connection) = self.slab.at_mut(index) else { return };
+        // Activity moves deadlines only later and never comes here: the wheel is armed too early then.
         connection.state.timing_changed = false;
         if let Stage::Closed(disposal) = connection.stage {
             self.remove(index, disposal, shared);
@@ -88,6 +89,7 @@ impl Connections {
     fn remove(&mut self, index: u32, disposal: Disposal, shared: &mut LoopState) {
         let Some(mut connection) = self.slab.remove(index) else { return };
         self.last_gone = (index, connection.state.route, connection.state.was_session());
+        // Before anything of the application is dropped, which may panic.
         connection.uncount(&mut self.admission);
         if let Some(timer) = connection.timer.take() {
             self.wheel.cancel(timer);
@@ -169,6 +171,7 @@ impl Connections {
         let Some(connection) = self.slab.get_mut(first.key) else { return };
         let client = client_of(connection);
         if let Stage::Http(http) = &mut connection.stage {
+            // Ended by its deadline like any other, so that it gets its 408 where one is due.
             http.expired = true;
         }
         connection.state.timing_changed = true;

@@ -18,6 +18,7 @@ const LOOKS_OF_WAIT: u32 = 8;
 impl Connection {
     /// When something has to be done although nothing happens.
     pub(crate) fn deadline(&self, limits: &Limits, route: &SessionOptions) -> Option<Time> {
+        // Most sessions have none, and this is asked at every settling.
         let Some(extra) = self.state.extra.as_deref() else {
             return self.plain_deadline(limits, route);
         };

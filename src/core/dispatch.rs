@@ -48,6 +48,7 @@ impl Turn<'_> {
         let extra = self.connection.state.extra.as_deref_mut();
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
+                // Its share of an earlier turn was spent; no byte waits, but work does.
                 Stage::Http(ref http) if http.body.is_some() || http.yielded => {
                     HttpTurn { turn: self }.drained()
                 }
@@ -64,6 +65,8 @@ impl Turn<'_> {
                 if flush == Flush::Done {
                     return self.drained();
                 }
+                // Without a socket (in a flush on behalf of others) nothing was offered, so nothing was
+                // refused.
                 extra.blocked = self.wire.has_socket();
                 extra.slow |= extra.blocked;
             }
@@ -112,6 +115,7 @@ impl Turn<'_> {
         if self.connection.state.collected.is_none() {
             return false;
         }
+        // Direct messages wait behind flow messages: once those are out, the peer has caught up.
         let waited = self.connection.state.is_waiting();
         let more = SessionOutput { turn: self }.pull();
         if waited && !self.connection.state.is_waiting() {
@@ -189,6 +193,7 @@ impl Turn<'_> {
         let mut count = 0;
         while let Some(panic) = next.take() {
             count += 1;
+            // For whoever tests handlers; the log has it as well.
             self.shared.last_panic = Some(panic.0.clone());
             if count > PANICS_MAX {
                 // Once more for the drop of the handler.

@@ -149,6 +149,7 @@ impl<S: Sockets> Driver<S> {
     /// The server begins to stop: everybody is told.
     pub(crate) fn stop(&mut self, now: Time, request: &StopRequest) {
         self.core.begin_drain(now, request.code, request.grace);
+        // Whoever shares a listener goes on with it; new connections are its business.
         self.sockets.release_listeners();
         self.for_each(|core, slot, wire| core.handle_drain(now, slot, wire));
         self.end_and_drop(); // whom a hook's last message was too much for
@@ -166,6 +167,7 @@ impl<S: Sockets> Driver<S> {
                 this.with_wire(slot, |core, wire| core.handle_timeout(now, slot, wire));
             });
         }
+        // After the timers: whoever was due anyway gets its own reason.
         if self.core.is_grace_over(now) {
             self.for_each(|core, slot, wire| core.handle_grace_end(now, slot, wire));
         }
@@ -330,6 +332,7 @@ impl<S: Sockets> Driver<S> {
         let Some(socket) = self.sockets.socket(slot) else { return };
         match *socket.notes() {
             Notes { listed: false, .. } => {}
+            // It reads nothing before its output goes on.
             Notes { reading: Reading::Again, .. } => self.write_on(now, slot),
             Notes { .. } => {
                 socket.notes().listed = false; // for this one read; its entry in the list is kept
@@ -413,6 +416,7 @@ impl<S: Sockets> Driver<S> {
         let Ok(slot) = self.core.handle_accept(now, peer) else {
             return self.sockets.refuse(accepted);
         };
+        // Before the first byte, since a request may ask for it.
         self.core.note_local_addr(slot, local);
         if let Err(error) = self.sockets.adopt(slot, accepted) {
             let kind = error.kind();
@@ -442,6 +446,7 @@ impl<S: Sockets> Driver<S> {
             socket.notes().reading = reading;
         }
         self.end_and_drop();
+        // Edge-triggered: no event comes for what is there already.
         if reading.is_some_and(Reading::reads) {
             self.list(slot); // its event may have come and gone while it was paused
         }
@@ -469,6 +474,7 @@ impl<S: Sockets> Driver<S> {
     #[inline(never)]
     fn end_and_drop_now(&mut self) {
         while let Some(slot) = self.core.poll_eviction() {
+            // No slot without a socket; without this line a mistake would never end.
             let Some(socket) = self.sockets.socket(slot) else { break };
             self.core.handle_eviction(slot, socket.wire());
         }

@@ -30,12 +30,14 @@ impl Turn<'_> {
 
     /// The same, where that is why a peer that takes nothing does not get what waits for it.
     pub(super) fn fail_and_lose(&mut self, fault: SessionError, loss: Loss) {
+        // A hook may have ended the session already; it ends once.
         if !matches!(self.connection.stage, Stage::Session(_)) {
             return;
         }
         self.log_fault(&fault);
         self.count_fault(&fault);
         let (code, text) = (fault.close_code(), fault.close_text());
+        // RFC 6455 section 7.4.1: 1006 is never sent, and says that the peer has gone.
         let by = if code == CloseCode::ABNORMAL { ClosedBy::Peer } else { ClosedBy::Server };
         let known = self.session().close_info().cloned();
         // Such a peer would never see a Close behind its queue.
@@ -45,6 +47,7 @@ impl Turn<'_> {
         );
         if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
             let Ok(reason) = CloseReason::truncated(code, &text) else { return };
+            // Nothing of a flow may follow the Close (RFC 6455 section 5.5.1).
             self.session().leave_flows();
             if takes_nothing {
                 self.lose_what_has_not_begun(loss);
@@ -54,10 +57,12 @@ impl Turn<'_> {
         // A Close that is on the wire already stays the truth.
         let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
         self.connection.state.extra().close = Some(info.clone());
+        // Before the hook runs: what it sends is refused, and it cannot fail the session again.
         self.connection.state.phase = Phase::Ended;
         self.call(|handler, session| handler.on_error(session, &fault));
         self.end(&info);
         match fault {
+            // The connection is broken: nobody would take a Close, or what waits.
             _ if code == CloseCode::ABNORMAL => {
                 self.lose(Loss::Gone);
                 self.drop_socket(Disposal::Close);
@@ -129,12 +134,14 @@ impl Turn<'_> {
         state.partial = None;
         let extra = state.extra();
         extra.close = Some(info.clone());
+        // Timers of a session end with it.
         extra.timers = Vec::new();
         if extra.hold.take().is_some() {
             self.shared.to_resume.push(state.id.0.index); // what comes now is read and dropped
         }
         self.session().leave_flows();
         if let Stage::Session(_) = self.connection.stage {
+            // Before `on_close`, which may look at who else is there.
             self.shared.sessions.remove(self.connection.state.id.0);
             if self.shared.draining {
                 let drained = &mut self.shared.drained;
@@ -157,6 +164,7 @@ impl Turn<'_> {
     /// The connection failed under us.
     pub(crate) fn broken(&mut self, kind: io::ErrorKind) {
         match self.connection.stage {
+            // The Closes were not both seen, so the end stays unclean; it is no error either.
             Stage::Session(_) if self.connection.state.phase == Phase::Closing => {
                 let info = self.session().close_info().cloned();
                 if let Some(info) = info {
@@ -229,6 +237,7 @@ impl Turn<'_> {
         state.partial = None;
         state.timing_changed = true;
         let extra = state.extra();
+        // A wait for the Close is over; the one for the hang-up begins in `after_flush`.
         (extra.deadline, extra.unacknowledged) = (deadline, false);
         extra.ping = None;
         self.flush();
@@ -242,6 +251,7 @@ impl Turn<'_> {
         }
         let (now, linger) = (self.shared.now, self.shared.limits.linger_timeout);
         let extra = self.connection.state.extra();
+        // The end of our side would cut off what waits.
         if !extra.outbox.is_empty() {
             return;
         }
@@ -249,10 +259,12 @@ impl Turn<'_> {
             self.drop_socket(Disposal::Close);
         } else if !extra.shut {
             extra.shut = true;
+            // One that was set already, for a peer found dead, is not prolonged.
             if extra.deadline.is_none() {
                 extra.await_peer(now, linger);
             }
             self.connection.state.timing_changed = true;
+            // RFC 6455 section 7.1.1: the server closes first, and waits for the peer to follow.
             self.wire.shutdown_write();
         }
     }
@@ -261,6 +273,7 @@ impl Turn<'_> {
         self.count_loss(Loss::Gone, self.queued()); // nothing, where the reason was said
         self.connection.stage = Stage::Closed(disposal);
         self.connection.state.timing_changed = true;
+        // What was gathered for this peer must not go out to the next one.
         self.shared.tx.clear();
         self.shared.opaque_prefix = 0;
     }
@@ -288,6 +301,7 @@ impl Turn<'_> {
                 self.after_hook(result);
                 self.flush();
             }
+            // Between requests nothing is owed. One whose first request is on its way gets 503 for it.
             Stage::Http(http) if http.unread.is_empty() && http.has_answered => {
                 if self.end_after_body() {
                     return;
@@ -393,6 +407,7 @@ impl Turn<'_> {
 
     /// Gives up all that the peer has not taken: the socket is to be dropped.
     pub(super) fn lose(&mut self, why: Loss) {
+        // Given to the system is not delivered: a reset throws that away too.
         let unsent = self.wire.unsent().unwrap_or(0);
         self.count_loss(why, self.queued().saturating_add(unsent));
         self.forget_queued();
@@ -401,6 +416,7 @@ impl Turn<'_> {
     /// Gives up what waits but for a frame that has begun.
     pub(super) fn lose_what_has_not_begun(&mut self, why: Loss) {
         let extra = self.connection.state.extra.as_deref_mut();
+        // A frame that has begun is completed: cut short, it would make garbage of the Close behind it.
         let lost = extra.map_or(0, |extra| extra.outbox.drop_what_has_not_begun());
         self.count_loss(why, lost);
     }

@@ -31,6 +31,7 @@ impl Core {
         wire: &mut dyn Wire,
     ) -> Reading {
         self.shared.stats.bytes_in += rx.len() as u64;
+        // Each connection has a share of its own, whoever came before it in this turn.
         self.shared.work.begin();
         let reading = self.caught_turn(now, index, wire, |turn| turn.input(rx));
         self.finish_input(now, index, wire, reading).unwrap_or(Reading::Continue)
@@ -129,6 +130,7 @@ impl Core {
         let remaining = self.connections.begin_drain();
         info!(target: "wirewheel::server", "stopping: {remaining} connections have {grace:?}");
         let reason = CloseReason::own(code, "");
+        // A second stop may hurry, never prolong.
         let deadline = earlier.map_or(deadline, |drain| drain.deadline.min(deadline));
         self.draining = Some(Drain { reason, deadline });
         self.shared.draining = true;
@@ -184,6 +186,7 @@ impl Core {
             }
         };
         if let Some(connection) = self.connections.slab.at_mut(index) {
+            // The entry is gone from the wheel: `settle` arms the next.
             connection.timer = None;
             connection.state.timing_changed = true;
         }

@@ -38,6 +38,7 @@ impl Core {
     /// next round.
     pub(crate) fn begin_flush(&mut self) {
         (self.flushed, self.shared.pull_work) = (0, 0);
+        // Not while some wait: their copies are still there.
         if self.rounds.is_empty() {
             self.shared.copied_bytes = 0; // of what was copied before, nothing waits for its turn
         }
@@ -46,6 +47,7 @@ impl Core {
             self.rounds.begin(None, |left| left.append(listed));
         }
         for flow in self.shared.flows.take_touched() {
+            // Once a round is on its way, what is published meanwhile is for the next.
             if flow.begin_offering() {
                 let offered = Rc::clone(&flow);
                 self.rounds.begin(Some(flow), |left| {
@@ -158,6 +160,7 @@ impl Core {
         wire: &mut dyn Wire,
     ) -> Option<Reading> {
         self.shared.work.begin();
+        // Others are to be written to first; it stays in the list.
         if self.shared.must_yield() {
             self.shared.to_resume.push(index);
             return None;

@@ -34,6 +34,7 @@ impl SessionTurn<'_, '_> {
                     break;
                 }
             }
+            // A hook may have paused, or asked for something that comes first.
             if self.must_wait() {
                 break;
             }
@@ -50,6 +51,7 @@ impl SessionTurn<'_, '_> {
         let Some(pipeline) = self.turn.connection.state.pipeline.as_deref_mut() else {
             return Ok(0);
         };
+        // An extension that decodes piece by piece gets each as it comes; others a whole message.
         let assembly = pipeline.assembly();
         if pipeline.raw {
             rules.max_fragments = u32::MAX; // nothing of a message is kept, so that it may go on
@@ -88,6 +90,7 @@ impl SessionTurn<'_, '_> {
         let Some(message) = pipeline.take_data(header, payload, edges, rules)? else {
             return Ok(());
         };
+        // A few bytes may have become a megabyte: that counts, not what was read.
         self.turn.shared.spend(message.payload().len());
         let rsv = message.rsv();
         if !message.is_text() {
@@ -117,6 +120,7 @@ impl SessionTurn<'_, '_> {
                 }
             }
         }
+        // Noted before the hook, which may answer it there.
         let answer = if opcode == OpCode::Close { self.note_peer_close(payload)? } else { None };
         let frame = Frame { fin: header.fin, rsv: Rsv::from_bits(header.rsv), opcode, payload };
         self.turn.call_and_act(|handler, session| handler.on_frame(session, frame));
@@ -136,6 +140,7 @@ impl SessionTurn<'_, '_> {
             let deadline = self.turn.shared.now.after(self.turn.shared.limits.close_timeout);
             let extra = self.turn.connection.state.extra();
             extra.close = Some(CloseInfo::new(code, text, ClosedBy::Peer, false));
+            // RFC 6455 section 5.5.1 has it answered "as soon as practical"; a handler may forget.
             extra.deadline = Some(deadline);
             self.turn.connection.state.timing_changed = true;
         }

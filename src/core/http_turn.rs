@@ -29,6 +29,7 @@ impl HttpTurn<'_, '_> {
     pub(super) fn input(&mut self, rx: &mut [u8]) -> Reading {
         let Some(http) = self.http() else { return Reading::Continue };
         http.yielded = false;
+        // Held bytes go in front; a head that lies whole in the read buffer is never copied.
         let mut joined = std::mem::take(&mut http.unread);
         let begins = joined.is_empty();
         let input = if begins {
@@ -88,6 +89,7 @@ impl HttpTurn<'_, '_> {
                 max_lines: self.turn.shared.limits.max_head_lines,
             };
             let Some(http) = self.http() else { return (Reading::Continue, 0) };
+            // RFC 9112 section 9.3: the body of the last request has to be read to find the next one.
             let skipped = http.pass_over(input.len());
             input = input.get_mut(skipped..).unwrap_or_default();
             if input.is_empty() {
@@ -98,6 +100,7 @@ impl HttpTurn<'_, '_> {
                 return (Reading::Paused, input.len());
             }
             if is_spent {
+                // No event announces what was read already: the driver comes back for it.
                 http.yielded = true;
                 return (Reading::Again, input.len());
             }
@@ -109,6 +112,7 @@ impl HttpTurn<'_, '_> {
                     return (Reading::Continue, 0);
                 }
             };
+            // The next head is searched from its own start.
             http.scanned = 0;
             http.since = now;
             let head_work = length.saturating_mul(HEAD_BYTE_WORK);
@@ -117,6 +121,7 @@ impl HttpTurn<'_, '_> {
             match self.request(head) {
                 AfterRequest::Http => self.flush_large(),
                 AfterRequest::Streaming(reading) => return (reading, input.len()),
+                // RFC 6455 section 4.1 has a client wait for the answer; what it sent before is taken.
                 AfterRequest::Session => return (SessionTurn { turn: self.turn }.input(input), 0),
                 AfterRequest::Over => return (Reading::Continue, 0),
             }
@@ -152,6 +157,7 @@ impl HttpTurn<'_, '_> {
 
     /// Keeps pipelined answers from piling up unseen.
     fn flush_large(&mut self) {
+        // Thousands of small requests fit one read, and their answers are larger.
         if self.turn.shared.tx.len() >= self.turn.shared.tx_flush_bytes {
             self.turn.flush();
         }
@@ -181,10 +187,12 @@ impl HttpTurn<'_, '_> {
             return; // silence begins when the peer has it
         }
         let Stage::Http(http) = &self.turn.connection.stage else { return };
+        // The wheel may be armed too early, never too late.
         if http.deadline(&self.turn.shared.limits) > now {
             return;
         }
         if !http.has_answered {
+            // Whoever was pushed out did not run out of time.
             self.turn.shared.stats.timeouts_handshake += u64::from(!http.expired);
         }
         if http.unread.is_empty() {
@@ -252,6 +260,7 @@ fn rest_of(bytes: &[u8], left: usize) -> &[u8] {
 
 /// The last `left` bytes, in no more room than is due to them.
 fn shortened(mut bytes: Vec<u8>, left: usize) -> Vec<u8> {
+    // A few bytes must not keep the room of a large read for as long as the peer likes.
     if bytes.capacity() / 4 > left {
         return rest_of(&bytes, left).to_vec();
     }

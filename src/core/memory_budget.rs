@@ -28,6 +28,7 @@ impl MemoryBudget<'_> {
         if !self.is_over() {
             return None;
         }
+        // Replays and encodings nobody awaits are cheaper to lose than a session.
         self.shared.flows.make_room(1);
         while self.is_over() {
             let largest = self.largest();
@@ -35,6 +36,7 @@ impl MemoryBudget<'_> {
             match self.shared.flows.largest().filter(|flow| flow.bytes() > held) {
                 Some(flow) if self.shared.flows.drop_awaited(&flow) => {}
                 Some(flow) => {
+                    // It holds the log for all: ending anybody else would free nothing.
                     return self.slowest(&flow).or_else(|| largest.map(|(index, _)| index));
                 }
                 None => return largest.map(|(index, _)| index),

@@ -1,12 +1,26 @@
-//! Layer 4, core: every decision of the whole server, without a socket, a clock or a thread.
+//! Layer 7, core: every decision of the whole server, without a socket, a clock or a thread.
 //!
 //! It is called by the [`driver`] alone, whose head says in which order, and what follows. `handle_*`
-//! say what happened and when, and lend a [`Wire`] to write through; `poll_*` say what is to be done.
+//! say what happened and when, and lend a [`Wire`](crate::structures::wire::Wire) to write through;
+//! `poll_*` say what is to be done.
 //!
 //! ```text
-//!   socket bytes --> handle_input --> Turn: head | frames --> hooks --> Wire, Outbox
-//!   poll_timeout <-- wheel <-- settle <-- (deadlines moved?)
+//!   bytes --> Core::handle_input --> Turn ("dispatch", by stage)
+//!                                     |
+//!               HttpTurn: heads  <----+---->  SessionTurn: messages, frames
+//!                 |  RequestAdmission           |  fast path, else frame_input, pause
+//!                 |  Responder --> tx           |  hooks --> Session --> tx
+//!                 +----- an upgrade ----------->+
+//!
+//!   tx --> Turn::flush --> Wire; what the socket does not take --> Outbox --> Turn::writable
+//!   flows, commands --> Core::begin_flush, rounds --> SessionOutput --> Wire
+//!   deadlines moved --> Connections::settle --> wheel --> Core::poll_due --> Turn::timeout
+//!                                            HttpTurn::timeout | SessionTimeouts, Pings
 //! ```
+//!
+//! [`Core`] is the table of connections ([`connections`]), the loop's state and the routes. For each event
+//! it lends one connection and all that it needs to a [`Turn`](turn::Turn), in which a panic of the
+//! application is caught; the other types here are views of a turn, each with one subject.
 #![cfg_attr(
     not(test),
     deny(

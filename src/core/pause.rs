@@ -29,6 +29,7 @@ impl SessionTurn<'_, '_> {
         }
         let into_frame = self.until_header();
         let hold = self.turn.connection.state.extra().hold.get_or_insert_default();
+        // What the hook was not given stays masked and unread, in the order in which it came.
         hold.keep(rx, into_frame);
         self.take_unread_controls();
     }
@@ -52,6 +53,7 @@ impl SessionTurn<'_, '_> {
         loop {
             let extra = self.turn.connection.state.extra.as_deref_mut();
             let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
+            // Where only the rest of one read waits, its pings are answered in their turn.
             let held = hold.filter(|hold| hold.since().is_some());
             let Some(control) = held.and_then(|hold| hold.next_control(&rules)) else { break };
             if control.opcode == OpCode::Ping {
@@ -84,6 +86,7 @@ impl SessionTurn<'_, '_> {
                 *window = None;
             }
         }
+        // Out of the state, since hooks that are called for it may pause again.
         let mut input = hold.take();
         if input.is_empty() {
             self.note_unfinished();
@@ -112,6 +115,7 @@ impl SessionTurn<'_, '_> {
         let now = self.turn.shared.now;
         let hold = self.turn.connection.state.extra().hold.get_or_insert_default();
         hold.put_back(input);
+        // The end was read once; no event will say it again.
         hold.end_was_read = before.end_was_read;
         if let Some(at) = before.peer_ended() {
             hold.note_peer_end(if taken > 0 { now } else { at });

@@ -71,6 +71,7 @@ impl Pending {
         self.count += 1;
         // Behind one slow peer the list could grow with every connection that came and went.
         if self.queue.len() > 2 * self.limit + OVER_LIMIT_MAX {
+            // In amortised constant time: at least half of the list has gone.
             self.queue.retain(|it| client_waiting(connections, it.key).is_some());
         }
         if let Some(crowd) = &mut self.crowd {

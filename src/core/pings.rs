@@ -33,6 +33,7 @@ impl Pings<'_, '_> {
             || self.turn.wire.unsent().is_some_and(|bytes| bytes > 0);
         let state = &mut self.turn.connection.state;
         state.ping_base = now;
+        // What was heard before the ping does not count for it.
         state.heard_millis = 0;
         state.timing_changed = true;
         // The payload is the time it went out: nothing to store, and no other pong fits.
@@ -135,6 +136,7 @@ impl Pings<'_, '_> {
     pub(super) fn pong(&mut self, payload: &[u8]) {
         let state = &mut self.turn.connection.state;
         let expected = state.ping_base.as_micros().to_be_bytes();
+        // RFC 6455 section 5.5.3: an unsolicited pong is allowed, and answers nothing.
         if !state.awaiting_pong || payload != expected {
             return self
                 .turn

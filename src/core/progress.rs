@@ -50,6 +50,7 @@ impl PeerProgress<'_> {
         let waiting = unsent.saturating_add(self.outbox_bytes());
         self.state.timing_changed = true;
         let extra = self.state.extra();
+        // Acknowledged by the peer's system; whether its program reads, only a pong can tell.
         if waiting == 0 {
             extra.window = None;
             return Queue::Empty;

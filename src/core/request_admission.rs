@@ -36,6 +36,7 @@ impl RequestAdmission<'_, '_> {
         reason = "64-bit counters, and seconds of a time in microseconds"
     )]
     pub(super) fn refusal(&mut self, head: &RequestHead) -> Option<Response> {
+        // Before any limit: nobody is counted for a request that goes elsewhere.
         if self.turn.shared.draining {
             self.turn.shared.stats.refused_stopping += 1;
             self.turn.log().refused(503, Some(head), reason::STOPPING);
@@ -43,6 +44,7 @@ impl RequestAdmission<'_, '_> {
         }
         let Stage::Http(http) = &self.turn.connection.stage else { return None };
         match http.over_limit {
+            // It was let in for this answer alone, so its request is not looked at.
             Some(over_limit) => return Some(self.over_limit_refusal(over_limit, Some(head))),
             None if http.proxied => {
                 if self.learn_client(head) != Verdict::Admitted {
@@ -56,12 +58,14 @@ impl RequestAdmission<'_, '_> {
         let Err(next) = self.turn.admission.request(now, client) else { return None };
         self.turn.shared.stats.refused_rate += 1;
         self.note_limit(429, Some(head), reason::RATE);
+        // Rounded up: at the second that is named there is a token.
         let wait = next.since(now).as_secs() + 1;
         Some(Response::refusal(429).header("Retry-After", wait.to_string()))
     }
 
     /// The client of this request, as the trusted proxies before it tell.
     fn learn_client(&mut self, head: &RequestHead) -> Verdict {
+        // A proxy's connection stands for one client after another, and counts for the present one.
         self.turn.connection.uncount(self.turn.admission);
         let client = self.turn.admission.forwarded_info(head).client;
         if client == Client::Proxy && forwarded::is_told(head) {
@@ -162,6 +166,7 @@ impl RequestAdmission<'_, '_> {
         }
         if let Stage::Http(http) = &mut self.turn.connection.stage {
             http.awaits_proxy_header = false;
+            // Over `max_connections` stays what it is, whoever the client turns out to be.
             http.over_limit = http.over_limit.or(over_limit);
         }
     }

@@ -29,6 +29,7 @@ impl HttpTurn<'_, '_> {
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
     pub(super) fn request(&mut self, head: RequestHead) -> AfterRequest {
         self.turn.shared.stats.requests_total += 1;
+        // Now, since the head is moved into the call.
         let terms = AnswerTerms::of(&head);
         if let Some(refused) = self.refuse_at_once(terms, &head) {
             return refused;
@@ -133,6 +134,7 @@ impl HttpTurn<'_, '_> {
         guard: Option<&StatsGuard>,
         call: &Call,
     ) -> Result<Response, Panicked> {
+        // It is made anew each time, and costs far more than the request that asks for it.
         self.turn.shared.work.add(PAGE_WORK);
         let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
         let statistics = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
@@ -174,6 +176,7 @@ impl HttpTurn<'_, '_> {
     }
 
     fn local_addr(&mut self) -> SocketAddr {
+        // Bound to one address the listener knows it; a system call is needed only behind a wildcard.
         let known = self.http().and_then(|http| http.local_addr);
         canonical(known.unwrap_or_else(|| self.turn.wire.local_addr()))
     }
@@ -189,6 +192,7 @@ impl HttpTurn<'_, '_> {
         route: u16,
         call: Call,
     ) -> AfterRequest {
+        // A route that resolved is in the table.
         let Some(config) = self.turn.routes.route(route) else {
             return self.responder().refuse(404);
         };
@@ -225,10 +229,12 @@ impl HttpTurn<'_, '_> {
                 return self.responder().respond(terms, response);
             }
         };
+        // A fault of an extension loses the extension, not the session.
         if let Some(fault) = &agreed.fault {
             self.turn.log().error(("extension", 0), || fault.clone());
         }
         self.write_upgrade(accept_key, call.protocol(), &agreed.header, accepted.headers());
+        // RFC 6455 section 9.1: in force from the first frame behind the answer.
         self.turn.connection.state.pipeline = Pipeline::for_session(config.raw, agreed);
         self.open_session(route, &config.pattern, handler);
         self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
@@ -261,6 +267,7 @@ impl HttpTurn<'_, '_> {
         if let Some(extra) = state.extra.as_deref_mut() {
             extra.window = None; // of an answer before
         }
+        // The first ping period begins with the session, whatever HTTP came before.
         state.ping_base = shared.now;
         state.last_activity = shared.now;
         // The wheel is armed for the request's head: a session's first deadline may be earlier.
@@ -270,6 +277,7 @@ impl HttpTurn<'_, '_> {
         shared.stats.sessions_open += 1;
         debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, pattern,
             state.remote_addr());
+        // The stage of HTTP is kept for the next connection, not given to the allocator.
         let session = Stage::Session(handler);
         if let Stage::Http(http) = std::mem::replace(&mut self.turn.connection.stage, session) {
             self.turn.spare_stages.recycle(http);

@@ -89,6 +89,7 @@ pub(super) struct Responder<'t, 'a> {
 impl Responder<'_, '_> {
     /// Writes an answer, and arranges for the request's body to be passed over.
     pub(super) fn respond(&mut self, terms: AnswerTerms, response: Response) -> AfterRequest {
+        // Before the answer is written, which says whether the connection goes on.
         let (terms, skip) = self.behind_body(terms);
         let response = self.affordable(response);
         let is_long = response.is_long(self.turn.shared.tx_flush_bytes);
@@ -96,8 +97,10 @@ impl Responder<'_, '_> {
             if self.turn.shared.draining { Persistence::Close } else { terms.persistence };
         let goes_on = persistence != Persistence::Close;
         self.write_response(&response, persistence, terms.head_only || is_long);
+        // RFC 9110 section 9.3.2: an answer to HEAD has the length and no body.
         let body = if is_long && !terms.head_only { response.into_long_body() } else { None };
         let Stage::Http(http) = &mut self.turn.connection.stage else { return AfterRequest::Over };
+        // A body that is streamed ends the connection behind its last piece.
         if !goes_on && body.is_none() {
             self.turn.finish();
             return AfterRequest::Over;
@@ -188,6 +191,7 @@ impl Responder<'_, '_> {
             if blocked {
                 return Reading::Paused;
             }
+            // A fast reader of a large file has its share, like everybody.
             if self.turn.shared.work.is_spent() {
                 return Reading::Again;
             }
@@ -220,6 +224,7 @@ impl Responder<'_, '_> {
         let date = shared.date.at(shared.now, self.turn.wire);
         response.encode(&mut shared.tx, &Owed { persistence, head_only, date });
         shared.work.add(shared.tx.len().saturating_sub(shared.opaque_prefix));
+        // No frames: where they wait, nothing may be put between these bytes.
         shared.opaque_prefix = shared.tx.len();
         if shared.tx.len() >= LONG_ANSWER_BYTES {
             self.turn.progress().watch_answer();

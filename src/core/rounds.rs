@@ -81,11 +81,13 @@ impl Rounds {
                 mem::swap(&mut round.left, &mut round.again);
             }
             if !round.left.is_empty() {
+                // From the end: nothing is moved.
                 let from = round.left.len().saturating_sub(TOGETHER);
                 self.present.extend(round.left.drain(from..));
                 self.current = Some(round);
                 return NextRound::Sessions;
             }
+            // One broadcast to all must not keep its list for ever.
             if self.spare.len() < SPARE_MAX && round.left.capacity() <= SPARE_SESSIONS_MAX {
                 self.spare.push(round.left);
             }

@@ -29,6 +29,7 @@ impl SessionTurn<'_, '_> {
     #[inline(never)]
     pub(super) fn input(mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
+        // Most of what arrives while a pong is awaited is that pong: it needs no look at all.
         if self.turn.connection.state.awaiting_pong && !self.is_lone_pong(rx) {
             self.pings().note_sign_of_life(rx);
         }
@@ -68,6 +69,8 @@ impl SessionTurn<'_, '_> {
             let Some(short) = ShortMessage::find(rest, limit) else { break };
             taken += short.end;
             self.deliver_short(route, short.text, short.unmask(rest));
+            // Whatever a hook leaves behind shows in one of the two; nothing else need be asked for
+            // each message.
             if self.turn.connection.state.extra.is_some() || self.turn.shared.has_deferred_work {
                 break;
             }
@@ -114,6 +117,7 @@ impl<'a> SessionTurn<'_, 'a> {
     #[inline(never)]
     fn input_slow(mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
+        // No token is taken and no message begun: the input is kept as it came.
         if self.turn.shared.must_yield() {
             self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
         } else if self.turn.connection.state.hold().is_none() {
@@ -143,6 +147,7 @@ impl<'a> SessionTurn<'_, 'a> {
                 None => self.take_short(rest),
                 Some(_) => 0,
             };
+            // A message in fragments, or a frame longer than what came, is the reader's.
             taken += if used > 0 { used } else { self.step(rest) };
         }
         self.turn.flush();
@@ -160,6 +165,7 @@ impl<'a> SessionTurn<'_, 'a> {
     #[inline(never)]
     fn step(&mut self, rx: &mut [u8]) -> usize {
         let rules = self.turn.connection.state.rules(self.turn.options());
+        // The rules are those of now: a hook may have changed them since the last frame.
         let step = reader::next(&mut self.turn.connection.state.partial, rx, &rules);
         let (incoming, used) = match step {
             Ok(step) => step,
@@ -245,6 +251,8 @@ impl SessionTurn<'_, '_> {
         match opcode {
             OpCode::Ping if self.turn.connection.state.phase == Phase::Open => {
                 self.turn.shared.stats.pings_in += 1;
+                // RFC 6455 section 5.5.3: the same payload; before the hook, so that it cannot be
+                // forgotten.
                 self.turn.session().send_control(OpCode::Pong, payload);
                 self.turn.call_and_act(|handler, session| handler.on_ping(session, payload));
             }
@@ -263,10 +271,12 @@ impl SessionTurn<'_, '_> {
     /// The peer's Close: an answer to ours, or the first.
     fn peer_close(&mut self, close: Option<(CloseCode, &str)>) {
         let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
+        // RFC 6455 section 5.5.1: one Close each; the peer's answers ours.
         if self.turn.connection.state.phase == Phase::Closing {
             return self.turn.answered(code, text);
         }
         self.turn.session().leave_flows(); // the peer wants no more of them
+        // RFC 6455 section 5.5.1: the code that came is sent back.
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
         self.turn.session().queue_close(echo.as_ref(), false);
         self.turn.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));

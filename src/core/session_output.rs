@@ -27,6 +27,7 @@ impl SessionOutput<'_, '_> {
         if !matches!(self.turn.connection.stage, Stage::Session(_)) {
             return false;
         }
+        // Only as much as the socket takes: what waits stays in the flow's log, once for all.
         let more = self.turn.session().pull();
         if self.turn.connection.state.extra.is_some() {
             self.turn.act_on_fault();

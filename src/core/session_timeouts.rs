@@ -27,6 +27,7 @@ impl SessionTimeouts<'_, '_> {
 
     fn open_timeout(&mut self) {
         let is_bare = self.turn.connection.state.extra.is_none();
+        // First: a peer that takes nothing would not take a Close with any other reason.
         if !is_bare && self.turn.progress().is_stuck() {
             return self.turn.fail(SessionError::WriteTimeout);
         }
@@ -39,6 +40,7 @@ impl SessionTimeouts<'_, '_> {
         let (now, least) = (self.turn.shared.now, self.turn.least());
         let options = self.turn.connection.state.options(self.turn.options());
         let due = |deadline: Option<Time>| deadline.is_some_and(|at| at <= now);
+        // A ping that is due as well would only delay it.
         if due(self.turn.connection.idle_deadline(options)) {
             self.turn.fail(SessionError::IdleTimeout);
         } else {
@@ -121,6 +123,7 @@ impl SessionTimeouts<'_, '_> {
             extra.deadline = Some(now.after(lasts));
             return;
         }
+        // From here the wait is an ordinary one: the peer has everything, or will never take it.
         extra.unacknowledged = false;
         if queue == Queue::Stuck || extra.deadline.is_some_and(|at| at <= now) {
             self.leave(queue);

@@ -95,6 +95,7 @@ impl<'a> Turn<'a> {
 impl Turn<'_> {
     pub(super) fn call(&mut self, hook: impl FnOnce(&mut dyn Endpoint, &mut Session<'_>)) {
         let route = self.options();
+        // The handler and the session are lent apart, so that a hook can be handed both.
         let Stage::Session(handler) = &mut self.connection.stage else { return };
         let mut session = Session {
             state: &mut self.connection.state,
@@ -133,15 +134,18 @@ impl Turn<'_> {
             self.fail(fault);
         } else {
             match result {
+                // That the session is closing is no fault of a hook that sent behind it.
                 Ok(()) | Err(HandlerError::Send(SendError::Closing)) => {}
                 Err(HandlerError::Send(error @ SendError::TooBig { .. })) => {
                     self.note_too_big(error)
                 }
+                // What cannot be converted came from the peer: 1007, not 1011.
                 Err(HandlerError::Convert(error)) if error.is_the_peers() => {
                     self.fail(SessionError::Content(error));
                 }
                 Err(error) => self.fail(SessionError::Handler(error)),
             }
+            // A raw handler sends the second Close itself, in whichever hook it likes.
             if self.has_answered_close() {
                 self.closed_cleanly();
             }
@@ -181,6 +185,7 @@ impl Turn<'_> {
     }
 
     fn flush_gathered(&mut self) {
+        // What the socket takes at once is never copied into an outbox.
         if let Some(outcome) = self.shared.write_out(self.wire) {
             self.wrote_in_part(outcome);
         } else if self.connection.state.extra.is_some() {
@@ -220,6 +225,7 @@ impl Turn<'_> {
     }
 
     fn update_charge(&mut self) {
+        // Capacities count, not lengths: they are what the allocator keeps.
         let (before, held) = (self.connection.charged as usize, self.connection.memory());
         if held != before {
             self.connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
@@ -230,6 +236,7 @@ impl Turn<'_> {
     /// Whether the socket is to be read: at half a read buffer that is held, no more.
     pub(super) fn reading(&self) -> Reading {
         match self.connection.state.hold() {
+            // Half a buffer is held, and the next read brings at most half: together one buffer.
             Some(hold) if hold.held() >= self.shared.limits.read_buffer_bytes / 2 => {
                 Reading::Paused
             }

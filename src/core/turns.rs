@@ -112,6 +112,7 @@ impl Core {
         act: impl FnOnce(&mut Turn<'_>) -> R,
     ) -> Option<R> {
         self.shared.now = now;
+        // An event may be for a slot whose connection has gone in this very turn.
         let connection = self.connections.slab.at_mut(index)?;
         let was_pending = connection.is_pending();
         let client =
@@ -132,6 +133,7 @@ impl Core {
             }
         };
         debug_assert!(turn.shared.tx.is_empty(), "a turn leaves nothing behind");
+        // Read before the borrow ends: most turns move nothing and settle nothing.
         let needs_settling = turn.connection.state.timing_changed;
         if was_pending && (client.is_some() || !turn.connection.is_pending()) {
             self.connections.update_pending(index, client);
@@ -171,6 +173,7 @@ impl Core {
             let waits = self.connections.slab.at_mut(index).is_some_and(|connection| {
                 connection.state.hold().is_some_and(|hold| hold.is_over())
             });
+            // The flush comes first, so that the copies for others do not pile up.
             if waits && self.shared.must_yield() {
                 self.shared.to_resume.push(index);
                 return self.turn(now, index, wire, |turn| turn.reading());
@@ -233,6 +236,7 @@ impl Core {
                 self.shared.command_stamp = None;
             }
         }
+        // Those of timers that were cancelled; their slots may be armed anew below.
         while let Some(key) = self.shared.timers.pop_stale() {
             self.connections.wheel.cancel(key);
         }
@@ -254,6 +258,7 @@ impl Core {
         }
         if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {
             let done = self.with_server(now, "timer", |server| server.run_timer(id, timer));
+            // A periodic one that panics would do so for ever.
             if done.is_none() {
                 self.shared.timers.cancel(id);
             }
