@@ -6,10 +6,12 @@ mod support;
 use std::sync::mpsc::{Sender, channel};
 
 use support::{CLOSE, Events, PING, PONG, Running, TEXT, close_payload, masked, millis};
+use wirewheel::compat::Compat;
+use wirewheel::error::{HandlerError, SendError, SessionError};
+use wirewheel::raw::{Frame, OpCode, RawHandler, on_frame};
 use wirewheel::{
-    Application, CloseCode, CloseInfo, CloseReason, Frame, HandlerError, HandlerResult, Limits,
-    Message, OpCode, RawHandler, SendError, Session, SessionError, WebSockets, on_frame,
-    on_message,
+    Application, CloseCode, CloseInfo, CloseReason, HandlerResult, Limits, Message, Session,
+    WebSockets, on_message,
 };
 
 /// Reports every hook, and does to each frame what it was told to.
@@ -106,7 +108,7 @@ fn a_close_is_the_handlers_to_answer_and_then_the_session_ends() {
     assert_eq!(client.expect_close(4000), "bye");
     client.expect_eof();
     events.expect("Close true [0, 0, 0] \u{f}\u{fffd}bye");
-    events.expect("close 4000 \"bye\" Peer clean");
+    events.expect("close 4000 \"bye\" Remote clean");
     drop(server);
     assert_eq!(events.rest(), Vec::<String>::new());
 }
@@ -120,7 +122,7 @@ fn a_close_that_nobody_answers_is_bounded_by_the_close_timeout() {
     client.text("behind the Close"); // RFC 6455 section 5.5.1: it may not come, and is not handed over
     client.expect_eof();
     events.expect("Close true [0, 0, 0] \u{3}\u{fffd}");
-    events.expect("close 1000 \"\" Peer unclean");
+    events.expect("close 1000 \"\" Remote unclean");
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn after_our_close_frames_still_come_until_the_peers() {
         "Text true [0, 0, 0] end",
         "Text true [0, 0, 0] on its way",
         "Close true [0, 0, 0] \u{3}\u{fffd}",
-        "close 1000 \"enough\" Server clean",
+        "close 1000 \"enough\" Local clean",
     ] {
         events.expect(event);
     }
@@ -179,7 +181,8 @@ fn the_frame_layer_still_checks() {
 
 #[test]
 fn reserved_bits_pass_where_they_are_let_through() {
-    let (server, events) = start(|| WebSockets::new().lenient_rsv(true), echo);
+    let (server, events) =
+        start(|| WebSockets::new().compat(Compat::new().lenient_rsv(true)), echo);
     let mut client = server.upgrade("/");
     client.send(0xf1, b"bits");
     assert_eq!(client.frame().first, 0xf1);
@@ -206,7 +209,7 @@ fn a_message_may_go_on_for_ever_since_nothing_of_it_is_kept() {
 fn the_peer_vanishes_from_a_raw_session() {
     let (server, events) = start(WebSockets::new, silent);
     drop(server.upgrade("/"));
-    events.expect("close 1006 \"\" Peer unclean");
+    events.expect("close 1006 \"\" Transport unclean");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Owns the set-up of an application: what is installed, which routes there are, what is wrong.
+//! The set-up of an application: what is installed, which routes there are, what is wrong.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -9,17 +9,21 @@ use crate::protocol::extension::ExtensionFactory;
 use crate::words::bounds::check_time;
 use crate::words::limits::Limits;
 use crate::words::network::Network;
-use crate::words::options::{SessionOptions, session_option_setters};
+use crate::words::options::SessionOptions;
 use crate::words::proxy::ProxyHeader;
 use crate::words::time::Time;
 
+use crate::app::origins::OriginOptions;
 use crate::app::route_table::RouteTable;
 use crate::app::routing::{Installed, Routes, Routing};
+use crate::app::setters::shared_setters;
 use crate::context::loop_state::{NewWatch, OnLoop, ServerRef, TimerAction};
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::options::FlowOptions;
 use crate::flow::shared_flow::SharedFlow;
+#[cfg(feature = "json")]
+use crate::protocol::content::Converter;
 use crate::session::extensions::check_factories;
 
 /// The WebSocket options of a server (Ktor's `install(WebSockets) { ... }`). Each can be changed
@@ -43,7 +47,10 @@ use crate::session::extensions::check_factories;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, Deflate, OutboxOverflow, ProxyHeader, Rate, WebSockets};
+/// use wirewheel::compat::Compat;
+/// use wirewheel::extension::Deflate;
+/// use wirewheel::options::{OutboxOverflow, ProxyHeader, Rate};
+/// use wirewheel::{Application, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(
 ///         WebSockets::new()
@@ -63,16 +70,14 @@ use crate::session::extensions::check_factories;
 ///             .message_rate_closes(true)
 ///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
 ///             .hosts(["box.local"])
-///             .masking(false)
-///             .accept_unmasked_frames(false)
-///             .lenient_rsv(false)
+///             .compat(Compat::new())
 ///             .extension(Deflate::new())
 ///             .trusted_proxies(["127.0.0.1"])
 ///             .proxy_header(ProxyHeader::XForwardedFor),
 ///     );
 /// }
 /// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "hand it to Application::install"]
@@ -97,83 +102,11 @@ impl WebSockets {
         Self::default()
     }
 
-    session_option_setters! { self: [mut self] -> Self }
+    shared_setters! { self: [mut self] -> Self }
 
     /// Sets the limits of the server as a whole.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
-        self
-    }
-
-    /// The origins whose pages may connect beside this server's own, such as `https://example.com`
-    /// (RFC 6455 section 10.2). `https://*.example.com` stands for all names below one, `:*` for any
-    /// port; a default port may be written or not. `file://`, `capacitor://localhost`,
-    /// `chrome-extension://*` and `null` are origins too. What could never match is refused at
-    /// start-up. Default: none.
-    ///
-    /// A request without an `Origin` comes from a device or a program, and passes. One with an
-    /// `Origin` passes if that is listed, or equals `Host`: the same host, in any spelling, and the
-    /// same port, whatever the scheme. A host in `Host` that is an IP address or `localhost` is
-    /// believed, and so is one of [`hosts`](Self::hosts). Any other name can be made to point here by
-    /// whoever owns it (DNS rebinding): where nobody named `hosts`, it passes with a warning, but
-    /// never on a connection to a loopback address. Everything else gets 403, with both values and
-    /// what to do. Plain requests are never refused for their `Origin`.
-    ///
-    /// ```
-    /// use wirewheel::WebSockets;
-    /// let options = WebSockets::new()
-    ///     .hosts(["box.example", "*.box.example"])
-    ///     .allowed_origins(["https://dashboard.example", "capacitor://localhost", "file://"]);
-    /// # let _ = options;
-    /// ```
-    pub fn allowed_origins<S: Into<String>>(
-        mut self,
-        origins: impl IntoIterator<Item = S>,
-    ) -> Self {
-        self.installed.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Lets the pages of anybody connect, as if no request had an `Origin`. For servers that ask for
-    /// more than a cookie can bring, such as a token in the first message, or that anybody may use.
-    ///
-    /// ```
-    /// use wirewheel::WebSockets;
-    /// let public = WebSockets::new().allow_any_origin();
-    /// # let _ = public;
-    /// ```
-    pub fn allow_any_origin(self) -> Self {
-        self.allowed_origins(["*"])
-    }
-
-    /// The names under which browsers reach this server, such as `box.example`, without scheme and
-    /// port; `*.example.com` stands for all names below one. Its own pages connect from those, from IP
-    /// addresses and from `localhost`, and from no other name; see
-    /// [`allowed_origins`](Self::allowed_origins). Default: not said.
-    ///
-    /// ```
-    /// use wirewheel::WebSockets;
-    /// let options = WebSockets::new().hosts(["box.local", "box.example"]);
-    /// # let _ = options;
-    /// ```
-    pub fn hosts<S: Into<String>>(mut self, hosts: impl IntoIterator<Item = S>) -> Self {
-        self.installed.origins.hosts = Some(hosts.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Installs what turns messages into values and back (Ktor's `contentConverter`); feature `json`.
-    ///
-    /// ```
-    /// use wirewheel::{JsonConverter, WebSockets};
-    /// let with_values = WebSockets::new().content_converter(JsonConverter);
-    /// # let _ = with_values;
-    /// ```
-    #[cfg(feature = "json")]
-    pub fn content_converter(
-        mut self,
-        converter: impl crate::protocol::content::ContentConverter + 'static,
-    ) -> Self {
-        self.installed.converter = crate::protocol::content::Converter::new(converter);
         self
     }
 
@@ -210,7 +143,8 @@ impl WebSockets {
     /// Default [`ProxyHeader::XForwardedFor`].
     ///
     /// ```
-    /// use wirewheel::{ProxyHeader, WebSockets};
+    /// use wirewheel::options::ProxyHeader;
+    /// use wirewheel::WebSockets;
     /// let options = WebSockets::new().trusted_proxies(["unix"]).proxy_header(ProxyHeader::Forwarded);
     /// # let _ = options;
     /// ```
@@ -234,6 +168,15 @@ impl WebSockets {
     fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
         change(&mut self.installed.options);
     }
+
+    fn origins_mut(&mut self) -> &mut OriginOptions {
+        &mut self.installed.origins
+    }
+
+    #[cfg(feature = "json")]
+    fn converter_mut(&mut self) -> &mut Converter {
+        &mut self.installed.converter
+    }
 }
 
 /// What a server serves (Ktor's `Application`): a module function is handed one and sets it up.
@@ -249,7 +192,7 @@ impl WebSockets {
 /// })?;
 /// let mistake = server.spawn().unwrap_err().to_string();
 /// assert!(mistake.starts_with("WebSockets is not installed")); // app.install(WebSockets::new())
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct Application {
     installed: Option<WebSockets>,
@@ -297,7 +240,8 @@ impl Application {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use wirewheel::{Application, SharedFlow};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application) {
     ///     let clock: SharedFlow = SharedFlow::new();
     ///     app.every(Duration::from_secs(1), move |_server| {
@@ -346,7 +290,9 @@ impl Application {
     ///
     /// ```
     /// use std::net::UdpSocket;
-    /// use wirewheel::{Application, Ready, SharedFlow, Watch};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::watch::{Ready, Watch};
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application, sensor: UdpSocket, readings: SharedFlow<[u8]>) {
     ///     app.watch(sensor, Ready::READABLE, move |_server, sensor, _ready| {
     ///         let mut packet = [0; 1500];
@@ -370,7 +316,8 @@ impl Application {
     /// a route is. Where nobody sets up an application: [`SharedFlow::with`].
     ///
     /// ```
-    /// use wirewheel::{Application, BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application) {
     ///     let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
     ///     let readings: SharedFlow = app.flow(options);
@@ -389,7 +336,8 @@ impl Application {
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
     ///
     /// ```
-    /// use wirewheel::{Application, FlowKey, SharedFlow};
+    /// use wirewheel::flow::{FlowKey, SharedFlow};
+    /// use wirewheel::Application;
     /// fn name(app: &mut Application, alarms: &SharedFlow) -> FlowKey<str> {
     ///     app.flow_key(alarms)
     /// }

@@ -1,4 +1,4 @@
-//! Owns how routes are written down: nesting, WebSocket routes and their options, plain answers.
+//! Routes as they are written down: nesting, WebSocket routes and their options, plain answers.
 
 use std::fmt;
 use std::mem;
@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use crate::protocol::token::is_token;
 use crate::words::limits::Limits;
-use crate::words::options::{SessionOptions, session_option_setters};
+use crate::words::options::SessionOptions;
 
 use crate::app::call::Call;
 use crate::app::endpoint::{OfFrames, OfMessages};
 use crate::app::handler::Handler;
-use crate::app::origins::OriginRules;
+use crate::app::origins::OriginOptions;
 use crate::app::pattern::Pattern;
 use crate::app::raw_handler::RawHandler;
 use crate::app::response::{Accept, Response};
 use crate::app::route_table::{
     Factory, PlainAnswer, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
 };
+use crate::app::setters::shared_setters;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 use crate::session::extensions::Factories;
@@ -51,7 +52,8 @@ use crate::session::extensions::Factories;
 /// Figures, a question at the door of the routes below it, and frames as they are:
 ///
 /// ```
-/// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_frame};
+/// use wirewheel::raw::on_frame;
+/// use wirewheel::{Accept, Application, Call, Response, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(WebSockets::new());
 ///     app.routing(|route| {
@@ -144,7 +146,7 @@ impl<'a> Routing<'a> {
     /// # wirewheel::Server::bind("127.0.0.1:0", |app: &mut wirewheel::Application| {
     /// app.routing(|route| route.stats("/metrics"));
     /// # })?;
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn stats(&mut self, path: &str) {
         let path = self.full_path(path);
@@ -164,7 +166,7 @@ impl<'a> Routing<'a> {
     ///     });
     /// });
     /// # })?;
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn stats_if(
         &mut self,
@@ -227,27 +229,6 @@ impl fmt::Debug for Installed {
     }
 }
 
-/// What decides whose pages may connect, as it was written.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct OriginOptions {
-    pub(crate) allowed: Option<Rc<[String]>>,
-    pub(crate) hosts: Option<Rc<[String]>>,
-}
-
-impl OriginOptions {
-    /// These, and where nothing is said what is installed.
-    fn or(self, installed: &Self) -> Self {
-        Self {
-            allowed: self.allowed.or_else(|| installed.allowed.clone()),
-            hosts: self.hosts.or_else(|| installed.hosts.clone()),
-        }
-    }
-
-    pub(crate) fn rules(&self) -> Result<OriginRules, String> {
-        OriginRules::new(self.allowed.as_deref(), self.hosts.as_deref())
-    }
-}
-
 /// What a route's setter does to the installed options.
 type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 
@@ -276,7 +257,9 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, Call, OutboxOverflow, Rate, WebSockets, on_message};
+/// use wirewheel::compat::Compat;
+/// use wirewheel::options::{OutboxOverflow, Rate};
+/// use wirewheel::{Application, Call, WebSockets, on_message};
 /// fn module(app: &mut Application) {
 ///     app.install(WebSockets::new());
 ///     app.routing(|route| {
@@ -297,15 +280,13 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             .message_rate_closes(true)
 ///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
 ///             .hosts(["box.local"])
-///             .masking(false)
-///             .accept_unmasked_frames(false)
-///             .lenient_rsv(false)
+///             .compat(Compat::new())
 ///             .select_protocol(|_call, offered| offered.first().map(|first| first.to_string()))
 ///             .negotiate_extensions(false);
 ///     });
 /// }
 /// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct WebSocketRoute {
     path: String,
@@ -344,7 +325,7 @@ impl WebSocketRoute {
         }
     }
 
-    session_option_setters! { self: [&mut self] -> &mut Self }
+    shared_setters! { self: [&mut self] -> &mut Self }
 
     /// Takes only clients that offer this subprotocol (Ktor's `protocol`), and agrees on it. Of
     /// several routes on one path the first registered whose subprotocol is on offer counts; one
@@ -373,29 +354,6 @@ impl WebSocketRoute {
         self
     }
 
-    /// Overrides [`WebSockets::content_converter`](crate::WebSockets::content_converter).
-    ///
-    /// ```
-    /// use wirewheel::{Application, Call, JsonConverter, on_value};
-    /// fn module(app: &mut Application) {
-    ///     app.routing(|route| {
-    ///         route
-    ///             .web_socket("/double", |_call: &Call| {
-    ///                 on_value(|session, number: i32| session.send_serialized(&number.wrapping_mul(2)))
-    ///             })
-    ///             .content_converter(JsonConverter);
-    ///     });
-    /// }
-    /// ```
-    #[cfg(feature = "json")]
-    pub fn content_converter(
-        &mut self,
-        converter: impl crate::protocol::content::ContentConverter + 'static,
-    ) -> &mut Self {
-        self.converter = Converter::new(converter);
-        self
-    }
-
     /// Asks `hook` before an upgrade, after those of the scopes around; see
     /// [`Routing::on_upgrade`].
     pub fn on_upgrade(
@@ -406,30 +364,17 @@ impl WebSocketRoute {
         self
     }
 
-    /// Overrides [`WebSockets::allowed_origins`](crate::WebSockets::allowed_origins).
-    pub fn allowed_origins<S: Into<String>>(
-        &mut self,
-        origins: impl IntoIterator<Item = S>,
-    ) -> &mut Self {
-        self.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Lets the pages of anybody connect to this route; see
-    /// [`WebSockets::allow_any_origin`](crate::WebSockets::allow_any_origin).
-    pub fn allow_any_origin(&mut self) -> &mut Self {
-        self.allowed_origins(["*"])
-    }
-
-    /// Overrides [`WebSockets::hosts`](crate::WebSockets::hosts). An empty list lets no page in by a
-    /// name, but for `localhost`: right for a route that hands out a shell.
-    pub fn hosts<S: Into<String>>(&mut self, hosts: impl IntoIterator<Item = S>) -> &mut Self {
-        self.origins.hosts = Some(hosts.into_iter().map(Into::into).collect());
-        self
-    }
-
     fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
         self.changes.push(Box::new(change));
+    }
+
+    fn origins_mut(&mut self) -> &mut OriginOptions {
+        &mut self.origins
+    }
+
+    #[cfg(feature = "json")]
+    fn converter_mut(&mut self) -> &mut Converter {
+        &mut self.converter
     }
 
     fn finish(self, installed: &Installed) -> Result<(Pattern, RouteConfig), String> {

@@ -190,9 +190,8 @@ impl LoopState {
         if offered == 0 {
             return None;
         }
-        match wire.write(&self.tx) {
+        match write_counted(&mut self.stats, wire, &self.tx) {
             Ok(written) if written == offered => {
-                self.stats.bytes_out += offered as u64;
                 self.clear_out();
                 None
             }
@@ -220,6 +219,19 @@ impl LoopState {
     }
 }
 
+/// Writes one buffer to the wire and counts what it took: the turn's, or a frame that sessions share. One
+/// of the three places that write to a wire, beside `Outbox::write_to` and `Outgoing::write_uncopied`.
+#[inline]
+pub(crate) fn write_counted(
+    stats: &mut Counters,
+    wire: &mut dyn Wire,
+    bytes: &[u8],
+) -> io::Result<usize> {
+    let written = wire.write(bytes)?;
+    stats.bytes_out += written as u64;
+    Ok(written)
+}
+
 /// The server, lent to code that runs on its loop: by [`Session::server`](crate::Session::server)
 /// in a hook, as an argument to timers and to what [`Handle::defer`](crate::Handle::defer) sends.
 ///
@@ -244,9 +256,10 @@ impl LoopState {
 /// ```
 /// use std::net::UdpSocket;
 /// use std::time::Duration;
-/// use wirewheel::{
-///     CloseCode, CloseReason, ConfigError, FlowKey, Ready, ServerRef, SharedFlow, Watch,
-/// };
+/// use wirewheel::error::ConfigError;
+/// use wirewheel::flow::{FlowKey, SharedFlow};
+/// use wirewheel::watch::{Ready, Watch};
+/// use wirewheel::{CloseCode, CloseReason, ServerRef};
 ///
 /// fn tend(server: &mut ServerRef<'_>, news: FlowKey<str>, socket: UdpSocket) -> Result<(), ConfigError> {
 ///     println!("{} sessions, {} bytes held", server.session_count(), server.stats().bytes_held);

@@ -3,7 +3,7 @@
 /// What a descriptor is watched for, and what it turned out to be ready for.
 ///
 /// ```
-/// use wirewheel::Ready;
+/// use wirewheel::watch::Ready;
 /// assert!(Ready::READABLE.is_readable() && !Ready::READABLE.is_writable());
 /// assert!(Ready::BOTH.is_readable() && Ready::WRITABLE.is_writable());
 /// ```
@@ -41,7 +41,8 @@ impl Ready {
 /// ```
 /// use std::io::Read;
 /// use std::os::unix::net::UnixStream;
-/// use wirewheel::{Application, Ready, Watch};
+/// use wirewheel::watch::{Ready, Watch};
+/// use wirewheel::Application;
 /// fn module(app: &mut Application, device: UnixStream) {
 ///     app.watch(device, Ready::READABLE, |_server, device, _ready| match device.read(&mut [0; 64]) {
 ///         Ok(0) => Watch::Stop, // hung up

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::app::application::Proxies;
 use crate::app::response::Response;
-use crate::protocol::forwarded::{self, Client, Told};
+use crate::protocol::forwarded::{self, Client, Forwarded};
 use crate::protocol::head::RequestHead;
 use crate::structures::token_bucket::TokenBucket;
 use crate::words::limits::{CLIENTS_MAX, Limits};
@@ -123,12 +123,12 @@ impl Admission {
     }
 
     /// What a trusted proxy's request tells, in the one header that counts.
-    pub(crate) fn forwarded_info<'h>(&self, head: &'h RequestHead) -> Told<'h> {
+    pub(crate) fn forwarded_info<'h>(&self, head: &'h RequestHead) -> Forwarded<'h> {
         let is_trusted = |address| self.is_proxy(address);
         match self.proxies.header {
             ProxyHeader::XForwardedFor => forwarded::read_x_forwarded(head, is_trusted),
             ProxyHeader::Forwarded => forwarded::read_forwarded(head, is_trusted),
-            ProxyHeader::ProxyProtocol => Told::default(),
+            ProxyHeader::ProxyProtocol => Forwarded::default(),
         }
     }
 

@@ -70,7 +70,7 @@ impl Connection {
     /// Whether it is a session of which nothing is, or was, held beyond the slot.
     #[inline]
     pub(crate) fn is_bare_session(&self) -> bool {
-        self.charged == 0 && self.state.is_plain() && matches!(self.stage, Stage::Session(_))
+        self.charged == 0 && !self.state.owns_memory() && matches!(self.stage, Stage::Session(_))
     }
 
     /// Bytes held beyond the slot.

@@ -5,7 +5,6 @@ use crate::session::state::Phase;
 use crate::structures::outbox::Flush;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{HandlerError, SendError, SessionError};
-use crate::words::message::Message;
 
 use crate::core::connection::{Disposal, Stage};
 use crate::core::http_turn::HttpTurn;
@@ -133,13 +132,7 @@ impl Turn<'_> {
     pub(super) fn command(&mut self, command: Command) {
         let mut session = self.session();
         let result = match command {
-            Command::Send { text, bytes, .. } => {
-                let message = match std::str::from_utf8(&bytes) {
-                    Ok(text_of) if text => Message::from(text_of),
-                    _ => Message::from(&bytes),
-                };
-                session.send(message)
-            }
+            Command::Send { message, .. } => session.send(&message),
             Command::Close { reason, .. } => session.close(reason),
             Command::Pause(_) => {
                 session.pause();
@@ -155,7 +148,7 @@ impl Turn<'_> {
         let refused = match result {
             Err(HandlerError::Send(SendError::Closing)) => true,
             Err(HandlerError::Send(_)) => {
-                session.note_dropped();
+                session.out.note_dropped();
                 true
             }
             _ => false,
@@ -217,7 +210,7 @@ impl Turn<'_> {
                 // `on_error` panicked: `on_close` is left.
                 self.log_fault(&SessionError::Panic(text));
                 let info = self.session().close_info().cloned().unwrap_or_else(|| {
-                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
+                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Local, false)
                 });
                 self.end(&info);
                 self.leave_after(info.code());

@@ -38,7 +38,7 @@ impl Turn<'_> {
         self.count_fault(&fault);
         let (code, text) = (fault.close_code(), fault.close_text());
         // RFC 6455 section 7.4.1: 1006 is never sent, and says that the peer has gone.
-        let by = if code == CloseCode::ABNORMAL { ClosedBy::Peer } else { ClosedBy::Server };
+        let by = if code == CloseCode::ABNORMAL { ClosedBy::Transport } else { ClosedBy::Local };
         let known = self.session().close_info().cloned();
         // Such a peer would never see a Close behind its queue.
         let takes_nothing = matches!(
@@ -48,11 +48,11 @@ impl Turn<'_> {
         if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
             let Ok(reason) = CloseReason::truncated(code, &text) else { return };
             // Nothing of a flow may follow the Close (RFC 6455 section 5.5.1).
-            self.session().leave_flows();
+            self.outgoing().leave_flows();
             if takes_nothing {
                 self.lose_what_has_not_begun(loss);
             }
-            self.session().queue_close(Some(&reason), takes_nothing);
+            self.outgoing().queue_close(Some(&reason), takes_nothing);
         }
         // A Close that is on the wire already stays the truth.
         let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
@@ -139,7 +139,7 @@ impl Turn<'_> {
         if extra.hold.take().is_some() {
             self.shared.to_resume.push(state.id.0.index); // what comes now is read and dropped
         }
-        self.session().leave_flows();
+        self.outgoing().leave_flows();
         if let Stage::Session(_) = self.connection.stage {
             // Before `on_close`, which may look at who else is there.
             self.shared.sessions.remove(self.connection.state.id.0);
@@ -208,8 +208,8 @@ impl Turn<'_> {
     pub(super) fn peer_is_gone(&mut self) {
         // Known if we sent a Close, or a raw handler was handed the peer's.
         let known = self.session().close_info().cloned();
-        let info =
-            known.unwrap_or_else(|| CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false));
+        let info = known
+            .unwrap_or_else(|| CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Transport, false));
         self.end(&info);
         self.connection.state.extra().peer_shut = true;
         self.finish(); // what is queued goes out first
@@ -315,9 +315,10 @@ impl Turn<'_> {
     /// The time for good-byes is over.
     pub(crate) fn end_at_once(&mut self) {
         if matches!(self.connection.stage, Stage::Session(_)) {
-            let info = self.session().close_info().cloned().unwrap_or_else(|| {
-                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
-            });
+            let info =
+                self.session().close_info().cloned().unwrap_or_else(|| {
+                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Local, false)
+                });
             self.end(&info);
         }
         self.count_loss(Loss::Stopped, self.queued()); // the system goes on with what it has
@@ -388,7 +389,7 @@ impl Turn<'_> {
     pub(super) fn has_answered_close(&self) -> bool {
         let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
         self.connection.state.phase == Phase::Closing
-            && close.is_some_and(|close| close.closed_by() == ClosedBy::Peer)
+            && close.is_some_and(|close| close.closed_by() == ClosedBy::Remote)
     }
 }
 

@@ -6,7 +6,7 @@ use log::trace;
 
 use crate::protocol::close::read_close;
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
-use crate::protocol::pieces::{self, Assembly, Step};
+use crate::protocol::frame_reader::{Assembly, Step, next_step};
 use crate::session::state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
@@ -56,7 +56,7 @@ impl SessionTurn<'_, '_> {
         if pipeline.raw {
             rules.max_fragments = u32::MAX; // nothing of a message is kept, so that it may go on
         }
-        let (step, used) = pieces::next_step(&mut pipeline.progress, rx, &rules, assembly)
+        let (step, used) = next_step(&mut pipeline.partial, rx, &rules, assembly)
             .map_err(SessionError::Protocol)?;
         match step {
             Step::Nothing => {}
@@ -139,7 +139,7 @@ impl SessionTurn<'_, '_> {
         if self.turn.connection.state.phase == Phase::Open {
             let deadline = self.turn.shared.now.after(self.turn.shared.limits.close_timeout);
             let extra = self.turn.connection.state.extra();
-            extra.close = Some(CloseInfo::new(code, text, ClosedBy::Peer, false));
+            extra.close = Some(CloseInfo::new(code, text, ClosedBy::Remote, false));
             // RFC 6455 section 5.5.1 has it answered "as soon as practical"; a handler may forget.
             extra.deadline = Some(deadline);
             self.turn.connection.state.timing_changed = true;

@@ -2,8 +2,7 @@
 //! or whose input waits for others.
 
 use crate::protocol::frame::OpCode;
-use crate::protocol::pieces::Progress;
-use crate::protocol::reader::Partial;
+use crate::protocol::frame_reader::PartialFrame;
 use crate::session::state::Phase;
 use crate::session::unread_input::{HeldInput, Hold};
 use crate::words::error::SessionError;
@@ -40,8 +39,7 @@ impl SessionTurn<'_, '_> {
         let state = &self.turn.connection.state;
         match state.pipeline.as_deref() {
             Some(pipeline) if pipeline.raw => None,
-            Some(pipeline) => pipeline.progress.as_deref().map_or(Some(0), Progress::until_header),
-            None => state.partial.as_deref().map_or(Some(0), Partial::until_header),
+            _ => state.partial_frame().map_or(Some(0), PartialFrame::until_header),
         }
     }
 
@@ -58,7 +56,7 @@ impl SessionTurn<'_, '_> {
             let Some(control) = held.and_then(|hold| hold.next_control(&rules)) else { break };
             if control.opcode == OpCode::Ping {
                 self.turn.shared.stats.pings_in += 1;
-                self.turn.session().send_control(OpCode::Pong, &control.payload);
+                self.turn.outgoing().send_control(OpCode::Pong, &control.payload);
             } else {
                 self.pings().pong(&control.payload);
             }

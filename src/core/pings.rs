@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::frame::OpCode;
+use crate::protocol::frame_reader::PartialFrame;
 use crate::session::state::Phase;
 use crate::structures::outbox::frame_len;
 use crate::structures::progress::Least;
@@ -38,7 +39,7 @@ impl Pings<'_, '_> {
         state.timing_changed = true;
         // The payload is the time it went out: nothing to store, and no other pong fits.
         let payload = now.as_micros().to_be_bytes();
-        if !self.turn.session().send_control(OpCode::Ping, &payload) {
+        if !self.turn.outgoing().send_control(OpCode::Ping, &payload) {
             return; // no room behind what the peer does not take: no pong can be asked for
         }
         self.turn.connection.state.awaiting_pong = true;
@@ -174,12 +175,9 @@ impl Pings<'_, '_> {
     }
 
     fn brings_only_pongs(&self, rx: &[u8]) -> bool {
-        let state = &self.turn.connection.state;
-        let open = match state.pipeline.as_deref() {
-            Some(pipeline) => pipeline.progress.as_deref().map(|it| it.until_pong_ends()),
-            None => state.partial.as_deref().map(|it| it.until_pong_ends()),
-        };
-        let Some(mut at) = open.unwrap_or(Some(0)) else { return false };
+        let open = self.turn.connection.state.partial_frame();
+        let until_end = open.map_or(Some(0), PartialFrame::until_pong_ends);
+        let Some(mut at) = until_end else { return false };
         while let Some(first) = rx.get(at) {
             if first & 0x0f != 0x0a {
                 return false;

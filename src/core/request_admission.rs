@@ -68,7 +68,7 @@ impl RequestAdmission<'_, '_> {
         // A proxy's connection stands for one client after another, and counts for the present one.
         self.turn.connection.uncount(self.turn.admission);
         let client = self.turn.admission.forwarded_info(head).client;
-        if client == Client::Proxy && forwarded::is_told(head) {
+        if client == Client::Proxy && forwarded::names_client(head) {
             self.warn_of_other_header();
         }
         self.turn.connection.state.set_client(client);
@@ -124,7 +124,7 @@ impl RequestAdmission<'_, '_> {
     fn warn_of_unlisted_proxy(&self, head: &RequestHead) {
         let peer = self.turn.connection.state.remote_addr();
         let is_unlisted = peer.ip().is_loopback() && !self.turn.admission.is_proxy(peer.ip());
-        if is_unlisted && self.turn.admission.counts_clients() && forwarded::is_told(head) {
+        if is_unlisted && self.turn.admission.counts_clients() && forwarded::names_client(head) {
             self.turn.shared.warnings.note("unlisted proxy", self.turn.shared.now, || {
                 format!(
                     "{peer} forwards for others, but is not in trusted_proxies: they all count as \

@@ -11,7 +11,7 @@ use crate::app::response::Response;
 use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
 use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::offered_extensions;
-use crate::protocol::forwarded::Told;
+use crate::protocol::forwarded::Forwarded;
 use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
 use crate::protocol::head::RequestHead;
 use crate::session::extensions::Pipeline;
@@ -165,7 +165,7 @@ impl HttpTurn<'_, '_> {
     fn between(&mut self, head: &RequestHead) -> Between {
         let proxied = self.http().is_some_and(|http| http.proxied);
         let forwarded =
-            if proxied { self.turn.admission.forwarded_info(head) } else { Told::default() };
+            if proxied { self.turn.admission.forwarded_info(head) } else { Forwarded::default() };
         Between {
             remote: self.turn.connection.state.remote_addr(),
             client: self.turn.connection.state.client_addr(),

@@ -6,8 +6,9 @@ use log::{Level, log_enabled, trace};
 
 use crate::protocol::close::read_close;
 use crate::protocol::frame::{OpCode, ShortMessage};
-use crate::protocol::reader::{self, Incoming};
+use crate::protocol::message_reader::{Incoming, next_message};
 use crate::session::Session;
+use crate::session::send::Outgoing;
 use crate::session::state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
@@ -34,7 +35,7 @@ impl SessionTurn<'_, '_> {
             self.pings().note_sign_of_life(rx);
         }
         // This part of the turn has only begun, so no share is spent yet.
-        if self.turn.connection.state.reads_plainly() && !self.turn.shared.copies_wait() {
+        if self.turn.connection.state.can_read_fast() && !self.turn.shared.copies_wait() {
             taken = self.take_short(rx);
             if taken == rx.len() && self.turn.connection.state.extra.is_none() {
                 self.conclude_fast();
@@ -50,7 +51,7 @@ impl SessionTurn<'_, '_> {
     fn is_lone_pong(&self, rx: &[u8]) -> bool {
         rx.len() == 14
             && rx.starts_with(&[0x8a, 0x88])
-            && self.turn.connection.state.reads_plainly()
+            && self.turn.connection.state.can_read_fast()
     }
 
     /// Delivers whole messages from the start of `rx` until something else comes, or until a hook
@@ -166,7 +167,7 @@ impl<'a> SessionTurn<'_, 'a> {
     fn step(&mut self, rx: &mut [u8]) -> usize {
         let rules = self.turn.connection.state.rules(self.turn.options());
         // The rules are those of now: a hook may have changed them since the last frame.
-        let step = reader::next(&mut self.turn.connection.state.partial, rx, &rules);
+        let step = next_message(&mut self.turn.connection.state.partial, rx, &rules);
         let (incoming, used) = match step {
             Ok(step) => step,
             Err(error) => {
@@ -184,7 +185,7 @@ impl<'a> SessionTurn<'_, 'a> {
             Incoming::AssembledBinary(bytes, rsv) => {
                 self.deliver(Message::new(Payload::Binary(&bytes), rsv));
             }
-            Incoming::Control(opcode, payload) => self.control(opcode, payload.as_slice()),
+            Incoming::Control(opcode, payload) => self.control(opcode, &payload),
         }
         used
     }
@@ -226,12 +227,8 @@ impl SessionTurn<'_, '_> {
         }
         self.turn.shared.stats.messages_in += 1;
         let Stage::Session(handler) = &mut self.turn.connection.stage else { return };
-        let mut session = Session {
-            state: &mut self.turn.connection.state,
-            shared: self.turn.shared,
-            route,
-            wire: self.turn.wire,
-        };
+        let (state, shared) = (&mut self.turn.connection.state, &mut *self.turn.shared);
+        let mut session = Session { out: Outgoing { state, shared, route, wire: self.turn.wire } };
         let result = handler.on_message(&mut session, message);
         if result.is_err() || self.turn.connection.state.extra.is_some() {
             self.turn.after_hook(result);
@@ -253,7 +250,7 @@ impl SessionTurn<'_, '_> {
                 self.turn.shared.stats.pings_in += 1;
                 // RFC 6455 section 5.5.3: the same payload; before the hook, so that it cannot be
                 // forgotten.
-                self.turn.session().send_control(OpCode::Pong, payload);
+                self.turn.outgoing().send_control(OpCode::Pong, payload);
                 self.turn.call_and_act(|handler, session| handler.on_ping(session, payload));
             }
             OpCode::Pong if self.turn.connection.state.phase == Phase::Open => {
@@ -275,11 +272,11 @@ impl SessionTurn<'_, '_> {
         if self.turn.connection.state.phase == Phase::Closing {
             return self.turn.answered(code, text);
         }
-        self.turn.session().leave_flows(); // the peer wants no more of them
+        self.turn.outgoing().leave_flows(); // the peer wants no more of them
         // RFC 6455 section 5.5.1: the code that came is sent back.
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
-        self.turn.session().queue_close(echo.as_ref(), false);
-        self.turn.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
+        self.turn.outgoing().queue_close(echo.as_ref(), false);
+        self.turn.end(&CloseInfo::new(code, text, ClosedBy::Remote, true));
         self.turn.finish();
     }
 }

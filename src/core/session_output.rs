@@ -18,7 +18,7 @@ impl SessionOutput<'_, '_> {
         self.turn.connection.state.listed = false;
         matches!(self.turn.connection.stage, Stage::Session(_))
             && self.turn.connection.state.extra.is_none()
-            && self.turn.session().pull_only_one()
+            && self.turn.outgoing().deliver_fast()
             && self.turn.connection.state.extra.is_none()
     }
 
@@ -28,7 +28,7 @@ impl SessionOutput<'_, '_> {
             return false;
         }
         // Only as much as the socket takes: what waits stays in the flow's log, once for all.
-        let more = self.turn.session().pull();
+        let more = self.turn.outgoing().pull();
         if self.turn.connection.state.extra.is_some() {
             self.turn.act_on_fault();
         }

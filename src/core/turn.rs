@@ -10,6 +10,7 @@ use crate::app::route_table::RouteTable;
 use crate::context::loop_state::LoopState;
 use crate::context::warnings::Target;
 use crate::session::Session;
+use crate::session::send::Outgoing;
 use crate::structures::progress::Least;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
@@ -61,8 +62,13 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn session(&mut self) -> Session<'_> {
+        Session { out: self.outgoing() }
+    }
+
+    /// What leaves the session, below what hooks may do.
+    pub(super) fn outgoing(&mut self) -> Outgoing<'_> {
         let route = self.options();
-        Session { state: &mut self.connection.state, shared: self.shared, route, wire: self.wire }
+        Outgoing { state: &mut self.connection.state, shared: self.shared, route, wire: self.wire }
     }
 
     /// How the peer gets on with what was written and with what it has begun to send.
@@ -97,12 +103,8 @@ impl Turn<'_> {
         let route = self.options();
         // The handler and the session are lent apart, so that a hook can be handed both.
         let Stage::Session(handler) = &mut self.connection.stage else { return };
-        let mut session = Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        };
+        let (state, shared) = (&mut self.connection.state, &mut *self.shared);
+        let mut session = Session { out: Outgoing { state, shared, route, wire: self.wire } };
         hook(&mut **handler, &mut session);
     }
 
@@ -126,7 +128,7 @@ impl Turn<'_> {
         if aborted {
             let known = self.session().close_info().cloned();
             self.end(&known.unwrap_or_else(|| {
-                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
+                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Local, false)
             }));
             self.lose(Loss::Aborted);
             self.drop_socket(Disposal::Reset);
@@ -196,7 +198,7 @@ impl Turn<'_> {
     /// What the socket did not take waits in the outbox, unless the wire turned out broken.
     #[cold]
     pub(super) fn wrote_in_part(&mut self, outcome: io::Result<usize>) {
-        self.session().written_in_part(outcome);
+        self.outgoing().written_in_part(outcome);
         self.act_on_wire_fault();
     }
 

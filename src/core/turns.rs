@@ -226,9 +226,10 @@ impl Core {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {
             let key = command.to();
-            if let Command::Send { bytes, .. } = &command {
-                self.shared.command_bytes -= bytes.len();
-                self.shared.copied_bytes += bytes.len() + COPY_BYTES;
+            if let Command::Send { message, .. } = &command {
+                let bytes = message.as_message().bytes().len();
+                self.shared.command_bytes -= bytes;
+                self.shared.copied_bytes += bytes + COPY_BYTES;
             }
             if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();

@@ -13,7 +13,9 @@ use crate::flow::inner::{FlowInner, WeakFlow};
 /// [`Handle::emit`](crate::Handle::emit).
 ///
 /// ```
-/// use wirewheel::{FlowKey, Handle, HandleError};
+/// use wirewheel::error::HandleError;
+/// use wirewheel::flow::FlowKey;
+/// use wirewheel::Handle;
 /// fn alarm(server: &Handle, alarms: FlowKey<str>) -> Result<(), HandleError> {
 ///     server.emit(alarms, "door open") // on any thread
 /// }

@@ -19,7 +19,8 @@ use crate::flow::inner::FlowInner;
 /// session-less place publishes with [`emit`](Self::emit).
 ///
 /// ```
-/// use wirewheel::{Application, BufferOverflow, Call, FlowOptions, SharedFlow, WebSockets};
+/// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+/// use wirewheel::{Application, Call, WebSockets};
 /// use wirewheel::on_connect;
 /// fn module(app: &mut Application) {
 ///     let news: SharedFlow = app.flow(
@@ -109,7 +110,8 @@ impl<T: ?Sized> SharedFlow<T> {
 impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// Publishes to all who collect. They are written to after the present hook or timer.
     ///
-    /// There is no publisher that could be paused: under [`BufferOverflow::Suspend`] the message is
+    /// There is no publisher that could be paused: under
+    /// [`BufferOverflow::Suspend`](crate::flow::BufferOverflow::Suspend) the message is
     /// taken as long as the log has room for it; [`try_emit`](Self::try_emit) refuses earlier.
     ///
     /// # Errors
@@ -123,7 +125,7 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// (Kotlin's `tryEmit`); false if so, or if there is no room.
     ///
     /// ```
-    /// use wirewheel::SharedFlow;
+    /// use wirewheel::flow::SharedFlow;
     /// let ticks: SharedFlow = SharedFlow::new();
     /// assert!(!ticks.would_suspend() && ticks.try_emit("tick")); // nobody collects it
     /// assert_eq!((ticks.subscription_count(), ticks.dropped()), (0, 0));
@@ -133,14 +135,14 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     }
 
     /// Publishes the newest value of `key`, in place of an older one that some have not taken yet.
-    /// For flows with [`BufferOverflow::Latest`]; on others it is [`emit`](Self::emit). The key counts
-    /// in [`max_bytes`](FlowOptions::max_bytes) as the message does.
+    /// For flows with [`BufferOverflow::Latest`](crate::flow::BufferOverflow::Latest); on others it is
+    /// [`emit`](Self::emit). The key counts in [`max_bytes`](FlowOptions::max_bytes) as the message does.
     ///
     /// # Errors
     /// As [`emit`](Self::emit); [`SendError::TooBig`] if message and key together are over the limit.
     ///
     /// ```
-    /// use wirewheel::{BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
     /// let options = FlowOptions::new().extra_buffer(100).on_buffer_overflow(BufferOverflow::Latest);
     /// let gauges: SharedFlow = SharedFlow::with(options.max_bytes(64 << 10)).unwrap();
     /// gauges.emit_latest("cellar", "11.5").unwrap();

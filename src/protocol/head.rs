@@ -1,4 +1,4 @@
-//! Owns the HTTP/1.1 request head: read under limits, kept compactly, asked by name (RFC 9112).
+//! The HTTP/1.1 request head: read under limits, kept compactly, looked up by name (RFC 9112).
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -207,7 +207,7 @@ impl RequestHead {
     /// The lines of that name, with their numbers, in order.
     #[inline]
     fn named(&self, name: &str) -> impl Iterator<Item = (usize, &Line)> {
-        // The lengths differ nearly always, and are at hand.
+        // The length, which is known, rules out nearly every name.
         let of_length = move |(_, line): &(usize, &Line)| line.name.len() == name.len();
         let lines = self.headers.iter().enumerate().filter(of_length);
         lines.filter(move |(_, line)| self.slice(&line.name).eq_ignore_ascii_case(name))

@@ -20,16 +20,16 @@ pub(crate) mod extension;
 pub(crate) mod foreign;
 pub(crate) mod forwarded;
 pub(crate) mod frame;
+pub(crate) mod frame_reader;
 pub(crate) mod framing;
 pub(crate) mod handshake;
 pub(crate) mod head;
 pub(crate) mod head_error;
+pub(crate) mod message_reader;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;
-pub(crate) mod pieces;
 pub(crate) mod proxy_protocol;
-pub(crate) mod reader;
 pub(crate) mod target;
 mod text;
 pub(crate) mod token;

@@ -1,12 +1,13 @@
-//! Owns the state of a session that outlives a hook.
+//! The state of a session that outlives a hook.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::forwarded::Client;
-use crate::protocol::frame::FrameRules;
-use crate::protocol::reader::Partial;
+use crate::protocol::frame::{FrameRules, Masking};
+use crate::protocol::frame_reader::PartialFrame;
+use crate::protocol::message_reader::PartialMessage;
 use crate::structures::outbox::Outbox;
 use crate::structures::progress::Window;
 use crate::structures::slab::Key;
@@ -25,6 +26,9 @@ use crate::session::subscriptions::Collected;
 use crate::session::unread_input::Hold;
 use crate::structures::ids::SessionId;
 use crate::structures::ids::TimerId;
+
+/// The most timers that a session may have at once.
+pub(crate) const TIMERS_MAX: usize = 64;
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ pub(crate) struct SessionState {
     pub(crate) listed: bool,
     /// The kind of the message that is being sent in fragments.
     pub(crate) fragments_text: Option<bool>,
-    pub(crate) partial: Option<Box<Partial>>,
+    pub(crate) partial: Option<Box<PartialMessage>>,
     /// Only in sessions that look below messages.
     pub(crate) pipeline: Option<Box<Pipeline>>,
     pub(crate) extra: Option<Box<Extra>>,
@@ -135,6 +139,22 @@ struct Proxied {
     remote: SocketAddr,
     /// Whom it speaks for at present; `None` if that is not told.
     client: Option<SocketAddr>,
+}
+
+/// The bits of [`SessionState::parts`]. A session without any is open and takes the fast paths.
+mod parts {
+    /// A message has arrived in part.
+    pub(super) const PARTIAL: u8 = 1;
+    /// Extensions, or a raw handler.
+    pub(super) const PIPELINE: u8 = 2;
+    /// Whatever is rare: bytes that wait, a pause, timers, options of its own, an end.
+    pub(super) const EXTRA: u8 = 4;
+    /// It collects flows.
+    pub(super) const FLOWS: u8 = 8;
+    /// A message is being sent in fragments.
+    pub(super) const FRAGMENTS: u8 = 16;
+    /// It is no session yet, or closing, or over.
+    pub(super) const NOT_OPEN: u8 = 32;
 }
 
 impl SessionState {
@@ -215,6 +235,12 @@ impl SessionState {
     /// Whether its handler is handed frames.
     pub(crate) fn is_raw(&self) -> bool {
         self.pipeline.as_deref().is_some_and(|pipeline| pipeline.raw)
+    }
+
+    /// Whether what is sent has to pass extensions.
+    #[inline]
+    pub(crate) fn has_extensions(&self) -> bool {
+        self.pipeline.as_deref().is_some_and(Pipeline::applies)
     }
 
     /// Whether a message that is encoded may depend on those before it.
@@ -304,7 +330,11 @@ impl SessionState {
             },
             max_message_size: options.message_limit(),
             max_fragments: options.max_fragments,
-            accept_unmasked: options.accept_unmasked_frames,
+            masking: if options.accept_unmasked_frames {
+                Masking::Optional
+            } else {
+                Masking::Required
+            },
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
             claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
         }
@@ -319,6 +349,48 @@ impl SessionState {
         self.extra.as_deref().and_then(|extra| extra.hold.as_deref())
     }
 
+    /// The application stops this session from being read.
+    pub(crate) fn pause(&mut self, now: Time) {
+        self.timing_changed |= self.extra().hold.get_or_insert_default().pause(now);
+    }
+
+    /// The application wants it read again. The input that was kept comes first, in a turn of its own.
+    pub(crate) fn unpause(&mut self, shared: &mut LoopState) {
+        if let Some(hold) = self.hold_mut() {
+            hold.unpause();
+            shared.to_resume.push(self.id.0.index);
+        }
+    }
+
+    /// A session that closes is read: messages are dropped, the peer's Close is awaited.
+    pub(crate) fn lift_pause(&mut self, shared: &mut LoopState) {
+        if let Some(hold) = self.hold_mut() {
+            hold.lift();
+            shared.to_resume.push(self.id.0.index);
+        }
+    }
+
+    pub(crate) fn hold_mut(&mut self) -> Option<&mut Hold> {
+        self.extra.as_deref_mut().and_then(|extra| extra.hold.as_deref_mut())
+    }
+
+    /// False if it has as many as it may.
+    pub(crate) fn add_timer(&mut self, timer: TimerId, at: Time) -> bool {
+        let timers = &mut self.extra().timers;
+        if timers.len() >= TIMERS_MAX {
+            return false;
+        }
+        timers.push((timer, at));
+        self.timing_changed = true;
+        true
+    }
+
+    pub(crate) fn cancel_timer(&mut self, timer: TimerId) {
+        if let Some(extra) = &mut self.extra {
+            extra.timers.retain(|(known, _)| *known != timer);
+        }
+    }
+
     /// A flow stops this session from being read.
     pub(crate) fn suspend(&mut self, now: Time) {
         self.extra().hold.get_or_insert_default().suspend(now);
@@ -330,29 +402,34 @@ impl SessionState {
         self.extra().fault.get_or_insert(fault);
     }
 
-    /// Whether it is open, has nothing to wait for, and is a session like most.
-    #[inline]
-    pub(crate) fn is_ready(&self) -> bool {
-        self.phase == Phase::Open
-            && self.fragments_text.is_none()
-            && self.pipeline.is_none()
-            && self.extra.is_none()
-            && self.collected.is_none()
+    /// What it has beside the ordinary.
+    #[inline(always)] // each user asks for some bits, and the others then cost nothing
+    fn parts(&self) -> u8 {
+        let part = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
+        part(self.partial.is_some(), parts::PARTIAL)
+            | part(self.pipeline.is_some(), parts::PIPELINE)
+            | part(self.extra.is_some(), parts::EXTRA)
+            | part(self.collected.is_some(), parts::FLOWS)
+            | part(self.fragments_text.is_some(), parts::FRAGMENTS)
+            | part(self.phase != Phase::Open, parts::NOT_OPEN)
     }
 
-    /// Whether bytes that arrive begin a message, or a frame, and nothing but that.
+    /// Whether a message can be sent as one frame to the turn's buffer.
     #[inline]
-    pub(crate) fn reads_plainly(&self) -> bool {
-        self.partial.is_none() && self.pipeline.is_none() && self.extra.is_none()
+    pub(crate) fn can_send_fast(&self) -> bool {
+        self.parts() & !parts::PARTIAL == 0
     }
 
-    /// Whether nothing rare is there.
+    /// Whether bytes that arrive begin a message, and nothing but that.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.partial.is_none()
-            && self.pipeline.is_none()
-            && self.extra.is_none()
-            && self.collected.is_none()
+    pub(crate) fn can_read_fast(&self) -> bool {
+        self.parts() & (parts::PARTIAL | parts::PIPELINE | parts::EXTRA) == 0
+    }
+
+    /// Whether it holds memory of its own.
+    #[inline]
+    pub(crate) fn owns_memory(&self) -> bool {
+        self.parts() & (parts::PARTIAL | parts::PIPELINE | parts::EXTRA | parts::FLOWS) != 0
     }
 
     /// Bytes held for this connection beyond its place in the slab.
@@ -360,31 +437,32 @@ impl SessionState {
         let extra = self.extra.as_deref().map_or(0, |extra| {
             extra.outbox.memory() + extra.hold.as_deref().map_or(0, Hold::memory)
         });
-        self.partial.as_deref().map_or(0, Partial::memory)
+        self.partial.as_deref().map_or(0, PartialMessage::memory)
             + self.pipeline.as_deref().map_or(0, Pipeline::memory)
             + extra
             + self.collected.as_deref().map_or(0, Collected::memory)
+    }
+
+    /// The frame that the peer has begun, or the message between two of its frames.
+    pub(crate) fn partial_frame(&self) -> Option<&PartialFrame> {
+        match self.pipeline.as_deref() {
+            Some(pipeline) => pipeline.partial.as_deref(),
+            None => self.partial.as_deref().map(|partial| &partial.frame),
+        }
     }
 
     /// What of the peer's input is unfinished, and has to come on: the window for that, the bytes that
     /// came and those that are announced (of a message that goes on, any number is).
     pub(crate) fn unfinished(&mut self) -> Option<(&mut Option<Window>, u32, u32)> {
         match self.pipeline.as_deref_mut() {
-            Some(pipeline) => {
-                let raw = pipeline.raw;
-                pipeline.progress.as_deref_mut().and_then(|progress| progress.unfinished(raw))
-            }
-            None => self.partial.as_deref_mut().map(Partial::unfinished),
+            Some(pipeline) => pipeline.partial.as_deref_mut()?.unfinished(pipeline.raw),
+            None => self.partial.as_deref_mut()?.frame.unfinished(false),
         }
     }
 
     /// When its time is over.
     pub(crate) fn unfinished_since(&self) -> Option<Time> {
-        let window = match self.pipeline.as_deref() {
-            Some(pipeline) => pipeline.progress.as_deref().and_then(|progress| progress.window),
-            None => self.partial.as_deref().and_then(|partial| partial.window),
-        };
-        window.map(|window| window.since())
+        self.partial_frame().and_then(|frame| frame.window).map(|window| window.since())
     }
 
     /// Gives `extra` back once it holds nothing that matters.

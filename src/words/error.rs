@@ -1,4 +1,4 @@
-//! Owns the errors, sorted by whose fault they are, and the one map from a fault to a close code.
+//! The errors, sorted by whose fault they are, and the one map from a fault to a close code.
 
 use std::error::Error;
 use std::fmt;
@@ -14,6 +14,8 @@ use crate::words::extension::ExtensionError;
 pub enum ProtocolError {
     /// A client frame without a mask (RFC 6455 section 5.1).
     UnmaskedFrame,
+    /// A server's frame has a mask (RFC 6455 section 5.1).
+    MaskedFrame,
     /// A reserved bit that no agreed extension owns (section 5.2).
     ReservedBits,
     /// An opcode that is not defined (section 5.2).
@@ -55,12 +57,14 @@ impl ProtocolError {
     /// The close code that answers it (RFC 6455 section 7.4.1).
     ///
     /// ```
-    /// use wirewheel::{CloseCode, ProtocolError};
+    /// use wirewheel::error::ProtocolError;
+    /// use wirewheel::CloseCode;
     /// assert_eq!(ProtocolError::InvalidUtf8.close_code(), CloseCode::NOT_CONSISTENT);
     /// ```
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::UnmaskedFrame
+            | Self::MaskedFrame
             | Self::ReservedBits
             | Self::UnknownOpcode(_)
             | Self::BadLengthEncoding
@@ -80,6 +84,7 @@ impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnmaskedFrame => f.write_str("client frame without a mask"),
+            Self::MaskedFrame => f.write_str("server frame with a mask"),
             Self::ReservedBits => f.write_str("reserved bit without an extension"),
             Self::UnknownOpcode(opcode) => write!(f, "unknown opcode {opcode}"),
             Self::BadLengthEncoding => f.write_str("bad length encoding"),
@@ -103,7 +108,8 @@ impl Error for ProtocolError {}
 /// Why a message was not taken for sending.
 ///
 /// ```
-/// use wirewheel::{HandlerError, HandlerResult, SendError, Session};
+/// use wirewheel::error::{HandlerError, SendError};
+/// use wirewheel::{HandlerResult, Session};
 /// fn try_to_send(session: &mut Session<'_>, text: &str) -> HandlerResult {
 ///     match session.send(text) {
 ///         Err(HandlerError::Send(SendError::TooBig { bytes, limit })) => {
@@ -244,7 +250,8 @@ pub type HandlerResult<T = ()> = Result<T, HandlerError>;
 /// What ended a session that did not end by a Close of either side: what `on_error` is told.
 ///
 /// ```
-/// use wirewheel::{CloseCode, Handler, Session, SessionError};
+/// use wirewheel::error::SessionError;
+/// use wirewheel::{CloseCode, Handler, Session};
 /// struct Meter;
 /// impl Handler for Meter {
 ///     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
@@ -370,7 +377,9 @@ impl Error for ConfigError {}
 /// Why an order of another thread was not taken.
 ///
 /// ```
-/// use wirewheel::{FlowKey, Handle, HandleError};
+/// use wirewheel::error::HandleError;
+/// use wirewheel::flow::FlowKey;
+/// use wirewheel::Handle;
 /// /// Whether it is worth measuring on.
 /// fn publish(server: &Handle, flow: FlowKey<str>, reading: &str) -> bool {
 ///     match server.emit(flow, reading) {
@@ -402,7 +411,8 @@ impl Error for HandleError {}
 /// Why a server did not start, or its loop ended.
 ///
 /// ```
-/// use wirewheel::{Application, Server, ServerError};
+/// use wirewheel::error::ServerError;
+/// use wirewheel::{Application, Server};
 /// fn serve(address: &str) {
 ///     match Server::bind(address, |_app: &mut Application| {}).and_then(Server::run) {
 ///         Ok(()) => println!("stopped"),

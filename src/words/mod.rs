@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod bounds;
 pub(crate) mod close;
+pub(crate) mod compat;
 pub(crate) mod convert;
 pub(crate) mod error;
 pub(crate) mod extension;
@@ -10,6 +11,7 @@ pub(crate) mod frame;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod message;
+pub(crate) mod message_buf;
 pub(crate) mod mix;
 pub(crate) mod network;
 pub(crate) mod options;
