@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::session::read_pause::ReadPause;
 use crate::session::state::Phase;
-use crate::session::unread_input::Hold;
 use crate::structures::progress::Least;
 use crate::words::limits::Limits;
 use crate::words::options::SessionOptions;
@@ -39,7 +39,7 @@ impl Connection {
                 // A raw handler has its time to answer the peer's Close.
                 extra.deadline,
                 extra.timers.iter().map(|(_, at)| *at).min(),
-                self.state.hold().and_then(Hold::until),
+                self.state.read_pause().and_then(ReadPause::until),
                 self.pause_deadline(options),
                 self.gone_deadline(limits),
             ]),
@@ -76,19 +76,20 @@ impl Connection {
 
     /// When the application has not taken anything for too long.
     pub(crate) fn pause_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        let since = self.state.hold().filter(|hold| !hold.is_over()).and_then(Hold::since)?;
+        let since =
+            self.state.read_pause().filter(|pause| !pause.is_over()).and_then(ReadPause::since)?;
         options.pause_timeout.map(|pause| since.after(pause))
     }
 
     /// When the application has had its time to take what a peer left behind that is gone.
     pub(crate) fn gone_deadline(&self, limits: &Limits) -> Option<Time> {
-        let hold = self.state.hold().filter(|hold| !hold.is_over());
-        hold.and_then(Hold::peer_ended).map(|ended| ended.after(limits.close_timeout))
+        let pause = self.state.read_pause().filter(|pause| !pause.is_over());
+        pause.and_then(ReadPause::peer_ended).map(|ended| ended.after(limits.close_timeout))
     }
 
     /// None while the peer is not read: what it sends is not seen.
     pub(crate) fn idle_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        if self.state.is_held() {
+        if self.state.is_read_paused() {
             return None;
         }
         options.idle_timeout.map(|idle| self.state.last_activity.after(idle))
@@ -131,7 +132,7 @@ impl Connection {
 
     /// When the time for what the peer began is over; `None` while it is not read.
     pub(super) fn unfinished_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        if self.state.is_held() {
+        if self.state.is_read_paused() {
             return None;
         }
         self.state.unfinished_since().map(|since| since.after(options.write_timeout))

@@ -136,7 +136,7 @@ impl Turn<'_> {
         extra.close = Some(info.clone());
         // Timers of a session end with it.
         extra.timers = Vec::new();
-        if extra.hold.take().is_some() {
+        if extra.read_pause.take().is_some() {
             self.shared.to_resume.push(state.id.0.index); // what comes now is read and dropped
         }
         self.outgoing().leave_flows();
@@ -339,10 +339,10 @@ impl Turn<'_> {
     fn keep_end(&mut self) -> bool {
         let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
-        let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
-        let Some(hold) = hold.filter(|hold| hold.held() > 0) else { return false };
-        hold.end_was_read = true;
-        hold.note_peer_end(now);
+        let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
+        let Some(pause) = pause.filter(|pause| pause.held() > 0) else { return false };
+        pause.end_was_read = true;
+        pause.note_peer_end(now);
         self.connection.state.timing_changed = true;
         true
     }
@@ -351,12 +351,12 @@ impl Turn<'_> {
     pub(crate) fn hung_up(&mut self, failure: Option<io::ErrorKind>) {
         let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
-        let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
-        match (hold, failure) {
+        let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
+        match (pause, failure) {
             (Some(_), Some(kind)) => self.broken(kind),
             // There may be more behind what is held, and the application may still take it.
-            (Some(hold), None) => {
-                hold.note_peer_end(now);
+            (Some(pause), None) => {
+                pause.note_peer_end(now);
                 self.connection.state.timing_changed = true;
             }
             (None, _) => {} // what stops the reading is an answer, whose writing tells

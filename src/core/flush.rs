@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
-use crate::session::unread_input::Hold;
+use crate::session::read_pause::ReadPause;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
@@ -128,11 +128,11 @@ impl Core {
             for key in flow.settle() {
                 let Some(connection) = self.connections.slab.get_mut(key) else { continue };
                 let extra = connection.state.extra.as_deref_mut();
-                let Some(hold) = extra.and_then(|extra| extra.hold.as_deref_mut()) else {
+                let Some(pause) = extra.and_then(|extra| extra.read_pause.as_deref_mut()) else {
                     continue;
                 };
-                hold.flow_goes_on();
-                if hold.is_over() {
+                pause.flow_goes_on();
+                if pause.is_over() {
                     self.shared.to_resume.push(key.index);
                 }
             }
@@ -148,8 +148,9 @@ impl Core {
 
     /// Whether something of a connection is held that nothing stops any more.
     pub(crate) fn is_waiting_for_its_turn(&self, index: u32) -> bool {
-        let hold = self.connections.slab.at(index).and_then(|connection| connection.state.hold());
-        hold.is_some_and(Hold::is_over)
+        let pause =
+            self.connections.slab.at(index).and_then(|connection| connection.state.read_pause());
+        pause.is_some_and(ReadPause::is_over)
     }
 
     /// Delivers what was held while reading was paused.

@@ -3,8 +3,8 @@
 
 use crate::protocol::frame::OpCode;
 use crate::protocol::frame_reader::PartialFrame;
+use crate::session::read_pause::{ReadPause, UnreadInput};
 use crate::session::state::Phase;
-use crate::session::unread_input::{HeldInput, Hold};
 use crate::words::error::SessionError;
 use crate::words::rate::Rate;
 
@@ -17,7 +17,7 @@ impl SessionTurn<'_, '_> {
     /// others, which they are to do first.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.turn.shared.has_deferred_work || self.turn.connection.state.hold().is_some()
+        self.turn.shared.has_deferred_work || self.turn.connection.state.read_pause().is_some()
     }
 
     /// Keeps what arrives while reading is paused, and answers the pings in it.
@@ -27,9 +27,9 @@ impl SessionTurn<'_, '_> {
             return;
         }
         let into_frame = self.until_header();
-        let hold = self.turn.connection.state.extra().hold.get_or_insert_default();
+        let pause = self.turn.connection.state.extra().read_pause.get_or_insert_default();
         // What the hook was not given stays masked and unread, in the order in which it came.
-        hold.keep(rx, into_frame);
+        pause.keep(rx, into_frame);
         self.take_unread_controls();
     }
 
@@ -50,10 +50,10 @@ impl SessionTurn<'_, '_> {
         let rules = self.turn.connection.state.rules(self.turn.options());
         loop {
             let extra = self.turn.connection.state.extra.as_deref_mut();
-            let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
+            let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
             // Where only the rest of one read waits, its pings are answered in their turn.
-            let held = hold.filter(|hold| hold.since().is_some());
-            let Some(control) = held.and_then(|hold| hold.next_control(&rules)) else { break };
+            let held = pause.filter(|pause| pause.since().is_some());
+            let Some(control) = held.and_then(|pause| pause.next_control(&rules)) else { break };
             if control.opcode == OpCode::Ping {
                 self.turn.shared.stats.pings_in += 1;
                 self.turn.outgoing().send_control(OpCode::Pong, &control.payload);
@@ -71,10 +71,10 @@ impl SessionTurn<'_, '_> {
             return None;
         }
         let extra = self.turn.connection.state.extra.as_deref_mut();
-        let over = extra.and_then(|extra| extra.hold.take_if(|hold| hold.is_over()));
-        let Some(mut hold) = over else { return Some(self.turn.reading()) };
+        let over = extra.and_then(|extra| extra.read_pause.take_if(|pause| pause.is_over()));
+        let Some(mut pause) = over else { return Some(self.turn.reading()) };
         let state = &mut self.turn.connection.state;
-        if hold.since().is_some() {
+        if pause.since().is_some() {
             // What it sent in the meantime is read only now: its time to answer begins anew.
             state.ping_base = self.turn.shared.now;
             state.last_activity = self.turn.shared.now;
@@ -85,7 +85,7 @@ impl SessionTurn<'_, '_> {
             }
         }
         // Out of the state, since hooks that are called for it may pause again.
-        let mut input = hold.take();
+        let mut input = pause.take();
         if input.is_empty() {
             self.note_unfinished();
             self.turn.connection.state.release_idle();
@@ -97,26 +97,26 @@ impl SessionTurn<'_, '_> {
         let taken = self.take_input(input.as_mut_slice());
         input.consume(taken, self.until_header());
         if input.is_empty() {
-            if hold.end_was_read {
+            if pause.end_was_read {
                 self.turn.peer_shut(); // whether or not the last message has begun another pause
             }
         } else {
-            self.put_back(input, taken, &hold);
+            self.put_back(input, taken, &pause);
         }
         Some(self.turn.reading())
     }
 
-    fn put_back(&mut self, input: HeldInput, taken: usize, before: &Hold) {
+    fn put_back(&mut self, input: UnreadInput, taken: usize, before: &ReadPause) {
         if !matches!(self.turn.connection.stage, Stage::Session(_)) {
             return;
         }
         let now = self.turn.shared.now;
-        let hold = self.turn.connection.state.extra().hold.get_or_insert_default();
-        hold.put_back(input);
+        let pause = self.turn.connection.state.extra().read_pause.get_or_insert_default();
+        pause.put_back(input);
         // The end was read once; no event will say it again.
-        hold.end_was_read = before.end_was_read;
+        pause.end_was_read = before.end_was_read;
         if let Some(at) = before.peer_ended() {
-            hold.note_peer_end(if taken > 0 { now } else { at });
+            pause.note_peer_end(if taken > 0 { now } else { at });
             self.turn.connection.state.timing_changed = true;
         }
         self.take_unread_controls();
@@ -142,7 +142,7 @@ impl SessionTurn<'_, '_> {
         }
         let next = extra.tokens.next_token(rate);
         if next > now {
-            extra.hold.get_or_insert_default().wait_until(now, next);
+            extra.read_pause.get_or_insert_default().wait_until(now, next);
             self.turn.connection.state.timing_changed = true;
             self.turn.shared.stats.rate_pauses += 1;
         }

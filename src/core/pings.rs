@@ -100,7 +100,7 @@ impl Pings<'_, '_> {
 
     /// Whether the pong that is awaited may have come and not been read.
     fn is_unread(&self) -> bool {
-        self.turn.connection.state.hold().is_some_and(|hold| hold.since().is_some())
+        self.turn.connection.state.read_pause().is_some_and(|pause| pause.since().is_some())
     }
 
     /// Reading was paused after a ping went out: that the peer's system has it is enough.

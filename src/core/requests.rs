@@ -10,7 +10,7 @@ use crate::app::origins::{Judgement, OriginRules};
 use crate::app::response::Response;
 use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
 use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
-use crate::protocol::extension::header::offered_extensions;
+use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 use crate::protocol::forwarded::Forwarded;
 use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
 use crate::protocol::head::RequestHead;
@@ -199,13 +199,8 @@ impl HttpTurn<'_, '_> {
         if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
             return self.responder().respond(terms, refusal);
         }
-        // Where none is installed, what a client offers means nothing, well formed or not.
-        let offers = match &config.extensions {
-            installed if installed.is_empty() => Some(Vec::new()),
-            _ => offered_extensions(call.head()),
-        };
         // RFC 6455 section 9.1: what is malformed fails the handshake.
-        let Some(offers) = offers else {
+        let Some(offers) = offers_of(&call, config.extensions.is_empty()) else {
             let response = Response::refusal(400);
             return self.responder().refuse_request(
                 terms,
@@ -314,4 +309,12 @@ impl HttpTurn<'_, '_> {
             }
         }
     }
+}
+
+/// The extensions on offer; `None` if the offer is malformed.
+fn offers_of(call: &Call, none_is_installed: bool) -> Option<Vec<ExtensionOffer>> {
+    if none_is_installed {
+        return Some(Vec::new()); // what a client offers means nothing, well formed or not
+    }
+    offered_extensions(call.head())
 }

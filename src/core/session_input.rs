@@ -121,7 +121,7 @@ impl<'a> SessionTurn<'_, 'a> {
         // No token is taken and no message begun: the input is kept as it came.
         if self.turn.shared.must_yield() {
             self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
-        } else if self.turn.connection.state.hold().is_none() {
+        } else if self.turn.connection.state.read_pause().is_none() {
             taken = self.take_input(rx);
         }
         if taken < rx.len() {

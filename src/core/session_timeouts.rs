@@ -97,8 +97,8 @@ impl SessionTimeouts<'_, '_> {
     fn token_due(&mut self) {
         let state = &mut self.turn.connection.state;
         let slot = state.id.0.index;
-        let hold = state.extra.as_deref_mut().and_then(|extra| extra.hold.as_deref_mut());
-        if hold.is_some_and(|hold| hold.time_has_come(self.turn.shared.now) && hold.is_over()) {
+        let pause = state.extra.as_deref_mut().and_then(|extra| extra.read_pause.as_deref_mut());
+        if pause.is_some_and(|pause| pause.time_has_come(self.turn.shared.now) && pause.is_over()) {
             self.turn.shared.to_resume.push(slot);
         }
     }

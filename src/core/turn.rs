@@ -237,9 +237,9 @@ impl Turn<'_> {
 
     /// Whether the socket is to be read: at half a read buffer that is held, no more.
     pub(super) fn reading(&self) -> Reading {
-        match self.connection.state.hold() {
+        match self.connection.state.read_pause() {
             // Half a buffer is held, and the next read brings at most half: together one buffer.
-            Some(hold) if hold.held() >= self.shared.limits.read_buffer_bytes / 2 => {
+            Some(pause) if pause.held() >= self.shared.limits.read_buffer_bytes / 2 => {
                 Reading::Paused
             }
             Some(_) => Reading::HalfBuffer,

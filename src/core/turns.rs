@@ -171,7 +171,7 @@ impl Core {
         while self.shared.has_deferred_work {
             self.after_turn(now);
             let waits = self.connections.slab.at_mut(index).is_some_and(|connection| {
-                connection.state.hold().is_some_and(|hold| hold.is_over())
+                connection.state.read_pause().is_some_and(|pause| pause.is_over())
             });
             // The flush comes first, so that the copies for others do not pile up.
             if waits && self.shared.must_yield() {
