@@ -93,8 +93,7 @@ impl FlowOptions {
     /// keys (with about 90 more for each), and of the encodings that sessions with extensions share.
     /// Over it encodings go first, which can be made again, then the replay shrinks; what lagging
     /// subscribers still need is dropped where the policy drops, else
-    /// [`SendError::Full`](crate::error::SendError::Full). Default
-    /// 1 MiB.
+    /// [`SendError::Full`](crate::error::SendError::Full). Default 1 MiB.
     ///
     /// The logs of all flows together count against
     /// [`process_bytes`](crate::Limits::process_bytes): a flow's from when it was made by
