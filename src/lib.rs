@@ -50,6 +50,7 @@
 //!
 //! * `deflate` (default): permessage-deflate, RFC 7692.
 //! * `json`: values as messages, with serde.
+//! * `tungstenite`: messages, Close frames and options from and to the types of that crate.
 //! * `tls`: TLS in the process, with rustls. The only feature that needs a C compiler.
 //! * `tls-client-auth`: certificates of clients.
 //! * `testing`: the module of that name, for the tests of your own application.
@@ -71,7 +72,7 @@ mod core;
 pub mod flow;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub mod fuzzing;
-#[cfg(any(all(doc, not(doctest)), all(doctest, feature = "testing", feature = "json")))]
+#[cfg(any(all(doc, not(doctest)), all(doctest, feature = "testing")))]
 pub mod guide;
 mod handle;
 mod protocol;

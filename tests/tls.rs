@@ -59,7 +59,7 @@ fn sessions_run_over_both_versions() {
         events.expect("connect /");
         let told: Vec<String> = (0..8).map(|_| events.next()).collect();
         assert_eq!(told[7], "binary 65536");
-        events.expect("close 1000 \"bye\" by Peer clean");
+        events.expect("close 1000 \"bye\" by Remote clean");
     }
 }
 
@@ -110,7 +110,7 @@ fn a_close_notify_is_as_a_fin_and_is_answered() {
         client.send(TEXT, b"last");
         client.close(with_socket);
         events.expect("text last");
-        events.expect("close 1006 \"\" by Peer unclean");
+        events.expect("close 1006 \"\" by Transport unclean");
         assert_eq!(client.frame().payload, b"last");
         assert_eq!(client.rest(), b"");
         assert!(client.closed, "ours is said too");
@@ -125,7 +125,7 @@ fn an_end_without_close_notify_is_an_error_of_the_network() {
     client.socket.shutdown(Shutdown::Write).unwrap();
     let event = events.next();
     assert!(event.starts_with("error ") && event.contains("end of file"), "{event}");
-    events.expect("close 1006 \"\" by Peer unclean");
+    events.expect("close 1006 \"\" by Transport unclean");
 }
 
 /// After a clean goodbye many hang up without another word.
@@ -136,7 +136,7 @@ fn an_end_behind_a_close_is_clean_however_it_comes() {
     events.expect("connect /");
     client.send(CLOSE, &close_payload(1000, ""));
     client.socket.shutdown(Shutdown::Write).unwrap();
-    events.expect("close 1000 \"\" by Peer clean");
+    events.expect("close 1000 \"\" by Remote clean");
     assert_eq!(client.frame().first, CLOSE);
     assert_eq!(client.rest(), b"");
 }
@@ -205,7 +205,7 @@ fn a_broken_record_ends_a_session_with_an_alert() {
     *records.last_mut().unwrap() ^= 1;
     client.socket.write_all(&records).unwrap();
     assert!(events.next().starts_with("error "));
-    events.expect("close 1006 \"\" by Peer unclean");
+    events.expect("close 1006 \"\" by Transport unclean");
     let error = client.try_fill().unwrap_err();
     assert!(error.to_string().contains("BadRecordMac"), "{error}");
 }

@@ -51,7 +51,7 @@
 //! - One that is left over when its deadline has come gets a share first, so that no peer is out of time
 //!   for what waits here.
 //! - A turn accepts at most `accept_budget` connections, and writes to so many sessions in a flush.
-//! - The driver holds one read buffer, and for each socket a slot in the list at most once.
+//! - The driver holds one read buffer, and lists each socket at most once.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -62,12 +62,10 @@ use crate::context::loop_state::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use super::Core;
 use crate::core::sockets::{Accept, Notes, Readiness, Socket, Sockets};
 use crate::core::turn::Reading;
-#[cfg(feature = "tls")]
-use crate::transport::channel::Input;
-use crate::transport::channel::ReadOutcome;
+use crate::core::turns::Core;
+use crate::transport::stream::ReadOutcome;
 
 /// Shares of `read_budget_bytes` after which a turn is late.
 const SHARES_PER_TURN: usize = 4;
@@ -83,6 +81,9 @@ pub(crate) struct Driver<S> {
     ready: VecDeque<u32>,
     /// The one read buffer.
     rx: Box<[u8]>,
+    /// The same for sockets with TLS; of no size where there are none.
+    #[cfg(feature = "tls")]
+    pub(super) records: Box<[u8]>,
     /// What one connection may read at a time, and cause by it.
     share: usize,
     /// What was read and caused in this turn, in bytes.
@@ -91,8 +92,6 @@ pub(crate) struct Driver<S> {
     late_at: usize,
     /// How much is read at once.
     room: usize,
-    /// What `room` is in a turn that is not late.
-    whole_room: usize,
     /// How many connections a turn accepts.
     accept_budget: usize,
 }
@@ -102,9 +101,10 @@ impl<S: Sockets> Driver<S> {
     pub(crate) fn new(built: Built, sockets: S) -> Self {
         let room = built.limits.read_buffer_bytes;
         Self {
-            rx: vec![0; sockets.buffer_bytes(room)].into_boxed_slice(),
+            rx: vec![0; room].into_boxed_slice(),
+            #[cfg(feature = "tls")]
+            records: vec![0; sockets.tls_buffer_bytes(room)].into_boxed_slice(),
             room,
-            whole_room: room,
             share: built.limits.read_budget_bytes,
             accept_budget: built.limits.accept_budget,
             sockets,
@@ -124,10 +124,10 @@ impl<S: Sockets> Driver<S> {
         let asked_at = self.sockets.next_accept();
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
         #[cfg(feature = "tls")]
-        let look_at = self.sockets.next_look();
+        let check_at = self.sockets.next_certificate_check();
         #[cfg(not(feature = "tls"))]
-        let look_at = None;
-        [self.core.poll_timeout(), accept_at, look_at].into_iter().flatten().min()
+        let check_at = None;
+        [self.core.poll_timeout(), accept_at, check_at].into_iter().flatten().min()
     }
 
     /// Whether something is left over that no event and no deadline will announce.
@@ -159,6 +159,7 @@ impl<S: Sockets> Driver<S> {
     /// The server begins to stop: everybody is told.
     pub(crate) fn stop(&mut self, now: Time, request: &StopRequest) {
         self.core.begin_drain(now, request.code, request.grace);
+        // Whoever shares a listener goes on with it; new connections are its business.
         self.sockets.release_listeners();
         self.for_each(|core, slot, wire| core.handle_drain(now, slot, wire));
         self.end_and_drop(); // whom a hook's last message was too much for
@@ -172,12 +173,13 @@ impl<S: Sockets> Driver<S> {
         self.accept(now);
         while let Some(slot) = self.core.poll_due(now) {
             self.measured(now, slot, |this| {
-                this.hear_first(now, slot);
+                this.read_before_timeout(now, slot);
                 this.with_wire(slot, |core, wire| core.handle_timeout(now, slot, wire));
             });
         }
+        // After the timers: whoever was due anyway gets its own reason.
         if self.core.is_grace_over(now) {
-            self.for_each(|core, slot, wire| core.handle_cut(now, slot, wire));
+            self.for_each(|core, slot, wire| core.handle_grace_end(now, slot, wire));
         }
         self.flush(now);
         self.do_deferred_work(now);
@@ -238,56 +240,31 @@ impl<S: Sockets> Driver<S> {
         }
         let room = match socket.notes().reading {
             Reading::Continue => self.room,
-            Reading::Sparing => self.room / 2,
+            Reading::HalfBuffer => self.room / 2,
             Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
         };
-        let late = self.worked >= self.late_at;
-        let input = match socket.read(&mut self.rx, room, late) {
-            ReadOutcome::Input(input) => input,
+        #[cfg(feature = "tls")]
+        if socket.is_secured() {
+            return self.serve_secured(now, slot, room, ready);
+        }
+        let buffer = self.rx.get_mut(..room)?;
+        let n = match socket.read(buffer) {
+            ReadOutcome::Bytes(n) => n,
             outcome => {
                 self.read_end(now, slot, outcome);
                 return None;
             }
         };
-        #[cfg(feature = "tls")]
-        if input.bytes == 0 {
-            return self.read_nothing(slot, input, ready);
-        }
-        let bytes = self.rx.get_mut(..input.bytes)?;
+        let bytes = buffer.get_mut(..n)?;
         let reading = self.core.handle_input(now, slot, bytes, socket.wire());
         socket.notes().reading = reading;
-        #[cfg(feature = "tls")]
-        if let Some(changes) = socket.take_changes() {
-            self.core.note_changes(slot, changes);
-        }
-        self.note_work(input.work);
+        self.note_work(n);
         self.end_and_drop();
         if reading == Reading::Again {
             self.list_to_write(slot);
             return self.leave(now, slot, ready);
         }
-        (input.more || ready.ended).then_some(input.work)
-    }
-
-    /// Follows a read that took work and gave nothing to the core.
-    #[cfg(feature = "tls")]
-    #[cold]
-    fn read_nothing(&mut self, slot: u32, input: Input, ready: Readiness) -> Option<usize> {
-        self.note_changes(slot);
-        self.core.begin_work();
-        self.note_work(input.work);
-        self.end_and_drop();
-        (input.more || ready.ended).then_some(input.work)
-    }
-
-    /// Tells the core what has changed below it.
-    #[cfg(feature = "tls")]
-    #[inline]
-    fn note_changes(&mut self, slot: u32) {
-        let changes = self.sockets.socket(slot).and_then(Socket::take_changes);
-        if let Some(changes) = changes {
-            self.core.note_changes(slot, changes);
-        }
+        (n == room || ready.ended).then_some(n)
     }
 
     #[cold]
@@ -299,16 +276,16 @@ impl<S: Sockets> Driver<S> {
 
     /// Reads nothing of a socket now.
     #[cold]
-    fn leave(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+    pub(super) fn leave(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
         if ready.ended {
-            self.tell_end(now, slot);
+            self.report_end(now, slot);
         }
         None
     }
 
     /// Says that its end was announced where the core leaves the socket unread, so that no read will tell.
     #[cold]
-    fn tell_end(&mut self, now: Time, slot: u32) {
+    fn report_end(&mut self, now: Time, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
         let Notes { reading, ended, .. } = *socket.notes();
         if ended && !reading.reads() {
@@ -319,42 +296,26 @@ impl<S: Sockets> Driver<S> {
 
     /// Acts on a read that gave nothing.
     #[inline(never)]
-    fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) {
-        #[cfg(feature = "tls")]
-        if outcome == ReadOutcome::Later {
-            return self.list(slot);
-        }
+    pub(super) fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) {
         self.with_wire(slot, |core, wire| match outcome {
             ReadOutcome::Eof => core.handle_eof(now, slot, wire),
             ReadOutcome::Failed(kind) => core.handle_error(now, slot, kind, wire),
-            #[cfg(feature = "tls")]
-            ReadOutcome::Truncated => core.handle_truncation(now, slot, wire),
-            #[cfg(feature = "tls")]
-            ReadOutcome::NotTls => core.handle_no_tls(now, slot, wire),
-            #[cfg(feature = "tls")]
-            ReadOutcome::TlsFailed(reason) => core.handle_tls_failure(now, slot, &reason, wire),
-            #[cfg(feature = "tls")]
-            ReadOutcome::Later => {}
-            ReadOutcome::Drained | ReadOutcome::Input(_) => {}
+            ReadOutcome::Drained | ReadOutcome::Bytes(_) => {}
         });
     }
 
     #[inline(never)]
     fn write_on(&mut self, now: Time, slot: u32) {
         #[cfg(feature = "tls")]
-        match self.sockets.socket(slot).map(Socket::flush) {
-            Some(Ok(true)) | None => {}
-            Some(Ok(false)) => return self.note_changes(slot),
-            Some(Err(error)) => {
-                return self.read_end(now, slot, ReadOutcome::Failed(error.kind()));
-            }
+        if !self.flush_backlog(now, slot) {
+            return;
         }
         let Some(socket) = self.sockets.socket(slot) else { return };
         let reading = self.core.handle_writable(now, slot, socket.wire());
         let resumed = !socket.notes().reading.reads() && reading.reads();
         socket.notes().reading = reading;
         #[cfg(feature = "tls")]
-        self.note_changes(slot);
+        self.core.note_changes(slot, socket.take_changes());
         self.note_work(0);
         self.end_and_drop();
         if reading == Reading::Again {
@@ -366,7 +327,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     /// Has a socket written to in the next turn as if an event had come.
-    fn list_to_write(&mut self, slot: u32) {
+    pub(super) fn list_to_write(&mut self, slot: u32) {
         if let Some(socket) = self.sockets.socket(slot) {
             socket.note_blocked();
         }
@@ -374,7 +335,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     /// Has a socket served in the next turn, whether an event comes or not.
-    fn list(&mut self, slot: u32) {
+    pub(super) fn list(&mut self, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
         if !std::mem::replace(&mut socket.notes().listed, true) {
             self.ready.push_back(slot);
@@ -384,16 +345,17 @@ impl<S: Sockets> Driver<S> {
     /// What a peer sent may still wait for its turn, here or in the socket, after a hook that took long or
     /// while the machine was suspended: that is taken before a deadline is held against it.
     #[cold]
-    fn hear_first(&mut self, now: Time, slot: u32) {
+    fn read_before_timeout(&mut self, now: Time, slot: u32) {
         if self.core.is_waiting_for_its_turn(slot) {
             self.resume(now, slot);
         }
         let Some(socket) = self.sockets.socket(slot) else { return };
         match *socket.notes() {
             Notes { listed: false, .. } => {}
+            // It reads nothing before its output goes on.
             Notes { reading: Reading::Again, .. } => self.write_on(now, slot),
             Notes { .. } => {
-                socket.notes().listed = false; // for this one read; its place in the list is kept
+                socket.notes().listed = false; // for this one read; its entry in the list is kept
                 self.serve_once(now, slot, Readiness::READABLE);
                 let Some(socket) = self.sockets.socket(slot) else { return };
                 if std::mem::replace(&mut socket.notes().listed, true) {
@@ -405,17 +367,17 @@ impl<S: Sockets> Driver<S> {
 
     /// What the core did just now, and what was read for it.
     #[inline]
-    fn note_work(&mut self, read: usize) {
+    pub(super) fn note_work(&mut self, read: usize) {
         // Far from wrapping: it begins anew with each turn, and ends soon after `late_at`.
         self.worked = self.worked.wrapping_add(read).wrapping_add(self.core.work_done());
         if self.is_late() {
-            self.room = self.whole_room / LATE_PART;
+            self.room = self.rx.len() / LATE_PART;
             self.core.set_share(self.share / LATE_PART);
         }
     }
 
     #[inline]
-    fn is_late(&self) -> bool {
+    pub(super) fn is_late(&self) -> bool {
         self.worked >= self.late_at
     }
 
@@ -423,7 +385,7 @@ impl<S: Sockets> Driver<S> {
     #[inline]
     fn begin_shares(&mut self) {
         if self.is_late() {
-            self.room = self.whole_room;
+            self.room = self.rx.len();
             self.core.set_share(self.share);
         }
         self.worked = 0;
@@ -474,6 +436,7 @@ impl<S: Sockets> Driver<S> {
         let Ok(slot) = self.core.handle_accept(now, peer) else {
             return self.sockets.refuse(accepted);
         };
+        // Before the first byte, since a request may ask for it.
         self.core.note_local_addr(slot, local);
         let proxy_header = self.core.awaits_proxy_header(slot);
         if let Err(error) = self.sockets.adopt(slot, accepted, proxy_header) {
@@ -504,8 +467,9 @@ impl<S: Sockets> Driver<S> {
             socket.notes().reading = reading;
         }
         #[cfg(feature = "tls")]
-        self.note_changes(slot);
+        self.core.note_changes(slot, socket.take_changes());
         self.end_and_drop();
+        // Edge-triggered: no event comes for what is there already.
         if reading.is_some_and(Reading::reads) {
             self.list(slot); // its event may have come and gone while it was paused
         }
@@ -523,17 +487,6 @@ impl<S: Sockets> Driver<S> {
         }
     }
 
-    /// Reads certificates again if that was asked for, and looks at them when it is time to.
-    #[cfg(feature = "tls")]
-    fn keep_certificates(&mut self, now: Time) {
-        if self.core.poll_reload() {
-            self.sockets.reload_certificates(&mut self.core, now);
-        }
-        if self.sockets.next_look().is_some_and(|at| at <= now) {
-            self.sockets.look_at_certificates(&mut self.core, now);
-        }
-    }
-
     /// Ends those that have to go, and drops the sockets of connections that are over before their
     /// slots are used again. To follow every call on the core that this driver did not make.
     #[inline(always)] // it is asked after every read, and almost always says no
@@ -545,11 +498,12 @@ impl<S: Sockets> Driver<S> {
 
     #[inline(never)]
     fn end_and_drop_now(&mut self) {
-        while let Some(slot) = self.core.poll_offender() {
+        while let Some(slot) = self.core.poll_eviction() {
+            // No slot without a socket; without this line a mistake would never end.
             let Some(socket) = self.sockets.socket(slot) else { break };
-            self.core.handle_offender(slot, socket.wire());
+            self.core.handle_eviction(slot, socket.wire());
             #[cfg(feature = "tls")]
-            self.note_changes(slot);
+            self.core.note_changes(slot, socket.take_changes());
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
             self.sockets.dispose(slot, disposal);
@@ -557,11 +511,11 @@ impl<S: Sockets> Driver<S> {
     }
 
     #[inline]
-    fn with_wire(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) {
+    pub(super) fn with_wire(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) {
         if let Some(socket) = self.sockets.socket(slot) {
             act(&mut self.core, socket.wire());
             #[cfg(feature = "tls")]
-            self.note_changes(slot);
+            self.core.note_changes(slot, socket.take_changes());
         }
         self.end_and_drop();
     }

@@ -7,12 +7,12 @@ use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use super::Core;
 use crate::core::connection::Disposal;
 use crate::core::turn::Reading;
+use crate::core::turns::Core;
 #[cfg(feature = "tls")]
-use crate::transport::channel::Changes;
-use crate::transport::channel::ReadOutcome;
+use crate::transport::secured::{Changes, SecuredRead};
+use crate::transport::stream::ReadOutcome;
 
 /// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
 /// core gives to each connection.
@@ -35,10 +35,10 @@ pub(crate) trait Sockets {
     /// header may have to come before everything else.
     fn adopt(&mut self, slot: u32, accepted: Self::Accepted, proxy_header: bool) -> io::Result<()>;
 
-    /// The size of the buffer that its sockets read into, where they read so much at once.
-    fn buffer_bytes(&self, read_bytes: usize) -> usize {
-        read_bytes
-    }
+    /// The size of the buffer that its sockets with TLS need, where so much is read at once; 0 if it has
+    /// none.
+    #[cfg(feature = "tls")]
+    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize;
 
     /// Hangs up on a connection that gets no slot.
     fn refuse(&mut self, accepted: Self::Accepted);
@@ -52,13 +52,13 @@ pub(crate) trait Sockets {
 
     /// When the certificates have to be looked at, whether anything happens or not.
     #[cfg(feature = "tls")]
-    fn next_look(&self) -> Option<Time> {
+    fn next_certificate_check(&self) -> Option<Time> {
         None
     }
 
     /// That time has come.
     #[cfg(feature = "tls")]
-    fn look_at_certificates(&mut self, _core: &mut Core, _now: Time) {}
+    fn check_certificates(&mut self, _core: &mut Core, _now: Time) {}
 
     /// Reads the certificates of all listeners again.
     #[cfg(feature = "tls")]
@@ -82,13 +82,22 @@ pub(crate) trait Socket {
     /// The way to the peer.
     fn wire(&mut self) -> &mut dyn Wire;
 
-    /// Reads what is there, at most `room` bytes, and puts what is for the core at the start of
-    /// `buffer`. In a late turn nothing is begun that takes long.
-    fn read(&mut self, buffer: &mut [u8], room: usize, late: bool) -> ReadOutcome;
+    /// Reads what is there, at most a buffer full. Less than that means that nothing more is there, but
+    /// perhaps the end. Only for a socket without TLS.
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome;
 
-    /// Sends what was accepted and has not gone out: whether all of it has now.
+    /// Whether it has TLS: then it is read by `read_secured`.
     #[cfg(feature = "tls")]
-    fn flush(&mut self) -> io::Result<bool>;
+    fn is_secured(&self) -> bool;
+
+    /// Reads at most `room` bytes, and puts what is plain at the start of `buffer`. In a late turn no
+    /// handshake is made.
+    #[cfg(feature = "tls")]
+    fn read_secured(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead;
+
+    /// Sends the records that wait: whether all of them are out.
+    #[cfg(feature = "tls")]
+    fn flush_backlog(&mut self) -> io::Result<bool>;
 
     /// What has changed below the core since this was asked last.
     #[cfg(feature = "tls")]

@@ -30,6 +30,7 @@ use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
 use crate::app::response::Response;
 use crate::structures::wire::Wire;
+use crate::testing::frames::{UPGRADE, upgrade_request};
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::limits::Limits;
@@ -92,11 +93,7 @@ impl Net {
 
     fn open(&mut self) -> LinkId {
         let index = self.accept();
-        self.input(
-            index,
-            b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        );
+        self.input(index, upgrade_request("/", "").as_bytes());
         assert!(self.take(index).starts_with(b"HTTP/1.1 101 "));
         index
     }
@@ -145,10 +142,10 @@ impl Net {
     /// Everything that was held is given back.
     #[track_caller]
     fn expect_empty(&self) {
-        assert_eq!(self.core.connections.len(), 0);
+        assert_eq!(self.core.connections.slab.len(), 0);
         assert_eq!(self.core.shared.bytes_held, 0);
-        assert_eq!(self.core.wheel.next_deadline(), None);
-        assert_eq!(self.core.pending.count(), 0);
+        assert_eq!(self.core.connections.wheel.next_deadline(), None);
+        assert_eq!(self.core.connections.pending.count(), 0);
     }
 }
 
@@ -399,7 +396,7 @@ impl Wire for Broken {
 fn a_wire_that_breaks_while_it_is_written_to_ends_the_session_at_once() {
     let mut net = Net::new(WebSockets::new());
     net.open();
-    let place = net.core.connections.next_occupied(0).unwrap();
+    let place = net.core.connections.slab.next_occupied(0).unwrap();
     let (now, mut frame) = (net.now, *b"\x81\x84\0\0\0\0echo");
     net.core.handle_input(now, place, &mut frame, &mut Broken);
     net.expect(&["error connection lost: connection reset", "close 1006 unclean"]);
@@ -494,13 +491,13 @@ fn too_many_fragments_end_with_1008() {
 fn over_max_connections_there_is_503_and_then_a_pause() {
     let mut net = Net::new(WebSockets::new().limits(Limits::new().max_connections(2)));
     let clients: Vec<LinkId> = (0..2).map(|_| net.open()).collect();
-    let surplus: Vec<LinkId> = (0..16).map(|_| net.accept()).collect();
+    let over_limit: Vec<LinkId> = (0..16).map(|_| net.accept()).collect();
     assert!(net.core.accepts_at().is_none());
     let later = net.accept();
     assert!(net.link(later).is_waiting());
-    net.input(surplus[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert!(net.take(surplus[3]).starts_with(b"HTTP/1.1 503 "));
-    net.eof(surplus[3]);
+    net.input(over_limit[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(net.take(over_limit[3]).starts_with(b"HTTP/1.1 503 "));
+    net.eof(over_limit[3]);
     assert!(net.link(later).is_open(), "accepting goes on when a place is free");
     net.text(clients[0], "served meanwhile");
     assert!(net.take(clients[0]).ends_with(b"served meanwhile"));
@@ -521,14 +518,12 @@ fn pipelined_requests_wait_while_answers_do() {
 
 #[test]
 fn the_answer_and_the_greeting_survive_short_writes() {
-    let request =
-        b"GET /greet HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let request = upgrade_request("/greet", "");
     for room in 0..140 {
         let mut net = Net::new(WebSockets::new());
         let client = net.accept();
         net.room(client, room);
-        net.input(client, request);
+        net.input(client, request.as_bytes());
         net.writable(client, usize::MAX);
         let got = net.take(client);
         assert!(got.starts_with(b"HTTP/1.1 101 "), "room {room}");
@@ -598,11 +593,7 @@ fn what_waits_is_told() {
     let mut net = Net::new(WebSockets::new());
     net.network = Network::new(application.build().unwrap());
     let client = net.accept();
-    net.input(
-        client,
-        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    );
+    net.input(client, upgrade_request("/", "").as_bytes());
     assert!(net.take(client).ends_with(b"\x81\x0512345"));
 }
 

@@ -4,39 +4,40 @@ use log::Level;
 
 use crate::app::response::Response;
 use crate::structures::wire::Wire;
-use crate::transport::channel::{Changes, Handshake};
+use crate::transport::secured::{Changes, Handshake};
 use crate::words::error::SessionError;
 use crate::words::time::Time;
 
-use super::Core;
 use crate::core::connection::Stage;
+use crate::core::responder::Responder;
 use crate::core::turn::Turn;
+use crate::core::turns::Core;
 
 const NOT_TLS: &str = "it speaks plain HTTP where TLS is spoken: https:// or wss:// is meant";
 
 impl Core {
     /// The connection has ended, and TLS did not say that it was to.
-    pub(crate) fn handle_truncation(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+    pub(super) fn handle_truncation(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         self.turn(now, index, wire, |turn| turn.truncated());
         self.after_turn(now);
     }
 
     /// What came first is no TLS.
-    pub(crate) fn handle_no_tls(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+    pub(super) fn handle_no_tls(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         self.shared.stats.tls_handshakes_failed += 1;
         self.turn(now, index, wire, |turn| turn.refuse_plain_http());
         self.after_turn(now);
     }
 
     /// The peer broke TLS, or agreed to nothing that is spoken here.
-    pub(crate) fn handle_tls_failure(
+    pub(super) fn handle_tls_failure(
         &mut self,
         now: Time,
         index: u32,
         reason: &str,
         wire: &mut dyn Wire,
     ) {
-        if self.connections.at(index).is_some_and(|found| found.is_pending()) {
+        if self.connections.slab.at(index).is_some_and(|found| found.is_pending()) {
             self.shared.stats.tls_handshakes_failed += 1;
         }
         self.turn(now, index, wire, |turn| turn.tls_failed(reason));
@@ -44,14 +45,21 @@ impl Core {
     }
 
     /// What TLS holds for a connection, and what it has done.
+    #[inline]
+    pub(super) fn note_changes(&mut self, index: u32, changes: Option<Changes>) {
+        if let Some(changes) = changes {
+            self.act_on_changes(index, changes);
+        }
+    }
+
     #[cold]
-    pub(crate) fn note_changes(&mut self, index: u32, changes: Changes) {
+    fn act_on_changes(&mut self, index: u32, changes: Changes) {
         match changes.handshake {
             Some(Handshake::Full) => self.shared.stats.tls_handshakes_full += 1,
             Some(Handshake::Resumed) => self.shared.stats.tls_handshakes_resumed += 1,
             None => {}
         }
-        let Some(connection) = self.connections.at_mut(index) else { return };
+        let Some(connection) = self.connections.slab.at_mut(index) else { return };
         let state = &mut connection.state;
         if changes.held > 0 || state.extra.is_some() {
             state.extra().transport_bytes = u32::try_from(changes.held).unwrap_or(u32::MAX);
@@ -63,7 +71,7 @@ impl Core {
     }
 
     /// Whether certificates are to be reloaded; asked once.
-    pub(crate) fn poll_reload(&mut self) -> bool {
+    pub(super) fn poll_reload(&mut self) -> bool {
         std::mem::take(&mut self.shared.reload_requested)
     }
 
@@ -81,7 +89,7 @@ impl Core {
     }
 
     /// Work is done from here that no turn of a connection begins.
-    pub(crate) fn begin_work(&mut self) {
+    pub(super) fn begin_work(&mut self) {
         self.shared.work.begin();
     }
 }
@@ -96,9 +104,9 @@ impl Turn<'_> {
     }
 
     fn refuse_plain_http(&mut self) {
-        self.note_refusal_because(Level::Warn, 400, None, NOT_TLS, NOT_TLS);
+        self.log().refused_because(Level::Warn, 400, None, NOT_TLS, NOT_TLS);
         let text = "400 Bad Request: this port speaks TLS, use https:// or wss://\n";
-        self.refuse_with(&Response::refusal(400).body(text));
+        Responder { turn: self }.refuse_with(&Response::refusal(400).body(text));
     }
 
     fn tls_failed(&mut self, reason: &str) {
@@ -108,7 +116,7 @@ impl Turn<'_> {
             }
             Stage::Http(_) | Stage::Finishing | Stage::Closed(_) => {
                 self.shared.warnings.note("tls", self.shared.now, || {
-                    format!("TLS with {} failed: {reason}", self.who())
+                    format!("TLS with {} failed: {reason}", self.log().who())
                 });
                 self.finish(); // the alert is to arrive
             }

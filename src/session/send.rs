@@ -199,10 +199,13 @@ impl Outgoing<'_> {
     /// Sends a message that [`takes_fast`](Self::takes_fast) its size.
     #[inline]
     pub(crate) fn send_fast(&mut self, message: &Message<'_>) {
-        self.shared.stats.messages_out += 1;
+        let shared = &mut *self.shared;
+        shared.stats.messages_out += 1;
         let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
-        write_frame(&mut self.shared.tx, true, opcode, message.bytes(), None);
-        self.flush_if_full();
+        write_frame(&mut shared.tx, true, opcode, message.bytes(), None);
+        if shared.tx.len() >= shared.tx_flush_bytes {
+            self.flush();
+        }
     }
 
     /// Sends a message or fragment that was admitted and that no extension encodes.
@@ -220,24 +223,26 @@ impl Outgoing<'_> {
     /// Sends frames straight from the caller's payload, behind what the turn has gathered.
     #[cold]
     fn send_uncopied(&mut self, framing: Framing, opcode: OpCode, payload: &[u8], fin: bool) {
+        let mut way = Way::Now;
         if self.shared.opaque_prefix > 0 {
             self.flush(); // the upgrade answer is no frame: it goes first and alone
+            way = self.way(OpCode::Continuation);
         }
         let mut opcode = opcode;
         let mut pieces = payload.chunks(framing.max_frame_size).peekable();
         while let Some(piece) = pieces.next() {
-            let fin = fin && pieces.peek().is_none();
-            // The message was admitted as a whole: once the wire takes no more, the rest of it waits.
-            match self.way(OpCode::Continuation) {
-                Way::Now if piece.len() >= UNCOPIED_BYTES => {
-                    self.write_past_buffer(opcode, piece, fin);
-                }
-                way => {
-                    self.dispatch(way, opcode, |encoder| {
-                        encoder.plain(framing, opcode, piece, fin);
-                    });
-                }
+            let is_last = pieces.peek().is_none();
+            let fin = fin && is_last;
+            if way == Way::Now && piece.len() >= UNCOPIED_BYTES {
+                self.write_past_buffer(opcode, piece, fin);
+            } else {
+                self.dispatch(way, opcode, |encoder| encoder.plain(framing, opcode, piece, fin));
             }
+            if is_last {
+                return;
+            }
+            // The message was admitted as a whole: once the wire takes no more, the rest of it waits.
+            way = self.way(OpCode::Continuation);
             opcode = OpCode::Continuation;
         }
     }
@@ -266,6 +271,7 @@ impl Outgoing<'_> {
         if let Some(encoded) = self.encode(message)? {
             let opcode = OpCode::Binary;
             self.dispatch(way, opcode, |encoder| encoder.extended(framing, &encoded));
+            self.shared.stats.messages_out += 1;
         }
         Ok(())
     }
@@ -288,7 +294,7 @@ impl Outgoing<'_> {
                     let error = SendError::TooBig { bytes, limit };
                     if !in_step {
                         // What follows may build on what the peer never gets.
-                        self.state.note_fault(SessionError::Handler(error.clone().into()));
+                        self.state.note_fault(SessionError::Handler(error.into()));
                     }
                     error
                 }

@@ -33,18 +33,18 @@ struct Retry {
 }
 
 impl CertificateCare {
-    /// For listeners with TLS; the first look is due at once.
+    /// For listeners with TLS; the first check is due at once.
     pub(super) fn new() -> Self {
         Self { next_warning: Time::ZERO, retry: None }
     }
 
-    /// When [`look`](Self::look) is due.
-    pub(super) fn next_look(&self) -> Time {
+    /// When [`check`](Self::check) is due.
+    pub(super) fn next_check(&self) -> Time {
         self.retry.map_or(self.next_warning, |retry| retry.at.min(self.next_warning))
     }
 
     /// Does what is due.
-    pub(super) fn look(&mut self, core: &mut Core, now: Time, acceptors: &[Rc<Acceptor>]) {
+    pub(super) fn check(&mut self, core: &mut Core, now: Time, acceptors: &[Rc<Acceptor>]) {
         if self.retry.is_some_and(|retry| retry.at <= now) {
             self.reload(core, now, acceptors);
         }

@@ -11,9 +11,10 @@ use crate::core::Disposal;
 use crate::core::sockets::{self, Notes};
 use crate::session::state::NO_ADDR;
 use crate::structures::wire::Wire;
+use crate::transport::channel::Channel;
 #[cfg(feature = "tls")]
-use crate::transport::channel::Changes;
-use crate::transport::channel::{Channel, ReadOutcome, Received, Stream};
+use crate::transport::secured::{Changes, Secured, SecuredRead};
+use crate::transport::stream::{ReadOutcome, Stream};
 
 /// A non-blocking stream socket, TCP or Unix.
 #[derive(Debug)]
@@ -34,17 +35,17 @@ impl Socket {
 
     /// What becomes of a read that failed; one that was interrupted is made again.
     #[cold]
-    fn read_failed(&self, mut error: io::Error, buffer: &mut [u8]) -> Received {
+    fn read_failed(&self, mut error: io::Error, buffer: &mut [u8]) -> ReadOutcome {
         loop {
             match error.kind() {
                 ErrorKind::Interrupted => {}
-                ErrorKind::WouldBlock => return Received::Drained,
-                kind => return Received::Failed(kind),
+                ErrorKind::WouldBlock => return ReadOutcome::Drained,
+                kind => return ReadOutcome::Failed(kind),
             }
             // By another name: called from two places, the usual way would be a call there as well.
             match (&*SockRef::from(&self.stream)).read(buffer) {
-                Ok(0) => return Received::Eof,
-                Ok(n) => return Received::Bytes(n),
+                Ok(0) => return ReadOutcome::Eof,
+                Ok(n) => return ReadOutcome::Bytes(n),
                 Err(again) => error = again,
             }
         }
@@ -67,14 +68,15 @@ impl Socket {
 
 impl Stream for Socket {
     #[inline]
-    fn receive(&mut self, buffer: &mut [u8]) -> Received {
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
         match (&self.stream).read(buffer) {
-            Ok(0) => Received::Eof,
-            Ok(n) => Received::Bytes(n),
+            Ok(0) => ReadOutcome::Eof,
+            Ok(n) => ReadOutcome::Bytes(n),
             Err(error) => self.read_failed(error, buffer),
         }
     }
 
+    #[cfg(feature = "tls")]
     fn note_blocked(&mut self) {
         self.blocked = true;
     }
@@ -87,19 +89,30 @@ impl sockets::Socket for Channel<Socket> {
     }
 
     #[inline]
-    fn read(&mut self, buffer: &mut [u8], room: usize, late: bool) -> ReadOutcome {
-        Self::read(self, buffer, room, late)
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        Stream::read(&mut **self, buffer)
     }
 
     #[cfg(feature = "tls")]
-    fn flush(&mut self) -> io::Result<bool> {
-        Self::flush(self)
+    #[inline]
+    fn is_secured(&self) -> bool {
+        Self::is_secured(self)
+    }
+
+    #[cfg(feature = "tls")]
+    fn read_secured(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead {
+        self.secured().map_or(SecuredRead::Drained, |secured| secured.read(buffer, room, late))
+    }
+
+    #[cfg(feature = "tls")]
+    fn flush_backlog(&mut self) -> io::Result<bool> {
+        self.secured().map_or(Ok(true), Secured::flush)
     }
 
     #[cfg(feature = "tls")]
     #[inline]
     fn take_changes(&mut self) -> Option<Changes> {
-        Self::take_changes(self)
+        self.secured().and_then(Secured::take_changes)
     }
 
     #[inline]

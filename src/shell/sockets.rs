@@ -16,10 +16,7 @@ use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
 use crate::transport::channel::Channel;
 #[cfg(feature = "tls")]
-use crate::transport::{
-    secured::HELD_MAX,
-    tls::{acceptor::Acceptor, engine::RECORD_MAX},
-};
+use crate::transport::{secured::buffer_bytes, tls::acceptor::Acceptor};
 use crate::words::bounds::LARGEST_SIZE;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
@@ -155,12 +152,8 @@ impl Sockets for OpenSockets {
     }
 
     #[cfg(feature = "tls")]
-    fn buffer_bytes(&self, read_bytes: usize) -> usize {
-        match self.certificates.is_some() {
-            // Half of it is for what is plain.
-            true => 2 * read_bytes.max(HELD_MAX + RECORD_MAX),
-            false => read_bytes,
-        }
+    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
+        if self.certificates.is_some() { buffer_bytes(read_bytes) } else { 0 }
     }
 
     fn accept(&mut self, now: Time) -> Accept<Accepted> {
@@ -227,15 +220,15 @@ impl Sockets for OpenSockets {
     }
 
     #[cfg(feature = "tls")]
-    fn next_look(&self) -> Option<Time> {
-        self.certificates.as_ref().map(CertificateCare::next_look)
+    fn next_certificate_check(&self) -> Option<Time> {
+        self.certificates.as_ref().map(CertificateCare::next_check)
     }
 
     #[cfg(feature = "tls")]
-    fn look_at_certificates(&mut self, core: &mut Core, now: Time) {
+    fn check_certificates(&mut self, core: &mut Core, now: Time) {
         let acceptors = self.acceptors();
         if let Some(certificates) = &mut self.certificates {
-            certificates.look(core, now, &acceptors);
+            certificates.check(core, now, &acceptors);
         }
     }
 

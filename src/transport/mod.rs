@@ -20,5 +20,6 @@
 pub(crate) mod channel;
 #[cfg(feature = "tls")]
 pub(crate) mod secured;
+pub(crate) mod stream;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;

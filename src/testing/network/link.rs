@@ -11,11 +11,13 @@ use crate::core::Disposal;
 use crate::core::sockets::{Notes, Readiness, Socket};
 use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
+use crate::transport::channel::Channel;
+use crate::transport::stream::{ReadOutcome, Stream};
 #[cfg(feature = "tls")]
-use crate::transport::channel::Changes;
-use crate::transport::channel::{Channel, ReadOutcome, Received, Stream};
-#[cfg(feature = "tls")]
-use crate::transport::tls::acceptor::Acceptor;
+use crate::transport::{
+    secured::{Changes, Secured, SecuredRead},
+    tls::acceptor::Acceptor,
+};
 use crate::words::time::Time;
 
 use super::transit::Transit;
@@ -117,7 +119,6 @@ impl FakeSocket {
     }
 
     /// Whether the link is broken: by the peer, or by a fault on the way.
-    #[cfg(all(repository, any(test, fuzzing)))]
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
@@ -236,17 +237,18 @@ impl Wire for FakeSocket {
 }
 
 impl Stream for FakeSocket {
-    fn receive(&mut self, buffer: &mut [u8]) -> Received {
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
         if self.broken {
-            return Received::Failed(ErrorKind::ConnectionReset);
+            return ReadOutcome::Failed(ErrorKind::ConnectionReset);
         }
         match self.arrived.read(buffer) {
-            Ok(0) if self.ended => Received::Eof,
-            Ok(0) | Err(_) => Received::Drained,
-            Ok(n) => Received::Bytes(n),
+            Ok(0) if self.ended => ReadOutcome::Eof,
+            Ok(0) | Err(_) => ReadOutcome::Drained,
+            Ok(n) => ReadOutcome::Bytes(n),
         }
     }
 
+    #[cfg(feature = "tls")]
     fn note_blocked(&mut self) {
         self.blocked = true;
     }
@@ -257,18 +259,29 @@ impl Socket for Link {
         self.socket.wire()
     }
 
-    fn read(&mut self, buffer: &mut [u8], room: usize, late: bool) -> ReadOutcome {
-        self.socket.read(buffer, room, late)
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        self.socket.read(buffer)
     }
 
     #[cfg(feature = "tls")]
-    fn flush(&mut self) -> io::Result<bool> {
-        self.socket.flush()
+    fn is_secured(&self) -> bool {
+        self.socket.is_secured()
+    }
+
+    #[cfg(feature = "tls")]
+    fn read_secured(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead {
+        let secured = self.socket.secured();
+        secured.map_or(SecuredRead::Drained, |secured| secured.read(buffer, room, late))
+    }
+
+    #[cfg(feature = "tls")]
+    fn flush_backlog(&mut self) -> io::Result<bool> {
+        self.socket.secured().map_or(Ok(true), Secured::flush)
     }
 
     #[cfg(feature = "tls")]
     fn take_changes(&mut self) -> Option<Changes> {
-        self.socket.take_changes()
+        self.socket.secured().and_then(Secured::take_changes)
     }
 
     fn take_blocked(&mut self) -> bool {
@@ -328,6 +341,11 @@ impl Link {
         if self.end.is_none() {
             self.inbound.extend(bytes);
         }
+    }
+
+    /// How much of what was sent the server has not read.
+    pub(crate) fn unread(&self) -> usize {
+        self.inbound.len().saturating_add(self.socket.arrived.len())
     }
 
     pub(super) fn end(&mut self, end: PeerEnd) {

@@ -6,6 +6,8 @@ use std::io;
 use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
 use crate::core::sockets::{Accept, Readiness, Sockets};
+#[cfg(feature = "tls")]
+use crate::transport::secured::buffer_bytes;
 use crate::words::time::Time;
 
 use super::link::Link;
@@ -111,6 +113,11 @@ impl Sockets for Links {
 
     fn watch(&mut self, _watch: NewWatch) {
         panic!("descriptors are not watched in memory");
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
+        buffer_bytes(read_bytes)
     }
 
     fn release_listeners(&mut self) {}

@@ -12,7 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 
 use crate::words::tls::{ClientCertificates, Loaded, Pem, TlsError};
 
-use super::config::{broken, certificates, read};
+use super::pem_files::{broken, certificates, read};
 
 /// Judges what clients show; and a number that is another one when it judges by other authorities or lists.
 pub(super) fn verifier(

@@ -126,13 +126,14 @@ impl Engine {
     }
 
     fn open_each(&mut self, records: &mut [u8], plain: &mut [u8], out: &mut Scratch) -> Opened {
-        let (mut used, mut filled) = (0_usize, 0_usize);
+        let (mut used, mut filled, mut is_open) = (0_usize, 0_usize, false);
         let ending = loop {
             let status = self.0.process_tls_records(records.get_mut(used..).unwrap_or_default());
             let mut discard = status.discard;
             let mut is_done = false;
             match status.state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    is_open = true;
                     while let Some(Ok(record)) = traffic.next_record() {
                         discard = discard.saturating_add(record.discard);
                         filled = put(plain, filled, record.payload);
@@ -156,7 +157,8 @@ impl Engine {
                 }
             }
             used = used.saturating_add(discard);
-            if is_done {
+            // Where all is used and there is nothing to answer, rustls need not be asked to say so.
+            if is_done || (used == records.len() && is_open && !self.0.wants_write()) {
                 break None;
             }
         };

@@ -7,3 +7,4 @@ pub(crate) mod certificate;
 mod client_auth;
 mod config;
 pub(crate) mod engine;
+mod pem_files;
