@@ -1,4 +1,4 @@
-//! Owns the client of a test: a connection in memory, with its faults, and a session on it.
+//! The client of a test: a connection in memory, with its faults, and a session on it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,6 +10,7 @@ use crate::words::close::{CloseCode, CloseReason};
 use crate::words::message::{Message, Payload};
 
 use super::far_end::{FarEnd, RawFrame};
+use super::frames::{UPGRADE, masked};
 use super::network::{LinkId, Network, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
@@ -238,12 +239,7 @@ impl Upgrade {
     pub fn connect(self) -> Result<(TestClient, Answer), Answer> {
         let Self { mut client, path, lines } = self;
         client.send_bytes(
-            format!(
-                "GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\
-                 Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                 Sec-WebSocket-Version: 13\r\n{lines}\r\n"
-            )
-            .as_bytes(),
+            format!("GET {path} HTTP/1.1\r\nHost: test\r\n{UPGRADE}{lines}\r\n").as_bytes(),
         );
         let answer = client.expect_answer();
         if answer.status != 101 {
@@ -331,7 +327,7 @@ impl TestClient {
 
     /// Sends one masked frame whose first byte (FIN, reserved bits, opcode) is given.
     pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
-        self.send_bytes(&RawFrame::masked(first, payload));
+        self.send_bytes(&masked(first, payload));
     }
 
     /// Sends a ping.

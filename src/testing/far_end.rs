@@ -1,7 +1,9 @@
-//! Owns the far end of a link that speaks WebSocket: frames out of bytes, and what a well-behaved
+//! The far end of a link that speaks WebSocket: frames out of bytes, and what a well-behaved
 //! client does of its own.
 
 use std::collections::VecDeque;
+
+use super::frames::masked;
 
 /// A client that is connected, from the upgrade on.
 #[derive(Debug)]
@@ -67,32 +69,6 @@ impl RawFrame {
         }
         Some((Self { first, payload }, 2 + start + len))
     }
-
-    /// A frame as a client sends it: masked.
-    #[allow(clippy::cast_possible_truncation, reason = "each arm has checked the length")]
-    pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-        // No proxy stands in between, so the key need not be a surprise to anybody.
-        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-        let mut frame = vec![first];
-        match payload.len() {
-            len @ 0..=125 => frame.push(0x80 | len as u8),
-            len @ 126..=65_535 => {
-                frame.push(0xfe);
-                frame.extend_from_slice(&(len as u16).to_be_bytes());
-            }
-            len => {
-                frame.push(0xff);
-                frame.extend_from_slice(&(len as u64).to_be_bytes());
-            }
-        }
-        frame.extend_from_slice(&KEY);
-        let start = frame.len();
-        frame.extend_from_slice(payload);
-        for four in frame.get_mut(start..).unwrap_or_default().chunks_mut(KEY.len()) {
-            four.iter_mut().zip(KEY).for_each(|(byte, key)| *byte ^= key);
-        }
-        frame
-    }
 }
 
 impl FarEnd {
@@ -115,14 +91,14 @@ impl FarEnd {
             match frame.first {
                 RawFrame::PING if self.answers_pings => {
                     if !self.close_sent {
-                        let pong = RawFrame::masked(RawFrame::PONG, &frame.payload);
+                        let pong = masked(RawFrame::PONG, &frame.payload);
                         reaction.bytes.extend(pong);
                     }
                     continue;
                 }
                 RawFrame::CLOSE if self.answers_close && !self.close_sent => {
                     self.close_sent = true;
-                    reaction.bytes.extend(RawFrame::masked(RawFrame::CLOSE, &frame.payload));
+                    reaction.bytes.extend(masked(RawFrame::CLOSE, &frame.payload));
                 }
                 _ => {}
             }

@@ -36,9 +36,12 @@
 mod client;
 mod failure;
 pub(crate) mod far_end;
+#[allow(dead_code, reason = "a part is for the tests of this crate alone")]
+pub(crate) mod frames;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
+mod stream;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -55,6 +58,7 @@ use crate::words::time::Time;
 
 pub use client::{Answer, Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
+pub use stream::Stream;
 
 use network::Network;
 
