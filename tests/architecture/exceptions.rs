@@ -13,5 +13,4 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("function", "app/pattern.rs parse"),
     ("comments", "core"),
     ("comments", "flow"),
-    ("way", "### send to the socket"),
 ];
