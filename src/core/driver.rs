@@ -63,6 +63,8 @@ use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use crate::core::sockets::{Accept, Notes, Readiness, Socket, Sockets};
+#[cfg(feature = "tls")]
+use crate::core::tls::TlsEvents;
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
 use crate::transport::stream::ReadOutcome;
@@ -315,7 +317,9 @@ impl<S: Sockets> Driver<S> {
         let resumed = !socket.notes().reading.reads() && reading.reads();
         socket.notes().reading = reading;
         #[cfg(feature = "tls")]
-        self.core.note_changes(slot, socket.take_changes());
+        if let Some(changes) = socket.take_changes() {
+            TlsEvents { core: &mut self.core }.changed(slot, changes);
+        }
         self.note_work(0);
         self.end_and_drop();
         if reading == Reading::Again {
@@ -467,7 +471,9 @@ impl<S: Sockets> Driver<S> {
             socket.notes().reading = reading;
         }
         #[cfg(feature = "tls")]
-        self.core.note_changes(slot, socket.take_changes());
+        if let Some(changes) = socket.take_changes() {
+            TlsEvents { core: &mut self.core }.changed(slot, changes);
+        }
         self.end_and_drop();
         // Edge-triggered: no event comes for what is there already.
         if reading.is_some_and(Reading::reads) {
@@ -503,7 +509,9 @@ impl<S: Sockets> Driver<S> {
             let Some(socket) = self.sockets.socket(slot) else { break };
             self.core.handle_eviction(slot, socket.wire());
             #[cfg(feature = "tls")]
-            self.core.note_changes(slot, socket.take_changes());
+            if let Some(changes) = socket.take_changes() {
+                TlsEvents { core: &mut self.core }.changed(slot, changes);
+            }
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
             self.sockets.dispose(slot, disposal);
@@ -515,7 +523,9 @@ impl<S: Sockets> Driver<S> {
         if let Some(socket) = self.sockets.socket(slot) {
             act(&mut self.core, socket.wire());
             #[cfg(feature = "tls")]
-            self.core.note_changes(slot, socket.take_changes());
+            if let Some(changes) = socket.take_changes() {
+                TlsEvents { core: &mut self.core }.changed(slot, changes);
+            }
         }
         self.end_and_drop();
     }

@@ -15,8 +15,8 @@ pub(super) struct MemoryBudget<'t> {
 }
 
 impl MemoryBudget<'_> {
-    /// Who is to be evicted: while more bytes are held than `process_bytes` allows, the connection that holds most of them. To be asked after every
-    /// `handle_*`, until it says `None`.
+    /// Who is to be evicted: while more bytes are held than `process_bytes` allows, the connection that
+    /// holds most of them. To be asked after every `handle_*`, until it says `None`.
     ///
     /// The connections are looked through only when the budget is spent, and every time that ends
     /// one that held at least the average: so much has to arrive before the next look. Before that,

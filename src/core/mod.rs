@@ -66,7 +66,7 @@ mod streamed_body;
 #[cfg(all(repository, test))]
 mod tests;
 #[cfg(feature = "tls")]
-mod tls;
+pub(crate) mod tls;
 #[cfg(feature = "tls")]
 mod tls_driver;
 mod turn;

@@ -2,6 +2,7 @@
 
 use crate::core::driver::Driver;
 use crate::core::sockets::{Readiness, Socket, Sockets};
+use crate::core::tls::TlsEvents;
 use crate::core::turn::Reading;
 use crate::transport::secured::SecuredRead;
 use crate::transport::stream::ReadOutcome;
@@ -32,9 +33,11 @@ impl<S: Sockets> Driver<S> {
             reading = self.core.handle_input(now, slot, bytes, socket.wire());
             socket.notes().reading = reading;
         } else {
-            self.core.begin_work();
+            TlsEvents { core: &mut self.core }.begin_work();
         }
-        self.core.note_changes(slot, socket.take_changes());
+        if let Some(changes) = socket.take_changes() {
+            TlsEvents { core: &mut self.core }.changed(slot, changes);
+        }
         self.note_work(input.work);
         self.end_and_drop();
         if reading == Reading::Again {
@@ -51,9 +54,9 @@ impl<S: Sockets> Driver<S> {
         }
         self.with_wire(slot, |core, wire| match outcome {
             SecuredRead::Eof => core.handle_eof(now, slot, wire),
-            SecuredRead::Truncated => core.handle_truncation(now, slot, wire),
-            SecuredRead::NotTls => core.handle_no_tls(now, slot, wire),
-            SecuredRead::TlsFailed(reason) => core.handle_tls_failure(now, slot, &reason, wire),
+            SecuredRead::Truncated => TlsEvents { core }.truncated(now, slot, wire),
+            SecuredRead::NotTls => TlsEvents { core }.plain_http(now, slot, wire),
+            SecuredRead::TlsFailed(reason) => TlsEvents { core }.failed(now, slot, &reason, wire),
             SecuredRead::Failed(kind) => core.handle_error(now, slot, kind, wire),
             SecuredRead::Drained | SecuredRead::Input(_) | SecuredRead::Later => {}
         });
@@ -65,7 +68,9 @@ impl<S: Sockets> Driver<S> {
         match socket.flush_backlog() {
             Ok(true) => true,
             Ok(false) => {
-                self.core.note_changes(slot, socket.take_changes());
+                if let Some(changes) = socket.take_changes() {
+                    TlsEvents { core: &mut self.core }.changed(slot, changes);
+                }
                 false
             }
             Err(error) => {
@@ -77,7 +82,8 @@ impl<S: Sockets> Driver<S> {
 
     /// Reads certificates again if that was asked for, and looks at them when it is time to.
     pub(super) fn keep_certificates(&mut self, now: Time) {
-        if self.core.poll_reload() {
+        let requested = TlsEvents { core: &mut self.core }.poll_reload();
+        if requested {
             self.sockets.reload_certificates(&mut self.core, now);
         }
         if self.sockets.next_certificate_check().is_some_and(|at| at <= now) {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use log::{info, warn};
 
 use crate::core::Core;
+use crate::core::tls::TlsEvents;
 use crate::transport::tls::acceptor::Acceptor;
 use crate::transport::tls::certificate::Fault;
 use crate::words::time::Time;
@@ -51,7 +52,7 @@ impl CertificateCare {
         if self.next_warning <= now {
             self.next_warning = now.after(BETWEEN_WARNINGS);
             warn_of_faults(acceptors);
-            core.note_certificates(expiry(acceptors));
+            TlsEvents { core }.note_certificates(expiry(acceptors));
         }
     }
 
@@ -72,7 +73,7 @@ impl CertificateCare {
         if !failed {
             info!(target: "wirewheel::server", "certificates reloaded");
         }
-        core.note_reload(!failed);
+        TlsEvents { core }.note_reload(!failed);
         self.next_warning = now; // new ones have their own times
     }
 }
