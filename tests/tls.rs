@@ -1,6 +1,7 @@
 //! TLS over real sockets: handshakes that succeed and that do not, and what becomes of connections whose
 //! records are anything but in order.
 #![allow(clippy::cast_possible_truncation, reason = "bytes of a pattern")]
+#![allow(clippy::disallowed_methods, reason = "waiting for another thread has a bound")]
 
 mod support;
 
@@ -10,8 +11,12 @@ use std::net::{Shutdown, TcpStream};
 use rustls::version::{TLS12, TLS13};
 use support::tls::*;
 use support::*;
-use wirewheel::tls::TlsOptions;
-use wirewheel::{Application, Listen, Response, Server, WebSockets};
+use wirewheel::options::ProxyHeader;
+use wirewheel::tls::{ClientCertificates, TlsOptions};
+use wirewheel::{
+    Application, Call, CloseCode, CloseReason, Listen, Response, Server, Stats, WebSockets,
+    on_message,
+};
 
 fn start(options: TlsOptions, module: impl FnOnce(&mut Application) + Send + 'static) -> Running {
     let server = Server::bind(Listen::tls("127.0.0.1:0", options), module).unwrap();
@@ -295,4 +300,415 @@ fn who_comes_back_resumes() {
             client.upgraded("/").send(PING, b""); // the ticket has come with the answer
         }
     }
+}
+
+/// What was accepted arrives, at a reader who is always behind, and then the end that TLS wants.
+#[test]
+fn everything_arrives_at_a_slow_reader() {
+    const MESSAGES: usize = 300;
+    const BYTES: usize = 20_000;
+    let server = start(options("box"), |app: &mut Application| {
+        app.install(WebSockets::new().outbox_bytes(MESSAGES * (BYTES + 10)));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_message(|session, _| {
+                    for number in 0..MESSAGES {
+                        session.send(&[number as u8; BYTES][..])?;
+                    }
+                    session.close(CloseReason::new(CloseCode::NORMAL, "all").unwrap())
+                })
+            });
+        });
+    });
+    let socket = small_buffers(server.addr());
+    let mut client = TlsClient::over(socket, "localhost", &config()).shaken().upgraded("/");
+    client.send(TEXT, b"go");
+    for number in 0..MESSAGES {
+        let frame = client.frame();
+        assert!(frame.payload == [number as u8; BYTES], "message {number}");
+    }
+    assert_eq!(client.frame().payload, close_payload(1000, "all"));
+    client.send(CLOSE, &close_payload(1000, "all"));
+    assert_eq!(client.rest(), b"");
+    assert!(client.closed);
+}
+
+/// A socket whose receive buffer is as small as the system lets it be.
+fn small_buffers(addr: std::net::SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+#[test]
+fn who_has_said_all_gets_the_whole_answer_and_a_close_notify() {
+    const BYTES: usize = 3_000_000;
+    let server = start(options("box"), |app: &mut Application| {
+        app.routing(|route| {
+            route.get("/", |_| Response::text("x".repeat(BYTES)));
+        });
+    });
+    for with_socket in [false, true] {
+        let socket = small_buffers(server.addr());
+        let mut client = TlsClient::over(socket, "localhost", &config()).shaken();
+        client.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client.close(with_socket);
+        client.head();
+        let body = client.rest();
+        assert!(client.closed && body.len() == BYTES, "{} bytes", body.len());
+    }
+}
+
+/// The ClientHello in records of a few bytes each (RFC 8446 section 5.1 lets it be).
+#[test]
+fn a_handshake_message_in_many_records_is_understood() {
+    let (server, _events) = echo();
+    for size in [1, 7, 100] {
+        let mut client = TlsClient::start(server.addr(), "localhost", &config());
+        let mut hello = Vec::new();
+        client.tls.write_tls(&mut hello).unwrap();
+        let mut records = Vec::new();
+        for fragment in hello[5..].chunks(size) {
+            records.extend_from_slice(&hello[..3]);
+            records.extend_from_slice(&(fragment.len() as u16).to_be_bytes());
+            records.extend_from_slice(fragment);
+        }
+        client.socket.write_all(&records).unwrap();
+        client.shaken().upgraded("/");
+    }
+}
+
+/// It would take 16 MiB of anybody who let it (RFC 8446 section 4 has a length of 24 bits).
+#[test]
+fn a_handshake_message_without_end_is_refused() {
+    let (server, _events) = echo();
+    let mut socket = TcpStream::connect(server.addr()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(b"\x16\x03\x01\0\x05\x01\0\xff\xf0\x03").unwrap();
+    for _ in 0..50_000 {
+        socket.write_all(b"\x16\x03\x01\0\x04\x03\0\0\0").unwrap(); // it is read, and dropped
+    }
+    let stats = figures(&server, |stats| stats.tls_handshakes_failed == 1 && stats.bytes_held == 0);
+    assert_eq!((stats.tls_handshakes_failed, stats.bytes_held), (1, 0));
+}
+
+#[test]
+fn keys_are_changed_on_the_way() {
+    let (server, _events) = echo();
+    let config = Trust { versions: vec![&TLS13], ..Trust::default() }.config();
+    let mut client = TlsClient::start(server.addr(), "localhost", &config).shaken().upgraded("/");
+    for round in 0..20_u8 {
+        client.tls.refresh_traffic_keys().unwrap(); // the server has to change its own too
+        client.send(BINARY, &[round; 1_000]);
+        assert_eq!(client.frame().payload, [round; 1_000]);
+    }
+}
+
+fn proxied(header: &[u8]) -> String {
+    let server = start(options("box"), |app: &mut Application| {
+        let proxies = WebSockets::new()
+            .trusted_proxies(["127.0.0.1"])
+            .proxy_header(ProxyHeader::ProxyProtocol);
+        app.install(proxies);
+        app.routing(|route| {
+            route.get("/", |call| {
+                Response::text(format!("{} {}", call.client_addr(), call.scheme()))
+            });
+        });
+    });
+    // In one segment with the ClientHello, then byte by byte.
+    let mut answers = [true, false].map(|at_once| {
+        let mut client = TlsClient::start(server.addr(), "localhost", &config());
+        let mut first = header.to_vec();
+        client.tls.write_tls(&mut first).unwrap();
+        if at_once {
+            client.socket.write_all(&first).unwrap();
+        } else {
+            first.iter().for_each(|byte| client.socket.write_all(&[*byte]).unwrap());
+        }
+        let mut client = client.shaken();
+        client.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        client.head();
+        String::from_utf8(client.rest()).unwrap()
+    });
+    assert_eq!(answers[0], answers[1]);
+    std::mem::take(&mut answers[0])
+}
+
+#[test]
+fn a_proxy_header_comes_before_the_hello() {
+    let first = b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\n";
+    assert_eq!(proxied(first), "192.0.2.7:5000 https");
+    let second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x01\x13\x88\x01\xbb";
+    assert_eq!(proxied(second), "192.0.2.7:5000 https");
+}
+
+#[test]
+fn who_sends_no_proxy_header_is_told_so_in_plain_words() {
+    let server = start(options("box"), |app: &mut Application| {
+        let proxies = WebSockets::new()
+            .trusted_proxies(["127.0.0.1"])
+            .proxy_header(ProxyHeader::ProxyProtocol);
+        app.install(proxies);
+    });
+    let mut hello = Vec::new();
+    TlsClient::start(server.addr(), "localhost", &config()).tls.write_tls(&mut hello).unwrap();
+    assert!(answer_to(&server, &hello).starts_with(b"HTTP/1.1 400 "));
+}
+
+#[test]
+fn a_unix_socket_speaks_it_too() {
+    let path = socket_folder().join(format!("wirewheel-tls-{}", std::process::id()));
+    let (factory, _events) = recorder(true);
+    let listen = Listen::tls(Listen::Unix(path.clone()), options("box"));
+    let module = |app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", factory);
+        });
+    };
+    let _server = Running(Server::bind(listen, module).unwrap().spawn().unwrap());
+    // The calls made on a stream are the same for both kinds.
+    let socket = std::os::unix::net::UnixStream::connect(path).unwrap();
+    let socket = TcpStream::from(std::os::fd::OwnedFd::from(socket));
+    TlsClient::over(socket, "localhost", &config()).shaken().upgraded("/");
+}
+
+/// The figures of a server, once `is_there` says that they are what is awaited.
+fn figures(server: &Running, is_there: impl Fn(&Stats) -> bool) -> Stats {
+    let began = std::time::Instant::now();
+    loop {
+        let stats = server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap();
+        if is_there(&stats) || began.elapsed() > PATIENCE {
+            return stats;
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_not_whole_counts_as_far_as_it_came() {
+    let (server, _events) = echo();
+    let mut client = TlsClient::connect(server.addr()).upgraded("/");
+    let quiet = figures(&server, |stats| stats.sessions_open == 1).bytes_held;
+    let records = client.records(&masked(BINARY, &[7; 16_000]));
+    client.socket.write_all(&records[..100]).unwrap();
+    let little = figures(&server, |stats| stats.bytes_held > quiet).bytes_held - quiet;
+    assert!((100..1_100).contains(&little), "{little} bytes for 100");
+    client.socket.write_all(&records[100..15_000]).unwrap();
+    let most = figures(&server, |stats| stats.bytes_held >= 15_000).bytes_held - quiet;
+    assert!((15_000..18_000).contains(&most), "{most} bytes for 15,000");
+    client.socket.write_all(&records[15_000..]).unwrap();
+    assert_eq!(client.frame().payload, [7; 16_000]);
+    assert_eq!(figures(&server, |stats| stats.bytes_held == quiet).bytes_held, quiet);
+}
+
+#[test]
+fn handshakes_are_counted_by_how_they_went() {
+    let (server, _events) = echo();
+    let config = config();
+    for _ in 0..2 {
+        let client = TlsClient::start(server.addr(), "localhost", &config).shaken();
+        client.upgraded("/").send(PING, b"");
+    }
+    answer_to(&server, b"GET / HTTP/1.1\r\n");
+    answer_to(&server, b"\x16\x03\x01\0\0");
+    let stats = figures(&server, |stats| stats.tls_handshakes_failed == 2);
+    assert_eq!((stats.tls_handshakes_full, stats.tls_handshakes_resumed), (1, 1));
+    assert_eq!(stats.tls_handshakes_failed, 2);
+    assert_eq!(stats.tls_certificate_expiry, 253_402_300_799, "9999-12-31 23:59:59");
+}
+
+/// A folder with a certificate that is replaced.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("wirewheel-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, file: &str) -> std::path::PathBuf {
+        self.0.join(file)
+    }
+
+    fn put(&self, from: &str, to: &str) {
+        std::fs::copy(certificate(from), self.path(to)).unwrap();
+    }
+
+    fn options(&self) -> TlsOptions {
+        TlsOptions::new(self.path("chain.pem"), self.path("own.key"))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether a new client is shown a certificate of that name.
+fn shows(server: &Running, name: &str) -> bool {
+    TlsClient::start(server.addr(), name, &config()).handshake().is_ok()
+}
+
+#[test]
+fn certificates_are_reloaded_and_no_session_ends() {
+    let folder = Folder::new("reload");
+    folder.put("box.pem", "chain.pem");
+    folder.put("box.key", "own.key");
+    let (factory, _events) = recorder(true);
+    let server = start(folder.options(), |app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", factory);
+        });
+    });
+    let mut old = TlsClient::connect(server.addr()).upgraded("/");
+    // A half: the new certificate, and still the old key; then one that ends in the middle.
+    folder.put("small.pem", "chain.pem");
+    server.0.reload_certificates().unwrap();
+    let stats = figures(&server, |stats| stats.tls_reloads_failed == 1);
+    assert_eq!((stats.tls_reloads_failed, stats.tls_reloads_done), (1, 0));
+    assert!(shows(&server, "localhost") && !shows(&server, "small.example"));
+    folder.put("small.key", "own.key");
+    let whole = std::fs::read(folder.path("chain.pem")).unwrap();
+    std::fs::write(folder.path("chain.pem"), &whole[..whole.len() / 2]).unwrap();
+    server.0.reload_certificates().unwrap();
+    assert_eq!(figures(&server, |stats| stats.tls_reloads_failed == 2).tls_reloads_failed, 2);
+    assert!(shows(&server, "localhost"));
+    std::fs::write(folder.path("chain.pem"), &whole).unwrap();
+    server.0.reload_certificates().unwrap();
+    assert_eq!(figures(&server, |stats| stats.tls_reloads_done == 1).tls_reloads_done, 1);
+    assert!(shows(&server, "small.example") && !shows(&server, "localhost"));
+    old.send(TEXT, b"still there");
+    assert_eq!(old.frame().payload, b"still there");
+}
+
+/// Certificates that change all the time while clients come and go and talk.
+#[test]
+fn nobody_is_lost_while_certificates_are_reloaded() {
+    let folder = Folder::new("switch");
+    folder.put("box.pem", "chain.pem");
+    folder.put("box.key", "own.key");
+    let (factory, _events) = recorder(true);
+    let server = start(folder.options(), |app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", factory);
+        });
+    });
+    let config = config();
+    let mut talking = TlsClient::connect(server.addr()).upgraded("/");
+    for round in 0..100_u32 {
+        server.0.reload_certificates().unwrap();
+        let client = TlsClient::start(server.addr(), "localhost", &config).shaken();
+        assert_eq!(client.is_resumed(), round > 0, "tickets outlive certificates: {round}");
+        let mut client = client.upgraded("/");
+        for one in [&mut client, &mut talking] {
+            one.send(TEXT, b"here");
+            assert_eq!(one.frame().payload, b"here");
+        }
+    }
+    assert_eq!(figures(&server, |stats| stats.tls_reloads_done == 100).tls_reloads_done, 100);
+}
+
+/// A server that wants certificates of `clients`, and says whom it sees.
+fn guarded(clients: ClientCertificates) -> Running {
+    start(options("box").client_certificates(clients), |app: &mut Application| {
+        app.routing(|route| {
+            route.get("/", |call| {
+                Response::text(format!("{:?}", call.peer_certificate().map(<[u8]>::len)))
+            });
+        });
+    })
+}
+
+/// What a client that shows a certificate gets: the answer, or the alert.
+fn visit(
+    server: &Running,
+    config: &std::sync::Arc<rustls::ClientConfig>,
+) -> Result<String, String> {
+    let mut client = TlsClient::start(server.addr(), "localhost", config);
+    client.handshake().map_err(|error| error.to_string())?;
+    client.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    // In TLS 1.3 the server looks at the certificate when the client is done already.
+    while client.try_fill().map_err(|error| error.to_string())? {}
+    let answer = String::from_utf8(std::mem::take(&mut client.inbox)).unwrap();
+    Ok(answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
+}
+
+fn showing(shows: Option<&'static str>) -> std::sync::Arc<rustls::ClientConfig> {
+    Trust { shows, ..Trust::default() }.config()
+}
+
+#[test]
+fn clients_are_let_in_by_their_certificates() {
+    let roots = certificate("clients.pem");
+    let required =
+        guarded(ClientCertificates::required(roots.clone()).crl(certificate("clients.crl")));
+    assert!(visit(&required, &showing(Some("client"))).unwrap().starts_with("Some("));
+    for (shows, alert) in [
+        (None, "CertificateRequired"),
+        (Some("revoked"), "CertificateRevoked"),
+        (Some("stranger"), "UnknownCA"),
+        (Some("late"), "CertificateExpired"),
+    ] {
+        let error = visit(&required, &showing(shows)).unwrap_err();
+        assert!(error.contains(alert), "{shows:?}: {error}");
+    }
+    let asked = guarded(ClientCertificates::asked(roots));
+    assert_eq!(visit(&asked, &showing(None)).unwrap(), "None");
+    assert!(visit(&asked, &showing(Some("client"))).unwrap().starts_with("Some("));
+    assert!(visit(&asked, &showing(Some("stranger"))).unwrap_err().contains("UnknownCA"));
+}
+
+/// A ticket stands for a certificate that was judged before.
+#[test]
+fn who_is_revoked_does_not_resume() {
+    let folder = Folder::new("revoke");
+    folder.put("nobody.crl", "list.crl");
+    let clients =
+        ClientCertificates::required(certificate("clients.pem")).crl(folder.path("list.crl"));
+    let server = guarded(clients);
+    let config = showing(Some("revoked"));
+    for _ in 0..2 {
+        assert!(visit(&server, &config).unwrap().starts_with("Some("));
+    }
+    assert_eq!(figures(&server, |_| true).tls_handshakes_resumed, 1);
+    folder.put("clients.crl", "list.crl");
+    server.0.reload_certificates().unwrap();
+    assert_eq!(figures(&server, |stats| stats.tls_reloads_done == 1).tls_reloads_done, 1);
+    let error = visit(&server, &config).unwrap_err();
+    assert!(error.contains("CertificateRevoked"), "{error}");
+}
+
+/// Handshakes take a share of each turn and no more: those who talk already wait for none of the rest.
+#[test]
+fn a_storm_of_handshakes_leaves_others_their_turn() {
+    let (factory, _events) = recorder(true);
+    let server = start(options("rsa"), |app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", factory);
+        });
+    });
+    let config = config();
+    let mut honest = TlsClient::start(server.addr(), "rsa.example", &config).shaken().upgraded("/");
+    let full = figures(&server, |_| true).tls_handshakes_full;
+    let mut storm: Vec<_> =
+        (0..200).map(|_| TlsClient::start(server.addr(), "rsa.example", &showing(None))).collect();
+    for client in &mut storm {
+        client.tls.write_tls(&mut client.socket).unwrap();
+    }
+    honest.send(TEXT, b"and I?");
+    assert_eq!(honest.frame().payload, b"and I?");
+    for client in &mut storm {
+        client.handshake().unwrap();
+    }
+    let stats = figures(&server, |stats| stats.tls_handshakes_full == full + 200);
+    assert_eq!(stats.tls_handshakes_full, full + 200);
 }
