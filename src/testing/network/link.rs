@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 
+#[cfg(feature = "tls")]
+use super::tls_peer::{BothEnds, TlsPeer};
 use crate::core::Disposal;
 use crate::core::sockets::{Notes, Readiness, Socket};
 use crate::structures::wire::Wire;
@@ -59,6 +61,9 @@ pub(crate) struct Link {
 pub(crate) enum PeerEnd {
     /// A half-close: it sends nothing more.
     Shut,
+    /// The same where TLS says nothing of it.
+    #[cfg(feature = "tls")]
+    Cut,
     /// A reset.
     Reset,
 }
@@ -72,6 +77,9 @@ pub(crate) struct FakeSocket {
     ended: bool,
     /// What arrived at the peer and was not taken.
     pub(crate) got: Vec<u8>,
+    /// The peer's TLS, which opens what arrives before it is got.
+    #[cfg(feature = "tls")]
+    peer: Option<Box<TlsPeer>>,
     /// Bytes written so far, modulo 2^32.
     written: u32,
     /// What lies between the server and the peer's program; without it what is written has arrived.
@@ -103,6 +111,8 @@ impl FakeSocket {
             arrived: VecDeque::new(),
             ended: false,
             got: Vec::new(),
+            #[cfg(feature = "tls")]
+            peer: None,
             written: 0,
             transit: None,
             room: usize::MAX,
@@ -116,6 +126,15 @@ impl FakeSocket {
             broken: false,
             violation: None,
         }
+    }
+
+    /// Where it goes what arrives at the peer.
+    fn arrivals(&mut self) -> &mut Vec<u8> {
+        #[cfg(feature = "tls")]
+        if let Some(peer) = &mut self.peer {
+            return &mut peer.arrived;
+        }
+        &mut self.got
     }
 
     /// Whether the link is broken: by the peer, or by a fault on the way.
@@ -138,7 +157,8 @@ impl FakeSocket {
     #[cfg(all(repository, test))]
     pub(crate) fn acknowledge(&mut self, bytes: usize) {
         if let Some(transit) = &mut self.transit {
-            self.got.extend(transit.acknowledge(bytes));
+            let taken = transit.acknowledge(bytes);
+            self.arrivals().extend(taken);
         }
     }
 
@@ -181,7 +201,7 @@ impl Wire for FakeSocket {
         let piece = bytes.get(..taken).unwrap_or_default();
         match &mut self.transit {
             Some(transit) => taken = transit.write(piece),
-            None => self.got.extend_from_slice(piece),
+            None => self.arrivals().extend_from_slice(piece),
         }
         if let Some(left) = &mut self.breaks_after_out {
             *left -= taken;
@@ -303,6 +323,41 @@ impl Socket for Link {
 
 /// What the peer does.
 impl Link {
+    #[cfg(feature = "tls")]
+    pub(super) fn over_tls(address: SocketAddr, ends: &BothEnds) -> Self {
+        let mut link = Self::new(address);
+        link.acceptor = Some(Rc::clone(&ends.acceptor));
+        link.socket.peer = Some(Box::new(TlsPeer::new(ends)));
+        link.send(b""); // its ClientHello
+        link
+    }
+
+    /// The next record that the peer sends is broken.
+    #[cfg(feature = "tls")]
+    pub(crate) fn break_next_record(&mut self) {
+        if let Some(peer) = &mut self.socket.peer {
+            peer.breaks_next = true;
+        }
+    }
+
+    /// Of what is on its way to the server only so much is.
+    #[cfg(feature = "tls")]
+    pub(super) fn keep_first(&mut self, bytes: usize) {
+        self.inbound.truncate(bytes);
+    }
+
+    /// What is wrong with what came from the server, or what its alert says.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_fault(&self) -> Option<&str> {
+        self.socket.peer.as_deref()?.fault.as_deref()
+    }
+
+    /// Whether the server's close_notify has come.
+    #[cfg(feature = "tls")]
+    pub(crate) fn is_tls_closed(&self) -> bool {
+        self.socket.peer.as_deref().is_some_and(|peer| peer.closed)
+    }
+
     pub(super) fn new(address: SocketAddr) -> Self {
         Self {
             slot: None,
@@ -338,6 +393,16 @@ impl Link {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
+        #[cfg(feature = "tls")]
+        if let Some(peer) = &mut self.socket.peer {
+            let records = peer.seal(bytes);
+            return self.send_raw(&records);
+        }
+        self.send_raw(bytes);
+    }
+
+    /// Sends bytes as they are, whatever they mean.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         if self.end.is_none() {
             self.inbound.extend(bytes);
         }
@@ -349,8 +414,11 @@ impl Link {
     }
 
     pub(super) fn end(&mut self, end: PeerEnd) {
-        if end == PeerEnd::Reset {
-            self.break_off(); // a reset overtakes what was not read
+        match end {
+            PeerEnd::Reset => self.break_off(), // it overtakes what was not read
+            PeerEnd::Shut => self.say_end(),
+            #[cfg(feature = "tls")]
+            PeerEnd::Cut => {}
         }
         self.end.get_or_insert(end);
     }
@@ -363,12 +431,32 @@ impl Link {
 
     /// Lets a peer that acts of its own see what has arrived.
     pub(super) fn react(&mut self) {
+        self.open_arrivals();
         let Some(far_end) = &mut self.far_end else { return };
         let ended = self.socket.is_end_seen();
         let answer = far_end.react(&mut self.socket.got, ended);
         self.send(&answer.bytes);
         if answer.hangs_up {
-            self.end.get_or_insert(PeerEnd::Shut);
+            self.end(PeerEnd::Shut);
+        }
+    }
+
+    /// Has the peer's TLS open what arrived, and answer it.
+    fn open_arrivals(&mut self) {
+        #[cfg(feature = "tls")]
+        if let Some(mut peer) = self.socket.peer.take() {
+            let answer = peer.open(&mut self.socket.got);
+            self.socket.peer = Some(peer);
+            self.send_raw(&answer);
+        }
+    }
+
+    /// The peer's TLS says that nothing more comes.
+    fn say_end(&mut self) {
+        #[cfg(feature = "tls")]
+        if let Some(peer) = &mut self.socket.peer {
+            let records = peer.seal_end();
+            self.send_raw(&records);
         }
     }
 
@@ -402,13 +490,15 @@ impl Link {
         std::mem::take(&mut self.is_news).then_some(Readiness { writable, readable, ended })
     }
 
-    /// What the server has sent goes on its way; whether its peer may have something to react to.
+    /// What the server has sent goes on its way, and its peer may have something to react to.
     fn exchange(&mut self, now: Time) {
-        let FakeSocket { transit, got, .. } = &mut *self.socket;
-        let Some(transit) = transit else { return };
-        let before = got.len();
-        transit.exchange(now, got);
-        if got.len() > before || transit.is_over() {
+        let Some(mut transit) = self.socket.transit.take() else { return };
+        let arrivals = self.socket.arrivals();
+        let before = arrivals.len();
+        transit.exchange(now, arrivals);
+        let reacts = arrivals.len() > before || transit.is_over();
+        self.socket.transit = Some(transit);
+        if reacts {
             self.react();
         }
     }
