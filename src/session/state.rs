@@ -112,6 +112,8 @@ pub(crate) struct Extra {
     pub(crate) peer_shut: bool,
     /// We have shut our side.
     pub(crate) shut: bool,
+    /// The connection has failed: nobody is there to be waited for.
+    pub(crate) broken: bool,
 }
 
 /// A ping that waits behind other bytes, in the outbox or in the system's queue.
@@ -514,6 +516,7 @@ impl Extra {
             unacknowledged: _,
             peer_shut,
             shut,
+            broken,
         } = self;
         // A field that is added has to be named above, and decided on here.
         outbox.is_empty()
@@ -528,7 +531,7 @@ impl Extra {
             && deadline.is_none()
             && window.is_none()
             && ping.is_none()
-            && !(*aborted || *peer_shut || *shut)
+            && !(*aborted || *peer_shut || *shut || *broken)
     }
 }
 
