@@ -453,6 +453,7 @@ fn one_that_broke_behind_our_close_is_over_at_once_too() {
     .unwrap();
     app.tolerate_panics();
     let mut client = app.web_socket("/");
+    client.answer_close(false);
     client.send("bye");
     client.expect_close(CloseCode::NORMAL);
     client.reset();
