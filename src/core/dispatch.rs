@@ -243,7 +243,8 @@ impl Turn<'_> {
 
     /// Where the connection broke there is nobody to wait for.
     fn leave_after(&mut self, code: CloseCode) {
-        if code == CloseCode::ABNORMAL && !self.connection.state.extra().peer_shut {
+        let extra = self.connection.state.extra();
+        if extra.broken || (code == CloseCode::ABNORMAL && !extra.peer_shut) {
             self.lose(Loss::Gone);
             self.drop_socket(Disposal::Close);
         } else {

@@ -163,6 +163,8 @@ impl Turn<'_> {
 
     /// The connection failed under us.
     pub(crate) fn broken(&mut self, kind: io::ErrorKind) {
+        // Known before a hook runs, which may panic: whatever becomes of it, nobody is waited for.
+        self.connection.state.extra().broken = true;
         match self.connection.stage {
             // The Closes were not both seen, so the end stays unclean; it is no error either.
             Stage::Session(_) if self.connection.state.phase == Phase::Closing => {

@@ -112,6 +112,8 @@ pub(crate) struct Extra {
     pub(crate) peer_shut: bool,
     /// We have shut our side.
     pub(crate) shut: bool,
+    /// The connection has failed: nobody is there to be waited for.
+    pub(crate) broken: bool,
     /// Bytes that the transport holds for the connection.
     pub(crate) transport_bytes: u32,
 }
@@ -518,6 +520,7 @@ impl Extra {
             unacknowledged: _,
             peer_shut,
             shut,
+            broken,
             transport_bytes,
         } = self;
         // A field that is added has to be named above, and decided on here.
@@ -533,7 +536,7 @@ impl Extra {
             && deadline.is_none()
             && window.is_none()
             && ping.is_none()
-            && !(*aborted || *peer_shut || *shut)
+            && !(*aborted || *peer_shut || *shut || *broken)
             && *transport_bytes == 0
     }
 }

@@ -1,6 +1,7 @@
 //! A network in memory: links whose far ends are scripts, a clock that is told, and between them the
 //! core with the driver that runs it in production.
 
+mod fake_socket;
 mod link;
 mod links;
 #[cfg(feature = "tls")]
@@ -21,7 +22,8 @@ use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
-pub(crate) use link::{FakeSocket, Link, PeerEnd};
+pub(crate) use fake_socket::FakeSocket;
+pub(crate) use link::{Link, PeerEnd};
 pub(crate) use links::{LinkId, Links};
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) use transit::{Buffers, Pace, Transit};
