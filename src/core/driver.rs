@@ -116,6 +116,8 @@ impl<S: Sockets> Driver<S> {
             return Some(Time::ZERO);
         }
         let asked_at = self.sockets.next_accept();
+        // The later of the two: before the core has room, an accept would find nothing to do, however
+        // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
         [self.core.poll_timeout(), accept_at].into_iter().flatten().min()
     }

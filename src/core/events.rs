@@ -122,6 +122,7 @@ impl Core {
     /// Begins to stop: requests get 503, sessions a Close. Every slot that
     /// [`next_connection`](Self::next_connection) names is then to be handed to `handle_drain`.
     pub(crate) fn begin_drain(&mut self, now: Time, code: CloseCode, grace: Duration) {
+        // Before anybody gets a Close: what these hooks send still finds open sessions.
         for hook in mem::take(&mut self.shared.stop_hooks.0) {
             self.with_server(now, "on_shutdown", hook);
         }
@@ -195,6 +196,7 @@ impl Core {
 
     /// When `poll_due` has to be asked next.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        // The grace is no connection's, so it has no entry in the wheel.
         let drain = self.draining.as_ref().map(|drain| drain.deadline);
         [self.connections.wheel.next_deadline(), drain].into_iter().flatten().min()
     }

@@ -1,4 +1,4 @@
-//! Owns the search for hooks that hold the loop: the loop measures its turns, and events one by one
+//! The search for hooks that block the loop: the loop measures its turns, and events one by one
 //! only after a turn was slow.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Owns one connection's socket: reading, and the [`Wire`] that the core writes through.
+//! One connection's socket: reading, and the [`Wire`] that the core writes through.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};

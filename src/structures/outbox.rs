@@ -1,4 +1,4 @@
-//! Owns what waits for one peer that does not read right now.
+//! The outbox: what waits for one peer that does not read right now.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};

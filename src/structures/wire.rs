@@ -1,4 +1,4 @@
-//! Owns the contract of the one way to write through at once.
+//! The contract of the one way to write through at once.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
