@@ -255,7 +255,7 @@ impl Core {
         self.shared.work.set_budget(work);
     }
 
-    /// Something held the loop for longer than `slow_callback`: `culprit` if it is known who.
+    /// Something blocked the loop for longer than `slow_callback`: `culprit` if it is known who.
     pub(crate) fn note_slow(&mut self, now: Time, took: Duration, culprit: Option<u32>) {
         self.shared.stats.slow_turns += 1;
         let route = culprit.map(|index| {
@@ -268,9 +268,9 @@ impl Core {
         self.shared.warnings.note("slow_callback", now, || match route {
             Some((route, true)) => {
                 let pattern = self.routes.route(route).map_or("", |route| &route.pattern);
-                format!("a session of route {pattern} held the loop for {took:?}")
+                format!("a session of route {pattern} blocked the event loop for {took:?}")
             }
-            Some((_, false)) => format!("a plain request held the loop for {took:?}"),
+            Some((_, false)) => format!("an HTTP request blocked the event loop for {took:?}"),
             None => format!("a turn took {took:?}; the next ones are measured event by event"),
         });
     }
