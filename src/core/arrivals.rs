@@ -110,6 +110,12 @@ impl Connections {
         Ok((verdict != Verdict::Admitted).then_some(OverLimit::Client))
     }
 
+    /// Whether a connection has to begin with a PROXY header.
+    pub(super) fn awaits_proxy_header(&self, index: u32) -> bool {
+        let stage = self.slab.at(index).map(|connection| &connection.stage);
+        matches!(stage, Some(Stage::Http(http)) if http.awaits_proxy_header)
+    }
+
     /// The local address of a connection that was accepted just now, where it is known.
     pub(super) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
         if let Some(Stage::Http(http)) = self.slab.at_mut(index).map(|it| &mut it.stage) {

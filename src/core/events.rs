@@ -105,6 +105,11 @@ impl Core {
         self.connections.accept(now, peer, &mut self.shared, &self.routes)
     }
 
+    /// Whether a connection that was accepted just now has to begin with a PROXY header.
+    pub(crate) fn awaits_proxy_header(&self, index: u32) -> bool {
+        self.connections.awaits_proxy_header(index)
+    }
+
     /// The local address of a connection that was accepted just now, where it is known.
     pub(crate) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
         self.connections.note_local_addr(index, local);

@@ -166,11 +166,19 @@ impl HttpTurn<'_, '_> {
         let proxied = self.http().is_some_and(|http| http.proxied);
         let forwarded =
             if proxied { self.turn.admission.forwarded_info(head) } else { Forwarded::default() };
+        #[cfg(feature = "tls")]
+        let tls = self.turn.wire.tls_peer();
+        #[cfg(feature = "tls")]
+        let secured = tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let secured = false;
         Between {
             remote: self.turn.connection.state.remote_addr(),
             client: self.turn.connection.state.client_addr(),
             local: self.local_addr(),
-            secure: forwarded.secure.unwrap_or(false),
+            secure: forwarded.secure.unwrap_or(secured),
+            #[cfg(feature = "tls")]
+            tls,
             host: forwarded.host.map(Into::into),
         }
     }

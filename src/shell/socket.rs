@@ -8,9 +8,13 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 
 use crate::core::Disposal;
-use crate::core::sockets::{self, Notes, ReadOutcome};
+use crate::core::sockets::{self, Notes};
 use crate::session::state::NO_ADDR;
 use crate::structures::wire::Wire;
+use crate::transport::channel::Channel;
+#[cfg(feature = "tls")]
+use crate::transport::secured::{Changes, Secured, SecuredRead};
+use crate::transport::stream::{ReadOutcome, Stream};
 
 /// A non-blocking stream socket, TCP or Unix.
 #[derive(Debug)]
@@ -62,12 +66,7 @@ impl Socket {
     }
 }
 
-impl sockets::Socket for Socket {
-    #[inline]
-    fn wire(&mut self) -> &mut dyn Wire {
-        self
-    }
-
+impl Stream for Socket {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
         match (&self.stream).read(buffer) {
@@ -75,6 +74,45 @@ impl sockets::Socket for Socket {
             Ok(n) => ReadOutcome::Bytes(n),
             Err(error) => self.read_failed(error, buffer),
         }
+    }
+
+    #[cfg(feature = "tls")]
+    fn note_blocked(&mut self) {
+        self.blocked = true;
+    }
+}
+
+impl sockets::Socket for Channel<Socket> {
+    #[inline]
+    fn wire(&mut self) -> &mut dyn Wire {
+        Self::wire(self)
+    }
+
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        Stream::read(&mut **self, buffer)
+    }
+
+    #[cfg(feature = "tls")]
+    #[inline]
+    fn is_secured(&self) -> bool {
+        Self::is_secured(self)
+    }
+
+    #[cfg(feature = "tls")]
+    fn read_secured(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead {
+        self.secured().map_or(SecuredRead::Drained, |secured| secured.read(buffer, room, late))
+    }
+
+    #[cfg(feature = "tls")]
+    fn flush_backlog(&mut self) -> io::Result<bool> {
+        self.secured().map_or(Ok(true), Secured::flush)
+    }
+
+    #[cfg(feature = "tls")]
+    #[inline]
+    fn take_changes(&mut self) -> Option<Changes> {
+        self.secured().and_then(Secured::take_changes)
     }
 
     #[inline]

@@ -4,6 +4,9 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use crate::words::tls::TlsPeer;
+
 /// Where a turn's bytes go. The shell's socket implements it, and so do the tests' fakes.
 pub(crate) trait Wire {
     /// Writes what fits and says how much; 0 is "not now", never an error. An error means that the
@@ -36,6 +39,18 @@ pub(crate) trait Wire {
     /// takes no more than the peer reads. False where that is not known.
     fn peer_is_full(&self) -> bool {
         false
+    }
+
+    /// How many of the bytes that were taken only this process has, so that they are lost with the
+    /// socket.
+    fn backlog(&self) -> usize {
+        0
+    }
+
+    /// What the peer has shown in its TLS handshake; `None` where there was none.
+    #[cfg(feature = "tls")]
+    fn tls_peer(&self) -> Option<TlsPeer> {
+        None
     }
 
     /// Whether what a short write left waits for the socket, and not just for a later turn.

@@ -4,11 +4,20 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::rc::Rc;
 
 use crate::core::Disposal;
-use crate::core::sockets::{Notes, ReadOutcome, Readiness, Socket};
+use crate::core::sockets::{Notes, Readiness, Socket};
 use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
+use crate::transport::channel::Channel;
+use crate::transport::stream::{ReadOutcome, Stream};
+#[cfg(feature = "tls")]
+use crate::transport::{
+    secured::{Changes, Secured, SecuredRead},
+    tls::acceptor::Acceptor,
+};
 use crate::words::time::Time;
 
 use super::transit::Transit;
@@ -20,19 +29,18 @@ pub(crate) struct Link {
     /// Its slot in the core; `None` before it is accepted and after it is over.
     pub(super) slot: Option<u32>,
     pub(crate) address: SocketAddr,
-    pub(crate) socket: FakeSocket,
+    pub(crate) socket: Channel<FakeSocket>,
+    /// The TLS of the listener that it came to.
+    #[cfg(feature = "tls")]
+    acceptor: Option<Rc<Acceptor>>,
     /// What the peer sent and is on its way.
     inbound: VecDeque<u8>,
-    /// What has arrived and the server has not read.
-    arrived: VecDeque<u8>,
     /// The server reads at most this much at once: it arrives in such pieces.
     pub(crate) read_piece: usize,
     /// So much of what the peer sends fits into the server's system; the rest is on its way.
     pub(crate) receive_buffer: usize,
     /// The peer's side ends like this, behind what it sent.
     end: Option<PeerEnd>,
-    /// The end has arrived.
-    ended: bool,
     /// The system has seen that the link is broken.
     failed: bool,
     /// Something has come that the system has not told yet.
@@ -55,9 +63,13 @@ pub(crate) enum PeerEnd {
     Reset,
 }
 
-/// The server's way out of a link.
+/// The server's socket of a link.
 #[derive(Debug)]
 pub(crate) struct FakeSocket {
+    /// What has arrived and the server has not read.
+    arrived: VecDeque<u8>,
+    /// The end has arrived.
+    ended: bool,
     /// What arrived at the peer and was not taken.
     pub(crate) got: Vec<u8>,
     /// Bytes written so far, modulo 2^32.
@@ -88,6 +100,8 @@ pub(crate) struct FakeSocket {
 impl FakeSocket {
     fn new() -> Self {
         Self {
+            arrived: VecDeque::new(),
+            ended: false,
             got: Vec::new(),
             written: 0,
             transit: None,
@@ -222,13 +236,9 @@ impl Wire for FakeSocket {
     }
 }
 
-impl Socket for Link {
-    fn wire(&mut self) -> &mut dyn Wire {
-        &mut self.socket
-    }
-
+impl Stream for FakeSocket {
     fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
-        if self.socket.broken {
+        if self.broken {
             return ReadOutcome::Failed(ErrorKind::ConnectionReset);
         }
         match self.arrived.read(buffer) {
@@ -236,6 +246,42 @@ impl Socket for Link {
             Ok(0) | Err(_) => ReadOutcome::Drained,
             Ok(n) => ReadOutcome::Bytes(n),
         }
+    }
+
+    #[cfg(feature = "tls")]
+    fn note_blocked(&mut self) {
+        self.blocked = true;
+    }
+}
+
+impl Socket for Link {
+    fn wire(&mut self) -> &mut dyn Wire {
+        self.socket.wire()
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        self.socket.read(buffer)
+    }
+
+    #[cfg(feature = "tls")]
+    fn is_secured(&self) -> bool {
+        self.socket.is_secured()
+    }
+
+    #[cfg(feature = "tls")]
+    fn read_secured(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead {
+        let secured = self.socket.secured();
+        secured.map_or(SecuredRead::Drained, |secured| secured.read(buffer, room, late))
+    }
+
+    #[cfg(feature = "tls")]
+    fn flush_backlog(&mut self) -> io::Result<bool> {
+        self.socket.secured().map_or(Ok(true), Secured::flush)
+    }
+
+    #[cfg(feature = "tls")]
+    fn take_changes(&mut self) -> Option<Changes> {
+        self.socket.secured().and_then(Secured::take_changes)
     }
 
     fn take_blocked(&mut self) -> bool {
@@ -261,13 +307,13 @@ impl Link {
         Self {
             slot: None,
             address,
-            socket: FakeSocket::new(),
+            socket: Channel::Plain(FakeSocket::new()),
+            #[cfg(feature = "tls")]
+            acceptor: None,
             inbound: VecDeque::new(),
-            arrived: VecDeque::new(),
             read_piece: usize::MAX,
             receive_buffer: usize::MAX,
             end: None,
-            ended: false,
             failed: false,
             is_news: false,
             touched: false,
@@ -299,7 +345,7 @@ impl Link {
 
     /// How much of what was sent the server has not read.
     pub(crate) fn unread(&self) -> usize {
-        self.inbound.len().saturating_add(self.arrived.len())
+        self.inbound.len().saturating_add(self.socket.arrived.len())
     }
 
     pub(super) fn end(&mut self, end: PeerEnd) {
@@ -311,7 +357,7 @@ impl Link {
 
     fn break_off(&mut self) {
         self.inbound.clear();
-        self.arrived.clear();
+        self.socket.arrived.clear();
         self.socket.break_off();
     }
 
@@ -351,14 +397,14 @@ impl Link {
         }
         let writable = self.socket.is_writable();
         self.is_news |= writable && std::mem::take(&mut self.socket.awaits_room);
-        let ended = self.ended || self.socket.broken;
-        let readable = ended || !self.arrived.is_empty();
+        let ended = self.socket.ended || self.socket.broken;
+        let readable = ended || !self.socket.arrived.is_empty();
         std::mem::take(&mut self.is_news).then_some(Readiness { writable, readable, ended })
     }
 
     /// What the server has sent goes on its way; whether its peer may have something to react to.
     fn exchange(&mut self, now: Time) {
-        let FakeSocket { transit, got, .. } = &mut self.socket;
+        let FakeSocket { transit, got, .. } = &mut *self.socket;
         let Some(transit) = transit else { return };
         let before = got.len();
         transit.exchange(now, got);
@@ -367,13 +413,35 @@ impl Link {
         }
     }
 
+    /// The server has taken it, with a PROXY header before everything else or without.
+    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "only TLS comes behind it"))]
+    pub(super) fn adopt(&mut self, slot: u32, proxy_header: bool) -> io::Result<()> {
+        self.slot = Some(slot);
+        #[cfg(feature = "tls")]
+        if let Channel::Plain(socket) = &mut self.socket {
+            let socket = std::mem::replace(socket, FakeSocket::new());
+            let channel = Channel::new(socket, self.acceptor.clone(), proxy_header);
+            let failed = channel.is_err();
+            self.socket = channel.unwrap_or_else(|plain| plain);
+            if failed {
+                return Err(ErrorKind::ConnectionAborted.into());
+            }
+        }
+        Ok(())
+    }
+
     /// The server has closed it. The system goes on to deliver, unless the server wanted a reset or has
     /// not read what came: then (RFC 9293 section 3.6.1, RFC 2525 section 2.17) a reset goes out.
     pub(super) fn dispose(&mut self, disposal: Disposal) {
         self.slot = None;
+        let fresh = Channel::Plain(FakeSocket::new());
+        let in_order = disposal == Disposal::Close;
+        let socket = std::mem::replace(&mut self.socket, fresh).into_stream(in_order);
+        self.socket = Channel::Plain(socket);
         self.socket.gone = Some(disposal);
+        let arrived = !self.socket.arrived.is_empty();
         let Some(transit) = &mut self.socket.transit else { return };
-        if disposal == Disposal::Reset || !self.arrived.is_empty() {
+        if disposal == Disposal::Reset || arrived {
             transit.reset();
         } else {
             transit.shut();
@@ -405,18 +473,18 @@ impl Link {
             self.break_off();
         }
         let buffer = self.read_piece.min(self.receive_buffer);
-        let room = buffer.saturating_sub(self.arrived.len());
+        let room = buffer.saturating_sub(self.socket.arrived.len());
         let most = room.min(self.breaks_after_in.unwrap_or(usize::MAX));
         let piece = self.inbound.len().min(most);
         if let Some(left) = &mut self.breaks_after_in {
             *left -= piece;
         }
-        self.arrived.extend(self.inbound.drain(..piece));
+        self.socket.arrived.extend(self.inbound.drain(..piece));
         let ends = self.inbound.is_empty() && self.end.is_some() || self.socket.broken;
         // A failure is news even behind an end (`EPOLLERR`).
         let fails = self.socket.broken && !std::mem::replace(&mut self.failed, self.socket.broken);
-        self.is_news |= piece > 0 || (ends && !self.ended) || fails;
-        self.ended |= ends;
+        self.is_news |= piece > 0 || (ends && !self.socket.ended) || fails;
+        self.socket.ended |= ends;
     }
 }
 

@@ -6,6 +6,8 @@ use std::io;
 use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
 use crate::core::sockets::{Accept, Readiness, Sockets};
+#[cfg(feature = "tls")]
+use crate::transport::secured::buffer_bytes;
 use crate::words::time::Time;
 
 use super::link::Link;
@@ -93,10 +95,9 @@ impl Sockets for Links {
         (!self.backlog.is_empty()).then_some(Time::ZERO)
     }
 
-    fn adopt(&mut self, slot: u32, id: LinkId) -> io::Result<()> {
+    fn adopt(&mut self, slot: u32, id: LinkId, proxy_header: bool) -> io::Result<()> {
         assert!(self.slots.insert(slot, id).is_none(), "slot {slot} is given twice");
-        self.all[id].slot = Some(slot);
-        Ok(())
+        self.all[id].adopt(slot, proxy_header)
     }
 
     fn refuse(&mut self, id: LinkId) {
@@ -112,6 +113,11 @@ impl Sockets for Links {
 
     fn watch(&mut self, _watch: NewWatch) {
         panic!("descriptors are not watched in memory");
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
+        buffer_bytes(read_bytes)
     }
 
     fn release_listeners(&mut self) {}
