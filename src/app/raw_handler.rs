@@ -146,8 +146,8 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct OnFrame<F>(F);
 
-// The hooks that both kinds of handler have run as in [`Handler`](crate::Handler): the traits are two, since a
-// raw session has no messages and no pings of its own, and a supertrait for the five methods would have to be
+// The hooks that both kinds of handler have run as in `Handler`. The traits are two, since a raw session has
+// no messages and no pings of its own, and a supertrait for the five methods that they share would have to be
 // implemented separately by every handler.
 impl<C, F, D, T, E, X> RawHandler for Hooks<C, OnFrame<F>, Idle, Idle, Idle, D, T, E, X>
 where

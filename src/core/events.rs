@@ -227,6 +227,7 @@ impl Core {
     /// Ends the connection that [`poll_eviction`](Self::poll_eviction) named.
     pub(crate) fn handle_eviction(&mut self, index: u32, wire: &mut dyn Wire) {
         self.shared.stats.over_budget += 1;
+        // Within a turn: its time is not asked for again, so that both are one moment.
         let now = self.shared.now;
         self.turn(now, index, wire, |turn| turn.evict());
     }
