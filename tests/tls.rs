@@ -4,13 +4,15 @@
 #![allow(clippy::disallowed_methods, reason = "waiting for another thread has a bound")]
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls_client;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use rustls::version::{TLS12, TLS13};
-use support::tls::*;
 use support::*;
+use tls_client::*;
 use wirewheel::options::ProxyHeader;
 use wirewheel::tls::{ClientCertificates, TlsOptions};
 use wirewheel::{
