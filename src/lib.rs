@@ -39,6 +39,7 @@
     feature = "testing",
     doc = "| [`testing`] | applications in memory, under virtual time |"
 )]
+#![cfg_attr(feature = "tls", doc = "| [`tls`] | `wss://` without a proxy in front |")]
 //! | [`watch`] | other descriptors on the same loop |
 //!
 //! The [`guide`] has a page for each subject: the life of a session, backpressure, broadcast, timers,
@@ -50,6 +51,8 @@
 //! * `deflate` (default): permessage-deflate, RFC 7692.
 //! * `json`: values as messages, with serde.
 //! * `tungstenite`: messages, Close frames and options from and to the types of that crate.
+//! * `tls`: TLS in the process, with rustls. The only feature that needs a C compiler.
+//! * `tls-client-auth`: certificates of clients.
 //! * `testing`: the module of that name, for the tests of your own application.
 //!
 //! # Logging
@@ -79,12 +82,15 @@ mod shell;
 mod structures;
 #[cfg(any(test, fuzzing, feature = "testing"))]
 pub mod testing;
+mod transport;
 #[cfg(feature = "tungstenite")]
 mod tungstenite;
 mod words;
 
 #[cfg(feature = "json")]
 pub use api::json;
+#[cfg(feature = "tls")]
+pub use api::tls;
 pub use api::{compat, error, extension, hooks, message, options, raw, watch};
 
 pub use app::application::{Application, WebSockets};

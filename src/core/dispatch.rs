@@ -51,6 +51,10 @@ impl Turn<'_> {
                 Stage::Http(ref http) if http.body.is_some() || http.yielded => {
                     HttpTurn { turn: self }.drained()
                 }
+                Stage::Finishing => {
+                    self.after_flush(); // what it waited for may have been below the core
+                    Reading::Continue
+                }
                 _ => self.reading(),
             };
         };

@@ -257,7 +257,7 @@ impl Turn<'_> {
         if !extra.outbox.is_empty() {
             return;
         }
-        if extra.peer_shut {
+        if extra.peer_shut && self.wire.backlog() == 0 {
             self.drop_socket(Disposal::Close);
         } else if !extra.shut {
             extra.shut = true;
@@ -323,7 +323,8 @@ impl Turn<'_> {
                 });
             self.end(&info);
         }
-        self.count_loss(Loss::Stopped, self.queued()); // the system goes on with what it has
+        // The system goes on with what it has.
+        self.count_loss(Loss::Stopped, self.queued().saturating_add(self.wire.backlog()));
         self.forget_queued();
         self.drop_socket(Disposal::Close);
     }

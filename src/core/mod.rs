@@ -65,6 +65,10 @@ pub(crate) mod sockets;
 mod streamed_body;
 #[cfg(all(repository, test))]
 mod tests;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(feature = "tls")]
+mod tls_driver;
 mod turn;
 mod turns;
 

@@ -80,6 +80,7 @@ impl<F: GivesWay> FlowState<F> {
         self.used = emission.stamp;
         let key = emission.key.clone();
         let number = self.log.push(emission, bytes);
+        // `make_room` has taken out the older value of this key, and its entry.
         if let Some(key) = key {
             self.keys.insert(key, number);
         }

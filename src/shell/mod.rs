@@ -1,5 +1,7 @@
 //! The room `shell`: sockets, mio, signals and the clock, and nothing else.
 
+#[cfg(feature = "tls")]
+mod certificates;
 pub(crate) mod listen;
 mod listener;
 pub(crate) mod mailbox;

@@ -19,3 +19,5 @@ pub(crate) mod proxy;
 pub(crate) mod quoted;
 pub(crate) mod rate;
 pub(crate) mod time;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
