@@ -391,7 +391,7 @@ fn an_outbox_over_its_limit_ends_with_1013() {
 }
 
 #[test]
-fn the_byte_budget_of_the_process_ends_who_goes_over_it() {
+fn the_memory_budget_ends_who_goes_over_it() {
     let limits = Limits::new().process_bytes(100_000);
     let mut net = Net::new(WebSockets::new().limits(limits));
     let clients: Vec<LinkId> = (0..2).map(|_| net.open()).collect();
@@ -537,7 +537,7 @@ fn fragments_out_of_order_end_with_1002() {
 }
 
 #[test]
-fn answers_that_nobody_reads_are_held_to_the_byte_budget() {
+fn answers_that_nobody_reads_are_held_to_the_memory_budget() {
     let limits = Limits::new().process_bytes(8_192);
     let mut net = Net::new(WebSockets::new().limits(limits));
     let request = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n";
