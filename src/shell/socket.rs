@@ -76,7 +76,7 @@ impl Socket {
 
 impl Socket {
     #[inline]
-    fn read_plain(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+    fn read_plain(&self, buffer: &mut [u8]) -> ReadOutcome {
         match (&self.stream).read(buffer) {
             Ok(0) => ReadOutcome::Eof,
             Ok(n) => ReadOutcome::Bytes(n),

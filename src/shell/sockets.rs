@@ -189,12 +189,12 @@ impl Sockets for OpenSockets {
 
     #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "only TLS comes behind it"))]
     fn adopt(&mut self, slot: u32, accepted: Accepted, proxy_header: bool) -> io::Result<()> {
-        let place = slot as usize;
+        let index = slot as usize;
         let mut stream = accepted.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.poll.registry().register(&mut stream, Token(place), interest);
-        if place >= self.sockets.len() {
-            self.sockets.resize_with(place + 1, || None);
+        let registered = self.poll.registry().register(&mut stream, Token(index), interest);
+        if index >= self.sockets.len() {
+            self.sockets.resize_with(index + 1, || None);
         }
         let socket = Socket::new(stream);
         #[cfg(not(feature = "tls"))]
@@ -202,7 +202,7 @@ impl Sockets for OpenSockets {
         #[cfg(feature = "tls")]
         let channel = Channel::new(socket, accepted.tls, proxy_header);
         let secured = channel.is_ok();
-        if let Some(empty) = self.sockets.get_mut(place) {
+        if let Some(empty) = self.sockets.get_mut(index) {
             *empty = Some(channel.unwrap_or_else(|plain| plain));
         }
         if secured { registered } else { Err(io::ErrorKind::ConnectionAborted.into()) }
