@@ -46,7 +46,7 @@ const RESERVED: [(&str, &[&str]); 14] = [
     ("SystemTime", &["shell/"]),
     ("tungstenite::", &["protocol/", "tungstenite.rs"]),
     ("httparse", &["protocol/"]),
-    ("rustls::", &["transport/tls/"]),
+    ("rustls::", &["transport/tls/", "testing/network/tls_peer.rs"]),
     ("thread::", &["server.rs", "handle.rs", "testing/client.rs"]),
 ];
 

@@ -94,7 +94,7 @@ stats! {
         closed_too_big "code=\"1009\"";
         /// With 1011: a hook failed, or no pong came in time.
         closed_internal "code=\"1011\"";
-        /// With 1013: the peer did not read, or the byte budget was spent.
+        /// With 1013: the peer did not read, or the memory budget was spent.
         closed_try_again "code=\"1013\"";
         /// With any other code, such as those of the application.
         closed_other "code=\"other\"";

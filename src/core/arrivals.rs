@@ -78,6 +78,7 @@ impl Connections {
         // Before the newcomer is entered, which must not be the one to go.
         self.make_room_for_pending(now, shared, routes);
         self.pending.enter(&self.slab, Waiting { key, since: now });
+        // Arms its first timer: a peer that never sends a byte is due like any other.
         self.settle(key.index, shared, routes);
         Ok(key.index)
     }

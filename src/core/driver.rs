@@ -124,6 +124,8 @@ impl<S: Sockets> Driver<S> {
             return Some(Time::ZERO);
         }
         let asked_at = self.sockets.next_accept();
+        // The later of the two: before the core has room, an accept would find nothing to do, however
+        // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
         #[cfg(feature = "tls")]
         let check_at = self.sockets.next_certificate_check();
@@ -416,6 +418,7 @@ impl<S: Sockets> Driver<S> {
     /// Accepts who waits, up to the budget of a turn.
     fn accept(&mut self, now: Time) {
         for _ in 0..self.accept_budget {
+            // Before each: the last one may have taken the last slot.
             if !self.core.accepts(now) {
                 return;
             }
@@ -531,6 +534,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     pub(crate) fn for_each(&mut self, act: impl Fn(&mut Core, u32, &mut dyn Wire)) {
+        // By slot and not by an iterator: acting on one may end it, and others with it.
         let mut from = 0;
         while let Some(slot) = self.core.next_connection(from) {
             self.with_wire(slot, |core, wire| act(core, slot, wire));

@@ -1,4 +1,4 @@
-//! Layer 7, core: every decision of the whole server, without a socket, a clock or a thread.
+//! The room `core`: every decision of the whole server, without a socket, a clock or a thread.
 //!
 //! It is called by the [`driver`] alone, whose head says in which order, and what follows. `handle_*`
 //! say what happened and when, and lend a [`Wire`](crate::structures::wire::Wire) to write through;

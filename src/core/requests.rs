@@ -288,10 +288,10 @@ impl HttpTurn<'_, '_> {
     }
 
     /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
-    /// be terms before whatever such a page must not do: an upgrade, a stream of events, a method that
-    /// changes something. Plain GET, HEAD and OPTIONS pass without being terms about.
+    /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
+    /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
     fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
-        call.head().first("origin")?; // most have none, and are terms nothing further
+        call.head().first("origin")?; // most have none, and are asked nothing further
         let loopback = call.local_addr().ip().to_canonical().is_loopback();
         match rules.judge(call.head(), call.host(), loopback) {
             Judgement::Pass => None,

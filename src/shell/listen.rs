@@ -1,4 +1,4 @@
-//! The making of listening sockets: TCP, Unix, or handed over.
+//! The making of listening sockets: TCP, Unix, or inherited.
 
 use std::fmt;
 use std::io::{self, ErrorKind};

@@ -1,4 +1,4 @@
-//! Listening: one accept at a time, and what to do when descriptors run out.
+//! The listener: one accept at a time, and what to do when descriptors run out.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};

@@ -1,4 +1,4 @@
-//! Layer 5, shell: sockets, mio, signals and the clock, and nothing else.
+//! The room `shell`: sockets, mio, signals and the clock, and nothing else.
 
 #[cfg(feature = "tls")]
 mod certificates;

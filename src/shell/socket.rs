@@ -66,10 +66,22 @@ impl Socket {
     }
 }
 
-impl Stream for Socket {
+impl Socket {
     #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+    fn read_plain(&mut self, buffer: &mut [u8]) -> ReadOutcome {
         match (&self.stream).read(buffer) {
+            Ok(0) => ReadOutcome::Eof,
+            Ok(n) => ReadOutcome::Bytes(n),
+            Err(error) => self.read_failed(error, buffer),
+        }
+    }
+}
+
+/// For TLS, which is not to cost those anything that have none.
+impl Stream for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        // By another name, as above.
+        match (&*SockRef::from(&self.stream)).read(buffer) {
             Ok(0) => ReadOutcome::Eof,
             Ok(n) => ReadOutcome::Bytes(n),
             Err(error) => self.read_failed(error, buffer),
@@ -90,7 +102,7 @@ impl sockets::Socket for Channel<Socket> {
 
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
-        Stream::read(&mut **self, buffer)
+        self.read_plain(buffer)
     }
 
     #[cfg(feature = "tls")]

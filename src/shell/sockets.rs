@@ -128,7 +128,7 @@ impl OpenSockets {
         self.listeners.iter().filter_map(|listener| listener.tls.clone()).collect()
     }
 
-    /// A turn is over; what held the loop for too long is noted.
+    /// A turn is over; what blocked the loop for too long is noted.
     pub(super) fn turn_ended(&mut self, core: &mut Core, began: Time, ended: Time) {
         let slow = self.slow.turn_ended(began, ended);
         note_slow(core, ended, slow);

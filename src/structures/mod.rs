@@ -1,4 +1,4 @@
-//! Layer 1, structures: the timer wheel, the slab, the outbox. Standard library only.
+//! The room `structures`: the timer wheel, the slab, the outbox. Standard library only.
 
 pub(crate) mod byte_queue;
 pub(crate) mod counter;

@@ -241,7 +241,7 @@ impl Limits {
         self.stop_grace.unwrap_or_else(|| self.close_timeout.saturating_add(self.linger_timeout))
     }
 
-    /// How long the hooks of one event may hold the loop, on which everybody waits; longer is
+    /// How long the hooks of one event may block the loop, on which everybody waits; longer is
     /// logged as a warning with the route. Turns of the loop are measured; after a slow one, its
     /// events one by one for ten seconds. `None`: off. Default 100 ms.
     #[must_use]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 
 use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
@@ -11,6 +12,8 @@ use crate::transport::secured::buffer_bytes;
 use crate::words::time::Time;
 
 use super::link::Link;
+#[cfg(feature = "tls")]
+use super::tls_peer::BothEnds;
 
 /// Names a link; never used again for another.
 pub(crate) type LinkId = usize;
@@ -27,10 +30,20 @@ pub(crate) struct Links {
     orphans: Vec<LinkId>,
     /// Those that the driver has used since their peers have looked.
     touched: Vec<LinkId>,
+    /// What those who come from now on speak.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<BothEnds>,
 }
 
 impl Links {
-    pub(super) fn connect(&mut self, link: Link) -> LinkId {
+    pub(super) fn connect(&mut self, address: SocketAddr) -> LinkId {
+        #[cfg(feature = "tls")]
+        let link = match &self.tls {
+            Some(ends) => Link::over_tls(address, ends),
+            None => Link::new(address),
+        };
+        #[cfg(not(feature = "tls"))]
+        let link = Link::new(address);
         let id = self.all.len();
         self.all.push(link);
         self.backlog.push_back(id);

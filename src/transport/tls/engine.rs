@@ -272,3 +272,71 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut Scratch) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+
+    use super::*;
+
+    /// Stands for a mistake in rustls.
+    #[derive(Debug)]
+    struct Panics;
+
+    impl ResolvesServerCert for Panics {
+        fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            panic!("planned");
+        }
+    }
+
+    fn engine() -> Engine {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Panics));
+        Engine::new(Arc::new(config)).unwrap()
+    }
+
+    fn hello() -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name = rustls::pki_types::ServerName::try_from("h").unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        hello
+    }
+
+    fn failure(engine: &mut Engine, records: &mut [u8]) -> Box<str> {
+        let mut plain = vec![0; records.len()];
+        match engine.open(records, &mut plain, &mut Scratch::default()).ending {
+            Some(Ending::Failed(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_panic_in_rustls_is_the_end_of_one_connection() {
+        assert_eq!(&*failure(&mut engine(), &mut hello()), "rustls panicked");
+    }
+
+    /// After an error rustls may be asked only for its alert.
+    #[test]
+    fn garbage_of_any_kind_is_an_error_and_no_panic() {
+        for first in 0..=u8::MAX {
+            for second in [0, 1, 3, 255] {
+                let mut bytes = [first, second, 3, 0, 5, 1, 0, 0, 1, 0].repeat(3);
+                let mut plain = vec![0; bytes.len()];
+                let opened = engine().open(&mut bytes, &mut plain, &mut Scratch::default());
+                if let Some(Ending::Failed(reason)) = opened.ending {
+                    assert!(!reason.contains("panicked"), "{first} {second}");
+                }
+            }
+        }
+    }
+}

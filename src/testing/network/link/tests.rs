@@ -1,6 +1,7 @@
 //! One connection of the network: what arrives, what is announced, and buffers between.
 
 use super::*;
+use crate::transport::stream::Stream;
 use std::time::Duration;
 
 const NOW: Time = Time::ZERO;
