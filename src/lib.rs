@@ -91,7 +91,7 @@ mod words;
 pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
-pub use api::{compat, error, extension, hooks, message, options, raw, watch};
+pub use api::{compat, detach, error, extension, hooks, message, options, raw, watch};
 
 pub use app::application::{Application, WebSockets};
 pub use app::call::Call;

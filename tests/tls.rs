@@ -3,16 +3,17 @@
 #![allow(clippy::cast_possible_truncation, reason = "bytes of a pattern")]
 #![allow(clippy::disallowed_methods, reason = "waiting for another thread has a bound")]
 
-mod support;
 #[path = "support/tls.rs"]
-mod tls_client;
+#[allow(unreachable_pub, reason = "as what else the tests share")]
+mod secure_client;
+mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use rustls::version::{TLS12, TLS13};
+use secure_client::*;
 use support::*;
-use tls_client::*;
 use wirewheel::options::ProxyHeader;
 use wirewheel::tls::{ClientCertificates, TlsOptions};
 use wirewheel::{

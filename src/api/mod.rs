@@ -1,6 +1,7 @@
 //! The public modules: what a first program does not need, by subject.
 
 pub mod compat;
+pub mod detach;
 pub mod error;
 pub mod extension;
 pub mod hooks;

@@ -13,6 +13,7 @@ use crate::words::time::Time;
 
 use crate::context::commands::{Command, Drained, StopRequest};
 use crate::context::date_line::DateLine;
+use crate::context::detached::Handover;
 use crate::context::mask_source::MaskSource;
 use crate::context::open_sessions::OpenSessions;
 use crate::context::stats::{Counters, Stats};
@@ -88,6 +89,8 @@ pub(crate) struct LoopState {
     pub(crate) drained: Drained,
     /// Descriptors that the loop is to watch from now on.
     pub(crate) new_watches: Vec<NewWatch>,
+    /// Connections that are over here, and whose sockets the application is to have.
+    pub(crate) handovers: Vec<Handover>,
     pub(crate) masks: MaskSource,
     pub(crate) warnings: Warnings,
     /// What was counted; `bytes_held` and `given_up` are filled in by [`LoopState::snapshot`].
@@ -132,6 +135,7 @@ impl LoopState {
             draining: false,
             drained: Drained::default(),
             new_watches: on_loop.watches,
+            handovers: Vec::new(),
             masks: MaskSource::default(),
             warnings: Warnings::default(),
             stats: Counters::default(),

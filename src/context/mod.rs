@@ -2,6 +2,7 @@
 
 pub(crate) mod commands;
 pub(crate) mod date_line;
+pub(crate) mod detached;
 pub(crate) mod loop_state;
 pub(crate) mod mask_source;
 pub(crate) mod open_sessions;

@@ -25,7 +25,7 @@ impl Connections {
     /// then, whoever comes waits in the system's backlog.
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
     pub(super) fn accepts_at(&mut self, limits: &Limits) -> Option<Time> {
-        if self.slab.len() >= limits.max_connections + OVER_LIMIT_MAX {
+        if self.accepted() >= limits.max_connections + OVER_LIMIT_MAX {
             return None;
         }
         if !self.pending.is_full() {
@@ -83,6 +83,11 @@ impl Connections {
         Ok(key.index)
     }
 
+    /// How many connections count, those that have left the loop among them.
+    fn accepted(&self) -> usize {
+        self.slab.len().saturating_add(self.detached)
+    }
+
     /// What a connection is over, so that it is only told so; some are not even that.
     fn over_limit(
         &mut self,
@@ -104,7 +109,7 @@ impl Connections {
             return Err(Full);
         }
         // 503 needs a slot too; beyond those, whoever comes waits in the backlog.
-        if self.slab.len() >= shared.limits.max_connections {
+        if self.accepted() >= shared.limits.max_connections {
             return Ok(Some(OverLimit::Server)); // the log is told too, when it asks for something
         }
         Ok((verdict != Verdict::Admitted).then_some(OverLimit::Client))
