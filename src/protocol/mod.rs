@@ -24,6 +24,7 @@ pub(crate) mod framing;
 pub(crate) mod handshake;
 pub(crate) mod head;
 pub(crate) mod head_error;
+pub(crate) mod header_lines;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;
