@@ -27,6 +27,8 @@ compile_error!(
 );
 
 mod app;
+#[cfg(feature = "client")]
+pub mod client;
 mod context;
 mod core;
 mod flow;

@@ -124,12 +124,12 @@ fn version_at(bytes: &[u8]) -> Option<usize> {
     spaces.nth(1).and_then(|(second, _)| second.checked_add(1))
 }
 
-fn has_blank_line(bytes: &[u8]) -> bool {
+pub(super) fn has_blank_line(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
 /// Without a branch, so that many bytes are looked at together.
-fn has_bare_line_feed(bytes: &[u8]) -> bool {
+pub(super) fn has_bare_line_feed(bytes: &[u8]) -> bool {
     let later = bytes.get(1..).unwrap_or_default();
     let bare =
         |bare: bool, (&before, &byte): (&u8, &u8)| bare | ((byte == b'\n') & (before != b'\r'));

@@ -120,8 +120,7 @@ impl LinesBuilder {
         let bytes_at = |range: &Range<u32>| {
             self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
         };
-        let start_len =
-            self.lines.first().map_or(self.text.len(), |line| line.name.start as usize);
+        let start_len = self.lines.first().map_or(self.text.len(), |line| line.name.start as usize);
         let mut readable = Self::new(self.text.len(), self.lines.len());
         readable.append(self.text.get(..start_len).unwrap_or_default());
         let mut opaque = Vec::new();

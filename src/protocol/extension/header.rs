@@ -1,6 +1,6 @@
 //! Owns the grammar of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1).
 
-use crate::protocol::head::RequestHead;
+use crate::protocol::header_lines::HeaderLines;
 use crate::protocol::token::is_token;
 
 /// Names, and the values of those that have one.
@@ -48,9 +48,9 @@ impl ExtensionOffer {
     }
 }
 
-/// All offers of a request, of all its header lines in order; `None` if one is malformed, on which
+/// All extensions that a head names, of all its header lines in order; `None` if one is malformed, on which
 /// RFC 6455 section 9.1 fails the handshake.
-pub(crate) fn offered_extensions(head: &RequestHead) -> Option<Vec<ExtensionOffer>> {
+pub(crate) fn offered_extensions(head: &HeaderLines) -> Option<Vec<ExtensionOffer>> {
     let mut offers = Vec::new();
     for line in head.all("sec-websocket-extensions") {
         let mut rest = Scanner(line);
