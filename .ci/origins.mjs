@@ -51,9 +51,9 @@ function freePort() {
   });
 }
 
-/** nginx with TLS and the README's location. */
+/** nginx with TLS and the guide's location. */
 async function nginx(folder, port, upstream) {
-  const location = readFileSync("README.md", "utf8").match(/```nginx\n(.*?)```/s)[1];
+  const location = readFileSync("src/guide/proxies.md", "utf8").match(/```nginx\n(.*?)```/s)[1];
   assert.ok(location.includes("127.0.0.1:8080"));
   const key = ["-keyout", `${folder}/key.pem`, "-out", `${folder}/cert.pem`];
   execFileSync("openssl", ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=box.example", ...key], { stdio: "ignore" });

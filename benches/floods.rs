@@ -16,7 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flate2::{Compress, Compression, FlushCompress};
-use wirewheel::{Application, Call, Deflate, Response, Server, WebSockets, on_message};
+use wirewheel::extension::Deflate;
+use wirewheel::{Application, Call, Response, Server, WebSockets, on_message};
 
 type Anything<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 

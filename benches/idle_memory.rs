@@ -15,7 +15,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use wirewheel::{Application, Call, Deflate, Limits, Server, WebSockets, on_message};
+use wirewheel::extension::Deflate;
+use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
 
 const MESSAGE_BYTES: usize = 64 << 10;
 /// From 127.0.0.1 to one port there are fewer ports than connections may be wanted; every client

@@ -12,7 +12,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use wirewheel::{Application, Call, Deflate, Limits, Server, WebSockets, on_message};
+use wirewheel::extension::Deflate;
+use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
 
 type Anything<T = ()> = Result<T, Box<dyn std::error::Error>>;
 

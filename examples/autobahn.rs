@@ -6,7 +6,7 @@
 use std::io::Write;
 
 #[cfg(feature = "deflate")]
-use wirewheel::Deflate;
+use wirewheel::extension::Deflate;
 use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
 
 fn module(app: &mut Application) {

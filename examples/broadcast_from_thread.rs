@@ -11,10 +11,9 @@ use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use wirewheel::{
-    Application, BufferOverflow, Call, FlowKey, FlowOptions, Handle, HandleError, Server,
-    SharedFlow, WebSockets, on_connect,
-};
+use wirewheel::error::HandleError;
+use wirewheel::flow::{BufferOverflow, FlowKey, FlowOptions, SharedFlow};
+use wirewheel::{Application, Call, Handle, Server, WebSockets, on_connect};
 
 fn module(app: &mut Application, news: SharedFlow) {
     app.install(WebSockets::new());

@@ -12,10 +12,11 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::rc::Rc;
 
+use wirewheel::error::{ConfigError, ServerError};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use wirewheel::{
-    Application, BufferOverflow, Call, CloseCode, CloseInfo, CloseReason, ConfigError, FlowOptions,
-    Handler, HandlerResult, Message, Response, Server, ServerError, Session, SharedFlow,
-    WebSockets, on_connect,
+    Application, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message,
+    Response, Server, Session, WebSockets, on_connect,
 };
 
 const GREETING: &str = "You are connected to WebSocket!";

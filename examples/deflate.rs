@@ -6,7 +6,8 @@
 
 use std::io::Write;
 
-use wirewheel::{Application, Call, Deflate, Message, Server, WebSockets, on_connect};
+use wirewheel::extension::Deflate;
+use wirewheel::{Application, Call, Message, Server, WebSockets, on_connect};
 
 fn module(app: &mut Application, max_message_bytes: usize) {
     app.install(

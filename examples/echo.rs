@@ -7,9 +7,10 @@
 
 use std::io::Write;
 
+use wirewheel::error::SessionError;
 use wirewheel::{
     Application, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message,
-    Response, Server, Session, SessionError, WebSockets,
+    Response, Server, Session, WebSockets,
 };
 
 struct Greeter;

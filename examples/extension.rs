@@ -8,10 +8,10 @@
 
 use std::io::Write;
 
-use wirewheel::{
-    Agreement, Application, Call, Extension, ExtensionError, ExtensionFactory, ExtensionMessage,
-    ExtensionOffer, Server, WebSockets, on_message,
+use wirewheel::extension::{
+    Agreement, Extension, ExtensionError, ExtensionFactory, ExtensionMessage, ExtensionOffer,
 };
+use wirewheel::{Application, Call, Server, WebSockets, on_message};
 
 /// What is installed.
 struct FrameLogger;

@@ -8,9 +8,10 @@
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
+use wirewheel::json::{JsonConverter, Typed, TypedHandler};
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, HandlerResult, JsonConverter, Server, Session,
-    Typed, TypedHandler, WebSockets, on_connect,
+    Application, Call, CloseCode, CloseReason, HandlerResult, Server, Session, WebSockets,
+    on_connect,
 };
 
 #[derive(Debug, Deserialize, Serialize)]

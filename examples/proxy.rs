@@ -19,10 +19,12 @@ use tungstenite::handshake::client::ClientHandshake;
 use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Error, Message as Upstreams, WebSocket};
+use wirewheel::flow::SharedFlow;
+use wirewheel::message::{Payload, ToMessage};
+use wirewheel::watch::{Ready, Watch};
 use wirewheel::{
-    Application, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message, Payload,
-    Ready, Server, ServerRef, Session, SessionId, SharedFlow, TimerId, ToMessage, Watch,
-    WebSockets,
+    Application, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message, Server,
+    ServerRef, Session, SessionId, TimerId, WebSockets,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -7,9 +7,8 @@
 
 use std::io::Write;
 
-use wirewheel::{
-    Application, CloseInfo, Frame, HandlerResult, OpCode, RawHandler, Server, Session, WebSockets,
-};
+use wirewheel::raw::{Frame, OpCode, RawHandler};
+use wirewheel::{Application, CloseInfo, HandlerResult, Server, Session, WebSockets};
 
 struct Mirror {
     frames: u64,

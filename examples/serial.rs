@@ -22,9 +22,12 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use wirewheel::error::ConfigError;
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use wirewheel::watch::{Ready, Watch};
 use wirewheel::{
-    Application, BufferOverflow, Call, ConfigError, FlowOptions, Handler, HandlerResult, Message,
-    Ready, Server, ServerRef, Session, SessionId, SharedFlow, Watch, WebSockets,
+    Application, Call, Handler, HandlerResult, Message, Server, ServerRef, Session, SessionId,
+    WebSockets,
 };
 
 const MAX_LINE_BYTES: usize = 1 << 10;

@@ -11,10 +11,8 @@ use std::fs::read_to_string;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use wirewheel::{
-    Application, BufferOverflow, Call, FlowOptions, Response, Server, SharedFlow, WebSockets,
-    on_connect,
-};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use wirewheel::{Application, Call, Response, Server, WebSockets, on_connect};
 
 /// The most values that are kept: the load, and so many network interfaces.
 const MAX_KEYS: usize = 64;

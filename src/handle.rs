@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::context::commands::{Drained, StopRequest};
-use crate::context::server_ref::ServerRef;
+use crate::context::loop_state::ServerRef;
 use crate::context::stats::Stats;
 use crate::flow::key::FlowKey;
 use crate::session::state::NO_ADDR;
@@ -35,14 +35,15 @@ use crate::words::message::{Message, Payload, ToMessage};
 /// server.shutdown(Duration::from_secs(1));
 /// let drained = server.join()?;
 /// assert_eq!((drained.clean, drained.cut), (0, 0));
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 ///
 /// With a session, and a restart:
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{CloseCode, CloseReason, Handle, HandleError, SessionId};
+/// use wirewheel::error::HandleError;
+/// use wirewheel::{CloseCode, CloseReason, Handle, SessionId};
 /// fn farewell(server: &Handle, id: SessionId) -> Result<(), HandleError> {
 ///     println!("{} and {:?}", server.local_addr(), server.local_addrs());
 ///     server.send_to(id, "until tomorrow")?;
@@ -146,7 +147,8 @@ impl Handle {
     /// ```
     /// use std::sync::mpsc::channel;
     /// use std::time::Duration;
-    /// use wirewheel::{Application, Server, SharedFlow};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::{Application, Server};
     /// let (tell, told) = channel();
     /// let server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
     ///     let alarms: SharedFlow = SharedFlow::new();
@@ -159,7 +161,7 @@ impl Handle {
     ///     server.emit(alarms, "door open").unwrap();
     ///     server.shutdown(Duration::from_secs(1));
     /// });
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn emit<T>(&self, flow: FlowKey<T>, value: &T) -> Result<(), HandleError>
     where
@@ -208,7 +210,7 @@ impl Handle {
     ///
     /// # Panics
     /// If the loop itself panicked: that panic goes on here. A panic in a hook ends its session
-    /// alone ([`SessionError::Panic`](crate::SessionError::Panic)).
+    /// alone ([`SessionError::Panic`](crate::error::SessionError::Panic)).
     pub fn join(&self) -> Result<Drained> {
         let thread = {
             let mut place = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner);

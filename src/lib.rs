@@ -1,37 +1,71 @@
 //! A WebSocket server for small Linux boxes: one thread, one event loop, callbacks, bounded memory.
 //!
-//! The [`guide`] goes through it a subject a page: the life of a session, backpressure, broadcast,
-//! timers, memory, errors, threads, testing, deploying, security; and each thing on Ktor's pages with
-//! the line that does it here.
+//! ```no_run
+//! use wirewheel::{Application, Call, Server, WebSockets, on_connect};
 //!
-// Its snippets are tests where the features that they use are on, as they are in the repository.
-#![cfg_attr(any(not(doctest), feature = "testing"), doc = include_str!("../README.md"))]
-//!
-//! ## Layers
-//!
-//! The source is in layers; imports point downward only:
-//!
-//! ```text
-//!   facade      lib, server, handle
-//!   shell       sockets, mio, signals, the clock
-//!   core        every decision, without a socket or a clock
-//!   domain      Application, Routing, Call, Handler, Session
-//!   protocol    request head, handshake, frames, messages
-//!   structures  timer wheel, slab, outbox
-//!   words       options, limits, errors, messages, close codes
+//! fn main() -> wirewheel::Result<()> {
+//!     Server::bind("127.0.0.1:8080", |app: &mut Application| {
+//!         app.install(WebSockets::new());
+//!         app.routing(|route| {
+//!             route.web_socket("/echo", |_call: &Call| {
+//!                 on_connect(|session, _call| session.send("Please enter your name"))
+//!                     .on_message(|session, message| session.send(message))
+//!             });
+//!         });
+//!     })?
+//!     .run()
+//! }
 //! ```
+//!
+//! A module (here a closure) sets the application up: options ([`WebSockets`]), then routes
+//! ([`Routing`]). Each session of a route has a handler of its own, a [`Handler`] or closures, whose hooks
+//! get the [`Session`] and act on it at once. Everything runs on one thread: hooks must not block, and
+//! nothing has to be `Send`; other threads use a [`Handle`].
+//!
+//! The root of the crate has what a first program needs. The rest is in modules:
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
+//! | [`error`] | everything that can go wrong |
+//! | [`extension`] | permessage-deflate, and extensions of your own |
+//! | [`flow`] | one message for many sessions |
+//! | [`hooks`] | the types of handlers made of closures |
+#![cfg_attr(feature = "json", doc = "| [`json`] | values as messages |")]
+//! | [`message`] | what a message carries, and what becomes one |
+//! | [`options`] | the values that options take |
+//! | [`raw`] | sessions that get frames |
+#![cfg_attr(
+    feature = "testing",
+    doc = "| [`testing`] | applications in memory, under virtual time |"
+)]
+//! | [`watch`] | other descriptors on the same loop |
+//!
+//! The [`guide`] has a page for each subject: the life of a session, backpressure, broadcast, timers,
+//! limits and memory, errors, threads, testing, deploying, security; and tables for those who come from
+//! Ktor, ws-rs or tokio-tungstenite.
+//!
+//! # Features
+//!
+//! * `deflate` (default): permessage-deflate, RFC 7692.
+//! * `json`: values as messages, with serde.
+//! * `testing`: the module of that name, for the tests of your own application.
+//!
+//! # Logging
+//!
+//! The crate logs through `log` and installs no logger: call `env_logger::init()` first in `main`, and
+//! set `RUST_LOG=info`. The guide's page [`deploying`](guide::deploying) has the targets.
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 compile_error!(
     "wirewheel is for Linux alone: build for a Linux target, such as in a container or in WSL"
 );
 
+mod api;
 mod app;
-#[cfg(feature = "client")]
-pub mod client;
 mod context;
 mod core;
-mod flow;
+pub mod flow;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub mod fuzzing;
 #[cfg(any(all(doc, not(doctest)), all(doctest, feature = "testing", feature = "json")))]
@@ -46,48 +80,31 @@ mod structures;
 pub mod testing;
 mod words;
 
+#[cfg(feature = "client")]
+pub use api::client;
 #[cfg(feature = "json")]
-pub use erased_serde;
+pub use api::json;
+pub use api::{compat, error, extension, hooks, message, options, raw, watch};
 
 pub use app::application::{Application, WebSockets};
 pub use app::call::Call;
-pub use app::handler::{Handler, Hooks, Idle, on_connect, on_message};
-pub use app::raw_handler::{OnFrame, RawHandler, on_frame};
+pub use app::handler::{Handler, on_connect, on_message};
 pub use app::response::{Accept, Response};
 pub use app::routing::{Routing, WebSocketRoute};
-#[cfg(feature = "json")]
-pub use app::typed_handler::{Typed, TypedHandler, on_value};
 pub use context::commands::Drained;
-pub use context::server_ref::ServerRef;
+pub use context::loop_state::ServerRef;
 pub use context::stats::Stats;
-pub use context::watch::{Ready, Watch};
-pub use flow::key::FlowKey;
-pub use flow::options::{BufferOverflow, FlowOptions};
-pub use flow::shared_flow::SharedFlow;
 pub use handle::Handle;
-#[cfg(feature = "json")]
-pub use protocol::content::{Content, ContentConverter, JsonConverter, ReadValue};
-#[cfg(feature = "deflate")]
-pub use protocol::extension::deflate::Deflate;
-pub use protocol::extension::header::ExtensionOffer;
-pub use protocol::extension::{
-    Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece,
-};
 pub use server::Server;
 pub use session::Session;
-pub use structures::ids::SessionId;
-pub use structures::ids::TimerId;
-pub use words::close::{CloseCode, CloseInfo, CloseReason, CloseReasonError, ClosedBy};
-pub use words::convert::ConvertError;
-pub use words::error::{
-    ConfigError, HandleError, HandlerError, HandlerResult, ProtocolError, Result, SendError,
-    ServerError, SessionError,
-};
-pub use words::extension::ExtensionError;
-pub use words::frame::{Frame, OpCode};
+pub use structures::ids::{SessionId, TimerId};
+pub use words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
+pub use words::error::{HandlerResult, Result};
 pub use words::limits::Limits;
-pub use words::listen::{Listen, ListenOptions};
-pub use words::message::{Message, Payload, Rsv, ToMessage};
-pub use words::options::OutboxOverflow;
-pub use words::proxy::ProxyHeader;
-pub use words::rate::Rate;
+pub use words::listen::Listen;
+pub use words::message::Message;
+
+/// The README's snippets, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -37,7 +37,7 @@ use crate::words::listen::{Listen, ListenOptions};
 /// println!("listening on http://{}", server.local_addr());
 /// server.shutdown(std::time::Duration::from_secs(1));
 /// server.join()?;
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct Server<M> {
     listeners: Vec<Opened>,
@@ -70,12 +70,13 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// As [`bind`](Self::bind); [`ServerError::Config`] for an option with a zero or absurd value.
     ///
     /// ```
-    /// use wirewheel::{Application, ListenOptions, Server};
+    /// use wirewheel::options::ListenOptions;
+    /// use wirewheel::{Application, Server};
     /// let shared = ListenOptions::new().reuse_port(true).backlog(128);
     /// let server = Server::bind_with("127.0.0.1:0", &shared, |_app: &mut Application| {})?
     ///     .listen_with("127.0.0.1:0", &ListenOptions::new().nodelay(false))?;
     /// assert_eq!(server.local_addrs().len(), 2);
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn bind_with(
         listen: impl Into<Listen>,
@@ -92,7 +93,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// use wirewheel::{Application, Server};
     /// let server = Server::bind("127.0.0.1:0", |_app: &mut Application| {})?.listen("127.0.0.1:0")?;
     /// assert_eq!(server.local_addrs().len(), 2);
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     ///
     /// # Errors
@@ -147,7 +148,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     ///     handle.shutdown(Duration::from_secs(1));
     /// });
     /// server.run()?;
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn handle(&mut self) -> Handle {
         let (mailbox, _) = self.mailbox.get_or_insert_with(mailbox);

@@ -6,7 +6,8 @@ use std::io::Read;
 use std::net::TcpStream;
 
 use support::*;
-use wirewheel::{Application, Call, Limits, ProxyHeader, Rate, WebSockets, on_connect, on_message};
+use wirewheel::options::{ProxyHeader, Rate};
+use wirewheel::{Application, Call, Limits, WebSockets, on_connect, on_message};
 
 fn module(app: &mut Application, options: WebSockets) {
     app.install(options);

@@ -15,9 +15,11 @@ use std::time::Instant;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use socket2::{Domain, Type};
 use support::*;
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use wirewheel::options::ListenOptions;
 use wirewheel::{
-    Application, BufferOverflow, Call, FlowOptions, HandlerResult, Limits, ListenOptions, Routing,
-    Server, Session, SharedFlow, WebSockets, on_connect, on_message,
+    Application, Call, HandlerResult, Limits, Routing, Server, Session, WebSockets, on_connect,
+    on_message,
 };
 
 /// Set in the process that is to be the server.
@@ -31,7 +33,7 @@ fn raise_descriptors() {
 fn module(app: &mut Application) {
     let options = WebSockets::new();
     #[cfg(feature = "deflate")]
-    let options = options.extension(wirewheel::Deflate::new());
+    let options = options.extension(wirewheel::extension::Deflate::new());
     app.install(options);
     app.routing(|route| {
         // Takes a message a tick, and none more where it is told to stop.

@@ -10,9 +10,11 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use support::{
     BINARY, CLOSE, Client, Events, PING, Running, TEXT, masked, recorder, upgrade_request,
 };
+use wirewheel::extension::{Deflate, ExtensionMessage};
+use wirewheel::flow::SharedFlow;
+use wirewheel::raw::{Frame, OpCode, Rsv, on_frame};
 use wirewheel::{
-    Application, Call, Deflate, ExtensionMessage, Frame, HandlerResult, Limits, Message, OpCode,
-    Rsv, Session, SharedFlow, WebSockets, on_connect, on_frame, on_message,
+    Application, Call, HandlerResult, Limits, Message, Session, WebSockets, on_connect, on_message,
 };
 
 const NEITHER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";

@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use socket2::SockRef;
 use support::*;
+use wirewheel::flow::SharedFlow;
+use wirewheel::options::ListenOptions;
 use wirewheel::testing::{Ending, Received, TestApplication};
 use wirewheel::{
-    Application, Call, CloseCode, Drained, ListenOptions, Server, SharedFlow, WebSockets,
-    on_connect, on_message,
+    Application, Call, CloseCode, Drained, Server, WebSockets, on_connect, on_message,
 };
 
 fn answer_close(client: &mut Client) {

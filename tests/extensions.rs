@@ -9,10 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use support::{
     BINARY, CLOSE, Events, Running, TEXT, close_payload, masked, recorder, upgrade_request,
 };
+use wirewheel::compat::Compat;
+use wirewheel::error::{HandlerError, SendError};
+use wirewheel::extension::{
+    Agreement, Extension, ExtensionError, ExtensionFactory, ExtensionMessage, ExtensionOffer,
+};
+use wirewheel::flow::SharedFlow;
+use wirewheel::raw::{Frame, OpCode, Rsv, on_frame};
 use wirewheel::{
-    Agreement, Application, Call, CloseCode, Extension, ExtensionError, ExtensionFactory,
-    ExtensionMessage, ExtensionOffer, Frame, HandlerError, HandlerResult, Message, OpCode, Rsv,
-    SendError, Server, Session, SharedFlow, WebSockets, on_connect, on_frame, on_message,
+    Application, Call, CloseCode, HandlerResult, Message, Server, Session, WebSockets, on_connect,
+    on_message,
 };
 
 /// Puts a letter behind every message and takes it off again, with a reserved bit as the sign of it.
@@ -109,7 +115,7 @@ fn start(extensions: Vec<Letter>, lenient: bool) -> (Running, Events) {
     let (factory, events) = recorder(true);
     let server = Running::start(move |app: &mut Application| {
         let mut web_sockets = WebSockets::new()
-            .lenient_rsv(lenient)
+            .compat(Compat::new().lenient_rsv(lenient))
             .max_message_size(1_000)
             .max_outgoing_message_size(1_000);
         for extension in extensions {
@@ -125,7 +131,7 @@ fn start(extensions: Vec<Letter>, lenient: bool) -> (Running, Events) {
     (server, events)
 }
 
-fn mirror() -> impl wirewheel::RawHandler {
+fn mirror() -> impl wirewheel::raw::RawHandler {
     on_frame(|session: &mut Session<'_>, frame: Frame<'_>| {
         if frame.payload == b"names" {
             let names = session.extensions().collect::<Vec<_>>().join("+");
@@ -453,7 +459,7 @@ fn a14_bits_without_an_owner() {
                     session.send(&format!("{text} {} {} {}", rsv.rsv1(), rsv.rsv2(), rsv.rsv3()))
                 })
             };
-            route.web_socket("/lenient", show).lenient_rsv(true);
+            route.web_socket("/lenient", show).compat(Compat::new().lenient_rsv(true));
             route.web_socket("/", show);
         });
     });

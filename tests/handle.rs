@@ -11,9 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use support::*;
+use wirewheel::error::{HandleError, SendError};
+use wirewheel::flow::{FlowKey, FlowOptions, SharedFlow};
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, Drained, FlowKey, FlowOptions, Handle, HandleError,
-    SendError, Server, SessionId, SharedFlow, WebSockets, on_connect,
+    Application, Call, CloseCode, CloseReason, Drained, Handle, Server, SessionId, WebSockets,
+    on_connect,
 };
 
 /// Sessions at `/` tell their id, collect a flow and echo.

@@ -8,10 +8,14 @@ use std::error::Error;
 
 use serde::{Deserialize, Serialize};
 use support::{BINARY, Events, Running, TEXT, recorder};
+use wirewheel::error::{ConvertError, HandlerError, SessionError};
+use wirewheel::json::{
+    Content, ContentConverter, JsonConverter, ReadValue, Typed, TypedHandler, erased_serde,
+    on_value,
+};
 use wirewheel::{
-    Application, Call, CloseInfo, Content, ContentConverter, ConvertError, HandlerError,
-    HandlerResult, JsonConverter, Message, ReadValue, Session, SessionError, Typed, TypedHandler,
-    WebSockets, erased_serde, on_connect, on_message, on_value,
+    Application, Call, CloseInfo, HandlerResult, Message, Session, WebSockets, on_connect,
+    on_message,
 };
 
 #[derive(Debug, Deserialize, PartialEq, Serialize)]

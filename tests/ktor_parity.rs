@@ -291,7 +291,7 @@ const ROWS: &[(u8, &str, Status)] = &[
     (103, "The native server differs from the JVM's",
         NotDone("there is one code path on every target")),
     (104, "TLS",
-        NotDone("TLS belongs to a proxy in front; the README has a configuration")),
+        NotDone("TLS belongs to a proxy in front; the guide has configurations")),
     (105, "Metrics: none of its own in Ktor",
         Tests(&["statistics::traffic_is_told_in_figures"])),
 ];

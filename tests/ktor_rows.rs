@@ -9,11 +9,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use support::*;
+use wirewheel::extension::{Agreement, Extension, ExtensionFactory, ExtensionOffer};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use wirewheel::testing::{Ending, TestApplication};
-use wirewheel::{
-    Agreement, Application, BufferOverflow, Call, CloseCode, CloseReason, Extension,
-    ExtensionFactory, ExtensionOffer, FlowOptions, SharedFlow, WebSockets, on_connect, on_message,
-};
+use wirewheel::{Application, Call, CloseCode, CloseReason, WebSockets, on_connect, on_message};
 
 fn echo(app: &mut Application, options: WebSockets) {
     app.install(options);

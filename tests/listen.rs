@@ -12,9 +12,9 @@ use std::sync::mpsc::channel;
 
 use rustix::thread::gettid;
 use support::*;
-use wirewheel::{
-    Application, Call, Listen, ListenOptions, Response, Server, ServerError, WebSockets, on_connect,
-};
+use wirewheel::error::ServerError;
+use wirewheel::options::ListenOptions;
+use wirewheel::{Application, Call, Listen, Response, Server, WebSockets, on_connect};
 
 struct SocketPath(PathBuf);
 

@@ -12,10 +12,9 @@ use std::time::Instant;
 
 use socket2::SockRef;
 use support::*;
-use wirewheel::{
-    Application, Call, FlowOptions, ListenOptions, Server, SharedFlow, WebSockets, on_connect,
-    on_message,
-};
+use wirewheel::flow::{FlowOptions, SharedFlow};
+use wirewheel::options::ListenOptions;
+use wirewheel::{Application, Call, Server, WebSockets, on_connect, on_message};
 
 /// Sockets that hold little, so that who sends is soon held up; but more than a segment of the loopback
 /// device, below which TCP waits for its timers.

@@ -5,9 +5,10 @@ mod support;
 use std::sync::Once;
 
 use support::*;
+use wirewheel::error::SessionError;
 use wirewheel::{
     Accept, Application, Call, CloseInfo, Handler, HandlerResult, Message, Response, Session,
-    SessionError, WebSockets, on_connect, on_message,
+    WebSockets, on_connect, on_message,
 };
 
 /// Keeps the panics of these tests off the output; any other is printed as ever.
@@ -236,12 +237,14 @@ fn what_a_panic_carries_may_panic_in_its_drop() {
 fn a_panic_while_a_message_is_encoded_loses_nothing_that_was_said_before() {
     hush();
     let server = Running::start(|app| {
-        let deflate = wirewheel::Deflate::new().compress_if_bigger_than(0).compress_if(|message| {
-            if message.text() == Some("fall") {
-                plan("condition");
-            }
-            true
-        });
+        let deflate = wirewheel::extension::Deflate::new().compress_if_bigger_than(0).compress_if(
+            |message| {
+                if message.text() == Some("fall") {
+                    plan("condition");
+                }
+                true
+            },
+        );
         app.install(WebSockets::new().extension(deflate));
         app.routing(|route| {
             route.web_socket("/", |_: &Call| {
@@ -273,21 +276,21 @@ fn a_watch_whose_parts_panic_in_their_drop_ends_alone() {
             let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
             std::io::Write::write_all(&mut theirs, b"x").unwrap();
             let (tell, captured) = (tell.clone(), FragileDrop("a watch's callback"));
-            app.watch(ours, wirewheel::Ready::READABLE, move |_, _, _| {
+            app.watch(ours, wirewheel::watch::Ready::READABLE, move |_, _, _| {
                 let _ = (&captured, &theirs);
                 tell.send(stops).unwrap();
                 if stops == "panic" {
                     plan("a watch");
                 }
-                wirewheel::Watch::Stop
+                wirewheel::watch::Watch::Stop
             });
         }
         // It cannot be watched, and goes at once.
         let captured = FragileDrop("a watch of a file");
         let regular = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
-        app.watch(regular, wirewheel::Ready::READABLE, move |_, _, _| {
+        app.watch(regular, wirewheel::watch::Ready::READABLE, move |_, _, _| {
             let _ = &captured;
-            wirewheel::Watch::Stop
+            wirewheel::watch::Watch::Stop
         });
     });
     let mut witness = server.upgrade("/echo");

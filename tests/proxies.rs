@@ -1,4 +1,4 @@
-//! The README's configurations for proxies as they stand, with the proxies themselves: who a client is,
+//! The guide's configurations for proxies as they stand, with the proxies themselves: who a client is,
 //! whatever it writes. `.ci/proxy` runs it, and installs what it needs.
 
 mod support;
@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use support::*;
-use wirewheel::{Application, Call, ProxyHeader, WebSockets, on_connect};
+use wirewheel::options::ProxyHeader;
+use wirewheel::{Application, Call, WebSockets, on_connect};
 
 /// A proxy in front of a server, and the folder of its files.
 struct Proxy {
@@ -26,9 +27,9 @@ impl Drop for Proxy {
     }
 }
 
-fn readme(language: &str) -> String {
-    let readme = include_str!("../README.md");
-    let (_, block) = readme.split_once(&format!("```{language}\n")).unwrap();
+fn guide(language: &str) -> String {
+    let page = include_str!("../src/guide/proxies.md");
+    let (_, block) = page.split_once(&format!("```{language}\n")).unwrap();
     format!("{}\n", block.split_once("```").unwrap().0.trim_end())
 }
 
@@ -154,7 +155,7 @@ fn expect_the_truth(proxy: &Proxy, path: &str, host: &str, truth: &str) {
 #[ignore = "needs nginx: .ci/proxy"]
 fn behind_nginx_the_client_is_who_connected_to_it() {
     let server = server(ProxyHeader::XForwardedFor);
-    let location = readme("nginx");
+    let location = guide("nginx");
     assert!(location.contains("127.0.0.1:8080"));
     let proxy = Proxy::nginx(&location.replace("127.0.0.1:8080", &server.addr().to_string()));
     expect_the_truth(&proxy, "/ws/who", "box.example:8443", "127.0.0.2 http box.example:8443");
@@ -164,7 +165,7 @@ fn behind_nginx_the_client_is_who_connected_to_it() {
 #[ignore = "needs haproxy: .ci/proxy"]
 fn behind_haproxy_the_client_is_who_connected_to_it() {
     let server = server(ProxyHeader::XForwardedFor);
-    let sections = readme("haproxy");
+    let sections = guide("haproxy");
     assert!(sections.contains("127.0.0.1:8080"));
     let proxy = Proxy::haproxy(&sections.replace("127.0.0.1:8080", &server.addr().to_string()));
     expect_the_truth(&proxy, "/who", "box.example:8443", "127.0.0.2 http box.example:8443");

@@ -6,10 +6,12 @@ mod support;
 use std::sync::mpsc::{Sender, channel};
 
 use support::{CLOSE, Events, PING, PONG, Running, TEXT, close_payload, masked, millis};
+use wirewheel::compat::Compat;
+use wirewheel::error::{HandlerError, SendError, SessionError};
+use wirewheel::raw::{Frame, OpCode, RawHandler, on_frame};
 use wirewheel::{
-    Application, CloseCode, CloseInfo, CloseReason, Frame, HandlerError, HandlerResult, Limits,
-    Message, OpCode, RawHandler, SendError, Session, SessionError, WebSockets, on_frame,
-    on_message,
+    Application, CloseCode, CloseInfo, CloseReason, HandlerResult, Limits, Message, Session,
+    WebSockets, on_message,
 };
 
 /// Reports every hook, and does to each frame what it was told to.
@@ -179,7 +181,8 @@ fn the_frame_layer_still_checks() {
 
 #[test]
 fn reserved_bits_pass_where_they_are_let_through() {
-    let (server, events) = start(|| WebSockets::new().lenient_rsv(true), echo);
+    let (server, events) =
+        start(|| WebSockets::new().compat(Compat::new().lenient_rsv(true)), echo);
     let mut client = server.upgrade("/");
     client.send(0xf1, b"bits");
     assert_eq!(client.frame().first, 0xf1);

@@ -9,10 +9,12 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use support::*;
+use wirewheel::compat::Compat;
+use wirewheel::error::{HandlerError, SendError};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use wirewheel::{
-    Application, BufferOverflow, Call, CloseCode, CloseReason, ClosedBy, FlowOptions, Handler,
-    HandlerError, Limits, Response, SendError, Server, SharedFlow, WebSockets, on_connect,
-    on_message,
+    Application, Call, CloseCode, CloseReason, ClosedBy, Handler, Limits, Response, Server,
+    WebSockets, on_connect, on_message,
 };
 
 /// One route at `/`, with options made by `install`.
@@ -151,7 +153,7 @@ fn runtime_options_change_one_session() {
 #[test]
 fn masked_frames_carry_the_bit_and_differing_keys() {
     let server = serve(
-        || WebSockets::new().masking(true),
+        || WebSockets::new().compat(Compat::new().masking(true)),
         |_| on_message(|session, message| session.send(message)),
     );
     let mut client = server.upgrade("/");
@@ -465,7 +467,7 @@ fn several_listeners_and_ipv6() {
 #[test]
 fn lenient_switches_let_through_what_ktor_lets_through() {
     let server = serve(
-        || WebSockets::new().lenient_rsv(true).accept_unmasked_frames(true),
+        || WebSockets::new().compat(Compat::new().lenient_rsv(true).accept_unmasked_frames(true)),
         |_| {
             on_message(|session, message| {
                 let rsv = message.rsv();

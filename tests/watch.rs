@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::pipe::{PipeFlags, pipe_with};
 use support::*;
-use wirewheel::{Application, Call, Ready, ServerRef, SharedFlow, Watch, WebSockets, on_connect};
+use wirewheel::flow::SharedFlow;
+use wirewheel::watch::{Ready, Watch};
+use wirewheel::{Application, Call, ServerRef, WebSockets, on_connect};
 
 /// A pipe whose ends do not wait.
 fn pipe() -> (File, File) {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wirewheel::ProxyHeader;
+use wirewheel::options::ProxyHeader;
 
 use crate::exec::{LineOptions, LongLine, is_variable};
 use crate::options::Given;

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 use rustix::process::{Pid, Signal};
+use wirewheel::flow::{FlowOptions, SharedFlow};
+use wirewheel::watch::{Ready, Watch};
 use wirewheel::{
-    Accept, Application, Call, CloseCode, CloseReason, FlowOptions, Ready, Response, ServerRef,
-    SessionId, SharedFlow, Watch,
+    Accept, Application, Call, CloseCode, CloseReason, Response, ServerRef, SessionId,
 };
 
 use crate::config::Command;

@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use wirewheel::options::ListenOptions;
+use wirewheel::watch::{Ready, Watch};
 use wirewheel::{
-    Application, Call, Limits, Listen, ListenOptions, Ready, Response, Routing, Server, Watch,
-    WebSockets, on_message,
+    Application, Call, Limits, Listen, Response, Routing, Server, WebSockets, on_message,
 };
 
 use crate::check::{self, Finding};

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use wirewheel::message::{Payload, ToMessage};
 use wirewheel::{
-    Accept, BufferOverflow, Call, CloseCode, CloseInfo, CloseReason, FlowOptions, Handler,
-    HandlerResult, Message, Payload, Response, Session, SharedFlow, ToMessage,
+    Accept, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message, Response,
+    Session,
 };
 
 use crate::config::{Config, Overflow};

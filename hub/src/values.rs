@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wirewheel::ProxyHeader;
+use wirewheel::options::ProxyHeader;
 
 use crate::config::Overflow;
 use crate::exec::LongLine;

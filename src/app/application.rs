@@ -15,10 +15,8 @@ use crate::words::time::Time;
 
 use crate::app::route_table::RouteTable;
 use crate::app::routing::{Installed, Routes, Routing};
-use crate::context::loop_state::OnLoop;
-use crate::context::server_ref::ServerRef;
-use crate::context::timers::AppTimer;
-use crate::context::watch::{NewWatch, Ready, Watch};
+use crate::context::loop_state::{NewWatch, OnLoop, ServerRef, TimerAction};
+use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::options::FlowOptions;
 use crate::flow::shared_flow::SharedFlow;
@@ -45,7 +43,10 @@ use crate::session::extensions::check_factories;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, Deflate, OutboxOverflow, ProxyHeader, Rate, WebSockets};
+/// use wirewheel::compat::Compat;
+/// use wirewheel::extension::Deflate;
+/// use wirewheel::options::{OutboxOverflow, ProxyHeader, Rate};
+/// use wirewheel::{Application, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(
 ///         WebSockets::new()
@@ -65,16 +66,14 @@ use crate::session::extensions::check_factories;
 ///             .message_rate_closes(true)
 ///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
 ///             .hosts(["box.local"])
-///             .masking(false)
-///             .accept_unmasked_frames(false)
-///             .lenient_rsv(false)
+///             .compat(Compat::new())
 ///             .extension(Deflate::new())
 ///             .trusted_proxies(["127.0.0.1"])
 ///             .proxy_header(ProxyHeader::XForwardedFor),
 ///     );
 /// }
 /// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "hand it to Application::install"]
@@ -166,7 +165,8 @@ impl WebSockets {
     /// Installs what turns messages into values and back (Ktor's `contentConverter`); feature `json`.
     ///
     /// ```
-    /// use wirewheel::{JsonConverter, WebSockets};
+    /// use wirewheel::json::JsonConverter;
+    /// use wirewheel::WebSockets;
     /// let with_values = WebSockets::new().content_converter(JsonConverter);
     /// # let _ = with_values;
     /// ```
@@ -212,7 +212,8 @@ impl WebSockets {
     /// Default [`ProxyHeader::XForwardedFor`].
     ///
     /// ```
-    /// use wirewheel::{ProxyHeader, WebSockets};
+    /// use wirewheel::options::ProxyHeader;
+    /// use wirewheel::WebSockets;
     /// let options = WebSockets::new().trusted_proxies(["unix"]).proxy_header(ProxyHeader::Forwarded);
     /// # let _ = options;
     /// ```
@@ -251,7 +252,7 @@ impl WebSockets {
 /// })?;
 /// let mistake = server.spawn().unwrap_err().to_string();
 /// assert!(mistake.starts_with("WebSockets is not installed")); // app.install(WebSockets::new())
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct Application {
     installed: Option<WebSockets>,
@@ -299,7 +300,8 @@ impl Application {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use wirewheel::{Application, SharedFlow};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application) {
     ///     let clock: SharedFlow = SharedFlow::new();
     ///     app.every(Duration::from_secs(1), move |_server| {
@@ -310,7 +312,7 @@ impl Application {
     pub fn every(&mut self, period: Duration, action: impl FnMut(&mut ServerRef<'_>) + 'static) {
         match check_time("period of Application::every", period) {
             Ok(()) => {
-                self.on_loop.timers.add(AppTimer::every(period, action), Time::ZERO);
+                self.on_loop.timers.add(period, TimerAction::Every(Box::new(action)), Time::ZERO);
             }
             Err(mistake) => self.routes.mistake(mistake),
         }
@@ -348,7 +350,9 @@ impl Application {
     ///
     /// ```
     /// use std::net::UdpSocket;
-    /// use wirewheel::{Application, Ready, SharedFlow, Watch};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::watch::{Ready, Watch};
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application, sensor: UdpSocket, readings: SharedFlow<[u8]>) {
     ///     app.watch(sensor, Ready::READABLE, move |_server, sensor, _ready| {
     ///         let mut packet = [0; 1500];
@@ -372,7 +376,8 @@ impl Application {
     /// a route is. Where nobody sets up an application: [`SharedFlow::with`].
     ///
     /// ```
-    /// use wirewheel::{Application, BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::Application;
     /// fn module(app: &mut Application) {
     ///     let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
     ///     let readings: SharedFlow = app.flow(options);
@@ -391,13 +396,14 @@ impl Application {
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
     ///
     /// ```
-    /// use wirewheel::{Application, FlowKey, SharedFlow};
+    /// use wirewheel::flow::{FlowKey, SharedFlow};
+    /// use wirewheel::Application;
     /// fn name(app: &mut Application, alarms: &SharedFlow) -> FlowKey<str> {
     ///     app.flow_key(alarms)
     /// }
     /// ```
     pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
-        self.on_loop.flow_names.name(&flow.cell)
+        self.on_loop.flow_names.name(&flow.inner)
     }
 
     /// Checks everything and finishes the routes; the error is the first mistake, in words.

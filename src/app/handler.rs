@@ -15,7 +15,7 @@ use crate::structures::ids::TimerId;
 /// The order is fixed: `on_connect` first; then messages, pings and pongs as they come; `on_error` if
 /// something failed; `on_close` last, exactly once for each `on_connect`. No hook runs inside
 /// another. A hook that returns an error ends its session with 1011
-/// ([`HandlerError`](crate::HandlerError)), and so does one that panics, where panics unwind
+/// ([`HandlerError`](crate::error::HandlerError)), and so does one that panics, where panics unwind
 /// ([`SessionError::Panic`]); a factory, an upgrade hook or a page that panics gives a 500.
 ///
 /// ```
@@ -38,9 +38,8 @@ use crate::structures::ids::TimerId;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{
-///     Call, CloseInfo, Handler, HandlerResult, Message, Session, SessionError, TimerId,
-/// };
+/// use wirewheel::error::SessionError;
+/// use wirewheel::{Call, CloseInfo, Handler, HandlerResult, Message, Session, TimerId};
 /// struct Full;
 /// impl Handler for Full {
 ///     fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
@@ -198,7 +197,8 @@ pub struct Hooks<
 /// A hook of [`Hooks`] that does nothing.
 ///
 /// ```
-/// use wirewheel::{Hooks, Idle, on_message};
+/// use wirewheel::hooks::{Hooks, Idle};
+/// use wirewheel::on_message;
 /// type Echo<F> = Hooks<Idle, F>; // the others are idle
 /// fn is_small<F>(hooks: &Echo<F>) -> bool {
 ///     size_of_val(hooks) == size_of::<F>() // what is idle takes no room

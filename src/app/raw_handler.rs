@@ -23,7 +23,8 @@ use crate::structures::ids::TimerId;
 /// handed over any more, as it may send none (RFC 6455 section 5.5.1).
 ///
 /// ```
-/// use wirewheel::{Application, Frame, HandlerResult, OpCode, RawHandler, Session, WebSockets};
+/// use wirewheel::raw::{Frame, OpCode, RawHandler};
+/// use wirewheel::{Application, HandlerResult, Session, WebSockets};
 ///
 /// struct Mirror;
 ///
@@ -47,9 +48,9 @@ use crate::structures::ids::TimerId;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{
-///     Call, CloseInfo, Frame, HandlerResult, OpCode, RawHandler, Session, SessionError, TimerId,
-/// };
+/// use wirewheel::error::SessionError;
+/// use wirewheel::raw::{Frame, OpCode, RawHandler};
+/// use wirewheel::{Call, CloseInfo, HandlerResult, Session, TimerId};
 /// struct Pinger;
 /// impl RawHandler for Pinger {
 ///     fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
@@ -115,7 +116,8 @@ pub trait RawHandler {
 /// [`Hooks::on_close`] add to it.
 ///
 /// ```
-/// use wirewheel::{Application, Call, WebSockets, on_frame};
+/// use wirewheel::raw::on_frame;
+/// use wirewheel::{Application, Call, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(WebSockets::new());
 ///     app.routing(|route| {
@@ -135,7 +137,8 @@ where
 /// The place of [`Hooks`] that makes it a raw handler.
 ///
 /// ```
-/// use wirewheel::{Call, RawHandler, on_frame};
+/// use wirewheel::raw::{RawHandler, on_frame};
+/// use wirewheel::Call;
 /// fn mirror(_call: &Call) -> impl RawHandler + use<> {
 ///     on_frame(|session, frame| session.send_frame(frame))
 /// }

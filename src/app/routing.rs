@@ -51,7 +51,8 @@ use crate::session::extensions::Factories;
 /// Figures, a question at the door of the routes below it, and frames as they are:
 ///
 /// ```
-/// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_frame};
+/// use wirewheel::raw::on_frame;
+/// use wirewheel::{Accept, Application, Call, Response, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(WebSockets::new());
 ///     app.routing(|route| {
@@ -144,7 +145,7 @@ impl<'a> Routing<'a> {
     /// # wirewheel::Server::bind("127.0.0.1:0", |app: &mut wirewheel::Application| {
     /// app.routing(|route| route.stats("/metrics"));
     /// # })?;
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn stats(&mut self, path: &str) {
         let path = self.full_path(path);
@@ -164,7 +165,7 @@ impl<'a> Routing<'a> {
     ///     });
     /// });
     /// # })?;
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn stats_if(
         &mut self,
@@ -276,7 +277,9 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, Call, OutboxOverflow, Rate, WebSockets, on_message};
+/// use wirewheel::compat::Compat;
+/// use wirewheel::options::{OutboxOverflow, Rate};
+/// use wirewheel::{Application, Call, WebSockets, on_message};
 /// fn module(app: &mut Application) {
 ///     app.install(WebSockets::new());
 ///     app.routing(|route| {
@@ -297,15 +300,13 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             .message_rate_closes(true)
 ///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
 ///             .hosts(["box.local"])
-///             .masking(false)
-///             .accept_unmasked_frames(false)
-///             .lenient_rsv(false)
+///             .compat(Compat::new())
 ///             .select_protocol(|_call, offered| offered.first().map(|first| first.to_string()))
 ///             .negotiate_extensions(false);
 ///     });
 /// }
 /// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct WebSocketRoute {
     path: String,
@@ -376,7 +377,8 @@ impl WebSocketRoute {
     /// Overrides [`WebSockets::content_converter`](crate::WebSockets::content_converter).
     ///
     /// ```
-    /// use wirewheel::{Application, Call, JsonConverter, on_value};
+    /// use wirewheel::json::{JsonConverter, on_value};
+    /// use wirewheel::{Application, Call};
     /// fn module(app: &mut Application) {
     ///     app.routing(|route| {
     ///         route

@@ -18,7 +18,8 @@ use crate::structures::ids::TimerId;
 ///
 /// ```
 /// use serde::Deserialize;
-/// use wirewheel::{Application, HandlerResult, JsonConverter, Session, Typed, TypedHandler, WebSockets};
+/// use wirewheel::json::{JsonConverter, Typed, TypedHandler};
+/// use wirewheel::{Application, HandlerResult, Session, WebSockets};
 ///
 /// #[derive(Deserialize)]
 /// #[serde(tag = "do", rename_all = "lowercase")]
@@ -47,9 +48,9 @@ use crate::structures::ids::TimerId;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{
-///     Call, CloseInfo, HandlerResult, Session, SessionError, TimerId, TypedHandler,
-/// };
+/// use wirewheel::error::SessionError;
+/// use wirewheel::json::TypedHandler;
+/// use wirewheel::{Call, CloseInfo, HandlerResult, Session, TimerId};
 /// struct Numbers;
 /// impl TypedHandler for Numbers {
 ///     type Incoming = u64;
@@ -141,7 +142,8 @@ pub trait TypedHandler {
 /// A [`TypedHandler`] as a [`Handler`]; feature `json`.
 ///
 /// ```
-/// use wirewheel::{HandlerResult, Session, Typed, TypedHandler};
+/// use wirewheel::json::{Typed, TypedHandler};
+/// use wirewheel::{HandlerResult, Session};
 /// struct Double;
 /// impl TypedHandler for Double {
 ///     type Incoming = i32;
@@ -194,11 +196,13 @@ impl<H: TypedHandler> Handler for Typed<H> {
     }
 }
 
-/// Begins a handler of closures with a hook that is handed values; see [`JsonConverter`] for an
+/// Begins a handler of closures with a hook that is handed values; see
+/// [`JsonConverter`](crate::json::JsonConverter) for an
 /// example; feature `json`.
 ///
 /// ```
-/// use wirewheel::{Call, on_value};
+/// use wirewheel::json::on_value;
+/// use wirewheel::Call;
 /// let double = |_call: &Call| {
 ///     on_value(|session, number: i32| session.send_serialized(&number.saturating_mul(2)))
 /// };

@@ -1,9 +1,10 @@
-//! Owns what all sessions of a loop share while one of them runs.
+//! The state of a loop that all its sessions share while one of them runs, and the callbacks that it
+//! keeps. These are lent the state as a [`ServerRef`], so the types stand together.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use crate::structures::wire::Wire;
@@ -12,14 +13,14 @@ use crate::words::time::Time;
 
 use crate::context::commands::{Command, Drained, StopRequest};
 use crate::context::date_line::DateLine;
+use crate::context::mask_source::MaskSource;
 use crate::context::open_sessions::OpenSessions;
-use crate::context::server_ref::StopHooks;
-use crate::context::stats::Stats;
+use crate::context::stats::{Counters, Stats};
 use crate::context::timers::Timers;
 use crate::context::warnings::Warnings;
-use crate::context::watch::NewWatch;
+use crate::context::watch::{Ready, Watch};
 use crate::context::work::Work;
-use crate::flow::hub::FlowHub;
+use crate::flow::inner::Flows;
 use crate::flow::key::FlowNames;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
@@ -27,7 +28,7 @@ use crate::protocol::content::Converter;
 /// What an application sets up on the loop beside its routes.
 #[derive(Debug, Default)]
 pub(crate) struct OnLoop {
-    pub(crate) timers: Timers,
+    pub(crate) timers: Timers<TimerAction>,
     pub(crate) watches: Vec<NewWatch>,
     pub(crate) flow_names: FlowNames,
     pub(crate) stop_hooks: StopHooks,
@@ -38,7 +39,7 @@ pub(crate) struct OnLoop {
 
 /// The loop's own: the present time, the buffer of the turn, the limits, the account of memory.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct LoopState {
     /// The time of this turn.
     pub(crate) now: Time,
     /// What the session that runs now sends. Invariant: empty between turns.
@@ -54,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) bytes_held: usize,
     pub(crate) sessions: OpenSessions,
     /// Something was asked of others or of the wheel: it is done after the turn.
-    pub(crate) asked: bool,
+    pub(crate) has_deferred_work: bool,
     /// What hooks and timers asked of sessions that are not their own, in order.
     pub(crate) commands: VecDeque<Command>,
     /// The place in the order of what is sent that the present command had when it was asked for.
@@ -72,9 +73,9 @@ pub(crate) struct Shared {
     /// What was done in this turn to hand on flow messages, beside the ordinary: a session to which
     /// one message goes.
     pub(crate) pull_work: usize,
-    pub(crate) flows: Rc<FlowHub>,
+    pub(crate) flows: Rc<Flows>,
     pub(crate) flow_names: FlowNames,
-    pub(crate) timers: Timers,
+    pub(crate) timers: Timers<TimerAction>,
     pub(crate) stop_request: Option<StopRequest>,
     /// Empty once a stop has begun.
     pub(crate) stop_hooks: StopHooks,
@@ -86,8 +87,8 @@ pub(crate) struct Shared {
     pub(crate) new_watches: Vec<NewWatch>,
     pub(crate) masks: MaskSource,
     pub(crate) warnings: Warnings,
-    /// What was counted; `bytes_held` and `given_up` are filled in by [`Shared::snapshot`].
-    pub(crate) stats: Stats,
+    /// What was counted; `bytes_held` and `given_up` are filled in by [`LoopState::snapshot`].
+    pub(crate) stats: Counters,
     /// The converter of each route.
     #[cfg(feature = "json")]
     pub(crate) converters: Vec<Converter>,
@@ -95,9 +96,9 @@ pub(crate) struct Shared {
     pub(crate) last_panic: Option<String>,
 }
 
-impl Shared {
+impl LoopState {
     pub(crate) fn new(limits: Limits, on_loop: OnLoop) -> Self {
-        let flows = Rc::new(FlowHub::new(limits.process_bytes));
+        let flows = Rc::new(Flows::new(limits.process_bytes));
         on_loop.flow_names.flows().for_each(|flow| flow.belong_to(&flows));
         Self {
             now: Time::ZERO,
@@ -111,7 +112,7 @@ impl Shared {
             work: Work::new(limits.read_budget_bytes),
             limits,
             bytes_held: 0,
-            asked: true, // the application's timers are not on the wheel yet
+            has_deferred_work: true, // the application's timers are not on the wheel yet
             commands: VecDeque::new(),
             command_stamp: None,
             copied_bytes: 0,
@@ -126,9 +127,9 @@ impl Shared {
             draining: false,
             drained: Drained::default(),
             new_watches: on_loop.watches,
-            masks: MaskSource { seed: RandomState::new(), count: 0 },
+            masks: MaskSource::default(),
             warnings: Warnings::default(),
-            stats: Stats::default(),
+            stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,
             last_panic: None,
@@ -158,7 +159,7 @@ impl Shared {
     /// further in this turn.
     pub(crate) fn spend(&mut self, work: usize) {
         if self.work.add(work) {
-            self.asked = true; // what every loop over input stops at
+            self.has_deferred_work = true; // what every loop over input stops at
         }
     }
 
@@ -189,9 +190,8 @@ impl Shared {
         if offered == 0 {
             return None;
         }
-        match wire.write(&self.tx) {
+        match write_counted(&mut self.stats, wire, &self.tx) {
             Ok(written) if written == offered => {
-                self.stats.bytes_out += offered as u64;
                 self.clear_out();
                 None
             }
@@ -214,22 +214,130 @@ impl Shared {
         Stats {
             bytes_held: self.memory() as u64,
             given_up: self.flows.given_up(),
-            ..self.stats.clone()
+            ..self.stats.snapshot()
         }
     }
 }
 
-/// Masks that a peer cannot foresee (RFC 6455 section 10.3), from the standard library's keyed hash.
-#[derive(Debug)]
-pub(crate) struct MaskSource {
-    seed: RandomState,
-    count: u64,
+/// Writes one buffer to the wire and counts what it took: the turn's, or a frame that sessions share. One
+/// of the three places that write to a wire, beside `Outbox::write_to` and `Outgoing::write_uncopied`.
+#[inline]
+pub(crate) fn write_counted(
+    stats: &mut Counters,
+    wire: &mut dyn Wire,
+    bytes: &[u8],
+) -> io::Result<usize> {
+    let written = wire.write(bytes)?;
+    stats.bytes_out += written as u64;
+    Ok(written)
 }
 
-impl MaskSource {
-    pub(crate) fn next_mask(&mut self) -> [u8; 4] {
-        self.count = self.count.wrapping_add(1);
-        let [a, b, c, d, ..] = self.seed.hash_one(self.count).to_ne_bytes();
-        [a, b, c, d]
+/// The server, lent to code that runs on its loop: by [`Session::server`](crate::Session::server)
+/// in a hook, as an argument to timers and to what [`Handle::defer`](crate::Handle::defer) sends.
+///
+/// What it asks of other sessions is queued and done after the present hook, in order and before
+/// the next message is delivered; no hook runs inside another.
+///
+/// ```
+/// use wirewheel::{HandlerResult, Message, Session};
+/// fn whisper(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+///     let me = session.id();
+///     let mut server = session.server();
+///     let others: Vec<_> = server.sessions().filter(|id| *id != me).collect();
+///     for id in others {
+///         server.send_to(id, message)?;
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// What it can do:
+///
+/// ```
+/// use std::net::UdpSocket;
+/// use std::time::Duration;
+/// use wirewheel::error::ConfigError;
+/// use wirewheel::flow::{FlowKey, SharedFlow};
+/// use wirewheel::watch::{Ready, Watch};
+/// use wirewheel::{CloseCode, CloseReason, ServerRef};
+///
+/// fn tend(server: &mut ServerRef<'_>, news: FlowKey<str>, socket: UdpSocket) -> Result<(), ConfigError> {
+///     println!("{} sessions, {} bytes held", server.session_count(), server.stats().bytes_held);
+///     let sessions: Vec<_> = server.sessions().collect();
+///     for id in sessions {
+///         let _ = server.pause(id); // not read from until
+///         let _ = server.resume(id);
+///     }
+///     let reminder = server.after(Duration::from_secs(60), |server| {
+///         let sessions: Vec<_> = server.sessions().collect();
+///         for id in sessions {
+///             let reason = CloseReason::truncated(CloseCode::GOING_AWAY, "come back later");
+///             let _ = server.close(id, reason.expect("1001 may be sent"));
+///         }
+///         server.shutdown(Duration::from_secs(5)); // or shutdown_for_restart, with 1012
+///     })?;
+///     server.cancel_timer(reminder);
+///     server.every(Duration::from_secs(1), move |server| {
+///         if let Some(news) = server.find_flow(news) {
+///             let _ = news.emit("still there");
+///         }
+///     })?;
+///     let packets: SharedFlow<[u8]> = SharedFlow::new();
+///     let name: FlowKey<[u8]> = server.flow_key(&packets); // for Handle::emit
+///     server.watch(socket, Ready::READABLE, move |_server, socket, _ready| {
+///         let mut packet = [0; 1500];
+///         match socket.recv(&mut packet) {
+///             Ok(length) => drop(packets.emit(&packet[..length])),
+///             Err(_) => return Watch::Stop,
+///         }
+///         Watch::For(Ready::READABLE)
+///     });
+///     let _ = name;
+///     Ok(())
+/// }
+/// ```
+pub struct ServerRef<'a> {
+    pub(crate) shared: &'a mut LoopState,
+}
+
+/// What the application wants done before the sessions are told that the server stops.
+#[derive(Default)]
+pub(crate) struct StopHooks(pub(crate) Vec<Box<StopHook>>);
+
+type StopHook = dyn FnOnce(&mut ServerRef<'_>);
+
+impl fmt::Debug for StopHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} hooks", self.0.len())
+    }
+}
+
+/// What a timer of the application does.
+pub(crate) enum TimerAction {
+    Once(Box<dyn FnOnce(&mut ServerRef<'_>)>),
+    Every(Box<dyn FnMut(&mut ServerRef<'_>)>),
+}
+
+impl fmt::Debug for TimerAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Self::Every(_)) { "Every" } else { "Once" })
+    }
+}
+
+/// A descriptor and its callback, whatever their types.
+pub(crate) trait Watched {
+    fn fd(&self) -> BorrowedFd<'_>;
+    fn ready(&mut self, server: &mut ServerRef<'_>, ready: Ready) -> Watch;
+}
+
+/// A descriptor that the loop is to watch.
+pub(crate) struct NewWatch {
+    pub(crate) watched: Box<dyn Watched>,
+    pub(crate) interest: Ready,
+}
+
+impl fmt::Debug for NewWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewWatch").field("interest", &self.interest).finish_non_exhaustive()
     }
 }

@@ -3,10 +3,12 @@
 pub(crate) mod commands;
 pub(crate) mod date_line;
 pub(crate) mod loop_state;
+pub(crate) mod mask_source;
 pub(crate) mod open_sessions;
 pub(crate) mod server_ref;
 pub(crate) mod stats;
 pub(crate) mod timers;
 pub(crate) mod warnings;
 pub(crate) mod watch;
+pub(crate) mod watched_fd;
 pub(crate) mod work;

@@ -1,4 +1,5 @@
-//! Owns what a hook, a timer or a closure on the loop can do with the server it runs on.
+//! The methods of [`ServerRef`]: what a hook, a timer or a closure on the loop can do with the server it
+//! runs on.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -11,97 +12,17 @@ use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{ConfigError, SendError};
 use crate::words::message::{Message, Payload};
 
-use crate::context::loop_state::Shared;
+use crate::context::loop_state::{NewWatch, ServerRef, TimerAction};
 use crate::context::stats::Stats;
-use crate::context::timers::AppTimer;
-use crate::context::watch::{NewWatch, Ready, Watch};
+use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::ids::SessionId;
 use crate::structures::ids::TimerId;
 
-/// The server, lent to code that runs on its loop: by [`Session::server`](crate::Session::server)
-/// in a hook, as an argument to timers and to what [`Handle::defer`](crate::Handle::defer) sends.
-///
-/// What it asks of other sessions is queued and done after the present hook, in order and before
-/// the next message is delivered; no hook runs inside another.
-///
-/// ```
-/// use wirewheel::{HandlerResult, Message, Session};
-/// fn whisper(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
-///     let me = session.id();
-///     let mut server = session.server();
-///     let others: Vec<_> = server.sessions().filter(|id| *id != me).collect();
-///     for id in others {
-///         server.send_to(id, message)?;
-///     }
-///     Ok(())
-/// }
-/// ```
-///
-/// What it can do:
-///
-/// ```
-/// use std::net::UdpSocket;
-/// use std::time::Duration;
-/// use wirewheel::{
-///     CloseCode, CloseReason, ConfigError, FlowKey, Ready, ServerRef, SharedFlow, Watch,
-/// };
-///
-/// fn tend(server: &mut ServerRef<'_>, news: FlowKey<str>, socket: UdpSocket) -> Result<(), ConfigError> {
-///     println!("{} sessions, {} bytes held", server.session_count(), server.stats().bytes_held);
-///     let sessions: Vec<_> = server.sessions().collect();
-///     for id in sessions {
-///         let _ = server.pause(id); // not read from until
-///         let _ = server.resume(id);
-///     }
-///     let reminder = server.after(Duration::from_secs(60), |server| {
-///         let sessions: Vec<_> = server.sessions().collect();
-///         for id in sessions {
-///             let reason = CloseReason::truncated(CloseCode::GOING_AWAY, "come back later");
-///             let _ = server.close(id, reason.expect("1001 may be sent"));
-///         }
-///         server.shutdown(Duration::from_secs(5)); // or shutdown_for_restart, with 1012
-///     })?;
-///     server.cancel_timer(reminder);
-///     server.every(Duration::from_secs(1), move |server| {
-///         if let Some(news) = server.find_flow(news) {
-///             let _ = news.emit("still there");
-///         }
-///     })?;
-///     let packets: SharedFlow<[u8]> = SharedFlow::new();
-///     let name: FlowKey<[u8]> = server.flow_key(&packets); // for Handle::emit
-///     server.watch(socket, Ready::READABLE, move |_server, socket, _ready| {
-///         let mut packet = [0; 1500];
-///         match socket.recv(&mut packet) {
-///             Ok(length) => drop(packets.emit(&packet[..length])),
-///             Err(_) => return Watch::Stop,
-///         }
-///         Watch::For(Ready::READABLE)
-///     });
-///     let _ = name;
-///     Ok(())
-/// }
-/// ```
-pub struct ServerRef<'a> {
-    pub(crate) shared: &'a mut Shared,
-}
-
 impl fmt::Debug for ServerRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerRef").field("sessions", &self.shared.sessions.len()).finish()
-    }
-}
-
-/// What the application wants done before the sessions are told that the server stops.
-#[derive(Default)]
-pub(crate) struct StopHooks(pub(crate) Vec<Box<StopHook>>);
-
-type StopHook = dyn FnOnce(&mut ServerRef<'_>);
-
-impl fmt::Debug for StopHooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} hooks", self.0.len())
     }
 }
 
@@ -180,7 +101,7 @@ impl ServerRef<'_> {
             return Err(SendError::Full { buffered: self.shared.command_bytes });
         }
         self.shared.commands.push_back(command(id.0));
-        self.shared.asked = true;
+        self.shared.has_deferred_work = true;
         Ok(())
     }
 
@@ -220,7 +141,7 @@ impl ServerRef<'_> {
         action: impl FnOnce(&mut ServerRef<'_>) + 'static,
     ) -> Result<TimerId, ConfigError> {
         check_time("delay", delay).map_err(ConfigError)?;
-        Ok(self.add_timer(AppTimer::once(delay, action)))
+        Ok(self.add_timer(delay, TimerAction::Once(Box::new(action))))
     }
 
     /// Runs `action` every `period`, as [`Application::every`](crate::Application::every) does.
@@ -233,17 +154,33 @@ impl ServerRef<'_> {
         action: impl FnMut(&mut ServerRef<'_>) + 'static,
     ) -> Result<TimerId, ConfigError> {
         check_time("period", period).map_err(ConfigError)?;
-        Ok(self.add_timer(AppTimer::every(period, action)))
+        Ok(self.add_timer(period, TimerAction::Every(Box::new(action))))
     }
 
-    fn add_timer(&mut self, timer: AppTimer) -> TimerId {
-        self.shared.asked = true;
-        self.shared.timers.add(timer, self.shared.now)
+    fn add_timer(&mut self, delay: Duration, action: TimerAction) -> TimerId {
+        self.shared.has_deferred_work = true; // it has to be put on the wheel
+        self.shared.timers.add(delay, action, self.shared.now)
+    }
+
+    /// Runs the action of a timer that has fired, and has it run again if it is to.
+    pub(crate) fn run_timer(&mut self, id: TimerId, action: TimerAction) {
+        let again = match action {
+            TimerAction::Once(action) => {
+                action(self);
+                None
+            }
+            TimerAction::Every(mut action) => {
+                action(self);
+                Some(TimerAction::Every(action))
+            }
+        };
+        let now = self.shared.now;
+        self.shared.timers.acted(id, again, now);
     }
 
     /// Takes a timer back; one that is over or was taken back already is nothing.
     pub fn cancel_timer(&mut self, timer: TimerId) {
-        self.shared.asked = true;
+        self.shared.has_deferred_work = true;
         self.shared.timers.cancel(timer);
     }
 
@@ -266,20 +203,20 @@ impl ServerRef<'_> {
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
     pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
-        flow.cell.belong_to(&self.shared.flows);
-        self.shared.flow_names.name(&flow.cell)
+        flow.inner.belong_to(&self.shared.flows);
+        self.shared.flow_names.name(&flow.inner)
     }
 
     /// Publishes in the flow of that name, if somebody still has it and it has room.
     pub(crate) fn emit<T: ?Sized>(&self, key: FlowKey<T>, message: Message<'_>) {
         if let Some(flow) = self.find_flow(key) {
-            flow.cell.belong_to(&self.shared.flows);
-            flow.cell.push_message(message);
+            flow.inner.belong_to(&self.shared.flows);
+            flow.inner.push_message(message);
         }
     }
 
     /// The flow of that name, while somebody still has it.
     pub fn find_flow<T: ?Sized>(&self, key: FlowKey<T>) -> Option<SharedFlow<T>> {
-        self.shared.flow_names.find(key).map(SharedFlow::from_cell)
+        self.shared.flow_names.find(key).map(SharedFlow::from_inner)
     }
 }

@@ -1,7 +1,8 @@
-//! Owns the statistics of a server: what is counted, and how it reads as Prometheus text.
+//! The statistics of a server: what is counted, and how it reads as Prometheus text.
 
 use std::fmt::Write;
 
+use crate::structures::counter::Counter;
 use crate::words::close::CloseCode;
 
 /// How a figure is written.
@@ -36,6 +37,19 @@ macro_rules! stats {
         #[non_exhaustive]
         pub struct Stats {
             $($($(#[doc = $doc])+ pub $field: u64,)+)+
+        }
+
+        /// The same while the server counts.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $($(pub(crate) $field: Counter,)+)+
+        }
+
+        impl Counters {
+            /// The numbers as of now.
+            pub(crate) fn snapshot(&self) -> Stats {
+                Stats { $($($field: self.$field.get(),)+)+ }
+            }
         }
 
         impl Stats {
@@ -233,7 +247,9 @@ impl Stats {
         });
         text
     }
+}
 
+impl Counters {
     /// A session ended with this code.
     pub(crate) fn count_close(&mut self, code: CloseCode) {
         let figure = match u16::from(code) {
@@ -249,7 +265,7 @@ impl Stats {
             _ => &mut self.closed_other,
         };
         *figure += 1;
-        self.sessions_open = self.sessions_open.saturating_sub(1);
+        self.sessions_open -= 1;
     }
 
     /// A request was answered with this status; 429 and 503 are counted where their reason is
@@ -302,8 +318,10 @@ mod tests {
     #[test]
     fn every_code_and_status_is_counted_once() {
         for code in [1000, 1001, 1002, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4999] {
-            let mut stats = Stats { sessions_open: 1, ..Stats::default() };
-            stats.count_close(CloseCode::new(code));
+            let mut counters = Counters::default();
+            counters.sessions_open += 1;
+            counters.count_close(CloseCode::new(code));
+            let stats = counters.snapshot();
             let mut closed = 0;
             stats.for_each_family(|(_, name, _, figures)| {
                 if name == "sessions_closed_total" {
@@ -312,10 +330,10 @@ mod tests {
             });
             assert_eq!((closed, stats.sessions_open), (1, 0), "{code}");
         }
-        let mut stats = Stats::default();
-        [200, 304, 429, 503].into_iter().for_each(|status| stats.count_answer(status));
-        assert_eq!(stats, Stats::default());
-        stats.count_answer(418);
-        assert_eq!(stats.refused_other, 1);
+        let mut counters = Counters::default();
+        [200, 304, 429, 503].into_iter().for_each(|status| counters.count_answer(status));
+        assert_eq!(counters.snapshot(), Stats::default());
+        counters.count_answer(418);
+        assert_eq!(counters.refused_other.get(), 1);
     }
 }

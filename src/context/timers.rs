@@ -1,6 +1,5 @@
-//! Owns the timers of the application: what is to run, when, and how often.
+//! The timers of the application: when each is to act, and how often. `A` is what it does then.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::structures::ids::TimerId;
@@ -8,46 +7,13 @@ use crate::structures::slab::Slab;
 use crate::structures::wheel::TimerKey;
 use crate::words::time::Time;
 
-use crate::context::server_ref::ServerRef;
-
-/// The place of timers that a session keeps itself.
+/// The slot of timers that a session keeps itself.
 const OF_A_SESSION: u32 = u32::MAX;
-
-/// A timer of the application, as it is set.
-pub(crate) struct AppTimer {
-    delay: Duration,
-    action: Action,
-}
-
-enum Action {
-    Once(Box<dyn FnOnce(&mut ServerRef<'_>)>),
-    Every(Box<dyn FnMut(&mut ServerRef<'_>)>),
-}
-
-impl fmt::Debug for AppTimer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let repeats = matches!(self.action, Action::Every(_));
-        f.debug_struct("AppTimer").field("delay", &self.delay).field("repeats", &repeats).finish()
-    }
-}
-
-impl AppTimer {
-    pub(crate) fn once(delay: Duration, action: impl FnOnce(&mut ServerRef<'_>) + 'static) -> Self {
-        Self { delay, action: Action::Once(Box::new(action)) }
-    }
-
-    pub(crate) fn every(
-        period: Duration,
-        action: impl FnMut(&mut ServerRef<'_>) + 'static,
-    ) -> Self {
-        Self { delay: period, action: Action::Every(Box::new(action)) }
-    }
-}
 
 /// The timers of the application. Their deadlines are armed on the wheel by whoever owns that.
 #[derive(Debug)]
-pub(crate) struct Timers {
-    running: Slab<Running>,
+pub(crate) struct Timers<A> {
+    running: Slab<Running<A>>,
     /// Set since the wheel was last looked at.
     fresh: Vec<u32>,
     /// Entries of the wheel whose timers were taken back.
@@ -56,33 +22,34 @@ pub(crate) struct Timers {
 }
 
 #[derive(Debug)]
-struct Running {
+struct Running<A> {
     id: TimerId,
     at: Time,
+    delay: Duration,
     /// Its entry on the wheel; none before it is armed and while it acts.
     key: Option<TimerKey>,
     /// None while it acts.
-    timer: Option<AppTimer>,
+    action: Option<A>,
 }
 
 /// The most timers of the application: their tokens on the wheel have this many bits.
 const TIMERS_MAX: usize = 1 << 30;
 
-impl Default for Timers {
+impl<A> Default for Timers<A> {
     fn default() -> Self {
         let running = Slab::unreserved(TIMERS_MAX);
         Self { running, fresh: Vec::new(), stale: Vec::new(), serial: 0 }
     }
 }
 
-impl Timers {
-    pub(crate) fn add(&mut self, timer: AppTimer, now: Time) -> TimerId {
-        let mut id = TimerId { place: OF_A_SESSION, serial: self.next_serial() };
-        let at = now.after(timer.delay);
+impl<A> Timers<A> {
+    pub(crate) fn add(&mut self, delay: Duration, action: A, now: Time) -> TimerId {
+        let mut id = TimerId { slot: OF_A_SESSION, serial: self.next_serial() };
+        let at = now.after(delay);
         // There is memory for far fewer: it never fails.
-        let added = self.running.insert(Running { id, at, key: None, timer: Some(timer) });
+        let added = self.running.insert(Running { id, at, delay, key: None, action: Some(action) });
         let Ok(key) = added else { return id };
-        id.place = key.index;
+        id.slot = key.index;
         if let Some(running) = self.running.get_mut(key) {
             running.id = id;
         }
@@ -92,13 +59,13 @@ impl Timers {
 
     /// How many timers there is memory for.
     #[cfg(all(repository, test))]
-    pub(crate) fn running_places(&self) -> usize {
+    pub(crate) fn running_slots(&self) -> usize {
         self.running.places()
     }
 
     /// An id for a timer that a session keeps.
     pub(crate) fn id_for_session(&mut self) -> TimerId {
-        TimerId { place: OF_A_SESSION, serial: self.next_serial() }
+        TimerId { slot: OF_A_SESSION, serial: self.next_serial() }
     }
 
     fn next_serial(&mut self) -> u32 {
@@ -107,8 +74,8 @@ impl Timers {
     }
 
     pub(crate) fn cancel(&mut self, id: TimerId) {
-        if self.running.at(id.place).is_some_and(|running| running.id == id) {
-            let running = self.running.remove(id.place);
+        if self.running.at(id.slot).is_some_and(|running| running.id == id) {
+            let running = self.running.remove(id.slot);
             self.stale.extend(running.and_then(|running| running.key));
         }
     }
@@ -122,54 +89,38 @@ impl Timers {
         key
     }
 
-    /// Has `arm` put on the wheel what was set since, by place.
+    /// Has `arm` put on the wheel what was set since, by slot.
     pub(crate) fn arm_fresh(&mut self, mut arm: impl FnMut(u32, Time) -> TimerKey) {
-        for place in std::mem::take(&mut self.fresh) {
-            if let Some(running) = self.running.at_mut(place) {
+        for slot in std::mem::take(&mut self.fresh) {
+            if let Some(running) = self.running.at_mut(slot) {
                 if running.key.is_none() {
-                    running.key = Some(arm(place, running.at));
+                    running.key = Some(arm(slot, running.at));
                 }
             }
         }
     }
 
-    /// The wheel's entry for a place has fired and is gone: the timer, to be handed to [`act`].
-    pub(crate) fn fire(&mut self, place: u32) -> Option<(TimerId, AppTimer)> {
-        let running = self.running.at_mut(place)?;
+    /// The wheel's entry for a slot has fired and is gone: what the timer does now. [`acted`](Self::acted)
+    /// follows.
+    pub(crate) fn fire(&mut self, slot: u32) -> Option<(TimerId, A)> {
+        let running = self.running.at_mut(slot)?;
         running.key = None;
-        Some((running.id, running.timer.take()?))
+        Some((running.id, running.action.take()?))
     }
 
     /// The action is done: the timer goes on, or is over.
-    fn acted(&mut self, id: TimerId, again: Option<AppTimer>, now: Time) {
-        let running = self.running.at_mut(id.place).filter(|running| running.id == id);
+    pub(crate) fn acted(&mut self, id: TimerId, again: Option<A>, now: Time) {
+        let running = self.running.at_mut(id.slot).filter(|running| running.id == id);
         let Some(running) = running else { return };
         match again {
-            Some(timer) => {
+            Some(action) => {
                 // On the beat; beats that were missed are left out.
-                let next = running.at.after(timer.delay);
-                running.at = if next > now { next } else { now.after(timer.delay) };
-                running.timer = Some(timer);
-                self.fresh.push(id.place);
+                let next = running.at.after(running.delay);
+                running.at = if next > now { next } else { now.after(running.delay) };
+                running.action = Some(action);
+                self.fresh.push(id.slot);
             }
-            None => drop(self.running.remove(id.place)),
+            None => drop(self.running.remove(id.slot)),
         }
     }
-}
-
-/// Runs a timer's action, and has it run again if it is to.
-pub(crate) fn act(server: &mut ServerRef<'_>, id: TimerId, timer: AppTimer) {
-    let AppTimer { delay, action } = timer;
-    let again = match action {
-        Action::Once(action) => {
-            action(server);
-            None
-        }
-        Action::Every(mut action) => {
-            action(server);
-            Some(AppTimer { delay, action: Action::Every(action) })
-        }
-    };
-    let now = server.shared.now;
-    server.shared.timers.acted(id, again, now);
 }

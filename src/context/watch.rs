@@ -1,14 +1,9 @@
-//! Owns descriptors of the application that the loop watches: serial ports, pipes, sockets.
-
-use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
-
-use crate::context::server_ref::ServerRef;
+//! The words for watching a descriptor of the application: what it is ready for, what its callback wants.
 
 /// What a descriptor is watched for, and what it turned out to be ready for.
 ///
 /// ```
-/// use wirewheel::Ready;
+/// use wirewheel::watch::Ready;
 /// assert!(Ready::READABLE.is_readable() && !Ready::READABLE.is_writable());
 /// assert!(Ready::BOTH.is_readable() && Ready::WRITABLE.is_writable());
 /// ```
@@ -46,7 +41,8 @@ impl Ready {
 /// ```
 /// use std::io::Read;
 /// use std::os::unix::net::UnixStream;
-/// use wirewheel::{Application, Ready, Watch};
+/// use wirewheel::watch::{Ready, Watch};
+/// use wirewheel::Application;
 /// fn module(app: &mut Application, device: UnixStream) {
 ///     app.watch(device, Ready::READABLE, |_server, device, _ready| match device.read(&mut [0; 64]) {
 ///         Ok(0) => Watch::Stop, // hung up
@@ -60,50 +56,4 @@ pub enum Watch {
     For(Ready),
     /// Watch it no more, and drop it together with the callback.
     Stop,
-}
-
-/// A descriptor and its callback, whatever their types.
-pub(crate) trait Watched {
-    fn fd(&self) -> BorrowedFd<'_>;
-    fn ready(&mut self, server: &mut ServerRef<'_>, ready: Ready) -> Watch;
-}
-
-struct WatchedFd<D, F> {
-    descriptor: D,
-    callback: F,
-}
-
-impl<D: AsFd, F> Watched for WatchedFd<D, F>
-where
-    F: FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch,
-{
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
-    }
-
-    fn ready(&mut self, server: &mut ServerRef<'_>, ready: Ready) -> Watch {
-        (self.callback)(server, &mut self.descriptor, ready)
-    }
-}
-
-/// A descriptor that the loop is to watch.
-pub(crate) struct NewWatch {
-    pub(crate) watched: Box<dyn Watched>,
-    pub(crate) interest: Ready,
-}
-
-impl fmt::Debug for NewWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewWatch").field("interest", &self.interest).finish_non_exhaustive()
-    }
-}
-
-impl NewWatch {
-    pub(crate) fn new<D: AsFd + 'static>(
-        descriptor: D,
-        interest: Ready,
-        callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
-    ) -> Self {
-        Self { watched: Box::new(WatchedFd { descriptor, callback }), interest }
-    }
 }

@@ -281,10 +281,6 @@ impl Turn<'_> {
     }
 
     /// What a connection is told that was let in only for that.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn surplus_refusal(
         &mut self,
         surplus: Surplus,

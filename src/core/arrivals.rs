@@ -40,10 +40,6 @@ impl Core {
     }
 
     /// A connection was accepted: the place it has from now on.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
         if !self.accepts(now) {
             return Err(Full);
@@ -78,10 +74,6 @@ impl Core {
     }
 
     /// What a connection is over, so that it is only told so; some are not even that.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn surplus(
         &mut self,
         now: Time,
@@ -114,10 +106,6 @@ impl Core {
     }
 
     /// The system ran out of descriptors or memory for connections.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn note_exhausted(&mut self, now: Time, error: &io::Error) {
         self.shared.stats.accept_exhausted += 1;
         self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));

@@ -26,9 +26,9 @@ impl Core {
         check(held == shared.bytes_held, &format!("{held} held, {} charged", shared.bytes_held))?;
         check(pending == self.pending.count(), "the count of pending connections is off")?;
         check(armed == self.wheel.len(), "the wheel has entries that nobody holds")?;
-        check(shared.stats.sessions_open == open, "sessions_open is off")?;
+        check(shared.stats.sessions_open.get() == open, "sessions_open is off")?;
         let live = self.connections.len() as u64;
-        check(shared.stats.connections_open == live, "connections_open is off")?;
+        check(shared.stats.connections_open.get() == live, "connections_open is off")?;
         let remaining = self.draining.as_ref().map(|drain| drain.remaining);
         check(remaining.is_none_or(|remaining| remaining == early), "the drain's count is off")
     }

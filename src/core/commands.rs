@@ -4,10 +4,8 @@
 use log::Level;
 
 use crate::context::commands::{Command, StopRequest};
-use crate::context::server_ref::ServerRef;
-use crate::context::timers;
+use crate::context::loop_state::{NewWatch, ServerRef};
 use crate::context::warnings::Target;
-use crate::context::watch::NewWatch;
 use crate::structures::slab::Key;
 use crate::structures::wire::NoWire;
 use crate::words::error::{HandlerError, SendError};
@@ -36,7 +34,7 @@ impl Core {
     ) -> Option<R> {
         self.shared.now = now;
         let outcome = caught(|| act(&mut ServerRef { shared: &mut self.shared }));
-        self.shared.asked = true;
+        self.shared.has_deferred_work = true;
         self.after_turn(now);
         outcome
             .map_err(|Panicked(text)| {
@@ -50,8 +48,8 @@ impl Core {
     /// Does what the turn asked of others.
     #[inline]
     pub(super) fn after_turn(&mut self, now: Time) {
-        if self.shared.asked {
-            self.do_what_was_asked(now);
+        if self.shared.has_deferred_work {
+            self.do_deferred_work(now);
         }
     }
 
@@ -60,7 +58,7 @@ impl Core {
         clippy::arithmetic_side_effects,
         reason = "each command was counted when it was queued"
     )]
-    fn do_what_was_asked(&mut self, now: Time) {
+    fn do_deferred_work(&mut self, now: Time) {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {
             let key = command.to();
@@ -80,7 +78,7 @@ impl Core {
         self.wheel.give_back();
         let wheel = &mut self.wheel;
         self.shared.timers.arm_fresh(|place, at| wheel.arm(place | APP_TIMER, at));
-        self.shared.asked = false;
+        self.shared.has_deferred_work = false;
     }
 
     fn is_session(&self, key: Key) -> bool {
@@ -93,8 +91,8 @@ impl Core {
         if token & APP_TIMER == 0 {
             return false;
         }
-        if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {
-            let done = self.with_server(now, "timer", |server| timers::act(server, id, timer));
+        if let Some((id, action)) = self.shared.timers.fire(token & !APP_TIMER) {
+            let done = self.with_server(now, "timer", |server| server.run_timer(id, action));
             if done.is_none() {
                 self.shared.timers.cancel(id);
             }
@@ -156,7 +154,7 @@ impl Turn<'_> {
         let refused = match result {
             Err(HandlerError::Send(SendError::Closing)) => true,
             Err(HandlerError::Send(_)) => {
-                session.note_dropped();
+                session.out.note_dropped();
                 true
             }
             _ => false,

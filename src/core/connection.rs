@@ -232,7 +232,7 @@ impl Connection {
     /// Whether it is a session of which nothing is, or was, held beyond the place in the slab.
     #[inline]
     pub(crate) fn holds_nothing(&self) -> bool {
-        self.charged == 0 && self.state.is_plain() && matches!(self.stage, Stage::Session(_))
+        self.charged == 0 && !self.state.owns_memory() && matches!(self.stage, Stage::Session(_))
     }
 
     /// Bytes held beyond the place in the slab.

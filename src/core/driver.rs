@@ -58,7 +58,7 @@ use std::net::SocketAddr;
 
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
-use crate::context::server_ref::ServerRef;
+use crate::context::loop_state::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
@@ -170,7 +170,7 @@ impl<S: Sockets> Driver<S> {
             self.for_each(|core, slot, wire| core.handle_cut(now, slot, wire));
         }
         self.flush(now);
-        self.do_what_was_asked(now);
+        self.do_deferred_work(now);
         self.begin_shares();
     }
 }
@@ -448,7 +448,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     /// What hooks, timers and other threads asked of the loop itself.
-    fn do_what_was_asked(&mut self, now: Time) {
+    fn do_deferred_work(&mut self, now: Time) {
         while let Some(watch) = self.core.poll_watch() {
             self.sockets.watch(watch);
         }

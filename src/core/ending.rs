@@ -44,11 +44,11 @@ impl Turn<'_> {
         );
         if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
             let Ok(reason) = CloseReason::truncated(code, &text) else { return };
-            self.session().leave_flows();
+            self.outgoing().leave_flows();
             if takes_nothing {
                 self.lose_what_has_not_begun(loss);
             }
-            self.session().queue_close(Some(&reason), takes_nothing);
+            self.outgoing().queue_close(Some(&reason), takes_nothing);
         }
         // A Close that is on the wire already stays the truth.
         let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
@@ -106,10 +106,6 @@ impl Turn<'_> {
         self.shared.warnings.line(Level::Error, Target::Session, kind, now, text);
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn count_fault(&mut self, fault: &SessionError) {
         let stats = &mut self.shared.stats;
         match fault {
@@ -136,7 +132,7 @@ impl Turn<'_> {
         if extra.hold.take().is_some() {
             self.shared.to_resume.push(state.id.0.index); // what comes now is read and dropped
         }
-        self.session().leave_flows();
+        self.outgoing().leave_flows();
         if let Stage::Session(_) = self.connection.stage {
             self.shared.sessions.remove(self.connection.state.id.0);
             if self.shared.draining {
@@ -269,10 +265,6 @@ impl Turn<'_> {
     }
 
     /// The wait for the second Close is over.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn closing_is_over(&mut self, everything_arrived: bool) {
         self.shared.stats.timeouts_close += 1;
         let info = self.session().close_info().cloned();
@@ -346,10 +338,6 @@ impl Turn<'_> {
         self.count_loss(why, lost);
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn count_loss(&mut self, why: Loss, bytes: usize) {
         let stats = &mut self.shared.stats;
         let figure = match why {

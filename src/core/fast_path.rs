@@ -18,7 +18,7 @@ impl Turn<'_> {
             self.note_sign_of_life(rx);
         }
         // This part of the turn has only begun, so no share is spent yet.
-        if self.connection.state.reads_plainly() && !self.shared.copies_wait() {
+        if self.connection.state.can_read_fast() && !self.shared.copies_wait() {
             taken = self.take_short(rx);
             if taken == rx.len() && self.connection.state.extra.is_none() {
                 self.conclude_plainly();
@@ -32,7 +32,7 @@ impl Turn<'_> {
     /// the ping.
     #[inline]
     fn is_lone_pong(&self, rx: &[u8]) -> bool {
-        rx.len() == 14 && rx.starts_with(&[0x8a, 0x88]) && self.connection.state.reads_plainly()
+        rx.len() == 14 && rx.starts_with(&[0x8a, 0x88]) && self.connection.state.can_read_fast()
     }
 
     /// Delivers whole messages from the start of `rx` until something else comes, or until a hook
@@ -51,7 +51,7 @@ impl Turn<'_> {
             let Some(short) = ShortMessage::find(rest, limit) else { break };
             taken += short.end;
             self.deliver_short(route, short.text, short.unmask(rest));
-            if self.connection.state.extra.is_some() || self.shared.asked {
+            if self.connection.state.extra.is_some() || self.shared.has_deferred_work {
                 break;
             }
         }

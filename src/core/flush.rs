@@ -174,18 +174,22 @@ impl Core {
         wire: &mut dyn Wire,
         reading: Option<Reading>,
     ) -> Option<Reading> {
-        if self.shared.asked { self.finish_asked(now, index, wire, reading) } else { reading }
+        if self.shared.has_deferred_work {
+            self.finish_deferred(now, index, wire, reading)
+        } else {
+            reading
+        }
     }
 
     #[inline(never)]
-    fn finish_asked(
+    fn finish_deferred(
         &mut self,
         now: Time,
         index: u32,
         wire: &mut dyn Wire,
         mut reading: Option<Reading>,
     ) -> Option<Reading> {
-        while self.shared.asked {
+        while self.shared.has_deferred_work {
             self.after_turn(now);
             let waits = self.connections.at_mut(index).is_some_and(|connection| {
                 connection.state.hold().is_some_and(|hold| hold.is_over())
@@ -210,7 +214,7 @@ impl Turn<'_> {
         self.connection.state.listed = false;
         matches!(self.connection.stage, Stage::Session(_))
             && self.connection.state.extra.is_none()
-            && self.session().pull_only_one()
+            && self.outgoing().deliver_fast()
             && self.connection.state.extra.is_none()
     }
 
@@ -241,7 +245,7 @@ impl Turn<'_> {
         if !matches!(self.connection.stage, Stage::Session(_)) {
             return false;
         }
-        let more = self.session().pull();
+        let more = self.outgoing().pull();
         if self.connection.state.extra.is_some() {
             self.act_on_fault();
         }

@@ -181,10 +181,6 @@ impl Turn<'_> {
     }
 
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn request(&mut self, head: RequestHead) -> Next {
         self.shared.stats.requests_total += 1;
         let asked = Asked::of(&head);
@@ -289,10 +285,6 @@ impl Turn<'_> {
     }
 
     /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn upgrade(&mut self, asked: Asked, accept_key: &str, route: u16, call: Call) -> Next {
         let Some(config) = self.routes.route(route) else { return self.refuse(404) };
         if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
@@ -361,10 +353,6 @@ impl Turn<'_> {
     }
 
     /// The time for a request head is over.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn http_timeout(&mut self) {
         let now = self.shared.now;
         if self.connection.state.waiting().is_some() {

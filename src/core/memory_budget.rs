@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use crate::flow::cell::FlowCell;
+use crate::flow::inner::FlowInner;
+use crate::flow::pool::GivesWay;
 use crate::structures::wire::Wire;
 use crate::words::error::SessionError;
 
@@ -42,7 +43,7 @@ impl Core {
 
     /// Who makes a flow hold what it holds.
     #[cold]
-    fn slowest(&self, flow: &Rc<FlowCell>) -> Option<u32> {
+    fn slowest(&self, flow: &Rc<FlowInner>) -> Option<u32> {
         let mut slowest = None;
         flow.for_each_subscriber(|index| {
             let connection = self.connections.at(index);
@@ -75,10 +76,6 @@ impl Core {
     }
 
     /// Ends the connection that [`poll_offender`](Self::poll_offender) named.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn handle_offender(&mut self, index: u32, wire: &mut dyn Wire) {
         self.shared.stats.over_budget += 1;
         let now = self.shared.now;

@@ -55,8 +55,8 @@ use log::info;
 use crate::app::application::Built;
 use crate::app::route_table::RouteTable;
 use crate::context::commands::Drained;
-use crate::context::loop_state::Shared;
-use crate::flow::cell::FlowCell;
+use crate::context::loop_state::LoopState;
+use crate::flow::inner::FlowInner;
 use crate::session::state::{PingBehind, SessionState};
 use crate::structures::slab::Slab;
 use crate::structures::wheel::TimerWheel;
@@ -83,7 +83,7 @@ const _: () = assert!(size_of::<PingBehind>() <= size_of::<HttpStage>());
 
 /// The whole server.
 pub(crate) struct Core {
-    shared: Shared,
+    shared: LoopState,
     admission: Admission,
     routes: RouteTable,
     connections: Slab<Connection>,
@@ -96,7 +96,7 @@ pub(crate) struct Core {
     /// How many this flush has come to.
     flushed: usize,
     /// Flows that were offered to everybody.
-    unsettled: Vec<Rc<FlowCell>>,
+    unsettled: Vec<Rc<FlowInner>>,
     /// Connections that may be read again.
     resuming: Vec<u32>,
     draining: Option<Drain>,
@@ -140,7 +140,7 @@ impl Core {
         let mut core = Self {
             pending: Pending::new(built.limits.max_pending_handshakes),
             admission: Admission::new(&built.limits, built.proxies),
-            shared: Shared::new(built.limits, built.on_loop),
+            shared: LoopState::new(built.limits, built.on_loop),
             routes: built.routes,
             connections: Slab::new(capacity),
             wheel: TimerWheel::new(),
@@ -158,10 +158,6 @@ impl Core {
     }
 
     /// Bytes arrived; they are unmasked in place.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     #[inline(always)] // into its one caller: a call would be 5 % of an echo
     pub(crate) fn handle_input(
         &mut self,
@@ -328,10 +324,6 @@ impl Core {
     }
 
     /// Something held the loop for longer than `slow_callback`: `culprit` if it is known who.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn note_slow(&mut self, now: Time, took: Duration, culprit: Option<u32>) {
         self.shared.stats.slow_turns += 1;
         let route = culprit.map(|index| {
@@ -352,10 +344,6 @@ impl Core {
     }
 
     /// The loop begins another turn.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(crate) fn note_turn(&mut self) {
         self.shared.stats.loop_turns += 1;
     }
@@ -482,7 +470,7 @@ impl Core {
             self.wheel.cancel(timer);
         }
         self.shared.account(connection.charged as usize, 0);
-        self.shared.stats.connections_open = self.shared.stats.connections_open.saturating_sub(1);
+        self.shared.stats.connections_open -= 1;
         if let Some(drain) = self.draining.as_mut().filter(|_| !connection.late) {
             drain.remaining = drain.remaining.saturating_sub(1);
         }

@@ -11,10 +11,6 @@ impl Turn<'_> {
     /// Reading pauses as soon as the last token is taken, so that a message without one is not even
     /// looked at.
     #[cold]
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn spend_token(&mut self, rate: Rate) -> bool {
         let (now, closes) = (self.shared.now, self.options().message_rate_closes);
         let extra = self.connection.state.extra();

@@ -16,7 +16,7 @@ impl Turn<'_> {
     /// others, which they are to do first.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.shared.asked || self.connection.state.hold().is_some()
+        self.shared.has_deferred_work || self.connection.state.hold().is_some()
     }
 
     /// Keeps what arrives while reading is paused, and answers the pings in it.
@@ -42,10 +42,6 @@ impl Turn<'_> {
         }
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn take_held_controls(&mut self) {
         if self.connection.state.phase != Phase::Open {
             return; // after our Close a ping needs no answer, and none may follow it
@@ -58,7 +54,7 @@ impl Turn<'_> {
             let Some(control) = held.and_then(|hold| hold.next_control(&rules)) else { break };
             if control.opcode == OpCode::Ping {
                 self.shared.stats.pings_in += 1;
-                self.session().send_control(OpCode::Pong, &control.payload);
+                self.outgoing().send_control(OpCode::Pong, &control.payload);
             } else {
                 self.pong(&control.payload);
             }

@@ -169,10 +169,6 @@ impl Turn<'_> {
     }
 
     /// Waits no longer for the peer.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn leave(&mut self, queue: Queue) {
         if matches!(self.connection.stage, Stage::Session(_)) {
             return self.closing_is_over(queue == Queue::Empty);
@@ -196,10 +192,6 @@ impl Turn<'_> {
 
     /// Whether the peer still takes the last answer, whose end begins the wait for the next request. A
     /// peer that takes nothing is hung up on.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn answer_is_on_its_way(&mut self) -> bool {
         let now = self.shared.now;
         match self.look_at_queue() {
@@ -299,10 +291,6 @@ impl Turn<'_> {
         }
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     fn ping(&mut self) {
         let now = self.shared.now;
         let waits = self.outbox_bytes() > 0 || self.wire.unsent().is_some_and(|bytes| bytes > 0);
@@ -312,7 +300,7 @@ impl Turn<'_> {
         state.timing_changed = true;
         // The payload is the time it went out: nothing to store, and no other pong fits.
         let payload = now.as_micros().to_be_bytes();
-        if !self.session().send_control(OpCode::Ping, &payload) {
+        if !self.outgoing().send_control(OpCode::Ping, &payload) {
             return; // no room behind what the peer does not take: no pong can be asked for
         }
         self.connection.state.awaiting_pong = true;

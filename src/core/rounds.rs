@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::rc::Rc;
 
-use crate::flow::cell::FlowCell;
+use crate::flow::inner::FlowInner;
 
 /// Sessions of one round that follow each other before the next round has its turn.
 pub(super) const TOGETHER: usize = 16;
@@ -28,7 +28,7 @@ pub(super) struct Rounds {
 /// Those who are still to be written to, last first.
 pub(super) struct Round {
     /// What they are offered; `None` where each was sent something of its own.
-    pub(super) flow: Option<Rc<FlowCell>>,
+    pub(super) flow: Option<Rc<FlowInner>>,
     left: Vec<u32>,
     /// Those of whom only a part of the work was done.
     again: Vec<u32>,
@@ -39,7 +39,7 @@ pub(super) enum Step {
     /// The sessions of [`Rounds::present`].
     Sessions,
     /// The round of this flow is over: all were offered what it had.
-    Over(Rc<FlowCell>),
+    Over(Rc<FlowInner>),
     Nothing,
 }
 
@@ -49,7 +49,7 @@ impl Rounds {
     }
 
     /// Begins a round; `list` names its sessions.
-    pub(super) fn begin(&mut self, flow: Option<Rc<FlowCell>>, list: impl FnOnce(&mut Vec<u32>)) {
+    pub(super) fn begin(&mut self, flow: Option<Rc<FlowInner>>, list: impl FnOnce(&mut Vec<u32>)) {
         let mut left = self.spare.pop().unwrap_or_default();
         list(&mut left);
         self.waiting.push_back(Round { flow, left, again: Vec::new() });

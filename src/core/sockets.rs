@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use crate::context::watch::NewWatch;
+use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 

@@ -165,10 +165,10 @@ fn a_slow_head_gets_408_and_silence_ends_without_a_word() {
     // A browser that connects in advance would take an answer for that of the request it sends next.
     assert!(net.take(silent).is_empty());
     assert!(net.shut(half) && net.shut(silent));
-    assert_eq!(net.core.shared.stats.timeouts_handshake, 2);
+    assert_eq!(net.core.stats().timeouts_handshake, 2);
     net.advance(secs(3)); // linger
     assert_eq!(net.gone(silent), Some(Disposal::Close), "what arrived there stays there");
-    assert_eq!(net.core.shared.stats.timeouts_linger, 2);
+    assert_eq!(net.core.stats().timeouts_linger, 2);
     net.expect_empty();
 }
 

@@ -6,12 +6,13 @@ use log::{Level, log_enabled, trace};
 
 use crate::app::endpoint::Endpoint;
 use crate::app::route_table::RouteTable;
-use crate::context::loop_state::Shared;
+use crate::context::loop_state::LoopState;
 use crate::context::warnings::Target;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;
 use crate::protocol::reader::{self, Incoming};
 use crate::session::Session;
+use crate::session::send::Outgoing;
 use crate::session::state::Phase;
 use crate::structures::outbox::Flush;
 use crate::structures::wire::Wire;
@@ -49,7 +50,7 @@ impl Reading {
 /// A connection, with all that it needs for the time of one turn.
 pub(crate) struct Turn<'a> {
     pub(crate) connection: &'a mut Connection,
-    pub(crate) shared: &'a mut Shared,
+    pub(crate) shared: &'a mut LoopState,
     pub(crate) admission: &'a mut Admission,
     pub(crate) spare_stages: &'a mut SpareStages,
     pub(crate) routes: &'a RouteTable,
@@ -168,10 +169,6 @@ impl<'a> Turn<'a> {
 
     /// Hands a message to the hook of a session under these options of its route.
     #[inline(always)] // as `take_short`
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
         // After our Close, messages still in flight are dropped: `close` ends delivery.
         if self.connection.state.phase != Phase::Open {
@@ -187,12 +184,8 @@ impl<'a> Turn<'a> {
         }
         self.shared.stats.messages_in += 1;
         let Stage::Session(handler) = &mut self.connection.stage else { return };
-        let mut session = Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        };
+        let (state, shared) = (&mut self.connection.state, &mut *self.shared);
+        let mut session = Session { out: Outgoing { state, shared, route, wire: self.wire } };
         let result = handler.on_message(&mut session, message);
         if result.is_err() || self.connection.state.extra.is_some() {
             self.after_hook(result);
@@ -206,17 +199,13 @@ impl<'a> Turn<'a> {
         trace!(target: "wirewheel::frame", "{id} in: {kind}, {length} bytes");
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn control(&mut self, opcode: OpCode, payload: &[u8]) {
         trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.connection.state.id,
             payload.len());
         match opcode {
             OpCode::Ping if self.connection.state.phase == Phase::Open => {
                 self.shared.stats.pings_in += 1;
-                self.session().send_control(OpCode::Pong, payload);
+                self.outgoing().send_control(OpCode::Pong, payload);
                 self.call_and_act(|handler, session| handler.on_ping(session, payload));
             }
             OpCode::Pong if self.connection.state.phase == Phase::Open => self.pong(payload),
@@ -231,10 +220,6 @@ impl<'a> Turn<'a> {
 
     /// A pong counts only if it carries exactly the payload of the ping that awaits it; any other is the
     /// application's.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "counters of 64 bits, which do not come round in a lifetime"
-    )]
     pub(super) fn pong(&mut self, payload: &[u8]) {
         let state = &mut self.connection.state;
         let expected = state.ping_base.as_micros().to_be_bytes();
@@ -260,9 +245,9 @@ impl<'a> Turn<'a> {
         if self.connection.state.phase == Phase::Closing {
             return self.answered(code, text);
         }
-        self.session().leave_flows(); // the peer wants no more of them
+        self.outgoing().leave_flows(); // the peer wants no more of them
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
-        self.session().queue_close(echo.as_ref(), false);
+        self.outgoing().queue_close(echo.as_ref(), false);
         self.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
         self.finish();
     }
@@ -325,18 +310,18 @@ impl<'a> Turn<'a> {
     pub(super) fn call(&mut self, hook: impl FnOnce(&mut dyn Endpoint, &mut Session<'_>)) {
         let route = self.options();
         let Stage::Session(handler) = &mut self.connection.stage else { return };
-        let mut session = Session {
-            state: &mut self.connection.state,
-            shared: self.shared,
-            route,
-            wire: self.wire,
-        };
+        let (state, shared) = (&mut self.connection.state, &mut *self.shared);
+        let mut session = Session { out: Outgoing { state, shared, route, wire: self.wire } };
         hook(&mut **handler, &mut session);
     }
 
     pub(crate) fn session(&mut self) -> Session<'_> {
+        Session { out: self.outgoing() }
+    }
+
+    pub(crate) fn outgoing(&mut self) -> Outgoing<'_> {
         let route = self.options();
-        Session { state: &mut self.connection.state, shared: self.shared, route, wire: self.wire }
+        Outgoing { state: &mut self.connection.state, shared: self.shared, route, wire: self.wire }
     }
 
     /// Writes what the turn has gathered, and acts on a wire that turned out broken.
@@ -358,7 +343,7 @@ impl<'a> Turn<'a> {
     /// What the socket did not take waits in the outbox, unless the wire turned out broken.
     #[cold]
     pub(super) fn wrote_in_part(&mut self, outcome: io::Result<usize>) {
-        self.session().written_in_part(outcome);
+        self.outgoing().written_in_part(outcome);
         self.act_on_wire_fault();
     }
 
@@ -402,7 +387,7 @@ impl<'a> Turn<'a> {
                 if flush == Flush::Done {
                     return self.drained();
                 }
-                extra.blocked = self.wire.is_at_hand();
+                extra.blocked = self.wire.has_socket();
                 extra.slow |= extra.blocked;
             }
             Err(kind) => self.broken(kind),

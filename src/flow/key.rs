@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::flow::cell::{FlowCell, WeakFlow};
+use crate::flow::inner::{FlowInner, WeakFlow};
 
 /// Names a flow for other threads: `Copy` and `Send`, unlike the flow itself. Made by
 /// [`Application::flow_key`](crate::Application::flow_key) or
@@ -13,7 +13,9 @@ use crate::flow::cell::{FlowCell, WeakFlow};
 /// [`Handle::emit`](crate::Handle::emit).
 ///
 /// ```
-/// use wirewheel::{FlowKey, Handle, HandleError};
+/// use wirewheel::error::HandleError;
+/// use wirewheel::flow::FlowKey;
+/// use wirewheel::Handle;
 /// fn alarm(server: &Handle, alarms: FlowKey<str>) -> Result<(), HandleError> {
 ///     server.emit(alarms, "door open") // on any thread
 /// }
@@ -47,7 +49,7 @@ pub(crate) struct FlowNames {
 }
 
 impl FlowNames {
-    pub(crate) fn name<T: ?Sized>(&mut self, flow: &Rc<FlowCell>) -> FlowKey<T> {
+    pub(crate) fn name<T: ?Sized>(&mut self, flow: &Rc<FlowInner>) -> FlowKey<T> {
         let known = flow.name.get();
         let named = self.named.get(&known);
         // Its name may be one that another server gave it.
@@ -65,11 +67,11 @@ impl FlowNames {
     }
 
     /// Those that are there still.
-    pub(crate) fn flows(&self) -> impl Iterator<Item = Rc<FlowCell>> {
+    pub(crate) fn flows(&self) -> impl Iterator<Item = Rc<FlowInner>> {
         self.named.values().filter_map(WeakFlow::upgrade)
     }
 
-    pub(crate) fn find<T: ?Sized>(&self, key: FlowKey<T>) -> Option<Rc<FlowCell>> {
+    pub(crate) fn find<T: ?Sized>(&self, key: FlowKey<T>) -> Option<Rc<FlowInner>> {
         self.named.get(&key.number).and_then(WeakFlow::upgrade)
     }
 }
@@ -83,14 +85,14 @@ mod tests {
     fn a_name_stands_for_its_flow_until_that_is_gone() {
         let mut names = FlowNames::default();
         let (one, two): (SharedFlow, SharedFlow) = (SharedFlow::new(), SharedFlow::new());
-        let first: FlowKey<str> = names.name(&one.cell);
-        let second: FlowKey<str> = names.name(&two.cell);
-        let again: FlowKey<str> = names.name(&one.cell);
+        let first: FlowKey<str> = names.name(&one.inner);
+        let second: FlowKey<str> = names.name(&two.inner);
+        let again: FlowKey<str> = names.name(&one.inner);
         assert_eq!((again.number, first.number == second.number), (first.number, false));
-        assert!(names.find(first).is_some_and(|cell| Rc::ptr_eq(&cell, &one.cell)));
+        assert!(names.find(first).is_some_and(|cell| Rc::ptr_eq(&cell, &one.inner)));
         drop(one);
         assert!(names.find(first).is_none());
-        let third: FlowKey<str> = names.name(&SharedFlow::<str>::new().cell);
+        let third: FlowKey<str> = names.name(&SharedFlow::<str>::new().inner);
         assert!(third.number > second.number && names.find(second).is_some());
     }
 }

@@ -6,7 +6,7 @@ use crate::words::bounds::LARGEST_SIZE;
 /// (`replay` and `extra_buffer` together) is full (Kotlin's `BufferOverflow`).
 ///
 /// ```
-/// use wirewheel::{BufferOverflow, FlowOptions};
+/// use wirewheel::flow::{BufferOverflow, FlowOptions};
 /// let chat = FlowOptions::new(); // BufferOverflow::Suspend
 /// let news = FlowOptions::new().replay(20).on_buffer_overflow(BufferOverflow::DropOldest);
 /// let votes = FlowOptions::new().extra_buffer(20).on_buffer_overflow(BufferOverflow::DropLatest);
@@ -26,15 +26,16 @@ pub enum BufferOverflow {
     /// It is dropped, for everybody.
     DropLatest,
     /// Of each key only the newest message is kept; see
-    /// [`SharedFlow::emit_latest`](crate::SharedFlow::emit_latest). A subscriber first gets the newest of every key. Over the buffer or over `max_bytes`, the key that was silent
-    /// longest goes; and where the server is at `process_bytes`, keys whose messages all have taken.
+    /// [`SharedFlow::emit_latest`](crate::flow::SharedFlow::emit_latest). A subscriber first gets the newest of
+    /// every key. Over the buffer or over `max_bytes`, the key that was silent longest goes; and where the
+    /// server is at `process_bytes`, keys whose messages all have taken.
     Latest,
 }
 
-/// The options of a [`SharedFlow`](crate::SharedFlow).
+/// The options of a [`SharedFlow`](crate::flow::SharedFlow).
 ///
 /// ```
-/// use wirewheel::{BufferOverflow, FlowOptions, SharedFlow};
+/// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 /// let options = FlowOptions::new().on_buffer_overflow(BufferOverflow::DropOldest);
 /// let mistake = SharedFlow::<str>::with(options).unwrap_err().to_string();
 /// assert!(mistake.contains("replay or extra_buffer"));
@@ -102,7 +103,7 @@ impl FlowOptions {
     /// messages (`given_up`).
     ///
     /// ```
-    /// use wirewheel::FlowOptions;
+    /// use wirewheel::flow::FlowOptions;
     /// let small = FlowOptions::new().replay(100).max_bytes(16 << 10);
     /// # let _ = small;
     /// ```

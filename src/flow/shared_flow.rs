@@ -8,7 +8,7 @@ use crate::flow::options::FlowOptions;
 use crate::words::error::{ConfigError, SendError};
 use crate::words::message::ToMessage;
 
-use crate::flow::cell::FlowCell;
+use crate::flow::inner::FlowInner;
 
 /// A stream of messages that any number of sessions collect (Kotlin's `MutableSharedFlow`).
 ///
@@ -19,7 +19,8 @@ use crate::flow::cell::FlowCell;
 /// session-less place publishes with [`emit`](Self::emit).
 ///
 /// ```
-/// use wirewheel::{Application, BufferOverflow, Call, FlowOptions, SharedFlow, WebSockets};
+/// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+/// use wirewheel::{Application, Call, WebSockets};
 /// use wirewheel::on_connect;
 /// fn module(app: &mut Application) {
 ///     let news: SharedFlow = app.flow(
@@ -38,20 +39,20 @@ use crate::flow::cell::FlowCell;
 /// }
 /// ```
 pub struct SharedFlow<T: ?Sized = str> {
-    pub(crate) cell: Rc<FlowCell>,
+    pub(crate) inner: Rc<FlowInner>,
     kind: PhantomData<fn(&T)>,
 }
 
 impl<T: ?Sized> Clone for SharedFlow<T> {
     fn clone(&self) -> Self {
-        Self { cell: Rc::clone(&self.cell), kind: PhantomData }
+        Self { inner: Rc::clone(&self.inner), kind: PhantomData }
     }
 }
 
 impl<T: ?Sized> fmt::Debug for SharedFlow<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedFlow")
-            .field("options", self.cell.options())
+            .field("options", self.inner.options())
             .field("subscription_count", &self.subscription_count())
             .finish_non_exhaustive()
     }
@@ -67,7 +68,7 @@ impl<T: ?Sized> SharedFlow<T> {
     /// A flow without replay and buffer: a publisher waits until every subscriber has taken its
     /// message (Kotlin's `MutableSharedFlow()`).
     pub fn new() -> Self {
-        Self::from_cell(Rc::new(FlowCell::new(FlowOptions::new())))
+        Self::from_inner(Rc::new(FlowInner::new(FlowOptions::new())))
     }
 
     /// A flow with options.
@@ -77,23 +78,23 @@ impl<T: ?Sized> SharedFlow<T> {
     /// for absurd values.
     pub fn with(options: FlowOptions) -> Result<Self, ConfigError> {
         options.check().map_err(ConfigError)?;
-        Ok(Self::from_cell(Rc::new(FlowCell::new(options))))
+        Ok(Self::from_inner(Rc::new(FlowInner::new(options))))
     }
 
-    pub(crate) fn from_cell(cell: Rc<FlowCell>) -> Self {
-        Self { cell, kind: PhantomData }
+    pub(crate) fn from_inner(inner: Rc<FlowInner>) -> Self {
+        Self { inner, kind: PhantomData }
     }
 
     /// How many sessions collect it (Kotlin's `subscriptionCount`). In its `on_close` a session does no
     /// longer.
     pub fn subscription_count(&self) -> usize {
-        self.cell.subscription_count()
+        self.inner.subscription_count()
     }
 
     /// Messages that were given up before somebody who collects had taken them: dropped by the
     /// overflow policy, or replaced by a newer one of their key.
     pub fn dropped(&self) -> u64 {
-        self.cell.dropped()
+        self.inner.dropped()
     }
 }
 
@@ -102,51 +103,52 @@ impl<T: ?Sized> SharedFlow<T> {
     /// [`try_emit`](Self::try_emit) would refuse. After the present hook or timer those who can take
     /// have taken, or a few turns later where they are many.
     pub fn would_suspend(&self) -> bool {
-        self.cell.would_suspend()
+        self.inner.would_suspend()
     }
 }
 
 impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// Publishes to all who collect. They are written to after the present hook or timer.
     ///
-    /// There is no publisher that could be paused: under [`BufferOverflow::Suspend`] the message is
+    /// There is no publisher that could be paused: under
+    /// [`BufferOverflow::Suspend`](crate::flow::BufferOverflow::Suspend) the message is
     /// taken as long as the log has room for it; [`try_emit`](Self::try_emit) refuses earlier.
     ///
     /// # Errors
     /// [`SendError::Full`] if the log is at its limit of bytes, or the server at `process_bytes`;
     /// [`SendError::TooBig`] if the message alone is over the log's limit.
     pub fn emit(&self, value: &T) -> Result<(), SendError> {
-        self.cell.emit(value, None, None).map(drop)
+        self.inner.emit(value, None, None).map(drop)
     }
 
     /// Publishes unless a subscriber lags so far behind that a publisher would have to wait
     /// (Kotlin's `tryEmit`); false if so, or if there is no room.
     ///
     /// ```
-    /// use wirewheel::SharedFlow;
+    /// use wirewheel::flow::SharedFlow;
     /// let ticks: SharedFlow = SharedFlow::new();
     /// assert!(!ticks.would_suspend() && ticks.try_emit("tick")); // nobody collects it
     /// assert_eq!((ticks.subscription_count(), ticks.dropped()), (0, 0));
     /// ```
     pub fn try_emit(&self, value: &T) -> bool {
-        !self.cell.would_suspend() && self.emit(value).is_ok()
+        !self.inner.would_suspend() && self.emit(value).is_ok()
     }
 
     /// Publishes the newest value of `key`, in place of an older one that some have not taken yet.
-    /// For flows with [`BufferOverflow::Latest`]; on others it is [`emit`](Self::emit). The key counts
-    /// in [`max_bytes`](FlowOptions::max_bytes) as the message does.
+    /// For flows with [`BufferOverflow::Latest`](crate::flow::BufferOverflow::Latest); on others it is
+    /// [`emit`](Self::emit). The key counts in [`max_bytes`](FlowOptions::max_bytes) as the message does.
     ///
     /// # Errors
     /// As [`emit`](Self::emit); [`SendError::TooBig`] if message and key together are over the limit.
     ///
     /// ```
-    /// use wirewheel::{BufferOverflow, FlowOptions, SharedFlow};
+    /// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
     /// let options = FlowOptions::new().extra_buffer(100).on_buffer_overflow(BufferOverflow::Latest);
     /// let gauges: SharedFlow = SharedFlow::with(options.max_bytes(64 << 10)).unwrap();
     /// gauges.emit_latest("cellar", "11.5").unwrap();
     /// gauges.emit_latest("cellar", "11.6").unwrap(); // whoever comes now gets this one alone
     /// ```
     pub fn emit_latest(&self, key: &str, value: &T) -> Result<(), SendError> {
-        self.cell.emit(value, Some(key), None).map(drop)
+        self.inner.emit(value, Some(key), None).map(drop)
     }
 }

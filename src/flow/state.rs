@@ -1,4 +1,4 @@
-//! Owns what a flow keeps: its log, the keys and encodings in it, and what gives way to what where bytes
+//! The content of a flow: its log, the keys and encodings in it, and what gives way to what where bytes
 //! are short.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,15 +10,15 @@ use crate::structures::slab::Key;
 use crate::words::error::SendError;
 
 use crate::flow::emission::Emission;
-use crate::flow::hub::{FlowHub, Gives};
 use crate::flow::options::{BufferOverflow, FlowOptions};
+use crate::flow::pool::{FlowPool, Gives, GivesWay};
 
 /// A table of keys that was this large gives its places back.
 pub(crate) const SPARE_KEYS: usize = 64;
 
 /// What lies behind a flow's handles.
 #[derive(Debug)]
-pub(crate) struct FlowState {
+pub(crate) struct FlowState<F> {
     pub(crate) log: FlowLog<Emission>,
     /// Where the newest message of each key stands.
     pub(crate) keys: HashMap<Rc<str>, u64>,
@@ -30,10 +30,10 @@ pub(crate) struct FlowState {
     /// Publishers that are not read until the slowest subscriber has caught up.
     pub(crate) suspended: Vec<Key>,
     /// The server whose sessions collect it; none until the first does, or publishes.
-    pub(crate) hub: Option<Rc<FlowHub>>,
-    /// When something was last published, in the order of the hub.
+    pub(crate) pool: Option<Rc<FlowPool<F>>>,
+    /// When something was last published, in the order of the pool.
     pub(crate) used: u64,
-    /// It stands in the hub's list of those that are to be looked at.
+    /// It stands in the pool's list of those that are to be looked at.
     pub(crate) listed: bool,
     /// What is new is being offered to the subscribers, which may take several turns.
     pub(crate) offering: bool,
@@ -42,7 +42,7 @@ pub(crate) struct FlowState {
     pub(crate) dropped: u64,
 }
 
-impl FlowState {
+impl<F: GivesWay> FlowState<F> {
     /// With an empty log.
     pub(crate) fn new(options: &FlowOptions) -> Self {
         let log = match options.on_buffer_overflow {
@@ -55,7 +55,7 @@ impl FlowState {
             encoded: VecDeque::new(),
             subscribers: Roster::default(),
             suspended: Vec::new(),
-            hub: None,
+            pool: None,
             used: 0,
             listed: false,
             offering: false,
@@ -75,7 +75,7 @@ impl FlowState {
             self.dropped += 1;
             return Ok(false);
         }
-        emission.stamp = self.hub.as_ref().map_or(0, |hub| hub.next_stamp());
+        emission.stamp = self.pool.as_ref().map_or(0, |pool| pool.next_stamp());
         self.used = emission.stamp;
         let key = emission.key.clone();
         let number = self.log.push(emission, bytes);
@@ -97,14 +97,14 @@ impl FlowState {
         &mut self,
         bytes: usize,
         options: &FlowOptions,
-        make_room: impl FnOnce(&FlowHub, usize),
+        make_room: impl FnOnce(&FlowPool<F>, usize),
     ) -> usize {
-        let Some(hub) = self.hub.clone() else { return options.max_bytes };
+        let Some(pool) = self.pool.clone() else { return options.max_bytes };
         let before = self.log.bytes();
         let wanted = |log: &FlowLog<Emission>| bytes.saturating_sub(before - log.bytes());
-        while hub.room() < wanted(&self.log) && self.drop_encodings() {}
-        make_room(&hub, wanted(&self.log));
-        before.saturating_add(hub.room()).min(options.max_bytes)
+        while pool.room() < wanted(&self.log) && self.drop_encodings() {}
+        make_room(&pool, wanted(&self.log));
+        before.saturating_add(pool.room()).min(options.max_bytes)
     }
 
     /// Holds the log and the logs of all flows to their limits; false if the newest message is the
@@ -115,7 +115,7 @@ impl FlowState {
         emission: &Emission,
         options: &FlowOptions,
     ) -> Result<bool, SendError> {
-        let limit = self.limit(bytes, options, FlowHub::make_room);
+        let limit = self.limit(bytes, options, FlowPool::make_room);
         let newest_goes = options.on_buffer_overflow == BufferOverflow::DropLatest;
         if bytes > limit {
             return if newest_goes { Ok(false) } else { self.full() };
@@ -160,7 +160,7 @@ impl FlowState {
 }
 
 /// Encodings. They are kept as long as nothing else needs the room, since they can be made again.
-impl FlowState {
+impl<F: GivesWay> FlowState<F> {
     /// The newest message is taken by all at this moment, and the replay gives way to its encodings:
     /// each session would have to make one of its own.
     pub(crate) fn make_room_for_encoding(
@@ -174,7 +174,7 @@ impl FlowState {
         if found != number || emission.bytes().saturating_add(bytes) > options.max_bytes {
             return false;
         }
-        let limit = self.limit(bytes, options, FlowHub::make_room_for_encoding);
+        let limit = self.limit(bytes, options, FlowPool::make_room_for_encoding);
         while self.log.bytes().saturating_add(bytes) > limit {
             let replay_goes = is_newest && !self.log.oldest_is_awaited() && self.log.len() > 1;
             if !self.drop_encodings() {
@@ -205,7 +205,7 @@ impl FlowState {
 }
 
 /// Giving way to others.
-impl FlowState {
+impl<F: GivesWay> FlowState<F> {
     /// What it would give up.
     pub(crate) fn gives(&self) -> Gives {
         match (self.encoded.is_empty(), self.log.subscribers()) {
@@ -218,7 +218,7 @@ impl FlowState {
     /// How many messages were given up.
     pub(crate) fn give_way(
         &mut self,
-        hub: &FlowHub,
+        pool: &FlowPool<F>,
         gives: Gives,
         is_short: impl Fn() -> bool,
     ) -> u64 {
@@ -235,7 +235,7 @@ impl FlowState {
             } else {
                 break;
             }
-            hub.account(before, self.log.bytes());
+            pool.account(before, self.log.bytes());
         }
         messages
     }

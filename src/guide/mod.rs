@@ -12,13 +12,16 @@
 //! | [`threads`] | talking to the server from another thread |
 //! | [`embedding`] | serial ports, pipes and sockets on the same loop; the server inside a program |
 //! | [`testing_handlers`] | tests without sockets and waiting, and with them |
-//! | [`deploying`] | static binaries, systemd, OpenWrt, files to listen with |
+//! | [`deploying`] | static binaries, systemd, OpenWrt, logging |
+//! | [`options`] | every option, its default, and where it is set |
+//! | [`proxies`] | nginx and HAProxy in front, for TLS |
 //! | [`security`] | origins, tokens, proxies, hostile peers |
 #![cfg_attr(
     feature = "deflate",
     doc = " | [`from_ktor`] | each thing on Ktor's pages, and the line that does it here |"
 )]
 //! | [`from_other_crates`] | the same for ws-rs and tokio-tungstenite |
+//! | [`comparison`] | speed and memory beside other servers |
 //!
 //! It exists in the documentation alone; nothing of it is compiled into a program.
 
@@ -27,6 +30,9 @@ pub mod backpressure {}
 
 #[doc = include_str!("broadcast.md")]
 pub mod broadcast {}
+
+#[doc = include_str!("comparison.md")]
+pub mod comparison {}
 
 #[cfg(feature = "deflate")]
 #[doc = include_str!("deflate.md")]
@@ -53,6 +59,12 @@ pub mod life_of_a_session {}
 
 #[doc = include_str!("limits_and_memory.md")]
 pub mod limits_and_memory {}
+
+#[doc = include_str!("options.md")]
+pub mod options {}
+
+#[doc = include_str!("proxies.md")]
+pub mod proxies {}
 
 #[doc = include_str!("security.md")]
 pub mod security {}

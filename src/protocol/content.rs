@@ -7,7 +7,7 @@ use std::rc::Rc;
 /// What a converter makes of a value.
 ///
 /// ```
-/// use wirewheel::Content;
+/// use wirewheel::json::Content;
 /// assert_ne!(Content::Text("1".into()), Content::Binary(b"1".to_vec()));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Content {
 /// Reads a value from the deserializer that a converter makes of a message.
 ///
 /// ```
-/// use wirewheel::{ReadValue, erased_serde};
+/// use wirewheel::json::{ReadValue, erased_serde};
 /// fn read_json<'de>(bytes: &'de [u8], read: ReadValue<'_, 'de>) -> Result<(), erased_serde::Error> {
 ///     let mut json = serde_json::Deserializer::from_slice(bytes);
 ///     read(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))
@@ -39,7 +39,7 @@ pub type ReadValue<'r, 'de> =
 ///
 /// ```
 /// use std::error::Error;
-/// use wirewheel::{Content, ContentConverter, ReadValue, erased_serde};
+/// use wirewheel::json::{Content, ContentConverter, ReadValue, erased_serde};
 ///
 /// /// JSON in binary messages, as some devices send it.
 /// struct BinaryJson;
@@ -105,7 +105,8 @@ impl Converter {
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use wirewheel::{Application, Call, JsonConverter, WebSockets, on_value};
+/// use wirewheel::json::{JsonConverter, on_value};
+/// use wirewheel::{Application, Call, WebSockets};
 ///
 /// #[derive(Deserialize, Serialize)]
 /// struct Customer { id: u64, name: String }

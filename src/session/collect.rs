@@ -1,11 +1,11 @@
-//! Owns a session's part in flows: collecting and publishing.
+//! A session's part in flows: collecting and publishing.
 
 use std::rc::Rc;
 
 use crate::words::error::HandlerResult;
 use crate::words::message::{Message, ToMessage};
 
-use crate::flow::cell::FlowCell;
+use crate::flow::inner::FlowInner;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
 use crate::session::state::Phase;
@@ -20,22 +20,23 @@ impl Session<'_> {
     /// A message is taken from the flow when the socket has room for it, and all messages of a
     /// session keep the order in which they were published and sent. A peer that does not read
     /// holds one message at most; what happens to the others is the flow's
-    /// [`BufferOverflow`](crate::BufferOverflow). Of a message over this session's
+    /// [`BufferOverflow`](crate::flow::BufferOverflow). Of a message over this session's
     /// `max_frame_size` it gets frames, of one over its `max_outgoing_message_size`, as it is or as its
     /// extensions encode it, nothing, which counts as [`missed`](Self::missed).
     ///
     /// # Errors
-    /// [`SendError::Closing`](crate::SendError::Closing) on a session that is closing.
+    /// [`SendError::Closing`](crate::error::SendError::Closing) on a session that is closing.
     ///
     /// ```
-    /// use wirewheel::{HandlerResult, Session, SharedFlow};
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel::{HandlerResult, Session};
     /// fn join(session: &mut Session<'_>, room: &SharedFlow) -> HandlerResult {
     ///     session.collect(room)?;
     ///     session.emit(room, "somebody came in")
     /// }
     /// ```
     pub fn collect<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> HandlerResult {
-        self.subscribe(&flow.cell, Filter::All)
+        self.subscribe(&flow.inner, Filter::All)
     }
 
     /// As [`collect`](Self::collect), but for what this session publishes itself.
@@ -44,7 +45,7 @@ impl Session<'_> {
     /// As [`collect`](Self::collect).
     pub fn collect_others<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> HandlerResult {
         let own = self.id();
-        self.subscribe(&flow.cell, Filter::Others(own))
+        self.subscribe(&flow.inner, Filter::Others(own))
     }
 
     /// As [`collect`](Self::collect), but only what `filter` accepts; it is told the message and who
@@ -57,35 +58,35 @@ impl Session<'_> {
         flow: &SharedFlow<T>,
         filter: impl Fn(Message<'_>, Option<SessionId>) -> bool + 'static,
     ) -> HandlerResult {
-        self.subscribe(&flow.cell, Filter::When(Box::new(filter)))
+        self.subscribe(&flow.inner, Filter::When(Box::new(filter)))
     }
 
-    fn subscribe(&mut self, flow: &Rc<FlowCell>, filter: Filter) -> HandlerResult {
-        self.check_open()?;
-        let place = self.state.id.0.index;
-        let collected = self.state.collected.get_or_insert_default();
+    fn subscribe(&mut self, flow: &Rc<FlowInner>, filter: Filter) -> HandlerResult {
+        self.out.check_open()?;
+        let slot = self.out.state.id.0.index;
+        let collected = self.out.state.collected.get_or_insert_default();
         if !collected.subscriptions.iter().any(|known| known.is_of(flow)) {
-            let joined = Subscription::new(flow, filter, &self.shared.flows, place);
+            let joined = Subscription::new(flow, filter, &self.out.shared.flows, slot);
             if collected.subscriptions.is_empty() {
                 collected.subscriptions.reserve_exact(1); // few sessions collect a second
             }
             collected.subscriptions.push(joined);
-            self.state.list_for_flush(self.shared);
+            self.out.state.list_for_flush(self.out.shared);
         }
         Ok(())
     }
 
     /// Collects a flow no longer. What it published and this session has not taken is not sent.
     pub fn stop_collecting<T: ?Sized>(&mut self, flow: &SharedFlow<T>) {
-        if let Some(collected) = &mut self.state.collected {
+        if let Some(collected) = &mut self.out.state.collected {
             let missed = &mut collected.missed;
             collected.subscriptions.retain(|known| {
-                let stays = !known.is_of(&flow.cell);
+                let stays = !known.is_of(&flow.inner);
                 *missed += if stays { 0 } else { known.missed_since() };
                 stays
             });
             if collected.subscriptions.is_empty() && !collected.holds_direct() {
-                self.drop_collected();
+                self.out.drop_collected();
             }
         }
     }
@@ -93,11 +94,11 @@ impl Session<'_> {
     /// Flow messages that this session did not get: they were dropped or replaced before it had taken
     /// them, were too big for it, or could not go out before its own Close, which came within a message
     /// in fragments. Known while it is behind, and in `on_close`; what a newcomer missed of the newest
-    /// values that were there when it came (of [`Latest`](crate::BufferOverflow::Latest)), once it has
+    /// values that were there when it came (of [`Latest`](crate::flow::BufferOverflow::Latest)), once it has
     /// got the rest of them.
     pub fn missed(&self) -> u64 {
-        let before = self.state.extra.as_deref().map_or(0, |extra| extra.missed);
-        before + self.state.collected.as_deref().map_or(0, Collected::missed_in_all)
+        let before = self.out.state.extra.as_deref().map_or(0, |extra| extra.missed);
+        before + self.out.state.collected.as_deref().map_or(0, Collected::missed_in_all)
     }
 
     /// Publishes in a flow (Kotlin's `emit`). Where the flow suspends publishers, this session is
@@ -105,8 +106,8 @@ impl Session<'_> {
     /// peer is slowed down by its own connection.
     ///
     /// # Errors
-    /// [`SendError::Full`](crate::SendError::Full) if the flow's log is at its limit of bytes, or the
-    /// server at `process_bytes`; [`SendError::TooBig`](crate::SendError::TooBig) if the message alone
+    /// [`SendError::Full`](crate::error::SendError::Full) if the flow's log is at its limit of bytes, or the
+    /// server at `process_bytes`; [`SendError::TooBig`](crate::error::SendError::TooBig) if the message alone
     /// is over the log's limit.
     pub fn emit<T: ToMessage + ?Sized>(
         &mut self,
@@ -135,11 +136,11 @@ impl Session<'_> {
         key: Option<&str>,
         value: &T,
     ) -> HandlerResult {
-        flow.cell.belong_to(&self.shared.flows);
-        let overrun = flow.cell.emit(value, key, Some(self.id()))?;
-        if overrun && self.state.phase == Phase::Open {
-            self.state.suspend(self.shared.now);
-            flow.cell.suspend(self.state.id.0);
+        flow.inner.belong_to(&self.out.shared.flows);
+        let overrun = flow.inner.emit(value, key, Some(self.id()))?;
+        if overrun && self.out.state.phase == Phase::Open {
+            self.out.state.suspend(self.out.shared.now);
+            flow.inner.suspend(self.out.state.id.0);
         }
         Ok(())
     }

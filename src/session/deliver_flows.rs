@@ -1,5 +1,5 @@
-//! Owns how a session takes what its flows hold, in the one order of all that leaves it, and as far as
-//! its socket has room.
+//! The delivery of flow messages to one session, in the one order of all that leaves it, and as far as its
+//! socket has room.
 
 use std::io::IoSlice;
 use std::rc::Rc;
@@ -8,8 +8,10 @@ use crate::protocol::frame::OpCode;
 use crate::words::error::SessionError;
 use crate::words::message::Message;
 
+use crate::context::loop_state::write_counted;
 use crate::flow::emission::Emission;
-use crate::session::Session;
+use crate::session::encode::{Encoder, Framing};
+use crate::session::send::{Outgoing, Way};
 use crate::session::subscriptions::{Collected, Direct, Next, Subscription};
 
 /// Messages written at once.
@@ -41,13 +43,13 @@ enum Frames {
 }
 
 /// Taking.
-impl Session<'_> {
+impl Outgoing<'_> {
     /// Writes what the flows hold for this session and what waits behind it, in the order in which
     /// it was sent, as long as the socket takes it, and as far as one may go at a time: true if there
     /// may be more.
     pub(crate) fn pull(&mut self) -> bool {
         self.flush();
-        !self.pull_only_one() && self.pull_all()
+        !self.deliver_fast() && self.pull_all()
     }
 
     #[inline(never)]
@@ -68,14 +70,15 @@ impl Session<'_> {
         false
     }
 
-    /// What is usual: one flow, one message in it, the same bytes for many, nothing else. True if that
-    /// was so, and it is done; if there is no `Extra` then, the session holds what it held before.
+    /// The fast path of what is usual: one flow, one message in it, the same bytes for many, nothing else.
+    /// True if that was so, and it is done; if there is no `Extra` then, the session holds what it held
+    /// before. Without it a delivery takes three times the instructions.
     #[inline]
-    pub(crate) fn pull_only_one(&mut self) -> bool {
+    pub(crate) fn deliver_fast(&mut self) -> bool {
         if self.state.extra.is_some() || self.state.fragments_text.is_some() || self.route.masking {
             return false;
         }
-        let key = if self.has_extensions() {
+        let key = if self.state.has_extensions() {
             let Some(key) = self.state.share_key(self.route) else { return false };
             Some(key)
         } else {
@@ -88,7 +91,7 @@ impl Session<'_> {
         if payload > limit || frame.is_empty() {
             return false;
         }
-        let written = match self.wire.write(&frame) {
+        let written = match write_counted(&mut self.shared.stats, self.wire, &frame) {
             Ok(written) => written,
             Err(error) => {
                 self.state.note_fault(SessionError::Network(error.kind()));
@@ -99,7 +102,6 @@ impl Session<'_> {
         if let Some(collected) = self.state.collected.as_deref_mut() {
             collected.missed += missed;
         }
-        self.shared.stats.bytes_out += written as u64;
         self.shared.stats.messages_out += 1;
         if written < frame.len() {
             self.note_blocked();
@@ -123,20 +125,22 @@ impl Session<'_> {
             }
             self.drop_collected();
         }
-        self.append_direct(direct);
+        self.dispatch_direct(Way::Now, direct);
         self.flush();
     }
 
-    /// Adds a direct message to the turn's buffer.
-    fn append_direct(&mut self, direct: Direct) {
+    /// Goes that way with a direct message that waited behind flow messages.
+    pub(crate) fn dispatch_direct(&mut self, way: Way, direct: Direct) {
         match direct {
-            Direct::Frames(frames) => self.shared.tx.extend_from_slice(&frames),
+            Direct::Frames(frames) => {
+                self.dispatch(way, OpCode::Binary, |encoder| encoder.encoded(&frames));
+            }
             Direct::Message { text, payload } => {
                 let message = match std::str::from_utf8(&payload) {
                     Ok(of_text) if text => of_text.into(),
                     _ => Message::from(&payload),
                 };
-                if self.encode_to_tx(message).is_err() {
+                if self.dispatch_extended(way, message).is_err() {
                     self.note_dropped(); // who sent it is not there any more
                 }
             }
@@ -186,7 +190,7 @@ impl Session<'_> {
         let mut lost = matches!(frames, Frames::Lost);
         if let Frames::Own = frames {
             self.note_encoding(emission);
-            lost = self.encode_to_tx(emission.message()).is_err();
+            lost = self.dispatch_extended(Way::Now, emission.message()).is_err();
             self.shared.stats.messages_out += u64::from(!lost);
         }
         // A message that ends the session is not counted, as those behind it are not.
@@ -204,19 +208,25 @@ impl Session<'_> {
     fn frames_of(&mut self, subscription: usize, number: u64, emission: &Emission) -> Frames {
         let options = self.state.options(self.route);
         let plain = !options.masking && emission.payload().len() <= options.max_frame_size;
-        if plain && !self.has_extensions() {
+        if plain && !self.state.has_extensions() {
             return Frames::Shared(Rc::clone(&emission.frame));
         }
         let Some(key) = self.state.share_key(self.route) else { return Frames::Own };
         if let Some(known) = emission.encoded_for(key) {
             return if known.is_empty() { Frames::None } else { Frames::Shared(known) };
         }
-        let mut encoded = Vec::new();
         self.note_encoding(emission);
-        if self.encode_message(emission.message(), &mut encoded).is_err() {
-            return Frames::Lost; // a failed extension is noted as the session's fault
+        let framing = Framing::of(self.state.options(self.route));
+        let mut out = Vec::new();
+        match self.encode(emission.message()) {
+            Ok(Some(encoded)) => {
+                let mut encoder = Encoder { out: &mut out, masks: &mut self.shared.masks };
+                encoder.extended(framing, &encoded);
+            }
+            Ok(None) => {} // that it was dropped is kept too, as no bytes
+            Err(_) => return Frames::Lost, // a failed extension is noted as the session's fault
         }
-        let encoded: Rc<[u8]> = encoded.into();
+        let encoded: Rc<[u8]> = out.into();
         if let Some(of) = self.subscription(subscription) {
             of.flow().keep_encoding(number, key, &encoded);
         }
@@ -238,7 +248,10 @@ impl Session<'_> {
     fn write_gathered(&mut self, subscription: usize, run: &Run, total: usize) {
         let written = match run {
             [None, ..] => return,
-            [Some((_, frame)), None, ..] => self.wire.write(frame),
+            [Some((_, frame)), None, ..] => {
+                let written = write_counted(&mut self.shared.stats, self.wire, frame);
+                self.written(written)
+            }
             _ => {
                 let mut slices = [IoSlice::new(&[]); PULL_MESSAGES];
                 let mut count = 0;
@@ -246,14 +259,11 @@ impl Session<'_> {
                     *slice = IoSlice::new(frame);
                     count += 1;
                 }
-                self.wire.write_vectored(slices.get(..count).unwrap_or_default())
+                self.write_uncopied(slices.get(..count).unwrap_or_default())
             }
         };
-        let mut written = match written {
-            Ok(written) => written.min(total),
-            Err(error) => return self.state.note_fault(SessionError::Network(error.kind())),
-        };
-        self.shared.stats.bytes_out += written as u64;
+        let Some(written) = written else { return };
+        let mut written = written.min(total);
         for (number, frame) in run.iter().flatten() {
             self.pass(subscription, *number, 0);
             self.shared.stats.messages_out += 1;
@@ -274,7 +284,7 @@ impl Session<'_> {
             // The rest of a message goes where its start went.
             return self.state.collected.as_deref().is_some_and(Collected::holds_direct);
         }
-        if self.is_behind() && self.wire.is_at_hand() {
+        if self.is_behind() && self.wire.has_socket() {
             self.pull();
         }
         self.is_behind()
@@ -315,12 +325,8 @@ impl Session<'_> {
     pub(crate) fn leave_flows(&mut self) {
         let Some(mut collected) = self.drop_collected() else { return };
         while let Some((_, direct)) = collected.pop_direct() {
-            let start = self.shared.tx.len();
-            self.append_direct(direct);
-            if self.state.waiting().is_some() {
-                let frames = self.shared.tx.split_off(start);
-                self.state.extra().outbox.push_frames(frames);
-            }
+            let way = self.way(OpCode::Binary);
+            self.dispatch_direct(way, direct);
         }
     }
 }

@@ -4,32 +4,32 @@ pub(crate) mod collect;
 pub(crate) mod deliver_flows;
 pub(crate) mod encode;
 pub(crate) mod extensions;
-pub(crate) mod pause_and_timers;
 pub(crate) mod send;
 pub(crate) mod send_frame;
-#[cfg(feature = "json")]
-mod serialized;
+mod settings;
 pub(crate) mod state;
 pub(crate) mod subscriptions;
 pub(crate) mod unread_input;
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::time::Duration;
+#[cfg(feature = "json")]
+use std::rc::Rc;
 
+#[cfg(feature = "json")]
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "json")]
+use crate::protocol::content::{Content, ContentConverter};
 use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
-use crate::structures::ids::SessionId;
-use crate::structures::wire::Wire;
-use crate::words::bounds::check_time;
 use crate::words::close::{CloseInfo, CloseReason, ClosedBy};
-use crate::words::error::{ConfigError, HandlerResult, SendError};
+#[cfg(feature = "json")]
+use crate::words::convert::ConvertError;
+use crate::words::error::{HandlerResult, SendError};
+use crate::words::frame::Frame;
 use crate::words::message::Message;
-use crate::words::options::{OutboxOverflow, SessionOptions};
 
-use crate::context::loop_state::Shared;
-use crate::context::server_ref::ServerRef;
-use crate::session::send::Admission;
-use crate::session::state::{Phase, SessionState};
+use crate::session::send::{Admission, Outgoing};
+use crate::session::state::Phase;
 
 /// A session, lent to its handler for the time of a hook.
 ///
@@ -39,7 +39,9 @@ use crate::session::state::{Phase, SessionState};
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{HandlerResult, OutboxOverflow, Session, SharedFlow};
+/// use wirewheel::flow::SharedFlow;
+/// use wirewheel::options::OutboxOverflow;
+/// use wirewheel::{HandlerResult, Session};
 ///
 /// fn look_around(session: &mut Session<'_>, news: &SharedFlow) -> HandlerResult {
 ///     println!("{} at {}, for {}", session.id(), session.remote_addr(), session.client_addr());
@@ -69,15 +71,12 @@ use crate::session::state::{Phase, SessionState};
 /// }
 /// ```
 pub struct Session<'a> {
-    pub(crate) state: &'a mut SessionState,
-    pub(crate) shared: &'a mut Shared,
-    pub(crate) route: &'a SessionOptions,
-    pub(crate) wire: &'a mut dyn Wire,
+    pub(crate) out: Outgoing<'a>,
 }
 
 impl fmt::Debug for Session<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Session").field("state", &self.out.state).finish_non_exhaustive()
     }
 }
 
@@ -87,7 +86,7 @@ impl Session<'_> {
     /// turn; if the peer does not read, it waits in the outbox.
     ///
     /// # Errors
-    /// Always a [`HandlerError::Send`](crate::HandlerError::Send): [`SendError::Closing`] on a
+    /// Always a [`HandlerError::Send`](crate::error::HandlerError::Send): [`SendError::Closing`] on a
     /// session that is closing, [`SendError::TooBig`] over `max_outgoing_message_size` (neither ends
     /// anything where a hook returns it), [`SendError::Full`] when the outbox has no room and its policy
     /// does not drop (by default the session then ends with 1013).
@@ -102,25 +101,29 @@ impl Session<'_> {
     #[inline]
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> HandlerResult {
         let message = message.into();
-        if self.is_plain_for(message.bytes().len()) {
-            self.transmit_plain(&message);
+        if self.out.takes_fast(message.bytes().len()) {
+            self.out.send_fast(&message);
             return Ok(());
         }
-        self.send_with_care(message)
+        self.send_slow(message)
     }
 
     /// Any message in any state of the session.
     #[inline(never)]
-    fn send_with_care(&mut self, message: Message<'_>) -> HandlerResult {
-        if self.state.fragments_text.is_some() {
+    fn send_slow(&mut self, message: Message<'_>) -> HandlerResult {
+        let out = &mut self.out;
+        if out.state.fragments_text.is_some() {
+            // RFC 6455 section 5.4: the fragments of one message have no other between them.
             return Err(SendError::Fragments.into());
         }
-        if self.state.pipeline.is_some() && self.has_extensions() {
-            return self.send_through_extensions(message);
+        if out.admit(message.bytes().len())? == Admission::Drop {
+            return Ok(());
         }
-        if self.admit(message.bytes().len())? == Admission::Send {
+        if out.state.has_extensions() {
+            out.send_extended(message)?;
+        } else {
             let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
-            self.transmit(opcode, message.bytes(), true);
+            out.send_plain(opcode, message.bytes(), true);
         }
         Ok(())
     }
@@ -143,29 +146,7 @@ impl Session<'_> {
     /// }
     /// ```
     pub fn send_fragment<'m>(&mut self, piece: impl Into<Message<'m>>, fin: bool) -> HandlerResult {
-        let piece = piece.into();
-        // Fragments that extensions keep go out with the last one, and have to find room with it.
-        let kept = if fin { self.kept_fragments() } else { 0 };
-        let admission = self.admit(piece.bytes().len().saturating_add(kept))?;
-        let opcode = match self.state.fragments_text {
-            Some(text) if text != piece.is_text() => return Err(SendError::Fragments.into()),
-            Some(_) => OpCode::Continuation,
-            None if piece.is_text() => OpCode::Text,
-            None => OpCode::Binary,
-        };
-        if admission == Admission::Drop {
-            return Err(SendError::Full { buffered: self.buffered_bytes() }.into());
-        }
-        if self.has_extensions() {
-            self.keep_fragment(piece, fin)?;
-        } else {
-            self.transmit(opcode, piece.bytes(), fin);
-        }
-        self.state.fragments_text = if fin { None } else { Some(piece.is_text()) };
-        if fin && self.state.collected.is_some() {
-            self.state.list_for_flush(self.shared); // flow messages may have waited for the end
-        }
-        Ok(())
+        self.out.send_fragment(piece.into(), fin)
     }
 
     /// Sends a ping of the application's own, at most 125 bytes. It overtakes queued messages; its
@@ -204,12 +185,12 @@ impl Session<'_> {
     }
 
     fn send_checked_control(&mut self, opcode: OpCode, payload: &[u8]) -> HandlerResult {
-        self.check_open()?;
+        self.out.check_open()?;
         if payload.len() > CONTROL_PAYLOAD_MAX {
             let error = SendError::TooBig { bytes: payload.len(), limit: CONTROL_PAYLOAD_MAX };
             return Err(error.into());
         }
-        self.send_control(opcode, payload);
+        self.out.send_control(opcode, payload);
         Ok(())
     }
 
@@ -227,25 +208,11 @@ impl Session<'_> {
     /// }
     /// ```
     pub fn close(&mut self, reason: CloseReason) -> HandlerResult {
-        self.check_open()?;
-        self.queue_close(Some(&reason), false);
+        self.out.check_open()?;
+        self.out.queue_close(Some(&reason), false);
         let (code, text) = (reason.code(), reason.text());
-        self.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
+        self.out.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
         Ok(())
-    }
-
-    /// Our Close is queued: from here the peer's is awaited. One that came before stays the truth.
-    pub(crate) fn begin_closing(&mut self, info: CloseInfo) {
-        let (now, patience) = (self.shared.now, self.shared.limits.close_timeout);
-        let extra = self.state.extra();
-        match &mut extra.close {
-            Some(first) => first.note_second(info.code(), info.text()),
-            None => extra.close = Some(info),
-        }
-        extra.await_peer(now, patience);
-        self.state.phase = Phase::Closing;
-        self.state.timing_changed = true;
-        self.lift_hold();
     }
 
     /// Ends the connection at once, without a Close and without what is queued (Ktor's `cancel` on
@@ -259,140 +226,96 @@ impl Session<'_> {
     /// }
     /// ```
     pub fn abort(&mut self) {
-        self.state.extra().aborted = true;
+        self.out.state.extra().aborted = true;
+    }
+
+    /// Whether the peer's Close was handed to a raw handler that has not answered it.
+    pub(crate) fn owes_close(&self) -> bool {
+        let state = &self.out.state;
+        state.is_raw() && state.phase == Phase::Open && self.close_info().is_some()
     }
 }
 
-/// What a session knows and may change of itself.
-///
-/// ```
-/// use std::time::Duration;
-/// use wirewheel::{HandlerResult, Session};
-/// fn tune(session: &mut Session<'_>) -> HandlerResult {
-///     session.set_ping_period(Duration::from_secs(5))?;
-///     println!("{} from {}: rtt {:?}", session.id(), session.remote_addr(), session.rtt());
-///     Ok(())
-/// }
-/// ```
+/// What a raw session does with frames.
 impl Session<'_> {
-    /// The id of this session.
-    pub fn id(&self) -> SessionId {
-        self.state.id
-    }
-
-    /// The peer's address.
-    pub fn remote_addr(&self) -> SocketAddr {
-        self.state.remote_addr()
-    }
-
-    /// The client's address; see [`Call::client_addr`](crate::Call::client_addr).
-    pub fn client_addr(&self) -> SocketAddr {
-        self.state.client_addr()
-    }
-
-    /// The time between the server's last answered ping and its pong.
-    pub fn rtt(&self) -> Option<Duration> {
-        let micros = self.state.rtt_micros;
-        (micros != u32::MAX).then(|| Duration::from_micros(u64::from(micros)))
-    }
-
-    /// How long ago the last bytes arrived, pongs included.
-    pub fn last_activity(&self) -> Duration {
-        self.shared.now.since(self.state.last_activity)
-    }
-
-    /// The bytes that wait because the peer does not read, in the outbox and of this turn.
-    pub fn buffered_bytes(&self) -> usize {
-        self.state.queued().0 + self.shared.tx.len()
-    }
-
-    /// Messages that were dropped because the peer did not read and the outbox's policy is to drop,
-    /// and those that others sent here and that could not be taken: too big, within a message in
-    /// fragments, or refused by [`OutboxOverflow::Block`]. (Flow messages that it did not get are
-    /// [`missed`](Self::missed).)
-    pub fn dropped(&self) -> u64 {
-        self.state.extra.as_deref().map_or(0, |extra| extra.dropped)
-    }
-
-    pub(crate) fn note_dropped(&mut self) {
-        self.state.extra().dropped += 1;
-    }
-
-    /// The server it runs on: other sessions, timers, statistics, a stop.
-    pub fn server(&mut self) -> ServerRef<'_> {
-        ServerRef { shared: self.shared }
-    }
-
-    /// How the session ends; `None` while it is open. The same in `on_error` and in `on_close`.
-    pub fn close_info(&self) -> Option<&CloseInfo> {
-        self.state.extra.as_deref().and_then(|extra| extra.close.as_ref())
-    }
-
-    /// Changes the ping period of this session (Ktor's `pingInterval`); `None` switches pings off.
-    /// The period starts anew.
+    /// Sends a frame of a raw session as it is: not cut, not encoded, masked only if `masking` is
+    /// on. The order of fragments and the reserved bits are the caller's business; messages of flows
+    /// that it collects never come between them. A Close begins or completes the closing handshake;
+    /// it goes behind all that was sent and published before it, and nothing can be sent behind it.
+    /// A fragment is never dropped: where the outbox's policy would, it is refused.
     ///
     /// # Errors
-    /// A [`ConfigError`] for zero or absurd values, as at start-up.
-    pub fn set_ping_period(
-        &mut self,
-        period: impl Into<Option<Duration>>,
-    ) -> Result<(), ConfigError> {
-        let period = period.into();
-        if let Some(period) = period {
-            check_time("ping_period", period).map_err(ConfigError)?;
-            if self.state.is_raw() {
-                let mistake = "ping_period: a raw session sends its own pings, with send_frame";
-                return Err(ConfigError(mistake.into()));
-            }
+    /// [`SendError::NotRaw`] in a session that is handed messages, which sends with
+    /// [`send`](Self::send) and [`send_fragment`](Self::send_fragment). [`SendError::BadFrame`] for a
+    /// control frame that is a fragment, and a Close whose payload is not legal;
+    /// [`SendError::TooBig`] for one over 125 bytes, and for data over `max_frame_size`; a frame of a
+    /// message that a negotiated extension encodes may have a little more, as it may when it comes.
+    /// [`SendError::Closing`] and [`SendError::Full`] as with `send`.
+    ///
+    /// ```
+    /// use wirewheel::raw::{Frame, OpCode};
+    /// use wirewheel::{HandlerResult, Session};
+    /// fn nudge(session: &mut Session<'_>) -> HandlerResult {
+    ///     session.send_frame(Frame::new(OpCode::Ping, b"still there?"))
+    /// }
+    /// ```
+    pub fn send_frame(&mut self, frame: Frame<'_>) -> HandlerResult {
+        self.out.send_frame(frame)
+    }
+}
+
+#[cfg(feature = "json")]
+/// What a session does with values; feature `json`.
+impl Session<'_> {
+    /// Sends a value as the installed converter writes it (Ktor's `sendSerialized`).
+    ///
+    /// # Errors
+    /// [`HandlerError::Convert`](crate::error::HandlerError::Convert) if there is no converter or the value
+    /// has no form in its format; else as [`send`](Self::send).
+    pub fn send_serialized<T: Serialize + ?Sized>(&mut self, value: &T) -> HandlerResult {
+        let converter = self.converter()?;
+        let content = converter.serialize(&value);
+        match content.map_err(|error| ConvertError::BadValue { reason: error.to_string() })? {
+            Content::Text(text) => self.send(&text),
+            Content::Binary(bytes) => self.send(&bytes),
         }
-        self.own_options().ping_period = period;
-        self.restart_pings();
-        Ok(())
     }
 
-    /// Changes how long a pong may take (Ktor's `timeout`). The ping period starts anew.
+    /// Reads a value from a message as the installed converter understands it (Ktor's
+    /// `receiveDeserialized`). What the value borrows, it borrows from the message.
     ///
     /// # Errors
-    /// A [`ConfigError`] for zero or absurd values.
-    pub fn set_timeout(&mut self, timeout: Duration) -> Result<(), ConfigError> {
-        check_time("timeout", timeout).map_err(ConfigError)?;
-        self.own_options().timeout = timeout;
-        self.restart_pings();
-        Ok(())
-    }
-
-    /// Changes the frame limit of this session, in bytes, for frames that have not begun (Ktor's
-    /// `maxFrameSize`).
+    /// [`ConvertError::NoConverter`], [`ConvertError::WrongKind`] and [`ConvertError::BadData`]; from a
+    /// hook they end the session with 1011, 1003 and 1007.
     ///
-    /// # Errors
-    /// A [`ConfigError`] for zero or absurd values.
-    pub fn set_max_frame_size(&mut self, bytes: usize) -> Result<(), ConfigError> {
-        let mut changed = self.own_options().clone();
-        changed.max_frame_size = bytes;
-        changed.check().map_err(ConfigError)?;
-        changed.resolve(self.shared.limits.process_bytes);
-        *self.own_options() = changed;
-        Ok(())
+    /// ```
+    /// use wirewheel::{HandlerResult, Message, Session};
+    /// fn on_message(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+    ///     match session.deserialize::<(u32, &str)>(&message) {
+    ///         Ok((number, name)) => session.send_serialized(&[number.to_string().as_str(), name]),
+    ///         Err(error) => session.send(&format!("not understood: {error}")),
+    ///     }
+    /// }
+    /// ```
+    pub fn deserialize<'m, T: Deserialize<'m>>(
+        &self,
+        message: &Message<'m>,
+    ) -> Result<T, ConvertError> {
+        let converter = self.converter()?;
+        if !converter.accepts(message.is_text()) {
+            return Err(ConvertError::wrong_kind(message));
+        }
+        let mut value = None;
+        let read = converter.deserialize(message.bytes(), &mut |deserializer| {
+            value = Some(T::deserialize(deserializer)?);
+            Ok(())
+        });
+        read.map_err(|error| ConvertError::bad_data(message, &error))?;
+        value.ok_or_else(|| ConvertError::bad_data(message, &"the converter read no value"))
     }
 
-    /// Masks what this session sends from now on, or stops it (Ktor's `masking`).
-    pub fn set_masking(&mut self, on: bool) {
-        self.own_options().masking = on;
-    }
-
-    /// Changes what happens to a message that does not fit in this session's outbox.
-    pub fn set_on_outbox_full(&mut self, policy: OutboxOverflow) {
-        self.own_options().on_outbox_full = policy;
-    }
-
-    fn own_options(&mut self) -> &mut SessionOptions {
-        let route = self.route;
-        self.state.extra().options.get_or_insert_with(|| Box::new(route.clone()))
-    }
-
-    fn restart_pings(&mut self) {
-        self.state.ping_base = self.shared.now;
-        self.state.awaiting_pong = false;
-        self.state.timing_changed = true;
+    fn converter(&self) -> Result<Rc<dyn ContentConverter>, ConvertError> {
+        let of_route = self.out.shared.converters.get(usize::from(self.out.state.route));
+        of_route.and_then(|converter| converter.0.clone()).ok_or(ConvertError::NoConverter)
     }
 }

@@ -1,22 +1,44 @@
-//! Owns a session's way out: the turn's buffer, the wire, the outbox.
+//! The one way out of a session. Whatever is sent, [`Outgoing::way`] alone decides where it goes: to the
+//! turn's buffer, behind what the peer has not taken, or behind flow messages. The encoders make the bytes.
 
 use std::io::{self, IoSlice};
 
-use crate::protocol::close::write_close;
 use crate::protocol::frame::{OpCode, write_frame, write_header};
 use crate::structures::progress::Window;
-use crate::words::close::CloseReason;
+use crate::structures::wire::Wire;
+use crate::words::close::{CloseInfo, CloseReason};
 use crate::words::error::{SendError, SessionError};
+use crate::words::frame::Frame;
 use crate::words::message::Message;
-use crate::words::options::OutboxOverflow;
+use crate::words::options::{OutboxOverflow, SessionOptions};
 
-use crate::context::loop_state::Shared;
-use crate::session::Session;
-use crate::session::state::{Extra, Phase};
+use crate::context::loop_state::LoopState;
+use crate::session::encode::{Encoded, Encoder, Framing};
+use crate::session::extensions::NotEncoded;
+use crate::session::state::{Extra, Phase, SessionState};
 use crate::session::subscriptions::Direct;
 
-/// A payload of this size goes out at once, uncopied.
-const DIRECT_BYTES: usize = 16 << 10;
+/// A payload of this size is not copied where nothing waits.
+const UNCOPIED_BYTES: usize = 16 << 10;
+
+/// A session's way out while it runs.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) state: &'a mut SessionState,
+    pub(crate) shared: &'a mut LoopState,
+    pub(crate) route: &'a SessionOptions,
+    pub(crate) wire: &'a mut dyn Wire,
+}
+
+/// Where what is sent goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To the turn's buffer, which is written as soon as it is full or the turn ends.
+    Now,
+    /// To the outbox, behind what the peer has not taken. Pings and pongs overtake it there.
+    Outbox,
+    /// Behind flow messages that were published before it.
+    Flows,
+}
 
 /// What is to become of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +48,54 @@ pub(crate) enum Admission {
     Drop,
 }
 
-impl Session<'_> {
+/// The decision.
+impl Outgoing<'_> {
+    /// Where a frame of this opcode, or what begins with one, goes at this moment. Flow messages that can
+    /// go before it are written first.
+    pub(crate) fn way(&mut self, opcode: OpCode) -> Way {
+        // RFC 6455 section 5.4: control frames may come between the fragments of a message. So they wait
+        // for no flow; a Close does, since nothing is sent behind it (section 5.5.1).
+        let overtakes = matches!(opcode, OpCode::Ping | OpCode::Pong);
+        if self.state.collected.is_some() && !overtakes && self.waits_for_flows(opcode) {
+            Way::Flows
+        } else if self.state.extra.is_some() && self.state.waiting().is_some() {
+            Way::Outbox
+        } else {
+            Way::Now
+        }
+    }
+
+    /// Goes that way with what `encode` writes. False if it was a control frame for which there is no room.
+    #[inline]
+    pub(crate) fn dispatch(
+        &mut self,
+        way: Way,
+        opcode: OpCode,
+        encode: impl FnOnce(&mut Encoder<'_>),
+    ) -> bool {
+        let start = self.shared.tx.len();
+        // No code of the application runs in here: a panic would leave half a frame in the buffer.
+        encode(&mut Encoder { out: &mut self.shared.tx, masks: &mut self.shared.masks });
+        way == Way::Now || self.set_aside(way, opcode, start)
+    }
+
+    /// What was written to the turn's buffer behind `start` waits elsewhere.
+    #[cold]
+    fn set_aside(&mut self, way: Way, opcode: OpCode, start: usize) -> bool {
+        let frames = self.shared.tx.split_off(start);
+        match (way, opcode) {
+            (Way::Flows, _) => self.push_behind_flows(Direct::Frames(frames)),
+            (_, OpCode::Ping | OpCode::Pong) => {
+                return self.state.extra().outbox.push_control(&frames);
+            }
+            _ => self.state.extra().outbox.push_frames(frames),
+        }
+        true
+    }
+}
+
+/// Who may send.
+impl Outgoing<'_> {
     #[inline]
     pub(crate) fn check_open(&self) -> Result<(), SendError> {
         let failed = |extra: &Extra| extra.fault.is_some() || extra.aborted;
@@ -74,6 +143,8 @@ impl Session<'_> {
             policy => policy,
         };
         let (buffered, waiting) = self.state.queued();
+        // A message that finds nothing buffered is taken whatever its size: else one over the limit of
+        // the outbox could never be sent.
         let fits = |buffered: usize, waiting: usize| {
             buffered == 0 || (buffered.saturating_add(bytes) <= limit && waiting < messages)
         };
@@ -90,12 +161,12 @@ impl Session<'_> {
             OutboxOverflow::Block => Err(SendError::Full { buffered }),
             OutboxOverflow::DropNewest => {
                 self.shared.stats.dropped_newest += 1;
-                self.state.extra().dropped += 1;
+                self.note_dropped();
                 Ok(Admission::Drop)
             }
             OutboxOverflow::DropOldest => loop {
                 self.shared.stats.dropped_oldest += 1;
-                self.state.extra().dropped += 1;
+                self.note_dropped();
                 if self.state.extra().outbox.drop_oldest().is_none() {
                     return Ok(Admission::Drop); // nothing else can go: the newest does
                 }
@@ -107,128 +178,198 @@ impl Session<'_> {
         }
     }
 
-    /// Sends a message or fragment, behind the flow messages that were published before it.
-    #[inline]
-    pub(crate) fn transmit(&mut self, opcode: OpCode, payload: &[u8], fin: bool) {
-        if self.state.collected.is_some() && self.waits_for_flows(opcode) {
-            let options = self.state.options(self.route);
-            let (max, masking) = (options.max_frame_size, options.masking);
-            let start = self.shared.tx.len();
-            encode(self.shared, opcode, payload, fin, max, masking);
-            let frames = self.shared.tx.split_off(start);
-            self.push_behind_flows(Direct::Frames(frames));
-            self.shared.stats.messages_out += u64::from(fin);
-        } else {
-            self.transmit_now(opcode, payload, fin);
-        }
+    /// A message for this session was not sent.
+    pub(crate) fn note_dropped(&mut self) {
+        self.state.extra().dropped += 1;
     }
+}
 
-    /// Whether nothing but copying is to be done to send a message of `bytes`: the session is open,
-    /// nothing waits, nothing is special, and it is one frame.
+/// Messages.
+impl Outgoing<'_> {
+    /// Whether nothing but copying is to be done to send a message of `bytes`: it is one frame, nothing
+    /// waits, and nothing is special.
     #[inline]
-    pub(crate) fn is_plain_for(&self, bytes: usize) -> bool {
-        self.state.is_ready()
-            && bytes < DIRECT_BYTES
+    pub(crate) fn takes_fast(&self, bytes: usize) -> bool {
+        self.state.can_send_fast()
+            && bytes < UNCOPIED_BYTES
             && bytes <= self.route.short_outgoing_limit()
             && !self.route.masking
     }
 
-    /// Sends a message that [`is_plain_for`](Self::is_plain_for) its size.
+    /// Sends a message that [`takes_fast`](Self::takes_fast) its size.
     #[inline]
-    pub(crate) fn transmit_plain(&mut self, message: &Message<'_>) {
-        let shared = &mut *self.shared;
-        shared.stats.messages_out += 1;
+    pub(crate) fn send_fast(&mut self, message: &Message<'_>) {
+        self.shared.stats.messages_out += 1;
         let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
-        write_frame(&mut shared.tx, true, opcode, message.bytes(), None);
-        if shared.tx.len() >= shared.tx_flush_bytes {
-            self.flush();
-        }
+        write_frame(&mut self.shared.tx, true, opcode, message.bytes(), None);
+        self.flush_if_full();
     }
 
-    /// Cuts the payload into frames of at most `max_frame_size` and sends them.
-    #[inline]
-    pub(crate) fn transmit_now(&mut self, opcode: OpCode, payload: &[u8], fin: bool) {
+    /// Sends a message or fragment that was admitted and that no extension encodes.
+    pub(crate) fn send_plain(&mut self, opcode: OpCode, payload: &[u8], fin: bool) {
         self.shared.stats.messages_out += u64::from(fin);
-        let options = self.state.options(self.route);
-        let (max, masking) = (options.max_frame_size, options.masking);
-        if self.state.extra.is_some() && self.state.waiting().is_some() {
-            self.enqueue(opcode, payload, fin, max, masking);
-        } else if payload.len() >= DIRECT_BYTES && !masking {
-            self.send_direct(opcode, payload, fin, max);
-        } else {
-            let shared = &mut *self.shared;
-            if payload.len() <= max && !masking {
-                write_frame(&mut shared.tx, fin, opcode, payload, None);
-            } else {
-                encode(shared, opcode, payload, fin, max, masking);
-            }
-            if self.shared.tx.len() >= self.shared.tx_flush_bytes {
-                self.flush();
-            }
+        let framing = Framing::of(self.state.options(self.route));
+        let way = self.way(opcode);
+        if way == Way::Now && payload.len() >= UNCOPIED_BYTES && !framing.masking {
+            return self.send_uncopied(framing, opcode, payload, fin);
         }
+        self.dispatch(way, opcode, |encoder| encoder.plain(framing, opcode, payload, fin));
+        self.flush_if_full();
     }
 
-    /// Adds a message to what waits already.
+    /// Sends frames straight from the caller's payload, behind what the turn has gathered.
     #[cold]
-    fn enqueue(&mut self, opcode: OpCode, payload: &[u8], fin: bool, max: usize, masking: bool) {
-        let start = self.shared.tx.len();
-        encode(self.shared, opcode, payload, fin, max, masking);
-        let frames = self.shared.tx.split_off(start);
-        self.state.extra().outbox.push_frames(frames);
-    }
-
-    /// Writes frames straight from the caller's payload, behind what the turn has gathered.
-    #[cold]
-    fn send_direct(&mut self, opcode: OpCode, payload: &[u8], fin: bool, max: usize) {
+    fn send_uncopied(&mut self, framing: Framing, opcode: OpCode, payload: &[u8], fin: bool) {
+        if self.shared.opaque_prefix > 0 {
+            self.flush(); // the upgrade answer is no frame: it goes first and alone
+        }
         let mut opcode = opcode;
-        let mut pieces = payload.chunks(max).peekable();
+        let mut pieces = payload.chunks(framing.max_frame_size).peekable();
         while let Some(piece) = pieces.next() {
             let fin = fin && pieces.peek().is_none();
-            if self.state.waiting().is_some() || piece.len() < DIRECT_BYTES {
-                let mut frame = Vec::with_capacity(piece.len() + 10);
-                write_frame(&mut frame, fin, opcode, piece, None);
-                match self.state.waiting() {
-                    // Of one message that was admitted as a whole.
-                    Some(outbox) => outbox.push_frames(frame),
-                    None => self.shared.tx.extend_from_slice(&frame),
+            // The message was admitted as a whole: once the wire takes no more, the rest of it waits.
+            match self.way(OpCode::Continuation) {
+                Way::Now if piece.len() >= UNCOPIED_BYTES => {
+                    self.write_past_buffer(opcode, piece, fin);
                 }
-            } else {
-                self.write_through(opcode, piece, fin);
+                way => {
+                    self.dispatch(way, opcode, |encoder| {
+                        encoder.plain(framing, opcode, piece, fin);
+                    });
+                }
             }
             opcode = OpCode::Continuation;
         }
     }
 
-    fn write_through(&mut self, opcode: OpCode, piece: &[u8], fin: bool) {
-        if self.shared.opaque_prefix > 0 {
-            self.flush(); // the upgrade answer is no frame: it goes first and alone
-            if self.state.waiting().is_some() {
-                let mut frame = Vec::with_capacity(piece.len() + 10);
-                write_frame(&mut frame, fin, opcode, piece, None);
-                self.state.extra().outbox.push_frames(frame);
-                return;
-            }
+    /// Sends a message that was admitted through the extensions of the session.
+    #[cold]
+    pub(crate) fn send_extended(&mut self, message: Message<'_>) -> Result<(), SendError> {
+        let way = self.way(OpCode::Binary);
+        if way == Way::Flows {
+            // An extension may build on what it encoded before: it encodes in the order of the wire.
+            let (text, payload) = (message.is_text(), message.bytes().to_vec());
+            self.push_behind_flows(Direct::Message { text, payload });
+            return Ok(());
         }
-        let header_at = self.shared.tx.len();
-        write_header(&mut self.shared.tx, fin, opcode, piece.len(), None);
-        let total = self.shared.tx.len() + piece.len();
-        let written =
-            self.wire.write_vectored(&[IoSlice::new(&self.shared.tx), IoSlice::new(piece)]);
-        self.shared.stats.bytes_out += *written.as_ref().unwrap_or(&0) as u64;
-        self.shared.spend(total);
-        match written {
-            Ok(written) if written >= total => {}
-            Ok(written) => {
-                let mut frame = self.shared.tx.split_off(header_at);
-                frame.extend_from_slice(piece);
-                self.keep_rest(written.min(header_at));
-                self.note_blocked();
-                let outbox = &mut self.state.extra().outbox;
-                outbox.push_rest(&frame, written.saturating_sub(header_at));
-            }
-            Err(error) => self.state.note_fault(SessionError::Network(error.kind())),
+        self.dispatch_extended(way, message)?;
+        self.flush_if_full();
+        Ok(())
+    }
+
+    /// Goes that way with a message that passes the extensions first. An error leaves nothing of it.
+    pub(crate) fn dispatch_extended(
+        &mut self,
+        way: Way,
+        message: Message<'_>,
+    ) -> Result<(), SendError> {
+        let framing = Framing::of(self.state.options(self.route));
+        if let Some(encoded) = self.encode(message)? {
+            let opcode = OpCode::Binary;
+            self.dispatch(way, opcode, |encoder| encoder.extended(framing, &encoded));
         }
-        self.shared.tx.clear();
+        Ok(())
+    }
+
+    /// What the extensions make of a message; `None` if one of them dropped it. Sessions of one
+    /// [`share_key`](SessionState::share_key) get the same bytes. [`SendError::Extension`] also ends the
+    /// session.
+    pub(crate) fn encode<'m>(
+        &mut self,
+        message: Message<'m>,
+    ) -> Result<Option<Encoded<'m>>, SendError> {
+        let limit = self.state.options(self.route).outgoing_limit();
+        let bytes = message.bytes().len();
+        if self.state.has_extensions() {
+            self.shared.spend(bytes);
+        }
+        Encoded::new(self.state.pipeline.as_deref_mut(), message, limit).map_err(
+            |error| match error {
+                NotEncoded::TooBig { in_step } => {
+                    let error = SendError::TooBig { bytes, limit };
+                    if !in_step {
+                        // What follows may build on what the peer never gets.
+                        self.state.note_fault(SessionError::Handler(error.clone().into()));
+                    }
+                    error
+                }
+                NotEncoded::Failed(error) => {
+                    self.state.note_fault(SessionError::Extension(error));
+                    SendError::Extension
+                }
+            },
+        )
+    }
+}
+
+/// Single frames.
+impl Outgoing<'_> {
+    /// Sends a frame of a raw session as it is. False if it is a control frame for which there is no room.
+    pub(crate) fn send_raw(&mut self, frame: &Frame<'_>) -> bool {
+        let masking = self.state.options(self.route).masking;
+        let way = self.way(frame.opcode);
+        self.note_fragment(frame);
+        let taken = self.dispatch(way, frame.opcode, |encoder| encoder.raw(masking, frame));
+        self.flush_if_full();
+        taken
+    }
+
+    /// Sends a ping or pong; it overtakes what waits, at the next frame boundary. False if there was no
+    /// room for it.
+    pub(crate) fn send_control(&mut self, opcode: OpCode, payload: &[u8]) -> bool {
+        let masking = self.state.options(self.route).masking;
+        let way = self.way(opcode);
+        // Without room it is dropped: RFC 6455 section 5.5.3 lets an endpoint answer only the most
+        // recent ping, and a peer that does not read gets no answers anyway.
+        let taken = self.dispatch(way, opcode, |encoder| encoder.control(masking, opcode, payload));
+        self.shared.stats.dropped_control += u64::from(!taken);
+        taken
+    }
+
+    /// Queues a Close: behind all that was sent before, or (`now`) in place of what has not begun.
+    /// No flow message follows it.
+    pub(crate) fn queue_close(&mut self, reason: Option<&CloseReason>, now: bool) {
+        let masking = self.state.options(self.route).masking;
+        self.queue_close_frame(now, |encoder| encoder.close(masking, reason));
+    }
+
+    /// The same for a Close that `encode` writes.
+    pub(crate) fn queue_close_frame(&mut self, now: bool, encode: impl FnOnce(&mut Encoder<'_>)) {
+        if now {
+            self.drop_collected(); // so that it waits for no flow
+        }
+        let way = self.way(OpCode::Close);
+        if way != Way::Flows {
+            self.leave_flows();
+        }
+        if now && way == Way::Outbox {
+            self.state.extra().outbox.drop_what_has_not_begun();
+        }
+        self.dispatch(way, OpCode::Close, encode);
+    }
+
+    /// Our Close is queued: from here the peer's is awaited. One that came before stays the truth.
+    pub(crate) fn begin_closing(&mut self, info: CloseInfo) {
+        let (now, patience) = (self.shared.now, self.shared.limits.close_timeout);
+        let extra = self.state.extra();
+        match &mut extra.close {
+            Some(first) => first.note_second(info.code(), info.text()),
+            None => extra.close = Some(info),
+        }
+        extra.await_peer(now, patience);
+        self.state.phase = Phase::Closing;
+        self.state.timing_changed = true;
+        self.state.lift_pause(self.shared);
+    }
+}
+
+/// To the wire.
+impl Outgoing<'_> {
+    #[inline]
+    pub(crate) fn flush_if_full(&mut self) {
+        if self.shared.tx.len() >= self.shared.tx_flush_bytes {
+            self.flush();
+        }
     }
 
     /// Writes what the turn has gathered; what the socket does not take waits in the outbox.
@@ -240,13 +381,48 @@ impl Session<'_> {
         }
     }
 
+    /// Writes several pieces past the turn's buffer: how many bytes the wire took, `None` if it is broken.
+    /// One of the three places that write to a wire, beside `loop_state::write_counted` and
+    /// `Outbox::write_to`.
+    pub(crate) fn write_uncopied(&mut self, slices: &[IoSlice<'_>]) -> Option<usize> {
+        let written = self.wire.write_vectored(slices);
+        self.shared.stats.bytes_out += *written.as_ref().unwrap_or(&0) as u64;
+        self.written(written)
+    }
+
+    /// How much was written; a wire that is broken ends the session.
+    pub(crate) fn written(&mut self, outcome: io::Result<usize>) -> Option<usize> {
+        outcome.map_err(|error| self.state.note_fault(SessionError::Network(error.kind()))).ok()
+    }
+
+    /// Writes one frame behind what the turn has gathered, which are frames too.
+    fn write_past_buffer(&mut self, opcode: OpCode, payload: &[u8], fin: bool) {
+        // The buffer is taken out for the time of the write, and given back: it keeps its capacity.
+        let mut tx = std::mem::take(&mut self.shared.tx);
+        let header_at = tx.len();
+        write_header(&mut tx, fin, opcode, payload.len(), None);
+        let total = tx.len() + payload.len();
+        let written = self.write_uncopied(&[IoSlice::new(&tx), IoSlice::new(payload)]);
+        self.shared.spend(total);
+        if let Some(written) = written.filter(|written| *written < total) {
+            let mut frame = tx.split_off(header_at);
+            frame.extend_from_slice(payload);
+            self.keep_rest(&tx, written.min(header_at));
+            let outbox = &mut self.state.extra().outbox;
+            outbox.push_rest(&frame, written.saturating_sub(header_at));
+        }
+        tx.clear();
+        self.shared.tx = tx;
+    }
+
     /// What the socket did not take waits in the outbox.
     #[cold]
     pub(crate) fn written_in_part(&mut self, outcome: io::Result<usize>) {
         match outcome {
             Ok(written) => {
-                self.shared.stats.bytes_out += written as u64;
-                self.keep_rest(written);
+                let tx = std::mem::take(&mut self.shared.tx);
+                self.keep_rest(&tx, written);
+                self.shared.tx = tx;
             }
             Err(error) => self.state.note_fault(SessionError::Network(error.kind())),
         }
@@ -255,10 +431,10 @@ impl Session<'_> {
 
     /// Moves the turn's buffer, of which `written` bytes went out, into the outbox.
     #[cold]
-    fn keep_rest(&mut self, written: usize) {
+    fn keep_rest(&mut self, tx: &[u8], written: usize) {
         self.note_blocked();
         let prefix = self.shared.opaque_prefix;
-        let (opaque, frames) = self.shared.tx.split_at(prefix.min(self.shared.tx.len()));
+        let (opaque, frames) = tx.split_at(prefix.min(tx.len()));
         let outbox = &mut self.state.extra().outbox;
         if let Some(rest) = opaque.get(written..).filter(|rest| !rest.is_empty()) {
             outbox.push_opaque(rest.to_vec());
@@ -270,97 +446,17 @@ impl Session<'_> {
     #[cold]
     pub(crate) fn note_blocked(&mut self) {
         let now = self.shared.now;
-        let at_hand = self.wire.is_at_hand();
-        if !at_hand {
+        let has_socket = self.wire.has_socket();
+        if !has_socket {
             self.state.list_for_flush(self.shared);
         }
         let extra = self.state.extra();
-        extra.blocked = at_hand;
-        extra.slow |= at_hand;
+        // Only a socket that took less has told that its peer does not read.
+        extra.blocked = has_socket;
+        extra.slow |= has_socket;
         if extra.outbox.is_empty() {
             extra.window = Some(Window::begin(now));
         }
         self.state.timing_changed = true; // the write timeout
-    }
-
-    /// Sends a control frame; it overtakes what waits, at the next frame boundary. False if there was no
-    /// room for it.
-    pub(crate) fn send_control(&mut self, opcode: OpCode, payload: &[u8]) -> bool {
-        let mask = self.mask();
-        if self.state.waiting().is_none() {
-            write_frame(&mut self.shared.tx, true, opcode, payload, mask);
-            return true;
-        }
-        let mut frame = Vec::with_capacity(payload.len() + 6);
-        write_frame(&mut frame, true, opcode, payload, mask);
-        // Without room it is dropped: RFC 6455 section 5.5.3 lets an endpoint answer only the most
-        // recent ping, and a peer that does not read gets no answers anyway.
-        let taken = self.state.extra().outbox.push_control(&frame);
-        self.shared.stats.dropped_control += u64::from(!taken);
-        taken
-    }
-
-    /// Queues a Close: behind all that was sent before, or (`now`) in place of what has not begun.
-    /// No flow message follows it.
-    pub(crate) fn queue_close(&mut self, reason: Option<&CloseReason>, now: bool) {
-        let mask = self.mask();
-        let mut frame = Vec::new();
-        write_close(&mut frame, reason, mask);
-        self.queue_close_frame(frame, now);
-    }
-
-    /// The same for a Close as it goes out.
-    pub(crate) fn queue_close_frame(&mut self, frame: Vec<u8>, now: bool) {
-        if !now && self.state.collected.is_some() && self.waits_for_flows(OpCode::Close) {
-            self.push_behind_flows(Direct::Frames(frame));
-            return;
-        }
-        if now {
-            self.drop_collected();
-        } else {
-            self.leave_flows();
-        }
-        if self.state.waiting().is_none() {
-            self.shared.tx.extend_from_slice(&frame);
-        } else if now {
-            self.state.extra().outbox.push_close_now(&frame);
-        } else {
-            self.state.extra().outbox.push_close(&frame);
-        }
-    }
-
-    /// Adds encoded frames to what the turn has gathered, while nothing waits.
-    pub(crate) fn write_now(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        encode(&mut self.shared.tx);
-        if self.shared.tx.len() >= self.shared.tx_flush_bytes {
-            self.flush();
-        }
-    }
-
-    pub(crate) fn mask(&mut self) -> Option<[u8; 4]> {
-        self.state.options(self.route).masking.then(|| self.shared.masks.next_mask())
-    }
-}
-
-/// Encodes a payload as frames of at most `max` bytes to the end of the turn's buffer.
-fn encode(
-    shared: &mut Shared,
-    opcode: OpCode,
-    payload: &[u8],
-    fin: bool,
-    max: usize,
-    masking: bool,
-) {
-    let mut opcode = opcode;
-    let mut rest = payload;
-    loop {
-        let (piece, later) = rest.split_at(rest.len().min(max));
-        let mask = masking.then(|| shared.masks.next_mask());
-        write_frame(&mut shared.tx, fin && later.is_empty(), opcode, piece, mask);
-        if later.is_empty() {
-            return;
-        }
-        opcode = OpCode::Continuation;
-        rest = later;
     }
 }

@@ -1,39 +1,87 @@
-//! The frames that a raw session sends as they are.
+//! The way out of what is less than a message: fragments, and the frames of a raw session as they are.
 
 use crate::protocol::close::read_close;
-use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode, write_frame_with};
+use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{HandlerResult, SendError, SessionError};
 use crate::words::frame::Frame;
+use crate::words::message::Message;
 
-use crate::session::Session;
-use crate::session::send::Admission;
-use crate::session::state::Phase;
-use crate::session::subscriptions::Direct;
+use crate::session::extensions::Pipeline;
+use crate::session::send::{Admission, Outgoing};
 
-/// What a raw session does with frames.
-impl Session<'_> {
-    /// Sends a frame of a raw session as it is: not cut, not encoded, masked only if `masking` is
-    /// on. The order of fragments and the reserved bits are the caller's business; messages of flows
-    /// that it collects never come between them. A Close begins or completes the closing handshake;
-    /// it goes behind all that was sent and published before it, and nothing can be sent behind it.
-    /// A fragment is never dropped: where the outbox's policy would, it is refused.
-    ///
-    /// # Errors
-    /// [`SendError::NotRaw`] in a session that is handed messages, which sends with
-    /// [`send`](Self::send) and [`send_fragment`](Self::send_fragment). [`SendError::BadFrame`] for a
-    /// control frame that is a fragment, and a Close whose payload is not legal;
-    /// [`SendError::TooBig`] for one over 125 bytes, and for data over `max_frame_size`; a frame of a
-    /// message that a negotiated extension encodes may have a little more, as it may when it comes.
-    /// [`SendError::Closing`] and [`SendError::Full`] as with `send`.
-    ///
-    /// ```
-    /// use wirewheel::{Frame, HandlerResult, OpCode, Session};
-    /// fn nudge(session: &mut Session<'_>) -> HandlerResult {
-    ///     session.send_frame(Frame::new(OpCode::Ping, b"still there?"))
-    /// }
-    /// ```
-    pub fn send_frame(&mut self, frame: Frame<'_>) -> HandlerResult {
+/// Fragments.
+impl Outgoing<'_> {
+    pub(crate) fn send_fragment(&mut self, piece: Message<'_>, fin: bool) -> HandlerResult {
+        // Fragments that extensions keep go out with the last one, and have to find room with it.
+        let kept = if fin { self.kept_fragments() } else { 0 };
+        let admission = self.admit(piece.bytes().len().saturating_add(kept))?;
+        let opcode = match self.state.fragments_text {
+            // RFC 6455 section 5.4: the fragments of one message are of the first one's type.
+            Some(text) if text != piece.is_text() => return Err(SendError::Fragments.into()),
+            Some(_) => OpCode::Continuation,
+            None if piece.is_text() => OpCode::Text,
+            None => OpCode::Binary,
+        };
+        if admission == Admission::Drop {
+            // Half a message cannot be taken back, nor can its end be left out.
+            return Err(SendError::Full { buffered: self.buffered_bytes() }.into());
+        }
+        if self.state.has_extensions() {
+            self.keep_fragment(piece, fin)?;
+        } else {
+            self.send_plain(opcode, piece.bytes(), fin);
+        }
+        self.state.fragments_text = if fin { None } else { Some(piece.is_text()) };
+        if fin && self.state.collected.is_some() {
+            self.state.list_for_flush(self.shared); // flow messages may have waited for the end
+        }
+        Ok(())
+    }
+
+    /// Bytes of a message in fragments that are kept: they count when its end is admitted.
+    fn kept_fragments(&self) -> usize {
+        self.state.pipeline.as_deref().map_or(0, Pipeline::kept_fragments)
+    }
+
+    /// A fragment is kept until its message is whole: only then it can be encoded. An error leaves what
+    /// was kept before.
+    #[cold]
+    fn keep_fragment(&mut self, piece: Message<'_>, fin: bool) -> HandlerResult {
+        let limit = self.state.options(self.route).outgoing_limit();
+        let kept = self.kept_fragments();
+        let Some(pipeline) = self.state.pipeline.as_deref_mut() else { return Ok(()) };
+        let bytes = kept.saturating_add(piece.bytes().len());
+        if bytes > limit {
+            return Err(SendError::TooBig { bytes, limit }.into());
+        }
+        pipeline.keep_fragment(piece.bytes());
+        if !fin {
+            return Ok(());
+        }
+        let whole = pipeline.take_fragments();
+        let message = if piece.is_text() {
+            // Every piece was text, so that this never fails.
+            Message::from(std::str::from_utf8(&whole)?)
+        } else {
+            Message::from(&whole)
+        };
+        let sent = self.send_extended(message);
+        if let (Err(_), Some(pipeline)) = (&sent, self.state.pipeline.as_deref_mut()) {
+            pipeline.keep_fragment(whole.get(..kept).unwrap_or_default());
+        }
+        Ok(sent?)
+    }
+
+    /// The bytes that wait because the peer does not read, in the outbox and of this turn.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.state.queued().0 + self.shared.tx.len()
+    }
+}
+
+/// Raw frames.
+impl Outgoing<'_> {
+    pub(crate) fn send_frame(&mut self, frame: Frame<'_>) -> HandlerResult {
         if !self.state.is_raw() {
             return Err(SendError::NotRaw.into());
         }
@@ -46,25 +94,11 @@ impl Session<'_> {
             Admission::Send => {}
         }
         if frame.opcode == OpCode::Close {
-            return self.send_raw_close(frame);
+            return self.send_raw_close(&frame);
         }
-        let mask = self.mask();
-        let behind = !frame.opcode.is_control()
-            && self.state.collected.is_some()
-            && self.waits_for_flows(frame.opcode);
-        self.note_fragment(&frame);
-        if !behind && self.state.waiting().is_none() {
-            self.write_now(|out| write_raw(out, frame, mask));
-            return Ok(());
-        }
-        let mut bytes = Vec::with_capacity(frame.payload.len() + 14);
-        write_raw(&mut bytes, frame, mask);
-        if behind {
-            self.push_behind_flows(Direct::Frames(bytes));
-        } else if !frame.opcode.is_control() {
-            self.state.extra().outbox.push_frames(bytes);
-        } else if !self.state.extra().outbox.push_control(&bytes) {
+        if !self.send_raw(&frame) {
             let buffered = self.buffered_bytes();
+            // The handler counts on each of its pings and pongs: none is dropped behind its back.
             self.state.note_fault(SessionError::Overloaded);
             return Err(SendError::Full { buffered }.into());
         }
@@ -72,7 +106,7 @@ impl Session<'_> {
     }
 
     /// Keeps flow messages out of a message in fragments, and lets them go on behind its end.
-    fn note_fragment(&mut self, frame: &Frame<'_>) {
+    pub(crate) fn note_fragment(&mut self, frame: &Frame<'_>) {
         let open = &mut self.state.fragments_text;
         match frame.opcode {
             OpCode::Ping | OpCode::Pong | OpCode::Close => return,
@@ -96,6 +130,7 @@ impl Session<'_> {
             let is_continuation = frame.opcode == OpCode::Continuation;
             return self.admit_within(bytes, rules.limit_of(frame.rsv.bits(), is_continuation));
         }
+        // RFC 6455 section 5.5: at most 125 bytes, and never in fragments.
         if bytes > CONTROL_PAYLOAD_MAX {
             return Err(SendError::TooBig { bytes, limit: CONTROL_PAYLOAD_MAX });
         }
@@ -105,23 +140,12 @@ impl Session<'_> {
         Ok(Admission::Send)
     }
 
-    fn send_raw_close(&mut self, frame: Frame<'_>) -> HandlerResult {
+    fn send_raw_close(&mut self, frame: &Frame<'_>) -> HandlerResult {
         let close = read_close(frame.payload).map_err(|_| SendError::BadFrame)?;
         let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
-        let mask = self.mask();
-        let mut bytes = Vec::with_capacity(frame.payload.len() + 6);
-        write_raw(&mut bytes, frame, mask);
-        self.queue_close_frame(bytes, false);
+        let masking = self.state.options(self.route).masking;
+        self.queue_close_frame(false, |encoder| encoder.raw(masking, frame));
         self.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
         Ok(())
     }
-
-    /// Whether the peer's Close was handed to a raw handler that has not answered it.
-    pub(crate) fn owes_close(&self) -> bool {
-        self.state.is_raw() && self.state.phase == Phase::Open && self.close_info().is_some()
-    }
-}
-
-fn write_raw(out: &mut Vec<u8>, frame: Frame<'_>, mask: Option<[u8; 4]>) {
-    write_frame_with(out, frame.fin, frame.rsv, frame.opcode, frame.payload, mask);
 }

@@ -1,4 +1,4 @@
-//! Owns the state of a session that outlives a hook.
+//! The state of a session that outlives a hook.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
@@ -18,13 +18,16 @@ use crate::words::network::ClientKey;
 use crate::words::options::SessionOptions;
 use crate::words::time::Time;
 
-use crate::context::loop_state::Shared;
-use crate::flow::cell::FlowCell;
+use crate::context::loop_state::LoopState;
+use crate::flow::inner::FlowInner;
 use crate::session::extensions::{Pipeline, wire_limit};
 use crate::session::subscriptions::Collected;
 use crate::session::unread_input::Hold;
 use crate::structures::ids::SessionId;
 use crate::structures::ids::TimerId;
+
+/// The most timers that a session may have at once.
+pub(crate) const TIMERS_MAX: usize = 64;
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +140,22 @@ struct Proxied {
     client: Option<SocketAddr>,
 }
 
+/// The bits of [`SessionState::parts`]. A session without any is open and takes the fast paths.
+mod parts {
+    /// A message has arrived in part.
+    pub(super) const PARTIAL: u8 = 1;
+    /// Extensions, or a raw handler.
+    pub(super) const PIPELINE: u8 = 2;
+    /// Whatever is rare: bytes that wait, a pause, timers, options of its own, an end.
+    pub(super) const EXTRA: u8 = 4;
+    /// It collects flows.
+    pub(super) const FLOWS: u8 = 8;
+    /// A message is being sent in fragments.
+    pub(super) const FRAGMENTS: u8 = 16;
+    /// It is no session yet, or closing, or over.
+    pub(super) const NOT_OPEN: u8 = 32;
+}
+
 impl SessionState {
     /// What it boxes at most, but for bytes of messages.
     pub(crate) const BOXED_BYTES: usize = size_of::<Extra>() + size_of::<Proxied>();
@@ -208,13 +227,19 @@ impl SessionState {
     }
 
     /// Has this session flushed after the turn.
-    pub(crate) fn list_for_flush(&mut self, shared: &mut Shared) {
+    pub(crate) fn list_for_flush(&mut self, shared: &mut LoopState) {
         shared.list_for_flush(self.id.0.index, &mut self.listed);
     }
 
     /// Whether its handler is handed frames.
     pub(crate) fn is_raw(&self) -> bool {
         self.pipeline.as_deref().is_some_and(|pipeline| pipeline.raw)
+    }
+
+    /// Whether what is sent has to pass extensions.
+    #[inline]
+    pub(crate) fn has_extensions(&self) -> bool {
+        self.pipeline.as_deref().is_some_and(Pipeline::applies)
     }
 
     /// Whether a message that is encoded may depend on those before it.
@@ -268,12 +293,12 @@ impl SessionState {
     }
 
     /// Where it stands in a flow that it collects.
-    pub(crate) fn cursor_in(&self, flow: &Rc<FlowCell>) -> Option<u64> {
+    pub(crate) fn cursor_in(&self, flow: &Rc<FlowInner>) -> Option<u64> {
         self.collected.as_deref().and_then(|collected| collected.cursor_in(flow))
     }
 
     /// Whether it collects the flow and has not taken all that is there before `number`.
-    pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
+    pub(crate) fn is_before(&self, flow: &Rc<FlowInner>, number: u64) -> bool {
         self.collected.as_deref().is_some_and(|collected| collected.is_before(flow, number))
     }
 
@@ -319,6 +344,48 @@ impl SessionState {
         self.extra.as_deref().and_then(|extra| extra.hold.as_deref())
     }
 
+    /// The application stops this session from being read.
+    pub(crate) fn pause(&mut self, now: Time) {
+        self.timing_changed |= self.extra().hold.get_or_insert_default().pause(now);
+    }
+
+    /// The application wants it read again. The input that was kept comes first, in a turn of its own.
+    pub(crate) fn unpause(&mut self, shared: &mut LoopState) {
+        if let Some(hold) = self.hold_mut() {
+            hold.unpause();
+            shared.to_resume.push(self.id.0.index);
+        }
+    }
+
+    /// A session that closes is read: messages are dropped, the peer's Close is awaited.
+    pub(crate) fn lift_pause(&mut self, shared: &mut LoopState) {
+        if let Some(hold) = self.hold_mut() {
+            hold.lift();
+            shared.to_resume.push(self.id.0.index);
+        }
+    }
+
+    pub(crate) fn hold_mut(&mut self) -> Option<&mut Hold> {
+        self.extra.as_deref_mut().and_then(|extra| extra.hold.as_deref_mut())
+    }
+
+    /// False if it has as many as it may.
+    pub(crate) fn add_timer(&mut self, timer: TimerId, at: Time) -> bool {
+        let timers = &mut self.extra().timers;
+        if timers.len() >= TIMERS_MAX {
+            return false;
+        }
+        timers.push((timer, at));
+        self.timing_changed = true;
+        true
+    }
+
+    pub(crate) fn cancel_timer(&mut self, timer: TimerId) {
+        if let Some(extra) = &mut self.extra {
+            extra.timers.retain(|(known, _)| *known != timer);
+        }
+    }
+
     /// A flow stops this session from being read.
     pub(crate) fn suspend(&mut self, now: Time) {
         self.extra().hold.get_or_insert_default().suspend(now);
@@ -330,29 +397,34 @@ impl SessionState {
         self.extra().fault.get_or_insert(fault);
     }
 
-    /// Whether it is open, has nothing to wait for, and is a session like most.
-    #[inline]
-    pub(crate) fn is_ready(&self) -> bool {
-        self.phase == Phase::Open
-            && self.fragments_text.is_none()
-            && self.pipeline.is_none()
-            && self.extra.is_none()
-            && self.collected.is_none()
+    /// What it has beside the ordinary.
+    #[inline(always)] // each user asks for some bits, and the others then cost nothing
+    fn parts(&self) -> u8 {
+        let part = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
+        part(self.partial.is_some(), parts::PARTIAL)
+            | part(self.pipeline.is_some(), parts::PIPELINE)
+            | part(self.extra.is_some(), parts::EXTRA)
+            | part(self.collected.is_some(), parts::FLOWS)
+            | part(self.fragments_text.is_some(), parts::FRAGMENTS)
+            | part(self.phase != Phase::Open, parts::NOT_OPEN)
     }
 
-    /// Whether bytes that arrive begin a message, or a frame, and nothing but that.
+    /// Whether a message can be sent as one frame to the turn's buffer.
     #[inline]
-    pub(crate) fn reads_plainly(&self) -> bool {
-        self.partial.is_none() && self.pipeline.is_none() && self.extra.is_none()
+    pub(crate) fn can_send_fast(&self) -> bool {
+        self.parts() & !parts::PARTIAL == 0
     }
 
-    /// Whether nothing rare is there.
+    /// Whether bytes that arrive begin a message, and nothing but that.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.partial.is_none()
-            && self.pipeline.is_none()
-            && self.extra.is_none()
-            && self.collected.is_none()
+    pub(crate) fn can_read_fast(&self) -> bool {
+        self.parts() & (parts::PARTIAL | parts::PIPELINE | parts::EXTRA) == 0
+    }
+
+    /// Whether it holds memory of its own.
+    #[inline]
+    pub(crate) fn owns_memory(&self) -> bool {
+        self.parts() & (parts::PARTIAL | parts::PIPELINE | parts::EXTRA | parts::FLOWS) != 0
     }
 
     /// Bytes held for this connection beyond its place in the slab.

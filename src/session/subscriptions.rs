@@ -8,9 +8,8 @@ use std::rc::Rc;
 use crate::structures::roster::Roster;
 use crate::words::message::Message;
 
-use crate::flow::cell::{FlowCell, Joined};
 use crate::flow::emission::Emission;
-use crate::flow::hub::FlowHub;
+use crate::flow::inner::{FlowInner, Flows, Joined};
 use crate::structures::ids::SessionId;
 
 /// What a session wants of a flow.
@@ -26,7 +25,7 @@ type Predicate = dyn Fn(Message<'_>, Option<SessionId>) -> bool;
 
 /// A session's place in one flow; dropping it leaves the flow.
 pub(crate) struct Subscription {
-    flow: Rc<FlowCell>,
+    flow: Rc<FlowInner>,
     /// The number of the entry that it takes next.
     cursor: u64,
     place: u32,
@@ -52,21 +51,21 @@ impl Drop for Subscription {
 
 impl Subscription {
     pub(crate) fn new(
-        flow: &Rc<FlowCell>,
+        flow: &Rc<FlowInner>,
         filter: Filter,
-        hub: &Rc<FlowHub>,
+        pool: &Rc<Flows>,
         session: u32,
     ) -> Self {
         let Joined { cursor, place, gappy_replay: (gappy_replay, replay_end) } =
-            flow.join(hub, session);
+            flow.join(pool, session);
         Self { flow: Rc::clone(flow), cursor, place, gappy_replay, replay_end, filter }
     }
 
-    pub(crate) fn is_of(&self, flow: &Rc<FlowCell>) -> bool {
+    pub(crate) fn is_of(&self, flow: &Rc<FlowInner>) -> bool {
         Rc::ptr_eq(&self.flow, flow)
     }
 
-    pub(crate) fn flow(&self) -> &Rc<FlowCell> {
+    pub(crate) fn flow(&self) -> &Rc<FlowInner> {
         &self.flow
     }
 
@@ -308,12 +307,12 @@ impl Collected {
     }
 
     /// Where the session stands in a flow.
-    pub(crate) fn cursor_in(&self, flow: &Rc<FlowCell>) -> Option<u64> {
+    pub(crate) fn cursor_in(&self, flow: &Rc<FlowInner>) -> Option<u64> {
         self.subscriptions.iter().find(|of| of.is_of(flow)).map(Subscription::cursor)
     }
 
     /// Whether there is something before `number` of a flow that it has not taken.
-    pub(crate) fn is_before(&self, flow: &Rc<FlowCell>, number: u64) -> bool {
+    pub(crate) fn is_before(&self, flow: &Rc<FlowInner>, number: u64) -> bool {
         self.subscriptions.iter().any(|of| of.is_of(flow) && of.is_before(number))
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use mio::{Registry, Token, Waker};
 
 use crate::context::commands::StopRequest;
-use crate::context::server_ref::ServerRef;
+use crate::context::loop_state::ServerRef;
 
 /// Orders that may be pending.
 const ORDERS_MAX: usize = 1024;

@@ -8,7 +8,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
-use crate::context::watch::NewWatch;
+use crate::context::loop_state::NewWatch;
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;

@@ -10,7 +10,8 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::context::watch::{NewWatch, Ready, Watch, Watched};
+use crate::context::loop_state::{NewWatch, Watched};
+use crate::context::watch::{Ready, Watch};
 use crate::core::Core;
 use crate::core::panics::{Panicked, caught, drop_caught};
 use crate::words::time::Time;

@@ -9,7 +9,8 @@ use crate::structures::slab::Key;
 ///
 /// ```
 /// use std::collections::HashMap;
-/// use wirewheel::{SendError, ServerRef, SessionId};
+/// use wirewheel::error::SendError;
+/// use wirewheel::{ServerRef, SessionId};
 /// fn tell(server: &mut ServerRef<'_>, names: &mut HashMap<String, SessionId>, name: &str) {
 ///     if let Some(&id) = names.get(name) {
 ///         if server.send_to(id, "there is mail") == Err(SendError::Gone) {
@@ -43,6 +44,6 @@ impl fmt::Display for SessionId {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerId {
-    pub(crate) place: u32,
+    pub(crate) slot: u32,
     pub(crate) serial: u32,
 }

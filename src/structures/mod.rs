@@ -3,6 +3,7 @@
 #[cfg(feature = "client")]
 pub(crate) mod backoff;
 pub(crate) mod byte_queue;
+pub(crate) mod counter;
 pub(crate) mod cursors;
 pub(crate) mod footprint;
 pub(crate) mod ids;

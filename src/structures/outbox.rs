@@ -209,17 +209,6 @@ impl Outbox {
         true
     }
 
-    /// Queues a Close behind all that waits.
-    pub(crate) fn push_close(&mut self, frame: &[u8]) {
-        self.push_frames(frame.to_vec());
-    }
-
-    /// Drops all that has not begun and queues a Close in its place.
-    pub(crate) fn push_close_now(&mut self, frame: &[u8]) {
-        self.drop_what_has_not_begun();
-        self.push_close(frame);
-    }
-
     /// Drops all data and control frames that have not begun: the bytes of data that were dropped.
     pub(crate) fn drop_what_has_not_begun(&mut self) -> usize {
         let before = self.buffered;
@@ -502,9 +491,12 @@ mod tests {
             assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
             let close = frame(0x88, b"\x03\xe8");
             if now {
-                outbox.push_close_now(&close)
+                {
+                    outbox.drop_what_has_not_begun();
+                    outbox.push_frames(close.clone());
+                }
             } else {
-                outbox.push_close(&close)
+                outbox.push_frames(close.clone())
             }
             let frames = parse(&drain(&mut outbox, wire.out));
             let payloads: Vec<&[u8]> = frames.iter().map(|(_, payload)| &payload[..]).collect();
@@ -537,7 +529,7 @@ mod tests {
         outbox.push_frames(frame(0x81, b"begun"));
         outbox.push_frames([frame(0x01, b"o"), frame(0x80, b"ld")].concat());
         outbox.push_shared(frame(0x82, b"new").into(), 0);
-        outbox.push_close(&frame(0x88, b""));
+        outbox.push_frames(frame(0x88, b""));
         let mut wire = Script { takes: vec![7], out: Vec::new() };
         assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
         assert_eq!(outbox.drop_oldest(), Some(7));

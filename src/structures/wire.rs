@@ -39,7 +39,7 @@ pub(crate) trait Wire {
     }
 
     /// Whether what a short write left waits for the socket, and not just for a later turn.
-    fn is_at_hand(&self) -> bool {
+    fn has_socket(&self) -> bool {
         true
     }
 }
@@ -76,7 +76,7 @@ impl Wire for NoWire {
         None
     }
 
-    fn is_at_hand(&self) -> bool {
+    fn has_socket(&self) -> bool {
         false
     }
 }

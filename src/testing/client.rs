@@ -83,7 +83,7 @@ use super::network::{LinkId, Network, PeerEnd};
 /// client.send("cut in the middle");
 /// app.web_socket("/echo").reset();
 /// assert_eq!(app.stats().closed_abnormal, 3);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct TestClient {
     pub(super) network: Rc<RefCell<Network>>,
@@ -109,7 +109,7 @@ impl fmt::Debug for TestClient {
 /// let answer = app.get("/healthz");
 /// assert_eq!((answer.status, answer.text()), (200, "ok"));
 /// assert_eq!(answer.header("content-length"), Some("2"));
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -205,7 +205,7 @@ pub enum Ending {
 /// client.expect_text("hello");
 /// let refused: Answer = app.upgrade("/echo").connect().unwrap_err();
 /// assert!(refused.status == 400 && refused.text().contains("no subprotocol on offer"));
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "call connect"]

@@ -27,7 +27,7 @@
 //! assert_eq!(client.expect_close(CloseCode::INTERNAL_ERROR), "Ping timeout");
 //! app.advance(Duration::from_secs(5)); // in which it could have hung up
 //! client.expect_end(Ending::Closed);
-//! # Ok::<(), wirewheel::ServerError>(())
+//! # Ok::<(), wirewheel::error::ServerError>(())
 //! ```
 //!
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
@@ -47,7 +47,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::application::Application;
-use crate::context::server_ref::ServerRef;
+use crate::context::loop_state::ServerRef;
 use crate::context::stats::Stats;
 use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
@@ -104,7 +104,7 @@ use network::Network;
 /// app.advance(Duration::from_secs(10));
 /// assert!(app.is_stopped());
 /// # drop(elsewhere);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct TestApplication {
     network: Rc<RefCell<Network>>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
-use crate::context::server_ref::ServerRef;
+use crate::context::loop_state::ServerRef;
 use crate::core::driver::Driver;
 use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;

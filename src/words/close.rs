@@ -95,7 +95,7 @@ impl fmt::Debug for CloseCode {
 /// assert_eq!(CloseReason::MAX_TEXT_BYTES, 123);
 /// assert!(CloseReason::new(CloseCode::ABNORMAL, "").is_err());
 /// assert!(CloseReason::new(CloseCode::NORMAL, "x".repeat(124)).is_err());
-/// # Ok::<(), wirewheel::CloseReasonError>(())
+/// # Ok::<(), wirewheel::error::CloseReasonError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CloseReason {
@@ -127,7 +127,7 @@ impl CloseReason {
     /// use wirewheel::{CloseCode, CloseReason};
     /// let reason = CloseReason::truncated(CloseCode::NORMAL, &"я".repeat(62))?;
     /// assert_eq!(reason.text(), "я".repeat(61));
-    /// # Ok::<(), wirewheel::CloseReasonError>(())
+    /// # Ok::<(), wirewheel::error::CloseReasonError>(())
     /// ```
     pub fn truncated(code: CloseCode, text: &str) -> Result<Self, CloseReasonError> {
         let mut end = text.len().min(Self::MAX_TEXT_BYTES);
@@ -166,7 +166,8 @@ impl TryFrom<CloseCode> for CloseReason {
 /// Why a [`CloseReason`] cannot be sent.
 ///
 /// ```
-/// use wirewheel::{CloseCode, CloseReason, CloseReasonError};
+/// use wirewheel::error::CloseReasonError;
+/// use wirewheel::{CloseCode, CloseReason};
 /// let refused = CloseReason::new(CloseCode::NO_STATUS, "");
 /// assert_eq!(refused, Err(CloseReasonError::IllegalCode(CloseCode::NO_STATUS)));
 /// let refused = CloseReason::new(CloseCode::NORMAL, "x".repeat(200));

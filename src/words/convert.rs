@@ -12,7 +12,8 @@ use crate::words::close::CloseCode;
 /// go on after bad data answers it instead.
 ///
 /// ```
-/// use wirewheel::{CloseCode, ConvertError, HandlerResult, Message};
+/// use wirewheel::error::ConvertError;
+/// use wirewheel::{CloseCode, HandlerResult, Message};
 /// fn celsius(message: Message<'_>) -> HandlerResult<f64> {
 ///     let text = message.text().ok_or(ConvertError::wrong_kind(&message))?; // 1003
 ///     Ok(text.parse().map_err(|error| ConvertError::bad_data(&message, &error))?) // 1007

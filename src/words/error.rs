@@ -55,7 +55,8 @@ impl ProtocolError {
     /// The close code that answers it (RFC 6455 section 7.4.1).
     ///
     /// ```
-    /// use wirewheel::{CloseCode, ProtocolError};
+    /// use wirewheel::error::ProtocolError;
+    /// use wirewheel::CloseCode;
     /// assert_eq!(ProtocolError::InvalidUtf8.close_code(), CloseCode::NOT_CONSISTENT);
     /// ```
     pub fn close_code(self) -> CloseCode {
@@ -103,7 +104,8 @@ impl Error for ProtocolError {}
 /// Why a message was not taken for sending.
 ///
 /// ```
-/// use wirewheel::{HandlerError, HandlerResult, SendError, Session};
+/// use wirewheel::error::{HandlerError, SendError};
+/// use wirewheel::{HandlerResult, Session};
 /// fn try_to_send(session: &mut Session<'_>, text: &str) -> HandlerResult {
 ///     match session.send(text) {
 ///         Err(HandlerError::Send(SendError::TooBig { bytes, limit })) => {
@@ -244,7 +246,8 @@ pub type HandlerResult<T = ()> = Result<T, HandlerError>;
 /// What ended a session that did not end by a Close of either side: what `on_error` is told.
 ///
 /// ```
-/// use wirewheel::{CloseCode, Handler, Session, SessionError};
+/// use wirewheel::error::SessionError;
+/// use wirewheel::{CloseCode, Handler, Session};
 /// struct Meter;
 /// impl Handler for Meter {
 ///     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
@@ -370,7 +373,9 @@ impl Error for ConfigError {}
 /// Why an order of another thread was not taken.
 ///
 /// ```
-/// use wirewheel::{FlowKey, Handle, HandleError};
+/// use wirewheel::error::HandleError;
+/// use wirewheel::flow::FlowKey;
+/// use wirewheel::Handle;
 /// /// Whether it is worth measuring on.
 /// fn publish(server: &Handle, flow: FlowKey<str>, reading: &str) -> bool {
 ///     match server.emit(flow, reading) {
@@ -402,7 +407,8 @@ impl Error for HandleError {}
 /// Why a server did not start, or its loop ended.
 ///
 /// ```
-/// use wirewheel::{Application, Server, ServerError};
+/// use wirewheel::error::ServerError;
+/// use wirewheel::{Application, Server};
 /// fn serve(address: &str) {
 ///     match Server::bind(address, |_app: &mut Application| {}).and_then(Server::run) {
 ///         Ok(()) => println!("stopped"),

@@ -25,7 +25,8 @@ impl ExtensionError {
     /// A failure with a close code and a text for the peer.
     ///
     /// ```
-    /// use wirewheel::{CloseCode, ExtensionError};
+    /// use wirewheel::extension::ExtensionError;
+    /// use wirewheel::CloseCode;
     /// let error = ExtensionError::failed(CloseCode::NOT_CONSISTENT, "checksum does not fit");
     /// assert_eq!(error.close_code(), CloseCode::NOT_CONSISTENT);
     /// ```

@@ -5,7 +5,7 @@ use crate::words::message::Rsv;
 /// What a frame is (RFC 6455 section 5.2; Ktor's `FrameType`).
 ///
 /// ```
-/// use wirewheel::{Frame, OpCode};
+/// use wirewheel::raw::{Frame, OpCode};
 /// let frame = Frame::new(OpCode::Pong, b"");
 /// let counts = match frame.opcode {
 ///     OpCode::Text | OpCode::Binary | OpCode::Continuation => true,
@@ -62,11 +62,11 @@ impl OpCode {
 }
 
 /// One frame as it is on the wire but for its mask (Ktor's `Frame`): what a
-/// [`RawHandler`](crate::RawHandler) is handed and what
+/// [`RawHandler`](crate::raw::RawHandler) is handed and what
 /// [`send_frame`](crate::Session::send_frame) takes.
 ///
 /// ```
-/// use wirewheel::{Frame, OpCode, Rsv};
+/// use wirewheel::raw::{Frame, OpCode, Rsv};
 /// let frame = Frame::new(OpCode::Text, b"hello");
 /// assert!(frame.fin && frame.rsv == Rsv::NONE);
 /// let fragment = Frame { fin: false, ..frame };

@@ -182,12 +182,12 @@ impl Limits {
         max_head_lines: usize;
         /// The most connections at once; further ones get 503 with `Retry-After`, at most 16 at a
         /// time. Beyond that nobody is accepted, and whoever comes waits in the
-        /// [`backlog`](crate::ListenOptions::backlog). Default 4,096.
+        /// [`backlog`](crate::options::ListenOptions::backlog). Default 4,096.
         max_connections: usize;
         /// The most connections without a complete request head. For one more, the oldest of the
         /// client that has most of them gets 408, if it is as old as
         /// [`min_pending_age`](Self::min_pending_age); until then whoever comes waits in the
-        /// [`backlog`](crate::ListenOptions::backlog). Default 256.
+        /// [`backlog`](crate::options::ListenOptions::backlog). Default 256.
         max_pending_handshakes: usize;
         /// How long a connection has for its request head in any case, however many are waiting
         /// for theirs; those that are only to be told 503 or 429 have no more than this. Default

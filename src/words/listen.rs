@@ -22,7 +22,7 @@ use crate::words::bounds::{LARGEST_SIZE, check_time};
 /// assert!(path.exists());
 /// drop(server);
 /// assert!(!path.exists());
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
@@ -50,7 +50,7 @@ pub enum Listen {
     /// use wirewheel::{Application, Listen, Server};
     /// let name = format!("wirewheel-doc-{}", std::process::id());
     /// let _server = Server::bind(Listen::Abstract(name), |_app: &mut Application| {})?;
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     Abstract(String),
     /// A stream socket that listens already, TCP or Unix, from whoever started the process (socket
@@ -143,18 +143,19 @@ impl From<OwnedFd> for Listen {
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::{Application, ListenOptions, Server};
+/// use wirewheel::options::ListenOptions;
+/// use wirewheel::{Application, Server};
 /// let options = ListenOptions::new().backlog(16).keepalive(Duration::from_secs(60));
 /// let server = Server::bind_with("127.0.0.1:0", &options, |_app: &mut Application| {})?;
 /// # drop(server);
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 ///
 /// All of them:
 ///
 /// ```
 /// use std::time::Duration;
-/// use wirewheel::ListenOptions;
+/// use wirewheel::options::ListenOptions;
 /// let options = ListenOptions::new()
 ///     .backlog(1024)
 ///     .only_v6(true)

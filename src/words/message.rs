@@ -7,7 +7,7 @@ use std::fmt;
 /// All clear unless `lenient_rsv` lets bits through that no extension owns.
 ///
 /// ```
-/// use wirewheel::Rsv;
+/// use wirewheel::raw::Rsv;
 /// let bits = Rsv::RSV1.with(Rsv::RSV2);
 /// assert!(bits.rsv1() && bits.rsv2() && !bits.rsv3());
 /// assert_eq!(bits.without(Rsv::RSV1).without(Rsv::RSV2), Rsv::NONE);
@@ -38,7 +38,7 @@ impl Rsv {
     /// The bits of both.
     ///
     /// ```
-    /// use wirewheel::Rsv;
+    /// use wirewheel::raw::Rsv;
     /// assert!(Rsv::RSV1.with(Rsv::RSV3).rsv3());
     /// ```
     #[must_use]
@@ -71,7 +71,8 @@ impl Rsv {
 /// What a message carries.
 ///
 /// ```
-/// use wirewheel::{HandlerResult, Message, Payload, Session};
+/// use wirewheel::message::Payload;
+/// use wirewheel::{HandlerResult, Message, Session};
 /// fn on_message(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
 ///     match message.payload() {
 ///         Payload::Text(text) => session.send(&text.to_uppercase()),
@@ -97,8 +98,8 @@ pub enum Payload<'a> {
 /// let message = Message::from("hello");
 /// assert_eq!(message.text(), Some("hello"));
 /// assert_eq!(message.bytes(), b"hello");
-/// assert!(message.is_text() && message.payload() == wirewheel::Payload::Text("hello"));
-/// assert_eq!(message.rsv(), wirewheel::Rsv::NONE);
+/// assert!(message.is_text() && message.payload() == wirewheel::message::Payload::Text("hello"));
+/// assert_eq!(message.rsv(), wirewheel::raw::Rsv::NONE);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
@@ -184,7 +185,8 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Message<'a> {
 /// Text and bytes do; a type of your own does by calling `take` once with its encoding.
 ///
 /// ```
-/// use wirewheel::{Message, ToMessage};
+/// use wirewheel::message::ToMessage;
+/// use wirewheel::Message;
 /// struct Reading { celsius: f32 }
 /// impl ToMessage for Reading {
 ///     fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {

@@ -61,7 +61,9 @@ impl Default for SessionOptions {
 /// `ChannelOverflow`, with what it lacks).
 ///
 /// ```
-/// use wirewheel::{HandlerError, HandlerResult, OutboxOverflow, SendError, Session};
+/// use wirewheel::error::{HandlerError, SendError};
+/// use wirewheel::options::OutboxOverflow;
+/// use wirewheel::{HandlerResult, Session};
 /// fn stream(session: &mut Session<'_>, pieces: &mut Vec<String>) -> HandlerResult {
 ///     session.set_on_outbox_full(OutboxOverflow::Block); // or on the route, or for all
 ///     while let Some(piece) = pieces.last() {
@@ -77,7 +79,7 @@ impl Default for SessionOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OutboxOverflow {
-    /// It is refused with [`SendError::Full`](crate::SendError::Full) and the session ends with
+    /// It is refused with [`SendError::Full`](crate::error::SendError::Full) and the session ends with
     /// 1013. Only a new connection can help such a peer.
     #[default]
     Close,
@@ -85,10 +87,10 @@ pub enum OutboxOverflow {
     DropNewest,
     /// The oldest messages that have not begun are dropped to make room, and counted. Where an
     /// extension encodes each message in the context of those before (no
-    /// [`share_key`](crate::Extension::share_key): deflate with a server context), what waits cannot
-    /// be taken back, and the newest is dropped.
+    /// [`share_key`](crate::extension::Extension::share_key): deflate with a server
+    /// context), what waits cannot be taken back, and the newest is dropped.
     DropOldest,
-    /// It is refused with [`SendError::Full`](crate::SendError::Full), and nothing else happens: the
+    /// It is refused with [`SendError::Full`](crate::error::SendError::Full), and nothing else happens: the
     /// application waits for [`on_drain`](crate::Handler::on_drain).
     Block,
 }
@@ -185,7 +187,7 @@ macro_rules! session_option_setters {
             /// session with 1009. Default: `max_frame_size`.
             max_message_size: plain usize, |options, bytes| options.max_message_size = Some(bytes);
             /// The most bytes of a message that is sent; it goes out in frames of `max_frame_size`. A
-            /// larger one is refused with [`SendError::TooBig`](crate::SendError::TooBig), which ends
+            /// larger one is refused with [`SendError::TooBig`](crate::error::SendError::TooBig), which ends
             /// nothing, also where a hook returns it. Default: a quarter of `process_bytes`, or
             /// `max_message_size` where that is more.
             max_outgoing_message_size: plain usize,
@@ -198,7 +200,7 @@ macro_rules! session_option_setters {
             /// The most messages that wait for a peer that does not read. Default 4,096.
             outbox_messages: plain usize, |options, count| options.outbox_messages = count;
             /// What happens to a message that does not fit in the outbox. Default
-            /// [`OutboxOverflow::Close`](crate::OutboxOverflow::Close): 1013.
+            /// [`OutboxOverflow::Close`](crate::options::OutboxOverflow::Close): 1013.
             on_outbox_full: plain $crate::words::options::OutboxOverflow,
                 |options, policy| options.on_outbox_full = policy;
             /// The rate of messages that a session takes (in raw sessions: of data frames). Over it,
@@ -210,14 +212,13 @@ macro_rules! session_option_setters {
             /// Ends a session (1008) that is over `message_rate` instead of pausing it. Default
             /// false.
             message_rate_closes: plain bool, |options, on| options.message_rate_closes = on;
-            /// Masks outgoing frames (Ktor's `masking`). RFC 6455 section 5.1 forbids it to a
-            /// server, and conforming clients hang up. Default false.
-            masking: plain bool, |options, on| options.masking = on;
-            /// Takes client frames without a mask, as Ktor does. Default false: 1002.
-            accept_unmasked_frames: plain bool, |options, on| options.accept_unmasked_frames = on;
-            /// Takes reserved bits that no extension owns, as Ktor does, and shows them in
-            /// [`Message::rsv`](crate::Message::rsv). Default false: 1002.
-            lenient_rsv: plain bool, |options, on| options.lenient_rsv = on;
+            /// What is allowed for parity with Ktor although RFC 6455 forbids it: see
+            /// [`compat`](crate::compat). Default: nothing.
+            compat: plain $crate::words::compat::Compat, |options, compat| {
+                options.masking = compat.masking;
+                options.accept_unmasked_frames = compat.accept_unmasked_frames;
+                options.lenient_rsv = compat.lenient_rsv;
+            };
         }
     };
     (@setters $this:ident $receiver:tt $Own:tt

@@ -5,7 +5,8 @@
 /// they came, from the client.
 ///
 /// ```
-/// use wirewheel::{ProxyHeader, WebSockets};
+/// use wirewheel::options::ProxyHeader;
+/// use wirewheel::WebSockets;
 /// let behind_nginx = WebSockets::new().trusted_proxies(["127.0.0.1"]); // X-Forwarded-For
 /// let behind_a_balancer = WebSockets::new()
 ///     .trusted_proxies(["10.0.0.0/8"])

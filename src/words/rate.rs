@@ -7,7 +7,7 @@ use crate::words::bounds::LONGEST_TIMEOUT;
 /// So many in so long, and as many at once as the burst: a token bucket.
 ///
 /// ```
-/// use wirewheel::Rate;
+/// use wirewheel::options::Rate;
 /// let steady = Rate::per_second(100); // 100 at once, then one every 10 ms
 /// let strict = Rate::per_minute(30).burst(5); // 5 at once, then one every 2 s
 /// assert_ne!(steady, strict);

@@ -26,9 +26,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use wirewheel::options::ListenOptions;
 use wirewheel::{
-    Application, BufferOverflow, Call, FlowOptions, Handle, Limits, ListenOptions, Server,
-    SharedFlow, Stats, WebSockets, on_connect, on_message,
+    Application, Call, Handle, Limits, Server, Stats, WebSockets, on_connect, on_message,
 };
 
 use arguments::Task;

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use flate2::{Compress, Compression, FlushCompress};
-use wirewheel::{Application, Deflate, WebSockets};
+use wirewheel::extension::Deflate;
+use wirewheel::{Application, WebSockets};
 
 use crate::held_input::{held, wait_until};
 use crate::support::{

@@ -11,9 +11,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+use wirewheel::error::HandlerError;
+use wirewheel::options::ListenOptions;
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, HandlerError, Limits, Listen, ListenOptions,
-    Response, Server, TimerId, WebSockets, on_connect, on_message,
+    Application, Call, CloseCode, CloseReason, Limits, Listen, Response, Server, TimerId,
+    WebSockets, on_connect, on_message,
 };
 
 use crate::support::*;

@@ -6,11 +6,14 @@ use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
+use wirewheel::extension::{
+    Agreement, Extension, ExtensionError, ExtensionFactory, ExtensionMessage, ExtensionOffer,
+};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use wirewheel::raw::{Frame, OpCode, RawHandler};
 use wirewheel::{
-    Agreement, Application, BufferOverflow, Call, CloseCode, CloseInfo, CloseReason, Extension,
-    ExtensionError, ExtensionFactory, ExtensionMessage, ExtensionOffer, FlowOptions, Frame,
-    HandlerResult, Limits, OpCode, RawHandler, Session, SharedFlow, WebSockets, on_connect,
-    on_message,
+    Application, Call, CloseCode, CloseInfo, CloseReason, HandlerResult, Limits, Session,
+    WebSockets, on_connect, on_message,
 };
 
 use crate::support::{

@@ -7,9 +7,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use wirewheel::error::SessionError;
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use wirewheel::{
-    Application, BufferOverflow, Call, CloseInfo, FlowOptions, Handler, HandlerResult, Limits,
-    Message, Server, Session, SessionError, SharedFlow, WebSockets, on_connect,
+    Application, Call, CloseInfo, Handler, HandlerResult, Limits, Message, Server, Session,
+    WebSockets, on_connect,
 };
 
 use crate::support::{

@@ -4,9 +4,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use super::support::*;
-use wirewheel::{
-    Application, Call, Listen, ProxyHeader, Routing, Server, WebSockets, on_connect, on_message,
-};
+use wirewheel::options::ProxyHeader;
+use wirewheel::{Application, Call, Listen, Routing, Server, WebSockets, on_connect, on_message};
 
 fn echo(route: &mut Routing<'_>, path: &str) {
     route.web_socket(path, |_: &Call| on_message(|session, message| session.send(message)));
@@ -239,7 +238,7 @@ fn a_page_behind_a_proxy_is_judged_by_the_host_that_the_proxy_tells() {
 
 #[test]
 fn an_ipv4_client_of_a_socket_for_both_has_one_form_of_address() {
-    let options = wirewheel::ListenOptions::new().only_v6(false);
+    let options = wirewheel::options::ListenOptions::new().only_v6(false);
     let server = Server::bind_with("[::]:0", &options, |app: &mut Application| {
         app.install(WebSockets::new());
         app.routing(|route| {
@@ -409,7 +408,8 @@ fn pings_of_the_peer_and_the_pong_of_an_own_ping_are_reported_and_so_is_its_code
 /// In a raw session both Closes are the handler's to send, and to see.
 #[test]
 fn a_raw_session_knows_both_codes_too() {
-    use wirewheel::{CloseInfo, Frame as RawFrame, OpCode, on_frame};
+    use wirewheel::CloseInfo;
+    use wirewheel::raw::{Frame as RawFrame, OpCode, on_frame};
     let (told, inbox) = std::sync::mpsc::channel();
     let events = Events::from_channel(inbox);
     let server =

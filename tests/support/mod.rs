@@ -14,9 +14,10 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use wirewheel::error::SessionError;
+use wirewheel::message::Payload;
 use wirewheel::{
-    Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Payload, Server,
-    Session, SessionError,
+    Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Server, Session,
 };
 
 /// The longest that a test waits for what must happen.

@@ -1,6 +1,7 @@
 //! The lines of a program's output, cut into messages.
 
-use wirewheel::{Message, ToMessage};
+use wirewheel::Message;
+use wirewheel::message::ToMessage;
 
 /// What happens to a line that is longer than `--max-line`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use log::debug;
 use rustix::io::{Errno, ioctl_fionbio, ioctl_fionread, read, write};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
-use wirewheel::{CloseReason, SessionId, SharedFlow};
+use wirewheel::flow::SharedFlow;
+use wirewheel::{CloseReason, SessionId};
 
 use super::lines::{Cutter, Line};
 use crate::config::Command;

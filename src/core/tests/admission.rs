@@ -58,7 +58,7 @@ fn one_address_has_so_many_connections_and_others_have_theirs() {
     // Those that only wait to be told 429 have a limit too.
     let told: Vec<_> = (0..10).map(|_| net.accept_from("192.0.2.1:9")).collect();
     assert_eq!(told.iter().filter(|result| result.is_ok()).count(), 4);
-    assert_eq!(net.core.shared.stats.refused_address, 1 + 6);
+    assert_eq!(net.core.stats().refused_address, 1 + 6);
     // A place that becomes free is free.
     net.eof(0);
     told.into_iter().flatten().for_each(|index| net.eof(index));
@@ -107,7 +107,7 @@ fn requests_have_a_rate_for_each_client() {
     net.input(index, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let answer = String::from_utf8(net.take(index)).unwrap();
     assert!(answer.contains("\r\nRetry-After: 10\r\n"), "{answer}");
-    assert_eq!(net.core.shared.stats.refused_rate, 5);
+    assert_eq!(net.core.stats().refused_rate, 5);
 }
 
 /// Whoever comes last is held to the rate, however many came before: who has been silent for longest is

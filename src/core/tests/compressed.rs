@@ -4,11 +4,11 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::Deflate;
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::on_message;
 use crate::app::raw_handler::on_frame;
+use crate::extension::Deflate;
 use crate::testing::simulation::codec::Codec;
 use crate::testing::simulation::content::{self, FROM_SESSION};
 use crate::testing::{TestApplication, TestClient};

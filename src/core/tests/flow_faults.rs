@@ -215,7 +215,7 @@ fn a_server_that_is_gone_leaves_no_flow_behind() {
     for step in ["pinned", "overruns", "held"] {
         client.send(step);
     }
-    let cell = Rc::downgrade(&flow.cell);
+    let cell = Rc::downgrade(&flow.inner);
     drop((client, app, flow));
     assert_eq!(cell.strong_count(), 0);
 }

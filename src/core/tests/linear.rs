@@ -171,7 +171,7 @@ fn server(filling: &Filling) -> Network {
     let options =
         WebSockets::new().limits(limits).trusted_proxies(["127.0.0.1"]).proxy_header(header);
     #[cfg(feature = "deflate")]
-    let options = options.extension(crate::Deflate::new());
+    let options = options.extension(crate::extension::Deflate::new());
     application.install(options);
     application.routing(|route| {
         route.get("/{rest...}", move |call| {

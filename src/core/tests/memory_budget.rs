@@ -32,7 +32,7 @@ fn the_largest_goes_and_not_the_one_that_grew_last() {
     (0..15).for_each(|_| more(&mut net, sessions[4], 4_000));
     net.expect(&["error Try again later", "close 1013 unclean"]);
     assert!(net.take(sessions[2]).ends_with(b"\x03\xf5Try again later"));
-    assert_eq!(net.core.shared.stats.over_budget, 1);
+    assert_eq!(net.core.stats().over_budget, 1);
     for &index in &[sessions[0], sessions[1], sessions[3], sessions[4]] {
         assert!(net.take(index).is_empty() && net.gone(index).is_none());
     }
@@ -47,7 +47,7 @@ fn what_cannot_be_freed_by_a_close_is_freed_by_a_reset() {
     net.text(deaf, "big");
     assert_eq!(net.gone(deaf), Some(Disposal::Reset));
     net.expect(&["error Try again later", "close 1013 unclean"]);
-    assert_eq!(net.core.shared.stats.over_budget, 2);
+    assert_eq!(net.core.stats().over_budget, 2);
     net.expect_empty();
 }
 
@@ -65,7 +65,7 @@ fn the_budget_holds_under_many_who_press_against_it_and_each_look_ends_one() {
             sent += 9_000;
             assert!(net.core.shared.bytes_held <= budget);
         }
-        let ended = net.core.shared.stats.over_budget;
+        let ended = net.core.stats().over_budget;
         assert!(ended - looks <= 2);
         looks = ended;
     }

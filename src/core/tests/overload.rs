@@ -218,7 +218,7 @@ fn a_burst_of_timers_is_given_back_while_others_go_on() {
         });
         net.advance(secs(60));
         assert_eq!(fired.get(), round * 10_000);
-        let held = net.core.shared.timers.running_places();
+        let held = net.core.shared.timers.running_slots();
         assert!(held <= 64 * round, "places for {held}");
     }
 }

@@ -44,7 +44,7 @@ fn over_the_rate_messages_wait_and_none_is_lost() {
         echoes(&texts(50).chunks(8).flat_map(|f| [f[0], 2, f[6], f[7]]).collect::<Vec<_>>());
     assert_eq!(all, expected);
     net.expect(&[]);
-    assert!(net.core.shared.stats.rate_pauses >= 47);
+    assert!(net.core.stats().rate_pauses >= 47);
 }
 
 #[test]

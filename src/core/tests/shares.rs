@@ -12,9 +12,9 @@ fn with_small_shares() -> Net {
 impl Net {
     /// How many turns the loop takes until it would wait.
     fn turns_for(&mut self, client: LinkId, bytes: &[u8]) -> u64 {
-        let before = self.core.shared.stats.loop_turns;
+        let before = self.core.stats().loop_turns;
         self.input(client, bytes);
-        self.core.shared.stats.loop_turns - before
+        self.core.stats().loop_turns - before
     }
 }
 
@@ -28,7 +28,7 @@ fn pipelined_requests_beyond_a_share_are_answered_in_the_turns_that_follow() {
     let answers = net.take(client);
     let starts = answers.windows(15).filter(|bytes| bytes == b"HTTP/1.1 200 OK");
     assert_eq!(starts.count(), 400);
-    assert_eq!(net.core.shared.stats.requests_total, 400);
+    assert_eq!(net.core.stats().requests_total, 400);
     net.input(client, b"GET /page HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     assert!(net.take(client).ends_with(b"page") && net.shut(client));
 }

@@ -39,7 +39,8 @@ const SHORT_BYTES: usize = 64;
 /// `max_message_size`; beyond that the session ends with 1009. Corrupt data ends it with 1007.
 ///
 /// ```
-/// use wirewheel::{Application, Deflate, WebSockets};
+/// use wirewheel::extension::Deflate;
+/// use wirewheel::{Application, WebSockets};
 /// fn module(app: &mut Application) {
 ///     app.install(WebSockets::new().extension(
 ///         Deflate::new().compression_level(6).compress_if_bigger_than(256),
@@ -50,7 +51,7 @@ const SHORT_BYTES: usize = 64;
 /// All options:
 ///
 /// ```
-/// use wirewheel::Deflate;
+/// use wirewheel::extension::Deflate;
 /// let for_many_small_messages_in_json = Deflate::new()
 ///     .compression_level(1)
 ///     .compress_if(|message| message.is_text())

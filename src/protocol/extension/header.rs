@@ -12,7 +12,7 @@ pub(crate) type Parameters = Vec<(String, Option<String>)>;
 /// its own, and the first that is accepted counts.
 ///
 /// ```
-/// use wirewheel::ExtensionOffer;
+/// use wirewheel::extension::ExtensionOffer;
 /// /// Whether nothing is asked for that is not known.
 /// fn is_understood(offer: &ExtensionOffer) -> bool {
 ///     offer.name() == "x-seal" && offer.parameters().all(|(name, _value)| name == "key")
@@ -38,7 +38,7 @@ impl ExtensionOffer {
     /// The first parameter of that name: `None` if there is none, `Some(None)` if it has no value.
     ///
     /// ```
-    /// use wirewheel::ExtensionOffer;
+    /// use wirewheel::extension::ExtensionOffer;
     /// fn depth(offer: &ExtensionOffer) -> Option<u8> {
     ///     offer.parameter("depth")??.parse().ok() // `colormode; depth=16`
     /// }

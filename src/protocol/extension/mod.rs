@@ -20,10 +20,11 @@ use header::{ExtensionOffer, Parameters};
 /// tried in its order; of several offers of one extension the first that is accepted counts.
 ///
 /// ```
-/// use wirewheel::{
-///     Agreement, Application, Extension, ExtensionError, ExtensionFactory, ExtensionMessage,
-///     ExtensionOffer, Rsv, WebSockets,
+/// use wirewheel::extension::{
+///     Agreement, Extension, ExtensionError, ExtensionFactory, ExtensionMessage, ExtensionOffer,
 /// };
+/// use wirewheel::raw::Rsv;
+/// use wirewheel::{Application, WebSockets};
 ///
 /// /// Turns every byte of the payload by a number that the client chose.
 /// struct Rotate(u8);
@@ -94,7 +95,7 @@ pub trait ExtensionFactory {
 /// What a server agrees on: the parameters of its answer, and the extension's state for the session.
 ///
 /// ```
-/// use wirewheel::{Agreement, Extension, ExtensionOffer};
+/// use wirewheel::extension::{Agreement, Extension, ExtensionOffer};
 /// struct Seal;
 /// impl Extension for Seal {}
 /// fn negotiate(offer: &ExtensionOffer) -> Option<Agreement> {
@@ -147,7 +148,7 @@ impl Agreement {
 /// bits that it does not own stay as they are whatever it does.
 ///
 /// ```
-/// use wirewheel::{Extension, ExtensionError, ExtensionMessage, MessagePiece};
+/// use wirewheel::extension::{Extension, ExtensionError, ExtensionMessage, MessagePiece};
 ///
 /// /// Binary messages as hexadecimal digits.
 /// #[derive(Default)]
@@ -192,8 +193,8 @@ pub trait Extension {
     ///
     /// # Errors
     /// [`ExtensionError::TooBig`], with the extension as it was before, refuses this message alone: whoever
-    /// sends it gets [`SendError::TooBig`](crate::SendError::TooBig). After any other the session ends with
-    /// the error's close code.
+    /// sends it gets [`SendError::TooBig`](crate::error::SendError::TooBig). After any other the
+    /// session ends with the error's close code.
     fn encode(
         &mut self,
         message: &mut ExtensionMessage<'_>,
@@ -258,7 +259,7 @@ fn keep_piece(piece: &[u8], body: &mut Vec<u8>, limit: usize) -> Result<(), Exte
 /// A part of a message that arrives in several.
 ///
 /// ```
-/// use wirewheel::MessagePiece;
+/// use wirewheel::extension::MessagePiece;
 /// fn describe(piece: &MessagePiece<'_>) -> String {
 ///     let kind = if piece.text { "text" } else { "binary" };
 ///     format!("{} bytes of {kind}, last: {}, RSV1: {}", piece.bytes.len(), piece.last, piece.rsv.rsv1())
@@ -286,7 +287,8 @@ impl<'a> MessagePiece<'a> {
 /// A whole message on its way through the extensions.
 ///
 /// ```
-/// use wirewheel::{ExtensionMessage, Rsv};
+/// use wirewheel::extension::ExtensionMessage;
+/// use wirewheel::raw::Rsv;
 /// let mut message = ExtensionMessage::new(true, Rsv::NONE, b"hello".as_slice());
 /// message.replace("HELLO");
 /// message.set_rsv(message.rsv().with(Rsv::RSV1));
@@ -309,9 +311,9 @@ impl<'a> ExtensionMessage<'a> {
     /// its first frame (none before it is encoded), and its payload.
     ///
     /// ```
-    /// use wirewheel::{
-    ///     ExtensionMessage, Frame, HandlerResult, OpCode, RawHandler, Session,
-    /// };
+    /// use wirewheel::extension::ExtensionMessage;
+    /// use wirewheel::raw::{Frame, OpCode, RawHandler};
+    /// use wirewheel::{HandlerResult, Session};
     /// /// On a route with `negotiate_extensions(true)`; fragments are left out here.
     /// struct Reader;
     /// impl RawHandler for Reader {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
-use crate::context::watch::NewWatch;
+use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
 use crate::core::sockets::{Accept, Readiness, Sockets};
 use crate::words::time::Time;

@@ -428,7 +428,7 @@ impl Actor {
             }
             (11, _) if n == 0 && !self.world.borrow().mood.is_long => {
                 let grace = Duration::from_secs(5);
-                self.world.borrow_mut().note_stop(session.shared.now.after(grace));
+                self.world.borrow_mut().note_stop(session.out.shared.now.after(grace));
                 session.server().shutdown(grace);
             }
             _ => {}
@@ -532,7 +532,7 @@ impl Handler for Actor {
 
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
         self.enter("on_error", session);
-        let fault = Fault { at: session.shared.now, kind: error.into() };
+        let fault = Fault { at: session.out.shared.now, kind: error.into() };
         self.log(|log| log.fault = Some(fault));
         if session.extensions().next().is_some() {
             let tally = &mut self.world.borrow_mut().tally;

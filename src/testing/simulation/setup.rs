@@ -12,6 +12,7 @@ use crate::app::call::Call;
 use crate::app::raw_handler::on_frame;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
+use crate::words::compat::Compat;
 use crate::words::limits::Limits;
 use crate::words::options::OutboxOverflow;
 
@@ -68,7 +69,7 @@ impl Setup {
             .max_message_size(self.max_message_size)
             .max_outgoing_message_size(self.max_message_size)
             .outbox_bytes(self.outbox_bytes)
-            .masking(choices.one_in(8))
+            .compat(Compat::new().masking(choices.one_in(8)))
             .limits(self.limits.clone());
         if choices.one_in(3) {
             options = options.ping_period(None);
@@ -157,7 +158,7 @@ fn draw_deflate(options: WebSockets, choices: &mut Choices) -> (WebSockets, usiz
     const ONE_INFLATER: usize = 50 << 10;
     const BOTH_CONTEXTS: usize = 400 << 10;
     let (client_keeps, server_keeps) = (choices.one_in(2), choices.one_in(2));
-    let mut deflate = crate::Deflate::new()
+    let mut deflate = crate::extension::Deflate::new()
         .compression_level(choices.pick(&[1, 6, 9]))
         .client_context_takeover(client_keeps)
         .server_context_takeover(server_keeps)

@@ -7,9 +7,10 @@
 use std::error::Error;
 use std::time::Duration;
 
+use wirewheel::extension::Deflate;
+use wirewheel::flow::{FlowOptions, SharedFlow};
 use wirewheel::{
-    Application, Call, Deflate, FlowOptions, Handler, HandlerResult, Limits, Message, Server,
-    Session, SharedFlow, WebSockets,
+    Application, Call, Handler, HandlerResult, Limits, Message, Server, Session, WebSockets,
 };
 
 const CONNECTIONS: usize = 30_000;

@@ -1,4 +1,4 @@
-//! Owns a flow behind its handles: the log of encoded messages, who collects, who waits.
+//! The flow behind its handles: the log of encoded messages, who collects, who waits.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -9,24 +9,27 @@ use crate::words::error::SendError;
 use crate::words::message::{Message, ToMessage};
 
 use crate::flow::emission::Emission;
-use crate::flow::hub::{FlowHub, GaveWay, Gives, Rank};
 use crate::flow::options::{BufferOverflow, FlowOptions};
+use crate::flow::pool::{FlowPool, GaveWay, Gives, GivesWay, Rank};
 use crate::flow::state::FlowState;
 use crate::structures::ids::SessionId;
 
 /// A flow. Invariant: no user code runs while `state` is borrowed.
 #[derive(Debug)]
-pub(crate) struct FlowCell {
+pub(crate) struct FlowInner {
     options: FlowOptions,
-    state: RefCell<FlowState>,
-    /// Where it stands in the hub's list of flows that hold something.
+    state: RefCell<FlowState<Self>>,
+    /// Where it stands in the pool's list of flows that hold something.
     rank: Cell<Option<Rank>>,
     /// The number by which other threads know it, if they do.
     pub(crate) name: Cell<u32>,
 }
 
+/// The pool of one server's flows.
+pub(crate) type Flows = FlowPool<FlowInner>;
+
 /// A flow as a thread-safe key names it.
-pub(crate) type WeakFlow = Weak<FlowCell>;
+pub(crate) type WeakFlow = Weak<FlowInner>;
 
 /// Where a session that begins to collect stands.
 pub(crate) struct Joined {
@@ -38,7 +41,7 @@ pub(crate) struct Joined {
 }
 
 /// Publishing.
-impl FlowCell {
+impl FlowInner {
     pub(crate) fn new(options: FlowOptions) -> Self {
         let state = FlowState::new(&options);
         let (rank, name) = (Cell::default(), Cell::default());
@@ -112,49 +115,44 @@ impl FlowCell {
         self.state.borrow_mut().suspended.push(publisher);
     }
 
-    /// Changes the state, and tells the hub what that made of the log's size.
-    fn change<R>(&self, change: impl FnOnce(&mut FlowState) -> R) -> R {
+    /// Changes the state, and tells the pool what that made of the log's size.
+    fn change<R>(&self, change: impl FnOnce(&mut FlowState<Self>) -> R) -> R {
         let mut state = self.state.borrow_mut();
         let before = state.log.bytes();
         let result = change(&mut state);
         let after = state.log.bytes();
-        if let Some(hub) = state.hub.as_deref() {
-            hub.account(before, after);
+        if let Some(pool) = state.pool.as_deref() {
+            pool.account(before, after);
         }
         result
     }
 
-    /// Has the hub look at this flow after the turn, or once what is being offered has been.
+    /// Has the pool look at this flow after the turn, or once what is being offered has been.
     fn touch(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         if state.offering {
             state.touched = true;
-        } else if let Some(hub) = state.hub.clone().filter(|_| !state.listed) {
+        } else if let Some(pool) = state.pool.clone().filter(|_| !state.listed) {
             state.listed = true;
-            hub.touch(self);
+            pool.touch(self);
         }
-    }
-
-    /// The hub's list was taken.
-    pub(crate) fn unlist(&self) {
-        self.state.borrow_mut().listed = false;
     }
 
     /// A flow belongs to the server whose sessions collect it, or publish in it first; once none
     /// collects it, another's may.
-    pub(crate) fn belong_to(self: &Rc<Self>, hub: &Rc<FlowHub>) {
+    pub(crate) fn belong_to(self: &Rc<Self>, pool: &Rc<Flows>) {
         let mut state = self.state.borrow_mut();
-        match &state.hub {
-            Some(known) if Rc::ptr_eq(known, hub) => return,
+        match &state.pool {
+            Some(known) if Rc::ptr_eq(known, pool) => return,
             Some(_) if state.log.subscribers() > 0 => return,
             _ => {}
         }
         let bytes = state.log.bytes();
-        if let Some(known) = state.hub.replace(Rc::clone(hub)) {
+        if let Some(known) = state.pool.replace(Rc::clone(pool)) {
             known.account(bytes, 0);
             self.rank.take().into_iter().for_each(|rank| known.unlist(rank));
         }
-        hub.account(0, bytes);
+        pool.account(0, bytes);
         (state.listed, state.offering, state.used) = (false, false, 0);
         drop(state);
         self.list();
@@ -162,7 +160,7 @@ impl FlowCell {
 }
 
 /// Encodings. They are kept as long as nothing else needs the room, since they can be made again.
-impl FlowCell {
+impl FlowInner {
     /// Keeps an encoding of the message of that number for others of the same share key.
     pub(crate) fn keep_encoding(self: &Rc<Self>, number: u64, key: u64, frames: &Rc<[u8]>) {
         self.change(|state| {
@@ -184,13 +182,13 @@ impl FlowCell {
 }
 
 /// Giving way to others.
-impl FlowCell {
-    /// The hub lists it while it holds something.
+impl FlowInner {
+    /// The pool lists it while it holds something.
     fn list(self: &Rc<Self>) {
         if self.rank.get().is_none() {
             let state = self.state.borrow();
-            if let Some(hub) = state.hub.as_ref().filter(|_| state.log.len() > 0) {
-                self.rank.set(Some(hub.list(Rc::downgrade(self), state.gives())));
+            if let Some(pool) = state.pool.as_ref().filter(|_| state.log.len() > 0) {
+                self.rank.set(Some(pool.list(Rc::downgrade(self), state.gives())));
             }
         }
     }
@@ -199,21 +197,21 @@ impl FlowCell {
     fn list_anew(self: &Rc<Self>) {
         let state = self.state.borrow();
         let rank = self.rank.get().filter(|rank| rank.gives != state.gives());
-        if let (Some(rank), Some(hub)) = (rank, &state.hub) {
-            hub.unlist(rank);
+        if let (Some(rank), Some(pool)) = (rank, &state.pool) {
+            pool.unlist(rank);
             self.rank.set(None);
         }
         drop(state);
         self.list();
     }
+}
 
-    /// What it holds.
-    pub(crate) fn bytes(&self) -> usize {
+impl GivesWay for FlowInner {
+    fn bytes(&self) -> usize {
         self.state.borrow().log.bytes()
     }
 
-    /// Drops its oldest messages as long as there is need, where its policy is to drop; whether it did.
-    pub(crate) fn drop_awaited(&self, is_needed: impl Fn() -> bool) -> bool {
+    fn drop_awaited(&self, is_needed: impl Fn() -> bool) -> bool {
         let mut dropped = false;
         while self.options.on_buffer_overflow != BufferOverflow::Suspend && is_needed() {
             let is_empty = self.change(|state| {
@@ -228,14 +226,7 @@ impl FlowCell {
         dropped
     }
 
-    /// Gives up what nobody awaits, oldest first, as long as the hub is short of room. One in which
-    /// something was published since it was listed moves to its place first.
-    pub(crate) fn give_way(
-        &self,
-        hub: &FlowHub,
-        rank: Rank,
-        is_short: impl Fn() -> bool,
-    ) -> GaveWay {
+    fn give_way(&self, pool: &FlowPool<Self>, rank: Rank, is_short: impl Fn() -> bool) -> GaveWay {
         let mut gave = GaveWay { messages: 0, rank: Some(rank), asks: false, in_vain: false };
         let Ok(mut state) = self.state.try_borrow_mut() else {
             gave.asks = true;
@@ -244,10 +235,10 @@ impl FlowCell {
         if state.used > rank.used && rank.gives != Gives::Encodings {
             gave.rank = Some(Rank { used: state.used, ..rank });
         } else {
-            gave.messages = state.give_way(hub, rank.gives, &is_short);
+            gave.messages = state.give_way(pool, rank.gives, &is_short);
             gave.in_vain = gave.messages == 0 && rank.gives != Gives::Encodings;
             let now = Rank { gives: state.gives(), ..rank };
-            let last = Rank { used: hub.next_stamp(), ..now };
+            let last = Rank { used: pool.next_stamp(), ..now };
             // Short still, it has given all that it could.
             let rank = if is_short() && now.gives == Gives::Replay { last } else { now };
             gave.rank = (state.log.len() > 0).then_some(rank);
@@ -255,24 +246,28 @@ impl FlowCell {
         self.rank.set(gave.rank);
         gave
     }
+
+    fn unlist(&self) {
+        self.state.borrow_mut().listed = false;
+    }
 }
 
 /// What it held is held no more.
-impl Drop for FlowCell {
+impl Drop for FlowInner {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        if let Some(hub) = &state.hub {
-            hub.account(state.log.bytes(), 0);
-            self.rank.take().into_iter().for_each(|rank| hub.unlist(rank));
+        if let Some(pool) = &state.pool {
+            pool.account(state.log.bytes(), 0);
+            self.rank.take().into_iter().for_each(|rank| pool.unlist(rank));
         }
     }
 }
 
 /// Collecting.
-impl FlowCell {
+impl FlowInner {
     /// A session begins to collect.
-    pub(crate) fn join(self: &Rc<Self>, hub: &Rc<FlowHub>, session: u32) -> Joined {
-        self.belong_to(hub);
+    pub(crate) fn join(self: &Rc<Self>, pool: &Rc<Flows>, session: u32) -> Joined {
+        self.belong_to(pool);
         let mut state = self.state.borrow_mut();
         let place = state.subscribers.insert(session);
         let cursor = state.log.join();
@@ -358,7 +353,7 @@ impl FlowCell {
 }
 
 /// Offering what is new to all who collect.
-impl FlowCell {
+impl FlowInner {
     /// What is there now is about to be offered to everybody, if any of it is new: whether it is. It
     /// ends with [`settle`](Self::settle), some turns later where there are many.
     pub(crate) fn begin_offering(&self) -> bool {
@@ -406,9 +401,9 @@ mod tests {
     use super::*;
     use crate::flow::state::SPARE_KEYS;
 
-    fn cell(overflow: BufferOverflow) -> Rc<FlowCell> {
+    fn cell(overflow: BufferOverflow) -> Rc<FlowInner> {
         let options = FlowOptions::new().replay(2).on_buffer_overflow(overflow);
-        Rc::new(FlowCell::new(options))
+        Rc::new(FlowInner::new(options))
     }
 
     #[test]

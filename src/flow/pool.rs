@@ -1,18 +1,16 @@
-//! Owns what the flows of one server share: the account of their bytes, the order of all that is
-//! sent, and which flow gives way where bytes are short.
+//! The pool that the flows of one server share: the account of their bytes, the order of all that is
+//! sent, and which flow gives way where bytes are short. It knows of a flow only that it gives way.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
-use crate::flow::cell::FlowCell;
-
 /// How many flows are looked at to make room at one time.
 const LOOKED_AT_MAX: usize = 64;
 
 /// What the flows of one server share.
-#[derive(Debug, Default)]
-pub(crate) struct FlowHub {
+#[derive(Debug)]
+pub(crate) struct FlowPool<F> {
     /// Bytes of all logs together.
     bytes: Cell<usize>,
     /// What they may come to, together with what connections hold.
@@ -20,9 +18,9 @@ pub(crate) struct FlowHub {
     held_by_connections: Cell<usize>,
     stamp: Cell<u64>,
     /// Flows with something new, or with publishers that may go on.
-    touched: RefCell<Vec<Rc<FlowCell>>>,
+    touched: RefCell<Vec<Rc<F>>>,
     /// The flows that hold something, in the order in which they give way.
-    holders: RefCell<BTreeMap<Rank, Weak<FlowCell>>>,
+    holders: RefCell<BTreeMap<Rank, Weak<F>>>,
     given_up: Cell<u64>,
 }
 
@@ -57,9 +55,33 @@ pub(crate) struct GaveWay {
     pub(crate) in_vain: bool,
 }
 
-impl FlowHub {
+/// What holds messages in a pool, and gives some of them up where others need the room.
+pub(crate) trait GivesWay: Sized {
+    /// What it holds, in bytes.
+    fn bytes(&self) -> usize;
+
+    /// Gives up what nobody awaits, oldest first, as long as the pool is short of room. One in which
+    /// something was published since it was listed moves to its place first.
+    fn give_way(&self, pool: &FlowPool<Self>, rank: Rank, is_short: impl Fn() -> bool) -> GaveWay;
+
+    /// Drops its oldest messages as long as there is need, where its policy is to drop; whether it did.
+    fn drop_awaited(&self, is_needed: impl Fn() -> bool) -> bool;
+
+    /// The pool's list of flows to be looked at was taken.
+    fn unlist(&self);
+}
+
+impl<F: GivesWay> FlowPool<F> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self {
+            limit,
+            bytes: Cell::default(),
+            held_by_connections: Cell::default(),
+            stamp: Cell::default(),
+            touched: RefCell::default(),
+            holders: RefCell::default(),
+            given_up: Cell::default(),
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -91,12 +113,12 @@ impl FlowHub {
         self.stamp.get()
     }
 
-    pub(crate) fn touch(&self, flow: &Rc<FlowCell>) {
+    pub(crate) fn touch(&self, flow: &Rc<F>) {
         self.touched.borrow_mut().push(Rc::clone(flow));
     }
 
     /// Takes the list of flows that somebody has to look at.
-    pub(crate) fn take_touched(&self) -> Vec<Rc<FlowCell>> {
+    pub(crate) fn take_touched(&self) -> Vec<Rc<F>> {
         let touched = self.touched.take();
         touched.iter().for_each(|flow| flow.unlist());
         touched
@@ -108,9 +130,9 @@ impl FlowHub {
 }
 
 /// Giving way.
-impl FlowHub {
+impl<F: GivesWay> FlowPool<F> {
     /// A flow holds something from now on: where it stands. A place is nobody else's.
-    pub(crate) fn list(&self, flow: Weak<FlowCell>, gives: Gives) -> Rank {
+    pub(crate) fn list(&self, flow: Weak<F>, gives: Gives) -> Rank {
         let rank = Rank { gives, used: self.next_stamp() };
         self.holders.borrow_mut().insert(rank, flow);
         rank
@@ -140,7 +162,7 @@ impl FlowHub {
 
     /// The flow that holds most, of all that hold something.
     #[cold]
-    pub(crate) fn largest(&self) -> Option<Rc<FlowCell>> {
+    pub(crate) fn largest(&self) -> Option<Rc<F>> {
         let holders = self.holders.borrow();
         holders.values().filter_map(Weak::upgrade).max_by_key(|flow| flow.bytes())
     }
@@ -148,7 +170,7 @@ impl FlowHub {
     /// Has a flow drop what somebody awaits, as its policy has it, as long as there is no room: whether
     /// it dropped anything.
     #[cold]
-    pub(crate) fn drop_awaited(&self, flow: &FlowCell) -> bool {
+    pub(crate) fn drop_awaited(&self, flow: &F) -> bool {
         flow.drop_awaited(|| self.room() == 0)
     }
 
@@ -166,8 +188,8 @@ impl FlowHub {
             }
             let flow = first.remove();
             drop(holders);
-            let Some(cell) = flow.upgrade() else { continue };
-            let gave = cell.give_way(self, rank, || self.room() < bytes);
+            let Some(holder) = flow.upgrade() else { continue };
+            let gave = holder.give_way(self, rank, || self.room() < bytes);
             self.given_up.set(self.given_up.get() + gave.messages);
             if gave.asks {
                 asking = Some((rank, flow));

@@ -1,0 +1,16 @@
+//! What a [`Message`](crate::Message) carries, and what can be sent as one.
+//!
+//! ```
+//! use wirewheel::Message;
+//! use wirewheel::message::Payload;
+//!
+//! let message = Message::from("hello"); // `session.send` takes whatever becomes one
+//! match message.payload() {
+//!     Payload::Text(text) => assert_eq!(text, "hello"),
+//!     Payload::Binary(bytes) => unreachable!("{bytes:?}"),
+//! }
+//! ```
+//!
+//! [`ToMessage`] is for flows: what type their values have, and how one becomes a message.
+
+pub use crate::words::message::{Payload, ToMessage};

@@ -1,0 +1,14 @@
+//! The public modules: what a first program does not need, by subject.
+
+#[cfg(feature = "client")]
+pub mod client;
+pub mod compat;
+pub mod error;
+pub mod extension;
+pub mod hooks;
+#[cfg(feature = "json")]
+pub mod json;
+pub mod message;
+pub mod options;
+pub mod raw;
+pub mod watch;
