@@ -1,9 +1,13 @@
 //! Layer 5, shell: sockets, mio, signals and the clock, and nothing else.
 
+#[cfg(feature = "client")]
+mod connect;
 pub(crate) mod listen;
 mod listener;
 pub(crate) mod mailbox;
 pub(crate) mod poll_loop;
+#[cfg(feature = "client")]
+mod resolver;
 mod signals;
 mod slow;
 mod socket;
