@@ -137,8 +137,15 @@ pub(crate) enum Remote {
 #[cfg(feature = "client")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DialOrder {
-    LookUp { attempt: Attempt, host: Box<str>, port: u16 },
-    Connect { attempt: Attempt, remote: Remote },
+    LookUp {
+        attempt: Attempt,
+        host: Box<str>,
+        port: u16,
+    },
+    Connect {
+        attempt: Attempt,
+        remote: Remote,
+    },
     /// Nothing of it is waited for any longer.
     Abandon(Attempt),
 }

@@ -188,7 +188,9 @@ pub(super) fn split_host(text: &str) -> Result<(&str, Option<u16>), String> {
             })?)
         }
         _ => {
-            return Err(format!("{text:?} is no host:port; an IPv6 address is written in brackets"));
+            return Err(format!(
+                "{text:?} is no host:port; an IPv6 address is written in brackets"
+            ));
         }
     };
     Ok((host, port))

@@ -108,8 +108,7 @@ impl Connecting {
 }
 
 fn is_unfinished(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotConnected
-        || error.raw_os_error() == Some(libc::EINPROGRESS)
+    error.kind() == io::ErrorKind::NotConnected || error.raw_os_error() == Some(libc::EINPROGRESS)
 }
 
 fn unix_address(path: &str) -> io::Result<UnixAddr> {
@@ -141,7 +140,9 @@ mod tests {
             assert!(!events.is_empty(), "the system says nothing");
             for event in &events {
                 assert!(connecting.has(event.token()));
-                if let Some((attempt, _, outcome)) = connecting.ready(poll.registry(), event.token()) {
+                if let Some((attempt, _, outcome)) =
+                    connecting.ready(poll.registry(), event.token())
+                {
                     assert_eq!(attempt, ATTEMPT);
                     assert!(connecting.sockets.is_empty());
                     return outcome;

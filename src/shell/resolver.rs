@@ -61,9 +61,7 @@ impl Resolver {
         Self::asking(|host| Ok((host, 0).to_socket_addrs()?.collect()))
     }
 
-    fn asking(
-        ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-    ) -> Self {
+    fn asking(ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared { ask: Box::new(ask), state: Mutex::default() });
         Self { shared, waiting: HashMap::new(), wakes: None }
     }
@@ -244,7 +242,8 @@ mod tests {
     }
 
     /// Names that are answered when the test says so, and a list of those that were asked.
-    fn gated() -> (impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync, Receiver<String>, Sender<()>)
+    fn gated()
+    -> (impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync, Receiver<String>, Sender<()>)
     {
         let (tell, asked) = channel();
         let (open, gate) = channel::<()>();
@@ -282,7 +281,10 @@ mod tests {
         (2..12).for_each(|dial| it.look_up(dial, "dead.example"));
         drop(open);
         let answers = it.wait(10);
-        assert_eq!(answers.iter().map(|(dial, _)| *dial).collect::<Vec<_>>(), (2..12).collect::<Vec<_>>());
+        assert_eq!(
+            answers.iter().map(|(dial, _)| *dial).collect::<Vec<_>>(),
+            (2..12).collect::<Vec<_>>()
+        );
         assert!(asked.try_recv().is_err(), "it was asked again");
     }
 
@@ -315,7 +317,8 @@ mod tests {
         });
         it.look_up(1, "none.example");
         it.look_up(2, "empty.example");
-        let texts: Vec<String> = it.wait(2).into_iter().filter_map(|(_, answer)| answer.err()).collect();
+        let texts: Vec<String> =
+            it.wait(2).into_iter().filter_map(|(_, answer)| answer.err()).collect();
         assert_eq!(texts, ["no such name", "the name has no address"]);
     }
 }
