@@ -8,10 +8,10 @@
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
-use wirewheel::json::{JsonConverter, Typed, TypedHandler};
+use wirewheel::json::JsonConverter;
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, HandlerResult, Server, Session, WebSockets,
-    on_connect,
+    Application, Call, CloseCode, CloseReason, Handler, HandlerResult, Message, Server, Session,
+    WebSockets, on_connect,
 };
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -27,10 +27,9 @@ struct Register {
     customers: Vec<Customer>,
 }
 
-impl TypedHandler for Register {
-    type Incoming = Customer;
-
-    fn on_message(&mut self, session: &mut Session<'_>, customer: Customer) -> HandlerResult {
+impl Handler for Register {
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        let customer: Customer = session.deserialize(&message)?;
         println!("a customer is received by the server: {customer:?}");
         self.customers.truncate(999);
         self.customers.push(customer);
@@ -48,7 +47,7 @@ fn module(app: &mut Application) {
                 session.close(CloseReason::new(CloseCode::NORMAL, "")?)
             })
         });
-        route.web_socket("/customer", |_call: &Call| Typed(Register { customers: Vec::new() }));
+        route.web_socket("/customer", |_call: &Call| Register { customers: Vec::new() });
     });
 }
 

@@ -1,4 +1,4 @@
-//! The door for the fuzzer (`fuzz/`): one function a target, which panics at a finding. Only there
+//! The entry points of the fuzzer (`fuzz/`): one function a target, which panics at a finding. Only there
 //! with `--cfg fuzzing` and in this crate's own tests, which replay the corpora.
 #![allow(missing_docs, reason = "for the targets in fuzz/, not for users")]
 
@@ -11,6 +11,7 @@ use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 #[cfg(feature = "deflate")]
 use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
 use crate::protocol::forwarded::{Client, read_forwarded, read_x_forwarded};
+use crate::protocol::frame::Masking;
 use crate::protocol::handshake::{self, Upgrade};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 use crate::protocol::oracle::{OracleRules, compare, compare_head};
@@ -106,7 +107,8 @@ pub fn frames(data: &[u8]) {
     let rules = OracleRules {
         max_frame_size: [125, 300, 1_000, 70_000][usize::from(rules & 3)],
         max_message_size: [1, 125, 700, 70_000][usize::from(rules >> 2 & 3)],
-        accept_unmasked: rules & 16 != 0,
+        masking: [Masking::Required, Masking::Optional, Masking::Forbidden, Masking::Required]
+            [usize::from(rules >> 4 & 3)],
     };
     found(compare(bytes, &cuts, rules).map(|_| ()));
 }
@@ -221,23 +223,23 @@ pub fn proxy(data: &[u8]) {
     headers_of_proxies(&String::from_utf8_lossy(data));
 }
 
-/// The same bytes as the values of headers: nobody is a client without an address, or is told by the wrong
-/// header, and what is told as a host is one.
+/// The same bytes as the values of headers: nobody is a client without an address, or named by the wrong
+/// header, and what is named as a host is one.
 fn headers_of_proxies(text: &str) {
     let value: String = text.chars().filter(|letter| !letter.is_control()).take(500).collect();
     let is_trusted = |address: IpAddr| address.is_loopback();
     for name in ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "Origin"] {
         let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{name}: {value}\r\n\r\n");
         let Some((head, _)) = whole_head(text.as_bytes()) else { continue };
-        let told = (read_forwarded(&head, is_trusted), read_x_forwarded(&head, is_trusted));
-        for (told, own) in [(told.0, "Forwarded"), (told.1, "X-Forwarded-For")] {
-            match told.client {
+        let said = (read_forwarded(&head, is_trusted), read_x_forwarded(&head, is_trusted));
+        for (said, own) in [(said.0, "Forwarded"), (said.1, "X-Forwarded-For")] {
+            match said.client {
                 Client::Known(address) => assert!(!address.ip().is_unspecified()),
                 Client::Unknown => {}
                 Client::Proxy => assert_ne!(name, own),
             }
-            assert!(name == own || told.client == Client::Proxy);
-            assert!(told.host.is_none_or(|host| Authority::parse(host).is_some()));
+            assert!(name == own || said.client == Client::Proxy);
+            assert!(said.host.is_none_or(|host| Authority::parse(host).is_some()));
         }
         let own = Authority::parse(&value).filter(|own| own.port.is_none());
         if let Some(Origin::Of { authority, .. }) = Origin::parse(&format!("http://{value}")) {

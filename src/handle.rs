@@ -1,4 +1,4 @@
-//! Owns the facade of a running server for other threads.
+//! The handle of a running server, for other threads.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,13 +16,14 @@ use crate::shell::mailbox::{Mailbox, Refused};
 use crate::structures::ids::SessionId;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{HandleError, Result, ServerError};
-use crate::words::message::{Message, Payload, ToMessage};
+use crate::words::message::ToMessage;
+use crate::words::message_buf::MessageBuf;
 
 /// A server, from another thread: by [`Server::spawn`](crate::Server::spawn), or by
 /// [`Server::handle`](crate::Server::handle) for one that `run` will run. Clones name the same
 /// server.
 ///
-/// What it asks is queued, at most 1,024 orders and 4 MiB of messages, and done in the server's
+/// What it is asked is queued, at most 1,024 commands and 4 MiB of messages, and done in the server's
 /// next turn. Nothing here waits but [`join`](Self::join).
 ///
 /// ```
@@ -112,19 +113,19 @@ impl Handle {
     }
 
     /// Sends a message to a session. One that is over by then gets nothing; use
-    /// [`defer`](Self::defer) and [`ServerRef::send_to`] to be told.
+    /// [`defer`](Self::defer) and [`ServerRef::send_to`] to know.
     ///
     /// # Errors
     /// As [`defer`](Self::defer).
-    pub fn send_to<'m>(
+    pub fn send_to(
         &self,
         id: SessionId,
-        message: impl Into<Message<'m>>,
+        message: impl Into<MessageBuf>,
     ) -> Result<(), HandleError> {
-        let owned = Owned::new(message.into());
-        let bytes = owned.bytes.len();
+        let message = message.into();
+        let bytes = message.as_message().bytes().len();
         Ok(self.inner.mailbox.send(bytes, move |server| {
-            let _ = server.send_to(id, owned.message());
+            let _ = server.send_to(id, message);
         })?)
     }
 
@@ -149,14 +150,14 @@ impl Handle {
     /// use std::time::Duration;
     /// use wirewheel::flow::SharedFlow;
     /// use wirewheel::{Application, Server};
-    /// let (tell, told) = channel();
+    /// let (sender, receiver) = channel();
     /// let server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
     ///     let alarms: SharedFlow = SharedFlow::new();
-    ///     tell.send(app.flow_key(&alarms)).unwrap();
+    ///     sender.send(app.flow_key(&alarms)).unwrap();
     ///     // ... routes whose sessions collect `alarms`, which keeps it alive
     /// })?
     /// .spawn()?;
-    /// let alarms = told.recv().unwrap();
+    /// let alarms = receiver.recv().unwrap();
     /// std::thread::spawn(move || {
     ///     server.emit(alarms, "door open").unwrap();
     ///     server.shutdown(Duration::from_secs(1));
@@ -169,11 +170,11 @@ impl Handle {
     {
         let mut encoded = None;
         value.to_message(&mut |message| {
-            encoded.get_or_insert_with(|| Owned::new(message));
+            encoded.get_or_insert_with(|| MessageBuf::from(message));
         });
-        let Some(owned) = encoded else { return Ok(()) };
-        let bytes = owned.bytes.len();
-        Ok(self.inner.mailbox.send(bytes, move |server| server.emit(flow, owned.message()))?)
+        let Some(message) = encoded else { return Ok(()) };
+        let bytes = message.as_message().bytes().len();
+        Ok(self.inner.mailbox.send(bytes, move |server| server.emit(flow, message.as_message()))?)
     }
 
     /// Asks for the statistics; they come as soon as the loop has its next turn.
@@ -181,11 +182,11 @@ impl Handle {
     /// # Errors
     /// As [`defer`](Self::defer).
     pub fn stats(&self) -> Result<Receiver<Stats>, HandleError> {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         self.defer(move |server| {
-            let _ = tell.send(server.stats()); // who asked may have stopped waiting
+            let _ = sender.send(server.stats()); // who asked may have stopped waiting
         })?;
-        Ok(told)
+        Ok(receiver)
     }
 
     /// Stops the server: requests get 503, sessions Close 1001; it ends when all have answered,
@@ -224,26 +225,6 @@ impl Handle {
             None => Ok(Drained::default()),
             Some(Ok(result)) => result,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
-        }
-    }
-}
-
-/// A message on its way to the loop.
-struct Owned {
-    text: bool,
-    bytes: Vec<u8>,
-}
-
-impl Owned {
-    fn new(message: Message<'_>) -> Self {
-        let text = matches!(message.payload(), Payload::Text(_));
-        Self { text, bytes: message.bytes().to_vec() }
-    }
-
-    fn message(&self) -> Message<'_> {
-        match std::str::from_utf8(&self.bytes) {
-            Ok(text) if self.text => text.into(),
-            _ => (&self.bytes).into(),
         }
     }
 }

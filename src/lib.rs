@@ -78,6 +78,8 @@ mod shell;
 mod structures;
 #[cfg(any(test, fuzzing, feature = "testing"))]
 pub mod testing;
+#[cfg(feature = "tungstenite")]
+mod tungstenite;
 mod words;
 
 #[cfg(feature = "client")]

@@ -35,7 +35,7 @@ fn a1_text_and_close() {
     client.expect_close(1000);
     client.expect_eof();
     drop(server);
-    let expected = ["connect /", "text Hello", "close 1000 \"\" by Peer clean"];
+    let expected = ["connect /", "text Hello", "close 1000 \"\" by Remote clean"];
     assert_eq!(events.rest(), expected);
 }
 
@@ -61,7 +61,7 @@ fn a2_fragmented_over_the_limit() {
     client.expect_close(1009);
     client.expect_eof();
     events.expect("connect /");
-    let how = "close 1009 \"message over 1025 bytes\" by Server unclean";
+    let how = "close 1009 \"message over 1025 bytes\" by Local unclean";
     events.expect(&format!("error message over 1025 bytes, {how}"));
     events.expect(how);
 }
@@ -88,7 +88,7 @@ fn a3_ping_and_pong_keep_it_open() {
     drop(server);
     let mut expected = vec!["connect /"];
     expected.extend(["pong true"; 5]);
-    expected.push("close 1000 \"\" by Peer clean");
+    expected.push("close 1000 \"\" by Remote clean");
     assert_eq!(events.rest(), expected);
 }
 
@@ -214,13 +214,13 @@ fn a11_the_peer_vanishes() {
     let client = server.upgrade("/");
     events.expect("connect /");
     drop(client);
-    events.expect("close 1006 \"\" by Peer unclean");
+    events.expect("close 1006 \"\" by Transport unclean");
     // In the middle of a frame, by FIN.
     let mut client = server.upgrade("/");
     events.expect("connect /");
     client.write(&masked(TEXT, b"never finished")[..9]);
     drop(client);
-    events.expect("close 1006 \"\" by Peer unclean");
+    events.expect("close 1006 \"\" by Transport unclean");
     // By RST, which is an error of the network.
     let client = server.upgrade("/");
     events.expect("connect /");
@@ -228,7 +228,7 @@ fn a11_the_peer_vanishes() {
     drop(client);
     let error = events.next();
     assert!(error.starts_with("error connection lost: "), "{error}");
-    events.expect("close 1006 \"\" by Peer unclean");
+    events.expect("close 1006 \"\" by Transport unclean");
     assert_eq!(events.so_far(), Vec::<String>::new());
 }
 
@@ -270,7 +270,7 @@ fn a13_a_reason_in_cyrillic() {
     client.send(CLOSE, &close_payload(1000, "websocket закрыт"));
     assert_eq!(client.expect_close(1000), "websocket закрыт");
     events.expect("connect /");
-    events.expect("close 1000 \"websocket закрыт\" by Peer clean");
+    events.expect("close 1000 \"websocket закрыт\" by Remote clean");
 }
 
 #[test]

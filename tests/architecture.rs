@@ -19,7 +19,7 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("UnixListener", &["shell/"]),
     ("Instant", &["shell/"]),
     ("SystemTime", &["shell/"]),
-    ("tungstenite::", &["protocol/"]),
+    ("tungstenite::", &["protocol/", "tungstenite.rs"]),
     ("httparse", &["protocol/"]),
     ("thread::", &["server.rs", "handle.rs", "testing/client.rs"]),
 ];

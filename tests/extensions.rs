@@ -253,9 +253,9 @@ fn what_is_encoded_last_is_decoded_first() {
     assert_eq!(client.expect_close(1007), "another letter");
     drop(client);
     drop(server);
-    let told = "error another letter, close 1007 \"another letter\" by Server unclean";
+    let told = "error another letter, close 1007 \"another letter\" by Local unclean";
     let expected =
-        ["connect /", "text hello", told, "close 1007 \"another letter\" by Server unclean"];
+        ["connect /", "text hello", told, "close 1007 \"another letter\" by Local unclean"];
     assert_eq!(events.rest(), expected);
 }
 
@@ -372,7 +372,7 @@ fn a_failure_while_sending_ends_with_the_extensions_code_and_on_close() {
     assert_eq!(client.expect_close(4001), "encoding failed");
     drop(client);
     drop(server);
-    let close = "close 4001 \"encoding failed\" by Server unclean";
+    let close = "close 4001 \"encoding failed\" by Local unclean";
     let error = format!("error encoding failed, {close}");
     assert_eq!(events.rest(), ["connect /", "text fail me", &error, close]);
 }

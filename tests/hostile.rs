@@ -101,7 +101,7 @@ fn who_disappears_is_forgotten() {
     let vanished = server.upgrade("/");
     events.expect("connect /");
     assert!(events.next().starts_with("error Ping timeout"));
-    events.expect("close 1011 \"Ping timeout\" by Server unclean");
+    events.expect("close 1011 \"Ping timeout\" by Local unclean");
     drop(vanished);
 }
 

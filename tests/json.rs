@@ -9,12 +9,10 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 use support::{BINARY, Events, Running, TEXT, recorder};
 use wirewheel::error::{ConvertError, HandlerError, SessionError};
-use wirewheel::json::{
-    Content, ContentConverter, JsonConverter, ReadValue, Typed, TypedHandler, erased_serde,
-    on_value,
-};
+use wirewheel::json::{ContentConverter, JsonConverter, ReadValue, erased_serde, on_value};
+use wirewheel::message::MessageBuf;
 use wirewheel::{
-    Application, Call, CloseInfo, HandlerResult, Message, Session, WebSockets, on_connect,
+    Application, Call, CloseInfo, Handler, HandlerResult, Message, Session, WebSockets, on_connect,
     on_message,
 };
 
@@ -27,10 +25,9 @@ struct Data {
 /// Sends values back as they come, and reports its end.
 struct Back(std::sync::mpsc::Sender<String>);
 
-impl TypedHandler for Back {
-    type Incoming = Option<Data>;
-
-    fn on_message(&mut self, session: &mut Session<'_>, data: Option<Data>) -> HandlerResult {
+impl Handler for Back {
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        let data: Option<Data> = session.deserialize(&message)?;
         session.send_serialized(&data)
     }
 
@@ -58,7 +55,7 @@ fn start(options: fn() -> WebSockets) -> (Running, Events) {
     let server = Running::start(move |app: &mut Application| {
         app.install(options());
         app.routing(|route| {
-            route.web_socket("/", move |_call| Typed(Back(events.clone())));
+            route.web_socket("/", move |_call| Back(events.clone()));
         });
     });
     (server, Events::from_channel(inbox))
@@ -173,9 +170,9 @@ impl ContentConverter for Numbers {
         !text
     }
 
-    fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<Content, Box<dyn Error>> {
+    fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<MessageBuf, Box<dyn Error>> {
         let number: u32 = serde_json::from_value(serde_json::to_value(value)?)?;
-        Ok(Content::Binary(number.to_be_bytes().to_vec()))
+        Ok(MessageBuf::from(&number.to_be_bytes()))
     }
 
     fn deserialize<'de>(

@@ -197,7 +197,7 @@ fn codes_that_may_not_be_sent_are_answered_with_1002() {
         events.expect("connect /");
         client.send(CLOSE, &close_payload(code, ""));
         client.expect_close(code);
-        events.expect(&format!("close {code} \"\" by Peer clean"));
+        events.expect(&format!("close {code} \"\" by Remote clean"));
     }
 }
 

@@ -84,8 +84,11 @@ fn each_target_says_what_it_promises_at_its_level() {
     assert!(info[1].starts_with("stopping"));
     let debug = lines("wirewheel::session", Level::Debug);
     assert_eq!(debug.iter().filter(|line| line.contains("opened: /room/{name} from")).count(), 3);
-    assert!(debug.iter().any(|line| line.contains("closed: 1006 by Peer, not clean")), "{debug:?}");
-    assert!(debug.iter().any(|line| line.contains("closed: 1011 by Server")), "{debug:?}");
+    assert!(
+        debug.iter().any(|line| line.contains("closed: 1006 by Transport, not clean")),
+        "{debug:?}"
+    );
+    assert!(debug.iter().any(|line| line.contains("closed: 1011 by Local")), "{debug:?}");
     let trace = lines("wirewheel::frame", Level::Trace);
     assert!(trace.iter().any(|line| line.contains("in: Text, 5 bytes")), "{trace:?}");
     let warn = lines("wirewheel::server", Level::Warn);

@@ -108,7 +108,7 @@ fn a_close_is_the_handlers_to_answer_and_then_the_session_ends() {
     assert_eq!(client.expect_close(4000), "bye");
     client.expect_eof();
     events.expect("Close true [0, 0, 0] \u{f}\u{fffd}bye");
-    events.expect("close 4000 \"bye\" Peer clean");
+    events.expect("close 4000 \"bye\" Remote clean");
     drop(server);
     assert_eq!(events.rest(), Vec::<String>::new());
 }
@@ -122,7 +122,7 @@ fn a_close_that_nobody_answers_is_bounded_by_the_close_timeout() {
     client.text("behind the Close"); // RFC 6455 section 5.5.1: it may not come, and is not handed over
     client.expect_eof();
     events.expect("Close true [0, 0, 0] \u{3}\u{fffd}");
-    events.expect("close 1000 \"\" Peer unclean");
+    events.expect("close 1000 \"\" Remote unclean");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn after_our_close_frames_still_come_until_the_peers() {
         "Text true [0, 0, 0] end",
         "Text true [0, 0, 0] on its way",
         "Close true [0, 0, 0] \u{3}\u{fffd}",
-        "close 1000 \"enough\" Server clean",
+        "close 1000 \"enough\" Local clean",
     ] {
         events.expect(event);
     }
@@ -209,7 +209,7 @@ fn a_message_may_go_on_for_ever_since_nothing_of_it_is_kept() {
 fn the_peer_vanishes_from_a_raw_session() {
     let (server, events) = start(WebSockets::new, silent);
     drop(server.upgrade("/"));
-    events.expect("close 1006 \"\" Peer unclean");
+    events.expect("close 1006 \"\" Transport unclean");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn handler_error_closes_1011() {
     assert!(!reason.contains("invalid digit"), "the error's text is nobody's business: {reason}");
     client.expect_eof();
     let info = inbox.recv_timeout(PATIENCE).unwrap();
-    assert_eq!((info.code(), info.closed_by()), (CloseCode::INTERNAL_ERROR, ClosedBy::Server));
+    assert_eq!((info.code(), info.closed_by()), (CloseCode::INTERNAL_ERROR, ClosedBy::Local));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn ping_timeout_closes_1011() {
     assert_eq!(client.expect_close(1011), "Ping timeout");
     client.expect_eof();
     events.expect("connect /");
-    let how = "close 1011 \"Ping timeout\" by Server unclean";
+    let how = "close 1011 \"Ping timeout\" by Local unclean";
     events.expect(&format!("error Ping timeout, {how}"));
     events.expect(how);
 }
@@ -196,7 +196,7 @@ fn close_info_is_the_same_in_on_error_and_on_close() {
     events.expect("connect /");
     let error = events.next();
     let close = events.next();
-    assert_eq!(close, format!("close 1002 {wire:?} by Server unclean"));
+    assert_eq!(close, format!("close 1002 {wire:?} by Local unclean"));
     assert!(error.ends_with(&close), "{error}");
 }
 
@@ -257,7 +257,7 @@ fn messages_after_our_close_are_not_delivered() {
     client.send(CLOSE, &close_payload(1000, ""));
     client.expect_eof();
     drop(server);
-    assert_eq!(events.rest(), ["connect /", "close 1000 \"\" by Server clean"]);
+    assert_eq!(events.rest(), ["connect /", "close 1000 \"\" by Local clean"]);
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn abort_resets() {
     let mut buffer = [0; 16];
     let read = std::io::Read::read(&mut client.stream, &mut buffer);
     assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    events.expect("close 1006 \"\" by Server unclean");
+    events.expect("close 1006 \"\" by Local unclean");
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn shutdown_says_1001_to_everyone() {
     server.0.join().unwrap();
     assert!(hung_up.elapsed() < PATIENCE / 2, "it ends with the last hang-up, not with the grace");
     let closes = events.rest().into_iter().filter(|e| e.starts_with("close")).collect::<Vec<_>>();
-    assert_eq!(closes, vec!["close 1001 \"\" by Server clean"; 20]);
+    assert_eq!(closes, vec!["close 1001 \"\" by Local clean"; 20]);
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn a_session_that_never_answers_is_cut_at_the_grace() {
     server.0.shutdown(millis(100));
     client.expect_close(1001);
     server.0.join().unwrap();
-    assert_eq!(events.rest(), ["connect /", "close 1001 \"\" by Server unclean"]);
+    assert_eq!(events.rest(), ["connect /", "close 1001 \"\" by Local unclean"]);
 }
 
 fn start_error(module: impl FnOnce(&mut Application) + Send + 'static) -> String {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
-use wirewheel::message::{Payload, ToMessage};
+use wirewheel::message::MessageBuf;
 use wirewheel::{
     Accept, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message, Response,
     Session,
@@ -23,37 +23,12 @@ const BEHIND_MAX: usize = 64;
 /// How far before it holds the senders up, if that is what is to happen.
 const BEHIND_HELD: usize = 2;
 
-/// A message of either kind.
-#[derive(Debug)]
-enum Said {
-    Text(String),
-    Binary(Vec<u8>),
-}
-
-impl From<Message<'_>> for Said {
-    fn from(message: Message<'_>) -> Self {
-        match message.payload() {
-            Payload::Text(text) => Self::Text(text.to_owned()),
-            Payload::Binary(bytes) => Self::Binary(bytes.to_vec()),
-        }
-    }
-}
-
-impl ToMessage for Said {
-    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
-        match self {
-            Self::Text(text) => take(text.into()),
-            Self::Binary(bytes) => take(bytes.into()),
-        }
-    }
-}
-
 /// The topics by their names.
 #[derive(Debug)]
 pub(crate) struct Topics {
     options: FlowOptions,
     overflow: Overflow,
-    flows: RefCell<HashMap<String, SharedFlow<Said>>>,
+    flows: RefCell<HashMap<String, SharedFlow<MessageBuf>>>,
 }
 
 impl Topics {
@@ -82,7 +57,7 @@ impl Topics {
             .extra_buffer(behind)
             .on_buffer_overflow(overflow)
             .max_bytes(config.max_message.saturating_mul(room).clamp(256 << 10, 1 << 30));
-        let checked = SharedFlow::<Said>::with(options);
+        let checked = SharedFlow::<MessageBuf>::with(options);
         checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
         Ok(Self { options, overflow: config.overflow, flows: RefCell::default() })
     }
@@ -124,7 +99,7 @@ impl Topics {
 /// A client on a topic.
 #[derive(Debug)]
 pub(crate) struct Member {
-    flow: SharedFlow<Said>,
+    flow: SharedFlow<MessageBuf>,
     overflow: Overflow,
 }
 
@@ -146,11 +121,11 @@ impl Handler for Member {
     }
 
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
-        let said = Said::from(message);
+        let message = MessageBuf::from(message);
         match self.overflow {
             // One key, so that there is one newest message.
-            Overflow::Latest => session.emit_latest(&self.flow, "", &said)?,
-            _ => session.emit(&self.flow, &said)?,
+            Overflow::Latest => session.emit_latest(&self.flow, "", &message)?,
+            _ => session.emit(&self.flow, &message)?,
         }
         self.end_if_behind(session)
     }

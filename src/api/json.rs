@@ -23,6 +23,6 @@
 //!
 //! For another format implement [`ContentConverter`]; [`erased_serde`] is re-exported for that.
 
-pub use crate::app::typed_handler::{Typed, TypedHandler, on_value};
-pub use crate::protocol::content::{Content, ContentConverter, JsonConverter, ReadValue};
+pub use crate::app::value_handler::on_value;
+pub use crate::protocol::content::{ContentConverter, JsonConverter, ReadValue};
 pub use erased_serde;

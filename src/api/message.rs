@@ -14,3 +14,4 @@
 //! [`ToMessage`] is for flows: what type their values have, and how one becomes a message.
 
 pub use crate::words::message::{Payload, ToMessage};
+pub use crate::words::message_buf::MessageBuf;

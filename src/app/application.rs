@@ -1,4 +1,4 @@
-//! Owns the set-up of an application: what is installed, which routes there are, what is wrong.
+//! The set-up of an application: what is installed, which routes there are, what is wrong.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -9,17 +9,21 @@ use crate::protocol::extension::ExtensionFactory;
 use crate::words::bounds::check_time;
 use crate::words::limits::Limits;
 use crate::words::network::Network;
-use crate::words::options::{SessionOptions, session_option_setters};
+use crate::words::options::SessionOptions;
 use crate::words::proxy::ProxyHeader;
 use crate::words::time::Time;
 
+use crate::app::origins::OriginOptions;
 use crate::app::route_table::RouteTable;
 use crate::app::routing::{Installed, Routes, Routing};
+use crate::app::setters::shared_setters;
 use crate::context::loop_state::{NewWatch, OnLoop, ServerRef, TimerAction};
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::options::FlowOptions;
 use crate::flow::shared_flow::SharedFlow;
+#[cfg(feature = "json")]
+use crate::protocol::content::Converter;
 use crate::session::extensions::check_factories;
 
 /// The WebSocket options of a server (Ktor's `install(WebSockets) { ... }`). Each can be changed
@@ -98,84 +102,11 @@ impl WebSockets {
         Self::default()
     }
 
-    session_option_setters! { self: [mut self] -> Self }
+    shared_setters! { self: [mut self] -> Self }
 
     /// Sets the limits of the server as a whole.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
-        self
-    }
-
-    /// The origins whose pages may connect beside this server's own, such as `https://example.com`
-    /// (RFC 6455 section 10.2). `https://*.example.com` stands for all names below one, `:*` for any
-    /// port; a default port may be written or not. `file://`, `capacitor://localhost`,
-    /// `chrome-extension://*` and `null` are origins too. What could never match is refused at
-    /// start-up. Default: none.
-    ///
-    /// A request without an `Origin` comes from a device or a program, and passes. One with an
-    /// `Origin` passes if that is listed, or equals `Host`: the same host, in any spelling, and the
-    /// same port, whatever the scheme. A host in `Host` that is an IP address or `localhost` is
-    /// believed, and so is one of [`hosts`](Self::hosts). Any other name can be made to point here by
-    /// whoever owns it (DNS rebinding): where nobody named `hosts`, it passes with a warning, but
-    /// never on a connection to a loopback address. Everything else gets 403, with both values and
-    /// what to do. Plain requests are never refused for their `Origin`.
-    ///
-    /// ```
-    /// use wirewheel::WebSockets;
-    /// let options = WebSockets::new()
-    ///     .hosts(["box.example", "*.box.example"])
-    ///     .allowed_origins(["https://dashboard.example", "capacitor://localhost", "file://"]);
-    /// # let _ = options;
-    /// ```
-    pub fn allowed_origins<S: Into<String>>(
-        mut self,
-        origins: impl IntoIterator<Item = S>,
-    ) -> Self {
-        self.installed.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Lets the pages of anybody connect, as if no request had an `Origin`. For servers that ask for
-    /// more than a cookie can bring, such as a token in the first message, or that anybody may use.
-    ///
-    /// ```
-    /// use wirewheel::WebSockets;
-    /// let public = WebSockets::new().allow_any_origin();
-    /// # let _ = public;
-    /// ```
-    pub fn allow_any_origin(self) -> Self {
-        self.allowed_origins(["*"])
-    }
-
-    /// The names under which browsers reach this server, such as `box.example`, without scheme and
-    /// port; `*.example.com` stands for all names below one. Its own pages connect from those, from IP
-    /// addresses and from `localhost`, and from no other name; see
-    /// [`allowed_origins`](Self::allowed_origins). Default: not said.
-    ///
-    /// ```
-    /// use wirewheel::WebSockets;
-    /// let options = WebSockets::new().hosts(["box.local", "box.example"]);
-    /// # let _ = options;
-    /// ```
-    pub fn hosts<S: Into<String>>(mut self, hosts: impl IntoIterator<Item = S>) -> Self {
-        self.installed.origins.hosts = Some(hosts.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Installs what turns messages into values and back (Ktor's `contentConverter`); feature `json`.
-    ///
-    /// ```
-    /// use wirewheel::json::JsonConverter;
-    /// use wirewheel::WebSockets;
-    /// let with_values = WebSockets::new().content_converter(JsonConverter);
-    /// # let _ = with_values;
-    /// ```
-    #[cfg(feature = "json")]
-    pub fn content_converter(
-        mut self,
-        converter: impl crate::protocol::content::ContentConverter + 'static,
-    ) -> Self {
-        self.installed.converter = crate::protocol::content::Converter::new(converter);
         self
     }
 
@@ -236,6 +167,15 @@ impl WebSockets {
 
     fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
         change(&mut self.installed.options);
+    }
+
+    fn origins_mut(&mut self) -> &mut OriginOptions {
+        &mut self.installed.origins
+    }
+
+    #[cfg(feature = "json")]
+    fn converter_mut(&mut self) -> &mut Converter {
+        &mut self.installed.converter
     }
 }
 

@@ -1,4 +1,4 @@
-//! Owns the request as application code sees it.
+//! The request as application code sees it.
 
 use std::any::Any;
 use std::borrow::Cow;

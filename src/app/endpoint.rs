@@ -1,4 +1,4 @@
-//! Owns what core calls: the hooks of a session, whatever kind of handler is behind them.
+//! The interface that core calls: the hooks of a session, whatever kind of handler is behind them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Owns files as the bodies of answers: opening, content types, reading piece by piece.
+//! Files as the bodies of answers: opening, content types, reading piece by piece.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};

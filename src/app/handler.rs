@@ -1,4 +1,4 @@
-//! Owns the hooks of a session: the trait, and the same from closures.
+//! The hooks of a session: the trait, and the same from closures.
 
 use std::time::Duration;
 

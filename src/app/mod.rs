@@ -13,5 +13,6 @@ pub(crate) mod raw_handler;
 pub(crate) mod response;
 pub(crate) mod route_table;
 pub(crate) mod routing;
+pub(crate) mod setters;
 #[cfg(feature = "json")]
-pub(crate) mod typed_handler;
+pub(crate) mod value_handler;

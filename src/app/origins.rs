@@ -1,9 +1,32 @@
 //! The rule about `Origin`: whose pages may make a browser connect here.
 
+use std::rc::Rc;
+
 use crate::protocol::head::RequestHead;
 use crate::protocol::origin::{Authority, Host, Origin, default_port};
 use crate::protocol::target::is_scheme;
 use crate::words::quoted::Quoted;
+
+/// What decides whose pages may connect, as it was written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OriginOptions {
+    pub(crate) allowed: Option<Rc<[String]>>,
+    pub(crate) hosts: Option<Rc<[String]>>,
+}
+
+impl OriginOptions {
+    /// These, and where nothing is said what is installed.
+    pub(crate) fn or(self, installed: &Self) -> Self {
+        Self {
+            allowed: self.allowed.or_else(|| installed.allowed.clone()),
+            hosts: self.hosts.or_else(|| installed.hosts.clone()),
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Result<OriginRules, String> {
+        OriginRules::new(self.allowed.as_deref(), self.hosts.as_deref())
+    }
+}
 
 /// Whose pages may connect (RFC 6455 section 10.2). By default those of this server itself; a request
 /// without an `Origin` comes from no page, and passes.

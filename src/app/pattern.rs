@@ -1,4 +1,4 @@
-//! Owns path patterns: what a route's path may say, and how well it fits a request's path.
+//! Path patterns: what a route's path may say, and how well it fits a request's path.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

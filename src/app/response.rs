@@ -1,4 +1,4 @@
-//! Owns answers to plain requests, and what may be added to the answer that upgrades.
+//! Answers to plain requests, and what may be added to the answer that upgrades.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -47,8 +47,8 @@ impl From<Vec<u8>> for Body {
 pub(crate) enum Persistence {
     /// It does, which goes without saying in HTTP/1.1.
     Implied,
-    /// It does, and a client of HTTP/1.0 has to be told so.
-    Told,
+    /// It does, and a client of HTTP/1.0 learns it from a header.
+    Announced,
     /// It does not.
     Close,
 }
@@ -281,8 +281,8 @@ impl Response {
         match (owed.persistence, self.status) {
             (Persistence::Close, 426) => line(&["Connection: close, Upgrade"]),
             (Persistence::Close, _) => line(&["Connection: close"]),
-            (Persistence::Told, 426) => line(&["Connection: keep-alive, Upgrade"]),
-            (Persistence::Told, _) => line(&["Connection: keep-alive"]),
+            (Persistence::Announced, 426) => line(&["Connection: keep-alive, Upgrade"]),
+            (Persistence::Announced, _) => line(&["Connection: keep-alive"]),
             (Persistence::Implied, 426) => line(&["Connection: Upgrade"]),
             (Persistence::Implied, _) => {}
         }

@@ -1,4 +1,4 @@
-//! Owns the finished routes, and which of them a request gets.
+//! The finished routes, and which of them a request gets.
 
 use std::fmt;
 use std::rc::Rc;
@@ -91,7 +91,7 @@ impl RouteConfig {
 
 /// All that is registered on one pattern.
 #[derive(Debug)]
-struct Place {
+struct PathEntry {
     pattern: Pattern,
     get: Option<u16>,
     web_sockets: Vec<u16>,
@@ -99,7 +99,7 @@ struct Place {
 
 /// The finished routes.
 pub(crate) struct RouteTable {
-    places: Vec<Place>,
+    entries: Vec<PathEntry>,
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
     defaults: SessionOptions,
@@ -135,7 +135,7 @@ pub(crate) enum Resolution {
 /// Building.
 impl RouteTable {
     pub(crate) fn new(defaults: SessionOptions) -> Self {
-        Self { places: Vec::new(), routes: Vec::new(), gets: Vec::new(), defaults }
+        Self { entries: Vec::new(), routes: Vec::new(), gets: Vec::new(), defaults }
     }
 
     pub(crate) fn add_web_socket(
@@ -146,37 +146,37 @@ impl RouteTable {
         let number = number(self.routes.len())?;
         let is_rival =
             |&route: &u16| self.route(route).is_some_and(|known| known.protocol == config.protocol);
-        if self.places_like(&pattern).flat_map(|place| &place.web_sockets).any(is_rival) {
+        if self.entries_like(&pattern).flat_map(|entry| &entry.web_sockets).any(is_rival) {
             return Err(twice("WebSocket routes", &config.pattern, config.protocol.as_deref()));
         }
         self.routes.push(config);
-        self.place(pattern).web_sockets.push(number);
+        self.entry(pattern).web_sockets.push(number);
         Ok(())
     }
 
     pub(crate) fn add_get(&mut self, path: &str, answer: PlainAnswer) -> Result<(), String> {
         let pattern = Pattern::parse(path)?;
         let number = number(self.gets.len())?;
-        if self.places_like(&pattern).any(|place| place.get.is_some()) {
+        if self.entries_like(&pattern).any(|entry| entry.get.is_some()) {
             return Err(twice("plain answers", path, None));
         }
         self.gets.push(answer);
-        self.place(pattern).get = Some(number);
+        self.entry(pattern).get = Some(number);
         Ok(())
     }
 
-    /// The places that fit the same paths.
-    fn places_like<'t>(&'t self, pattern: &'t Pattern) -> impl Iterator<Item = &'t Place> {
-        self.places.iter().filter(|place| place.pattern.is_same_as(pattern))
+    /// The entries that fit the same paths.
+    fn entries_like<'t>(&'t self, pattern: &'t Pattern) -> impl Iterator<Item = &'t PathEntry> {
+        self.entries.iter().filter(|entry| entry.pattern.is_same_as(pattern))
     }
 
-    fn place(&mut self, pattern: Pattern) -> &mut Place {
-        let found = self.places.iter().position(|place| place.pattern == pattern);
+    fn entry(&mut self, pattern: Pattern) -> &mut PathEntry {
+        let found = self.entries.iter().position(|entry| entry.pattern == pattern);
         let index = found.unwrap_or_else(|| {
-            self.places.push(Place { pattern, get: None, web_sockets: Vec::new() });
-            self.places.len() - 1
+            self.entries.push(PathEntry { pattern, get: None, web_sockets: Vec::new() });
+            self.entries.len() - 1
         });
-        &mut self.places[index]
+        &mut self.entries[index]
     }
 }
 
@@ -212,10 +212,10 @@ impl RouteTable {
             _ => {}
         }
         let Some(segments) = path_segments(path) else { return Resolution::BadPath };
-        let mut fits: Vec<(Fit, &Place)> = self
-            .places
+        let mut fits: Vec<(Fit, &PathEntry)> = self
+            .entries
             .iter()
-            .filter_map(|place| place.pattern.fit(&segments).map(|fit| (fit, place)))
+            .filter_map(|entry| entry.pattern.fit(&segments).map(|fit| (fit, entry)))
             .collect();
         // Stable: of equal fits the first registered stays first.
         fits.sort_by(|(a, _), (b, _)| b.compare(a));
@@ -226,8 +226,8 @@ impl RouteTable {
             return Resolution::MethodNotAllowed;
         }
         let mut refusal = Resolution::NotFound;
-        for (fit, place) in fits {
-            match self.resolve_at(place, fit, upgrade, offered) {
+        for (fit, entry) in fits {
+            match self.resolve_at(entry, fit, upgrade, offered) {
                 Ok(resolution) => return resolution,
                 Err(why) if refusal == Resolution::NotFound => refusal = why,
                 Err(_) => {}
@@ -238,7 +238,7 @@ impl RouteTable {
 
     fn resolve_at(
         &self,
-        place: &Place,
+        entry: &PathEntry,
         fit: Fit,
         upgrade: bool,
         offered: &[&str],
@@ -251,7 +251,7 @@ impl RouteTable {
             };
             let fallback =
                 |route: &&u16| self.route(**route).is_some_and(|config| config.protocol.is_none());
-            let routes = &place.web_sockets;
+            let routes = &entry.web_sockets;
             if let Some(&route) =
                 routes.iter().find(wanted).or_else(|| routes.iter().find(fallback))
             {
@@ -259,7 +259,7 @@ impl RouteTable {
                 return Ok(Resolution::WebSocket { route, parameters, protocol });
             }
         }
-        match place.get {
+        match entry.get {
             Some(handler) => Ok(Resolution::Get { handler, parameters }),
             None if upgrade => Err(Resolution::ProtocolRequired),
             None => Err(Resolution::UpgradeRequired),

@@ -1,4 +1,4 @@
-//! Owns how routes are written down: nesting, WebSocket routes and their options, plain answers.
+//! Routes as they are written down: nesting, WebSocket routes and their options, plain answers.
 
 use std::fmt;
 use std::mem;
@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use crate::protocol::token::is_token;
 use crate::words::limits::Limits;
-use crate::words::options::{SessionOptions, session_option_setters};
+use crate::words::options::SessionOptions;
 
 use crate::app::call::Call;
 use crate::app::endpoint::{OfFrames, OfMessages};
 use crate::app::handler::Handler;
-use crate::app::origins::OriginRules;
+use crate::app::origins::OriginOptions;
 use crate::app::pattern::Pattern;
 use crate::app::raw_handler::RawHandler;
 use crate::app::response::{Accept, Response};
 use crate::app::route_table::{
     Factory, PlainAnswer, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
 };
+use crate::app::setters::shared_setters;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 use crate::session::extensions::Factories;
@@ -228,27 +229,6 @@ impl fmt::Debug for Installed {
     }
 }
 
-/// What decides whose pages may connect, as it was written.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct OriginOptions {
-    pub(crate) allowed: Option<Rc<[String]>>,
-    pub(crate) hosts: Option<Rc<[String]>>,
-}
-
-impl OriginOptions {
-    /// These, and where nothing is said what is installed.
-    fn or(self, installed: &Self) -> Self {
-        Self {
-            allowed: self.allowed.or_else(|| installed.allowed.clone()),
-            hosts: self.hosts.or_else(|| installed.hosts.clone()),
-        }
-    }
-
-    pub(crate) fn rules(&self) -> Result<OriginRules, String> {
-        OriginRules::new(self.allowed.as_deref(), self.hosts.as_deref())
-    }
-}
-
 /// What a route's setter does to the installed options.
 type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 
@@ -345,7 +325,7 @@ impl WebSocketRoute {
         }
     }
 
-    session_option_setters! { self: [&mut self] -> &mut Self }
+    shared_setters! { self: [&mut self] -> &mut Self }
 
     /// Takes only clients that offer this subprotocol (Ktor's `protocol`), and agrees on it. Of
     /// several routes on one path the first registered whose subprotocol is on offer counts; one
@@ -374,30 +354,6 @@ impl WebSocketRoute {
         self
     }
 
-    /// Overrides [`WebSockets::content_converter`](crate::WebSockets::content_converter).
-    ///
-    /// ```
-    /// use wirewheel::json::{JsonConverter, on_value};
-    /// use wirewheel::{Application, Call};
-    /// fn module(app: &mut Application) {
-    ///     app.routing(|route| {
-    ///         route
-    ///             .web_socket("/double", |_call: &Call| {
-    ///                 on_value(|session, number: i32| session.send_serialized(&number.wrapping_mul(2)))
-    ///             })
-    ///             .content_converter(JsonConverter);
-    ///     });
-    /// }
-    /// ```
-    #[cfg(feature = "json")]
-    pub fn content_converter(
-        &mut self,
-        converter: impl crate::protocol::content::ContentConverter + 'static,
-    ) -> &mut Self {
-        self.converter = Converter::new(converter);
-        self
-    }
-
     /// Asks `hook` before an upgrade, after those of the scopes around; see
     /// [`Routing::on_upgrade`].
     pub fn on_upgrade(
@@ -408,30 +364,17 @@ impl WebSocketRoute {
         self
     }
 
-    /// Overrides [`WebSockets::allowed_origins`](crate::WebSockets::allowed_origins).
-    pub fn allowed_origins<S: Into<String>>(
-        &mut self,
-        origins: impl IntoIterator<Item = S>,
-    ) -> &mut Self {
-        self.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Lets the pages of anybody connect to this route; see
-    /// [`WebSockets::allow_any_origin`](crate::WebSockets::allow_any_origin).
-    pub fn allow_any_origin(&mut self) -> &mut Self {
-        self.allowed_origins(["*"])
-    }
-
-    /// Overrides [`WebSockets::hosts`](crate::WebSockets::hosts). An empty list lets no page in by a
-    /// name, but for `localhost`: right for a route that hands out a shell.
-    pub fn hosts<S: Into<String>>(&mut self, hosts: impl IntoIterator<Item = S>) -> &mut Self {
-        self.origins.hosts = Some(hosts.into_iter().map(Into::into).collect());
-        self
-    }
-
     fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
         self.changes.push(Box::new(change));
+    }
+
+    fn origins_mut(&mut self) -> &mut OriginOptions {
+        &mut self.origins
+    }
+
+    #[cfg(feature = "json")]
+    fn converter_mut(&mut self) -> &mut Converter {
+        &mut self.converter
     }
 
     fn finish(self, installed: &Installed) -> Result<(Pattern, RouteConfig), String> {

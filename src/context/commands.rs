@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::structures::slab::Key;
 use crate::words::close::{CloseCode, CloseReason};
+use crate::words::message_buf::MessageBuf;
 
 /// What one part of the loop asks of a session that is not its own.
 #[derive(Debug)]
@@ -12,8 +13,7 @@ pub(crate) enum Command {
     Send {
         to: Key,
         stamp: u64,
-        text: bool,
-        bytes: Vec<u8>,
+        message: MessageBuf,
     },
     Close {
         to: Key,

@@ -10,7 +10,8 @@ use crate::structures::slab::Key;
 use crate::words::bounds::check_time;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{ConfigError, SendError};
-use crate::words::message::{Message, Payload};
+use crate::words::message::Message;
+use crate::words::message_buf::MessageBuf;
 
 use crate::context::loop_state::{NewWatch, ServerRef, TimerAction};
 use crate::context::stats::Stats;
@@ -44,22 +45,21 @@ impl ServerRef<'_> {
     /// this turn already. What becomes of the message once it is its turn is between that session
     /// and its outbox; one that it cannot take counts in [`dropped`](crate::Session::dropped).
     /// Messages keep their place among those that are published in flows.
-    pub fn send_to<'m>(
+    pub fn send_to(
         &mut self,
         id: SessionId,
-        message: impl Into<Message<'m>>,
+        message: impl Into<MessageBuf>,
     ) -> Result<(), SendError> {
         let message = message.into();
-        let text = matches!(message.payload(), Payload::Text(_));
-        let wanted = self.shared.command_bytes.saturating_add(message.bytes().len());
+        let bytes = message.as_message().bytes().len();
+        let wanted = self.shared.command_bytes.saturating_add(bytes);
         self.shared.flows.make_room(wanted);
         if wanted > self.shared.limits.process_bytes.saturating_sub(self.shared.memory()) {
             return Err(SendError::Full { buffered: self.shared.command_bytes });
         }
-        let bytes = message.bytes();
         let stamp = self.shared.flows.next_stamp();
-        self.command(id, |to| Command::Send { to, stamp, text, bytes: bytes.to_vec() })?;
-        self.shared.command_bytes += bytes.len();
+        self.command(id, |to| Command::Send { to, stamp, message })?;
+        self.shared.command_bytes += bytes;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use log::Level;
 
 use crate::app::application::Proxies;
 use crate::app::response::Response;
-use crate::protocol::forwarded::{self, Client, Told};
+use crate::protocol::forwarded::{self, Client, Forwarded};
 use crate::protocol::head::RequestHead;
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::structures::token_bucket::TokenBucket;
@@ -131,12 +131,12 @@ impl Admission {
     }
 
     /// What a trusted proxy's request tells, in the one header that counts.
-    pub(crate) fn told<'h>(&self, head: &'h RequestHead) -> Told<'h> {
+    pub(crate) fn told<'h>(&self, head: &'h RequestHead) -> Forwarded<'h> {
         let is_trusted = |address| self.is_proxy(address);
         match self.proxies.header {
             ProxyHeader::XForwardedFor => forwarded::read_x_forwarded(head, is_trusted),
             ProxyHeader::Forwarded => forwarded::read_forwarded(head, is_trusted),
-            ProxyHeader::ProxyProtocol => Told::default(),
+            ProxyHeader::ProxyProtocol => Forwarded::default(),
         }
     }
 
@@ -256,7 +256,7 @@ impl Turn<'_> {
     fn learn_client(&mut self, head: &RequestHead) -> Verdict {
         self.connection.uncount(self.admission);
         let client = self.admission.told(head).client;
-        if client == Client::Proxy && forwarded::is_told(head) {
+        if client == Client::Proxy && forwarded::names_client(head) {
             self.warn_of_other_header();
         }
         self.connection.state.set_client(client);
@@ -320,7 +320,7 @@ impl Turn<'_> {
     fn warn_of_unlisted_proxy(&self, head: &RequestHead) {
         let peer = self.connection.state.remote_addr();
         let is_unlisted = peer.ip().is_loopback() && !self.admission.is_proxy(peer.ip());
-        if is_unlisted && self.admission.counts_clients() && forwarded::is_told(head) {
+        if is_unlisted && self.admission.counts_clients() && forwarded::names_client(head) {
             self.shared.warnings.note("unlisted proxy", self.shared.now, || {
                 format!(
                     "{peer} forwards for others, but is not in trusted_proxies: they all count as \

@@ -27,7 +27,7 @@ impl Asked {
         let persistence = match head.minor_version {
             // What a client sends behind CONNECT may be for whom it wanted to be connected to.
             _ if framing.wants_close() || head.method() == "CONNECT" => Persistence::Close,
-            0 if framing.wants_keep_alive() => Persistence::Told,
+            0 if framing.wants_keep_alive() => Persistence::Announced,
             0 => Persistence::Close,
             _ => Persistence::Implied,
         };

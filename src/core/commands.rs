@@ -9,7 +9,6 @@ use crate::context::warnings::Target;
 use crate::structures::slab::Key;
 use crate::structures::wire::NoWire;
 use crate::words::error::{HandlerError, SendError};
-use crate::words::message::Message;
 use crate::words::time::Time;
 
 use super::Core;
@@ -62,9 +61,10 @@ impl Core {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {
             let key = command.to();
-            if let Command::Send { bytes, .. } = &command {
-                self.shared.command_bytes -= bytes.len();
-                self.shared.copied_bytes += bytes.len() + COPY_BYTES;
+            if let Command::Send { message, .. } = &command {
+                let bytes = message.as_message().bytes().len();
+                self.shared.command_bytes -= bytes;
+                self.shared.copied_bytes += bytes + COPY_BYTES;
             }
             if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
@@ -132,13 +132,7 @@ impl Turn<'_> {
     fn command(&mut self, command: Command) {
         let mut session = self.session();
         let result = match command {
-            Command::Send { text, bytes, .. } => {
-                let message = match std::str::from_utf8(&bytes) {
-                    Ok(text_of) if text => Message::from(text_of),
-                    _ => Message::from(&bytes),
-                };
-                session.send(message)
-            }
+            Command::Send { message, .. } => session.send(&message),
             Command::Close { reason, .. } => session.close(reason),
             Command::Pause(_) => {
                 session.pause();

@@ -35,7 +35,7 @@ impl Turn<'_> {
         self.log_fault(&fault);
         self.count_fault(&fault);
         let (code, text) = (fault.close_code(), fault.close_text());
-        let by = if code == CloseCode::ABNORMAL { ClosedBy::Peer } else { ClosedBy::Server };
+        let by = if code == CloseCode::ABNORMAL { ClosedBy::Transport } else { ClosedBy::Local };
         let known = self.session().close_info().cloned();
         // Such a peer would never see a Close behind its queue.
         let takes_nothing = matches!(
@@ -199,8 +199,8 @@ impl Turn<'_> {
     pub(super) fn peer_is_gone(&mut self) {
         // Known if we sent a Close, or a raw handler was handed the peer's.
         let known = self.session().close_info().cloned();
-        let info =
-            known.unwrap_or_else(|| CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false));
+        let info = known
+            .unwrap_or_else(|| CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Transport, false));
         self.end(&info);
         self.connection.state.extra().peer_shut = true;
         self.finish(); // what is queued goes out first
@@ -300,9 +300,10 @@ impl Turn<'_> {
     /// The time for good-byes is over.
     pub(crate) fn cut(&mut self) {
         if matches!(self.connection.stage, Stage::Session(_)) {
-            let info = self.session().close_info().cloned().unwrap_or_else(|| {
-                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
-            });
+            let info =
+                self.session().close_info().cloned().unwrap_or_else(|| {
+                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Local, false)
+                });
             self.end(&info);
         }
         self.count_loss(Loss::Stopped, self.queued()); // the system goes on with what it has

@@ -6,7 +6,7 @@ use log::trace;
 
 use crate::protocol::close::read_close;
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
-use crate::protocol::pieces::{self, Assembly, Step};
+use crate::protocol::frame_reader::{Assembly, Step, next_step};
 use crate::session::state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
@@ -52,7 +52,7 @@ impl Turn<'_> {
         if pipeline.raw {
             rules.max_fragments = u32::MAX; // nothing of a message is kept, so that it may go on
         }
-        let (step, used) = pieces::next_step(&mut pipeline.progress, rx, &rules, assembly)
+        let (step, used) = next_step(&mut pipeline.partial, rx, &rules, assembly)
             .map_err(SessionError::Protocol)?;
         match step {
             Step::Nothing => {}
@@ -133,7 +133,7 @@ impl Turn<'_> {
         if self.connection.state.phase == Phase::Open {
             let deadline = self.shared.now.after(self.shared.limits.close_timeout);
             let extra = self.connection.state.extra();
-            extra.close = Some(CloseInfo::new(code, text, ClosedBy::Peer, false));
+            extra.close = Some(CloseInfo::new(code, text, ClosedBy::Remote, false));
             extra.deadline = Some(deadline);
             self.connection.state.timing_changed = true;
         }
@@ -163,6 +163,6 @@ impl Turn<'_> {
     pub(super) fn has_answered_close(&self) -> bool {
         let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
         self.connection.state.phase == Phase::Closing
-            && close.is_some_and(|close| close.closed_by() == ClosedBy::Peer)
+            && close.is_some_and(|close| close.closed_by() == ClosedBy::Remote)
     }
 }

@@ -9,7 +9,7 @@ use crate::app::response::Response;
 use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
 use crate::context::work::{HEAD_BYTE_WORK, PAGE_WORK, REQUEST_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::offered_extensions;
-use crate::protocol::forwarded::Told;
+use crate::protocol::forwarded::Forwarded;
 use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
 use crate::session::extensions::Pipeline;
@@ -156,7 +156,7 @@ impl Turn<'_> {
     /// Between whom a request goes.
     fn between(&mut self, head: &RequestHead) -> Between {
         let proxied = self.http().is_some_and(|http| http.proxied);
-        let told = if proxied { self.admission.told(head) } else { Told::default() };
+        let told = if proxied { self.admission.told(head) } else { Forwarded::default() };
         Between {
             remote: self.connection.state.remote_addr(),
             client: self.connection.state.client_addr(),

@@ -95,7 +95,7 @@ impl Turn<'_> {
                 // `on_error` panicked: `on_close` is left.
                 self.log_fault(&SessionError::Panic(text));
                 let info = self.session().close_info().cloned().unwrap_or_else(|| {
-                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
+                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Local, false)
                 });
                 self.end(&info);
                 self.leave_after(info.code());

@@ -3,8 +3,7 @@
 use std::io::ErrorKind;
 
 use crate::protocol::frame::OpCode;
-use crate::protocol::pieces::Progress;
-use crate::protocol::reader::Partial;
+use crate::protocol::frame_reader::PartialFrame;
 use crate::session::state::Phase;
 use crate::session::unread_input::{HeldInput, Hold};
 
@@ -37,8 +36,7 @@ impl Turn<'_> {
         let state = &self.connection.state;
         match state.pipeline.as_deref() {
             Some(pipeline) if pipeline.raw => None,
-            Some(pipeline) => pipeline.progress.as_deref().map_or(Some(0), Progress::until_header),
-            None => state.partial.as_deref().map_or(Some(0), Partial::until_header),
+            _ => state.partial_frame().map_or(Some(0), PartialFrame::until_header),
         }
     }
 

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::protocol::frame::OpCode;
+use crate::protocol::frame_reader::PartialFrame;
 use crate::session::state::{Phase, PingBehind};
 use crate::structures::outbox::frame_len;
 use crate::structures::progress::{Least, Window};
@@ -267,12 +268,9 @@ impl Turn<'_> {
     }
 
     fn brings_only_pongs(&self, rx: &[u8]) -> bool {
-        let state = &self.connection.state;
-        let open = match state.pipeline.as_deref() {
-            Some(pipeline) => pipeline.progress.as_deref().map(|it| it.until_pong_ends()),
-            None => state.partial.as_deref().map(|it| it.until_pong_ends()),
-        };
-        let Some(mut at) = open.unwrap_or(Some(0)) else { return false };
+        let open = self.connection.state.partial_frame();
+        let until_end = open.map_or(Some(0), PartialFrame::until_pong_ends);
+        let Some(mut at) = until_end else { return false };
         while let Some(first) = rx.get(at) {
             if first & 0x0f != 0x0a {
                 return false;

@@ -10,7 +10,7 @@ use crate::context::loop_state::LoopState;
 use crate::context::warnings::Target;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::OpCode;
-use crate::protocol::reader::{self, Incoming};
+use crate::protocol::message_reader::{Incoming, next_message};
 use crate::session::Session;
 use crate::session::send::Outgoing;
 use crate::session::state::Phase;
@@ -140,7 +140,7 @@ impl<'a> Turn<'a> {
     #[inline(never)]
     fn step(&mut self, rx: &mut [u8]) -> usize {
         let rules = self.connection.state.rules(self.options());
-        let step = reader::next(&mut self.connection.state.partial, rx, &rules);
+        let step = next_message(&mut self.connection.state.partial, rx, &rules);
         let (incoming, used) = match step {
             Ok(step) => step,
             Err(error) => {
@@ -158,7 +158,7 @@ impl<'a> Turn<'a> {
             Incoming::AssembledBinary(bytes, rsv) => {
                 self.deliver(Message::new(Payload::Binary(&bytes), rsv));
             }
-            Incoming::Control(opcode, payload) => self.control(opcode, payload.as_slice()),
+            Incoming::Control(opcode, payload) => self.control(opcode, &payload),
         }
         used
     }
@@ -248,7 +248,7 @@ impl<'a> Turn<'a> {
         self.outgoing().leave_flows(); // the peer wants no more of them
         let echo = close.map(|(code, text)| CloseReason::own(code, text));
         self.outgoing().queue_close(echo.as_ref(), false);
-        self.end(&CloseInfo::new(code, text, ClosedBy::Peer, true));
+        self.end(&CloseInfo::new(code, text, ClosedBy::Remote, true));
         self.finish();
     }
 
@@ -260,7 +260,7 @@ impl<'a> Turn<'a> {
         if aborted {
             let known = self.session().close_info().cloned();
             self.end(&known.unwrap_or_else(|| {
-                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Server, false)
+                CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Local, false)
             }));
             self.lose(Loss::Aborted);
             self.drop_socket(Disposal::Reset);

@@ -1,4 +1,4 @@
-//! Owns the payload of a Close frame (RFC 6455 section 5.5.1).
+//! The payload of a Close frame (RFC 6455 section 5.5.1).
 
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::ProtocolError;

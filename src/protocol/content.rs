@@ -4,19 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 
-/// What a converter makes of a value.
-///
-/// ```
-/// use wirewheel::json::Content;
-/// assert_ne!(Content::Text("1".into()), Content::Binary(b"1".to_vec()));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// A text message.
-    Text(String),
-    /// A binary message.
-    Binary(Vec<u8>),
-}
+use crate::words::message_buf::MessageBuf;
 
 /// Reads a value from the deserializer that a converter makes of a message.
 ///
@@ -39,7 +27,8 @@ pub type ReadValue<'r, 'de> =
 ///
 /// ```
 /// use std::error::Error;
-/// use wirewheel::json::{Content, ContentConverter, ReadValue, erased_serde};
+/// use wirewheel::json::{ContentConverter, ReadValue, erased_serde};
+/// use wirewheel::message::MessageBuf;
 ///
 /// /// JSON in binary messages, as some devices send it.
 /// struct BinaryJson;
@@ -48,8 +37,8 @@ pub type ReadValue<'r, 'de> =
 ///     fn accepts(&self, text: bool) -> bool {
 ///         !text
 ///     }
-///     fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<Content, Box<dyn Error>> {
-///         Ok(Content::Binary(serde_json::to_vec(value)?))
+///     fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<MessageBuf, Box<dyn Error>> {
+///         Ok(serde_json::to_vec(value)?.into())
 ///     }
 ///     fn deserialize<'de>(&self, bytes: &'de [u8], read: ReadValue<'_, 'de>) -> Result<(), Box<dyn Error>> {
 ///         let mut json = serde_json::Deserializer::from_slice(bytes);
@@ -62,11 +51,11 @@ pub trait ContentConverter {
     /// Whether it takes text messages (`true`) or binary ones (`false`); Ktor's `isApplicable`.
     fn accepts(&self, text: bool) -> bool;
 
-    /// Writes a value.
+    /// Writes a value as a text or a binary message: `String` and `Vec<u8>` turn into one.
     ///
     /// # Errors
     /// Why the value has no form in this format.
-    fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<Content, Box<dyn Error>>;
+    fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<MessageBuf, Box<dyn Error>>;
 
     /// Makes a deserializer of a message's payload and hands it to `read`, once.
     ///
@@ -128,8 +117,8 @@ impl ContentConverter for JsonConverter {
         text
     }
 
-    fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<Content, Box<dyn Error>> {
-        Ok(Content::Text(serde_json::to_string(value)?))
+    fn serialize(&self, value: &dyn erased_serde::Serialize) -> Result<MessageBuf, Box<dyn Error>> {
+        Ok(serde_json::to_string(value)?.into())
     }
 
     fn deserialize<'de>(

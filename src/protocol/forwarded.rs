@@ -1,4 +1,4 @@
-//! What trusted proxies tell of a request in `Forwarded` (RFC 7239), or in `X-Forwarded-For` and those
+//! What trusted proxies say of a request in `Forwarded` (RFC 7239), or in `X-Forwarded-For` and those
 //! beside it: its client, the scheme and the host that were asked for.
 
 use std::net::{IpAddr, SocketAddr};
@@ -7,9 +7,9 @@ use crate::protocol::head::RequestHead;
 use crate::protocol::origin::Authority;
 use crate::protocol::target::parse_ip_literal;
 
-/// What they tell.
+/// What they say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told<'a> {
+pub(crate) struct Forwarded<'a> {
     pub(crate) client: Client,
     /// Whether the client spoke TLS; `None` if that is not said.
     pub(crate) secure: Option<bool>,
@@ -41,7 +41,10 @@ impl Client {
 }
 
 /// Reads `Forwarded`, and it alone.
-pub(crate) fn read_forwarded(head: &RequestHead, is_trusted: impl Fn(IpAddr) -> bool) -> Told<'_> {
+pub(crate) fn read_forwarded(
+    head: &RequestHead,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> Forwarded<'_> {
     let elements = head.all("forwarded").flat_map(|line| split_outside_quotes(line, b','));
     // RFC 9110 section 5.6.1.2: empty elements of a list are ignored.
     let elements = elements.filter(|element| !element.trim().is_empty());
@@ -54,7 +57,7 @@ pub(crate) fn read_forwarded(head: &RequestHead, is_trusted: impl Fn(IpAddr) -> 
     let (client, from_the_right) = rightmost_untrusted(is_there, nodes, is_trusted);
     // Who named the client says in the same element what that client asked for.
     let element = elements.iter().rev().nth(from_the_right).copied().unwrap_or_default();
-    Told {
+    Forwarded {
         client,
         secure: parameter(element, "proto").and_then(is_secure),
         host: parameter(element, "host").filter(|host| Authority::parse(host).is_some()),
@@ -65,13 +68,13 @@ pub(crate) fn read_forwarded(head: &RequestHead, is_trusted: impl Fn(IpAddr) -> 
 pub(crate) fn read_x_forwarded(
     head: &RequestHead,
     is_trusted: impl Fn(IpAddr) -> bool,
-) -> Told<'_> {
+) -> Forwarded<'_> {
     let nodes: Vec<_> = head.tokens("x-forwarded-for").map(parse_node).collect();
     let is_there = head.first("x-forwarded-for").is_some();
     let (client, from_the_right) = rightmost_untrusted(is_there, nodes.into_iter(), is_trusted);
     if !is_there {
         // The proxy did not speak of a client: what stands beside came through it, from anybody.
-        return Told::default();
+        return Forwarded::default();
     }
     // Proxies that add to the list for the client add to these too; others write one value.
     let beside = |name| {
@@ -79,7 +82,7 @@ pub(crate) fn read_x_forwarded(
         let place = from_the_right.min(all.len().saturating_sub(1));
         all.iter().rev().nth(place).copied()
     };
-    Told {
+    Forwarded {
         client,
         secure: beside("x-forwarded-proto").and_then(is_secure),
         host: beside("x-forwarded-host").filter(|host| Authority::parse(host).is_some()),
@@ -87,11 +90,11 @@ pub(crate) fn read_x_forwarded(
 }
 
 /// Whether a request names a client at all.
-pub(crate) fn is_told(head: &RequestHead) -> bool {
+pub(crate) fn names_client(head: &RequestHead) -> bool {
     head.first("forwarded").is_some() || head.first("x-forwarded-for").is_some()
 }
 
-/// The client as trusted proxies tell it, and how many further to the right stand: from the right, which
+/// The client as trusted proxies name it, and how many further to the right stand: from the right, which
 /// is the end that the nearest proxy wrote, the first node that is no trusted proxy itself. Everything left
 /// of it came from there and may be made up.
 fn rightmost_untrusted(
@@ -180,7 +183,7 @@ fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str>
     })
 }
 
-/// An address with or without a port, IPv6 with or without brackets; port 0 where none is told.
+/// An address with or without a port, IPv6 with or without brackets; port 0 where none is given.
 fn parse_node(text: &str) -> Option<SocketAddr> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, 0));
@@ -219,24 +222,24 @@ mod tests {
         ip.to_string().starts_with("10.")
     }
 
-    /// What headers tell, in words: client, scheme, host.
-    fn told(headers: &str) -> (String, Option<bool>, Option<String>) {
+    /// What headers say, in words: client, scheme, host.
+    fn parsed(headers: &str) -> (String, Option<bool>, Option<String>) {
         let head = head(&format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n"));
-        let told = if headers.to_ascii_lowercase().contains("x-forwarded") {
+        let parsed = if headers.to_ascii_lowercase().contains("x-forwarded") {
             read_x_forwarded(&head, is_trusted)
         } else {
             read_forwarded(&head, is_trusted)
         };
-        let client = match told.client {
+        let client = match parsed.client {
             Client::Known(address) => address.to_string(),
             other => format!("{other:?}"),
         };
-        (client, told.secure, told.host.map(str::to_owned))
+        (client, parsed.secure, parsed.host.map(str::to_owned))
     }
 
     #[track_caller]
     fn expect(headers: &str, client: &str) {
-        assert_eq!(told(headers).0, client, "{headers:?}");
+        assert_eq!(parsed(headers).0, client, "{headers:?}");
     }
 
     #[test]
@@ -315,8 +318,8 @@ mod tests {
                 "for=\"[2001:db8::1]:4711\"",
                 "for=\"192.0.2.7\";by=\"_box\";proto=http",
             ] {
-                let told = told(&format!("Forwarded: {client}, {proxy}\r\n"));
-                assert_eq!(told, ("Unknown".into(), None, None), "{client}, {proxy}");
+                let parsed = parsed(&format!("Forwarded: {client}, {proxy}\r\n"));
+                assert_eq!(parsed, ("Unknown".into(), None, None), "{client}, {proxy}");
                 expect(
                     &format!("Forwarded: {client}\r\nForwarded: for=192.0.2.7\r\n"),
                     "192.0.2.7:0",
@@ -325,7 +328,7 @@ mod tests {
         }
         // RFC 7239 section 4: no parameter stands twice in an element.
         expect("Forwarded: for=6.6.6.6;for=192.0.2.7\r\n", "Unknown");
-        let host_twice = told("Forwarded: for=192.0.2.7;host=evil;host=box\r\n");
+        let host_twice = parsed("Forwarded: for=192.0.2.7;host=evil;host=box\r\n");
         assert_eq!(host_twice, ("192.0.2.7:0".into(), None, None));
     }
 
@@ -333,7 +336,7 @@ mod tests {
     fn the_other_header_is_not_looked_at() {
         let both = "Forwarded: for=9.9.9.9;proto=https;host=evil\r\nX-Forwarded-For: 192.0.2.7\r\n";
         expect(both, "192.0.2.7:0");
-        assert_eq!(told(both).1, None);
+        assert_eq!(parsed(both).1, None);
         let head = head(&format!("GET / HTTP/1.1\r\nHost: h\r\n{both}\r\n"));
         let other = read_forwarded(&head, is_trusted);
         assert_eq!((other.secure, other.host), (Some(true), Some("evil")));
@@ -382,8 +385,8 @@ mod tests {
                 None,
             ),
         ] {
-            let (_, told_secure, told_host) = told(headers);
-            assert_eq!((told_secure, told_host.as_deref()), (secure, host), "{headers:?}");
+            let (_, parsed_secure, parsed_host) = parsed(headers);
+            assert_eq!((parsed_secure, parsed_host.as_deref()), (secure, host), "{headers:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Owns one frame's header: reading, checking, writing it, and the mask (RFC 6455 section 5.2).
+//! The header of a frame, read, checked and written, and the mask (RFC 6455 section 5.2).
 
 use std::io::Cursor;
 
@@ -28,6 +28,18 @@ pub(crate) const CONTROL_PAYLOAD_MAX: usize = 125;
 /// The most bytes of a header: two, eight of length, four of mask.
 pub(crate) const HEADER_BYTES_MAX: usize = 14;
 
+/// Whether the frames of the peer have a mask (RFC 6455 section 5.1), which is a matter of its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Masking {
+    /// The peer is a client.
+    Required,
+    /// The peer is a client, and the application takes its frames as they are.
+    Optional,
+    /// The peer is a server.
+    #[cfg_attr(not(any(test, fuzzing)), allow(dead_code, reason = "the application is a server"))]
+    Forbidden,
+}
+
 /// What the reader lets through.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameRules {
@@ -37,7 +49,7 @@ pub(crate) struct FrameRules {
     pub(crate) max_coded_frame_size: usize,
     pub(crate) max_message_size: usize,
     pub(crate) max_fragments: u32,
-    pub(crate) accept_unmasked: bool,
+    pub(crate) masking: Masking,
     /// The reserved bits that any frame may have, RSV1 as 4.
     pub(crate) allowed_rsv: u8,
     /// Those that extensions own: the first frame of a message may have them too.
@@ -69,14 +81,15 @@ impl FrameHeader {
         };
         let opcode = check_first(first, rules)?;
         check_second(opcode, second, rules)?;
-        // The fast path: masked, and a length of one or three bytes. It stands beside the codec
-        // because it saves a third of the instructions of a short echo; a property test holds the
-        // two together.
+        // The fast path: a length of one or three bytes. It stands beside the codec because it saves a
+        // third of the instructions of a short echo; a property test holds the two together.
         let (payload_len, header_len, mask) = match (second, rest) {
             (128..=253, &[a, b, c, d, ..]) => (usize::from(second & 127), 6, [a, b, c, d]),
             (254, &[high, low, a, b, c, d, ..]) => {
                 (usize::from(u16::from_be_bytes([high, low])), 8, [a, b, c, d])
             }
+            (0..=125, _) => (usize::from(second), 2, [0; 4]),
+            (126, &[high, low, ..]) => (usize::from(u16::from_be_bytes([high, low])), 4, [0; 4]),
             _ => match Self::read_by_codec(bytes, second, rules)? {
                 Some(parts) => parts,
                 None => return Ok(None),
@@ -123,7 +136,8 @@ impl FrameHeader {
 }
 
 /// Where a data message lies that is whole, in one frame, of at most 64 KiB, and masked, and has no
-/// reserved bits: what nearly every read holds. No rule but the limit can forbid it.
+/// reserved bits: what nearly every read of a server holds. From a client, no rule but the limit can
+/// forbid it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShortMessage {
     pub(crate) text: bool,
@@ -198,9 +212,11 @@ fn check_reserved(opcode: OpCode, rsv: u8, rules: &FrameRules) -> Result<(), Pro
 #[inline]
 fn check_second(opcode: OpCode, second: u8, rules: &FrameRules) -> Result<(), ProtocolError> {
     // RFC 6455 section 5.1: "The server MUST close the connection upon receiving a frame that is
-    // not masked."
-    if second & 0x80 == 0 && !rules.accept_unmasked {
-        return Err(ProtocolError::UnmaskedFrame);
+    // not masked", and "a client MUST close a connection if it detects a masked frame".
+    match rules.masking {
+        Masking::Required if second & 0x80 == 0 => return Err(ProtocolError::UnmaskedFrame),
+        Masking::Forbidden if second & 0x80 != 0 => return Err(ProtocolError::MaskedFrame),
+        _ => {}
     }
     if opcode.is_control() && second & 127 > 125 {
         return Err(ProtocolError::ControlFrameTooBig);
@@ -209,7 +225,7 @@ fn check_second(opcode: OpCode, second: u8, rules: &FrameRules) -> Result<(), Pr
 }
 
 impl FrameRules {
-    /// Holds the length of a data frame to its limit. The frames of a coded message are told by a bit of
+    /// Holds the length of a data frame to its limit. The frames of a coded message are recognised by a bit of
     /// an extension on the first, if any extension has one; of a continuation only the session knows.
     #[cold]
     fn check_large(&self, first: u8, length: u64) -> Result<(), ProtocolError> {
@@ -225,7 +241,7 @@ impl FrameRules {
     }
 
     /// Holds a frame to the limit of those that are not coded.
-    pub(crate) fn check_plain(&self, header: &FrameHeader) -> Result<(), ProtocolError> {
+    pub(crate) fn check_uncoded(&self, header: &FrameHeader) -> Result<(), ProtocolError> {
         let length = header.payload_len;
         if length > self.max_frame_size { Err(self.too_big(length as u64)) } else { Ok(()) }
     }
@@ -347,7 +363,7 @@ mod tests {
         max_coded_frame_size: 1 << 20,
         max_message_size: 1 << 20,
         max_fragments: 10,
-        accept_unmasked: false,
+        masking: Masking::Required,
         allowed_rsv: 0,
         claimed_rsv: 0,
     };
@@ -410,10 +426,18 @@ mod tests {
 
     #[test]
     fn reserved_bits_and_missing_masks_pass_where_allowed() {
-        let rules = FrameRules { accept_unmasked: true, allowed_rsv: 7, ..RULES };
+        let rules = FrameRules { masking: Masking::Optional, allowed_rsv: 7, ..RULES };
         let header = FrameHeader::read(&[0xf1, 0x05], &rules);
         let header = header.unwrap().unwrap();
         assert_eq!((header.rsv, header.mask, header.header_len), (7, [0; 4], 2));
+    }
+
+    #[test]
+    fn a_server_must_not_mask() {
+        let rules = FrameRules { masking: Masking::Forbidden, ..RULES };
+        let masked = FrameHeader::read(&[0x81, 0x80], &rules);
+        assert_eq!(masked, Err(ProtocolError::MaskedFrame));
+        assert!(matches!(FrameHeader::read(&[0x81, 0x05], &rules), Ok(Some(_))));
     }
 
     /// RFC 7692 section 6: the bit is on the first frame of a data message and nowhere else.
@@ -432,22 +456,24 @@ mod tests {
         /// The fast paths and tungstenite's codec agree, whole and cut short.
         #[test]
         fn reading_agrees_with_the_codec(
-            fin: bool, text: bool, mask: [u8; 4],
+            fin: bool, text: bool, mask: Option<[u8; 4]>,
             len in prop_oneof![0usize..300, 65_000usize..66_000, Just(1 << 20)],
         ) {
             let opcode = if text { OpCode::Text } else { OpCode::Binary };
             let mut bytes = Vec::new();
             let codec = Codec {
                 is_final: fin, rsv1: false, rsv2: false, rsv3: false,
-                opcode: opcode.into(), mask: Some(mask),
+                opcode: opcode.into(), mask,
             };
             codec.format(len as u64, &mut bytes).unwrap();
+            let rules = FrameRules { masking: Masking::Optional, ..RULES };
             let expected = FrameHeader {
-                fin, rsv: 0, opcode, mask, payload_len: len, header_len: bytes.len(),
+                fin, rsv: 0, opcode, mask: mask.unwrap_or_default(), payload_len: len,
+                header_len: bytes.len(),
             };
-            prop_assert_eq!(read(&bytes), Ok(Some(expected)));
+            prop_assert_eq!(FrameHeader::read(&bytes, &rules), Ok(Some(expected)));
             for cut in 0..bytes.len() {
-                prop_assert_eq!(read(&bytes[..cut]), Ok(None));
+                prop_assert_eq!(FrameHeader::read(&bytes[..cut], &rules), Ok(None));
             }
         }
 

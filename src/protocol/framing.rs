@@ -17,7 +17,7 @@ pub(crate) enum BodyFraming {
 pub(crate) enum Expectation {
     #[default]
     None,
-    /// The client waits with its body until it is told to send it.
+    /// The client waits with its body until it is asked to send it.
     Continue,
     /// Something that is not known here.
     Unknown,
@@ -44,7 +44,7 @@ pub(crate) struct Framing {
 }
 
 impl Framing {
-    /// Takes a line in. The lengths of names differ nearly always, and are at hand.
+    /// Takes a line in. The length, which is known, rules out nearly every name.
     #[inline]
     pub(super) fn note(&mut self, name: &str, value: &[u8]) {
         match name.len() {
@@ -109,7 +109,7 @@ impl Framing {
         }
         if self.has_codings {
             // Sections 6.1 and 6.3: HTTP/1.0 has none, a length beside it is a smuggler's, and where
-            // chunked is not the last the end cannot be told.
+            // chunked is not the last the end is not known.
             if minor_version == 0 || self.lengths > 0 || !self.chunked {
                 return Err(HeadError::Malformed);
             }

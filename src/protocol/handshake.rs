@@ -1,4 +1,4 @@
-//! Owns the server's side of the opening handshake (RFC 6455 section 4.2).
+//! The server's side of the opening handshake (RFC 6455 section 4.2).
 
 use std::collections::HashSet;
 

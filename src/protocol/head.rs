@@ -1,4 +1,4 @@
-//! Owns the HTTP/1.1 request head: read under limits, kept compactly, asked by name (RFC 9112).
+//! The HTTP/1.1 request head: read under limits, kept compactly, looked up by name (RFC 9112).
 
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};

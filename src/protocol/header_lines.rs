@@ -35,7 +35,7 @@ impl HeaderLines {
     /// The lines of that name, with their numbers, in order.
     #[inline]
     fn named(&self, name: &str) -> impl Iterator<Item = (usize, &Line)> {
-        // The lengths differ nearly always, and are at hand.
+        // The length, which is known, rules out nearly every name.
         let of_length = move |(_, line): &(usize, &Line)| line.name.len() == name.len();
         let lines = self.lines.iter().enumerate().filter(of_length);
         lines.filter(move |(_, line)| self.slice(&line.name).eq_ignore_ascii_case(name))

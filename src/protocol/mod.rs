@@ -28,6 +28,7 @@ pub(crate) mod extension;
 pub(crate) mod foreign;
 pub(crate) mod forwarded;
 pub(crate) mod frame;
+pub(crate) mod frame_reader;
 pub(crate) mod framing;
 pub(crate) mod handshake;
 pub(crate) mod head;
@@ -35,12 +36,11 @@ pub(crate) mod head_error;
 pub(crate) mod header_lines;
 #[cfg(feature = "client")]
 pub(crate) mod http_proxy;
+pub(crate) mod message_reader;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;
-pub(crate) mod pieces;
 pub(crate) mod proxy_protocol;
-pub(crate) mod reader;
 #[cfg(feature = "client")]
 pub(crate) mod response_head;
 pub(crate) mod target;

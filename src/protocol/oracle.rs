@@ -1,4 +1,4 @@
-//! Owns the differential oracle: the same bytes, in any chunking, through this crate's reader and
+//! The differential oracle: the same bytes, in any chunking, through this crate's reader and
 //! through tungstenite's `WebSocketContext` amount to the same messages and the same class of fault;
 //! and through the reader of frames (`framewise`) too.
 //!
@@ -18,10 +18,10 @@ use crate::words::error::ProtocolError;
 
 use crate::protocol::close::read_close;
 use crate::protocol::extension::header::offered_extensions;
-use crate::protocol::frame::{FrameRules, OpCode, ShortMessage};
+use crate::protocol::frame::{FrameRules, Masking, OpCode, ShortMessage};
 use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
 use crate::protocol::head_error::HeadError;
-use crate::protocol::reader::{self, Incoming};
+use crate::protocol::message_reader::{Incoming, next_message};
 
 /// Where the two may differ once the frame that is at fault is complete. (Before that they always
 /// may: this crate speaks at the byte that shows a fault, tungstenite at the end of the frame.)
@@ -69,7 +69,7 @@ pub(crate) struct OracleRules {
     /// At least 125: below that tungstenite refuses control frames, and this crate does not.
     pub(crate) max_frame_size: usize,
     pub(crate) max_message_size: usize,
-    pub(crate) accept_unmasked: bool,
+    pub(crate) masking: Masking,
 }
 
 impl OracleRules {
@@ -79,7 +79,7 @@ impl OracleRules {
             max_coded_frame_size: self.max_frame_size,
             max_message_size: self.max_message_size,
             max_fragments: u32::MAX,
-            accept_unmasked: self.accept_unmasked,
+            masking: self.masking,
             allowed_rsv: 0,
             claimed_rsv: 0,
         }
@@ -147,31 +147,31 @@ fn by_wirewheel<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     rules: OracleRules,
 ) -> (Verdict, usize) {
-    let rules = rules.of_frames();
+    let (rules, masking) = (rules.of_frames(), rules.masking);
     let mut verdict = Verdict::default();
     let (mut partial, mut arrived) = (None, 0);
     for piece in pieces {
         arrived += piece.len();
         let mut rx = piece.to_vec();
         let mut rest = rx.as_mut_slice();
-        while !verdict.is_over() {
+        while !verdict.is_over() && !rest.is_empty() {
             // As the core does: whole short messages are recognised without the reader.
             let limit = rules.max_frame_size.min(rules.max_message_size);
-            let short = ShortMessage::find(rest, limit).filter(|_| partial.is_none());
+            let short = ShortMessage::find(rest, limit)
+                .filter(|_| partial.is_none() && masking != Masking::Forbidden);
             let step = match short {
-                Some(short) => seen_short(&short, rest).map(|seen| Some((seen, short.end))),
-                None => reader::next(&mut partial, rest, &rules)
-                    .and_then(|(incoming, used)| Ok(seen(incoming)?.map(|seen| (seen, used)))),
+                Some(short) => seen_short(&short, rest).map(|seen| (Some(seen), short.end)),
+                None => next_message(&mut partial, rest, &rules)
+                    .and_then(|(incoming, used)| Ok((seen(incoming)?, used))),
             };
             let (seen, used) = match step {
-                Ok(Some(step)) => step,
-                Ok(None) => break,
+                Ok(step) => step,
                 Err(error) => {
                     verdict.fault = Some(error.close_code().into());
                     break;
                 }
             };
-            verdict.seen.push(seen);
+            verdict.seen.extend(seen);
             rest = &mut rest[used..];
         }
         if verdict.is_over() {
@@ -197,10 +197,10 @@ fn seen(incoming: Incoming<'_>) -> Result<Option<Seen>, ProtocolError> {
         Incoming::Binary(bytes, _) => Seen::Binary(bytes.into()),
         Incoming::AssembledText(text, _) => Seen::Text(text),
         Incoming::AssembledBinary(bytes, _) => Seen::Binary(bytes),
-        Incoming::Control(OpCode::Ping, payload) => Seen::Ping(payload.as_slice().into()),
-        Incoming::Control(OpCode::Pong, payload) => Seen::Pong(payload.as_slice().into()),
+        Incoming::Control(OpCode::Ping, payload) => Seen::Ping(payload.into_owned()),
+        Incoming::Control(OpCode::Pong, payload) => Seen::Pong(payload.into_owned()),
         Incoming::Control(_, payload) => {
-            let close = read_close(payload.as_slice())?;
+            let close = read_close(&payload)?;
             Seen::Close(close.map(|(code, text)| (code.into(), text.to_owned())))
         }
     }))
@@ -236,8 +236,9 @@ fn by_tungstenite(pieces: Vec<&[u8]>, rules: OracleRules) -> Verdict {
         .read_buffer_size(64)
         .max_frame_size(Some(rules.max_frame_size))
         .max_message_size(Some(rules.max_message_size))
-        .accept_unmasked_frames(rules.accept_unmasked);
-    let mut context = WebSocketContext::new(Role::Server, Some(config));
+        .accept_unmasked_frames(rules.masking == Masking::Optional);
+    let role = if rules.masking == Masking::Forbidden { Role::Client } else { Role::Server };
+    let mut context = WebSocketContext::new(role, Some(config));
     let mut stream = Pieces(pieces.into_iter(), &[]);
     let mut verdict = Verdict::default();
     while !verdict.is_over() {
@@ -397,7 +398,7 @@ mod tests {
     use proptest::prelude::*;
 
     const RULES: OracleRules =
-        OracleRules { max_frame_size: 300, max_message_size: 700, accept_unmasked: false };
+        OracleRules { max_frame_size: 300, max_message_size: 700, masking: Masking::Required };
 
     /// One frame, well formed but for what `twist` does to it.
     fn frame(first: u8, payload: &[u8], key: [u8; 4], twist: u8) -> Vec<u8> {
@@ -439,7 +440,8 @@ mod tests {
         ]
     }
 
-    fn frames() -> impl Strategy<Value = Vec<u8>> {
+    /// Frames of a client, or of a server.
+    fn frames(masked: bool) -> impl Strategy<Value = Vec<u8>> {
         let first = prop_oneof![
             20 => prop::sample::select(vec![0x81u8, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8a]),
             2 => Just(0x88),
@@ -447,10 +449,13 @@ mod tests {
         ];
         let twist = prop_oneof![30 => Just(0u8), 1 => 1u8..5];
         let one = (first, payload(), any::<[u8; 4]>(), twist);
-        let stream = proptest::collection::vec(one, 1..12).prop_map(|frames| {
+        let stream = proptest::collection::vec(one, 1..12).prop_map(move |frames| {
             let frames = frames.iter();
-            let encoded = frames
-                .flat_map(|(first, payload, key, twist)| frame(*first, payload, *key, *twist));
+            let encoded = frames.flat_map(|(first, payload, key, twist)| {
+                // Twist 1 is the fault of the wrong mask.
+                let twist = if *twist < 2 && !masked { 1 - *twist } else { *twist };
+                frame(*first, payload, *key, twist)
+            });
             encoded.collect::<Vec<u8>>()
         });
         (stream, any::<usize>(), any::<u8>(), 0u8..8).prop_map(|(stream, at, byte, twist)| {
@@ -469,11 +474,12 @@ mod tests {
     fn rules() -> impl Strategy<Value = OracleRules> {
         let message = prop::sample::select(vec![1usize, 60, 300, 700]);
         let max_frame_size = prop::sample::select(vec![125usize, 300, 1000]);
-        (max_frame_size, message, any::<bool>()).prop_map(
-            |(max_frame_size, max_message_size, accept_unmasked)| OracleRules {
+        let masking = vec![Masking::Required, Masking::Optional, Masking::Forbidden];
+        (max_frame_size, message, prop::sample::select(masking)).prop_map(
+            |(max_frame_size, max_message_size, masking)| OracleRules {
                 max_frame_size,
                 max_message_size,
-                accept_unmasked,
+                masking,
             },
         )
     }
@@ -483,10 +489,20 @@ mod tests {
 
         #[test]
         fn both_see_the_same_in_any_chunking(
-            bytes in frames(),
+            bytes in frames(true),
             cuts in proptest::collection::vec(any::<usize>(), 0..10),
             rules in rules(),
         ) {
+            compare(&bytes, &cuts, rules).map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn both_see_the_same_of_a_server(
+            bytes in frames(false),
+            cuts in proptest::collection::vec(any::<usize>(), 0..10),
+            rules in rules(),
+        ) {
+            let rules = OracleRules { masking: Masking::Forbidden, ..rules };
             compare(&bytes, &cuts, rules).map_err(TestCaseError::fail)?;
         }
 

@@ -1,4 +1,4 @@
-//! Owns the header of the PROXY protocol, versions 1 and 2, which a proxy puts before everything
+//! The header of the PROXY protocol, versions 1 and 2, which a proxy puts before everything
 //! else to say whom it speaks for (HAProxy, "The PROXY protocol", versions 1 and 2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -19,15 +19,15 @@ impl<'a> Target<'a> {
     pub(crate) fn parse(method: &str, target: &'a str) -> Option<Self> {
         // A fragment is no part of a target; whoever sends one means what stands before it.
         let sent = target.split_once('#').map_or(target, |(before, _)| before);
-        let plain = Self { rest: sent, lacks_slash: false, authority: None };
+        let as_sent = Self { rest: sent, lacks_slash: false, authority: None };
         if method == "CONNECT" {
-            return is_host_and_port(sent).then_some(plain); // section 3.2.3: only this form
+            return is_host_and_port(sent).then_some(as_sent); // section 3.2.3: only this form
         }
         if sent.starts_with('/') {
-            return Some(plain);
+            return Some(as_sent);
         }
         if sent == "*" {
-            return (method == "OPTIONS").then_some(plain); // section 3.2.4
+            return (method == "OPTIONS").then_some(as_sent); // section 3.2.4
         }
         Self::absolute(method, sent)
     }

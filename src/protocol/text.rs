@@ -1,4 +1,4 @@
-//! Owns text that arrives in pieces: checked once, as it comes, and never inside out.
+//! Text that arrives in pieces: checked once, as it comes, and never inside out.
 
 use crate::words::error::ProtocolError;
 
@@ -42,12 +42,12 @@ impl TextBuffer {
     }
 
     /// Adds a byte to the character that is incomplete.
-    #[allow(clippy::arithmetic_side_effects, reason = "the place exists, so tail_len is below 4")]
+    #[allow(clippy::arithmetic_side_effects, reason = "the slot exists, so tail_len is below 4")]
     fn push_tail(&mut self, byte: u8) -> Result<(), ProtocolError> {
         // Invariant: three bytes that are still incomplete make four at most, and four bytes are a
         // character or an error; so the index is always inside.
-        if let Some(place) = self.tail.get_mut(usize::from(self.tail_len)) {
-            *place = byte;
+        if let Some(slot) = self.tail.get_mut(usize::from(self.tail_len)) {
+            *slot = byte;
             self.tail_len += 1;
         }
         let tail = self.tail.get(..usize::from(self.tail_len)).unwrap_or_default();
@@ -70,15 +70,6 @@ impl TextBuffer {
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.text.capacity()
-    }
-
-    /// Bytes of text so far, the incomplete character included.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "the length of what lies in memory, and at most 4"
-    )]
-    pub(crate) fn len(&self) -> usize {
-        self.text.len() + usize::from(self.tail_len)
     }
 }
 

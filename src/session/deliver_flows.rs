@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use crate::protocol::frame::OpCode;
 use crate::words::error::SessionError;
-use crate::words::message::Message;
 
 use crate::context::loop_state::write_counted;
 use crate::flow::emission::Emission;
@@ -135,12 +134,8 @@ impl Outgoing<'_> {
             Direct::Frames(frames) => {
                 self.dispatch(way, OpCode::Binary, |encoder| encoder.encoded(&frames));
             }
-            Direct::Message { text, payload } => {
-                let message = match std::str::from_utf8(&payload) {
-                    Ok(of_text) if text => of_text.into(),
-                    _ => Message::from(&payload),
-                };
-                if self.dispatch_extended(way, message).is_err() {
+            Direct::Message(message) => {
+                if self.dispatch_extended(way, message.as_message()).is_err() {
                     self.note_dropped(); // who sent it is not there any more
                 }
             }

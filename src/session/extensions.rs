@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::protocol::extension::header::{ExtensionOffer, append_agreed};
 use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
 use crate::protocol::frame::{FrameHeader, FrameRules};
-use crate::protocol::pieces::{Assembly, Progress};
+use crate::protocol::frame_reader::{Assembly, PartialFrame};
 use crate::words::error::{ProtocolError, SessionError};
 use crate::words::extension::ExtensionError;
 use crate::words::frame::OpCode;
@@ -23,7 +23,7 @@ pub(crate) type Factories = Vec<Rc<dyn ExtensionFactory>>;
 /// Present in a session that is raw or has extensions, absent in one that needs nothing but messages.
 pub(crate) struct Pipeline {
     pub(crate) raw: bool,
-    pub(crate) progress: Option<Box<Progress>>,
+    pub(crate) partial: Option<Box<PartialFrame>>,
     /// In the order of the answer.
     stages: Box<[Stage]>,
     /// A message that arrives in several pieces.
@@ -175,7 +175,7 @@ impl Pipeline {
             return None;
         }
         let stages = agreed.stages.into();
-        Some(Box::new(Self { raw, progress: None, stages, incoming: None, outgoing: Vec::new() }))
+        Some(Box::new(Self { raw, partial: None, stages, incoming: None, outgoing: Vec::new() }))
     }
 }
 
@@ -229,7 +229,8 @@ impl Pipeline {
             size_of::<Stage>() + size_of_val(&*stage.extension) + stage.extension.memory()
         };
         let extensions = size_of::<Self>() + self.stages.iter().map(of_stage).sum::<usize>();
-        self.progress.as_deref().map_or(0, Progress::memory)
+        let partial = self.partial.as_deref();
+        partial.map_or(0, |frame| size_of_val(frame) + frame.payload_memory())
             + incoming
             + self.outgoing.capacity()
             + extensions
@@ -262,7 +263,7 @@ impl Pipeline {
         };
         if starts {
             if message.rsv.bits() & rules.claimed_rsv == 0 && rules.claimed_rsv != 0 {
-                rules.check_plain(header).map_err(SessionError::Protocol)?;
+                rules.check_uncoded(header).map_err(SessionError::Protocol)?;
             }
             message.announced = message.announced.saturating_add(header.payload_len);
             if message.announced > wire_limit(limit) {

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "json")]
-use crate::protocol::content::{Content, ContentConverter};
+use crate::protocol::content::ContentConverter;
 use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
 use crate::words::close::{CloseInfo, CloseReason, ClosedBy};
 #[cfg(feature = "json")]
@@ -211,7 +211,7 @@ impl Session<'_> {
         self.out.check_open()?;
         self.out.queue_close(Some(&reason), false);
         let (code, text) = (reason.code(), reason.text());
-        self.out.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
+        self.out.begin_closing(CloseInfo::new(code, text, ClosedBy::Local, false));
         Ok(())
     }
 
@@ -274,11 +274,8 @@ impl Session<'_> {
     /// has no form in its format; else as [`send`](Self::send).
     pub fn send_serialized<T: Serialize + ?Sized>(&mut self, value: &T) -> HandlerResult {
         let converter = self.converter()?;
-        let content = converter.serialize(&value);
-        match content.map_err(|error| ConvertError::BadValue { reason: error.to_string() })? {
-            Content::Text(text) => self.send(&text),
-            Content::Binary(bytes) => self.send(&bytes),
-        }
+        let message = converter.serialize(&value);
+        self.send(&message.map_err(|error| ConvertError::BadValue { reason: error.to_string() })?)
     }
 
     /// Reads a value from a message as the installed converter understands it (Ktor's

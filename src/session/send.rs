@@ -248,8 +248,7 @@ impl Outgoing<'_> {
         let way = self.way(OpCode::Binary);
         if way == Way::Flows {
             // An extension may build on what it encoded before: it encodes in the order of the wire.
-            let (text, payload) = (message.is_text(), message.bytes().to_vec());
-            self.push_behind_flows(Direct::Message { text, payload });
+            self.push_behind_flows(Direct::Message(message.into()));
             return Ok(());
         }
         self.dispatch_extended(way, message)?;

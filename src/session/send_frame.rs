@@ -145,7 +145,7 @@ impl Outgoing<'_> {
         let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
         let masking = self.state.options(self.route).masking;
         self.queue_close_frame(false, |encoder| encoder.raw(masking, frame));
-        self.begin_closing(CloseInfo::new(code, text, ClosedBy::Server, false));
+        self.begin_closing(CloseInfo::new(code, text, ClosedBy::Local, false));
         Ok(())
     }
 }

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::forwarded::Client;
-use crate::protocol::frame::FrameRules;
-use crate::protocol::reader::Partial;
+use crate::protocol::frame::{FrameRules, Masking};
+use crate::protocol::frame_reader::PartialFrame;
+use crate::protocol::message_reader::PartialMessage;
 use crate::structures::outbox::Outbox;
 use crate::structures::progress::Window;
 use crate::structures::slab::Key;
@@ -65,7 +66,7 @@ pub(crate) struct SessionState {
     pub(crate) listed: bool,
     /// The kind of the message that is being sent in fragments.
     pub(crate) fragments_text: Option<bool>,
-    pub(crate) partial: Option<Box<Partial>>,
+    pub(crate) partial: Option<Box<PartialMessage>>,
     /// Only in sessions that look below messages.
     pub(crate) pipeline: Option<Box<Pipeline>>,
     pub(crate) extra: Option<Box<Extra>>,
@@ -329,7 +330,11 @@ impl SessionState {
             },
             max_message_size: options.message_limit(),
             max_fragments: options.max_fragments,
-            accept_unmasked: options.accept_unmasked_frames,
+            masking: if options.accept_unmasked_frames {
+                Masking::Optional
+            } else {
+                Masking::Required
+            },
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
             claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
         }
@@ -432,31 +437,32 @@ impl SessionState {
         let extra = self.extra.as_deref().map_or(0, |extra| {
             extra.outbox.memory() + extra.hold.as_deref().map_or(0, Hold::memory)
         });
-        self.partial.as_deref().map_or(0, Partial::memory)
+        self.partial.as_deref().map_or(0, PartialMessage::memory)
             + self.pipeline.as_deref().map_or(0, Pipeline::memory)
             + extra
             + self.collected.as_deref().map_or(0, Collected::memory)
+    }
+
+    /// The frame that the peer has begun, or the message between two of its frames.
+    pub(crate) fn partial_frame(&self) -> Option<&PartialFrame> {
+        match self.pipeline.as_deref() {
+            Some(pipeline) => pipeline.partial.as_deref(),
+            None => self.partial.as_deref().map(|partial| &partial.frame),
+        }
     }
 
     /// What of the peer's input is unfinished, and has to come on: the window for that, the bytes that
     /// came and those that are announced (of a message that goes on, any number is).
     pub(crate) fn unfinished(&mut self) -> Option<(&mut Option<Window>, u32, u32)> {
         match self.pipeline.as_deref_mut() {
-            Some(pipeline) => {
-                let raw = pipeline.raw;
-                pipeline.progress.as_deref_mut().and_then(|progress| progress.unfinished(raw))
-            }
-            None => self.partial.as_deref_mut().map(Partial::unfinished),
+            Some(pipeline) => pipeline.partial.as_deref_mut()?.unfinished(pipeline.raw),
+            None => self.partial.as_deref_mut()?.frame.unfinished(false),
         }
     }
 
     /// When its time is over.
     pub(crate) fn unfinished_since(&self) -> Option<Time> {
-        let window = match self.pipeline.as_deref() {
-            Some(pipeline) => pipeline.progress.as_deref().and_then(|progress| progress.window),
-            None => self.partial.as_deref().and_then(|partial| partial.window),
-        };
-        window.map(|window| window.since())
+        self.partial_frame().and_then(|frame| frame.window).map(|window| window.since())
     }
 
     /// Gives `extra` back once it holds nothing that matters.

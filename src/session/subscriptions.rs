@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use crate::structures::roster::Roster;
 use crate::words::message::Message;
+use crate::words::message_buf::MessageBuf;
 
 use crate::flow::emission::Emission;
 use crate::flow::inner::{FlowInner, Flows, Joined};
@@ -164,20 +165,28 @@ pub(crate) enum Direct {
     /// As it goes out.
     Frames(Vec<u8>),
     /// For a session with extensions, which encode in the order in which is written.
-    Message { text: bool, payload: Vec<u8> },
+    Message(MessageBuf),
 }
 
 impl Direct {
-    fn bytes(&self) -> &Vec<u8> {
+    fn len(&self) -> usize {
         match self {
-            Self::Frames(bytes) | Self::Message { payload: bytes, .. } => bytes,
+            Self::Frames(frames) => frames.len(),
+            Self::Message(message) => message.as_message().bytes().len(),
+        }
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Frames(frames) => frames.capacity(),
+            Self::Message(_) => self.len(),
         }
     }
 
     fn opcode_bits(&self) -> u8 {
         match self {
             Self::Frames(frames) => frames.first().map_or(0, |first| first & 0x0f),
-            Self::Message { text, .. } => 2 - u8::from(*text),
+            Self::Message(message) => 2 - u8::from(message.as_message().is_text()),
         }
     }
 
@@ -282,14 +291,14 @@ impl Collected {
     }
 
     pub(crate) fn push_direct(&mut self, stamp: u64, direct: Direct) {
-        self.direct_bytes += direct.bytes().len();
+        self.direct_bytes += direct.len();
         self.direct.push_back((stamp, direct));
     }
 
     /// The next direct message, with its stamp.
     pub(crate) fn pop_direct(&mut self) -> Option<(u64, Direct)> {
         let (stamp, direct) = self.direct.pop_front()?;
-        self.direct_bytes -= direct.bytes().len();
+        self.direct_bytes -= direct.len();
         Some((stamp, direct))
     }
 
@@ -326,6 +335,6 @@ impl Collected {
         size_of::<Self>()
             + self.subscriptions.capacity() * (size_of::<Subscription>() + Roster::MEMBER_BYTES)
             + self.direct.capacity() * size_of::<(u64, Direct)>()
-            + self.direct.iter().map(|(_, direct)| direct.bytes().capacity()).sum::<usize>()
+            + self.direct.iter().map(|(_, direct)| direct.memory()).sum::<usize>()
     }
 }

@@ -215,13 +215,14 @@ impl HeldInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::frame::Masking;
 
     const RULES: FrameRules = FrameRules {
         max_frame_size: 1_000,
         max_coded_frame_size: 1_000,
         max_message_size: 1_000,
         max_fragments: 10,
-        accept_unmasked: false,
+        masking: Masking::Required,
         allowed_rsv: 0,
         claimed_rsv: 0,
     };

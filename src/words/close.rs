@@ -1,4 +1,4 @@
-//! Owns close codes and reasons (RFC 6455 section 7.4) and the account of how a session ended.
+//! Close codes and reasons (RFC 6455 section 7.4) and the account of how a session ended.
 
 use std::error::Error;
 use std::fmt;
@@ -209,8 +209,9 @@ impl Error for CloseReasonError {}
 /// use wirewheel::{CloseInfo, ClosedBy};
 /// fn describe(close: &CloseInfo) -> String {
 ///     let who = match close.closed_by() {
-///         ClosedBy::Peer => "the peer",
-///         _ => "this server",
+///         ClosedBy::Remote => "the peer",
+///         ClosedBy::Local => "this server",
+///         _ => "nobody, the connection is gone",
 ///     };
 ///     format!("{who} closed with {} {:?}", close.code(), close.text())
 /// }
@@ -218,10 +219,12 @@ impl Error for CloseReasonError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClosedBy {
-    /// The peer: its Close came first, or it went away.
-    Peer,
-    /// This server: `close`, `abort`, a timeout, a limit, a protocol error of the peer.
-    Server,
+    /// This side: `close`, `abort`, a timeout, a limit, a protocol error of the peer.
+    Local,
+    /// The other side: its Close came first.
+    Remote,
+    /// Nobody with a Close: the connection ended or failed.
+    Transport,
 }
 
 /// How a session ended: what `on_close` is told, and what `session.close_info()` says from the
@@ -232,7 +235,7 @@ pub enum ClosedBy {
 /// struct Watch;
 /// impl Handler for Watch {
 ///     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
-///         if close.closed_by() == ClosedBy::Peer && !close.is_clean() {
+///         if close.closed_by() == ClosedBy::Transport {
 ///             let (peer, code) = (session.remote_addr(), close.code());
 ///             eprintln!("{peer} vanished: {code} {:?}", close.text());
 ///         }
@@ -291,25 +294,25 @@ impl CloseInfo {
     /// use wirewheel::{CloseInfo, ClosedBy};
     /// fn is_refused_by_the_page(close: &CloseInfo) -> bool {
     ///     // We closed with 4001, and it answered with 4999.
-    ///     close.closed_by() == ClosedBy::Server && close.peer_code() != close.server_code()
+    ///     close.closed_by() == ClosedBy::Local && close.peer_code() != close.server_code()
     /// }
     /// fn answer_of_the_page(close: &CloseInfo) -> String {
     ///     format!("{:?} {}", close.peer_code(), close.peer_text())
     /// }
     /// ```
     pub fn peer_code(&self) -> Option<CloseCode> {
-        self.of(ClosedBy::Peer).map(|(code, _)| code)
+        self.of(ClosedBy::Remote).map(|(code, _)| code)
     }
 
     /// The text of the peer's Close frame; empty if it had none, or none arrived.
     pub fn peer_text(&self) -> &str {
-        self.of(ClosedBy::Peer).map_or("", |(_, text)| text)
+        self.of(ClosedBy::Remote).map_or("", |(_, text)| text)
     }
 
     /// The code of this server's Close frame, whether it went first or answered the peer's; 1005 if it
     /// had none. `None` if there was no Close frame of ours.
     pub fn server_code(&self) -> Option<CloseCode> {
-        self.of(ClosedBy::Server).map(|(code, _)| code)
+        self.of(ClosedBy::Local).map(|(code, _)| code)
     }
 
     /// The code of whichever Close frame came first; 1005 if it had none, 1006 if there was none.
@@ -349,7 +352,7 @@ mod tests {
     #[test]
     fn both_close_frames_are_known() {
         let [first, second] = [4001, 4999].map(CloseCode::new);
-        let ours = CloseInfo::new(first, "bye", ClosedBy::Server, false);
+        let ours = CloseInfo::new(first, "bye", ClosedBy::Local, false);
         assert_eq!((ours.server_code(), ours.peer_code()), (Some(first), None));
         let echoed = ours.clone().cleanly();
         assert_eq!((echoed.peer_code(), echoed.peer_text()), (Some(first), "bye"));
@@ -358,9 +361,9 @@ mod tests {
         let answered = answered.cleanly();
         assert_eq!((answered.code(), answered.text()), (first, "bye"));
         assert_eq!((answered.peer_code(), answered.peer_text()), (Some(second), "no"));
-        let gone = CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Peer, false);
+        let gone = CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Transport, false);
         assert_eq!((gone.server_code(), gone.peer_code()), (None, None));
-        let theirs = CloseInfo::new(second, "", ClosedBy::Peer, true);
+        let theirs = CloseInfo::new(second, "", ClosedBy::Remote, true);
         assert_eq!((theirs.server_code(), theirs.peer_code()), (Some(second), Some(second)));
     }
 

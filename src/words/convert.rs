@@ -1,4 +1,4 @@
-//! Owns why a message could not be turned into a value, or a value into a message.
+//! The reasons why a message could not be turned into a value, or a value into a message.
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Owns the errors, sorted by whose fault they are, and the one map from a fault to a close code.
+//! The errors, sorted by whose fault they are, and the one map from a fault to a close code.
 
 use std::error::Error;
 use std::fmt;
@@ -14,6 +14,8 @@ use crate::words::extension::ExtensionError;
 pub enum ProtocolError {
     /// A client frame without a mask (RFC 6455 section 5.1).
     UnmaskedFrame,
+    /// A server's frame has a mask (RFC 6455 section 5.1).
+    MaskedFrame,
     /// A reserved bit that no agreed extension owns (section 5.2).
     ReservedBits,
     /// An opcode that is not defined (section 5.2).
@@ -62,6 +64,7 @@ impl ProtocolError {
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::UnmaskedFrame
+            | Self::MaskedFrame
             | Self::ReservedBits
             | Self::UnknownOpcode(_)
             | Self::BadLengthEncoding
@@ -81,6 +84,7 @@ impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnmaskedFrame => f.write_str("client frame without a mask"),
+            Self::MaskedFrame => f.write_str("server frame with a mask"),
             Self::ReservedBits => f.write_str("reserved bit without an extension"),
             Self::UnknownOpcode(opcode) => write!(f, "unknown opcode {opcode}"),
             Self::BadLengthEncoding => f.write_str("bad length encoding"),

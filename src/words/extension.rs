@@ -1,4 +1,4 @@
-//! Owns how an extension fails.
+//! The ways in which an extension fails.
 
 use std::borrow::Cow;
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! Owns the frame as a raw session sees it, and what kinds of frames there are.
+//! The frame as a raw session sees it, and what kinds of frames there are.
 
 use crate::words::message::Rsv;
 

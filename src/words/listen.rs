@@ -1,4 +1,4 @@
-//! Owns the words for where a server listens, and with which options of the socket.
+//! The places where a server listens, and the options of the socket.
 
 use std::fmt;
 use std::io;
@@ -98,11 +98,11 @@ impl fmt::Display for Listen {
 
 impl From<&str> for Listen {
     fn from(text: &str) -> Self {
-        let Some(place) = text.strip_prefix("unix:") else { return Self::Tcp(text.to_owned()) };
-        let place = place.strip_prefix("//").unwrap_or(place);
-        match place.strip_prefix('@') {
+        let Some(path) = text.strip_prefix("unix:") else { return Self::Tcp(text.to_owned()) };
+        let path = path.strip_prefix("//").unwrap_or(path);
+        match path.strip_prefix('@') {
             Some(name) => Self::Abstract(name.to_owned()),
-            None => Self::Unix(place.into()),
+            None => Self::Unix(path.into()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Owns the message as a handler sees it: borrowed, whole, text or binary.
+//! The message as a handler sees it: borrowed, whole, text or binary.
 
 use std::fmt;
 

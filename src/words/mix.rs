@@ -1,4 +1,4 @@
-//! Owns how several numbers become one key.
+//! A key made of several numbers.
 
 /// A key that tells apart the same keys as `key` and, among them, the words. Quick rather than
 /// strong: nobody from outside chooses the words.

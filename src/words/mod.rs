@@ -13,6 +13,7 @@ pub(crate) mod frame;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod message;
+pub(crate) mod message_buf;
 pub(crate) mod mix;
 pub(crate) mod network;
 pub(crate) mod options;

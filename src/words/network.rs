@@ -1,4 +1,4 @@
-//! Owns networks: which addresses a prefix names, and which addresses count as one client.
+//! Networks: which addresses a prefix names, and which addresses count as one client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

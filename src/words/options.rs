@@ -168,12 +168,12 @@ macro_rules! session_option_setters {
             idle_timeout: optional Duration, |options, time| options.idle_timeout = time;
             /// How long to wait for the pong that matches a ping (Ktor's `timeout`); then the
             /// session ends with 1011 "Ping timeout". Default 15 s.
-            timeout: plain Duration, |options, time| options.timeout = time;
+            timeout: required Duration, |options, time| options.timeout = time;
             /// Ends a session (1013) whose peer takes less of what waits in this time than
             /// [`min_rate`](crate::Limits::min_rate) asks for; also one (1008) whose peer began a
             /// message and lets less of it come, while it is read. Whoever moves bytes may take as long
             /// as it needs, for the last bytes of a closed session too. Default 30 s.
-            write_timeout: plain Duration, |options, time| options.write_timeout = time;
+            write_timeout: required Duration, |options, time| options.write_timeout = time;
             /// Ends a session (1013) of which nothing is read for this long: because of
             /// [`Session::pause`](crate::Session::pause), of a flow that suspended it, or of
             /// `message_rate`. Each message that is taken in between begins the time anew. Default
@@ -182,26 +182,26 @@ macro_rules! session_option_setters {
             /// The most payload bytes of a frame (Ktor's `maxFrameSize`), in and out: a larger one
             /// that arrives ends the session with 1009, a larger send is cut into frames. Default
             /// 64 KiB.
-            max_frame_size: plain usize, |options, bytes| options.max_frame_size = bytes;
+            max_frame_size: required usize, |options, bytes| options.max_frame_size = bytes;
             /// The most bytes of a message that arrives, assembled or inflated; a larger one ends the
             /// session with 1009. Default: `max_frame_size`.
-            max_message_size: plain usize, |options, bytes| options.max_message_size = Some(bytes);
+            max_message_size: required usize, |options, bytes| options.max_message_size = Some(bytes);
             /// The most bytes of a message that is sent; it goes out in frames of `max_frame_size`. A
             /// larger one is refused with [`SendError::TooBig`](crate::error::SendError::TooBig), which ends
             /// nothing, also where a hook returns it. Default: a quarter of `process_bytes`, or
             /// `max_message_size` where that is more.
-            max_outgoing_message_size: plain usize,
+            max_outgoing_message_size: required usize,
                 |options, bytes| options.max_outgoing_message_size = Some(bytes);
             /// The most frames of one message; more end the session with 1008. Default 65,536.
-            max_fragments: plain u32, |options, count| options.max_fragments = count;
+            max_fragments: required u32, |options, count| options.max_fragments = count;
             /// The most bytes that wait for a peer that does not read; one message is always taken
             /// while nothing waits. Default 64 KiB.
-            outbox_bytes: plain usize, |options, bytes| options.outbox_bytes = bytes;
+            outbox_bytes: required usize, |options, bytes| options.outbox_bytes = bytes;
             /// The most messages that wait for a peer that does not read. Default 4,096.
-            outbox_messages: plain usize, |options, count| options.outbox_messages = count;
+            outbox_messages: required usize, |options, count| options.outbox_messages = count;
             /// What happens to a message that does not fit in the outbox. Default
             /// [`OutboxOverflow::Close`](crate::options::OutboxOverflow::Close): 1013.
-            on_outbox_full: plain $crate::words::options::OutboxOverflow,
+            on_outbox_full: required $crate::words::options::OutboxOverflow,
                 |options, policy| options.on_outbox_full = policy;
             /// The rate of messages that a session takes (in raw sessions: of data frames). Over it,
             /// reading pauses until there is a token, and the peer is slowed down by its own
@@ -211,10 +211,10 @@ macro_rules! session_option_setters {
             message_rate: optional $crate::words::rate::Rate, |options, rate| options.message_rate = rate;
             /// Ends a session (1008) that is over `message_rate` instead of pausing it. Default
             /// false.
-            message_rate_closes: plain bool, |options, on| options.message_rate_closes = on;
+            message_rate_closes: required bool, |options, on| options.message_rate_closes = on;
             /// What is allowed for parity with Ktor although RFC 6455 forbids it: see
             /// [`compat`](crate::compat). Default: nothing.
-            compat: plain $crate::words::compat::Compat, |options, compat| {
+            compat: required $crate::words::compat::Compat, |options, compat| {
                 options.masking = compat.masking;
                 options.accept_unmasked_frames = compat.accept_unmasked_frames;
                 options.lenient_rsv = compat.lenient_rsv;
@@ -238,7 +238,7 @@ macro_rules! session_option_setters {
         }
     };
     (@one $this:ident [$($receiver:tt)+] [$Own:ty]
-        $(#[$doc:meta])* $name:ident: plain $T:ty, |$options:ident, $value:ident| $set:expr
+        $(#[$doc:meta])* $name:ident: required $T:ty, |$options:ident, $value:ident| $set:expr
     ) => {
         $(#[$doc])*
         pub fn $name($($receiver)+, $value: $T) -> $Own {

@@ -1,4 +1,4 @@
-//! Owns rates: so many in so long, and how many at once.
+//! Rates: so many in so long, and how many at once.
 
 use std::time::Duration;
 

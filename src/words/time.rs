@@ -1,4 +1,4 @@
-//! Owns the one measure of time inside the crate: microseconds since the loop began.
+//! The one measure of time inside the crate: microseconds since the loop began.
 //!
 //! Only the shell reads a clock. Everything below it is handed a [`Time`], so that a test can run
 //! a day of pings in a millisecond.

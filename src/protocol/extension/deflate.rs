@@ -1,4 +1,4 @@
-//! Owns permessage-deflate (RFC 7692) as a server speaks it: what it agrees on, and what it does to
+//! Permessage-deflate (RFC 7692) as a server speaks it: what it agrees on, and what it does to
 //! messages. The streams themselves are in `stream`.
 
 mod offer;

@@ -1,4 +1,4 @@
-//! Owns the grammar of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1).
+//! The grammar of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1).
 
 use crate::protocol::header_lines::HeaderLines;
 use crate::protocol::token::is_token;

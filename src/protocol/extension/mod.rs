@@ -1,4 +1,4 @@
-//! Owns what an extension is (RFC 6455 section 9): how it is offered, agreed on and applied to
+//! The extension (RFC 6455 section 9): how it is offered, agreed on and applied to
 //! messages.
 
 #[cfg(feature = "deflate")]

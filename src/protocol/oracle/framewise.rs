@@ -1,9 +1,9 @@
-//! Owns the comparison for sessions that look below messages: `pieces` finds the same frames in any
-//! chunking and in both ways of handing them out, and they amount to what `reader` made of the bytes.
+//! The comparison for sessions that look below messages: `frame_reader` finds the same frames in any
+//! chunking and in both ways of handing them out, and they amount to what `message_reader` made of the bytes.
 
 use crate::protocol::close::read_close;
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
-use crate::protocol::pieces::{Assembly, Step, next_step};
+use crate::protocol::frame_reader::{Assembly, Step, next_step};
 use crate::words::error::ProtocolError;
 
 use super::{Seen, Verdict, pieces};
@@ -156,10 +156,11 @@ fn data(text: bool, body: &[u8], fin: bool, max: usize) -> Result<Option<Seen>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::frame::Masking;
     use crate::protocol::oracle::OracleRules;
 
     const RULES: OracleRules =
-        OracleRules { max_frame_size: 125, max_message_size: 5, accept_unmasked: true };
+        OracleRules { max_frame_size: 125, max_message_size: 5, masking: Masking::Optional };
 
     fn verdict_of(bytes: &[u8]) -> Verdict {
         let rules = RULES.of_frames();

@@ -1,4 +1,4 @@
-//! Owns the negotiation of permessage-deflate (RFC 7692 section 7.1).
+//! The negotiation of permessage-deflate (RFC 7692 section 7.1).
 
 use super::{Agreement, ExtensionOffer, WINDOW_BITS};
 

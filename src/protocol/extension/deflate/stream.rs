@@ -1,4 +1,4 @@
-//! Owns the deflate streams: compressing whole messages, inflating pieces of them under a limit, and
+//! The deflate streams: compressing whole messages, inflating pieces of them under a limit, and
 //! what the sessions of a loop share.
 
 use std::cell::RefCell;
