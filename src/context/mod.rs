@@ -2,6 +2,8 @@
 
 pub(crate) mod commands;
 pub(crate) mod date_line;
+#[cfg(feature = "client")]
+pub(crate) mod dialers;
 pub(crate) mod loop_state;
 pub(crate) mod mask_source;
 pub(crate) mod open_sessions;

@@ -36,7 +36,10 @@ pub(crate) enum Masking {
     /// The peer is a client, and the application takes its frames as they are.
     Optional,
     /// The peer is a server.
-    #[cfg_attr(not(any(test, fuzzing)), allow(dead_code, reason = "the application is a server"))]
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "client")),
+        allow(dead_code, reason = "the application is a server")
+    )]
     Forbidden,
 }
 

@@ -157,6 +157,16 @@ mod parts {
     pub(super) const NOT_OPEN: u8 = 32;
 }
 
+/// Whether the peer masks its frames.
+fn expected_masking(options: &SessionOptions) -> Masking {
+    match options {
+        #[cfg(feature = "client")]
+        SessionOptions { is_client: true, .. } => Masking::Forbidden,
+        SessionOptions { accept_unmasked_frames: true, .. } => Masking::Optional,
+        SessionOptions { .. } => Masking::Required,
+    }
+}
+
 impl SessionState {
     /// What it boxes at most, but for bytes of messages.
     pub(crate) const BOXED_BYTES: usize = size_of::<Extra>() + size_of::<Proxied>();
@@ -330,11 +340,7 @@ impl SessionState {
             },
             max_message_size: options.message_limit(),
             max_fragments: options.max_fragments,
-            masking: if options.accept_unmasked_frames {
-                Masking::Optional
-            } else {
-                Masking::Required
-            },
+            masking: expected_masking(options),
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
             claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
         }
