@@ -320,6 +320,10 @@ mod tests {
                 [&[3, 1, 0, 9][..], &masked(0x41, b"de"), &masked(0x8a, b""), &masked(0x80, b"f")]
                     .concat(),
                 [&[3, 0][..], &masked(0x02, b"de"), &masked(0xc0, b"f")].concat(),
+                // From a server, and once with a mask.
+                [&[32, 2, 0, 3, 0, 9][..], b"\x01\x02ab\x89\x01p\x80\x01c\x82\x7e\x00\x7e", &[7; 126]]
+                    .concat(),
+                [&[32, 0][..], b"\x82\x01a", &masked(0x82, b"b")].concat(),
             ],
             "extensions" => vec![
                 b"permessage-deflate; client_max_window_bits".to_vec(),

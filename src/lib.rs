@@ -49,6 +49,7 @@
 //!
 //! * `deflate` (default): permessage-deflate, RFC 7692.
 //! * `json`: values as messages, with serde.
+//! * `tungstenite`: messages, Close frames and options from and to the types of that crate.
 //! * `testing`: the module of that name, for the tests of your own application.
 //!
 //! # Logging

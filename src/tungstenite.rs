@@ -50,7 +50,7 @@ impl From<MessageBuf> for Theirs {
 /// assert_eq!(tungstenite::Message::from(&ours), theirs);
 /// assert!(MessageBuf::try_from(&tungstenite::Message::Ping("".into())).is_err());
 /// # }
-/// # Ok::<(), wirewheel::ConvertError>(())
+/// # Ok::<(), wirewheel::error::ConvertError>(())
 /// ```
 impl TryFrom<&Theirs> for MessageBuf {
     type Error = ConvertError;
@@ -119,7 +119,7 @@ impl From<CloseReason> for CloseFrame {
 /// assert_eq!((u16::from(ours.code()), ours.text()), (1001, "closing time"));
 /// assert_eq!(CloseFrame::from(ours), theirs);
 /// # }
-/// # Ok::<(), wirewheel::CloseReasonError>(())
+/// # Ok::<(), wirewheel::error::CloseReasonError>(())
 /// ```
 impl TryFrom<CloseFrame> for CloseReason {
     type Error = CloseReasonError;

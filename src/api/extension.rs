@@ -1,6 +1,6 @@
 //! WebSocket extensions (RFC 6455 section 9): permessage-deflate, and what an extension of your own needs.
 //!
-//! Use [`Deflate`] to compress messages:
+//! Use `Deflate` (feature `deflate`) to compress messages:
 //!
 //! ```
 //! # #[cfg(feature = "deflate")]

@@ -43,6 +43,7 @@ impl DialledRoutes {
         let route = entry.get_or_insert_with(|| {
             let mut options = connector.settings.session.clone();
             options.resolve(process_bytes);
+            options.masking = true; // whatever is said for parity with other servers
             if connector.raw {
                 // Nothing is asked behind a raw handler's back.
                 options.ping_period = None;

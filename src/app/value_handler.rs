@@ -8,8 +8,8 @@ use crate::words::message::Message;
 use crate::app::handler::{Hooks, Idle, on_message};
 use crate::session::Session;
 
-/// Begins a handler of closures with a hook that is handed values; see [`JsonConverter`] for an
-/// example; feature `json`. A [`Handler`](crate::Handler) of your own calls
+/// Begins a handler of closures with a hook that is handed values; feature `json`. See
+/// [`JsonConverter`](crate::json::JsonConverter) for an example. A [`Handler`](crate::Handler) of your own calls
 /// [`Session::deserialize`] in its `on_message`, which is all that this does. A message that is no such
 /// value ends the session (1003 or 1007).
 ///

@@ -70,9 +70,9 @@ pub(crate) struct LoopState {
     pub(crate) work: Work,
     /// Bytes of the messages in `commands`.
     pub(crate) command_bytes: usize,
-    /// Sessions with something to write that nothing else would have written, by place.
+    /// Sessions with something to write that nothing else would have written, by slot.
     pub(crate) to_flush: Vec<u32>,
-    /// Sessions that may be read again, by place.
+    /// Sessions that may be read again, by slot.
     pub(crate) to_resume: Vec<u32>,
     /// What was done in this turn to hand on flow messages, beside the ordinary: a session to which
     /// one message goes.
@@ -117,7 +117,7 @@ impl LoopState {
             tx_flush_bytes: limits.read_buffer_bytes,
             flows,
             // Connections that are only told that there is no place have one too.
-            sessions: OpenSessions::for_places(limits.max_connections + 64),
+            sessions: OpenSessions::for_slots(limits.max_connections + 64),
             work: Work::new(limits.read_budget_bytes),
             limits,
             bytes_held: 0,
@@ -190,7 +190,7 @@ impl LoopState {
         self.limits.max_connections.saturating_mul(2).max(1024)
     }
 
-    /// Has the session at this place flushed after the turn; `listed` is its flag.
+    /// Has the session in this slot flushed after the turn; `listed` is its flag.
     pub(crate) fn list_for_flush(&mut self, index: u32, listed: &mut bool) {
         if !*listed {
             *listed = true;

@@ -1,20 +1,20 @@
-//! Owns which sessions are open, for those who reach for one that is not their own.
+//! The set of open sessions, for those who reach for one that is not their own.
 
 use crate::structures::slab::{Key, RESERVED_MAX};
 
-/// The open sessions, by their place. A place costs four bytes and a bit.
+/// The open sessions, by their slot. A slot costs four bytes and a bit.
 #[derive(Debug, Default)]
 pub(crate) struct OpenSessions {
     generations: Vec<u32>,
-    /// A bit for each place that an open session has.
+    /// A bit for each slot that an open session has.
     open: Vec<u64>,
     count: usize,
 }
 
 impl OpenSessions {
-    /// With room for so many places, as the slab has it: it outlives the connections.
-    pub(crate) fn for_places(places: usize) -> Self {
-        let words = places.min(RESERVED_MAX).div_ceil(64);
+    /// With room for so many slots, as the slab has it: it outlives the connections.
+    pub(crate) fn for_slots(slots: usize) -> Self {
+        let words = slots.min(RESERVED_MAX).div_ceil(64);
         Self {
             generations: Vec::with_capacity(words * 64),
             open: Vec::with_capacity(words),
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_open_for_one_generation_at_a_time() {
+    fn a_slot_is_open_for_one_generation_at_a_time() {
         let mut sessions = OpenSessions::default();
         let old = Key { index: 70, generation: 1 };
         let new = Key { index: 70, generation: 2 };

@@ -77,7 +77,7 @@ impl Core {
         }
         self.wheel.give_back();
         let wheel = &mut self.wheel;
-        self.shared.timers.arm_fresh(|place, at| wheel.arm(place | APP_TIMER, at));
+        self.shared.timers.arm_fresh(|slot, at| wheel.arm(slot | APP_TIMER, at));
         self.shared.has_deferred_work = false;
     }
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::app::endpoint::Endpoint;
+use crate::session::read_pause::ReadPause;
 use crate::session::state::{Phase, SessionState};
-use crate::session::unread_input::Hold;
 use crate::structures::progress::Least;
 use crate::structures::wheel::TimerKey;
 use crate::words::limits::Limits;
@@ -174,7 +174,7 @@ impl Connection {
                 // A raw handler has its time to answer the peer's Close.
                 extra.deadline,
                 extra.timers.iter().map(|(_, at)| *at).min(),
-                self.state.hold().and_then(Hold::until),
+                self.state.read_pause().and_then(ReadPause::until),
                 self.pause_deadline(options),
                 self.gone_deadline(limits),
             ]),
@@ -211,19 +211,20 @@ impl Connection {
 
     /// When the application has not taken anything for too long.
     pub(crate) fn pause_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        let since = self.state.hold().filter(|hold| !hold.is_over()).and_then(Hold::since)?;
+        let since =
+            self.state.read_pause().filter(|hold| !hold.is_over()).and_then(ReadPause::since)?;
         options.pause_timeout.map(|pause| since.after(pause))
     }
 
     /// When the application has had its time to take what a peer left behind that is gone.
     pub(crate) fn gone_deadline(&self, limits: &Limits) -> Option<Time> {
-        let hold = self.state.hold().filter(|hold| !hold.is_over());
-        hold.and_then(Hold::peer_ended).map(|ended| ended.after(limits.close_timeout))
+        let hold = self.state.read_pause().filter(|hold| !hold.is_over());
+        hold.and_then(ReadPause::peer_ended).map(|ended| ended.after(limits.close_timeout))
     }
 
     /// None while the peer is not read: what it sends is not seen.
     pub(crate) fn idle_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        if self.state.is_held() {
+        if self.state.is_read_paused() {
             return None;
         }
         options.idle_timeout.map(|idle| self.state.last_activity.after(idle))

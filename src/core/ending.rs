@@ -129,7 +129,7 @@ impl Turn<'_> {
         let extra = state.extra();
         extra.close = Some(info.clone());
         extra.timers = Vec::new();
-        if extra.hold.take().is_some() {
+        if extra.read_pause.take().is_some() {
             self.shared.to_resume.push(state.id.0.index); // what comes now is read and dropped
         }
         self.outgoing().leave_flows();

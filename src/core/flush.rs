@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
-use crate::session::unread_input::Hold;
+use crate::session::read_pause::ReadPause;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
@@ -125,7 +125,7 @@ impl Core {
             for key in flow.settle() {
                 let Some(connection) = self.connections.get_mut(key) else { continue };
                 let extra = connection.state.extra.as_deref_mut();
-                let Some(hold) = extra.and_then(|extra| extra.hold.as_deref_mut()) else {
+                let Some(hold) = extra.and_then(|extra| extra.read_pause.as_deref_mut()) else {
                     continue;
                 };
                 hold.flow_goes_on();
@@ -145,8 +145,8 @@ impl Core {
 
     /// Whether something of a connection is held that nothing stops any more.
     pub(crate) fn is_waiting_for_its_turn(&self, index: u32) -> bool {
-        let hold = self.connections.at(index).and_then(|connection| connection.state.hold());
-        hold.is_some_and(Hold::is_over)
+        let hold = self.connections.at(index).and_then(|connection| connection.state.read_pause());
+        hold.is_some_and(ReadPause::is_over)
     }
 
     /// Delivers what was held while reading was paused.
@@ -192,7 +192,7 @@ impl Core {
         while self.shared.has_deferred_work {
             self.after_turn(now);
             let waits = self.connections.at_mut(index).is_some_and(|connection| {
-                connection.state.hold().is_some_and(|hold| hold.is_over())
+                connection.state.read_pause().is_some_and(|hold| hold.is_over())
             });
             if waits && self.shared.must_yield() {
                 self.shared.to_resume.push(index);

@@ -23,7 +23,7 @@ impl Turn<'_> {
         }
         let next = extra.tokens.next_token(rate);
         if next > now {
-            extra.hold.get_or_insert_default().wait_until(now, next);
+            extra.read_pause.get_or_insert_default().wait_until(now, next);
             self.connection.state.timing_changed = true;
             self.shared.stats.rate_pauses += 1;
         }
@@ -33,10 +33,10 @@ impl Turn<'_> {
     /// Goes on reading once there is a token again.
     pub(super) fn token_due(&mut self) {
         let state = &mut self.connection.state;
-        let place = state.id.0.index;
-        let hold = state.extra.as_deref_mut().and_then(|extra| extra.hold.as_deref_mut());
+        let slot = state.id.0.index;
+        let hold = state.extra.as_deref_mut().and_then(|extra| extra.read_pause.as_deref_mut());
         if hold.is_some_and(|hold| hold.time_has_come(self.shared.now) && hold.is_over()) {
-            self.shared.to_resume.push(place);
+            self.shared.to_resume.push(slot);
         }
     }
 }

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 
 use crate::protocol::frame::OpCode;
 use crate::protocol::frame_reader::PartialFrame;
+use crate::session::read_pause::{ReadPause, UnreadInput};
 use crate::session::state::Phase;
-use crate::session::unread_input::{HeldInput, Hold};
 
 use crate::core::connection::Stage;
 use crate::core::turn::{Reading, Turn};
@@ -15,7 +15,7 @@ impl Turn<'_> {
     /// others, which they are to do first.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.shared.has_deferred_work || self.connection.state.hold().is_some()
+        self.shared.has_deferred_work || self.connection.state.read_pause().is_some()
     }
 
     /// Keeps what arrives while reading is paused, and answers the pings in it.
@@ -25,7 +25,7 @@ impl Turn<'_> {
             return;
         }
         let into_frame = self.until_header();
-        let hold = self.connection.state.extra().hold.get_or_insert_default();
+        let hold = self.connection.state.extra().read_pause.get_or_insert_default();
         hold.keep(rx, into_frame);
         self.take_held_controls();
     }
@@ -47,7 +47,7 @@ impl Turn<'_> {
         let rules = self.connection.state.rules(self.options());
         loop {
             let extra = self.connection.state.extra.as_deref_mut();
-            let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
+            let hold = extra.and_then(|extra| extra.read_pause.as_deref_mut());
             let held = hold.filter(|hold| hold.since().is_some());
             let Some(control) = held.and_then(|hold| hold.next_control(&rules)) else { break };
             if control.opcode == OpCode::Ping {
@@ -67,7 +67,7 @@ impl Turn<'_> {
             return None;
         }
         let extra = self.connection.state.extra.as_deref_mut();
-        let over = extra.and_then(|extra| extra.hold.take_if(|hold| hold.is_over()));
+        let over = extra.and_then(|extra| extra.read_pause.take_if(|hold| hold.is_over()));
         let Some(mut hold) = over else { return Some(self.reading()) };
         let state = &mut self.connection.state;
         if hold.since().is_some() {
@@ -101,12 +101,12 @@ impl Turn<'_> {
         Some(self.reading())
     }
 
-    fn put_back(&mut self, input: HeldInput, taken: usize, before: &Hold) {
+    fn put_back(&mut self, input: UnreadInput, taken: usize, before: &ReadPause) {
         if !matches!(self.connection.stage, Stage::Session(_)) {
             return;
         }
         let now = self.shared.now;
-        let hold = self.connection.state.extra().hold.get_or_insert_default();
+        let hold = self.connection.state.extra().read_pause.get_or_insert_default();
         hold.put_back(input);
         hold.end_was_read = before.end_was_read;
         if let Some(at) = before.peer_ended() {
@@ -120,7 +120,7 @@ impl Turn<'_> {
     pub(super) fn hold_end(&mut self) -> bool {
         let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
-        let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
+        let hold = extra.and_then(|extra| extra.read_pause.as_deref_mut());
         let Some(hold) = hold.filter(|hold| hold.held() > 0) else { return false };
         hold.end_was_read = true;
         hold.note_peer_end(now);
@@ -132,7 +132,7 @@ impl Turn<'_> {
     pub(crate) fn hung_up(&mut self, failure: Option<ErrorKind>) {
         let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
-        let hold = extra.and_then(|extra| extra.hold.as_deref_mut());
+        let hold = extra.and_then(|extra| extra.read_pause.as_deref_mut());
         match (hold, failure) {
             (Some(_), Some(kind)) => self.broken(kind),
             // There may be more behind what is held, and the application may still take it.
@@ -146,7 +146,7 @@ impl Turn<'_> {
 
     /// Whether the socket is to be read: at half a read buffer that is held, no more.
     pub(super) fn reading(&self) -> Reading {
-        match self.connection.state.hold() {
+        match self.connection.state.read_pause() {
             Some(hold) if hold.held() >= self.shared.limits.read_buffer_bytes / 2 => {
                 Reading::Paused
             }

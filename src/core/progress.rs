@@ -78,7 +78,7 @@ impl Connection {
 
     /// When the time for what the peer began is over; `None` while it is not read.
     pub(super) fn unfinished_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        if self.state.is_held() {
+        if self.state.is_read_paused() {
             return None;
         }
         self.state.unfinished_since().map(|since| since.after(options.write_timeout))
@@ -373,7 +373,7 @@ impl Turn<'_> {
 
     /// Whether the pong that is awaited may have come and not been read.
     fn is_unread(&self) -> bool {
-        self.connection.state.hold().is_some_and(|hold| hold.since().is_some())
+        self.connection.state.read_pause().is_some_and(|hold| hold.since().is_some())
     }
 
     /// Reading was paused after a ping went out: that the peer's system has it is enough.

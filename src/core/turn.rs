@@ -88,7 +88,7 @@ impl<'a> Turn<'a> {
         let mut taken = 0;
         if self.shared.must_yield() {
             self.shared.to_resume.push(self.connection.state.id.0.index);
-        } else if self.connection.state.hold().is_none() {
+        } else if self.connection.state.read_pause().is_none() {
             taken = self.take_input(rx);
         }
         if taken < rx.len() {

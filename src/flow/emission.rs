@@ -1,4 +1,4 @@
-//! Owns one message of a flow: its frame, the other encodings that were made of it, and what it
+//! One message of a flow: its frame, the other encodings that were made of it, and what it
 //! costs to keep.
 
 use std::cell::RefCell;
@@ -45,6 +45,7 @@ impl Emission {
         let text = matches!(message.payload(), Payload::Text(_));
         let opcode = if text { OpCode::Text } else { OpCode::Binary };
         let payload = message.bytes();
+        // RFC 6455 section 5.1: a server masks nothing, so one frame serves every session.
         let mut header = Vec::with_capacity(HEADER_BYTES_MAX);
         write_header(&mut header, true, opcode, payload.len(), None);
         // One allocation of the right size, however many will share it.
@@ -86,6 +87,7 @@ impl Emission {
     /// True if it is the first.
     pub(crate) fn keep_encoding(&mut self, key: u64, frames: &Rc<[u8]>) -> bool {
         let first = self.encodings.is_none();
+        // Few messages have any: the list is there when the first is made.
         let encodings = self.encodings.get_or_insert_default();
         encodings.borrow_mut().push((key, Rc::clone(frames)));
         first

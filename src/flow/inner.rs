@@ -59,6 +59,7 @@ impl FlowInner {
         key: Option<&str>,
         publisher: Option<SessionId>,
     ) -> Result<bool, SendError> {
+        // In other flows a key would cost memory and change nothing.
         let key = key.filter(|_| self.keeps_newest());
         let mut emission = None;
         value.to_message(&mut |message| {
@@ -80,6 +81,7 @@ impl FlowInner {
 
     fn push(self: &Rc<Self>, emission: Emission) -> Result<bool, SendError> {
         let bytes = emission.bytes() + self.entry_bytes();
+        // Refused before anything gives way for it: it could not be kept in any case.
         if bytes > self.options.max_bytes {
             let payload = emission.payload().len();
             let limit = self.options.max_bytes.saturating_sub(bytes - payload);
@@ -130,6 +132,7 @@ impl FlowInner {
     /// Has the pool look at this flow after the turn, or once what is being offered has been.
     fn touch(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
+        // A round that has begun is for what was there then; the next one is for this.
         if state.offering {
             state.touched = true;
         } else if let Some(pool) = state.pool.clone().filter(|_| !state.listed) {
@@ -144,6 +147,7 @@ impl FlowInner {
         let mut state = self.state.borrow_mut();
         match &state.pool {
             Some(known) if Rc::ptr_eq(known, pool) => return,
+            // Cursors of sessions count in that pool: it cannot change while there are any.
             Some(_) if state.log.subscribers() > 0 => return,
             _ => {}
         }
@@ -153,6 +157,7 @@ impl FlowInner {
             self.rank.take().into_iter().for_each(|rank| known.unlist(rank));
         }
         pool.account(0, bytes);
+        // Stamps are a pool's own: the old ones mean nothing in the new one.
         (state.listed, state.offering, state.used) = (false, false, 0);
         drop(state);
         self.list();
@@ -165,6 +170,7 @@ impl FlowInner {
     pub(crate) fn keep_encoding(self: &Rc<Self>, number: u64, key: u64, frames: &Rc<[u8]>) {
         self.change(|state| {
             let bytes = Emission::encoding_bytes(frames);
+            // The session that made it has it already: that it is not kept costs others time, and no message.
             if !state.make_room_for_encoding(number, bytes, &self.options) {
                 return;
             }
@@ -196,6 +202,7 @@ impl FlowInner {
     /// What it would give up is something else from now on.
     fn list_anew(self: &Rc<Self>) {
         let state = self.state.borrow();
+        // Moved only when the kind changes: to keep it in the order of use would cost every message.
         let rank = self.rank.get().filter(|rank| rank.gives != state.gives());
         if let (Some(rank), Some(pool)) = (rank, &state.pool) {
             pool.unlist(rank);
@@ -228,10 +235,12 @@ impl GivesWay for FlowInner {
 
     fn give_way(&self, pool: &FlowPool<Self>, rank: Rank, is_short: impl Fn() -> bool) -> GaveWay {
         let mut gave = GaveWay { messages: 0, rank: Some(rank), asks: false, in_vain: false };
+        // It is this flow that makes room for its own message, with its state borrowed.
         let Ok(mut state) = self.state.try_borrow_mut() else {
             gave.asks = true;
             return gave;
         };
+        // Published in since it was listed: others have been idle for longer.
         if state.used > rank.used && rank.gives != Gives::Encodings {
             gave.rank = Some(Rank { used: state.used, ..rank });
         } else {
@@ -240,6 +249,7 @@ impl GivesWay for FlowInner {
             let now = Rank { gives: state.gives(), ..rank };
             let last = Rank { used: pool.next_stamp(), ..now };
             // Short still, it has given all that it could.
+            // Behind all that have not been asked, so that the next search does not begin with it.
             let rank = if is_short() && now.gives == Gives::Replay { last } else { now };
             gave.rank = (state.log.len() > 0).then_some(rank);
         }
@@ -272,6 +282,7 @@ impl FlowInner {
         let place = state.subscribers.insert(session);
         let cursor = state.log.join();
         let behind = state.log.next_number();
+        // Of newest values there is one for each key, with gaps where older ones were replaced.
         let replayed = if self.keeps_newest() { state.log.len() as u64 } else { behind - cursor };
         let gappy_replay = match u32::try_from(replayed) {
             Ok(messages) if replayed < behind - cursor => (messages, behind),
@@ -380,11 +391,13 @@ impl FlowInner {
             if std::mem::take(&mut state.offering) {
                 state.log.end_offering();
             }
+            // Only now: while a turn runs nobody has been offered its messages, so nobody lags.
             if self.options.on_buffer_overflow == BufferOverflow::DropOldest {
                 while state.log.lagging() > capacity {
                     state.drop_oldest();
                 }
             }
+            // All of them at once or none: they wait for the same subscriber.
             let waits = !state.suspended.is_empty() && state.log.pending() > capacity;
             let going_on = if waits { Vec::new() } else { std::mem::take(&mut state.suspended) };
             (std::mem::take(&mut state.touched), going_on)

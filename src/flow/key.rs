@@ -1,4 +1,4 @@
-//! Owns the names by which other threads know flows.
+//! The names by which other threads know flows.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -56,6 +56,7 @@ impl FlowNames {
         if named.is_some_and(|named| std::ptr::eq(named.as_ptr(), Rc::as_ptr(flow))) {
             return FlowKey { number: known, kind: PhantomData };
         }
+        // As many must come as there are before it looks again: constant cost on average.
         if self.named.len() >= self.cleared_at {
             self.named.retain(|_, named| named.strong_count() > 0);
             self.cleared_at = self.named.len() * 2 + 16;

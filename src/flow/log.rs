@@ -1,4 +1,4 @@
-//! Owns the log of a flow: numbered entries, and how far its subscribers have come.
+//! The log of a flow: numbered entries, and how far its subscribers have come.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -65,6 +65,8 @@ impl<E> FlowLog<E> {
 
     /// Adds an entry that counts as `bytes`: its number.
     pub(crate) fn push(&mut self, value: E, bytes: usize) -> u64 {
+        // How many await an entry is not kept with it: the cursors are counted, so that to join, to leave and
+        // to drop cost the same whatever the log holds.
         let number = self.cursors.push();
         self.bytes += bytes;
         let logged = Logged { bytes, value };
@@ -103,6 +105,7 @@ impl<E> FlowLog<E> {
     /// The entry that a cursor takes next, with its number, if it is the newest too.
     #[inline]
     pub(crate) fn only_from(&self, cursor: u64) -> Option<(u64, &E)> {
+        // Asked first for the newest alone: nearly every delivery is of that.
         if cursor.wrapping_add(1) != self.cursors.end() {
             return None;
         }
@@ -163,6 +166,7 @@ impl<E> FlowLog<E> {
             Entries::Sparse(_) => self.first_number(), // its replay is all that it holds
         };
         self.cursors.join(cursor);
+        // Who joins within a round does not lag by what it was not offered.
         self.offered = self.offered.min(cursor);
         self.offering = self.offering.min(cursor);
         cursor
@@ -176,6 +180,7 @@ impl<E> FlowLog<E> {
 
     /// Gives up what everybody has taken and the replay does not hold.
     fn release(&mut self) {
+        // Each entry goes once, so that this costs what was pushed.
         while self.len() > self.replay && !self.oldest_is_awaited() {
             self.drop_oldest();
         }
@@ -186,6 +191,7 @@ impl<E> FlowLog<E> {
         let dropped = match &mut self.entries {
             Entries::Row(row) => {
                 let dropped = row.pop_front();
+                // Given back in large steps: a log that breathes by a few entries does not reallocate.
                 if row.capacity() > 4 * SPARE_PLACES && row.len() < row.capacity() / 2 {
                     row.shrink_to(row.len() + row.len() / 4);
                 }
@@ -199,6 +205,7 @@ impl<E> FlowLog<E> {
     /// Takes one entry out of a sparse log, whoever awaits it.
     pub(crate) fn remove(&mut self, number: u64) -> Option<E> {
         let removed = match &mut self.entries {
+            // A row has no gaps: its numbers follow from where it ends.
             Entries::Row(_) => None,
             Entries::Sparse(map) => map.remove(&number).map(|entry| *entry),
         };

@@ -26,9 +26,9 @@ pub enum BufferOverflow {
     /// It is dropped, for everybody.
     DropLatest,
     /// Of each key only the newest message is kept; see
-    /// [`SharedFlow::emit_latest`](crate::flow::SharedFlow::emit_latest). A subscriber first gets the newest of
-    /// every key. Over the buffer or over `max_bytes`, the key that was silent longest goes; and where the
-    /// server is at `process_bytes`, keys whose messages all have taken.
+    /// [`SharedFlow::emit_latest`](crate::flow::SharedFlow::emit_latest). A subscriber first gets the
+    /// newest of every key. Over the buffer or over `max_bytes`, the key that was silent longest goes;
+    /// and where the server is at `process_bytes`, keys whose messages all have taken.
     Latest,
 }
 
@@ -92,8 +92,8 @@ impl FlowOptions {
     /// The most bytes of the log: of its messages, each with about 110 bytes beside its own, of their
     /// keys (with about 90 more for each), and of the encodings that sessions with extensions share.
     /// Over it encodings go first, which can be made again, then the replay shrinks; what lagging
-    /// subscribers still need is dropped where the policy drops, else [`SendError::Full`]. Default
-    /// 1 MiB.
+    /// subscribers still need is dropped where the policy drops, else
+    /// [`SendError::Full`](crate::error::SendError::Full). Default 1 MiB.
     ///
     /// The logs of all flows together count against
     /// [`process_bytes`](crate::Limits::process_bytes): a flow's from when it was made by

@@ -109,6 +109,7 @@ impl<F: GivesWay> FlowPool<F> {
 
     /// The next place in the one order of all that is sent.
     pub(crate) fn next_stamp(&self) -> u64 {
+        // 64 bits: at a billion a second it lasts for five centuries.
         self.stamp.set(self.stamp.get() + 1);
         self.stamp.get()
     }
@@ -183,14 +184,18 @@ impl<F: GivesWay> FlowPool<F> {
             let mut holders = self.holders.borrow_mut();
             let Some(first) = holders.first_entry() else { break };
             let rank = *first.key();
+            // Whoever was asked in this search stands behind `begun` now, so that it ends.
             if rank.gives > at_most || rank.used > begun {
                 break; // they have all been asked
             }
+            // Taken out while it is asked, so that one that holds nothing afterwards is listed no more.
             let flow = first.remove();
             drop(holders);
             let Some(holder) = flow.upgrade() else { continue };
+            // The list is not borrowed here: where this is the flow's last handle, its end unlists it.
             let gave = holder.give_way(self, rank, || self.room() < bytes);
             self.given_up.set(self.given_up.get() + gave.messages);
+            // It puts itself in order when it has made its room; until then it keeps its place.
             if gave.asks {
                 asking = Some((rank, flow));
             } else if let Some(rank) = gave.rank {

@@ -1,4 +1,4 @@
-//! Owns the flow as an application sees it: its options, emitting, counting subscribers.
+//! The flow as an application sees it: its options, emitting, counting subscribers.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -75,6 +75,7 @@ impl<F: GivesWay> FlowState<F> {
             self.dropped += 1;
             return Ok(false);
         }
+        // Taken when it is published: the one order of all that is sent (see `Collected::next`).
         emission.stamp = self.pool.as_ref().map_or(0, |pool| pool.next_stamp());
         self.used = emission.stamp;
         let key = emission.key.clone();
@@ -87,6 +88,7 @@ impl<F: GivesWay> FlowState<F> {
     }
 
     fn is_full_for_latest(&self, options: &FlowOptions) -> bool {
+        // A log has no place where a message is missing for one: it is dropped for all, as Kotlin's is.
         options.on_buffer_overflow == BufferOverflow::DropLatest
             && self.log.lagging() >= options.capacity()
     }
@@ -102,8 +104,10 @@ impl<F: GivesWay> FlowState<F> {
         let Some(pool) = self.pool.clone() else { return options.max_bytes };
         let before = self.log.bytes();
         let wanted = |log: &FlowLog<Emission>| bytes.saturating_sub(before - log.bytes());
+        // Its own encodings first: what can be made again goes before any message, also of others.
         while pool.room() < wanted(&self.log) && self.drop_encodings() {}
         make_room(&pool, wanted(&self.log));
+        // What it holds already is not taken from the room.
         before.saturating_add(pool.room()).min(options.max_bytes)
     }
 
@@ -120,6 +124,7 @@ impl<F: GivesWay> FlowState<F> {
         if bytes > limit {
             return if newest_goes { Ok(false) } else { self.full() };
         }
+        // Only once it is certain that the newer value fits: an error changes nothing.
         if let Some(older) = emission.key.as_ref().and_then(|key| self.keys.remove(key)) {
             self.dropped += u64::from(self.log.is_awaited(older));
             self.log.remove(older);
@@ -128,6 +133,7 @@ impl<F: GivesWay> FlowState<F> {
             if self.drop_encodings() {
                 continue;
             }
+            // What nobody awaits goes under every policy; the policy is for what somebody does.
             let lost = self.log.oldest_is_awaited();
             match options.on_buffer_overflow {
                 BufferOverflow::Suspend if lost => return self.full(),
@@ -148,6 +154,7 @@ impl<F: GivesWay> FlowState<F> {
         self.dropped += u64::from(self.log.oldest_is_awaited());
         if let Some(key) = self.log.drop_oldest().and_then(|dropped| dropped.key) {
             self.keys.remove(&key);
+            // Keys may come from the network: a table that 100,000 of them filled must not stay that large.
             if self.keys.capacity() > SPARE_KEYS && self.keys.len() < self.keys.capacity() / 4 {
                 self.keys.shrink_to(self.keys.len() * 2);
             }
@@ -170,6 +177,7 @@ impl<F: GivesWay> FlowState<F> {
         options: &FlowOptions,
     ) -> bool {
         let Some((found, emission)) = self.log.at(number) else { return false };
+        // All take the newest at this moment: without its encoding each of thousands would make one.
         let is_newest = number + 1 == self.log.next_number();
         if found != number || emission.bytes().saturating_add(bytes) > options.max_bytes {
             return false;
@@ -189,6 +197,7 @@ impl<F: GivesWay> FlowState<F> {
 
     /// The first encoding of that message is kept.
     pub(crate) fn note_encoded(&mut self, number: u64) {
+        // Numbers of entries that are gone stay until there are as many again: constant cost on average.
         if self.encoded.len() > 2 * self.log.len() {
             let log = &self.log;
             self.encoded.retain(|&known| log.at(known).is_some_and(|(found, _)| found == known));
@@ -235,6 +244,7 @@ impl<F: GivesWay> FlowState<F> {
             } else {
                 break;
             }
+            // At each step, since `is_short` looks at the account.
             pool.account(before, self.log.bytes());
         }
         messages

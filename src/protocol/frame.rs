@@ -228,8 +228,9 @@ fn check_second(opcode: OpCode, second: u8, rules: &FrameRules) -> Result<(), Pr
 }
 
 impl FrameRules {
-    /// Holds the length of a data frame to its limit. The frames of a coded message are recognised by a bit of
-    /// an extension on the first, if any extension has one; of a continuation only the session knows.
+    /// Holds the length of a data frame to its limit. The frames of a coded message are recognised by a
+    /// bit of an extension on the first, if any extension has one; of a continuation only the session
+    /// knows.
     #[cold]
     fn check_large(&self, first: u8, length: u64) -> Result<(), ProtocolError> {
         let limit = self.limit_of((first >> 4) & 7, first & 0x0f == 0);

@@ -68,9 +68,11 @@ impl Session<'_> {
         if !collected.subscriptions.iter().any(|known| known.is_of(flow)) {
             let joined = Subscription::new(flow, filter, &self.out.shared.flows, slot);
             if collected.subscriptions.is_empty() {
+                // A vector grows to four places by itself, which counts for each of thousands of sessions.
                 collected.subscriptions.reserve_exact(1); // few sessions collect a second
             }
             collected.subscriptions.push(joined);
+            // The replay is written after the turn, like all that flows have for it.
             self.out.state.list_for_flush(self.out.shared);
         }
         Ok(())
@@ -82,9 +84,11 @@ impl Session<'_> {
             let missed = &mut collected.missed;
             collected.subscriptions.retain(|known| {
                 let stays = !known.is_of(&flow.inner);
+                // The cursor goes with the subscription; what it has come past without taking stays known.
                 *missed += if stays { 0 } else { known.missed_since() };
                 stays
             });
+            // Direct messages that waited behind the flow still have to go out, from the same place.
             if collected.subscriptions.is_empty() && !collected.holds_direct() {
                 self.out.drop_collected();
             }
@@ -138,6 +142,7 @@ impl Session<'_> {
     ) -> HandlerResult {
         flow.inner.belong_to(&self.out.shared.flows);
         let overrun = flow.inner.emit(value, key, Some(self.id()))?;
+        // Its message is taken all the same: a publisher is slowed down by not being read, never by a loss.
         if overrun && self.out.state.phase == Phase::Open {
             self.out.state.suspend(self.out.shared.now);
             flow.inner.suspend(self.out.state.id.0);

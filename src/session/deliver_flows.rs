@@ -53,6 +53,7 @@ impl Outgoing<'_> {
 
     #[inline(never)]
     fn pull_all(&mut self) -> bool {
+        // A session with many messages must not hold up the others: it comes again behind them.
         let enough = self.shared.pull_work.saturating_add(PULL_WORK);
         while self.may_write() {
             if self.shared.pull_work >= enough {
@@ -77,6 +78,7 @@ impl Outgoing<'_> {
         if self.state.extra.is_some() || self.state.fragments_text.is_some() || self.route.masking {
             return false;
         }
+        // Sessions of one key get the same bytes, so what was encoded for the first is written as it is.
         let key = if self.state.has_extensions() {
             let Some(key) = self.state.share_key(self.route) else { return false };
             Some(key)
@@ -87,6 +89,7 @@ impl Outgoing<'_> {
         let only = self.state.collected.as_deref_mut().and_then(Collected::only_subscription);
         let Some(only) = only else { return false };
         let Some((number, frame, payload)) = only.only_one(key) else { return false };
+        // No bytes mean that an extension drops this message for every session of the key.
         if payload > limit || frame.is_empty() {
             return false;
         }
@@ -97,6 +100,7 @@ impl Outgoing<'_> {
                 return true;
             }
         };
+        // It is passed whatever the socket took: what is left of it waits in this session's outbox.
         let missed = only.pass(number);
         if let Some(collected) = self.state.collected.as_deref_mut() {
             collected.missed += missed;
@@ -153,9 +157,11 @@ impl Outgoing<'_> {
             let Some((number, emission)) = of.at(cursor.unwrap_or_else(|| of.cursor())) else {
                 break;
             };
+            // What comes next in the one order may be of another flow, or a direct message.
             if emission.stamp >= before || total >= PULL_BYTES {
                 break;
             }
+            // A filter may be asked twice about a message: what the socket did not take is looked at again.
             let frames = if !of.wants(&emission) {
                 Frames::None
             } else if emission.payload().len() > limit {
@@ -186,7 +192,6 @@ impl Outgoing<'_> {
         if let Frames::Own = frames {
             self.note_encoding(emission);
             lost = self.dispatch_extended(Way::Now, emission.message()).is_err();
-            self.shared.stats.messages_out += u64::from(!lost);
         }
         // A message that ends the session is not counted, as those behind it are not.
         let failed = self.state.extra.as_deref().is_some_and(|extra| extra.fault.is_some());
@@ -202,6 +207,7 @@ impl Outgoing<'_> {
     /// What goes out for a message: bytes that others get too, or the session's own.
     fn frames_of(&mut self, subscription: usize, number: u64, emission: &Emission) -> Frames {
         let options = self.state.options(self.route);
+        // The log holds each message as one unmasked frame, which serves whoever needs no other form.
         let plain = !options.masking && emission.payload().len() <= options.max_frame_size;
         if plain && !self.state.has_extensions() {
             return Frames::Shared(Rc::clone(&emission.frame));
@@ -223,6 +229,7 @@ impl Outgoing<'_> {
         }
         let encoded: Rc<[u8]> = out.into();
         if let Some(of) = self.subscription(subscription) {
+            // The next session of the key finds it there, if there was room to keep it.
             of.flow().keep_encoding(number, key, &encoded);
         }
         if encoded.is_empty() { Frames::None } else { Frames::Shared(encoded) }
@@ -262,6 +269,8 @@ impl Outgoing<'_> {
         for (number, frame) in run.iter().flatten() {
             self.pass(subscription, *number, 0);
             self.shared.stats.messages_out += 1;
+            // A message that has begun has to end; those behind it stay in the flow, so that a peer that does
+            // not read holds one message and no more.
             if written < frame.len() {
                 self.note_blocked();
                 self.state.extra().outbox.push_shared(Rc::clone(frame), written);
@@ -279,6 +288,7 @@ impl Outgoing<'_> {
             // The rest of a message goes where its start went.
             return self.state.collected.as_deref().is_some_and(Collected::holds_direct);
         }
+        // Without a socket nothing could be written, and pulling would only fill the outbox.
         if self.is_behind() && self.wire.has_socket() {
             self.pull();
         }
@@ -287,6 +297,7 @@ impl Outgoing<'_> {
 
     /// Whether something has to go out before what is sent now, or was asked for by a command.
     fn is_behind(&self) -> bool {
+        // A command was given at an earlier moment than it is done: what was published since comes behind it.
         let stamp = self.shared.command_stamp.unwrap_or(u64::MAX);
         self.state.collected.as_deref().is_some_and(|collected| collected.is_behind(stamp))
     }
@@ -303,6 +314,7 @@ impl Outgoing<'_> {
             }
         };
         collected.push_direct(stamp, direct);
+        // The flush writes the flow messages before it, and then this one.
         self.state.list_for_flush(self.shared);
     }
 

@@ -1,4 +1,4 @@
-//! Owns what a session has that looks below messages: its agreed extensions, the message and frame
+//! The pipeline of a session that looks below messages: its agreed extensions, the message and frame
 //! that are on their way through them, and whether its handler is raw.
 
 use std::borrow::Cow;
@@ -82,11 +82,13 @@ impl Agreed {
             let Some(factory) = installed.iter().find(|known| known.name() == offer.name()) else {
                 continue;
             };
+            // A client offers alternatives of one extension in the order in which it prefers them.
             if agreed.stages.iter().any(|stage| Rc::ptr_eq(&stage.factory, factory)) {
                 continue;
             }
             let Some(agreement) = factory.negotiate(offer) else { continue };
             let (parameters, extension) = agreement.into_parts();
+            // Only what is in the answer is agreed on.
             if append_agreed(&mut agreed.header, factory.name(), &parameters) {
                 agreed.stages.push(Stage { factory: Rc::clone(factory), extension });
             } else {
@@ -155,6 +157,7 @@ pub(crate) fn check_factories(installed: &Factories) -> Result<(), String> {
             if other.name() == name {
                 return Err(format!("extension {name} is installed twice"));
             }
+            // A reserved bit with two meanings could be read as neither.
             if other.rsv().bits() & factory.rsv().bits() != 0 {
                 let both = (other.name(), name);
                 return Err(format!(
@@ -171,6 +174,7 @@ pub(crate) fn check_factories(installed: &Factories) -> Result<(), String> {
 impl Pipeline {
     /// What a new session needs of it.
     pub(crate) fn for_session(raw: bool, agreed: Agreed) -> Option<Box<Self>> {
+        // Most sessions need neither: the plain path pays one `Option`.
         if !raw && agreed.stages.is_empty() {
             return None;
         }
@@ -217,6 +221,7 @@ impl Pipeline {
         let mut key = 0;
         for stage in self.stages.iter().filter(|_| self.applies()) {
             key = mixed(key, Rc::as_ptr(&stage.factory).addr() as u64);
+            // One that keeps a context makes other bytes of a message for each session.
             key = mixed(key, stage.extension.share_key()?);
         }
         Some(key)
@@ -251,6 +256,7 @@ impl Pipeline {
         let limit = rules.max_message_size;
         let begins = starts && header.opcode != OpCode::Continuation;
         let (text, rsv) = (header.opcode == OpCode::Text, Rsv::from_bits(header.rsv));
+        // A whole message in one piece is decoded where it lies, without a copy.
         if begins && ends && header.fin {
             return self.decode(ExtensionMessage::new(text, rsv, payload), limit);
         }
@@ -262,10 +268,12 @@ impl Pipeline {
             return Ok(None);
         };
         if starts {
+            // Without the claimed bit the message is not coded: its frames have no allowance for that.
             if message.rsv.bits() & rules.claimed_rsv == 0 && rules.claimed_rsv != 0 {
                 rules.check_uncoded(header).map_err(SessionError::Protocol)?;
             }
             message.announced = message.announced.saturating_add(header.payload_len);
+            // By the headers alone: nobody has to receive what is too big to be taken.
             if message.announced > wire_limit(limit) {
                 return Err(too_big(limit));
             }
@@ -274,6 +282,7 @@ impl Pipeline {
         let piece = MessagePiece::new(message.text, message.rsv, &payload, last);
         let taken = outermost.extension.decode_piece(&piece, &mut message.body, limit);
         taken.map_err(|error| fault(error, limit))?;
+        // A thousand bytes may inflate to a mebibyte: the limit holds for what comes out.
         if message.body.len() > limit {
             return Err(too_big(limit));
         }
@@ -291,6 +300,7 @@ impl Pipeline {
         mut message: ExtensionMessage<'a>,
         limit: usize,
     ) -> Result<Option<ExtensionMessage<'a>>, SessionError> {
+        // RFC 6455 section 9.1: the last one of the answer is the outermost, and undone first.
         for stage in self.stages.iter_mut().rev() {
             let before = message.rsv();
             let decoded = stage.extension.decode(&mut message, limit);
@@ -325,6 +335,7 @@ impl Pipeline {
                 Err(ExtensionError::TooBig) => return Err(NotEncoded::TooBig { in_step }),
                 Err(error) => return Err(NotEncoded::Failed(error)),
             }
+            // An extension cannot touch a bit that it did not claim.
             message.set_rsv(own_bits(before, message.rsv(), stage.factory.rsv()));
             if message.is_dropped() {
                 return Ok(None);

@@ -4,12 +4,12 @@ pub(crate) mod collect;
 pub(crate) mod deliver_flows;
 pub(crate) mod encode;
 pub(crate) mod extensions;
+pub(crate) mod read_pause;
 pub(crate) mod send;
 pub(crate) mod send_frame;
 mod settings;
 pub(crate) mod state;
 pub(crate) mod subscriptions;
-pub(crate) mod unread_input;
 
 use std::fmt;
 #[cfg(feature = "json")]
@@ -120,6 +120,7 @@ impl Session<'_> {
             return Ok(());
         }
         if out.state.has_extensions() {
+            // The extensions encode it when it goes on the wire, which may be later.
             out.send_extended(message)?;
         } else {
             let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
@@ -186,6 +187,7 @@ impl Session<'_> {
 
     fn send_checked_control(&mut self, opcode: OpCode, payload: &[u8]) -> HandlerResult {
         self.out.check_open()?;
+        // RFC 6455 section 5.5: the length of a control frame fits seven bits below 126.
         if payload.len() > CONTROL_PAYLOAD_MAX {
             let error = SendError::TooBig { bytes: payload.len(), limit: CONTROL_PAYLOAD_MAX };
             return Err(error.into());
@@ -209,6 +211,7 @@ impl Session<'_> {
     /// ```
     pub fn close(&mut self, reason: CloseReason) -> HandlerResult {
         self.out.check_open()?;
+        // Behind all that was accepted before it: what was accepted arrives.
         self.out.queue_close(Some(&reason), false);
         let (code, text) = (reason.code(), reason.text());
         self.out.begin_closing(CloseInfo::new(code, text, ClosedBy::Local, false));
@@ -226,6 +229,7 @@ impl Session<'_> {
     /// }
     /// ```
     pub fn abort(&mut self) {
+        // Acted on after the hook: the session is still lent to it.
         self.out.state.extra().aborted = true;
     }
 

@@ -199,10 +199,13 @@ impl Outgoing<'_> {
     /// Sends a message that [`takes_fast`](Self::takes_fast) its size.
     #[inline]
     pub(crate) fn send_fast(&mut self, message: &Message<'_>) {
-        self.shared.stats.messages_out += 1;
+        let shared = &mut *self.shared;
+        shared.stats.messages_out += 1;
         let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
-        write_frame(&mut self.shared.tx, true, opcode, message.bytes(), None);
-        self.flush_if_full();
+        write_frame(&mut shared.tx, true, opcode, message.bytes(), None);
+        if shared.tx.len() >= shared.tx_flush_bytes {
+            self.flush();
+        }
     }
 
     /// Sends a message or fragment that was admitted and that no extension encodes.
@@ -266,6 +269,7 @@ impl Outgoing<'_> {
         if let Some(encoded) = self.encode(message)? {
             let opcode = OpCode::Binary;
             self.dispatch(way, opcode, |encoder| encoder.extended(framing, &encoded));
+            self.shared.stats.messages_out += 1;
         }
         Ok(())
     }
@@ -288,7 +292,7 @@ impl Outgoing<'_> {
                     let error = SendError::TooBig { bytes, limit };
                     if !in_step {
                         // What follows may build on what the peer never gets.
-                        self.state.note_fault(SessionError::Handler(error.clone().into()));
+                        self.state.note_fault(SessionError::Handler(error.into()));
                     }
                     error
                 }

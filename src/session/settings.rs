@@ -89,6 +89,7 @@ impl Session<'_> {
         if let Some(period) = period {
             check_time("ping_period", period).map_err(ConfigError)?;
             if self.out.state.is_raw() {
+                // A pong that its handler did not ask for would be one frame too many for it.
                 let mistake = "ping_period: a raw session sends its own pings, with send_frame";
                 return Err(ConfigError(mistake.into()));
             }
@@ -118,6 +119,7 @@ impl Session<'_> {
         let mut changed = self.own_options().clone();
         changed.max_frame_size = bytes;
         changed.check().map_err(ConfigError)?;
+        // Limits that follow from this one are to follow it here too.
         changed.resolve(self.out.shared.limits.process_bytes);
         *self.own_options() = changed;
         Ok(())
@@ -156,6 +158,7 @@ impl Session<'_> {
     }
 
     fn restart_pings(&mut self) {
+        // A pong of the old period that still comes matches nothing, and is ignored.
         self.out.state.ping_base = self.out.shared.now;
         self.out.state.awaiting_pong = false;
         self.out.state.timing_changed = true;
@@ -207,7 +210,7 @@ impl Session<'_> {
 
     /// Whether reading is paused, by [`pause`](Self::pause), by a flow or by `message_rate`.
     pub fn is_paused(&self) -> bool {
-        self.out.state.is_held()
+        self.out.state.is_read_paused()
     }
 
     /// Has [`on_timer`](crate::Handler::on_timer) called once, `delay` from now: never early, and at

@@ -22,8 +22,8 @@ use crate::words::time::Time;
 use crate::context::loop_state::LoopState;
 use crate::flow::inner::FlowInner;
 use crate::session::extensions::{Pipeline, wire_limit};
+use crate::session::read_pause::ReadPause;
 use crate::session::subscriptions::Collected;
-use crate::session::unread_input::Hold;
 use crate::structures::ids::SessionId;
 use crate::structures::ids::TimerId;
 
@@ -87,7 +87,7 @@ pub(crate) struct Extra {
     /// That was so since the outbox was last empty: the peer did not read in time.
     pub(crate) slow: bool,
     /// Reading is paused.
-    pub(crate) hold: Option<Box<Hold>>,
+    pub(crate) read_pause: Option<Box<ReadPause>>,
     /// Timers of the application for this session, in no order.
     pub(crate) timers: Vec<(TimerId, Time)>,
     /// The messages that may still come.
@@ -141,23 +141,27 @@ struct Proxied {
     client: Option<SocketAddr>,
 }
 
-/// The bits of [`SessionState::parts`]. A session without any is open and takes the fast paths.
-mod parts {
+/// What a session may have beside the ordinary, one bit for each. Without any it is open and takes the fast
+/// paths.
+struct Parts;
+
+impl Parts {
     /// A message has arrived in part.
-    pub(super) const PARTIAL: u8 = 1;
+    const PARTIAL: u8 = 1;
     /// Extensions, or a raw handler.
-    pub(super) const PIPELINE: u8 = 2;
+    const PIPELINE: u8 = 2;
     /// Whatever is rare: bytes that wait, a pause, timers, options of its own, an end.
-    pub(super) const EXTRA: u8 = 4;
+    const EXTRA: u8 = 4;
     /// It collects flows.
-    pub(super) const FLOWS: u8 = 8;
+    const FLOWS: u8 = 8;
     /// A message is being sent in fragments.
-    pub(super) const FRAGMENTS: u8 = 16;
+    const FRAGMENTS: u8 = 16;
     /// It is no session yet, or closing, or over.
-    pub(super) const NOT_OPEN: u8 = 32;
+    const NOT_OPEN: u8 = 32;
 }
 
-/// Whether the peer masks its frames.
+/// Whether the peer masks its frames. RFC 6455 section 5.1: a server closes on an unmasked frame, unless it
+/// is told otherwise, and a client on a masked one.
 fn expected_masking(options: &SessionOptions) -> Masking {
     match options {
         #[cfg(feature = "client")]
@@ -174,6 +178,7 @@ impl SessionState {
     pub(crate) fn new(key: Key, peer: SocketAddr, now: Time) -> Self {
         let peer = match peer {
             SocketAddr::V4(v4) => Peer::V4(v4),
+            // Else each of the many IPv4 sessions would pay for the 28 bytes of the longer address.
             SocketAddr::V6(v6) => Peer::V6(Box::new(v6)),
         };
         Self {
@@ -263,12 +268,14 @@ impl SessionState {
     pub(crate) fn share_key(&self, route: &SessionOptions) -> Option<u64> {
         let options = self.options(route);
         if options.masking {
+            // Bytes that nobody else can use are not worth keeping.
             return None; // every frame has a mask of its own
         }
         let extensions = match self.pipeline.as_deref() {
             Some(pipeline) if pipeline.applies() => pipeline.share_key()?,
             _ => 0,
         };
+        // Where frames are cut and what is too big differs with these, and so do the bytes.
         let sizes = [options.max_frame_size as u64, options.outgoing_limit() as u64];
         Some(sizes.into_iter().fold(extensions, mixed))
     }
@@ -342,42 +349,43 @@ impl SessionState {
             max_fragments: options.max_fragments,
             masking: expected_masking(options),
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
+            // RFC 6455 section 5.2: reserved bits are zero unless an agreed extension claims them.
             claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
         }
     }
 
     /// Whether the peer is not read at present.
-    pub(crate) fn is_held(&self) -> bool {
-        self.hold().is_some_and(|hold| !hold.is_over())
+    pub(crate) fn is_read_paused(&self) -> bool {
+        self.read_pause().is_some_and(|pause| !pause.is_over())
     }
 
-    pub(crate) fn hold(&self) -> Option<&Hold> {
-        self.extra.as_deref().and_then(|extra| extra.hold.as_deref())
+    pub(crate) fn read_pause(&self) -> Option<&ReadPause> {
+        self.extra.as_deref().and_then(|extra| extra.read_pause.as_deref())
     }
 
     /// The application stops this session from being read.
     pub(crate) fn pause(&mut self, now: Time) {
-        self.timing_changed |= self.extra().hold.get_or_insert_default().pause(now);
+        self.timing_changed |= self.extra().read_pause.get_or_insert_default().pause(now);
     }
 
     /// The application wants it read again. The input that was kept comes first, in a turn of its own.
     pub(crate) fn unpause(&mut self, shared: &mut LoopState) {
-        if let Some(hold) = self.hold_mut() {
-            hold.unpause();
+        if let Some(pause) = self.read_pause_mut() {
+            pause.unpause();
             shared.to_resume.push(self.id.0.index);
         }
     }
 
     /// A session that closes is read: messages are dropped, the peer's Close is awaited.
     pub(crate) fn lift_pause(&mut self, shared: &mut LoopState) {
-        if let Some(hold) = self.hold_mut() {
-            hold.lift();
+        if let Some(pause) = self.read_pause_mut() {
+            pause.lift();
             shared.to_resume.push(self.id.0.index);
         }
     }
 
-    pub(crate) fn hold_mut(&mut self) -> Option<&mut Hold> {
-        self.extra.as_deref_mut().and_then(|extra| extra.hold.as_deref_mut())
+    pub(crate) fn read_pause_mut(&mut self) -> Option<&mut ReadPause> {
+        self.extra.as_deref_mut().and_then(|extra| extra.read_pause.as_deref_mut())
     }
 
     /// False if it has as many as it may.
@@ -399,49 +407,51 @@ impl SessionState {
 
     /// A flow stops this session from being read.
     pub(crate) fn suspend(&mut self, now: Time) {
-        self.extra().hold.get_or_insert_default().suspend(now);
+        self.extra().read_pause.get_or_insert_default().suspend(now);
         self.timing_changed = true;
     }
 
     /// Notes the first thing that went wrong; it is acted on after the hook.
     pub(crate) fn note_fault(&mut self, fault: SessionError) {
+        // What follows a fault mostly follows from it: the first one is the reason.
         self.extra().fault.get_or_insert(fault);
     }
 
-    /// What it has beside the ordinary.
-    #[inline(always)] // each user asks for some bits, and the others then cost nothing
-    fn parts(&self) -> u8 {
-        let part = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
-        part(self.partial.is_some(), parts::PARTIAL)
-            | part(self.pipeline.is_some(), parts::PIPELINE)
-            | part(self.extra.is_some(), parts::EXTRA)
-            | part(self.collected.is_some(), parts::FLOWS)
-            | part(self.fragments_text.is_some(), parts::FRAGMENTS)
-            | part(self.phase != Phase::Open, parts::NOT_OPEN)
+    /// Whether it has any of these parts.
+    // A word that is put together and then masked would cost each message ten instructions more.
+    #[inline(always)]
+    fn has(&self, any_of: u8) -> bool {
+        let asked = |bit: u8| any_of & bit != 0;
+        (asked(Parts::NOT_OPEN) && self.phase != Phase::Open)
+            || (asked(Parts::FRAGMENTS) && self.fragments_text.is_some())
+            || (asked(Parts::PARTIAL) && self.partial.is_some())
+            || (asked(Parts::PIPELINE) && self.pipeline.is_some())
+            || (asked(Parts::EXTRA) && self.extra.is_some())
+            || (asked(Parts::FLOWS) && self.collected.is_some())
     }
 
     /// Whether a message can be sent as one frame to the turn's buffer.
     #[inline]
     pub(crate) fn can_send_fast(&self) -> bool {
-        self.parts() & !parts::PARTIAL == 0
+        !self.has(!Parts::PARTIAL)
     }
 
     /// Whether bytes that arrive begin a message, and nothing but that.
     #[inline]
     pub(crate) fn can_read_fast(&self) -> bool {
-        self.parts() & (parts::PARTIAL | parts::PIPELINE | parts::EXTRA) == 0
+        !self.has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA)
     }
 
     /// Whether it holds memory of its own.
     #[inline]
     pub(crate) fn owns_memory(&self) -> bool {
-        self.parts() & (parts::PARTIAL | parts::PIPELINE | parts::EXTRA | parts::FLOWS) != 0
+        self.has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA | Parts::FLOWS)
     }
 
     /// Bytes held for this connection beyond its place in the slab.
     pub(crate) fn memory(&self) -> usize {
         let extra = self.extra.as_deref().map_or(0, |extra| {
-            extra.outbox.memory() + extra.hold.as_deref().map_or(0, Hold::memory)
+            extra.outbox.memory() + extra.read_pause.as_deref().map_or(0, ReadPause::memory)
         });
         self.partial.as_deref().map_or(0, PartialMessage::memory)
             + self.pipeline.as_deref().map_or(0, Pipeline::memory)
@@ -473,6 +483,7 @@ impl SessionState {
 
     /// Gives `extra` back once it holds nothing that matters.
     pub(crate) fn release_idle(&mut self) {
+        // Thousands of sessions had something rare once: without this each would keep its box for ever.
         if self.extra.as_deref().is_some_and(Extra::is_idle) {
             self.extra = None;
         }
@@ -483,6 +494,7 @@ impl Extra {
     /// The wait for the peer begins, for its Close or its hang-up: as soon as it has all that was
     /// written.
     pub(crate) fn await_peer(&mut self, now: Time, lasts: Duration) {
+        // It moves on while the peer's system has not acknowledged all: a slow reader is not cut off.
         self.deadline = Some(now.after(lasts));
         self.unacknowledged = true;
         self.window.get_or_insert_with(|| Window::begin(now));
@@ -495,7 +507,7 @@ impl Extra {
             ping,
             blocked: _,
             slow: _,
-            hold,
+            read_pause,
             timers,
             tokens,
             dropped,
@@ -509,8 +521,9 @@ impl Extra {
             peer_shut,
             shut,
         } = self;
+        // A field that is added has to be named above, and decided on here.
         outbox.is_empty()
-            && hold.is_none()
+            && read_pause.is_none()
             && timers.is_empty()
             && *dropped == 0
             && *tokens == TokenBucket::default()

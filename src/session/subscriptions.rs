@@ -1,4 +1,4 @@
-//! Owns the flows that one session collects: its cursors, and the order of their messages with those
+//! The flows that one session collects: its cursors, and the order of their messages with those
 //! that are sent to it directly.
 
 use std::collections::VecDeque;
@@ -96,12 +96,14 @@ impl Subscription {
 
     /// How many messages it will not get if it gets nothing more of what has a stamp below `before`.
     pub(crate) fn undelivered(&self, before: u64) -> u64 {
+        // The cursor stays: nothing is taken, and what is there may still be counted in other ways.
         let mut cursor = self.cursor;
         let mut count = 0;
         while let Some((number, emission)) = self.flow.next(cursor) {
             if emission.stamp >= before {
                 break;
             }
+            // What its filter leaves out it does not miss.
             count += u64::from(self.wants(&emission));
             cursor = number + 1;
         }
@@ -133,11 +135,13 @@ impl Subscription {
     #[inline]
     pub(crate) fn pass(&mut self, number: u64) -> u64 {
         let from = self.cursor;
+        // Numbers without an entry were dropped or replaced: those it has missed.
         let mut missed = number - from;
         self.cursor = number + 1;
         if self.gappy_replay > 0 {
             missed = self.pass_replay(from, number);
         }
+        // The log counts who stands where, and gives up what nobody awaits any more.
         self.flow.advance(from, self.cursor);
         missed
     }
@@ -233,6 +237,7 @@ impl Collected {
             None if fragments_open => return None,
             _ => {}
         }
+        // The lowest stamp is first; `before` is the second lowest, up to which its flow may go on.
         let mut first: Option<(u64, Next)> = None;
         let mut before = u64::MAX;
         let direct = self.direct.front().map(|(stamp, _)| (*stamp, Next::Direct));
@@ -332,6 +337,7 @@ impl Collected {
 
     /// Bytes held beyond the flows' own.
     pub(crate) fn memory(&self) -> usize {
+        // The messages are the flows', and are counted there once, however many sessions collect them.
         size_of::<Self>()
             + self.subscriptions.capacity() * (size_of::<Subscription>() + Roster::MEMBER_BYTES)
             + self.direct.capacity() * size_of::<(u64, Direct)>()

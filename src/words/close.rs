@@ -235,7 +235,7 @@ pub enum ClosedBy {
 /// struct Watch;
 /// impl Handler for Watch {
 ///     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
-///         if close.closed_by() == ClosedBy::Transport {
+///         if close.closed_by() == ClosedBy::Transport && !close.is_clean() {
 ///             let (peer, code) = (session.remote_addr(), close.code());
 ///             eprintln!("{peer} vanished: {code} {:?}", close.text());
 ///         }

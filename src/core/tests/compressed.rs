@@ -70,6 +70,15 @@ fn numbers(client: &mut TestClient, codec: &mut Codec) -> Vec<usize> {
     numbers
 }
 
+/// Whether what is sent is encoded or not, each message counts once.
+#[test]
+fn a_message_that_extensions_encode_counts_as_sent() {
+    let (app, mut client, mut codec) = client(OutboxOverflow::Close, Deflate::new);
+    client.send("3");
+    assert_eq!(numbers(&mut client, &mut codec), [0, 1, 2]);
+    assert_eq!(app.stats().messages_out, 3);
+}
+
 /// The peer's context holds every message that was compressed: one that is taken back afterwards would
 /// be missing in it for ever.
 #[test]

@@ -1,12 +1,12 @@
-//! Owns what a session has read and does not take yet, because reading is paused.
+//! The pause of reading from one peer, and the input that was read before it took effect.
 
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode, apply_mask};
 use crate::structures::byte_queue::ByteQueue;
 use crate::words::time::Time;
 
-/// A pause, and the bytes that arrived before it took hold: at most one read buffer waits.
+/// A pause, and the bytes that arrived before it took effect: at most one read buffer waits.
 #[derive(Debug, Default)]
-pub(crate) struct Hold {
+pub(crate) struct ReadPause {
     /// The application asked for it.
     paused: bool,
     /// Flows that wait for their slowest subscriber.
@@ -15,7 +15,7 @@ pub(crate) struct Hold {
     until: Option<Time>,
     /// Since when reading is stopped; `None` where only the rest of one read waits for others.
     since: Option<Time>,
-    input: HeldInput,
+    input: UnreadInput,
     /// When the peer was found to have ended its side, or bytes of it were last taken after that.
     peer_ended: Option<Time>,
     /// That end was read: nothing comes behind what is held.
@@ -24,7 +24,7 @@ pub(crate) struct Hold {
 
 /// What was read and not taken.
 #[derive(Debug, Default)]
-pub(crate) struct HeldInput {
+pub(crate) struct UnreadInput {
     /// As they came from the socket, still masked.
     bytes: ByteQueue,
     scan: Scan,
@@ -45,15 +45,16 @@ enum Scan {
 }
 
 /// A control frame that came while reading is paused.
-pub(crate) struct HeldControl {
+pub(crate) struct UnreadControl {
     pub(crate) opcode: OpCode,
     pub(crate) payload: Vec<u8>,
 }
 
 /// Who wants the pause.
-impl Hold {
+impl ReadPause {
     /// False if it is paused already.
     pub(crate) fn pause(&mut self, now: Time) -> bool {
+        // `pause_timeout` counts from the first of all reasons on.
         self.since.get_or_insert(now);
         !std::mem::replace(&mut self.paused, true)
     }
@@ -90,6 +91,7 @@ impl Hold {
 
     /// Nothing is waited for any more: a closing session is read, and what comes is dropped.
     pub(crate) fn lift(&mut self) {
+        // Publishers that flows still list are counted down to zero and not below it.
         self.paused = false;
         self.suspended = 0;
         self.until = None;
@@ -106,7 +108,7 @@ impl Hold {
 }
 
 /// The peer's end behind what is held.
-impl Hold {
+impl ReadPause {
     pub(crate) fn note_peer_end(&mut self, now: Time) {
         self.peer_ended.get_or_insert(now);
     }
@@ -117,9 +119,10 @@ impl Hold {
 }
 
 /// The bytes.
-impl Hold {
+impl ReadPause {
     /// Keeps bytes; `into_frame` is how many of them belong to a frame that has begun, if known.
     pub(crate) fn keep(&mut self, bytes: &[u8], into_frame: Option<usize>) {
+        // Behind bytes that wait already the scan knows where it stands.
         if self.held() == 0 {
             self.input.scan = into_frame.map_or(Scan::Lost, Scan::At);
         }
@@ -127,11 +130,11 @@ impl Hold {
     }
 
     /// Gives the held bytes out to be taken; what is left of them comes back by `put_back`.
-    pub(crate) fn take(&mut self) -> HeldInput {
+    pub(crate) fn take(&mut self) -> UnreadInput {
         std::mem::take(&mut self.input)
     }
 
-    pub(crate) fn put_back(&mut self, input: HeldInput) {
+    pub(crate) fn put_back(&mut self, input: UnreadInput) {
         self.input = input;
     }
 
@@ -146,12 +149,12 @@ impl Hold {
     /// Takes the next ping or pong out of what is held, wherever it stands between the frames: a
     /// paused session still answers. Data frames and a Close stay in their order; what is behind a
     /// Close or a fault is not looked at. To be called until there is none.
-    pub(crate) fn next_control(&mut self, rules: &FrameRules) -> Option<HeldControl> {
+    pub(crate) fn next_control(&mut self, rules: &FrameRules) -> Option<UnreadControl> {
         self.input.next_control(rules)
     }
 }
 
-impl HeldInput {
+impl UnreadInput {
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         self.bytes.as_mut_slice()
     }
@@ -162,6 +165,7 @@ impl HeldInput {
 
     /// Bytes from the front were taken; the next frame begins `into_frame` behind them, if known.
     pub(crate) fn consume(&mut self, count: usize, into_frame: Option<usize>) {
+        // Dropped in place: the buffer shrinks by powers of two, so that the heap does not fill with holes.
         self.bytes.consume(count);
         // What was looked through once is not looked through again for each message.
         self.scan = match self.scan {
@@ -171,17 +175,19 @@ impl HeldInput {
         };
     }
 
-    fn next_control(&mut self, rules: &FrameRules) -> Option<HeldControl> {
+    fn next_control(&mut self, rules: &FrameRules) -> Option<UnreadControl> {
         let Scan::At(mut at) = self.scan else { return None };
         loop {
             let rest = self.bytes.as_slice().get(at + self.gap..).unwrap_or_default();
             let header = match FrameHeader::read(rest, rules) {
                 Ok(Some(header)) if header.opcode != OpCode::Close => header,
                 Ok(None) => return self.looked_through(at, Scan::At(at)),
+                // RFC 6455 section 5.5.1: nothing counts that comes behind a Close.
                 // What is wrong with it is said when its turn comes.
                 Ok(Some(_)) | Err(_) => return self.looked_through(at, Scan::Over),
             };
             let end = header.header_len.saturating_add(header.payload_len);
+            // RFC 6455 section 5.5.2: a ping is answered as soon as is practical, so not behind the pause.
             if header.opcode.is_control() {
                 let Some(payload) = rest.get(header.header_len..end) else {
                     return self.looked_through(at, Scan::At(at));
@@ -190,11 +196,12 @@ impl HeldInput {
                 apply_mask(&mut payload, header.mask, 0);
                 self.gap += end;
                 self.scan = Scan::At(at);
-                return Some(HeldControl { opcode: header.opcode, payload });
+                return Some(UnreadControl { opcode: header.opcode, payload });
             }
             if end > rest.len() {
                 return self.looked_through(at, Scan::At(at.saturating_add(end)));
             }
+            // The data frame closes up over the control frames that were taken from before it.
             if self.gap > 0 {
                 self.bytes.move_forward(at + self.gap, end, at);
             }
@@ -203,7 +210,7 @@ impl HeldInput {
     }
 
     /// Takes out what was taken, once for all of it: a flood of pings costs what its bytes cost.
-    fn looked_through(&mut self, at: usize, scan: Scan) -> Option<HeldControl> {
+    fn looked_through(&mut self, at: usize, scan: Scan) -> Option<UnreadControl> {
         if self.gap > 0 {
             self.bytes.remove(at, std::mem::take(&mut self.gap));
         }
@@ -256,48 +263,48 @@ mod tests {
         ]
         .concat();
         for size in 1..stream.len() {
-            let mut hold = Hold::default();
+            let mut pause = ReadPause::default();
             let mut pings = Vec::new();
             for piece in stream.chunks(size) {
-                hold.keep(piece, Some(0));
-                while let Some(control) = hold.next_control(&RULES) {
+                pause.keep(piece, Some(0));
+                while let Some(control) = pause.next_control(&RULES) {
                     pings.push(String::from_utf8(control.payload).unwrap());
                 }
             }
             assert_eq!(pings, ["ping 1", "ping 2"], "in pieces of {size}");
-            assert_eq!(hold.take().as_mut_slice(), left);
+            assert_eq!(pause.take().as_mut_slice(), left);
         }
     }
 
     /// However much is taken one message at a time while as much comes.
     #[test]
     fn what_was_taken_is_given_back_and_pings_behind_it_are_still_found() {
-        let mut hold = Hold::default();
+        let mut pause = ReadPause::default();
         let (text, ping) = (masked(0x81, b"one"), masked(0x89, b"?"));
-        hold.keep(&text.repeat(100), Some(0));
+        pause.keep(&text.repeat(100), Some(0));
         for round in 0..10_000 {
-            assert!(hold.next_control(&RULES).is_none(), "in round {round}");
-            let mut input = hold.take();
+            assert!(pause.next_control(&RULES).is_none(), "in round {round}");
+            let mut input = pause.take();
             assert!(input.as_mut_slice().starts_with(&text));
             input.consume(text.len(), Some(0));
-            hold.put_back(input);
-            hold.keep(&[&ping[..], &text].concat(), None);
-            assert_eq!(hold.next_control(&RULES).unwrap().payload, b"?");
-            assert!(hold.memory() <= 8_000, "{} held in round {round}", hold.memory());
+            pause.put_back(input);
+            pause.keep(&[&ping[..], &text].concat(), None);
+            assert_eq!(pause.next_control(&RULES).unwrap().payload, b"?");
+            assert!(pause.memory() <= 8_000, "{} held in round {round}", pause.memory());
         }
-        assert_eq!(hold.held(), 100 * text.len() + ping.len(), "the gap is closed at the end");
-        assert!(hold.next_control(&RULES).is_none());
-        assert_eq!(hold.take().as_mut_slice(), text.repeat(100));
+        assert_eq!(pause.held(), 100 * text.len() + ping.len(), "the gap is closed at the end");
+        assert!(pause.next_control(&RULES).is_none());
+        assert_eq!(pause.take().as_mut_slice(), text.repeat(100));
     }
 
     #[test]
     fn it_is_over_when_nobody_wants_it_any_more() {
-        let mut hold = Hold::default();
-        assert!(hold.pause(Time::ZERO) && !hold.pause(Time::ZERO));
-        hold.suspend(Time::ZERO);
-        hold.unpause();
-        assert!(!hold.is_over());
-        hold.flow_goes_on();
-        assert!(hold.is_over());
+        let mut pause = ReadPause::default();
+        assert!(pause.pause(Time::ZERO) && !pause.pause(Time::ZERO));
+        pause.suspend(Time::ZERO);
+        pause.unpause();
+        assert!(!pause.is_over());
+        pause.flow_goes_on();
+        assert!(pause.is_over());
     }
 }
