@@ -41,6 +41,18 @@ pub(crate) trait Sockets {
     /// [`Driver::run`](crate::core::driver::Driver::run), or as it does.
     fn watch(&mut self, watch: NewWatch);
 
+    /// Does what a dialer wants.
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder);
+
+    /// The next thing that was ordered and has ended.
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<Self::Accepted>>;
+
+    /// Whether there is one.
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool;
+
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);
 
@@ -152,6 +164,7 @@ pub(crate) enum DialOrder {
 
 /// How something that was ordered has ended.
 #[cfg(feature = "client")]
+#[derive(Debug)]
 pub(crate) enum Dialled<A> {
     Resolved(Attempt, io::Result<Vec<SocketAddr>>),
     /// No thread could be made to ask.

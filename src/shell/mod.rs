@@ -2,6 +2,8 @@
 
 #[cfg(feature = "client")]
 mod connect;
+#[cfg(feature = "client")]
+mod dialling;
 pub(crate) mod listen;
 mod listener;
 pub(crate) mod mailbox;

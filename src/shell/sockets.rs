@@ -10,12 +10,16 @@ use mio::{Interest, Poll, Token};
 
 use crate::context::loop_state::NewWatch;
 use crate::core::sockets::{Accept, Sockets};
+#[cfg(feature = "client")]
+use crate::core::sockets::{DialOrder, Dialled};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
 use crate::words::bounds::LARGEST_SIZE;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
 
+#[cfg(feature = "client")]
+use super::dialling::Dialling;
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::slow::{Slow, SlowWatch};
@@ -29,7 +33,16 @@ const LISTENERS_TOP: usize = usize::MAX - 3;
 /// More listeners than anybody has; below their tokens all are connections.
 const LISTENERS_MAX: usize = 1024;
 /// The application's descriptors come below.
-const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX;
+const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX - 1;
+/// And above those of connections that are being made.
+const WATCHES_END: usize = SLOTS_END + (1 << 20);
+
+/// What wakes the loop when names are resolved.
+#[cfg(feature = "client")]
+const RESOLVER: Token = Token(LISTENERS_TOP - LISTENERS_MAX);
+/// Connections that are being made.
+#[cfg(feature = "client")]
+const CONNECTS: std::ops::Range<usize> = SLOTS_END..SLOTS_END + (1 << 20);
 
 /// Slots, which are the tokens of connections, are below; all other tokens above.
 pub(super) const SLOTS_END: usize = 2 * LARGEST_SIZE;
@@ -42,6 +55,8 @@ pub(crate) struct OpenSockets {
     listeners: Vec<Listener>,
     reserve: Reserve,
     watches: Watches,
+    #[cfg(feature = "client")]
+    dialling: Dialling,
     pub(super) clock: Clock,
     slow: SlowWatch,
 }
@@ -75,7 +90,9 @@ impl OpenSockets {
             sockets: Vec::with_capacity(limits.max_connections.min(RESERVED_MAX)),
             listeners: registered,
             reserve: Reserve::new(),
-            watches: Watches::new(SLOTS_END..=WATCHES_TOP),
+            watches: Watches::new(WATCHES_END..=WATCHES_TOP),
+            #[cfg(feature = "client")]
+            dialling: Dialling::new(RESOLVER, CONNECTS),
             clock: Clock::start(),
             slow: SlowWatch::new(limits.slow_callback),
         })
@@ -84,6 +101,10 @@ impl OpenSockets {
     /// An event that is neither a connection's nor the loop's own.
     pub(super) fn other_event(&mut self, core: &mut Core, now: Time, event: &Event) {
         let token = event.token();
+        #[cfg(feature = "client")]
+        if self.dialling.ready(self.poll.registry(), token) {
+            return;
+        }
         if self.watches.has(token) {
             return self.watches.ready(self.poll.registry(), core, now, event);
         }
@@ -169,6 +190,21 @@ impl Sockets for OpenSockets {
         if let Err(error) = self.watches.add(self.poll.registry(), watch) {
             log_unwatchable(&error);
         }
+    }
+
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder) {
+        self.dialling.order(self.poll.registry(), order);
+    }
+
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<TcpStream>> {
+        self.dialling.next()
+    }
+
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool {
+        self.dialling.has_next()
     }
 
     fn release_listeners(&mut self) {

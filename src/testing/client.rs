@@ -249,7 +249,7 @@ impl Upgrade {
         if answer.status != 101 {
             return Err(answer);
         }
-        client.begin_session();
+        client.begin_session(FarEnd::new());
         Ok((client, answer))
     }
 }
@@ -311,9 +311,9 @@ impl TestClient {
     }
 
     /// From here on what arrives is frames.
-    fn begin_session(&self) {
+    pub(super) fn begin_session(&self, far_end: FarEnd) {
         let mut network = self.network.borrow_mut();
-        network.link(self.id).far_end = Some(FarEnd::new());
+        network.link(self.id).far_end = Some(far_end);
         network.react(self.id);
         network.pump();
     }
@@ -331,7 +331,11 @@ impl TestClient {
 
     /// Sends one masked frame whose first byte (FIN, reserved bits, opcode) is given.
     pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
-        self.send_bytes(&RawFrame::masked(first, payload));
+        let is_server = {
+            let mut network = self.network.borrow_mut();
+            network.link(self.id).far_end.as_ref().is_some_and(|far_end| far_end.is_server)
+        };
+        self.send_bytes(&RawFrame::of(is_server, first, payload));
     }
 
     /// Sends a ping.

@@ -14,6 +14,8 @@ pub(crate) struct FarEnd {
     /// A Close was sent: there is no second one.
     pub(crate) close_sent: bool,
     hung_up: bool,
+    /// It is a server: its frames have no mask.
+    pub(crate) is_server: bool,
 }
 
 /// What a far end does of its own.
@@ -68,23 +70,40 @@ impl RawFrame {
         Some((Self { first, payload }, 2 + start + len))
     }
 
-    /// A frame as a client sends it: masked.
+    /// A frame as a server or a client sends it.
+    pub(crate) fn of(is_server: bool, first: u8, payload: &[u8]) -> Vec<u8> {
+        if is_server { Self::unmasked(first, payload) } else { Self::masked(first, payload) }
+    }
+
+    /// A frame as a server sends it: without a mask.
+    fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Self::header(first, 0, payload.len());
+        frame.extend_from_slice(payload);
+        frame
+    }
+
     #[allow(clippy::cast_possible_truncation, reason = "each arm has checked the length")]
-    pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-        // No proxy stands in between, so the key need not be a surprise to anybody.
-        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    fn header(first: u8, mask: u8, length: usize) -> Vec<u8> {
         let mut frame = vec![first];
-        match payload.len() {
-            len @ 0..=125 => frame.push(0x80 | len as u8),
+        match length {
+            len @ 0..=125 => frame.push(mask | len as u8),
             len @ 126..=65_535 => {
-                frame.push(0xfe);
+                frame.push(mask | 126);
                 frame.extend_from_slice(&(len as u16).to_be_bytes());
             }
             len => {
-                frame.push(0xff);
+                frame.push(mask | 127);
                 frame.extend_from_slice(&(len as u64).to_be_bytes());
             }
         }
+        frame
+    }
+
+    /// A frame as a client sends it: masked.
+    pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        // No proxy stands in between, so the key need not be a surprise to anybody.
+        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+        let mut frame = Self::header(first, 0x80, payload.len());
         frame.extend_from_slice(&KEY);
         let start = frame.len();
         frame.extend_from_slice(payload);
@@ -103,8 +122,16 @@ impl FarEnd {
             answers_close: true,
             close_sent: false,
             hung_up: false,
+            is_server: false,
         }
     }
+
+    /// The far end of what the application has dialled.
+    #[cfg(feature = "client")]
+    pub(crate) fn server() -> Self {
+        Self { is_server: true, ..Self::new() }
+    }
+
 
     /// Takes what arrived and says what it makes the client do. `ended`: nothing more comes.
     pub(crate) fn react(&mut self, got: &mut Vec<u8>, ended: bool) -> Reaction {
@@ -115,14 +142,17 @@ impl FarEnd {
             match frame.first {
                 RawFrame::PING if self.answers_pings => {
                     if !self.close_sent {
-                        let pong = RawFrame::masked(RawFrame::PONG, &frame.payload);
+                        let pong = RawFrame::of(self.is_server, RawFrame::PONG, &frame.payload);
                         reaction.bytes.extend(pong);
                     }
                     continue;
                 }
                 RawFrame::CLOSE if self.answers_close && !self.close_sent => {
                     self.close_sent = true;
-                    reaction.bytes.extend(RawFrame::masked(RawFrame::CLOSE, &frame.payload));
+                    let close = RawFrame::of(self.is_server, RawFrame::CLOSE, &frame.payload);
+                    reaction.bytes.extend(close);
+                    // RFC 6455 section 7.1.1: the server closes first.
+                    reaction.hangs_up |= self.is_server;
                 }
                 _ => {}
             }

@@ -36,6 +36,8 @@
 mod client;
 mod failure;
 pub(crate) mod far_end;
+#[cfg(feature = "client")]
+mod far_server;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
@@ -55,6 +57,8 @@ use crate::words::time::Time;
 
 pub use client::{Answer, Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
+#[cfg(feature = "client")]
+pub use far_server::{FarRequest, FarServer};
 
 use network::Network;
 

@@ -1,6 +1,8 @@
 //! A network in memory: links whose far ends are scripts, a clock that is told, and between them the
 //! core with the driver that runs it in production.
 
+#[cfg(feature = "client")]
+pub(crate) mod far_servers;
 mod link;
 mod links;
 mod transit;

@@ -6,8 +6,12 @@ use std::io;
 use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
 use crate::core::sockets::{Accept, Readiness, Sockets};
+#[cfg(feature = "client")]
+use crate::core::sockets::{DialOrder, Dialled};
 use crate::words::time::Time;
 
+#[cfg(feature = "client")]
+use super::far_servers::FarServers;
 use super::link::Link;
 
 /// Names a link; never used again for another.
@@ -23,6 +27,9 @@ pub(crate) struct Links {
     backlog: VecDeque<LinkId>,
     /// Closed by the server, while their systems still deliver.
     orphans: Vec<LinkId>,
+    /// What the application dials.
+    #[cfg(feature = "client")]
+    pub(crate) far: FarServers,
     /// Those that the driver has used since their peers have looked.
     touched: Vec<LinkId>,
 }
@@ -112,6 +119,25 @@ impl Sockets for Links {
 
     fn watch(&mut self, _watch: NewWatch) {
         panic!("descriptors are not watched in memory");
+    }
+
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder) {
+        let all = &mut self.all;
+        self.far.order(order, |address| {
+            all.push(Link::new(address));
+            all.len() - 1
+        });
+    }
+
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<LinkId>> {
+        self.far.next()
+    }
+
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool {
+        self.far.has_next()
     }
 
     fn release_listeners(&mut self) {}
