@@ -7,6 +7,10 @@
 #![allow(clippy::disallowed_methods, reason = "what is measured is real time")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+#[path = "../src/testing/frames.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod frames;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -18,6 +22,8 @@ use std::time::{Duration, Instant};
 use flate2::{Compress, Compression, FlushCompress};
 use wirewheel::extension::Deflate;
 use wirewheel::{Application, Call, Response, Server, WebSockets, on_message};
+
+use frames::upgrade_request;
 
 type Anything<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -148,7 +154,7 @@ fn flood_bytes(name: &str) -> Anything<Vec<u8>> {
             let pairs = letters().flat_map(|a| letters().map(move |b| format!("{a}{b},")));
             let tokens: String = pairs.take(2_600).collect(); // all different
             let offer = format!("Sec-WebSocket-Protocol: {tokens}last\r\n");
-            let head = upgrade_head("/spoken", &offer);
+            let head = upgrade_request("/spoken", &offer);
             (head.into_bytes(), goodbye("/page"))
         }
         "pages" => (b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), goodbye("/page")),
@@ -164,13 +170,6 @@ fn flood_bytes(name: &str) -> Anything<Vec<u8>> {
 
 fn goodbye(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").into_bytes()
-}
-
-fn upgrade_head(path: &str, extra: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extra}\r\n"
-    )
 }
 
 /// A whole message as permessage-deflate has it (RFC 7692 section 7.2.1).
@@ -235,7 +234,7 @@ fn connect(addr: SocketAddr) -> Anything<TcpStream> {
 }
 
 fn upgrade(stream: &mut TcpStream, extra: &str) -> Anything {
-    stream.write_all(upgrade_head("/", extra).as_bytes())?;
+    stream.write_all(upgrade_request("/", extra).as_bytes())?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

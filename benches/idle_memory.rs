@@ -9,6 +9,10 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+#[path = "../src/testing/frames.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod frames;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -22,6 +26,8 @@ const MESSAGE_BYTES: usize = 64 << 10;
 /// From 127.0.0.1 to one port there are fewer ports than connections may be wanted; every client
 /// address takes this many.
 const PER_ADDRESS: usize = 20_000;
+
+use frames::upgrade_request;
 
 type Anything = Result<(), Box<dyn std::error::Error>>;
 
@@ -126,11 +132,7 @@ fn connect(address: &str, mode: &str) -> Result<TcpStream, Box<dyn std::error::E
         "plain" => "",
         _ => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
     };
-    let request = format!(
-        "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
-    );
-    client.write_all(request.as_bytes())?;
+    client.write_all(upgrade_request("/", offer).as_bytes())?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0; 64];

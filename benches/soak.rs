@@ -7,6 +7,10 @@
 #![allow(clippy::disallowed_methods, reason = "half an hour is half an hour")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+#[path = "../src/testing/frames.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod frames;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use wirewheel::extension::Deflate;
 use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
+
+use frames::upgrade_request;
 
 type Anything<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -58,11 +64,7 @@ impl Client {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let offer =
             if compresses { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-        write!(
-            stream,
-            "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
-        )?;
+        stream.write_all(upgrade_request("/", offer).as_bytes())?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];

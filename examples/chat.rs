@@ -1,5 +1,5 @@
-//! Telling many at once (Ktor's and Kotlin's `SharedFlow`): what anybody in a room says, everybody in it gets,
-//! encoded once; whoever comes gets the last 100 messages first.
+//! Telling many at once (Ktor's and Kotlin's `SharedFlow`): what anybody in a room says, everybody in it
+//! gets, encoded once; whoever comes gets the last 100 messages first.
 //!
 //! Run it with `cargo run --release --example chat` and open <http://127.0.0.1:8080/> in two tabs.
 //! - `/ws` is the example of Ktor's page: one flow for all, text as it comes.

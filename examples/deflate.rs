@@ -15,7 +15,8 @@ fn module(app: &mut Application, max_message_bytes: usize) {
             Deflate::new()
                 .compression_level(6)
                 .compress_if_bigger_than(64) // bytes; less is hardly ever worth it
-                .compress_if(|message: &Message<'_>| message.is_text()), // pictures and the like are compressed already
+                // Pictures and the like are compressed already.
+                .compress_if(|message: &Message<'_>| message.is_text()),
         ),
     );
     app.routing(|route| {

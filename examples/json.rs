@@ -1,8 +1,8 @@
 //! Messages as values (Ktor's page on serialization): `/customer/1` sends a customer as JSON and says
 //! good-bye, `/customer` takes customers, prints them and answers how many there are.
 //!
-//! Run it with `cargo run --release --example json`. What is no customer ends the
-//! session with 1007, a binary message with 1003.
+//! Run it with `cargo run --release --example json --features json`. What is no customer
+//! ends the session with 1007, a binary message with 1003.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::io::Write;

@@ -275,6 +275,7 @@ pub fn core(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::frames::masked;
     use std::fs;
     use std::path::{Path, PathBuf};
 
@@ -287,10 +288,6 @@ mod tests {
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files
-    }
-
-    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-        crate::testing::far_end::RawFrame::masked(first, payload)
     }
 
     /// What each target starts from.

@@ -69,7 +69,7 @@ mod core;
 pub mod flow;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub mod fuzzing;
-#[cfg(any(all(doc, not(doctest)), all(doctest, feature = "testing", feature = "json")))]
+#[cfg(any(all(doc, not(doctest)), all(doctest, feature = "testing")))]
 pub mod guide;
 mod handle;
 mod protocol;

@@ -3,41 +3,25 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Stdio};
-
 use flate2::{Compress, Compression, FlushCompress};
-use support::{Client, emulator, masked, upgrade_request};
+use support::program::Program;
+use support::{Client, masked, upgrade_request};
 
 /// Zeros that a bomb inflates to.
 const GIB: usize = 1 << 30;
 /// What a server may hold beyond the limit while a bomb arrives.
 const ALLOWANCE: usize = 128 << 10;
 
-/// The example `deflate`, and where it listens.
-struct Server {
-    child: Child,
-    addr: SocketAddr,
-}
+/// The example `deflate`.
+struct Server(Program);
 
 impl Server {
     fn start(limit: usize) -> Self {
-        let tests = std::env::current_exe().unwrap();
-        let path = tests.parent().unwrap().parent().unwrap().join("examples/deflate");
-        let mut child = emulator::command(path)
-            .args(["127.0.0.1:0", &limit.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let addr = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
-        Self { child, addr }
+        Self(Program::with_arguments("deflate", &["127.0.0.1:0", &limit.to_string()]))
     }
 
     fn upgrade(&self) -> Client {
-        let mut client = Client::connect(self.addr);
+        let mut client = self.0.connect();
         let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
         let answer = client.request(&upgrade_request("/", offer));
         assert!(answer.header("sec-websocket-extensions").is_some(), "{answer:?}");
@@ -46,7 +30,7 @@ impl Server {
 
     /// A figure of the server's memory, in bytes.
     fn memory(&self, figure: &str) -> usize {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.0.child.id());
         let status = std::fs::read_to_string(path).unwrap();
         let line = status.lines().find(|line| line.starts_with(figure)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
@@ -63,18 +47,11 @@ impl Server {
         }
         let mut client = self.upgrade();
         let before = self.memory("VmRSS");
-        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+        std::fs::write(format!("/proc/{}/clear_refs", self.0.child.id()), "5").unwrap();
         // It may hang up before all is written.
         let _ = std::io::Write::write_all(&mut client.stream, frames);
         client.expect_close(1009);
         self.memory("VmHWM").saturating_sub(before)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

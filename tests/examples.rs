@@ -296,6 +296,7 @@ fn deflate_compresses_for_who_offers_it() {
     assert!(frame.payload.len() < 30);
 }
 
+#[cfg(feature = "json")]
 #[test]
 fn json_sends_and_takes_customers() {
     let program = Program::start("json");

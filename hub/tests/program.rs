@@ -183,7 +183,8 @@ fn pages_of_others_do_not_reach_a_program_under_any_name() {
     assert_eq!(status(&open, &here, "https://evil.example"), 101);
 }
 
-/// Where an address is not loopback, or there is none, names pass as long as none is given, but not to a shell.
+/// Where an address is not loopback, or there is none, names pass as long as none is given, but not to a
+/// shell.
 #[test]
 fn a_name_that_nobody_gave_reaches_topics_through_a_proxy_and_no_program() {
     let folder = Folder::new("names");

@@ -9,9 +9,10 @@ use crate::app::handler::{Hooks, Idle, on_message};
 use crate::session::Session;
 
 /// Begins a handler of closures with a hook that is handed values; feature `json`. See
-/// [`JsonConverter`](crate::json::JsonConverter) for an example. A [`Handler`](crate::Handler) of your own calls
-/// [`Session::deserialize`] in its `on_message`, which is all that this does. A message that is no such
-/// value ends the session (1003 or 1007).
+/// [`JsonConverter`](crate::json::JsonConverter) for an example.
+///
+/// A [`Handler`](crate::Handler) of your own calls [`Session::deserialize`] in its `on_message`, which is
+/// all that this does. A message that is no such value ends the session (1003 or 1007).
 ///
 /// ```
 /// use wirewheel::json::on_value;

@@ -30,6 +30,7 @@ use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
 use crate::app::response::Response;
 use crate::structures::wire::Wire;
+use crate::testing::frames::{UPGRADE, upgrade_request};
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::limits::Limits;
@@ -92,11 +93,7 @@ impl Net {
 
     fn open(&mut self) -> LinkId {
         let index = self.accept();
-        self.input(
-            index,
-            b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        );
+        self.input(index, upgrade_request("/", "").as_bytes());
         assert!(self.take(index).starts_with(b"HTTP/1.1 101 "));
         index
     }
@@ -521,14 +518,12 @@ fn pipelined_requests_wait_while_answers_do() {
 
 #[test]
 fn the_answer_and_the_greeting_survive_short_writes() {
-    let request =
-        b"GET /greet HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let request = upgrade_request("/greet", "");
     for room in 0..140 {
         let mut net = Net::new(WebSockets::new());
         let client = net.accept();
         net.room(client, room);
-        net.input(client, request);
+        net.input(client, request.as_bytes());
         net.writable(client, usize::MAX);
         let got = net.take(client);
         assert!(got.starts_with(b"HTTP/1.1 101 "), "room {room}");
@@ -598,11 +593,7 @@ fn what_waits_is_told() {
     let mut net = Net::new(WebSockets::new());
     net.network = Network::new(application.build().unwrap());
     let client = net.accept();
-    net.input(
-        client,
-        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    );
+    net.input(client, upgrade_request("/", "").as_bytes());
     assert!(net.take(client).ends_with(b"\x81\x0512345"));
 }
 

@@ -47,7 +47,8 @@ pub mod embedding {}
 #[doc = include_str!("errors_and_close_codes.md")]
 pub mod errors_and_close_codes {}
 
-#[cfg(feature = "deflate")]
+// Its page on values has snippets for the feature `json`.
+#[cfg(all(feature = "deflate", any(not(doctest), feature = "json")))]
 #[doc = include_str!("from_ktor.md")]
 pub mod from_ktor {}
 

@@ -223,6 +223,7 @@ impl UnreadInput {
 mod tests {
     use super::*;
     use crate::protocol::frame::Masking;
+    use crate::testing::frames::masked;
 
     const RULES: FrameRules = FrameRules {
         max_frame_size: 1_000,
@@ -233,14 +234,6 @@ mod tests {
         allowed_rsv: 0,
         claimed_rsv: 0,
     };
-
-    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-        let length = 0x80 | u8::try_from(payload.len()).unwrap();
-        let mut frame = vec![first, length, 1, 2, 3, 4];
-        frame.extend_from_slice(payload);
-        apply_mask(&mut frame[6..], [1, 2, 3, 4], 0);
-        frame
-    }
 
     #[test]
     fn pings_are_taken_out_from_between_data_in_any_pieces() {

@@ -1,4 +1,4 @@
-//! Owns the client of a test: a connection in memory, with its faults, and a session on it.
+//! The client of a test: a connection in memory, with its faults, and a session on it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,7 +9,8 @@ use crate::core::Disposal;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::message::{Message, Payload};
 
-use super::far_end::{FarEnd, RawFrame};
+use super::far_end::{FarEnd, RawFrame, frame_of};
+use super::frames::UPGRADE;
 use super::network::{LinkId, Network, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
@@ -238,12 +239,7 @@ impl Upgrade {
     pub fn connect(self) -> Result<(TestClient, Answer), Answer> {
         let Self { mut client, path, lines } = self;
         client.send_bytes(
-            format!(
-                "GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\
-                 Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                 Sec-WebSocket-Version: 13\r\n{lines}\r\n"
-            )
-            .as_bytes(),
+            format!("GET {path} HTTP/1.1\r\nHost: test\r\n{UPGRADE}{lines}\r\n").as_bytes(),
         );
         let answer = client.expect_answer();
         if answer.status != 101 {
@@ -335,7 +331,7 @@ impl TestClient {
             let mut network = self.network.borrow_mut();
             network.link(self.id).far_end.as_ref().is_some_and(|far_end| far_end.is_server)
         };
-        self.send_bytes(&RawFrame::of(is_server, first, payload));
+        self.send_bytes(&frame_of(is_server, first, payload));
     }
 
     /// Sends a ping.

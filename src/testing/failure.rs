@@ -1,4 +1,4 @@
-//! Owns what a failed expectation says: what was expected, what came instead, and how the connection
+//! What a failed expectation says: what was expected, what came instead, and how the connection
 //! stands, so that a failing test need not be run again to be understood.
 
 use std::fmt;

@@ -1,7 +1,9 @@
-//! Owns the far end of a link that speaks WebSocket: frames out of bytes, and what a well-behaved
+//! The far end of a link that speaks WebSocket: frames out of bytes, and what a well-behaved
 //! client does of its own.
 
 use std::collections::VecDeque;
+
+use super::frames::{masked, unmasked};
 
 /// A client that is connected, from the upgrade on.
 #[derive(Debug)]
@@ -69,49 +71,11 @@ impl RawFrame {
         }
         Some((Self { first, payload }, 2 + start + len))
     }
+}
 
-    /// A frame as a server or a client sends it.
-    pub(crate) fn of(is_server: bool, first: u8, payload: &[u8]) -> Vec<u8> {
-        if is_server { Self::unmasked(first, payload) } else { Self::masked(first, payload) }
-    }
-
-    /// A frame as a server sends it: without a mask.
-    fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut frame = Self::header(first, 0, payload.len());
-        frame.extend_from_slice(payload);
-        frame
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "each arm has checked the length")]
-    fn header(first: u8, mask: u8, length: usize) -> Vec<u8> {
-        let mut frame = vec![first];
-        match length {
-            len @ 0..=125 => frame.push(mask | len as u8),
-            len @ 126..=65_535 => {
-                frame.push(mask | 126);
-                frame.extend_from_slice(&(len as u16).to_be_bytes());
-            }
-            len => {
-                frame.push(mask | 127);
-                frame.extend_from_slice(&(len as u64).to_be_bytes());
-            }
-        }
-        frame
-    }
-
-    /// A frame as a client sends it: masked.
-    pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-        // No proxy stands in between, so the key need not be a surprise to anybody.
-        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-        let mut frame = Self::header(first, 0x80, payload.len());
-        frame.extend_from_slice(&KEY);
-        let start = frame.len();
-        frame.extend_from_slice(payload);
-        for four in frame.get_mut(start..).unwrap_or_default().chunks_mut(KEY.len()) {
-            four.iter_mut().zip(KEY).for_each(|(byte, key)| *byte ^= key);
-        }
-        frame
-    }
+/// A frame as a server or a client sends it.
+pub(crate) fn frame_of(is_server: bool, first: u8, payload: &[u8]) -> Vec<u8> {
+    if is_server { unmasked(first, payload) } else { masked(first, payload) }
 }
 
 impl FarEnd {
@@ -142,14 +106,14 @@ impl FarEnd {
             match frame.first {
                 RawFrame::PING if self.answers_pings => {
                     if !self.close_sent {
-                        let pong = RawFrame::of(self.is_server, RawFrame::PONG, &frame.payload);
+                        let pong = frame_of(self.is_server, RawFrame::PONG, &frame.payload);
                         reaction.bytes.extend(pong);
                     }
                     continue;
                 }
                 RawFrame::CLOSE if self.answers_close && !self.close_sent => {
                     self.close_sent = true;
-                    let close = RawFrame::of(self.is_server, RawFrame::CLOSE, &frame.payload);
+                    let close = frame_of(self.is_server, RawFrame::CLOSE, &frame.payload);
                     reaction.bytes.extend(close);
                     // RFC 6455 section 7.1.1: the server closes first.
                     reaction.hangs_up |= self.is_server;

@@ -38,9 +38,12 @@ mod failure;
 pub(crate) mod far_end;
 #[cfg(feature = "client")]
 mod far_server;
+#[allow(dead_code, reason = "a part is for the tests of this crate alone")]
+pub(crate) mod frames;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
+mod stream;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -59,6 +62,7 @@ pub use client::{Answer, Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
+pub use stream::Stream;
 
 use network::Network;
 

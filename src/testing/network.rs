@@ -19,7 +19,7 @@ use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
-pub(crate) use link::{Link, PeerEnd};
+pub(crate) use link::{FakeSocket, Link, PeerEnd};
 pub(crate) use links::{LinkId, Links};
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) use transit::{Buffers, Pace, Transit};

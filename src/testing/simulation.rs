@@ -1,4 +1,4 @@
-//! Owns the simulation: a server's whole life with many clients, faults and a clock that jumps, all
+//! The simulation: a server's whole life with many clients, faults and a clock that jumps, all
 //! from one seed, and what must hold after every step.
 
 mod actors;

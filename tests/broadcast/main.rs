@@ -14,6 +14,9 @@ mod swarm;
 #[allow(dead_code, reason = "other tests start programs by a shell")]
 #[allow(unreachable_pub, reason = "shared by several test crates")]
 mod emulator;
+#[path = "../../src/testing/frames.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod frames;
 
 use std::alloc::System;
 use std::env;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Socket, Type};
 
+use super::frames::upgrade_request;
+
 pub(crate) const PAYLOAD_BYTES: usize = 1_024;
 pub(crate) const FRAME_BYTES: usize = PAYLOAD_BYTES + 4;
 /// The number of a message stands at the start of its payload.
@@ -113,11 +115,7 @@ fn upgraded(addr: SocketAddr, path: &str, stalls: bool) -> TcpStream {
     socket.connect(&addr.into()).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(upgrade_request(path, "").as_bytes()).unwrap();
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {

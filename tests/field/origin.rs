@@ -204,7 +204,8 @@ fn one_header_counts_whatever_a_client_writes_into_the_others() {
 
 #[test]
 fn scheme_and_host_are_known_with_a_proxy_and_without() {
-    let lines = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: box.example:8443\r\n";
+    let lines = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\
+                 X-Forwarded-Host: box.example:8443\r\n";
     let by_x = behind(ProxyHeader::XForwardedFor);
     assert_eq!(who(&by_x, lines), "192.0.2.7:0 https box.example:8443 127.0.0.1");
     let by_standard = behind(ProxyHeader::Forwarded);

@@ -255,7 +255,8 @@ const CONNECTIONS: &[Case] = &[
     ),
     (
         "9112 9.3.2 pipelined",
-        "GET / HTTP/1.1\r\nHost: h\r\n\r\nHEAD /none HTTP/1.1\r\nHost: h\r\n\r\nGET /echo HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\n\r\nHEAD /none HTTP/1.1\r\nHost: h\r\n\r\n\
+         GET /echo HTTP/1.1\r\nHost: h\r\n\r\n",
         "200 HEAD:404 426 OPEN",
     ),
     (

@@ -4,7 +4,10 @@
 #![allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 
+pub mod cargo;
 pub mod emulator;
+#[path = "../../src/testing/frames.rs"]
+mod frames;
 pub mod program;
 pub mod streams;
 
@@ -20,11 +23,11 @@ use wirewheel::{
     Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Server, Session,
 };
 
+#[allow(unused_imports, reason = "each test file uses its part")]
+pub(crate) use frames::{KEY, masked, upgrade_request};
+
 /// The longest that a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(10 * emulator::SLOWER);
-/// The masking key of the acceptance cases.
-pub const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-
 pub const TEXT: u8 = 0x81;
 pub const BINARY: u8 = 0x82;
 pub const CLOSE: u8 = 0x88;
@@ -186,33 +189,6 @@ impl Answer {
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
-}
-
-/// The request that upgrades, with further header lines (each with its line end).
-pub fn upgrade_request(path: &str, extra: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extra}\r\n"
-    )
-}
-
-/// A client frame: masked with [`KEY`].
-pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        n @ 0..=125 => frame.push(0x80 | n as u8),
-        n @ 126..=65_535 => {
-            frame.push(0xfe);
-            frame.extend_from_slice(&(n as u16).to_be_bytes());
-        }
-        n => {
-            frame.push(0xff);
-            frame.extend_from_slice(&(n as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&KEY);
-    frame.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ KEY[i % 4]));
-    frame
 }
 
 pub fn close_payload(code: u16, text: &str) -> Vec<u8> {

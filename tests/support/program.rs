@@ -1,13 +1,15 @@
 //! An example that runs as a program.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Client, emulator};
+use super::{Client, cargo, emulator};
 
 /// An example that runs; killed if the test fails before it is stopped.
 pub struct Program {
@@ -36,10 +38,17 @@ impl Program {
         Self::run(name, shell)
     }
 
-    /// Tests lie in target/PROFILE/deps, the examples that cargo built with them beside it.
+    /// Where an example lies, built first: `cargo test --test NAME` alone builds none.
     pub fn path(name: &str) -> PathBuf {
-        let tests = std::env::current_exe().unwrap();
-        tests.parent().unwrap().parent().unwrap().join("examples").join(name)
+        static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        if !built.contains(name) {
+            if let Some(mut build) = cargo::command("build", "") {
+                assert!(build.args(["--example", name]).status().unwrap().success(), "{name}");
+            }
+            built.insert(name.to_owned());
+        }
+        cargo::profile_folder().join("examples").join(name)
     }
 
     fn run(name: &str, mut command: Command) -> Self {

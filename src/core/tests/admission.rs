@@ -7,9 +7,6 @@ use crate::words::limits::CLIENTS_MAX;
 use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
 
-pub(super) const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
-
 impl Net {
     pub(super) fn accept_from(&mut self, peer: &str) -> Result<LinkId, Full> {
         let client = self.connect(peer.parse().unwrap());

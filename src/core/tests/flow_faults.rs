@@ -10,7 +10,8 @@ use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
-use crate::testing::{RawFrame, Received, TestApplication, TestClient};
+use crate::testing::frames::masked;
+use crate::testing::{Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::limits::Limits;
 
@@ -344,8 +345,7 @@ fn a_read_full_of_messages_for_everybody_is_written_as_it_goes() {
     let mut clients: Vec<_> = (0..200).map(|_| app.web_socket("/")).collect();
     let mut talker = app.web_socket("/");
     let said: Vec<String> = (0..50).map(|number| format!("{number:01000}")).collect();
-    let bytes: Vec<u8> =
-        said.iter().flat_map(|text| RawFrame::masked(0x81, text.as_bytes())).collect();
+    let bytes: Vec<u8> = said.iter().flat_map(|text| masked(0x81, text.as_bytes())).collect();
     talker.send_bytes(&bytes);
     for client in &mut clients {
         assert!(texts(client) == said, "everybody gets everything in order");

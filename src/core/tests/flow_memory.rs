@@ -13,6 +13,7 @@ use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::extension::{Agreement, Extension, ExtensionFactory, ExtensionMessage};
+use crate::testing::frames::upgrade_request;
 use crate::testing::{Received, TestApplication, TestClient};
 use crate::words::close::CloseCode;
 use crate::words::error::SendError;
@@ -337,10 +338,7 @@ fn who_comes_late_misses_nothing_of_what_was_replaced_before() {
     // Of what it was to be replayed, one is replaced before it takes it.
     let mut slow = app.connect();
     slow.read_only(129 + 3); // the answer, and a part of the first message
-    slow.send_bytes(
-        b"GET /0 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    );
+    slow.send_bytes(upgrade_request("/0", "").as_bytes());
     (9..12).for_each(|n| emit("a", n));
     slow.read_on();
     slow.reset();

@@ -15,6 +15,7 @@ use crate::core::flush::FLUSH_WORK;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::wire::Wire;
+use crate::testing::frames::upgrade_request;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
 
@@ -98,11 +99,7 @@ impl Turns {
     fn open(&mut self, path: &str) -> u32 {
         let index = self.core.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).unwrap();
         self.peers.insert(index, Peer::default());
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
-        self.input(index, head.as_bytes());
+        self.input(index, upgrade_request(path, "").as_bytes());
         assert!(self.peer(index).got.starts_with(b"HTTP/1.1 101 "));
         self.peer(index).got.clear();
         index

@@ -10,7 +10,7 @@ use crate::app::call::Call;
 use crate::app::handler::on_connect;
 use crate::flow::options::FlowOptions;
 use crate::flow::shared_flow::SharedFlow;
-use crate::testing::far_end::RawFrame;
+use crate::testing::frames::masked;
 use crate::testing::{Ending, Received, TestApplication};
 use crate::words::close::CloseCode;
 use crate::words::rate::Rate;
@@ -80,7 +80,7 @@ fn quiet() -> WebSockets {
 }
 
 fn frames(texts: &[&str]) -> Vec<u8> {
-    texts.iter().flat_map(|text| RawFrame::masked(0x81, text.as_bytes())).collect()
+    texts.iter().flat_map(|text| masked(0x81, text.as_bytes())).collect()
 }
 
 fn text_of(start: &str, bytes: usize) -> String {
@@ -96,7 +96,7 @@ fn expect(events: &Events, expected: &[&str]) {
 fn a_session_that_pauses_with_every_message_gives_back_what_it_took() {
     let (app, _) = app(quiet());
     let mut client = app.web_socket("/");
-    let one = RawFrame::masked(0x81, text_of("briefly ", 100).as_bytes());
+    let one = masked(0x81, text_of("briefly ", 100).as_bytes());
     client.send_bytes(&one.repeat(300));
     let mut most = 0;
     for _ in 0..20_000 {
@@ -114,7 +114,7 @@ fn a_publisher_that_collects_its_own_flow_gives_back_what_it_took() {
     let mut client = app.web_socket("/?collects");
     let (mut most, mut came) = (0, 0);
     // It never catches up in full, so that something is always held.
-    let some = RawFrame::masked(0x81, text_of("emit ", 100).as_bytes());
+    let some = masked(0x81, text_of("emit ", 100).as_bytes());
     client.read_only(5_000);
     client.send_bytes(&some.repeat(300));
     for _ in 0..30_000 {
@@ -135,7 +135,7 @@ fn a_publisher_that_collects_its_own_flow_gives_back_what_it_took() {
 fn a_sender_at_exactly_its_rate_is_held_little() {
     let (app, events) = app(quiet().message_rate(Rate::per_second(1_000).burst(16)));
     let mut client = app.web_socket("/");
-    let one = RawFrame::masked(0x81, text_of("pause-less ", 100).as_bytes());
+    let one = masked(0x81, text_of("pause-less ", 100).as_bytes());
     client.send_bytes(&one.repeat(300));
     let mut most = 0;
     for _ in 0..20_000 {
@@ -153,7 +153,7 @@ fn pings_among_what_is_held_are_answered_however_many_there_are() {
     let (app, events) = app(quiet());
     let mut client = app.web_socket("/");
     client.send_bytes(&frames(&["pause", "first"]));
-    let mut flood = RawFrame::masked(0x89, b"?").repeat(9_000);
+    let mut flood = masked(0x89, b"?").repeat(9_000);
     flood.extend(frames(&["second"]));
     let mut pongs = 0;
     for _ in 0..20 {

@@ -1,6 +1,6 @@
 //! More who begin than there is room for: nobody is ended young, and one client pays for itself.
 
-use super::admission::{UPGRADE, with};
+use super::admission::with;
 use super::*;
 use crate::words::limits::SURPLUS_MAX;
 use crate::words::proxy::ProxyHeader;

@@ -9,7 +9,7 @@ use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
 use crate::structures::ids::SessionId;
-use crate::testing::far_end::RawFrame;
+use crate::testing::frames::masked;
 use crate::testing::{Ending, Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{HandlerError, SendError};
@@ -97,10 +97,8 @@ fn commands_are_done_before_the_next_message_even_of_the_same_read() {
     let (app, _) = reaching(quiet());
     let (mut first, mut second) = (app.web_socket("/"), app.web_socket("/"));
     // All in one read: to itself, in the order of the messages.
-    let frames: Vec<u8> = ["a", "b", "close", "c"]
-        .iter()
-        .flat_map(|text| RawFrame::masked(0x81, text.as_bytes()))
-        .collect();
+    let frames: Vec<u8> =
+        ["a", "b", "close", "c"].iter().flat_map(|text| masked(0x81, text.as_bytes())).collect();
     first.send_bytes(&frames);
     let said = ["Ok(())", "a", "Ok(())", "b", "Ok(())"];
     let got: Vec<_> = (0..5).map(|_| first.receive().unwrap()).collect();
@@ -191,7 +189,7 @@ fn nothing_held_is_answered_behind_our_close() {
     })
     .unwrap();
     let mut client = app.web_socket("/");
-    let (text, ping) = (RawFrame::masked(0x81, b"bye"), RawFrame::masked(0x89, b"and?"));
+    let (text, ping) = (masked(0x81, b"bye"), masked(0x89, b"and?"));
     client.send_bytes(&[text, ping].concat());
     client.expect_close(CloseCode::NORMAL);
     assert_eq!(client.receive_frame(), None, "RFC 6455 section 5.5.1: nothing follows a Close");

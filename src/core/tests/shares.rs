@@ -38,11 +38,8 @@ fn a_session_begins_behind_requests_that_waited() {
     let mut net = with_small_shares();
     let client = net.accept();
     let mut bytes = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(50);
-    bytes.extend_from_slice(
-        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n\
-          \x81\x85\0\0\0\0first\x81\x86\0\0\0\0second",
-    );
+    bytes.extend_from_slice(upgrade_request("/", "").as_bytes());
+    bytes.extend_from_slice(b"\x81\x85\0\0\0\0first\x81\x86\0\0\0\0second");
     net.input(client, &bytes);
     assert!(net.take(client).ends_with(b"\r\n\r\n\x81\x05first\x81\x06second"));
 }

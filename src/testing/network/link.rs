@@ -105,7 +105,6 @@ impl FakeSocket {
     }
 
     /// Whether the link is broken: by the peer, or by a fault on the way.
-    #[cfg(all(repository, any(test, fuzzing)))]
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
@@ -296,6 +295,11 @@ impl Link {
         if self.end.is_none() {
             self.inbound.extend(bytes);
         }
+    }
+
+    /// How much of what was sent the server has not read.
+    pub(crate) fn unread(&self) -> usize {
+        self.inbound.len().saturating_add(self.arrived.len())
     }
 
     pub(super) fn end(&mut self, end: PeerEnd) {

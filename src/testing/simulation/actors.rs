@@ -1,4 +1,4 @@
-//! Owns the handlers of a simulation: they do by chance whatever a hook may do, and note all that
+//! The handlers of a simulation: they do by chance whatever a hook may do, and note all that
 //! happens to them.
 
 use std::cell::RefCell;

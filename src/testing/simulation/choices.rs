@@ -1,4 +1,4 @@
-//! Owns the choices of a simulation: all that is random comes from one seed, or from given bytes.
+//! The choices of a simulation: all that is random comes from one seed, or from given bytes.
 
 /// A source of choices. The same source gives the same choices on every machine.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Owns a client's end of permessage-deflate (RFC 7692) in a simulation: flate2 as it is, kept to what the
+//! A client's end of permessage-deflate (RFC 7692) in a simulation: flate2 as it is, kept to what the
 //! server's answer says, so that nothing of the server's own streams is compared with itself.
 
 use std::fmt;

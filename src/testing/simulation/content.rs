@@ -1,4 +1,4 @@
-//! Owns what the messages of a simulation say: a letter for where they come from, a number, and a text
+//! What the messages of a simulation say: a letter for where they come from, a number, and a text
 //! that follows from the number, so that whoever gets one can tell whether it is whole.
 
 use std::ops::Range;

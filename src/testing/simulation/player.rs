@@ -1,4 +1,4 @@
-//! Owns the clients of a simulation: by chance they do what clients do, and what they should not.
+//! The clients of a simulation: by chance they do what clients do, and what they should not.
 
 mod arrivals;
 
@@ -11,6 +11,7 @@ use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
 use crate::testing::far_end::RawFrame;
+use crate::testing::frames::{UPGRADE, masked};
 use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};
 use crate::words::time::Time;
 
@@ -205,13 +206,9 @@ impl Player {
             _ if self.is_foreign() => "Host: evil.example\r\nOrigin: http://evil.example",
             _ => "Host: h",
         };
-        let mut bytes = format!(
-            "GET {path} HTTP/1.1\r\n{from}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-             X-Link: {}\r\n",
-            self.id
-        )
-        .into_bytes();
+        let mut bytes =
+            format!("GET {path} HTTP/1.1\r\n{from}\r\n{UPGRADE}X-Link: {}\r\n", self.id)
+                .into_bytes();
         if mood.deflate && !choices.one_in(3) {
             self.offers = true;
             let offer = draw_offer(choices);
@@ -251,20 +248,20 @@ impl Player {
         let mut bytes = Vec::new();
         if choices.one_in(6) {
             let payload = vec![b'p'; choices.size_below(126)];
-            bytes.extend(RawFrame::masked(choices.pick(&[0x89, 0x8a]), &payload));
+            bytes.extend(masked(choices.pick(&[0x89, 0x8a]), &payload));
         }
         // In a long life nobody leaves.
         if choices.one_in(if mood.closes { 50 } else { 400 }) {
             let code: u16 = choices.pick(&[1000, 1001, 3000, 4000]);
             let payload = [&code.to_be_bytes()[..], b"bye"].concat();
             let payload = if choices.one_in(4) { Vec::new() } else { payload };
-            bytes.extend(RawFrame::masked(RawFrame::CLOSE, &payload));
+            bytes.extend(masked(RawFrame::CLOSE, &payload));
             self.said_close.get_or_insert(payload);
             return bytes;
         }
         for _ in 0..choices.pick(&[1, 1, 1, 1, 1, 2, 5, 9]) {
             let frame = self.data_frame(choices, mood);
-            bytes.extend(RawFrame::masked(frame.first, &frame.payload));
+            bytes.extend(masked(frame.first, &frame.payload));
             if self.said_close.is_none() {
                 self.mirrored.push_back(frame);
             }
@@ -403,10 +400,10 @@ fn malformed(choices: &mut Choices) -> Vec<u8> {
     match choices.below(7) {
         0 => vec![0x83, 0x80, 0, 0, 0, 0],
         1 => vec![0x81, 0x01, b'x'],
-        2 => RawFrame::masked(0x81, b"\xff\xfe"),
-        3 => RawFrame::masked(0x88, &[3]),
-        4 => RawFrame::masked(0x80, b"continuation of nothing"),
-        5 => RawFrame::masked(0xc9, b"a compressed ping"),
+        2 => masked(0x81, b"\xff\xfe"),
+        3 => masked(0x88, &[3]),
+        4 => masked(0x80, b"continuation of nothing"),
+        5 => masked(0xc9, b"a compressed ping"),
         _ => (0..=choices.below(20)).map(|_| byte(choices)).collect(),
     }
 }

@@ -1,4 +1,4 @@
-//! Owns what a client of a simulation makes of what arrives: each answer and frame is what it has to be.
+//! What a client of a simulation makes of what arrives: each answer and frame is what it has to be.
 
 use super::{Arriving, Player, Stage, Told};
 use crate::testing::far_end::{FarEnd, RawFrame};

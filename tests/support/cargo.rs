@@ -1,0 +1,36 @@
+//! Cargo, called by a test as it was called for the test: the same folder, profile, target and features, so
+//! that nothing is built twice.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The folder that the test's profile builds into: target/PROFILE or target/TRIPLE/PROFILE.
+pub fn profile_folder() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(|deps| deps.parent()).unwrap().to_owned()
+}
+
+/// Cargo with a subcommand, these further features, and whatever else makes it build the same. `None` if
+/// cargo did not start this test.
+pub fn command(subcommand: &str, more_features: &str) -> Option<Command> {
+    let mut cargo = Command::new(std::env::var_os("CARGO")?);
+    let profile_folder = profile_folder();
+    let parent = profile_folder.parent().unwrap();
+    let profile = match profile_folder.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        name => name,
+    };
+    // The hub, which shares this file, has no examples.
+    let own_features = option_env!("WIREWHEEL_FEATURES").unwrap_or_default();
+    let features = format!("{own_features} {more_features}");
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([subcommand, "--locked", "--quiet"]);
+    cargo.args(["--no-default-features", "--features", &features, "--profile", profile]);
+    // Cargo marks the folder that it was given; one for a target lies inside.
+    if parent.join("CACHEDIR.TAG").exists() {
+        cargo.arg("--target-dir").arg(parent);
+    } else {
+        cargo.arg("--target").arg(parent.file_name().unwrap());
+        cargo.arg("--target-dir").arg(parent.parent().unwrap());
+    }
+    Some(cargo)
+}
