@@ -1,6 +1,5 @@
 //! Messages as values over real sockets: round trips, a converter of one's own, and the three ways in
 //! which a message is no value.
-#![cfg(feature = "json")]
 
 mod support;
 

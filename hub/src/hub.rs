@@ -206,7 +206,7 @@ impl<'a> Parts<'a> {
             log::info!("the files of --serve are open: no token is asked for them");
         }
         if self.config.metrics.is_some() && self.config.metrics_open {
-            log::info!("the figures are open (--metrics-open): no token is asked for them");
+            log::info!("the metrics are open (--metrics-open): no token is asked for them");
         }
     }
 
@@ -219,7 +219,7 @@ impl<'a> Parts<'a> {
             let Self { config, folder, tokens, topics, processes } = self;
             route.get(HEALTH, |_| Response::text("ok\n").header("Cache-Control", "no-store"));
             if let Some(path) = &config.metrics {
-                figures(route, path, tokens.clone().filter(|_| !config.metrics_open));
+                metrics(route, path, tokens.clone().filter(|_| !config.metrics_open));
             }
             if let Some(folder) = folder {
                 serve(route, folder);
@@ -280,8 +280,8 @@ fn options(config: &Config) -> WebSockets {
     options.allowed_origins(&config.allow_origin)
 }
 
-/// The figures, for whom they are.
-fn figures(route: &mut Routing<'_>, path: &str, tokens: Option<Rc<Tokens>>) {
+/// The metrics: for everyone, or for those with a token.
+fn metrics(route: &mut Routing<'_>, path: &str, tokens: Option<Rc<Tokens>>) {
     match tokens {
         Some(tokens) => route.stats_if(path, move |call| tokens.admit(call).map(drop)),
         None => route.stats(path),

@@ -152,8 +152,8 @@ fn a_peer_that_does_not_read_holds_its_process_and_nobody_else() {
     client.text("go");
     // Some lines are read, the rest waits in the process; the hub holds little of it meanwhile.
     client.expect_text("1");
-    let figures = hub.connect().request("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").body;
-    let held = figures.lines().find(|line| line.starts_with("wirewheel_bytes_held")).unwrap();
+    let metrics = hub.connect().request("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").body;
+    let held = metrics.lines().find(|line| line.starts_with("wirewheel_bytes_held")).unwrap();
     let held: f64 = held.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(held < f64::from(4 << 20), "{held}");
     other.text("go");

@@ -1,4 +1,4 @@
-//! The hub as a program: options, echo, files, tokens, figures.
+//! The hub as a program: options, echo, files, tokens, metrics.
 
 #![allow(clippy::print_stderr, reason = "what is not looked at is said")]
 
@@ -58,8 +58,8 @@ fn it_echoes_until_sigterm() {
     let big = vec![7; 100 << 10];
     client.send(BINARY, &big);
     assert!(client.frame().payload == big);
-    let figures = hub.connect().request("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").body;
-    assert!(figures.contains("\nwirewheel_sessions_open 1\n"), "{figures}");
+    let metrics = hub.connect().request("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").body;
+    assert!(metrics.contains("\nwirewheel_sessions_open 1\n"), "{metrics}");
     assert_eq!(hub.connect().request("GET /elsewhere HTTP/1.1\r\nHost: h\r\n\r\n").status, 404);
     hub.signal(Signal::TERM);
     client.expect_close(1001);

@@ -135,8 +135,8 @@ fn a_standard_output_that_takes_nothing_is_no_reason_to_panic() {
 }
 
 #[test]
-fn the_figures_ask_for_the_token_unless_they_are_to_be_open() {
-    let folder = Folder::new("figures");
+fn the_metrics_ask_for_the_token_unless_they_are_to_be_open() {
+    let folder = Folder::new("metrics");
     let tokens = folder.write("tokens", "swordfish\n");
     let arguments = ["--echo", "--metrics", "/metrics", "--token-file", &tokens];
     let hub = Hub::start(&arguments);

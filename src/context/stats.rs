@@ -212,8 +212,8 @@ stats! {
         /// `process_bytes` was spent; nobody who collects missed them.
         given_up "";
     }
-    Counter "slow_turns_total" "Turns and events that held the loop for longer than slow_callback." {
-        /// Turns and events that held the loop for longer than `slow_callback`.
+    Counter "slow_turns_total" "Turns and events that blocked the loop for longer than slow_callback." {
+        /// Turns and events that blocked the loop for longer than `slow_callback`.
         slow_turns "";
     }
     Counter "loop_turns_total" "Turns of the event loop." {

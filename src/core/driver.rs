@@ -51,7 +51,7 @@
 //! - One that is left over when its deadline has come gets a share first, so that no peer is out of time
 //!   for what waits here.
 //! - A turn accepts at most `accept_budget` connections, and writes to so many sessions in a flush.
-//! - The driver holds one read buffer, and for each socket a slot in the list at most once.
+//! - The driver holds one read buffer, and lists each socket at most once.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -62,9 +62,9 @@ use crate::context::loop_state::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use super::Core;
 use crate::core::sockets::{Accept, Notes, ReadOutcome, Readiness, Socket, Sockets};
 use crate::core::turn::Reading;
+use crate::core::turns::Core;
 
 /// Shares of `read_budget_bytes` after which a turn is late.
 const SHARES_PER_TURN: usize = 4;
@@ -153,6 +153,7 @@ impl<S: Sockets> Driver<S> {
     /// The server begins to stop: everybody is told.
     pub(crate) fn stop(&mut self, now: Time, request: &StopRequest) {
         self.core.begin_drain(now, request.code, request.grace);
+        // Whoever shares a listener goes on with it; new connections are its business.
         self.sockets.release_listeners();
         self.for_each(|core, slot, wire| core.handle_drain(now, slot, wire));
         self.end_and_drop(); // whom a hook's last message was too much for
@@ -166,12 +167,13 @@ impl<S: Sockets> Driver<S> {
         self.accept(now);
         while let Some(slot) = self.core.poll_due(now) {
             self.measured(now, slot, |this| {
-                this.hear_first(now, slot);
+                this.read_before_timeout(now, slot);
                 this.with_wire(slot, |core, wire| core.handle_timeout(now, slot, wire));
             });
         }
+        // After the timers: whoever was due anyway gets its own reason.
         if self.core.is_grace_over(now) {
-            self.for_each(|core, slot, wire| core.handle_cut(now, slot, wire));
+            self.for_each(|core, slot, wire| core.handle_grace_end(now, slot, wire));
         }
         self.flush(now);
         self.do_deferred_work(now);
@@ -232,7 +234,7 @@ impl<S: Sockets> Driver<S> {
         }
         let room = match socket.notes().reading {
             Reading::Continue => self.room,
-            Reading::Sparing => self.room / 2,
+            Reading::HalfBuffer => self.room / 2,
             Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
         };
         let buffer = self.rx.get_mut(..room)?;
@@ -266,14 +268,14 @@ impl<S: Sockets> Driver<S> {
     #[cold]
     fn leave(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
         if ready.ended {
-            self.tell_end(now, slot);
+            self.report_end(now, slot);
         }
         None
     }
 
     /// Says that its end was announced where the core leaves the socket unread, so that no read will tell.
     #[cold]
-    fn tell_end(&mut self, now: Time, slot: u32) {
+    fn report_end(&mut self, now: Time, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
         let Notes { reading, ended, .. } = *socket.notes();
         if ended && !reading.reads() {
@@ -327,16 +329,17 @@ impl<S: Sockets> Driver<S> {
     /// What a peer sent may still wait for its turn, here or in the socket, after a hook that took long or
     /// while the machine was suspended: that is taken before a deadline is held against it.
     #[cold]
-    fn hear_first(&mut self, now: Time, slot: u32) {
+    fn read_before_timeout(&mut self, now: Time, slot: u32) {
         if self.core.is_waiting_for_its_turn(slot) {
             self.resume(now, slot);
         }
         let Some(socket) = self.sockets.socket(slot) else { return };
         match *socket.notes() {
             Notes { listed: false, .. } => {}
+            // It reads nothing before its output goes on.
             Notes { reading: Reading::Again, .. } => self.write_on(now, slot),
             Notes { .. } => {
-                socket.notes().listed = false; // for this one read; its place in the list is kept
+                socket.notes().listed = false; // for this one read; its entry in the list is kept
                 self.serve_once(now, slot, Readiness::READABLE);
                 let Some(socket) = self.sockets.socket(slot) else { return };
                 if std::mem::replace(&mut socket.notes().listed, true) {
@@ -417,6 +420,7 @@ impl<S: Sockets> Driver<S> {
         let Ok(slot) = self.core.handle_accept(now, peer) else {
             return self.sockets.refuse(accepted);
         };
+        // Before the first byte, since a request may ask for it.
         self.core.note_local_addr(slot, local);
         if let Err(error) = self.sockets.adopt(slot, accepted) {
             let kind = error.kind();
@@ -446,6 +450,7 @@ impl<S: Sockets> Driver<S> {
             socket.notes().reading = reading;
         }
         self.end_and_drop();
+        // Edge-triggered: no event comes for what is there already.
         if reading.is_some_and(Reading::reads) {
             self.list(slot); // its event may have come and gone while it was paused
         }
@@ -472,9 +477,10 @@ impl<S: Sockets> Driver<S> {
 
     #[inline(never)]
     fn end_and_drop_now(&mut self) {
-        while let Some(slot) = self.core.poll_offender() {
+        while let Some(slot) = self.core.poll_eviction() {
+            // No slot without a socket; without this line a mistake would never end.
             let Some(socket) = self.sockets.socket(slot) else { break };
-            self.core.handle_offender(slot, socket.wire());
+            self.core.handle_eviction(slot, socket.wire());
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
             self.sockets.dispose(slot, disposal);

@@ -1,4 +1,4 @@
-//! Owns how a connection ends: faults, Closes, hang-ups, the last bytes.
+//! The end of a connection: faults, Closes, hang-ups, the last bytes.
 
 use std::io;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::words::quoted::on_one_line;
 use crate::words::time::Time;
 
 use crate::core::connection::{Disposal, Stage};
+use crate::core::losses::Loss;
 use crate::core::turn::Turn;
 
 impl Turn<'_> {
@@ -29,12 +30,14 @@ impl Turn<'_> {
 
     /// The same, where that is why a peer that takes nothing does not get what waits for it.
     pub(super) fn fail_and_lose(&mut self, fault: SessionError, loss: Loss) {
+        // A hook may have ended the session already; it ends once.
         if !matches!(self.connection.stage, Stage::Session(_)) {
             return;
         }
         self.log_fault(&fault);
         self.count_fault(&fault);
         let (code, text) = (fault.close_code(), fault.close_text());
+        // RFC 6455 section 7.4.1: 1006 is never sent, and says that the peer has gone.
         let by = if code == CloseCode::ABNORMAL { ClosedBy::Transport } else { ClosedBy::Local };
         let known = self.session().close_info().cloned();
         // Such a peer would never see a Close behind its queue.
@@ -44,6 +47,7 @@ impl Turn<'_> {
         );
         if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
             let Ok(reason) = CloseReason::truncated(code, &text) else { return };
+            // Nothing of a flow may follow the Close (RFC 6455 section 5.5.1).
             self.outgoing().leave_flows();
             if takes_nothing {
                 self.lose_what_has_not_begun(loss);
@@ -53,10 +57,12 @@ impl Turn<'_> {
         // A Close that is on the wire already stays the truth.
         let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
         self.connection.state.extra().close = Some(info.clone());
+        // Before the hook runs: what it sends is refused, and it cannot fail the session again.
         self.connection.state.phase = Phase::Ended;
         self.call(|handler, session| handler.on_error(session, &fault));
         self.end(&info);
         match fault {
+            // The connection is broken: nobody would take a Close, or what waits.
             _ if code == CloseCode::ABNORMAL => {
                 self.lose(Loss::Gone);
                 self.drop_socket(Disposal::Close);
@@ -119,7 +125,7 @@ impl Turn<'_> {
     }
 
     /// Calls `on_close`, for the one and last time, and lets the handler go.
-    #[allow(clippy::arithmetic_side_effects, reason = "counts of connections and 64-bit counters")]
+    #[allow(clippy::arithmetic_side_effects, reason = "at most as many as there are connections")]
     pub(crate) fn end(&mut self, info: &CloseInfo) {
         let state = &mut self.connection.state;
         debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}{}", state.id, info.code(),
@@ -128,12 +134,14 @@ impl Turn<'_> {
         state.partial = None;
         let extra = state.extra();
         extra.close = Some(info.clone());
+        // Timers of a session end with it.
         extra.timers = Vec::new();
         if extra.read_pause.take().is_some() {
             self.shared.to_resume.push(state.id.0.index); // what comes now is read and dropped
         }
         self.outgoing().leave_flows();
         if let Stage::Session(_) = self.connection.stage {
+            // Before `on_close`, which may look at who else is there.
             self.shared.sessions.remove(self.connection.state.id.0);
             if self.shared.draining {
                 let drained = &mut self.shared.drained;
@@ -156,6 +164,7 @@ impl Turn<'_> {
     /// The connection failed under us.
     pub(crate) fn broken(&mut self, kind: io::ErrorKind) {
         match self.connection.stage {
+            // The Closes were not both seen, so the end stays unclean; it is no error either.
             Stage::Session(_) if self.connection.state.phase == Phase::Closing => {
                 let info = self.session().close_info().cloned();
                 if let Some(info) = info {
@@ -174,14 +183,14 @@ impl Turn<'_> {
 
     /// The peer has shut its side.
     pub(crate) fn peer_shut(&mut self) {
-        if self.hold_end() {
+        if self.keep_end() {
             return;
         }
         match &self.connection.stage {
             Stage::Session(_) => self.peer_is_gone(),
             Stage::Http(_) => {
                 self.connection.state.extra().peer_shut = true;
-                if self.end_behind_file() {
+                if self.end_after_body() {
                     return;
                 }
                 // It may still read: an answer on its way goes out first.
@@ -228,6 +237,7 @@ impl Turn<'_> {
         state.partial = None;
         state.timing_changed = true;
         let extra = state.extra();
+        // A wait for the Close is over; the one for the hang-up begins in `after_flush`.
         (extra.deadline, extra.unacknowledged) = (deadline, false);
         extra.ping = None;
         self.flush();
@@ -241,6 +251,7 @@ impl Turn<'_> {
         }
         let (now, linger) = (self.shared.now, self.shared.limits.linger_timeout);
         let extra = self.connection.state.extra();
+        // The end of our side would cut off what waits.
         if !extra.outbox.is_empty() {
             return;
         }
@@ -248,10 +259,12 @@ impl Turn<'_> {
             self.drop_socket(Disposal::Close);
         } else if !extra.shut {
             extra.shut = true;
+            // One that was set already, for a peer found dead, is not prolonged.
             if extra.deadline.is_none() {
                 extra.await_peer(now, linger);
             }
             self.connection.state.timing_changed = true;
+            // RFC 6455 section 7.1.1: the server closes first, and waits for the peer to follow.
             self.wire.shutdown_write();
         }
     }
@@ -260,6 +273,7 @@ impl Turn<'_> {
         self.count_loss(Loss::Gone, self.queued()); // nothing, where the reason was said
         self.connection.stage = Stage::Closed(disposal);
         self.connection.state.timing_changed = true;
+        // What was gathered for this peer must not go out to the next one.
         self.shared.tx.clear();
         self.shared.opaque_prefix = 0;
     }
@@ -287,8 +301,9 @@ impl Turn<'_> {
                 self.after_hook(result);
                 self.flush();
             }
-            Stage::Http(http) if http.held.is_empty() && http.has_answered => {
-                if self.end_behind_file() {
+            // Between requests nothing is owed. One whose first request is on its way gets 503 for it.
+            Stage::Http(http) if http.unread.is_empty() && http.has_answered => {
+                if self.end_after_body() {
                     return;
                 }
                 self.finish();
@@ -298,7 +313,7 @@ impl Turn<'_> {
     }
 
     /// The time for good-byes is over.
-    pub(crate) fn cut(&mut self) {
+    pub(crate) fn end_at_once(&mut self) {
         if matches!(self.connection.stage, Stage::Session(_)) {
             let info =
                 self.session().close_info().cloned().unwrap_or_else(|| {
@@ -309,6 +324,72 @@ impl Turn<'_> {
         self.count_loss(Loss::Stopped, self.queued()); // the system goes on with what it has
         self.forget_queued();
         self.drop_socket(Disposal::Close);
+    }
+}
+
+/// What comes first.
+impl Turn<'_> {
+    /// Lets the connection end once its file is out; false if there is none on its way.
+    pub(super) fn end_after_body(&mut self) -> bool {
+        let Stage::Http(http) = &mut self.connection.stage else { return false };
+        http.body.as_mut().map(|answer| answer.is_last = true).is_some()
+    }
+
+    /// The peer has shut its side while something of it is held: that comes first.
+    fn keep_end(&mut self) -> bool {
+        let now = self.shared.now;
+        let extra = self.connection.state.extra.as_deref_mut();
+        let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
+        let Some(pause) = pause.filter(|pause| pause.held() > 0) else { return false };
+        pause.end_was_read = true;
+        pause.note_peer_end(now);
+        self.connection.state.timing_changed = true;
+        true
+    }
+
+    /// The peer has ended its side, or the connection failed, while the socket is not read.
+    pub(crate) fn hung_up(&mut self, failure: Option<io::ErrorKind>) {
+        let now = self.shared.now;
+        let extra = self.connection.state.extra.as_deref_mut();
+        let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
+        match (pause, failure) {
+            (Some(_), Some(kind)) => self.broken(kind),
+            // There may be more behind what is held, and the application may still take it.
+            (Some(pause), None) => {
+                pause.note_peer_end(now);
+                self.connection.state.timing_changed = true;
+            }
+            (None, _) => {} // what stops the reading is an answer, whose writing tells
+        }
+    }
+}
+
+/// The second Close.
+impl Turn<'_> {
+    /// The peer has answered our Close.
+    pub(super) fn answered(&mut self, code: CloseCode, text: &str) {
+        if let Some(close) = &mut self.connection.state.extra().close {
+            close.note_second(code, text);
+        }
+        self.closed_cleanly();
+    }
+
+    /// Both Closes were exchanged.
+    pub(super) fn closed_cleanly(&mut self) {
+        if !matches!(self.connection.stage, Stage::Session(_)) {
+            return;
+        }
+        if let Some(info) = self.session().close_info().cloned() {
+            self.end(&info.cleanly());
+        }
+        self.finish();
+    }
+
+    /// Whether a raw handler has answered the peer's Close.
+    pub(super) fn has_answered_close(&self) -> bool {
+        let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
+        self.connection.state.phase == Phase::Closing
+            && close.is_some_and(|close| close.closed_by() == ClosedBy::Remote)
     }
 }
 
@@ -327,6 +408,7 @@ impl Turn<'_> {
 
     /// Gives up all that the peer has not taken: the socket is to be dropped.
     pub(super) fn lose(&mut self, why: Loss) {
+        // Given to the system is not delivered: a reset throws that away too.
         let unsent = self.wire.unsent().unwrap_or(0);
         self.count_loss(why, self.queued().saturating_add(unsent));
         self.forget_queued();
@@ -335,31 +417,12 @@ impl Turn<'_> {
     /// Gives up what waits but for a frame that has begun.
     pub(super) fn lose_what_has_not_begun(&mut self, why: Loss) {
         let extra = self.connection.state.extra.as_deref_mut();
+        // A frame that has begun is completed: cut short, it would make garbage of the Close behind it.
         let lost = extra.map_or(0, |extra| extra.outbox.drop_what_has_not_begun());
         self.count_loss(why, lost);
     }
 
     fn count_loss(&mut self, why: Loss, bytes: usize) {
-        let stats = &mut self.shared.stats;
-        let figure = match why {
-            Loss::Overflow => &mut stats.lost_overflow,
-            Loss::OverBudget => &mut stats.lost_over_budget,
-            Loss::Stopped => &mut stats.lost_stopped,
-            Loss::Stalled => &mut stats.lost_stalled,
-            Loss::Gone => &mut stats.lost_gone,
-            Loss::Aborted => &mut stats.lost_aborted,
-        };
-        *figure += bytes as u64;
+        why.count(&mut self.shared.stats, bytes);
     }
-}
-
-/// Why bytes that were taken for sending do not arrive.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Loss {
-    Overflow,
-    OverBudget,
-    Stopped,
-    Stalled,
-    Gone,
-    Aborted,
 }

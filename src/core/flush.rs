@@ -1,5 +1,4 @@
-//! Owns what is written after the events of a turn: flows to their subscribers, and what sessions
-//! were sent by others.
+//! The flush after the events of a turn: flows to their subscribers, and what sessions were sent by others.
 
 use std::hint::black_box;
 use std::rc::Rc;
@@ -8,10 +7,10 @@ use crate::session::read_pause::ReadPause;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use super::Core;
-use crate::core::connection::Stage;
-use crate::core::rounds::Step;
-use crate::core::turn::{Reading, Turn};
+use crate::core::rounds::NextRound;
+use crate::core::session_output::SessionOutput;
+use crate::core::turn::Reading;
+use crate::core::turns::Core;
 
 /// The work of one flush: so many sessions to which one message goes, or fewer to which more goes.
 /// The rest has its turns in the next flushes, and everything else between them.
@@ -39,6 +38,7 @@ impl Core {
     /// next round.
     pub(crate) fn begin_flush(&mut self) {
         (self.flushed, self.shared.pull_work) = (0, 0);
+        // Not while some wait: their copies are still there.
         if self.rounds.is_empty() {
             self.shared.copied_bytes = 0; // of what was copied before, nothing waits for its turn
         }
@@ -47,6 +47,7 @@ impl Core {
             self.rounds.begin(None, |left| left.append(listed));
         }
         for flow in self.shared.flows.take_touched() {
+            // Once a round is on its way, what is published meanwhile is for the next.
             if flow.begin_offering() {
                 let offered = Rc::clone(&flow);
                 self.rounds.begin(Some(flow), |left| {
@@ -68,13 +69,13 @@ impl Core {
     fn next_round(&mut self) -> Option<u32> {
         while self.flushed.saturating_add(self.shared.pull_work) < FLUSH_WORK {
             match self.rounds.go_on() {
-                Step::Sessions => {
+                NextRound::Sessions => {
                     self.flushed = self.flushed.saturating_add(self.rounds.present().len());
                     self.fetch_ahead();
                     return self.rounds.next();
                 }
-                Step::Over(flow) => self.unsettled.push(flow),
-                Step::Nothing => break,
+                NextRound::Over(flow) => self.unsettled.push(flow),
+                NextRound::Nothing => break,
             }
         }
         None
@@ -85,14 +86,16 @@ impl Core {
     /// within the turns each would be waited for.
     fn fetch_ahead(&self) {
         let next = self.rounds.present().iter();
-        let cursors = next.filter_map(|&index| self.connections.at(index)?.state.first_cursor());
+        let cursors =
+            next.filter_map(|&index| self.connections.slab.at(index)?.state.first_cursor());
         black_box(cursors.fold(0, u64::wrapping_add));
     }
 
     /// Writes what waits for one connection.
     pub(crate) fn handle_flush(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         let more = self.caught_turn(now, index, wire, |turn| {
-            if turn.flush_plainly() {
+            let all_is_out = SessionOutput { turn: &mut *turn }.flush_fast();
+            if all_is_out {
                 return false;
             }
             let more = turn.flush_listed();
@@ -108,7 +111,7 @@ impl Core {
     /// Lets others go first. The round is not over before this one was offered all that is offered.
     #[cold]
     fn flush_again(&mut self, index: u32) {
-        let Some(connection) = self.connections.at_mut(index) else { return };
+        let Some(connection) = self.connections.slab.at_mut(index) else { return };
         let round = self.rounds.current();
         match round.and_then(|round| Some((round.flow.clone()?, round))) {
             Some((flow, round)) if connection.state.is_before(&flow, flow.offering()) => {
@@ -123,13 +126,13 @@ impl Core {
     pub(crate) fn end_flush(&mut self) {
         for flow in self.unsettled.drain(..) {
             for key in flow.settle() {
-                let Some(connection) = self.connections.get_mut(key) else { continue };
+                let Some(connection) = self.connections.slab.get_mut(key) else { continue };
                 let extra = connection.state.extra.as_deref_mut();
-                let Some(hold) = extra.and_then(|extra| extra.read_pause.as_deref_mut()) else {
+                let Some(pause) = extra.and_then(|extra| extra.read_pause.as_deref_mut()) else {
                     continue;
                 };
-                hold.flow_goes_on();
-                if hold.is_over() {
+                pause.flow_goes_on();
+                if pause.is_over() {
                     self.shared.to_resume.push(key.index);
                 }
             }
@@ -145,8 +148,9 @@ impl Core {
 
     /// Whether something of a connection is held that nothing stops any more.
     pub(crate) fn is_waiting_for_its_turn(&self, index: u32) -> bool {
-        let hold = self.connections.at(index).and_then(|connection| connection.state.read_pause());
-        hold.is_some_and(ReadPause::is_over)
+        let pause =
+            self.connections.slab.at(index).and_then(|connection| connection.state.read_pause());
+        pause.is_some_and(ReadPause::is_over)
     }
 
     /// Delivers what was held while reading was paused.
@@ -157,98 +161,12 @@ impl Core {
         wire: &mut dyn Wire,
     ) -> Option<Reading> {
         self.shared.work.begin();
+        // Others are to be written to first; it stays in the list.
         if self.shared.must_yield() {
             self.shared.to_resume.push(index);
             return None;
         }
         let reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
         self.finish_input(now, index, wire, reading)
-    }
-
-    /// Commands first, then the rest of the input that waited for them.
-    #[inline]
-    pub(super) fn finish_input(
-        &mut self,
-        now: Time,
-        index: u32,
-        wire: &mut dyn Wire,
-        reading: Option<Reading>,
-    ) -> Option<Reading> {
-        if self.shared.has_deferred_work {
-            self.finish_deferred(now, index, wire, reading)
-        } else {
-            reading
-        }
-    }
-
-    #[inline(never)]
-    fn finish_deferred(
-        &mut self,
-        now: Time,
-        index: u32,
-        wire: &mut dyn Wire,
-        mut reading: Option<Reading>,
-    ) -> Option<Reading> {
-        while self.shared.has_deferred_work {
-            self.after_turn(now);
-            let waits = self.connections.at_mut(index).is_some_and(|connection| {
-                connection.state.read_pause().is_some_and(|hold| hold.is_over())
-            });
-            if waits && self.shared.must_yield() {
-                self.shared.to_resume.push(index);
-                return self.turn(now, index, wire, |turn| turn.reading());
-            }
-            if waits {
-                reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
-            }
-        }
-        reading
-    }
-}
-
-impl Turn<'_> {
-    /// What is usual: a message for many, of which the socket takes all. True if that was so: then
-    /// nothing has come up, and nothing is held that was not held before.
-    #[inline]
-    fn flush_plainly(&mut self) -> bool {
-        self.connection.state.listed = false;
-        matches!(self.connection.stage, Stage::Session(_))
-            && self.connection.state.extra.is_none()
-            && self.outgoing().deliver_fast()
-            && self.connection.state.extra.is_none()
-    }
-
-    /// True if there is more that this session could take at once.
-    #[inline(never)]
-    fn flush_listed(&mut self) -> bool {
-        let extra = self.connection.state.extra.as_deref();
-        if extra.is_some_and(|extra| extra.blocked && !extra.outbox.is_empty()) {
-            return false; // only a WRITABLE event can help
-        }
-        if extra.is_some_and(|extra| !extra.outbox.is_empty()) {
-            self.writable();
-            return false; // what follows was listed
-        }
-        if self.connection.state.collected.is_none() {
-            return false;
-        }
-        let waited = self.connection.state.is_waiting();
-        let more = self.pull();
-        if waited && !self.connection.state.is_waiting() {
-            self.drained();
-        }
-        more
-    }
-
-    /// Takes from the flows what the socket has room for: true if there may be more.
-    pub(super) fn pull(&mut self) -> bool {
-        if !matches!(self.connection.stage, Stage::Session(_)) {
-            return false;
-        }
-        let more = self.outgoing().pull();
-        if self.connection.state.extra.is_some() {
-            self.act_on_fault();
-        }
-        more
     }
 }

@@ -1,4 +1,4 @@
-//! Owns one connection's turn where frames matter: raw sessions, and those with extensions.
+//! One turn of a session where frames matter: raw sessions, and those with extensions.
 
 use std::borrow::Cow;
 
@@ -14,40 +14,44 @@ use crate::words::frame::Frame;
 use crate::words::message::{Message, Payload, Rsv};
 
 use crate::core::connection::Stage;
-use crate::core::turn::Turn;
+use crate::core::session_input::SessionTurn;
 
-impl Turn<'_> {
+impl SessionTurn<'_, '_> {
     /// Bytes of a session that looks below messages.
     #[allow(
         clippy::arithmetic_side_effects,
         reason = "used is at most what was left of the read buffer"
     )]
-    pub(super) fn framed_input(&mut self, rx: &mut [u8]) -> usize {
+    pub(super) fn frame_input(&mut self, rx: &mut [u8]) -> usize {
         let mut taken = 0;
-        while let Stage::Session(_) = self.connection.stage {
+        while let Stage::Session(_) = self.turn.connection.stage {
             let rest = rx.get_mut(taken..).unwrap_or_default();
             match self.framed_step(rest) {
                 Ok(0) => break,
                 Ok(used) => taken += used,
                 Err(error) => {
-                    self.fail(error);
+                    self.turn.fail(error);
                     break;
                 }
             }
+            // A hook may have paused, or asked for something that comes first.
             if self.must_wait() {
                 break;
             }
         }
-        self.flush();
+        self.turn.flush();
         self.note_unfinished();
-        self.connection.state.release_idle();
+        self.turn.connection.state.release_idle();
         taken
     }
 
     /// One frame, or a part of one: how many bytes were taken.
     fn framed_step(&mut self, rx: &mut [u8]) -> Result<usize, SessionError> {
-        let mut rules = self.connection.state.rules(self.options());
-        let Some(pipeline) = self.connection.state.pipeline.as_deref_mut() else { return Ok(0) };
+        let mut rules = self.turn.connection.state.rules(self.turn.options());
+        let Some(pipeline) = self.turn.connection.state.pipeline.as_deref_mut() else {
+            return Ok(0);
+        };
+        // An extension that decodes piece by piece gets each as it comes; others a whole message.
         let assembly = pipeline.assembly();
         if pipeline.raw {
             rules.max_fragments = u32::MAX; // nothing of a message is kept, so that it may go on
@@ -78,7 +82,7 @@ impl Turn<'_> {
         edges: (bool, bool),
         rules: &FrameRules,
     ) -> Result<(), SessionError> {
-        let state = &mut self.connection.state;
+        let state = &mut self.turn.connection.state;
         if state.phase != Phase::Open {
             return Ok(()); // after our Close nothing is delivered, so nothing is decoded
         }
@@ -86,7 +90,8 @@ impl Turn<'_> {
         let Some(message) = pipeline.take_data(header, payload, edges, rules)? else {
             return Ok(());
         };
-        self.shared.spend(message.payload().len());
+        // A few bytes may have become a megabyte: that counts, not what was read.
+        self.turn.shared.spend(message.payload().len());
         let rsv = message.rsv();
         if !message.is_text() {
             self.deliver(Message::new(Payload::Binary(message.payload()), rsv));
@@ -102,24 +107,25 @@ impl Turn<'_> {
 
     fn raw_frame(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), ProtocolError> {
         let opcode = header.opcode;
-        trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.connection.state.id,
+        trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.turn.connection.state.id,
             payload.len());
-        if self.session().owes_close() {
+        if self.turn.session().owes_close() {
             return Ok(()); // RFC 6455 section 5.5.1: nothing counts behind the peer's Close
         }
-        let ours_is_out = self.connection.state.phase == Phase::Closing;
+        let ours_is_out = self.turn.connection.state.phase == Phase::Closing;
         if !opcode.is_control() && !ours_is_out {
-            if let Some(rate) = self.options().message_rate {
+            if let Some(rate) = self.turn.options().message_rate {
                 if !self.spend_token(rate) {
                     return Ok(());
                 }
             }
         }
+        // Noted before the hook, which may answer it there.
         let answer = if opcode == OpCode::Close { self.note_peer_close(payload)? } else { None };
         let frame = Frame { fin: header.fin, rsv: Rsv::from_bits(header.rsv), opcode, payload };
-        self.call_and_act(|handler, session| handler.on_frame(session, frame));
+        self.turn.call_and_act(|handler, session| handler.on_frame(session, frame));
         if let (true, Some((code, text))) = (ours_is_out, answer) {
-            self.answered(code, text);
+            self.turn.answered(code, text);
         }
         Ok(())
     }
@@ -130,39 +136,14 @@ impl Turn<'_> {
         payload: &'p [u8],
     ) -> Result<Option<(CloseCode, &'p str)>, ProtocolError> {
         let (code, text) = read_close(payload)?.unwrap_or((CloseCode::NO_STATUS, ""));
-        if self.connection.state.phase == Phase::Open {
-            let deadline = self.shared.now.after(self.shared.limits.close_timeout);
-            let extra = self.connection.state.extra();
+        if self.turn.connection.state.phase == Phase::Open {
+            let deadline = self.turn.shared.now.after(self.turn.shared.limits.close_timeout);
+            let extra = self.turn.connection.state.extra();
             extra.close = Some(CloseInfo::new(code, text, ClosedBy::Remote, false));
+            // RFC 6455 section 5.5.1 has it answered "as soon as practical"; a handler may forget.
             extra.deadline = Some(deadline);
-            self.connection.state.timing_changed = true;
+            self.turn.connection.state.timing_changed = true;
         }
         Ok(Some((code, text)))
-    }
-
-    /// The peer has answered our Close.
-    pub(super) fn answered(&mut self, code: CloseCode, text: &str) {
-        if let Some(close) = &mut self.connection.state.extra().close {
-            close.note_second(code, text);
-        }
-        self.closed_cleanly();
-    }
-
-    /// Both Closes were exchanged.
-    pub(super) fn closed_cleanly(&mut self) {
-        if !matches!(self.connection.stage, Stage::Session(_)) {
-            return;
-        }
-        if let Some(info) = self.session().close_info().cloned() {
-            self.end(&info.cleanly());
-        }
-        self.finish();
-    }
-
-    /// Whether a raw handler has answered the peer's Close.
-    pub(super) fn has_answered_close(&self) -> bool {
-        let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
-        self.connection.state.phase == Phase::Closing
-            && close.is_some_and(|close| close.closed_by() == ClosedBy::Remote)
     }
 }

@@ -1,157 +1,151 @@
-//! Owns one connection's turn while its reading is paused, or its input waits for others.
-
-use std::io::ErrorKind;
+//! One turn of a session whose reading is paused, by the application, by a flow or by the rate of messages,
+//! or whose input waits for others.
 
 use crate::protocol::frame::OpCode;
 use crate::protocol::frame_reader::PartialFrame;
 use crate::session::read_pause::{ReadPause, UnreadInput};
 use crate::session::state::Phase;
+use crate::words::error::SessionError;
+use crate::words::rate::Rate;
 
 use crate::core::connection::Stage;
-use crate::core::turn::{Reading, Turn};
+use crate::core::session_input::SessionTurn;
+use crate::core::turn::Reading;
 
-impl Turn<'_> {
+impl SessionTurn<'_, '_> {
     /// Whether the rest of the input has to wait: reading is paused, or a hook asked something of
     /// others, which they are to do first.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.shared.has_deferred_work || self.connection.state.read_pause().is_some()
+        self.turn.shared.has_deferred_work || self.turn.connection.state.read_pause().is_some()
     }
 
     /// Keeps what arrives while reading is paused, and answers the pings in it.
     #[cold]
-    pub(super) fn hold_input(&mut self, rx: &[u8]) {
-        if rx.is_empty() || !matches!(self.connection.stage, Stage::Session(_)) {
+    pub(super) fn keep_unread(&mut self, rx: &[u8]) {
+        if rx.is_empty() || !matches!(self.turn.connection.stage, Stage::Session(_)) {
             return;
         }
         let into_frame = self.until_header();
-        let hold = self.connection.state.extra().read_pause.get_or_insert_default();
-        hold.keep(rx, into_frame);
-        self.take_held_controls();
+        let pause = self.turn.connection.state.extra().read_pause.get_or_insert_default();
+        // What the hook was not given stays masked and unread, in the order in which it came.
+        pause.keep(rx, into_frame);
+        self.take_unread_controls();
     }
 
     /// How many bytes there are until a frame header begins, if that can be told and matters: raw
     /// sessions answer their pings themselves.
     fn until_header(&self) -> Option<usize> {
-        let state = &self.connection.state;
+        let state = &self.turn.connection.state;
         match state.pipeline.as_deref() {
             Some(pipeline) if pipeline.raw => None,
             _ => state.partial_frame().map_or(Some(0), PartialFrame::until_header),
         }
     }
 
-    fn take_held_controls(&mut self) {
-        if self.connection.state.phase != Phase::Open {
+    fn take_unread_controls(&mut self) {
+        if self.turn.connection.state.phase != Phase::Open {
             return; // after our Close a ping needs no answer, and none may follow it
         }
-        let rules = self.connection.state.rules(self.options());
+        let rules = self.turn.connection.state.rules(self.turn.options());
         loop {
-            let extra = self.connection.state.extra.as_deref_mut();
-            let hold = extra.and_then(|extra| extra.read_pause.as_deref_mut());
-            let held = hold.filter(|hold| hold.since().is_some());
-            let Some(control) = held.and_then(|hold| hold.next_control(&rules)) else { break };
+            let extra = self.turn.connection.state.extra.as_deref_mut();
+            let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
+            // Where only the rest of one read waits, its pings are answered in their turn.
+            let held = pause.filter(|pause| pause.since().is_some());
+            let Some(control) = held.and_then(|pause| pause.next_control(&rules)) else { break };
             if control.opcode == OpCode::Ping {
-                self.shared.stats.pings_in += 1;
-                self.outgoing().send_control(OpCode::Pong, &control.payload);
+                self.turn.shared.stats.pings_in += 1;
+                self.turn.outgoing().send_control(OpCode::Pong, &control.payload);
             } else {
-                self.pong(&control.payload);
+                self.pings().pong(&control.payload);
             }
         }
-        self.flush();
+        self.turn.flush();
     }
 
     /// Goes on with what is held, if nothing stops that any more. `None` if there is no session and
     /// nothing of one, whose reading this could concern.
     pub(crate) fn resume(&mut self) -> Option<Reading> {
-        if matches!(self.connection.stage, Stage::Http(_) | Stage::Closed(_)) {
+        if matches!(self.turn.connection.stage, Stage::Http(_) | Stage::Closed(_)) {
             return None;
         }
-        let extra = self.connection.state.extra.as_deref_mut();
-        let over = extra.and_then(|extra| extra.read_pause.take_if(|hold| hold.is_over()));
-        let Some(mut hold) = over else { return Some(self.reading()) };
-        let state = &mut self.connection.state;
-        if hold.since().is_some() {
+        let extra = self.turn.connection.state.extra.as_deref_mut();
+        let over = extra.and_then(|extra| extra.read_pause.take_if(|pause| pause.is_over()));
+        let Some(mut pause) = over else { return Some(self.turn.reading()) };
+        let state = &mut self.turn.connection.state;
+        if pause.since().is_some() {
             // What it sent in the meantime is read only now: its time to answer begins anew.
-            state.ping_base = self.shared.now;
-            state.last_activity = self.shared.now;
+            state.ping_base = self.turn.shared.now;
+            state.last_activity = self.turn.shared.now;
             state.awaiting_pong = false;
             state.timing_changed = true;
             if let Some((window, _, _)) = state.unfinished() {
                 *window = None;
             }
         }
-        let mut input = hold.take();
+        // Out of the state, since hooks that are called for it may pause again.
+        let mut input = pause.take();
         if input.is_empty() {
             self.note_unfinished();
-            self.connection.state.release_idle();
-            return Some(self.reading());
+            self.turn.connection.state.release_idle();
+            return Some(self.turn.reading());
         }
-        if self.connection.state.awaiting_pong {
-            self.note_sign_of_life(input.as_mut_slice()); // the pong may be further behind
+        if self.turn.connection.state.awaiting_pong {
+            self.pings().note_sign_of_life(input.as_mut_slice()); // the pong may be further behind
         }
         let taken = self.take_input(input.as_mut_slice());
         input.consume(taken, self.until_header());
         if input.is_empty() {
-            if hold.end_was_read {
-                self.peer_shut(); // whether or not the last message has begun another pause
+            if pause.end_was_read {
+                self.turn.peer_shut(); // whether or not the last message has begun another pause
             }
         } else {
-            self.put_back(input, taken, &hold);
+            self.put_back(input, taken, &pause);
         }
-        Some(self.reading())
+        Some(self.turn.reading())
     }
 
     fn put_back(&mut self, input: UnreadInput, taken: usize, before: &ReadPause) {
-        if !matches!(self.connection.stage, Stage::Session(_)) {
+        if !matches!(self.turn.connection.stage, Stage::Session(_)) {
             return;
         }
-        let now = self.shared.now;
-        let hold = self.connection.state.extra().read_pause.get_or_insert_default();
-        hold.put_back(input);
-        hold.end_was_read = before.end_was_read;
+        let now = self.turn.shared.now;
+        let pause = self.turn.connection.state.extra().read_pause.get_or_insert_default();
+        pause.put_back(input);
+        // The end was read once; no event will say it again.
+        pause.end_was_read = before.end_was_read;
         if let Some(at) = before.peer_ended() {
-            hold.note_peer_end(if taken > 0 { now } else { at });
-            self.connection.state.timing_changed = true;
+            pause.note_peer_end(if taken > 0 { now } else { at });
+            self.turn.connection.state.timing_changed = true;
         }
-        self.take_held_controls();
+        self.take_unread_controls();
     }
+}
 
-    /// The peer has shut its side while something of it is held: that comes first.
-    pub(super) fn hold_end(&mut self) -> bool {
-        let now = self.shared.now;
-        let extra = self.connection.state.extra.as_deref_mut();
-        let hold = extra.and_then(|extra| extra.read_pause.as_deref_mut());
-        let Some(hold) = hold.filter(|hold| hold.held() > 0) else { return false };
-        hold.end_was_read = true;
-        hold.note_peer_end(now);
-        self.connection.state.timing_changed = true;
+/// The rate of messages.
+impl SessionTurn<'_, '_> {
+    /// Takes a token for a message. False if there is none, and the session ends for it.
+    ///
+    /// Reading pauses as soon as the last token is taken, so that a message without one is not even
+    /// looked at.
+    #[cold]
+    pub(super) fn spend_token(&mut self, rate: Rate) -> bool {
+        let (now, closes) = (self.turn.shared.now, self.turn.options().message_rate_closes);
+        let extra = self.turn.connection.state.extra();
+        let taken = extra.tokens.take(now, rate);
+        if closes {
+            if !taken {
+                self.turn.fail(SessionError::TooManyMessages);
+            }
+            return taken;
+        }
+        let next = extra.tokens.next_token(rate);
+        if next > now {
+            extra.read_pause.get_or_insert_default().wait_until(now, next);
+            self.turn.connection.state.timing_changed = true;
+            self.turn.shared.stats.rate_pauses += 1;
+        }
         true
-    }
-
-    /// The peer has ended its side, or the connection failed, while the socket is not read.
-    pub(crate) fn hung_up(&mut self, failure: Option<ErrorKind>) {
-        let now = self.shared.now;
-        let extra = self.connection.state.extra.as_deref_mut();
-        let hold = extra.and_then(|extra| extra.read_pause.as_deref_mut());
-        match (hold, failure) {
-            (Some(_), Some(kind)) => self.broken(kind),
-            // There may be more behind what is held, and the application may still take it.
-            (Some(hold), None) => {
-                hold.note_peer_end(now);
-                self.connection.state.timing_changed = true;
-            }
-            (None, _) => {} // what stops the reading is an answer, whose writing tells
-        }
-    }
-
-    /// Whether the socket is to be read: at half a read buffer that is held, no more.
-    pub(super) fn reading(&self) -> Reading {
-        match self.connection.state.read_pause() {
-            Some(hold) if hold.held() >= self.shared.limits.read_buffer_bytes / 2 => {
-                Reading::Paused
-            }
-            Some(_) => Reading::Sparing,
-            None => Reading::Continue,
-        }
     }
 }

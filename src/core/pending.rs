@@ -8,12 +8,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::structures::slab::{Key, Slab};
-use crate::words::limits::SURPLUS_MAX;
+use crate::words::limits::OVER_LIMIT_MAX;
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
-use super::Core;
-use crate::core::connection::{Connection, Stage};
+use crate::core::connection::Connection;
 
 /// Connections without a complete first head.
 #[derive(Debug)]
@@ -36,10 +35,10 @@ pub(crate) struct Waiting {
 }
 
 /// Who counts as one client here; `None` for peers without an address.
-pub(crate) type Client = Option<ClientKey>;
+pub(crate) type ClientId = Option<ClientKey>;
 
 /// Whose a connection is while its head is awaited.
-pub(crate) fn client_of(connection: &Connection) -> Client {
+pub(crate) fn client_of(connection: &Connection) -> ClientId {
     connection.state.client_key()
 }
 
@@ -71,7 +70,8 @@ impl Pending {
         self.queue.push_back(waiting);
         self.count += 1;
         // Behind one slow peer the list could grow with every connection that came and went.
-        if self.queue.len() > 2 * self.limit + SURPLUS_MAX {
+        if self.queue.len() > 2 * self.limit + OVER_LIMIT_MAX {
+            // In amortised constant time: at least half of the list has gone.
             self.queue.retain(|it| client_waiting(connections, it.key).is_some());
         }
         if let Some(crowd) = &mut self.crowd {
@@ -86,7 +86,7 @@ impl Pending {
         clippy::arithmetic_side_effects,
         reason = "whoever leaves has entered, and was counted"
     )]
-    pub(crate) fn leave(&mut self, connections: &Slab<Connection>, client: Client) {
+    pub(crate) fn leave(&mut self, connections: &Slab<Connection>, client: ClientId) {
         self.count -= 1;
         if self.count <= self.limit / 2 {
             self.crowd = None;
@@ -102,8 +102,8 @@ impl Pending {
     pub(crate) fn rename(
         &mut self,
         connections: &Slab<Connection>,
-        before: Client,
-        client: Client,
+        before: ClientId,
+        client: ClientId,
         waiting: Waiting,
     ) {
         if let Some(crowd) = &mut self.crowd {
@@ -132,50 +132,15 @@ impl Pending {
     }
 }
 
-impl Core {
-    /// A connection that was pending has had a turn; `client` is whose it was, where that matters.
-    pub(super) fn follow_pending(&mut self, index: u32, client: Option<Client>) {
-        let Some(connection) = self.connections.at(index) else { return };
-        let Some(since) = connection.waiting_since() else {
-            return self.pending.leave(&self.connections, client.flatten());
-        };
-        let (key, named) = (connection.state.id.0, client_of(connection));
-        if let Some(before) = client.filter(|before| *before != named) {
-            self.pending.rename(&self.connections, before, named, Waiting { key, since });
-        }
-    }
-
-    /// Over the limit of pending handshakes, whoever is first to go has had its time: it is old
-    /// enough, or nobody would have been accepted.
-    pub(super) fn make_room_for_pending(&mut self, now: Time) {
-        if !self.pending.is_full() {
-            return;
-        }
-        let Some(first) = self.pending.first_to_go(&self.connections) else { return };
-        let Some(connection) = self.connections.get_mut(first.key) else { return };
-        let client = client_of(connection);
-        if let Stage::Http(http) = &mut connection.stage {
-            http.expired = true;
-        }
-        connection.state.timing_changed = true;
-        let peer = connection.state.remote_addr();
-        self.shared.warnings.note("max_pending_handshakes", now, || {
-            format!("max_pending_handshakes reached: {peer}, whose client has most, has to go")
-        });
-        self.pending.leave(&self.connections, client);
-        self.settle(first.key.index);
-    }
-}
-
 /// The client of a connection that is still there and still waits.
-fn client_waiting(connections: &Slab<Connection>, key: Key) -> Option<Client> {
+fn client_waiting(connections: &Slab<Connection>, key: Key) -> Option<ClientId> {
     connections.get(key).filter(|found| found.is_pending()).map(client_of)
 }
 
 /// All who wait, by client.
 #[derive(Debug, Default)]
 struct Crowd {
-    clients: HashMap<Client, Queue>,
+    clients: HashMap<ClientId, Queue>,
     /// One for each client; the last is the one that has to give.
     ranks: BTreeSet<Rank>,
 }
@@ -185,7 +150,7 @@ struct Crowd {
 struct Rank {
     count: usize,
     oldest: Reverse<Time>,
-    client: Client,
+    client: ClientId,
 }
 
 /// Those of one client.
@@ -198,7 +163,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn rank(&self, client: Client) -> Rank {
+    fn rank(&self, client: ClientId) -> Rank {
         let oldest = self.waiting.front().map_or(Time::ZERO, |waiting| waiting.since);
         Rank { count: self.count, oldest: Reverse(oldest), client }
     }
@@ -209,7 +174,7 @@ const SLACK: usize = 8;
 
 impl Crowd {
     #[allow(clippy::arithmetic_side_effects, reason = "connections are at most 2^30")]
-    fn enter(&mut self, client: Client, waiting: Waiting) {
+    fn enter(&mut self, client: ClientId, waiting: Waiting) {
         let queue = self.clients.entry(client).or_default();
         self.ranks.remove(&queue.rank(client));
         queue.waiting.push_back(waiting);
@@ -218,7 +183,7 @@ impl Crowd {
     }
 
     #[allow(clippy::arithmetic_side_effects, reason = "a queue in the table has one at least")]
-    fn leave(&mut self, connections: &Slab<Connection>, client: Client) {
+    fn leave(&mut self, connections: &Slab<Connection>, client: ClientId) {
         let Some(queue) = self.clients.get_mut(&client) else { return };
         self.ranks.remove(&queue.rank(client));
         queue.count -= 1;
@@ -244,16 +209,6 @@ impl Crowd {
             self.ranks.remove(&rank);
             queue.waiting.pop_front();
             self.ranks.insert(queue.rank(rank.client));
-        }
-    }
-}
-
-impl Connection {
-    /// Since when its head is awaited, if it is.
-    pub(crate) fn waiting_since(&self) -> Option<Time> {
-        match &self.stage {
-            Stage::Http(http) if self.is_pending() => Some(http.since),
-            Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => None,
         }
     }
 }

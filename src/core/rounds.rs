@@ -1,5 +1,5 @@
-//! Owns whose turn it is to be written to after the events of a turn: rounds, each over all sessions
-//! that are to be offered one thing, which may take several turns.
+//! The rounds of a flush: each over all sessions that are to be offered one thing, which may take several
+//! turns.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -35,7 +35,7 @@ pub(super) struct Round {
 }
 
 /// What comes next.
-pub(super) enum Step {
+pub(super) enum NextRound {
     /// The sessions of [`Rounds::present`].
     Sessions,
     /// The round of this flow is over: all were offered what it had.
@@ -72,7 +72,7 @@ impl Rounds {
     }
 
     /// Goes on to the next round once nobody is present any more.
-    pub(super) fn go_on(&mut self) -> Step {
+    pub(super) fn go_on(&mut self) -> NextRound {
         if let Some(round) = self.current.take() {
             self.waiting.push_back(round);
         }
@@ -81,19 +81,21 @@ impl Rounds {
                 mem::swap(&mut round.left, &mut round.again);
             }
             if !round.left.is_empty() {
+                // From the end: nothing is moved.
                 let from = round.left.len().saturating_sub(TOGETHER);
                 self.present.extend(round.left.drain(from..));
                 self.current = Some(round);
-                return Step::Sessions;
+                return NextRound::Sessions;
             }
+            // One broadcast to all must not keep its list for ever.
             if self.spare.len() < SPARE_MAX && round.left.capacity() <= SPARE_SESSIONS_MAX {
                 self.spare.push(round.left);
             }
             if let Some(flow) = round.flow {
-                return Step::Over(flow);
+                return NextRound::Over(flow);
             }
         }
-        Step::Nothing
+        NextRound::Nothing
     }
 }
 

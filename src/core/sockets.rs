@@ -7,9 +7,9 @@ use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use super::Core;
 use crate::core::connection::Disposal;
 use crate::core::turn::Reading;
+use crate::core::turns::Core;
 
 /// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
 /// core gives to each connection.

@@ -142,10 +142,10 @@ impl Net {
     /// Everything that was held is given back.
     #[track_caller]
     fn expect_empty(&self) {
-        assert_eq!(self.core.connections.len(), 0);
+        assert_eq!(self.core.connections.slab.len(), 0);
         assert_eq!(self.core.shared.bytes_held, 0);
-        assert_eq!(self.core.wheel.next_deadline(), None);
-        assert_eq!(self.core.pending.count(), 0);
+        assert_eq!(self.core.connections.wheel.next_deadline(), None);
+        assert_eq!(self.core.connections.pending.count(), 0);
     }
 }
 
@@ -396,7 +396,7 @@ impl Wire for Broken {
 fn a_wire_that_breaks_while_it_is_written_to_ends_the_session_at_once() {
     let mut net = Net::new(WebSockets::new());
     net.open();
-    let place = net.core.connections.next_occupied(0).unwrap();
+    let place = net.core.connections.slab.next_occupied(0).unwrap();
     let (now, mut frame) = (net.now, *b"\x81\x84\0\0\0\0echo");
     net.core.handle_input(now, place, &mut frame, &mut Broken);
     net.expect(&["error connection lost: connection reset", "close 1006 unclean"]);
@@ -491,13 +491,13 @@ fn too_many_fragments_end_with_1008() {
 fn over_max_connections_there_is_503_and_then_a_pause() {
     let mut net = Net::new(WebSockets::new().limits(Limits::new().max_connections(2)));
     let clients: Vec<LinkId> = (0..2).map(|_| net.open()).collect();
-    let surplus: Vec<LinkId> = (0..16).map(|_| net.accept()).collect();
+    let over_limit: Vec<LinkId> = (0..16).map(|_| net.accept()).collect();
     assert!(net.core.accepts_at().is_none());
     let later = net.accept();
     assert!(net.link(later).is_waiting());
-    net.input(surplus[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert!(net.take(surplus[3]).starts_with(b"HTTP/1.1 503 "));
-    net.eof(surplus[3]);
+    net.input(over_limit[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(net.take(over_limit[3]).starts_with(b"HTTP/1.1 503 "));
+    net.eof(over_limit[3]);
     assert!(net.link(later).is_open(), "accepting goes on when a place is free");
     net.text(clients[0], "served meanwhile");
     assert!(net.take(clients[0]).ends_with(b"served meanwhile"));

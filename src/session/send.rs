@@ -223,24 +223,26 @@ impl Outgoing<'_> {
     /// Sends frames straight from the caller's payload, behind what the turn has gathered.
     #[cold]
     fn send_uncopied(&mut self, framing: Framing, opcode: OpCode, payload: &[u8], fin: bool) {
+        let mut way = Way::Now;
         if self.shared.opaque_prefix > 0 {
             self.flush(); // the upgrade answer is no frame: it goes first and alone
+            way = self.way(OpCode::Continuation);
         }
         let mut opcode = opcode;
         let mut pieces = payload.chunks(framing.max_frame_size).peekable();
         while let Some(piece) = pieces.next() {
-            let fin = fin && pieces.peek().is_none();
-            // The message was admitted as a whole: once the wire takes no more, the rest of it waits.
-            match self.way(OpCode::Continuation) {
-                Way::Now if piece.len() >= UNCOPIED_BYTES => {
-                    self.write_past_buffer(opcode, piece, fin);
-                }
-                way => {
-                    self.dispatch(way, opcode, |encoder| {
-                        encoder.plain(framing, opcode, piece, fin);
-                    });
-                }
+            let is_last = pieces.peek().is_none();
+            let fin = fin && is_last;
+            if way == Way::Now && piece.len() >= UNCOPIED_BYTES {
+                self.write_past_buffer(opcode, piece, fin);
+            } else {
+                self.dispatch(way, opcode, |encoder| encoder.plain(framing, opcode, piece, fin));
             }
+            if is_last {
+                return;
+            }
+            // The message was admitted as a whole: once the wire takes no more, the rest of it waits.
+            way = self.way(OpCode::Continuation);
             opcode = OpCode::Continuation;
         }
     }

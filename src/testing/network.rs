@@ -14,6 +14,8 @@ use std::time::Duration;
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
 use crate::context::loop_state::ServerRef;
+#[cfg(all(repository, any(test, fuzzing)))]
+use crate::core::audit::Audit;
 use crate::core::driver::Driver;
 use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;
@@ -204,13 +206,13 @@ impl Network {
     /// Ends every connection at once.
     pub(crate) fn cut_all(&mut self) {
         let now = self.now;
-        self.driver.for_each(|core, slot, wire| core.handle_cut(now, slot, wire));
+        self.driver.for_each(|core, slot, wire| core.handle_grace_end(now, slot, wire));
         self.after_turn();
     }
 
     /// The books of the core agree, and each of its connections has a link.
     pub(crate) fn audit(&self) -> Result<(), String> {
-        self.driver.core.audit()?;
+        Audit(&self.driver.core).check()?;
         let mut from = 0;
         let mut count = 0;
         while let Some(slot) = self.driver.core.next_connection(from) {

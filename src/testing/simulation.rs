@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::core::audit::Audit;
 use crate::core::panics::caught;
 use crate::words::close::CloseCode;
 
@@ -220,7 +221,7 @@ impl Simulation {
             return Err(violation.clone());
         }
         self.network.audit()?;
-        let (held, live) = (self.network.core.bytes_held(), self.network.live());
+        let (held, live) = (Audit(&self.network.core).bytes_held(), self.network.live());
         let most = (self.process_bytes + self.bytes_each).min(live * self.bytes_each);
         if held > most {
             return Err(format!("{held} bytes are held by {live} connections, at most {most}"));
@@ -271,7 +272,7 @@ impl Simulation {
         }
         // Those that came late are only dropped with the process.
         self.network.cut_all();
-        self.network.core.audit_empty()?;
+        Audit(&self.network.core).check_empty()?;
         // Their systems deliver what they have.
         self.network.advance(Duration::from_secs(100_000));
         self.check()?;

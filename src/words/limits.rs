@@ -101,7 +101,7 @@ const PENDING_BYTES: usize = 320;
 
 /// Connections over `max_connections` that are let in only to be told 503; beyond them accepting
 /// pauses.
-pub(crate) const SURPLUS_MAX: usize = 16;
+pub(crate) const OVER_LIMIT_MAX: usize = 16;
 
 /// What one connection costs beyond that while it speaks HTTP, waits for its peer or comes through a
 /// proxy, without the bytes of messages. Asserted in `core`.
@@ -258,7 +258,7 @@ impl Limits {
     /// The program itself, the application's handlers and what one hook sends at once come on
     /// top. At the defaults under 40 MiB.
     pub fn memory_ceiling(&self) -> usize {
-        let connections = self.max_connections.saturating_add(SURPLUS_MAX);
+        let connections = self.max_connections.saturating_add(OVER_LIMIT_MAX);
         let per_connection = CONNECTION_BYTES + BUSY_BYTES;
         let clients = CLIENT_BYTES
             * (self.per_address.map_or(0, |_| self.max_connections)

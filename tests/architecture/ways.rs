@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Fault;
 use super::source::{Function, Source, words};
 
-/// The headings, each with one way under it.
+/// The headings, each with its ways under it: one a block of code.
 const WAYS: [&str; 4] =
     ["### Socket to on_message", "### send to the socket", "### A timer", "### An emit"];
 const STATIONS_MAX: usize = 8;
@@ -21,21 +21,36 @@ struct Station<'a> {
 pub(crate) fn faults(sources: &[Source]) -> Vec<Fault> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
     let page = fs::read_to_string(path).unwrap_or_default();
-    WAYS.iter().flat_map(|heading| of_a_way(sources, heading, &stations(&page, heading))).collect()
+    let ways = WAYS.iter().map(|heading| (heading, ways_under(&page, heading)));
+    ways.flat_map(|(heading, ways)| match ways.as_slice() {
+        [] => vec![Fault::new("way", heading, "is not shown in ARCHITECTURE.md")],
+        ways => ways.iter().flat_map(|way| of_a_way(sources, heading, way)).collect(),
+    })
+    .collect()
 }
 
-/// What stands in the first block of code under a heading.
-fn stations<'a>(page: &'a str, heading: &str) -> Vec<Station<'a>> {
+/// What stands in the blocks of code under a heading.
+fn ways_under<'a>(page: &'a str, heading: &str) -> Vec<Vec<Station<'a>>> {
+    let mut ways: Vec<Vec<Station<'a>>> = Vec::new();
+    let mut is_block = false;
     let lines = page.lines().skip_while(|line| line.trim_end() != heading).skip(1);
-    let section = lines.take_while(|line| !line.starts_with('#'));
-    let block = section.skip_while(|line| !line.starts_with("```")).skip(1);
-    let lines = block.take_while(|line| !line.starts_with("```"));
-    let station = |line: &'a str| {
-        let mut parts = line.split_whitespace();
-        let (path, function) = (parts.next()?.strip_prefix("src/")?, parts.next()?);
-        Some(Station { path, function: function.rsplit("::").next()? })
-    };
-    lines.filter_map(station).collect()
+    for line in lines.take_while(|line| !line.starts_with('#')) {
+        if line.starts_with("```") {
+            is_block = !is_block;
+            if is_block {
+                ways.push(Vec::new());
+            }
+        } else if let (true, Some(way)) = (is_block, ways.last_mut()) {
+            way.extend(station(line));
+        }
+    }
+    ways
+}
+
+fn station(line: &str) -> Option<Station<'_>> {
+    let mut parts = line.split_whitespace();
+    let (path, function) = (parts.next()?.strip_prefix("src/")?, parts.next()?);
+    Some(Station { path, function: function.rsplit("::").next()? })
 }
 
 fn of_a_way(sources: &[Source], heading: &str, stations: &[Station<'_>]) -> Vec<Fault> {
@@ -72,13 +87,15 @@ fn functions(sources: &[Source], station: &Station<'_>) -> Vec<Function> {
 #[test]
 fn planted_ways_are_checked() {
     let page = "### A timer\nText.\n```text\n\
-        \x20 src/core/a.rs  first\n  src/core/b.rs  B::second\n```\n\n### An emit\n";
-    let way = stations(page, "### A timer");
+        \x20 src/core/a.rs  first\n  src/core/b.rs  B::second\n```\n\
+        ```text\n  src/core/a.rs  first\n```\n### An emit\n";
+    let ways = ways_under(page, "### A timer");
+    let [way, _] = ways.as_slice() else { panic!("{ways:?}") };
     assert_eq!(way[1], Station { path: "core/b.rs", function: "second" });
-    assert!(stations(page, "### An emit").is_empty());
+    assert!(ways_under(page, "### An emit").is_empty());
     let count = |a: &str, b: &str| {
         let sources = [Source::new("core/a.rs", a), Source::new("core/b.rs", b)];
-        of_a_way(&sources, "### A timer", &way).len()
+        of_a_way(&sources, "### A timer", way).len()
     };
     assert_eq!(count("fn first() { b.second() }", "fn second() {}"), 0);
     assert_eq!(count("fn first() { b.third() }", "fn second() {}"), 1);

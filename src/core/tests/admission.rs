@@ -37,7 +37,7 @@ impl Net {
     pub(super) fn end_all(&mut self) {
         (0..self.link_count()).for_each(|client| self.eof(client));
         self.expect_empty();
-        assert!(self.core.admission.is_empty(), "a client is still counted");
+        assert!(self.core.connections.admission.is_empty(), "a client is still counted");
     }
 }
 
@@ -116,14 +116,14 @@ fn the_table_of_rates_is_bounded_and_forgets_the_oldest() {
     for n in 0..CLIENTS_MAX + 500 {
         assert_eq!(net.status_from(&at(n), ""), 426);
         assert_eq!(net.status_from(&at(n), ""), 429, "newcomer {n} is not held to it");
-        assert!(net.core.admission.buckets() <= CLIENTS_MAX);
+        assert!(net.core.connections.admission.buckets() <= CLIENTS_MAX);
     }
     for n in CLIENTS_MAX + 500 - CLIENTS_MAX / 2..CLIENTS_MAX + 500 {
         assert_eq!(net.status_from(&at(n), ""), 429, "{n} asked lately");
     }
     net.advance(secs(2));
     assert_eq!(net.status_from(&at(CLIENTS_MAX), ""), 426);
-    assert_eq!(net.core.admission.buckets(), 1, "full buckets are thrown out");
+    assert_eq!(net.core.connections.admission.buckets(), 1, "full buckets are thrown out");
 }
 
 #[test]
@@ -149,8 +149,8 @@ fn without_the_limits_nothing_is_kept() {
     for _ in 0..50 {
         assert_eq!(net.upgrade_from("192.0.2.1:1"), 101);
     }
-    assert!(net.core.admission.is_empty());
-    assert_eq!(net.core.admission.buckets(), 0);
+    assert!(net.core.connections.admission.is_empty());
+    assert_eq!(net.core.connections.admission.buckets(), 0);
 }
 
 #[test]

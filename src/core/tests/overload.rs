@@ -2,7 +2,7 @@
 
 use super::admission::with;
 use super::*;
-use crate::words::limits::SURPLUS_MAX;
+use crate::words::limits::OVER_LIMIT_MAX;
 use crate::words::proxy::ProxyHeader;
 
 fn millis(n: u64) -> Duration {
@@ -66,7 +66,7 @@ fn evicted_handshakes_are_no_longer_counted() {
         net.accept();
         net.advance(secs(2));
     }
-    assert_eq!(net.core.pending.count(), 3);
+    assert_eq!(net.core.connections.pending.count(), 3);
     net.advance(secs(20));
     net.expect_empty();
 }
@@ -172,7 +172,11 @@ fn behind_a_slow_peer_those_who_left_are_forgotten() {
     let slow = net.accept_from("192.0.2.1:1").unwrap();
     for _ in 0..100 {
         assert_eq!(net.status_from("192.0.2.2:1", ""), 426);
-        assert!(net.core.pending.listed() <= 2 * 2 + SURPLUS_MAX, "{}", net.core.pending.listed());
+        assert!(
+            net.core.connections.pending.listed() <= 2 * 2 + OVER_LIMIT_MAX,
+            "{}",
+            net.core.connections.pending.listed()
+        );
     }
     assert_eq!(net.ask(slow, UPGRADE), 101);
     net.end_all();
@@ -182,7 +186,7 @@ fn behind_a_slow_peer_those_who_left_are_forgotten() {
 fn who_is_only_to_be_told_that_it_is_full_holds_no_place_for_long() {
     let mut net = with(Limits::new().max_connections(1));
     let session = net.open();
-    let silent: Vec<LinkId> = (0..SURPLUS_MAX).map(|_| net.accept()).collect();
+    let silent: Vec<LinkId> = (0..OVER_LIMIT_MAX).map(|_| net.accept()).collect();
     let late = net.accept();
     net.input(late, &upgrade());
     assert!(net.link(late).is_waiting());

@@ -138,7 +138,7 @@ fn without_a_rate_nothing_is_kept_for_it() {
     let client = net.open();
     net.input(client, &texts(100));
     assert_eq!(echoes(&net.take(client)).len(), 100);
-    assert!(net.core.connections.iter().all(|(_, found)| found.state.extra.is_none()));
+    assert!(net.core.connections.slab.iter().all(|(_, found)| found.state.extra.is_none()));
 }
 
 #[test]

@@ -1,0 +1,249 @@
+//! What happens to a connection, handed on to the turn of the stage that it is in.
+
+use crate::context::commands::Command;
+use crate::session::state::Phase;
+use crate::structures::outbox::Flush;
+use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
+use crate::words::error::{HandlerError, SendError, SessionError};
+
+use crate::core::connection::{Disposal, Stage};
+use crate::core::http_turn::HttpTurn;
+use crate::core::losses::Loss;
+use crate::core::panics::{Panicked, caught};
+use crate::core::responder::Responder;
+use crate::core::session_input::SessionTurn;
+use crate::core::session_output::SessionOutput;
+use crate::core::session_timeouts::SessionTimeouts;
+use crate::core::turn::{Reading, Turn};
+
+/// Events of the socket.
+impl Turn<'_> {
+    /// Bytes from the socket, whatever the stage; what follows from them is concluded.
+    #[inline]
+    pub(crate) fn input(&mut self, rx: &mut [u8]) -> Reading {
+        if let Stage::Session(_) = self.connection.stage {
+            return SessionTurn { turn: self }.input(rx);
+        }
+        self.input_without_session(rx)
+    }
+
+    #[inline(never)]
+    fn input_without_session(&mut self, rx: &mut [u8]) -> Reading {
+        let reading = match &self.connection.stage {
+            Stage::Http(_) => HttpTurn { turn: self }.input(rx),
+            // Lingering: RFC 6455 section 7.1.1 and 1.4; what comes after the Close is dropped.
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => Reading::Continue,
+        };
+        self.conclude();
+        reading
+    }
+
+    /// The socket takes bytes again.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "64-bit counters, and sums of bytes that lie in memory"
+    )]
+    pub(crate) fn writable(&mut self) -> Reading {
+        let extra = self.connection.state.extra.as_deref_mut();
+        let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
+            return match self.connection.stage {
+                // Its share of an earlier turn was spent; no byte waits, but work does.
+                Stage::Http(ref http) if http.body.is_some() || http.yielded => {
+                    HttpTurn { turn: self }.drained()
+                }
+                _ => self.reading(),
+            };
+        };
+        extra.blocked = false;
+        let held = extra.outbox.buffered_bytes() + extra.outbox.control_bytes();
+        let outcome = extra.outbox.write_to(self.wire);
+        let left = extra.outbox.buffered_bytes() + extra.outbox.control_bytes();
+        self.shared.stats.bytes_out += held.saturating_sub(left) as u64;
+        match outcome {
+            Ok(flush) => {
+                if flush == Flush::Done {
+                    return self.drained();
+                }
+                // Without a socket (in a flush on behalf of others) nothing was offered, so nothing was
+                // refused.
+                extra.blocked = self.wire.has_socket();
+                extra.slow |= extra.blocked;
+            }
+            Err(kind) => self.broken(kind),
+        }
+        match self.connection.stage {
+            Stage::Http(_) => Reading::Paused, // further requests wait for their turn
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => self.reading(),
+        }
+    }
+
+    /// The outbox is empty again.
+    fn drained(&mut self) -> Reading {
+        match self.connection.stage {
+            Stage::Http(_) => HttpTurn { turn: self }.drained(),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => {
+                SessionOutput { turn: self }.drained()
+            }
+        }
+    }
+}
+
+/// What the core asks for.
+impl Turn<'_> {
+    /// A deadline may have come.
+    pub(super) fn timeout(&mut self) {
+        match self.connection.stage {
+            Stage::Http(_) => HttpTurn { turn: self }.timeout(),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => {
+                SessionTimeouts { turn: self }.act();
+            }
+        }
+    }
+
+    /// True if there is more that this session could take at once.
+    #[inline(never)]
+    pub(super) fn flush_listed(&mut self) -> bool {
+        let extra = self.connection.state.extra.as_deref();
+        if extra.is_some_and(|extra| extra.blocked && !extra.outbox.is_empty()) {
+            return false; // only a WRITABLE event can help
+        }
+        if extra.is_some_and(|extra| !extra.outbox.is_empty()) {
+            self.writable();
+            return false; // what follows was listed
+        }
+        if self.connection.state.collected.is_none() {
+            return false;
+        }
+        // Direct messages wait behind flow messages: once those are out, the peer has caught up.
+        let waited = self.connection.state.is_waiting();
+        let more = SessionOutput { turn: self }.pull();
+        if waited && !self.connection.state.is_waiting() {
+            SessionOutput { turn: self }.drained();
+        }
+        more
+    }
+
+    /// Goes on with input that waited; `None` if there is no session whose reading this could concern.
+    pub(super) fn resume(&mut self) -> Option<Reading> {
+        SessionTurn { turn: self }.resume()
+    }
+
+    /// Does to this session what another part of the loop asked for.
+    pub(super) fn command(&mut self, command: Command) {
+        let mut session = self.session();
+        let result = match command {
+            Command::Send { message, .. } => session.send(&message),
+            Command::Close { reason, .. } => session.close(reason),
+            Command::Pause(_) => {
+                session.pause();
+                Ok(())
+            }
+            Command::Resume(_) => {
+                session.resume();
+                Ok(())
+            }
+        };
+        // Who sent it is not there any more: a message that is not taken is counted. What else follows
+        // is for the outbox's policy, which has acted by now.
+        let refused = match result {
+            Err(HandlerError::Send(SendError::Closing)) => true,
+            Err(HandlerError::Send(_)) => {
+                session.out.note_dropped();
+                true
+            }
+            _ => false,
+        };
+        self.after_hook(if refused { Ok(()) } else { result });
+    }
+
+    /// Ends a connection for what it holds.
+    pub(super) fn evict(&mut self) {
+        match self.connection.stage {
+            // 1013, and what waits is dropped but for the frame that has begun.
+            Stage::Session(_) => self.fail_and_lose(SessionError::Overloaded, Loss::OverBudget),
+            // A peer that does not read its answers, or its Close, would not read a refusal either.
+            Stage::Http(_) | Stage::Finishing => {
+                self.lose(Loss::OverBudget);
+                self.drop_socket(Disposal::Reset);
+            }
+            Stage::Closed(_) => {}
+        }
+    }
+}
+
+/// A turn ends after this many panics, whatever is left to do. `on_message`, `on_error` and
+/// `on_close` of one session may each panic, and so may the drop of its handler.
+const PANICS_MAX: u32 = 5;
+
+/// Panics.
+impl Turn<'_> {
+    /// Brings the connection to its end after a panic, going on where that panicked again: a hook
+    /// that has run is not run again.
+    #[cold]
+    #[allow(clippy::arithmetic_side_effects, reason = "stops at PANICS_MAX")]
+    pub(super) fn recover(&mut self, first: Panicked) {
+        let mut next = Some(first);
+        let mut count = 0;
+        while let Some(panic) = next.take() {
+            count += 1;
+            // For whoever tests handlers; the log has it as well.
+            self.shared.last_panic = Some(panic.0.clone());
+            if count > PANICS_MAX {
+                // Once more for the drop of the handler.
+                if caught(|| self.drop_socket(Disposal::Reset)).is_err() {
+                    self.drop_socket(Disposal::Reset);
+                }
+                return;
+            }
+            let done = caught(|| {
+                self.end_after(panic);
+                self.flush();
+                self.charge();
+            });
+            next = done.err();
+        }
+    }
+
+    fn end_after(&mut self, Panicked(text): Panicked) {
+        match (&self.connection.stage, self.connection.state.phase) {
+            (Stage::Session(_), Phase::Ended) => {
+                // `on_error` panicked: `on_close` is left.
+                self.log_fault(&SessionError::Panic(text));
+                let info = self.session().close_info().cloned().unwrap_or_else(|| {
+                    CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Local, false)
+                });
+                self.end(&info);
+                self.leave_after(info.code());
+            }
+            (Stage::Session(_), _) => self.fail(SessionError::Panic(text)),
+            (Stage::Http(_), _) => {
+                self.log().error(("request panicked", 500), || {
+                    format!("{}: request handling panicked: {text}", self.log().who())
+                });
+                Responder { turn: self }.refuse(500);
+            }
+            (Stage::Finishing, _) => {
+                // `on_close` panicked, or the drop of the handler: what was to follow, follows.
+                self.log_fault(&SessionError::Panic(text));
+                let extra = self.connection.state.extra();
+                let code = extra.close.as_ref().map_or(CloseCode::NORMAL, CloseInfo::code);
+                if extra.aborted {
+                    self.drop_socket(Disposal::Reset);
+                } else {
+                    self.leave_after(code);
+                }
+            }
+            (Stage::Closed(_), _) => self.log_fault(&SessionError::Panic(text)),
+        }
+    }
+
+    /// Where the connection broke there is nobody to wait for.
+    fn leave_after(&mut self, code: CloseCode) {
+        if code == CloseCode::ABNORMAL && !self.connection.state.extra().peer_shut {
+            self.lose(Loss::Gone);
+            self.drop_socket(Disposal::Close);
+        } else {
+            self.finish();
+        }
+    }
+}

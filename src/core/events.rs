@@ -1,0 +1,292 @@
+//! What the driver tells the core, and what it asks of it.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::info;
+
+use crate::context::commands::{Drained, StopRequest};
+use crate::context::loop_state::NewWatch;
+use crate::structures::wire::Wire;
+use crate::words::close::{CloseCode, CloseReason};
+use crate::words::time::Time;
+
+use crate::core::arrivals::Full;
+use crate::core::connection::Disposal;
+use crate::core::memory_budget::MemoryBudget;
+use crate::core::turn::Reading;
+use crate::core::turns::{Core, Drain};
+
+/// Events of a connection.
+impl Core {
+    /// Bytes arrived; they are unmasked in place.
+    #[inline(always)] // into its one caller: a call would be 5 % of an echo
+    pub(crate) fn handle_input(
+        &mut self,
+        now: Time,
+        index: u32,
+        rx: &mut [u8],
+        wire: &mut dyn Wire,
+    ) -> Reading {
+        self.shared.stats.bytes_in += rx.len() as u64;
+        // Each connection has a share of its own, whoever came before it in this turn.
+        self.shared.work.begin();
+        let reading = self.caught_turn(now, index, wire, |turn| turn.input(rx));
+        self.finish_input(now, index, wire, reading).unwrap_or(Reading::Continue)
+    }
+
+    /// The socket takes bytes again.
+    pub(crate) fn handle_writable(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
+    ) -> Reading {
+        self.shared.work.begin();
+        let reading = self.turn(now, index, wire, |turn| turn.writable());
+        self.finish_input(now, index, wire, reading).unwrap_or(Reading::Continue)
+    }
+
+    /// The peer has shut its side.
+    pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, |turn| turn.peer_shut());
+        self.after_turn(now);
+    }
+
+    /// The peer has ended its side, or the connection failed (and how), while the core does not want
+    /// the socket to be read, so that no read will tell. May be said again.
+    pub(crate) fn handle_hang_up(
+        &mut self,
+        now: Time,
+        index: u32,
+        failure: Option<io::ErrorKind>,
+        wire: &mut dyn Wire,
+    ) {
+        self.turn(now, index, wire, |turn| turn.hung_up(failure));
+        self.after_turn(now);
+    }
+
+    /// The connection failed.
+    pub(crate) fn handle_error(
+        &mut self,
+        now: Time,
+        index: u32,
+        kind: io::ErrorKind,
+        wire: &mut dyn Wire,
+    ) {
+        self.turn(now, index, wire, |turn| turn.broken(kind));
+        self.after_turn(now);
+    }
+
+    /// What [`poll_due`](Self::poll_due) named is due.
+    pub(crate) fn handle_timeout(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, |turn| turn.timeout());
+        self.after_turn(now);
+    }
+}
+
+/// New connections.
+impl Core {
+    /// When a further connection is taken; `None` while only somebody's leaving makes room. Until
+    /// then, whoever comes waits in the system's backlog.
+    pub(crate) fn accepts_at(&mut self) -> Option<Time> {
+        self.connections.accepts_at(&self.shared.limits)
+    }
+
+    /// Whether a further connection is taken now.
+    pub(crate) fn accepts(&mut self, now: Time) -> bool {
+        self.connections.accepts(now, &self.shared.limits)
+    }
+
+    /// A connection was accepted: the slot it has from now on.
+    pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
+        self.connections.accept(now, peer, &mut self.shared, &self.routes)
+    }
+
+    /// The local address of a connection that was accepted just now, where it is known.
+    pub(crate) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
+        self.connections.note_local_addr(index, local);
+    }
+
+    /// The system ran out of descriptors or memory for connections.
+    pub(crate) fn note_exhausted(&mut self, now: Time, error: &io::Error) {
+        self.shared.stats.accept_exhausted += 1;
+        self.shared.warnings.note("accept", now, || format!("accepting pauses: {error}"));
+    }
+}
+
+/// A stop.
+impl Core {
+    /// Begins to stop: requests get 503, sessions a Close. Every slot that
+    /// [`next_connection`](Self::next_connection) names is then to be handed to `handle_drain`.
+    pub(crate) fn begin_drain(&mut self, now: Time, code: CloseCode, grace: Duration) {
+        for hook in mem::take(&mut self.shared.stop_hooks.0) {
+            self.with_server(now, "on_shutdown", hook);
+        }
+        let deadline = now.after(grace);
+        let earlier = self.draining.take();
+        let remaining = self.connections.begin_drain();
+        info!(target: "wirewheel::server", "stopping: {remaining} connections have {grace:?}");
+        let reason = CloseReason::own(code, "");
+        // A second stop may hurry, never prolong.
+        let deadline = earlier.map_or(deadline, |drain| drain.deadline.min(deadline));
+        self.draining = Some(Drain { reason, deadline });
+        self.shared.draining = true;
+    }
+
+    /// Says good-bye to one connection.
+    pub(crate) fn handle_drain(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        let Some(reason) = self.draining.as_ref().map(|drain| drain.reason.clone()) else { return };
+        self.turn(now, index, wire, |turn| turn.drain(&reason));
+        self.after_turn(now);
+    }
+
+    /// Ends one connection at once: the grace is over.
+    pub(crate) fn handle_grace_end(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.turn(now, index, wire, |turn| turn.end_at_once());
+        self.after_turn(now);
+    }
+
+    /// Whether a stop has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Whether a stop is complete: all have gone to whom something was owed.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.connections.is_drained()
+    }
+
+    /// How sessions have ended since a stop began.
+    pub(crate) fn drained(&self) -> Drained {
+        self.shared.drained
+    }
+
+    /// Whether a stop has begun and its grace is over.
+    pub(crate) fn is_grace_over(&self, now: Time) -> bool {
+        self.draining.as_ref().is_some_and(|drain| drain.deadline <= now)
+    }
+
+    /// A stop that was asked for.
+    pub(crate) fn poll_stop(&mut self) -> Option<StopRequest> {
+        self.shared.stop_request.take()
+    }
+}
+
+/// What is due, and what is over.
+impl Core {
+    /// The next connection whose time may be up; call until `None`.
+    pub(crate) fn poll_due(&mut self, now: Time) -> Option<u32> {
+        let index = loop {
+            let token = self.connections.wheel.pop_due(now)?;
+            if !self.run_timer(now, token) {
+                break token;
+            }
+        };
+        if let Some(connection) = self.connections.slab.at_mut(index) {
+            // The entry is gone from the wheel: `settle` arms the next.
+            connection.timer = None;
+            connection.state.timing_changed = true;
+        }
+        Some(index)
+    }
+
+    /// When `poll_due` has to be asked next.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        let drain = self.draining.as_ref().map(|drain| drain.deadline);
+        [self.connections.wheel.next_deadline(), drain].into_iter().flatten().min()
+    }
+
+    /// Whether [`poll_eviction`](Self::poll_eviction) or [`poll_closed`](Self::poll_closed) has
+    /// something.
+    #[inline]
+    pub(crate) fn has_ends(&self) -> bool {
+        !self.connections.closed.is_empty() || self.budget().is_over()
+    }
+
+    /// The next connection that is over; its socket is to be dropped at once.
+    pub(crate) fn poll_closed(&mut self) -> Option<(u32, Disposal)> {
+        self.connections.closed.pop()
+    }
+
+    /// The connection that is to be handed to [`handle_eviction`](Self::handle_eviction); to be asked
+    /// after every `handle_*`, until it says `None`.
+    pub(crate) fn poll_eviction(&self) -> Option<u32> {
+        self.budget().largest_holder()
+    }
+
+    /// Ends the connection that [`poll_eviction`](Self::poll_eviction) named.
+    pub(crate) fn handle_eviction(&mut self, index: u32, wire: &mut dyn Wire) {
+        self.shared.stats.over_budget += 1;
+        let now = self.shared.now;
+        self.turn(now, index, wire, |turn| turn.evict());
+    }
+
+    fn budget(&self) -> MemoryBudget<'_> {
+        MemoryBudget { connections: &self.connections, shared: &self.shared }
+    }
+
+    /// The first connection at or after a slot.
+    pub(crate) fn next_connection(&self, from: u32) -> Option<u32> {
+        self.connections.slab.next_occupied(from)
+    }
+
+    /// A descriptor that is to be watched from now on.
+    pub(crate) fn poll_watch(&mut self) -> Option<NewWatch> {
+        self.shared.new_watches.pop()
+    }
+}
+
+/// Work and statistics.
+impl Core {
+    /// Work that the last `handle_*` of a connection has caused beyond reading; at most a little more
+    /// than `read_budget_bytes`, unless a single message or answer takes more.
+    #[inline]
+    pub(crate) fn work_done(&self) -> usize {
+        self.shared.work.done()
+    }
+
+    /// How much work a connection may cause from now on before the others are served.
+    pub(crate) fn set_share(&mut self, work: usize) {
+        self.shared.work.set_budget(work);
+    }
+
+    /// Something held the loop for longer than `slow_callback`: `culprit` if it is known who.
+    pub(crate) fn note_slow(&mut self, now: Time, took: Duration, culprit: Option<u32>) {
+        self.shared.stats.slow_turns += 1;
+        let route = culprit.map(|index| {
+            let (gone, route, session) = self.connections.last_gone;
+            match self.connections.slab.at_mut(index) {
+                Some(found) => (found.state.route, found.state.was_session()),
+                None => (route, session && gone == index),
+            }
+        });
+        self.shared.warnings.note("slow_callback", now, || match route {
+            Some((route, true)) => {
+                let pattern = self.routes.route(route).map_or("", |route| &route.pattern);
+                format!("a session of route {pattern} held the loop for {took:?}")
+            }
+            Some((_, false)) => format!("a plain request held the loop for {took:?}"),
+            None => format!("a turn took {took:?}; the next ones are measured event by event"),
+        });
+    }
+
+    /// The loop begins another turn.
+    pub(crate) fn note_turn(&mut self) {
+        self.shared.stats.loop_turns += 1;
+    }
+
+    /// The statistics as of now.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
+    pub(crate) fn stats(&self) -> crate::context::stats::Stats {
+        self.shared.snapshot()
+    }
+
+    /// What the last panic of the application said, once.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
+    pub(crate) fn take_panic(&mut self) -> Option<String> {
+        self.shared.last_panic.take()
+    }
+}

@@ -1,0 +1,111 @@
+//! The state of a connection that speaks HTTP.
+
+use std::net::SocketAddr;
+
+use crate::words::limits::Limits;
+use crate::words::time::Time;
+
+use crate::core::admission::OverLimit;
+use crate::core::streamed_body::StreamedAnswer;
+
+/// A connection that speaks HTTP.
+#[derive(Debug)]
+pub(crate) struct HttpStage {
+    /// A head that is not complete, or requests held back until their predecessor's answer is out.
+    pub(crate) unread: Vec<u8>,
+    /// How far the search for the end of the head has come.
+    pub(crate) scanned: usize,
+    /// Bytes of a request's body that are still to be passed over.
+    pub(crate) skip: u64,
+    /// When the wait for the present head began: with its first byte, or the connection, or the end
+    /// of the answer before it.
+    pub(crate) since: Time,
+    /// A request was answered.
+    pub(crate) has_answered: bool,
+    /// `None` if only the wire knows.
+    pub(crate) local_addr: Option<SocketAddr>,
+    /// Accepted only to be refused, and for which limit.
+    pub(crate) over_limit: Option<OverLimit>,
+    /// A PROXY header has to come first.
+    pub(crate) awaits_proxy_header: bool,
+    /// It comes from a trusted proxy, whose headers say who the client is.
+    pub(crate) proxied: bool,
+    /// The rest of the present answer. Requests wait behind it.
+    pub(crate) body: Option<Box<StreamedAnswer>>,
+    /// Requests are held because this connection has had its share of a turn.
+    pub(crate) yielded: bool,
+    /// Pushed out by younger connections: its time is over whatever the clock says.
+    pub(crate) expired: bool,
+}
+
+impl HttpStage {
+    pub(crate) fn new(now: Time, over_limit: Option<OverLimit>) -> Self {
+        Self {
+            unread: Vec::new(),
+            scanned: 0,
+            skip: 0,
+            since: now,
+            has_answered: false,
+            local_addr: None,
+            body: None,
+            over_limit,
+            awaits_proxy_header: false,
+            proxied: false,
+            yielded: false,
+            expired: false,
+        }
+    }
+}
+
+/// HTTP stages of connections that are sessions now, for the next connections. Taken from the allocator
+/// each time, they would lie among the pages of the slab and keep it from giving those back.
+#[derive(Debug, Default)]
+#[allow(clippy::vec_box, reason = "they move between here and `Stage` as they are")]
+pub(crate) struct SpareStages(Vec<Box<HttpStage>>);
+
+const SPARE_STAGES_MAX: usize = 64;
+
+impl SpareStages {
+    pub(crate) fn boxed(&mut self, http: HttpStage) -> Box<HttpStage> {
+        match self.0.pop() {
+            Some(mut spare) => {
+                *spare = http;
+                spare
+            }
+            None => Box::new(http),
+        }
+    }
+
+    pub(crate) fn recycle(&mut self, spare: Box<HttpStage>) {
+        if self.0.len() < SPARE_STAGES_MAX {
+            self.0.push(spare);
+        }
+    }
+}
+
+impl HttpStage {
+    /// When the wait for the present head is over, or for the next one to begin.
+    pub(crate) fn deadline(&self, limits: &Limits) -> Time {
+        match self {
+            _ if self.expired => Time::ZERO,
+            _ if self.is_between_requests() => self.since.after(limits.keep_alive_timeout),
+            // It takes one of the few slots for connections that are only refused.
+            Self { over_limit: Some(_), .. } => {
+                self.since.after(limits.handshake_timeout.min(limits.min_pending_age))
+            }
+            _ => self.since.after(limits.handshake_timeout),
+        }
+    }
+
+    fn is_between_requests(&self) -> bool {
+        self.has_answered && self.unread.is_empty() && self.skip == 0
+    }
+
+    /// How many of `available` bytes belong to the last request's body.
+    #[allow(clippy::arithmetic_side_effects, reason = "passed is at most skip")]
+    pub(super) fn pass_over(&mut self, available: usize) -> usize {
+        let passed = self.skip.min(available as u64);
+        self.skip -= passed;
+        usize::try_from(passed).unwrap_or(available)
+    }
+}

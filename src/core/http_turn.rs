@@ -1,0 +1,278 @@
+//! One turn of a connection that speaks HTTP: request heads in, up to the one that makes it a session.
+
+use crate::app::response::Response;
+use crate::context::work::{HEAD_BYTE_WORK, REQUEST_WORK};
+use crate::protocol::foreign;
+use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
+use crate::protocol::head_error::HeadError;
+
+use log::Level;
+
+use crate::core::connection::{Disposal, Stage};
+use crate::core::http_stage::HttpStage;
+use crate::core::losses::Loss;
+use crate::core::progress::Queue;
+use crate::core::request_admission::{ProxyBytes, RequestAdmission};
+use crate::core::request_log::reason;
+use crate::core::responder::{AfterRequest, Responder};
+use crate::core::session_input::SessionTurn;
+use crate::core::turn::{Reading, Turn};
+
+/// A connection's turn before its upgrade.
+pub(super) struct HttpTurn<'t, 'a> {
+    pub(super) turn: &'t mut Turn<'a>,
+}
+
+/// Input.
+impl HttpTurn<'_, '_> {
+    /// Bytes of a connection that is not upgraded.
+    pub(super) fn input(&mut self, rx: &mut [u8]) -> Reading {
+        let Some(http) = self.http() else { return Reading::Continue };
+        http.yielded = false;
+        // Held bytes go in front; a head that lies whole in the read buffer is never copied.
+        let mut joined = std::mem::take(&mut http.unread);
+        let begins = joined.is_empty();
+        let input = if begins {
+            rx
+        } else {
+            joined.extend_from_slice(rx);
+            joined.as_mut_slice()
+        };
+        let (reading, left) = self.http_bytes(input);
+        if left > 0 {
+            // What is held already stays where it is: a head that dribbles in is not copied each time.
+            let rest = if begins { rest_of(input, left).to_vec() } else { shortened(joined, left) };
+            self.keep_requests(rest, begins);
+        }
+        self.turn.flush();
+        reading
+    }
+
+    /// The PROXY header, if one is awaited, and requests: how many bytes at the end are to be held.
+    fn http_bytes(&mut self, input: &mut [u8]) -> (Reading, usize) {
+        match self.http() {
+            Some(http) if http.awaits_proxy_header => match self.admission().proxy_header(input) {
+                ProxyBytes::Taken(length) => {
+                    self.requests(input.get_mut(length..).unwrap_or_default())
+                }
+                ProxyBytes::Partial => (Reading::Continue, input.len()),
+                ProxyBytes::Refused => {
+                    self.responder().refuse(400);
+                    (Reading::Continue, 0)
+                }
+            },
+            Some(_) => self.requests(input),
+            None => (Reading::Continue, 0),
+        }
+    }
+
+    /// Keeps what cannot be dealt with yet.
+    fn keep_requests(&mut self, rest: Vec<u8>, begins: bool) {
+        let now = self.turn.shared.now;
+        let Some(http) = self.http() else { return };
+        http.unread = rest;
+        // The first bytes of a head behind an answer: from now on it has its own time.
+        if begins && http.has_answered && http.body.is_none() {
+            http.since = now;
+            self.turn.connection.state.timing_changed = true;
+        }
+    }
+
+    /// Deals with requests, up to where the rest has to wait: how many bytes that is.
+    fn requests(&mut self, mut input: &mut [u8]) -> (Reading, usize) {
+        loop {
+            let blocked = self.turn.connection.state.waiting().is_some();
+            let is_spent = self.turn.shared.work.is_spent();
+            let now = self.turn.shared.now;
+            let limits = HeadLimits {
+                max_bytes: self.turn.shared.limits.max_head_bytes,
+                max_lines: self.turn.shared.limits.max_head_lines,
+            };
+            let Some(http) = self.http() else { return (Reading::Continue, 0) };
+            // RFC 9112 section 9.3: the body of the last request has to be read to find the next one.
+            let skipped = http.pass_over(input.len());
+            input = input.get_mut(skipped..).unwrap_or_default();
+            if input.is_empty() {
+                return (Reading::Continue, 0);
+            }
+            if blocked {
+                // The peer does not read its answers: its further requests wait.
+                return (Reading::Paused, input.len());
+            }
+            if is_spent {
+                // No event announces what was read already: the driver comes back for it.
+                http.yielded = true;
+                return (Reading::Again, input.len());
+            }
+            let (head, length) = match parse_head(input, &limits, &mut http.scanned) {
+                Ok(HeadStatus::Complete { head, length }) => (head, length),
+                Ok(HeadStatus::Partial) => return (Reading::Continue, input.len()),
+                Err(error) => {
+                    self.refuse_head(error, input);
+                    return (Reading::Continue, 0);
+                }
+            };
+            // The next head is searched from its own start.
+            http.scanned = 0;
+            http.since = now;
+            let head_work = length.saturating_mul(HEAD_BYTE_WORK);
+            self.turn.shared.work.add(REQUEST_WORK.saturating_add(head_work));
+            input = input.get_mut(length..).unwrap_or_default();
+            match self.request(head) {
+                AfterRequest::Http => self.flush_large(),
+                AfterRequest::Streaming(reading) => return (reading, input.len()),
+                // RFC 6455 section 4.1 has a client wait for the answer; what it sent before is taken.
+                AfterRequest::Session => return (SessionTurn { turn: self.turn }.input(input), 0),
+                AfterRequest::Over => return (Reading::Continue, 0),
+            }
+        }
+    }
+
+    /// The socket has taken what waited: the file goes on, then the requests that wait behind.
+    pub(super) fn drained(&mut self) -> Reading {
+        let reading = self.responder().send_body();
+        let now = self.turn.shared.now;
+        match self.http() {
+            Some(http) if http.body.is_none() => {
+                http.since = now; // the time for the next head begins
+                self.turn.connection.state.timing_changed = true;
+                self.turn.connection.state.release_idle();
+                self.input(&mut [])
+            }
+            _ => reading,
+        }
+    }
+
+    /// Answers what is no head, and says what it is where that can be told.
+    fn refuse_head(&mut self, error: HeadError, input: &[u8]) -> AfterRequest {
+        let foreign = if error == HeadError::TooLarge { None } else { foreign::protocol_of(input) };
+        let Some(protocol) = foreign else {
+            self.turn.log().refused(error.status(), None, head_reason(error));
+            return self.responder().refuse(error.status());
+        };
+        let why = format_args!("it begins with {protocol}, where plain HTTP/1 is spoken");
+        self.turn.log().refused_because(Level::Warn, 400, None, protocol, why);
+        self.responder().refuse(400)
+    }
+
+    /// Keeps pipelined answers from piling up unseen.
+    fn flush_large(&mut self) {
+        // Thousands of small requests fit one read, and their answers are larger.
+        if self.turn.shared.tx.len() >= self.turn.shared.tx_flush_bytes {
+            self.turn.flush();
+        }
+    }
+}
+
+/// Deadlines.
+impl HttpTurn<'_, '_> {
+    /// The time for a request head is over.
+    pub(super) fn timeout(&mut self) {
+        let now = self.turn.shared.now;
+        if self.turn.connection.state.waiting().is_some() {
+            // RFC 9112 section 9.5: a peer that does not read its answer may be hung up on.
+            if self.turn.progress().is_stuck() {
+                self.turn.shared.stats.timeouts_write += 1;
+                self.turn.lose(Loss::Stalled);
+                self.turn.drop_socket(Disposal::Reset);
+            }
+            return;
+        }
+        let Stage::Http(http) = &self.turn.connection.stage else { return };
+        if http.body.is_some() {
+            return;
+        }
+        let is_between_requests = http.has_answered && http.unread.is_empty();
+        if is_between_requests && self.answer_is_on_its_way() {
+            return; // silence begins when the peer has it
+        }
+        let Stage::Http(http) = &self.turn.connection.stage else { return };
+        // The wheel may be armed too early, never too late.
+        if http.deadline(&self.turn.shared.limits) > now {
+            return;
+        }
+        if !http.has_answered {
+            // Whoever was pushed out did not run out of time.
+            self.turn.shared.stats.timeouts_handshake += u64::from(!http.expired);
+        }
+        if http.unread.is_empty() {
+            // Between two requests silence is no fault, and browsers connect in advance: an answer to
+            // a request that was not sent would be taken for that of the next one.
+            self.turn.finish();
+        } else {
+            let refusal = match http.over_limit {
+                Some(over_limit) => self.admission().over_limit_refusal(over_limit, None),
+                None => {
+                    self.turn.log().refused(408, None, reason::TOO_SLOW);
+                    Response::refusal(408)
+                }
+            };
+            self.responder().refuse_with(&refusal);
+        }
+    }
+
+    /// Whether the peer still takes the last answer, whose end begins the wait for the next request. A
+    /// peer that takes nothing is hung up on.
+    fn answer_is_on_its_way(&mut self) -> bool {
+        let now = self.turn.shared.now;
+        match self.turn.progress().look_at_queue() {
+            Queue::Empty => {
+                self.turn.connection.state.release_idle();
+                false
+            }
+            Queue::Moving => {
+                if let Stage::Http(http) = &mut self.turn.connection.stage {
+                    http.since = now;
+                }
+                true
+            }
+            Queue::Stuck => {
+                self.turn.shared.stats.timeouts_write += 1;
+                self.turn.lose(Loss::Stalled);
+                self.turn.drop_socket(Disposal::Reset);
+                true
+            }
+        }
+    }
+}
+
+/// Parts of the turn.
+impl<'a> HttpTurn<'_, 'a> {
+    pub(super) fn http(&mut self) -> Option<&mut HttpStage> {
+        match &mut self.turn.connection.stage {
+            Stage::Http(http) => Some(http),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => None,
+        }
+    }
+
+    pub(super) fn responder(&mut self) -> Responder<'_, 'a> {
+        Responder { turn: self.turn }
+    }
+
+    pub(super) fn admission(&mut self) -> RequestAdmission<'_, 'a> {
+        RequestAdmission { turn: self.turn }
+    }
+}
+
+fn rest_of(bytes: &[u8], left: usize) -> &[u8] {
+    bytes.get(bytes.len().saturating_sub(left)..).unwrap_or_default()
+}
+
+/// The last `left` bytes, in no more room than is due to them.
+fn shortened(mut bytes: Vec<u8>, left: usize) -> Vec<u8> {
+    // A few bytes must not keep the room of a large read for as long as the peer likes.
+    if bytes.capacity() / 4 > left {
+        return rest_of(&bytes, left).to_vec();
+    }
+    bytes.drain(..bytes.len().saturating_sub(left));
+    bytes
+}
+
+fn head_reason(error: HeadError) -> &'static str {
+    match error {
+        HeadError::Malformed => "this is no HTTP request, or an ambiguous one",
+        HeadError::TooLarge => "the head is over max_head_bytes or max_head_lines",
+        HeadError::UnsupportedVersion => "this is not HTTP/1.1 or HTTP/1.0",
+        HeadError::UnknownCoding => "a transfer coding other than chunked",
+    }
+}

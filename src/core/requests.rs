@@ -1,0 +1,320 @@
+//! One request from its head to its answer or its session (RFC 9112; RFC 6455 section 4.2).
+
+use std::net::SocketAddr;
+
+use log::{Level, debug};
+
+use crate::app::call::{Between, Call};
+use crate::app::endpoint::Endpoint;
+use crate::app::origins::{Judgement, OriginRules};
+use crate::app::response::Response;
+use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
+use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
+use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
+use crate::protocol::forwarded::Forwarded;
+use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
+use crate::protocol::head::RequestHead;
+use crate::session::extensions::Pipeline;
+use crate::session::state::Phase;
+use crate::words::network::canonical;
+use crate::words::quoted::Quoted;
+
+use crate::core::connection::Stage;
+use crate::core::http_turn::HttpTurn;
+use crate::core::panics::{Panicked, caught};
+use crate::core::request_log::reason;
+use crate::core::responder::{AfterRequest, AnswerTerms};
+
+impl HttpTurn<'_, '_> {
+    /// Decides one request (RFC 9112; RFC 6455 section 4.2).
+    pub(super) fn request(&mut self, head: RequestHead) -> AfterRequest {
+        self.turn.shared.stats.requests_total += 1;
+        // Now, since the head is moved into the call.
+        let terms = AnswerTerms::of(&head);
+        if let Some(refused) = self.refuse_at_once(terms, &head) {
+            return refused;
+        }
+        match handshake::examine(&head) {
+            Upgrade::WebSocket(UpgradeRequest { accept_key, protocols }) => {
+                match self.turn.routes.resolve(&head, true, &protocols) {
+                    Resolution::WebSocket { route, parameters, protocol } => {
+                        let call = self.call_for(head, parameters, protocol);
+                        self.upgrade(terms, &accept_key, route, call)
+                    }
+                    resolution => self.answer(terms, head, resolution),
+                }
+            }
+            Upgrade::None => {
+                let resolution = self.turn.routes.resolve(&head, false, &[]);
+                self.answer(terms, head, resolution)
+            }
+            Upgrade::Refused(refusal) => {
+                // A path or method that does not exist says so before the fault of the upgrade.
+                match self.turn.routes.resolve(&head, true, &[]) {
+                    resolution @ (Resolution::NotFound
+                    | Resolution::BadPath
+                    | Resolution::MethodNotAllowed) => self.answer(terms, head, resolution),
+                    _ => {
+                        let response = Response::refusal(refusal.status());
+                        self.responder().refuse_request(terms, &head, response, reason::HANDSHAKE)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Refuses what is refused whatever the route.
+    fn refuse_at_once(&mut self, terms: AnswerTerms, head: &RequestHead) -> Option<AfterRequest> {
+        if let Some(refusal) = self.admission().refusal(head) {
+            // A proxy's connection may carry the requests of others, who are not to suffer.
+            let proxied = self.http().is_some_and(|http| http.proxied && http.over_limit.is_none());
+            let terms = if proxied { terms } else { terms.last() };
+            return Some(self.responder().respond(terms, refusal));
+        }
+        let (status, reason) = if terms.is_unmet() {
+            (417, reason::EXPECTATION) // RFC 9110 section 15.5.18
+        } else if terms.has_long_body(self.turn.shared.limits.max_head_bytes) {
+            (413, reason::BODY)
+        } else {
+            return None;
+        };
+        Some(self.responder().refuse_request(terms, head, Response::refusal(status), reason))
+    }
+
+    /// Answers a request that does not upgrade.
+    fn answer(
+        &mut self,
+        terms: AnswerTerms,
+        head: RequestHead,
+        resolution: Resolution,
+    ) -> AfterRequest {
+        let (response, why) = match resolution {
+            Resolution::Get { handler, parameters } => {
+                let call = self.call_for(head, parameters, None);
+                let response = self.page(handler, &call);
+                return self.responder().respond(terms, response);
+            }
+            Resolution::ServerOptions => {
+                let response = Response::new(204).header("Allow", "GET, HEAD, OPTIONS");
+                return self.responder().respond(terms, response);
+            }
+            Resolution::NotFound => (Response::refusal(404), reason::NO_PATH),
+            Resolution::MethodNotAllowed => (Response::refusal(405), reason::METHOD),
+            Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
+            Resolution::ProtocolRequired => {
+                let text = "400 Bad Request: no subprotocol on offer is spoken here\n";
+                (Response::refusal(400).body(text), reason::NO_SUBPROTOCOL)
+            }
+            Resolution::BadPath | Resolution::WebSocket { .. } => {
+                (Response::refusal(400), reason::BAD_PATH)
+            }
+        };
+        self.responder().refuse_request(terms, &head, response, why)
+    }
+
+    /// What a page answers.
+    fn page(&mut self, handler: u16, call: &Call) -> Response {
+        let answer = match self.turn.routes.plain_answer(handler) {
+            Some(PlainAnswer::Handler(answer)) => caught(|| answer(call)),
+            Some(PlainAnswer::Stats(guard)) => self.statistics(guard.as_ref(), call),
+            None => Ok(Response::refusal(404)),
+        };
+        match answer {
+            Ok(response) => {
+                self.turn.log().page(call, &response);
+                response
+            }
+            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
+        }
+    }
+
+    /// The server's statistics, if the guard lets the client see them.
+    fn statistics(
+        &mut self,
+        guard: Option<&StatsGuard>,
+        call: &Call,
+    ) -> Result<Response, Panicked> {
+        // It is made anew each time, and costs far more than the request that asks for it.
+        self.turn.shared.work.add(PAGE_WORK);
+        let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
+        let statistics = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
+        Ok(pass.map_or_else(|refusal| refusal, statistics))
+    }
+
+    /// The answer in place of one whose making panicked.
+    #[cold]
+    fn internal_error(&mut self, route: &str, Panicked(text): Panicked) -> Response {
+        self.turn
+            .log()
+            .error(("handler panicked", 500), || format!("{route}: handler panicked: {text}"));
+        self.turn.shared.last_panic = Some(text);
+        Response::refusal(500)
+    }
+
+    fn call_for(
+        &mut self,
+        head: RequestHead,
+        parameters: Vec<(String, String)>,
+        protocol: Option<String>,
+    ) -> Call {
+        let between = self.between(&head);
+        Call::new(head, parameters, between, protocol)
+    }
+
+    /// Between whom a request goes.
+    fn between(&mut self, head: &RequestHead) -> Between {
+        let proxied = self.http().is_some_and(|http| http.proxied);
+        let forwarded =
+            if proxied { self.turn.admission.forwarded_info(head) } else { Forwarded::default() };
+        Between {
+            remote: self.turn.connection.state.remote_addr(),
+            client: self.turn.connection.state.client_addr(),
+            local: self.local_addr(),
+            secure: forwarded.secure.unwrap_or(false),
+            host: forwarded.host.map(Into::into),
+        }
+    }
+
+    fn local_addr(&mut self) -> SocketAddr {
+        // Bound to one address the listener knows it; a system call is needed only behind a wildcard.
+        let known = self.http().and_then(|http| http.local_addr);
+        canonical(known.unwrap_or_else(|| self.turn.wire.local_addr()))
+    }
+}
+
+/// Upgrades.
+impl HttpTurn<'_, '_> {
+    /// Accepts an upgrade, unless a hook or the Origin forbids it, and starts the session.
+    fn upgrade(
+        &mut self,
+        terms: AnswerTerms,
+        accept_key: &str,
+        route: u16,
+        call: Call,
+    ) -> AfterRequest {
+        // A route that resolved is in the table.
+        let Some(config) = self.turn.routes.route(route) else {
+            return self.responder().refuse(404);
+        };
+        if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
+            return self.responder().respond(terms, refusal);
+        }
+        // RFC 6455 section 9.1: what is malformed fails the handshake.
+        let Some(offers) = offers_of(&call, config.extensions.is_empty()) else {
+            let response = Response::refusal(400);
+            return self.responder().refuse_request(
+                terms,
+                call.head(),
+                response,
+                reason::HANDSHAKE,
+            );
+        };
+        // The factory has its turn before a byte of the answer is written: if it panics, 500.
+        let admitted = caught(|| {
+            let accepted = config.admit(&call)?;
+            Ok((accepted, config.agree(&offers), (config.factory)(&call)))
+        });
+        let (accepted, agreed, handler) = match admitted {
+            Ok(Ok(admitted)) => admitted,
+            Ok(Err(response)) => {
+                return self.responder().refuse_request(terms, call.head(), response, reason::HOOK);
+            }
+            Err(panic) => {
+                let response = self.internal_error(&config.pattern, panic);
+                return self.responder().respond(terms, response);
+            }
+        };
+        // A fault of an extension loses the extension, not the session.
+        if let Some(fault) = &agreed.fault {
+            self.turn.log().error(("extension", 0), || fault.clone());
+        }
+        self.write_upgrade(accept_key, call.protocol(), &agreed.header, accepted.headers());
+        // RFC 6455 section 9.1: in force from the first frame behind the answer.
+        self.turn.connection.state.pipeline = Pipeline::for_session(config.raw, agreed);
+        self.open_session(route, &config.pattern, handler);
+        self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
+        AfterRequest::Session
+    }
+
+    /// Gathers the answer that the handshake ends with (RFC 6455 section 4.2.2).
+    fn write_upgrade(
+        &mut self,
+        accept_key: &str,
+        protocol: Option<&str>,
+        extensions: &str,
+        headers: &[(String, String)],
+    ) {
+        let shared = &mut *self.turn.shared;
+        let date = shared.date.at(shared.now, self.turn.wire);
+        let tx = &mut shared.tx;
+        handshake::write_switching_protocols(tx, accept_key, protocol, extensions, headers, date);
+        // Where the rest has to wait, it is kept apart from the frames behind it.
+        shared.opaque_prefix = shared.tx.len();
+        shared.work.add(UPGRADE_WORK);
+    }
+
+    /// The connection is a session from here: what follows the request's head are frames.
+    fn open_session(&mut self, route: u16, pattern: &str, handler: Box<dyn Endpoint>) {
+        let shared = &mut *self.turn.shared;
+        let state = &mut self.turn.connection.state;
+        state.route = route;
+        state.phase = Phase::Open;
+        if let Some(extra) = state.extra.as_deref_mut() {
+            extra.window = None; // of an answer before
+        }
+        // The first ping period begins with the session, whatever HTTP came before.
+        state.ping_base = shared.now;
+        state.last_activity = shared.now;
+        // The wheel is armed for the request's head: a session's first deadline may be earlier.
+        state.timing_changed = true;
+        shared.sessions.insert(state.id.0);
+        shared.stats.sessions_total += 1;
+        shared.stats.sessions_open += 1;
+        debug!(target: "wirewheel::session", "{} opened: {} from {}", state.id, pattern,
+            state.remote_addr());
+        // The stage of HTTP is kept for the next connection, not given to the allocator.
+        let session = Stage::Session(handler);
+        if let Stage::Http(http) = std::mem::replace(&mut self.turn.connection.stage, session) {
+            self.turn.spare_stages.recycle(http);
+        }
+    }
+
+    /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
+    /// be terms before whatever such a page must not do: an upgrade, a stream of events, a method that
+    /// changes something. Plain GET, HEAD and OPTIONS pass without being terms about.
+    fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
+        call.head().first("origin")?; // most have none, and are terms nothing further
+        let loopback = call.local_addr().ip().to_canonical().is_loopback();
+        match rules.judge(call.head(), call.host(), loopback) {
+            Judgement::Pass => None,
+            Judgement::PassUnnamed => {
+                self.turn.shared.warnings.once("unnamed host", self.turn.shared.now, || {
+                    format!(
+                        "a page of Host {} may connect since nobody named this server's hosts: name them in \
+                         hosts(..), so that a foreign name that is made to point here may not",
+                        Quoted(call.host())
+                    )
+                });
+                None
+            }
+            Judgement::Refuse(reason) => {
+                self.turn.log().refused_because(
+                    Level::Info,
+                    403,
+                    Some(call.head()),
+                    reason::ORIGIN,
+                    &reason,
+                );
+                Some(Response::refusal(403).body(format!("403 Forbidden: {reason}\n")))
+            }
+        }
+    }
+}
+
+/// The extensions on offer; `None` if the offer is malformed.
+fn offers_of(call: &Call, none_is_installed: bool) -> Option<Vec<ExtensionOffer>> {
+    if none_is_installed {
+        return Some(Vec::new()); // what a client offers means nothing, well formed or not
+    }
+    offered_extensions(call.head())
+}

@@ -1,0 +1,263 @@
+//! The one place that answers a request: whether the connection goes on behind it, and what becomes of
+//! the request's body (RFC 9110 section 10.1.1, RFC 9112 section 9.3).
+
+use log::Level;
+
+use crate::app::response::{Owed, Persistence, Response};
+use crate::context::work::PAGE_WORK;
+use crate::protocol::framing::{BodyFraming, Expectation};
+use crate::protocol::head::RequestHead;
+
+use crate::core::connection::{Disposal, Stage};
+use crate::core::losses::Loss;
+use crate::core::streamed_body::StreamedAnswer;
+use crate::core::turn::{Reading, Turn};
+
+/// An answer of so many bytes may be on its way for longer than the next request is waited for.
+const LONG_ANSWER_BYTES: usize = 64 << 10;
+
+/// What a request made of its connection.
+pub(super) enum AfterRequest {
+    /// It awaits the next request.
+    Http,
+    /// The rest of the answer is on its way out; further requests wait.
+    Streaming(Reading),
+    /// It is a session now.
+    Session,
+    /// It ends.
+    Over,
+}
+
+/// What of a request decides how it is answered; the head itself may be the application's by then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnswerTerms {
+    persistence: Persistence,
+    head_only: bool,
+    body: BodyFraming,
+    expectation: Expectation,
+}
+
+impl AnswerTerms {
+    pub(super) fn of(head: &RequestHead) -> Self {
+        let framing = &head.framing;
+        let persistence = match head.minor_version {
+            // What a client sends behind CONNECT may be for whom it wanted to be connected to.
+            _ if framing.wants_close() || head.method() == "CONNECT" => Persistence::Close,
+            0 if framing.wants_keep_alive() => Persistence::Announced,
+            0 => Persistence::Close,
+            _ => Persistence::Implied,
+        };
+        Self {
+            persistence,
+            head_only: head.method() == "HEAD",
+            body: framing.body(),
+            // RFC 9110 section 10.1.1: of a request in HTTP/1.0 "MUST ignore that expectation".
+            expectation: match head.minor_version {
+                0 => Expectation::None,
+                _ => framing.expectation(),
+            },
+        }
+    }
+
+    /// The connection is to end whatever the client wants.
+    pub(super) fn last(self) -> Self {
+        Self { persistence: Persistence::Close, ..self }
+    }
+
+    /// Whether it wants what cannot be met: 417.
+    pub(super) fn is_unmet(&self) -> bool {
+        self.expectation == Expectation::Unknown
+    }
+
+    /// Whether a body is on its way that is not worth reading to keep the connection, since no route
+    /// takes one: 413.
+    pub(super) fn has_long_body(&self, limit: usize) -> bool {
+        match self.body {
+            _ if self.expectation != Expectation::None => false,
+            BodyFraming::None => false,
+            BodyFraming::Length(length) => length > limit as u64,
+            BodyFraming::Chunked => true,
+        }
+    }
+}
+
+/// A connection's turn while a request of it is answered.
+pub(super) struct Responder<'t, 'a> {
+    pub(super) turn: &'t mut Turn<'a>,
+}
+
+impl Responder<'_, '_> {
+    /// Writes an answer, and arranges for the request's body to be passed over.
+    pub(super) fn respond(&mut self, terms: AnswerTerms, response: Response) -> AfterRequest {
+        // Before the answer is written, which says whether the connection goes on.
+        let (terms, skip) = self.behind_body(terms);
+        let response = self.affordable(response);
+        let is_long = response.is_long(self.turn.shared.tx_flush_bytes);
+        let persistence =
+            if self.turn.shared.draining { Persistence::Close } else { terms.persistence };
+        let goes_on = persistence != Persistence::Close;
+        self.write_response(&response, persistence, terms.head_only || is_long);
+        // RFC 9110 section 9.3.2: an answer to HEAD has the length and no body.
+        let body = if is_long && !terms.head_only { response.into_long_body() } else { None };
+        let Stage::Http(http) = &mut self.turn.connection.stage else { return AfterRequest::Over };
+        // A body that is streamed ends the connection behind its last piece.
+        if !goes_on && body.is_none() {
+            self.turn.finish();
+            return AfterRequest::Over;
+        }
+        http.skip = skip;
+        http.has_answered = true;
+        http.body = body.map(|body| Box::new(StreamedAnswer::new(body, !goes_on)));
+        if http.body.is_some() {
+            self.turn.shared.work.add(PAGE_WORK);
+        }
+        if http.body.is_none() {
+            // Else the next deadline is later than what the wheel is armed for.
+            let limits = &self.turn.shared.limits;
+            self.turn.connection.state.timing_changed |=
+                limits.keep_alive_timeout < limits.handshake_timeout;
+            return AfterRequest::Http;
+        }
+        let reading = self.send_body();
+        match &self.turn.connection.stage {
+            Stage::Http(http) if http.body.is_some() => AfterRequest::Streaming(reading),
+            Stage::Http(_) => AfterRequest::Http,
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => AfterRequest::Over,
+        }
+    }
+
+    /// What a body behind the head makes of the connection, and how many bytes of it are to be passed over.
+    fn behind_body(&self, terms: AnswerTerms) -> (AnswerTerms, u64) {
+        let limit = self.turn.shared.limits.max_head_bytes as u64;
+        match terms.body {
+            BodyFraming::None => (terms, 0),
+            // RFC 9110 section 10.1.1: a client that gets its final answer may leave its body out, or
+            // may be sending it already. Which, only the end of the connection makes clear.
+            _ if terms.expectation != Expectation::None => (terms.last(), 0),
+            BodyFraming::Length(length) if length <= limit => (terms, length),
+            BodyFraming::Length(_) | BodyFraming::Chunked => (terms.last(), 0),
+        }
+    }
+
+    /// The answer itself, or one that says that there is no memory for it. Better at once than in the
+    /// middle, where only a reset is left.
+    fn affordable(&self, response: Response) -> Response {
+        let (bytes, most) = (response.bytes_held(), self.turn.shared.limits.process_bytes);
+        if bytes <= self.turn.shared.tx_flush_bytes
+            || bytes <= most.saturating_sub(self.turn.shared.memory())
+        {
+            return response;
+        }
+        if bytes > most {
+            self.turn.log().error(("answer over process_bytes", 500), || {
+                format!(
+                    "an answer of {bytes} bytes gets 500: process_bytes is {most}. Response::file has \
+                     no such limit"
+                )
+            });
+            return Response::refusal(500);
+        }
+        self.turn.shared.warnings.note("answer over budget", self.turn.shared.now, || {
+            format!("an answer of {bytes} bytes gets 503: of process_bytes so much is not left")
+        });
+        Response::refusal(503).header("Retry-After", "1")
+    }
+
+    /// Sends the file that is on its way, if there is one: until it is out, the socket takes no
+    /// more, or this connection has had its share of the turn. At most one piece waits in the
+    /// outbox, whatever the size of the file.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "never past the length of the file, which is a u64"
+    )]
+    pub(super) fn send_body(&mut self) -> Reading {
+        loop {
+            self.turn.flush();
+            let blocked = self.turn.connection.state.waiting().is_some();
+            let Stage::Http(http) = &mut self.turn.connection.stage else {
+                return Reading::Continue;
+            };
+            let Some(answer) = &mut http.body else { return Reading::Continue };
+            if answer.sent >= answer.body.length() {
+                let is_last = answer.is_last;
+                http.body = None;
+                if is_last {
+                    self.turn.finish();
+                } else {
+                    self.turn.progress().watch_answer();
+                }
+                return Reading::Continue;
+            }
+            if blocked {
+                return Reading::Paused;
+            }
+            // A fast reader of a large file has its share, like everybody.
+            if self.turn.shared.work.is_spent() {
+                return Reading::Again;
+            }
+            match answer.body.read_piece(answer.sent, &mut self.turn.shared.tx) {
+                Ok(read) => {
+                    answer.sent += read as u64;
+                    self.turn.shared.work.add(read);
+                    self.turn.shared.opaque_prefix = self.turn.shared.tx.len();
+                }
+                Err(error) => {
+                    // The length is announced: only a broken connection says that this is not all.
+                    let (sent, length) = (answer.sent, answer.body.length());
+                    self.turn.shared.warnings.note("file", self.turn.shared.now, || {
+                        format!("a file ended at {sent} of {length} bytes: {error}")
+                    });
+                    self.turn.lose(Loss::Aborted);
+                    self.turn.drop_socket(Disposal::Reset);
+                    return Reading::Continue;
+                }
+            }
+        }
+    }
+}
+
+/// What every answer goes through.
+impl Responder<'_, '_> {
+    fn write_response(&mut self, response: &Response, persistence: Persistence, head_only: bool) {
+        let shared = &mut *self.turn.shared;
+        shared.stats.count_answer(response.status_code());
+        let date = shared.date.at(shared.now, self.turn.wire);
+        response.encode(&mut shared.tx, &Owed { persistence, head_only, date });
+        shared.work.add(shared.tx.len().saturating_sub(shared.opaque_prefix));
+        // No frames: where they wait, nothing may be put between these bytes.
+        shared.opaque_prefix = shared.tx.len();
+        if shared.tx.len() >= LONG_ANSWER_BYTES {
+            self.turn.progress().watch_answer();
+        }
+    }
+
+    /// Answers with a status alone and hangs up.
+    pub(super) fn refuse(&mut self, status: u16) -> AfterRequest {
+        self.refuse_with(&Response::refusal(status))
+    }
+
+    /// The same with an answer that says more.
+    pub(super) fn refuse_with(&mut self, response: &Response) -> AfterRequest {
+        self.write_response(response, Persistence::Close, false);
+        self.turn.finish();
+        AfterRequest::Over
+    }
+
+    /// Answers a request that cannot be served, and says so.
+    pub(super) fn refuse_request(
+        &mut self,
+        terms: AnswerTerms,
+        head: &RequestHead,
+        response: Response,
+        reason: &'static str,
+    ) -> AfterRequest {
+        let status = response.status_code();
+        match response.fault() {
+            Some(fault) => {
+                self.turn.log().refused_because(Level::Error, status, Some(head), "fault", fault)
+            }
+            None => self.turn.log().refused(status, Some(head), reason),
+        }
+        self.respond(terms, response)
+    }
+}

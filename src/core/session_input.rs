@@ -1,0 +1,282 @@
+//! One turn of a session: bytes in, messages to the hook. The fast path comes first: whole messages of a
+//! session that holds nothing, from the read buffer to the hook and from the turn's buffer to the wire.
+//! Whatever is rare is asked for once and done elsewhere.
+
+use log::{Level, log_enabled, trace};
+
+use crate::protocol::close::read_close;
+use crate::protocol::frame::{OpCode, ShortMessage};
+use crate::protocol::message_reader::{Incoming, next_message};
+use crate::session::Session;
+use crate::session::send::Outgoing;
+use crate::session::state::Phase;
+use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
+use crate::words::error::{ProtocolError, SessionError};
+use crate::words::message::{Message, Payload, Rsv};
+use crate::words::options::SessionOptions;
+
+use crate::core::connection::Stage;
+use crate::core::pings::Pings;
+use crate::core::turn::{Reading, Turn};
+
+/// A connection's turn once it is upgraded.
+pub(super) struct SessionTurn<'t, 'a> {
+    pub(super) turn: &'t mut Turn<'a>,
+}
+
+/// The fast path.
+impl SessionTurn<'_, '_> {
+    /// Bytes of an upgraded connection.
+    #[inline(never)]
+    pub(super) fn input(mut self, rx: &mut [u8]) -> Reading {
+        let mut taken = 0;
+        // Most of what arrives while a pong is awaited is that pong: it needs no look at all.
+        if self.turn.connection.state.awaiting_pong && !self.is_lone_pong(rx) {
+            self.pings().note_sign_of_life(rx);
+        }
+        // This part of the turn has only begun, so no share is spent yet.
+        if self.turn.connection.state.can_read_fast() && !self.turn.shared.copies_wait() {
+            taken = self.take_short(rx);
+            if taken == rx.len() && self.turn.connection.state.extra.is_none() {
+                self.conclude_fast();
+                return Reading::Continue;
+            }
+        }
+        self.input_slow(rx.get_mut(taken..).unwrap_or_default())
+    }
+
+    /// Whether all that came is the answer to a ping, as most clients send it: masked, with the 8 bytes of
+    /// the ping.
+    #[inline]
+    fn is_lone_pong(&self, rx: &[u8]) -> bool {
+        rx.len() == 14
+            && rx.starts_with(&[0x8a, 0x88])
+            && self.turn.connection.state.can_read_fast()
+    }
+
+    /// Delivers whole messages from the start of `rx` until something else comes, or until a hook
+    /// leaves something to be looked at: how many bytes that took. The session has nothing unfinished.
+    #[inline(always)] // a call would be 4 % of an echo, and the compiler makes it one
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "a message ends within what was left of the read buffer"
+    )]
+    fn take_short(&mut self, rx: &mut [u8]) -> usize {
+        let route = self.turn.options();
+        let limit = self.turn.connection.state.options(route).short_limit();
+        self.turn.connection.state.last_activity = self.turn.shared.now;
+        let mut taken = 0;
+        while let Some(rest) = rx.get_mut(taken..) {
+            let Some(short) = ShortMessage::find(rest, limit) else { break };
+            taken += short.end;
+            self.deliver_short(route, short.text, short.unmask(rest));
+            // Whatever a hook leaves behind shows in one of the two; nothing else need be asked for
+            // each message.
+            if self.turn.connection.state.extra.is_some() || self.turn.shared.has_deferred_work {
+                break;
+            }
+        }
+        taken
+    }
+
+    #[inline(always)] // likewise
+    fn deliver_short(&mut self, route: &SessionOptions, text: bool, payload: &[u8]) {
+        let payload = if text {
+            match std::str::from_utf8(payload) {
+                Ok(text) => Payload::Text(text),
+                Err(_) => {
+                    return self.turn.fail(SessionError::Protocol(ProtocolError::InvalidUtf8));
+                }
+            }
+        } else {
+            Payload::Binary(payload)
+        };
+        self.deliver_under(route, Message::new(payload, Rsv::NONE));
+    }
+
+    /// The end of a turn in which nothing rare has come up, so that there is only the writing to do.
+    #[inline]
+    fn conclude_fast(&mut self) {
+        debug_assert!(
+            self.turn.connection.state.phase == Phase::Open,
+            "all else leaves an `Extra`"
+        );
+        if let Some(outcome) = self.turn.shared.write_out(self.turn.wire) {
+            self.turn.wrote_in_part(outcome);
+            self.turn.charge();
+        } else if self.turn.connection.charged != 0
+            || self.turn.connection.state.collected.is_some()
+        {
+            self.turn.charge();
+        }
+    }
+}
+
+/// Any input.
+impl<'a> SessionTurn<'_, 'a> {
+    /// Bytes of a session that holds something, or of which something has to be looked at.
+    #[inline(never)]
+    fn input_slow(mut self, rx: &mut [u8]) -> Reading {
+        let mut taken = 0;
+        // No token is taken and no message begun: the input is kept as it came.
+        if self.turn.shared.must_yield() {
+            self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
+        } else if self.turn.connection.state.read_pause().is_none() {
+            taken = self.take_input(rx);
+        }
+        if taken < rx.len() {
+            self.keep_unread(rx.get(taken..).unwrap_or_default());
+        }
+        self.turn.conclude();
+        self.turn.reading()
+    }
+
+    /// Delivers what is in `rx`, up to where the rest has to wait: how many bytes that took.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "used is at most what was left of the read buffer"
+    )]
+    pub(super) fn take_input(&mut self, rx: &mut [u8]) -> usize {
+        self.turn.connection.state.last_activity = self.turn.shared.now;
+        if self.turn.connection.state.pipeline.is_some() {
+            return self.frame_input(rx);
+        }
+        let mut taken = 0;
+        while taken < rx.len() && self.takes_input() {
+            let rest = rx.get_mut(taken..).unwrap_or_default();
+            let used = match self.turn.connection.state.partial {
+                None => self.take_short(rest),
+                Some(_) => 0,
+            };
+            // A message in fragments, or a frame longer than what came, is the reader's.
+            taken += if used > 0 { used } else { self.step(rest) };
+        }
+        self.turn.flush();
+        self.note_unfinished();
+        self.turn.connection.state.release_idle();
+        taken
+    }
+
+    /// Whether there is a session still, and nothing for which the rest of its input has to wait.
+    fn takes_input(&self) -> bool {
+        matches!(self.turn.connection.stage, Stage::Session(_)) && !self.must_wait()
+    }
+
+    /// Whatever is no short message: takes some bytes, all if nothing becomes complete.
+    #[inline(never)]
+    fn step(&mut self, rx: &mut [u8]) -> usize {
+        let rules = self.turn.connection.state.rules(self.turn.options());
+        // The rules are those of now: a hook may have changed them since the last frame.
+        let step = next_message(&mut self.turn.connection.state.partial, rx, &rules);
+        let (incoming, used) = match step {
+            Ok(step) => step,
+            Err(error) => {
+                self.turn.fail(SessionError::Protocol(error));
+                return 0; // the session is over
+            }
+        };
+        match incoming {
+            Incoming::Nothing => {}
+            Incoming::Text(text, rsv) => self.deliver(Message::new(Payload::Text(text), rsv)),
+            Incoming::Binary(bytes, rsv) => self.deliver(Message::new(Payload::Binary(bytes), rsv)),
+            Incoming::AssembledText(text, rsv) => {
+                self.deliver(Message::new(Payload::Text(&text), rsv));
+            }
+            Incoming::AssembledBinary(bytes, rsv) => {
+                self.deliver(Message::new(Payload::Binary(&bytes), rsv));
+            }
+            Incoming::Control(opcode, payload) => self.control(opcode, &payload),
+        }
+        used
+    }
+
+    /// Begins the window of what is unfinished, or begins it anew as soon as enough came.
+    #[inline]
+    pub(super) fn note_unfinished(&mut self) {
+        let state = &self.turn.connection.state;
+        if state.partial.is_some() || state.pipeline.is_some() {
+            self.turn.progress().look_at_unfinished();
+        }
+    }
+
+    pub(super) fn pings(&mut self) -> Pings<'_, 'a> {
+        Pings { turn: self.turn }
+    }
+}
+
+/// What came.
+impl SessionTurn<'_, '_> {
+    pub(super) fn deliver(&mut self, message: Message<'_>) {
+        self.deliver_under(self.turn.options(), message);
+    }
+
+    /// Hands a message to the hook of a session under these options of its route.
+    #[inline(always)] // as `take_short`
+    fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
+        // After our Close, messages still in flight are dropped: `close` ends delivery.
+        if self.turn.connection.state.phase != Phase::Open {
+            return;
+        }
+        if log_enabled!(target: "wirewheel::frame", Level::Trace) {
+            self.trace_message(&message);
+        }
+        if let Some(rate) = route.message_rate {
+            if !self.spend_token(rate) {
+                return;
+            }
+        }
+        self.turn.shared.stats.messages_in += 1;
+        let Stage::Session(handler) = &mut self.turn.connection.stage else { return };
+        let (state, shared) = (&mut self.turn.connection.state, &mut *self.turn.shared);
+        let mut session = Session { out: Outgoing { state, shared, route, wire: self.turn.wire } };
+        let result = handler.on_message(&mut session, message);
+        if result.is_err() || self.turn.connection.state.extra.is_some() {
+            self.turn.after_hook(result);
+        }
+    }
+
+    #[cold]
+    fn trace_message(&self, message: &Message<'_>) {
+        let kind = if message.is_text() { "Text" } else { "Binary" };
+        let (id, length) = (self.turn.connection.state.id, message.bytes().len());
+        trace!(target: "wirewheel::frame", "{id} in: {kind}, {length} bytes");
+    }
+
+    pub(super) fn control(&mut self, opcode: OpCode, payload: &[u8]) {
+        trace!(target: "wirewheel::frame", "{} in: {opcode:?}, {} bytes", self.turn.connection.state.id,
+            payload.len());
+        match opcode {
+            OpCode::Ping if self.turn.connection.state.phase == Phase::Open => {
+                self.turn.shared.stats.pings_in += 1;
+                // RFC 6455 section 5.5.3: the same payload; before the hook, so that it cannot be
+                // forgotten.
+                self.turn.outgoing().send_control(OpCode::Pong, payload);
+                self.turn.call_and_act(|handler, session| handler.on_ping(session, payload));
+            }
+            OpCode::Pong if self.turn.connection.state.phase == Phase::Open => {
+                self.pings().pong(payload)
+            }
+            OpCode::Close => match read_close(payload) {
+                Ok(close) => self.peer_close(close),
+                Err(error) => self.turn.fail(SessionError::Protocol(error)),
+            },
+            // After our Close a ping needs no answer (RFC 6455 section 5.5.2).
+            OpCode::Ping | OpCode::Pong | OpCode::Text | OpCode::Binary | OpCode::Continuation => {}
+        }
+    }
+
+    /// The peer's Close: an answer to ours, or the first.
+    fn peer_close(&mut self, close: Option<(CloseCode, &str)>) {
+        let (code, text) = close.unwrap_or((CloseCode::NO_STATUS, ""));
+        // RFC 6455 section 5.5.1: one Close each; the peer's answers ours.
+        if self.turn.connection.state.phase == Phase::Closing {
+            return self.turn.answered(code, text);
+        }
+        self.turn.outgoing().leave_flows(); // the peer wants no more of them
+        // RFC 6455 section 5.5.1: the code that came is sent back.
+        let echo = close.map(|(code, text)| CloseReason::own(code, text));
+        self.turn.outgoing().queue_close(echo.as_ref(), false);
+        self.turn.end(&CloseInfo::new(code, text, ClosedBy::Remote, true));
+        self.turn.finish();
+    }
+}
