@@ -352,7 +352,7 @@ impl Application {
     }
 
     #[cfg(feature = "client")]
-    pub(crate) fn dialers(&self) -> &std::rc::Rc<crate::context::dialers::Dialers> {
+    pub(crate) fn dialers(&self) -> &Rc<crate::context::dialers::Dialers> {
         &self.on_loop.dialers
     }
 

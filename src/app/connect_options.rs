@@ -182,7 +182,7 @@ impl ConnectOptions {
     }
 
     /// The delays between attempts: the first after a session was lost is drawn from 0 to 3 s; the next
-    /// one from half to whole of `first`, which doubles up to `largest`. They start anew once a session
+    /// one from half to whole of twice `first`, which doubles up to `largest`. They start anew once a session
     /// has heard something from the server, or has lived as long as `largest`. Default 1 s and 60 s.
     pub fn backoff(mut self, first: Duration, largest: Duration) -> Self {
         self.settings_mut().backoff = BackoffBounds { first, largest };

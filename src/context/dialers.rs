@@ -80,7 +80,7 @@ pub(crate) enum Wish {
 }
 
 /// More dialers than a program has.
-const DIALERS_MAX: usize = 1 << 16;
+pub(crate) const DIALERS_MAX: usize = 1 << 16;
 
 impl Dialers {
     /// Enters a dialer; `None` if there are too many.
@@ -120,16 +120,12 @@ impl Dialers {
         known.as_ref()?.get(key.0).map(|cell| Dialer { cell: Rc::clone(cell) })
     }
 
-    /// Forgets one that has stopped, if nobody has it any more: true if so. `held` are those who are not
-    /// the application.
-    pub(crate) fn forget(&self, cell: &Rc<DialerCell>, held: usize) -> bool {
-        if Rc::strong_count(cell) > held.saturating_add(1) {
-            return false;
-        }
-        if let Some(known) = self.known.borrow_mut().as_mut() {
-            known.remove(cell.key.index);
-        }
-        true
+    /// Forgets one that has stopped, if nobody has it but this table and the loop: true if so.
+    pub(crate) fn forget(&self, index: u32) -> bool {
+        let mut known = self.known.borrow_mut();
+        let Some(known) = known.as_mut() else { return false };
+        let is_unused = known.at(index).is_some_and(|cell| Rc::strong_count(cell) <= 2);
+        is_unused && known.remove(index).is_some()
     }
 
     /// Whether there is something to do.
@@ -170,7 +166,7 @@ impl DialerCell {
     }
 
     /// Has the loop look at it in its next turn, or at the end of the present one.
-    fn touch(self: &Rc<Self>) {
+    pub(crate) fn touch(self: &Rc<Self>) {
         let Some(dialers) = self.dialers.upgrade() else { return };
         if !self.listed.replace(true) {
             dialers.touched.borrow_mut().push(Rc::clone(self));

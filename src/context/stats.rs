@@ -99,6 +99,14 @@ stats! {
         /// With any other code, such as those of the application.
         closed_other "code=\"other\"";
     }
+    Counter "dials_total" "Attempts to connect to a server." {
+        /// Attempts to connect to a server (feature `client`).
+        dials_total "";
+    }
+    Counter "dials_failed_total" "Attempts to connect that have not become a session." {
+        /// Attempts that have not become a session.
+        dials_failed "";
+    }
     Counter "requests_total" "Request heads taken, upgrades included." {
         /// Request heads taken, upgrades included.
         requests_total "";

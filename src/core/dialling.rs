@@ -82,7 +82,8 @@ impl Core {
         let Some(progress) = dial.progress.as_deref() else { return };
         let (settings, mut url) = (Rc::clone(&dial.connector.settings), (*progress.url).clone());
         let is_elsewhere = progress.is_elsewhere;
-        let made = caught(|| Ok((settings.request_headers()?, Agreed::offer(&settings.extensions)?)));
+        let made =
+            caught(|| Ok((settings.request_headers()?, Agreed::offer(&settings.extensions)?)));
         let (mut headers, offer) = match made {
             Ok(Ok(made)) => made,
             Ok(Err(mistake)) => {
@@ -224,7 +225,9 @@ impl Core {
                 return self.fail_dial(now, index, ConnectError::Panic(text), None);
             }
         };
-        let Some(rest) = self.http(slot).map(|http| std::mem::take(&mut http.unread)) else { return };
+        let Some(rest) = self.http(slot).map(|http| std::mem::take(&mut http.unread)) else {
+            return;
+        };
         let Some((route, raw)) = self.note_open(now, index, slot) else { return };
         let pipeline = Pipeline::for_session(raw, agreed);
         self.turn(now, slot, wire, |turn| turn.open_dialled(route, pipeline, handler, &call, rest));
@@ -248,7 +251,8 @@ impl Core {
         let agreed = made.map_err(|Panicked(text)| text)??;
         let limits =
             HeadLimits { max_bytes: request.len().saturating_add(1), max_lines: OWN_LINES_MAX };
-        let Ok(HeadStatus::Complete { head: own, .. }) = parse_head(&request, &limits, &mut 0) else {
+        let Ok(HeadStatus::Complete { head: own, .. }) = parse_head(&request, &limits, &mut 0)
+        else {
             return Err(gone());
         };
         let remote = self.connections.slab.at(slot).map_or(NO_ADDR, |it| it.state.remote_addr());

@@ -30,6 +30,8 @@ impl Turn<'_> {
     #[inline(never)]
     fn input_without_session(&mut self, rx: &mut [u8]) -> Reading {
         let reading = match &self.connection.stage {
+            #[cfg(feature = "client")]
+            Stage::Http(http) if http.dialling.is_some() => self.dialling_input(rx),
             Stage::Http(_) => HttpTurn { turn: self }.input(rx),
             // Lingering: RFC 6455 section 7.1.1 and 1.4; what comes after the Close is dropped.
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => Reading::Continue,

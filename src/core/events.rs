@@ -51,6 +51,10 @@ impl Core {
 
     /// The peer has shut its side.
     pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        #[cfg(feature = "client")]
+        if self.dialling_ended(now, index, None, wire.since_1970()) {
+            return;
+        }
         self.turn(now, index, wire, |turn| turn.peer_shut());
         self.after_turn(now);
     }
@@ -76,6 +80,10 @@ impl Core {
         kind: io::ErrorKind,
         wire: &mut dyn Wire,
     ) {
+        #[cfg(feature = "client")]
+        if self.dialling_ended(now, index, Some(kind), wire.since_1970()) {
+            return;
+        }
         self.turn(now, index, wire, |turn| turn.broken(kind));
         self.after_turn(now);
     }
@@ -134,6 +142,8 @@ impl Core {
         let deadline = earlier.map_or(deadline, |drain| drain.deadline.min(deadline));
         self.draining = Some(Drain { reason, deadline });
         self.shared.draining = true;
+        #[cfg(feature = "client")]
+        self.stop_dialling(now);
     }
 
     /// Says good-bye to one connection.
@@ -208,7 +218,12 @@ impl Core {
 
     /// The next connection that is over; its socket is to be dropped at once.
     pub(crate) fn poll_closed(&mut self) -> Option<(u32, Disposal)> {
-        self.connections.closed.pop()
+        let closed = self.connections.closed.pop();
+        #[cfg(feature = "client")]
+        if let Some((slot, _)) = closed {
+            self.note_dialling_gone(slot);
+        }
+        closed
     }
 
     /// The connection that is to be handed to [`handle_eviction`](Self::handle_eviction); to be asked
@@ -265,7 +280,7 @@ impl Core {
         });
         self.shared.warnings.note("slow_callback", now, || match route {
             Some((route, true)) => {
-                let pattern = self.routes.route(route).map_or("", |route| &route.pattern);
+                let pattern = self.routes.name(route);
                 format!("a session of route {pattern} held the loop for {took:?}")
             }
             Some((_, false)) => format!("a plain request held the loop for {took:?}"),

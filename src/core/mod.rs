@@ -38,6 +38,8 @@ pub(crate) mod audit;
 mod connection;
 mod connections;
 mod deadlines;
+#[cfg(feature = "client")]
+mod dialling;
 mod dispatch;
 pub(crate) mod driver;
 mod ending;
@@ -48,6 +50,8 @@ mod http_stage;
 mod http_turn;
 mod losses;
 mod memory_budget;
+#[cfg(feature = "client")]
+mod outgoing;
 pub(crate) mod panics;
 mod pause;
 mod pending;

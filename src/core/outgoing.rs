@@ -106,7 +106,10 @@ impl Core {
             self.begin_dial(now, new);
         }
         while let Some(cell) = self.shared.dialers.take_touched() {
+            let index = cell.key.index;
             self.look_at_dialer(now, &cell);
+            drop(cell);
+            self.forget_dial(index);
         }
         self.after_turn(now);
         self.outgoing.orders.pop_front()
@@ -190,6 +193,12 @@ impl Core {
     fn attempt(&mut self, attempt: Attempt) -> Option<&mut Progress> {
         let dial = self.dial(attempt.dial).filter(|dial| dial.round == attempt.round)?;
         dial.progress.as_deref_mut()
+    }
+
+    /// How many of them are on the wheel.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(super) fn dials_armed(&self) -> usize {
+        self.outgoing.dials.iter().flatten().filter(|dial| dial.timer.is_some()).count()
     }
 
     pub(super) fn dial(&mut self, index: u32) -> Option<&mut Dial> {
@@ -371,7 +380,7 @@ impl Core {
         });
     }
 
-    fn disarm_dial(&mut self, index: u32) {
+    pub(super) fn disarm_dial(&mut self, index: u32) {
         if let Some(timer) = self.dial(index).and_then(|dial| dial.timer.take()) {
             self.connections.wheel.cancel(timer);
         }
@@ -452,7 +461,8 @@ impl Core {
         let is_stopped = dial.cell.state.get() == DialerState::Stopped;
         // RFC 6455 section 7.4.1: "the purpose for which the connection was established has been
         // fulfilled".
-        let is_fulfilled = close.closed_by() == ClosedBy::Local && close.code() == CloseCode::NORMAL;
+        let is_fulfilled =
+            close.closed_by() == ClosedBy::Local && close.code() == CloseCode::NORMAL;
         if is_stopped || is_fulfilled || is_draining {
             return self.stop_dial(index);
         }
@@ -513,12 +523,16 @@ impl Core {
         self.disarm_dial(index);
         let Some(dial) = self.dial(index) else { return };
         dial.cell.state.set(DialerState::Stopped);
-        let (cell, route) = (Rc::clone(&dial.cell), dial.route);
-        if dial.cell.session.get().is_some() {
-            return; // its session is still to be told
-        }
-        // Known by the dial and by this function.
-        if self.shared.dialers.forget(&cell, 2) {
+        dial.cell.touch(); // it may be forgotten
+    }
+
+    /// Forgets a dialer that has stopped, if the application has forgotten it too.
+    fn forget_dial(&mut self, index: u32) {
+        let Some(dial) = self.dial(index) else { return };
+        let is_over =
+            dial.cell.state.get() == DialerState::Stopped && dial.cell.session.get().is_none();
+        let route = dial.route;
+        if is_over && self.shared.dialers.forget(index) {
             if let Some(entry) = self.outgoing.dials.get_mut(index as usize) {
                 *entry = None;
             }
@@ -543,7 +557,6 @@ impl Core {
                 self.close_dialled(cell);
                 self.stop_dial(index);
             }
-            None if cell.state.get() == DialerState::Stopped => self.stop_dial(index),
             None => {}
         }
     }

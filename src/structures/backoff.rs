@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The bounds of the delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BackoffBounds {
-    /// What the second delay is drawn from, and then doubles.
+    /// What doubles: the second delay is drawn from half to whole of twice this.
     pub(crate) first: Duration,
     /// What it doubles up to.
     pub(crate) largest: Duration,
@@ -18,7 +18,7 @@ const SPREAD: Duration = Duration::from_secs(3);
 /// How many delays there were since all was well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backoff {
-    /// Invariant: at most 31, where it stays.
+    /// Invariant: at most 30, where it stays.
     failures: u8,
 }
 
@@ -26,11 +26,13 @@ impl Backoff {
     /// The next delay. `random` is drawn anew for each.
     pub(crate) fn next(&mut self, bounds: &BackoffBounds, random: u32) -> Duration {
         let failures = self.failures;
-        self.failures = failures.saturating_add(1).min(31);
+        self.failures = failures.saturating_add(1).min(30);
         match failures.checked_sub(1) {
             None => part_of(SPREAD.min(bounds.largest), random),
+            // Twice at once: those who fail in the first delays of all would come back among them, and
+            // a server that is there again after two seconds would see three waves in one.
             Some(doublings) => {
-                let full = bounds.first.saturating_mul(1 << doublings).min(bounds.largest);
+                let full = bounds.first.saturating_mul(2 << doublings).min(bounds.largest);
                 full / 2 + part_of(full / 2, random)
             }
         }
@@ -39,7 +41,7 @@ impl Backoff {
     /// A delay from half to whole of the largest, for what will hardly be better soon. All later ones are
     /// as long.
     pub(crate) fn at_the_cap(&mut self, bounds: &BackoffBounds, random: u32) -> Duration {
-        self.failures = 31;
+        self.failures = 30;
         bounds.largest / 2 + part_of(bounds.largest / 2, random)
     }
 
@@ -68,8 +70,8 @@ mod tests {
             let mut backoff = Backoff::default();
             let mut next = || backoff.next(&BOUNDS, random).as_secs_f64().round();
             let delays = [(); 9].map(|()| next());
-            let whole = [3.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0];
-            let half = [0.0, 1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]; // 0.5 is rounded
+            let whole = [3.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0];
+            let half = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0];
             assert_eq!(delays, if lowest { half } else { whole });
             backoff.start_anew();
             assert!(backoff.next(&BOUNDS, random) <= SPREAD);

@@ -562,6 +562,20 @@ impl TestClient {
     }
 }
 
+/// For the tests of this crate.
+#[cfg(all(repository, test))]
+impl TestClient {
+    /// What has arrived and is not looked at otherwise.
+    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.network.borrow_mut().link(self.id).socket.got)
+    }
+
+    /// Whether the application's side is shut.
+    pub(crate) fn server_has_shut(&self) -> bool {
+        self.network.borrow_mut().link(self.id).socket.shut
+    }
+}
+
 impl Drop for TestClient {
     fn drop(&mut self) {
         // A test that fails has its own message; and inside a hook the network is busy.

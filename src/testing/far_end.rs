@@ -96,7 +96,6 @@ impl FarEnd {
         Self { is_server: true, ..Self::new() }
     }
 
-
     /// Takes what arrived and says what it makes the client do. `ended`: nothing more comes.
     pub(crate) fn react(&mut self, got: &mut Vec<u8>, ended: bool) -> Reaction {
         let mut reaction = Reaction::default();

@@ -100,6 +100,23 @@ impl TestApplication {
     }
 }
 
+/// For the tests of this crate.
+#[cfg(all(repository, test))]
+impl TestApplication {
+    pub(crate) fn far<R>(
+        &self,
+        act: impl FnOnce(&mut super::network::far_servers::FarServers) -> R,
+    ) -> R {
+        act(&mut self.network.borrow_mut().sockets.far)
+    }
+
+    /// Everything but what the application holds is given back.
+    pub(crate) fn audit_empty(&self) {
+        let network = self.network.borrow();
+        assert_eq!(crate::core::audit::Audit(&network.core).check_empty(), Ok(()));
+    }
+}
+
 impl FarServer {
     /// The address that its name has.
     pub fn address(&self) -> SocketAddr {

@@ -49,11 +49,7 @@ pub(crate) struct FarServers {
 
 impl FarServers {
     /// Does what was ordered; `connect` makes a link.
-    pub(super) fn order(
-        &mut self,
-        order: DialOrder,
-        connect: impl FnOnce(SocketAddr) -> LinkId,
-    ) {
+    pub(super) fn order(&mut self, order: DialOrder, connect: impl FnOnce(SocketAddr) -> LinkId) {
         match order {
             DialOrder::LookUp { attempt, host, port } => self.look_up(attempt, &host, port),
             DialOrder::Connect { attempt, remote: Remote::Tcp(address) } => {
@@ -93,10 +89,9 @@ impl FarServers {
         self.asked.push(host.to_owned());
         let answer = match self.names.get(host) {
             Some(FarName::Silent) => return self.pending.push(attempt),
-            Some(FarName::Addresses(addresses)) => Ok(addresses
-                .iter()
-                .map(|address| SocketAddr::new(address.ip(), port))
-                .collect()),
+            Some(FarName::Addresses(addresses)) => {
+                Ok(addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
+            }
             Some(FarName::Unknown) | None => {
                 Err(io::Error::new(ErrorKind::NotFound, "no such name"))
             }
