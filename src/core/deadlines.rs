@@ -159,7 +159,7 @@ impl Connection {
     }
 }
 
-fn part_of(wait: Duration) -> Duration {
+pub(super) fn part_of(wait: Duration) -> Duration {
     wait.checked_div(LOOKS_OF_WAIT).unwrap_or(wait)
 }
 

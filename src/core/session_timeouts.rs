@@ -5,6 +5,7 @@ use crate::words::error::SessionError;
 use crate::words::time::Time;
 
 use crate::core::connection::{Disposal, Stage};
+use crate::core::deadlines::part_of;
 use crate::core::losses::Loss;
 use crate::core::pings::Pings;
 use crate::core::progress::Queue;
@@ -119,9 +120,18 @@ impl SessionTimeouts<'_, '_> {
         let lasts = self.turn.connection.wait(&self.turn.shared.limits);
         let queue = self.turn.progress().look_at_queue();
         let extra = self.turn.connection.state.extra();
-        if extra.unacknowledged && queue == Queue::Moving {
-            extra.deadline = Some(now.after(lasts));
-            return;
+        match queue {
+            Queue::Moving if extra.unacknowledged => {
+                extra.deadline = Some(now.after(lasts));
+                return;
+            }
+            // It has everything since the last look, which was long ago if the machine slept since: the wait
+            // is never shorter for that.
+            Queue::Empty if extra.unacknowledged => {
+                let least = now.after(lasts.saturating_sub(part_of(lasts)));
+                extra.deadline = extra.deadline.max(Some(least));
+            }
+            Queue::Empty | Queue::Moving | Queue::Stuck => {}
         }
         // From here the wait is an ordinary one: the peer has everything, or will never take it.
         extra.unacknowledged = false;

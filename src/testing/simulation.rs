@@ -6,10 +6,12 @@ mod books;
 pub(crate) mod choices;
 pub(crate) mod codec;
 pub(crate) mod content;
+mod losses;
 mod player;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,11 +23,13 @@ use crate::core::audit::Audit;
 use crate::core::panics::caught;
 use crate::words::close::CloseCode;
 
-use self::actors::{Log, Mood, PLANNED, Tally, World};
-use self::books::{Account, Fault, FaultKind};
+use self::actors::PLANNED;
+use self::books::Account;
 use self::choices::Choices;
+use self::losses::{Fault, FaultKind};
 use self::player::{Player, Told, draw_buffers};
 use self::setup::{Setup, build};
+use self::world::{Log, Mood, Tally, World};
 use super::network::{Link, LinkId, Network};
 
 /// A run, and how far it has come.

@@ -369,3 +369,22 @@ fn until_the_deadline_of_a_stop_whoever_takes_bytes_gets_them() {
         assert_eq!(net.core.drained().cut, usize::from(!arrives));
     }
 }
+
+/// The machine slept while the peer's system took the last bytes: its program, which was asleep too or is
+/// slower, has its time to read them from when the server sees that.
+#[test]
+fn who_got_the_last_bytes_while_the_machine_slept_is_waited_for_all_the_same() {
+    let mut net = serving(WebSockets::new(), 1 << 20);
+    let reader = Reader::new(&mut net, 0);
+    net.text(reader.link, "bye");
+    net.input(reader.link, b"\x88\x82\0\0\0\0\x03\xe8"); // its Close
+    net.expect(&["close 1000 clean"]);
+    let socket = &mut net.link(reader.link).socket;
+    socket.acknowledge(socket.unacknowledged());
+    net.jump(secs(90));
+    assert_eq!(net.link(reader.link).socket.gone, None, "of 2 s nothing has gone by");
+    net.advance(Duration::from_millis(1_700));
+    assert_eq!(net.link(reader.link).socket.gone, None);
+    net.advance(Duration::from_millis(400));
+    assert!(net.link(reader.link).socket.gone.is_some());
+}

@@ -9,83 +9,17 @@ use std::time::Duration;
 use crate::core::Disposal;
 use crate::testing::network::{Link, Transit};
 use crate::words::close::CloseInfo;
-use crate::words::error::SessionError;
 use crate::words::time::Time;
 
-use super::actors::{Log, World};
+use super::losses::{Fault, FaultKind, LossCause};
 use super::player::Player;
+use super::world::{Log, World};
 
 /// A peer that takes less than this in the time of a deadline, in bytes a second, may be ended by it.
 const MIN_RATE: usize = 256;
 
 /// A ping or a pong.
 const CONTROL_FRAME_BYTES: usize = 127;
-
-/// Why something that was accepted did not arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Loss {
-    /// The outbox was full, and its policy drops or closes.
-    Overflow,
-    /// `process_bytes` was spent.
-    OverBudget,
-    /// The grace of a stop was over.
-    Stopped,
-    /// The peer took nothing, or too little, or its program has not read in time what its system had.
-    Stalled,
-    /// The peer ended, or the connection broke, or it was silent.
-    Gone,
-    /// The application wanted it.
-    Aborted,
-}
-
-/// How often each was met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Losses(pub(crate) [usize; 6]);
-
-impl Losses {
-    pub(crate) fn count(&mut self, loss: Loss) {
-        if let Some(count) = self.0.get_mut(loss as usize) {
-            *count += 1;
-        }
-    }
-}
-
-impl std::ops::AddAssign for Losses {
-    fn add_assign(&mut self, other: Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
-    }
-}
-
-/// What ended a session, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) at: Time,
-    pub(crate) kind: FaultKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FaultKind {
-    WriteTimeout,
-    PingTimeout,
-    IdleTimeout,
-    Overloaded,
-    Network,
-    /// Of what the peer sent, or of the application: no reason to lose anything.
-    Other,
-}
-
-impl From<&SessionError> for FaultKind {
-    fn from(error: &SessionError) -> Self {
-        match error {
-            SessionError::WriteTimeout => Self::WriteTimeout,
-            SessionError::PingTimeout => Self::PingTimeout,
-            SessionError::IdleTimeout => Self::IdleTimeout,
-            SessionError::Overloaded => Self::Overloaded,
-            SessionError::Network(_) => Self::Network,
-            _ => Self::Other,
-        }
-    }
-}
 
 /// A connection that is over, and all that is known of it.
 pub(super) struct Account<'a> {
@@ -100,7 +34,7 @@ pub(super) struct Account<'a> {
 
 impl Account<'_> {
     /// Why something is missing; `None` if nothing is.
-    pub(super) fn settle(&self) -> Result<Option<Loss>, String> {
+    pub(super) fn settle(&self) -> Result<Option<LossCause>, String> {
         let pages = self.world.pages.get(&self.player.id).copied().unwrap_or(0);
         let lost_pages = pages - self.player.pages.min(pages);
         let sent = self.log.map_or(0, |log| log.sent.len());
@@ -114,7 +48,7 @@ impl Account<'_> {
             return Ok(None);
         }
         if lost_pages == 0 && lost <= dropped {
-            return Ok(Some(Loss::Overflow));
+            return Ok(Some(LossCause::Overflow));
         }
         self.reason().map(Some).map_err(|why| {
             let id = self.player.id;
@@ -135,34 +69,34 @@ impl Account<'_> {
     }
 
     /// The one reason for all that is missing beyond what a policy dropped.
-    fn reason(&self) -> Result<Loss, String> {
+    fn reason(&self) -> Result<LossCause, String> {
         let fault = self.log.and_then(|log| log.fault);
         let transit = self.link.socket.transit();
         if self.log.is_some_and(|log| log.aborted) {
-            return Ok(Loss::Aborted);
+            return Ok(LossCause::Aborted);
         }
         if self.player.has_ended || self.link.socket.is_broken() {
-            return Ok(Loss::Gone);
+            return Ok(LossCause::Gone);
         }
         match fault.map(|fault| fault.kind) {
             Some(FaultKind::Overloaded) if self.world.closes_when_full => {
-                return Ok(Loss::Overflow);
+                return Ok(LossCause::Overflow);
             }
-            Some(FaultKind::Overloaded) => return Ok(Loss::OverBudget),
+            Some(FaultKind::Overloaded) => return Ok(LossCause::OverBudget),
             Some(FaultKind::Network) => return Err("nothing broke".into()),
             _ => {}
         }
         if self.world.stops_at.is_some_and(|at| at <= self.now) {
-            return Ok(Loss::Stopped);
+            return Ok(LossCause::Stopped);
         }
         if self.over_budget && self.link.socket.gone == Some(Disposal::Reset) {
-            return Ok(Loss::OverBudget); // no session any more: who it was is not told
+            return Ok(LossCause::OverBudget); // no session any more: who it was is not told
         }
         if self.is_left_unread() {
-            return Ok(Loss::Stalled);
+            return Ok(LossCause::Stalled);
         }
         if transit.is_none_or(Transit::is_stopped) && self.player.has_stalled {
-            return Ok(Loss::Stalled);
+            return Ok(LossCause::Stalled);
         }
         self.deadline(fault)
     }
@@ -179,17 +113,17 @@ impl Account<'_> {
     }
 
     /// Whether the deadline that ended it was right.
-    fn deadline(&self, fault: Option<Fault>) -> Result<Loss, String> {
+    fn deadline(&self, fault: Option<Fault>) -> Result<LossCause, String> {
         let timeout = self.log.map_or(Duration::ZERO, |log| log.timeout);
         let (at, time, loss) = match fault {
             Some(Fault { kind: FaultKind::PingTimeout, .. }) if !self.player.answers_pings => {
-                return Ok(Loss::Gone);
+                return Ok(LossCause::Gone);
             }
-            Some(Fault { at, kind: FaultKind::PingTimeout }) => (at, timeout, Loss::Stalled),
+            Some(Fault { at, kind: FaultKind::PingTimeout }) => (at, timeout, LossCause::Stalled),
             Some(Fault { at, kind: FaultKind::WriteTimeout }) => {
-                (at, self.world.write_timeout, Loss::Stalled)
+                (at, self.world.write_timeout, LossCause::Stalled)
             }
-            _ => (self.now, self.world.write_timeout, Loss::Stalled),
+            _ => (self.now, self.world.write_timeout, LossCause::Stalled),
         };
         let Some(transit) = self.link.socket.transit() else {
             return Err("the peer takes all at once".into());

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::actors::{Log, Mood, Tally};
 use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
+use super::world::{Log, Mood, Tally};
 use crate::testing::far_end::RawFrame;
 use crate::testing::frames::{UPGRADE, masked};
 use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};

@@ -16,8 +16,9 @@ use crate::words::compat::Compat;
 use crate::words::limits::Limits;
 use crate::words::options::OutboxOverflow;
 
-use super::actors::{Actor, Mood, Tally, World};
+use super::actors::Actor;
 use super::choices::Choices;
+use super::world::{Mood, Tally, World};
 
 /// What a run's server is like.
 pub(super) struct Setup {

@@ -7,9 +7,10 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::actors::{PLANNED, Tally};
+use super::actors::PLANNED;
 use super::choices::Choices;
 use super::run;
+use super::world::Tally;
 
 /// Seeds of a plain `cargo test`.
 const SEEDS: u64 = 300;

@@ -3,9 +3,9 @@
 use super::{Arriving, Player, Stage, Told};
 use crate::testing::far_end::{FarEnd, RawFrame};
 use crate::testing::network::Network;
-use crate::testing::simulation::actors::{Log, Wants};
 use crate::testing::simulation::codec::Codec;
 use crate::testing::simulation::content::{self, FROM_FLOW, FROM_OTHER, FROM_SESSION};
+use crate::testing::simulation::world::{Log, Wants};
 
 impl Player {
     /// Looks at what arrived; whether that may have moved something.

@@ -1,0 +1,210 @@
+//! What everybody in a simulation knows and notes: what may happen in the run, what each session was told,
+//! and how often each thing was met.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::flow::shared_flow::SharedFlow;
+use crate::structures::ids::TimerId;
+use crate::words::close::CloseInfo;
+use crate::words::time::Time;
+
+use super::choices::Choices;
+use super::losses::{Fault, LossCounts};
+
+/// What may happen in a run: a swarm of runs in which each thing is left out of half of them finds
+/// more than runs that are all alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mood {
+    pub(crate) faults: bool,
+    pub(crate) malformed: bool,
+    pub(crate) junk: bool,
+    pub(crate) jumps: bool,
+    /// Some clients read little for a while, then all, by turns.
+    pub(crate) laggards: bool,
+    pub(crate) big: bool,
+    /// Times may be so short that little can happen before they are over.
+    pub(crate) hurries: bool,
+    pub(crate) closes: bool,
+    pub(super) aborts: bool,
+    pub(super) errors: bool,
+    pub(super) panics: bool,
+    pub(super) options: bool,
+    pub(super) fragments: bool,
+    pub(super) flows: bool,
+    /// The server compresses, and clients ask for it.
+    pub(crate) deflate: bool,
+    /// Pauses, timers, commands to others, a stop out of a hook.
+    pub(super) reaches: bool,
+    /// Connections have buffers, and most clients read at a pace of their own.
+    pub(crate) buffers: bool,
+    /// A long life, in which clients are well-behaved.
+    pub(crate) is_long: bool,
+}
+
+impl Mood {
+    pub(crate) fn draw(choices: &mut Choices) -> Self {
+        let scripted = matches!(choices, Choices::Script { .. });
+        let mut heads = || choices.one_in(2);
+        Self {
+            faults: heads(),
+            malformed: heads(),
+            junk: heads(),
+            jumps: heads(),
+            laggards: heads(),
+            big: heads(),
+            hurries: heads(),
+            closes: heads(),
+            aborts: heads(),
+            errors: heads(),
+            // A fuzzer takes every panic for a finding, caught or not.
+            panics: heads() && !scripted,
+            options: heads(),
+            fragments: heads(),
+            flows: heads(),
+            deflate: heads(),
+            reaches: heads(),
+            buffers: heads(),
+            is_long: false,
+        }
+    }
+}
+
+impl Mood {
+    /// Whether `dropped()` may count more than whole messages of the session's own.
+    pub(super) fn has_other_drops(self) -> bool {
+        self.fragments || self.flows || self.reaches
+    }
+
+    /// For a long life: nothing in it ends a session before it has said much.
+    pub(crate) fn calmed(self) -> Self {
+        Self {
+            faults: false,
+            malformed: false,
+            junk: false,
+            jumps: false,
+            hurries: false,
+            closes: false,
+            aborts: false,
+            errors: false,
+            panics: false,
+            is_long: true,
+            ..self
+        }
+    }
+}
+
+/// What everybody in a run knows.
+pub(crate) struct World {
+    pub(crate) choices: Choices,
+    pub(crate) mood: Mood,
+    /// By link.
+    pub(crate) sessions: BTreeMap<usize, Log>,
+    pub(crate) tally: Tally,
+    pub(crate) max_message_size: usize,
+    pub(crate) flow: SharedFlow,
+    /// Messages that the flow took.
+    pub(crate) published: usize,
+    /// Messages may be dropped on the way to a slow client.
+    pub(crate) drops: bool,
+    /// The outbox's policy is to close when it is full.
+    pub(crate) closes_when_full: bool,
+    pub(crate) write_timeout: Duration,
+    pub(crate) linger_timeout: Duration,
+    pub(crate) timeout: Duration,
+    /// When the grace of a stop is over.
+    pub(crate) stops_at: Option<Time>,
+    /// Pages that were answered, by link.
+    pub(crate) pages: BTreeMap<usize, usize>,
+    /// Who published each message of the flow, if a session did.
+    pub(crate) publishers: Vec<Option<usize>>,
+    /// Links whose clients sent what may be anything.
+    pub(crate) spoiled: BTreeSet<usize>,
+    /// What a handler saw that must not be.
+    pub(crate) violations: Vec<String>,
+}
+
+impl World {
+    /// A stop was asked for: the shorter grace counts.
+    pub(crate) fn note_stop(&mut self, ends: Time) {
+        self.stops_at = Some(self.stops_at.map_or(ends, |earlier| earlier.min(ends)));
+    }
+}
+
+/// How often something was met that a simulation must not pass by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) steps: usize,
+    /// Compressed messages of clients that were delivered.
+    pub(crate) packed_in: usize,
+    /// Compressed messages of sessions that clients inflated.
+    pub(crate) packed_out: usize,
+    /// Messages of the flow that came compressed to one client and plain to another.
+    pub(crate) packed_of_flow: usize,
+    pub(crate) plain_of_flow: usize,
+    /// Sessions with the extension that ended with what is too big, and with what is corrupt.
+    pub(crate) too_big: usize,
+    pub(crate) corrupt: usize,
+    /// Frames that a raw session sent back.
+    pub(crate) mirrored: usize,
+    /// Messages of sessions that arrived, and the most of one session.
+    pub(crate) arrived: usize,
+    pub(crate) longest: usize,
+    /// Connections on which something was lost, by reason.
+    pub(crate) losses: LossCounts,
+    /// Messages of the flow that came to sessions which collect only some.
+    pub(crate) filtered: usize,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.packed_in += other.packed_in;
+        self.packed_out += other.packed_out;
+        self.packed_of_flow += other.packed_of_flow;
+        self.plain_of_flow += other.plain_of_flow;
+        self.too_big += other.too_big;
+        self.corrupt += other.corrupt;
+        self.mirrored += other.mirrored;
+        self.arrived += other.arrived;
+        self.longest = self.longest.max(other.longest);
+        self.losses += other.losses;
+        self.filtered += other.filtered;
+    }
+}
+
+/// What happened to one session, as its handler was told.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) connected: bool,
+    pub(super) errors: u32,
+    pub(crate) end: Option<CloseInfo>,
+    /// Messages of the client that were delivered.
+    pub(super) received: usize,
+    /// The lengths of the messages that `send` took.
+    pub(crate) sent: Vec<usize>,
+    /// The length so far of a message that is sent in fragments.
+    pub(super) open: Option<usize>,
+    pub(super) known_end: Option<CloseInfo>,
+    pub(super) timers: Vec<TimerId>,
+    /// It left the flow, and may have come back.
+    pub(crate) collects_anew: bool,
+    /// What it collects of the flow.
+    pub(crate) wants: Option<Wants>,
+    pub(crate) aborted: bool,
+    pub(crate) fault: Option<Fault>,
+    /// Messages that `dropped()` says were dropped.
+    pub(crate) dropped: usize,
+    /// How long it waits for a pong at present.
+    pub(crate) timeout: Duration,
+}
+
+/// What a session collects of the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    All,
+    /// What others publish.
+    Others,
+    /// What has an even number.
+    Even,
+}
