@@ -1,5 +1,5 @@
-//! The client that Autobahn|Testsuite's fuzzing server tests: runs all its cases, one after the other, and has
-//! the report written.
+//! The client that Autobahn|Testsuite's fuzzing server tests: runs all its cases, one after the other, and
+//! has the report written.
 //!
 //! ```sh
 //! wstest -m fuzzingserver

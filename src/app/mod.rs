@@ -7,6 +7,8 @@ pub(crate) mod connect_options;
 #[cfg(feature = "client")]
 pub(crate) mod connector;
 #[cfg(feature = "client")]
+mod dial;
+#[cfg(feature = "client")]
 pub(crate) mod dialled_routes;
 pub(crate) mod endpoint;
 pub(crate) mod file_body;

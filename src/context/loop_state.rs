@@ -92,6 +92,9 @@ pub(crate) struct LoopState {
     pub(crate) masks: MaskSource,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
+    /// Slots of connections that were dialled, and on which something has arrived.
+    #[cfg(feature = "client")]
+    pub(crate) dial_input: Vec<u32>,
     pub(crate) warnings: Warnings,
     /// What was counted; `bytes_held` and `given_up` are filled in by [`LoopState::snapshot`].
     pub(crate) stats: Counters,
@@ -139,6 +142,8 @@ impl LoopState {
             masks: MaskSource::default(),
             #[cfg(feature = "client")]
             dialers: on_loop.dialers,
+            #[cfg(feature = "client")]
+            dial_input: Vec::new(),
             warnings: Warnings::default(),
             stats: Counters::default(),
             #[cfg(feature = "json")]

@@ -24,7 +24,7 @@ impl Audit<'_> {
             open += u64::from(matches!(connection.stage, Stage::Session(_)));
         }
         #[cfg(feature = "client")]
-        let armed = armed + self.0.dials_armed();
+        let armed = armed + self.0.dial_table.armed();
         let shared = &self.0.shared;
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;

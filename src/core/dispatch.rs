@@ -40,6 +40,20 @@ impl Turn<'_> {
         reading
     }
 
+    /// Bytes of an answer: what they amount to is for the dialer, after the events of this turn.
+    #[cfg(feature = "client")]
+    fn dialling_input(&mut self, rx: &[u8]) -> Reading {
+        if let Stage::Http(http) = &mut self.connection.stage {
+            http.unread.extend_from_slice(rx);
+            if let Some(dialling) = http.dialling.as_deref_mut() {
+                if !std::mem::replace(&mut dialling.has_input, true) {
+                    self.shared.dial_input.push(self.connection.state.id.0.index);
+                }
+            }
+        }
+        Reading::Continue
+    }
+
     /// The socket takes bytes again.
     #[allow(
         clippy::arithmetic_side_effects,

@@ -63,8 +63,6 @@ use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use crate::core::sockets::{Accept, Notes, ReadOutcome, Readiness, Socket, Sockets};
-#[cfg(feature = "client")]
-use crate::core::sockets::{Attempt, Dialled};
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
 
@@ -470,51 +468,6 @@ impl<S: Sockets> Driver<S> {
         }
     }
 
-    /// Does what dialers want, and tells them what came of it.
-    #[cfg(feature = "client")]
-    fn dial(&mut self, now: Time) {
-        self.end_and_drop(); // whose time was over
-        while self.core.has_dial_work() || self.sockets.has_dialled() {
-            while let Some(order) = self.core.poll_dial(now) {
-                self.sockets.dial(order);
-            }
-            match self.sockets.next_dialled() {
-                Some(Dialled::Resolved(attempt, result)) => {
-                    self.core.handle_resolved(now, attempt, result);
-                }
-                Some(Dialled::NoThread(attempt, error)) => {
-                    self.core.handle_no_lookup(now, attempt, error);
-                }
-                Some(Dialled::NotConnected(attempt, address, error)) => {
-                    self.core.handle_not_connected(now, attempt, address, error);
-                }
-                Some(Dialled::Connected(attempt, peer, connection)) => {
-                    self.adopt_dialled(now, attempt, peer, connection);
-                }
-                None => {}
-            }
-            self.end_and_drop();
-        }
-    }
-
-    #[cfg(feature = "client")]
-    fn adopt_dialled(
-        &mut self,
-        now: Time,
-        attempt: Attempt,
-        peer: SocketAddr,
-        connection: S::Accepted,
-    ) {
-        let Some(slot) = self.core.handle_connected(now, attempt, peer) else {
-            return self.sockets.refuse(connection);
-        };
-        if let Err(error) = self.sockets.adopt(slot, connection) {
-            let kind = error.kind();
-            return self.with_wire(slot, |core, wire| core.handle_error(now, slot, kind, wire));
-        }
-        self.with_wire(slot, |core, wire| core.handle_dial_ready(now, slot, wire));
-    }
-
     /// Ends those that have to go, and drops the sockets of connections that are over before their
     /// slots are used again. To follow every call on the core that this driver did not make.
     #[inline(always)] // it is asked after every read, and almost always says no
@@ -537,7 +490,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     #[inline]
-    fn with_wire(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) {
+    pub(super) fn with_wire(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) {
         if let Some(socket) = self.sockets.socket(slot) {
             act(&mut self.core, socket.wire());
         }

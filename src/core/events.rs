@@ -15,6 +15,8 @@ use crate::words::time::Time;
 
 use crate::core::arrivals::Full;
 use crate::core::connection::Disposal;
+#[cfg(feature = "client")]
+use crate::core::dials::Dials;
 use crate::core::memory_budget::MemoryBudget;
 use crate::core::turn::Reading;
 use crate::core::turns::{Core, Drain};
@@ -52,7 +54,7 @@ impl Core {
     /// The peer has shut its side.
     pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         #[cfg(feature = "client")]
-        if self.dialling_ended(now, index, None, wire.since_1970()) {
+        if (Dials { core: self }).ended(now, index, None, wire.since_1970()) {
             return;
         }
         self.turn(now, index, wire, |turn| turn.peer_shut());
@@ -81,7 +83,7 @@ impl Core {
         wire: &mut dyn Wire,
     ) {
         #[cfg(feature = "client")]
-        if self.dialling_ended(now, index, Some(kind), wire.since_1970()) {
+        if (Dials { core: self }).ended(now, index, Some(kind), wire.since_1970()) {
             return;
         }
         self.turn(now, index, wire, |turn| turn.broken(kind));
@@ -143,7 +145,7 @@ impl Core {
         self.draining = Some(Drain { reason, deadline });
         self.shared.draining = true;
         #[cfg(feature = "client")]
-        self.stop_dialling(now);
+        Dials { core: self }.stop_all(now);
     }
 
     /// Says good-bye to one connection.
@@ -221,7 +223,7 @@ impl Core {
         let closed = self.connections.closed.pop();
         #[cfg(feature = "client")]
         if let Some((slot, _)) = closed {
-            self.note_dialling_gone(slot);
+            self.dial_table.note_gone(slot);
         }
         closed
     }
@@ -241,6 +243,19 @@ impl Core {
 
     fn budget(&self) -> MemoryBudget<'_> {
         MemoryBudget { connections: &self.connections, shared: &self.shared }
+    }
+
+    /// Whether dialers have something to do that no event and no deadline will announce.
+    #[cfg(feature = "client")]
+    pub(crate) fn has_dial_work(&self) -> bool {
+        let shared = &self.shared;
+        self.dial_table.has_work() || shared.dialers.has_work() || !shared.dial_input.is_empty()
+    }
+
+    /// A connection that was dialled, and on which something has arrived.
+    #[cfg(feature = "client")]
+    pub(crate) fn poll_dial_input(&mut self) -> Option<u32> {
+        self.shared.dial_input.pop()
     }
 
     /// The first connection at or after a slot.

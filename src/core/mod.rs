@@ -39,7 +39,19 @@ mod connection;
 mod connections;
 mod deadlines;
 #[cfg(feature = "client")]
+mod dial_driver;
+#[cfg(feature = "client")]
+mod dial_ends;
+#[cfg(feature = "client")]
+mod dial_handshake;
+#[cfg(feature = "client")]
+pub(crate) mod dial_orders;
+#[cfg(feature = "client")]
+mod dial_table;
+#[cfg(feature = "client")]
 mod dialling;
+#[cfg(feature = "client")]
+mod dials;
 mod dispatch;
 pub(crate) mod driver;
 mod ending;
@@ -50,8 +62,6 @@ mod http_stage;
 mod http_turn;
 mod losses;
 mod memory_budget;
-#[cfg(feature = "client")]
-mod outgoing;
 pub(crate) mod panics;
 mod pause;
 mod pending;

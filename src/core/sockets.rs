@@ -8,6 +8,8 @@ use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use crate::core::connection::Disposal;
+#[cfg(feature = "client")]
+use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
 
@@ -125,52 +127,6 @@ pub(crate) enum Accept<A> {
     Drained,
     /// Descriptors or memory ran out. `next_accept` says when to ask again.
     Exhausted(io::Error),
-}
-
-/// One attempt of a dialer to connect: another one has another round.
-#[cfg(feature = "client")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Attempt {
-    pub(crate) dial: u32,
-    pub(crate) round: u32,
-}
-
-/// Who is connected to.
-#[cfg(feature = "client")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Remote {
-    Tcp(SocketAddr),
-    /// A path, or `@` and a name in Linux's abstract namespace.
-    Unix(Box<str>),
-}
-
-/// What dialling wants of whoever owns the sockets. How it ends is said by `next_dialled`, also where it
-/// cannot begin.
-#[cfg(feature = "client")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum DialOrder {
-    LookUp {
-        attempt: Attempt,
-        host: Box<str>,
-        port: u16,
-    },
-    Connect {
-        attempt: Attempt,
-        remote: Remote,
-    },
-    /// Nothing of it is waited for any longer.
-    Abandon(Attempt),
-}
-
-/// How something that was ordered has ended.
-#[cfg(feature = "client")]
-#[derive(Debug)]
-pub(crate) enum Dialled<A> {
-    Resolved(Attempt, io::Result<Vec<SocketAddr>>),
-    /// No thread could be made to ask.
-    NoThread(Attempt, io::Error),
-    Connected(Attempt, SocketAddr, A),
-    NotConnected(Attempt, SocketAddr, io::Error),
 }
 
 /// What a connection is ready for.

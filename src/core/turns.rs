@@ -20,7 +20,7 @@ use crate::words::time::Time;
 use crate::core::connection::Stage;
 use crate::core::connections::Connections;
 #[cfg(feature = "client")]
-use crate::core::outgoing::Outgoing;
+use crate::core::dial_table::DialTable;
 use crate::core::panics::{Panicked, caught};
 use crate::core::pending::client_of;
 use crate::core::rounds::Rounds;
@@ -50,7 +50,7 @@ pub(crate) struct Core {
     pub(super) resuming: Vec<u32>,
     pub(super) draining: Option<Drain>,
     #[cfg(feature = "client")]
-    pub(super) outgoing: Outgoing,
+    pub(super) dial_table: DialTable,
 }
 
 /// A stop that has begun.
@@ -87,7 +87,7 @@ impl Core {
             resuming: Vec::new(),
             draining: None,
             #[cfg(feature = "client")]
-            outgoing: Outgoing::default(),
+            dial_table: DialTable::default(),
         };
         core.after_turn(Time::ZERO); // the application's timers begin
         core
@@ -179,8 +179,6 @@ impl Core {
     ) -> Option<Reading> {
         while self.shared.has_deferred_work {
             self.after_turn(now);
-            #[cfg(feature = "client")]
-            self.advance_dial(now, index, wire);
             let waits = self.connections.slab.at_mut(index).is_some_and(|connection| {
                 connection.state.read_pause().is_some_and(|pause| pause.is_over())
             });
@@ -270,7 +268,7 @@ impl Core {
         }
         #[cfg(feature = "client")]
         if token & DIAL_TIMER == DIAL_TIMER {
-            self.dial_due(now, token & !DIAL_TIMER);
+            self.dial_table.due.push(token & !DIAL_TIMER);
             return true;
         }
         if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {

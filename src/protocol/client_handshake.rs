@@ -1,10 +1,10 @@
 //! The client's side of the opening handshake (RFC 6455 section 4.1).
 
 use tungstenite::handshake::client::generate_key;
-use tungstenite::handshake::derive_accept_key;
 
 use crate::protocol::client_url::ClientUrl;
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions as read_extensions};
+use crate::protocol::handshake::accept_key_of;
 use crate::protocol::response_head::ResponseHead;
 use crate::protocol::token::{is_header_value, is_token};
 use crate::words::quoted::Quoted;
@@ -33,7 +33,7 @@ impl Asked {
         headers: &[(String, String)],
     ) -> Self {
         let key = generate_key();
-        let accept_key = derive_accept_key(key.as_bytes());
+        let accept_key = accept_key_of(&key);
         let protocol_list = protocols.join(", ");
         let has = |name: &str| headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
         let optional = |name, value: &str| (!value.is_empty()).then(|| (name, value.to_owned()));
@@ -172,8 +172,7 @@ pub(crate) fn read_body(head: &ResponseHead, bytes: &[u8]) -> BodySoFar {
 
 fn read_chunks(mut bytes: &[u8]) -> BodySoFar {
     let mut body = Vec::new();
-    loop {
-        let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { break };
+    while let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") {
         let (line, rest) = bytes.split_at_checked(end).unwrap_or_default();
         let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
         let digits = std::str::from_utf8(digits).unwrap_or_default();

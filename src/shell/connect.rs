@@ -12,7 +12,7 @@ use std::os::unix::net::SocketAddr as UnixAddr;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use crate::core::sockets::{Attempt, Remote};
+use crate::core::dial_orders::{Attempt, Remote};
 use crate::session::state::NO_ADDR;
 
 /// Sockets that are connecting, by token.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
 
-use crate::core::sockets::{DialOrder, Dialled, Remote};
+use crate::core::dial_orders::{DialOrder, Dialled, Remote};
 use crate::session::state::NO_ADDR;
 
 use super::connect::{Connected, Connecting};

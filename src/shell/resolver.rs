@@ -10,7 +10,7 @@ use std::thread;
 
 use mio::{Interest, Registry, Token};
 
-use crate::core::sockets::Attempt;
+use crate::core::dial_orders::Attempt;
 
 /// The most threads at a time. The system's resolver waits, for ten seconds and more where a name server
 /// is away, and nothing can end that: so a dead name keeps one of them, and the others go on.
@@ -241,10 +241,11 @@ mod tests {
         }
     }
 
-    /// Names that are answered when the test says so, and a list of those that were asked.
-    fn gated()
-    -> (impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync, Receiver<String>, Sender<()>)
-    {
+    /// What a test sees of the names that are asked for, and what lets the dead ones go.
+    type Gate = (Receiver<String>, Sender<()>);
+
+    /// A resolver whose dead names are answered when the test says so.
+    fn gated() -> (Loop, Gate) {
         let (tell, asked) = channel();
         let (open, gate) = channel::<()>();
         let (tell, gate) = (Mutex::new(tell), Mutex::new(gate));
@@ -256,13 +257,12 @@ mod tests {
             }
             Ok(vec!["192.0.2.1:0".parse().unwrap()])
         };
-        (ask, asked, open)
+        (Loop::new(ask), (asked, open))
     }
 
     #[test]
     fn a_dead_name_beside_twenty_good_ones_delays_none() {
-        let (ask, _asked, open) = gated();
-        let mut it = Loop::new(ask);
+        let (mut it, (_asked, open)) = gated();
         it.look_up(100, "dead.example");
         (0..20).for_each(|dial| it.look_up(dial, &format!("good{dial}.example")));
         let answers = it.wait(20);
@@ -273,8 +273,7 @@ mod tests {
 
     #[test]
     fn equal_names_are_asked_once_also_when_who_asked_first_has_given_up() {
-        let (ask, asked, open) = gated();
-        let mut it = Loop::new(ask);
+        let (mut it, (asked, open)) = gated();
         it.look_up(1, "dead.example");
         assert_eq!(asked.recv().unwrap(), "dead.example");
         it.resolver.abandon(attempt(1));
@@ -290,8 +289,7 @@ mod tests {
 
     #[test]
     fn there_are_never_more_than_four_threads_and_none_once_all_is_answered() {
-        let (ask, asked, open) = gated();
-        let mut it = Loop::new(ask);
+        let (mut it, (asked, open)) = gated();
         (0..10).for_each(|dial| it.look_up(dial, &format!("dead{dial}.example")));
         let running: Vec<String> = (0..THREADS_MAX).map(|_| asked.recv().unwrap()).collect();
         assert_eq!(it.resolver.shared.state().threads, THREADS_MAX);

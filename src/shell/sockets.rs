@@ -9,9 +9,9 @@ use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
 use crate::context::loop_state::NewWatch;
-use crate::core::sockets::{Accept, Sockets};
 #[cfg(feature = "client")]
-use crate::core::sockets::{DialOrder, Dialled};
+use crate::core::dial_orders::{DialOrder, Dialled};
+use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
 use crate::words::bounds::LARGEST_SIZE;

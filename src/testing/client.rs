@@ -566,7 +566,7 @@ impl TestClient {
 #[cfg(all(repository, test))]
 impl TestClient {
     /// What has arrived and is not looked at otherwise.
-    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
+    pub(crate) fn take_bytes(&self) -> Vec<u8> {
         std::mem::take(&mut self.network.borrow_mut().link(self.id).socket.got)
     }
 

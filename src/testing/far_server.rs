@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use tungstenite::handshake::derive_accept_key;
+use crate::protocol::handshake::accept_key_of;
 
 use super::TestApplication;
 use super::client::TestClient;
@@ -210,7 +210,7 @@ impl FarRequest {
 
     /// The value of `Sec-WebSocket-Accept` that belongs to this request.
     pub fn accept_key(&self) -> String {
-        derive_accept_key(self.header("sec-websocket-key").unwrap_or_default().as_bytes())
+        accept_key_of(self.header("sec-websocket-key").unwrap_or_default())
     }
 
     /// Accepts the handshake: what is sent and received from here are frames of a server.

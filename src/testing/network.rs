@@ -21,8 +21,8 @@ use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
-pub(crate) use link::{FakeSocket, Link, PeerEnd};
-pub(crate) use links::{LinkId, Links};
+pub(crate) use link::{FakeSocket, Link, LinkId, PeerEnd};
+pub(crate) use links::Links;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) use transit::{Buffers, Pace, Transit};
 

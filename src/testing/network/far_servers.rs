@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use crate::core::sockets::{Attempt, DialOrder, Dialled, Remote};
+use crate::core::dial_orders::{Attempt, DialOrder, Dialled, Remote};
 use crate::session::state::NO_ADDR;
 
-use super::links::LinkId;
+use super::link::LinkId;
 
 /// What a name or an address does when it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,17 +5,14 @@ use std::io;
 
 use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
-use crate::core::sockets::{Accept, Readiness, Sockets};
 #[cfg(feature = "client")]
-use crate::core::sockets::{DialOrder, Dialled};
+use crate::core::dial_orders::{DialOrder, Dialled};
+use crate::core::sockets::{Accept, Readiness, Sockets};
 use crate::words::time::Time;
 
 #[cfg(feature = "client")]
 use super::far_servers::FarServers;
-use super::link::Link;
-
-/// Names a link; never used again for another.
-pub(crate) type LinkId = usize;
+use super::link::{Link, LinkId};
 
 /// Links, by id and by slot.
 #[derive(Default)]
