@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use crate::app::connect_options::Settings;
 use crate::app::connector::Connector;
+use crate::protocol::client_url::ClientUrl;
+use crate::protocol::http_proxy::HttpProxy;
 use crate::words::options::SessionOptions;
 
 /// Entries, shared by dialers with equal options and one URL. Their numbers count down from the last that
@@ -17,6 +19,8 @@ pub(crate) struct DialledRoute {
     pub(crate) options: SessionOptions,
     /// The URL, without what is secret.
     pub(crate) name: Box<str>,
+    url: Rc<ClientUrl>,
+    proxy: Option<Rc<HttpProxy>>,
     /// Whose it is: compared by identity, and kept so that nobody else gets that.
     settings: Rc<Settings>,
     raw: bool,
@@ -24,13 +28,13 @@ pub(crate) struct DialledRoute {
 }
 
 impl DialledRoutes {
-    /// The number of the route that a connector's sessions have; `None` if there is none left.
-    pub(crate) fn enter(&mut self, connector: &Connector, process_bytes: usize) -> Option<u16> {
-        let name: Box<str> = connector.url.to_string().into();
+    /// The number of the route that a connector's sessions have; `None` if there is none left. From here
+    /// the connector shares what is equal.
+    pub(crate) fn enter(&mut self, connector: &mut Connector, process_bytes: usize) -> Option<u16> {
         let is_same = |route: &DialledRoute| {
             Rc::ptr_eq(&route.settings, &connector.settings)
                 && route.raw == connector.raw
-                && route.name == name
+                && route.url == connector.url
         };
         let known = self.0.iter().position(|entry| entry.as_ref().is_some_and(is_same));
         let free = || self.0.iter().position(Option::is_none);
@@ -48,10 +52,19 @@ impl DialledRoutes {
                 // Nothing is asked behind a raw handler's back.
                 options.ping_period = None;
             }
-            let settings = Rc::clone(&connector.settings);
-            DialledRoute { options, name, settings, raw: connector.raw, dialers: 0 }
+            DialledRoute {
+                options,
+                name: connector.url.to_string().into(),
+                url: Rc::clone(&connector.url),
+                proxy: connector.proxy.clone(),
+                settings: Rc::clone(&connector.settings),
+                raw: connector.raw,
+                dialers: 0,
+            }
         });
         route.dialers += 1;
+        connector.url = Rc::clone(&route.url);
+        connector.proxy = route.proxy.clone();
         Some(number)
     }
 

@@ -62,6 +62,16 @@ impl Audit<'_> {
         }
     }
 
+    /// Every connection is a session that holds nothing beyond its slot.
+    #[cfg(feature = "client")]
+    pub(crate) fn check_bare(&self) -> Result<(), String> {
+        self.check()?;
+        match self.0.connections.slab.iter().find(|(_, connection)| !connection.is_bare_session()) {
+            Some((index, _)) => Err(format!("the session in slot {index} holds something")),
+            None => Ok(()),
+        }
+    }
+
     /// Everything is given back.
     pub(crate) fn check_empty(&self) -> Result<(), String> {
         self.check()?;

@@ -140,10 +140,10 @@ impl Dials<'_> {
 impl Dials<'_> {
     fn begin(&mut self, now: Time, new: NewDialer) {
         let Ok(connector) = new.connector.downcast::<Connector>() else { return };
-        let connector = *connector;
+        let mut connector = *connector;
         let index = new.cell.key.index;
         let bytes = self.core.shared.limits.process_bytes;
-        let Some(route) = self.core.routes.dialled.enter(&connector, bytes) else {
+        let Some(route) = self.core.routes.dialled.enter(&mut connector, bytes) else {
             return new.cell.state.set(DialerState::Stopped);
         };
         #[cfg(feature = "json")]

@@ -110,6 +110,12 @@ impl TestApplication {
         act(&mut self.network.borrow_mut().sockets.far)
     }
 
+    /// Every session holds nothing beyond its slot.
+    pub(crate) fn audit_bare(&self) {
+        let network = self.network.borrow();
+        assert_eq!(crate::core::audit::Audit(&network.core).check_bare(), Ok(()));
+    }
+
     /// Everything but what the application holds is given back.
     pub(crate) fn audit_empty(&self) {
         let network = self.network.borrow();

@@ -612,3 +612,14 @@ fn a_herd_comes_back_spread() {
     let long = worst_tenth_of_a_second(secs(60), 500);
     assert!(long <= 3.0, "{long} % of them in 100 ms after an outage of 60 s");
 }
+
+#[test]
+fn an_idle_session_holds_nothing_beyond_its_slot() {
+    let it = one(URL);
+    let server = it.app.far_server("cloud.example", 80);
+    let mut session = server.expect_request().accept();
+    session.expect_text("hello");
+    session.send("x");
+    session.expect_text("x");
+    it.app.audit_bare();
+}
