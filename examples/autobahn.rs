@@ -48,7 +48,9 @@ fn main() -> wirewheel::Result<()> {
         [] => (Server::bind("127.0.0.1:8080", module)?, "http"),
         [address] => (Server::bind(address, module)?, "http"),
         _ => {
-            eprintln!("usage: autobahn [ADDRESS [--tls CERTIFICATE KEY]], the latter with --features tls");
+            eprintln!(
+                "usage: autobahn [ADDRESS [--tls CERTIFICATE KEY]], the latter with --features tls"
+            );
             std::process::exit(2);
         }
     };

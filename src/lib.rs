@@ -87,11 +87,13 @@ mod transport;
 mod tungstenite;
 mod words;
 
+#[cfg(feature = "client")]
+pub use api::client;
 #[cfg(feature = "json")]
 pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
-pub use api::{compat, error, extension, hooks, message, options, raw, watch};
+pub use api::{compat, detach, error, extension, hooks, message, options, raw, watch};
 
 pub use app::application::{Application, WebSockets};
 pub use app::call::Call;

@@ -1,6 +1,9 @@
 //! The public modules: what a first program does not need, by subject.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod compat;
+pub mod detach;
 pub mod error;
 pub mod extension;
 pub mod hooks;

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::rc::Rc;
 
+use crate::context::detached::Detached;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::handshake::offered_protocols;
 use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
 use crate::app::call::Call;
+#[cfg(feature = "client")]
+use crate::app::dialled_routes::DialledRoutes;
 use crate::app::endpoint::Endpoint;
 use crate::app::origins::OriginRules;
 use crate::app::pattern::{Fit, Pattern, path_segments};
@@ -19,6 +22,16 @@ use crate::session::extensions::{Agreed, Factories};
 
 /// Makes the handler of one session.
 pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;
+/// What becomes of a connection once its upgrade is accepted.
+#[derive(Clone)]
+pub(crate) enum Purpose {
+    /// A session, with a handler of its own.
+    Session(Factory),
+    /// It leaves the loop.
+    Detached(DetachHook),
+}
+/// Takes one connection off the loop.
+pub(crate) type DetachHook = Rc<dyn Fn(&Call, Detached)>;
 /// Answers a plain request.
 pub(crate) enum PlainAnswer {
     /// The application does.
@@ -38,7 +51,7 @@ pub(crate) struct RouteConfig {
     /// The path as it was written, for logs.
     pub(crate) pattern: String,
     pub(crate) options: SessionOptions,
-    pub(crate) factory: Factory,
+    pub(crate) purpose: Purpose,
     /// Its sessions are handed frames.
     pub(crate) raw: bool,
     #[cfg(feature = "json")]
@@ -83,6 +96,14 @@ impl RouteConfig {
         Ok(accept)
     }
 
+    /// The handler of a session; `None` if the connection is to leave the loop.
+    pub(crate) fn handler(&self, call: &Call) -> Option<Box<dyn Endpoint>> {
+        match &self.purpose {
+            Purpose::Session(factory) => Some(factory(call)),
+            Purpose::Detached(_) => None,
+        }
+    }
+
     /// What its sessions agree on of a client's extensions.
     pub(crate) fn agree(&self, offers: &[ExtensionOffer]) -> Agreed {
         Agreed::negotiate(&self.extensions, offers)
@@ -103,6 +124,9 @@ pub(crate) struct RouteTable {
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
     defaults: SessionOptions,
+    /// What dialled sessions have in place of a route.
+    #[cfg(feature = "client")]
+    pub(crate) dialled: DialledRoutes,
 }
 
 impl fmt::Debug for RouteTable {
@@ -135,7 +159,14 @@ pub(crate) enum Resolution {
 /// Building.
 impl RouteTable {
     pub(crate) fn new(defaults: SessionOptions) -> Self {
-        Self { entries: Vec::new(), routes: Vec::new(), gets: Vec::new(), defaults }
+        Self {
+            entries: Vec::new(),
+            routes: Vec::new(),
+            gets: Vec::new(),
+            defaults,
+            #[cfg(feature = "client")]
+            dialled: DialledRoutes::default(),
+        }
     }
 
     pub(crate) fn add_web_socket(
@@ -276,6 +307,11 @@ impl RouteTable {
         self.routes.get(usize::from(route))
     }
 
+    /// Whether connections of any route leave the loop.
+    pub(crate) fn detaches(&self) -> bool {
+        self.routes.iter().any(|route| matches!(route.purpose, Purpose::Detached(_)))
+    }
+
     pub(crate) fn plain_answer(&self, handler: u16) -> Option<&PlainAnswer> {
         self.gets.get(usize::from(handler))
     }
@@ -283,7 +319,28 @@ impl RouteTable {
     /// The options of a route's sessions; the installed ones before there is a session.
     #[inline]
     pub(crate) fn options(&self, route: u16) -> &SessionOptions {
-        self.routes.get(usize::from(route)).map_or(&self.defaults, |config| &config.options)
+        match self.routes.get(usize::from(route)) {
+            Some(config) => &config.options,
+            None => self.options_without_route(route),
+        }
+    }
+
+    #[cold]
+    fn options_without_route(&self, _route: u16) -> &SessionOptions {
+        #[cfg(feature = "client")]
+        if let Some(dialled) = self.dialled.get(_route) {
+            return &dialled.options;
+        }
+        &self.defaults
+    }
+
+    /// What the log calls a route's sessions.
+    pub(crate) fn name(&self, route: u16) -> &str {
+        #[cfg(feature = "client")]
+        if let Some(dialled) = self.dialled.get(route) {
+            return &dialled.name;
+        }
+        self.route(route).map_or("", |config| &config.pattern)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
 use std::io;
+use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Instant;
@@ -10,7 +11,10 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
+use crate::context::detached::Release;
 use crate::context::loop_state::NewWatch;
+#[cfg(feature = "client")]
+use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
@@ -19,12 +23,16 @@ use crate::transport::channel::Channel;
 use crate::transport::{secured::buffer_bytes, tls::acceptor::Acceptor};
 use crate::words::bounds::LARGEST_SIZE;
 use crate::words::limits::Limits;
+use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
 #[cfg(feature = "tls")]
 use super::certificates::CertificateCare;
+#[cfg(feature = "client")]
+use super::dialling::Dialling;
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
+use super::mailbox::Returns;
 use super::slow::{Slow, SlowWatch};
 use super::socket::Socket;
 use super::watches::{Watches, log_unwatchable};
@@ -36,7 +44,16 @@ const LISTENERS_TOP: usize = usize::MAX - 3;
 /// More listeners than anybody has; below their tokens all are connections.
 const LISTENERS_MAX: usize = 1024;
 /// The application's descriptors come below.
-const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX;
+const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX - 1;
+/// And above those of connections that are being made.
+const WATCHES_END: usize = SLOTS_END + (1 << 20);
+
+/// What wakes the loop when names are resolved.
+#[cfg(feature = "client")]
+const RESOLVER: Token = Token(LISTENERS_TOP - LISTENERS_MAX);
+/// Connections that are being made.
+#[cfg(feature = "client")]
+const CONNECTS: std::ops::Range<usize> = SLOTS_END..SLOTS_END + (1 << 20);
 
 /// Slots, which are the tokens of connections, are below; all other tokens above.
 pub(super) const SLOTS_END: usize = 2 * LARGEST_SIZE;
@@ -52,6 +69,10 @@ pub(crate) struct OpenSockets {
     /// `None` where no listener has any.
     #[cfg(feature = "tls")]
     certificates: Option<CertificateCare>,
+    /// How other threads give detached connections back.
+    pub(super) returns: Option<Returns>,
+    #[cfg(feature = "client")]
+    dialling: Dialling,
     pub(super) clock: Clock,
     slow: SlowWatch,
 }
@@ -63,6 +84,17 @@ pub(crate) struct Accepted {
     /// The TLS of its listener.
     #[cfg(feature = "tls")]
     tls: Option<Rc<Acceptor>>,
+}
+
+impl Accepted {
+    /// One that speaks no TLS.
+    fn plain(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
 }
 
 /// The only reader of the system's clock.
@@ -99,7 +131,10 @@ impl OpenSockets {
                 .then(CertificateCare::new),
             listeners: registered,
             reserve: Reserve::new(),
-            watches: Watches::new(SLOTS_END..=WATCHES_TOP),
+            watches: Watches::new(WATCHES_END..=WATCHES_TOP),
+            returns: None,
+            #[cfg(feature = "client")]
+            dialling: Dialling::new(RESOLVER, CONNECTS),
             clock: Clock::start(),
             slow: SlowWatch::new(limits.slow_callback),
         })
@@ -108,6 +143,10 @@ impl OpenSockets {
     /// An event that is neither a connection's nor the loop's own.
     pub(super) fn other_event(&mut self, core: &mut Core, now: Time, event: &Event) {
         let token = event.token();
+        #[cfg(feature = "client")]
+        if self.dialling.ready(self.poll.registry(), token) {
+            return;
+        }
         if self.watches.has(token) {
             return self.watches.ready(self.poll.registry(), core, now, event);
         }
@@ -182,12 +221,12 @@ impl Sockets for OpenSockets {
 
     #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "only TLS comes behind it"))]
     fn adopt(&mut self, slot: u32, accepted: Accepted, proxy_header: bool) -> io::Result<()> {
-        let place = slot as usize;
+        let index = slot as usize;
         let mut stream = accepted.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.poll.registry().register(&mut stream, Token(place), interest);
-        if place >= self.sockets.len() {
-            self.sockets.resize_with(place + 1, || None);
+        let registered = self.poll.registry().register(&mut stream, Token(index), interest);
+        if index >= self.sockets.len() {
+            self.sockets.resize_with(index + 1, || None);
         }
         let socket = Socket::new(stream);
         #[cfg(not(feature = "tls"))]
@@ -195,7 +234,7 @@ impl Sockets for OpenSockets {
         #[cfg(feature = "tls")]
         let channel = Channel::new(socket, accepted.tls, proxy_header);
         let secured = channel.is_ok();
-        if let Some(empty) = self.sockets.get_mut(place) {
+        if let Some(empty) = self.sockets.get_mut(index) {
             *empty = Some(channel.unwrap_or_else(|plain| plain));
         }
         if secured { registered } else { Err(io::ErrorKind::ConnectionAborted.into()) }
@@ -211,6 +250,14 @@ impl Sockets for OpenSockets {
             // A descriptor is free: who waits for one need not wait for the timer.
             self.listeners.iter_mut().for_each(Listener::retry);
         }
+    }
+
+    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
+        let returns = self.returns.clone().ok_or_else(gone)?;
+        let fd = socket.into_stream(false).detach(self.poll.registry())?;
+        Ok((fd, Box::new(move || returns.send(client))))
     }
 
     fn watch(&mut self, watch: NewWatch) {
@@ -238,6 +285,21 @@ impl Sockets for OpenSockets {
         if let Some(certificates) = &mut self.certificates {
             certificates.reload(core, now, &acceptors);
         }
+    }
+
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder) {
+        self.dialling.order(self.poll.registry(), order);
+    }
+
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<Accepted>> {
+        self.dialling.next().map(|dialled| dialled.map(Accepted::plain))
+    }
+
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool {
+        self.dialling.has_next()
     }
 
     fn release_listeners(&mut self) {

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use wirewheel::tls::TlsOptions;
 
-use super::{Frame, PATIENCE, masked, upgrade_request};
+use crate::support::{Frame, PATIENCE, masked, upgrade_request};
 
 /// A file of those that `tests/certificates/make` makes.
 pub fn certificate(name: &str) -> PathBuf {
