@@ -86,6 +86,7 @@ pub(crate) struct Accepted {
     tls: Option<Rc<Acceptor>>,
 }
 
+#[cfg(feature = "client")]
 impl Accepted {
     /// One that speaks no TLS.
     fn plain(stream: TcpStream) -> Self {
