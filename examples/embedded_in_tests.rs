@@ -5,7 +5,7 @@
 //!
 //! Run the tests with `cargo test --example embedded_in_tests`, or the same checks as a program with
 //! `cargo run --example embedded_in_tests`. In a crate of your own the first way needs
-//! `wirewheel = { version = "0.1", features = ["testing"] }` under `[dev-dependencies]`.
+//! `wirewheel = { version = "0.2", features = ["testing"] }` under `[dev-dependencies]`.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::sync::mpsc::channel;

@@ -144,7 +144,7 @@ pub fn deflate(data: &[u8]) {
     let limit = [10, 1_000, 70_000, 500_000][usize::from(options & 3)];
     let keeps = options & 4 != 0;
     let whole = inflated(&[bytes], limit, keeps);
-    let cut = inflated(&crate::protocol::oracle::pieces(bytes, &cuts), limit, keeps);
+    let cut = inflated(&crate::protocol::oracle::verdict::pieces(bytes, &cuts), limit, keeps);
     // Data that is corrupt and over the limit has two faults: the cut may decide which is met first.
     assert!(cut == whole || (cut.is_err() && whole.is_err()), "{cut:?} for {whole:?}");
     let Ok(body) = whole else { return };

@@ -139,6 +139,15 @@ impl Handle {
         })
     }
 
+    /// Reads the certificates of all listeners again; see [`ServerRef::reload_certificates`].
+    ///
+    /// # Errors
+    /// As [`defer`](Self::defer).
+    #[cfg(feature = "tls")]
+    pub fn reload_certificates(&self) -> Result<(), HandleError> {
+        self.defer(|server| server.reload_certificates())
+    }
+
     /// Publishes in a flow, named by [`Application::flow_key`](crate::Application::flow_key). One
     /// that nobody has any more, or that has no room, gets nothing.
     ///

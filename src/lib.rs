@@ -26,6 +26,7 @@
 //!
 //! | module | subject |
 //! |---|---|
+#![cfg_attr(feature = "client", doc = "| [`client`] | sessions that dial out |")]
 //! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
 //! | [`error`] | everything that can go wrong |
 //! | [`extension`] | permessage-deflate, and extensions of your own |
@@ -39,6 +40,7 @@
     feature = "testing",
     doc = "| [`testing`] | applications in memory, under virtual time |"
 )]
+#![cfg_attr(feature = "tls", doc = "| [`tls`] | `wss://` without a proxy in front |")]
 //! | [`watch`] | other descriptors on the same loop |
 //!
 //! The [`guide`] has a page for each subject: the life of a session, backpressure, broadcast, timers,
@@ -48,8 +50,11 @@
 //! # Features
 //!
 //! * `deflate` (default): permessage-deflate, RFC 7692.
+//! * `client`: sessions that dial out, and dial again.
 //! * `json`: values as messages, with serde.
 //! * `tungstenite`: messages, Close frames and options from and to the types of that crate.
+//! * `tls`: TLS in the process, with rustls. The only feature that needs a C compiler.
+//! * `tls-client-auth`: certificates of clients.
 //! * `testing`: the module of that name, for the tests of your own application.
 //!
 //! # Logging
@@ -79,6 +84,7 @@ mod shell;
 mod structures;
 #[cfg(any(test, fuzzing, feature = "testing"))]
 pub mod testing;
+mod transport;
 #[cfg(feature = "tungstenite")]
 mod tungstenite;
 mod words;
@@ -87,6 +93,8 @@ mod words;
 pub use api::client;
 #[cfg(feature = "json")]
 pub use api::json;
+#[cfg(feature = "tls")]
+pub use api::tls;
 pub use api::{compat, error, extension, hooks, message, options, raw, watch};
 
 pub use app::application::{Application, WebSockets};

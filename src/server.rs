@@ -1,4 +1,4 @@
-//! Owns the facade of a server: where it listens, and the two ways to run it.
+//! The server as an application starts it: where it listens, and the two ways to run it.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -33,7 +33,7 @@ const LAYERS: [&str; 10] = [
 ];
 
 /// Words that only some places may use: the word, and the paths (from `src/`) that may.
-const RESERVED: [(&str, &[&str]); 13] = [
+const RESERVED: [(&str, &[&str]); 14] = [
     ("mio::", &["shell/"]),
     ("socket2", &["shell/"]),
     ("signal_hook", &["shell/"]),
@@ -46,6 +46,7 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("SystemTime", &["shell/"]),
     ("tungstenite::", &["protocol/", "tungstenite.rs"]),
     ("httparse", &["protocol/"]),
+    ("rustls::", &["transport/tls/", "testing/network/tls_peer.rs"]),
     // The resolver of the system waits, which nothing on the loop may.
     ("thread::", &["server.rs", "handle.rs", "testing/client.rs", "shell/resolver.rs"]),
 ];

@@ -325,7 +325,7 @@ fn a_raw_handler_inflates_and_deflates_by_hand() {
     assert_eq!(Codec::new().unpack(&frame.payload), reversed);
 }
 
-/// What a session keeps for a message in progress counts for the byte budget of the process: a few bytes
+/// What a session keeps for a message in progress counts for the memory budget: a few bytes
 /// as they are; an inflater, and room for what they inflate to, from 48 KiB on.
 #[test]
 fn inflaters_of_messages_that_never_end_are_bounded() {

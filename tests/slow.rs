@@ -62,6 +62,6 @@ fn a_slow_hook_is_named_with_its_route() {
     let counted = figures.lines().find_map(|line| line.strip_prefix("wirewheel_slow_turns_total "));
     assert_ne!(counted, Some("0"), "{figures}"); // more than once on a loaded machine
     let warnings = WARNINGS.0.lock().unwrap();
-    let named = "a session of route /rooms/{room} held the loop for ";
+    let named = "a session of route /rooms/{room} blocked the event loop for ";
     assert!(warnings.iter().any(|warning| warning.starts_with(named)), "{warnings:?}");
 }

@@ -11,4 +11,6 @@ pub mod json;
 pub mod message;
 pub mod options;
 pub mod raw;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod watch;

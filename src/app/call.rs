@@ -10,6 +10,8 @@ use std::rc::Rc;
 use crate::protocol::head::RequestHead;
 #[cfg(feature = "client")]
 use crate::protocol::response_head::ResponseHead;
+#[cfg(feature = "tls")]
+use crate::words::tls::TlsPeer;
 
 /// A request: head, parameters, addresses, agreed subprotocol (Ktor's `call`). Cloning it is cheap;
 /// a session that wants it after `on_connect` keeps a clone, others do not pay for it.
@@ -65,8 +67,11 @@ pub(crate) struct Between {
     pub(crate) remote: SocketAddr,
     pub(crate) client: SocketAddr,
     pub(crate) local: SocketAddr,
-    /// The client spoke TLS, with a proxy.
+    /// The client spoke TLS, with this server or with a proxy.
     pub(crate) secure: bool,
+    /// What the peer showed in its handshake with this server.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<TlsPeer>,
     /// What a trusted proxy says in place of `Host`.
     pub(crate) host: Option<Box<str>>,
 }
@@ -239,10 +244,30 @@ impl Call {
         self.0.between.client
     }
 
-    /// `https` if the client spoke TLS with a proxy of
-    /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) that says so, else `http`.
+    /// `https` if the client [spoke TLS](Self::is_secure), else `http`.
     pub fn scheme(&self) -> &str {
-        if self.0.between.secure { "https" } else { "http" }
+        if self.is_secure() { "https" } else { "http" }
+    }
+
+    /// Whether the client spoke TLS: with a proxy of
+    /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) that says so, or with this server where no
+    /// such proxy says otherwise.
+    pub fn is_secure(&self) -> bool {
+        self.0.between.secure
+    }
+
+    /// The name of this server that the peer asked for in its TLS handshake (SNI), in small letters;
+    /// `None` where it asked for none, or where there was no TLS here.
+    #[cfg(feature = "tls")]
+    pub fn server_name(&self) -> Option<&str> {
+        self.0.between.tls.as_ref()?.server_name.as_deref()
+    }
+
+    /// The certificate that the peer showed in its TLS handshake, in DER. It was judged by the rules of
+    /// the listener; `None` where the peer showed none.
+    #[cfg(feature = "tls-client-auth")]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.0.between.tls.as_ref()?.certificates.first().map(Vec::as_slice)
     }
 
     /// Host, and port where one was written, under which the client asked for this server: what a proxy
@@ -329,6 +354,8 @@ mod tests {
             client: address(2),
             local: address(3),
             secure: false,
+            #[cfg(feature = "tls")]
+            tls: None,
             host: None,
         }
     }

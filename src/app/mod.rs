@@ -1,4 +1,4 @@
-//! Layer 6, app: what an application writes down: routes, handlers, answers.
+//! The room `app`: what an application writes down: routes, handlers, answers.
 
 pub(crate) mod application;
 pub(crate) mod call;

@@ -139,14 +139,7 @@ impl Segment {
             if piece.contains('}') {
                 return Err("'}' without '{'".into());
             }
-            return match piece {
-                "*" => Ok(Self::Wildcard),
-                // As in Ktor, where it may be written as a browser sends it.
-                _ if is_well_encoded(piece) => decode(piece)
-                    .map(|text| Self::Constant(text.into_owned()))
-                    .ok_or_else(|| format!("{piece:?} stands for bytes that are no text")),
-                _ => Ok(Self::Constant(piece.into())),
-            };
+            return Self::constant(piece);
         };
         let Some((inner, suffix)) = rest.split_once('}') else {
             return Err("'{' without '}'".into());
@@ -157,18 +150,38 @@ impl Segment {
         if [prefix, inner, suffix].iter().any(|part| part.contains(['{', '}'])) {
             return Err("a segment holds one parameter at most".into());
         }
-        let bare = prefix.is_empty() && suffix.is_empty();
-        if let Some(name) = inner.strip_suffix("...") {
-            if !bare {
-                return Err("a tail {...} takes a whole segment".into());
-            }
-            if let Some(mistake) =
-                Some(name).filter(|it| !it.is_empty()).and_then(foreign_route::name_mistake)
-            {
-                return Err(mistake);
-            }
-            return Ok(Self::Tail { name: (!name.is_empty()).then(|| name.into()) });
+        match inner.strip_suffix("...") {
+            Some(name) => Self::tail(name, prefix.is_empty() && suffix.is_empty()),
+            None => Self::parameter(prefix, inner, suffix),
         }
+    }
+
+    /// A segment without a parameter.
+    fn constant(piece: &str) -> Result<Self, String> {
+        match piece {
+            "*" => Ok(Self::Wildcard),
+            // As in Ktor, where it may be written as a browser sends it.
+            _ if is_well_encoded(piece) => decode(piece)
+                .map(|text| Self::Constant(text.into_owned()))
+                .ok_or_else(|| format!("{piece:?} stands for bytes that are no text")),
+            _ => Ok(Self::Constant(piece.into())),
+        }
+    }
+
+    /// `{name...}` or, without a name, `{...}`.
+    fn tail(name: &str, is_whole_segment: bool) -> Result<Self, String> {
+        if !is_whole_segment {
+            return Err("a tail {...} takes a whole segment".into());
+        }
+        if name.is_empty() {
+            return Ok(Self::Tail { name: None });
+        }
+        foreign_route::name_mistake(name)
+            .map_or_else(|| Ok(Self::Tail { name: Some(name.into()) }), Err)
+    }
+
+    /// `{inner}` between a prefix and a suffix.
+    fn parameter(prefix: &str, inner: &str, suffix: &str) -> Result<Self, String> {
         let (name, optional) = inner.strip_suffix('?').map_or((inner, false), |name| (name, true));
         if name.is_empty() {
             return Err("a parameter needs a name, as in {name}".into());
@@ -176,7 +189,7 @@ impl Segment {
         if let Some(mistake) = foreign_route::name_mistake(name) {
             return Err(mistake);
         }
-        if optional && !bare {
+        if optional && !(prefix.is_empty() && suffix.is_empty()) {
             return Err("an optional parameter {p?} takes a whole segment".into());
         }
         Ok(Self::Parameter {

@@ -146,6 +146,9 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct OnFrame<F>(F);
 
+// The hooks that both kinds of handler have run as in `Handler`. The traits are two, since a raw session has
+// no messages and no pings of its own, and a supertrait for the five methods that they share would have to be
+// implemented separately by every handler.
 impl<C, F, D, T, E, X> RawHandler for Hooks<C, OnFrame<F>, Idle, Idle, Idle, D, T, E, X>
 where
     C: hook::Connect,

@@ -81,6 +81,9 @@ pub(crate) struct LoopState {
     pub(crate) flow_names: FlowNames,
     pub(crate) timers: Timers<TimerAction>,
     pub(crate) stop_request: Option<StopRequest>,
+    /// Certificates are to be read again.
+    #[cfg(feature = "tls")]
+    pub(crate) reload_requested: bool,
     /// Empty once a stop has begun.
     pub(crate) stop_hooks: StopHooks,
     /// The server stops: requests are refused.
@@ -135,6 +138,8 @@ impl LoopState {
             flow_names: on_loop.flow_names,
             timers: on_loop.timers,
             stop_request: None,
+            #[cfg(feature = "tls")]
+            reload_requested: false,
             stop_hooks: on_loop.stop_hooks,
             draining: false,
             drained: Drained::default(),

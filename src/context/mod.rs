@@ -1,4 +1,4 @@
-//! Layer 4, context: what a callback can reach beyond its own session.
+//! The room `context`: what a callback can reach beyond its own session.
 
 pub(crate) mod commands;
 pub(crate) mod date_line;

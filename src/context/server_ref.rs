@@ -131,6 +131,17 @@ impl ServerRef<'_> {
         self.shared.stop_request = Some(request.after(self.shared.stop_request.as_ref()));
     }
 
+    /// Reads the certificates, keys and lists of all listeners with TLS again, at the end of this turn.
+    /// Sessions that are open go on; whoever connects is shown the new ones.
+    ///
+    /// Where something cannot be used, such as a file that is not whole yet, its listener keeps what it
+    /// has; that is logged and tried again: after 5 s, then ever less often, at last every ten minutes.
+    /// [`Stats`] counts both. If other clients are let in than before, nobody resumes an earlier handshake.
+    #[cfg(feature = "tls")]
+    pub fn reload_certificates(&mut self) {
+        self.shared.reload_requested = true;
+    }
+
     /// Runs `action` once, `delay` from now; never early, and at most two ticks of 8 ms late.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ macro_rules! stats {
         $($(#[doc = $doc:literal])+ $field:ident $label:literal;)+
     })+) => {
         /// What a server has done so far and what it holds now: plain numbers, counted since it
-        /// started (the names of gauges end in `open` or `held`).
+        /// started (the names of gauges end in `open`, `held` or `expiry`).
         ///
         /// [`Routing::stats`](crate::Routing::stats) serves them; [`prometheus`](Self::prometheus)
         /// is the text that it serves.
@@ -94,7 +94,7 @@ stats! {
         closed_too_big "code=\"1009\"";
         /// With 1011: a hook failed, or no pong came in time.
         closed_internal "code=\"1011\"";
-        /// With 1013: the peer did not read, or the byte budget was spent.
+        /// With 1013: the peer did not read, or the memory budget was spent.
         closed_try_again "code=\"1013\"";
         /// With any other code, such as those of the application.
         closed_other "code=\"other\"";
@@ -106,6 +106,24 @@ stats! {
     Counter "dials_failed_total" "Attempts to connect that have not become a session." {
         /// Attempts that have not become a session.
         dials_failed "";
+    }
+    Counter "tls_handshakes_total" "TLS handshakes, by outcome; all 0 without TLS." {
+        /// TLS handshakes with a certificate and a signature.
+        tls_handshakes_full "outcome=\"full\"";
+        /// TLS handshakes by the ticket of an earlier one.
+        tls_handshakes_resumed "outcome=\"resumed\"";
+        /// Connections that came to nothing before TLS was agreed on.
+        tls_handshakes_failed "outcome=\"failed\"";
+    }
+    Counter "tls_reloads_total" "Times that certificates were read again, by outcome." {
+        /// Times that certificates were read again and are shown now.
+        tls_reloads_done "outcome=\"done\"";
+        /// Times that they could not be used, so that the old ones are shown still.
+        tls_reloads_failed "outcome=\"failed\"";
+    }
+    Gauge "tls_certificate_expiry_seconds" "When the first certificate ends; 0 without TLS." {
+        /// When the first of the server's certificates ends, in seconds since 1970; 0 without TLS.
+        tls_certificate_expiry "";
     }
     Counter "requests_total" "Request heads taken, upgrades included." {
         /// Request heads taken, upgrades included.

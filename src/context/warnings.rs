@@ -1,5 +1,5 @@
 //! What the log is told of things that a stranger can cause: one line a second for each kind, with a
-//! count of those left out, so that nobody can fill a disk or hold the loop in a write.
+//! count of those left out, so that nobody can fill a disk or block the loop in a write.
 
 use std::cell::RefCell;
 

@@ -94,6 +94,7 @@ impl Buckets {
             return;
         }
         self.old = mem::take(&mut self.young);
+        // Twice as long, and the buckets that were young are full again too.
         if age >= filled.saturating_mul(2) {
             self.old = HashMap::new();
         }
@@ -152,6 +153,8 @@ impl Admission {
         let Some(most) = self.per_address else { return Verdict::Admitted };
         let Some(key) = client() else { return Verdict::Admitted };
         let count = self.open.get(&key).copied().unwrap_or(0);
+        // A few get an answer that names the limit; each takes a slot for it, so that more would be at the
+        // expense of other clients.
         if count >= most.saturating_add(REFUSED_PER_CLIENT_MAX) {
             return Verdict::Dropped;
         }

@@ -80,6 +80,7 @@ impl Connections {
         // Before the newcomer is entered, which must not be the one to go.
         self.make_room_for_pending(now, shared, routes);
         self.pending.enter(&self.slab, Waiting { key, since: now });
+        // Arms its first timer: a peer that never sends a byte is due like any other.
         self.settle(key.index, shared, routes);
         Ok(key.index)
     }
@@ -146,6 +147,12 @@ impl Connections {
             return Ok(Some(OverLimit::Server)); // the log is told too, when it asks for something
         }
         Ok((verdict != Verdict::Admitted).then_some(OverLimit::Client))
+    }
+
+    /// Whether a connection has to begin with a PROXY header.
+    pub(super) fn awaits_proxy_header(&self, index: u32) -> bool {
+        let stage = self.slab.at(index).map(|connection| &connection.stage);
+        matches!(stage, Some(Stage::Http(http)) if http.awaits_proxy_header)
     }
 
     /// The local address of a connection that was accepted just now, where it is known.

@@ -44,3 +44,17 @@ pub(crate) enum Dialled<A> {
     Connected(Attempt, SocketAddr, A),
     NotConnected(Attempt, SocketAddr, io::Error),
 }
+
+impl<A> Dialled<A> {
+    /// The same with the connection as another type.
+    pub(crate) fn map<B>(self, into: impl FnOnce(A) -> B) -> Dialled<B> {
+        match self {
+            Self::Resolved(attempt, result) => Dialled::Resolved(attempt, result),
+            Self::NoThread(attempt, error) => Dialled::NoThread(attempt, error),
+            Self::Connected(attempt, peer, connection) => {
+                Dialled::Connected(attempt, peer, into(connection))
+            }
+            Self::NotConnected(attempt, peer, error) => Dialled::NotConnected(attempt, peer, error),
+        }
+    }
+}

@@ -67,6 +67,10 @@ impl Turn<'_> {
                 Stage::Http(ref http) if http.body.is_some() || http.yielded => {
                     HttpTurn { turn: self }.drained()
                 }
+                Stage::Finishing => {
+                    self.after_flush(); // what it waited for may have been below the core
+                    Reading::Continue
+                }
                 _ => self.reading(),
             };
         };
@@ -255,7 +259,8 @@ impl Turn<'_> {
 
     /// Where the connection broke there is nobody to wait for.
     fn leave_after(&mut self, code: CloseCode) {
-        if code == CloseCode::ABNORMAL && !self.connection.state.extra().peer_shut {
+        let extra = self.connection.state.extra();
+        if extra.broken || (code == CloseCode::ABNORMAL && !extra.peer_shut) {
             self.lose(Loss::Gone);
             self.drop_socket(Disposal::Close);
         } else {

@@ -62,9 +62,12 @@ use crate::context::loop_state::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
-use crate::core::sockets::{Accept, Notes, ReadOutcome, Readiness, Socket, Sockets};
+use crate::core::sockets::{Accept, Notes, Readiness, Socket, Sockets};
+#[cfg(feature = "tls")]
+use crate::core::tls::TlsEvents;
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
+use crate::transport::stream::ReadOutcome;
 
 /// Shares of `read_budget_bytes` after which a turn is late.
 const SHARES_PER_TURN: usize = 4;
@@ -80,6 +83,9 @@ pub(crate) struct Driver<S> {
     ready: VecDeque<u32>,
     /// The one read buffer.
     rx: Box<[u8]>,
+    /// The same for sockets with TLS; of no size where there are none.
+    #[cfg(feature = "tls")]
+    pub(super) records: Box<[u8]>,
     /// What one connection may read at a time, and cause by it.
     share: usize,
     /// What was read and caused in this turn, in bytes.
@@ -98,6 +104,8 @@ impl<S: Sockets> Driver<S> {
         let room = built.limits.read_buffer_bytes;
         Self {
             rx: vec![0; room].into_boxed_slice(),
+            #[cfg(feature = "tls")]
+            records: vec![0; sockets.tls_buffer_bytes(room)].into_boxed_slice(),
             room,
             share: built.limits.read_budget_bytes,
             accept_budget: built.limits.accept_budget,
@@ -116,8 +124,14 @@ impl<S: Sockets> Driver<S> {
             return Some(Time::ZERO);
         }
         let asked_at = self.sockets.next_accept();
+        // The later of the two: before the core has room, an accept would find nothing to do, however
+        // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
-        [self.core.poll_timeout(), accept_at].into_iter().flatten().min()
+        #[cfg(feature = "tls")]
+        let check_at = self.sockets.next_certificate_check();
+        #[cfg(not(feature = "tls"))]
+        let check_at = None;
+        [self.core.poll_timeout(), accept_at, check_at].into_iter().flatten().min()
     }
 
     /// Whether something is left over that no event and no deadline will announce.
@@ -239,6 +253,10 @@ impl<S: Sockets> Driver<S> {
             Reading::HalfBuffer => self.room / 2,
             Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
         };
+        #[cfg(feature = "tls")]
+        if socket.is_secured() {
+            return self.serve_secured(now, slot, room, ready);
+        }
         let buffer = self.rx.get_mut(..room)?;
         let n = match socket.read(buffer) {
             ReadOutcome::Bytes(n) => n,
@@ -268,7 +286,7 @@ impl<S: Sockets> Driver<S> {
 
     /// Reads nothing of a socket now.
     #[cold]
-    fn leave(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+    pub(super) fn leave(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
         if ready.ended {
             self.report_end(now, slot);
         }
@@ -288,7 +306,7 @@ impl<S: Sockets> Driver<S> {
 
     /// Acts on a read that gave nothing.
     #[inline(never)]
-    fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) {
+    pub(super) fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) {
         self.with_wire(slot, |core, wire| match outcome {
             ReadOutcome::Eof => core.handle_eof(now, slot, wire),
             ReadOutcome::Failed(kind) => core.handle_error(now, slot, kind, wire),
@@ -298,10 +316,18 @@ impl<S: Sockets> Driver<S> {
 
     #[inline(never)]
     fn write_on(&mut self, now: Time, slot: u32) {
+        #[cfg(feature = "tls")]
+        if !self.flush_backlog(now, slot) {
+            return;
+        }
         let Some(socket) = self.sockets.socket(slot) else { return };
         let reading = self.core.handle_writable(now, slot, socket.wire());
         let resumed = !socket.notes().reading.reads() && reading.reads();
         socket.notes().reading = reading;
+        #[cfg(feature = "tls")]
+        if let Some(changes) = socket.take_changes() {
+            TlsEvents { core: &mut self.core }.changed(slot, changes);
+        }
         self.note_work(0);
         self.end_and_drop();
         if reading == Reading::Again {
@@ -313,7 +339,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     /// Has a socket written to in the next turn as if an event had come.
-    fn list_to_write(&mut self, slot: u32) {
+    pub(super) fn list_to_write(&mut self, slot: u32) {
         if let Some(socket) = self.sockets.socket(slot) {
             socket.note_blocked();
         }
@@ -321,7 +347,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     /// Has a socket served in the next turn, whether an event comes or not.
-    fn list(&mut self, slot: u32) {
+    pub(super) fn list(&mut self, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
         if !std::mem::replace(&mut socket.notes().listed, true) {
             self.ready.push_back(slot);
@@ -353,7 +379,7 @@ impl<S: Sockets> Driver<S> {
 
     /// What the core did just now, and what was read for it.
     #[inline]
-    fn note_work(&mut self, read: usize) {
+    pub(super) fn note_work(&mut self, read: usize) {
         // Far from wrapping: it begins anew with each turn, and ends soon after `late_at`.
         self.worked = self.worked.wrapping_add(read).wrapping_add(self.core.work_done());
         if self.is_late() {
@@ -363,7 +389,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     #[inline]
-    fn is_late(&self) -> bool {
+    pub(super) fn is_late(&self) -> bool {
         self.worked >= self.late_at
     }
 
@@ -398,6 +424,7 @@ impl<S: Sockets> Driver<S> {
     /// Accepts who waits, up to the budget of a turn.
     fn accept(&mut self, now: Time) {
         for _ in 0..self.accept_budget {
+            // Before each: the last one may have taken the last slot.
             if !self.core.accepts(now) {
                 return;
             }
@@ -424,7 +451,8 @@ impl<S: Sockets> Driver<S> {
         };
         // Before the first byte, since a request may ask for it.
         self.core.note_local_addr(slot, local);
-        if let Err(error) = self.sockets.adopt(slot, accepted) {
+        let proxy_header = self.core.awaits_proxy_header(slot);
+        if let Err(error) = self.sockets.adopt(slot, accepted, proxy_header) {
             let kind = error.kind();
             self.with_wire(slot, |core, wire| core.handle_error(now, slot, kind, wire));
         }
@@ -451,6 +479,10 @@ impl<S: Sockets> Driver<S> {
         if let Some(reading) = reading {
             socket.notes().reading = reading;
         }
+        #[cfg(feature = "tls")]
+        if let Some(changes) = socket.take_changes() {
+            TlsEvents { core: &mut self.core }.changed(slot, changes);
+        }
         self.end_and_drop();
         // Edge-triggered: no event comes for what is there already.
         if reading.is_some_and(Reading::reads) {
@@ -463,6 +495,8 @@ impl<S: Sockets> Driver<S> {
         while let Some(watch) = self.core.poll_watch() {
             self.sockets.watch(watch);
         }
+        #[cfg(feature = "tls")]
+        self.keep_certificates(now);
         if let Some(request) = self.core.poll_stop() {
             self.stop(now, &request);
         }
@@ -483,6 +517,10 @@ impl<S: Sockets> Driver<S> {
             // No slot without a socket; without this line a mistake would never end.
             let Some(socket) = self.sockets.socket(slot) else { break };
             self.core.handle_eviction(slot, socket.wire());
+            #[cfg(feature = "tls")]
+            if let Some(changes) = socket.take_changes() {
+                TlsEvents { core: &mut self.core }.changed(slot, changes);
+            }
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
             self.sockets.dispose(slot, disposal);
@@ -493,11 +531,16 @@ impl<S: Sockets> Driver<S> {
     pub(super) fn with_wire(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) {
         if let Some(socket) = self.sockets.socket(slot) {
             act(&mut self.core, socket.wire());
+            #[cfg(feature = "tls")]
+            if let Some(changes) = socket.take_changes() {
+                TlsEvents { core: &mut self.core }.changed(slot, changes);
+            }
         }
         self.end_and_drop();
     }
 
     pub(crate) fn for_each(&mut self, act: impl Fn(&mut Core, u32, &mut dyn Wire)) {
+        // By slot and not by an iterator: acting on one may end it, and others with it.
         let mut from = 0;
         while let Some(slot) = self.core.next_connection(from) {
             self.with_wire(slot, |core, wire| act(core, slot, wire));

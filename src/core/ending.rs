@@ -162,6 +162,8 @@ impl Turn<'_> {
 
     /// The connection failed under us.
     pub(crate) fn broken(&mut self, kind: io::ErrorKind) {
+        // Known before a hook runs, which may panic: whatever becomes of it, nobody is waited for.
+        self.connection.state.extra().broken = true;
         match self.connection.stage {
             // The Closes were not both seen, so the end stays unclean; it is no error either.
             Stage::Session(_) if self.connection.state.phase == Phase::Closing => {
@@ -254,7 +256,7 @@ impl Turn<'_> {
         if !extra.outbox.is_empty() {
             return;
         }
-        if extra.peer_shut {
+        if extra.peer_shut && self.wire.backlog() == 0 {
             self.drop_socket(Disposal::Close);
         } else if !extra.shut {
             extra.shut = true;
@@ -325,7 +327,8 @@ impl Turn<'_> {
                 });
             self.end(&info);
         }
-        self.count_loss(Loss::Stopped, self.queued()); // the system goes on with what it has
+        // The system goes on with what it has.
+        self.count_loss(Loss::Stopped, self.queued().saturating_add(self.wire.backlog()));
         self.forget_queued();
         self.drop_socket(Disposal::Close);
     }

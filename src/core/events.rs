@@ -115,6 +115,11 @@ impl Core {
         self.connections.accept(now, peer, &mut self.shared, &self.routes)
     }
 
+    /// Whether a connection that was accepted just now has to begin with a PROXY header.
+    pub(crate) fn awaits_proxy_header(&self, index: u32) -> bool {
+        self.connections.awaits_proxy_header(index)
+    }
+
     /// The local address of a connection that was accepted just now, where it is known.
     pub(crate) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
         self.connections.note_local_addr(index, local);
@@ -132,6 +137,7 @@ impl Core {
     /// Begins to stop: requests get 503, sessions a Close. Every slot that
     /// [`next_connection`](Self::next_connection) names is then to be handed to `handle_drain`.
     pub(crate) fn begin_drain(&mut self, now: Time, code: CloseCode, grace: Duration) {
+        // Before anybody gets a Close: what these hooks send still finds open sessions.
         for hook in mem::take(&mut self.shared.stop_hooks.0) {
             self.with_server(now, "on_shutdown", hook);
         }
@@ -207,6 +213,7 @@ impl Core {
 
     /// When `poll_due` has to be asked next.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        // The grace is no connection's, so it has no entry in the wheel.
         let drain = self.draining.as_ref().map(|drain| drain.deadline);
         [self.connections.wheel.next_deadline(), drain].into_iter().flatten().min()
     }
@@ -237,6 +244,7 @@ impl Core {
     /// Ends the connection that [`poll_eviction`](Self::poll_eviction) named.
     pub(crate) fn handle_eviction(&mut self, index: u32, wire: &mut dyn Wire) {
         self.shared.stats.over_budget += 1;
+        // Within a turn: its time is not asked for again, so that both are one moment.
         let now = self.shared.now;
         self.turn(now, index, wire, |turn| turn.evict());
     }
@@ -283,7 +291,7 @@ impl Core {
         self.shared.work.set_budget(work);
     }
 
-    /// Something held the loop for longer than `slow_callback`: `culprit` if it is known who.
+    /// Something blocked the loop for longer than `slow_callback`: `culprit` if it is known who.
     pub(crate) fn note_slow(&mut self, now: Time, took: Duration, culprit: Option<u32>) {
         self.shared.stats.slow_turns += 1;
         let route = culprit.map(|index| {
@@ -296,9 +304,9 @@ impl Core {
         self.shared.warnings.note("slow_callback", now, || match route {
             Some((route, true)) => {
                 let pattern = self.routes.name(route);
-                format!("a session of route {pattern} held the loop for {took:?}")
+                format!("a session of route {pattern} blocked the event loop for {took:?}")
             }
-            Some((_, false)) => format!("a plain request held the loop for {took:?}"),
+            Some((_, false)) => format!("an HTTP request blocked the event loop for {took:?}"),
             None => format!("a turn took {took:?}; the next ones are measured event by event"),
         });
     }

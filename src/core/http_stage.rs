@@ -86,6 +86,7 @@ impl SpareStages {
     }
 
     pub(crate) fn recycle(&mut self, spare: Box<HttpStage>) {
+        // A burst of handshakes must not leave its stages behind for ever.
         if self.0.len() < SPARE_STAGES_MAX {
             self.0.push(spare);
         }

@@ -1,4 +1,4 @@
-//! The byte budget of the process, which ends the connection that holds most when it is spent.
+//! The memory budget, which ends the connection that holds most when it is spent.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! Layer 7, core: every decision of the whole server, without a socket, a clock or a thread.
+//! The room `core`: every decision of the whole server, without a socket, a clock or a thread.
 //!
 //! It is called by the [`driver`] alone, whose head says in which order, and what follows. `handle_*`
 //! say what happened and when, and lend a [`Wire`](crate::structures::wire::Wire) to write through;
@@ -79,6 +79,10 @@ pub(crate) mod sockets;
 mod streamed_body;
 #[cfg(all(repository, test))]
 mod tests;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(feature = "tls")]
+mod tls_driver;
 mod turn;
 mod turns;
 

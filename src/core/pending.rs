@@ -88,11 +88,13 @@ impl Pending {
     )]
     pub(crate) fn leave(&mut self, connections: &Slab<Connection>, client: ClientId) {
         self.count -= 1;
+        // Not at the limit itself, around which the table would be built anew for every connection.
         if self.count <= self.limit / 2 {
             self.crowd = None;
         } else if let Some(crowd) = &mut self.crowd {
             crowd.leave(connections, client);
         }
+        // Those further behind stay until it is their turn: each is taken out once.
         while self.queue.front().is_some_and(|it| client_waiting(connections, it.key).is_none()) {
             self.queue.pop_front();
         }
@@ -114,6 +116,7 @@ impl Pending {
 
     /// Who is to go if somebody must: the oldest of the client that has most.
     pub(crate) fn first_to_go(&mut self, connections: &Slab<Connection>) -> Option<Waiting> {
+        // Only now: while there is room for all, nobody has to know who has most.
         let crowd = self.crowd.get_or_insert_with(|| {
             let mut crowd = Crowd::default();
             for &waiting in &self.queue {

@@ -33,6 +33,7 @@ impl PeerProgress<'_> {
     /// Bytes that the peer's system has taken of all that were written, modulo 2^32, and those it has
     /// not.
     pub(super) fn taken(&self) -> (u32, u32) {
+        // Where the system cannot tell, what was written counts as taken.
         let unsent = self.wire.unsent().map_or(0, saturated);
         (self.wire.written().wrapping_sub(unsent), unsent)
     }

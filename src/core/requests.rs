@@ -166,11 +166,19 @@ impl HttpTurn<'_, '_> {
         let proxied = self.http().is_some_and(|http| http.proxied);
         let forwarded =
             if proxied { self.turn.admission.forwarded_info(head) } else { Forwarded::default() };
+        #[cfg(feature = "tls")]
+        let tls = self.turn.wire.tls_peer();
+        #[cfg(feature = "tls")]
+        let secured = tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let secured = false;
         Between {
             remote: self.turn.connection.state.remote_addr(),
             client: self.turn.connection.state.client_addr(),
             local: self.local_addr(),
-            secure: forwarded.secure.unwrap_or(false),
+            secure: forwarded.secure.unwrap_or(secured),
+            #[cfg(feature = "tls")]
+            tls,
             host: forwarded.host.map(Into::into),
         }
     }
@@ -280,10 +288,10 @@ impl HttpTurn<'_, '_> {
     }
 
     /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
-    /// be terms before whatever such a page must not do: an upgrade, a stream of events, a method that
-    /// changes something. Plain GET, HEAD and OPTIONS pass without being terms about.
+    /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
+    /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
     fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
-        call.head().first("origin")?; // most have none, and are terms nothing further
+        call.head().first("origin")?; // most have none, and are asked nothing further
         let loopback = call.local_addr().ip().to_canonical().is_loopback();
         match rules.judge(call.head(), call.host(), loopback) {
             Judgement::Pass => None,

@@ -12,6 +12,9 @@ use crate::core::connection::Disposal;
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
+#[cfg(feature = "tls")]
+use crate::transport::secured::{Changes, SecuredRead};
+use crate::transport::stream::ReadOutcome;
 
 /// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
 /// core gives to each connection.
@@ -30,8 +33,14 @@ pub(crate) trait Sockets {
     /// When `accept` has to be asked although no event comes; [`Time::ZERO`] for at once.
     fn next_accept(&self) -> Option<Time>;
 
-    /// Puts a connection into its slot. It is there even if that fails; then it is broken.
-    fn adopt(&mut self, slot: u32, accepted: Self::Accepted) -> io::Result<()>;
+    /// Puts a connection into its slot. It is there even if that fails; then it is broken. A PROXY
+    /// header may have to come before everything else.
+    fn adopt(&mut self, slot: u32, accepted: Self::Accepted, proxy_header: bool) -> io::Result<()>;
+
+    /// The size of the buffer that its sockets with TLS need, where so much is read at once; 0 if it has
+    /// none.
+    #[cfg(feature = "tls")]
+    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize;
 
     /// Hangs up on a connection that gets no slot.
     fn refuse(&mut self, accepted: Self::Accepted);
@@ -55,6 +64,20 @@ pub(crate) trait Sockets {
     #[cfg(feature = "client")]
     fn has_dialled(&self) -> bool;
 
+    /// When the certificates have to be looked at, whether anything happens or not.
+    #[cfg(feature = "tls")]
+    fn next_certificate_check(&self) -> Option<Time> {
+        None
+    }
+
+    /// That time has come.
+    #[cfg(feature = "tls")]
+    fn check_certificates(&mut self, _core: &mut Core, _now: Time) {}
+
+    /// Reads the certificates of all listeners again.
+    #[cfg(feature = "tls")]
+    fn reload_certificates(&mut self, _core: &mut Core, _now: Time) {}
+
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);
 
@@ -74,8 +97,25 @@ pub(crate) trait Socket {
     fn wire(&mut self) -> &mut dyn Wire;
 
     /// Reads what is there, at most a buffer full. Less than that means that nothing more is there, but
-    /// perhaps the end.
+    /// perhaps the end. Only for a socket without TLS.
     fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome;
+
+    /// Whether it has TLS: then it is read by `read_secured`.
+    #[cfg(feature = "tls")]
+    fn is_secured(&self) -> bool;
+
+    /// Reads at most `room` bytes, and puts what is plain at the start of `buffer`. In a late turn no
+    /// handshake is made.
+    #[cfg(feature = "tls")]
+    fn read_secured(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead;
+
+    /// Sends the records that wait: whether all of them are out.
+    #[cfg(feature = "tls")]
+    fn flush_backlog(&mut self) -> io::Result<bool>;
+
+    /// What has changed below the core since this was asked last.
+    #[cfg(feature = "tls")]
+    fn take_changes(&mut self) -> Option<Changes>;
 
     /// Whether a write has taken less than it was given, or `note_blocked` was called, since this was
     /// asked last.
@@ -106,15 +146,6 @@ impl Default for Notes {
     fn default() -> Self {
         Self { reading: Reading::Continue, listed: false, ended: false }
     }
-}
-
-/// What a read gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReadOutcome {
-    Bytes(usize),
-    Drained,
-    Eof,
-    Failed(ErrorKind),
 }
 
 /// What an accept gave.

@@ -20,7 +20,6 @@ mod shares;
 mod streams;
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -31,7 +30,7 @@ use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
 use crate::app::response::Response;
-use crate::structures::wire::Wire;
+use crate::structures::wire::scripted::ScriptedWire;
 use crate::testing::frames::{UPGRADE, upgrade_request};
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::words::close::{CloseCode, CloseReason};
@@ -366,33 +365,6 @@ fn a_reader_that_makes_no_progress_is_closed() {
     net.expect_empty();
 }
 
-/// A wire that takes nothing any more.
-struct Broken;
-
-impl Wire for Broken {
-    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::ConnectionReset.into())
-    }
-
-    fn write_vectored(&mut self, _slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        Err(io::ErrorKind::ConnectionReset.into())
-    }
-
-    fn shutdown_write(&mut self) {}
-
-    fn written(&self) -> u32 {
-        0
-    }
-
-    fn unsent(&self) -> Option<usize> {
-        None
-    }
-
-    fn local_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 80))
-    }
-}
-
 /// In the same call, whether or not the system tells of it again.
 #[test]
 fn a_wire_that_breaks_while_it_is_written_to_ends_the_session_at_once() {
@@ -400,7 +372,8 @@ fn a_wire_that_breaks_while_it_is_written_to_ends_the_session_at_once() {
     net.open();
     let place = net.core.connections.slab.next_occupied(0).unwrap();
     let (now, mut frame) = (net.now, *b"\x81\x84\0\0\0\0echo");
-    net.core.handle_input(now, place, &mut frame, &mut Broken);
+    let mut wire = ScriptedWire { is_broken: true, ..ScriptedWire::default() };
+    net.core.handle_input(now, place, &mut frame, &mut wire);
     net.expect(&["error connection lost: connection reset", "close 1006 unclean"]);
 }
 
@@ -420,7 +393,7 @@ fn an_outbox_over_its_limit_ends_with_1013() {
 }
 
 #[test]
-fn the_byte_budget_of_the_process_ends_who_goes_over_it() {
+fn the_memory_budget_ends_who_goes_over_it() {
     let limits = Limits::new().process_bytes(100_000);
     let mut net = Net::new(WebSockets::new().limits(limits));
     let clients: Vec<LinkId> = (0..2).map(|_| net.open()).collect();
@@ -566,7 +539,7 @@ fn fragments_out_of_order_end_with_1002() {
 }
 
 #[test]
-fn answers_that_nobody_reads_are_held_to_the_byte_budget() {
+fn answers_that_nobody_reads_are_held_to_the_memory_budget() {
     let limits = Limits::new().process_bytes(8_192);
     let mut net = Net::new(WebSockets::new().limits(limits));
     let request = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n";

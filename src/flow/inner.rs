@@ -63,6 +63,7 @@ impl FlowInner {
         let key = key.filter(|_| self.keeps_newest());
         let mut emission = None;
         value.to_message(&mut |message| {
+            // One value is one message, however often its converter calls back.
             emission.get_or_insert_with(|| Emission::new(message, key, publisher));
         });
         match emission {
@@ -220,6 +221,7 @@ impl GivesWay for FlowInner {
 
     fn drop_awaited(&self, is_needed: impl Fn() -> bool) -> bool {
         let mut dropped = false;
+        // Under `Suspend` nothing that somebody awaits is lost: its publishers are not read instead.
         while self.options.on_buffer_overflow != BufferOverflow::Suspend && is_needed() {
             let is_empty = self.change(|state| {
                 state.drop_oldest();
@@ -299,6 +301,7 @@ impl FlowInner {
             state.subscribers.remove(place);
             !state.suspended.is_empty()
         });
+        // It may have been the slowest, for which publishers wait.
         if waited_for {
             self.touch();
         }
@@ -309,6 +312,7 @@ impl FlowInner {
     #[inline]
     pub(crate) fn next(&self, cursor: u64) -> Option<(u64, Emission)> {
         let state = self.state.borrow();
+        // Cloned, since encoding it runs code of the application, which may publish here.
         state.log.at(cursor).map(|(number, emission)| (number, emission.clone()))
     }
 

@@ -71,7 +71,7 @@ impl<F: GivesWay> FlowState<F> {
         bytes: usize,
         options: &FlowOptions,
     ) -> Result<bool, SendError> {
-        if self.is_full_for_latest(options) || !self.make_room(bytes, &emission, options)? {
+        if self.drops_newest(options) || !self.make_room(bytes, &emission, options)? {
             self.dropped += 1;
             return Ok(false);
         }
@@ -80,6 +80,7 @@ impl<F: GivesWay> FlowState<F> {
         self.used = emission.stamp;
         let key = emission.key.clone();
         let number = self.log.push(emission, bytes);
+        // `make_room` has taken out the older value of this key, and its entry.
         if let Some(key) = key {
             self.keys.insert(key, number);
         }
@@ -87,7 +88,7 @@ impl<F: GivesWay> FlowState<F> {
             && self.log.pending() > options.capacity())
     }
 
-    fn is_full_for_latest(&self, options: &FlowOptions) -> bool {
+    fn drops_newest(&self, options: &FlowOptions) -> bool {
         // A log has no place where a message is missing for one: it is dropped for all, as Kotlin's is.
         options.on_buffer_overflow == BufferOverflow::DropLatest
             && self.log.lagging() >= options.capacity()

@@ -1,4 +1,4 @@
-//! Layer 2, protocol: bytes to meaning and back. HTTP request heads, the upgrade, frames, messages.
+//! The room `protocol`: bytes to meaning and back. HTTP request heads, the upgrade, frames, messages.
 //!
 //! Everything here handles what a peer sent: what could panic or wrap is denied, and each exception
 //! says why it cannot.

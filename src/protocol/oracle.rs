@@ -6,6 +6,7 @@
 //! no second reader here, but cutting them may change nothing either.
 
 pub(crate) mod framewise;
+pub(crate) mod verdict;
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -23,6 +24,8 @@ use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
 use crate::protocol::head_error::HeadError;
 use crate::protocol::message_reader::{Incoming, next_message};
 
+use verdict::{Seen, Verdict, pieces};
+
 /// Where the two may differ once the frame that is at fault is complete. (Before that they always
 /// may: this crate speaks at the byte that shows a fault, tungstenite at the end of the frame.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,29 +41,6 @@ pub(crate) enum Difference {
     /// One frame with a fault against the protocol and another against size or text: the two look
     /// at them in another order.
     TwoFaults,
-}
-
-/// What arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
-    Text(String),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<(u16, String)>),
-}
-
-/// What a stream of bytes amounts to: what arrived, then possibly a fault by its close code.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    pub(crate) seen: Vec<Seen>,
-    pub(crate) fault: Option<u16>,
-}
-
-impl Verdict {
-    fn is_over(&self) -> bool {
-        self.fault.is_some() || matches!(self.seen.last(), Some(Seen::Close(_)))
-    }
 }
 
 /// The limits that both are given.
@@ -132,14 +112,6 @@ pub(crate) fn compare(
     };
     differences.insert(known);
     Ok((ours, differences))
-}
-
-/// `bytes` in pieces; cuts count modulo the length.
-pub(crate) fn pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
-    places.extend([0, bytes.len()]);
-    places.sort_unstable();
-    places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).filter(|p| !p.is_empty()).collect()
 }
 
 /// The verdict, and how many bytes had arrived when it was reached.

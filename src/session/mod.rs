@@ -1,4 +1,4 @@
-//! Layer 5, session: a session as its handler sees it, its state, and how its bytes leave.
+//! The room `session`: a session as its handler sees it, its state, and how its bytes leave.
 
 pub(crate) mod collect;
 pub(crate) mod deliver_flows;

@@ -112,6 +112,10 @@ pub(crate) struct Extra {
     pub(crate) peer_shut: bool,
     /// We have shut our side.
     pub(crate) shut: bool,
+    /// The connection has failed: nobody is there to be waited for.
+    pub(crate) broken: bool,
+    /// Bytes that the transport holds for the connection.
+    pub(crate) transport_bytes: u32,
 }
 
 /// A ping that waits behind other bytes, in the outbox or in the system's queue.
@@ -451,7 +455,9 @@ impl SessionState {
     /// Bytes held for this connection beyond its place in the slab.
     pub(crate) fn memory(&self) -> usize {
         let extra = self.extra.as_deref().map_or(0, |extra| {
-            extra.outbox.memory() + extra.read_pause.as_deref().map_or(0, ReadPause::memory)
+            extra.outbox.memory()
+                + extra.read_pause.as_deref().map_or(0, ReadPause::memory)
+                + extra.transport_bytes as usize
         });
         self.partial.as_deref().map_or(0, PartialMessage::memory)
             + self.pipeline.as_deref().map_or(0, Pipeline::memory)
@@ -520,6 +526,8 @@ impl Extra {
             unacknowledged: _,
             peer_shut,
             shut,
+            broken,
+            transport_bytes,
         } = self;
         // A field that is added has to be named above, and decided on here.
         outbox.is_empty()
@@ -534,7 +542,8 @@ impl Extra {
             && deadline.is_none()
             && window.is_none()
             && ping.is_none()
-            && !(*aborted || *peer_shut || *shut)
+            && !(*aborted || *peer_shut || *shut || *broken)
+            && *transport_bytes == 0
     }
 }
 

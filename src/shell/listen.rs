@@ -1,4 +1,4 @@
-//! Owns the making of listening sockets: TCP, Unix, or handed over.
+//! The making of listening sockets: TCP, Unix, or inherited.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -10,8 +10,12 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::session::state::NO_ADDR;
+#[cfg(feature = "tls")]
+use crate::transport::tls::acceptor::Prepared;
 use crate::words::address::Address;
 use crate::words::listen::{Listen, ListenOptions, invalid};
+#[cfg(feature = "tls")]
+use crate::words::tls::TlsOptions;
 
 use super::unix_path::SocketFile;
 
@@ -26,6 +30,9 @@ pub(crate) struct Opened {
     pub(crate) handed_over: bool,
     /// The file to be removed in the end.
     pub(crate) file: Option<SocketFile>,
+    /// The TLS that is spoken there.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Prepared>,
 }
 
 /// What speaks over a socket.
@@ -43,6 +50,8 @@ impl Opened {
             Listen::Unix(path) => open_unix(&path, options)?,
             Listen::Abstract(name) => open_abstract(&name, options)?,
             Listen::Fd(descriptor) => adopt(descriptor, options)?,
+            #[cfg(feature = "tls")]
+            Listen::Tls(listen, tls) => return open_tls(*listen, *tls, options),
         }])
     }
 }
@@ -138,6 +147,21 @@ fn listen_on(address: SocketAddr, options: &ListenOptions) -> io::Result<Opened>
     finish(socket, Kind::Tcp, None)
 }
 
+/// Certificates are read before anything listens: a mistake in them ends the start.
+#[cfg(feature = "tls")]
+fn open_tls(listen: Listen, tls: TlsOptions, options: &ListenOptions) -> io::Result<Vec<Opened>> {
+    let load = || {
+        let loaded = Prepared::load(tls.clone());
+        loaded.map_err(|mistake| io::Error::new(ErrorKind::InvalidData, mistake))
+    };
+    load()?;
+    let mut opened = Opened::open(listen, options)?;
+    for listener in &mut opened {
+        listener.tls = Some(load()?);
+    }
+    Ok(opened)
+}
+
 fn open_unix(path: &Path, options: &ListenOptions) -> io::Result<Opened> {
     if path.as_os_str().is_empty() {
         return Err(invalid("there is no path: write unix:/run/x.sock"));
@@ -212,7 +236,15 @@ fn backlog(options: &ListenOptions) -> i32 {
 fn finish(socket: Socket, kind: Kind, file: Option<SocketFile>) -> io::Result<Opened> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?.as_socket().unwrap_or(NO_ADDR);
-    Ok(Opened { socket, address, kind, handed_over: false, file })
+    Ok(Opened {
+        socket,
+        address,
+        kind,
+        handed_over: false,
+        file,
+        #[cfg(feature = "tls")]
+        tls: None,
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Owns the way from other threads to the loop: bounded, and never waiting.
+//! The mailbox from other threads to the loop: bounded, and never waiting.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,7 @@
-//! Layer 5, shell: sockets, mio, signals and the clock, and nothing else.
+//! The room `shell`: sockets, mio, signals and the clock, and nothing else.
 
+#[cfg(feature = "tls")]
+mod certificates;
 #[cfg(feature = "client")]
 mod connect;
 #[cfg(feature = "client")]

@@ -1,4 +1,4 @@
-//! Owns the search for hooks that hold the loop: the loop measures its turns, and events one by one
+//! The search for hooks that block the loop: the loop measures its turns, and events one by one
 //! only after a turn was slow.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::words::time::Time;
 /// How long events are measured one by one after a slow turn.
 const HUNT: Duration = Duration::from_secs(10);
 
-/// What held the loop.
+/// What blocked the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slow {
     pub(crate) took: Duration,

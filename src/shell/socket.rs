@@ -1,4 +1,4 @@
-//! Owns one connection's socket: reading, and the [`Wire`] that the core writes through.
+//! One connection's socket: reading, and the [`Wire`] that the core writes through.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -8,9 +8,13 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 
 use crate::core::Disposal;
-use crate::core::sockets::{self, Notes, ReadOutcome};
+use crate::core::sockets::{self, Notes};
 use crate::session::state::NO_ADDR;
 use crate::structures::wire::Wire;
+use crate::transport::channel::Channel;
+#[cfg(feature = "tls")]
+use crate::transport::secured::{Changes, Secured, SecuredRead};
+use crate::transport::stream::{ReadOutcome, Stream};
 
 /// A non-blocking stream socket, TCP or Unix.
 #[derive(Debug)]
@@ -62,19 +66,65 @@ impl Socket {
     }
 }
 
-impl sockets::Socket for Socket {
+impl Socket {
     #[inline]
-    fn wire(&mut self) -> &mut dyn Wire {
-        self
-    }
-
-    #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+    fn read_plain(&mut self, buffer: &mut [u8]) -> ReadOutcome {
         match (&self.stream).read(buffer) {
             Ok(0) => ReadOutcome::Eof,
             Ok(n) => ReadOutcome::Bytes(n),
             Err(error) => self.read_failed(error, buffer),
         }
+    }
+}
+
+/// For TLS, which is not to cost those anything that have none.
+impl Stream for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        // By another name, as above.
+        match (&*SockRef::from(&self.stream)).read(buffer) {
+            Ok(0) => ReadOutcome::Eof,
+            Ok(n) => ReadOutcome::Bytes(n),
+            Err(error) => self.read_failed(error, buffer),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn note_blocked(&mut self) {
+        self.blocked = true;
+    }
+}
+
+impl sockets::Socket for Channel<Socket> {
+    #[inline]
+    fn wire(&mut self) -> &mut dyn Wire {
+        Self::wire(self)
+    }
+
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        self.read_plain(buffer)
+    }
+
+    #[cfg(feature = "tls")]
+    #[inline]
+    fn is_secured(&self) -> bool {
+        Self::is_secured(self)
+    }
+
+    #[cfg(feature = "tls")]
+    fn read_secured(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead {
+        self.secured().map_or(SecuredRead::Drained, |secured| secured.read(buffer, room, late))
+    }
+
+    #[cfg(feature = "tls")]
+    fn flush_backlog(&mut self) -> io::Result<bool> {
+        self.secured().map_or(Ok(true), Secured::flush)
+    }
+
+    #[cfg(feature = "tls")]
+    #[inline]
+    fn take_changes(&mut self) -> Option<Changes> {
+        self.secured().and_then(Secured::take_changes)
     }
 
     #[inline]

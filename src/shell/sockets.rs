@@ -1,6 +1,8 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
 use std::io;
+#[cfg(feature = "tls")]
+use std::rc::Rc;
 use std::time::Instant;
 
 use log::info;
@@ -14,10 +16,15 @@ use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
+use crate::transport::channel::Channel;
+#[cfg(feature = "tls")]
+use crate::transport::{secured::buffer_bytes, tls::acceptor::Acceptor};
 use crate::words::bounds::LARGEST_SIZE;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
 
+#[cfg(feature = "tls")]
+use super::certificates::CertificateCare;
 #[cfg(feature = "client")]
 use super::dialling::Dialling;
 use super::listen::Opened;
@@ -51,14 +58,26 @@ pub(super) const SLOTS_END: usize = 2 * LARGEST_SIZE;
 pub(crate) struct OpenSockets {
     pub(super) poll: Poll,
     /// By slot.
-    sockets: Vec<Option<Socket>>,
+    sockets: Vec<Option<Channel<Socket>>>,
     listeners: Vec<Listener>,
     reserve: Reserve,
     watches: Watches,
     #[cfg(feature = "client")]
     dialling: Dialling,
+    /// `None` where no listener has any.
+    #[cfg(feature = "tls")]
+    certificates: Option<CertificateCare>,
     pub(super) clock: Clock,
     slow: SlowWatch,
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    stream: TcpStream,
+    /// The TLS of its listener.
+    #[cfg(feature = "tls")]
+    tls: Option<Rc<Acceptor>>,
 }
 
 /// The only reader of the system's clock.
@@ -82,12 +101,17 @@ impl OpenSockets {
         for (number, opened) in listeners.into_iter().enumerate().take(LISTENERS_MAX) {
             info!(target: "wirewheel::server", "bound to {opened}");
             let token = Token(LISTENERS_TOP - number);
-            registered.push(Listener::new(opened, poll.registry(), token)?);
+            registered.push(Listener::new(opened, poll.registry(), token, limits)?);
         }
         Ok(Self {
             poll,
             // Reserved, as in the slab: it outlives the connections.
             sockets: Vec::with_capacity(limits.max_connections.min(RESERVED_MAX)),
+            #[cfg(feature = "tls")]
+            certificates: registered
+                .iter()
+                .any(|listener| listener.tls.is_some())
+                .then(CertificateCare::new),
             listeners: registered,
             reserve: Reserve::new(),
             watches: Watches::new(WATCHES_END..=WATCHES_TOP),
@@ -119,7 +143,13 @@ impl OpenSockets {
         self.listeners.iter().any(|listener| listener.handed_over)
     }
 
-    /// A turn is over; what held the loop for too long is noted.
+    /// The TLS of those listeners that have any.
+    #[cfg(feature = "tls")]
+    fn acceptors(&self) -> Vec<Rc<Acceptor>> {
+        self.listeners.iter().filter_map(|listener| listener.tls.clone()).collect()
+    }
+
+    /// A turn is over; what blocked the loop for too long is noted.
     pub(super) fn turn_ended(&mut self, core: &mut Core, began: Time, ended: Time) {
         let slow = self.slow.turn_ended(began, ended);
         note_slow(core, ended, slow);
@@ -134,19 +164,29 @@ fn note_slow(core: &mut Core, now: Time, slow: Option<Slow>) {
 }
 
 impl Sockets for OpenSockets {
-    type Socket = Socket;
-    type Accepted = TcpStream;
+    type Socket = Channel<Socket>;
+    type Accepted = Accepted;
 
     #[inline]
-    fn socket(&mut self, slot: u32) -> Option<&mut Socket> {
+    fn socket(&mut self, slot: u32) -> Option<&mut Channel<Socket>> {
         self.sockets.get_mut(slot as usize)?.as_mut()
     }
 
-    fn accept(&mut self, now: Time) -> Accept<TcpStream> {
+    #[cfg(feature = "tls")]
+    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
+        if self.certificates.is_some() { buffer_bytes(read_bytes) } else { 0 }
+    }
+
+    fn accept(&mut self, now: Time) -> Accept<Accepted> {
         for listener in self.listeners.iter_mut().filter(|listener| listener.is_due(now)) {
             return match listener.accept(now, &mut self.reserve) {
                 AcceptOutcome::Connection(stream, peer) => {
-                    Accept::Connection(stream, peer, listener.address)
+                    let accepted = Accepted {
+                        stream,
+                        #[cfg(feature = "tls")]
+                        tls: listener.tls.clone(),
+                    };
+                    Accept::Connection(accepted, peer, listener.address)
                 }
                 AcceptOutcome::Again => Accept::Again,
                 AcceptOutcome::Exhausted(error) => Accept::Exhausted(error),
@@ -161,26 +201,34 @@ impl Sockets for OpenSockets {
         waiting.map(|listener| listener.retry_at.unwrap_or(Time::ZERO)).min()
     }
 
-    fn adopt(&mut self, slot: u32, mut stream: TcpStream) -> io::Result<()> {
+    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "only TLS comes behind it"))]
+    fn adopt(&mut self, slot: u32, accepted: Accepted, proxy_header: bool) -> io::Result<()> {
         let place = slot as usize;
+        let mut stream = accepted.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut stream, Token(place), interest);
         if place >= self.sockets.len() {
             self.sockets.resize_with(place + 1, || None);
         }
+        let socket = Socket::new(stream);
+        #[cfg(not(feature = "tls"))]
+        let channel: Result<_, Channel<Socket>> = Ok(Channel::Plain(socket));
+        #[cfg(feature = "tls")]
+        let channel = Channel::new(socket, accepted.tls, proxy_header);
+        let secured = channel.is_ok();
         if let Some(empty) = self.sockets.get_mut(place) {
-            *empty = Some(Socket::new(stream));
+            *empty = Some(channel.unwrap_or_else(|plain| plain));
         }
-        registered
+        if secured { registered } else { Err(io::ErrorKind::ConnectionAborted.into()) }
     }
 
-    fn refuse(&mut self, stream: TcpStream) {
-        drop(stream);
+    fn refuse(&mut self, accepted: Accepted) {
+        drop(accepted);
     }
 
     fn dispose(&mut self, slot: u32, disposal: Disposal) {
         if let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::take) {
-            socket.dispose(disposal);
+            socket.into_stream(disposal == Disposal::Close).dispose(disposal);
             // A descriptor is free: who waits for one need not wait for the timer.
             self.listeners.iter_mut().for_each(Listener::retry);
         }
@@ -198,13 +246,39 @@ impl Sockets for OpenSockets {
     }
 
     #[cfg(feature = "client")]
-    fn next_dialled(&mut self) -> Option<Dialled<TcpStream>> {
-        self.dialling.next()
+    fn next_dialled(&mut self) -> Option<Dialled<Accepted>> {
+        let accepted = |stream| Accepted {
+            stream,
+            #[cfg(feature = "tls")]
+            tls: None,
+        };
+        self.dialling.next().map(|dialled| dialled.map(accepted))
     }
 
     #[cfg(feature = "client")]
     fn has_dialled(&self) -> bool {
         self.dialling.has_next()
+    }
+
+    #[cfg(feature = "tls")]
+    fn next_certificate_check(&self) -> Option<Time> {
+        self.certificates.as_ref().map(CertificateCare::next_check)
+    }
+
+    #[cfg(feature = "tls")]
+    fn check_certificates(&mut self, core: &mut Core, now: Time) {
+        let acceptors = self.acceptors();
+        if let Some(certificates) = &mut self.certificates {
+            certificates.check(core, now, &acceptors);
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn reload_certificates(&mut self, core: &mut Core, now: Time) {
+        let acceptors = self.acceptors();
+        if let Some(certificates) = &mut self.certificates {
+            certificates.reload(core, now, &acceptors);
+        }
     }
 
     fn release_listeners(&mut self) {

@@ -1,4 +1,4 @@
-//! Owns the application's descriptors while the loop watches them.
+//! The application's descriptors that the loop watches.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,4 +1,4 @@
-//! Owns how far the subscribers of a log have come: how many stand where.
+//! The cursors of a log's subscribers: how many stand where.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Owns what an allocation costs beyond its bytes.
+//! The cost of an allocation beyond its bytes.
 
 /// What the allocator takes for `bytes`: a word for itself, in steps of 16, and 32 at least (glibc;
 /// musl's classes are as coarse). Counting bytes alone would let a peer pay 3 for 32.

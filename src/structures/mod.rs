@@ -1,4 +1,4 @@
-//! Layer 1, structures: the timer wheel, the slab, the outbox. Standard library only.
+//! The room `structures`: the timer wheel, the slab, the outbox. Standard library only.
 
 #[cfg(feature = "client")]
 pub(crate) mod backoff;

@@ -1,4 +1,4 @@
-//! Owns what waits for one peer that does not read right now.
+//! The outbox: what waits for one peer that does not read right now.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
@@ -397,45 +397,12 @@ impl Outbox {
 #[allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 mod tests {
     use super::*;
+    use crate::structures::wire::scripted::ScriptedWire;
     use proptest::prelude::*;
-    use std::io;
-    use std::net::SocketAddr;
 
-    /// A wire that takes what it is told to take, then nothing.
-    struct Script {
-        takes: Vec<usize>,
-        out: Vec<u8>,
-    }
-
-    impl Wire for Script {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.write_vectored(&[IoSlice::new(bytes)])
-        }
-
-        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-            let mut room = self.takes.pop().unwrap_or(0);
-            let before = self.out.len();
-            for slice in slices {
-                let taken = room.min(slice.len());
-                self.out.extend_from_slice(&slice[..taken]);
-                room -= taken;
-            }
-            Ok(self.out.len() - before)
-        }
-
-        fn shutdown_write(&mut self) {}
-
-        fn written(&self) -> u32 {
-            0
-        }
-
-        fn unsent(&self) -> Option<usize> {
-            None
-        }
-
-        fn local_addr(&self) -> SocketAddr {
-            SocketAddr::from(([127, 0, 0, 1], 1))
-        }
+    /// A wire that takes so much at a time, then nothing.
+    fn wire_taking(takes: Vec<usize>, out: Vec<u8>) -> ScriptedWire {
+        ScriptedWire { takes, out, ..ScriptedWire::default() }
     }
 
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -462,7 +429,7 @@ mod tests {
     }
 
     fn drain(outbox: &mut Outbox, out: Vec<u8>) -> Vec<u8> {
-        let mut wire = Script { takes: vec![usize::MAX; 100], out };
+        let mut wire = wire_taking(vec![usize::MAX; 100], out);
         assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Done));
         assert_eq!((outbox.buffered_bytes(), outbox.control_bytes()), (0, 0));
         wire.out
@@ -473,7 +440,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push_frames(frame(0x81, b"first"));
         outbox.push_frames(frame(0x81, b"second"));
-        let mut wire = Script { takes: vec![3], out: Vec::new() };
+        let mut wire = wire_taking(vec![3], Vec::new());
         assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
         assert!(outbox.push_control(&frame(0x8a, b"pong")));
         let frames = parse(&drain(&mut outbox, wire.out));
@@ -487,7 +454,7 @@ mod tests {
             let mut outbox = Outbox::default();
             outbox.push_frames(frame(0x81, b"first"));
             outbox.push_frames(frame(0x81, b"second"));
-            let mut wire = Script { takes: vec![1], out: Vec::new() };
+            let mut wire = wire_taking(vec![1], Vec::new());
             assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
             let close = frame(0x88, b"\x03\xe8");
             if now {
@@ -515,7 +482,7 @@ mod tests {
         for written in 0..frames.len() {
             let mut outbox = Outbox::default();
             outbox.push_rest(&frames, written);
-            let mut wire = Script { takes: vec![100], out: frames[..written].to_vec() };
+            let mut wire = wire_taking(vec![100], frames[..written].to_vec());
             assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Done));
             assert!(wire.out.ends_with(b"c\x88\x02\x03\xe8"), "cut at {written}: {:?}", wire.out);
             assert_eq!(wire.out.len(), frames.len());
@@ -530,7 +497,7 @@ mod tests {
         outbox.push_frames([frame(0x01, b"o"), frame(0x80, b"ld")].concat());
         outbox.push_shared(frame(0x82, b"new").into(), 0);
         outbox.push_frames(frame(0x88, b""));
-        let mut wire = Script { takes: vec![7], out: Vec::new() };
+        let mut wire = wire_taking(vec![7], Vec::new());
         assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
         assert_eq!(outbox.drop_oldest(), Some(7));
         assert_eq!(outbox.drop_oldest(), Some(5));
@@ -581,7 +548,7 @@ mod tests {
         assert!(outbox.push_control(&pong));
         for _ in 0..10_000 {
             assert!(outbox.push_control(&pong));
-            let mut wire = Script { takes: vec![pong.len()], out: Vec::new() };
+            let mut wire = wire_taking(vec![pong.len()], Vec::new());
             assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
             assert_eq!(wire.out, pong);
             assert!(outbox.memory() <= CONTROL_BYTES_MAX, "{} held", outbox.memory());
@@ -625,7 +592,7 @@ mod tests {
                     prop_assert!(outbox.push_control(&frame(0x8a, b"later")));
                     pongs += 1;
                 }
-                let mut wire = Script { takes: vec![take], out };
+                let mut wire = wire_taking(vec![take], out);
                 outbox.write_to(&mut wire).unwrap();
                 out = wire.out;
             }

@@ -1,4 +1,4 @@
-//! Owns a list whose members keep their places: whoever leaves is never passed over again.
+//! A list whose members keep their slots: whoever leaves is never passed over again.
 
 /// No place.
 const NONE: u32 = u32::MAX;

@@ -1,4 +1,4 @@
-//! Owns the slab: places with generations, in pages that exist only while they are needed.
+//! The slab: slots with generations, in pages that exist only while they are needed.
 
 const PAGE: usize = 64;
 /// Places whose bookkeeping is reserved from the start, at most.

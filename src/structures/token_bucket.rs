@@ -1,4 +1,4 @@
-//! Owns the token bucket: one number, and no timer.
+//! The token bucket: one number, and no timer.
 
 use crate::words::rate::Rate;
 use crate::words::time::Time;

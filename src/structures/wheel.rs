@@ -1,4 +1,4 @@
-//! Owns the timer wheel: a hashed wheel on an arena, with O(1) arm and cancel.
+//! The timer wheel: a hashed wheel on an arena, with O(1) arm and cancel.
 
 use crate::words::time::Time;
 

@@ -1,4 +1,4 @@
-//! Owns the model of the timer wheel: a sorted map that the wheel has to agree with, whatever is done.
+//! The model of the timer wheel: a sorted map that the wheel has to agree with, whatever is done.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,11 @@
-//! Owns the contract of the one way to write through at once.
+//! The contract of the one way to write through at once.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
+
+#[cfg(feature = "tls")]
+use crate::words::tls::TlsPeer;
 
 /// Where a turn's bytes go. The shell's socket implements it, and so do the tests' fakes.
 pub(crate) trait Wire {
@@ -36,6 +39,18 @@ pub(crate) trait Wire {
     /// takes no more than the peer reads. False where that is not known.
     fn peer_is_full(&self) -> bool {
         false
+    }
+
+    /// How many of the bytes that were taken only this process has, so that they are lost with the
+    /// socket.
+    fn backlog(&self) -> usize {
+        0
+    }
+
+    /// What the peer has shown in its TLS handshake; `None` where there was none.
+    #[cfg(feature = "tls")]
+    fn tls_peer(&self) -> Option<TlsPeer> {
+        None
     }
 
     /// Whether what a short write left waits for the socket, and not just for a later turn.
@@ -78,5 +93,56 @@ impl Wire for NoWire {
 
     fn has_socket(&self) -> bool {
         false
+    }
+}
+
+/// The wire of tests that have no network.
+#[cfg(test)]
+pub(crate) mod scripted {
+    use super::*;
+
+    /// A wire that takes what its script says, and keeps it.
+    #[derive(Default)]
+    pub(crate) struct ScriptedWire {
+        /// What the next writes take, the last one first.
+        pub(crate) takes: Vec<usize>,
+        /// What each later write takes.
+        pub(crate) then_takes: usize,
+        pub(crate) is_broken: bool,
+        pub(crate) out: Vec<u8>,
+    }
+
+    impl Wire for ScriptedWire {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            if self.is_broken {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            let mut room = self.takes.pop().unwrap_or(self.then_takes);
+            let before = self.out.len();
+            for slice in slices {
+                let taken = room.min(slice.len());
+                self.out.extend_from_slice(&slice[..taken]);
+                room -= taken;
+            }
+            Ok(self.out.len() - before)
+        }
+
+        fn shutdown_write(&mut self) {}
+
+        fn written(&self) -> u32 {
+            0
+        }
+
+        fn unsent(&self) -> Option<usize> {
+            None
+        }
+
+        fn local_addr(&self) -> SocketAddr {
+            SocketAddr::from(([127, 0, 0, 1], 80))
+        }
     }
 }

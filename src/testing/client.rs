@@ -556,6 +556,37 @@ impl TestClient {
         self.network.borrow_mut().end(self.id, PeerEnd::Shut);
     }
 
+    /// The client's system ends its side, and its TLS says nothing of it: more may have been meant to
+    /// come. Without TLS as [`half_close`](Self::half_close).
+    #[cfg(feature = "tls")]
+    pub fn cut(&mut self) {
+        self.network.borrow_mut().end(self.id, PeerEnd::Cut);
+    }
+
+    /// The next record that the client sends is broken. Without TLS nothing is.
+    #[cfg(feature = "tls")]
+    pub fn break_next_record(&mut self) {
+        self.network.borrow_mut().link(self.id).break_next_record();
+    }
+
+    /// Sends bytes beside the client's TLS, legal or not: pieces of records, or no records at all.
+    #[cfg(feature = "tls")]
+    pub fn send_beside_tls(&mut self, bytes: &[u8]) {
+        self.network.borrow_mut().send_raw(self.id, bytes);
+    }
+
+    /// What the client's TLS finds wrong with what came, or what the server's alert says.
+    #[cfg(feature = "tls")]
+    pub fn tls_fault(&self) -> Option<String> {
+        self.network.borrow_mut().link(self.id).tls_fault().map(str::to_owned)
+    }
+
+    /// Whether the server's TLS has said that nothing more comes (close_notify).
+    #[cfg(feature = "tls")]
+    pub fn is_tls_closed(&self) -> bool {
+        self.network.borrow_mut().link(self.id).is_tls_closed()
+    }
+
     /// The client resets the connection.
     pub fn reset(&mut self) {
         self.network.borrow_mut().end(self.id, PeerEnd::Reset);

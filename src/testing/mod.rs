@@ -136,6 +136,54 @@ impl TestApplication {
         Ok(Self { network: Rc::new(RefCell::new(Network::new(built))) })
     }
 
+    /// Has every client that connects from now on speak TLS: what their methods send and receive is in
+    /// records, of the same code that a [`Listen::tls`](crate::Listen::tls) has. The clock of certificates
+    /// stands still.
+    ///
+    /// ```
+    /// use wirewheel::testing::{Ending, TestApplication};
+    /// use wirewheel::{Application, Call, Response, WebSockets, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         route.get("/scheme", |call| Response::text(call.scheme()));
+    ///         route.web_socket("/echo", |_call: &Call| on_message(|session, m| session.send(m)));
+    ///     });
+    /// })?
+    /// .over_tls();
+    /// assert_eq!(app.get("/scheme").text(), "https");
+    /// let mut client = app.web_socket("/echo");
+    /// client.send("hello");
+    /// client.expect_text("hello");
+    /// client.break_next_record();
+    /// client.send("never arrives");
+    /// assert!(client.tls_fault().unwrap().contains("BadRecordMac")); // the server's alert
+    /// app.web_socket("/echo").cut(); // an end of which TLS says nothing
+    /// app.web_socket("/echo").half_close(); // and one of which it does
+    /// assert_eq!(app.stats().closed_abnormal, 3);
+    ///
+    /// let mut silent = app.begin_handshake(100); // bytes of its ClientHello, and no more
+    /// app.advance(std::time::Duration::from_secs(13));
+    /// silent.expect_end(Ending::Closed);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn over_tls(self) -> Self {
+        self.network.borrow_mut().use_tls();
+        self
+    }
+
+    /// Connects a client over TLS of whose first message only so many bytes are sent.
+    ///
+    /// # Panics
+    /// Without [`over_tls`](Self::over_tls).
+    #[cfg(feature = "tls")]
+    pub fn begin_handshake(&self, bytes: usize) -> TestClient {
+        let id = self.network.borrow_mut().connect_in_part(bytes);
+        TestClient::new(Rc::clone(&self.network), id)
+    }
+
     /// Connects a client from 127.0.0.1.
     pub fn connect(&self) -> TestClient {
         let port = 10_000 + u16::try_from(self.network.borrow().link_count() % 50_000).unwrap_or(0);

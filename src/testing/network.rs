@@ -1,10 +1,13 @@
 //! A network in memory: links whose far ends are scripts, a clock that is told, and between them the
 //! core with the driver that runs it in production.
 
+mod fake_socket;
 #[cfg(feature = "client")]
 pub(crate) mod far_servers;
 mod link;
 mod links;
+#[cfg(feature = "tls")]
+mod tls_peer;
 mod transit;
 
 use std::net::SocketAddr;
@@ -21,7 +24,8 @@ use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
-pub(crate) use link::{FakeSocket, Link, LinkId, PeerEnd};
+pub(crate) use fake_socket::FakeSocket;
+pub(crate) use link::{Link, LinkId, PeerEnd};
 pub(crate) use links::Links;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) use transit::{Buffers, Pace, Transit};
@@ -68,9 +72,31 @@ impl Network {
 
     /// A peer connects. While the server is full it waits in the backlog.
     pub(crate) fn connect(&mut self, address: SocketAddr) -> LinkId {
-        let id = self.driver.sockets.connect(Link::new(address));
+        let id = self.driver.sockets.connect(address);
         self.pump();
         id
+    }
+
+    /// Who connects from now on speaks TLS, and so does the listener.
+    #[cfg(feature = "tls")]
+    pub(crate) fn use_tls(&mut self) {
+        self.driver.sockets.tls = Some(tls_peer::BothEnds::new(8 << 10));
+    }
+
+    /// A peer connects, and so many bytes of its ClientHello are all that comes.
+    #[cfg(feature = "tls")]
+    pub(crate) fn connect_in_part(&mut self, bytes: usize) -> LinkId {
+        let id = self.driver.sockets.connect(SocketAddr::from(([127, 0, 0, 1], 9_999)));
+        self.link(id).keep_first(bytes);
+        self.pump();
+        id
+    }
+
+    /// The peer sends bytes beside its TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn send_raw(&mut self, id: LinkId, bytes: &[u8]) {
+        self.link(id).send_raw(bytes);
+        self.pump();
     }
 
     pub(crate) fn link(&mut self, id: LinkId) -> &mut Link {

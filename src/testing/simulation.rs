@@ -87,6 +87,8 @@ pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
 
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
+        #[cfg(feature = "tls")]
+        let over_tls = choices.is_of_a_third();
         let mut mood = Mood::draw(&mut choices);
         let mut clients_max = choices.pick(&[1, 3, 12]);
         let mut steps = 40 + choices.size_below(160);
@@ -99,6 +101,10 @@ impl Simulation {
         let (bytes_each, trail) = (setup.bytes_each(extension_bytes), format!("{mood:?} {setup}"));
         let world = Rc::new(RefCell::new(setup.into_world(choices, mood)));
         let mut network = Network::new(build(options, &world));
+        #[cfg(feature = "tls")]
+        if over_tls {
+            network.use_tls();
+        }
         network.tolerates = |panic| panic.contains(PLANNED);
         Self {
             network,

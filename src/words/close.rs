@@ -294,24 +294,24 @@ impl CloseInfo {
     /// use wirewheel::{CloseInfo, ClosedBy};
     /// fn is_refused_by_the_page(close: &CloseInfo) -> bool {
     ///     // We closed with 4001, and it answered with 4999.
-    ///     close.closed_by() == ClosedBy::Local && close.peer_code() != close.server_code()
+    ///     close.closed_by() == ClosedBy::Local && close.remote_code() != close.local_code()
     /// }
     /// fn answer_of_the_page(close: &CloseInfo) -> String {
-    ///     format!("{:?} {}", close.peer_code(), close.peer_text())
+    ///     format!("{:?} {}", close.remote_code(), close.remote_text())
     /// }
     /// ```
-    pub fn peer_code(&self) -> Option<CloseCode> {
+    pub fn remote_code(&self) -> Option<CloseCode> {
         self.of(ClosedBy::Remote).map(|(code, _)| code)
     }
 
     /// The text of the peer's Close frame; empty if it had none, or none arrived.
-    pub fn peer_text(&self) -> &str {
+    pub fn remote_text(&self) -> &str {
         self.of(ClosedBy::Remote).map_or("", |(_, text)| text)
     }
 
-    /// The code of this server's Close frame, whether it went first or answered the peer's; 1005 if it
+    /// The code of this side's Close frame, whether it went first or answered the peer's; 1005 if it
     /// had none. `None` if there was no Close frame of ours.
-    pub fn server_code(&self) -> Option<CloseCode> {
+    pub fn local_code(&self) -> Option<CloseCode> {
         self.of(ClosedBy::Local).map(|(code, _)| code)
     }
 
@@ -353,18 +353,18 @@ mod tests {
     fn both_close_frames_are_known() {
         let [first, second] = [4001, 4999].map(CloseCode::new);
         let ours = CloseInfo::new(first, "bye", ClosedBy::Local, false);
-        assert_eq!((ours.server_code(), ours.peer_code()), (Some(first), None));
+        assert_eq!((ours.local_code(), ours.remote_code()), (Some(first), None));
         let echoed = ours.clone().cleanly();
-        assert_eq!((echoed.peer_code(), echoed.peer_text()), (Some(first), "bye"));
+        assert_eq!((echoed.remote_code(), echoed.remote_text()), (Some(first), "bye"));
         let mut answered = ours;
         answered.note_second(second, "no");
         let answered = answered.cleanly();
         assert_eq!((answered.code(), answered.text()), (first, "bye"));
-        assert_eq!((answered.peer_code(), answered.peer_text()), (Some(second), "no"));
+        assert_eq!((answered.remote_code(), answered.remote_text()), (Some(second), "no"));
         let gone = CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Transport, false);
-        assert_eq!((gone.server_code(), gone.peer_code()), (None, None));
+        assert_eq!((gone.local_code(), gone.remote_code()), (None, None));
         let theirs = CloseInfo::new(second, "", ClosedBy::Remote, true);
-        assert_eq!((theirs.server_code(), theirs.peer_code()), (Some(second), Some(second)));
+        assert_eq!((theirs.local_code(), theirs.remote_code()), (Some(second), Some(second)));
     }
 
     #[test]

@@ -111,6 +111,14 @@ pub(crate) const BUSY_BYTES: usize = 544;
 /// Asserted against the real types in `core`.
 pub(crate) const CONNECTION_BYTES: usize = 256;
 
+/// What TLS costs each connection beside that, but for records that are not whole or wait to go out.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_CONNECTION_BYTES: usize = 4 << 10;
+
+/// What the loop has of buffers for TLS, beside the read buffer twice more.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_BUFFER_BYTES: usize = 256 << 10;
+
 macro_rules! limit_setters {
     ($($(#[$doc:meta])* $name:ident: $T:ty;)+) => {$(
         $(#[$doc])*
@@ -233,7 +241,7 @@ impl Limits {
         self.stop_grace.unwrap_or_else(|| self.close_timeout.saturating_add(self.linger_timeout))
     }
 
-    /// How long the hooks of one event may hold the loop, on which everybody waits; longer is
+    /// How long the hooks of one event may block the loop, on which everybody waits; longer is
     /// logged as a warning with the route. Turns of the loop are measured; after a slow one, its
     /// events one by one for ten seconds. `None`: off. Default 100 ms.
     #[must_use]
@@ -272,6 +280,39 @@ impl Limits {
             .saturating_add(transmit_buffer)
             .saturating_add(self.max_pending_handshakes.saturating_mul(PENDING_BYTES))
             .saturating_add(clients)
+    }
+
+    /// [`memory_ceiling`](Self::memory_ceiling) of a server that has a listener with TLS: its connections
+    /// cost 4 KiB more each, and so do buffers of the loop. At the defaults under 56 MiB.
+    #[cfg(feature = "tls")]
+    pub fn memory_ceiling_with_tls(&self) -> usize {
+        let connections = self.max_connections.saturating_add(OVER_LIMIT_MAX);
+        // Records as they come, what is in them, and records on their way out.
+        let buffers = self.read_buffer_bytes.saturating_mul(2).saturating_add(TLS_BUFFER_BYTES);
+        self.memory_ceiling()
+            .saturating_add(connections.saturating_mul(TLS_CONNECTION_BYTES))
+            .saturating_add(buffers)
+    }
+
+    /// As [`for_memory`](Self::for_memory), of a server that has a listener with TLS: there is a
+    /// connection for every 12 KiB.
+    ///
+    /// ```
+    /// use wirewheel::Limits;
+    /// let limits = Limits::for_memory_with_tls(16 << 20);
+    /// assert!(limits.memory_ceiling_with_tls() <= 16 << 20);
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn for_memory_with_tls(bytes: usize) -> Self {
+        let bytes = bytes.max(1 << 20);
+        let plain = Self::for_memory(bytes);
+        let without_messages = Self {
+            max_connections: (bytes / (12 << 10)).min(plain.max_connections),
+            process_bytes: 0,
+            ..plain
+        };
+        let left = bytes.saturating_sub(without_messages.memory_ceiling_with_tls());
+        Self { process_bytes: (left / 3 * 2).min(LARGEST_SIZE), ..without_messages }
     }
 
     /// Refuses zero and absurd values by name.
@@ -370,6 +411,19 @@ mod tests {
             before = limits;
         }
         assert_eq!(Limits::for_memory(16 << 20).max_connections, 4_096);
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn limits_with_tls_keep_to_a_size_of_memory_too() {
+        assert!(Limits::new().memory_ceiling_with_tls() <= 57 << 20);
+        for bytes in [0, 1 << 20, 3 << 20, 16 << 20, 33_333_333, 64 << 20, 1 << 30] {
+            let limits = Limits::for_memory_with_tls(bytes);
+            assert_eq!(limits.check(), Ok(()), "{bytes}");
+            let ceiling = limits.memory_ceiling_with_tls();
+            assert!(ceiling <= bytes.max(1 << 20), "{bytes}: {ceiling}");
+            assert!(limits.process_bytes >= bytes / 8, "{bytes}: {limits:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::words::address::Address;
 use crate::words::bounds::{LARGEST_SIZE, check_time};
+#[cfg(feature = "tls")]
+use crate::words::tls::TlsOptions;
 
 /// Where a server listens. Text is taken for TCP, or for a Unix socket if it begins with `unix:`
 /// (`unix:/run/x.sock`, `unix:///run/x.sock`), in the abstract namespace if an `@` follows
@@ -56,9 +58,35 @@ pub enum Listen {
     /// A stream socket that listens already, TCP or Unix, from whoever started the process (socket
     /// activation). It is not unlinked, whatever its path is.
     Fd(OwnedFd),
+    /// Any of the others, with TLS; [`tls`](Self::tls) makes one.
+    #[cfg(feature = "tls")]
+    Tls(Box<Self>, Box<TlsOptions>),
 }
 
 impl Listen {
+    /// The same place with TLS: `https://` and `wss://`. A server may listen with TLS and without, at
+    /// different places.
+    ///
+    /// Certificates and keys are read when the server begins to listen; a mistake in them is an error
+    /// there, which names it. One that is not valid yet, or any more, is shown all the same and warned
+    /// of every day: a box without a clock starts in 1970.
+    ///
+    /// ```no_run
+    /// use wirewheel::tls::TlsOptions;
+    /// use wirewheel::{Application, Listen, Server};
+    /// let tls = TlsOptions::new("/etc/box/fullchain.pem", "/etc/box/privkey.pem");
+    /// Server::bind(Listen::tls(":443", tls), |_app: &mut Application| {})?.run()?;
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(listen: impl Into<Self>, options: TlsOptions) -> Self {
+        let listen = match listen.into() {
+            Self::Tls(listen, _) => listen, // the last options count
+            listen => Box::new(listen),
+        };
+        Self::Tls(listen, Box::new(options))
+    }
+
     /// The addresses of TCP that it stands for, with names resolved; none for Unix sockets and
     /// descriptors. A configuration can be checked with it before there is a server.
     ///
@@ -75,7 +103,12 @@ impl Listen {
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for what is no address, with what to write
     /// instead; what the resolver says of a name it does not know.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        let Self::Tcp(text) = self else { return Ok(Vec::new()) };
+        let text = match self {
+            Self::Tcp(text) => text,
+            #[cfg(feature = "tls")]
+            Self::Tls(listen, _) => return listen.addresses(),
+            Self::Unix(_) | Self::Abstract(_) | Self::Fd(_) => return Ok(Vec::new()),
+        };
         Address::parse(text).map_err(invalid)?.resolve()
     }
 }
@@ -92,6 +125,8 @@ impl fmt::Display for Listen {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Abstract(name) => write!(f, "unix:@{name}"),
             Self::Fd(descriptor) => write!(f, "{descriptor:?}"),
+            #[cfg(feature = "tls")]
+            Self::Tls(listen, _) => write!(f, "{listen} with TLS"),
         }
     }
 }

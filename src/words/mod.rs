@@ -1,4 +1,4 @@
-//! Layer 0, words: the vocabulary every other layer shares. Standard library only.
+//! The room `words`: the vocabulary every other room shares. Standard library only.
 
 pub(crate) mod address;
 pub(crate) mod bounds;
@@ -21,3 +21,5 @@ pub(crate) mod proxy;
 pub(crate) mod quoted;
 pub(crate) mod rate;
 pub(crate) mod time;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;

@@ -2,15 +2,4 @@
 //! test.
 
 /// The rule, and where it does not hold.
-pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
-    ("circle", "protocol/extension/deflate.rs"),
-    ("circle", "protocol/extension/deflate/offer.rs"),
-    ("circle", "protocol/oracle.rs"),
-    ("circle", "protocol/oracle/framewise.rs"),
-    ("opening", "server.rs"),
-    ("opening", "shell"),
-    ("opening", "structures"),
-    ("function", "app/pattern.rs parse"),
-    ("comments", "core"),
-    ("comments", "flow"),
-];
+pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[];

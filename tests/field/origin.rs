@@ -342,8 +342,8 @@ fn told_all(session: std::sync::mpsc::Sender<String>) -> impl wirewheel::Handler
     .on_ping(move |_, payload| Ok(pinged.send(format!("ping {}", payload.escape_ascii()))?))
     .on_own_pong(move |_, payload| Ok(answered.send(format!("pong {}", payload.escape_ascii()))?))
     .on_close(move |_, close| {
-        let codes = (close.code(), close.server_code(), close.peer_code());
-        let _ = closed.send(format!("{codes:?} {:?} {:?}", close.text(), close.peer_text()));
+        let codes = (close.code(), close.local_code(), close.remote_code());
+        let _ = closed.send(format!("{codes:?} {:?} {:?}", close.text(), close.remote_text()));
     })
 }
 
@@ -427,7 +427,7 @@ fn a_raw_session_knows_both_codes_too() {
                         _ => Ok(()),
                     })
                     .on_close(move |_, close: &CloseInfo| {
-                        let codes = (close.code(), close.server_code(), close.peer_code());
+                        let codes = (close.code(), close.local_code(), close.remote_code());
                         let _ = told.send(format!("{codes:?}"));
                     })
                 });

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The folder that the test's profile builds into: target/PROFILE or target/TRIPLE/PROFILE.
-pub fn profile_folder() -> PathBuf {
+pub(crate) fn profile_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().and_then(|deps| deps.parent()).unwrap().to_owned()
 }
 
 /// Cargo with a subcommand, these further features, and whatever else makes it build the same. `None` if
 /// cargo did not start this test.
-pub fn command(subcommand: &str, more_features: &str) -> Option<Command> {
+pub(crate) fn command(subcommand: &str, more_features: &str) -> Option<Command> {
     let mut cargo = Command::new(std::env::var_os("CARGO")?);
     let profile_folder = profile_folder();
     let parent = profile_folder.parent().unwrap();

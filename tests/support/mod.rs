@@ -10,6 +10,8 @@ pub mod emulator;
 mod frames;
 pub mod program;
 pub mod streams;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -3,8 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::io;
 use std::rc::Rc;
 
 use crate::app::application::{Application, WebSockets};
@@ -14,7 +13,7 @@ use crate::core::Core;
 use crate::core::flush::FLUSH_WORK;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
-use crate::structures::wire::Wire;
+use crate::structures::wire::scripted::ScriptedWire;
 use crate::testing::frames::upgrade_request;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
@@ -24,44 +23,10 @@ const MANY: u32 = 2_500;
 /// Beyond its work a turn ends only with those who follow each other.
 const PER_TURN: usize = FLUSH_WORK + 16;
 
-/// A peer of whom nothing is modelled but what it gets.
-#[derive(Default)]
-struct Peer {
-    got: Vec<u8>,
-    /// It takes nothing at present.
-    stalled: bool,
-}
-
-impl Wire for Peer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = if self.stalled { 0 } else { bytes.len() };
-        self.got.extend(&bytes[..taken]);
-        Ok(taken)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        slices.iter().map(|slice| self.write(slice)).sum()
-    }
-
-    fn shutdown_write(&mut self) {}
-
-    fn written(&self) -> u32 {
-        0
-    }
-
-    fn unsent(&self) -> Option<usize> {
-        None
-    }
-
-    fn local_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 80))
-    }
-}
-
 /// A server whose turns are made one by one.
 struct Turns {
     core: Core,
-    peers: BTreeMap<u32, Peer>,
+    peers: BTreeMap<u32, ScriptedWire>,
     /// How many were written to in the last turn.
     written_to: usize,
     resumed: usize,
@@ -98,14 +63,15 @@ impl Turns {
 
     fn open(&mut self, path: &str) -> u32 {
         let index = self.core.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).unwrap();
-        self.peers.insert(index, Peer::default());
+        self.peers
+            .insert(index, ScriptedWire { then_takes: usize::MAX, ..ScriptedWire::default() });
         self.input(index, upgrade_request(path, "").as_bytes());
-        assert!(self.peer(index).got.starts_with(b"HTTP/1.1 101 "));
-        self.peer(index).got.clear();
+        assert!(self.peer(index).out.starts_with(b"HTTP/1.1 101 "));
+        self.peer(index).out.clear();
         index
     }
 
-    fn peer(&mut self, index: u32) -> &mut Peer {
+    fn peer(&mut self, index: u32) -> &mut ScriptedWire {
         self.peers.get_mut(&index).unwrap()
     }
 
@@ -154,7 +120,7 @@ impl Turns {
 
     /// The texts that it got; the frames are short ones.
     fn texts(&mut self, index: u32) -> Vec<String> {
-        let got = std::mem::take(&mut self.peer(index).got);
+        let got = std::mem::take(&mut self.peer(index).out);
         let mut texts = Vec::new();
         let mut rest = got.as_slice();
         while let [0x81, len, more @ ..] = rest {
@@ -225,14 +191,14 @@ fn who_lags_is_dropped_for_once_all_were_offered() {
     let mut turns = Turns::new(&a, &b);
     let many: Vec<u32> = (0..MANY).map(|_| turns.open("/a")).collect();
     turns.turns();
-    turns.peer(many[7]).stalled = true;
+    turns.peer(many[7]).then_takes = 0;
     for n in numbers(0..10) {
         a.emit(&n).unwrap();
         turns.turns();
     }
     assert_eq!(a.dropped(), 6, "one is pinned, three wait");
     let stalled = turns.peers.get_mut(&many[7]).unwrap();
-    stalled.stalled = false;
+    stalled.then_takes = usize::MAX;
     turns.core.handle_writable(Time::ZERO, many[7], stalled);
     assert_eq!(turns.texts(many[7]), ["0", "7", "8", "9"]);
     for &index in many.iter().filter(|&&index| index != many[7]) {

@@ -253,7 +253,7 @@ fn a_log_at_its_limit_of_bytes_refuses_or_drops() {
 }
 
 #[test]
-fn logs_count_against_the_byte_budget_of_the_process() {
+fn logs_count_against_the_memory_budget() {
     let installed = WebSockets::new().limits(Limits::new().process_bytes(20_000));
     let (app, flow) = app_with(FlowOptions::new().extra_buffer(1_000), installed);
     let mut slow = app.web_socket("/listen");

@@ -1,4 +1,4 @@
-//! The byte budget of the process: who has to go, and how often that is looked for.
+//! The memory budget: who has to go, and how often that is looked for.
 
 use super::*;
 

@@ -380,7 +380,8 @@ fn who_got_the_last_bytes_while_the_machine_slept_is_waited_for_all_the_same() {
     net.input(reader.link, b"\x88\x82\0\0\0\0\x03\xe8"); // its Close
     net.expect(&["close 1000 clean"]);
     let socket = &mut net.link(reader.link).socket;
-    socket.acknowledge(socket.unacknowledged());
+    let all = socket.unacknowledged();
+    socket.acknowledge(all);
     net.jump(secs(90));
     assert_eq!(net.link(reader.link).socket.gone, None, "of 2 s nothing has gone by");
     net.advance(Duration::from_millis(1_700));

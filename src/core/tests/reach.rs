@@ -437,3 +437,26 @@ fn a_connection_that_broke_is_over_at_once_though_its_hook_panics() {
     assert_eq!(client.ending(), Some(Ending::Closed));
     assert_eq!((app.stats().connections_open, app.stats().closed_abnormal), (0, 1));
 }
+
+/// The same where our Close was sent before, whose code the end keeps.
+#[test]
+fn one_that_broke_behind_our_close_is_over_at_once_too() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_message(|session, _| session.close(CloseReason::try_from(CloseCode::NORMAL)?))
+                    .on_close(|_, close| panic!("closed with {}", close.code()))
+            });
+        });
+    })
+    .unwrap();
+    app.tolerate_panics();
+    let mut client = app.web_socket("/");
+    client.answer_close(false);
+    client.send("bye");
+    client.expect_close(CloseCode::NORMAL);
+    client.reset();
+    assert_eq!(client.ending(), Some(Ending::Closed));
+    assert_eq!(app.stats().connections_open, 0);
+}

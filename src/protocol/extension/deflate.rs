@@ -14,12 +14,8 @@ use crate::words::mix::mixed;
 
 use super::header::ExtensionOffer;
 use super::{Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
-use offer::{Demand, Terms};
+use offer::{Demand, Terms, WINDOW_BITS};
 use stream::{Compressor, INFLATER_BYTES, Inflater, Streams, compressor_bytes};
-
-/// The window sizes that can be agreed on, in bits. RFC 7692 also knows 8, which the deflate format's
-/// usual implementations cannot keep to.
-const WINDOW_BITS: std::ops::RangeInclusive<u8> = 9..=15;
 
 /// Without a context, messages up to this are not worth the compressor's reset.
 const SHORT_BYTES: usize = 64;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::protocol::frame::{Masking, write_frame_with};
 use crate::protocol::oracle::framewise::{Frames, Whole, frames};
-use crate::protocol::oracle::pieces;
+use crate::protocol::oracle::verdict::pieces;
 use crate::words::message::Rsv;
 use proptest::prelude::*;
 

@@ -6,7 +6,7 @@ use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
 use crate::protocol::frame_reader::{Assembly, Step, next_step};
 use crate::words::error::ProtocolError;
 
-use super::{Seen, Verdict, pieces};
+use super::verdict::{Seen, Verdict, pieces};
 
 /// A frame: FIN, reserved bits, opcode, payload.
 pub(crate) type Whole = (bool, u8, OpCode, Vec<u8>);

@@ -2,15 +2,27 @@
 //! of it, and what it would tell.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, Read};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::rc::Rc;
 
+#[cfg(feature = "tls")]
+use super::tls_peer::{BothEnds, TlsPeer};
 use crate::core::Disposal;
-use crate::core::sockets::{Notes, ReadOutcome, Readiness, Socket};
+use crate::core::sockets::{Notes, Readiness, Socket};
 use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
+use crate::transport::channel::Channel;
+use crate::transport::stream::{ReadOutcome, Stream};
+#[cfg(feature = "tls")]
+use crate::transport::{
+    secured::{Changes, Secured, SecuredRead},
+    tls::acceptor::Acceptor,
+};
 use crate::words::time::Time;
 
+use super::fake_socket::FakeSocket;
 use super::transit::Transit;
 #[cfg(all(repository, any(test, fuzzing)))]
 use super::transit::{Buffers, Pace};
@@ -23,19 +35,18 @@ pub(crate) struct Link {
     /// Its slot in the core; `None` before it is accepted and after it is over.
     pub(super) slot: Option<u32>,
     pub(crate) address: SocketAddr,
-    pub(crate) socket: FakeSocket,
+    pub(crate) socket: Channel<FakeSocket>,
+    /// The TLS of the listener that it came to.
+    #[cfg(feature = "tls")]
+    acceptor: Option<Rc<Acceptor>>,
     /// What the peer sent and is on its way.
     inbound: VecDeque<u8>,
-    /// What has arrived and the server has not read.
-    arrived: VecDeque<u8>,
     /// The server reads at most this much at once: it arrives in such pieces.
     pub(crate) read_piece: usize,
     /// So much of what the peer sends fits into the server's system; the rest is on its way.
     pub(crate) receive_buffer: usize,
     /// The peer's side ends like this, behind what it sent.
     end: Option<PeerEnd>,
-    /// The end has arrived.
-    ended: bool,
     /// The system has seen that the link is broken.
     failed: bool,
     /// Something has come that the system has not told yet.
@@ -54,191 +65,41 @@ pub(crate) struct Link {
 pub(crate) enum PeerEnd {
     /// A half-close: it sends nothing more.
     Shut,
+    /// The same where TLS says nothing of it.
+    #[cfg(feature = "tls")]
+    Cut,
     /// A reset.
     Reset,
 }
 
-/// The server's way out of a link.
-#[derive(Debug)]
-pub(crate) struct FakeSocket {
-    /// What arrived at the peer and was not taken.
-    pub(crate) got: Vec<u8>,
-    /// Bytes written so far, modulo 2^32.
-    written: u32,
-    /// What lies between the server and the peer's program; without it what is written has arrived.
-    transit: Option<Transit>,
-    /// Bytes that the socket still takes; `usize::MAX` for no such limit.
-    pub(crate) room: usize,
-    /// At most this much is taken at once.
-    pub(crate) write_piece: usize,
-    /// Takes nothing until then.
-    pub(crate) blocked_until: Option<Time>,
-    /// The link breaks after so many further bytes to the peer.
-    pub(crate) breaks_after_out: Option<usize>,
-    /// A write took less than it was given: the system tells when there is room again.
-    awaits_room: bool,
-    /// The driver's own note of it, which it takes.
-    blocked: bool,
-    /// The server has shut its side.
-    pub(crate) shut: bool,
-    /// The server is done with it.
-    pub(crate) gone: Option<Disposal>,
-    broken: bool,
-    /// What the core must never do.
-    pub(super) violation: Option<&'static str>,
-}
-
-impl FakeSocket {
-    fn new() -> Self {
-        Self {
-            got: Vec::new(),
-            written: 0,
-            transit: None,
-            room: usize::MAX,
-            write_piece: usize::MAX,
-            blocked_until: None,
-            breaks_after_out: None,
-            awaits_room: false,
-            blocked: false,
-            shut: false,
-            gone: None,
-            broken: false,
-            violation: None,
-        }
-    }
-
-    /// Whether the link is broken: by the peer, or by a fault on the way.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken
-    }
-
-    /// What lies between, if the link has buffers.
-    #[cfg(all(repository, any(test, fuzzing)))]
-    pub(crate) fn transit(&self) -> Option<&Transit> {
-        self.transit.as_ref()
-    }
-
-    /// Bytes that were written and not acknowledged.
-    pub(crate) fn unacknowledged(&self) -> usize {
-        self.transit.as_ref().map_or(0, Transit::unacknowledged)
-    }
-
-    /// So many of them are taken by the peer, whose program has them.
-    #[cfg(all(repository, test))]
-    pub(crate) fn acknowledge(&mut self, bytes: usize) {
-        if let Some(transit) = &mut self.transit {
-            self.got.extend(transit.acknowledge(bytes));
-        }
-    }
-
-    /// Whether a write would take something, or say that the link is broken.
-    fn is_writable(&self) -> bool {
-        let has_room = self.transit.as_ref().is_none_or(Transit::is_writable);
-        self.broken || (has_room && self.room > 0 && self.blocked_until.is_none())
-    }
-
-    /// Whether the peer has seen the server's end behind all that was sent.
-    pub(crate) fn is_end_seen(&self) -> bool {
-        self.transit.as_ref().map_or(self.shut, Transit::is_ended)
-    }
-
-    /// Nothing that is on its way arrives any more.
-    fn break_off(&mut self) {
-        self.broken = true;
-        if let Some(transit) = &mut self.transit {
-            transit.reset();
-        }
-    }
-}
-
-impl Wire for FakeSocket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.shut {
-            self.violation = Some("something is written behind a half-close");
-        }
-        if self.breaks_after_out == Some(0) {
-            self.break_off();
-        }
-        if self.broken {
-            return Err(ErrorKind::ConnectionReset.into());
-        }
-        let mut taken = bytes.len().min(self.room).min(self.write_piece);
-        if self.blocked_until.is_some() {
-            taken = 0;
-        }
-        taken = taken.min(self.breaks_after_out.unwrap_or(usize::MAX));
-        let piece = bytes.get(..taken).unwrap_or_default();
-        match &mut self.transit {
-            Some(transit) => taken = transit.write(piece),
-            None => self.got.extend_from_slice(piece),
-        }
-        if let Some(left) = &mut self.breaks_after_out {
-            *left -= taken;
-        }
-        if self.room != usize::MAX {
-            self.room -= taken;
-        }
-        self.written = self.written.wrapping_add(u32::try_from(taken).unwrap_or(0));
-        if taken < bytes.len() {
-            (self.awaits_room, self.blocked) = (true, true);
-        }
-        Ok(taken)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut written = 0;
-        for slice in slices {
-            let taken = match self.write(slice) {
-                Ok(taken) => taken,
-                Err(_) if written > 0 => break, // the next write says so
-                Err(error) => return Err(error),
-            };
-            written += taken;
-            if taken < slice.len() {
-                break;
-            }
-        }
-        Ok(written)
-    }
-
-    fn shutdown_write(&mut self) {
-        self.shut = true;
-        if let Some(transit) = &mut self.transit {
-            transit.shut();
-        }
-    }
-
-    fn local_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 80))
-    }
-
-    fn written(&self) -> u32 {
-        self.written
-    }
-
-    fn unsent(&self) -> Option<usize> {
-        Some(self.unacknowledged())
-    }
-
-    fn peer_is_full(&self) -> bool {
-        self.transit.as_ref().is_some_and(Transit::is_peer_full)
-    }
-}
-
 impl Socket for Link {
     fn wire(&mut self) -> &mut dyn Wire {
-        &mut self.socket
+        self.socket.wire()
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
-        if self.socket.broken {
-            return ReadOutcome::Failed(ErrorKind::ConnectionReset);
-        }
-        match self.arrived.read(buffer) {
-            Ok(0) if self.ended => ReadOutcome::Eof,
-            Ok(0) | Err(_) => ReadOutcome::Drained,
-            Ok(n) => ReadOutcome::Bytes(n),
-        }
+        self.socket.read(buffer)
+    }
+
+    #[cfg(feature = "tls")]
+    fn is_secured(&self) -> bool {
+        self.socket.is_secured()
+    }
+
+    #[cfg(feature = "tls")]
+    fn read_secured(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead {
+        let secured = self.socket.secured();
+        secured.map_or(SecuredRead::Drained, |secured| secured.read(buffer, room, late))
+    }
+
+    #[cfg(feature = "tls")]
+    fn flush_backlog(&mut self) -> io::Result<bool> {
+        self.socket.secured().map_or(Ok(true), Secured::flush)
+    }
+
+    #[cfg(feature = "tls")]
+    fn take_changes(&mut self) -> Option<Changes> {
+        self.socket.secured().and_then(Secured::take_changes)
     }
 
     fn take_blocked(&mut self) -> bool {
@@ -260,17 +121,52 @@ impl Socket for Link {
 
 /// What the peer does.
 impl Link {
+    #[cfg(feature = "tls")]
+    pub(super) fn over_tls(address: SocketAddr, ends: &BothEnds) -> Self {
+        let mut link = Self::new(address);
+        link.acceptor = Some(Rc::clone(&ends.acceptor));
+        link.socket.peer = Some(Box::new(TlsPeer::new(ends)));
+        link.send(b""); // its ClientHello
+        link
+    }
+
+    /// The next record that the peer sends is broken.
+    #[cfg(feature = "tls")]
+    pub(crate) fn break_next_record(&mut self) {
+        if let Some(peer) = &mut self.socket.peer {
+            peer.breaks_next = true;
+        }
+    }
+
+    /// Of what is on its way to the server only so much is.
+    #[cfg(feature = "tls")]
+    pub(super) fn keep_first(&mut self, bytes: usize) {
+        self.inbound.truncate(bytes);
+    }
+
+    /// What is wrong with what came from the server, or what its alert says.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_fault(&self) -> Option<&str> {
+        self.socket.peer.as_deref()?.fault.as_deref()
+    }
+
+    /// Whether the server's close_notify has come.
+    #[cfg(feature = "tls")]
+    pub(crate) fn is_tls_closed(&self) -> bool {
+        self.socket.peer.as_deref().is_some_and(|peer| peer.closed)
+    }
+
     pub(super) fn new(address: SocketAddr) -> Self {
         Self {
             slot: None,
             address,
-            socket: FakeSocket::new(),
+            socket: Channel::Plain(FakeSocket::new()),
+            #[cfg(feature = "tls")]
+            acceptor: None,
             inbound: VecDeque::new(),
-            arrived: VecDeque::new(),
             read_piece: usize::MAX,
             receive_buffer: usize::MAX,
             end: None,
-            ended: false,
             failed: false,
             is_news: false,
             touched: false,
@@ -295,6 +191,16 @@ impl Link {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
+        #[cfg(feature = "tls")]
+        if let Some(peer) = &mut self.socket.peer {
+            let records = peer.seal(bytes);
+            return self.send_raw(&records);
+        }
+        self.send_raw(bytes);
+    }
+
+    /// Sends bytes as they are, whatever they mean.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         if self.end.is_none() {
             self.inbound.extend(bytes);
         }
@@ -302,30 +208,53 @@ impl Link {
 
     /// How much of what was sent the server has not read.
     pub(crate) fn unread(&self) -> usize {
-        self.inbound.len().saturating_add(self.arrived.len())
+        self.inbound.len().saturating_add(self.socket.arrived.len())
     }
 
     pub(super) fn end(&mut self, end: PeerEnd) {
-        if end == PeerEnd::Reset {
-            self.break_off(); // a reset overtakes what was not read
+        match end {
+            PeerEnd::Reset => self.break_off(), // it overtakes what was not read
+            PeerEnd::Shut => self.say_end(),
+            #[cfg(feature = "tls")]
+            PeerEnd::Cut => {}
         }
         self.end.get_or_insert(end);
     }
 
     fn break_off(&mut self) {
         self.inbound.clear();
-        self.arrived.clear();
+        self.socket.arrived.clear();
         self.socket.break_off();
     }
 
     /// Lets a peer that acts of its own see what has arrived.
     pub(super) fn react(&mut self) {
+        self.open_arrivals();
         let Some(far_end) = &mut self.far_end else { return };
         let ended = self.socket.is_end_seen();
         let answer = far_end.react(&mut self.socket.got, ended);
         self.send(&answer.bytes);
         if answer.hangs_up {
-            self.end.get_or_insert(PeerEnd::Shut);
+            self.end(PeerEnd::Shut);
+        }
+    }
+
+    /// Has the peer's TLS open what arrived, and answer it.
+    fn open_arrivals(&mut self) {
+        #[cfg(feature = "tls")]
+        if let Some(mut peer) = self.socket.peer.take() {
+            let answer = peer.open(&mut self.socket.got);
+            self.socket.peer = Some(peer);
+            self.send_raw(&answer);
+        }
+    }
+
+    /// The peer's TLS says that nothing more comes.
+    fn say_end(&mut self) {
+        #[cfg(feature = "tls")]
+        if let Some(peer) = &mut self.socket.peer {
+            let records = peer.seal_end();
+            self.send_raw(&records);
         }
     }
 
@@ -354,29 +283,53 @@ impl Link {
         }
         let writable = self.socket.is_writable();
         self.is_news |= writable && std::mem::take(&mut self.socket.awaits_room);
-        let ended = self.ended || self.socket.broken;
-        let readable = ended || !self.arrived.is_empty();
+        let ended = self.socket.ended || self.socket.broken;
+        let readable = ended || !self.socket.arrived.is_empty();
         std::mem::take(&mut self.is_news).then_some(Readiness { writable, readable, ended })
     }
 
-    /// What the server has sent goes on its way; whether its peer may have something to react to.
+    /// What the server has sent goes on its way, and its peer may have something to react to.
     fn exchange(&mut self, now: Time) {
-        let FakeSocket { transit, got, .. } = &mut self.socket;
-        let Some(transit) = transit else { return };
-        let before = got.len();
-        transit.exchange(now, got);
-        if got.len() > before || transit.is_over() {
+        let Some(mut transit) = self.socket.transit.take() else { return };
+        let arrivals = self.socket.arrivals();
+        let before = arrivals.len();
+        transit.exchange(now, arrivals);
+        let reacts = arrivals.len() > before || transit.is_over();
+        self.socket.transit = Some(transit);
+        if reacts {
             self.react();
         }
+    }
+
+    /// The server has taken it, with a PROXY header before everything else or without.
+    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "only TLS comes behind it"))]
+    pub(super) fn adopt(&mut self, slot: u32, proxy_header: bool) -> io::Result<()> {
+        self.slot = Some(slot);
+        #[cfg(feature = "tls")]
+        if let Channel::Plain(socket) = &mut self.socket {
+            let socket = std::mem::replace(socket, FakeSocket::new());
+            let channel = Channel::new(socket, self.acceptor.clone(), proxy_header);
+            let failed = channel.is_err();
+            self.socket = channel.unwrap_or_else(|plain| plain);
+            if failed {
+                return Err(ErrorKind::ConnectionAborted.into());
+            }
+        }
+        Ok(())
     }
 
     /// The server has closed it. The system goes on to deliver, unless the server wanted a reset or has
     /// not read what came: then (RFC 9293 section 3.6.1, RFC 2525 section 2.17) a reset goes out.
     pub(super) fn dispose(&mut self, disposal: Disposal) {
         self.slot = None;
+        let fresh = Channel::Plain(FakeSocket::new());
+        let in_order = disposal == Disposal::Close;
+        let socket = std::mem::replace(&mut self.socket, fresh).into_stream(in_order);
+        self.socket = Channel::Plain(socket);
         self.socket.gone = Some(disposal);
+        let arrived = !self.socket.arrived.is_empty();
         let Some(transit) = &mut self.socket.transit else { return };
-        if disposal == Disposal::Reset || !self.arrived.is_empty() {
+        if disposal == Disposal::Reset || arrived {
             transit.reset();
         } else {
             transit.shut();
@@ -408,18 +361,18 @@ impl Link {
             self.break_off();
         }
         let buffer = self.read_piece.min(self.receive_buffer);
-        let room = buffer.saturating_sub(self.arrived.len());
+        let room = buffer.saturating_sub(self.socket.arrived.len());
         let most = room.min(self.breaks_after_in.unwrap_or(usize::MAX));
         let piece = self.inbound.len().min(most);
         if let Some(left) = &mut self.breaks_after_in {
             *left -= piece;
         }
-        self.arrived.extend(self.inbound.drain(..piece));
+        self.socket.arrived.extend(self.inbound.drain(..piece));
         let ends = self.inbound.is_empty() && self.end.is_some() || self.socket.broken;
         // A failure is news even behind an end (`EPOLLERR`).
         let fails = self.socket.broken && !std::mem::replace(&mut self.failed, self.socket.broken);
-        self.is_news |= piece > 0 || (ends && !self.ended) || fails;
-        self.ended |= ends;
+        self.is_news |= piece > 0 || (ends && !self.socket.ended) || fails;
+        self.socket.ended |= ends;
     }
 }
 

@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 
 use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Readiness, Sockets};
+#[cfg(feature = "tls")]
+use crate::transport::secured::buffer_bytes;
 use crate::words::time::Time;
 
 #[cfg(feature = "client")]
 use super::far_servers::FarServers;
 use super::link::{Link, LinkId};
+#[cfg(feature = "tls")]
+use super::tls_peer::BothEnds;
 
 /// Links, by id and by slot.
 #[derive(Default)]
@@ -29,10 +34,20 @@ pub(crate) struct Links {
     pub(crate) far: FarServers,
     /// Those that the driver has used since their peers have looked.
     touched: Vec<LinkId>,
+    /// What those who come from now on speak.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<BothEnds>,
 }
 
 impl Links {
-    pub(super) fn connect(&mut self, link: Link) -> LinkId {
+    pub(super) fn connect(&mut self, address: SocketAddr) -> LinkId {
+        #[cfg(feature = "tls")]
+        let link = match &self.tls {
+            Some(ends) => Link::over_tls(address, ends),
+            None => Link::new(address),
+        };
+        #[cfg(not(feature = "tls"))]
+        let link = Link::new(address);
         let id = self.all.len();
         self.all.push(link);
         self.backlog.push_back(id);
@@ -97,10 +112,9 @@ impl Sockets for Links {
         (!self.backlog.is_empty()).then_some(Time::ZERO)
     }
 
-    fn adopt(&mut self, slot: u32, id: LinkId) -> io::Result<()> {
+    fn adopt(&mut self, slot: u32, id: LinkId, proxy_header: bool) -> io::Result<()> {
         assert!(self.slots.insert(slot, id).is_none(), "slot {slot} is given twice");
-        self.all[id].slot = Some(slot);
-        Ok(())
+        self.all[id].adopt(slot, proxy_header)
     }
 
     fn refuse(&mut self, id: LinkId) {
@@ -135,6 +149,11 @@ impl Sockets for Links {
     #[cfg(feature = "client")]
     fn has_dialled(&self) -> bool {
         self.far.has_next()
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
+        buffer_bytes(read_bytes)
     }
 
     fn release_listeners(&mut self) {}

@@ -254,6 +254,7 @@ impl Transit {
     }
 
     /// Bytes that a reset has thrown away.
+    #[cfg(all(repository, test))]
     pub(crate) fn lost(&self) -> usize {
         self.lost
     }

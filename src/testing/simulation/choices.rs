@@ -25,6 +25,15 @@ impl Choices {
         matches!(self, Self::Script { bytes, at } if at >= &bytes.len())
     }
 
+    /// True for a third of all sources; nothing is drawn for it, so that their runs stay what they are.
+    #[cfg(feature = "tls")]
+    pub(crate) fn is_of_a_third(&self) -> bool {
+        match self {
+            Self::Seed(seed) => seed % 3 == 2,
+            Self::Script { bytes, .. } => bytes.len() % 3 == 2,
+        }
+    }
+
     fn next(&mut self, bytes: usize) -> u64 {
         match self {
             Self::Seed(state) => {

@@ -1,6 +1,13 @@
 //! The negotiation of permessage-deflate (RFC 7692 section 7.1).
 
-use super::{Agreement, ExtensionOffer, WINDOW_BITS};
+use std::ops::RangeInclusive;
+
+use crate::protocol::extension::Agreement;
+use crate::protocol::extension::header::ExtensionOffer;
+
+/// The window sizes that can be agreed on, in bits. RFC 7692 also knows 8, which the deflate format's
+/// usual implementations cannot keep to.
+pub(super) const WINDOW_BITS: RangeInclusive<u8> = 9..=15;
 
 /// The largest window, which is meant where nothing is said.
 #[cfg(feature = "client")]

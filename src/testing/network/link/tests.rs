@@ -1,6 +1,7 @@
 //! One connection of the network: what arrives, what is announced, and buffers between.
 
 use super::*;
+use crate::transport::stream::Stream;
 use std::time::Duration;
 
 const NOW: Time = Time::ZERO;
@@ -26,8 +27,8 @@ fn events_come_once_and_with_all_that_it_is_ready_for() {
     link.send(b"two");
     assert_eq!(link.take_event(NOW), ready(true, true, false));
     let mut buffer = [0; 10];
-    assert_eq!(link.read(&mut buffer), ReadOutcome::Bytes(6));
-    assert_eq!(link.read(&mut buffer), ReadOutcome::Drained);
+    assert_eq!(Stream::read(&mut *link.socket, &mut buffer), ReadOutcome::Bytes(6));
+    assert_eq!(Stream::read(&mut *link.socket, &mut buffer), ReadOutcome::Drained);
 }
 
 #[test]
@@ -51,10 +52,13 @@ fn the_end_is_told_while_nothing_is_read() {
     link.end(PeerEnd::Shut);
     assert_eq!(link.take_event(NOW), ready(true, true, true));
     let mut buffer = [0; 10];
-    assert_eq!(link.read(&mut buffer), ReadOutcome::Bytes(6));
-    assert_eq!(link.read(&mut buffer), ReadOutcome::Eof);
+    assert_eq!(Stream::read(&mut *link.socket, &mut buffer), ReadOutcome::Bytes(6));
+    assert_eq!(Stream::read(&mut *link.socket, &mut buffer), ReadOutcome::Eof);
     link.end(PeerEnd::Reset);
-    assert_eq!(link.read(&mut buffer), ReadOutcome::Failed(ErrorKind::ConnectionReset));
+    assert_eq!(
+        Stream::read(&mut *link.socket, &mut buffer),
+        ReadOutcome::Failed(ErrorKind::ConnectionReset)
+    );
 }
 
 #[test]
@@ -64,7 +68,7 @@ fn the_system_reads_on_for_a_server_only_as_far_as_it_has_room() {
     link.send(b"123456");
     link.end(PeerEnd::Shut);
     assert_eq!(link.take_event(NOW), ready(true, true, false), "the end is on its way");
-    assert_eq!(link.read(&mut [0; 10]), ReadOutcome::Bytes(4));
+    assert_eq!(Stream::read(&mut *link.socket, &mut [0; 10]), ReadOutcome::Bytes(4));
     assert_eq!(link.take_event(NOW), ready(true, true, true));
 }
 

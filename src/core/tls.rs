@@ -1,0 +1,122 @@
+//! What TLS below a connection means for it: how it may fail, and what it holds.
+
+use log::Level;
+
+use crate::app::response::Response;
+use crate::structures::wire::Wire;
+use crate::transport::secured::{Changes, Handshake};
+use crate::words::error::SessionError;
+use crate::words::time::Time;
+
+use crate::core::connection::Stage;
+use crate::core::responder::Responder;
+use crate::core::turn::Turn;
+use crate::core::turns::Core;
+
+const NOT_TLS: &str = "it speaks plain HTTP where TLS is spoken: https:// or wss:// is meant";
+
+/// What happens below the core.
+pub(crate) struct TlsEvents<'c> {
+    pub(crate) core: &'c mut Core,
+}
+
+impl TlsEvents<'_> {
+    /// The connection has ended, and TLS did not say that it was to.
+    pub(crate) fn truncated(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.core.turn(now, index, wire, |turn| TlsTurn { turn }.truncated());
+        self.core.after_turn(now);
+    }
+
+    /// What came first is no TLS.
+    pub(crate) fn plain_http(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.core.shared.stats.tls_handshakes_failed += 1;
+        self.core.turn(now, index, wire, |turn| TlsTurn { turn }.refuse_plain_http());
+        self.core.after_turn(now);
+    }
+
+    /// The peer broke TLS, or agreed to nothing that is spoken here.
+    pub(crate) fn failed(&mut self, now: Time, index: u32, reason: &str, wire: &mut dyn Wire) {
+        if self.core.connections.slab.at(index).is_some_and(|found| found.is_pending()) {
+            self.core.shared.stats.tls_handshakes_failed += 1;
+        }
+        self.core.turn(now, index, wire, |turn| TlsTurn { turn }.failed(reason));
+        self.core.after_turn(now);
+    }
+
+    /// What TLS holds for a connection, and what it has done.
+    #[cold]
+    pub(crate) fn changed(&mut self, index: u32, changes: Changes) {
+        match changes.handshake {
+            Some(Handshake::Full) => self.core.shared.stats.tls_handshakes_full += 1,
+            Some(Handshake::Resumed) => self.core.shared.stats.tls_handshakes_resumed += 1,
+            None => {}
+        }
+        let Some(connection) = self.core.connections.slab.at_mut(index) else { return };
+        let state = &mut connection.state;
+        if changes.held > 0 || state.extra.is_some() {
+            state.extra().transport_bytes = u32::try_from(changes.held).unwrap_or(u32::MAX);
+            state.release_idle();
+        }
+        let (before, held) = (connection.charged as usize, connection.memory());
+        connection.charged = u32::try_from(held).unwrap_or(u32::MAX);
+        self.core.shared.account(before, connection.charged as usize);
+    }
+
+    /// Whether certificates are to be reloaded; asked once.
+    pub(crate) fn poll_reload(&mut self) -> bool {
+        std::mem::take(&mut self.core.shared.reload_requested)
+    }
+
+    /// They were, or not.
+    pub(crate) fn note_reload(&mut self, done: bool) {
+        let stats = &mut self.core.shared.stats;
+        *(if done { &mut stats.tls_reloads_done } else { &mut stats.tls_reloads_failed }) += 1;
+    }
+
+    /// When the first certificate ends, in seconds since 1970.
+    pub(crate) fn note_certificates(&mut self, not_after: u64) {
+        let known = &mut self.core.shared.stats.tls_certificate_expiry;
+        *known -= known.get();
+        *known += not_after;
+    }
+
+    /// Work is done from here that no turn of a connection begins.
+    pub(crate) fn begin_work(&mut self) {
+        self.core.shared.work.begin();
+    }
+}
+
+/// The turn of a connection to which that happens.
+struct TlsTurn<'t, 'a> {
+    turn: &'t mut Turn<'a>,
+}
+
+impl TlsTurn<'_, '_> {
+    fn truncated(&mut self) {
+        if matches!(self.turn.connection.stage, Stage::Session(_)) {
+            return self.turn.broken(std::io::ErrorKind::UnexpectedEof);
+        }
+        // Between two requests, and behind the last byte, many end a connection without a word.
+        self.turn.peer_shut();
+    }
+
+    fn refuse_plain_http(&mut self) {
+        self.turn.log().refused_because(Level::Warn, 400, None, NOT_TLS, NOT_TLS);
+        let text = "400 Bad Request: this port speaks TLS, use https:// or wss://\n";
+        Responder { turn: self.turn }.refuse_with(&Response::refusal(400).body(text));
+    }
+
+    fn failed(&mut self, reason: &str) {
+        match self.turn.connection.stage {
+            Stage::Session(_) => {
+                self.turn.fail(SessionError::Network(std::io::ErrorKind::InvalidData));
+            }
+            Stage::Http(_) | Stage::Finishing | Stage::Closed(_) => {
+                self.turn.shared.warnings.note("tls", self.turn.shared.now, || {
+                    format!("TLS with {} failed: {reason}", self.turn.log().who())
+                });
+                self.turn.finish(); // the alert is to arrive
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The care for the certificates of all listeners: reloading them, and a warning before they end.
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use log::{info, warn};
+
+use crate::core::Core;
+use crate::core::tls::TlsEvents;
+use crate::transport::tls::acceptor::Acceptor;
+use crate::transport::tls::certificate::Fault;
+use crate::words::time::Time;
+
+/// How often it is said that a certificate is not valid, or soon will not be.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(86_400);
+
+/// How soon a reload that failed is tried again, and how seldom at last: a file that is being written is
+/// whole in a moment, a mistake takes somebody to notice it.
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_LAST: Duration = Duration::from_secs(600);
+
+/// When the certificates have to be looked at next.
+#[derive(Debug)]
+pub(super) struct CertificateCare {
+    next_warning: Time,
+    retry: Option<Retry>,
+}
+
+/// A reload that failed.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: Time,
+    wait: Duration,
+}
+
+impl CertificateCare {
+    /// For listeners with TLS; the first check is due at once.
+    pub(super) fn new() -> Self {
+        Self { next_warning: Time::ZERO, retry: None }
+    }
+
+    /// When [`check`](Self::check) is due.
+    pub(super) fn next_check(&self) -> Time {
+        self.retry.map_or(self.next_warning, |retry| retry.at.min(self.next_warning))
+    }
+
+    /// Does what is due.
+    pub(super) fn check(&mut self, core: &mut Core, now: Time, acceptors: &[Rc<Acceptor>]) {
+        if self.retry.is_some_and(|retry| retry.at <= now) {
+            self.reload(core, now, acceptors);
+        }
+        if self.next_warning <= now {
+            self.next_warning = now.after(BETWEEN_WARNINGS);
+            warn_of_faults(acceptors);
+            TlsEvents { core }.note_certificates(expiry(acceptors));
+        }
+    }
+
+    /// Reads all certificates again. A listener where that fails keeps what it has.
+    pub(super) fn reload(&mut self, core: &mut Core, now: Time, acceptors: &[Rc<Acceptor>]) {
+        let mut failed = false;
+        for acceptor in acceptors {
+            if let Err(mistake) = acceptor.reload() {
+                warn!(target: "wirewheel::server",
+                    "certificates were not reloaded, the old ones stay: {mistake}");
+                failed = true;
+            }
+        }
+        self.retry = failed.then(|| {
+            let wait = self.retry.map_or(RETRY_FIRST, |last| (last.wait * 2).min(RETRY_LAST));
+            Retry { at: now.after(wait), wait }
+        });
+        if !failed {
+            info!(target: "wirewheel::server", "certificates reloaded");
+        }
+        TlsEvents { core }.note_reload(!failed);
+        self.next_warning = now; // new ones have their own times
+    }
+}
+
+/// When the first certificate ends, in seconds since 1970.
+fn expiry(acceptors: &[Rc<Acceptor>]) -> u64 {
+    let all = acceptors.iter().flat_map(|acceptor| acceptor.validities());
+    all.map(|validity| validity.not_after).min().unwrap_or(0)
+}
+
+fn warn_of_faults(acceptors: &[Rc<Acceptor>]) {
+    let Some(now) = since_1970() else { return };
+    for (certificate, fault) in acceptors.iter().flat_map(|acceptor| acceptor.faults(now)) {
+        match fault {
+            Fault::NotYetValid => warn!(target: "wirewheel::server",
+                "{certificate} is not valid yet, by this machine's clock: clients will refuse it"),
+            Fault::Expired => warn!(target: "wirewheel::server",
+                "{certificate} is not valid any more, by this machine's clock: clients will refuse it"),
+            Fault::Expires { days } => warn!(target: "wirewheel::server",
+                "{certificate} will not be valid any more in {days} days"),
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
+fn since_1970() -> Option<Duration> {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
+}

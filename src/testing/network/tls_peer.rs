@@ -1,0 +1,158 @@
+//! TLS of the clients in memory, and of the listener that they connect to.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::{ClientConnection, Resumption};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::transport::tls::acceptor::{Acceptor, Prepared};
+use crate::words::tls::{Pem, TlsOptions};
+
+const AUTHORITY: &str = include_str!("certificates/authority.pem");
+/// Ed25519: its signatures, and so all records of a handshake, have the same length each time.
+const CERTIFICATE: &str = include_str!("certificates/small.pem");
+const KEY: &str = include_str!("certificates/small.key");
+const NAME: &str = "small.example";
+
+/// The TLS of both ends in memory: of the listener, and of those who connect.
+#[derive(Clone)]
+pub(super) struct BothEnds {
+    pub(super) acceptor: Rc<Acceptor>,
+    client: Arc<ClientConfig>,
+}
+
+impl BothEnds {
+    pub(super) fn new(max_proxy_header: usize) -> Self {
+        let options = TlsOptions::new(Pem::bytes(CERTIFICATE), Pem::bytes(KEY));
+        match Prepared::load(options) {
+            Ok(prepared) => Self {
+                acceptor: Rc::new(Acceptor::new(prepared, max_proxy_header)),
+                client: client_config(),
+            },
+            Err(mistake) => panic!("the test kit's certificate: {mistake}"),
+        }
+    }
+}
+
+/// The wall clock of everybody in memory.
+#[derive(Debug)]
+struct SameTime;
+
+impl TimeProvider for SameTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(1_700_000_000)))
+    }
+}
+
+fn client_config() -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let added = CertificateDer::from_pem_slice(AUTHORITY.as_bytes()).map(|root| roots.add(root));
+    assert!(matches!(added, Ok(Ok(()))), "the test kit's authority: {added:?}");
+    let provider = Arc::new(default_provider());
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(SameTime));
+    match builder.with_safe_default_protocol_versions() {
+        Ok(builder) => {
+            let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+            config.resumption = Resumption::disabled();
+            Arc::new(config)
+        }
+        Err(error) => panic!("the test kit's versions of TLS: {error}"),
+    }
+}
+
+/// The far end's TLS.
+pub(super) struct TlsPeer {
+    connection: ClientConnection,
+    /// The next record that goes out is broken.
+    pub(super) breaks_next: bool,
+    /// Records that arrived and were not looked at.
+    pub(super) arrived: Vec<u8>,
+    /// What is wrong with what arrived, or what the server's alert says.
+    pub(super) fault: Option<String>,
+    /// The server's close_notify has come.
+    pub(super) closed: bool,
+}
+
+impl fmt::Debug for TlsPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsPeer").field("fault", &self.fault).finish_non_exhaustive()
+    }
+}
+
+impl TlsPeer {
+    pub(super) fn new(ends: &BothEnds) -> Self {
+        let name = ServerName::try_from(NAME).ok();
+        let connection = name.map(|name| ClientConnection::new(Arc::clone(&ends.client), name));
+        let Some(Ok(mut connection)) = connection else { panic!("no connection to {NAME}") };
+        connection.set_buffer_limit(None);
+        Self { connection, breaks_next: false, arrived: Vec::new(), fault: None, closed: false }
+    }
+
+    /// The records that carry these bytes, and those that wait: none before the handshake is made.
+    pub(super) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+        let mut records = Vec::new();
+        let mut outcome = self.connection.writer().write_all(plain);
+        while outcome.is_ok() && self.connection.wants_write() {
+            outcome = self.connection.write_tls(&mut records).map(|_| ());
+        }
+        if let Err(error) = outcome {
+            self.fault.get_or_insert_with(|| error.to_string());
+        }
+        let breaks = !plain.is_empty() && std::mem::take(&mut self.breaks_next);
+        if let Some(last) = records.last_mut().filter(|_| breaks) {
+            *last ^= 1;
+        }
+        records
+    }
+
+    /// A close_notify.
+    pub(super) fn seal_end(&mut self) -> Vec<u8> {
+        self.connection.send_close_notify();
+        self.seal(b"")
+    }
+
+    /// Opens what arrived: plain bytes go behind `plain`. What it makes the client send comes back.
+    pub(super) fn open(&mut self, plain: &mut Vec<u8>) -> Vec<u8> {
+        let arrived = std::mem::take(&mut self.arrived);
+        let mut rest = arrived.as_slice();
+        while !rest.is_empty() && self.fault.is_none() {
+            let read = self.connection.read_tls(&mut rest);
+            let opened = self.connection.process_new_packets().map_err(other);
+            if let Err(error) = read.and(opened.map(|_| 0)) {
+                self.fault = Some(error.to_string());
+            }
+            self.read(plain);
+        }
+        self.seal(b"")
+    }
+
+    fn read(&mut self, plain: &mut Vec<u8>) {
+        let mut buffer = [0; 4_096];
+        loop {
+            match self.connection.reader().read(&mut buffer) {
+                Ok(0) => {
+                    self.closed = true;
+                    return;
+                }
+                Ok(n) => plain.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    self.fault.get_or_insert_with(|| error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn other(error: rustls::Error) -> std::io::Error {
+    std::io::Error::new(ErrorKind::InvalidData, error)
+}

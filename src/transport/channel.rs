@@ -1,0 +1,102 @@
+//! One connection's socket with what lies between it and the core.
+
+use std::ops::{Deref, DerefMut};
+#[cfg(feature = "tls")]
+use std::rc::Rc;
+
+use crate::structures::wire::Wire;
+
+use super::stream::Stream;
+
+#[cfg(feature = "tls")]
+use super::{secured::Secured, tls::acceptor::Acceptor};
+
+/// A socket, plain or with TLS.
+#[derive(Debug)]
+pub(crate) enum Channel<S> {
+    Plain(S),
+    #[cfg(feature = "tls")]
+    Secured(Box<Secured<S>>),
+}
+
+/// The socket itself.
+impl<S> Deref for Channel<S> {
+    type Target = S;
+
+    #[inline]
+    fn deref(&self) -> &S {
+        match self {
+            Self::Plain(stream) => stream,
+            #[cfg(feature = "tls")]
+            Self::Secured(secured) => &secured.stream,
+        }
+    }
+}
+
+impl<S> DerefMut for Channel<S> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut S {
+        match self {
+            Self::Plain(stream) => stream,
+            #[cfg(feature = "tls")]
+            Self::Secured(secured) => &mut secured.stream,
+        }
+    }
+}
+
+impl<S: Stream> Channel<S> {
+    /// A socket of a listener, with its TLS if it has any. A PROXY header may come before that. Where no
+    /// TLS can be had, the socket comes back as an error.
+    #[cfg(feature = "tls")]
+    pub(crate) fn new(
+        stream: S,
+        acceptor: Option<Rc<Acceptor>>,
+        proxy_header: bool,
+    ) -> Result<Self, Self> {
+        let Some(acceptor) = acceptor else { return Ok(Self::Plain(stream)) };
+        let Some(engine) = acceptor.engine() else { return Err(Self::Plain(stream)) };
+        Ok(Self::Secured(Box::new(Secured::new(stream, engine, acceptor, proxy_header))))
+    }
+
+    /// The way to the peer.
+    #[inline]
+    pub(crate) fn wire(&mut self) -> &mut dyn Wire {
+        match self {
+            Self::Plain(stream) => stream,
+            #[cfg(feature = "tls")]
+            Self::Secured(secured) => &mut **secured,
+        }
+    }
+
+    /// Whether it has TLS.
+    #[cfg(feature = "tls")]
+    #[inline]
+    pub(crate) fn is_secured(&self) -> bool {
+        matches!(self, Self::Secured(_))
+    }
+
+    /// Its TLS.
+    #[cfg(feature = "tls")]
+    #[inline]
+    pub(crate) fn secured(&mut self) -> Option<&mut Secured<S>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Secured(secured) => Some(secured),
+        }
+    }
+
+    /// The socket, which is to be dropped. A peer whose connection ends in order is told so.
+    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "TLS alone has such an end"))]
+    pub(crate) fn into_stream(self, in_order: bool) -> S {
+        match self {
+            Self::Plain(stream) => stream,
+            #[cfg(feature = "tls")]
+            Self::Secured(mut secured) => {
+                if in_order {
+                    secured.say_end();
+                }
+                secured.stream
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A socket with TLS: records in, plain bytes out, and back.
+//!
+//! ```text
+//!   socket --> held (a record that is not whole) --> Engine --> plain bytes
+//!   socket <-- backlog (records it did not take)  <-- Engine <-- plain bytes
+//! ```
+//!
+//! What was written is accepted for good: it goes out before anything behind it, and
+//! [`Wire::backlog`](crate::structures::wire::Wire::backlog) says how much of it only this process has.
+
+mod reading;
+mod writing;
+
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+use crate::transport::stream::Stream;
+use crate::transport::tls::acceptor::Acceptor;
+use crate::transport::tls::engine::{Ending, Engine, RECORD_MAX};
+
+/// The most bytes held of a peer: a record, and a handshake message that is not whole before it.
+pub(crate) const HELD_MAX: usize = 2 * RECORD_MAX;
+
+/// The size of the buffer to read into, where so much is read at once: half of it is for what is plain,
+/// the other for what is held and for what is read behind it.
+pub(crate) fn buffer_bytes(read_bytes: usize) -> usize {
+    read_bytes.max(HELD_MAX.saturating_add(RECORD_MAX)).saturating_mul(2)
+}
+
+/// What a read of a socket with TLS gave.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SecuredRead {
+    Input(Input),
+    Drained,
+    /// The peer has ended its side.
+    Eof,
+    /// The connection has ended behind no close_notify: more may have been meant to come (RFC 8446
+    /// section 6.1).
+    Truncated,
+    /// What came first is no TLS; from here the connection is plain.
+    NotTls,
+    /// The peer broke TLS, or could not agree on anything. The alert is out.
+    TlsFailed(Box<str>),
+    /// Nothing was read: a handshake would take more than is left of this turn.
+    Later,
+    Failed(ErrorKind),
+}
+
+/// Bytes for the core, and what they cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Input {
+    /// How many lie at the start of the buffer.
+    pub(crate) bytes: usize,
+    /// How many were read for them, and the work that they made.
+    pub(crate) work: usize,
+    /// Whether there may be more now.
+    pub(crate) more: bool,
+}
+
+/// What has changed below the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Bytes that are held for the connection.
+    pub(crate) held: usize,
+    /// A handshake is complete since this was asked last.
+    pub(crate) handshake: Option<Handshake>,
+}
+
+/// How a handshake went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    /// With certificate and signature.
+    Full,
+    /// By a ticket of an earlier one.
+    Resumed,
+}
+
+/// A socket with TLS.
+#[derive(Debug)]
+pub(crate) struct Secured<S> {
+    pub(super) stream: S,
+    engine: Engine,
+    acceptor: Rc<Acceptor>,
+    /// What came and is not whole.
+    held: Vec<u8>,
+    /// How many bytes have to be held before there is anything to do.
+    needed: u32,
+    /// Bytes at the start of `backlog` that the socket has taken.
+    sent: u32,
+    /// Records that the socket has not taken.
+    backlog: Vec<u8>,
+    /// What was `held` when the core was told last.
+    told: u32,
+    stage: Stage,
+    /// What the next read says instead of reading.
+    ending: Option<Box<Ending>>,
+    /// The name that the peer asked for.
+    server_name: Option<Rc<str>>,
+    /// The handshake that was completed, until that is told.
+    handshake: Option<Handshake>,
+    /// The peer's side has ended, by close_notify or by the socket, and that was told.
+    peer_ended: bool,
+    /// Our side is to end, and has once the backlog is out.
+    shut: bool,
+    /// The core had something to write that could not be sealed yet.
+    wants_write: bool,
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// A PROXY header comes before everything else.
+    ProxyHeader,
+    /// Nothing came yet.
+    Start,
+    Handshake,
+    Open,
+    /// The peer does not speak TLS: bytes go through as they are.
+    Plain,
+    /// TLS is over: nothing can be sealed, and what comes is dropped.
+    Over,
+}
+
+impl<S: Stream> Secured<S> {
+    pub(super) fn new(
+        stream: S,
+        engine: Engine,
+        acceptor: Rc<Acceptor>,
+        proxy_header: bool,
+    ) -> Self {
+        Self {
+            stream,
+            engine,
+            acceptor,
+            held: Vec::new(),
+            needed: 1,
+            sent: 0,
+            backlog: Vec::new(),
+            told: 0,
+            stage: if proxy_header { Stage::ProxyHeader } else { Stage::Start },
+            ending: None,
+            server_name: None,
+            handshake: None,
+            peer_ended: false,
+            shut: false,
+            wants_write: false,
+        }
+    }
+
+    /// What has changed since this was asked last.
+    #[inline]
+    pub(crate) fn take_changes(&mut self) -> Option<Changes> {
+        let held = self.held.capacity().saturating_add(self.backlog.capacity());
+        if held == self.told as usize && self.handshake.is_none() {
+            return None;
+        }
+        self.told = u32::try_from(held).unwrap_or(u32::MAX);
+        Some(Changes { held, handshake: self.handshake.take() })
+    }
+}
+
+fn saturated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,169 @@
+//! The TLS of one listener: its certificates as they are now, and what its connections share.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::pki_types::UnixTime;
+use rustls::server::ProducesTickets;
+use rustls::time_provider::TimeProvider;
+
+use crate::words::tls::{Loaded, TlsError, TlsOptions};
+
+use super::certificate::{Fault, Validity};
+use super::config::{AskedName, Configured, Lasting, configure};
+use super::engine::{Engine, Scratch};
+
+/// The time that rustls is told: what whoever owns sockets says that the wall clock shows.
+#[derive(Debug, Default)]
+struct ToldTime(AtomicU32);
+
+impl TimeProvider for ToldTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let secs = self.0.load(Ordering::Relaxed);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(secs.into())))
+    }
+}
+
+/// What a listener with TLS needs, before there is a loop.
+pub(crate) struct Prepared {
+    options: TlsOptions,
+    lasting: Lasting,
+    time: Arc<ToldTime>,
+    configured: Configured,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// Reads all that `options` name.
+    pub(crate) fn load(options: TlsOptions) -> Loaded<Self> {
+        let time = Arc::new(ToldTime::default());
+        let lasting = Lasting {
+            provider: Arc::new(default_provider()),
+            time: Arc::<ToldTime>::clone(&time),
+            ticketer: new_ticketer()?,
+            asked: Arc::default(),
+        };
+        let configured = configure(&options, &lasting)?;
+        Ok(Self { options, lasting, time, configured })
+    }
+}
+
+fn new_ticketer() -> Loaded<Arc<dyn ProducesTickets>> {
+    Ticketer::new().map_err(|error| TlsError(format!("no randomness for tickets: {error}")))
+}
+
+/// The TLS of one listener.
+pub(crate) struct Acceptor {
+    options: TlsOptions,
+    time: Arc<ToldTime>,
+    asked: Arc<AskedName>,
+    /// The name that was asked for last: most ask for the same.
+    last_name: RefCell<Option<Rc<str>>>,
+    lasting: RefCell<Lasting>,
+    configured: RefCell<Configured>,
+    /// A buffer for one connection's turn.
+    scratch: Cell<Scratch>,
+    /// The most bytes of a PROXY header.
+    pub(crate) max_proxy_header: usize,
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Acceptor {
+    pub(crate) fn new(prepared: Prepared, max_proxy_header: usize) -> Self {
+        let Prepared { options, lasting, time, configured } = prepared;
+        Self {
+            options,
+            time,
+            asked: Arc::clone(&lasting.asked),
+            last_name: RefCell::new(None),
+            lasting: RefCell::new(lasting),
+            configured: RefCell::new(configured),
+            scratch: Cell::default(),
+            max_proxy_header,
+        }
+    }
+
+    /// A connection's TLS, with the certificates of now.
+    pub(crate) fn engine(&self) -> Option<Engine> {
+        let config = self.configured.try_borrow().ok()?;
+        Engine::new(Arc::<ServerConfig>::clone(&config.server))
+    }
+
+    /// The buffer, which is to be given back.
+    #[inline]
+    pub(crate) fn scratch(&self) -> Scratch {
+        self.scratch.take()
+    }
+
+    /// Gives the buffer back, empty.
+    #[inline]
+    pub(crate) fn keep(&self, mut scratch: Scratch) {
+        scratch.clear();
+        self.scratch.set(scratch);
+    }
+
+    /// The wall clock, where it is known.
+    pub(crate) fn set_time(&self, since_1970: Option<Duration>) {
+        if let Some(time) = since_1970 {
+            self.time.0.store(u32::try_from(time.as_secs()).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// The name that the handshake just now asked for.
+    pub(crate) fn asked_name(&self) -> Option<Rc<str>> {
+        let asked = self.asked.take()?;
+        let mut last = self.last_name.try_borrow_mut().ok()?;
+        if last.as_deref() != Some(asked.as_str()) {
+            *last = Some(asked.into());
+        }
+        last.clone()
+    }
+
+    /// Reads everything again. Connections that are there go on as they are. What cannot be used changes
+    /// nothing.
+    ///
+    /// Where other clients are let in than before, nobody resumes: a ticket stands for a certificate that
+    /// was judged when it was given out.
+    pub(crate) fn reload(&self) -> Loaded<()> {
+        let busy = |_| TlsError("it is in use".into());
+        let mut lasting = self.lasting.try_borrow_mut().map_err(busy)?;
+        let mut present =
+            self.configured.try_borrow_mut().map_err(|_| TlsError("it is in use".into()))?;
+        let mut next = configure(&self.options, &lasting)?;
+        if next.clients != present.clients {
+            lasting.ticketer = new_ticketer()?;
+            next.set_ticketer(&lasting.ticketer);
+        }
+        *present = next;
+        Ok(())
+    }
+
+    /// When its certificates are valid.
+    pub(crate) fn validities(&self) -> Vec<Validity> {
+        self.configured.try_borrow().map(|it| it.validities.clone()).unwrap_or_default()
+    }
+
+    /// What is to be said of its certificates at that time.
+    pub(crate) fn faults(&self, now: Duration) -> Vec<(String, Fault)> {
+        let validities = self.validities();
+        let files = self.options.certificates.iter().map(|files| format!("{:?}", files.chain));
+        let faulty = files.zip(validities).filter_map(|(name, it)| Some((name, it.fault(now)?)));
+        faulty.collect()
+    }
+}

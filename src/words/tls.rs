@@ -1,0 +1,190 @@
+//! The words for TLS: which certificates a listener shows, and what a peer shows.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// PEM, in a file or in memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pem(pub(crate) PemSource);
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum PemSource {
+    File(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+impl Pem {
+    /// A file, which is read when the server starts and whenever certificates are reloaded.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(PemSource::File(path.into()))
+    }
+
+    /// What such a file would hold.
+    pub fn bytes(pem: impl Into<Vec<u8>>) -> Self {
+        Self(PemSource::Bytes(pem.into()))
+    }
+}
+
+/// Text that holds a PEM block is taken as it is, any other as the path of a file.
+impl From<&str> for Pem {
+    fn from(text: &str) -> Self {
+        if text.contains("-----BEGIN") { Self::bytes(text) } else { Self::file(text) }
+    }
+}
+
+impl From<String> for Pem {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<PathBuf> for Pem {
+    fn from(path: PathBuf) -> Self {
+        Self::file(path)
+    }
+}
+
+impl From<&std::path::Path> for Pem {
+    fn from(path: &std::path::Path) -> Self {
+        Self::file(path)
+    }
+}
+
+/// Keys are not shown.
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string())
+    }
+}
+
+impl fmt::Display for PemSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Bytes(bytes) => write!(f, "{} bytes of PEM", bytes.len()),
+        }
+    }
+}
+
+/// The TLS of a listener: its certificates, and whether clients have to show theirs.
+///
+/// TLS 1.3 and 1.2 are spoken, with cipher suites that have forward secrecy and authenticate what they
+/// encrypt. Clients that come back resume by tickets, whose keys live in memory and are renewed every
+/// six hours; data before the end of the handshake (0-RTT) is not taken.
+///
+/// ```no_run
+/// use wirewheel::tls::TlsOptions;
+/// use wirewheel::{Application, Listen, Server};
+/// let tls = TlsOptions::new("/etc/box/fullchain.pem", "/etc/box/privkey.pem");
+/// let server = Server::bind(Listen::tls("0.0.0.0:443", tls), |_app: &mut Application| {})?;
+/// server.run()?;
+/// # Ok::<(), wirewheel::error::ServerError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    pub(crate) certificates: Vec<CertificateFiles>,
+    #[cfg(feature = "tls-client-auth")]
+    pub(crate) clients: Option<ClientCertificates>,
+}
+
+/// A chain, and the key of its first certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CertificateFiles {
+    pub(crate) chain: Pem,
+    pub(crate) key: Pem,
+}
+
+impl TlsOptions {
+    /// A certificate with its key, both PEM. The chain begins with the server's own certificate; each
+    /// that follows has signed the one before it, and the root may be left out. The key is PKCS #8,
+    /// PKCS #1 or SEC 1, without a password; a chain's file may be that of its key too.
+    pub fn new(chain: impl Into<Pem>, key: impl Into<Pem>) -> Self {
+        Self {
+            certificates: vec![CertificateFiles { chain: chain.into(), key: key.into() }],
+            #[cfg(feature = "tls-client-auth")]
+            clients: None,
+        }
+    }
+
+    /// A further certificate, for clients that ask for one of its names (SNI). Those who ask for a name
+    /// that no certificate has, or for none, get the first.
+    #[must_use]
+    pub fn certificate(mut self, chain: impl Into<Pem>, key: impl Into<Pem>) -> Self {
+        self.certificates.push(CertificateFiles { chain: chain.into(), key: key.into() });
+        self
+    }
+
+    /// Asks clients for a certificate. Default: they are not asked.
+    #[cfg(feature = "tls-client-auth")]
+    #[must_use]
+    pub fn client_certificates(mut self, clients: impl Into<Option<ClientCertificates>>) -> Self {
+        self.clients = clients.into();
+        self
+    }
+}
+
+/// Whose certificates clients have to show.
+///
+/// ```
+/// use wirewheel::tls::{ClientCertificates, TlsOptions};
+/// let clients = ClientCertificates::required("/etc/box/clients-ca.pem").crl("/etc/box/clients.crl");
+/// let tls = TlsOptions::new("/etc/box/fullchain.pem", "/etc/box/privkey.pem")
+///     .client_certificates(clients);
+/// # let _ = tls;
+/// ```
+#[cfg(feature = "tls-client-auth")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    pub(crate) roots: Pem,
+    pub(crate) crls: Vec<Pem>,
+    pub(crate) required: bool,
+}
+
+#[cfg(feature = "tls-client-auth")]
+impl ClientCertificates {
+    /// Nobody is let in without a certificate that these authorities, or those that they signed, have
+    /// signed.
+    pub fn required(roots: impl Into<Pem>) -> Self {
+        Self { roots: roots.into(), crls: Vec::new(), required: true }
+    }
+
+    /// The same, but whoever has none is let in:
+    /// [`Call::peer_certificate`](crate::Call::peer_certificate) says which it is. A certificate of
+    /// somebody else is refused.
+    pub fn asked(roots: impl Into<Pem>) -> Self {
+        Self { required: false, ..Self::required(roots) }
+    }
+
+    /// A list of certificates that are revoked, PEM. Once there is one, it has to speak for the
+    /// authority of each client: whose state is not known is refused.
+    #[must_use]
+    pub fn crl(mut self, crl: impl Into<Pem>) -> Self {
+        self.crls.push(crl.into());
+        self
+    }
+}
+
+/// What a peer showed in its handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsPeer {
+    /// The name that it asked for.
+    pub(crate) server_name: Option<Rc<str>>,
+    /// Its chain, its own certificate first, in DER.
+    pub(crate) certificates: Vec<Vec<u8>>,
+}
+
+/// Why a certificate, a key or a list cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsError(pub(crate) String);
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// What a reload is about, and what came of it.
+pub(crate) type Loaded<T> = Result<T, TlsError>;
