@@ -87,6 +87,8 @@ mod transport;
 mod tungstenite;
 mod words;
 
+#[cfg(feature = "client")]
+pub use api::client;
 #[cfg(feature = "json")]
 pub use api::json;
 #[cfg(feature = "tls")]

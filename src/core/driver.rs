@@ -137,6 +137,10 @@ impl<S: Sockets> Driver<S> {
 
     /// Whether something is left over that no event and no deadline will announce.
     pub(crate) fn has_work(&self) -> bool {
+        #[cfg(feature = "client")]
+        if self.core.has_dial_work() || self.sockets.has_dialled() {
+            return true;
+        }
         !self.ready.is_empty() || self.core.has_work()
     }
 
@@ -188,6 +192,8 @@ impl<S: Sockets> Driver<S> {
         }
         self.flush(now);
         self.do_deferred_work(now);
+        #[cfg(feature = "client")]
+        self.dial(now);
         self.begin_shares();
     }
 }

@@ -274,7 +274,7 @@ impl HttpTurn<'_, '_> {
     }
 
     /// The connection is a session from here: what follows the request's head are frames.
-    fn open_session(&mut self, route: u16, pattern: &str, handler: Box<dyn Endpoint>) {
+    pub(super) fn open_session(&mut self, route: u16, pattern: &str, handler: Box<dyn Endpoint>) {
         let shared = &mut *self.turn.shared;
         let state = &mut self.turn.connection.state;
         state.route = route;

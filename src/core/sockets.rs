@@ -10,6 +10,8 @@ use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
 use crate::core::connection::Disposal;
+#[cfg(feature = "client")]
+use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
 #[cfg(feature = "tls")]
@@ -72,6 +74,18 @@ pub(crate) trait Sockets {
     /// Reads the certificates of all listeners again.
     #[cfg(feature = "tls")]
     fn reload_certificates(&mut self, _core: &mut Core, _now: Time) {}
+
+    /// Does what a dialer wants.
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder);
+
+    /// The next thing that was ordered and has ended.
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<Self::Accepted>>;
+
+    /// Whether there is one.
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool;
 
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);

@@ -14,6 +14,8 @@ use crate::words::extension::ExtensionError;
 use crate::words::frame::OpCode;
 use crate::words::message::{Message, Rsv};
 use crate::words::mix::mixed;
+#[cfg(feature = "client")]
+use crate::words::quoted::Quoted;
 
 /// The extensions that are installed.
 pub(crate) type Factories = Vec<Rc<dyn ExtensionFactory>>;
@@ -23,7 +25,7 @@ pub(crate) struct Pipeline {
     pub(crate) raw: bool,
     pub(crate) partial: Option<Box<PartialFrame>>,
     /// In the order of the answer.
-    stages: Box<[Stage]>,
+    stages: Box<[PipelineStage]>,
     /// A message that arrives in several pieces.
     incoming: Option<Box<Incoming>>,
     /// A message that is sent in fragments: it is encoded when it is whole.
@@ -37,7 +39,7 @@ impl fmt::Debug for Pipeline {
 }
 
 /// An agreed extension.
-struct Stage {
+struct PipelineStage {
     factory: Rc<dyn ExtensionFactory>,
     extension: Box<dyn Extension>,
 }
@@ -57,7 +59,7 @@ pub(crate) struct Agreed {
     pub(crate) header: String,
     /// What an extension answered that cannot be sent.
     pub(crate) fault: Option<String>,
-    stages: Vec<Stage>,
+    stages: Vec<PipelineStage>,
 }
 
 /// Why there is nothing of a message to send.
@@ -88,7 +90,7 @@ impl Agreed {
             let (parameters, extension) = agreement.into_parts();
             // Only what is in the answer is agreed on.
             if append_agreed(&mut agreed.header, factory.name(), &parameters) {
-                agreed.stages.push(Stage { factory: Rc::clone(factory), extension });
+                agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
             } else {
                 let name = factory.name();
                 agreed.fault =
@@ -96,6 +98,50 @@ impl Agreed {
             }
         }
         agreed
+    }
+}
+
+/// The client's half.
+#[cfg(feature = "client")]
+impl Agreed {
+    /// What a client offers, as in `Sec-WebSocket-Extensions`; the error names what cannot be sent.
+    pub(crate) fn offer(installed: &Factories) -> Result<String, String> {
+        let mut header = String::new();
+        for offer in installed.iter().filter_map(|factory| factory.offer()) {
+            if !offer.append(&mut header) {
+                return Err(format!(
+                    "extension {}: a parameter of its offer is no token",
+                    offer.name()
+                ));
+            }
+        }
+        Ok(header)
+    }
+
+    /// What a server chose of what was offered (RFC 6455 section 4.1: the client MUST fail the connection
+    /// over any that was not).
+    pub(crate) fn answered(
+        installed: &Factories,
+        chosen: &[ExtensionOffer],
+    ) -> Result<Self, String> {
+        let mut agreed = Self::default();
+        for answer in chosen {
+            let name = answer.name();
+            let offered = |factory: &&Rc<dyn ExtensionFactory>| {
+                factory.name() == name && factory.offer().is_some()
+            };
+            let Some(factory) = installed.iter().find(offered) else {
+                return Err(format!("it chose extension {}, which was not offered", Quoted(name)));
+            };
+            if agreed.stages.iter().any(|stage| Rc::ptr_eq(&stage.factory, factory)) {
+                return Err(format!("it chose extension {name} twice"));
+            }
+            let accepted = factory.accept(answer);
+            let agreement = accepted.map_err(|fault| format!("extension {name}: {fault}"))?;
+            let (_, extension) = agreement.into_parts();
+            agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
+        }
+        Ok(agreed)
     }
 }
 
@@ -184,8 +230,8 @@ impl Pipeline {
     /// Bytes held for what is unfinished, by the extensions, and by itself.
     pub(crate) fn memory(&self) -> usize {
         let incoming = self.incoming.as_deref().map_or(0, |message| message.body.capacity());
-        let of_stage = |stage: &Stage| {
-            size_of::<Stage>() + size_of_val(&*stage.extension) + stage.extension.memory()
+        let of_stage = |stage: &PipelineStage| {
+            size_of::<PipelineStage>() + size_of_val(&*stage.extension) + stage.extension.memory()
         };
         let extensions = size_of::<Self>() + self.stages.iter().map(of_stage).sum::<usize>();
         let partial = self.partial.as_deref();

@@ -12,6 +12,8 @@ use mio::{Interest, Poll, Token};
 
 use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
+#[cfg(feature = "client")]
+use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
@@ -25,6 +27,8 @@ use crate::words::time::Time;
 
 #[cfg(feature = "tls")]
 use super::certificates::CertificateCare;
+#[cfg(feature = "client")]
+use super::dialling::Dialling;
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::mailbox::Returns;
@@ -39,7 +43,16 @@ const LISTENERS_TOP: usize = usize::MAX - 3;
 /// More listeners than anybody has; below their tokens all are connections.
 const LISTENERS_MAX: usize = 1024;
 /// The application's descriptors come below.
-const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX;
+const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX - 1;
+/// And above those of connections that are being made.
+const WATCHES_END: usize = SLOTS_END + (1 << 20);
+
+/// What wakes the loop when names are resolved.
+#[cfg(feature = "client")]
+const RESOLVER: Token = Token(LISTENERS_TOP - LISTENERS_MAX);
+/// Connections that are being made.
+#[cfg(feature = "client")]
+const CONNECTS: std::ops::Range<usize> = SLOTS_END..SLOTS_END + (1 << 20);
 
 /// Slots, which are the tokens of connections, are below; all other tokens above.
 pub(super) const SLOTS_END: usize = 2 * LARGEST_SIZE;
@@ -57,6 +70,8 @@ pub(crate) struct OpenSockets {
     certificates: Option<CertificateCare>,
     /// How other threads give detached connections back.
     pub(super) returns: Option<Returns>,
+    #[cfg(feature = "client")]
+    dialling: Dialling,
     pub(super) clock: Clock,
     slow: SlowWatch,
 }
@@ -68,6 +83,17 @@ pub(crate) struct Accepted {
     /// The TLS of its listener.
     #[cfg(feature = "tls")]
     tls: Option<Rc<Acceptor>>,
+}
+
+impl Accepted {
+    /// One that speaks no TLS.
+    fn plain(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
 }
 
 /// The only reader of the system's clock.
@@ -104,8 +130,10 @@ impl OpenSockets {
                 .then(CertificateCare::new),
             listeners: registered,
             reserve: Reserve::new(),
-            watches: Watches::new(SLOTS_END..=WATCHES_TOP),
+            watches: Watches::new(WATCHES_END..=WATCHES_TOP),
             returns: None,
+            #[cfg(feature = "client")]
+            dialling: Dialling::new(RESOLVER, CONNECTS),
             clock: Clock::start(),
             slow: SlowWatch::new(limits.slow_callback),
         })
@@ -114,6 +142,10 @@ impl OpenSockets {
     /// An event that is neither a connection's nor the loop's own.
     pub(super) fn other_event(&mut self, core: &mut Core, now: Time, event: &Event) {
         let token = event.token();
+        #[cfg(feature = "client")]
+        if self.dialling.ready(self.poll.registry(), token) {
+            return;
+        }
         if self.watches.has(token) {
             return self.watches.ready(self.poll.registry(), core, now, event);
         }
@@ -253,6 +285,21 @@ impl Sockets for OpenSockets {
         if let Some(certificates) = &mut self.certificates {
             certificates.reload(core, now, &acceptors);
         }
+    }
+
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder) {
+        self.dialling.order(self.poll.registry(), order);
+    }
+
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<Accepted>> {
+        self.dialling.next().map(|dialled| dialled.map(Accepted::plain))
+    }
+
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool {
+        self.dialling.has_next()
     }
 
     fn release_listeners(&mut self) {

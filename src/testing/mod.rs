@@ -36,6 +36,8 @@
 mod client;
 mod failure;
 pub(crate) mod far_end;
+#[cfg(feature = "client")]
+mod far_server;
 #[allow(dead_code, reason = "a part is for the tests of this crate alone")]
 pub(crate) mod frames;
 pub(crate) mod network;
@@ -58,6 +60,8 @@ use crate::words::time::Time;
 
 pub use client::{Answer, Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
+#[cfg(feature = "client")]
+pub use far_server::{FarRequest, FarServer};
 pub use stream::Stream;
 
 use network::Network;
@@ -218,7 +222,8 @@ impl TestApplication {
         self.connect().request("GET", path)
     }
 
-    /// Moves the clock, stopping at every deadline on the way. It takes no time.
+    /// Moves the clock, stopping at every deadline on the way. It takes no time. Deadlines and timers are
+    /// as late as in a real server, at most two ticks of 8 ms: go a little beyond the one that is awaited.
     pub fn advance(&self, time: Duration) {
         self.network.borrow_mut().advance(time);
     }
