@@ -2,9 +2,8 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 
-use crate::context::detached::Release;
+use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::network::ClientKey;
@@ -53,7 +52,7 @@ pub(crate) trait Sockets {
 
     /// Gives up the socket in a slot, which is the application's from here, and says how to tell that it
     /// is over. Whatever comes of it, the slot is empty.
-    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<FreedSocket> {
         self.dispose(slot, Disposal::Close);
         Err(ErrorKind::Unsupported.into())
     }

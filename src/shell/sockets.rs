@@ -1,7 +1,6 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
 use std::io;
-use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Instant;
@@ -11,7 +10,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
-use crate::context::detached::Release;
+use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
@@ -34,7 +33,7 @@ use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::mailbox::Returns;
 use super::slow::{Slow, SlowWatch};
-use super::socket::Socket;
+use super::socket::{Socket, write_blocking};
 use super::watches::{Watches, log_unwatchable};
 
 /// Connections have their slot as token; everything else counts down from the top. These are the loop's
@@ -253,12 +252,13 @@ impl Sockets for OpenSockets {
         }
     }
 
-    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<FreedSocket> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
         let returns = self.returns.clone().ok_or_else(gone)?;
         let fd = socket.into_stream(false).detach(self.poll.registry())?;
-        Ok((fd, Box::new(move || returns.send(client))))
+        let release = Box::new(move || returns.send(client));
+        Ok(FreedSocket { fd, write_blocking, release })
     }
 
     fn watch(&mut self, watch: NewWatch) {
