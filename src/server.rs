@@ -64,6 +64,25 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         Self::bind_with(listen, &ListenOptions::new(), module)
     }
 
+    /// A program that listens nowhere, and only dials ([`Application::connect`]); feature `client`.
+    /// [`listen`](Self::listen) adds a place all the same.
+    ///
+    /// ```no_run
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::{Application, Call, Server, on_message};
+    /// fn module(app: &mut Application) {
+    ///     app.connect("ws://cloud.example/", ConnectOptions::new(), |_call: &Call| {
+    ///         on_message(|session, message| session.send(message))
+    ///     });
+    /// }
+    /// Server::without_listener(module).run()?;
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    #[cfg(feature = "client")]
+    pub fn without_listener(module: M) -> Self {
+        Self { listeners: Vec::new(), addresses: Vec::new(), mailbox: None, module }
+    }
+
     /// The same with options of the listening socket; see [`ListenOptions`].
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The public modules: what a first program does not need, by subject.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod compat;
 pub mod detach;
 pub mod error;

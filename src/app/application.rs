@@ -346,6 +346,16 @@ impl Application {
         self.on_loop.flow_names.name(&flow.inner)
     }
 
+    #[cfg(feature = "client")]
+    pub(crate) fn mistake(&mut self, mistake: String) {
+        self.routes.mistake(mistake);
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn dialers(&self) -> &Rc<crate::context::dialers::Dialers> {
+        &self.on_loop.dialers
+    }
+
     /// Checks everything and finishes the routes; the error is the first mistake, in words.
     pub(crate) fn build(self) -> Result<Built, String> {
         if self.installed.is_none() && self.routes.has_web_sockets() {

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::protocol::head::RequestHead;
+#[cfg(feature = "client")]
+use crate::protocol::response_head::ResponseHead;
 #[cfg(feature = "tls")]
 use crate::words::tls::TlsPeer;
 
@@ -54,6 +56,9 @@ struct CallParts {
     between: Between,
     protocol: OnceCell<String>,
     attached: OnceCell<Box<Attached>>,
+    /// What the server answered, where this side is the client.
+    #[cfg(feature = "client")]
+    answer: Option<ResponseHead>,
 }
 
 /// Between whom a request goes, and what the client called the server.
@@ -94,7 +99,42 @@ impl Call {
         if let Some(agreed) = agreed {
             let _ = protocol.set(agreed); // empty until now
         }
-        Self(Rc::new(CallParts { head, parameters, between, protocol, attached: OnceCell::new() }))
+        Self(Rc::new(CallParts {
+            head,
+            parameters,
+            between,
+            protocol,
+            attached: OnceCell::new(),
+            #[cfg(feature = "client")]
+            answer: None,
+        }))
+    }
+
+    /// The request of a session that was dialled, with its answer.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_client(
+        head: RequestHead,
+        between: Between,
+        agreed: Option<String>,
+        answer: ResponseHead,
+    ) -> Self {
+        let protocol = agreed.map_or_else(OnceCell::new, OnceCell::from);
+        let (parameters, attached) = (Vec::new(), OnceCell::new());
+        let answer = Some(answer);
+        Self(Rc::new(CallParts { head, parameters, between, protocol, attached, answer }))
+    }
+
+    /// The head of the server's answer, where the session was dialled; `None` in a server's sessions.
+    ///
+    /// ```
+    /// use wirewheel::Call;
+    /// fn server(call: &Call) -> Option<&str> {
+    ///     call.answer()?.header("server")
+    /// }
+    /// ```
+    #[cfg(feature = "client")]
+    pub fn answer(&self) -> Option<&ResponseHead> {
+        self.0.answer.as_ref()
     }
 
     pub(crate) fn head(&self) -> &RequestHead {

@@ -2,6 +2,14 @@
 
 pub(crate) mod application;
 pub(crate) mod call;
+#[cfg(feature = "client")]
+pub(crate) mod connect_options;
+#[cfg(feature = "client")]
+pub(crate) mod connector;
+#[cfg(feature = "client")]
+mod dial;
+#[cfg(feature = "client")]
+pub(crate) mod dialled_routes;
 pub(crate) mod endpoint;
 pub(crate) mod file_body;
 pub(crate) mod foreign_route;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use crate::protocol::token::is_token;
+use crate::protocol::token::{is_header_value, is_token};
 use crate::words::quoted::Quoted;
 
 use crate::app::file_body::{FileBody, content_type};
@@ -351,8 +351,7 @@ impl From<String> for Response {
 
 fn check_header(name: &str, value: &str) -> Result<(), String> {
     let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
-    let is_text = !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 127);
-    if is_token(name) && !own && is_text {
+    if is_token(name) && !own && is_header_value(value) {
         return Ok(());
     }
     Err(format!(

@@ -10,6 +10,8 @@ use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
 use crate::app::call::Call;
+#[cfg(feature = "client")]
+use crate::app::dialled_routes::DialledRoutes;
 use crate::app::endpoint::Endpoint;
 use crate::app::origins::OriginRules;
 use crate::app::pattern::{Fit, Pattern, path_segments};
@@ -122,6 +124,9 @@ pub(crate) struct RouteTable {
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
     defaults: SessionOptions,
+    /// What dialled sessions have in place of a route.
+    #[cfg(feature = "client")]
+    pub(crate) dialled: DialledRoutes,
 }
 
 impl fmt::Debug for RouteTable {
@@ -154,7 +159,14 @@ pub(crate) enum Resolution {
 /// Building.
 impl RouteTable {
     pub(crate) fn new(defaults: SessionOptions) -> Self {
-        Self { entries: Vec::new(), routes: Vec::new(), gets: Vec::new(), defaults }
+        Self {
+            entries: Vec::new(),
+            routes: Vec::new(),
+            gets: Vec::new(),
+            defaults,
+            #[cfg(feature = "client")]
+            dialled: DialledRoutes::default(),
+        }
     }
 
     pub(crate) fn add_web_socket(
@@ -307,7 +319,28 @@ impl RouteTable {
     /// The options of a route's sessions; the installed ones before there is a session.
     #[inline]
     pub(crate) fn options(&self, route: u16) -> &SessionOptions {
-        self.routes.get(usize::from(route)).map_or(&self.defaults, |config| &config.options)
+        match self.routes.get(usize::from(route)) {
+            Some(config) => &config.options,
+            None => self.options_without_route(route),
+        }
+    }
+
+    #[cold]
+    fn options_without_route(&self, _route: u16) -> &SessionOptions {
+        #[cfg(feature = "client")]
+        if let Some(dialled) = self.dialled.get(_route) {
+            return &dialled.options;
+        }
+        &self.defaults
+    }
+
+    /// What the log calls a route's sessions.
+    pub(crate) fn name(&self, route: u16) -> &str {
+        #[cfg(feature = "client")]
+        if let Some(dialled) = self.dialled.get(route) {
+            return &dialled.name;
+        }
+        self.route(route).map_or("", |config| &config.pattern)
     }
 }
 

@@ -14,6 +14,8 @@ use crate::words::time::Time;
 use crate::context::commands::{Command, Drained, StopRequest};
 use crate::context::date_line::DateLine;
 use crate::context::detached::Handover;
+#[cfg(feature = "client")]
+use crate::context::dialers::Dialers;
 use crate::context::mask_source::MaskSource;
 use crate::context::open_sessions::OpenSessions;
 use crate::context::stats::{Counters, Stats};
@@ -33,6 +35,8 @@ pub(crate) struct OnLoop {
     pub(crate) watches: Vec<NewWatch>,
     pub(crate) flow_names: FlowNames,
     pub(crate) stop_hooks: StopHooks,
+    #[cfg(feature = "client")]
+    pub(crate) dialers: Rc<Dialers>,
     /// The converter of each route.
     #[cfg(feature = "json")]
     pub(crate) converters: Vec<Converter>,
@@ -92,12 +96,20 @@ pub(crate) struct LoopState {
     /// Connections that are over here, and whose sockets the application is to have.
     pub(crate) handovers: Vec<Handover>,
     pub(crate) masks: MaskSource,
+    #[cfg(feature = "client")]
+    pub(crate) dialers: Rc<Dialers>,
+    /// Slots of connections that were dialled, and on which something has arrived.
+    #[cfg(feature = "client")]
+    pub(crate) dial_input: Vec<u32>,
     pub(crate) warnings: Warnings,
     /// What was counted; `bytes_held` and `given_up` are filled in by [`LoopState::snapshot`].
     pub(crate) stats: Counters,
     /// The converter of each route.
     #[cfg(feature = "json")]
     pub(crate) converters: Vec<Converter>,
+    /// Those of dialled sessions, by their route.
+    #[cfg(all(feature = "json", feature = "client"))]
+    pub(crate) dialled_converters: std::collections::BTreeMap<u16, Converter>,
     /// What the application's last panic said, for whoever wants to know.
     pub(crate) last_panic: Option<String>,
 }
@@ -137,10 +149,16 @@ impl LoopState {
             new_watches: on_loop.watches,
             handovers: Vec::new(),
             masks: MaskSource::default(),
+            #[cfg(feature = "client")]
+            dialers: on_loop.dialers,
+            #[cfg(feature = "client")]
+            dial_input: Vec::new(),
             warnings: Warnings::default(),
             stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,
+            #[cfg(all(feature = "json", feature = "client"))]
+            dialled_converters: std::collections::BTreeMap::new(),
             last_panic: None,
         }
     }
@@ -170,6 +188,15 @@ impl LoopState {
         if self.work.add(work) {
             self.has_deferred_work = true; // what every loop over input stops at
         }
+    }
+
+    /// The converter of a route.
+    #[cfg(feature = "json")]
+    pub(crate) fn converter_of(&self, route: u16) -> Option<&Converter> {
+        let converter = self.converters.get(usize::from(route));
+        #[cfg(feature = "client")]
+        let converter = converter.or_else(|| self.dialled_converters.get(&route));
+        converter
     }
 
     /// How many commands may be pending: room for two to each session.

@@ -3,6 +3,8 @@
 pub(crate) mod commands;
 pub(crate) mod date_line;
 pub(crate) mod detached;
+#[cfg(feature = "client")]
+pub(crate) mod dialers;
 pub(crate) mod loop_state;
 pub(crate) mod mask_source;
 pub(crate) mod open_sessions;

@@ -117,6 +117,14 @@ stats! {
         /// When the first of the server's certificates ends, in seconds since 1970; 0 without TLS.
         tls_certificate_expiry "";
     }
+    Counter "dials_total" "Attempts to connect to a server." {
+        /// Attempts to connect to a server (feature `client`).
+        dials_total "";
+    }
+    Counter "dials_failed_total" "Attempts to connect that have not become a session." {
+        /// Attempts that have not become a session.
+        dials_failed "";
+    }
     Counter "requests_total" "Request heads taken, upgrades included." {
         /// Request heads taken, upgrades included.
         requests_total "";

@@ -68,6 +68,8 @@ impl Connections {
             charged: 0,
             late: self.left_to_drain.is_some(),
             counted: !proxied,
+            #[cfg(feature = "client")]
+            is_dialled: false,
         };
         let Ok(key) = self.slab.insert(connection) else { return Err(Full) };
         if let Some(connection) = self.slab.get_mut(key) {
@@ -83,9 +85,41 @@ impl Connections {
         Ok(key.index)
     }
 
-    /// How many connections count, those that have left the loop among them.
+    /// How many connections others have made, those that have left the loop among them.
     fn accepted(&self) -> usize {
-        self.slab.len().saturating_add(self.detached)
+        let all = self.slab.len().saturating_add(self.detached);
+        #[cfg(feature = "client")]
+        let all = all.saturating_sub(self.dialled);
+        all
+    }
+
+    /// A connection that this side has made: the slot it has from now on, unless there is none left.
+    #[cfg(feature = "client")]
+    pub(super) fn adopt_dialled(
+        &mut self,
+        now: Time,
+        peer: SocketAddr,
+        shared: &mut LoopState,
+    ) -> Option<u32> {
+        let nobody = Key { index: 0, generation: 0 };
+        let mut http = HttpStage::new(now, None);
+        http.has_answered = true; // nobody's first request is awaited
+        http.dialling = Some(Box::default());
+        let connection = Connection {
+            state: SessionState::new(nobody, canonical(peer), now),
+            stage: Stage::Http(self.spare_stages.boxed(http)),
+            timer: None,
+            armed: Time::ZERO,
+            charged: 0,
+            late: self.left_to_drain.is_some(),
+            counted: false,
+            is_dialled: true,
+        };
+        let key = self.slab.insert(connection).ok()?;
+        self.slab.get_mut(key)?.state.id.0 = key;
+        self.dialled = self.dialled.saturating_add(1);
+        shared.stats.connections_open += 1;
+        Some(key.index)
     }
 
     /// What a connection is over, so that it is only told so; some are not even that.

@@ -23,6 +23,8 @@ impl Audit<'_> {
             early += usize::from(!connection.late);
             open += u64::from(matches!(connection.stage, Stage::Session(_)));
         }
+        #[cfg(feature = "client")]
+        let armed = armed + self.0.dial_table.armed();
         let shared = &self.0.shared;
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;
@@ -57,6 +59,16 @@ impl Audit<'_> {
             }
             (Some(_), None) => Err("a deadline without a timer".into()),
             _ => Ok(()),
+        }
+    }
+
+    /// Every connection is a session that holds nothing beyond its slot.
+    #[cfg(feature = "client")]
+    pub(crate) fn check_bare(&self) -> Result<(), String> {
+        self.check()?;
+        match self.0.connections.slab.iter().find(|(_, connection)| !connection.is_bare_session()) {
+            Some((index, _)) => Err(format!("the session in slot {index} holds something")),
+            None => Ok(()),
         }
     }
 

@@ -22,6 +22,9 @@ pub(crate) struct Connection {
     pub(crate) late: bool,
     /// It counts against `per_address` of its client.
     pub(crate) counted: bool,
+    /// This side has dialled it, and is the client.
+    #[cfg(feature = "client")]
+    pub(crate) is_dialled: bool,
 }
 
 /// What a connection is there for at present.

@@ -40,13 +40,25 @@ pub(super) struct Connections {
     pub(super) left_to_drain: Option<usize>,
     /// The connection that was removed last: slot, route, and whether it was a session.
     pub(super) last_gone: (u32, u16, bool),
+    /// How many this side has made.
+    #[cfg(feature = "client")]
+    pub(super) dialled: usize,
+}
+
+/// Room for so many connections that others make, and for all that this side does.
+fn connections_slab(accepted: usize) -> Slab<Connection> {
+    #[cfg_attr(not(feature = "client"), allow(unused_mut, reason = "nothing is dialled"))]
+    let mut slab = Slab::new(accepted);
+    #[cfg(feature = "client")]
+    slab.raise_capacity(crate::context::dialers::DIALERS_MAX);
+    slab
 }
 
 impl Connections {
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
     pub(super) fn new(limits: &Limits, proxies: Proxies) -> Self {
         Self {
-            slab: Slab::new(limits.max_connections + OVER_LIMIT_MAX),
+            slab: connections_slab(limits.max_connections + OVER_LIMIT_MAX),
             wheel: TimerWheel::new(),
             pending: Pending::new(limits.max_pending_handshakes),
             admission: Admission::new(limits, proxies),
@@ -55,6 +67,8 @@ impl Connections {
             detached: 0,
             left_to_drain: None,
             last_gone: (0, 0, false),
+            #[cfg(feature = "client")]
+            dialled: 0,
         }
     }
 
@@ -94,6 +108,10 @@ impl Connections {
         self.last_gone = (index, connection.state.route, connection.state.was_session());
         // Before anything of the application is dropped, which may panic.
         connection.uncount(&mut self.admission);
+        #[cfg(feature = "client")]
+        if connection.is_dialled {
+            self.dialled = self.dialled.saturating_sub(1);
+        }
         if let Some(timer) = connection.timer.take() {
             self.wheel.cancel(timer);
         }

@@ -30,12 +30,28 @@ impl Turn<'_> {
     #[inline(never)]
     fn input_without_session(&mut self, rx: &mut [u8]) -> Reading {
         let reading = match &self.connection.stage {
+            #[cfg(feature = "client")]
+            Stage::Http(http) if http.dialling.is_some() => self.dialling_input(rx),
             Stage::Http(_) => HttpTurn { turn: self }.input(rx),
             // Lingering: RFC 6455 section 7.1.1 and 1.4; what comes after the Close is dropped.
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => Reading::Continue,
         };
         self.conclude();
         reading
+    }
+
+    /// Bytes of an answer: what they amount to is for the dialer, after the events of this turn.
+    #[cfg(feature = "client")]
+    fn dialling_input(&mut self, rx: &[u8]) -> Reading {
+        if let Stage::Http(http) = &mut self.connection.stage {
+            http.unread.extend_from_slice(rx);
+            if let Some(dialling) = http.dialling.as_deref_mut() {
+                if !std::mem::replace(&mut dialling.has_input, true) {
+                    self.shared.dial_input.push(self.connection.state.id.0.index);
+                }
+            }
+        }
+        Reading::Continue
     }
 
     /// The socket takes bytes again.

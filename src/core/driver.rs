@@ -58,7 +58,6 @@ use std::net::SocketAddr;
 
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
-use crate::context::detached::{Detached, DetachedSlot, Handover};
 use crate::context::loop_state::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
@@ -138,6 +137,10 @@ impl<S: Sockets> Driver<S> {
 
     /// Whether something is left over that no event and no deadline will announce.
     pub(crate) fn has_work(&self) -> bool {
+        #[cfg(feature = "client")]
+        if self.core.has_dial_work() || self.sockets.has_dialled() {
+            return true;
+        }
         !self.ready.is_empty() || self.core.has_work()
     }
 
@@ -189,6 +192,8 @@ impl<S: Sockets> Driver<S> {
         }
         self.flush(now);
         self.do_deferred_work(now);
+        #[cfg(feature = "client")]
+        self.dial(now);
         self.begin_shares();
     }
 }
@@ -522,24 +527,6 @@ impl<S: Sockets> Driver<S> {
             match disposal {
                 Disposal::Detach => self.detach(slot),
                 Disposal::Close | Disposal::Reset => self.sockets.dispose(slot, disposal),
-            }
-        }
-    }
-
-    /// Lets the application have a socket that is the loop's no more.
-    #[cold]
-    fn detach(&mut self, slot: u32) {
-        let Some(handover) = self.core.take_handover(slot) else { return };
-        let Handover { client, unsent, received, take, .. } = handover;
-        match self.sockets.detach(slot, client) {
-            Ok((fd, release)) => {
-                let slot = DetachedSlot(Some(release));
-                let detached = Detached { fd, unsent, received, slot };
-                self.core.with_server(self.core.now(), "detached route", |_server| take(detached));
-            }
-            Err(error) => {
-                self.core.note_not_detached(&error);
-                self.core.release_detached(client);
             }
         }
     }

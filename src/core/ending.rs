@@ -76,8 +76,7 @@ impl Turn<'_> {
 
     pub(crate) fn log_fault(&self, fault: &SessionError) {
         let id = self.connection.state.id;
-        let route = self.routes.route(self.connection.state.route);
-        let pattern = route.map_or("", |route| route.pattern.as_str());
+        let pattern = self.routes.name(self.connection.state.route);
         match fault {
             // What a peer sends may bring these about, as often as it likes.
             SessionError::Handler(error) => {
@@ -266,7 +265,12 @@ impl Turn<'_> {
                 extra.await_peer(now, linger);
             }
             self.connection.state.timing_changed = true;
-            // RFC 6455 section 7.1.1: the server closes first, and waits for the peer to follow.
+            // RFC 6455 section 7.1.1: the server closes first, and waits for the peer to follow. "A client
+            // SHOULD wait for the server to close the connection".
+            #[cfg(feature = "client")]
+            if self.connection.is_dialled {
+                return;
+            }
             self.wire.shutdown_write();
         }
     }

@@ -17,6 +17,8 @@ use crate::words::time::Time;
 
 use crate::core::arrivals::Full;
 use crate::core::connection::Disposal;
+#[cfg(feature = "client")]
+use crate::core::dials::Dials;
 use crate::core::memory_budget::MemoryBudget;
 use crate::core::turn::Reading;
 use crate::core::turns::{Core, Drain};
@@ -53,6 +55,10 @@ impl Core {
 
     /// The peer has shut its side.
     pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        #[cfg(feature = "client")]
+        if (Dials { core: self }).ended(now, index, None, wire.since_1970()) {
+            return;
+        }
         self.turn(now, index, wire, |turn| turn.peer_shut());
         self.after_turn(now);
     }
@@ -78,6 +84,10 @@ impl Core {
         kind: io::ErrorKind,
         wire: &mut dyn Wire,
     ) {
+        #[cfg(feature = "client")]
+        if (Dials { core: self }).ended(now, index, Some(kind), wire.since_1970()) {
+            return;
+        }
         self.turn(now, index, wire, |turn| turn.broken(kind));
         self.after_turn(now);
     }
@@ -172,6 +182,8 @@ impl Core {
         let deadline = earlier.map_or(deadline, |drain| drain.deadline.min(deadline));
         self.draining = Some(Drain { reason, deadline });
         self.shared.draining = true;
+        #[cfg(feature = "client")]
+        Dials { core: self }.stop_all(now);
     }
 
     /// Says good-bye to one connection.
@@ -247,7 +259,12 @@ impl Core {
 
     /// The next connection that is over; its socket is to be dropped at once.
     pub(crate) fn poll_closed(&mut self) -> Option<(u32, Disposal)> {
-        self.connections.closed.pop()
+        let closed = self.connections.closed.pop();
+        #[cfg(feature = "client")]
+        if let Some((slot, _)) = closed {
+            self.dial_table.note_gone(slot);
+        }
+        closed
     }
 
     /// The connection that is to be handed to [`handle_eviction`](Self::handle_eviction); to be asked
@@ -266,6 +283,19 @@ impl Core {
 
     fn budget(&self) -> MemoryBudget<'_> {
         MemoryBudget { connections: &self.connections, shared: &self.shared }
+    }
+
+    /// Whether dialers have something to do that no event and no deadline will announce.
+    #[cfg(feature = "client")]
+    pub(crate) fn has_dial_work(&self) -> bool {
+        let shared = &self.shared;
+        self.dial_table.has_work() || shared.dialers.has_work() || !shared.dial_input.is_empty()
+    }
+
+    /// A connection that was dialled, and on which something has arrived.
+    #[cfg(feature = "client")]
+    pub(crate) fn poll_dial_input(&mut self) -> Option<u32> {
+        self.shared.dial_input.pop()
     }
 
     /// The first connection at or after a slot.
@@ -305,7 +335,7 @@ impl Core {
         });
         self.shared.warnings.note("slow_callback", now, || match route {
             Some((route, true)) => {
-                let pattern = self.routes.route(route).map_or("", |route| &route.pattern);
+                let pattern = self.routes.name(route);
                 format!("a session of route {pattern} blocked the event loop for {took:?}")
             }
             Some((_, false)) => format!("an HTTP request blocked the event loop for {took:?}"),

@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 
+#[cfg(feature = "client")]
+use crate::words::bounds::LONGEST_TIMEOUT;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
 
 use crate::core::admission::OverLimit;
+#[cfg(feature = "client")]
+use crate::core::dialling::Dialling;
 use crate::core::streamed_body::StreamedAnswer;
 
 /// A connection that speaks HTTP.
@@ -36,6 +40,9 @@ pub(crate) struct HttpStage {
     pub(crate) yielded: bool,
     /// Pushed out by younger connections: its time is over whatever the clock says.
     pub(crate) expired: bool,
+    /// This side is the client, and an answer is awaited.
+    #[cfg(feature = "client")]
+    pub(crate) dialling: Option<Box<Dialling>>,
 }
 
 impl HttpStage {
@@ -53,6 +60,8 @@ impl HttpStage {
             proxied: false,
             yielded: false,
             expired: false,
+            #[cfg(feature = "client")]
+            dialling: None,
         }
     }
 }
@@ -89,6 +98,9 @@ impl HttpStage {
     pub(crate) fn deadline(&self, limits: &Limits) -> Time {
         match self {
             _ if self.expired => Time::ZERO,
+            // Its dialer has the time.
+            #[cfg(feature = "client")]
+            Self { dialling: Some(_), .. } => self.since.after(LONGEST_TIMEOUT),
             _ if self.is_between_requests() => self.since.after(limits.keep_alive_timeout),
             // It takes one of the few slots for connections that are only refused.
             Self { over_limit: Some(_), .. } => {

@@ -38,6 +38,20 @@ pub(crate) mod audit;
 mod connection;
 mod connections;
 mod deadlines;
+#[cfg(feature = "client")]
+mod dial_driver;
+#[cfg(feature = "client")]
+mod dial_ends;
+#[cfg(feature = "client")]
+mod dial_handshake;
+#[cfg(feature = "client")]
+pub(crate) mod dial_orders;
+#[cfg(feature = "client")]
+mod dial_table;
+#[cfg(feature = "client")]
+mod dialling;
+#[cfg(feature = "client")]
+mod dials;
 mod dispatch;
 pub(crate) mod driver;
 mod ending;

@@ -65,6 +65,10 @@ impl SessionTurn<'_, '_> {
         let route = self.turn.options();
         let limit = self.turn.connection.state.options(route).short_limit();
         self.turn.connection.state.last_activity = self.turn.shared.now;
+        #[cfg(feature = "client")]
+        if self.turn.connection.is_dialled {
+            return self.take_short_of_server(route, limit, rx);
+        }
         let mut taken = 0;
         while let Some(rest) = rx.get_mut(taken..) {
             let Some(short) = ShortMessage::find(rest, limit) else { break };
@@ -72,6 +76,26 @@ impl SessionTurn<'_, '_> {
             self.deliver_short(route, short.text, short.unmask(rest));
             // Whatever a hook leaves behind shows in one of the two; nothing else need be asked for
             // each message.
+            if self.turn.connection.state.extra.is_some() || self.turn.shared.has_deferred_work {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// The same where the peer is the server, whose messages have no mask.
+    #[cfg(feature = "client")]
+    #[inline(never)]
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "a message ends within what was left of the read buffer"
+    )]
+    fn take_short_of_server(&mut self, route: &SessionOptions, limit: usize, rx: &[u8]) -> usize {
+        let mut taken = 0;
+        while let Some(rest) = rx.get(taken..) {
+            let Some(short) = ShortMessage::find_unmasked(rest, limit) else { break };
+            taken += short.end;
+            self.deliver_short(route, short.text, short.payload(rest));
             if self.turn.connection.state.extra.is_some() || self.turn.shared.has_deferred_work {
                 break;
             }

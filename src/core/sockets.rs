@@ -2,15 +2,16 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 
-use crate::context::detached::Release;
+use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
 use crate::core::connection::Disposal;
+#[cfg(feature = "client")]
+use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
 #[cfg(feature = "tls")]
@@ -51,7 +52,7 @@ pub(crate) trait Sockets {
 
     /// Gives up the socket in a slot, which is the application's from here, and says how to tell that it
     /// is over. Whatever comes of it, the slot is empty.
-    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<FreedSocket> {
         self.dispose(slot, Disposal::Close);
         Err(ErrorKind::Unsupported.into())
     }
@@ -73,6 +74,18 @@ pub(crate) trait Sockets {
     /// Reads the certificates of all listeners again.
     #[cfg(feature = "tls")]
     fn reload_certificates(&mut self, _core: &mut Core, _now: Time) {}
+
+    /// Does what a dialer wants.
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder);
+
+    /// The next thing that was ordered and has ended.
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<Self::Accepted>>;
+
+    /// Whether there is one.
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool;
 
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);

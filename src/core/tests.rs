@@ -3,6 +3,8 @@
 mod admission;
 #[cfg(feature = "deflate")]
 mod compressed;
+#[cfg(feature = "client")]
+mod dialling;
 mod flow_faults;
 mod flow_memory;
 mod flow_rounds;

@@ -158,11 +158,10 @@ impl Turn<'_> {
     #[cold]
     fn note_too_big(&self, error: SendError) {
         let state = &self.connection.state;
-        let route = self.routes.route(state.route);
+        let name = self.routes.name(state.route);
         let kind = ("too big", state.route);
         self.shared.warnings.line(Level::Warn, Target::Session, kind, self.shared.now, || {
-            let pattern = route.map_or("", |route| route.pattern.as_str());
-            format!("{} {pattern}: a message was not sent: {error}", state.id)
+            format!("{} {name}: a message was not sent: {error}", state.id)
         });
     }
 

@@ -19,6 +19,8 @@ use crate::words::time::Time;
 
 use crate::core::connection::Stage;
 use crate::core::connections::Connections;
+#[cfg(feature = "client")]
+use crate::core::dial_table::DialTable;
 use crate::core::panics::{Panicked, caught};
 use crate::core::pending::client_of;
 use crate::core::rounds::Rounds;
@@ -26,6 +28,9 @@ use crate::core::turn::{Reading, Turn};
 
 /// Marks the tokens of the wheel that are timers of the application.
 const APP_TIMER: u32 = 1 << 31;
+/// And with this bit those of dialers.
+#[cfg(feature = "client")]
+pub(super) const DIAL_TIMER: u32 = APP_TIMER | 1 << 30;
 
 /// What a message for another session takes beside its bytes until it is written, about.
 const COPY_BYTES: usize = 256;
@@ -44,6 +49,8 @@ pub(crate) struct Core {
     /// Connections that may be read again.
     pub(super) resuming: Vec<u32>,
     pub(super) draining: Option<Drain>,
+    #[cfg(feature = "client")]
+    pub(super) dial_table: DialTable,
 }
 
 /// A stop that has begun.
@@ -79,6 +86,8 @@ impl Core {
             unsettled: Vec::new(),
             resuming: Vec::new(),
             draining: None,
+            #[cfg(feature = "client")]
+            dial_table: DialTable::default(),
         };
         core.after_turn(Time::ZERO); // the application's timers begin
         core
@@ -256,6 +265,11 @@ impl Core {
     pub(super) fn run_timer(&mut self, now: Time, token: u32) -> bool {
         if token & APP_TIMER == 0 {
             return false;
+        }
+        #[cfg(feature = "client")]
+        if token & DIAL_TIMER == DIAL_TIMER {
+            self.dial_table.due.push(token & !DIAL_TIMER);
+            return true;
         }
         if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {
             let done = self.with_server(now, "timer", |server| server.run_timer(id, timer));

@@ -23,6 +23,39 @@ pub(crate) fn http_date(since_1970: Duration) -> Option<[u8; 29]> {
     Some(date_of(secs))
 }
 
+/// The time since 1970 began of an IMF-fixdate, which is the one form that may be sent today.
+#[cfg(feature = "client")]
+pub(crate) fn parse_http_date(text: &str) -> Option<Duration> {
+    let number = |at: std::ops::Range<usize>| -> Option<u64> {
+        let digits = text.get(at)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let name = text.get(8..11)?;
+    let month = (0_u64..).zip(MONTHS).find(|(_, known)| known.as_slice() == name.as_bytes())?.0;
+    let (day, year) = (number(5..7)?, number(12..16)?);
+    let (hour, minute, second) = (number(17..19)?, number(20..22)?, number(23..25)?);
+    if hour > 23 || minute > 59 || second > 60 || !(1970..=9999).contains(&year) {
+        return None;
+    }
+    // Days rise with the date, and there are fewer than 2^22: 22 halvings find the one.
+    let (mut low, mut high) = (0, 1 << 22);
+    while low < high {
+        let middle = u64::midpoint(low, high);
+        let found = civil(middle);
+        if found < (year, month.saturating_add(1), day) {
+            low = middle.saturating_add(1);
+        } else {
+            high = middle;
+        }
+    }
+    let of_day = hour.saturating_mul(3_600).saturating_add(minute.saturating_mul(60));
+    let secs = low.saturating_mul(86_400).saturating_add(of_day).saturating_add(second);
+    // Whatever else stands there, such as another form or a day that the month does not have.
+    let is_same = date_of(secs.saturating_sub(u64::from(second == 60))).get(..23)?
+        == text.as_bytes().get(..23)?;
+    (is_same && text.ends_with(" GMT") && text.len() == 29).then(|| Duration::from_secs(secs))
+}
+
 #[allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
@@ -88,6 +121,30 @@ mod tests {
             (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
         ] {
             assert_eq!(std::str::from_utf8(&date_of(secs)), Ok(expected));
+        }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn dates_are_read_as_they_are_written() {
+        let mut secs = 0;
+        while secs < 253_402_300_800 {
+            let text = date_of(secs);
+            let read = parse_http_date(std::str::from_utf8(&text).unwrap());
+            assert_eq!(read, Some(Duration::from_secs(secs)));
+            secs += 86_399 * 37 + 41;
+        }
+        for text in [
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, +6 Nov 1994 08:49:37 GMT",
+            "",
+        ] {
+            assert_eq!(parse_http_date(text), None, "{text:?}");
         }
     }
 

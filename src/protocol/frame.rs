@@ -36,7 +36,10 @@ pub(crate) enum Masking {
     /// The peer is a client, and the application takes its frames as they are.
     Optional,
     /// The peer is a server.
-    #[cfg_attr(not(any(test, fuzzing)), allow(dead_code, reason = "the application is a server"))]
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "client")),
+        allow(dead_code, reason = "the application is a server")
+    )]
     Forbidden,
 }
 
@@ -170,6 +173,36 @@ impl ShortMessage {
         }
         let mask = bytes.get(header_len - 4..header_len)?.try_into().ok()?;
         Some(Self { text: first == 0x81, mask, header_len, end: header_len + length })
+    }
+
+    /// Finds one that has no mask, as servers send them; whatever else is there is left to
+    /// [`FrameHeader::read`].
+    #[cfg(feature = "client")]
+    #[inline]
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "header_len is 2 or 4; a length over the limit of 2^30 has returned before"
+    )]
+    pub(crate) fn find_unmasked(bytes: &[u8], limit: usize) -> Option<Self> {
+        let (first, length, header_len) = match *bytes {
+            [first @ (0x81 | 0x82), second @ 0..=0x7d, ..] => (first, usize::from(second), 2),
+            [first @ (0x81 | 0x82), 0x7e, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                (first, if length < 126 { usize::MAX } else { length }, 4)
+            }
+            _ => return None,
+        };
+        if length > limit || bytes.len() < header_len + length {
+            return None;
+        }
+        Some(Self { text: first == 0x81, mask: [0; 4], header_len, end: header_len + length })
+    }
+
+    /// The message, which has no mask, in the same `bytes`.
+    #[cfg(feature = "client")]
+    #[inline]
+    pub(crate) fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(self.header_len..self.end).unwrap_or_default()
     }
 
     /// Takes the mask off the message, which is in the same `bytes`.

@@ -51,6 +51,11 @@ impl Refusal {
     }
 }
 
+/// The value of `Sec-WebSocket-Accept` that answers a key (RFC 6455 section 4.2.2 item 5.4).
+pub(crate) fn accept_key_of(key: &str) -> String {
+    derive_accept_key(key.as_bytes())
+}
+
 /// Decides what a request wants.
 pub(crate) fn examine(head: &RequestHead) -> Upgrade<'_> {
     // RFC 9110 section 7.8: "A server MUST ignore an Upgrade header field that is received in an
@@ -75,7 +80,7 @@ pub(crate) fn examine(head: &RequestHead) -> Upgrade<'_> {
     let Some(protocols) = offered_protocols(head) else {
         return Upgrade::Refused(Refusal::BadRequest);
     };
-    let accept_key = derive_accept_key(key.as_bytes());
+    let accept_key = accept_key_of(key);
     Upgrade::WebSocket(UpgradeRequest { accept_key, protocols })
 }
 

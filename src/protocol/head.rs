@@ -1,11 +1,11 @@
 //! The HTTP/1.1 request head: read under limits, kept compactly, looked up by name (RFC 9112).
 
-use std::borrow::Cow;
 use std::mem::MaybeUninit;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use crate::protocol::framing::Framing;
 use crate::protocol::head_error::HeadError;
+use crate::protocol::header_lines::{HeaderLines, LinesBuilder};
 use crate::protocol::target::Target;
 
 /// How much head a request may have.
@@ -30,23 +30,21 @@ pub(crate) enum HeadStatus {
 /// A request without its body.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
-    /// Method, target and header lines, one after the other.
-    text: Box<str>,
+    /// Method, target and header lines, one after the other. `Host` says what the request is for, also
+    /// where the target does.
+    lines: HeaderLines,
     method: Range<u32>,
     target: Range<u32>,
     pub(crate) minor_version: u8,
     pub(crate) framing: Framing,
-    headers: Box<[Line]>,
-    /// The values that are no UTF-8, by the numbers of their lines, in order. In `text` such a value
-    /// stands with a replacement character for what is none, which is part of no token, number or
-    /// address: whatever looks at it finds it wrong there, and right of a comma what it is.
-    opaque: Box<[(u32, Box<[u8]>)]>,
 }
 
-#[derive(Debug)]
-struct Line {
-    name: Range<u32>,
-    value: Range<u32>,
+impl Deref for RequestHead {
+    type Target = HeaderLines;
+
+    fn deref(&self) -> &HeaderLines {
+        &self.lines
+    }
 }
 
 /// Reads the head at the start of `bytes`. `scanned` remembers, from call to call with more bytes of
@@ -126,12 +124,12 @@ fn version_at(bytes: &[u8]) -> Option<usize> {
     spaces.nth(1).and_then(|(second, _)| second.checked_add(1))
 }
 
-fn has_blank_line(bytes: &[u8]) -> bool {
+pub(super) fn has_blank_line(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
 /// Without a branch, so that many bytes are looked at together.
-fn has_bare_line_feed(bytes: &[u8]) -> bool {
+pub(super) fn has_bare_line_feed(bytes: &[u8]) -> bool {
     let later = bytes.get(1..).unwrap_or_default();
     let bare =
         |bare: bool, (&before, &byte): (&u8, &u8)| bare | ((byte == b'\n') & (before != b'\r'));
@@ -150,14 +148,10 @@ impl RequestHead {
         let authority = target.authority.map(str::as_bytes);
         let lines = request.headers.iter().map(|line| line.name.len() + line.value.len());
         let first = method.len() + 1 + request.path.map_or(0, str::len);
-        let mut text = Text(Vec::with_capacity(first + lines.sum::<usize>()));
-        let method = text.append(method.as_bytes());
-        let target = text.append_target(&target);
+        let mut lines = LinesBuilder::new(first + lines.sum::<usize>(), request.headers.len());
+        let method = lines.append(method.as_bytes());
+        let target = append_target(&mut lines, &target);
         let mut framing = Framing::default();
-        let mut headers = Vec::with_capacity(request.headers.len());
-        let mut keep = |name: &str, value: &[u8]| {
-            headers.push(Line { name: text.append(name.as_bytes()), value: text.append(value) });
-        };
         for header in request.headers.iter() {
             let value = header.value.trim_ascii();
             framing.note(header.name, value);
@@ -165,138 +159,38 @@ impl RequestHead {
                 // RFC 9112 section 3.2.2: "MUST ignore the received Host header field (if any) and
                 // instead use the host information of the request-target".
                 Some(authority) if header.name.eq_ignore_ascii_case("host") => {
-                    keep(header.name, authority);
+                    lines.push(header.name, authority);
                 }
-                _ => keep(header.name, value),
+                _ => lines.push(header.name, value),
             }
         }
         if let Some(authority) = authority.filter(|_| !framing.has_host()) {
-            keep("Host", authority);
+            lines.push("Host", authority);
         }
         let minor_version = request.version.unwrap_or(1);
         framing.check(minor_version)?;
-        let (text, opaque) = text.readable(&mut headers)?;
-        let headers = headers.into();
-        Ok(Self { text, method, target, minor_version, framing, headers, opaque })
-    }
-
-    #[inline]
-    fn slice(&self, range: &Range<u32>) -> &str {
-        self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
+        let lines = lines.finish().ok_or(HeadError::Malformed)?;
+        Ok(Self { lines, method, target, minor_version, framing })
     }
 
     pub(crate) fn method(&self) -> &str {
-        self.slice(&self.method)
+        self.lines.slice(&self.method)
     }
 
     /// The target without its authority: path and query as they were sent, `*`, or what CONNECT names.
     pub(crate) fn target(&self) -> &str {
-        self.slice(&self.target)
+        self.lines.slice(&self.target)
     }
 
     /// Host and port that the request is for, whatever the form of its target. Empty if nothing says.
     pub(crate) fn host(&self) -> &str {
         self.first("host").unwrap_or_default()
     }
-
-    /// Every header line in order. `Host` says what the request is for, also where the target does.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.iter().map(|line| (self.slice(&line.name), self.slice(&line.value)))
-    }
-
-    /// The lines of that name, with their numbers, in order.
-    #[inline]
-    fn named(&self, name: &str) -> impl Iterator<Item = (usize, &Line)> {
-        // The length, which is known, rules out nearly every name.
-        let of_length = move |(_, line): &(usize, &Line)| line.name.len() == name.len();
-        let lines = self.headers.iter().enumerate().filter(of_length);
-        lines.filter(move |(_, line)| self.slice(&line.name).eq_ignore_ascii_case(name))
-    }
-
-    /// The values of every line of that name, in order.
-    #[inline]
-    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.named(name).map(|(_, line)| self.slice(&line.value))
-    }
-
-    /// The value of the first line of that name.
-    pub(crate) fn first(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
-    }
-
-    /// The values of every line of that name as they were sent, whether they are UTF-8 or not.
-    pub(crate) fn all_bytes(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.named(name).map(|(number, line)| self.bytes_of(number, line))
-    }
-
-    fn bytes_of(&self, number: usize, line: &Line) -> &[u8] {
-        let place = self.opaque.binary_search_by_key(&number, |(known, _)| *known as usize);
-        match place.ok().and_then(|place| self.opaque.get(place)) {
-            Some((_, bytes)) => bytes,
-            None => self.slice(&line.value).as_bytes(),
-        }
-    }
-
-    /// The members of a list header, of all its lines (RFC 9110 sections 5.3 and 5.6.1).
-    pub(crate) fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.all(name)
-            .flat_map(|value| value.split(','))
-            .map(|token| token.trim_matches([' ', '\t']))
-            .filter(|token| !token.is_empty())
-    }
 }
 
-/// The text of a head while it is gathered.
-struct Text(Vec<u8>);
-
-/// A head's text, and the values in it that are no UTF-8.
-type Readable = (Box<str>, Box<[(u32, Box<[u8]>)]>);
-
-impl Text {
-    #[inline]
-    fn append(&mut self, piece: &[u8]) -> Range<u32> {
-        // Invariant: a head is far shorter than 4 GiB: max_head_bytes is at most 1 GiB.
-        let start = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        self.0.extend_from_slice(piece);
-        start..u32::try_from(self.0.len()).unwrap_or(u32::MAX)
-    }
-
-    fn append_target(&mut self, target: &Target<'_>) -> Range<u32> {
-        let slash = if target.lacks_slash { self.append(b"/") } else { self.append(b"") };
-        slash.start..self.append(target.rest.as_bytes()).end
-    }
-
-    /// The whole as text. RFC 9110 section 5.5: "A recipient SHOULD treat other allowed octets in field
-    /// content (i.e., obs-text) as opaque data". Most heads have none. Values stand between names, which
-    /// are ASCII: the whole is UTF-8 exactly if each of them is.
-    fn readable(self, lines: &mut [Line]) -> Result<Readable, HeadError> {
-        match String::from_utf8(self.0) {
-            Ok(text) => Ok((text.into(), Box::default())),
-            Err(error) => Self(error.into_bytes()).readable_in_part(lines),
-        }
-    }
-
-    #[cold]
-    fn readable_in_part(self, lines: &mut [Line]) -> Result<Readable, HeadError> {
-        let bytes_at = |range: &Range<u32>| {
-            self.0.get(range.start as usize..range.end as usize).unwrap_or_default()
-        };
-        let start_len = lines.first().map_or(self.0.len(), |line| line.name.start as usize);
-        let start = self.0.get(..start_len).unwrap_or_default();
-        let mut text = Self(start.to_vec());
-        let mut opaque = Vec::new();
-        for (line, number) in lines.iter_mut().zip(0..) {
-            let (name, value) = (bytes_at(&line.name), bytes_at(&line.value));
-            let shown = String::from_utf8_lossy(value);
-            if let Cow::Owned(_) = shown {
-                opaque.push((number, value.into()));
-            }
-            *line = Line { name: text.append(name), value: text.append(shown.as_bytes()) };
-        }
-        // What is left are method and target: httparse hands them out as text.
-        let text = String::from_utf8(text.0).map_err(|_| HeadError::Malformed)?;
-        Ok((text.into(), opaque.into()))
-    }
+fn append_target(lines: &mut LinesBuilder, target: &Target<'_>) -> Range<u32> {
+    let slash = if target.lacks_slash { lines.append(b"/") } else { lines.append(b"") };
+    slash.start..lines.append(target.rest.as_bytes()).end
 }
 
 #[cfg(test)]

@@ -12,7 +12,15 @@
     )
 )]
 
+#[cfg(feature = "client")]
+pub(crate) mod base64;
+#[cfg(feature = "client")]
+pub(crate) mod client_handshake;
+#[cfg(feature = "client")]
+pub(crate) mod client_url;
 pub(crate) mod close;
+#[cfg(feature = "client")]
+pub(crate) mod connect_error;
 #[cfg(feature = "json")]
 pub(crate) mod content;
 pub(crate) mod date;
@@ -25,11 +33,16 @@ pub(crate) mod framing;
 pub(crate) mod handshake;
 pub(crate) mod head;
 pub(crate) mod head_error;
+pub(crate) mod header_lines;
+#[cfg(feature = "client")]
+pub(crate) mod http_proxy;
 pub(crate) mod message_reader;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;
 pub(crate) mod proxy_protocol;
+#[cfg(feature = "client")]
+pub(crate) mod response_head;
 pub(crate) mod target;
 mod text;
 pub(crate) mod token;

@@ -7,3 +7,8 @@ pub(crate) fn is_token(text: &str) -> bool {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
+
+/// Whether a text can be the value of a header line: nothing in it ends the line.
+pub(crate) fn is_header_value(text: &str) -> bool {
+    !text.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 127)
+}

@@ -14,6 +14,8 @@ use crate::words::extension::ExtensionError;
 use crate::words::frame::OpCode;
 use crate::words::message::{Message, Rsv};
 use crate::words::mix::mixed;
+#[cfg(feature = "client")]
+use crate::words::quoted::Quoted;
 
 /// The extensions that are installed.
 pub(crate) type Factories = Vec<Rc<dyn ExtensionFactory>>;
@@ -96,6 +98,50 @@ impl Agreed {
             }
         }
         agreed
+    }
+}
+
+/// The client's half.
+#[cfg(feature = "client")]
+impl Agreed {
+    /// What a client offers, as in `Sec-WebSocket-Extensions`; the error names what cannot be sent.
+    pub(crate) fn offer(installed: &Factories) -> Result<String, String> {
+        let mut header = String::new();
+        for offer in installed.iter().filter_map(|factory| factory.offer()) {
+            if !offer.append(&mut header) {
+                return Err(format!(
+                    "extension {}: a parameter of its offer is no token",
+                    offer.name()
+                ));
+            }
+        }
+        Ok(header)
+    }
+
+    /// What a server chose of what was offered (RFC 6455 section 4.1: the client MUST fail the connection
+    /// over any that was not).
+    pub(crate) fn answered(
+        installed: &Factories,
+        chosen: &[ExtensionOffer],
+    ) -> Result<Self, String> {
+        let mut agreed = Self::default();
+        for answer in chosen {
+            let name = answer.name();
+            let offered = |factory: &&Rc<dyn ExtensionFactory>| {
+                factory.name() == name && factory.offer().is_some()
+            };
+            let Some(factory) = installed.iter().find(offered) else {
+                return Err(format!("it chose extension {}, which was not offered", Quoted(name)));
+            };
+            if agreed.stages.iter().any(|stage| Rc::ptr_eq(&stage.factory, factory)) {
+                return Err(format!("it chose extension {name} twice"));
+            }
+            let accepted = factory.accept(answer);
+            let agreement = accepted.map_err(|fault| format!("extension {name}: {fault}"))?;
+            let (_, extension) = agreement.into_parts();
+            agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
+        }
+        Ok(agreed)
     }
 }
 

@@ -316,7 +316,7 @@ impl Session<'_> {
     }
 
     fn converter(&self) -> Result<Rc<dyn ContentConverter>, ConvertError> {
-        let of_route = self.out.shared.converters.get(usize::from(self.out.state.route));
+        let of_route = self.out.shared.converter_of(self.out.state.route);
         of_route.and_then(|converter| converter.0.clone()).ok_or(ConvertError::NoConverter)
     }
 }

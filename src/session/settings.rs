@@ -125,8 +125,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Masks what this session sends from now on, or stops it (Ktor's `masking`).
+    /// Masks what this session sends from now on, or stops it (Ktor's `masking`). A session that was
+    /// dialled always masks (RFC 6455 section 5.1).
     pub fn set_masking(&mut self, on: bool) {
+        #[cfg(feature = "client")]
+        let on = on || self.own_options().is_client;
         self.own_options().masking = on;
     }
 

@@ -164,6 +164,17 @@ impl Parts {
     const NOT_OPEN: u8 = 32;
 }
 
+/// Whether the peer masks its frames. RFC 6455 section 5.1: a server closes on an unmasked frame, unless it
+/// is told otherwise, and a client on a masked one.
+fn expected_masking(options: &SessionOptions) -> Masking {
+    match options {
+        #[cfg(feature = "client")]
+        SessionOptions { is_client: true, .. } => Masking::Forbidden,
+        SessionOptions { accept_unmasked_frames: true, .. } => Masking::Optional,
+        SessionOptions { .. } => Masking::Required,
+    }
+}
+
 impl SessionState {
     /// What it boxes at most, but for bytes of messages.
     pub(crate) const BOXED_BYTES: usize = size_of::<Extra>() + size_of::<Proxied>();
@@ -340,12 +351,7 @@ impl SessionState {
             },
             max_message_size: options.message_limit(),
             max_fragments: options.max_fragments,
-            // RFC 6455 section 5.1: a server closes on an unmasked frame, unless it is told otherwise.
-            masking: if options.accept_unmasked_frames {
-                Masking::Optional
-            } else {
-                Masking::Required
-            },
+            masking: expected_masking(options),
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
             // RFC 6455 section 5.2: reserved bits are zero unless an agreed extension claims them.
             claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),

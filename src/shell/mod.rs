@@ -2,10 +2,16 @@
 
 #[cfg(feature = "tls")]
 mod certificates;
+#[cfg(feature = "client")]
+mod connect;
+#[cfg(feature = "client")]
+mod dialling;
 pub(crate) mod listen;
 mod listener;
 pub(crate) mod mailbox;
 pub(crate) mod poll_loop;
+#[cfg(feature = "client")]
+mod resolver;
 mod signals;
 mod slow;
 mod socket;

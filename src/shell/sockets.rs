@@ -1,7 +1,6 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
 use std::io;
-use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Instant;
@@ -11,8 +10,10 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
-use crate::context::detached::Release;
+use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
+#[cfg(feature = "client")]
+use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
@@ -31,11 +32,13 @@ use crate::words::time::Time;
 
 #[cfg(feature = "tls")]
 use super::certificates::CertificateCare;
+#[cfg(feature = "client")]
+use super::dialling::Dialling;
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::mailbox::Returns;
 use super::slow::{Slow, SlowWatch};
-use super::socket::Socket;
+use super::socket::{Socket, write_blocking};
 use super::watches::{Watches, log_unwatchable};
 
 /// Connections have their slot as token; everything else counts down from the top. These are the loop's
@@ -45,7 +48,16 @@ const LISTENERS_TOP: usize = usize::MAX - 3;
 /// More listeners than anybody has; below their tokens all are connections.
 const LISTENERS_MAX: usize = 1024;
 /// The application's descriptors come below.
-const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX;
+const WATCHES_TOP: usize = LISTENERS_TOP - LISTENERS_MAX - 1;
+/// And above those of connections that are being made.
+const WATCHES_END: usize = SLOTS_END + (1 << 20);
+
+/// What wakes the loop when names are resolved.
+#[cfg(feature = "client")]
+const RESOLVER: Token = Token(LISTENERS_TOP - LISTENERS_MAX);
+/// Connections that are being made.
+#[cfg(feature = "client")]
+const CONNECTS: std::ops::Range<usize> = SLOTS_END..SLOTS_END + (1 << 20);
 
 /// What rustls boxes for a connection at rest, measured: two expanded keys of 560 bytes, its state, queues.
 #[cfg(feature = "tls")]
@@ -72,6 +84,8 @@ pub(crate) struct OpenSockets {
     certificates: Option<CertificateCare>,
     /// How other threads give detached connections back.
     pub(super) returns: Option<Returns>,
+    #[cfg(feature = "client")]
+    dialling: Dialling,
     pub(super) clock: Clock,
     slow: SlowWatch,
 }
@@ -83,6 +97,18 @@ pub(crate) struct Accepted {
     /// The TLS of its listener.
     #[cfg(feature = "tls")]
     tls: Option<Rc<Acceptor>>,
+}
+
+#[cfg(feature = "client")]
+impl Accepted {
+    /// One that speaks no TLS.
+    fn plain(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
 }
 
 /// The only reader of the system's clock.
@@ -119,8 +145,10 @@ impl OpenSockets {
                 .then(CertificateCare::new),
             listeners: registered,
             reserve: Reserve::new(),
-            watches: Watches::new(SLOTS_END..=WATCHES_TOP),
+            watches: Watches::new(WATCHES_END..=WATCHES_TOP),
             returns: None,
+            #[cfg(feature = "client")]
+            dialling: Dialling::new(RESOLVER, CONNECTS),
             clock: Clock::start(),
             slow: SlowWatch::new(limits.slow_callback),
         })
@@ -129,6 +157,10 @@ impl OpenSockets {
     /// An event that is neither a connection's nor the loop's own.
     pub(super) fn other_event(&mut self, core: &mut Core, now: Time, event: &Event) {
         let token = event.token();
+        #[cfg(feature = "client")]
+        if self.dialling.ready(self.poll.registry(), token) {
+            return;
+        }
         if self.watches.has(token) {
             return self.watches.ready(self.poll.registry(), core, now, event);
         }
@@ -233,12 +265,13 @@ impl Sockets for OpenSockets {
         }
     }
 
-    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<FreedSocket> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
         let returns = self.returns.clone().ok_or_else(gone)?;
         let fd = socket.into_stream(false).detach(self.poll.registry())?;
-        Ok((fd, Box::new(move || returns.send(client))))
+        let release = Box::new(move || returns.send(client));
+        Ok(FreedSocket { fd, write_blocking, release })
     }
 
     fn watch(&mut self, watch: NewWatch) {
@@ -266,6 +299,21 @@ impl Sockets for OpenSockets {
         if let Some(certificates) = &mut self.certificates {
             certificates.reload(core, now, &acceptors);
         }
+    }
+
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder) {
+        self.dialling.order(self.poll.registry(), order);
+    }
+
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<Accepted>> {
+        self.dialling.next().map(|dialled| dialled.map(Accepted::plain))
+    }
+
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool {
+        self.dialling.has_next()
     }
 
     fn release_listeners(&mut self) {

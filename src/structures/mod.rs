@@ -1,5 +1,7 @@
 //! The room `structures`: the timer wheel, the slab, the outbox. Standard library only.
 
+#[cfg(feature = "client")]
+pub(crate) mod backoff;
 pub(crate) mod byte_queue;
 pub(crate) mod counter;
 pub(crate) mod cursors;

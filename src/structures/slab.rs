@@ -49,6 +49,12 @@ impl<T> Slab<T> {
         Self { pages: Vec::new(), generations: Vec::new(), first_with_room: 0, len: 0, capacity }
     }
 
+    /// Room for so many more.
+    #[cfg(feature = "client")]
+    pub(crate) fn raise_capacity(&mut self, by: usize) {
+        self.capacity = self.capacity.saturating_add(by);
+    }
+
     /// Takes a slot, or gives the value back if all `capacity` are taken.
     pub(crate) fn insert(&mut self, value: T) -> Result<Key, T> {
         if self.len >= self.capacity {

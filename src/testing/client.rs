@@ -9,8 +9,8 @@ use crate::core::Disposal;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::message::{Message, Payload};
 
-use super::far_end::{FarEnd, RawFrame};
-use super::frames::{UPGRADE, masked};
+use super::far_end::{FarEnd, RawFrame, frame_of};
+use super::frames::UPGRADE;
 use super::network::{LinkId, Network, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
@@ -245,7 +245,7 @@ impl Upgrade {
         if answer.status != 101 {
             return Err(answer);
         }
-        client.begin_session();
+        client.begin_session(FarEnd::new());
         Ok((client, answer))
     }
 }
@@ -307,9 +307,9 @@ impl TestClient {
     }
 
     /// From here on what arrives is frames.
-    fn begin_session(&self) {
+    pub(super) fn begin_session(&self, far_end: FarEnd) {
         let mut network = self.network.borrow_mut();
-        network.link(self.id).far_end = Some(FarEnd::new());
+        network.link(self.id).far_end = Some(far_end);
         network.react(self.id);
         network.pump();
     }
@@ -327,7 +327,11 @@ impl TestClient {
 
     /// Sends one masked frame whose first byte (FIN, reserved bits, opcode) is given.
     pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
-        self.send_bytes(&masked(first, payload));
+        let is_server = {
+            let mut network = self.network.borrow_mut();
+            network.link(self.id).far_end.as_ref().is_some_and(|far_end| far_end.is_server)
+        };
+        self.send_bytes(&frame_of(is_server, first, payload));
     }
 
     /// Sends a ping.
@@ -586,6 +590,20 @@ impl TestClient {
     /// The client resets the connection.
     pub fn reset(&mut self) {
         self.network.borrow_mut().end(self.id, PeerEnd::Reset);
+    }
+}
+
+/// For the tests of this crate.
+#[cfg(all(repository, test))]
+impl TestClient {
+    /// What has arrived and is not looked at otherwise.
+    pub(crate) fn take_bytes(&self) -> Vec<u8> {
+        std::mem::take(&mut self.network.borrow_mut().link(self.id).socket.got)
+    }
+
+    /// Whether the application's side is shut.
+    pub(crate) fn server_has_shut(&self) -> bool {
+        self.network.borrow_mut().link(self.id).socket.shut
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::frames::masked;
+use super::frames::{masked, unmasked};
 
 /// A client that is connected, from the upgrade on.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct FarEnd {
     /// A Close was sent: there is no second one.
     pub(crate) close_sent: bool,
     hung_up: bool,
+    /// It is a server: its frames have no mask.
+    pub(crate) is_server: bool,
 }
 
 /// What a far end does of its own.
@@ -71,6 +73,11 @@ impl RawFrame {
     }
 }
 
+/// A frame as a server or a client sends it.
+pub(crate) fn frame_of(is_server: bool, first: u8, payload: &[u8]) -> Vec<u8> {
+    if is_server { unmasked(first, payload) } else { masked(first, payload) }
+}
+
 impl FarEnd {
     pub(crate) fn new() -> Self {
         Self {
@@ -79,7 +86,14 @@ impl FarEnd {
             answers_close: true,
             close_sent: false,
             hung_up: false,
+            is_server: false,
         }
+    }
+
+    /// The far end of what the application has dialled.
+    #[cfg(feature = "client")]
+    pub(crate) fn server() -> Self {
+        Self { is_server: true, ..Self::new() }
     }
 
     /// Takes what arrived and says what it makes the client do. `ended`: nothing more comes.
@@ -91,14 +105,17 @@ impl FarEnd {
             match frame.first {
                 RawFrame::PING if self.answers_pings => {
                     if !self.close_sent {
-                        let pong = masked(RawFrame::PONG, &frame.payload);
+                        let pong = frame_of(self.is_server, RawFrame::PONG, &frame.payload);
                         reaction.bytes.extend(pong);
                     }
                     continue;
                 }
                 RawFrame::CLOSE if self.answers_close && !self.close_sent => {
                     self.close_sent = true;
-                    reaction.bytes.extend(masked(RawFrame::CLOSE, &frame.payload));
+                    let close = frame_of(self.is_server, RawFrame::CLOSE, &frame.payload);
+                    reaction.bytes.extend(close);
+                    // RFC 6455 section 7.1.1: the server closes first.
+                    reaction.hangs_up |= self.is_server;
                 }
                 _ => {}
             }

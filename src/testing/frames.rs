@@ -13,21 +13,33 @@ pub(crate) fn upgrade_request(path: &str, lines: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: h\r\n{UPGRADE}{lines}\r\n")
 }
 
-/// A frame: its first byte (FIN, reserved bits, opcode), and the payload behind the mask.
+/// A frame as a server sends it: the same without a mask.
+pub(crate) fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(first, 0, payload.len());
+    frame.extend_from_slice(payload);
+    frame
+}
+
 #[allow(clippy::cast_possible_truncation, reason = "each arm has checked the length")]
-pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+fn header(first: u8, mask: u8, length: usize) -> Vec<u8> {
     let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
+    match length {
+        len @ 0..=125 => frame.push(mask | len as u8),
         len @ 126..=65_535 => {
-            frame.push(0xfe);
+            frame.push(mask | 126);
             frame.extend_from_slice(&(len as u16).to_be_bytes());
         }
         len => {
-            frame.push(0xff);
+            frame.push(mask | 127);
             frame.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
+    frame
+}
+
+/// A frame: its first byte (FIN, reserved bits, opcode), and the payload behind the mask.
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(first, 0x80, payload.len());
     frame.extend_from_slice(&KEY);
     let start = frame.len();
     frame.extend_from_slice(payload);

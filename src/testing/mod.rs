@@ -36,6 +36,8 @@
 mod client;
 mod failure;
 pub(crate) mod far_end;
+#[cfg(feature = "client")]
+mod far_server;
 #[allow(dead_code, reason = "a part is for the tests of this crate alone")]
 pub(crate) mod frames;
 pub(crate) mod network;
@@ -58,6 +60,8 @@ use crate::words::time::Time;
 
 pub use client::{Answer, Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
+#[cfg(feature = "client")]
+pub use far_server::{FarRequest, FarServer};
 pub use stream::Stream;
 
 use network::Network;

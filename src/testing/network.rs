@@ -2,6 +2,8 @@
 //! core with the driver that runs it in production.
 
 mod fake_socket;
+#[cfg(feature = "client")]
+pub(crate) mod far_servers;
 mod link;
 mod links;
 #[cfg(feature = "tls")]
@@ -23,8 +25,8 @@ use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
 pub(crate) use fake_socket::FakeSocket;
-pub(crate) use link::{Link, PeerEnd};
-pub(crate) use links::{LinkId, Links};
+pub(crate) use link::{Link, LinkId, PeerEnd};
+pub(crate) use links::Links;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) use transit::{Buffers, Pace, Transit};
 

@@ -4,6 +4,8 @@ pub(crate) mod address;
 pub(crate) mod bounds;
 pub(crate) mod close;
 pub(crate) mod compat;
+#[cfg(feature = "client")]
+pub(crate) mod connect;
 pub(crate) mod convert;
 pub(crate) mod error;
 pub(crate) mod extension;

@@ -30,6 +30,9 @@ pub(crate) struct SessionOptions {
     pub(crate) masking: bool,
     pub(crate) accept_unmasked_frames: bool,
     pub(crate) lenient_rsv: bool,
+    /// This side is the client: its frames are masked, the peer's are not (RFC 6455 section 5.1).
+    #[cfg(feature = "client")]
+    pub(crate) is_client: bool,
 }
 
 impl Default for SessionOptions {
@@ -53,6 +56,8 @@ impl Default for SessionOptions {
             masking: false,
             accept_unmasked_frames: false,
             lenient_rsv: false,
+            #[cfg(feature = "client")]
+            is_client: false,
         }
     }
 }
@@ -96,6 +101,14 @@ pub enum OutboxOverflow {
 }
 
 impl SessionOptions {
+    /// The defaults of a session that is dialled.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_client() -> Self {
+        // A router on the way forgets a silent connection after a minute or less.
+        let ping_period = Some(Duration::from_secs(20));
+        Self { ping_period, is_client: true, masking: true, ..Self::default() }
+    }
+
     /// The most bytes of an assembled message.
     pub(crate) fn message_limit(&self) -> usize {
         self.max_message_size.unwrap_or(self.max_frame_size)

@@ -102,6 +102,20 @@ impl Deflate {
         Self { policy, streams: Rc::default() }
     }
 
+    /// A new session's.
+    fn state(&self, terms: Terms) -> DeflateState {
+        DeflateState {
+            policy: Rc::clone(&self.policy),
+            streams: Rc::clone(&self.streams),
+            terms,
+            decoded: false,
+            compressor: None,
+            inflater: None,
+            waiting: Vec::new(),
+            streams_in: false,
+        }
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         change(Rc::make_mut(&mut self.policy));
         self
@@ -171,17 +185,18 @@ impl ExtensionFactory for Deflate {
 
     fn negotiate(&self, offer: &ExtensionOffer) -> Option<Agreement> {
         let terms = Terms::accept(&self.policy.demand, offer)?;
-        let state = DeflateState {
-            policy: Rc::clone(&self.policy),
-            streams: Rc::clone(&self.streams),
-            terms,
-            decoded: false,
-            compressor: None,
-            inflater: None,
-            waiting: Vec::new(),
-            streams_in: false,
-        };
-        Some(terms.answer(Agreement::new(state)))
+        Some(terms.answer(Agreement::new(self.state(terms))))
+    }
+
+    #[cfg(feature = "client")]
+    fn offer(&self) -> Option<ExtensionOffer> {
+        Some(self.policy.demand.offer(ExtensionOffer::new(self.name())))
+    }
+
+    #[cfg(feature = "client")]
+    fn accept(&self, answer: &ExtensionOffer) -> Result<Agreement, String> {
+        let terms = Terms::answered(&self.policy.demand, answer)?;
+        Ok(Agreement::new(self.state(terms)))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -271,7 +286,7 @@ impl DeflateState {
         inflater.feed(bytes, body, limit)?;
         if last {
             inflater.end_message(body, limit)?;
-            if !self.terms.client_keeps_context {
+            if !self.terms.peer_context {
                 if let Some(inflater) = self.inflater.take() {
                     self.streams.give_back(inflater);
                 }
@@ -287,11 +302,12 @@ impl Extension for DeflateState {
         message: &mut ExtensionMessage<'_>,
         _max_message_size: usize,
     ) -> Result<(), ExtensionError> {
-        if !self.policy.compresses(message, self.terms.server_keeps_context) {
+        let can = WINDOW_BITS.contains(&self.terms.own_bits);
+        if !can || !self.policy.compresses(message, self.terms.own_context) {
             return Ok(());
         }
-        let (level, bits) = (self.policy.level, self.terms.server_bits);
-        let compressed = if self.terms.server_keeps_context {
+        let (level, bits) = (self.policy.level, self.terms.own_bits);
+        let compressed = if self.terms.own_context {
             let new = || Box::new(Compressor::new(level, bits));
             self.compressor.get_or_insert_with(new).compress(message.payload(), true)
         } else {
@@ -335,12 +351,12 @@ impl Extension for DeflateState {
     }
 
     fn share_key(&self) -> Option<u64> {
-        if self.terms.server_keeps_context {
+        if self.terms.own_context {
             return None;
         }
         // The same streams mean the same installation, so the same level and conditions.
         let installation = Rc::as_ptr(&self.streams).addr() as u64;
-        Some(mixed(installation, u64::from(self.terms.server_bits)))
+        Some(mixed(installation, u64::from(self.terms.own_bits)))
     }
 
     #[allow(
@@ -349,7 +365,7 @@ impl Extension for DeflateState {
     )]
     fn memory(&self) -> usize {
         let compressor =
-            self.compressor.as_ref().map_or(0, |_| compressor_bytes(self.terms.server_bits));
+            self.compressor.as_ref().map_or(0, |_| compressor_bytes(self.terms.own_bits));
         let inflater = self.inflater.as_ref().map_or(0, |_| INFLATER_BYTES);
         compressor + inflater + self.waiting.capacity()
     }

@@ -1,6 +1,6 @@
 //! The grammar of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1).
 
-use crate::protocol::head::RequestHead;
+use crate::protocol::header_lines::HeaderLines;
 use crate::protocol::token::is_token;
 
 /// Names, and the values of those that have one.
@@ -48,9 +48,37 @@ impl ExtensionOffer {
     }
 }
 
-/// All offers of a request, of all its header lines in order; `None` if one is malformed, on which
+/// What a client's factory offers.
+#[cfg(feature = "client")]
+impl ExtensionOffer {
+    /// An offer without parameters.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), parameters: Vec::new() }
+    }
+
+    /// Adds a parameter with a value. Both must be tokens; else the extension is not offered.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parameters.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Adds a parameter without a value.
+    #[must_use]
+    pub fn flag(mut self, name: impl Into<String>) -> Self {
+        self.parameters.push((name.into(), None));
+        self
+    }
+
+    /// Adds it to a header value; false if a name or value is no token.
+    pub(crate) fn append(&self, out: &mut String) -> bool {
+        append_agreed(out, &self.name, &self.parameters)
+    }
+}
+
+/// All extensions that a head names, of all its header lines in order; `None` if one is malformed, on which
 /// RFC 6455 section 9.1 fails the handshake.
-pub(crate) fn offered_extensions(head: &RequestHead) -> Option<Vec<ExtensionOffer>> {
+pub(crate) fn offered_extensions(head: &HeaderLines) -> Option<Vec<ExtensionOffer>> {
     let mut offers = Vec::new();
     for line in head.all("sec-websocket-extensions") {
         let mut rest = Scanner(line);

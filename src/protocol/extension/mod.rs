@@ -82,6 +82,22 @@ pub trait ExtensionFactory {
     /// or declines it. Called once the request is otherwise accepted.
     fn negotiate(&self, offer: &ExtensionOffer) -> Option<Agreement>;
 
+    /// What a client offers of it; `None`, which is the default, for an extension that only servers have.
+    #[cfg(feature = "client")]
+    fn offer(&self) -> Option<ExtensionOffer> {
+        None
+    }
+
+    /// Takes a server's answer to the offer, with the state of the new session; the parameters of the
+    /// agreement mean nothing here.
+    ///
+    /// # Errors
+    /// What is wrong with the answer: the connection is not made.
+    #[cfg(feature = "client")]
+    fn accept(&self, answer: &ExtensionOffer) -> Result<Agreement, String> {
+        self.negotiate(answer).ok_or_else(|| "its parameters are not understood".into())
+    }
+
     /// Refuses wrong settings at start-up; the text is what [`Server::run`](crate::Server::run)
     /// returns.
     ///

@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 
 use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
+#[cfg(feature = "client")]
+use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Readiness, Sockets};
 #[cfg(feature = "tls")]
 use crate::transport::secured::buffer_bytes;
 use crate::words::time::Time;
 
-use super::link::Link;
+#[cfg(feature = "client")]
+use super::far_servers::FarServers;
+use super::link::{Link, LinkId};
 #[cfg(feature = "tls")]
 use super::tls_peer::BothEnds;
-
-/// Names a link; never used again for another.
-pub(crate) type LinkId = usize;
 
 /// Links, by id and by slot.
 #[derive(Default)]
@@ -28,6 +29,9 @@ pub(crate) struct Links {
     backlog: VecDeque<LinkId>,
     /// Closed by the server, while their systems still deliver.
     orphans: Vec<LinkId>,
+    /// What the application dials.
+    #[cfg(feature = "client")]
+    pub(crate) far: FarServers,
     /// Those that the driver has used since their peers have looked.
     touched: Vec<LinkId>,
     /// What those who come from now on speak.
@@ -131,6 +135,25 @@ impl Sockets for Links {
     #[cfg(feature = "tls")]
     fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
         buffer_bytes(read_bytes)
+    }
+
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder) {
+        let all = &mut self.all;
+        self.far.order(order, |address| {
+            all.push(Link::new(address));
+            all.len() - 1
+        });
+    }
+
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<LinkId>> {
+        self.far.next()
+    }
+
+    #[cfg(feature = "client")]
+    fn has_dialled(&self) -> bool {
+        self.far.has_next()
     }
 
     fn release_listeners(&mut self) {}

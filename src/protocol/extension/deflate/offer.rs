@@ -9,7 +9,11 @@ use crate::protocol::extension::header::ExtensionOffer;
 /// usual implementations cannot keep to.
 pub(super) const WINDOW_BITS: RangeInclusive<u8> = 9..=15;
 
-/// What the server's options ask for.
+/// The largest window, which is meant where nothing is said.
+#[cfg(feature = "client")]
+const WIDEST: u8 = 15;
+
+/// What the options ask for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demand {
     pub(super) server_keeps_context: bool,
@@ -21,11 +25,14 @@ pub(super) struct Demand {
 /// What a session agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
-    pub(super) server_keeps_context: bool,
-    pub(super) client_keeps_context: bool,
-    /// The window that this server compresses with.
-    pub(super) server_bits: u8,
-    /// What the answer says of the client's window.
+    /// This side keeps its compressor from message to message.
+    pub(super) own_context: bool,
+    /// The peer does, so that its window has to be kept.
+    pub(super) peer_context: bool,
+    /// The window that this side compresses with. A client may be told 8, with which nothing can be
+    /// compressed here.
+    pub(super) own_bits: u8,
+    /// What a server's answer says of the client's window.
     client_bits: Option<u8>,
 }
 
@@ -102,30 +109,78 @@ impl Terms {
             hint.min(demand.client_bits)
         });
         Some(Self {
-            server_keeps_context: demand.server_keeps_context
-                && wishes.server_no_context_takeover.is_none(),
-            client_keeps_context: demand.client_keeps_context
+            own_context: demand.server_keeps_context && wishes.server_no_context_takeover.is_none(),
+            peer_context: demand.client_keeps_context
                 && wishes.client_no_context_takeover.is_none(),
-            server_bits,
+            own_bits: server_bits,
             client_bits: client_bits.filter(|&bits| bits < 15),
         })
     }
 
     /// Puts them in the answer.
     pub(super) fn answer(self, mut agreement: Agreement) -> Agreement {
-        if !self.server_keeps_context {
+        if !self.own_context {
             agreement = agreement.flag("server_no_context_takeover");
         }
-        if !self.client_keeps_context {
+        if !self.peer_context {
             agreement = agreement.flag("client_no_context_takeover");
         }
-        if self.server_bits < 15 {
-            agreement = agreement.parameter("server_max_window_bits", self.server_bits.to_string());
+        if self.own_bits < 15 {
+            agreement = agreement.parameter("server_max_window_bits", self.own_bits.to_string());
         }
         match self.client_bits {
             Some(bits) => agreement.parameter("client_max_window_bits", bits.to_string()),
             None => agreement,
         }
+    }
+}
+
+/// The client's half.
+#[cfg(feature = "client")]
+impl Demand {
+    /// What a client offers (RFC 7692 section 7.1): what it wants of the server, what it does itself, and
+    /// that it can be told a window.
+    pub(super) fn offer(&self, mut offer: ExtensionOffer) -> ExtensionOffer {
+        if !self.server_keeps_context {
+            offer = offer.flag("server_no_context_takeover");
+        }
+        if !self.client_keeps_context {
+            offer = offer.flag("client_no_context_takeover");
+        }
+        if self.server_bits < 15 {
+            offer = offer.with("server_max_window_bits", self.server_bits.to_string());
+        }
+        if self.client_bits < 15 {
+            return offer.with("client_max_window_bits", self.client_bits.to_string());
+        }
+        offer.flag("client_max_window_bits")
+    }
+}
+
+#[cfg(feature = "client")]
+impl Terms {
+    /// What a server's answer agrees on; the error says which of its parameters cannot be.
+    pub(super) fn answered(demand: &Demand, answer: &ExtensionOffer) -> Result<Self, String> {
+        let Some(wishes) = Wishes::read(answer) else {
+            return Err("a parameter is unknown, stands twice or has a wrong value".into());
+        };
+        if wishes.client_max_window_bits == Some(None) {
+            return Err("client_max_window_bits has no value".into());
+        }
+        // Sections 7.1.2.1 and 7.1.2.2: no larger than what was offered.
+        let server_bits = wishes.server_max_window_bits.unwrap_or(WIDEST);
+        let client_bits = wishes.client_max_window_bits.flatten().unwrap_or(WIDEST);
+        if wishes.server_max_window_bits.is_some() && server_bits > demand.server_bits
+            || wishes.server_max_window_bits.is_none() && demand.server_bits < WIDEST
+        {
+            return Err(format!("the server's window is not within {} bits", demand.server_bits));
+        }
+        Ok(Self {
+            own_context: demand.client_keeps_context && wishes.client_no_context_takeover.is_none(),
+            peer_context: wishes.server_no_context_takeover.is_none(),
+            own_bits: client_bits.min(demand.client_bits),
+            client_bits: None,
+        })
     }
 }
 
@@ -206,6 +261,56 @@ mod tests {
             ("; client_max_window_bits=9", "server_max_window_bits=11; client_max_window_bits=9"),
         ] {
             assert_eq!(answer(&small, offer).as_deref(), Some(expected), "{offer:?}");
+        }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn a_client_offers_what_its_options_say() {
+        let neither = "server_no_context_takeover; client_no_context_takeover";
+        for (deflate, expected) in [
+            (Deflate::new(), format!("{neither}; client_max_window_bits")),
+            (keeping(), "client_max_window_bits".into()),
+            (
+                keeping().server_max_window_bits(11).client_max_window_bits(10),
+                "server_max_window_bits=11; client_max_window_bits=10".into(),
+            ),
+        ] {
+            let mut offer = String::new();
+            assert!(deflate.offer().unwrap().append(&mut offer));
+            assert_eq!(offer, format!("permessage-deflate; {expected}"));
+            // Our own server takes it.
+            assert!(answer(&keeping(), &format!("; {expected}")).is_some());
+        }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn a_client_takes_only_an_answer_to_its_offer() {
+        let read = |text: &str| {
+            let lines = format!(
+                "GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Extensions: permessage-deflate{text}\r\n\r\n"
+            );
+            offered_extensions(&head(&lines)).unwrap().remove(0)
+        };
+        let small = || keeping().server_max_window_bits(11).client_max_window_bits(10);
+        for (deflate, text) in [
+            (keeping(), ""),
+            (keeping(), "; server_no_context_takeover; client_no_context_takeover"),
+            (keeping(), "; server_max_window_bits=9; client_max_window_bits=8"),
+            (small(), "; server_max_window_bits=11; client_max_window_bits=15"),
+        ] {
+            assert!(deflate.accept(&read(text)).is_ok(), "{text:?}");
+        }
+        for (deflate, text) in [
+            (keeping(), "; client_max_window_bits"),
+            (keeping(), "; server_max_window_bits=16"),
+            (keeping(), "; unknown"),
+            (keeping(), "; client_no_context_takeover; client_no_context_takeover"),
+            (small(), ""),
+            (small(), "; server_max_window_bits=12"),
+        ] {
+            assert!(deflate.accept(&read(text)).is_err(), "{text:?}");
         }
     }
 

@@ -1,0 +1,140 @@
+//! What an application dials: where to, with which options, and the handler of each session.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::app::call::Call;
+use crate::app::connect_options::{ConnectOptions, Settings};
+use crate::app::endpoint::{Endpoint, OfFrames, OfMessages};
+use crate::app::handler::Handler;
+use crate::app::raw_handler::RawHandler;
+use crate::context::dialers::DialerCell;
+use crate::protocol::client_url::ClientUrl;
+use crate::protocol::http_proxy::HttpProxy;
+use crate::session::Session;
+use crate::structures::ids::TimerId;
+use crate::words::close::CloseInfo;
+use crate::words::error::{HandlerResult, SessionError};
+use crate::words::frame::Frame;
+use crate::words::message::Message;
+
+/// All that an attempt needs of the application.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    pub(crate) url: Rc<ClientUrl>,
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) proxy: Option<Rc<HttpProxy>>,
+    pub(crate) raw: bool,
+    pub(crate) factory: Rc<ClientFactory>,
+}
+
+/// Makes the handler of one session, of which the dialer hears.
+type ClientFactory = dyn Fn(&Call, Rc<DialerCell>) -> Box<dyn Endpoint>;
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connector({})", self.url)
+    }
+}
+
+impl Connector {
+    fn new(
+        url: &str,
+        options: &ConnectOptions,
+        raw: bool,
+        factory: Rc<ClientFactory>,
+    ) -> Result<Self, String> {
+        let url = ClientUrl::parse(url)?;
+        if let Some(Err(mistake)) = url.place.address() {
+            return Err(mistake);
+        }
+        let settings = Rc::clone(options.settings());
+        settings.check()?;
+        let proxy = settings.proxy(&url)?.map(Rc::new);
+        Ok(Self { url: Rc::new(url), settings, proxy, raw, factory })
+    }
+
+    pub(super) fn of_messages<F, H>(
+        url: &str,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Result<Self, String>
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: Handler + 'static,
+    {
+        let make = move |call: &Call, cell| -> Box<dyn Endpoint> {
+            Box::new(DialledEndpoint { inner: OfMessages(factory(call)), cell })
+        };
+        Self::new(url, options, false, Rc::new(make))
+    }
+
+    pub(super) fn of_frames<F, H>(
+        url: &str,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Result<Self, String>
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: RawHandler + 'static,
+    {
+        let make = move |call: &Call, cell| -> Box<dyn Endpoint> {
+            Box::new(DialledEndpoint { inner: OfFrames(factory(call)), cell })
+        };
+        Self::new(url, options, true, Rc::new(make))
+    }
+}
+
+/// The endpoint of a dialled session, of which its dialer hears.
+struct DialledEndpoint<E> {
+    inner: E,
+    cell: Rc<DialerCell>,
+}
+
+impl<E: Endpoint> Endpoint for DialledEndpoint<E> {
+    fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
+        self.inner.on_connect(session, call)
+    }
+
+    #[inline]
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        self.cell.heard.set(true);
+        self.inner.on_message(session, message)
+    }
+
+    fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult {
+        self.cell.heard.set(true);
+        self.inner.on_frame(session, frame)
+    }
+
+    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.inner.on_ping(session, payload)
+    }
+
+    fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
+        self.cell.heard.set(true);
+        self.inner.on_pong(session, rtt)
+    }
+
+    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.inner.on_own_pong(session, payload)
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        self.inner.on_drain(session)
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        self.inner.on_timer(session, timer)
+    }
+
+    fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
+        self.inner.on_error(session, error);
+    }
+
+    fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+        self.cell.note_end(close); // first: the application's part may panic
+        self.inner.on_close(session, close);
+    }
+}

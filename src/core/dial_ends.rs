@@ -1,0 +1,232 @@
+//! The ends of attempts and of dialled sessions, and what follows from them.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::{Level, debug};
+
+use crate::context::commands::Command;
+use crate::context::dialers::{DialerCell, Wish};
+use crate::context::warnings::Target;
+use crate::protocol::connect_error::ConnectError;
+use crate::words::bounds::{LONGEST_TIMEOUT, SHORTEST_TIMEOUT};
+use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
+use crate::words::connect::{DialerState, Reconnect};
+use crate::words::time::Time;
+
+use crate::core::dial_orders::DialOrder;
+use crate::core::dials::Dials;
+use crate::core::panics::{Panicked, caught};
+
+/// The longest that a server may ask to be left alone.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Those who were told one time to come back come back spread over this.
+const RETRY_SPREAD: Duration = Duration::from_secs(3);
+
+/// Ends, and what follows.
+impl Dials<'_> {
+    /// An attempt has failed.
+    pub(super) fn fail(
+        &mut self,
+        now: Time,
+        index: u32,
+        error: ConnectError,
+        since_1970: Option<Duration>,
+    ) {
+        // Before the application decides: it may look at the dialer's state, or stop it.
+        self.end_attempt(now, index);
+        self.core.shared.stats.dials_failed += 1;
+        let random = self.core.shared.masks.next_number();
+        let is_draining = self.core.is_draining();
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        let settings = Rc::clone(&dial.connector.settings);
+        let mut delay = if error.is_ours() {
+            dial.backoff.at_the_cap(&settings.backoff, random)
+        } else {
+            dial.backoff.next(&settings.backoff, random)
+        };
+        if let Some(asked) = error.retry_after(since_1970) {
+            // Those who were told the same would all come at once.
+            delay = delay.max(asked.min(RETRY_AFTER_MAX).saturating_add(delay.min(RETRY_SPREAD)));
+        }
+        let (route, url) = (dial.route, Rc::clone(&dial.connector.url));
+        if is_draining {
+            return self.stop(index);
+        }
+        // One line a second for each route: a herd of dialers that fail must not fill the disk.
+        let decision = settings.on_failure.as_ref().map(|decide| caught(|| decide(&error, delay)));
+        self.core.shared.warnings.line(Level::Warn, Target::Server, ("dial", route), now, || {
+            format!("{url}: {error}; the next attempt is due in {delay:.1?}")
+        });
+        self.follow(now, index, decision, delay);
+    }
+
+    /// A session has ended.
+    fn lost(&mut self, now: Time, index: u32, close: &CloseInfo) {
+        let random = self.core.shared.masks.next_number();
+        let is_draining = self.core.is_draining();
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        dial.cell.session.set(None);
+        let settings = Rc::clone(&dial.connector.settings);
+        // A 101 alone proves little: a server that accepts and hangs up would be dialled at full pace.
+        if dial.cell.heard.replace(false) || now.since(dial.since) >= settings.backoff.largest {
+            dial.backoff.start_anew();
+        }
+        if std::mem::take(&mut dial.restarts) {
+            return self.start_attempt(now, index);
+        }
+        // `stop` has closed it, and may have been asked while it was closing.
+        let is_stopped = dial.cell.state.get() == DialerState::Stopped;
+        // RFC 6455 section 7.4.1: "the purpose for which the connection was established has been
+        // fulfilled".
+        let is_fulfilled =
+            close.closed_by() == ClosedBy::Local && close.code() == CloseCode::NORMAL;
+        if is_stopped || is_fulfilled || is_draining {
+            return self.stop(index);
+        }
+        let refuses_us = matches!(u16::from(close.code()), 1008 | 4000..=4999)
+            && close.closed_by() == ClosedBy::Remote;
+        let delay = if refuses_us {
+            dial.backoff.at_the_cap(&settings.backoff, random)
+        } else {
+            dial.backoff.next(&settings.backoff, random)
+        };
+        debug!(target: "wirewheel::session", "{}: the session is lost ({}), the next attempt is due in \
+            {delay:.1?}", dial.connector.url, close.code());
+        let decision = settings.on_lost.as_ref().map(|decide| caught(|| decide(close, delay)));
+        self.follow(now, index, decision, delay);
+    }
+
+    /// Does what the application decided, or else waits for the next attempt.
+    fn follow(
+        &mut self,
+        now: Time,
+        index: u32,
+        decision: Option<Result<Reconnect, Panicked>>,
+        delay: Duration,
+    ) {
+        let delay = match decision {
+            Some(Ok(Reconnect::Stop)) => return self.stop(index),
+            // Zero would be a loop without a pause, on this side and on the server's.
+            Some(Ok(Reconnect::After(after))) => after.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT),
+            Some(Err(Panicked(text))) => {
+                let line = || format!("the hook of a dialer panicked: {text}");
+                let kind = ("dialer hook panicked", 0);
+                self.core.shared.warnings.line(Level::Error, Target::Server, kind, now, line);
+                self.core.shared.last_panic = Some(text);
+                delay
+            }
+            Some(Ok(Reconnect::Retry)) | None => delay,
+        };
+        if let Some(dial) = self.core.dial_table.dial(index) {
+            dial.cell.state.set(DialerState::Waiting);
+            self.arm_at(index, now.after(delay));
+        }
+    }
+
+    /// Nothing of the present attempt is wanted any longer.
+    fn end_attempt(&mut self, now: Time, index: u32) {
+        let Some(attempt) = self.core.dial_table.attempt_of(index) else { return };
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        dial.round = dial.round.wrapping_add(1);
+        let Some(progress) = dial.progress.take() else { return };
+        self.disarm(index);
+        // Lookups and connects that are under way end by themselves some time; nobody waits for them.
+        match progress.slot {
+            Some(slot) => self.drop_connection(now, slot),
+            None => self.core.dial_table.orders.push_back(DialOrder::Abandon(attempt)),
+        }
+    }
+
+    /// No further attempt is made.
+    pub(super) fn stop(&mut self, index: u32) {
+        self.disarm(index);
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        dial.cell.state.set(DialerState::Stopped);
+        dial.cell.touch(); // it may be forgotten
+    }
+
+    /// Forgets a dialer that has stopped, if the application has forgotten it too.
+    pub(super) fn forget(&mut self, index: u32) {
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        let is_over =
+            dial.cell.state.get() == DialerState::Stopped && dial.cell.session.get().is_none();
+        let route = dial.route;
+        if is_over && self.core.shared.dialers.forget(index) {
+            if let Some(entry) = self.core.dial_table.dials.get_mut(index as usize) {
+                *entry = None;
+            }
+            self.core.routes.dialled.leave(route);
+        }
+    }
+
+    /// Something is wanted of a dialer, or its session is over.
+    pub(super) fn look_at(&mut self, now: Time, cell: &Rc<DialerCell>) {
+        let index = cell.key.index;
+        let is_known =
+            self.core.dial_table.dial(index).is_some_and(|dial| Rc::ptr_eq(&dial.cell, cell));
+        if !is_known {
+            return;
+        }
+        if let Some(close) = cell.take_end() {
+            self.lost(now, index, &close);
+        }
+        match cell.take_wish() {
+            Some(Wish::ReconnectNow) => self.reconnect_now(now, index),
+            Some(Wish::Stop) => {
+                self.end_attempt(now, index);
+                self.close_session(cell);
+                self.stop(index);
+            }
+            None => {}
+        }
+    }
+
+    fn reconnect_now(&mut self, now: Time, index: u32) {
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        match dial.cell.state.get() {
+            // Two sessions of one dialer at a time would be one too many for either side.
+            DialerState::Stopped if dial.cell.session.get().is_some() => dial.restarts = true,
+            DialerState::Stopped | DialerState::Waiting => {
+                self.disarm(index);
+                self.start_attempt(now, index);
+            }
+            DialerState::Connecting(_) | DialerState::Open => {}
+        }
+    }
+
+    fn close_session(&mut self, cell: &DialerCell) {
+        let Some(session) = cell.session.get() else { return };
+        let (to, stamp) = (session.0, self.core.shared.flows.next_stamp());
+        let reason = CloseReason::own(CloseCode::NORMAL, "");
+        // Beyond the limit on commands, which is for what an application asks again and again.
+        self.core.shared.commands.push_back(Command::Close { to, stamp, reason });
+        self.core.shared.has_deferred_work = true;
+    }
+
+    /// The server stops: nobody is dialled any more.
+    pub(super) fn stop_all(&mut self, now: Time) {
+        for index in 0..self.core.dial_table.dials.len() {
+            let Ok(index) = u32::try_from(index) else { return };
+            self.end_attempt(now, index);
+            if self
+                .core
+                .dial_table
+                .dial(index)
+                .is_some_and(|dial| dial.cell.session.get().is_none())
+            {
+                self.stop(index);
+            }
+        }
+    }
+
+    /// The connections of attempts that are gone: those attempts have failed.
+    pub(super) fn fail_gone(&mut self, now: Time) {
+        while let Some(index) = self.core.dial_table.gone.pop() {
+            let Some(progress) = self.core.dial_table.progress(index) else { continue };
+            progress.slot = None;
+            let error = ConnectError::Ended { step: progress.step, kind: None };
+            self.fail(now, index, error, None);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The handshakes of dialled connections: the requests that go out, and what follows from their answers.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::app::call::{Between, Call};
+use crate::app::endpoint::Endpoint;
+use crate::protocol::client_handshake::{Asked, is_credential};
+use crate::protocol::connect_error::ConnectError;
+use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
+use crate::protocol::response_head::ResponseHead;
+use crate::session::extensions::{Agreed, Pipeline};
+use crate::session::state::{NO_ADDR, Phase};
+use crate::structures::wire::{NoWire, Wire};
+use crate::words::connect::{ConnectStep, DialerState};
+use crate::words::network::canonical;
+use crate::words::time::Time;
+
+use crate::core::connection::{Disposal, Stage};
+use crate::core::dialling::{Answered, Dialling};
+use crate::core::dials::Dials;
+use crate::core::http_stage::HttpStage;
+use crate::core::http_turn::HttpTurn;
+use crate::core::panics::{Panicked, caught};
+use crate::core::session_input::SessionTurn;
+
+/// Lines of our own request, whose number is the application's.
+const OWN_LINES_MAX: usize = 256;
+
+/// Requests.
+impl Dials<'_> {
+    /// A connection was made and has its socket: the first request goes out.
+    pub(super) fn ready(&mut self, now: Time, slot: u32, wire: &mut dyn Wire) {
+        let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return };
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        let Some(progress) = dial.progress.as_deref() else { return };
+        match &dial.connector.proxy {
+            // RFC 6455 section 4.1 item 3: the proxy is asked to open a connection to the server, in
+            // clear text and with its own credentials.
+            Some(proxy) => {
+                let mut request = Vec::new();
+                proxy.write_connect(&mut request, &progress.url.place);
+                self.core.dial_table.set_step(index, ConnectStep::Tunnel);
+                self.core.turn(now, slot, wire, |turn| HttpTurn { turn }.send_request(&request));
+            }
+            None => self.send_handshake(now, index, slot, wire),
+        }
+        self.core.after_turn(now);
+    }
+
+    fn send_handshake(&mut self, now: Time, index: u32, slot: u32, wire: &mut dyn Wire) {
+        self.core.dial_table.set_step(index, ConnectStep::Handshake);
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        let Some(progress) = dial.progress.as_deref() else { return };
+        let (settings, mut url) = (Rc::clone(&dial.connector.settings), (*progress.url).clone());
+        let is_elsewhere = progress.is_elsewhere;
+        // The application makes headers and offers: what it gets wrong is an error of the attempt.
+        let made =
+            caught(|| Ok((settings.request_headers()?, Agreed::offer(&settings.extensions)?)));
+        let (mut headers, offer) = match made {
+            Ok(Ok(made)) => made,
+            Ok(Err(mistake)) => {
+                return self.fail(now, index, ConnectError::Request(mistake), None);
+            }
+            Err(Panicked(text)) => {
+                self.core.shared.last_panic = Some(text.clone());
+                return self.fail(now, index, ConnectError::Panic(text), None);
+            }
+        };
+        // A redirect must not make this program tell its secrets to whoever is named in it.
+        if is_elsewhere {
+            headers.retain(|(name, _)| !is_credential(name));
+            url.authorization = None;
+        }
+        let mut request = Vec::new();
+        let asked = Asked::write(&mut request, &url, &settings.protocols, &offer, &headers);
+        self.core.turn(now, slot, wire, |turn| HttpTurn { turn }.send_request(&request));
+        // Kept until the answer has come, which is checked against it; then the session has it as its call.
+        if let Some(dialling) = self.dialling(slot) {
+            dialling.asked = Some((asked, request.into()));
+        }
+    }
+
+    fn http(&mut self, slot: u32) -> Option<&mut HttpStage> {
+        match &mut self.core.connections.slab.at_mut(slot)?.stage {
+            Stage::Http(http) => Some(http),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => None,
+        }
+    }
+
+    fn dialling(&mut self, slot: u32) -> Option<&mut Dialling> {
+        self.http(slot)?.dialling.as_deref_mut()
+    }
+}
+
+/// Answers.
+impl Dials<'_> {
+    /// Looks at what has arrived on a connection that was dialled, if that is one.
+    pub(super) fn advance(&mut self, now: Time, slot: u32, wire: &mut dyn Wire) {
+        loop {
+            let limits = HeadLimits {
+                max_bytes: self.core.shared.limits.max_head_bytes,
+                max_lines: self.core.shared.limits.max_head_lines,
+            };
+            // It may have become a session, or have gone, since its bytes came.
+            let Some(dialling) = self.dialling(slot) else { return };
+            if !std::mem::take(&mut dialling.has_input) {
+                return;
+            }
+            let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return };
+            let may_redirect = self
+                .core
+                .dial_table
+                .progress(index)
+                .is_some_and(|progress| progress.redirects_left > 0);
+            let Some(http) = self.http(slot) else { return };
+            let HttpStage { dialling: Some(dialling), unread, scanned, .. } = http else { return };
+            match dialling.read_answer(unread, scanned, &limits, may_redirect) {
+                Answered::Partial => return,
+                // From here the connection is the server's: nothing of the proxy's is left on it.
+                Answered::Tunnel => {
+                    if let Some(dialling) = self.dialling(slot) {
+                        dialling.has_input = true; // the rest, if there is one
+                    }
+                    self.send_handshake(now, index, slot, wire);
+                }
+                Answered::Switched(head) => return self.switched(now, index, slot, head, wire),
+                Answered::Redirect(head) => return self.redirected(now, index, slot, &head),
+                Answered::Failed(error) => {
+                    return self.fail(now, index, error, wire.since_1970());
+                }
+            }
+        }
+    }
+
+    /// The connection has ended, or failed, before it was a session; false if it is no such one.
+    pub(super) fn ended(
+        &mut self,
+        now: Time,
+        slot: u32,
+        kind: Option<io::ErrorKind>,
+        since_1970: Option<Duration>,
+    ) -> bool {
+        // Sessions and connections of others are in no attempt: they take the ordinary way.
+        let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return false };
+        let Some(progress) = self.core.dial_table.progress(index) else { return false };
+        let ended = ConnectError::Ended { step: progress.step, kind };
+        // RFC 9112 section 6.3: a body without a length ends with the connection.
+        let error = self.refusal_so_far(slot).unwrap_or(ended);
+        self.fail(now, index, error, since_1970);
+        self.core.after_turn(now);
+        true
+    }
+
+    /// The refusal whose body was not complete.
+    pub(super) fn refusal_so_far(&mut self, slot: u32) -> Option<ConnectError> {
+        let http = self.http(slot)?;
+        let bytes = std::mem::take(&mut http.unread);
+        http.dialling.as_deref_mut()?.take_refusal(&bytes)
+    }
+
+    /// Drops a connection of an attempt that has ended.
+    pub(super) fn drop_connection(&mut self, now: Time, slot: u32) {
+        // First, so that its end is not taken for a failure of its own.
+        self.core.dial_table.by_slot.remove(&slot);
+        self.core.turn(now, slot, &mut NoWire, |turn| {
+            turn.drop_socket(Disposal::Close);
+        });
+    }
+
+    /// Follows a redirect, on a connection of its own.
+    fn redirected(&mut self, now: Time, index: u32, slot: u32, head: &ResponseHead) {
+        let Some(progress) = self.core.dial_table.progress(index) else { return };
+        let location = head.header("location").unwrap_or_default();
+        match progress.url.follow(location) {
+            // The deadline of the attempt holds for all of its redirects together.
+            Ok(url) => {
+                progress.redirects_left = progress.redirects_left.saturating_sub(1);
+                progress.is_elsewhere |= !progress.url.is_same_server(&url);
+                progress.url = Rc::new(url);
+                progress.slot = None;
+                self.drop_connection(now, slot);
+                self.look_up(now, index);
+            }
+            Err(mistake) => self.fail(now, index, ConnectError::Redirect(mistake), None),
+        }
+    }
+
+    /// The server has switched: if its answer is what was asked for, there is a session.
+    fn switched(
+        &mut self,
+        now: Time,
+        index: u32,
+        slot: u32,
+        head: ResponseHead,
+        wire: &mut dyn Wire,
+    ) {
+        // Before the application hears of it: an answer that is not by the book makes no session.
+        let (call, agreed) = match self.agree(slot, head, wire) {
+            Ok(agreed) => agreed,
+            Err(fault) => return self.fail(now, index, ConnectError::BadAnswer(fault), None),
+        };
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
+        let (factory, cell) = (Rc::clone(&dial.connector.factory), Rc::clone(&dial.cell));
+        let handler = match caught(|| factory(&call, cell)) {
+            Ok(handler) => handler,
+            Err(Panicked(text)) => {
+                self.core.shared.last_panic = Some(text.clone());
+                return self.fail(now, index, ConnectError::Panic(text), None);
+            }
+        };
+        // Frames may follow the answer in the same read.
+        let Some(rest) = self.http(slot).map(|http| std::mem::take(&mut http.unread)) else {
+            return;
+        };
+        let Some((route, raw)) = self.note_open(now, index, slot) else { return };
+        let pipeline = Pipeline::for_session(raw, agreed);
+        self.core.turn(now, slot, wire, |turn| {
+            HttpTurn { turn }.open_dialled(route, pipeline, handler, &call, rest)
+        });
+    }
+
+    /// What was agreed on with an answer; the error says what is wrong with it.
+    fn agree(
+        &mut self,
+        slot: u32,
+        head: ResponseHead,
+        wire: &dyn Wire,
+    ) -> Result<(Call, Agreed), String> {
+        let gone = || "its request is gone".to_owned();
+        let index = self.core.dial_table.by_slot.get(&slot).copied().ok_or_else(gone)?;
+        let settings = self
+            .core
+            .dial_table
+            .dial(index)
+            .map(|dial| Rc::clone(&dial.connector.settings))
+            .ok_or_else(gone)?;
+        let asked = self.dialling(slot).and_then(|dialling| dialling.asked.take());
+        let (asked, request) = asked.ok_or_else(gone)?;
+        let chosen = asked.check(&head)?;
+        let made = caught(|| Agreed::answered(&settings.extensions, &chosen.extensions));
+        let agreed = made.map_err(|Panicked(text)| text)??;
+        let limits =
+            HeadLimits { max_bytes: request.len().saturating_add(1), max_lines: OWN_LINES_MAX };
+        let Ok(HeadStatus::Complete { head: own, .. }) = parse_head(&request, &limits, &mut 0)
+        else {
+            return Err(gone());
+        };
+        let remote =
+            self.core.connections.slab.at(slot).map_or(NO_ADDR, |it| it.state.remote_addr());
+        let local = canonical(wire.local_addr());
+        let between = Between {
+            remote,
+            client: remote,
+            local,
+            secure: false,
+            #[cfg(feature = "tls")]
+            tls: None,
+            host: None,
+        };
+        Ok((Call::of_client(own, between, chosen.protocol, head), agreed))
+    }
+
+    /// The dialer has a session.
+    fn note_open(&mut self, now: Time, index: u32, slot: u32) -> Option<(u16, bool)> {
+        self.core.dial_table.by_slot.remove(&slot);
+        let id = self.core.connections.slab.at(slot)?.state.id;
+        // From here the session has deadlines of its own.
+        self.disarm(index);
+        let dial = self.core.dial_table.dial(index)?;
+        dial.progress = None;
+        dial.since = now;
+        dial.cell.heard.set(false);
+        dial.cell.session.set(Some(id));
+        dial.cell.state.set(DialerState::Open);
+        Some((dial.route, dial.connector.raw))
+    }
+}
+
+/// The turn of such a connection.
+impl HttpTurn<'_, '_> {
+    fn send_request(&mut self, request: &[u8]) {
+        self.turn.shared.tx.extend_from_slice(request);
+        // Where it has to wait, it is no frame.
+        self.turn.shared.opaque_prefix = self.turn.shared.tx.len();
+    }
+
+    /// The connection is a session from here.
+    fn open_dialled(
+        &mut self,
+        route: u16,
+        pipeline: Option<Box<Pipeline>>,
+        handler: Box<dyn Endpoint>,
+        call: &Call,
+        mut rest: Vec<u8>,
+    ) {
+        self.turn.connection.state.pipeline = pipeline;
+        let name = self.turn.routes.name(route);
+        self.open_session(route, name, handler);
+        self.turn.call_and_act(|handler, session| handler.on_connect(session, call));
+        // The hook may have closed or aborted it.
+        if !rest.is_empty() && self.turn.connection.state.phase != Phase::Http {
+            SessionTurn { turn: self.turn }.input(&mut rest);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Base64 (RFC 4648 section 4), and the credentials of Basic authentication (RFC 7617).
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The value of `Authorization` or `Proxy-Authorization` for a user.
+pub(crate) fn basic_credentials(name: &[u8], password: &[u8]) -> String {
+    let mut text = "Basic ".to_owned();
+    encode(&[name, b":", password].concat(), &mut text);
+    text
+}
+
+fn encode(bytes: &[u8], out: &mut String) {
+    for three in bytes.chunks(3) {
+        let at = |index| u32::from(three.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for (letter, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            let known = letter <= three.len();
+            let value = ALPHABET.get((bits >> shift) as usize & 63).copied().filter(|_| known);
+            out.push(value.map_or('=', char::from));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4648 section 10.
+    #[test]
+    fn the_vectors_of_the_rfc() {
+        for (text, expected) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            let mut out = String::new();
+            encode(text.as_bytes(), &mut out);
+            assert_eq!(out, expected);
+        }
+    }
+
+    /// RFC 7617 section 2.
+    #[test]
+    fn the_credentials_of_the_rfc() {
+        let credentials = basic_credentials(b"Aladdin", b"open sesame");
+        assert_eq!(credentials, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(basic_credentials(b"test", "123\u{a3}".as_bytes()), "Basic dGVzdDoxMjPCow==");
+    }
+}

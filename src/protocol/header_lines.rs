@@ -1,0 +1,138 @@
+//! The header lines of a head, kept compactly and looked up by name (RFC 9110 section 5).
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// The lines of a head, in their order.
+#[derive(Debug)]
+pub(crate) struct HeaderLines {
+    /// What stands before the lines, and the lines, one after the other.
+    text: Box<str>,
+    lines: Box<[Line]>,
+    /// The values that are no UTF-8, by the numbers of their lines, in order. In `text` such a value
+    /// stands with a replacement character for what is none, which is part of no token, number or
+    /// address: whatever looks at it finds it wrong there, and right of a comma what it is.
+    opaque: Box<[(u32, Box<[u8]>)]>,
+}
+
+#[derive(Debug)]
+struct Line {
+    name: Range<u32>,
+    value: Range<u32>,
+}
+
+impl HeaderLines {
+    #[inline]
+    pub(super) fn slice(&self, range: &Range<u32>) -> &str {
+        self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
+    /// Every header line in order.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.lines.iter().map(|line| (self.slice(&line.name), self.slice(&line.value)))
+    }
+
+    /// The lines of that name, with their numbers, in order.
+    #[inline]
+    fn named(&self, name: &str) -> impl Iterator<Item = (usize, &Line)> {
+        // The length, which is known, rules out nearly every name.
+        let of_length = move |(_, line): &(usize, &Line)| line.name.len() == name.len();
+        let lines = self.lines.iter().enumerate().filter(of_length);
+        lines.filter(move |(_, line)| self.slice(&line.name).eq_ignore_ascii_case(name))
+    }
+
+    /// The values of every line of that name, in order.
+    #[inline]
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.named(name).map(|(_, line)| self.slice(&line.value))
+    }
+
+    /// The value of the first line of that name.
+    pub(crate) fn first(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// The values of every line of that name as they were sent, whether they are UTF-8 or not.
+    pub(crate) fn all_bytes(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.named(name).map(|(number, line)| self.bytes_of(number, line))
+    }
+
+    fn bytes_of(&self, number: usize, line: &Line) -> &[u8] {
+        let place = self.opaque.binary_search_by_key(&number, |(known, _)| *known as usize);
+        match place.ok().and_then(|place| self.opaque.get(place)) {
+            Some((_, bytes)) => bytes,
+            None => self.slice(&line.value).as_bytes(),
+        }
+    }
+
+    /// The members of a list header, of all its lines (RFC 9110 sections 5.3 and 5.6.1).
+    pub(crate) fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.all(name)
+            .flat_map(|value| value.split(','))
+            .map(|token| token.trim_matches([' ', '\t']))
+            .filter(|token| !token.is_empty())
+    }
+}
+
+/// Lines while they are gathered.
+pub(super) struct LinesBuilder {
+    text: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+impl LinesBuilder {
+    /// With room for so many bytes and lines.
+    pub(super) fn new(bytes: usize, lines: usize) -> Self {
+        Self { text: Vec::with_capacity(bytes), lines: Vec::with_capacity(lines) }
+    }
+
+    /// Adds a piece of text that is part of no line.
+    #[inline]
+    pub(super) fn append(&mut self, piece: &[u8]) -> Range<u32> {
+        // Invariant: a head is far shorter than 4 GiB: max_head_bytes is at most 1 GiB.
+        let start = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
+        self.text.extend_from_slice(piece);
+        start..u32::try_from(self.text.len()).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, name: &str, value: &[u8]) {
+        let line = Line { name: self.append(name.as_bytes()), value: self.append(value) };
+        self.lines.push(line);
+    }
+
+    /// The whole as text; `None` if what is part of no line is none. RFC 9110 section 5.5: "A recipient
+    /// SHOULD treat other allowed octets in field content (i.e., obs-text) as opaque data". Most heads
+    /// have none. Values stand between names, which are ASCII: the whole is UTF-8 exactly if each of them
+    /// is.
+    pub(super) fn finish(self) -> Option<HeaderLines> {
+        let Self { text, lines } = self;
+        match String::from_utf8(text) {
+            Ok(text) => {
+                Some(HeaderLines { text: text.into(), lines: lines.into(), opaque: Box::default() })
+            }
+            Err(error) => Self { text: error.into_bytes(), lines }.finish_in_part(),
+        }
+    }
+
+    #[cold]
+    fn finish_in_part(self) -> Option<HeaderLines> {
+        let bytes_at = |range: &Range<u32>| {
+            self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
+        };
+        let start_len = self.lines.first().map_or(self.text.len(), |line| line.name.start as usize);
+        let mut readable = Self::new(self.text.len(), self.lines.len());
+        readable.append(self.text.get(..start_len).unwrap_or_default());
+        let mut opaque = Vec::new();
+        for (line, number) in self.lines.iter().zip(0..) {
+            let (name, value) = (bytes_at(&line.name), bytes_at(&line.value));
+            let shown = String::from_utf8_lossy(value);
+            if let Cow::Owned(_) = shown {
+                opaque.push((number, value.into()));
+            }
+            readable.push(std::str::from_utf8(name).ok()?, shown.as_bytes());
+        }
+        let text = String::from_utf8(readable.text).ok()?;
+        Some(HeaderLines { text: text.into(), lines: readable.lines.into(), opaque: opaque.into() })
+    }
+}

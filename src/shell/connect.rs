@@ -1,0 +1,198 @@
+//! Connections that are being made: sockets that connect without waiting, until the system says how that
+//! went.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::SocketAddr as UnixAddr;
+
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use crate::core::dial_orders::{Attempt, Remote};
+use crate::session::state::NO_ADDR;
+
+/// Sockets that are connecting, by token.
+#[derive(Debug)]
+pub(crate) struct Connecting {
+    tokens: Range<usize>,
+    next: usize,
+    sockets: HashMap<Token, Candidate>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    stream: TcpStream,
+    attempt: Attempt,
+    remote: SocketAddr,
+}
+
+/// How the making of a connection has ended.
+pub(crate) type Connected = (Attempt, SocketAddr, io::Result<TcpStream>);
+
+impl Connecting {
+    pub(crate) fn new(tokens: Range<usize>) -> Self {
+        Self { next: tokens.start, tokens, sockets: HashMap::new() }
+    }
+
+    /// Begins to connect.
+    pub(crate) fn start(
+        &mut self,
+        registry: &Registry,
+        attempt: Attempt,
+        remote: &Remote,
+    ) -> io::Result<()> {
+        let (mut stream, remote) = match remote {
+            Remote::Tcp(address) => {
+                let stream = TcpStream::connect(*address)?;
+                // What a session sends goes out as it is made.
+                stream.set_nodelay(true)?;
+                (stream, *address)
+            }
+            // The calls made on a stream are the same for both kinds, so one type serves.
+            Remote::Unix(path) => {
+                let stream = UnixStream::connect_addr(&unix_address(path)?)?;
+                (TcpStream::from(OwnedFd::from(stream)), NO_ADDR)
+            }
+        };
+        let token = self.new_token();
+        registry.register(&mut stream, token, Interest::WRITABLE)?;
+        self.sockets.insert(token, Candidate { stream, attempt, remote });
+        Ok(())
+    }
+
+    fn new_token(&mut self) -> Token {
+        loop {
+            let token = Token(self.next);
+            self.next += 1;
+            if self.next >= self.tokens.end {
+                self.next = self.tokens.start;
+            }
+            if !self.sockets.contains_key(&token) {
+                return token;
+            }
+        }
+    }
+
+    /// Whether a token is one of a socket that connects.
+    pub(crate) fn has(&self, token: Token) -> bool {
+        self.tokens.contains(&token.0)
+    }
+
+    /// The system says something of a socket: how the making of its connection has ended, if it has.
+    pub(crate) fn ready(&mut self, registry: &Registry, token: Token) -> Option<Connected> {
+        let stream = &self.sockets.get(&token)?.stream;
+        let outcome = match stream.take_error() {
+            Ok(Some(error)) | Err(error) => Err(error),
+            Ok(None) => match stream.peer_addr() {
+                Ok(_) => Ok(()),
+                Err(error) if is_unfinished(&error) => return None,
+                // A Unix socket's peer has no address that this type could say.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+                Err(error) => Err(error),
+            },
+        };
+        let Candidate { mut stream, attempt, remote } = self.sockets.remove(&token)?;
+        // It is registered once more, with the token of its slot.
+        let outcome = outcome.and_then(|()| registry.deregister(&mut stream)).map(|()| stream);
+        Some((attempt, remote, outcome))
+    }
+
+    /// An attempt waits for none of its sockets any longer.
+    pub(crate) fn abandon(&mut self, attempt: Attempt) {
+        self.sockets.retain(|_, candidate| candidate.attempt != attempt);
+    }
+}
+
+fn is_unfinished(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotConnected || error.raw_os_error() == Some(libc::EINPROGRESS)
+}
+
+fn unix_address(path: &str) -> io::Result<UnixAddr> {
+    match path.strip_prefix('@') {
+        Some(name) => UnixAddr::from_abstract_name(name),
+        None => UnixAddr::from_pathname(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    const ATTEMPT: Attempt = Attempt { dial: 1, round: 1 };
+
+    fn connect(remote: &Remote) -> io::Result<TcpStream> {
+        let mut poll = Poll::new().unwrap();
+        let mut connecting = Connecting::new(100..200);
+        connecting.start(poll.registry(), ATTEMPT, remote)?;
+        let mut events = Events::with_capacity(4);
+        loop {
+            poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+            assert!(!events.is_empty(), "the system says nothing");
+            for event in &events {
+                assert!(connecting.has(event.token()));
+                if let Some((attempt, _, outcome)) =
+                    connecting.ready(poll.registry(), event.token())
+                {
+                    assert_eq!(attempt, ATTEMPT);
+                    assert!(connecting.sockets.is_empty());
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn connections_over_tcp_are_made_or_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = connect(&Remote::Tcp(address)).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        assert!(stream.nodelay().unwrap());
+        drop((listener, stream));
+        let error = connect(&Remote::Tcp(address)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn unix_sockets_are_connected_to_by_path_and_by_name() {
+        let name = format!("wirewheel-connect-{}", std::process::id());
+        let path = std::path::Path::new("/tmp").join(&name);
+        let by_path = UnixListener::bind(&path).unwrap();
+        let abstract_name = UnixAddr::from_abstract_name(&name).unwrap();
+        let by_name = UnixListener::bind_addr(&abstract_name).unwrap();
+        for place in [path.to_str().unwrap().to_owned(), format!("@{name}")] {
+            assert!(connect(&Remote::Unix(place.into())).is_ok());
+        }
+        std::fs::remove_file(&path).unwrap();
+        drop((by_path, by_name));
+        let gone = connect(&Remote::Unix(path.to_str().unwrap().into())).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_abandoned_is_dropped() {
+        let poll = Poll::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connecting = Connecting::new(100..103);
+        let remote = Remote::Tcp(listener.local_addr().unwrap());
+        for round in 1..=2 {
+            let attempt = Attempt { dial: 1, round };
+            connecting.start(poll.registry(), attempt, &remote).unwrap();
+        }
+        connecting.abandon(Attempt { dial: 1, round: 1 });
+        assert_eq!(connecting.sockets.len(), 1);
+        connecting.start(poll.registry(), ATTEMPT, &remote).unwrap();
+        connecting.start(poll.registry(), ATTEMPT, &remote).unwrap(); // tokens come round
+        assert_eq!(connecting.sockets.len(), 3);
+    }
+}

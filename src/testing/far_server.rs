@@ -1,0 +1,266 @@
+//! A server that an application dials, played by a test.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::protocol::handshake::accept_key_of;
+
+use super::TestApplication;
+use super::client::TestClient;
+use super::far_end::FarEnd;
+use super::network::Network;
+use super::network::far_servers::{FarName, FarPort};
+
+/// A server that the application of a test dials: the test says whether its name is known, what becomes of
+/// who connects, and what is answered. By [`TestApplication::far_server`].
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::client::{ConnectOptions, DialerState};
+/// use wirewheel::testing::TestApplication;
+/// use wirewheel::{Application, Call, on_connect};
+///
+/// let mut cloud = None;
+/// let app = TestApplication::new(|app: &mut Application| {
+///     cloud = Some(app.connect("ws://cloud.example/dev/42", ConnectOptions::new(), |_call: &Call| {
+///         on_connect(|session, _call| session.send("here I am"))
+///             .on_message(|session, message| session.send(message))
+///     }));
+/// })?;
+/// let cloud = cloud.unwrap();
+/// let server = app.far_server("cloud.example", 80);
+/// let request = server.expect_request();
+/// assert!(request.head().starts_with("GET /dev/42 HTTP/1.1\r\n"));
+/// request.answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+/// assert_eq!(cloud.state(), DialerState::Waiting);
+///
+/// app.advance(Duration::from_secs(3)); // the first delay is drawn from 0 to 3 s
+/// let mut session = server.expect_request().accept();
+/// session.expect_text("here I am");
+/// session.send("hello");
+/// session.expect_text("hello");
+///
+/// server.refuse();
+/// session.reset();
+/// app.advance(Duration::from_secs(3600)); // an hour of outage takes no time
+/// server.listen();
+/// app.advance(Duration::from_secs(60));
+/// server.expect_request().accept().expect_text("here I am");
+/// # Ok::<(), wirewheel::error::ServerError>(())
+/// ```
+pub struct FarServer {
+    network: Rc<RefCell<Network>>,
+    name: String,
+    address: SocketAddr,
+}
+
+/// A connection that the application has made to a [`FarServer`], with the request that came on it.
+pub struct FarRequest {
+    client: TestClient,
+    head: String,
+}
+
+impl fmt::Debug for FarServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FarServer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FarRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FarRequest").field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+impl TestApplication {
+    /// A server under this name, which gets an address of its own, and listens at this port. Where the
+    /// application dials an address, `name` is that. What nobody plays is an unknown name, or refuses.
+    ///
+    /// # Panics
+    /// If there are more than 250 of them.
+    #[track_caller]
+    pub fn far_server(&self, name: &str, port: u16) -> FarServer {
+        let mut network = self.network.borrow_mut();
+        let far = &mut network.sockets.far;
+        let address = match (name.parse(), far.names.get(name)) {
+            (Ok(ip), _) => SocketAddr::new(ip, port),
+            (Err(_), Some(FarName::Addresses(known))) => SocketAddr::new(known[0].ip(), port),
+            (Err(_), _) => {
+                let last = u8::try_from(far.names.len() + 1).ok().filter(|last| *last <= 250);
+                let Some(last) = last else { panic!("more than 250 far servers") };
+                SocketAddr::from(([198, 51, 100, last], port)) // for documentation (RFC 5737)
+            }
+        };
+        far.names.insert(name.to_owned(), FarName::Addresses(vec![address]));
+        far.ports.insert(address, FarPort::Accepts);
+        drop(network);
+        FarServer { network: Rc::clone(&self.network), name: name.to_owned(), address }
+    }
+}
+
+/// For the tests of this crate.
+#[cfg(all(repository, test))]
+impl TestApplication {
+    pub(crate) fn far<R>(
+        &self,
+        act: impl FnOnce(&mut super::network::far_servers::FarServers) -> R,
+    ) -> R {
+        act(&mut self.network.borrow_mut().sockets.far)
+    }
+
+    /// Every session holds nothing beyond its slot.
+    pub(crate) fn audit_bare(&self) {
+        let network = self.network.borrow();
+        assert_eq!(crate::core::audit::Audit(&network.core).check_bare(), Ok(()));
+    }
+
+    /// Everything but what the application holds is given back.
+    pub(crate) fn audit_empty(&self) {
+        let network = self.network.borrow();
+        assert_eq!(crate::core::audit::Audit(&network.core).check_empty(), Ok(()));
+    }
+}
+
+impl FarServer {
+    /// The address that its name has.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes connections, as it does at first.
+    pub fn listen(&self) {
+        self.set(FarPort::Accepts);
+    }
+
+    /// Refuses connections from now on.
+    pub fn refuse(&self) {
+        self.set(FarPort::Refuses);
+    }
+
+    /// Is off the network from now on: who connects hears nothing.
+    pub fn vanish(&self) {
+        self.set(FarPort::Silent);
+    }
+
+    fn set(&self, port: FarPort) {
+        self.network.borrow_mut().sockets.far.ports.insert(self.address, port);
+    }
+
+    /// Whether its name is known, as it is at first.
+    pub fn name_is_known(&self, known: bool) {
+        let name = if known { FarName::Addresses(vec![self.address]) } else { FarName::Unknown };
+        self.network.borrow_mut().sockets.far.names.insert(self.name.clone(), name);
+    }
+
+    /// The name server is away: nobody hears anything of this name.
+    pub fn lose_name_server(&self) {
+        self.network.borrow_mut().sockets.far.names.insert(self.name.clone(), FarName::Silent);
+    }
+
+    /// The next connection whose request has arrived.
+    pub fn next_request(&self) -> Option<FarRequest> {
+        let mut network = self.network.borrow_mut();
+        network.pump();
+        let address = self.address;
+        let arrived = std::mem::take(&mut network.sockets.far.arrived);
+        let mut found = None;
+        for id in arrived {
+            let link = network.link(id);
+            if link.socket.gone.is_some() {
+                continue; // the application has given it up
+            }
+            if found.is_none() && link.address == address {
+                if let Some(head) = take_head(&mut link.socket.got) {
+                    found = Some((id, head));
+                    continue;
+                }
+            }
+            network.sockets.far.arrived.push_back(id);
+        }
+        drop(network);
+        let (id, head) = found?;
+        Some(FarRequest { client: TestClient::new(Rc::clone(&self.network), id), head })
+    }
+
+    /// The same where there has to be one.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn expect_request(&self) -> FarRequest {
+        match self.next_request() {
+            Some(request) => request,
+            None => panic!("no request has come to {}", self.name),
+        }
+    }
+}
+
+fn take_head(got: &mut Vec<u8>) -> Option<String> {
+    let end = got.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    Some(String::from_utf8_lossy(&got.drain(..end).collect::<Vec<u8>>()).into_owned())
+}
+
+impl FarRequest {
+    /// The request line and the header lines, as they came.
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+
+    /// The value of a header line.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// The value of `Sec-WebSocket-Accept` that belongs to this request.
+    pub fn accept_key(&self) -> String {
+        accept_key_of(self.header("sec-websocket-key").unwrap_or_default())
+    }
+
+    /// Accepts the handshake: what is sent and received from here are frames of a server.
+    pub fn accept(self) -> TestClient {
+        self.accept_with("")
+    }
+
+    /// The same with further header lines, each with its end: `"Sec-WebSocket-Protocol: a\r\n"`.
+    pub fn accept_with(self, lines: &str) -> TestClient {
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n{lines}\r\n",
+            self.accept_key()
+        );
+        let mut client = self.into_client();
+        client.begin_session(FarEnd::server());
+        client.send_bytes(answer.as_bytes());
+        client
+    }
+
+    /// Answers with these bytes, and leaves the connection open.
+    pub fn answer(self, bytes: &str) -> TestClient {
+        let mut client = self.into_client();
+        client.send_bytes(bytes.as_bytes());
+        client
+    }
+
+    /// The connection, for everything else.
+    pub fn into_client(self) -> TestClient {
+        self.client
+    }
+
+    /// Takes a further request on the same connection: the one behind a tunnel.
+    pub fn next_request(self) -> Option<Self> {
+        let client = self.client;
+        let mut network = client.network.borrow_mut();
+        network.pump();
+        let head = take_head(&mut network.link(client.id).socket.got);
+        drop(network);
+        head.map(|head| Self { client, head })
+    }
+
+    /// Sends bytes and goes on with the connection: the answer of a proxy.
+    pub fn say(&mut self, bytes: &str) {
+        self.client.send_bytes(bytes.as_bytes());
+    }
+}
