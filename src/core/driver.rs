@@ -128,10 +128,7 @@ impl<S: Sockets> Driver<S> {
         // The later of the two: before the core has room, an accept would find nothing to do, however
         // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
-        #[cfg(feature = "tls")]
         let check_at = self.sockets.next_certificate_check();
-        #[cfg(not(feature = "tls"))]
-        let check_at = None;
         [self.core.poll_timeout(), accept_at, check_at].into_iter().flatten().min()
     }
 
@@ -326,9 +323,7 @@ impl<S: Sockets> Driver<S> {
         let resumed = !socket.notes().reading.reads() && reading.reads();
         socket.notes().reading = reading;
         #[cfg(feature = "tls")]
-        if let Some(changes) = socket.take_changes() {
-            TlsEvents { core: &mut self.core }.changed(slot, changes);
-        }
+        TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.note_work(0);
         self.end_and_drop();
         if reading == Reading::Again {
@@ -481,9 +476,7 @@ impl<S: Sockets> Driver<S> {
             socket.notes().reading = reading;
         }
         #[cfg(feature = "tls")]
-        if let Some(changes) = socket.take_changes() {
-            TlsEvents { core: &mut self.core }.changed(slot, changes);
-        }
+        TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.end_and_drop();
         // Edge-triggered: no event comes for what is there already.
         if reading.is_some_and(Reading::reads) {
@@ -519,9 +512,7 @@ impl<S: Sockets> Driver<S> {
             let Some(socket) = self.sockets.socket(slot) else { break };
             self.core.handle_eviction(slot, socket.wire());
             #[cfg(feature = "tls")]
-            if let Some(changes) = socket.take_changes() {
-                TlsEvents { core: &mut self.core }.changed(slot, changes);
-            }
+            TlsEvents { core: &mut self.core }.follow(slot, socket);
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
             match disposal {
@@ -536,9 +527,7 @@ impl<S: Sockets> Driver<S> {
         if let Some(socket) = self.sockets.socket(slot) {
             act(&mut self.core, socket.wire());
             #[cfg(feature = "tls")]
-            if let Some(changes) = socket.take_changes() {
-                TlsEvents { core: &mut self.core }.changed(slot, changes);
-            }
+            TlsEvents { core: &mut self.core }.follow(slot, socket);
         }
         self.end_and_drop();
     }

@@ -62,7 +62,6 @@ pub(crate) trait Sockets {
     fn watch(&mut self, watch: NewWatch);
 
     /// When the certificates have to be looked at, whether anything happens or not.
-    #[cfg(feature = "tls")]
     fn next_certificate_check(&self) -> Option<Time> {
         None
     }
