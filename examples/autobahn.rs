@@ -1,7 +1,8 @@
 //! The conformance and load-test server: a plain echo on every path, with limits out of the way.
 //!
-//! Run it with `cargo run --release --example autobahn -- 127.0.0.1:9002`.
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+//! Run it with `cargo run --release --example autobahn -- 127.0.0.1:9002`, and for TLS with
+//! `--features tls` and `-- 127.0.0.1:9002 --tls CERTIFICATE KEY`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
 
 use std::io::Write;
 
@@ -36,9 +37,24 @@ fn module(app: &mut Application) {
 
 fn main() -> wirewheel::Result<()> {
     env_logger::init();
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
-    let server = Server::bind(address.as_str(), module)?;
-    println!("listening on http://{}", server.local_addr());
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (server, scheme) = match *words.as_slice() {
+        #[cfg(feature = "tls")]
+        [address, "--tls", certificate, key] => {
+            let options = wirewheel::tls::TlsOptions::new(certificate, key);
+            (Server::bind(wirewheel::Listen::tls(address, options), module)?, "https")
+        }
+        [] => (Server::bind("127.0.0.1:8080", module)?, "http"),
+        [address] => (Server::bind(address, module)?, "http"),
+        _ => {
+            eprintln!(
+                "usage: autobahn [ADDRESS [--tls CERTIFICATE KEY]], the latter with --features tls"
+            );
+            std::process::exit(2);
+        }
+    };
+    println!("listening on {scheme}://{}", server.local_addr());
     let _ = std::io::stdout().flush();
     server.run()
 }

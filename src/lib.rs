@@ -95,7 +95,7 @@ pub use api::client;
 pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
-pub use api::{compat, error, extension, hooks, message, options, raw, watch};
+pub use api::{compat, detach, error, extension, hooks, message, options, raw, watch};
 
 pub use app::application::{Application, WebSockets};
 pub use app::call::Call;

@@ -187,7 +187,9 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     pub fn run(self) -> Result<()> {
         let mut poll_loop = build(self.module, self.listeners)?;
         poll_loop.accept_signals().map_err(ServerError::Loop)?;
-        if let Some((_, inbox)) = self.mailbox {
+        // Detached connections are given back by it, whoever has a handle.
+        let mailbox = self.mailbox.or_else(|| poll_loop.detaches().then(mailbox));
+        if let Some((_, inbox)) = mailbox {
             poll_loop.accept_orders(inbox).map_err(ServerError::Loop)?;
         }
         let drained = poll_loop.run().map_err(ServerError::Loop)?;

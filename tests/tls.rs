@@ -3,13 +3,16 @@
 #![allow(clippy::cast_possible_truncation, reason = "bytes of a pattern")]
 #![allow(clippy::disallowed_methods, reason = "waiting for another thread has a bound")]
 
+#[path = "support/tls.rs"]
+#[allow(unreachable_pub, reason = "as what else the tests share")]
+mod secure_client;
 mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use rustls::version::{TLS12, TLS13};
-use support::tls::*;
+use secure_client::*;
 use support::*;
 use wirewheel::options::ProxyHeader;
 use wirewheel::tls::{ClientCertificates, TlsOptions};
@@ -711,4 +714,24 @@ fn a_storm_of_handshakes_leaves_others_their_turn() {
     }
     let stats = figures(&server, |stats| stats.tls_handshakes_full == full + 200);
     assert_eq!(stats.tls_handshakes_full, full + 200);
+}
+
+/// The last of the handshake, a request and the end of the client's side may be one segment.
+#[test]
+fn all_that_a_client_says_may_come_at_once() {
+    let (server, _events) = echo();
+    let mut client = TlsClient::start(server.addr(), "localhost", &config());
+    client.tls.write_tls(&mut client.socket).unwrap();
+    while client.tls.is_handshaking() {
+        client.tls.read_tls(&mut client.socket).unwrap();
+        client.tls.process_new_packets().unwrap();
+    }
+    let mut all = client.records(b"GET /who HTTP/1.1\r\nHost: h\r\n\r\n"); // behind its Finished
+    client.tls.send_close_notify();
+    all.extend(client.records(b""));
+    client.socket.write_all(&all).unwrap();
+    client.socket.shutdown(Shutdown::Write).unwrap();
+    assert!(client.head().starts_with("HTTP/1.1 200"));
+    assert_eq!(client.rest(), b"true https Some(\"localhost\")");
+    assert!(client.closed);
 }

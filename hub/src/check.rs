@@ -77,17 +77,17 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
 pub(crate) fn places(places: &[Place]) -> Result<(), Finding> {
     let mut taken: Vec<(Taken, &str)> = Vec::new();
     for (number, place) in places.iter().enumerate() {
-        let before = places.get(..number).unwrap_or_default();
-        let is_there = before.contains(place);
-        let text = match place {
+        let mut before = places.iter().take(number);
+        let is_there = before.any(|other| other.socket() == place.socket());
+        let text = match place.socket() {
             Place::Address(text) if is_there && !text.ends_with(":0") => {
-                return Err(Finding::Mistake(format!("--listen {text} is given twice")));
+                return Err(Finding::Mistake(format!("--listen {place} is given twice")));
             }
             Place::Address(text) => text,
-            Place::Descriptor(number) if is_there => {
-                return Err(Finding::Mistake(format!("--listen fd:{number} is given twice")));
+            Place::Descriptor(_) if is_there => {
+                return Err(Finding::Mistake(format!("--listen {place} is given twice")));
             }
-            Place::Descriptor(_) | Place::Activated => continue,
+            Place::Descriptor(_) | Place::Activated | Place::Tls(_) => continue,
         };
         let listen = Listen::from(text);
         let takes = taken_by(&listen).map_err(|error| {

@@ -1,6 +1,7 @@
 //! The configuration: what options and environment say, and what is wrong with it.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use wirewheel::options::ProxyHeader;
 
 use crate::exec::{LineOptions, LongLine, is_variable};
 use crate::options::Given;
+use crate::tls::TlsFiles;
 use crate::values::{
     bytes, duration, long_line, mode, number, overflow, page, positive, proxy_header,
 };
@@ -36,6 +38,7 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) listen: Vec<Place>,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) topics: bool,
     pub(crate) replay: usize,
     pub(crate) overflow: Overflow,
@@ -72,6 +75,34 @@ pub(crate) enum Place {
     Activated,
     /// The socket that was handed over as the descriptor of this number.
     Descriptor(u32),
+    /// One of the others, with TLS.
+    Tls(Box<Self>),
+}
+
+impl Place {
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// The place itself, whatever is spoken there.
+    pub(crate) fn socket(&self) -> &Self {
+        match self {
+            Self::Tls(place) => place,
+            place => place,
+        }
+    }
+}
+
+/// As `--listen` takes it.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(text) => f.write_str(text),
+            Self::Activated => f.write_str("fd:"),
+            Self::Descriptor(number) => write!(f, "fd:{number}"),
+            Self::Tls(place) => write!(f, "tls:{place}"),
+        }
+    }
 }
 
 /// What happens to a topic's messages for somebody who reads slowly.
@@ -119,8 +150,10 @@ impl Config {
     fn from_given(given: &Given) -> Result<Self, String> {
         let memory = given.parsed("memory", bytes)?;
         let largest_line = memory.map_or(MAX_LINE, |memory| (memory / 64).clamp(4 << 10, MAX_LINE));
+        let listen = places(&given.texts("listen")?)?;
         let config = Self {
-            listen: places(&given.texts("listen")?)?,
+            tls: TlsFiles::from_given(given, &listen)?,
+            listen,
             topics: given.is_on("topics"),
             replay: given.parsed("replay", number)?.unwrap_or(0),
             overflow: given.parsed("overflow", overflow)?.unwrap_or(Overflow::DropOldest),
@@ -202,14 +235,34 @@ fn command(given: &Given) -> Result<Option<Command>, String> {
 }
 
 fn places(texts: &[String]) -> Result<Vec<Place>, String> {
-    let place = |text: &String| match text.strip_prefix("fd:") {
+    let places = texts.iter().map(|text| match text.strip_prefix("tls:") {
+        Some("") => Err("--listen tls: give an address behind it, as in tls:0.0.0.0:8443".into()),
+        Some(rest) if rest.starts_with("//") || rest.starts_with("tls:") => {
+            Err(format!("--listen {text:?}: give an address, as in tls:0.0.0.0:8443"))
+        }
+        Some(rest) => place(rest).map(Box::new).map(Place::Tls),
+        None => place(text),
+    });
+    let places = places.collect::<Result<Vec<_>, String>>()?;
+    let takes_rest = |tls: bool| {
+        let mut of_kind = places.iter().filter(|place| place.is_tls() == tls);
+        of_kind.any(|place| *place.socket() == Place::Activated)
+    };
+    if takes_rest(true) && takes_rest(false) {
+        let text = "--listen fd: and tls:fd: both stand for all sockets handed over: give one by its number";
+        return Err(text.into());
+    }
+    Ok(places)
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    match text.strip_prefix("fd:") {
         Some("") => Ok(Place::Activated),
         Some(number) => number.parse().map(Place::Descriptor).map_err(|_| {
             format!("--listen {text:?}: give fd: for all sockets handed over, or one as fd:3")
         }),
-        None => Ok(Place::Address(text.clone())),
-    };
-    texts.iter().map(place).collect()
+        None => Ok(Place::Address(text.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -366,9 +419,44 @@ mod tests {
             (&["--echo", "--listen", "fd:web"], "give fd: for all sockets handed over, or one"),
             (&["--echo", "--listen", "fd:-1"], "or one as fd:3"),
             (&["--echo", "--", "x"], "arguments behind -- are for --exec"),
+            (&["--echo", "--listen", "tls:"], "give an address behind it, as in tls:0.0.0.0:8443"),
+            (
+                &["--echo", "--listen", "tls://0.0.0.0:8443"],
+                "give an address, as in tls:0.0.0.0:8443",
+            ),
+            (&["--echo", "--listen", "tls:fd:web"], "or one as fd:3"),
+            (&["--echo", "--listen", "fd:", "--listen", "tls:fd:"], "give one by its number"),
         ] {
             let error = read(arguments, &[]).unwrap_err();
             assert!(error.contains(complaint), "{arguments:?}: {error}");
+        }
+        #[cfg(feature = "tls")]
+        for (arguments, complaint) in [
+            (
+                &["--listen", "tls::443"][..],
+                "--listen tls::443 needs --tls-cert: a PEM file with the",
+            ),
+            (
+                &["--listen", "tls::443", "--tls-cert", "a"],
+                "needs --tls-key: a PEM file with its key",
+            ),
+            (&["--listen", "tls::443", "--tls-key", "a"], "needs --tls-cert: a PEM file with the"),
+            (
+                &["--tls-cert", "a", "--tls-key", "b"],
+                "--tls-cert is given, and nothing listens with TLS",
+            ),
+            (
+                &["--tls-key", "b", "--listen", ":80"],
+                "--tls-key is given, and nothing listens with TLS",
+            ),
+        ] {
+            let error = read(&[&["--echo"], arguments].concat(), &[]).unwrap_err();
+            assert!(error.contains(complaint), "{arguments:?}: {error}");
+        }
+        #[cfg(not(feature = "tls"))]
+        for arguments in [["--listen", "tls::443"], ["--tls-cert", "a"]] {
+            let error = read(&[&["--echo"], &arguments[..]].concat(), &[]).unwrap_err();
+            assert_eq!(error, "this hub was built without TLS: build it with --features tls");
         }
         let error = read(&["--echo"], &[("WIREWHEEL_HUB_PING", "1s")]).unwrap_err();
         assert_eq!(error, "WIREWHEEL_HUB_PING is set, and there is no such option");

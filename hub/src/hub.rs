@@ -65,18 +65,22 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
 pub(crate) fn check(config: &Config) -> Result<(), Finding> {
     Parts::open(config).map_err(Finding::Missing)?;
     check::places(&config.listen)?;
+    if let Some(files) = &config.tls {
+        files.readable().map_err(Finding::Missing)?;
+    }
     check_limits(config).map_err(Finding::Mistake)
 }
 
 fn check_limits(config: &Config) -> Result<(), String> {
-    // The limits are checked where they are used: by starting a server.
+    // The limits are checked where they are used: by starting a server. So are certificates and keys.
+    let place = listen(config, "127.0.0.1:0".into(), config.tls.is_some());
     let config = config.clone();
     let module = move |app: &mut Application| {
         if let Ok(parts) = Parts::open(&config) {
             parts.set_up(app);
         }
     };
-    let server = Server::bind("127.0.0.1:0", module).map_err(in_words)?;
+    let server = Server::bind(place, module).map_err(in_words)?;
     let handle = server.spawn().map_err(in_words)?;
     handle.shutdown(Duration::ZERO);
     handle.join().map(drop).map_err(in_words)
@@ -95,17 +99,24 @@ fn take_signals(app: &mut Application, parts: &Parts<'_>, grace: Duration) -> st
         });
     }
     let tokens = parts.tokens.clone();
-    if tokens.is_none() && is_ignored(Signal::HUP) {
+    let has_tls = parts.config.tls.is_some();
+    let has_something_to_read = tokens.is_some() || has_tls;
+    if !has_something_to_read && is_ignored(Signal::HUP) {
         return Ok(()); // nohup(1)
     }
     app.watch(Signals::of(&[Signal::HUP])?, Ready::READABLE, move |server, signals, _| {
         signals.take();
-        match &tokens {
-            Some(tokens) => match tokens.reload() {
-                Ok(count) => log::info!("SIGHUP: {count} tokens are read again"),
-                Err(mistake) => log::error!("SIGHUP: the tokens stay as they were: {mistake}"),
-            },
-            None => server.shutdown(grace),
+        if !has_something_to_read {
+            server.shutdown(grace);
+        }
+        match tokens.as_ref().map(|tokens| tokens.reload()) {
+            Some(Ok(count)) => log::info!("SIGHUP: {count} tokens are read again"),
+            Some(Err(mistake)) => log::error!("SIGHUP: the tokens stay as they were: {mistake}"),
+            None => {}
+        }
+        #[cfg(feature = "tls")]
+        if has_tls {
+            server.reload_certificates();
         }
         Watch::For(Ready::READABLE)
     });
@@ -136,18 +147,19 @@ fn places(config: &Config) -> Result<Vec<Listen>, String> {
     }
     let mut places = Vec::new();
     for place in &config.listen {
-        match place {
-            Place::Address(text) => places.push(text.into()),
+        match place.socket() {
+            Place::Address(text) => places.push(listen(config, text.into(), place.is_tls())),
             Place::Descriptor(number) => {
                 let socket = handed.take(*number);
-                let socket = socket.map_err(|error| format!("--listen fd:{number}: {error}"))?;
-                places.push(socket.into());
+                let socket = socket.map_err(|error| format!("--listen {place}: {error}"))?;
+                places.push(listen(config, socket.into(), place.is_tls()));
             }
-            Place::Activated => {}
+            Place::Activated | Place::Tls(_) => {}
         }
     }
-    if config.listen.contains(&Place::Activated) {
-        places.extend(handed.take_rest().map(Listen::from));
+    if let Some(rest) = config.listen.iter().find(|place| *place.socket() == Place::Activated) {
+        let sockets = handed.take_rest().map(Listen::from);
+        places.extend(sockets.map(|socket| listen(config, socket, rest.is_tls())));
     }
     // Whoever connects to one of them would wait for ever, as it stays with the service manager.
     match handed.take_rest().count() {
@@ -157,6 +169,21 @@ fn places(config: &Config) -> Result<Vec<Listen>, String> {
              --listen fd: for all of them, or no --listen"
         )),
     }
+}
+
+/// A place as the library takes it: with TLS, if that is wanted there.
+#[cfg(feature = "tls")]
+fn listen(config: &Config, place: Listen, with_tls: bool) -> Listen {
+    match config.tls.as_ref().filter(|_| with_tls) {
+        Some(files) => Listen::tls(place, files.options()),
+        None => place,
+    }
+}
+
+/// The configuration has no TLS in a hub that was built without it.
+#[cfg(not(feature = "tls"))]
+fn listen(_config: &Config, place: Listen, _with_tls: bool) -> Listen {
+    place
 }
 
 /// What the routes need, opened.
@@ -251,8 +278,18 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Connections over TLS take more each.
+fn for_memory(config: &Config, memory: usize) -> Limits {
+    #[cfg(feature = "tls")]
+    if config.tls.is_some() {
+        return Limits::for_memory_with_tls(memory);
+    }
+    let _ = config;
+    Limits::for_memory(memory)
+}
+
 fn options(config: &Config) -> WebSockets {
-    let limits = config.memory.map_or_else(Limits::new, Limits::for_memory);
+    let limits = config.memory.map_or_else(Limits::new, |memory| for_memory(config, memory));
     let limits = match config.max_connections {
         Some(connections) => limits.max_connections(connections),
         None => limits,

@@ -8,6 +8,7 @@
 //!   exec      a program for each session
 //!   serve     files beneath a folder
 //!   tokens    who may connect
+//!   tls       certificates and keys
 //!   service   what systemd and others want to hear
 //!   signals   signals as descriptors, and children that have ended
 //!   stamp     the time of a line of the log
@@ -25,6 +26,7 @@ mod signals;
 mod sparing;
 mod stamp;
 mod stderr;
+mod tls;
 mod tokens;
 mod topics;
 mod values;

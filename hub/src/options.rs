@@ -13,13 +13,16 @@ pub(crate) enum Kind {
 }
 
 /// Every option; service files and documents are held to this table. Those that guard come first.
-pub(crate) const OPTIONS: [(&str, Kind); 33] = [
+pub(crate) const OPTIONS: [(&str, Kind); 36] = [
     ("token-file", Kind::One),
     ("allow-origin", Kind::Several),
     ("host", Kind::Several),
     ("trusted-proxy", Kind::Several),
     ("proxy-header", Kind::One),
     ("metrics-open", Kind::Switch),
+    ("tls-cert", Kind::One),
+    ("tls-key", Kind::One),
+    ("tls-client-ca", Kind::One),
     ("socket-mode", Kind::One),
     ("pass-env", Kind::Several),
     ("listen", Kind::Several),

@@ -36,6 +36,7 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
     let www = page.strip_suffix("/index.html").unwrap().to_owned();
     let socket = format!("unix:{}", show(&folder.path("socket")));
     let one = |value: &str| vec![value.to_owned()];
+    let pem = |name: &str| vec![show(&service_file("../../tests/certificates").join(name))];
     let all = [
         ("token-file", vec![tokens]),
         ("allow-origin", vec!["https://a.example".into(), "https://b.example".into()]),
@@ -46,7 +47,10 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         ("metrics-open", one("1")),
         ("socket-mode", one("600")),
         ("pass-env", vec!["LANG".into(), "TZ".into()]),
-        ("listen", vec!["127.0.0.1:0".into(), socket]),
+        ("tls-cert", pem("box.pem")),
+        ("tls-key", pem("box.key")),
+        ("tls-client-ca", pem("clients.pem")),
+        ("listen", vec!["127.0.0.1:0".into(), "tls:127.0.0.1:0".into(), socket]),
         ("free-bind", one("1")),
         ("topics", one("1")),
         ("replay", one("7")),
@@ -68,11 +72,18 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         ("memory", one("12m")),
         ("grace", one("3s")),
     ];
-    let all: BTreeMap<String, Vec<String>> =
+    let mut all: BTreeMap<String, Vec<String>> =
         all.into_iter().map(|(name, values)| (name.to_owned(), values)).collect();
     assert_eq!(all.keys().cloned().collect::<Vec<_>>(), options(), "the table of this test");
+    if !HAS_TLS {
+        all.retain(|name, _| !name.starts_with("tls-"));
+        all.get_mut("listen").unwrap().retain(|place| !place.starts_with("tls:"));
+    }
     all
 }
+
+/// Whether the hub was built with all of it; the options are there in any case.
+const HAS_TLS: bool = cfg!(feature = "tls-client-auth");
 
 fn variable(name: &str) -> String {
     format!("WIREWHEEL_HUB_{}", name.to_uppercase().replace('-', "_"))
@@ -94,6 +105,8 @@ fn expect_all(mut hub: Hub, folder: &Folder) {
     let socket = folder.path("socket");
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(socket).unwrap());
     assert_eq!(mode & 0o777, 0o600);
+    #[cfg(feature = "tls-client-auth")]
+    expect_tls(&mut hub);
     let get =
         |path: &str| hub.connect().request(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
     assert_eq!(get("/").body, "page");
@@ -129,6 +142,16 @@ fn expect_all(mut hub: Hub, folder: &Folder) {
     drop(client);
     hub.signal(Signal::TERM);
     assert!(hub.child.wait().unwrap().success());
+}
+
+/// The second place has TLS, and clients have to show a certificate.
+#[cfg(feature = "tls-client-auth")]
+fn expect_tls(hub: &mut Hub) {
+    use support::client::tls::{TlsClient, Trust};
+    let addr = hub.log_until("bound to ").rsplit(' ').next().unwrap().parse().unwrap();
+    let trust = Trust { shows: Some("client"), ..Trust::default() };
+    let client = TlsClient::start(addr, "localhost", &trust.config()).shaken();
+    client.upgraded("/echo?token=swordfish");
 }
 
 #[test]
@@ -219,7 +242,11 @@ fn the_default_file_has_every_option_and_its_examples_are_right() {
     assert_eq!(examples.keys().cloned().collect::<Vec<_>>(), names);
     // What is not on this machine.
     let values = values(&folder);
-    for name in ["token-file", "serve", "exec"] {
+    if !HAS_TLS {
+        examples.retain(|name, _| !name.contains("_TLS_") && name != &variable("listen"));
+    }
+    let lacking = ["token-file", "serve", "exec", "tls-cert", "tls-key", "tls-client-ca"];
+    for name in lacking.into_iter().filter(|name| values.contains_key(*name)) {
         examples.insert(variable(name), values[name][0].clone());
     }
     let output = command().arg("--check").envs(examples).output().unwrap();

@@ -3,6 +3,7 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod compat;
+pub mod detach;
 pub mod error;
 pub mod extension;
 pub mod hooks;

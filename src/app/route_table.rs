@@ -3,6 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
+use crate::context::detached::Detached;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::handshake::offered_protocols;
 use crate::protocol::head::RequestHead;
@@ -21,6 +22,16 @@ use crate::session::extensions::{Agreed, Factories};
 
 /// Makes the handler of one session.
 pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;
+/// What becomes of a connection once its upgrade is accepted.
+#[derive(Clone)]
+pub(crate) enum Purpose {
+    /// A session, with a handler of its own.
+    Session(Factory),
+    /// It leaves the loop.
+    Detached(DetachHook),
+}
+/// Takes one connection off the loop.
+pub(crate) type DetachHook = Rc<dyn Fn(&Call, Detached)>;
 /// Answers a plain request.
 pub(crate) enum PlainAnswer {
     /// The application does.
@@ -40,7 +51,7 @@ pub(crate) struct RouteConfig {
     /// The path as it was written, for logs.
     pub(crate) pattern: String,
     pub(crate) options: SessionOptions,
-    pub(crate) factory: Factory,
+    pub(crate) purpose: Purpose,
     /// Its sessions are handed frames.
     pub(crate) raw: bool,
     #[cfg(feature = "json")]
@@ -83,6 +94,14 @@ impl RouteConfig {
             accept.extend(hook(call)?)?;
         }
         Ok(accept)
+    }
+
+    /// The handler of a session; `None` if the connection is to leave the loop.
+    pub(crate) fn handler(&self, call: &Call) -> Option<Box<dyn Endpoint>> {
+        match &self.purpose {
+            Purpose::Session(factory) => Some(factory(call)),
+            Purpose::Detached(_) => None,
+        }
     }
 
     /// What its sessions agree on of a client's extensions.
@@ -286,6 +305,11 @@ impl RouteTable {
 
     pub(crate) fn route(&self, route: u16) -> Option<&RouteConfig> {
         self.routes.get(usize::from(route))
+    }
+
+    /// Whether connections of any route leave the loop.
+    pub(crate) fn detaches(&self) -> bool {
+        self.routes.iter().any(|route| matches!(route.purpose, Purpose::Detached(_)))
     }
 
     pub(crate) fn plain_answer(&self, handler: u16) -> Option<&PlainAnswer> {

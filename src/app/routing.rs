@@ -5,6 +5,7 @@ use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::context::detached::Detached;
 use crate::protocol::token::is_token;
 use crate::words::limits::Limits;
 use crate::words::options::SessionOptions;
@@ -17,7 +18,7 @@ use crate::app::pattern::Pattern;
 use crate::app::raw_handler::RawHandler;
 use crate::app::response::{Accept, Response};
 use crate::app::route_table::{
-    Factory, PlainAnswer, ProtocolPicker, RouteConfig, RouteTable, UpgradeHook,
+    PlainAnswer, ProtocolPicker, Purpose, RouteConfig, RouteTable, UpgradeHook,
 };
 use crate::app::setters::shared_setters;
 #[cfg(feature = "json")]
@@ -106,7 +107,8 @@ impl<'a> Routing<'a> {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        self.add(path, Rc::new(move |call| Box::new(OfMessages(factory(call)))), false)
+        let factory = Rc::new(move |call: &Call| Box::new(OfMessages(factory(call))) as Box<_>);
+        self.add(path, Purpose::Session(factory), false)
     }
 
     /// Adds a route whose sessions are handed frames instead of messages (Ktor's `webSocketRaw`);
@@ -116,13 +118,34 @@ impl<'a> Routing<'a> {
         F: Fn(&Call) -> H + 'static,
         H: RawHandler + 'static,
     {
-        self.add(path, Rc::new(move |call| Box::new(OfFrames(factory(call)))), true)
+        let factory = Rc::new(move |call: &Call| Box::new(OfFrames(factory(call))) as Box<_>);
+        self.add(path, Purpose::Session(factory), true)
     }
 
-    fn add(&mut self, path: &str, factory: Factory, raw: bool) -> &mut WebSocketRoute {
+    /// Adds a route whose connections leave the loop once their upgrade is accepted: `take` is called on
+    /// the loop with each, and gives it to a thread that may block. See [`detach`](crate::detach), with an
+    /// example.
+    ///
+    /// What comes before is as for every WebSocket route: limits, origins, `on_upgrade`, the subprotocol.
+    /// No extension is agreed on, and no option of a session applies. A connection counts in
+    /// `max_connections`, `per_address` and `connections_open` until its
+    /// [`DetachedSlot`](crate::detach::DetachedSlot) is dropped. It is no session: a stop of the server does
+    /// not wait for it, so that a program joins its own threads.
+    ///
+    /// Only a socket can be handed over: over TLS, and in a
+    /// [`TestApplication`](crate::testing::TestApplication), the request gets 501.
+    pub fn detached(
+        &mut self,
+        path: &str,
+        take: impl Fn(&Call, Detached) + 'static,
+    ) -> &mut WebSocketRoute {
+        self.add(path, Purpose::Detached(Rc::new(take)), true)
+    }
+
+    fn add(&mut self, path: &str, purpose: Purpose, raw: bool) -> &mut WebSocketRoute {
         let path = self.full_path(path);
         let (number, hooks) = (self.routes.web_sockets.len(), self.hooks.clone());
-        self.routes.web_sockets.push(WebSocketRoute::new(path, factory, hooks, raw));
+        self.routes.web_sockets.push(WebSocketRoute::new(path, purpose, hooks, raw));
         &mut self.routes.web_sockets[number]
     }
 
@@ -290,7 +313,7 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 /// ```
 pub struct WebSocketRoute {
     path: String,
-    factory: Factory,
+    purpose: Purpose,
     raw: bool,
     negotiates: bool,
     #[cfg(feature = "json")]
@@ -309,10 +332,10 @@ impl fmt::Debug for WebSocketRoute {
 }
 
 impl WebSocketRoute {
-    fn new(path: String, factory: Factory, hooks: Vec<UpgradeHook>, raw: bool) -> Self {
+    fn new(path: String, purpose: Purpose, hooks: Vec<UpgradeHook>, raw: bool) -> Self {
         Self {
             path,
-            factory,
+            purpose,
             raw,
             negotiates: !raw,
             #[cfg(feature = "json")]
@@ -391,6 +414,9 @@ impl WebSocketRoute {
         if self.raw && options.ping_period.is_some() {
             return Err(at_route("ping_period: a raw session sends its own pings".into()));
         }
+        if self.negotiates && matches!(self.purpose, Purpose::Detached(_)) {
+            return Err(at_route("negotiate_extensions: a detached connection has none".into()));
+        }
         if let Some(protocol) = self.protocol.as_deref().filter(|protocol| !is_token(protocol)) {
             return Err(at_route(format!("subprotocol {protocol:?} is no token (RFC 9110)")));
         }
@@ -401,7 +427,7 @@ impl WebSocketRoute {
             converter: self.converter.or(&installed.converter),
             pattern: self.path,
             options,
-            factory: self.factory,
+            purpose: self.purpose,
             raw: self.raw,
             extensions: if self.negotiates {
                 Rc::clone(&installed.extensions)

@@ -13,6 +13,7 @@ use crate::words::time::Time;
 
 use crate::context::commands::{Command, Drained, StopRequest};
 use crate::context::date_line::DateLine;
+use crate::context::detached::Handover;
 #[cfg(feature = "client")]
 use crate::context::dialers::Dialers;
 use crate::context::mask_source::MaskSource;
@@ -92,6 +93,8 @@ pub(crate) struct LoopState {
     pub(crate) drained: Drained,
     /// Descriptors that the loop is to watch from now on.
     pub(crate) new_watches: Vec<NewWatch>,
+    /// Connections that are over here, and whose sockets the application is to have.
+    pub(crate) handovers: Vec<Handover>,
     pub(crate) masks: MaskSource,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
@@ -144,6 +147,7 @@ impl LoopState {
             draining: false,
             drained: Drained::default(),
             new_watches: on_loop.watches,
+            handovers: Vec::new(),
             masks: MaskSource::default(),
             #[cfg(feature = "client")]
             dialers: on_loop.dialers,

@@ -60,7 +60,7 @@ impl<A> Timers<A> {
     /// How many timers there is memory for.
     #[cfg(all(repository, test))]
     pub(crate) fn running_slots(&self) -> usize {
-        self.running.places()
+        self.running.slots()
     }
 
     /// An id for a timer that a session keeps.

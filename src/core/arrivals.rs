@@ -85,12 +85,12 @@ impl Connections {
         Ok(key.index)
     }
 
-    /// How many connections others have made.
+    /// How many connections others have made, those that have left the loop among them.
     fn accepted(&self) -> usize {
+        let count = self.slab.len().saturating_add(self.detached);
         #[cfg(feature = "client")]
-        return self.slab.len().saturating_sub(self.dialled);
-        #[cfg(not(feature = "client"))]
-        self.slab.len()
+        let count = count.saturating_sub(self.dialled);
+        count
     }
 
     /// A connection that this side has made: the slot it has from now on, unless there is none left.

@@ -35,7 +35,7 @@ impl Audit<'_> {
         )?;
         check(armed == self.0.connections.wheel.len(), "the wheel has entries that nobody holds")?;
         check(shared.stats.sessions_open.get() == open, "sessions_open is off")?;
-        let live = self.0.connections.slab.len() as u64;
+        let live = (self.0.connections.slab.len() + self.0.connections.detached) as u64;
         check(shared.stats.connections_open.get() == live, "connections_open is off")?;
         let remaining = self.0.connections.left_to_drain;
         check(remaining.is_none_or(|remaining| remaining == early), "the drain's count is off")

@@ -46,6 +46,8 @@ pub(crate) enum Disposal {
     Close,
     /// At once: the peer sees a reset.
     Reset,
+    /// Not at all: the application gets it.
+    Detach,
 }
 
 impl Connection {

@@ -33,6 +33,8 @@ pub(super) struct Connections {
     pub(super) spare_stages: SpareStages,
     /// Slots whose connections are over and whose sockets are still to be dropped.
     pub(super) closed: Vec<(u32, Disposal)>,
+    /// How many have left the loop, and count until the application lets them go.
+    pub(super) detached: usize,
     /// Connections from before a stop that are still there; `None` before a stop begins. Later ones
     /// only get 503.
     pub(super) left_to_drain: Option<usize>,
@@ -62,6 +64,7 @@ impl Connections {
             admission: Admission::new(limits, proxies),
             spare_stages: SpareStages::default(),
             closed: Vec::new(),
+            detached: 0,
             left_to_drain: None,
             last_gone: (0, 0, false),
             #[cfg(feature = "client")]
@@ -113,7 +116,11 @@ impl Connections {
             self.wheel.cancel(timer);
         }
         shared.account(connection.charged as usize, 0);
-        shared.stats.connections_open -= 1;
+        if disposal == Disposal::Detach {
+            self.detached = self.detached.saturating_add(1);
+        } else {
+            shared.stats.connections_open -= 1;
+        }
         if let Some(left) = self.left_to_drain.as_mut().filter(|_| !connection.late) {
             *left = left.saturating_sub(1);
         }

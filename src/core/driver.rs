@@ -58,10 +58,12 @@ use std::net::SocketAddr;
 
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
+use crate::context::detached::{Detached, DetachedSlot, Handover};
 use crate::context::loop_state::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
+use crate::core::connection::Disposal;
 use crate::core::sockets::{Accept, Notes, Readiness, Socket, Sockets};
 #[cfg(feature = "tls")]
 use crate::core::tls::TlsEvents;
@@ -523,7 +525,28 @@ impl<S: Sockets> Driver<S> {
             }
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
-            self.sockets.dispose(slot, disposal);
+            match disposal {
+                Disposal::Detach => self.detach(slot),
+                Disposal::Close | Disposal::Reset => self.sockets.dispose(slot, disposal),
+            }
+        }
+    }
+
+    /// Lets the application have a socket that is the loop's no more.
+    #[cold]
+    fn detach(&mut self, slot: u32) {
+        let Some(handover) = self.core.take_handover(slot) else { return };
+        let Handover { client, unsent, received, take, .. } = handover;
+        match self.sockets.detach(slot, client) {
+            Ok((fd, release)) => {
+                let slot = DetachedSlot(Some(release));
+                let detached = Detached { fd, unsent, received, slot };
+                self.core.with_server(self.core.now(), "detached route", |_server| take(detached));
+            }
+            Err(error) => {
+                self.core.note_not_detached(&error);
+                self.core.release_detached(client);
+            }
         }
     }
 

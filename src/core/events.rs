@@ -8,9 +8,11 @@ use std::time::Duration;
 use log::info;
 
 use crate::context::commands::{Drained, StopRequest};
+use crate::context::detached::Handover;
 use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseReason};
+use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
 use crate::core::arrivals::Full;
@@ -123,6 +125,36 @@ impl Core {
     /// The local address of a connection that was accepted just now, where it is known.
     pub(crate) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
         self.connections.note_local_addr(index, local);
+    }
+
+    /// Whether there is a route whose connections leave the loop.
+    pub(crate) fn detaches(&self) -> bool {
+        self.routes.detaches()
+    }
+
+    /// What goes with the connection that left the loop from this slot.
+    pub(crate) fn take_handover(&mut self, slot: u32) -> Option<Handover> {
+        let handovers = &mut self.shared.handovers;
+        let found = handovers.iter().position(|handover| handover.slot == slot)?;
+        Some(handovers.swap_remove(found))
+    }
+
+    /// The socket of a connection that was to leave the loop is lost.
+    pub(crate) fn note_not_detached(&self, error: &io::Error) {
+        let line = || format!("a connection could not be detached: {error}");
+        self.shared.warnings.note("detached", self.shared.now, line);
+    }
+
+    /// The time of this turn.
+    pub(crate) fn now(&self) -> Time {
+        self.shared.now
+    }
+
+    /// A connection that left the loop is over: it counts no more.
+    #[allow(clippy::arithmetic_side_effects, reason = "it was counted when it came")]
+    pub(crate) fn release_detached(&mut self, client: Option<ClientKey>) {
+        self.connections.release_detached(client);
+        self.shared.stats.connections_open -= 1;
     }
 
     /// The system ran out of descriptors or memory for connections.

@@ -123,6 +123,10 @@ impl HttpTurn<'_, '_> {
                 AfterRequest::Streaming(reading) => return (reading, input.len()),
                 // RFC 6455 section 4.1 has a client wait for the answer; what it sent before is taken.
                 AfterRequest::Session => return (SessionTurn { turn: self.turn }.input(input), 0),
+                AfterRequest::Detached(take) => {
+                    self.hand_over(take, input);
+                    return (Reading::Paused, 0);
+                }
                 AfterRequest::Over => return (Reading::Continue, 0),
             }
         }

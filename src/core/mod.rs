@@ -58,6 +58,7 @@ mod ending;
 mod events;
 mod flush;
 mod frame_input;
+mod handover;
 mod http_stage;
 mod http_turn;
 mod losses;

@@ -1,4 +1,5 @@
-//! The pings of one session: when one goes out, when its pong is late, and what stands for a pong.
+//! The server's own pings to one peer: when one goes out, when its pong is late, and what stands for a pong.
+//! Those of the peer are answered by `SessionTurn::control`, and while reading is paused in `pause`.
 
 use std::time::Duration;
 

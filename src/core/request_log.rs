@@ -30,6 +30,7 @@ pub(super) mod reason {
     pub(crate) const HANDSHAKE: &str = "the WebSocket handshake cannot be accepted";
     pub(crate) const ORIGIN: &str = "origin";
     pub(crate) const HOOK: &str = "an upgrade hook refused it";
+    pub(crate) const NOT_DETACHABLE: &str = "its connection cannot be detached";
     pub(crate) const BODY: &str = "no route takes a body of this size";
     pub(crate) const EXPECTATION: &str = "it expects what cannot be met";
     pub(crate) const TOO_SLOW: &str = "no complete request head came in time";

@@ -1,6 +1,7 @@
 //! One request from its head to its answer or its session (RFC 9112; RFC 6455 section 4.2).
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use log::{Level, debug};
 
@@ -8,7 +9,7 @@ use crate::app::call::{Between, Call};
 use crate::app::endpoint::Endpoint;
 use crate::app::origins::{Judgement, OriginRules};
 use crate::app::response::Response;
-use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
+use crate::app::route_table::{PlainAnswer, Purpose, Resolution, RouteConfig, StatsGuard};
 use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 use crate::protocol::forwarded::Forwarded;
@@ -207,6 +208,12 @@ impl HttpTurn<'_, '_> {
         if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
             return self.responder().respond(terms, refusal);
         }
+        if matches!(config.purpose, Purpose::Detached(_)) && !self.turn.wire.can_be_detached() {
+            let response = Response::refusal(501)
+                .body("501 Not Implemented: only a socket without TLS can be detached\n");
+            let (head, why) = (call.head(), reason::NOT_DETACHABLE);
+            return self.responder().refuse_request(terms, head, response, why);
+        }
         // RFC 6455 section 9.1: what is malformed fails the handshake.
         let Some(offers) = offers_of(&call, config.extensions.is_empty()) else {
             let response = Response::refusal(400);
@@ -220,7 +227,7 @@ impl HttpTurn<'_, '_> {
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
         let admitted = caught(|| {
             let accepted = config.admit(&call)?;
-            Ok((accepted, config.agree(&offers), (config.factory)(&call)))
+            Ok((accepted, config.agree(&offers), config.handler(&call)))
         });
         let (accepted, agreed, handler) = match admitted {
             Ok(Ok(admitted)) => admitted,
@@ -237,6 +244,7 @@ impl HttpTurn<'_, '_> {
             self.turn.log().error(("extension", 0), || fault.clone());
         }
         self.write_upgrade(accept_key, call.protocol(), &agreed.header, accepted.headers());
+        let Some(handler) = handler else { return leaving(config, call) };
         // RFC 6455 section 9.1: in force from the first frame behind the answer.
         self.turn.connection.state.pipeline = Pipeline::for_session(config.raw, agreed);
         self.open_session(route, &config.pattern, handler);
@@ -316,6 +324,17 @@ impl HttpTurn<'_, '_> {
                 Some(Response::refusal(403).body(format!("403 Forbidden: {reason}\n")))
             }
         }
+    }
+}
+
+/// The connection of an accepted upgrade leaves the loop, for its route's hook.
+fn leaving(config: &RouteConfig, call: Call) -> AfterRequest {
+    match &config.purpose {
+        Purpose::Detached(hook) => {
+            let hook = Rc::clone(hook);
+            AfterRequest::Detached(Box::new(move |connection| hook(&call, connection)))
+        }
+        Purpose::Session(_) => AfterRequest::Over,
     }
 }
 

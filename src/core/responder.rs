@@ -4,6 +4,7 @@
 use log::Level;
 
 use crate::app::response::{Owed, Persistence, Response};
+use crate::context::detached::Detached;
 use crate::context::work::PAGE_WORK;
 use crate::protocol::framing::{BodyFraming, Expectation};
 use crate::protocol::head::RequestHead;
@@ -24,6 +25,8 @@ pub(super) enum AfterRequest {
     Streaming(Reading),
     /// It is a session now.
     Session,
+    /// It leaves the loop.
+    Detached(Box<dyn FnOnce(Detached)>),
     /// It ends.
     Over,
 }

@@ -2,9 +2,12 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
+use crate::context::detached::Release;
 use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
+use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
 use crate::core::connection::Disposal;
@@ -47,6 +50,13 @@ pub(crate) trait Sockets {
 
     /// Drops the socket in a slot.
     fn dispose(&mut self, slot: u32, disposal: Disposal);
+
+    /// Gives up the socket in a slot, which is the application's from here, and says how to tell that it
+    /// is over. Whatever comes of it, the slot is empty.
+    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+        self.dispose(slot, Disposal::Close);
+        Err(ErrorKind::Unsupported.into())
+    }
 
     /// Watches a descriptor of the application. Its callback runs by
     /// [`Driver::run`](crate::core::driver::Driver::run), or as it does.

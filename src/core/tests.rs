@@ -370,10 +370,10 @@ fn a_reader_that_makes_no_progress_is_closed() {
 fn a_wire_that_breaks_while_it_is_written_to_ends_the_session_at_once() {
     let mut net = Net::new(WebSockets::new());
     net.open();
-    let place = net.core.connections.slab.next_occupied(0).unwrap();
+    let slot = net.core.connections.slab.next_occupied(0).unwrap();
     let (now, mut frame) = (net.now, *b"\x81\x84\0\0\0\0echo");
     let mut wire = ScriptedWire { is_broken: true, ..ScriptedWire::default() };
-    net.core.handle_input(now, place, &mut frame, &mut wire);
+    net.core.handle_input(now, slot, &mut frame, &mut wire);
     net.expect(&["error connection lost: connection reset", "close 1006 unclean"]);
 }
 
@@ -473,7 +473,7 @@ fn over_max_connections_there_is_503_and_then_a_pause() {
     net.input(over_limit[3], b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(net.take(over_limit[3]).starts_with(b"HTTP/1.1 503 "));
     net.eof(over_limit[3]);
-    assert!(net.link(later).is_open(), "accepting goes on when a place is free");
+    assert!(net.link(later).is_open(), "accepting goes on when a slot is free");
     net.text(clients[0], "served meanwhile");
     assert!(net.take(clients[0]).ends_with(b"served meanwhile"));
 }

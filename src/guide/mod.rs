@@ -20,7 +20,7 @@
     feature = "deflate",
     doc = " | [`from_ktor`] | each thing on Ktor's pages, and the line that does it here |"
 )]
-//! | [`from_other_crates`] | the same for ws-rs and tokio-tungstenite |
+//! | [`from_other_crates`] | the same for ws-rs, tokio-tungstenite and tungstenite |
 //! | [`comparison`] | speed and memory beside other servers |
 //!
 //! It exists in the documentation alone; nothing of it is compiled into a program.

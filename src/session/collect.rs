@@ -112,7 +112,7 @@ impl Session<'_> {
     /// # Errors
     /// [`SendError::Full`](crate::error::SendError::Full) if the flow's log is at its limit of bytes, or the
     /// server at `process_bytes`; [`SendError::TooBig`](crate::error::SendError::TooBig) if the message alone
-    /// is over the log's limit.
+    /// is over the log's limit. A hook that returns `Full` ends its session (1011); `TooBig` ends nothing.
     pub fn emit<T: ToMessage + ?Sized>(
         &mut self,
         flow: &SharedFlow<T>,

@@ -25,7 +25,7 @@ pub(crate) struct Pipeline {
     pub(crate) raw: bool,
     pub(crate) partial: Option<Box<PartialFrame>>,
     /// In the order of the answer.
-    stages: Box<[Stage]>,
+    stages: Box<[PipelineStage]>,
     /// A message that arrives in several pieces.
     incoming: Option<Box<Incoming>>,
     /// A message that is sent in fragments: it is encoded when it is whole.
@@ -39,7 +39,7 @@ impl fmt::Debug for Pipeline {
 }
 
 /// An agreed extension.
-struct Stage {
+struct PipelineStage {
     factory: Rc<dyn ExtensionFactory>,
     extension: Box<dyn Extension>,
 }
@@ -59,7 +59,7 @@ pub(crate) struct Agreed {
     pub(crate) header: String,
     /// What an extension answered that cannot be sent.
     pub(crate) fault: Option<String>,
-    stages: Vec<Stage>,
+    stages: Vec<PipelineStage>,
 }
 
 /// Why there is nothing of a message to send.
@@ -90,7 +90,7 @@ impl Agreed {
             let (parameters, extension) = agreement.into_parts();
             // Only what is in the answer is agreed on.
             if append_agreed(&mut agreed.header, factory.name(), &parameters) {
-                agreed.stages.push(Stage { factory: Rc::clone(factory), extension });
+                agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
             } else {
                 let name = factory.name();
                 agreed.fault =
@@ -139,7 +139,7 @@ impl Agreed {
             let accepted = factory.accept(answer);
             let agreement = accepted.map_err(|fault| format!("extension {name}: {fault}"))?;
             let (_, extension) = agreement.into_parts();
-            agreed.stages.push(Stage { factory: Rc::clone(factory), extension });
+            agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
         }
         Ok(agreed)
     }
@@ -230,8 +230,8 @@ impl Pipeline {
     /// Bytes held for what is unfinished, by the extensions, and by itself.
     pub(crate) fn memory(&self) -> usize {
         let incoming = self.incoming.as_deref().map_or(0, |message| message.body.capacity());
-        let of_stage = |stage: &Stage| {
-            size_of::<Stage>() + size_of_val(&*stage.extension) + stage.extension.memory()
+        let of_stage = |stage: &PipelineStage| {
+            size_of::<PipelineStage>() + size_of_val(&*stage.extension) + stage.extension.memory()
         };
         let extensions = size_of::<Self>() + self.stages.iter().map(of_stage).sum::<usize>();
         let partial = self.partial.as_deref();

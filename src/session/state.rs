@@ -452,7 +452,7 @@ impl SessionState {
         self.has(Parts::PARTIAL | Parts::PIPELINE | Parts::EXTRA | Parts::FLOWS)
     }
 
-    /// Bytes held for this connection beyond its place in the slab.
+    /// Bytes held for this connection beyond its slot.
     pub(crate) fn memory(&self) -> usize {
         let extra = self.extra.as_deref().map_or(0, |extra| {
             extra.outbox.memory()

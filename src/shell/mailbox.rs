@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,6 +11,7 @@ use mio::{Registry, Token, Waker};
 
 use crate::context::commands::StopRequest;
 use crate::context::loop_state::ServerRef;
+use crate::words::network::ClientKey;
 
 /// Orders that may be pending.
 const ORDERS_MAX: usize = 1024;
@@ -47,6 +49,23 @@ struct Shared {
     bytes: AtomicUsize,
     /// Beside the channel, so that a full one cannot hold up a stop.
     stop: Mutex<Option<StopRequest>>,
+    /// Beside it too: the clients of detached connections that are over, one for each.
+    returned: Mutex<Vec<Option<ClientKey>>>,
+}
+
+/// The way by which detached connections are given back: never full, since there are at most as many as
+/// there were connections.
+#[derive(Clone)]
+pub(crate) struct Returns(Arc<Shared>);
+
+impl Returns {
+    /// A connection of that client is over.
+    pub(crate) fn send(&self, client: Option<ClientKey>) {
+        let mut returned = self.0.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        returned.push(client);
+        drop(returned);
+        self.0.wake();
+    }
 }
 
 /// Why an order was not taken.
@@ -155,6 +174,16 @@ impl Inbox {
             self.shared.bytes.fetch_sub(order.bytes, Ordering::Relaxed);
             Some(order.action)
         })
+    }
+
+    /// How threads give detached connections back.
+    pub(crate) fn returns(&self) -> Returns {
+        Returns(Arc::clone(&self.shared))
+    }
+
+    /// The clients of detached connections that are over since this was asked last.
+    pub(crate) fn take_returned(&self) -> Vec<Option<ClientKey>> {
+        mem::take(&mut *self.shared.returned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn take_stop(&self) -> Option<StopRequest> {

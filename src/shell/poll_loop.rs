@@ -45,9 +45,15 @@ impl PollLoop {
         })
     }
 
+    /// Whether the application takes connections off the loop.
+    pub(crate) fn detaches(&self) -> bool {
+        self.driver.core.detaches()
+    }
+
     /// Lets other threads send orders.
     pub(crate) fn accept_orders(&mut self, inbox: Inbox) -> io::Result<()> {
         inbox.register(self.driver.sockets.poll.registry(), WAKER)?;
+        self.driver.sockets.returns = Some(inbox.returns());
         self.inbox = Some(inbox);
         Ok(())
     }
@@ -111,6 +117,9 @@ impl PollLoop {
         let Some(inbox) = &self.inbox else { return };
         let orders = inbox.turn();
         let stop = inbox.take_stop();
+        for client in inbox.take_returned() {
+            self.driver.core.release_detached(client);
+        }
         for action in orders {
             self.driver.run(now, "order", action);
         }

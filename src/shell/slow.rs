@@ -12,7 +12,7 @@ const HUNT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slow {
     pub(crate) took: Duration,
-    /// Whose event it was, by place; `None` if it was one of several.
+    /// Whose event it was, by slot; `None` if it was one of several.
     pub(crate) culprit: Option<u32>,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Slow {
 pub(crate) struct SlowWatch {
     threshold: Option<Duration>,
     hunting_until: Time,
-    /// Events of connections in this turn, and the place of the last.
+    /// Events of connections in this turn, and the slot of the last.
     events: u32,
     last: u32,
     /// One of this turn's events has been named already.

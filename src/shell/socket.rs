@@ -2,8 +2,10 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
 
+use mio::Registry;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
@@ -57,6 +59,12 @@ impl Socket {
         self.written = self.written.wrapping_add(written as u32);
     }
 
+    /// Gives the socket to somebody else.
+    pub(crate) fn detach(mut self, registry: &Registry) -> io::Result<OwnedFd> {
+        registry.deregister(&mut self.stream)?;
+        Ok(self.stream.into())
+    }
+
     /// Gives the socket up.
     pub(crate) fn dispose(self, disposal: Disposal) {
         if disposal == Disposal::Reset {
@@ -68,7 +76,7 @@ impl Socket {
 
 impl Socket {
     #[inline]
-    fn read_plain(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+    fn read_plain(&self, buffer: &mut [u8]) -> ReadOutcome {
         match (&self.stream).read(buffer) {
             Ok(0) => ReadOutcome::Eof,
             Ok(n) => ReadOutcome::Bytes(n),
@@ -220,6 +228,10 @@ impl Wire for Socket {
     fn peer_is_full(&self) -> bool {
         let waiting = self.unsent().filter(|&bytes| bytes > 0);
         waiting.is_some() && waiting == wirewheel_sendq::not_sent(&self.stream).ok()
+    }
+
+    fn can_be_detached(&self) -> bool {
+        true
     }
 
     fn local_addr(&self) -> SocketAddr {

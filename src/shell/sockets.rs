@@ -1,6 +1,7 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
 use std::io;
+use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
+use crate::context::detached::Release;
 use crate::context::loop_state::NewWatch;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
@@ -21,6 +23,7 @@ use crate::transport::channel::Channel;
 use crate::transport::{secured::buffer_bytes, tls::acceptor::Acceptor};
 use crate::words::bounds::LARGEST_SIZE;
 use crate::words::limits::Limits;
+use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
 #[cfg(feature = "tls")]
@@ -29,6 +32,7 @@ use super::certificates::CertificateCare;
 use super::dialling::Dialling;
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
+use super::mailbox::Returns;
 use super::slow::{Slow, SlowWatch};
 use super::socket::Socket;
 use super::watches::{Watches, log_unwatchable};
@@ -67,6 +71,8 @@ pub(crate) struct OpenSockets {
     /// `None` where no listener has any.
     #[cfg(feature = "tls")]
     certificates: Option<CertificateCare>,
+    /// How other threads give detached connections back.
+    pub(super) returns: Option<Returns>,
     pub(super) clock: Clock,
     slow: SlowWatch,
 }
@@ -117,6 +123,7 @@ impl OpenSockets {
             watches: Watches::new(WATCHES_END..=WATCHES_TOP),
             #[cfg(feature = "client")]
             dialling: Dialling::new(RESOLVER, CONNECTS),
+            returns: None,
             clock: Clock::start(),
             slow: SlowWatch::new(limits.slow_callback),
         })
@@ -203,12 +210,12 @@ impl Sockets for OpenSockets {
 
     #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "only TLS comes behind it"))]
     fn adopt(&mut self, slot: u32, accepted: Accepted, proxy_header: bool) -> io::Result<()> {
-        let place = slot as usize;
+        let index = slot as usize;
         let mut stream = accepted.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.poll.registry().register(&mut stream, Token(place), interest);
-        if place >= self.sockets.len() {
-            self.sockets.resize_with(place + 1, || None);
+        let registered = self.poll.registry().register(&mut stream, Token(index), interest);
+        if index >= self.sockets.len() {
+            self.sockets.resize_with(index + 1, || None);
         }
         let socket = Socket::new(stream);
         #[cfg(not(feature = "tls"))]
@@ -216,7 +223,7 @@ impl Sockets for OpenSockets {
         #[cfg(feature = "tls")]
         let channel = Channel::new(socket, accepted.tls, proxy_header);
         let secured = channel.is_ok();
-        if let Some(empty) = self.sockets.get_mut(place) {
+        if let Some(empty) = self.sockets.get_mut(index) {
             *empty = Some(channel.unwrap_or_else(|plain| plain));
         }
         if secured { registered } else { Err(io::ErrorKind::ConnectionAborted.into()) }
@@ -232,6 +239,14 @@ impl Sockets for OpenSockets {
             // A descriptor is free: who waits for one need not wait for the timer.
             self.listeners.iter_mut().for_each(Listener::retry);
         }
+    }
+
+    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
+        let returns = self.returns.clone().ok_or_else(gone)?;
+        let fd = socket.into_stream(false).detach(self.poll.registry())?;
+        Ok((fd, Box::new(move || returns.send(client))))
     }
 
     fn watch(&mut self, watch: NewWatch) {

@@ -1,21 +1,21 @@
 //! A list whose members keep their slots: whoever leaves is never passed over again.
 
-/// No place.
+/// No slot.
 const NONE: u32 = u32::MAX;
 
 /// Numbers in the order in which they came. To go through them costs as much as there are now,
 /// however many there were once.
 #[derive(Debug)]
 pub(crate) struct Roster {
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     first: u32,
     last: u32,
-    /// The first of the places that nobody has; they are chained by `next`.
+    /// The first of the slots that nobody has; they are chained by `next`.
     free: u32,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Slot {
     member: u32,
     next: u32,
     previous: u32,
@@ -23,48 +23,48 @@ struct Place {
 
 impl Default for Roster {
     fn default() -> Self {
-        Self { places: Vec::new(), first: NONE, last: NONE, free: NONE }
+        Self { slots: Vec::new(), first: NONE, last: NONE, free: NONE }
     }
 }
 
 impl Roster {
     /// What a member costs.
-    pub(crate) const MEMBER_BYTES: usize = size_of::<Place>();
+    pub(crate) const MEMBER_BYTES: usize = size_of::<Slot>();
 
-    /// Adds a member: its place.
+    /// Adds a member: its slot.
     pub(crate) fn insert(&mut self, member: u32) -> u32 {
-        let new = Place { member, next: NONE, previous: self.last };
-        let place = self.free;
-        let place = match self.places.get_mut(place as usize) {
+        let new = Slot { member, next: NONE, previous: self.last };
+        let slot = self.free;
+        let slot = match self.slots.get_mut(slot as usize) {
             Some(free) => {
                 self.free = std::mem::replace(free, new).next;
-                place
+                slot
             }
             None => {
-                self.places.push(new);
-                u32::try_from(self.places.len() - 1).unwrap_or(NONE)
+                self.slots.push(new);
+                u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
             }
         };
-        match self.places.get_mut(self.last as usize) {
-            Some(last) => last.next = place,
-            None => self.first = place,
+        match self.slots.get_mut(self.last as usize) {
+            Some(last) => last.next = slot,
+            None => self.first = slot,
         }
-        self.last = place;
-        place
+        self.last = slot;
+        slot
     }
 
-    /// The member of that place leaves; it is there.
-    pub(crate) fn remove(&mut self, place: u32) {
+    /// The member of that slot leaves; it is there.
+    pub(crate) fn remove(&mut self, slot: u32) {
         let free = self.free;
-        let Some(gone) = self.places.get_mut(place as usize) else { return };
+        let Some(gone) = self.slots.get_mut(slot as usize) else { return };
         let (next, previous) = (gone.next, gone.previous);
         gone.next = free;
-        self.free = place;
-        match self.places.get_mut(previous as usize) {
+        self.free = slot;
+        match self.slots.get_mut(previous as usize) {
             Some(before) => before.next = next,
             None => self.first = next,
         }
-        match self.places.get_mut(next as usize) {
+        match self.slots.get_mut(next as usize) {
             Some(after) => after.previous = previous,
             None => self.last = previous,
         }
@@ -76,9 +76,9 @@ impl Roster {
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
         let mut at = self.first;
         std::iter::from_fn(move || {
-            let place = self.places.get(at as usize)?;
-            at = place.next;
-            Some(place.member)
+            let slot = self.slots.get(at as usize)?;
+            at = slot.next;
+            Some(slot.member)
         })
     }
 }

@@ -1,24 +1,24 @@
 //! The slab: slots with generations, in pages that exist only while they are needed.
 
 const PAGE: usize = 64;
-/// Places whose bookkeeping is reserved from the start, at most.
+/// Slots whose bookkeeping is reserved from the start, at most.
 pub(crate) const RESERVED_MAX: usize = 64 << 10;
 
-/// Names a place and who has it: a place that is used again has another generation.
+/// Names a slot and who has it: a slot that is used again has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
 
-/// Up to `capacity` values. The lowest free place is used first, so that pages empty out and can be
+/// Up to `capacity` values. The lowest free slot is used first, so that pages empty out and can be
 /// given back.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     pages: Vec<Page<T>>,
-    /// Invariant: one for each place of every page ever used; a generation survives its page.
+    /// Invariant: one for each slot of every page ever used; a generation survives its page.
     generations: Vec<u32>,
-    /// Invariant: no page before this one has a free place.
+    /// Invariant: no page before this one has a free slot.
     first_with_room: usize,
     len: usize,
     capacity: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Slab<T> {
 struct Page<T> {
     /// Invariant: `None` exactly when `occupied` is 0.
     entries: Option<Box<[Option<T>; PAGE]>>,
-    /// A bit for each place that is taken.
+    /// A bit for each slot that is taken.
     occupied: u64,
 }
 
@@ -55,7 +55,7 @@ impl<T> Slab<T> {
         self.capacity = self.capacity.saturating_add(by);
     }
 
-    /// Takes a place, or gives the value back if all `capacity` are taken.
+    /// Takes a slot, or gives the value back if all `capacity` are taken.
     pub(crate) fn insert(&mut self, value: T) -> Result<Key, T> {
         if self.len >= self.capacity {
             return Err(value);
@@ -84,7 +84,7 @@ impl<T> Slab<T> {
         Ok(Key { index, generation })
     }
 
-    /// Gives a place up.
+    /// Gives a slot up.
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
         let (page_index, offset) = (index as usize / PAGE, index as usize % PAGE);
         let page = self.pages.get_mut(page_index)?;
@@ -101,7 +101,7 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    /// Who has a place, whatever its generation.
+    /// Who has a slot, whatever its generation.
     #[inline]
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
         let page = self.pages.get_mut(index as usize / PAGE)?;
@@ -131,13 +131,13 @@ impl<T> Slab<T> {
         self.len
     }
 
-    /// The places that there is memory for.
+    /// The slots that there is memory for.
     #[cfg(all(repository, test))]
-    pub(crate) fn places(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         self.pages.iter().filter(|page| page.entries.is_some()).count() * PAGE
     }
 
-    /// All values and their places.
+    /// All values and their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let numbered = self.pages.iter().zip((0_u32..).step_by(PAGE));
         numbered.flat_map(|(page, first)| {
@@ -146,7 +146,7 @@ impl<T> Slab<T> {
         })
     }
 
-    /// The first taken place at or after `from`; stays right while places are given up.
+    /// The first taken slot at or after `from`; stays right while slots are given up.
     pub(crate) fn next_occupied(&self, from: u32) -> Option<u32> {
         let (first, offset) = (from as usize / PAGE, from as usize % PAGE);
         let mut mask = u64::MAX << offset;
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_place_is_used_first() {
+    fn the_lowest_slot_is_used_first() {
         let mut slab = Slab::new(1000);
         for n in 0..200 {
             slab.insert(n).unwrap();

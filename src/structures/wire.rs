@@ -53,6 +53,12 @@ pub(crate) trait Wire {
         None
     }
 
+    /// Whether its socket can be given to somebody else: not one in memory, nor one whose bytes are only
+    /// to be read here.
+    fn can_be_detached(&self) -> bool {
+        false
+    }
+
     /// Whether what a short write left waits for the socket, and not just for a later turn.
     fn has_socket(&self) -> bool {
         true

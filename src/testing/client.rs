@@ -467,7 +467,7 @@ impl TestClient {
     pub fn ending(&self) -> Option<Ending> {
         let mut network = self.network.borrow_mut();
         network.link(self.id).socket.gone.map(|disposal| match disposal {
-            Disposal::Close => Ending::Closed,
+            Disposal::Close | Disposal::Detach => Ending::Closed,
             Disposal::Reset => Ending::Reset,
         })
     }

@@ -222,7 +222,8 @@ impl TestApplication {
         self.connect().request("GET", path)
     }
 
-    /// Moves the clock, stopping at every deadline on the way. It takes no time.
+    /// Moves the clock, stopping at every deadline on the way. It takes no time. Deadlines and timers are
+    /// as late as in a real server, at most two ticks of 8 ms: go a little beyond the one that is awaited.
     pub fn advance(&self, time: Duration) {
         self.network.borrow_mut().advance(time);
     }

@@ -1,4 +1,4 @@
-//! Layer between sockets and the core: bytes as they are, or TLS records.
+//! The room `transport`, between sockets and the core: bytes as they are, or TLS records.
 //!
 //! ```text
 //!   socket bytes --> Channel --> plain bytes --> core

@@ -280,7 +280,7 @@ pub enum SessionError {
     PauseTimeout,
     /// Of a message that the peer began, fewer bytes came in `write_timeout` than `min_rate` asks for.
     MessageTimeout,
-    /// The outbox or the memory budget is full.
+    /// The outbox is full, or the memory budget used up.
     Overloaded,
     /// The connection failed: the peer or the network went away without a Close.
     Network(io::ErrorKind),

@@ -10,8 +10,6 @@ pub mod emulator;
 mod frames;
 pub mod program;
 pub mod streams;
-#[cfg(feature = "tls")]
-pub mod tls;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

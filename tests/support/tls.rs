@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::{ClientConnection, Resumption};
@@ -11,11 +11,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use wirewheel::tls::TlsOptions;
 
-use super::{Frame, PATIENCE, masked, upgrade_request};
+use crate::support::{Frame, PATIENCE, masked, upgrade_request};
 
 /// A file of those that `tests/certificates/make` makes.
 pub fn certificate(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "certificates", name].iter().collect()
+    // A member's tests are a folder below.
+    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut folders = folders.map(|folder| folder.join("tests/certificates"));
+    folders.find(|folder| folder.is_dir()).unwrap().join(name)
 }
 
 pub fn options(name: &str) -> TlsOptions {

@@ -86,8 +86,8 @@ fn a_stale_id_is_never_somebody_else() {
     first.close(&CloseReason::try_from(CloseCode::NORMAL).unwrap());
     drop(first);
     let mut heir = app.web_socket("/");
-    let places: Vec<String> = ids.borrow().iter().map(ToString::to_string).collect();
-    assert_eq!(places, ["0.0", "0.1"], "the place is used again");
+    let slots: Vec<String> = ids.borrow().iter().map(ToString::to_string).collect();
+    assert_eq!(slots, ["0.0", "0.1"], "the slot is used again");
     app.web_socket("/").send("for the first");
     heir.expect_nothing();
 }

@@ -126,7 +126,7 @@ impl TlsPeer {
         while !rest.is_empty() && self.fault.is_none() {
             let read = self.connection.read_tls(&mut rest);
             let opened = self.connection.process_new_packets().map_err(other);
-            if let Err(error) = read.and(opened.map(|_| 0)) {
+            if let Err(error) = read.and_then(|_| opened.map(|_| 0)) {
                 self.fault = Some(error.to_string());
             }
             self.read(plain);

@@ -126,14 +126,14 @@ impl Engine {
     }
 
     fn open_each(&mut self, records: &mut [u8], plain: &mut [u8], out: &mut Scratch) -> Opened {
-        let (mut used, mut filled, mut is_open) = (0_usize, 0_usize, false);
+        let (mut used, mut filled) = (0_usize, 0_usize);
         let ending = loop {
             let status = self.0.process_tls_records(records.get_mut(used..).unwrap_or_default());
             let mut discard = status.discard;
-            let mut is_done = false;
+            let (mut is_done, mut gave_data) = (false, false);
             match status.state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    is_open = true;
+                    gave_data = true;
                     while let Some(Ok(record)) = traffic.next_record() {
                         discard = discard.saturating_add(record.discard);
                         filled = put(plain, filled, record.payload);
@@ -157,8 +157,9 @@ impl Engine {
                 }
             }
             used = used.saturating_add(discard);
-            // Where all is used and there is nothing to answer, rustls need not be asked to say so.
-            if is_done || (used == records.len() && is_open && !self.0.wants_write()) {
+            // Data is given before anything behind it is looked at: if all is used then, and there is nothing
+            // to answer, rustls need not be asked to say so.
+            if is_done || (gave_data && used == records.len() && !self.0.wants_write()) {
                 break None;
             }
         };
