@@ -147,7 +147,7 @@ fn expect_all(mut hub: Hub, folder: &Folder) {
 /// The second place has TLS, and clients have to show a certificate.
 #[cfg(feature = "tls-client-auth")]
 fn expect_tls(hub: &mut Hub) {
-    use support::client::tls::{TlsClient, Trust};
+    use support::tls::{TlsClient, Trust};
     let addr = hub.log_until("bound to ").rsplit(' ').next().unwrap().parse().unwrap();
     let trust = Trust { shows: Some("client"), ..Trust::default() };
     let client = TlsClient::start(addr, "localhost", &trust.config()).shaken();

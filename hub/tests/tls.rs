@@ -7,8 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
-use support::client::tls::{TlsClient, Trust, certificate, config};
 use support::client::{Client, TEXT};
+use support::tls::{TlsClient, Trust, certificate, config};
 use support::{Folder, Hub, command, run, show};
 
 fn named(name: &str) -> [String; 4] {

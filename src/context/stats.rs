@@ -99,14 +99,6 @@ stats! {
         /// With any other code, such as those of the application.
         closed_other "code=\"other\"";
     }
-    Counter "dials_total" "Attempts to connect to a server." {
-        /// Attempts to connect to a server (feature `client`).
-        dials_total "";
-    }
-    Counter "dials_failed_total" "Attempts to connect that have not become a session." {
-        /// Attempts that have not become a session.
-        dials_failed "";
-    }
     Counter "tls_handshakes_total" "TLS handshakes, by outcome; all 0 without TLS." {
         /// TLS handshakes with a certificate and a signature.
         tls_handshakes_full "outcome=\"full\"";
@@ -124,6 +116,14 @@ stats! {
     Gauge "tls_certificate_expiry_seconds" "When the first certificate ends; 0 without TLS." {
         /// When the first of the server's certificates ends, in seconds since 1970; 0 without TLS.
         tls_certificate_expiry "";
+    }
+    Counter "dials_total" "Attempts to connect to a server." {
+        /// Attempts to connect to a server (feature `client`).
+        dials_total "";
+    }
+    Counter "dials_failed_total" "Attempts to connect that have not become a session." {
+        /// Attempts that have not become a session.
+        dials_failed "";
     }
     Counter "requests_total" "Request heads taken, upgrades included." {
         /// Request heads taken, upgrades included.

@@ -87,10 +87,10 @@ impl Connections {
 
     /// How many connections others have made, those that have left the loop among them.
     fn accepted(&self) -> usize {
-        let count = self.slab.len().saturating_add(self.detached);
+        let all = self.slab.len().saturating_add(self.detached);
         #[cfg(feature = "client")]
-        let count = count.saturating_sub(self.dialled);
-        count
+        let all = all.saturating_sub(self.dialled);
+        all
     }
 
     /// A connection that this side has made: the slot it has from now on, unless there is none left.

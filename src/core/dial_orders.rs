@@ -46,13 +46,13 @@ pub(crate) enum Dialled<A> {
 }
 
 impl<A> Dialled<A> {
-    /// The same with the connection as another type.
-    pub(crate) fn map<B>(self, into: impl FnOnce(A) -> B) -> Dialled<B> {
+    /// The same with what a connection is to its owner.
+    pub(crate) fn map<B>(self, of: impl FnOnce(A) -> B) -> Dialled<B> {
         match self {
             Self::Resolved(attempt, result) => Dialled::Resolved(attempt, result),
             Self::NoThread(attempt, error) => Dialled::NoThread(attempt, error),
             Self::Connected(attempt, peer, connection) => {
-                Dialled::Connected(attempt, peer, into(connection))
+                Dialled::Connected(attempt, peer, of(connection))
             }
             Self::NotConnected(attempt, peer, error) => Dialled::NotConnected(attempt, peer, error),
         }

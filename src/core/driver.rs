@@ -58,7 +58,6 @@ use std::net::SocketAddr;
 
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
-use crate::context::detached::{Detached, DetachedSlot, Handover};
 use crate::context::loop_state::ServerRef;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
@@ -129,19 +128,12 @@ impl<S: Sockets> Driver<S> {
         // The later of the two: before the core has room, an accept would find nothing to do, however
         // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
-        #[cfg(feature = "tls")]
         let check_at = self.sockets.next_certificate_check();
-        #[cfg(not(feature = "tls"))]
-        let check_at = None;
         [self.core.poll_timeout(), accept_at, check_at].into_iter().flatten().min()
     }
 
     /// Whether something is left over that no event and no deadline will announce.
     pub(crate) fn has_work(&self) -> bool {
-        #[cfg(feature = "client")]
-        if self.core.has_dial_work() || self.sockets.has_dialled() {
-            return true;
-        }
         !self.ready.is_empty() || self.core.has_work()
     }
 
@@ -194,7 +186,9 @@ impl<S: Sockets> Driver<S> {
         self.flush(now);
         self.do_deferred_work(now);
         #[cfg(feature = "client")]
-        self.dial(now);
+        while super::dial_step::dial_step(now, &mut self.core, &mut self.sockets) {
+            self.end_and_drop();
+        }
         self.begin_shares();
     }
 }
@@ -528,24 +522,6 @@ impl<S: Sockets> Driver<S> {
             match disposal {
                 Disposal::Detach => self.detach(slot),
                 Disposal::Close | Disposal::Reset => self.sockets.dispose(slot, disposal),
-            }
-        }
-    }
-
-    /// Lets the application have a socket that is the loop's no more.
-    #[cold]
-    fn detach(&mut self, slot: u32) {
-        let Some(handover) = self.core.take_handover(slot) else { return };
-        let Handover { client, unsent, received, take, .. } = handover;
-        match self.sockets.detach(slot, client) {
-            Ok((fd, release)) => {
-                let slot = DetachedSlot(Some(release));
-                let detached = Detached { fd, unsent, received, slot };
-                self.core.with_server(self.core.now(), "detached route", |_server| take(detached));
-            }
-            Err(error) => {
-                self.core.note_not_detached(&error);
-                self.core.release_detached(client);
             }
         }
     }

@@ -2,9 +2,8 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 
-use crate::context::detached::Release;
+use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::network::ClientKey;
@@ -53,7 +52,7 @@ pub(crate) trait Sockets {
 
     /// Gives up the socket in a slot, which is the application's from here, and says how to tell that it
     /// is over. Whatever comes of it, the slot is empty.
-    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<FreedSocket> {
         self.dispose(slot, Disposal::Close);
         Err(ErrorKind::Unsupported.into())
     }
@@ -62,20 +61,7 @@ pub(crate) trait Sockets {
     /// [`Driver::run`](crate::core::driver::Driver::run), or as it does.
     fn watch(&mut self, watch: NewWatch);
 
-    /// Does what a dialer wants.
-    #[cfg(feature = "client")]
-    fn dial(&mut self, order: DialOrder);
-
-    /// The next thing that was ordered and has ended.
-    #[cfg(feature = "client")]
-    fn next_dialled(&mut self) -> Option<Dialled<Self::Accepted>>;
-
-    /// Whether there is one.
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool;
-
     /// When the certificates have to be looked at, whether anything happens or not.
-    #[cfg(feature = "tls")]
     fn next_certificate_check(&self) -> Option<Time> {
         None
     }
@@ -87,6 +73,14 @@ pub(crate) trait Sockets {
     /// Reads the certificates of all listeners again.
     #[cfg(feature = "tls")]
     fn reload_certificates(&mut self, _core: &mut Core, _now: Time) {}
+
+    /// Does what a dialer wants.
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder);
+
+    /// The next thing that was ordered and has ended.
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<Self::Accepted>>;
 
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);

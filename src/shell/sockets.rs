@@ -1,7 +1,6 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
 use std::io;
-use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Instant;
@@ -11,7 +10,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
-use crate::context::detached::Release;
+use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
@@ -34,7 +33,7 @@ use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::mailbox::Returns;
 use super::slow::{Slow, SlowWatch};
-use super::socket::Socket;
+use super::socket::{Socket, write_blocking};
 use super::watches::{Watches, log_unwatchable};
 
 /// Connections have their slot as token; everything else counts down from the top. These are the loop's
@@ -66,13 +65,13 @@ pub(crate) struct OpenSockets {
     listeners: Vec<Listener>,
     reserve: Reserve,
     watches: Watches,
-    #[cfg(feature = "client")]
-    dialling: Dialling,
     /// `None` where no listener has any.
     #[cfg(feature = "tls")]
     certificates: Option<CertificateCare>,
     /// How other threads give detached connections back.
     pub(super) returns: Option<Returns>,
+    #[cfg(feature = "client")]
+    dialling: Dialling,
     pub(super) clock: Clock,
     slow: SlowWatch,
 }
@@ -84,6 +83,18 @@ pub(crate) struct Accepted {
     /// The TLS of its listener.
     #[cfg(feature = "tls")]
     tls: Option<Rc<Acceptor>>,
+}
+
+#[cfg(feature = "client")]
+impl Accepted {
+    /// One that speaks no TLS.
+    fn plain(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
 }
 
 /// The only reader of the system's clock.
@@ -121,9 +132,9 @@ impl OpenSockets {
             listeners: registered,
             reserve: Reserve::new(),
             watches: Watches::new(WATCHES_END..=WATCHES_TOP),
+            returns: None,
             #[cfg(feature = "client")]
             dialling: Dialling::new(RESOLVER, CONNECTS),
-            returns: None,
             clock: Clock::start(),
             slow: SlowWatch::new(limits.slow_callback),
         })
@@ -219,14 +230,13 @@ impl Sockets for OpenSockets {
         }
         let socket = Socket::new(stream);
         #[cfg(not(feature = "tls"))]
-        let channel: Result<_, Channel<Socket>> = Ok(Channel::Plain(socket));
+        let (channel, secured) = (Channel::Plain(socket), Ok(()));
         #[cfg(feature = "tls")]
-        let channel = Channel::new(socket, accepted.tls, proxy_header);
-        let secured = channel.is_ok();
+        let (channel, secured) = Channel::new(socket, accepted.tls, proxy_header);
         if let Some(empty) = self.sockets.get_mut(index) {
-            *empty = Some(channel.unwrap_or_else(|plain| plain));
+            *empty = Some(channel);
         }
-        if secured { registered } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+        registered.and(secured)
     }
 
     fn refuse(&mut self, accepted: Accepted) {
@@ -241,38 +251,19 @@ impl Sockets for OpenSockets {
         }
     }
 
-    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<FreedSocket> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
         let returns = self.returns.clone().ok_or_else(gone)?;
         let fd = socket.into_stream(false).detach(self.poll.registry())?;
-        Ok((fd, Box::new(move || returns.send(client))))
+        let release = Box::new(move || returns.send(client));
+        Ok(FreedSocket { fd, write_blocking, release })
     }
 
     fn watch(&mut self, watch: NewWatch) {
         if let Err(error) = self.watches.add(self.poll.registry(), watch) {
             log_unwatchable(&error);
         }
-    }
-
-    #[cfg(feature = "client")]
-    fn dial(&mut self, order: DialOrder) {
-        self.dialling.order(self.poll.registry(), order);
-    }
-
-    #[cfg(feature = "client")]
-    fn next_dialled(&mut self) -> Option<Dialled<Accepted>> {
-        let accepted = |stream| Accepted {
-            stream,
-            #[cfg(feature = "tls")]
-            tls: None,
-        };
-        self.dialling.next().map(|dialled| dialled.map(accepted))
-    }
-
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool {
-        self.dialling.has_next()
     }
 
     #[cfg(feature = "tls")]
@@ -294,6 +285,16 @@ impl Sockets for OpenSockets {
         if let Some(certificates) = &mut self.certificates {
             certificates.reload(core, now, &acceptors);
         }
+    }
+
+    #[cfg(feature = "client")]
+    fn dial(&mut self, order: DialOrder) {
+        self.dialling.order(self.poll.registry(), order);
+    }
+
+    #[cfg(feature = "client")]
+    fn next_dialled(&mut self) -> Option<Dialled<Accepted>> {
+        self.dialling.next().map(|dialled| dialled.map(Accepted::plain))
     }
 
     fn release_listeners(&mut self) {

@@ -4,6 +4,9 @@
 
 #[path = "../../../tests/support/mod.rs"]
 pub mod client;
+#[cfg(feature = "tls")]
+#[path = "../../../tests/support/tls.rs"]
+pub mod tls;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
@@ -14,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+#[cfg(feature = "tls")]
+#[allow(unused_imports, reason = "for the client over TLS, in tests that have one")]
+pub(crate) use client::{Frame, masked, upgrade_request};
 
 use client::{Client, PATIENCE, emulator};
 use rustix::process::{Pid, Signal, kill_process};

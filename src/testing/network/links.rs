@@ -132,6 +132,11 @@ impl Sockets for Links {
         panic!("descriptors are not watched in memory");
     }
 
+    #[cfg(feature = "tls")]
+    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
+        buffer_bytes(read_bytes)
+    }
+
     #[cfg(feature = "client")]
     fn dial(&mut self, order: DialOrder) {
         let all = &mut self.all;
@@ -144,16 +149,6 @@ impl Sockets for Links {
     #[cfg(feature = "client")]
     fn next_dialled(&mut self) -> Option<Dialled<LinkId>> {
         self.far.next()
-    }
-
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool {
-        self.far.has_next()
-    }
-
-    #[cfg(feature = "tls")]
-    fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
-        buffer_bytes(read_bytes)
     }
 
     fn release_listeners(&mut self) {}
