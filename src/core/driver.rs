@@ -115,19 +115,12 @@ impl<S: Sockets> Driver<S> {
         // The later of the two: before the core has room, an accept would find nothing to do, however
         // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
-        #[cfg(feature = "tls")]
         let check_at = self.sockets.next_certificate_check();
-        #[cfg(not(feature = "tls"))]
-        let check_at = None;
         [self.core.poll_timeout(), accept_at, check_at].into_iter().flatten().min()
     }
 
     /// Whether something is left over that no event and no deadline will announce.
     pub(crate) fn has_work(&self) -> bool {
-        #[cfg(feature = "client")]
-        if self.core.has_dial_work() || self.sockets.has_dialled() {
-            return true;
-        }
         !self.ready.is_empty() || self.core.has_work()
     }
 
@@ -180,7 +173,9 @@ impl<S: Sockets> Driver<S> {
         self.flush(now);
         self.do_deferred_work(now);
         #[cfg(feature = "client")]
-        self.dial(now);
+        while super::dial_step::dial_step(now, &mut self.core, &mut self.sockets) {
+            self.end_and_drop();
+        }
         self.begin_shares();
     }
 }

@@ -39,13 +39,13 @@ mod connection;
 mod connections;
 mod deadlines;
 #[cfg(feature = "client")]
-mod dial_driver;
-#[cfg(feature = "client")]
 mod dial_ends;
 #[cfg(feature = "client")]
 mod dial_handshake;
 #[cfg(feature = "client")]
 pub(crate) mod dial_orders;
+#[cfg(feature = "client")]
+mod dial_step;
 #[cfg(feature = "client")]
 mod dial_table;
 #[cfg(feature = "client")]

@@ -62,7 +62,6 @@ pub(crate) trait Sockets {
     fn watch(&mut self, watch: NewWatch);
 
     /// When the certificates have to be looked at, whether anything happens or not.
-    #[cfg(feature = "tls")]
     fn next_certificate_check(&self) -> Option<Time> {
         None
     }
@@ -82,10 +81,6 @@ pub(crate) trait Sockets {
     /// The next thing that was ordered and has ended.
     #[cfg(feature = "client")]
     fn next_dialled(&mut self) -> Option<Dialled<Self::Accepted>>;
-
-    /// Whether there is one.
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool;
 
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);
