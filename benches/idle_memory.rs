@@ -3,7 +3,8 @@
 //!
 //! Run it with `cargo bench --bench idle_memory [-- CONNECTIONS [MODE]]` (default 10,000 `plain`). The
 //! other modes agree on permessage-deflate: `deflate` as it is by default, `client`, `server` and
-//! `server9` with a context kept on that side (`server9` in a window of 9 bits). The server is a
+//! `server9` with a context kept on that side (`server9` in a window of 9 bits); `tls` speaks TLS 1.3 and
+//! wants `--features tls`. The server is a
 //! process of its own, so that the clients' memory does not count; the figures are growth of its
 //! resident set divided by the connections.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -18,9 +19,11 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use secured::{connect_securely, listen_securely};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wirewheel::extension::Deflate;
-use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
+use wirewheel::{Application, Call, Limits, Listen, Server, WebSockets, on_message};
 
 const MESSAGE_BYTES: usize = 64 << 10;
 /// From 127.0.0.1 to one port there are fewer ports than connections may be wanted; every client
@@ -46,7 +49,10 @@ fn main() -> Anything {
 /// The server's side, with all defaults but the number of connections.
 fn serve(mode: &str) -> Anything {
     let options = options(mode)?;
-    let server = Server::bind("127.0.0.1:0", |app: &mut Application| {
+    let place = Listen::from("127.0.0.1:0");
+    #[cfg(feature = "tls")]
+    let place = if mode == "tls" { listen_securely(place) } else { place };
+    let server = Server::bind(place, |app: &mut Application| {
         app.install(options);
         app.routing(|route| {
             route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
@@ -62,6 +68,8 @@ fn options(mode: &str) -> Result<WebSockets, String> {
     let options = WebSockets::new().limits(limits);
     Ok(match mode {
         "plain" => options,
+        #[cfg(feature = "tls")]
+        "tls" => options,
         "deflate" => options.extension(Deflate::new()),
         "client" => options.extension(Deflate::new().client_context_takeover(true)),
         "server" => options.extension(Deflate::new().server_context_takeover(true)),
@@ -94,8 +102,9 @@ fn server_address(server: &mut Child) -> Result<String, Box<dyn std::error::Erro
 fn measure_server(address: &str, pid: u32, connections: usize, mode: &str) -> Anything {
     // The first session takes what all share: the transmit buffer and the allocator's own.
     let mut first = connect(address, mode)?;
+    let is_compressed = !matches!(mode, "plain" | "tls");
     echo(&mut first, MESSAGE_BYTES)?;
-    if mode != "plain" {
+    if is_compressed {
         echo_compressed(&mut first)?;
     }
     let base = resident_bytes(pid)?;
@@ -115,7 +124,7 @@ fn measure_server(address: &str, pid: u32, connections: usize, mode: &str) -> An
     report("idle")?;
     for client in &mut clients {
         echo(client, MESSAGE_BYTES)?;
-        if mode != "plain" {
+        if is_compressed {
             echo_compressed(client)?;
         }
     }
@@ -125,11 +134,22 @@ fn measure_server(address: &str, pid: u32, connections: usize, mode: &str) -> An
     report("all closed")
 }
 
-fn connect(address: &str, mode: &str) -> Result<TcpStream, Box<dyn std::error::Error>> {
-    let mut client = TcpStream::connect(address)?;
+/// A client's connection, with TLS or without.
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
+type Client = Box<dyn Stream>;
+
+fn connect(address: &str, mode: &str) -> Result<Client, Box<dyn std::error::Error>> {
+    let client = TcpStream::connect(address)?;
     client.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut client: Client = match mode {
+        #[cfg(feature = "tls")]
+        "tls" => Box::new(connect_securely(client)?),
+        _ => Box::new(client),
+    };
     let offer = match mode {
-        "plain" => "",
+        "plain" | "tls" => "",
         _ => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
     };
     client.write_all(upgrade_request("/", offer).as_bytes())?;
@@ -146,7 +166,7 @@ fn connect(address: &str, mode: &str) -> Result<TcpStream, Box<dyn std::error::E
 }
 
 /// Sends one message, masked with zeros, and reads its echo. Pings in between are passed over.
-fn echo(client: &mut TcpStream, bytes: usize) -> Anything {
+fn echo(client: &mut Client, bytes: usize) -> Anything {
     let mut frame = vec![0x82];
     match u16::try_from(bytes) {
         Ok(short @ 0..=125) => frame.extend([0x80 | u8::try_from(short)?]),
@@ -159,12 +179,12 @@ fn echo(client: &mut TcpStream, bytes: usize) -> Anything {
 }
 
 /// A message that is compressed, as both sides agreed; what comes back may be, too.
-fn echo_compressed(client: &mut TcpStream) -> Anything {
+fn echo_compressed(client: &mut Client) -> Anything {
     exchange(client, b"\xc1\x87\0\0\0\0\xf2\x48\xcd\xc9\xc9\x07\x00")
 }
 
 /// Sends a frame and reads until an answer that is no ping.
-fn exchange(client: &mut TcpStream, frame: &[u8]) -> Anything {
+fn exchange(client: &mut Client, frame: &[u8]) -> Anything {
     client.write_all(frame)?;
     loop {
         let mut header = [0; 2];
@@ -190,4 +210,40 @@ fn resident_bytes(pid: u32) -> Result<usize, Box<dyn std::error::Error>> {
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).ok_or("no RssAnon")?;
     let kib: usize = line.split_whitespace().nth(1).ok_or("no figure")?.parse()?;
     Ok(kib << 10)
+}
+
+#[cfg(feature = "tls")]
+mod secured {
+    use std::net::TcpStream;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use rustls::client::Resumption;
+    use rustls::crypto::ring::default_provider;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+    use wirewheel::Listen;
+    use wirewheel::tls::TlsOptions;
+
+    fn file(name: &str) -> PathBuf {
+        [env!("CARGO_MANIFEST_DIR"), "../tests/certificates", name].iter().collect()
+    }
+
+    pub(super) fn listen_securely(place: Listen) -> Listen {
+        Listen::tls(place, TlsOptions::new(file("box.pem"), file("box.key")))
+    }
+
+    pub(super) fn connect_securely(
+        socket: TcpStream,
+    ) -> Result<StreamOwned<ClientConnection, TcpStream>, Box<dyn std::error::Error>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(file("authority.pem"))?)?;
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        let client = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost")?)?;
+        Ok(StreamOwned::new(client, socket))
+    }
 }

@@ -20,6 +20,8 @@ RELEASE = HERE / "target" / "release"
 LOAD = RELEASE / "bench-load"
 # One target CPU for all, whatever the environment says: without it a figure means little elsewhere.
 TARGET_CPU = {"x86_64": "x86-64", "aarch64": "generic"}
+# Built with the feature `tls`, which costs a plain echo next to nothing.
+WITH_TLS = "wirewheel with tls"
 ALL_MODES = frozenset(["echo", "broadcast", "broadcast-deflate", "large", "ping"])
 
 
@@ -133,13 +135,16 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def build(extra=()):
+def build(extra=(), with_tls=False):
     """Builds what can be built: the servers, and a word for each that is left out."""
     flags = TARGET_CPU.get(os.uname().machine)
     environment = {**os.environ, **({"RUSTFLAGS": f"-C target-cpu={flags}"} if flags else {})}
     say("building the Rust servers and the load generator")
-    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=HERE,
-                   env=environment, check=True)
+    cargo = ["cargo", "build", "--release", "--quiet"]
+    if with_tls:
+        subprocess.run([*cargo, "-p", "bench-wirewheel", "--features", "tls"], cwd=HERE, env=environment, check=True)
+        shutil.copy(RELEASE / "bench-wirewheel", RELEASE / "bench-wirewheel-tls")
+    subprocess.run(cargo, cwd=HERE, env=environment, check=True)
     rust = lambda name: str(RELEASE / f"bench-{name}")
     tokio = rust("tokio-tungstenite")
     servers = [
@@ -152,6 +157,9 @@ def build(extra=()):
         Server("fastwebsockets", [rust("fastwebsockets"), "{port}"], ["echo"],
                rust("fastwebsockets")),
     ]
+    if with_tls:
+        with_tls = rust("wirewheel-tls")
+        servers.insert(1, Server(WITH_TLS, [with_tls, "{port}", "{mode}"], ["echo", "tls"], with_tls))
     left_out = {}
     for make in (libwebsockets, node_ws):
         name, made = make()

@@ -14,6 +14,7 @@ impl<S: Sockets> Driver<S> {
     pub(super) fn dial(&mut self, now: Time) {
         self.end_and_drop(); // whose time was over
         while self.core.has_dial_work() || self.sockets.has_dialled() {
+            // Answers first: what they bring about may be ordered in the same turn.
             while let Some(slot) = self.core.poll_dial_input() {
                 self.with_wire(slot, |core, wire| Dials { core }.advance(now, slot, wire));
             }
@@ -35,6 +36,7 @@ impl<S: Sockets> Driver<S> {
                 }
                 None => {}
             }
+            // A slot is free again before the next connection gets one.
             self.end_and_drop();
         }
     }

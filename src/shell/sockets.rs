@@ -85,6 +85,7 @@ pub(crate) struct Accepted {
     tls: Option<Rc<Acceptor>>,
 }
 
+#[cfg(feature = "client")]
 impl Accepted {
     /// One that speaks no TLS.
     fn plain(stream: TcpStream) -> Self {
@@ -229,14 +230,13 @@ impl Sockets for OpenSockets {
         }
         let socket = Socket::new(stream);
         #[cfg(not(feature = "tls"))]
-        let channel: Result<_, Channel<Socket>> = Ok(Channel::Plain(socket));
+        let (channel, secured) = (Channel::Plain(socket), Ok(()));
         #[cfg(feature = "tls")]
-        let channel = Channel::new(socket, accepted.tls, proxy_header);
-        let secured = channel.is_ok();
+        let (channel, secured) = Channel::new(socket, accepted.tls, proxy_header);
         if let Some(empty) = self.sockets.get_mut(index) {
-            *empty = Some(channel.unwrap_or_else(|plain| plain));
+            *empty = Some(channel);
         }
-        if secured { registered } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+        registered.and(secured)
     }
 
     fn refuse(&mut self, accepted: Accepted) {

@@ -8,7 +8,7 @@ use crate::{Outcome, Plan};
 
 pub(crate) fn run(plan: &Plan) -> Outcome {
     let out = Stream::outgoing(plan.size, true);
-    let mut swarm = Swarm::new(plan.port, plan.deflate)?;
+    let mut swarm = Swarm::new(plan, plan.deflate)?;
     swarm.open(plan.connections)?;
     let mut courses: Vec<Course> = (0..plan.connections).map(|_| Course::default()).collect();
     let mut buffer = vec![0; READ_BYTES];

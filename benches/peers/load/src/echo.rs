@@ -67,7 +67,7 @@ impl Course {
 pub(crate) fn run(plan: &Plan) -> Outcome {
     let out = Stream::outgoing(plan.size, plan.text);
     let expected = Stream::incoming(plan.size, plan.text);
-    let mut swarm = Swarm::new(plan.port, false)?;
+    let mut swarm = Swarm::new(plan, false)?;
     swarm.open(plan.connections + plan.idle)?;
     let mut courses: Vec<Course> = (0..plan.connections).map(|_| Course::default()).collect();
     let mut buffer = vec![0; READ_BYTES];

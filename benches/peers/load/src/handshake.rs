@@ -5,7 +5,7 @@ use crate::swarm::Swarm;
 use crate::{Outcome, Plan};
 
 pub(crate) fn run(plan: &Plan) -> Outcome {
-    let mut swarm = Swarm::new(plan.port, false)?;
+    let mut swarm = Swarm::new(plan, false)?;
     swarm.open(plan.connections)?;
     for index in 0..plan.connections {
         swarm.replace(index)?;

@@ -37,7 +37,7 @@ struct Course {
 impl Held {
     fn new(plan: &Plan) -> Outcome<Self> {
         Ok(Self {
-            swarm: Swarm::new(plan.port, false)?,
+            swarm: Swarm::new(plan, false)?,
             courses: Vec::new(),
             buffer: vec![0; READ_BYTES],
             ready: Vec::new(),

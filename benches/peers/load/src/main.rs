@@ -11,6 +11,8 @@
 //! `echo --burst` has all connections send at once, and again when all echoes are there: the server then
 //! finds as much to do each time it wakes, however fast it is.
 //!
+//! `--tls FILE` has all of them speak TLS 1.3, and trust the authority in that PEM file for `localhost`.
+//!
 //! RUN is --seconds S [--warm S] [--pid SERVER], or --total MESSAGES to send exactly so many.
 //! ```
 
@@ -19,6 +21,7 @@ mod echo;
 mod handshake;
 mod hold;
 mod measure;
+mod secured;
 mod swarm;
 mod traffic;
 
@@ -43,6 +46,8 @@ pub(crate) struct Plan {
     warm: Duration,
     total: Option<u64>,
     pid: Option<u32>,
+    /// The authority that is trusted; none speaks no TLS.
+    tls: Option<String>,
 }
 
 fn main() -> Outcome {
@@ -76,6 +81,7 @@ impl Plan {
             warm: Duration::from_millis(200),
             total: None,
             pid: None,
+            tls: None,
         };
         while let Some(name) = words.next() {
             match name.as_str() {
@@ -101,6 +107,7 @@ impl Plan {
             "--seconds" => self.seconds = Duration::try_from_secs_f64(value.parse()?)?,
             "--warm" => self.warm = Duration::try_from_secs_f64(value.parse()?)?,
             "--total" => self.total = Some(value.parse()?),
+            "--tls" => self.tls = Some(value.to_owned()),
             "--pid" => self.pid = Some(value.parse()?),
             _ => return Err("no such option".into()),
         }

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
@@ -10,7 +11,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrV4, SocketFlags, SocketType, sockopt,
 };
 
-use crate::Outcome;
+use crate::secured::{self, Secured};
+use crate::{Outcome, Plan};
 
 /// How long a server may stay silent while something is awaited.
 const PATIENCE_SECONDS: i64 = 20;
@@ -27,6 +29,7 @@ pub(crate) struct Swarm {
     epoll: OwnedFd,
     port: u16,
     request: String,
+    tls: Option<Arc<rustls::ClientConfig>>,
     /// Counts connections ever made, for source addresses.
     made: u32,
     pub(crate) clients: Vec<Client>,
@@ -34,6 +37,7 @@ pub(crate) struct Swarm {
 
 pub(crate) struct Client {
     fd: OwnedFd,
+    tls: Option<Secured>,
     stage: Stage,
     head: Vec<u8>,
     wants_write: bool,
@@ -55,7 +59,8 @@ pub(crate) struct Ready {
 }
 
 impl Swarm {
-    pub(crate) fn new(port: u16, deflate: bool) -> Outcome<Self> {
+    pub(crate) fn new(plan: &Plan, deflate: bool) -> Outcome<Self> {
+        let port = plan.port;
         let extension = if deflate {
             "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
              client_no_context_takeover\r\n"
@@ -68,7 +73,8 @@ impl Swarm {
              Sec-WebSocket-Version: 13\r\n{extension}\r\n"
         );
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, port, request, made: 0, clients: Vec::new() })
+        let tls = plan.tls.as_deref().map(secured::config).transpose()?;
+        Ok(Self { epoll, port, request, tls, made: 0, clients: Vec::new() })
     }
 
     /// Opens so many more, 64 at a time.
@@ -107,7 +113,8 @@ impl Swarm {
         }
         let flags = EventFlags::IN | EventFlags::OUT;
         epoll::add(&self.epoll, &fd, EventData::new_u64(index as u64), flags)?;
-        Ok(Client { fd, stage: Stage::Connecting, head: Vec::new(), wants_write: true })
+        let tls = self.tls.as_ref().map(Secured::new).transpose()?;
+        Ok(Client { fd, tls, stage: Stage::Connecting, head: Vec::new(), wants_write: true })
     }
 
     /// Closes a connection and begins another in its place.
@@ -132,6 +139,10 @@ impl Swarm {
         ready.clear();
         for event in events {
             let (flags, data) = (event.flags, event.data);
+            let client = self.clients.get_mut(usize::try_from(data.u64())?);
+            if let Some(Client { fd, tls: Some(tls), .. }) = client {
+                tls.flush(fd)?;
+            }
             ready.push(Ready {
                 index: usize::try_from(data.u64())?,
                 readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR),
@@ -148,7 +159,7 @@ impl Swarm {
             Stage::Open => return Ok(false),
             Stage::Connecting if ready.writable => {
                 let request = self.request.as_bytes();
-                let sent = rustix::net::send(&client.fd, request, SendFlags::NOSIGNAL)?;
+                let sent = client.send(request)?;
                 if sent < request.len() {
                     return Err("the request did not go out whole".into());
                 }
@@ -158,7 +169,7 @@ impl Swarm {
             Stage::Connecting => {}
             Stage::Upgrading if ready.readable => {
                 let mut bytes = [0; HEAD_MAX];
-                let n = receive(&client.fd, &mut bytes)?;
+                let n = client.receive(&mut bytes)?;
                 client.head.extend_from_slice(&bytes[..n]);
                 if client.head.ends_with(b"\r\n\r\n") {
                     let head = std::str::from_utf8(&client.head)?;
@@ -191,18 +202,36 @@ impl Swarm {
 
     /// Sends what the socket takes; says how much.
     pub(crate) fn send(&mut self, index: usize, bytes: &[u8]) -> Outcome<usize> {
-        let sent = match rustix::net::send(&self.clients[index].fd, bytes, SendFlags::NOSIGNAL) {
-            Ok(sent) => sent,
-            Err(Errno::AGAIN) => 0,
-            Err(error) => return Err(format!("send: {error}").into()),
-        };
-        self.want_write(index, sent < bytes.len())?;
+        let client = &mut self.clients[index];
+        let sent = client.send(bytes)?;
+        let is_behind = client.tls.as_ref().is_some_and(Secured::is_behind);
+        self.want_write(index, is_behind || sent < bytes.len())?;
         Ok(sent)
     }
 
     /// Receives what is there; 0 means nothing at present, the server's hang-up is an error.
     pub(crate) fn receive(&mut self, index: usize, buffer: &mut [u8]) -> Outcome<usize> {
-        receive(&self.clients[index].fd, buffer)
+        self.clients[index].receive(buffer)
+    }
+}
+
+impl Client {
+    fn send(&mut self, bytes: &[u8]) -> Outcome<usize> {
+        if let Some(tls) = &mut self.tls {
+            return tls.send(&self.fd, bytes);
+        }
+        match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => Ok(sent),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(error) => Err(format!("send: {error}").into()),
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Outcome<usize> {
+        match &mut self.tls {
+            Some(tls) => tls.receive(&self.fd, buffer),
+            None => receive(&self.fd, buffer),
+        }
     }
 }
 

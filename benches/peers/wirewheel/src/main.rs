@@ -1,8 +1,8 @@
 //! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`.
 //!
 //! Everything is at its default but what the benchmark cannot do without: room for its connections,
-//! room for its largest messages in `large`, a short ping period in `ping`, and more patience with
-//! slow turns, since under valgrind every turn is slow and would have the events timed one by one.
+//! room for its largest messages in `large`, a short ping period in `ping`, a certificate in `tls` (which
+//! wants the feature of that name), and more patience with slow turns, since under valgrind every turn is slow and would have the events timed one by one.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use wirewheel::extension::Deflate;
 use wirewheel::flow::{FlowOptions, SharedFlow};
 use wirewheel::{
-    Application, Call, Handler, HandlerResult, Limits, Message, Server, Session, WebSockets,
+    Application, Call, Handler, HandlerResult, Limits, Listen, Message, Server, Session, WebSockets,
 };
 
 const CONNECTIONS: usize = 30_000;
@@ -41,6 +41,20 @@ impl Handler for Member {
     }
 }
 
+fn listen(port: u16, mode: &str) -> Result<Listen, String> {
+    let place = Listen::from(format!("127.0.0.1:{port}"));
+    match mode {
+        #[cfg(feature = "tls")]
+        "tls" => {
+            let file = |name| format!("{}/../../../tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
+            Ok(Listen::tls(place, wirewheel::tls::TlsOptions::new(file("box.pem"), file("box.key"))))
+        }
+        #[cfg(not(feature = "tls"))]
+        "tls" => Err("tls: build it with that feature".into()),
+        _ => Ok(place),
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init(); // as every program has: without a logger the compiler leaves all logging out
     let mut words = std::env::args().skip(1);
@@ -57,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => options,
     };
     let broadcasts = mode.starts_with("broadcast");
-    Server::bind(format!("127.0.0.1:{port}"), move |app: &mut Application| {
+    Server::bind(listen(port, &mode)?, move |app: &mut Application| {
         app.install(options);
         app.routing(|route| {
             if broadcasts {
