@@ -4,7 +4,6 @@
 #![allow(clippy::disallowed_methods, reason = "waiting for another thread has a bound")]
 
 #[path = "support/tls.rs"]
-#[allow(unreachable_pub, reason = "as what else the tests share")]
 mod secure_client;
 mod support;
 

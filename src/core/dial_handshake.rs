@@ -24,6 +24,7 @@ use crate::core::http_stage::HttpStage;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
 use crate::core::session_input::SessionTurn;
+use crate::core::turn::Turn;
 
 /// Lines of our own request, whose number is the application's.
 const OWN_LINES_MAX: usize = 256;
@@ -42,7 +43,7 @@ impl Dials<'_> {
                 let mut request = Vec::new();
                 proxy.write_connect(&mut request, &progress.url.place);
                 self.core.dial_table.set_step(index, ConnectStep::Tunnel);
-                self.core.turn(now, slot, wire, |turn| HttpTurn { turn }.send_request(&request));
+                self.core.turn(now, slot, wire, |turn| DialTurn { turn }.send_request(&request));
             }
             None => self.send_handshake(now, index, slot, wire),
         }
@@ -75,7 +76,7 @@ impl Dials<'_> {
         }
         let mut request = Vec::new();
         let asked = Asked::write(&mut request, &url, &settings.protocols, &offer, &headers);
-        self.core.turn(now, slot, wire, |turn| HttpTurn { turn }.send_request(&request));
+        self.core.turn(now, slot, wire, |turn| DialTurn { turn }.send_request(&request));
         // Kept until the answer has come, which is checked against it; then the session has it as its call.
         if let Some(dialling) = self.dialling(slot) {
             dialling.asked = Some((asked, request.into()));
@@ -217,7 +218,7 @@ impl Dials<'_> {
         let Some((route, raw)) = self.note_open(now, index, slot) else { return };
         let pipeline = Pipeline::for_session(raw, agreed);
         self.core.turn(now, slot, wire, |turn| {
-            HttpTurn { turn }.open_dialled(route, pipeline, handler, &call, rest)
+            DialTurn { turn }.open_dialled(route, pipeline, handler, &call, rest)
         });
     }
 
@@ -278,8 +279,12 @@ impl Dials<'_> {
     }
 }
 
-/// The turn of such a connection.
-impl HttpTurn<'_, '_> {
+/// The turn of a connection that was dialled, until it is a session.
+struct DialTurn<'t, 'a> {
+    turn: &'t mut Turn<'a>,
+}
+
+impl DialTurn<'_, '_> {
     fn send_request(&mut self, request: &[u8]) {
         self.turn.shared.tx.extend_from_slice(request);
         // Where it has to wait, it is no frame.
@@ -297,7 +302,7 @@ impl HttpTurn<'_, '_> {
     ) {
         self.turn.connection.state.pipeline = pipeline;
         let name = self.turn.routes.name(route);
-        self.open_session(route, name, handler);
+        HttpTurn { turn: self.turn }.open_session(route, name, handler);
         self.turn.call_and_act(|handler, session| handler.on_connect(session, call));
         // The hook may have closed or aborted it.
         if !rest.is_empty() && self.turn.connection.state.phase != Phase::Http {

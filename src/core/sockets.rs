@@ -82,10 +82,6 @@ pub(crate) trait Sockets {
     #[cfg(feature = "client")]
     fn next_dialled(&mut self) -> Option<Dialled<Self::Accepted>>;
 
-    /// Whether there is one.
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool;
-
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);
 

@@ -311,11 +311,6 @@ impl Sockets for OpenSockets {
         self.dialling.next().map(|dialled| dialled.map(Accepted::plain))
     }
 
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool {
-        self.dialling.has_next()
-    }
-
     fn release_listeners(&mut self) {
         for listener in self.listeners.iter_mut().filter(|listener| listener.handed_over) {
             listener.release(self.poll.registry());
