@@ -19,10 +19,10 @@ use crate::protocol::origin::{Authority, Origin};
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::protocol::target::is_authority;
 use crate::structures::wheel_model::{Operation, agrees_with_a_map};
-use crate::testing::simulation;
-use crate::testing::simulation::choices::Choices;
 #[cfg(feature = "tls")]
 use crate::testing::network::tls_peer::{BothEnds, TlsPeer};
+use crate::testing::simulation;
+use crate::testing::simulation::choices::Choices;
 #[cfg(feature = "tls")]
 use crate::transport::tls::engine::{Ending, Engine, RECORD_MAX, Scratch};
 #[cfg(feature = "deflate")]
@@ -365,7 +365,11 @@ impl Tunnel {
             Some(_) => true,
             // A message of a handshake may be in many records.
             None => {
-                assert!(self.held.len() <= (64 << 10) + 2 * RECORD_MAX, "{} bytes held", self.held.len());
+                assert!(
+                    self.held.len() <= (64 << 10) + 2 * RECORD_MAX,
+                    "{} bytes held",
+                    self.held.len()
+                );
                 false
             }
         }
