@@ -394,6 +394,9 @@ mod tests {
         files
     }
 
+    /// A step of the target `tls` in which what is next arrives as it is.
+    const NEXT: [u8; 4] = [5, 0, 0, 0];
+
     /// What each target starts from.
     fn seeds(target: &str) -> Vec<Vec<u8>> {
         let upgrade = b"GET /a%20b?c=d HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
@@ -456,10 +459,9 @@ mod tests {
             ],
             // A handshake and data; a changed hello; cuts, doubles and an end; all in small pieces.
             "tls" => vec![
-                [[5, 0, 0, 0], [5, 0, 0, 0], [2, 0, 30, 7], [5, 0, 0, 0], [2, 64, 1, 9], [5, 0, 0, 0]].concat(),
-                [[0, 0, 40, 1], [5, 0, 0, 0], [5, 0, 0, 0]].concat(),
-                [[5, 0, 0, 0], [5, 0, 0, 0], [2, 1, 0, 3], [8, 0, 9, 30], [5, 0, 0, 0], [3, 0, 0, 0], [5, 0, 0, 0]]
-                    .concat(),
+                [NEXT, NEXT, [2, 0, 30, 7], NEXT, [2, 64, 1, 9], NEXT].concat(),
+                [[0, 0, 40, 1], NEXT, NEXT].concat(),
+                [NEXT, NEXT, [2, 1, 0, 3], [8, 0, 9, 30], NEXT, [3, 0, 0, 0], NEXT].concat(),
                 [[4, 0, 7, 0].repeat(60), vec![2, 0, 100, 1], [4, 0, 50, 0].repeat(12)].concat(),
                 [[5, 0, 0, 0], [5, 0, 0, 0], [2, 0, 99, 1], [9, 0, 20, 60], [5, 0, 0, 0]].concat(),
                 [[12, 0, 0, 9], [5, 0, 0, 0]].concat(),
