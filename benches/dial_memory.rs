@@ -1,8 +1,9 @@
 //! Prints what a session that is dialled costs its program in user-space memory while it is idle, and a
 //! dialer while it waits for its next attempt.
 //!
-//! Run it with `cargo bench --bench dial_memory --features client [-- DIALERS]` (default 10,000). The server is
-//! a process of its own; the figures are growth of anonymous resident memory divided by the dialers, which
+//! Run it with `cargo bench --bench dial_memory --features client [-- DIALERS]` (default 10,000). The
+//! server is a process of its own; the figures are growth of anonymous resident memory divided by the
+//! dialers, which
 //! have equal options and one URL.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]

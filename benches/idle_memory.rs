@@ -19,9 +19,9 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[cfg(feature = "tls")]
 use secured::{connect_securely, listen_securely};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wirewheel::extension::Deflate;
 use wirewheel::{Application, Call, Limits, Listen, Server, WebSockets, on_message};
 

@@ -26,6 +26,7 @@
 //!
 //! | module | subject |
 //! |---|---|
+#![cfg_attr(feature = "client", doc = "| [`client`] | sessions that dial out |")]
 //! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
 //! | [`error`] | everything that can go wrong |
 //! | [`extension`] | permessage-deflate, and extensions of your own |
@@ -49,6 +50,7 @@
 //! # Features
 //!
 //! * `deflate` (default): permessage-deflate, RFC 7692.
+//! * `client`: sessions that dial out, and dial again.
 //! * `json`: values as messages, with serde.
 //! * `tungstenite`: messages, Close frames and options from and to the types of that crate.
 //! * `tls`: TLS in the process, with rustls. The only feature that needs a C compiler.

@@ -1,5 +1,6 @@
 //! Connections that leave the loop, over real sockets: a blocking WebSocket of tungstenite's on a thread,
 //! what counts for how long, and what is refused.
+#![allow(clippy::disallowed_methods, reason = "threads that block are what this is about")]
 
 mod support;
 

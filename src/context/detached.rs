@@ -1,8 +1,7 @@
 //! A connection that leaves the loop after its upgrade, for a thread that may block.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::net::TcpStream;
+use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::words::network::ClientKey;
@@ -29,6 +28,7 @@ use crate::words::network::ClientKey;
 /// ```
 pub struct Detached {
     pub(crate) fd: OwnedFd,
+    pub(crate) write_blocking: WriteBlocking,
     /// Answers, the last of them to the upgrade, that were not written.
     pub(crate) unsent: Vec<u8>,
     pub(crate) received: Vec<u8>,
@@ -54,11 +54,8 @@ impl Detached {
     /// # Errors
     /// Where the client has gone, or the system refuses; then the connection is closed.
     pub fn into_parts(self) -> io::Result<(OwnedFd, Vec<u8>, DetachedSlot)> {
-        // Of a Unix socket too: the calls are the same, and none of them raises SIGPIPE.
-        let mut stream = TcpStream::from(self.fd);
-        stream.set_nonblocking(false)?;
-        stream.write_all(&self.unsent)?;
-        Ok((stream.into(), self.received, self.slot))
+        let fd = (self.write_blocking)(self.fd, &self.unsent)?;
+        Ok((fd, self.received, self.slot))
     }
 }
 
@@ -74,6 +71,16 @@ impl Detached {
 /// }
 /// ```
 pub struct DetachedSlot(pub(crate) Option<Release>);
+
+/// Makes a socket a blocking one and writes all of the bytes to it.
+pub(crate) type WriteBlocking = fn(OwnedFd, &[u8]) -> io::Result<OwnedFd>;
+
+/// A socket that the loop has given up.
+pub(crate) struct FreedSocket {
+    pub(crate) fd: OwnedFd,
+    pub(crate) write_blocking: WriteBlocking,
+    pub(crate) release: Release,
+}
 
 /// Tells the loop that a detached connection is over.
 pub(crate) type Release = Box<dyn FnOnce() + Send>;

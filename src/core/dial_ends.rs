@@ -33,6 +33,7 @@ impl Dials<'_> {
         error: ConnectError,
         since_1970: Option<Duration>,
     ) {
+        // Before the application decides: it may look at the dialer's state, or stop it.
         self.end_attempt(now, index);
         self.core.shared.stats.dials_failed += 1;
         let random = self.core.shared.masks.next_number();
@@ -52,6 +53,7 @@ impl Dials<'_> {
         if is_draining {
             return self.stop(index);
         }
+        // One line a second for each route: a herd of dialers that fail must not fill the disk.
         let decision = settings.on_failure.as_ref().map(|decide| caught(|| decide(&error, delay)));
         self.core.shared.warnings.line(Level::Warn, Target::Server, ("dial", route), now, || {
             format!("{url}: {error}; the next attempt is due in {delay:.1?}")
@@ -66,12 +68,14 @@ impl Dials<'_> {
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         dial.cell.session.set(None);
         let settings = Rc::clone(&dial.connector.settings);
+        // A 101 alone proves little: a server that accepts and hangs up would be dialled at full pace.
         if dial.cell.heard.replace(false) || now.since(dial.since) >= settings.backoff.largest {
             dial.backoff.start_anew();
         }
         if std::mem::take(&mut dial.restarts) {
             return self.start_attempt(now, index);
         }
+        // `stop` has closed it, and may have been asked while it was closing.
         let is_stopped = dial.cell.state.get() == DialerState::Stopped;
         // RFC 6455 section 7.4.1: "the purpose for which the connection was established has been
         // fulfilled".
@@ -103,6 +107,7 @@ impl Dials<'_> {
     ) {
         let delay = match decision {
             Some(Ok(Reconnect::Stop)) => return self.stop(index),
+            // Zero would be a loop without a pause, on this side and on the server's.
             Some(Ok(Reconnect::After(after))) => after.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT),
             Some(Err(Panicked(text))) => {
                 let line = || format!("the hook of a dialer panicked: {text}");
@@ -126,6 +131,7 @@ impl Dials<'_> {
         dial.round = dial.round.wrapping_add(1);
         let Some(progress) = dial.progress.take() else { return };
         self.disarm(index);
+        // Lookups and connects that are under way end by themselves some time; nobody waits for them.
         match progress.slot {
             Some(slot) => self.drop_connection(now, slot),
             None => self.core.dial_table.orders.push_back(DialOrder::Abandon(attempt)),
@@ -179,6 +185,7 @@ impl Dials<'_> {
     fn reconnect_now(&mut self, now: Time, index: u32) {
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         match dial.cell.state.get() {
+            // Two sessions of one dialer at a time would be one too many for either side.
             DialerState::Stopped if dial.cell.session.get().is_some() => dial.restarts = true,
             DialerState::Stopped | DialerState::Waiting => {
                 self.disarm(index);

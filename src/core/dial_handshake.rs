@@ -24,6 +24,7 @@ use crate::core::http_stage::HttpStage;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
 use crate::core::session_input::SessionTurn;
+use crate::core::turn::Turn;
 
 /// Lines of our own request, whose number is the application's.
 const OWN_LINES_MAX: usize = 256;
@@ -36,11 +37,13 @@ impl Dials<'_> {
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         let Some(progress) = dial.progress.as_deref() else { return };
         match &dial.connector.proxy {
+            // RFC 6455 section 4.1 item 3: the proxy is asked to open a connection to the server, in
+            // clear text and with its own credentials.
             Some(proxy) => {
                 let mut request = Vec::new();
                 proxy.write_connect(&mut request, &progress.url.place);
                 self.core.dial_table.set_step(index, ConnectStep::Tunnel);
-                self.core.turn(now, slot, wire, |turn| HttpTurn { turn }.send_request(&request));
+                self.core.turn(now, slot, wire, |turn| DialTurn { turn }.send_request(&request));
             }
             None => self.send_handshake(now, index, slot, wire),
         }
@@ -53,6 +56,7 @@ impl Dials<'_> {
         let Some(progress) = dial.progress.as_deref() else { return };
         let (settings, mut url) = (Rc::clone(&dial.connector.settings), (*progress.url).clone());
         let is_elsewhere = progress.is_elsewhere;
+        // The application makes headers and offers: what it gets wrong is an error of the attempt.
         let made =
             caught(|| Ok((settings.request_headers()?, Agreed::offer(&settings.extensions)?)));
         let (mut headers, offer) = match made {
@@ -65,13 +69,15 @@ impl Dials<'_> {
                 return self.fail(now, index, ConnectError::Panic(text), None);
             }
         };
+        // A redirect must not make this program tell its secrets to whoever is named in it.
         if is_elsewhere {
             headers.retain(|(name, _)| !is_credential(name));
             url.authorization = None;
         }
         let mut request = Vec::new();
         let asked = Asked::write(&mut request, &url, &settings.protocols, &offer, &headers);
-        self.core.turn(now, slot, wire, |turn| HttpTurn { turn }.send_request(&request));
+        self.core.turn(now, slot, wire, |turn| DialTurn { turn }.send_request(&request));
+        // Kept until the answer has come, which is checked against it; then the session has it as its call.
         if let Some(dialling) = self.dialling(slot) {
             dialling.asked = Some((asked, request.into()));
         }
@@ -98,6 +104,7 @@ impl Dials<'_> {
                 max_bytes: self.core.shared.limits.max_head_bytes,
                 max_lines: self.core.shared.limits.max_head_lines,
             };
+            // It may have become a session, or have gone, since its bytes came.
             let Some(dialling) = self.dialling(slot) else { return };
             if !std::mem::take(&mut dialling.has_input) {
                 return;
@@ -112,6 +119,7 @@ impl Dials<'_> {
             let HttpStage { dialling: Some(dialling), unread, scanned, .. } = http else { return };
             match dialling.read_answer(unread, scanned, &limits, may_redirect) {
                 Answered::Partial => return,
+                // From here the connection is the server's: nothing of the proxy's is left on it.
                 Answered::Tunnel => {
                     if let Some(dialling) = self.dialling(slot) {
                         dialling.has_input = true; // the rest, if there is one
@@ -135,9 +143,11 @@ impl Dials<'_> {
         kind: Option<io::ErrorKind>,
         since_1970: Option<Duration>,
     ) -> bool {
+        // Sessions and connections of others are in no attempt: they take the ordinary way.
         let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return false };
         let Some(progress) = self.core.dial_table.progress(index) else { return false };
         let ended = ConnectError::Ended { step: progress.step, kind };
+        // RFC 9112 section 6.3: a body without a length ends with the connection.
         let error = self.refusal_so_far(slot).unwrap_or(ended);
         self.fail(now, index, error, since_1970);
         self.core.after_turn(now);
@@ -153,6 +163,7 @@ impl Dials<'_> {
 
     /// Drops a connection of an attempt that has ended.
     pub(super) fn drop_connection(&mut self, now: Time, slot: u32) {
+        // First, so that its end is not taken for a failure of its own.
         self.core.dial_table.by_slot.remove(&slot);
         self.core.turn(now, slot, &mut NoWire, |turn| {
             turn.drop_socket(Disposal::Close);
@@ -164,6 +175,7 @@ impl Dials<'_> {
         let Some(progress) = self.core.dial_table.progress(index) else { return };
         let location = head.header("location").unwrap_or_default();
         match progress.url.follow(location) {
+            // The deadline of the attempt holds for all of its redirects together.
             Ok(url) => {
                 progress.redirects_left = progress.redirects_left.saturating_sub(1);
                 progress.is_elsewhere |= !progress.url.is_same_server(&url);
@@ -185,6 +197,7 @@ impl Dials<'_> {
         head: ResponseHead,
         wire: &mut dyn Wire,
     ) {
+        // Before the application hears of it: an answer that is not by the book makes no session.
         let (call, agreed) = match self.agree(slot, head, wire) {
             Ok(agreed) => agreed,
             Err(fault) => return self.fail(now, index, ConnectError::BadAnswer(fault), None),
@@ -198,13 +211,14 @@ impl Dials<'_> {
                 return self.fail(now, index, ConnectError::Panic(text), None);
             }
         };
+        // Frames may follow the answer in the same read.
         let Some(rest) = self.http(slot).map(|http| std::mem::take(&mut http.unread)) else {
             return;
         };
         let Some((route, raw)) = self.note_open(now, index, slot) else { return };
         let pipeline = Pipeline::for_session(raw, agreed);
         self.core.turn(now, slot, wire, |turn| {
-            HttpTurn { turn }.open_dialled(route, pipeline, handler, &call, rest)
+            DialTurn { turn }.open_dialled(route, pipeline, handler, &call, rest)
         });
     }
 
@@ -253,6 +267,7 @@ impl Dials<'_> {
     fn note_open(&mut self, now: Time, index: u32, slot: u32) -> Option<(u16, bool)> {
         self.core.dial_table.by_slot.remove(&slot);
         let id = self.core.connections.slab.at(slot)?.state.id;
+        // From here the session has deadlines of its own.
         self.disarm(index);
         let dial = self.core.dial_table.dial(index)?;
         dial.progress = None;
@@ -264,8 +279,12 @@ impl Dials<'_> {
     }
 }
 
-/// The turn of such a connection.
-impl HttpTurn<'_, '_> {
+/// The turn of a connection that was dialled, until it is a session.
+struct DialTurn<'t, 'a> {
+    turn: &'t mut Turn<'a>,
+}
+
+impl DialTurn<'_, '_> {
     fn send_request(&mut self, request: &[u8]) {
         self.turn.shared.tx.extend_from_slice(request);
         // Where it has to wait, it is no frame.
@@ -283,8 +302,9 @@ impl HttpTurn<'_, '_> {
     ) {
         self.turn.connection.state.pipeline = pipeline;
         let name = self.turn.routes.name(route);
-        self.open_session(route, name, handler);
+        HttpTurn { turn: self.turn }.open_session(route, name, handler);
         self.turn.call_and_act(|handler, session| handler.on_connect(session, call));
+        // The hook may have closed or aborted it.
         if !rest.is_empty() && self.turn.connection.state.phase != Phase::Http {
             SessionTurn { turn: self.turn }.input(&mut rest);
         }

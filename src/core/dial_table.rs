@@ -114,6 +114,7 @@ impl DialTable {
 
     /// The connection in a slot is gone.
     pub(super) fn note_gone(&mut self, slot: u32) {
+        // At once: from here the slot may be another's.
         self.gone.extend(self.by_slot.remove(&slot));
     }
 

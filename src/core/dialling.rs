@@ -53,11 +53,14 @@ impl Dialling {
                 Ok(ResponseStatus::Partial) => return Answered::Partial,
                 Err(fault) => return Answered::Failed(ConnectError::BadAnswer(words_of(fault))),
             };
+            // What follows is the next answer, the body, or frames.
             unread.drain(..length.min(unread.len()));
             *scanned = 0;
             match (head.status(), &self.asked) {
+                // RFC 9110 section 9.3.6: "Any 2xx (Successful) response" to CONNECT means a tunnel.
                 (200..=299, None) => return Answered::Tunnel,
                 (101, Some(_)) => return Answered::Switched(head),
+                // RFC 9110 section 15.2: a client "MUST be able to parse one or more 1xx responses".
                 (100..=199, _) if self.interim < INTERIM_MAX => {
                     self.interim = self.interim.saturating_add(1);
                 }
@@ -79,6 +82,7 @@ impl Dialling {
     fn read_refusal(&mut self, bytes: &[u8]) -> Answered {
         let Some(head) = self.refusal.take() else { return Answered::Partial };
         let body = read_body(&head, bytes);
+        // Behind chunks of a byte each, what arrives may be much more than what is kept of it.
         if body.is_whole || bytes.len() >= REFUSAL_BYTES_MAX {
             return Answered::Failed(self.refused(head, bytes));
         }

@@ -68,6 +68,7 @@ impl Dials<'_> {
         result: io::Result<Vec<SocketAddr>>,
     ) {
         let Some(progress) = self.core.dial_table.attempt(attempt) else { return };
+        // The step is over if a redirect has led on.
         if progress.step != ConnectStep::Lookup {
             return;
         }
@@ -100,9 +101,11 @@ impl Dials<'_> {
             return;
         }
         progress.connecting = progress.connecting.saturating_sub(1);
+        // RFC 8305 section 5: a failure starts the next attempt at once.
         if !progress.addresses.is_empty() {
             return self.connect_next(now, attempt.dial);
         }
+        // While others are being tried, one that failed is no reason to give up.
         if progress.connecting == 0 {
             let address = (!address.ip().is_unspecified()).then_some(address);
             self.fail(now, attempt.dial, ConnectError::Connect { address, source }, None);
@@ -139,6 +142,7 @@ impl Dials<'_> {
 /// From the application to an attempt.
 impl Dials<'_> {
     fn begin(&mut self, now: Time, new: NewDialer) {
+        // A mistake in the set-up leaves one without: the application does not start.
         let Ok(connector) = new.connector.downcast::<Connector>() else { return };
         let mut connector = *connector;
         let index = new.cell.key.index;
@@ -174,6 +178,7 @@ impl Dials<'_> {
         if is_draining {
             return self.stop(index);
         }
+        // What is still said of the attempt before is for nobody.
         dial.round = dial.round.wrapping_add(1);
         dial.restarts = false;
         let settings = &dial.connector.settings;
@@ -200,6 +205,7 @@ impl Dials<'_> {
         self.arm(index);
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         let Some(progress) = dial.progress.as_deref() else { return };
+        // Never in the clear where the URL asks for TLS.
         if progress.url.secure {
             let error = "wss:// needs the feature tls for sessions that are dialled, which this version \
                          does not have yet: dial ws:// through a TLS proxy on this machine";
@@ -212,6 +218,7 @@ impl Dials<'_> {
                 self.core.dial_table.set_step(index, ConnectStep::Connect);
                 self.core.dial_table.order_connect(index, attempt, remote);
             }
+            // The system's resolver waits: it is asked on another thread.
             (Place::Tcp { host, port }, Some(Ok(Address::Name(..)))) => {
                 let (host, port) = (host.clone(), *port);
                 self.core.dial_table.orders.push_back(DialOrder::LookUp { attempt, host, port });
@@ -242,6 +249,7 @@ impl Dials<'_> {
         let Some(attempt) = self.core.dial_table.attempt_of(index) else { return };
         let Some(progress) = self.core.dial_table.progress(index) else { return };
         let Some(address) = progress.addresses.pop_front() else { return };
+        // Slower ones go on beside it: whichever is connected first has won.
         progress.race_at = (!progress.addresses.is_empty()).then(|| now.after(RACE_DELAY));
         self.core.dial_table.order_connect(index, attempt, Remote::Tcp(address));
         self.arm(index);
@@ -292,6 +300,7 @@ impl Dials<'_> {
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         dial.timer = None; // it was popped
         let Some(progress) = dial.progress.as_deref() else {
+            // A stop may have come in the same turn.
             if dial.cell.state.get() == DialerState::Waiting {
                 self.start_attempt(now, index);
             }
@@ -304,6 +313,7 @@ impl Dials<'_> {
             };
         }
         let (step, slot) = (progress.step, progress.slot);
+        // A server that refuses and lets its body come slowly has refused all the same.
         let refusal = slot.and_then(|slot| self.refusal_so_far(slot));
         let error = refusal.unwrap_or(ConnectError::Timeout(step));
         self.fail(now, index, error, None);

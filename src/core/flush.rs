@@ -19,6 +19,10 @@ pub(super) const FLUSH_WORK: usize = 1024;
 impl Core {
     /// Whether something is left to do that no event and no deadline will announce.
     pub(crate) fn has_work(&self) -> bool {
+        #[cfg(feature = "client")]
+        if self.has_dial_work() {
+            return true;
+        }
         let shared = &self.shared;
         !shared.to_flush.is_empty()
             || !self.rounds.is_empty()

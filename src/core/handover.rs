@@ -1,12 +1,14 @@
 //! The hand-over of an upgraded connection to a thread of the application: what goes with it, and what
 //! still counts.
 
-use crate::context::detached::{Detached, Handover};
+use crate::context::detached::{Detached, DetachedSlot, FreedSocket, Handover};
 use crate::words::network::ClientKey;
 
 use crate::core::connection::Disposal;
 use crate::core::connections::Connections;
 use crate::core::http_turn::HttpTurn;
+use crate::core::sockets::Sockets;
+use crate::core::turns::Core;
 
 impl HttpTurn<'_, '_> {
     /// The connection leaves the loop, with the answers that are not written and what came behind the
@@ -36,5 +38,24 @@ impl Connections {
     pub(super) fn release_detached(&mut self, client: Option<ClientKey>) {
         self.detached = self.detached.saturating_sub(1);
         self.admission.leave(|| client);
+    }
+}
+
+/// Lets the application have a socket that is the loop's no more.
+#[cold]
+pub(super) fn hand_over<S: Sockets>(core: &mut Core, sockets: &mut S, slot: u32) {
+    let Some(handover) = core.take_handover(slot) else { return };
+    let Handover { client, unsent, received, take, .. } = handover;
+    match sockets.detach(slot, client) {
+        Ok(FreedSocket { fd, write_blocking, release }) => {
+            let slot = DetachedSlot(Some(release));
+            let detached = Detached { fd, write_blocking, unsent, received, slot };
+            core.with_server(core.now(), "detached route", |_server| take(detached));
+        }
+        // The client has its answer still to come, and gets an end in its place.
+        Err(error) => {
+            core.note_not_detached(&error);
+            core.release_detached(client);
+        }
     }
 }

@@ -39,13 +39,13 @@ mod connection;
 mod connections;
 mod deadlines;
 #[cfg(feature = "client")]
-mod dial_driver;
-#[cfg(feature = "client")]
 mod dial_ends;
 #[cfg(feature = "client")]
 mod dial_handshake;
 #[cfg(feature = "client")]
 pub(crate) mod dial_orders;
+#[cfg(feature = "client")]
+mod dial_step;
 #[cfg(feature = "client")]
 mod dial_table;
 #[cfg(feature = "client")]
@@ -76,6 +76,7 @@ mod rounds;
 mod session_input;
 mod session_output;
 mod session_timeouts;
+mod shares;
 pub(crate) mod sockets;
 mod streamed_body;
 #[cfg(all(repository, test))]

@@ -209,10 +209,7 @@ impl HttpTurn<'_, '_> {
             return self.responder().respond(terms, refusal);
         }
         if matches!(config.purpose, Purpose::Detached(_)) && !self.turn.wire.can_be_detached() {
-            let response = Response::refusal(501)
-                .body("501 Not Implemented: only a socket without TLS can be detached\n");
-            let (head, why) = (call.head(), reason::NOT_DETACHABLE);
-            return self.responder().refuse_request(terms, head, response, why);
+            return self.refuse_to_detach(terms, &call);
         }
         // RFC 6455 section 9.1: what is malformed fails the handshake.
         let Some(offers) = offers_of(&call, config.extensions.is_empty()) else {
@@ -250,6 +247,13 @@ impl HttpTurn<'_, '_> {
         self.open_session(route, &config.pattern, handler);
         self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
         AfterRequest::Session
+    }
+
+    /// A route wants the socket itself, and there is none that anybody else could use.
+    fn refuse_to_detach(&mut self, terms: AnswerTerms, call: &Call) -> AfterRequest {
+        let text = "501 Not Implemented: only a socket without TLS can be detached\n";
+        let response = Response::refusal(501).body(text);
+        self.responder().refuse_request(terms, call.head(), response, reason::NOT_DETACHABLE)
     }
 
     /// Gathers the answer that the handshake ends with (RFC 6455 section 4.2.2).

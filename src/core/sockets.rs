@@ -2,9 +2,8 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 
-use crate::context::detached::Release;
+use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
 use crate::structures::wire::Wire;
 use crate::words::network::ClientKey;
@@ -53,7 +52,7 @@ pub(crate) trait Sockets {
 
     /// Gives up the socket in a slot, which is the application's from here, and says how to tell that it
     /// is over. Whatever comes of it, the slot is empty.
-    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+    fn detach(&mut self, slot: u32, _client: Option<ClientKey>) -> io::Result<FreedSocket> {
         self.dispose(slot, Disposal::Close);
         Err(ErrorKind::Unsupported.into())
     }
@@ -63,7 +62,6 @@ pub(crate) trait Sockets {
     fn watch(&mut self, watch: NewWatch);
 
     /// When the certificates have to be looked at, whether anything happens or not.
-    #[cfg(feature = "tls")]
     fn next_certificate_check(&self) -> Option<Time> {
         None
     }
@@ -83,10 +81,6 @@ pub(crate) trait Sockets {
     /// The next thing that was ordered and has ended.
     #[cfg(feature = "client")]
     fn next_dialled(&mut self) -> Option<Dialled<Self::Accepted>>;
-
-    /// Whether there is one.
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool;
 
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);

@@ -77,8 +77,4 @@ impl Dialling {
     pub(super) fn next(&mut self) -> Option<Dialled<TcpStream>> {
         self.ended.pop_front()
     }
-
-    pub(super) fn has_next(&self) -> bool {
-        !self.ended.is_empty()
-    }
 }

@@ -244,6 +244,22 @@ impl Wire for Socket {
     }
 }
 
+/// Makes a socket that has left the loop a blocking one, and writes all of the bytes to it.
+pub(super) fn write_blocking(fd: OwnedFd, mut bytes: &[u8]) -> io::Result<OwnedFd> {
+    let socket = socket2::Socket::from(fd);
+    socket.set_nonblocking(false)?;
+    while !bytes.is_empty() {
+        // A client that has gone is an error, and no signal for the process.
+        match socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(socket.into())
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream as StdStream};

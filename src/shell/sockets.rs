@@ -1,7 +1,6 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
 use std::io;
-use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Instant;
@@ -11,7 +10,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
-use crate::context::detached::Release;
+use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
@@ -20,9 +19,14 @@ use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
 use crate::transport::channel::Channel;
 #[cfg(feature = "tls")]
-use crate::transport::{secured::buffer_bytes, tls::acceptor::Acceptor};
+use crate::transport::{
+    secured::{Secured, buffer_bytes},
+    tls::acceptor::Acceptor,
+};
 use crate::words::bounds::LARGEST_SIZE;
 use crate::words::limits::Limits;
+#[cfg(feature = "tls")]
+use crate::words::limits::TLS_CONNECTION_BYTES;
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
@@ -34,7 +38,7 @@ use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::mailbox::Returns;
 use super::slow::{Slow, SlowWatch};
-use super::socket::Socket;
+use super::socket::{Socket, write_blocking};
 use super::watches::{Watches, log_unwatchable};
 
 /// Connections have their slot as token; everything else counts down from the top. These are the loop's
@@ -54,6 +58,15 @@ const RESOLVER: Token = Token(LISTENERS_TOP - LISTENERS_MAX);
 /// Connections that are being made.
 #[cfg(feature = "client")]
 const CONNECTS: std::ops::Range<usize> = SLOTS_END..SLOTS_END + (1 << 20);
+
+/// What rustls boxes for a connection at rest, measured: two expanded keys of 560 bytes, its state, queues.
+#[cfg(feature = "tls")]
+const RUSTLS_BOXED_BYTES: usize = 2_560;
+
+// The ceiling that Limits promises counts on it.
+#[cfg(feature = "tls")]
+const _: () =
+    assert!(size_of::<Secured<Socket>>() + RUSTLS_BOXED_BYTES + 16 <= TLS_CONNECTION_BYTES);
 
 /// Slots, which are the tokens of connections, are below; all other tokens above.
 pub(super) const SLOTS_END: usize = 2 * LARGEST_SIZE;
@@ -86,6 +99,7 @@ pub(crate) struct Accepted {
     tls: Option<Rc<Acceptor>>,
 }
 
+#[cfg(feature = "client")]
 impl Accepted {
     /// One that speaks no TLS.
     fn plain(stream: TcpStream) -> Self {
@@ -230,14 +244,13 @@ impl Sockets for OpenSockets {
         }
         let socket = Socket::new(stream);
         #[cfg(not(feature = "tls"))]
-        let channel: Result<_, Channel<Socket>> = Ok(Channel::Plain(socket));
+        let (channel, secured) = (Channel::Plain(socket), Ok(()));
         #[cfg(feature = "tls")]
-        let channel = Channel::new(socket, accepted.tls, proxy_header);
-        let secured = channel.is_ok();
+        let (channel, secured) = Channel::new(socket, accepted.tls, proxy_header);
         if let Some(empty) = self.sockets.get_mut(index) {
-            *empty = Some(channel.unwrap_or_else(|plain| plain));
+            *empty = Some(channel);
         }
-        if secured { registered } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+        registered.and(secured)
     }
 
     fn refuse(&mut self, accepted: Accepted) {
@@ -252,12 +265,13 @@ impl Sockets for OpenSockets {
         }
     }
 
-    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<(OwnedFd, Release)> {
+    fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<FreedSocket> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
         let returns = self.returns.clone().ok_or_else(gone)?;
         let fd = socket.into_stream(false).detach(self.poll.registry())?;
-        Ok((fd, Box::new(move || returns.send(client))))
+        let release = Box::new(move || returns.send(client));
+        Ok(FreedSocket { fd, write_blocking, release })
     }
 
     fn watch(&mut self, watch: NewWatch) {
@@ -295,11 +309,6 @@ impl Sockets for OpenSockets {
     #[cfg(feature = "client")]
     fn next_dialled(&mut self) -> Option<Dialled<Accepted>> {
         self.dialling.next().map(|dialled| dialled.map(Accepted::plain))
-    }
-
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool {
-        self.dialling.has_next()
     }
 
     fn release_listeners(&mut self) {

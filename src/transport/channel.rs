@@ -1,5 +1,7 @@
 //! One connection's socket with what lies between it and the core.
 
+#[cfg(feature = "tls")]
+use std::io;
 use std::ops::{Deref, DerefMut};
 #[cfg(feature = "tls")]
 use std::rc::Rc;
@@ -46,16 +48,19 @@ impl<S> DerefMut for Channel<S> {
 
 impl<S: Stream> Channel<S> {
     /// A socket of a listener, with its TLS if it has any. A PROXY header may come before that. Where no
-    /// TLS can be had, the socket comes back as an error.
+    /// TLS can be had, the connection must not be used.
     #[cfg(feature = "tls")]
     pub(crate) fn new(
         stream: S,
         acceptor: Option<Rc<Acceptor>>,
         proxy_header: bool,
-    ) -> Result<Self, Self> {
-        let Some(acceptor) = acceptor else { return Ok(Self::Plain(stream)) };
-        let Some(engine) = acceptor.engine() else { return Err(Self::Plain(stream)) };
-        Ok(Self::Secured(Box::new(Secured::new(stream, engine, acceptor, proxy_header))))
+    ) -> (Self, io::Result<()>) {
+        let Some(acceptor) = acceptor else { return (Self::Plain(stream), Ok(())) };
+        let Some(engine) = acceptor.engine() else {
+            return (Self::Plain(stream), Err(io::ErrorKind::ConnectionAborted.into()));
+        };
+        let secured = Secured::new(stream, engine, acceptor, proxy_header);
+        (Self::Secured(Box::new(secured)), Ok(()))
     }
 
     /// The way to the peer.

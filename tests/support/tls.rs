@@ -1,4 +1,6 @@
 //! A client over TLS that speaks frames, and whose records a test may break.
+#![allow(unreachable_pub, reason = "a part of a test crate")]
+#![allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

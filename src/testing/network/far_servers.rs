@@ -102,8 +102,4 @@ impl FarServers {
     pub(super) fn next(&mut self) -> Option<Dialled<LinkId>> {
         self.ended.pop_front()
     }
-
-    pub(super) fn has_next(&self) -> bool {
-        !self.ended.is_empty()
-    }
 }

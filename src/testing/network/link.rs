@@ -214,7 +214,10 @@ impl Link {
     pub(super) fn end(&mut self, end: PeerEnd) {
         match end {
             PeerEnd::Reset => self.break_off(), // it overtakes what was not read
+            #[cfg(feature = "tls")]
             PeerEnd::Shut => self.say_end(),
+            #[cfg(not(feature = "tls"))]
+            PeerEnd::Shut => {}
             #[cfg(feature = "tls")]
             PeerEnd::Cut => {}
         }
@@ -229,6 +232,7 @@ impl Link {
 
     /// Lets a peer that acts of its own see what has arrived.
     pub(super) fn react(&mut self) {
+        #[cfg(feature = "tls")]
         self.open_arrivals();
         let Some(far_end) = &mut self.far_end else { return };
         let ended = self.socket.is_end_seen();
@@ -240,8 +244,8 @@ impl Link {
     }
 
     /// Has the peer's TLS open what arrived, and answer it.
+    #[cfg(feature = "tls")]
     fn open_arrivals(&mut self) {
-        #[cfg(feature = "tls")]
         if let Some(mut peer) = self.socket.peer.take() {
             let answer = peer.open(&mut self.socket.got);
             self.socket.peer = Some(peer);
@@ -250,8 +254,8 @@ impl Link {
     }
 
     /// The peer's TLS says that nothing more comes.
+    #[cfg(feature = "tls")]
     fn say_end(&mut self) {
-        #[cfg(feature = "tls")]
         if let Some(peer) = &mut self.socket.peer {
             let records = peer.seal_end();
             self.send_raw(&records);
@@ -308,12 +312,9 @@ impl Link {
         #[cfg(feature = "tls")]
         if let Channel::Plain(socket) = &mut self.socket {
             let socket = std::mem::replace(socket, FakeSocket::new());
-            let channel = Channel::new(socket, self.acceptor.clone(), proxy_header);
-            let failed = channel.is_err();
-            self.socket = channel.unwrap_or_else(|plain| plain);
-            if failed {
-                return Err(ErrorKind::ConnectionAborted.into());
-            }
+            let (channel, secured) = Channel::new(socket, self.acceptor.clone(), proxy_header);
+            self.socket = channel;
+            return secured;
         }
         Ok(())
     }

@@ -151,10 +151,5 @@ impl Sockets for Links {
         self.far.next()
     }
 
-    #[cfg(feature = "client")]
-    fn has_dialled(&self) -> bool {
-        self.far.has_next()
-    }
-
     fn release_listeners(&mut self) {}
 }
