@@ -5,7 +5,7 @@ import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
-import { origins } from "./origins.mjs";
+import { origins, overTls } from "./origins.mjs";
 
 const { BROWSER, PLAYWRIGHT, EXAMPLES, SCREENSHOTS } = process.env;
 const { chromium } = createRequire(import.meta.url)(resolve(PLAYWRIGHT));
@@ -290,8 +290,11 @@ const browser = await launch();
 async function foreignPages() {
   await origins(launch, open);
 }
+async function secured() {
+  await overTls(browser, open);
+}
 try {
-  for (const check of [echo, chat, telemetry, deflate, foreignPages]) {
+  for (const check of [echo, chat, telemetry, deflate, secured, foreignPages]) {
     const begun = Date.now();
     await check(browser);
     for (const context of browser.contexts()) await context.close();

@@ -70,6 +70,33 @@ async function nginx(folder, port, upstream) {
   return proxy;
 }
 
+/** The hub's own page over its own TLS, and an echo over wss. */
+export async function overTls(browser, open) {
+  const folder = mkdtempSync(`${tmpdir()}/wirewheel-tls-`);
+  const [key, certificate] = [`${folder}/key.pem`, `${folder}/cert.pem`];
+  try {
+    execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+      "-subj", "/CN=localhost", "-keyout", key, "-out", certificate], { stdio: "ignore" });
+    writeFileSync(`${folder}/index.html`, "<!doctype html><title>over TLS</title>");
+    const program = start(HUB, ["--listen", "tls:127.0.0.1:0", "--echo", "--serve", folder,
+      "--tls-cert", certificate, "--tls-key", key], /bound to .*:(\d+)$/);
+    const port = await program.found;
+    const page = await open(browser, `https://localhost:${port}/`, { ignoreHTTPSErrors: true });
+    assert.equal(await page.title(), "over TLS");
+    assert.equal(await said(page, `wss://localhost:${port}/echo`), "hello");
+    const goodbye = page.evaluate(url => new Promise(done => {
+      const socket = new WebSocket(url);
+      socket.onopen = () => console.log("open");
+      socket.onclose = event => done(event.code);
+    }), `wss://localhost:${port}/echo`);
+    await page.waitForEvent("console");
+    await program.stop();
+    assert.equal(await goodbye, 1001);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
 /** What a session that this page opens sends back. */
 function said(page, url) {
   return page.evaluate(url => new Promise(done => {

@@ -11,10 +11,12 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 class Client:
-    """A session that is open."""
+    """A session that is open; over TLS with a context of the module ssl, for localhost."""
 
-    def __init__(self, port, path, seconds=30):
+    def __init__(self, port, path, seconds=30, tls=None):
         self.socket = socket.create_connection(("127.0.0.1", port), seconds)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.socket.settimeout(seconds)
         self.inbox = b""
         key = base64.b64encode(os.urandom(16))
@@ -73,9 +75,9 @@ class Client:
             raise AssertionError(f"no Close: {opcode} {payload!r}")
 
 
-def echo(port, path="/echo"):
+def echo(port, path="/echo", tls=None):
     """Messages of all kinds of length come back as they were."""
-    client = Client(port, path)
+    client = Client(port, path, tls=tls)
     for length in (0, 1, 125, 126, 127, 4096, 65535, 65536, 300_000):
         payload = os.urandom(length)
         client.send(BINARY, payload)

@@ -19,8 +19,12 @@ use crate::protocol::origin::{Authority, Origin};
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::protocol::target::is_authority;
 use crate::structures::wheel_model::{Operation, agrees_with_a_map};
+#[cfg(feature = "tls")]
+use crate::testing::network::tls_peer::{BothEnds, TlsPeer};
 use crate::testing::simulation;
 use crate::testing::simulation::choices::Choices;
+#[cfg(feature = "tls")]
+use crate::transport::tls::engine::{Ending, Engine, RECORD_MAX, Scratch};
 #[cfg(feature = "deflate")]
 use crate::words::message::Rsv;
 
@@ -35,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     ("proxy", proxy),
     ("wheel", wheel),
     ("core", core),
+    #[cfg(feature = "tls")]
+    ("tls", tls),
     #[cfg(feature = "deflate")]
     ("deflate", deflate),
 ];
@@ -272,6 +278,104 @@ pub fn core(data: &[u8]) {
     }
 }
 
+/// A client's records, changed on the way by steps of four bytes: what to do, where, with which byte. What
+/// arrives is what was sent, up to where it was changed.
+#[cfg(feature = "tls")]
+pub fn tls(data: &[u8]) {
+    thread_local!(static ENDS: BothEnds = BothEnds::new(512));
+    ENDS.with(|ends| {
+        let Some(server) = ends.acceptor.engine() else { return };
+        let mut client = TlsPeer::new(ends);
+        let way = client.seal(b"");
+        let (held, arrived) = (Vec::new(), Vec::new());
+        let mut tunnel = Tunnel { client, way, server, held, arrived };
+        let mut sent = Vec::new();
+        for step in data.chunks_exact(4).take(200) {
+            let number = usize::from(step[1]) << 8 | usize::from(step[2]);
+            match step[0] % 8 {
+                0 | 1 => tunnel.change(step[0] & 15, number, step[3]),
+                2 => {
+                    let plain = vec![step[3]; number % 20_000];
+                    sent.extend_from_slice(&plain);
+                    tunnel.way.extend(tunnel.client.seal(&plain));
+                }
+                3 => tunnel.way.extend(tunnel.client.seal_end()),
+                4 => {
+                    if tunnel.deliver(number) {
+                        break;
+                    }
+                }
+                _ => {
+                    if tunnel.deliver(usize::MAX) {
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(sent.starts_with(&tunnel.arrived), "other bytes than were sent");
+    });
+}
+
+/// Both ends of TLS, and what is between them.
+#[cfg(feature = "tls")]
+struct Tunnel {
+    client: TlsPeer,
+    /// On the way to the server.
+    way: Vec<u8>,
+    server: Engine,
+    /// What has come to the server and is not done with.
+    held: Vec<u8>,
+    arrived: Vec<u8>,
+}
+
+#[cfg(feature = "tls")]
+impl Tunnel {
+    /// Changes a byte on the way, cuts some out, doubles some or puts some in.
+    fn change(&mut self, how: u8, number: usize, byte: u8) {
+        let place = number % self.way.len().max(1);
+        let end = place.saturating_add(usize::from(byte)).min(self.way.len());
+        match how / 4 {
+            0 => self.way.iter_mut().skip(place).take(1).for_each(|it| *it ^= byte),
+            1 => drop(self.way.drain(place..end)),
+            2 => {
+                let doubled = self.way[place..end].to_vec();
+                self.way.splice(place..place, doubled).for_each(drop);
+            }
+            _ => self.way.splice(place..place, [0x16, 3, byte, 0, byte]).for_each(drop),
+        }
+    }
+
+    /// Brings so many bytes to the server, and its answers to the client: whether that was the end.
+    fn deliver(&mut self, most: usize) -> bool {
+        let count = most.min(self.way.len());
+        self.held.extend(self.way.drain(..count));
+        let mut plain = vec![0; self.held.len()];
+        let mut answers = Scratch::default();
+        let opened = self.server.open(&mut self.held, &mut plain, &mut answers);
+        assert!(opened.used <= self.held.len() && opened.plain <= plain.len());
+        self.held.drain(..opened.used);
+        self.arrived.extend_from_slice(&plain[..opened.plain]);
+        self.client.arrived.extend_from_slice(answers.as_slice());
+        self.way.extend(self.client.open(&mut Vec::new()));
+        match opened.ending {
+            Some(Ending::Failed(why)) => {
+                assert_ne!(&*why, "rustls panicked");
+                true
+            }
+            Some(_) => true,
+            // A message of a handshake may be in many records.
+            None => {
+                assert!(
+                    self.held.len() <= (64 << 10) + 2 * RECORD_MAX,
+                    "{} bytes held",
+                    self.held.len()
+                );
+                false
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,6 +393,9 @@ mod tests {
         files.sort();
         files
     }
+
+    /// A step of the target `tls` in which what is next arrives as it is.
+    const NEXT: [u8; 4] = [5, 0, 0, 0];
 
     /// What each target starts from.
     fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -349,6 +456,15 @@ mod tests {
             "wheel" => vec![
                 [[0, 0, 9], [0, 9, 0], [6, 0, 8], [4, 7, 1], [3, 0, 0], [5, 9, 9]].concat(),
                 (0..200u8).flat_map(|n| [n, n.wrapping_mul(7), n.wrapping_mul(13)]).collect(),
+            ],
+            // A handshake and data; a changed hello; cuts, doubles and an end; all in small pieces.
+            "tls" => vec![
+                [NEXT, NEXT, [2, 0, 30, 7], NEXT, [2, 64, 1, 9], NEXT].concat(),
+                [[0, 0, 40, 1], NEXT, NEXT].concat(),
+                [NEXT, NEXT, [2, 1, 0, 3], [8, 0, 9, 30], NEXT, [3, 0, 0, 0], NEXT].concat(),
+                [[4, 0, 7, 0].repeat(60), vec![2, 0, 100, 1], [4, 0, 50, 0].repeat(12)].concat(),
+                [[5, 0, 0, 0], [5, 0, 0, 0], [2, 0, 99, 1], [9, 0, 20, 60], [5, 0, 0, 0]].concat(),
+                [[12, 0, 0, 9], [5, 0, 0, 0]].concat(),
             ],
             _ => (1..=6u64)
                 .map(|seed| {

@@ -4,7 +4,6 @@
 #![allow(clippy::disallowed_methods, reason = "waiting for another thread has a bound")]
 
 #[path = "support/tls.rs"]
-#[allow(unreachable_pub, reason = "as what else the tests share")]
 mod secure_client;
 mod support;
 
@@ -17,7 +16,7 @@ use support::*;
 use wirewheel::options::ProxyHeader;
 use wirewheel::tls::{ClientCertificates, TlsOptions};
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, Listen, Response, Server, Stats, WebSockets,
+    Application, Call, CloseCode, CloseReason, Limits, Listen, Response, Server, Stats, WebSockets,
     on_message,
 };
 
@@ -734,4 +733,29 @@ fn all_that_a_client_says_may_come_at_once() {
     assert!(client.head().starts_with("HTTP/1.1 200"));
     assert_eq!(client.rest(), b"true https Some(\"localhost\")");
     assert!(client.closed);
+}
+
+/// Many records that are begun at the same time, each by a peer that stops in the middle: what is held for
+/// them is what came, and it is given back.
+#[test]
+fn half_records_of_many_are_held_within_the_budget() {
+    const BUDGET: usize = 300_000;
+    let server = start(options("box"), |app: &mut Application| {
+        app.install(WebSockets::new().limits(Limits::new().process_bytes(BUDGET)));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
+        });
+    });
+    let mut clients: Vec<_> =
+        (0..40).map(|_| TlsClient::connect(server.addr()).upgraded("/")).collect();
+    for client in &mut clients {
+        let records = client.records(&masked(BINARY, &[7; 16_000]));
+        client.socket.write_all(&records[..15_000]).unwrap();
+    }
+    // Twice the budget came: those that hold most are ended.
+    let stats = figures(&server, |stats| stats.over_budget >= 15 && stats.bytes_in > 0);
+    assert!(stats.over_budget >= 15, "{stats:?}");
+    assert!(stats.bytes_held <= BUDGET as u64, "{stats:?}");
+    drop(clients);
+    assert_eq!(figures(&server, |stats| stats.connections_open == 0).bytes_held, 0);
 }

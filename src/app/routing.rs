@@ -132,6 +132,25 @@ impl<'a> Routing<'a> {
     /// [`DetachedSlot`](crate::detach::DetachedSlot) is dropped. It is no session: a stop of the server does
     /// not wait for it, so that a program joins its own threads.
     ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::net::TcpStream;
+    /// use std::thread;
+    /// # use wirewheel::{Application, Call, WebSockets};
+    /// # fn module(app: &mut Application) {
+    /// # app.install(WebSockets::new());
+    /// app.routing(|route| {
+    ///     route.detached("/hello", |_call: &Call, connection| {
+    ///         let greeting = move || {
+    ///             let (fd, _received, _slot) = connection.into_parts()?;
+    ///             TcpStream::from(fd).write_all(b"\x81\x05hello") // a frame
+    ///         };
+    ///         thread::spawn(greeting);
+    ///     });
+    /// });
+    /// # }
+    /// ```
+    ///
     /// Only a socket can be handed over: over TLS, and in a
     /// [`TestApplication`](crate::testing::TestApplication), the request gets 501.
     pub fn detached(

@@ -279,7 +279,7 @@ impl Dials<'_> {
     }
 }
 
-/// The turn of such a connection.
+/// The turn of a connection that was dialled, until it is a session.
 struct DialTurn<'t, 'a> {
     turn: &'t mut Turn<'a>,
 }

@@ -63,17 +63,14 @@ use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use crate::core::connection::Disposal;
+use crate::core::handover::hand_over;
+use crate::core::shares::Shares;
 use crate::core::sockets::{Accept, Notes, Readiness, Socket, Sockets};
 #[cfg(feature = "tls")]
 use crate::core::tls::TlsEvents;
 use crate::core::turn::Reading;
 use crate::core::turns::Core;
 use crate::transport::stream::ReadOutcome;
-
-/// Shares of `read_budget_bytes` after which a turn is late.
-const SHARES_PER_TURN: usize = 4;
-/// The part of its share, and of the read buffer, that a connection gets in a late turn.
-const LATE_PART: usize = 16;
 
 /// The core, the sockets, and what is left over from one turn for the next.
 pub(crate) struct Driver<S> {
@@ -87,14 +84,7 @@ pub(crate) struct Driver<S> {
     /// The same for sockets with TLS; of no size where there are none.
     #[cfg(feature = "tls")]
     pub(super) records: Box<[u8]>,
-    /// What one connection may read at a time, and cause by it.
-    share: usize,
-    /// What was read and caused in this turn, in bytes.
-    worked: usize,
-    /// What `worked` is when a turn becomes late.
-    late_at: usize,
-    /// How much is read at once.
-    room: usize,
+    pub(super) shares: Shares,
     /// How many connections a turn accepts.
     accept_budget: usize,
 }
@@ -107,13 +97,10 @@ impl<S: Sockets> Driver<S> {
             rx: vec![0; room].into_boxed_slice(),
             #[cfg(feature = "tls")]
             records: vec![0; sockets.tls_buffer_bytes(room)].into_boxed_slice(),
-            room,
-            share: built.limits.read_budget_bytes,
+            shares: Shares::new(built.limits.read_budget_bytes, room),
             accept_budget: built.limits.accept_budget,
             sockets,
             ready: VecDeque::new(),
-            worked: 0,
-            late_at: built.limits.read_budget_bytes.saturating_mul(SHARES_PER_TURN),
             core: Core::new(built),
         }
     }
@@ -220,7 +207,8 @@ impl<S: Sockets> Driver<S> {
     fn read_on(&mut self, now: Time, slot: u32, ready: Readiness, first: usize) {
         let ready = Readiness { writable: false, ..ready }; // that has been acted on
         let mut came = first;
-        while came < self.share && self.core.work_done() < self.share && !self.is_late() {
+        let share = self.shares.each;
+        while came < share && self.core.work_done() < share && !self.shares.is_late() {
             let Some(n) = self.serve_once(now, slot, ready) else { return };
             came = came.saturating_add(n);
         }
@@ -245,8 +233,8 @@ impl<S: Sockets> Driver<S> {
             return None;
         }
         let room = match socket.notes().reading {
-            Reading::Continue => self.room,
-            Reading::HalfBuffer => self.room / 2,
+            Reading::Continue => self.shares.room,
+            Reading::HalfBuffer => self.shares.room / 2,
             Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
         };
         #[cfg(feature = "tls")]
@@ -376,34 +364,24 @@ impl<S: Sockets> Driver<S> {
     /// What the core did just now, and what was read for it.
     #[inline]
     pub(super) fn note_work(&mut self, read: usize) {
-        // Far from wrapping: it begins anew with each turn, and ends soon after `late_at`.
-        self.worked = self.worked.wrapping_add(read).wrapping_add(self.core.work_done());
-        if self.is_late() {
-            self.room = self.rx.len() / LATE_PART;
-            self.core.set_share(self.share / LATE_PART);
+        if let Some(share) = self.shares.note(read.wrapping_add(self.core.work_done())) {
+            self.core.set_share(share);
         }
-    }
-
-    #[inline]
-    pub(super) fn is_late(&self) -> bool {
-        self.worked >= self.late_at
     }
 
     /// Each has a whole share again.
     #[inline]
     fn begin_shares(&mut self) {
-        if self.is_late() {
-            self.room = self.rx.len();
-            self.core.set_share(self.share);
+        if let Some(share) = self.shares.begin() {
+            self.core.set_share(share);
         }
-        self.worked = 0;
     }
 
     /// A share for each of those who were left over, as long as the turn has some.
     fn serve_listed(&mut self, now: Time) {
         self.begin_shares(); // new events have had theirs
         for _ in 0..self.ready.len() {
-            if self.is_late() {
+            if self.shares.is_late() {
                 return;
             }
             let Some(slot) = self.ready.pop_front() else { return };
@@ -511,16 +489,13 @@ impl<S: Sockets> Driver<S> {
     fn end_and_drop_now(&mut self) {
         while let Some(slot) = self.core.poll_eviction() {
             // No slot without a socket; without this line a mistake would never end.
-            let Some(socket) = self.sockets.socket(slot) else { break };
-            self.core.handle_eviction(slot, socket.wire());
-            #[cfg(feature = "tls")]
-            if let Some(changes) = socket.take_changes() {
-                TlsEvents { core: &mut self.core }.changed(slot, changes);
+            if !self.act(slot, |core, wire| core.handle_eviction(slot, wire)) {
+                break;
             }
         }
         while let Some((slot, disposal)) = self.core.poll_closed() {
             match disposal {
-                Disposal::Detach => self.detach(slot),
+                Disposal::Detach => hand_over(&mut self.core, &mut self.sockets, slot),
                 Disposal::Close | Disposal::Reset => self.sockets.dispose(slot, disposal),
             }
         }
@@ -528,14 +503,20 @@ impl<S: Sockets> Driver<S> {
 
     #[inline]
     pub(super) fn with_wire(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) {
-        if let Some(socket) = self.sockets.socket(slot) {
-            act(&mut self.core, socket.wire());
-            #[cfg(feature = "tls")]
-            if let Some(changes) = socket.take_changes() {
-                TlsEvents { core: &mut self.core }.changed(slot, changes);
-            }
-        }
+        self.act(slot, act);
         self.end_and_drop();
+    }
+
+    /// False if there is no socket in that slot.
+    #[inline]
+    fn act(&mut self, slot: u32, act: impl FnOnce(&mut Core, &mut dyn Wire)) -> bool {
+        let Some(socket) = self.sockets.socket(slot) else { return false };
+        act(&mut self.core, socket.wire());
+        #[cfg(feature = "tls")]
+        if let Some(changes) = socket.take_changes() {
+            TlsEvents { core: &mut self.core }.changed(slot, changes);
+        }
+        true
     }
 
     pub(crate) fn for_each(&mut self, act: impl Fn(&mut Core, u32, &mut dyn Wire)) {

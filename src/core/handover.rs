@@ -6,9 +6,9 @@ use crate::words::network::ClientKey;
 
 use crate::core::connection::Disposal;
 use crate::core::connections::Connections;
-use crate::core::driver::Driver;
 use crate::core::http_turn::HttpTurn;
 use crate::core::sockets::Sockets;
+use crate::core::turns::Core;
 
 impl HttpTurn<'_, '_> {
     /// The connection leaves the loop, with the answers that are not written and what came behind the
@@ -41,22 +41,21 @@ impl Connections {
     }
 }
 
-impl<S: Sockets> Driver<S> {
-    /// Lets the application have a socket that is the loop's no more.
-    #[cold]
-    pub(super) fn detach(&mut self, slot: u32) {
-        let Some(handover) = self.core.take_handover(slot) else { return };
-        let Handover { client, unsent, received, take, .. } = handover;
-        match self.sockets.detach(slot, client) {
-            Ok(FreedSocket { fd, write_blocking, release }) => {
-                let slot = DetachedSlot(Some(release));
-                let detached = Detached { fd, write_blocking, unsent, received, slot };
-                self.core.with_server(self.core.now(), "detached route", |_server| take(detached));
-            }
-            Err(error) => {
-                self.core.note_not_detached(&error);
-                self.core.release_detached(client);
-            }
+/// Lets the application have a socket that is the loop's no more.
+#[cold]
+pub(super) fn hand_over<S: Sockets>(core: &mut Core, sockets: &mut S, slot: u32) {
+    let Some(handover) = core.take_handover(slot) else { return };
+    let Handover { client, unsent, received, take, .. } = handover;
+    match sockets.detach(slot, client) {
+        Ok(FreedSocket { fd, write_blocking, release }) => {
+            let slot = DetachedSlot(Some(release));
+            let detached = Detached { fd, write_blocking, unsent, received, slot };
+            core.with_server(core.now(), "detached route", |_server| take(detached));
+        }
+        // The client has its answer still to come, and gets an end in its place.
+        Err(error) => {
+            core.note_not_detached(&error);
+            core.release_detached(client);
         }
     }
 }

@@ -76,6 +76,7 @@ mod rounds;
 mod session_input;
 mod session_output;
 mod session_timeouts;
+mod shares;
 pub(crate) mod sockets;
 mod streamed_body;
 #[cfg(all(repository, test))]

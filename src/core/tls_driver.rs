@@ -18,7 +18,7 @@ impl<S: Sockets> Driver<S> {
         room: usize,
         ready: Readiness,
     ) -> Option<usize> {
-        let late = self.is_late();
+        let late = self.shares.is_late();
         let socket = self.sockets.socket(slot)?;
         let input = match socket.read_secured(&mut self.records, room, late) {
             SecuredRead::Input(input) => input,

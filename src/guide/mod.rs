@@ -15,6 +15,10 @@
 //! | [`deploying`] | static binaries, systemd, OpenWrt, logging |
 //! | [`options`] | every option, its default, and where it is set |
 //! | [`proxies`] | nginx and HAProxy in front, for TLS |
+#![cfg_attr(
+    feature = "tls-client-auth",
+    doc = " | [`tls`] | certificates on the box: renewals, clients, memory; or a proxy |"
+)]
 //! | [`security`] | origins, tokens, proxies, hostile peers |
 #![cfg_attr(
     feature = "deflate",
@@ -75,6 +79,11 @@ pub mod testing_handlers {}
 
 #[doc = include_str!("threads.md")]
 pub mod threads {}
+
+// Its page has certificates of clients.
+#[cfg(feature = "tls-client-auth")]
+#[doc = include_str!("tls.md")]
+pub mod tls {}
 
 #[doc = include_str!("timers.md")]
 pub mod timers {}

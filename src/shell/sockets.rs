@@ -19,9 +19,14 @@ use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
 use crate::transport::channel::Channel;
 #[cfg(feature = "tls")]
-use crate::transport::{secured::buffer_bytes, tls::acceptor::Acceptor};
+use crate::transport::{
+    secured::{Secured, buffer_bytes},
+    tls::acceptor::Acceptor,
+};
 use crate::words::bounds::LARGEST_SIZE;
 use crate::words::limits::Limits;
+#[cfg(feature = "tls")]
+use crate::words::limits::TLS_CONNECTION_BYTES;
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
@@ -53,6 +58,15 @@ const RESOLVER: Token = Token(LISTENERS_TOP - LISTENERS_MAX);
 /// Connections that are being made.
 #[cfg(feature = "client")]
 const CONNECTS: std::ops::Range<usize> = SLOTS_END..SLOTS_END + (1 << 20);
+
+/// What rustls boxes for a connection at rest, measured: two expanded keys of 560 bytes, its state, queues.
+#[cfg(feature = "tls")]
+const RUSTLS_BOXED_BYTES: usize = 2_560;
+
+// The ceiling that Limits promises counts on it.
+#[cfg(feature = "tls")]
+const _: () =
+    assert!(size_of::<Secured<Socket>>() + RUSTLS_BOXED_BYTES + 16 <= TLS_CONNECTION_BYTES);
 
 /// Slots, which are the tokens of connections, are below; all other tokens above.
 pub(super) const SLOTS_END: usize = 2 * LARGEST_SIZE;

@@ -7,7 +7,7 @@ pub(crate) mod far_servers;
 mod link;
 mod links;
 #[cfg(feature = "tls")]
-mod tls_peer;
+pub(crate) mod tls_peer;
 mod transit;
 
 use std::net::SocketAddr;

@@ -38,7 +38,7 @@ const SEND_BUFFER: usize = 256 << 10;
 /// socket.send("hello".into()).unwrap();
 /// assert_eq!(socket.read().unwrap().into_text().unwrap(), "hello");
 /// assert!(socket.read().is_err_and(|error| error.to_string().contains("would block")));
-/// # Ok::<(), wirewheel::ServerError>(())
+/// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 #[derive(Debug)]
 pub struct Stream {
@@ -61,7 +61,7 @@ impl TestClient {
     /// let mut answer = String::new();
     /// stream.read_to_string(&mut answer).unwrap();
     /// assert!(answer.ends_with("\r\n\r\nok"));
-    /// # Ok::<(), wirewheel::ServerError>(())
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn into_stream(self) -> Stream {
         self.network.borrow_mut().link(self.id).far_end = None;

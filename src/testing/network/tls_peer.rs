@@ -24,13 +24,13 @@ const NAME: &str = "small.example";
 
 /// The TLS of both ends in memory: of the listener, and of those who connect.
 #[derive(Clone)]
-pub(super) struct BothEnds {
-    pub(super) acceptor: Rc<Acceptor>,
+pub(crate) struct BothEnds {
+    pub(crate) acceptor: Rc<Acceptor>,
     client: Arc<ClientConfig>,
 }
 
 impl BothEnds {
-    pub(super) fn new(max_proxy_header: usize) -> Self {
+    pub(crate) fn new(max_proxy_header: usize) -> Self {
         let options = TlsOptions::new(Pem::bytes(CERTIFICATE), Pem::bytes(KEY));
         match Prepared::load(options) {
             Ok(prepared) => Self {
@@ -69,16 +69,16 @@ fn client_config() -> Arc<ClientConfig> {
 }
 
 /// The far end's TLS.
-pub(super) struct TlsPeer {
+pub(crate) struct TlsPeer {
     connection: ClientConnection,
     /// The next record that goes out is broken.
-    pub(super) breaks_next: bool,
+    pub(crate) breaks_next: bool,
     /// Records that arrived and were not looked at.
-    pub(super) arrived: Vec<u8>,
+    pub(crate) arrived: Vec<u8>,
     /// What is wrong with what arrived, or what the server's alert says.
-    pub(super) fault: Option<String>,
+    pub(crate) fault: Option<String>,
     /// The server's close_notify has come.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
 }
 
 impl fmt::Debug for TlsPeer {
@@ -88,7 +88,7 @@ impl fmt::Debug for TlsPeer {
 }
 
 impl TlsPeer {
-    pub(super) fn new(ends: &BothEnds) -> Self {
+    pub(crate) fn new(ends: &BothEnds) -> Self {
         let name = ServerName::try_from(NAME).ok();
         let connection = name.map(|name| ClientConnection::new(Arc::clone(&ends.client), name));
         let Some(Ok(mut connection)) = connection else { panic!("no connection to {NAME}") };
@@ -97,7 +97,7 @@ impl TlsPeer {
     }
 
     /// The records that carry these bytes, and those that wait: none before the handshake is made.
-    pub(super) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+    pub(crate) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
         let mut records = Vec::new();
         let mut outcome = self.connection.writer().write_all(plain);
         while outcome.is_ok() && self.connection.wants_write() {
@@ -114,13 +114,13 @@ impl TlsPeer {
     }
 
     /// A close_notify.
-    pub(super) fn seal_end(&mut self) -> Vec<u8> {
+    pub(crate) fn seal_end(&mut self) -> Vec<u8> {
         self.connection.send_close_notify();
         self.seal(b"")
     }
 
     /// Opens what arrived: plain bytes go behind `plain`. What it makes the client send comes back.
-    pub(super) fn open(&mut self, plain: &mut Vec<u8>) -> Vec<u8> {
+    pub(crate) fn open(&mut self, plain: &mut Vec<u8>) -> Vec<u8> {
         let arrived = std::mem::take(&mut self.arrived);
         let mut rest = arrived.as_slice();
         while !rest.is_empty() && self.fault.is_none() {

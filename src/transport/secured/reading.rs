@@ -2,7 +2,7 @@
 
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::transport::stream::{ReadOutcome, Stream};
-use crate::transport::tls::engine::{Ending, HEADER_BYTES, Scratch};
+use crate::transport::tls::engine::{Ending, HEADER_BYTES, RECORD_MAX, Scratch};
 
 use super::{HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, saturated};
 
@@ -26,7 +26,8 @@ impl<S: Stream> Secured<S> {
         let half = buffer.len() / 2;
         let (plain, records) = buffer.split_at_mut(half);
         let kept = self.held.len();
-        let filled = kept.saturating_add(room).min(records.len());
+        // A whole record at least, whatever is left of the turn: a part of one would have to be held.
+        let filled = kept.saturating_add(room.max(RECORD_MAX)).min(records.len());
         let (came, more) = if kept >= self.needed as usize {
             (0, true) // a PROXY header came with what follows it
         } else {

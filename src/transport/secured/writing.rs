@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use crate::structures::wire::Wire;
 use crate::transport::stream::Stream;
-use crate::transport::tls::engine::Scratch;
+use crate::transport::tls::engine::{SEALED_AT_ONCE, Scratch};
 use crate::words::tls::TlsPeer;
 
 use super::{Secured, Stage, saturated};
-
-/// Plain bytes sealed at once: what the socket does not take of them waits in the backlog.
-const SEALED_AT_ONCE: usize = 32 << 10;
 
 impl<S: Stream> Secured<S> {
     /// Sends what waits: whether all of it is out.

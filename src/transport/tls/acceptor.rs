@@ -94,7 +94,7 @@ impl Acceptor {
             last_name: RefCell::new(None),
             lasting: RefCell::new(lasting),
             configured: RefCell::new(configured),
-            scratch: Cell::default(),
+            scratch: Cell::new(Scratch::for_records()),
             max_proxy_header,
         }
     }

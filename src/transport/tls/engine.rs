@@ -21,6 +21,9 @@ pub(crate) const RECORD_MAX: usize = 16_384 + 2_048 + HEADER_BYTES;
 const OVERHEAD_MAX: usize = 64;
 const FRAGMENT_MAX: usize = 16_384;
 
+/// Plain bytes sealed at once: what the socket does not take of them waits in the backlog.
+pub(crate) const SEALED_AT_ONCE: usize = 32 << 10;
+
 /// Most answers of a handshake fit: a certificate chain does.
 const ANSWER_BYTES: usize = 4 << 10;
 
@@ -63,6 +66,13 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
+    /// One that need not grow for what is sealed at once. Made before there are connections: a buffer that
+    /// came behind them in the heap would keep their memory from going back to the system.
+    pub(crate) fn for_records() -> Self {
+        let room = SEALED_AT_ONCE.saturating_add(ANSWER_BYTES);
+        Self { bytes: vec![0; room], filled: 0, joined: Vec::with_capacity(SEALED_AT_ONCE) }
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.filled).unwrap_or_default()
     }

@@ -60,7 +60,8 @@ impl Secured {
         if self.is_behind() && !self.0.is_handshaking() {
             self.flush(fd)?;
         }
-        let taken = if self.is_behind() && !self.0.is_handshaking() { 0 } else { self.0.writer().write(bytes)? };
+        let waits = self.is_behind() && !self.0.is_handshaking();
+        let taken = if waits { 0 } else { self.0.writer().write(bytes)? };
         self.flush(fd)?;
         Ok(taken)
     }

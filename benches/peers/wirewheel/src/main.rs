@@ -2,7 +2,8 @@
 //!
 //! Everything is at its default but what the benchmark cannot do without: room for its connections,
 //! room for its largest messages in `large`, a short ping period in `ping`, a certificate in `tls` (which
-//! wants the feature of that name), and more patience with slow turns, since under valgrind every turn is slow and would have the events timed one by one.
+//! wants the feature of that name), and more patience with slow turns, since under valgrind every turn is
+//! slow and would have the events timed one by one.
 
 use std::error::Error;
 use std::time::Duration;
