@@ -8,6 +8,10 @@ use crate::structures::wire::Wire;
 pub(crate) trait Stream: Wire {
     /// Reads what is there, at most a buffer full. Less than that means that nothing more is there, but
     /// perhaps the end.
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(dead_code, reason = "without TLS the socket itself is read")
+    )]
     fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome;
 
     /// Has the socket written to at the next event.
