@@ -309,9 +309,7 @@ impl<S: Sockets> Driver<S> {
         let resumed = !socket.notes().reading.reads() && reading.reads();
         socket.notes().reading = reading;
         #[cfg(feature = "tls")]
-        if let Some(changes) = socket.take_changes() {
-            TlsEvents { core: &mut self.core }.changed(slot, changes);
-        }
+        TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.note_work(0);
         self.end_and_drop();
         if reading == Reading::Again {
@@ -454,9 +452,7 @@ impl<S: Sockets> Driver<S> {
             socket.notes().reading = reading;
         }
         #[cfg(feature = "tls")]
-        if let Some(changes) = socket.take_changes() {
-            TlsEvents { core: &mut self.core }.changed(slot, changes);
-        }
+        TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.end_and_drop();
         // Edge-triggered: no event comes for what is there already.
         if reading.is_some_and(Reading::reads) {
@@ -513,9 +509,7 @@ impl<S: Sockets> Driver<S> {
         let Some(socket) = self.sockets.socket(slot) else { return false };
         act(&mut self.core, socket.wire());
         #[cfg(feature = "tls")]
-        if let Some(changes) = socket.take_changes() {
-            TlsEvents { core: &mut self.core }.changed(slot, changes);
-        }
+        TlsEvents { core: &mut self.core }.follow(slot, socket);
         true
     }
 

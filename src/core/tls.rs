@@ -10,6 +10,7 @@ use crate::words::time::Time;
 
 use crate::core::connection::Stage;
 use crate::core::responder::Responder;
+use crate::core::sockets::Socket;
 use crate::core::turn::Turn;
 use crate::core::turns::Core;
 
@@ -44,8 +45,15 @@ impl TlsEvents<'_> {
     }
 
     /// What TLS holds for a connection, and what it has done.
+    #[inline]
+    pub(super) fn follow(&mut self, index: u32, socket: &mut impl Socket) {
+        if let Some(changes) = socket.take_changes() {
+            self.changed(index, changes);
+        }
+    }
+
     #[cold]
-    pub(crate) fn changed(&mut self, index: u32, changes: Changes) {
+    fn changed(&mut self, index: u32, changes: Changes) {
         match changes.handshake {
             Some(Handshake::Full) => self.core.shared.stats.tls_handshakes_full += 1,
             Some(Handshake::Resumed) => self.core.shared.stats.tls_handshakes_resumed += 1,

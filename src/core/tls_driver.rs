@@ -35,9 +35,7 @@ impl<S: Sockets> Driver<S> {
         } else {
             TlsEvents { core: &mut self.core }.begin_work();
         }
-        if let Some(changes) = socket.take_changes() {
-            TlsEvents { core: &mut self.core }.changed(slot, changes);
-        }
+        TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.note_work(input.work);
         self.end_and_drop();
         if reading == Reading::Again {
@@ -68,9 +66,7 @@ impl<S: Sockets> Driver<S> {
         match socket.flush_backlog() {
             Ok(true) => true,
             Ok(false) => {
-                if let Some(changes) = socket.take_changes() {
-                    TlsEvents { core: &mut self.core }.changed(slot, changes);
-                }
+                TlsEvents { core: &mut self.core }.follow(slot, socket);
                 false
             }
             Err(error) => {
