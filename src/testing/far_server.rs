@@ -43,11 +43,16 @@ use super::network::far_servers::{FarName, FarPort};
 /// session.send("hello");
 /// session.expect_text("hello");
 ///
-/// server.refuse();
+/// server.refuse(); // or vanish: nothing comes back; or name_is_known(false); or lose_name_server
+/// assert_eq!(server.address().port(), 80);
 /// session.reset();
 /// app.advance(Duration::from_secs(3600)); // an hour of outage takes no time
 /// server.listen();
 /// server.expect_request_within(Duration::from_secs(61)).accept().expect_text("here I am");
+/// server.vanish();
+/// server.name_is_known(false);
+/// server.lose_name_server();
+/// assert!(server.next_request().is_none());
 /// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct FarServer {
@@ -76,7 +81,7 @@ pub struct FarServer {
 /// let request = request.next_request().expect("the handshake behind the tunnel");
 /// assert_eq!(request.header("sec-websocket-protocol"), Some("v1"));
 /// assert!(!request.accept_key().is_empty());
-/// let mut session = request.accept_with("Sec-WebSocket-Protocol: v1\r\n");
+/// let mut session = request.accept_with("Sec-WebSocket-Protocol: v1\r\n"); // or accept()
 /// session.send("hello");
 /// session.expect_text("hello");
 ///
@@ -115,6 +120,21 @@ impl fmt::Debug for FarRequest {
 impl TestApplication {
     /// A server under this name, which gets an address of its own, and listens at this port. Where the
     /// application dials an address, `name` is that. What nobody plays is an unknown name, or refuses.
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.connect("ws://192.0.2.7/", ConnectOptions::new(), |_call: &Call| {
+    ///         on_message(|session, message| session.send(message))
+    ///     });
+    /// })?;
+    /// let mut session = app.far_server("192.0.2.7", 80).expect_request().accept();
+    /// session.send("echo");
+    /// session.expect_text("echo");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
     ///
     /// # Panics
     /// If there are more than 250 of them.
