@@ -6,7 +6,7 @@ fn main() {
     println!("cargo::rustc-cfg=repository");
     let features = std::env::vars().filter_map(|(name, _)| {
         let feature = name.strip_prefix("CARGO_FEATURE_")?;
-        Some(feature.to_lowercase())
+        Some(feature.to_lowercase().replace('_', "-"))
     });
     let features: Vec<String> = features.collect();
     println!("cargo::rustc-env=WIREWHEEL_FEATURES={}", features.join(" "));
