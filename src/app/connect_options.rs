@@ -50,6 +50,37 @@ use crate::words::options::{SessionOptions, session_option_setters};
 ///     .max_frame_size(256 << 10);
 /// # let _ = options;
 /// ```
+///
+/// The options of the session, which are those of a server's, and where the connection leads:
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::client::ConnectOptions;
+/// use wirewheel::compat::Compat;
+/// use wirewheel::options::{OutboxOverflow, Rate};
+/// let options = ConnectOptions::new()
+///     .proxy_from_environment()
+///     .ping_period(Duration::from_secs(20)) // or None
+///     .timeout(Duration::from_secs(15))
+///     .idle_timeout(None)
+///     .write_timeout(Duration::from_secs(30))
+///     .pause_timeout(None)
+///     .max_frame_size(64 << 10)
+///     .max_message_size(256 << 10)
+///     .max_outgoing_message_size(1 << 20)
+///     .max_fragments(1_000)
+///     .outbox_bytes(128 << 10)
+///     .outbox_messages(1_000)
+///     .on_outbox_full(OutboxOverflow::DropOldest)
+///     .message_rate(Rate::per_second(50).burst(100))
+///     .message_rate_closes(false)
+///     .compat(Compat::new().lenient_rsv(true)); // masking is always on
+/// # #[cfg(feature = "deflate")]
+/// let options = options.extension(wirewheel::extension::Deflate::new());
+/// # #[cfg(feature = "json")]
+/// let options = options.content_converter(wirewheel::json::JsonConverter);
+/// # let _ = options;
+/// ```
 #[derive(Clone)]
 #[must_use = "hand it to Application::connect or ServerRef::connect"]
 pub struct ConnectOptions {

@@ -110,6 +110,20 @@ impl ServerRef<'_> {
 
     /// The same for a session that is handed frames; see [`Application::connect_raw`].
     ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::error::ConfigError;
+    /// use wirewheel::raw::on_frame;
+    /// use wirewheel::{Call, ServerRef};
+    /// fn join(server: &mut ServerRef<'_>, url: &str) -> Result<(), ConfigError> {
+    ///     let cloud = server.connect_raw(url, ConnectOptions::new(), |_call: &Call| {
+    ///         on_frame(|session, frame| session.send_frame(frame))
+    ///     })?;
+    ///     assert!(server.find_dialer(cloud.key()).is_some());
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn connect_raw<F, H>(

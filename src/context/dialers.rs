@@ -27,6 +27,7 @@ use crate::words::connect::{ConnectStep, DialerState};
 ///     app.every(Duration::from_secs(60), move |server| match (cloud.state(), cloud.session()) {
 ///         (DialerState::Open, Some(session)) => drop(server.send_to(session, "still here")),
 ///         (DialerState::Waiting, _) => cloud.reconnect_now(),
+///         _ if server.stats().sessions_open > 100 => cloud.stop(),
 ///         _ => {}
 ///     });
 ///     # let _ = key;
@@ -38,6 +39,18 @@ pub struct Dialer {
 }
 
 /// Names a dialer for other threads; see [`Dialer::key`].
+///
+/// ```
+/// use wirewheel::Handle;
+/// use wirewheel::client::DialerKey;
+/// fn stop_dialling(server: &Handle, cloud: DialerKey) {
+///     let _ = server.defer(move |server| {
+///         if let Some(cloud) = server.find_dialer(cloud) {
+///             cloud.stop();
+///         }
+///     });
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DialerKey(pub(crate) Key);
 

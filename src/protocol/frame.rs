@@ -334,13 +334,20 @@ pub(crate) fn write_header_with(
     mask: Option<[u8; 4]>,
 ) {
     let first = opcode.bits() | (rsv.bits() << 4) | if fin { 0x80 } else { 0 };
-    // As when reading: the two short unmasked forms at once, the rest by the codec.
+    // As when reading: the short forms at once, the rest by the codec.
     #[allow(clippy::cast_possible_truncation, reason = "each arm has checked the length")]
     match (mask, payload_len) {
         (None, 0..=125) => out.extend_from_slice(&[first, payload_len as u8]),
         (None, 126..=65_535) => {
             let [high, low] = (payload_len as u16).to_be_bytes();
             out.extend_from_slice(&[first, 126, high, low]);
+        }
+        (Some([a, b, c, d]), 0..=125) => {
+            out.extend_from_slice(&[first, 0x80 | payload_len as u8, a, b, c, d]);
+        }
+        (Some([a, b, c, d]), 126..=65_535) => {
+            let [high, low] = (payload_len as u16).to_be_bytes();
+            out.extend_from_slice(&[first, 0xfe, high, low, a, b, c, d]);
         }
         _ => {
             let header = Codec {

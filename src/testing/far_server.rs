@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::protocol::handshake::accept_key_of;
 
@@ -36,18 +37,22 @@ use super::network::far_servers::{FarName, FarPort};
 /// request.answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
 /// assert_eq!(cloud.state(), DialerState::Waiting);
 ///
-/// app.advance(Duration::from_secs(3)); // the first delay is drawn from 0 to 3 s
-/// let mut session = server.expect_request().accept();
+/// // The first delay is drawn from 0 to 3 s.
+/// let mut session = server.expect_request_within(Duration::from_secs(4)).accept();
 /// session.expect_text("here I am");
 /// session.send("hello");
 /// session.expect_text("hello");
 ///
-/// server.refuse();
+/// server.refuse(); // or vanish: nothing comes back; or name_is_known(false); or lose_name_server
+/// assert_eq!(server.address().port(), 80);
 /// session.reset();
 /// app.advance(Duration::from_secs(3600)); // an hour of outage takes no time
 /// server.listen();
-/// app.advance(Duration::from_secs(60));
-/// server.expect_request().accept().expect_text("here I am");
+/// server.expect_request_within(Duration::from_secs(61)).accept().expect_text("here I am");
+/// server.vanish();
+/// server.name_is_known(false);
+/// server.lose_name_server();
+/// assert!(server.next_request().is_none());
 /// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct FarServer {
@@ -57,6 +62,44 @@ pub struct FarServer {
 }
 
 /// A connection that the application has made to a [`FarServer`], with the request that came on it.
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::client::ConnectOptions;
+/// use wirewheel::testing::TestApplication;
+/// use wirewheel::{Application, Call, on_message};
+///
+/// let app = TestApplication::new(|app: &mut Application| {
+///     let options = ConnectOptions::new().protocol("v1").proxy("http://proxy.example:3128");
+///     app.connect("ws://cloud.example/", options, |_call: &Call| on_message(|session, m| session.send(m)));
+/// })?;
+/// let proxy = app.far_server("proxy.example", 3128);
+/// assert_eq!(proxy.address().port(), 3128);
+/// let mut request = proxy.expect_request();
+/// assert!(request.head().starts_with("CONNECT cloud.example:80"));
+/// request.say("HTTP/1.1 200 Connection established\r\n\r\n");
+/// let request = request.next_request().expect("the handshake behind the tunnel");
+/// assert_eq!(request.header("sec-websocket-protocol"), Some("v1"));
+/// assert!(!request.accept_key().is_empty());
+/// let mut session = request.accept_with("Sec-WebSocket-Protocol: v1\r\n"); // or accept()
+/// session.send("hello");
+/// session.expect_text("hello");
+///
+/// session.reset();
+/// proxy.vanish(); // nothing comes back from there
+/// app.advance(Duration::from_secs(60));
+/// proxy.name_is_known(false);
+/// app.advance(Duration::from_secs(60));
+/// proxy.lose_name_server();
+/// app.advance(Duration::from_secs(60));
+/// assert!(proxy.next_request().is_none());
+/// proxy.name_is_known(true);
+/// proxy.listen();
+/// let minute = Duration::from_secs(61);
+/// drop(proxy.expect_request_within(minute).into_client()); // hangs up
+/// proxy.expect_request_within(minute).answer("HTTP/1.1 502 Bad Gateway\r\n\r\n");
+/// # Ok::<(), wirewheel::error::ServerError>(())
+/// ```
 pub struct FarRequest {
     client: TestClient,
     head: String,
@@ -77,6 +120,21 @@ impl fmt::Debug for FarRequest {
 impl TestApplication {
     /// A server under this name, which gets an address of its own, and listens at this port. Where the
     /// application dials an address, `name` is that. What nobody plays is an unknown name, or refuses.
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.connect("ws://192.0.2.7/", ConnectOptions::new(), |_call: &Call| {
+    ///         on_message(|session, message| session.send(message))
+    ///     });
+    /// })?;
+    /// let mut session = app.far_server("192.0.2.7", 80).expect_request().accept();
+    /// session.send("echo");
+    /// session.expect_text("echo");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
     ///
     /// # Panics
     /// If there are more than 250 of them.
@@ -184,6 +242,25 @@ impl FarServer {
         Some(FarRequest { client: TestClient::new(Rc::clone(&self.network), id), head })
     }
 
+    /// The next connection whose request arrives within a time: the clock moves until it has.
+    ///
+    /// # Panics
+    /// If none does.
+    #[track_caller]
+    pub fn expect_request_within(&self, time: Duration) -> FarRequest {
+        let end = self.network.borrow().now.after(time);
+        loop {
+            if let Some(request) = self.next_request() {
+                return request;
+            }
+            let mut network = self.network.borrow_mut();
+            if network.now >= end {
+                panic!("no request has come to {} within {time:?}", self.name);
+            }
+            network.advance(LOOK);
+        }
+    }
+
     /// The same where there has to be one.
     ///
     /// # Panics
@@ -196,6 +273,9 @@ impl FarServer {
         }
     }
 }
+
+/// How far the clock moves between two looks: less than a server that is dialled has to answer.
+const LOOK: Duration = Duration::from_millis(50);
 
 fn take_head(got: &mut Vec<u8>) -> Option<String> {
     let end = got.windows(4).position(|four| four == b"\r\n\r\n")? + 4;

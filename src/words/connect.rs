@@ -4,6 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 /// How far an attempt to connect has come.
+///
+/// ```
+/// use wirewheel::client::{ConnectError, ConnectStep};
+/// fn is_slow_server(error: &ConnectError) -> bool {
+///     matches!(error, ConnectError::Timeout(ConnectStep::Handshake))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectStep {
@@ -30,6 +37,14 @@ impl fmt::Display for ConnectStep {
 
 /// What follows a failed attempt, or a session that has ended; see
 /// [`ConnectOptions::on_failure`](crate::client::ConnectOptions::on_failure).
+///
+/// ```
+/// use std::time::Duration;
+/// use wirewheel::client::{ConnectOptions, Reconnect};
+/// let hourly = ConnectOptions::new()
+///     .on_failure(|_error, _next| Reconnect::After(Duration::from_secs(3600)));
+/// # let _ = hourly;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconnect {
     /// The next attempt, after the delay that was going to be.
@@ -41,6 +56,17 @@ pub enum Reconnect {
 }
 
 /// Where a dialer stands.
+///
+/// ```
+/// use wirewheel::client::{Dialer, DialerState};
+/// fn lamp(cloud: &Dialer) -> &'static str {
+///     match cloud.state() {
+///         DialerState::Open => "green",
+///         DialerState::Stopped => "off",
+///         _ => "blinking",
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DialerState {

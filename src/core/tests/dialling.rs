@@ -10,7 +10,7 @@ use crate::app::call::Call;
 use crate::app::connect_options::ConnectOptions;
 use crate::app::handler::on_connect;
 use crate::context::dialers::Dialer;
-use crate::testing::{Ending, FarServer, TestApplication};
+use crate::testing::{Ending, FarRequest, FarServer, TestApplication};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::connect::{ConnectStep, DialerState, Reconnect};
 
@@ -64,18 +64,12 @@ impl Dialling {
     fn advance(&self, seconds: u64) {
         self.app.advance(secs(seconds));
     }
+}
 
-    /// The next request, which comes within so many seconds.
-    #[track_caller]
-    fn within(&self, seconds: u64, server: &FarServer) -> crate::testing::FarRequest {
-        for _ in 0..seconds * 20 {
-            if let Some(request) = server.next_request() {
-                return request;
-            }
-            self.app.advance(Duration::from_millis(50));
-        }
-        server.expect_request()
-    }
+/// The next request, which comes within so many seconds.
+#[track_caller]
+fn within(seconds: u64, server: &FarServer) -> FarRequest {
+    server.expect_request_within(secs(seconds))
 }
 
 fn one(url: &str) -> Dialling {
@@ -146,7 +140,7 @@ fn a_503_and_a_401_do_not_end_it() {
     let it = one(URL);
     let server = it.app.far_server("cloud.example", 80);
     for status in ["503 Busy", "401 Unauthorized", "500 x", "200 OK", "302 Found", "426 x"] {
-        let request = it.within(61, &server);
+        let request = within(61, &server);
         let text = format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\nLocation: /x\r\n\r\nbody");
         request.answer(&text);
         let notes = it.notes();
@@ -157,7 +151,7 @@ fn a_503_and_a_401_do_not_end_it() {
         );
         assert_eq!(it.state(), DialerState::Waiting);
     }
-    it.within(61, &server).accept().expect_text("hello");
+    within(61, &server).accept().expect_text("hello");
 }
 
 #[test]
@@ -217,7 +211,7 @@ fn a_peer_that_vanishes_is_noticed_in_a_ping_period_and_a_timeout() {
     it.app.advance(Duration::from_millis(100));
     assert_eq!(it.notes(), ["closed 1011"]);
     assert_eq!(it.state(), DialerState::Waiting);
-    it.within(3, &server).accept().expect_text("hello");
+    within(3, &server).accept().expect_text("hello");
 }
 
 #[test]
@@ -231,7 +225,7 @@ fn a_day_of_outages_is_survived_at_a_bounded_pace() {
     assert!((24 * 60..2 * 24 * 60 + 10).contains(&attempts), "{attempts}");
     assert_eq!(it.app.stats().dials_failed, attempts);
     server.listen();
-    it.within(61, &server).accept().expect_text("hello");
+    within(61, &server).accept().expect_text("hello");
 }
 
 #[test]
@@ -240,14 +234,14 @@ fn delays_start_anew_once_something_was_heard() {
         let it = one(URL);
         let server = it.app.far_server("cloud.example", 80);
         for _ in 0..12 {
-            let mut session = it.within(61, &server).accept();
+            let mut session = within(61, &server).accept();
             if hears {
                 session.send("welcome");
             }
             session.reset();
         }
         let lost_at = it.app.elapsed();
-        it.within(61, &server);
+        within(61, &server);
         it.app.elapsed() - lost_at
     };
     assert!(longest(true) <= Duration::from_millis(3_050), "the first delay is at most 3 s");
@@ -294,13 +288,13 @@ fn what_is_no_handshake_is_refused_and_tried_again() {
         ("HTTP/1.1 101 x\r\nConnection: Upgrade\r\n\r\n".into(), "Upgrade is not websocket"),
         (format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(9_000)), "max_head_bytes"),
     ] {
-        let client = it.within(61, &server).answer(&answer);
+        let client = within(61, &server).answer(&answer);
         let notes = it.notes();
         assert!(notes.len() == 1 && notes[0].contains(said), "{notes:?}");
         assert_eq!(client.ending(), Some(Ending::Closed));
     }
     // Interim answers are passed over, in any pieces.
-    let request = it.within(61, &server);
+    let request = within(61, &server);
     let key = request.accept_key();
     let whole = format!(
         "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{right}Sec-WebSocket-Accept: {key}\r\n\r\n"
@@ -321,10 +315,10 @@ fn resets_and_hang_ups_on_the_way_are_failures_like_others() {
     let server = it.app.far_server("cloud.example", 80);
     server.expect_request().into_client().reset();
     assert_eq!(it.notes(), ["connection reset before it had answered the handshake"]);
-    it.within(3, &server).into_client().half_close();
+    within(3, &server).into_client().half_close();
     assert_eq!(it.notes(), ["the other side hung up before it had answered the handshake"]);
     // A refusal whose body ends with the connection.
-    let mut client = it.within(3, &server).answer("HTTP/1.0 403 x\r\n\r\ngo away");
+    let mut client = within(3, &server).answer("HTTP/1.0 403 x\r\n\r\ngo away");
     assert_eq!(it.notes(), Vec::<String>::new());
     client.half_close();
     assert!(it.notes()[0].starts_with("the server answered 403"));
@@ -361,20 +355,20 @@ fn a_session_that_is_over_is_dialled_anew_unless_we_have_closed_it_for_good() {
     let it = one(URL);
     let server = it.app.far_server("cloud.example", 80);
     for code in [1000, 1001, 1011, 1012] {
-        let mut session = it.within(4, &server).accept();
+        let mut session = within(4, &server).accept();
         session.expect_text("hello");
         session.send("x");
         session.close(&CloseReason::new(CloseCode::new(code), "").unwrap());
         assert_eq!(it.state(), DialerState::Waiting, "{code}");
     }
     for code in [1008, 4000, 4999] {
-        let mut session = it.within(61, &server).accept();
+        let mut session = within(61, &server).accept();
         session.send("x");
         session.close(&CloseReason::new(CloseCode::new(code), "").unwrap());
         it.advance(29);
         assert!(server.next_request().is_none(), "{code}: it is not wanted, and comes back soon");
     }
-    let mut session = it.within(61, &server).accept();
+    let mut session = within(61, &server).accept();
     session.expect_text("hello");
     let id = it.dialers[0].session().unwrap();
     let normal = CloseReason::new(CloseCode::NORMAL, "done").unwrap();
@@ -468,7 +462,7 @@ fn redirects_are_followed_as_far_as_they_may() {
     assert_eq!((request.header("authorization"), request.header("x-y")), (None, Some("z")));
     request.answer(&to("/again"));
     assert!(it.notes()[0].starts_with("the server answered 307"), "two were the most");
-    it.within(3, &first).accept().expect_text("hello"); // from the start
+    within(3, &first).accept().expect_text("hello"); // from the start
 }
 
 #[test]
@@ -485,7 +479,7 @@ fn a_proxy_connects_for_it() {
     assert_eq!(request.header("proxy-authorization"), Some("Basic bWU6cHc="));
     request.answer("HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n");
     assert!(it.notes()[0].starts_with("the proxy answered 407"), "credentials");
-    let mut request = it.within(61, &proxy);
+    let mut request = within(61, &proxy);
     assert_eq!(it.state(), DialerState::Connecting(ConnectStep::Tunnel));
     request.say("HTTP/1.1 200 Connection established\r\n\r\n");
     let request = request.next_request().unwrap();
@@ -514,7 +508,7 @@ fn subprotocols_headers_and_addresses() {
     );
     request.accept_with("Sec-WebSocket-Protocol: v3\r\n");
     assert!(it.notes()[0].contains("not offered"));
-    let request = it.within(3, &server);
+    let request = within(3, &server);
     assert_eq!(request.header("x-token"), Some("2"));
     request.accept_with("Sec-WebSocket-Protocol: v1\r\n").expect_text("v1");
     assert!(it.app.far(|far| far.asked.is_empty()), "an address needs no resolver");

@@ -49,6 +49,12 @@ impl ExtensionOffer {
 }
 
 /// What a client's factory offers.
+///
+/// ```
+/// use wirewheel::extension::ExtensionOffer;
+/// let offer = ExtensionOffer::new("x-seal").with("key", "7").flag("strict"); // x-seal; key=7; strict
+/// assert_eq!(offer.parameter("key"), Some(Some("7")));
+/// ```
 #[cfg(feature = "client")]
 impl ExtensionOffer {
     /// An offer without parameters.

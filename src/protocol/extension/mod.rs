@@ -91,6 +91,30 @@ pub trait ExtensionFactory {
     /// Takes a server's answer to the offer, with the state of the new session; the parameters of the
     /// agreement mean nothing here.
     ///
+    /// ```
+    /// use wirewheel::extension::{Agreement, Extension, ExtensionFactory, ExtensionOffer};
+    /// struct Seal;
+    /// impl Extension for Seal {}
+    /// struct Seals;
+    /// impl ExtensionFactory for Seals {
+    ///     fn name(&self) -> &str {
+    ///         "x-seal"
+    ///     }
+    ///     fn negotiate(&self, _offer: &ExtensionOffer) -> Option<Agreement> {
+    ///         Some(Agreement::new(Seal))
+    ///     }
+    ///     fn offer(&self) -> Option<ExtensionOffer> {
+    ///         Some(ExtensionOffer::new("x-seal").with("key", "7"))
+    ///     }
+    ///     fn accept(&self, answer: &ExtensionOffer) -> Result<Agreement, String> {
+    ///         match answer.parameter("key") {
+    ///             Some(Some("7")) => Ok(Agreement::new(Seal)),
+    ///             _ => Err("it is another key".into()),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// What is wrong with the answer: the connection is not made.
     #[cfg(feature = "client")]
