@@ -593,8 +593,8 @@ impl TestClient {
     }
 }
 
-/// For the tests of this crate.
-#[cfg(all(repository, test))]
+/// For the tests of this crate's client role.
+#[cfg(all(repository, test, feature = "client"))]
 impl TestClient {
     /// What has arrived and is not looked at otherwise.
     pub(crate) fn take_bytes(&self) -> Vec<u8> {
