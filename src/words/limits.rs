@@ -264,7 +264,8 @@ impl Limits {
     /// every limit, and half of `process_bytes` again for what the allocator cannot use. (Buffers
     /// grow by doubling; where small things lie between them, each leaves a hole of half its size.)
     /// The program itself, the application's handlers and what one hook sends at once come on
-    /// top. At the defaults under 40 MiB.
+    /// top, and what the application dials itself: some 500 bytes for a dialer with its session.
+    /// At the defaults under 40 MiB.
     pub fn memory_ceiling(&self) -> usize {
         let connections = self.max_connections.saturating_add(OVER_LIMIT_MAX);
         let per_connection = CONNECTION_BYTES + BUSY_BYTES;
