@@ -141,6 +141,15 @@ impl Handle {
 
     /// Reads the certificates of all listeners again; see [`ServerRef::reload_certificates`].
     ///
+    /// ```
+    /// use wirewheel::Handle;
+    /// fn renewed(server: &Handle) {
+    ///     if server.reload_certificates().is_err() {
+    ///         eprintln!("the server has stopped");
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// As [`defer`](Self::defer).
     #[cfg(feature = "tls")]

@@ -252,12 +252,28 @@ impl Call {
     /// Whether the client spoke TLS: with a proxy of
     /// [`trusted_proxies`](crate::WebSockets::trusted_proxies) that says so, or with this server where no
     /// such proxy says otherwise.
+    ///
+    /// ```
+    /// use wirewheel::{Accept, Call, Response};
+    /// fn only_over_tls(call: &Call) -> Result<Accept, Response> {
+    ///     match call.is_secure() {
+    ///         true => Ok(Accept::new()),
+    ///         false => Err(Response::text("wss:// only").status(403)),
+    ///     }
+    /// }
+    /// ```
     pub fn is_secure(&self) -> bool {
         self.0.between.secure
     }
 
     /// The name of this server that the peer asked for in its TLS handshake (SNI), in small letters;
     /// `None` where it asked for none, or where there was no TLS here.
+    ///
+    /// ```
+    /// fn is_for_the_cloud(call: &wirewheel::Call) -> bool {
+    ///     call.server_name() == Some("cloud.example")
+    /// }
+    /// ```
     #[cfg(feature = "tls")]
     pub fn server_name(&self) -> Option<&str> {
         self.0.between.tls.as_ref()?.server_name.as_deref()
@@ -265,6 +281,13 @@ impl Call {
 
     /// The certificate that the peer showed in its TLS handshake, in DER. It was judged by the rules of
     /// the listener; `None` where the peer showed none.
+    ///
+    /// ```
+    /// use wirewheel::Call;
+    /// fn is_known(call: &Call, device: &[u8]) -> bool {
+    ///     call.peer_certificate() == Some(device) // the very certificate, pinned
+    /// }
+    /// ```
     #[cfg(feature = "tls-client-auth")]
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         self.0.between.tls.as_ref()?.certificates.first().map(Vec::as_slice)

@@ -137,6 +137,14 @@ impl ServerRef<'_> {
     /// Where something cannot be used, such as a file that is not whole yet, its listener keeps what it
     /// has; that is logged and tried again: after 5 s, then ever less often, at last every ten minutes.
     /// [`Stats`] counts both. If other clients are let in than before, nobody resumes an earlier handshake.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     app.every(Duration::from_secs(24 * 3600), |server| server.reload_certificates());
+    /// }
+    /// ```
     #[cfg(feature = "tls")]
     pub fn reload_certificates(&mut self) {
         self.shared.reload_requested = true;

@@ -564,6 +564,26 @@ impl TestClient {
     }
 
     /// The next record that the client sends is broken. Without TLS nothing is.
+    ///
+    /// ```
+    /// use wirewheel::testing::{TestApplication, TestClient};
+    /// use wirewheel::{Application, Call, WebSockets, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         route.web_socket("/echo", |_call: &Call| on_message(|s, message| s.send(message)));
+    ///     });
+    /// })?
+    /// .over_tls();
+    /// let mut client: TestClient = app.web_socket("/echo");
+    /// client.break_next_record();
+    /// client.send("never understood");
+    /// assert!(client.tls_fault().is_some()); // the server's alert
+    /// let mut other = app.web_socket("/echo");
+    /// other.send_beside_tls(b"no record at all");
+    /// assert!(other.tls_fault().is_some() && !other.is_tls_closed()); // an alert, and no close_notify
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
     #[cfg(feature = "tls")]
     pub fn break_next_record(&mut self) {
         self.network.borrow_mut().link(self.id).break_next_record();

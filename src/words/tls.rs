@@ -5,6 +5,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 /// PEM, in a file or in memory.
+///
+/// ```
+/// use wirewheel::tls::{Pem, TlsOptions};
+/// fn options(chain: Vec<u8>, key: Vec<u8>) -> TlsOptions {
+///     TlsOptions::new(Pem::bytes(chain), Pem::bytes(key)) // of a certificate in memory
+///         .certificate(Pem::file("/etc/box/other.pem"), Pem::file("/etc/box/other.key"))
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pem(pub(crate) PemSource);
 
@@ -109,6 +117,13 @@ impl TlsOptions {
 
     /// A further certificate, for clients that ask for one of its names (SNI). Those who ask for a name
     /// that no certificate has, or for none, get the first.
+    ///
+    /// ```
+    /// use wirewheel::tls::TlsOptions;
+    /// let tls = TlsOptions::new("/etc/box/box.pem", "/etc/box/box.key")
+    ///     .certificate("/etc/box/other.pem", "/etc/box/other.key");
+    /// # let _ = tls;
+    /// ```
     #[must_use]
     pub fn certificate(mut self, chain: impl Into<Pem>, key: impl Into<Pem>) -> Self {
         self.certificates.push(CertificateFiles { chain: chain.into(), key: key.into() });
@@ -116,6 +131,13 @@ impl TlsOptions {
     }
 
     /// Asks clients for a certificate. Default: they are not asked.
+    ///
+    /// ```
+    /// use wirewheel::tls::{ClientCertificates, TlsOptions};
+    /// let tls = TlsOptions::new("/etc/box/box.pem", "/etc/box/box.key")
+    ///     .client_certificates(ClientCertificates::asked("/etc/box/clients-ca.pem"));
+    /// # let _ = tls;
+    /// ```
     #[cfg(feature = "tls-client-auth")]
     #[must_use]
     pub fn client_certificates(mut self, clients: impl Into<Option<ClientCertificates>>) -> Self {
@@ -152,6 +174,12 @@ impl ClientCertificates {
     /// The same, but whoever has none is let in:
     /// [`Call::peer_certificate`](crate::Call::peer_certificate) says which it is. A certificate of
     /// somebody else is refused.
+    ///
+    /// ```
+    /// use wirewheel::tls::ClientCertificates;
+    /// let clients = ClientCertificates::asked("/etc/box/clients-ca.pem");
+    /// # let _ = clients;
+    /// ```
     pub fn asked(roots: impl Into<Pem>) -> Self {
         Self { required: false, ..Self::required(roots) }
     }
@@ -175,6 +203,16 @@ pub(crate) struct TlsPeer {
 }
 
 /// Why a certificate, a key or a list cannot be used.
+///
+/// ```
+/// use wirewheel::error::ServerError;
+/// use wirewheel::tls::TlsOptions;
+/// use wirewheel::{Application, Listen, Server};
+/// let tls = TlsOptions::new("/nonexistent.pem", "/nonexistent.key");
+/// let server = Server::bind(Listen::tls("127.0.0.1:0", tls), |_app: &mut Application| {});
+/// let mistake = server.and_then(|server| server.spawn()).unwrap_err();
+/// assert!(mistake.to_string().contains("/nonexistent.pem")); // a TlsError, in words
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsError(pub(crate) String);
 
