@@ -9,8 +9,10 @@ use support::{Client, masked, upgrade_request};
 
 /// Zeros that a bomb inflates to.
 const GIB: usize = 1 << 30;
-/// What a server may hold beyond the limit while a bomb arrives.
-const ALLOWANCE: usize = 128 << 10;
+/// What a server may hold beyond the limit while a bomb arrives: the state of one stream and what a small
+/// heap costs, and a read buffer (64 KiB) of input that waits for its turn, since inflating so much takes
+/// more than a turn.
+const ALLOWANCE: usize = (128 + 64) << 10;
 
 /// The example `deflate`.
 struct Server(Program);
@@ -76,10 +78,7 @@ fn zeros(bytes: usize, flush_bytes: Option<usize>) -> Vec<u8> {
 }
 
 fn check(name: &str, limit: usize, frames: &[u8]) {
-    // Linux counts resident pages for each processor and adds them up by 64 at a time, or more: what it says
-    // may be off by as much as the allowance, either way. What is really held shows in each of three.
-    let growth = (0..3).map(|_| Server::start(limit).growth(frames));
-    let growth = growth.min_by_key(|growth| *growth).unwrap_or(usize::MAX);
+    let growth = Server::start(limit).growth(frames);
     assert!(growth <= limit + ALLOWANCE, "{name}: grew by {growth} with a limit of {limit}");
 }
 
