@@ -118,7 +118,13 @@ impl<S: Stream> Secured<S> {
         if !was_open {
             input.work = input.work.saturating_add(self.handshake_work(&scratch));
         }
-        let sent = self.send(&mut scratch);
+        let sent = if self.shut {
+            // Nothing follows the end of our side (RFC 8446 section 6.1), not even an alert.
+            scratch.clear();
+            Ok(self.backlog.is_empty())
+        } else {
+            self.send(&mut scratch)
+        };
         self.acceptor.keep(scratch);
         if let Err(error) = sent {
             ending.get_or_insert_with(|| Ending::Broken(error.kind()));
