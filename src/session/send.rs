@@ -198,27 +198,21 @@ impl Outgoing<'_> {
     /// Sends a message that [`takes_fast`](Self::takes_fast) its size.
     #[inline]
     pub(crate) fn send_fast(&mut self, message: &Message<'_>) {
-        let shared = &mut *self.shared;
-        shared.stats.messages_out += 1;
+        self.shared.stats.messages_out += 1;
         let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
         if self.route.masking {
-            return self.send_masked(opcode, message.bytes());
+            self.write_masked(opcode, message.bytes());
+        } else {
+            write_frame(&mut self.shared.tx, true, opcode, message.bytes(), None);
         }
-        write_frame(&mut shared.tx, true, opcode, message.bytes(), None);
-        if shared.tx.len() >= shared.tx_flush_bytes {
-            self.flush();
-        }
+        self.flush_if_full();
     }
 
-    /// The same where frames have masks: apart, so that nobody else pays for it.
+    /// A whole message where frames have masks: apart, so that nobody else pays for it.
     #[inline(never)]
-    fn send_masked(&mut self, opcode: OpCode, payload: &[u8]) {
-        let shared = &mut *self.shared;
-        let mask = shared.masks.next_mask();
-        write_frame(&mut shared.tx, true, opcode, payload, Some(mask));
-        if shared.tx.len() >= shared.tx_flush_bytes {
-            self.flush();
-        }
+    fn write_masked(&mut self, opcode: OpCode, payload: &[u8]) {
+        let mask = self.shared.masks.next_mask();
+        write_frame(&mut self.shared.tx, true, opcode, payload, Some(mask));
     }
 
     /// Sends a message or fragment that was admitted and that no extension encodes.
