@@ -39,11 +39,11 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    fn new(
+    fn new<E: Endpoint + 'static>(
         url: &str,
         options: &ConnectOptions,
         raw: bool,
-        factory: Rc<ClientFactory>,
+        endpoint: impl Fn(&Call) -> E + 'static,
     ) -> Result<Self, String> {
         let url = ClientUrl::parse(url)?;
         if let Some(Err(mistake)) = url.place.address() {
@@ -52,6 +52,9 @@ impl Connector {
         let settings = Rc::clone(options.settings());
         settings.check()?;
         let proxy = settings.proxy(&url)?.map(Rc::new);
+        let factory = Rc::new(move |call: &Call, cell| -> Box<dyn Endpoint> {
+            Box::new(DialledEndpoint { inner: endpoint(call), cell })
+        });
         Ok(Self { url: Rc::new(url), settings, proxy, raw, factory })
     }
 
@@ -64,10 +67,7 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        let make = move |call: &Call, cell| -> Box<dyn Endpoint> {
-            Box::new(DialledEndpoint { inner: OfMessages(factory(call)), cell })
-        };
-        Self::new(url, options, false, Rc::new(make))
+        Self::new(url, options, false, move |call| OfMessages(factory(call)))
     }
 
     pub(super) fn of_frames<F, H>(
@@ -79,10 +79,7 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: RawHandler + 'static,
     {
-        let make = move |call: &Call, cell| -> Box<dyn Endpoint> {
-            Box::new(DialledEndpoint { inner: OfFrames(factory(call)), cell })
-        };
-        Self::new(url, options, true, Rc::new(make))
+        Self::new(url, options, true, move |call| OfFrames(factory(call)))
     }
 }
 
