@@ -8,12 +8,15 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod echo_server;
+
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
+use echo_server::serve_echo;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wirewheel::client::{ConnectOptions, Dialer, DialerState};
 use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
@@ -36,15 +39,8 @@ fn main() -> Anything {
 }
 
 fn serve() -> Anything {
-    let server = Server::bind("127.0.0.1:0", |app: &mut Application| {
-        app.install(WebSockets::new().limits(Limits::new().max_connections(65_536)));
-        app.routing(|route| {
-            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
-        });
-    })?;
-    println!("{}", server.local_addr());
-    server.run()?;
-    Ok(())
+    let limits = Limits::new().max_connections(65_536);
+    serve_echo("127.0.0.1:0".into(), WebSockets::new().limits(limits))
 }
 
 fn measure(dialers: usize) -> Anything {

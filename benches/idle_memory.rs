@@ -14,23 +14,25 @@
 #[allow(dead_code, reason = "a part of it is used here")]
 mod frames;
 
+mod echo_server;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use echo_server::serve_echo;
+use frames::upgrade_request;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[cfg(feature = "tls")]
 use secured::{connect_securely, listen_securely};
 use wirewheel::extension::Deflate;
-use wirewheel::{Application, Call, Limits, Listen, Server, WebSockets, on_message};
+use wirewheel::{Limits, Listen, WebSockets};
 
 const MESSAGE_BYTES: usize = 64 << 10;
 /// From 127.0.0.1 to one port there are fewer ports than connections may be wanted; every client
 /// address takes this many.
 const PER_ADDRESS: usize = 20_000;
-
-use frames::upgrade_request;
 
 type Anything = Result<(), Box<dyn std::error::Error>>;
 
@@ -52,15 +54,7 @@ fn serve(mode: &str) -> Anything {
     let place = Listen::from("127.0.0.1:0");
     #[cfg(feature = "tls")]
     let place = if mode == "tls" { listen_securely(place) } else { place };
-    let server = Server::bind(place, |app: &mut Application| {
-        app.install(options);
-        app.routing(|route| {
-            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
-        });
-    })?;
-    println!("{}", server.local_addr());
-    server.run()?;
-    Ok(())
+    serve_echo(place, options)
 }
 
 fn options(mode: &str) -> Result<WebSockets, String> {

@@ -11,14 +11,17 @@
 #[allow(dead_code, reason = "a part of it is used here")]
 mod frames;
 
+mod echo_server;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use wirewheel::extension::Deflate;
-use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
+use wirewheel::{Limits, WebSockets};
 
+use echo_server::serve_echo;
 use frames::upgrade_request;
 
 type Anything<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -37,19 +40,11 @@ fn main() -> Anything {
 }
 
 fn serve() -> Anything {
-    let server = Server::bind("127.0.0.1:0", |app: &mut Application| {
-        let deflate = Deflate::new().server_context_takeover(true).client_context_takeover(true);
-        // Kept contexts take some 360 KiB a session.
-        let limits = Limits::new().process_bytes(256 << 20);
-        let web_sockets = WebSockets::new().max_frame_size(256 << 10).limits(limits);
-        app.install(web_sockets.extension(deflate));
-        app.routing(|route| {
-            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
-        });
-    })?;
-    println!("{}", server.local_addr());
-    server.run()?;
-    Ok(())
+    let deflate = Deflate::new().server_context_takeover(true).client_context_takeover(true);
+    // Kept contexts take some 360 KiB a session.
+    let limits = Limits::new().process_bytes(256 << 20);
+    let options = WebSockets::new().max_frame_size(256 << 10).limits(limits);
+    serve_echo("127.0.0.1:0".into(), options.extension(deflate))
 }
 
 /// A client with what it needs to say how long an answer is.
