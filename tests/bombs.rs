@@ -47,10 +47,6 @@ impl Server {
         for _ in 0..6_000 {
             warm.expect_text("Hello");
         }
-        // And a refusal: what it runs is not in memory before.
-        let mut refused = self.upgrade();
-        refused.write([0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0]);
-        refused.expect_close(1009);
         let mut client = self.upgrade();
         let before = self.memory("VmRSS");
         std::fs::write(format!("/proc/{}/clear_refs", self.0.child.id()), "5").unwrap();

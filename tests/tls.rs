@@ -552,14 +552,9 @@ impl Drop for Folder {
     }
 }
 
-/// Whether a new client is shown a certificate of that name.
-fn shows(server: &Running, name: &str) -> bool {
-    TlsClient::start(server.addr(), name, &config()).handshake().is_ok()
-}
-
-#[test]
-fn certificates_are_reloaded_and_no_session_ends() {
-    let folder = Folder::new("reload");
+/// An echo that shows `box`, and the folder whose certificate it reads again.
+fn reloading(name: &str) -> (Folder, Running) {
+    let folder = Folder::new(name);
     folder.put("box.pem", "chain.pem");
     folder.put("box.key", "own.key");
     let (factory, _events) = recorder(true);
@@ -569,6 +564,17 @@ fn certificates_are_reloaded_and_no_session_ends() {
             route.web_socket("/", factory);
         });
     });
+    (folder, server)
+}
+
+/// Whether a new client is shown a certificate of that name.
+fn shows(server: &Running, name: &str) -> bool {
+    TlsClient::start(server.addr(), name, &config()).handshake().is_ok()
+}
+
+#[test]
+fn certificates_are_reloaded_and_no_session_ends() {
+    let (folder, server) = reloading("reload");
     let mut old = TlsClient::connect(server.addr()).upgraded("/");
     // A half: the new certificate, and still the old key; then one that ends in the middle.
     folder.put("small.pem", "chain.pem");
@@ -593,16 +599,7 @@ fn certificates_are_reloaded_and_no_session_ends() {
 /// Certificates that change all the time while clients come and go and talk.
 #[test]
 fn nobody_is_lost_while_certificates_are_reloaded() {
-    let folder = Folder::new("switch");
-    folder.put("box.pem", "chain.pem");
-    folder.put("box.key", "own.key");
-    let (factory, _events) = recorder(true);
-    let server = start(folder.options(), |app: &mut Application| {
-        app.install(WebSockets::new());
-        app.routing(|route| {
-            route.web_socket("/", factory);
-        });
-    });
+    let (_folder, server) = reloading("switch");
     let config = config();
     let mut talking = TlsClient::connect(server.addr()).upgraded("/");
     for round in 0..100_u32 {
