@@ -29,6 +29,8 @@ pub(super) struct Account<'a> {
     pub(super) world: &'a World,
     /// Connections were ended because `process_bytes` was spent, since this was asked last.
     pub(super) over_budget: bool,
+    /// When the peer's system took a ping that its program never read.
+    pub(super) ping_taken_at: Option<Time>,
     pub(super) now: Time,
 }
 
@@ -118,6 +120,12 @@ impl Account<'_> {
         let (at, time, loss) = match fault {
             Some(Fault { kind: FaultKind::PingTimeout, .. }) if !self.player.answers_pings => {
                 return Ok(LossCause::Gone);
+            }
+            // What was taken behind the ping does not count: the pong was what was waited for.
+            Some(Fault { at, kind: FaultKind::PingTimeout })
+                if self.ping_taken_at.is_some_and(|taken| taken.after(timeout) <= at) =>
+            {
+                return Ok(LossCause::Stalled);
             }
             Some(Fault { at, kind: FaultKind::PingTimeout }) => (at, timeout, LossCause::Stalled),
             Some(Fault { at, kind: FaultKind::WriteTimeout }) => {
