@@ -39,8 +39,8 @@ pub(crate) struct Connector {
 }
 
 /// Never in the clear where a URL asks for TLS.
-pub(crate) const NO_TLS: &str = "wss:// needs the feature tls: features = [\"client\", \"tls\"] in Cargo.toml, or ws:// to a TLS proxy \
-     on this machine";
+pub(crate) const NO_TLS: &str =
+    "wss:// needs the feature tls of this library: features = [\"client\", \"tls\"] in Cargo.toml";
 
 /// Makes the handler of one session, of which the dialer hears.
 type ClientFactory = dyn Fn(&Call, Rc<DialerCell>) -> Box<dyn Endpoint>;

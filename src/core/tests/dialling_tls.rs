@@ -186,8 +186,7 @@ fn what_is_pinned_is_trusted_and_nothing_else() {
 }
 
 const PUBLIC_KEY: &str = "f3715a6cb08ddf5e33d13e59f4516e1da2e176cd48c0ffdd236afb6a01a99761";
-const FINGERPRINT: &str = "E6:DC:1D:CF:24:62:72:45:6E:F5:0D:65:33:85:BA:9C:01:5C:8D:C3:81:4B:B4:4E:38:41:AF:FA:\
-                           B5:15:12:B5";
+const FINGERPRINT: &str = "E6DC1DCF246272456EF50D653385BA9C015C8DC3814BB44E3841AFFAB51512B5";
 
 #[test]
 fn what_is_no_tls_is_told_apart() {
