@@ -44,7 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let news = app.flow(options.extra_buffer(63));
         let (handle, key) = (app.handle(), app.flow_key(&news));
         // It is left to itself: when the loop ends, the process ends, whatever the thread waits for.
-        thread::spawn(move || publish_lines(&handle, key));
+        let publisher = thread::Builder::new().name("lines".into());
+        if let Err(error) = publisher.spawn(move || publish_lines(&handle, key)) {
+            println!("no thread for the lines: {error}");
+        }
         module(app, news);
     })?;
     println!("listening on http://{}", server.local_addr());

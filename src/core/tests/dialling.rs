@@ -358,13 +358,13 @@ fn a_session_that_is_over_is_dialled_anew_unless_we_have_closed_it_for_good() {
         let mut session = within(4, &server).accept();
         session.expect_text("hello");
         session.send("x");
-        session.close(&CloseReason::new(CloseCode::new(code), "").unwrap());
+        session.close(CloseReason::new(CloseCode::new(code), "").unwrap());
         assert_eq!(it.state(), DialerState::Waiting, "{code}");
     }
     for code in [1008, 4000, 4999] {
         let mut session = within(61, &server).accept();
         session.send("x");
-        session.close(&CloseReason::new(CloseCode::new(code), "").unwrap());
+        session.close(CloseReason::new(CloseCode::new(code), "").unwrap());
         it.advance(29);
         assert!(server.next_request().is_none(), "{code}: it is not wanted, and comes back soon");
     }
@@ -437,7 +437,7 @@ fn the_application_decides_what_follows() {
     assert!(server.next_request().is_none());
     app.advance(secs(2));
     let mut session = server.expect_request().accept();
-    session.close(&CloseReason::new(CloseCode::new(4001), "").unwrap());
+    session.close(CloseReason::new(CloseCode::new(4001), "").unwrap());
     assert_eq!((dialer.state(), asked.get()), (DialerState::Stopped, 3));
     app.advance(secs(10_000));
     assert!(server.next_request().is_none());
