@@ -317,6 +317,21 @@ fn resets_and_hang_ups_on_the_way_are_failures_like_others() {
     assert_eq!(it.notes(), ["connection reset before it had answered the handshake"]);
     within(3, &server).into_client().half_close();
     assert_eq!(it.notes(), ["the other side hung up before it had answered the handshake"]);
+    // An answer, and the end with it.
+    let mut client = within(3, &server).into_client();
+    client.send_and_end(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\nRetry-After: 600\r\n\r\n");
+    assert!(it.notes()[0].starts_with("the server answered 503"));
+    it.advance(599);
+    assert!(server.next_request().is_none());
+    // A session, and its end.
+    let request = within(10, &server);
+    let accept = request.accept_key();
+    let answer = format!(
+        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    request.into_client().send_and_end(&[answer.as_bytes(), b"\x81\x02hi"].concat());
+    assert_eq!(it.notes(), ["closed 1006"]);
     // A refusal whose body ends with the connection.
     let mut client = within(3, &server).answer("HTTP/1.0 403 x\r\n\r\ngo away");
     assert_eq!(it.notes(), Vec::<String>::new());
