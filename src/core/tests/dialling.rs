@@ -10,6 +10,7 @@ use crate::app::call::Call;
 use crate::app::connect_options::ConnectOptions;
 use crate::app::handler::on_connect;
 use crate::context::dialers::Dialer;
+use crate::context::loop_state::ServerRef;
 use crate::testing::{Ending, FarRequest, FarServer, TestApplication};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::connect::{ConnectStep, DialerState, Reconnect};
@@ -441,6 +442,31 @@ fn the_application_decides_what_follows() {
     assert_eq!((dialer.state(), asked.get()), (DialerState::Stopped, 3));
     app.advance(secs(10_000));
     assert!(server.next_request().is_none());
+}
+
+/// A hook of the application's, however it ends, is no reason not to dial again.
+#[test]
+fn after_a_failure_the_application_acts_on_the_loop() {
+    let notes: Rc<RefCell<Vec<String>>> = Rc::default();
+    let noted = Rc::clone(&notes);
+    let options = ConnectOptions::new().after_failure(move |server, error| {
+        noted.borrow_mut().push(format!("{error}, {} sessions", server.session_count()));
+        let tell = Rc::clone(&noted);
+        let later = move |_: &mut ServerRef<'_>| tell.borrow_mut().push("a timer".into());
+        server.after(secs(1), later).unwrap();
+        assert!(error.status().is_none(), "after a refusal it panics");
+    });
+    let it = Dialling::new(&[URL], &options);
+    it.app.tolerate_panics();
+    let server = it.app.far_server("cloud.example", 80);
+    server.expect_request().into_client().reset();
+    assert_eq!(notes.take(), ["connection reset before it had answered the handshake, 0 sessions"]);
+    assert_eq!(it.state(), DialerState::Waiting);
+    it.advance(2);
+    assert_eq!(notes.take(), ["a timer"]);
+    within(3, &server).answer("HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n");
+    assert!(notes.take()[0].starts_with("the server answered 503"));
+    within(61, &server).accept().expect_text("hello");
 }
 
 #[test]
