@@ -7,6 +7,7 @@ use crate::flow::log::FlowLog;
 use crate::structures::slab::Key;
 use crate::words::error::SendError;
 use crate::words::message::{Message, ToMessage};
+use crate::words::message_buf::MessageBuf;
 
 use crate::flow::emission::Emission;
 use crate::flow::options::{BufferOverflow, FlowOptions};
@@ -293,6 +294,18 @@ impl FlowInner {
         drop(state);
         self.list_anew();
         Joined { cursor, place, gappy_replay }
+    }
+
+    /// What a session that began to collect now would first get.
+    pub(crate) fn replay(&self) -> Vec<MessageBuf> {
+        let state = self.state.borrow();
+        let mut cursor = state.log.first_of_replay();
+        let replayed = std::iter::from_fn(|| {
+            let (number, emission) = state.log.at(cursor)?;
+            cursor = number.saturating_add(1);
+            Some(MessageBuf::from(emission.message()))
+        });
+        replayed.collect()
     }
 
     pub(crate) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {

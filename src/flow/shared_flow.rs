@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crate::flow::options::FlowOptions;
 use crate::words::error::{ConfigError, SendError};
 use crate::words::message::ToMessage;
+use crate::words::message_buf::MessageBuf;
 
 use crate::flow::inner::FlowInner;
 
@@ -89,6 +90,20 @@ impl<T: ?Sized> SharedFlow<T> {
     /// longer.
     pub fn subscription_count(&self) -> usize {
         self.inner.subscription_count()
+    }
+
+    /// What a session that began to collect now would first get, copied (Kotlin's `replayCache`).
+    ///
+    /// ```
+    /// use wirewheel::flow::{FlowOptions, SharedFlow};
+    /// let news: SharedFlow = SharedFlow::with(FlowOptions::new().replay(2)).unwrap();
+    /// for line in ["first", "second", "third"] {
+    ///     news.emit(line).unwrap();
+    /// }
+    /// assert_eq!(news.replay_cache(), ["second".into(), "third".into()]);
+    /// ```
+    pub fn replay_cache(&self) -> Vec<MessageBuf> {
+        self.inner.replay()
     }
 
     /// Messages that were given up before somebody who collects had taken them: dropped by the

@@ -14,6 +14,7 @@ use crate::context::loop_state::ServerRef;
 use crate::testing::{Ending, FarRequest, FarServer, TestApplication};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::connect::{ConnectStep, DialerState, Reconnect};
+use crate::words::limits::Limits;
 
 /// An application that dials, and what was noted of it.
 struct Dialling {
@@ -538,6 +539,51 @@ fn subprotocols_headers_and_addresses() {
     assert_eq!(request.header("x-token"), Some("2"));
     request.accept_with("Sec-WebSocket-Protocol: v1\r\n").expect_text("v1");
     assert!(it.app.far(|far| far.asked.is_empty()), "an address needs no resolver");
+}
+
+#[test]
+fn a_message_that_could_never_arrive_is_a_mistake_of_the_set_up() {
+    let start = |options: ConnectOptions| {
+        let app = TestApplication::new(|app: &mut Application| {
+            app.install(WebSockets::new().limits(Limits::new().process_bytes(1 << 20)));
+            app.connect("ws://me:secret@h/", options, |_: &Call| on_connect(|_, _| Ok(())));
+        });
+        app.err().map(|mistake| mistake.to_string())
+    };
+    let options = ConnectOptions::new;
+    for (name, options) in [
+        ("max_frame_size", options().max_frame_size(2 << 20)),
+        ("max_message_size", options().max_message_size(2 << 20)),
+        ("max_outgoing_message_size", options().max_outgoing_message_size(2 << 20)),
+    ] {
+        let mistake = start(options).unwrap();
+        assert!(mistake.starts_with(&format!("Application::connect ws://h/: {name}")), "{mistake}");
+    }
+    assert_eq!(start(options().max_frame_size(1 << 20)), None);
+    let it = one(URL);
+    let too_large = options().max_frame_size(1 << 30);
+    let late = it
+        .app
+        .with_server(|server| server.connect(URL, too_large, |_: &Call| on_connect(|_, _| Ok(()))));
+    assert!(late.unwrap_err().to_string().contains("max_frame_size"));
+}
+
+#[test]
+fn the_statistics_say_where_dialers_stand() {
+    let it =
+        Dialling::new(&[URL, "ws://away.example/", "ws://slow.example/"], &ConnectOptions::new());
+    let server = it.app.far_server("cloud.example", 80);
+    it.app.far_server("slow.example", 80).vanish();
+    let _session = server.expect_request().accept();
+    it.advance(0);
+    let dialers = || {
+        let stats = it.app.stats();
+        (stats.dialers_connecting, stats.dialers_open, stats.dialers_waiting)
+    };
+    assert_eq!(dialers(), (1, 1, 1));
+    it.dialers.iter().for_each(Dialer::stop);
+    it.advance(10);
+    assert_eq!(dialers(), (0, 0, 0));
 }
 
 #[test]
