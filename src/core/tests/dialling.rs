@@ -201,6 +201,60 @@ fn a_dead_name_beside_twenty_good_ones_delays_none() {
 }
 
 #[test]
+fn a_name_server_that_is_away_for_an_hour_blocks_nothing() {
+    let it = Dialling::new(&[URL, "ws://192.0.2.7/"], &ConnectOptions::new());
+    let (named, addressed) =
+        (it.app.far_server("cloud.example", 80), it.app.far_server("192.0.2.7", 80));
+    named.lose_name_server();
+    let mut session = addressed.expect_request().accept();
+    session.expect_text("hello");
+    for minute in 0..60 {
+        it.advance(60);
+        session.send(&minute.to_string());
+        session.expect_text(&minute.to_string());
+    }
+    // Each lookup is given up at the deadline of its attempt, and nothing is asked twice at a time.
+    let notes = it.notes();
+    let lookups = it.app.far(|far| far.asked.len());
+    assert!(
+        notes.iter().all(|note| note == "connect_timeout was over while its name was looked up")
+    );
+    assert!((45..=110).contains(&notes.len()), "{}", notes.len());
+    assert!(lookups <= notes.len() + 1, "{lookups} lookups for {} attempts", notes.len());
+    named.name_is_known(true);
+    within(61, &named).accept().expect_text("hello");
+}
+
+/// The loop's clock is that of a machine that may sleep: all that was due meanwhile is due at once.
+#[test]
+fn clocks_that_jump_end_what_is_late_once_and_no_session_that_answers() {
+    let urls = [URL, "ws://slow.example/", "ws://away.example/"];
+    let it = Dialling::new(&urls, &ConnectOptions::new());
+    let servers = ["cloud.example", "slow.example", "away.example"];
+    let [open, slow, away] = servers.map(|name| it.app.far_server(name, 80));
+    let mut session = open.expect_request().accept();
+    session.expect_text("hello");
+    let silent = slow.expect_request().into_client();
+    away.expect_request().into_client().reset();
+    assert_eq!(it.notes().len(), 1);
+    for _ in 0..3 {
+        let before = it.app.stats().dials_total;
+        it.app.jump(secs(24 * 3600));
+        it.advance(0);
+        // One attempt of each that waited, however long the night was.
+        assert!(it.app.stats().dials_total <= before + 2);
+    }
+    assert_eq!(silent.ending(), Some(Ending::Closed));
+    assert!(!it.notes().iter().any(|note| note.starts_with("closed")));
+    assert_eq!(it.state(), DialerState::Open, "its pings were answered");
+    session.send("still here");
+    session.expect_text("still here");
+    for server in [&slow, &away] {
+        within(61, server).accept().expect_text("hello");
+    }
+}
+
+#[test]
 fn a_peer_that_vanishes_is_noticed_in_a_ping_period_and_a_timeout() {
     let it = one(URL);
     let server = it.app.far_server("cloud.example", 80);
