@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 
+use log::Level;
 use wirewheel::client::Dialer;
 use wirewheel::flow::SharedFlow;
 use wirewheel::message::{MessageBuf, Payload};
@@ -20,6 +21,7 @@ use wirewheel::{
 };
 
 use crate::config::Config;
+use crate::sparing::Sparing;
 use crate::stamp;
 use crate::topics::{PATH, Topic, Topics};
 use crate::upstream::Upstream;
@@ -28,12 +30,17 @@ use crate::upstream::Upstream;
 pub(crate) const PROTOCOL: &str = "link.wirewheel-hub.1";
 /// What a version takes at the beginning of a message.
 pub(crate) const VERSION_BYTES: usize = 32;
-/// The greatest number that is believed: a clock that counts on from there does not overflow.
-const NUMBER_MAX: u64 = 1 << 62;
+/// How far other clocks may be ahead, in microseconds. What is said to come from later could outdo all
+/// that is said until then.
+const AHEAD_MAX: u64 = 3_600_000_000;
+/// A clock before this (2020) was never set, and cannot tell who is ahead of it.
+const SET: u64 = 1_577_836_800_000_000;
+/// What such a clock believes (2100).
+const UNSET_MAX: u64 = 4_102_444_800_000_000;
 /// The most hubs whose newest version is remembered for a topic.
 const HUBS_MAX: usize = 64;
 
-/// When a message was said, and where: a greater one is newer.
+/// When a message was said, in microseconds since 1970 or more, and where: a greater one is newer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version {
     number: u64,
@@ -56,9 +63,14 @@ impl Clock {
     /// The version of a message that is said here now.
     pub(crate) fn next(&self) -> Version {
         // A clock that goes back, or that begins in 1970, counts on from what was heard.
-        let number = stamp::micros().min(NUMBER_MAX).max(self.last.get() + 1);
+        let number = stamp::micros().max(self.last.get().saturating_add(1));
         self.last.set(number);
         Version { number, hub: self.hub }
+    }
+
+    /// Whether a version may have been made by now, at a time by the clock of this box.
+    fn believes(version: Version, now: u64) -> bool {
+        version.number <= if now < SET { UNSET_MAX } else { now.saturating_add(AHEAD_MAX) }
     }
 
     /// Goes on behind a version that was heard.
@@ -87,8 +99,7 @@ impl Version {
         }
         let (number, hub) = version.split_at_checked(VERSION_BYTES / 2)?;
         let half = |digits| u64::from_str_radix(digits, 16).ok();
-        let version =
-            Self { number: half(number).filter(|it| *it <= NUMBER_MAX)?, hub: half(hub)? };
+        let version = Self { number: half(number)?, hub: half(hub)? };
         let rest = match message.payload() {
             Payload::Text(text) => text.get(VERSION_BYTES..)?.into(),
             Payload::Binary(bytes) => bytes.get(VERSION_BYTES..)?.into(),
@@ -103,6 +114,7 @@ pub(crate) struct Links {
     clock: Clock,
     upstream: Option<Upstream>,
     max_message: usize,
+    mistakes: Sparing,
 }
 
 /// What one topic has of links.
@@ -120,7 +132,7 @@ pub(crate) struct TopicLinks {
 impl Links {
     pub(crate) fn of(config: &Config) -> Self {
         let (upstream, max_message) = (Upstream::of(config), config.max_message);
-        Self { clock: Clock::new(), upstream, max_message }
+        Self { clock: Clock::new(), upstream, max_message, mistakes: Sparing::new(1) }
     }
 
     /// Has a mistake in what is to be dialled told when the hub starts.
@@ -226,12 +238,19 @@ impl TopicLinks {
 #[derive(Debug)]
 pub(crate) struct Link(pub(crate) Rc<Topic>);
 
+impl Link {
+    /// Ends a link with something that is no hub, or none that can be linked with.
+    fn refuse(&self, session: &mut Session<'_>, reason: &str) -> HandlerResult {
+        let line = format!("a link to {}: {reason}", session.remote_addr());
+        self.0.links().mistakes.say(Level::Warn, &line);
+        session.close(CloseReason::new(CloseCode::VIOLATED_POLICY, reason)?)
+    }
+}
+
 impl Handler for Link {
     fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
         if call.protocol() != Some(PROTOCOL) {
-            log::error!("--upstream: the server at this path is no hub, or one without links");
-            let reason = "no link with a hub is agreed on";
-            return session.close(CloseReason::new(CloseCode::VIOLATED_POLICY, reason)?);
+            return self.refuse(session, "this is no hub, or one without links");
         }
         self.0.linked().join_upstream(&mut session.server(), &self.0);
         session.collect_others(&self.0.linked().flow(&self.0))
@@ -240,10 +259,11 @@ impl Handler for Link {
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         let topic = &self.0;
         let Some((version, said)) = Version::split(message) else {
-            let reason =
-                CloseReason::new(CloseCode::VIOLATED_POLICY, "a message without a version")?;
-            return session.close(reason);
+            return self.refuse(session, "a message without a version");
         };
+        if !Clock::believes(version, stamp::micros()) {
+            return self.refuse(session, "a message of the future: are both clocks right?");
+        }
         if !topic.linked().is_new(version, topic) {
             return Ok(());
         }
@@ -278,12 +298,23 @@ mod tests {
             &format!("+{zeros}"),
             &format!("{zeros}F"),
             &format!("{zeros}\u{e9}"),
-            &format!("5{zeros}"), // beyond what is believed
-            &format!("f{zeros}"),
         ] {
             assert_eq!(Version::split(wrong.into()), None, "{wrong:?}");
         }
-        assert!(Version::split(format!("4{zeros}").as_str().into()).is_some());
+        let largest = "f".repeat(32);
+        let version = Version { number: u64::MAX, hub: u64::MAX };
+        assert_eq!(Version::split(largest.as_str().into()), Some((version, "".into())));
+    }
+
+    #[test]
+    fn the_future_is_believed_for_an_hour_and_by_a_clock_that_was_never_set() {
+        let at = |number| Version { number, hub: 7 };
+        for now in [SET, 2 * SET] {
+            assert!(Clock::believes(at(now + AHEAD_MAX), now) && Clock::believes(at(0), now));
+            assert!(!Clock::believes(at(now + AHEAD_MAX + 1), now));
+        }
+        assert!(Clock::believes(at(SET), 0) && Clock::believes(at(UNSET_MAX), 0));
+        assert!(!Clock::believes(at(u64::MAX), 0) && Clock::believes(at(u64::MAX), u64::MAX));
     }
 
     #[test]
@@ -296,8 +327,6 @@ mod tests {
         assert_eq!(next.number, ahead.number + 1);
         clock.follow(first);
         assert!(clock.next() > next);
-        clock.follow(Version { number: NUMBER_MAX, hub: 7 });
-        assert_eq!(clock.next().number, NUMBER_MAX + 1);
         assert_ne!(Clock::new().hub, Clock::new().hub);
     }
 }

@@ -317,10 +317,15 @@ fn who_poses_as_a_hub_and_talks_nonsense_is_ended() {
         client
     };
     let zeros = "0".repeat(31);
-    for text in ["", "hello", &format!("{zeros}g hello"), &format!("f{zeros} hello")] {
+    for (text, reason) in [
+        ("", "a message without a version"),
+        ("hello", "a message without a version"),
+        (&format!("{zeros}g hello"), "a message without a version"),
+        (&format!("f{zeros} hello"), "a message of the future: are both clocks right?"),
+    ] {
         let mut client = pose();
         client.send(TEXT, text.as_bytes());
-        client.expect_close(1008);
+        assert_eq!(client.expect_close(1008), reason, "{text:?}");
     }
     let mut client = pose();
     client.send(TEXT, "x".repeat((64 << 10) + 33).as_bytes());
