@@ -11,26 +11,38 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+CERTIFICATES = ROOT / "tests" / "certificates"
+AUTHORITY, CERTIFICATE = CERTIFICATES / "authority.pem", (CERTIFICATES / "box.pem", CERTIFICATES / "box.key")
 # The features that `.ci/run` tests with, which is built then.
 TEST = ["cargo", "test", "--locked", "--features", "json,tls-client-auth,client", "--test", "dialled_peers", "--",
         "--ignored", "--nocapture"]
 
 PYTHON_SERVER = """
+import ssl, sys
 from websockets.sync.server import serve
+
+secured = None
+if sys.argv[1:]:
+    secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secured.load_cert_chain(*sys.argv[1:])
 
 def echo(connection):
     for message in connection:
         connection.send(message)
 
-with serve(echo, "127.0.0.1", 0, max_size=None) as server:
+with serve(echo, "127.0.0.1", 0, max_size=None, ssl=secured) as server:
     print(server.socket.getsockname()[1], flush=True)
     server.serve_forever()
 """
 
 NODE_SERVER = """
 const { WebSocketServer } = require("ws");
-const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate: { threshold: 0 } });
-server.on("listening", () => console.log(server.address().port));
+const files = process.argv.slice(1);
+const read = (name) => require("fs").readFileSync(name);
+const http = files.length === 0
+  ? require("http").createServer() : require("https").createServer({ cert: read(files[0]), key: read(files[1]) });
+const server = new WebSocketServer({ server: http, perMessageDeflate: { threshold: 0 } });
+http.listen(0, "127.0.0.1", () => console.log(http.address().port));
 server.on("connection", (client) => client.on("message", (data, binary) => client.send(data, { binary })));
 """
 
@@ -128,8 +140,10 @@ def await_port(port, process):
         time.sleep(0.05)
 
 
-def converse(title, url, proxy=None, deflate=True):
+def converse(title, url, proxy=None, deflate=True, roots=None):
     environment = dict(os.environ, WIREWHEEL_PEER=url)
+    if roots:
+        environment["WIREWHEEL_PEER_ROOTS"] = str(roots)
     if proxy:
         environment["WIREWHEEL_PEER_PROXY"] = proxy
     if deflate:
@@ -140,13 +154,16 @@ def converse(title, url, proxy=None, deflate=True):
     print(f"our client, {title}: {echoes[0]}")
 
 
-def nginx(backend):
+def nginx(backend, certificate=None):
+    """nginx in front of a server, with TLS if there is a certificate with its key."""
     paths = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    secured = "; ssl_certificate {}; ssl_certificate_key {}".format(*certificate) if certificate else ""
+    ssl = " ssl" if certificate else ""
     return proxy_of("nginx", lambda port, folder: f"""
         daemon off; pid {folder}/pid; error_log stderr crit;
         events {{}}
         http {{ access_log off; {"".join(f"{kind}_temp_path {folder}/{kind};" for kind in paths)}
-            server {{ listen 127.0.0.1:{port}; location / {{
+            server {{ listen 127.0.0.1:{port}{ssl}{secured}; location / {{
                 proxy_pass http://127.0.0.1:{backend}; proxy_http_version 1.1;
                 proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
                 proxy_set_header Host $host; }} }} }}""",
@@ -217,7 +234,8 @@ def run(python, folder, versions):
     """All of it. `python` has the module `websockets`, `folder` the node module `ws`."""
     environment = dict(os.environ, NODE_PATH=str(folder / "node_modules"))
     converse("tungstenite's server", "tungstenite", deflate=False)
-    with server_of(["node", "-e", NODE_SERVER], environment) as port:
+    node = ["node", "-e", NODE_SERVER, "--"]
+    with server_of(node, environment) as port:
         converse(versions["ws"], f"ws://127.0.0.1:{port}/")
     with server_of([python, "-c", PYTHON_SERVER], environment) as port:
         converse(versions["websockets"], f"ws://127.0.0.1:{port}/")
@@ -227,4 +245,13 @@ def run(python, folder, versions):
         with tinyproxy() as front:
             converse(f"{versions['websockets']} through tinyproxy", f"ws://127.0.0.1:{port}/",
                      proxy=f"http://me:open-sesame@127.0.0.1:{front}")
+        with nginx(port, CERTIFICATE) as front:
+            converse(f"{versions['websockets']} behind nginx, wss", f"wss://127.0.0.1:{front}/", roots=AUTHORITY)
+    for title, command in ((versions["ws"], node), (versions["websockets"], [python, "-c", PYTHON_SERVER])):
+        with server_of([*command, *CERTIFICATE], environment) as port:
+            converse(f"{title}, wss", f"wss://127.0.0.1:{port}/", roots=AUTHORITY)
+            if command is not node:
+                with tinyproxy() as front:
+                    converse(f"{title}, wss through tinyproxy", f"wss://127.0.0.1:{port}/", roots=AUTHORITY,
+                             proxy=f"http://me:open-sesame@127.0.0.1:{front}")
     restarts(python)

@@ -1,7 +1,7 @@
 //! Sessions that are dialled, against servers of other makes and through proxies. `.ci/interop` starts those,
 //! and says in the environment where: `WIREWHEEL_PEER` is the URL of a server that echoes (`tungstenite`: one
-//! that this test starts itself), `WIREWHEEL_PEER_PROXY` a proxy to go through, `WIREWHEEL_PEER_DEFLATE` says
-//! that the server agrees on compression.
+//! that this test starts itself), `WIREWHEEL_PEER_PROXY` a proxy to go through, `WIREWHEEL_PEER_ROOTS` the
+//! file of whom to trust, `WIREWHEEL_PEER_DEFLATE` says that the server agrees on compression.
 
 mod support;
 
@@ -120,6 +120,13 @@ fn converse(
         let options = match std::env::var("WIREWHEEL_PEER_PROXY") {
             Ok(proxy) => options.proxy(proxy),
             Err(_) => options,
+        };
+        #[cfg(feature = "tls")]
+        let options = match std::env::var_os("WIREWHEEL_PEER_ROOTS") {
+            Some(roots) => {
+                options.roots(wirewheel::tls::Roots::pem(std::path::PathBuf::from(roots)))
+            }
+            None => options,
         };
         app.connect(&url, options, move |_call: &Call| Conversation::new(tell.clone()));
     });

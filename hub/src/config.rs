@@ -159,7 +159,7 @@ impl Config {
             topics: given.is_on("topics"),
             replay: given.parsed("replay", number)?.unwrap_or(0),
             overflow: given.parsed("overflow", overflow)?.unwrap_or(Overflow::DropOldest),
-            upstream: upstream(given)?,
+            upstream: UpstreamPlace::from_given(given)?,
             echo: given.is_on("echo"),
             exec: command(given)?,
             max_children: given.parsed("max-children", positive)?.unwrap_or(16),
@@ -225,11 +225,6 @@ impl Config {
         clash
             .map_or(Ok(()), |other| Err(format!("--metrics {metrics:?}: this is where {other} is")))
     }
-}
-
-fn upstream(given: &Given) -> Result<Option<UpstreamPlace>, String> {
-    let token_file = given.one("upstream-token-file").map(PathBuf::from);
-    UpstreamPlace::new(given.texts("upstream")?.pop(), token_file.as_deref())
 }
 
 /// The program of `--exec`, with the arguments of `--exec-arg` or those that follow `--`.

@@ -13,9 +13,10 @@ pub(crate) enum Kind {
 }
 
 /// Every option; service files and documents are held to this table. Those that guard come first.
-pub(crate) const OPTIONS: [(&str, Kind); 38] = [
+pub(crate) const OPTIONS: [(&str, Kind); 39] = [
     ("token-file", Kind::One),
     ("upstream-token-file", Kind::One),
+    ("upstream-ca", Kind::One),
     ("allow-origin", Kind::Several),
     ("host", Kind::Several),
     ("trusted-proxy", Kind::Several),

@@ -35,6 +35,11 @@ impl Upstream {
             Some(path) => options.header_with("Authorization", token_reader(path)),
             None => options,
         };
+        #[cfg(feature = "tls")]
+        let options = match place.ca.clone() {
+            Some(path) => options.roots(wirewheel::tls::Roots::pem(path)),
+            None => options,
+        };
         Some(Self { place, options })
     }
 

@@ -304,6 +304,37 @@ fn the_token_is_shown_and_a_wrong_one_is_refused_and_in_no_log() {
     settle(&mut there);
 }
 
+/// The parent listens with TLS at its first place, so that its address is that.
+#[cfg(feature = "tls")]
+#[test]
+fn hubs_are_joined_over_tls_if_the_certificate_is_signed_by_whom_it_has_to_be() {
+    use support::tls::certificate;
+    let file = |name: &str| support::show(&certificate(name));
+    let mut parent = support::command();
+    parent.args(["--topics", "--listen", "tls:127.0.0.1:0", "--listen", "127.0.0.1:0"]);
+    parent.args(["--tls-cert", &file("box.pem"), "--tls-key", &file("box.key")]);
+    let mut parent = Hub::of(parent);
+    let above = format!("wss://{}", parent.addr);
+    let plain = parent.log_until("bound to ").rsplit(' ').next().unwrap().parse().unwrap();
+    let folder = Folder::new("secured");
+    let link = |name: &str, ca: &str| {
+        hub(&folder, name, &["--upstream", &above, "--upstream-ca", &file(ca)])
+    };
+    let child = link("child", "authority.pem");
+    let mut here = child.upgrade("/topic/a");
+    await_links(&child, 1);
+    let mut there = Client::connect(plain).upgraded("/topic/a");
+    here.text("over TLS");
+    there.expect_text("over TLS");
+    let mut stranger = link("stranger", "clients.pem");
+    let _client = stranger.upgrade("/topic/a");
+    let line = stranger.log_until("certificate");
+    assert!(line.contains("the next attempt"), "{line}");
+    let missing = ["--upstream", "ws://h", "--upstream-ca", &file("authority.pem")];
+    let output = run(&[&["--check", "--topics"], &missing[..]].concat());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("wss://"));
+}
+
 #[test]
 fn who_poses_as_a_hub_and_talks_nonsense_is_ended() {
     let folder = Folder::new("nonsense");
@@ -365,6 +396,7 @@ fn mistakes_are_told_before_anything_is_dialled() {
         (1, &["--upstream", "http://parent.example"], "ws://"),
         (1, &["--upstream", "ws://parent.example/?token=secret"], "--upstream-token-file"),
         (1, &["--upstream-token-file", &short], "--upstream, which is not given"),
+        (1, &["--upstream-ca", &short], "--upstream, which is not given"),
         (1, &["--upstream", "ws://me:secret@h", "--upstream-token-file", &short], "not both"),
         (75, &["--upstream", "ws://h", "--upstream-token-file", &missing], "No such file"),
         (75, &["--upstream", "ws://h", "--upstream-token-file", &short], "less than 8"),

@@ -40,6 +40,7 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
     let all = [
         ("token-file", vec![tokens.clone()]),
         ("upstream-token-file", vec![tokens]),
+        ("upstream-ca", pem("authority.pem")),
         ("allow-origin", vec!["https://a.example".into(), "https://b.example".into()]),
         ("host", vec!["box.lan".into(), "*.box.example".into()]),
         ("trusted-proxy", vec!["127.0.0.1".into(), "10.0.0.0/8".into()]),
@@ -56,7 +57,7 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         ("topics", one("1")),
         ("replay", one("7")),
         ("overflow", one("drop-latest")),
-        ("upstream", one("ws+unix:@a-hub-that-is-away")),
+        ("upstream", one("wss://127.0.0.1:9")),
         ("echo", one("1")),
         ("exec", one("sh")),
         ("exec-arg", vec!["-c".into(), "echo \"it's $1\"; env; echo end".into(), "x".into()]),
@@ -83,6 +84,9 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
     }
     if !HAS_UPSTREAM {
         all.retain(|name, _| !name.starts_with("upstream"));
+    } else if !HAS_TLS {
+        all.remove("upstream-ca");
+        all.insert("upstream".into(), one("ws://127.0.0.1:9"));
     }
     all
 }
@@ -250,12 +254,14 @@ fn the_default_file_has_every_option_and_its_examples_are_right() {
     let values = values(&folder);
     if !HAS_TLS {
         examples.retain(|name, _| !name.contains("_TLS_") && name != &variable("listen"));
+        examples.remove(&variable("upstream-ca"));
+        examples.insert(variable("upstream"), "ws://parent.example".into());
     }
     if !HAS_UPSTREAM {
         examples.retain(|name, _| !name.contains("_UPSTREAM"));
     }
-    let files = ["token-file", "upstream-token-file", "tls-cert", "tls-key", "tls-client-ca"];
-    let lacking = files.into_iter().chain(["serve", "exec"]);
+    let files = ["token-file", "upstream-token-file", "upstream-ca", "tls-cert", "tls-key"];
+    let lacking = files.into_iter().chain(["tls-client-ca", "serve", "exec"]);
     for name in lacking.filter(|name| values.contains_key(*name)) {
         examples.insert(variable(name), values[name][0].clone());
     }

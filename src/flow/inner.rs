@@ -333,7 +333,7 @@ impl FlowInner {
     pub(crate) fn replay(&self) -> Vec<MessageBuf> {
         let state = self.state.borrow();
         let mut cursor = state.log.first_of_replay();
-        let replayed = std::iter::from_fn(|| {
+        let replayed = iter::from_fn(|| {
             let (number, emission) = state.log.at(cursor)?;
             cursor = number.saturating_add(1);
             Some(MessageBuf::from(emission.message()))
