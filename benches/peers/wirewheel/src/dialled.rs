@@ -1,6 +1,6 @@
-//! The client role: `bench-wirewheel PORT dial CONNECTIONS` dials, and echoes. It dials `bench-wirewheel PORT
-//! feed CONNECTIONS DEPTH SIZE TOTAL`, which sends so many messages to each, waits for all echoes, sends again,
-//! and ends when so many have come back.
+//! The client role: `bench-wirewheel PORT dial CONNECTIONS` dials, and echoes. It dials
+//! `bench-wirewheel PORT feed CONNECTIONS DEPTH SIZE TOTAL`, which sends so many messages to each, waits for
+//! all echoes, sends again, and ends when so many have come back.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
