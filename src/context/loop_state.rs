@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
+use crate::protocol::server_sent_events::EventId;
+use crate::structures::ids::SessionId;
 use crate::structures::wire::Wire;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
@@ -102,6 +104,8 @@ pub(crate) struct LoopState {
     #[cfg(feature = "client")]
     pub(crate) dial_input: Vec<u32>,
     pub(crate) warnings: Warnings,
+    /// What the client of an event stream had last, while that stream begins.
+    pub(crate) last_event: Option<(SessionId, EventId)>,
     /// What was counted; `bytes_held` and `given_up` are filled in by [`LoopState::snapshot`].
     pub(crate) stats: Counters,
     /// The converter of each route.
@@ -154,6 +158,7 @@ impl LoopState {
             #[cfg(feature = "client")]
             dial_input: Vec::new(),
             warnings: Warnings::default(),
+            last_event: None,
             stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,

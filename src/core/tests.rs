@@ -5,6 +5,7 @@ mod admission;
 mod compressed;
 #[cfg(feature = "client")]
 mod dialling;
+mod event_streams;
 mod flow_faults;
 mod flow_memory;
 mod flow_rounds;

@@ -34,6 +34,7 @@
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
 mod client;
+pub(crate) mod event_source;
 mod failure;
 pub(crate) mod far_end;
 #[cfg(feature = "client")]
@@ -59,6 +60,7 @@ use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
 
 pub use client::{Answer, Ending, Received, TestClient, Upgrade};
+pub use event_source::{Event, TestEventSource};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
@@ -211,6 +213,31 @@ impl TestApplication {
             Ok((client, _)) => client,
             Err(answer) => panic!("the upgrade of {path} was refused: {answer:?}"),
         }
+    }
+
+    /// Opens an event stream.
+    ///
+    /// # Panics
+    /// If the answer is none.
+    #[track_caller]
+    pub fn event_source(&self, path: &str) -> TestEventSource {
+        match self.event_source_from(path, "") {
+            Ok(source) => source,
+            Err(answer) => panic!("{path} is no event stream: {answer:?}"),
+        }
+    }
+
+    /// Opens an event stream, naming in `Last-Event-ID` what was had before; if that is empty, nothing is
+    /// named.
+    ///
+    /// # Errors
+    /// Any answer that an `EventSource` would not accept.
+    pub fn event_source_from(
+        &self,
+        path: &str,
+        last_event_id: &str,
+    ) -> std::result::Result<TestEventSource, Answer> {
+        TestEventSource::open(self.connect(), path, last_event_id)
     }
 
     /// Asks for a page on a connection of its own.
