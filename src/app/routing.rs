@@ -257,8 +257,8 @@ impl<'a> Routing<'a> {
     }
 
     /// Asks `hook` before every upgrade of the WebSocket routes of this scope, and before each of its event
-    /// streams, nested ones included (Ktor: `authenticate { }` and interceptors around a route). It accepts, possibly with headers,
-    /// or rejects with a whole answer. Plain answers are not asked about.
+    /// streams, nested ones included (Ktor: `authenticate { }` and interceptors around a route). It
+    /// accepts, possibly with headers, or rejects with a whole answer. Plain answers are not asked about.
     ///
     /// It has to come before the routes that it guards: after one, it is a mistake that starting the
     /// server returns. A route that is to stay open goes into another scope (`route.route("", ..)`).

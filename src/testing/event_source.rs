@@ -240,6 +240,7 @@ impl EventParser {
     }
 
     /// Whether an event has begun and not ended.
+    #[cfg(all(repository, any(test, fuzzing)))]
     pub(crate) fn is_within_event(&self) -> bool {
         !(self.line.is_empty() && self.data.is_empty() && self.name.is_empty())
     }
