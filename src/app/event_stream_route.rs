@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::session::event_stream::ServerSentEvents;
+use crate::session::event_stream::{EventEncoder, ServerSentEvents};
 use crate::words::bounds::check_time;
 use crate::words::options::SessionOptions;
 
@@ -56,6 +56,8 @@ pub struct EventStreamRoute {
     route: WebSocketRoute,
     base64: bool,
     retry: Duration,
+    /// Makes the encoder. Only `new` names it, so that a program without such a route does not link it.
+    encoder: fn(bool, Duration) -> Rc<dyn EventEncoder>,
 }
 
 impl fmt::Debug for EventStreamRoute {
@@ -66,7 +68,8 @@ impl fmt::Debug for EventStreamRoute {
 
 impl EventStreamRoute {
     pub(super) fn new(route: WebSocketRoute) -> Self {
-        Self { route, base64: false, retry: RETRY }
+        let encoder = |base64, retry| Rc::new(ServerSentEvents { base64, retry }) as Rc<_>;
+        Self { route, base64: false, retry: RETRY, encoder }
     }
 
     pub(super) fn path(&self) -> &str {
@@ -117,7 +120,7 @@ impl EventStreamRoute {
         mut self,
         installed: &Installed,
     ) -> Result<(Pattern, RouteConfig), String> {
-        let Self { base64, retry, .. } = self;
+        let Self { base64, retry, encoder, .. } = self;
         let at_route = |mistake| format!("route {:?}: {mistake}", self.route.path());
         check_time("retry", retry).map_err(at_route)?;
         self.route.change(|options| {
@@ -127,7 +130,7 @@ impl EventStreamRoute {
         });
         self.route.negotiate_extensions(false);
         let (pattern, mut config) = self.route.finish(installed)?;
-        config.events = Some(Rc::new(ServerSentEvents { base64, retry }));
+        config.events = Some(encoder(base64, retry));
         Ok((pattern, config))
     }
 }

@@ -1,7 +1,6 @@
 //! One message of a flow: its frame, the other encodings that were made of it, and what it
 //! costs to keep.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_header};
@@ -34,7 +33,8 @@ pub(crate) struct Emission {
     encodings: Option<Rc<Encodings>>,
 }
 
-type Encodings = RefCell<Vec<(u64, Rc<[u8]>)>>;
+/// By share keys. Who looks at the message meanwhile has the list as it was.
+type Encodings = Vec<(u64, Rc<[u8]>)>;
 
 impl Emission {
     pub(crate) fn new(
@@ -74,8 +74,9 @@ impl Emission {
     }
 
     /// Its encoding for sessions of a share key, if one was made.
+    #[inline]
     pub(crate) fn encoded_for(&self, key: u64) -> Option<Rc<[u8]>> {
-        let encodings = self.encodings.as_ref()?.borrow();
+        let encodings = self.encodings.as_deref()?;
         encodings.iter().find(|(known, _)| *known == key).map(|(_, frames)| Rc::clone(frames))
     }
 
@@ -89,14 +90,13 @@ impl Emission {
         let first = self.encodings.is_none();
         // Few messages have any: the list is there when the first is made.
         let encodings = self.encodings.get_or_insert_default();
-        encodings.borrow_mut().push((key, Rc::clone(frames)));
+        Rc::make_mut(encodings).push((key, Rc::clone(frames)));
         first
     }
 
     /// Gives its encodings up, which can be made again: what they took.
     pub(crate) fn drop_encodings(&mut self) -> usize {
         let Some(encodings) = self.encodings.take() else { return 0 };
-        let encodings = encodings.borrow();
         encodings.iter().map(|(_, frames)| Self::encoding_bytes(frames)).sum()
     }
 }

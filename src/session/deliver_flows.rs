@@ -81,11 +81,16 @@ impl Outgoing<'_> {
             return false;
         }
         // Sessions of one key get the same bytes, so what was encoded for the first is written as it is.
-        let key = if self.state.has_encoder() {
-            let Some(key) = self.state.share_key(self.route) else { return false };
-            Some(key)
-        } else {
-            None
+        let key = match self.state.pipeline.as_deref() {
+            None => None,
+            Some(pipeline) => match pipeline.event_share_key() {
+                None if !pipeline.applies() => None,
+                None => {
+                    let Some(key) = self.state.share_key(self.route) else { return false };
+                    Some(key)
+                }
+                of_events => of_events,
+            },
         };
         let limit = self.route.short_outgoing_limit();
         let only = self.state.collected.as_deref_mut().and_then(Collected::only_subscription);

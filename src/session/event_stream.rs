@@ -13,7 +13,7 @@ use crate::words::message::Message;
 /// it linked.
 pub(crate) trait EventEncoder {
     /// Two streams whose encoders have the same get the same bytes of a message.
-    fn share_key(&self) -> u64;
+    fn share_key(&self) -> u8;
 
     /// The head of the answer.
     fn write_head(&self, out: &mut Vec<u8>, headers: &[(String, String)], date: &[u8]);
@@ -46,8 +46,7 @@ pub(crate) struct ServerSentEvents {
 }
 
 impl EventEncoder for ServerSentEvents {
-    fn share_key(&self) -> u64 {
-        // Any two numbers would do: those of extensions are mixed.
+    fn share_key(&self) -> u8 {
         if self.base64 { 2 } else { 1 }
     }
 

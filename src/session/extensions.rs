@@ -45,7 +45,11 @@ enum Kind {
     /// The handler is handed frames, and applies the extensions itself if it likes.
     Raw(Box<[PipelineStage]>),
     /// Messages become events.
-    Events(Rc<dyn EventEncoder>),
+    Events {
+        /// That of the encoder, which is looked at for each delivery.
+        share_key: u8,
+        encoder: Rc<dyn EventEncoder>,
+    },
 }
 
 /// An agreed extension.
@@ -194,7 +198,7 @@ impl Pipeline {
 
     /// What an event stream needs.
     pub(crate) fn for_events(encoder: Rc<dyn EventEncoder>) -> Box<Self> {
-        Self::of(Kind::Events(encoder))
+        Self::of(Kind::Events { share_key: encoder.share_key(), encoder })
     }
 
     fn of(kind: Kind) -> Box<Self> {
@@ -212,7 +216,17 @@ impl Pipeline {
     /// What makes events of its messages, if something does.
     pub(crate) fn events(&self) -> Option<&Rc<dyn EventEncoder>> {
         match &self.kind {
-            Kind::Events(encoder) => Some(encoder),
+            Kind::Events { encoder, .. } => Some(encoder),
+            Kind::Messages(_) | Kind::Raw(_) => None,
+        }
+    }
+
+    /// What two event streams share that get the same bytes of a message; `None` where frames are sent.
+    #[inline]
+    pub(crate) fn event_share_key(&self) -> Option<u64> {
+        match self.kind {
+            // Any two numbers do: those of extensions are mixed.
+            Kind::Events { share_key, .. } => Some(u64::from(share_key)),
             Kind::Messages(_) | Kind::Raw(_) => None,
         }
     }
@@ -220,14 +234,14 @@ impl Pipeline {
     fn stages(&self) -> &[PipelineStage] {
         match &self.kind {
             Kind::Messages(stages) | Kind::Raw(stages) => stages,
-            Kind::Events(_) => &[],
+            Kind::Events { .. } => &[],
         }
     }
 
     fn stages_mut(&mut self) -> &mut [PipelineStage] {
         match &mut self.kind {
             Kind::Messages(stages) | Kind::Raw(stages) => stages,
-            Kind::Events(_) => &mut [],
+            Kind::Events { .. } => &mut [],
         }
     }
 
@@ -246,7 +260,7 @@ impl Pipeline {
         match &self.kind {
             Kind::Messages(stages) => !stages.is_empty(),
             Kind::Raw(_) => false,
-            Kind::Events(_) => true,
+            Kind::Events { .. } => true,
         }
     }
 
@@ -316,7 +330,7 @@ impl Pipeline {
         }
         let stages = match &mut self.kind {
             Kind::Messages(stages) | Kind::Raw(stages) => stages,
-            Kind::Events(_) => return Ok(None), // its peer sends no messages
+            Kind::Events { .. } => return Ok(None), // its peer sends no messages
         };
         let (Some(message), Some(outermost)) = (&mut self.incoming, stages.last_mut()) else {
             return Ok(None);

@@ -238,8 +238,8 @@ impl SessionState {
     /// A key that two sessions share if a message sent to both is the same bytes on the wire; `None`
     /// where each has to be encoded for itself.
     pub(crate) fn share_key(&self, route: &SessionOptions) -> Option<u64> {
-        if let Some(events) = self.pipeline.as_deref().and_then(Pipeline::events) {
-            return Some(events.share_key()); // an event has neither masks nor a size that it is cut to
+        if let Some(key) = self.pipeline.as_deref().and_then(Pipeline::event_share_key) {
+            return Some(key); // an event has neither masks nor a size that it is cut to
         }
         let options = self.options(route);
         if options.masking {

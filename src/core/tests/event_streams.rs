@@ -11,6 +11,7 @@ use crate::app::call::Call;
 use crate::app::handler::on_connect;
 use crate::app::response::{Accept, Response};
 use crate::flow::options::{BufferOverflow, FlowOptions};
+use crate::flow::pool::GivesWay;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
 use crate::testing::{Answer, Ending, TestApplication, TestClient, TestEventSource};
@@ -161,6 +162,24 @@ fn a_flow_serves_both_forms_from_one_log() {
     socket.expect_text("before");
     socket.expect_text("two\nlines");
     assert_eq!((server.flow.subscription_count(), server.app.stats().messages_out), (2, 4));
+}
+
+/// However many there are: one frame, one event.
+#[test]
+fn a_message_is_encoded_once_for_each_form() {
+    let held = |sockets: usize, sources: usize| {
+        let server = Server::new(replaying(3));
+        let _sockets: Vec<_> = (0..sockets).map(|_| server.app.web_socket("/socket")).collect();
+        let mut sources: Vec<_> = (0..sources).map(|_| server.source()).collect();
+        server.emit(&"x".repeat(1_000));
+        for source in &mut sources {
+            assert_eq!(source.receive().map(|event| event.data.len()), Some(1_000));
+        }
+        server.flow.inner.bytes()
+    };
+    let (frames, both) = (held(1, 0), held(1, 1));
+    assert!((1_000..1_300).contains(&frames) && (1_000..1_300).contains(&(both - frames)));
+    assert_eq!((held(200, 0), held(200, 200), held(0, 200)), (frames, both, both));
 }
 
 #[test]
