@@ -327,8 +327,9 @@ impl RouteTable {
 
     /// The encoder of the event stream that a request is for, if it is for one.
     pub(crate) fn events_at(&self, head: &RequestHead) -> Option<&Rc<dyn EventEncoder>> {
-        // Most servers have none, and look for none.
-        if !self.routes.iter().any(|config| config.events.is_some()) {
+        // Most servers have none, and look for none. A path may be for WebSocket sessions too.
+        let has_streams = self.routes.iter().any(|config| config.events.is_some());
+        if !has_streams || head.framing.wants_websocket() {
             return None;
         }
         match self.resolve(head, false, &[]) {

@@ -176,7 +176,7 @@ stats! {
     Counter "control_frames_total" "Pings and pongs, by direction." {
         /// Pings that peers sent.
         pings_in "type=\"ping\",direction=\"in\"";
-        /// The server's own pings.
+        /// The server's own pings, and the heartbeats of event streams.
         pings_out "type=\"ping\",direction=\"out\"";
         /// Pongs that matched a ping.
         pongs_in "type=\"pong\",direction=\"in\"";

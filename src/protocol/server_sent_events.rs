@@ -123,15 +123,17 @@ pub(crate) fn write_head(out: &mut Vec<u8>, headers: &[(String, String)], date: 
             out.extend_from_slice(piece.as_bytes());
         }
     };
+    let sets = |wanted: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
     line("Content-Type", CONTENT_TYPE);
-    for (name, value) in HEADERS {
+    for (name, value) in HEADERS.into_iter().filter(|(name, _)| !sets(name)) {
         line(name, value);
     }
     line("Connection", "close");
-    for (name, value) in headers {
+    let is_type = |name: &str| name.eq_ignore_ascii_case("content-type");
+    for (name, value) in headers.iter().filter(|(name, _)| !is_type(name)) {
         line(name, value);
     }
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("date")) {
+    if !sets("date") {
         out.extend_from_slice(date);
     }
     out.extend_from_slice(b"\r\n");

@@ -215,7 +215,22 @@ impl TestApplication {
         }
     }
 
-    /// Opens an event stream.
+    /// Opens an event stream; see [`TestEventSource`].
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, on_connect};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.routing(|route| {
+    ///         route.event_stream("/events", |_call: &Call| on_connect(|session, _| session.send("x")));
+    ///     });
+    /// })?;
+    /// app.event_source("/events").expect_event("message", "x");
+    /// let mut source = app.event_source_from("/events", "an id of nobody").unwrap();
+    /// source.expect_event("message", "x");
+    /// assert_eq!(app.event_source_from("/nowhere", "").unwrap_err().status, 404);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
     ///
     /// # Panics
     /// If the answer is none.

@@ -592,7 +592,10 @@ fn one_hook_asks_and_the_origin_rule_applies() {
             route
                 .event_stream("/events", |_: &Call| on_connect(|session, _| session.send("x")))
                 .on_request(|call| match call.header("x-who") {
-                    Some(_) => Ok(Accept::new().header("Set-Cookie", "a=b")),
+                    Some(_) => Ok(Accept::new()
+                        .header("Set-Cookie", "a=b")
+                        .header("cache-control", "private")
+                        .header("content-type", "text/html")),
                     None => Err(Response::text("who are you?").status(401)),
                 });
         });
@@ -608,6 +611,12 @@ fn one_hook_asks_and_the_origin_rule_applies() {
         request(&app, "GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Who: me\r\n\r\n");
     assert_eq!((answer.status, answer.header("set-cookie")), (200, Some("a=b")));
     assert_eq!(answer.header("x-outer"), Some("1"));
+    let head = answer.head.to_ascii_lowercase();
+    assert_eq!(
+        (head.matches("content-type").count(), head.matches("cache-control").count()),
+        (1, 1)
+    );
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
 }
 
 /// An `EventSource` comes back after 200 alone, so who is refused for now gets that.
@@ -623,6 +632,7 @@ fn who_is_refused_for_now_is_told_when_to_come_back() {
             route
                 .event_stream("/events", |_: &Call| on_connect(|_, _| Ok(())))
                 .retry(Duration::from_millis(100));
+            route.web_socket("/events", |_: &Call| on_connect(|_, _| Ok(())));
         });
     })
     .unwrap();
@@ -639,6 +649,7 @@ fn who_is_refused_for_now_is_told_when_to_come_back() {
     assert!(!first.is_over());
     refused(&app, 5_000, 7_500); // no place: others are told 5 s
     assert_eq!((app.get("/page").status, app.stats().refused_full), (503, 2));
+    assert_eq!(app.upgrade("/events").connect().unwrap_err().status, 503, "no event source");
     first.client().half_close();
     refused(&app, 1_000, 10_000); // over the rate of requests
     assert_eq!(app.stats().refused_rate, 1);
