@@ -45,4 +45,6 @@ pub(crate) mod response_head;
 pub(crate) mod server_sent_events;
 pub(crate) mod target;
 mod text;
+#[cfg(any(feature = "client", feature = "tls"))]
+pub(crate) mod tls_fault;
 pub(crate) mod token;
