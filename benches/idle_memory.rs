@@ -137,6 +137,7 @@ type Client = Box<dyn Stream>;
 fn connect(address: &str, mode: &str) -> Result<Client, Box<dyn std::error::Error>> {
     let client = TcpStream::connect(address)?;
     client.set_read_timeout(Some(Duration::from_secs(10)))?;
+    client.set_nodelay(true)?; // a handshake and the request behind it are two writes
     let mut client: Client = match mode {
         #[cfg(feature = "tls")]
         "tls" => Box::new(connect_securely(client)?),
