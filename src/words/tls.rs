@@ -197,7 +197,7 @@ impl ClientCertificates {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsPeer {
     /// The name that it asked for.
-    pub(crate) server_name: Option<Rc<str>>,
+    pub(crate) server_name: Option<Rc<Box<str>>>,
     /// Its chain, its own certificate first, in DER.
     pub(crate) certificates: Vec<Vec<u8>>,
 }

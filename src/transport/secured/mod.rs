@@ -81,21 +81,13 @@ pub(crate) struct Secured<S> {
     pub(super) stream: S,
     engine: Engine,
     acceptor: Rc<Acceptor>,
-    /// What came and is not whole.
-    held: Vec<u8>,
-    /// How many bytes have to be held before there is anything to do.
-    needed: u32,
-    /// Bytes at the start of `backlog` that the socket has taken.
-    sent: u32,
-    /// Records that the socket has not taken.
-    backlog: Vec<u8>,
-    /// What was `held` when the core was told last.
+    /// `None` while nothing waits, as mostly.
+    waiting: Option<Box<Waiting>>,
+    /// The bytes held when the core was told last.
     told: u32,
     stage: Stage,
-    /// What the next read says instead of reading.
-    ending: Option<Box<Ending>>,
     /// The name that the peer asked for.
-    server_name: Option<Rc<str>>,
+    server_name: Option<Rc<Box<str>>>,
     /// The handshake that was completed, until that is told.
     handshake: Option<Handshake>,
     /// The peer's side has ended, by close_notify or by the socket, and that was told.
@@ -104,6 +96,32 @@ pub(crate) struct Secured<S> {
     shut: bool,
     /// The core had something to write that could not be sealed yet.
     wants_write: bool,
+}
+
+/// What waits at a connection with TLS, on its way in or out.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// What came and is not whole.
+    held: Vec<u8>,
+    /// How many bytes have to be held before there is anything to do.
+    needed: u32,
+    /// Bytes at the start of `backlog` that the socket has taken.
+    sent: u32,
+    /// Records that the socket has not taken.
+    backlog: Vec<u8>,
+    /// What the next read says instead of reading.
+    ending: Option<Ending>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.backlog.is_empty() && self.ending.is_none()
+    }
+
+    fn memory(&self) -> usize {
+        let buffers = self.held.capacity().saturating_add(self.backlog.capacity());
+        buffers.saturating_add(size_of::<Self>())
+    }
 }
 
 /// Where a connection stands.
@@ -132,13 +150,9 @@ impl<S: Stream> Secured<S> {
             stream,
             engine,
             acceptor,
-            held: Vec::new(),
-            needed: 1,
-            sent: 0,
-            backlog: Vec::new(),
+            waiting: None,
             told: 0,
             stage: if proxy_header { Stage::ProxyHeader } else { Stage::Start },
-            ending: None,
             server_name: None,
             handshake: None,
             peer_ended: false,
@@ -150,13 +164,29 @@ impl<S: Stream> Secured<S> {
     /// What has changed since this was asked last.
     #[inline]
     pub(crate) fn take_changes(&mut self) -> Option<Changes> {
-        let held = self.held.capacity().saturating_add(self.backlog.capacity());
+        let held = self.waiting.as_deref().map_or(0, Waiting::memory);
         if held == self.told as usize && self.handshake.is_none() {
             return None;
         }
         self.told = u32::try_from(held).unwrap_or(u32::MAX);
         Some(Changes { held, handshake: self.handshake.take() })
     }
+
+    fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_default()
+    }
+
+    /// Gives back what is of no use while nothing waits.
+    fn release_idle(&mut self) {
+        if self.waiting.as_deref().is_some_and(Waiting::is_empty) {
+            self.waiting = None;
+        }
+    }
+}
+
+/// What came and is not whole.
+fn held(waiting: &mut Option<Box<Waiting>>) -> &mut [u8] {
+    waiting.as_deref_mut().map_or(&mut [], |waiting| &mut waiting.held)
 }
 
 fn saturated(bytes: usize) -> u32 {

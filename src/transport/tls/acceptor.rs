@@ -69,7 +69,7 @@ pub(crate) struct Acceptor {
     time: Arc<ToldTime>,
     asked: Arc<AskedName>,
     /// The name that was asked for last: most ask for the same.
-    last_name: RefCell<Option<Rc<str>>>,
+    last_name: RefCell<Option<Rc<Box<str>>>>,
     lasting: RefCell<Lasting>,
     configured: RefCell<Configured>,
     /// A buffer for one connection's turn.
@@ -126,11 +126,11 @@ impl Acceptor {
     }
 
     /// The name that the handshake just now asked for.
-    pub(crate) fn asked_name(&self) -> Option<Rc<str>> {
+    pub(crate) fn asked_name(&self) -> Option<Rc<Box<str>>> {
         let asked = self.asked.take()?;
         let mut last = self.last_name.try_borrow_mut().ok()?;
-        if last.as_deref() != Some(asked.as_str()) {
-            *last = Some(asked.into());
+        if last.as_deref().is_none_or(|last| **last != *asked) {
+            *last = Some(Rc::new(asked.into()));
         }
         last.clone()
     }
