@@ -4,8 +4,8 @@
 //! Run it with `cargo bench --bench idle_memory [-- CONNECTIONS [MODE]]` (default 10,000 `plain`). The
 //! other modes agree on permessage-deflate: `deflate` as it is by default, `client`, `server` and
 //! `server9` with a context kept on that side (`server9` in a window of 9 bits); `tls` speaks TLS 1.3 and
-//! wants `--features tls`, as does `hello`: clients that fall silent behind their ClientHello. The server is a
-//! process of its own, so that the clients' memory does not count; the figures are growth of its
+//! wants `--features tls`, as does `hello`: clients that fall silent behind their ClientHello. The server
+//! is a process of its own, so that the clients' memory does not count; the figures are growth of its
 //! resident set, and of what it has allocated and not freed, divided by the connections.
 //!
 //! glibc keeps small pieces that were freed in caches, and whatever lies below the last of them; with
@@ -141,7 +141,7 @@ impl Server {
             let memory = (resident_bytes(self.process.id())?, self.line()?.parse()?);
             the_same = if memory == last { the_same + 1 } else { 0 };
             last = memory;
-            thread::sleep(Duration::from_millis(5));
+            thread::park_timeout(Duration::from_millis(5));
         }
         Ok(last)
     }

@@ -65,7 +65,7 @@ use crate::words::time::Time;
 use crate::core::connection::Disposal;
 use crate::core::handover::hand_over;
 use crate::core::shares::Shares;
-use crate::core::sockets::{Accept, Notes, Readiness, Socket, Sockets};
+use crate::core::sockets::{Accept, Notes, PlainSocket, Readiness, Socket, Sockets};
 #[cfg(feature = "tls")]
 use crate::core::tls::TlsEvents;
 use crate::core::turn::Reading;
@@ -115,8 +115,11 @@ impl<S: Sockets> Driver<S> {
         // The later of the two: before the core has room, an accept would find nothing to do, however
         // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
-        let check_at = self.sockets.next_certificate_check();
-        [self.core.poll_timeout(), accept_at, check_at].into_iter().flatten().min()
+        let at = [self.core.poll_timeout(), accept_at].into_iter().flatten().min();
+        match self.sockets.next_certificate_check() {
+            None => at,
+            Some(check_at) => Some(at.map_or(check_at, |at| at.min(check_at))),
+        }
     }
 
     /// Whether something is left over that no event and no deadline will announce.
@@ -221,26 +224,27 @@ impl<S: Sockets> Driver<S> {
     /// which only a further read shows.
     #[inline(never)]
     fn serve_once(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
-        let mut socket = self.sockets.socket(slot)?;
+        let Some(mut socket) = self.sockets.plain(slot) else {
+            #[cfg(feature = "tls")]
+            return self.serve_secured(now, slot, ready);
+            #[cfg(not(feature = "tls"))]
+            return seldom();
+        };
         if socket.notes().listed {
-            return None;
+            return seldom();
         }
         if ready.writable && socket.take_blocked() {
             self.write_on(now, slot);
-            socket = self.sockets.socket(slot)?;
+            socket = self.sockets.plain(slot)?;
         }
         if !ready.readable {
-            return None;
+            return seldom();
         }
-        let room = match socket.notes().reading {
-            Reading::Continue => self.shares.room,
-            Reading::HalfBuffer => self.shares.room / 2,
-            Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
-        };
-        #[cfg(feature = "tls")]
-        if socket.is_secured() {
-            return self.serve_secured(now, slot, room, ready);
+        let reading = socket.notes().reading;
+        if !reading.reads() {
+            return self.leave(now, slot, ready);
         }
+        let room = self.shares.room(reading);
         let buffer = self.rx.get_mut(..room)?;
         let n = match socket.read(buffer) {
             ReadOutcome::Bytes(n) => n,
@@ -299,7 +303,7 @@ impl<S: Sockets> Driver<S> {
     }
 
     #[inline(never)]
-    fn write_on(&mut self, now: Time, slot: u32) {
+    pub(super) fn write_on(&mut self, now: Time, slot: u32) {
         #[cfg(feature = "tls")]
         if !self.flush_backlog(now, slot) {
             return;
@@ -389,6 +393,14 @@ impl<S: Sockets> Driver<S> {
             }
         }
     }
+}
+
+/// Nothing is read. The compiler takes a path that calls this for a seldom one, and inlines what the other
+/// needs.
+#[cold]
+#[inline(never)]
+fn seldom() -> Option<usize> {
+    None
 }
 
 /// What a turn does for everybody.

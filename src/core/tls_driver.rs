@@ -9,17 +9,31 @@ use crate::transport::stream::ReadOutcome;
 use crate::words::time::Time;
 
 impl<S: Sockets> Driver<S> {
-    /// As `serve_once`, of a socket with TLS that is readable.
+    /// As `serve_once`, of a socket with TLS.
     #[inline(never)]
     pub(super) fn serve_secured(
         &mut self,
         now: Time,
         slot: u32,
-        room: usize,
         ready: Readiness,
     ) -> Option<usize> {
+        let mut socket = self.sockets.socket(slot)?;
+        if socket.notes().listed {
+            return None;
+        }
+        if ready.writable && socket.take_blocked() {
+            self.write_on(now, slot);
+            socket = self.sockets.socket(slot)?;
+        }
+        if !ready.readable {
+            return None;
+        }
+        let reading = socket.notes().reading;
+        if !reading.reads() {
+            return self.leave(now, slot, ready);
+        }
+        let room = self.shares.room(reading);
         let late = self.shares.is_late();
-        let socket = self.sockets.socket(slot)?;
         let input = match socket.read_secured(&mut self.records, room, late) {
             SecuredRead::Input(input) => input,
             outcome => {
@@ -84,6 +98,10 @@ impl<S: Sockets> Driver<S> {
         }
         if self.sockets.next_certificate_check().is_some_and(|at| at <= now) {
             self.sockets.check_certificates(&mut self.core, now);
+            #[cfg(feature = "tls-client-auth")]
+            for slot in self.sockets.take_refused() {
+                self.with_wire(slot, |core, wire| TlsEvents { core }.refused(now, slot, wire));
+            }
         }
     }
 }

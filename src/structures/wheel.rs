@@ -72,7 +72,8 @@ impl TimerWheel {
         Self::with_room(0)
     }
 
-    /// One that is as good as never given more entries.
+    /// One with room for so many entries, which it keeps: grown among what comes and goes, it would keep the
+    /// allocator from giving that back.
     pub(crate) fn with_room(entries: usize) -> Self {
         Self {
             entries: Vec::with_capacity(entries),
@@ -278,9 +279,12 @@ impl TimerWheel {
             }
         }
         if self.len == 0 {
-            // Nobody holds a key: the arena starts anew, and what was beyond its room is given back.
+            // Nobody holds a key: the arena starts anew, and a large one is given back.
+            if self.entries.len() > ROOM_KEPT || self.entries.capacity() > self.reserved {
+                self.entries = Vec::new();
+                self.entries.reserve_exact(self.reserved);
+            }
             self.entries.clear();
-            self.entries.shrink_to(self.reserved);
             (self.free, self.keep_below) = (NOBODY, NOBODY);
             self.earliest = u64::MAX;
         }

@@ -161,6 +161,14 @@ impl<S: Stream> Secured<S> {
         }
     }
 
+    /// Whether its listener would not let in the client now that has shown a certificate; `None` where it is
+    /// of another listener, or has shown none.
+    #[cfg(feature = "tls-client-auth")]
+    pub(crate) fn is_refused_by(&self, acceptor: &Rc<Acceptor>) -> Option<bool> {
+        let is_its_own = Rc::ptr_eq(&self.acceptor, acceptor);
+        acceptor.refuses(&self.engine).filter(|_| is_its_own)
+    }
+
     /// What has changed since this was asked last.
     #[inline]
     pub(crate) fn take_changes(&mut self) -> Option<Changes> {

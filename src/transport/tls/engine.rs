@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+#[cfg(feature = "tls-client-auth")]
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
 use rustls::{HandshakeKind, ServerConfig};
@@ -116,6 +118,12 @@ impl Engine {
     pub(crate) fn peer_certificates(&self) -> Vec<Vec<u8>> {
         let chain = self.0.peer_certificates().unwrap_or_default();
         chain.iter().map(|certificate| certificate.to_vec()).collect()
+    }
+
+    /// The same as it was shown.
+    #[cfg(feature = "tls-client-auth")]
+    pub(super) fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        self.0.peer_certificates().unwrap_or_default()
     }
 
     /// Opens what is whole in `records`: plain bytes go to the start of `plain`, answers behind what is
