@@ -225,10 +225,7 @@ impl<S: Sockets> Driver<S> {
     #[inline(never)]
     fn serve_once(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
         let Some(mut socket) = self.sockets.plain(slot) else {
-            #[cfg(feature = "tls")]
-            return self.serve_secured(now, slot, ready);
-            #[cfg(not(feature = "tls"))]
-            return seldom();
+            return self.serve_other(now, slot, ready);
         };
         if socket.notes().listed {
             return seldom();
@@ -263,6 +260,26 @@ impl<S: Sockets> Driver<S> {
             return self.leave(now, slot, ready);
         }
         (n == room || ready.ended).then_some(n)
+    }
+
+    /// The same of a socket that has TLS, or is not there. Cold for the sake of the others, whose registers
+    /// it would take.
+    #[cold]
+    #[inline(never)]
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(
+            unused_variables,
+            clippy::unused_self,
+            clippy::needless_pass_by_ref_mut,
+            reason = "all are plain"
+        )
+    )]
+    fn serve_other(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+        #[cfg(feature = "tls")]
+        return self.serve_secured(now, slot, ready);
+        #[cfg(not(feature = "tls"))]
+        None
     }
 
     #[cold]
