@@ -113,7 +113,7 @@ impl CertificateCare {
     ) -> Vec<u32> {
         let Some(first) = self.rejudged.take() else { return Vec::new() };
         let acceptors: Vec<_> = acceptors.iter().filter(|it| it.ends_refused()).collect();
-        acceptors.iter().for_each(|acceptor| acceptor.set_time(since_1970()));
+        acceptors.iter().for_each(|acceptor| acceptor.shared().set_time(since_1970()));
         let (mut refused, mut judged) = (Vec::new(), 0);
         for (slot, socket) in sockets.iter().enumerate().skip(first) {
             if judged == JUDGED_AT_ONCE {

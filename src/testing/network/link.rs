@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 
+#[cfg(all(feature = "client", feature = "tls"))]
+use super::tls_peer::FarTls;
 #[cfg(feature = "tls")]
 use super::tls_peer::{BothEnds, TlsPeer};
 use crate::core::Disposal;
@@ -15,6 +17,8 @@ use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
 use crate::transport::channel::Channel;
 use crate::transport::stream::{ReadOutcome, Stream};
+#[cfg(all(feature = "client", feature = "tls"))]
+use crate::transport::tls::connector::TlsStart;
 #[cfg(feature = "tls")]
 use crate::transport::{
     secured::{Changes, Secured, SecuredRead},
@@ -58,6 +62,17 @@ pub(crate) struct Link {
     pub(crate) breaks_after_in: Option<usize>,
     /// The peer, if it acts of its own.
     pub(crate) far_end: Option<FarEnd>,
+}
+
+/// A ping of the server: two bytes of header, and the time it was sent.
+#[cfg(all(repository, any(test, fuzzing)))]
+const PING_BYTES: usize = 10;
+
+/// Whether this is such a ping, sent before now.
+#[cfg(all(repository, any(test, fuzzing)))]
+fn is_ping(frame: &[u8], now: Time) -> bool {
+    let Some((&[0x89, 8], payload)) = frame.split_first_chunk() else { return false };
+    payload.try_into().is_ok_and(|micros| u64::from_be_bytes(micros) <= now.as_micros())
 }
 
 /// How a peer ends its side of a link.
@@ -127,6 +142,14 @@ impl Link {
         link.socket.peer = Some(Box::new(TlsPeer::new(ends)));
         link.send(b""); // its ClientHello
         link
+    }
+
+    /// The peer speaks TLS from here on, as a server.
+    #[cfg(all(feature = "client", feature = "tls"))]
+    pub(crate) fn speak_tls(&mut self, tls: &FarTls) {
+        let mut peer = TlsPeer::server(tls);
+        peer.arrived = std::mem::take(&mut self.socket.got);
+        self.socket.peer = Some(Box::new(peer));
     }
 
     /// The next record that the peer sends is broken.
@@ -268,6 +291,29 @@ impl Link {
         self.socket.gone.is_some() && self.socket.transit.as_ref().is_none_or(is_over)
     }
 
+    /// When the peer's system took the last ping that a reset has thrown away, if its program had not
+    /// read one.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn unread_ping_taken_at(&mut self, now: Time) -> Option<Time> {
+        let unread = self.socket.transit.as_ref()?.unread().to_vec();
+        let (mut plain, mut taken_at) = (Vec::new(), None);
+        // By single bytes, since only the last byte of a record says what is in it.
+        for (at, byte) in unread.iter().enumerate() {
+            let before = plain.len();
+            self.socket.arrivals_to(&mut plain).push(*byte);
+            #[cfg(feature = "tls")]
+            if let Some(peer) = &mut self.socket.peer {
+                peer.open(&mut plain);
+            }
+            let fresh = plain.get(before.saturating_sub(PING_BYTES - 1)..).unwrap_or_default();
+            if fresh.windows(PING_BYTES).any(|frame| is_ping(frame, now)) {
+                let transit = self.socket.transit.as_ref()?;
+                taken_at = transit.acknowledged_at(unread.len() - at - 1);
+            }
+        }
+        taken_at
+    }
+
     /// Whether it waits to be accepted.
     pub(crate) fn is_waiting(&self) -> bool {
         self.slot.is_none() && self.socket.gone.is_none()
@@ -316,6 +362,15 @@ impl Link {
             return secured;
         }
         Ok(())
+    }
+
+    /// It speaks TLS from here on, as a client.
+    #[cfg(all(feature = "client", feature = "tls"))]
+    pub(super) fn secure(&mut self, start: &TlsStart) -> io::Result<()> {
+        let channel = std::mem::replace(&mut self.socket, Channel::Plain(FakeSocket::new()));
+        let (channel, begun) = channel.secure(start);
+        self.socket = channel;
+        begun
     }
 
     /// The server has closed it. The system goes on to deliver, unless the server wanted a reset or has
