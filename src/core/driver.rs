@@ -116,11 +116,8 @@ impl<S: Sockets> Driver<S> {
         // The later of the two: before the core has room, an accept would find nothing to do, however
         // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
-        let at = [self.core.poll_timeout(), accept_at].into_iter().flatten().min();
-        match self.sockets.next_certificate_check() {
-            None => at,
-            Some(check_at) => Some(at.map_or(check_at, |at| at.min(check_at))),
-        }
+        let check_at = self.sockets.next_certificate_check();
+        [self.core.poll_timeout(), accept_at, check_at].into_iter().flatten().min()
     }
 
     /// Whether something is left over that no event and no deadline will announce.
@@ -242,7 +239,10 @@ impl<S: Sockets> Driver<S> {
     #[inline(never)]
     fn serve_once(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
         let Some(mut socket) = self.sockets.plain(slot) else {
+            #[cfg(feature = "tls")]
             return self.serve_other(now, slot, ready);
+            #[cfg(not(feature = "tls"))]
+            return seldom();
         };
         if socket.notes().listed {
             return seldom();
@@ -262,10 +262,7 @@ impl<S: Sockets> Driver<S> {
         let buffer = self.rx.get_mut(..room)?;
         let n = match socket.read(buffer) {
             ReadOutcome::Bytes(n) => n,
-            outcome => {
-                self.read_end(now, slot, outcome);
-                return None;
-            }
+            outcome => return self.read_end(now, slot, outcome),
         };
         let bytes = buffer.get_mut(..n)?;
         let reading = self.core.handle_input(now, slot, bytes, socket.wire());
@@ -277,26 +274,6 @@ impl<S: Sockets> Driver<S> {
             return self.leave(now, slot, ready);
         }
         (n == room || ready.ended).then_some(n)
-    }
-
-    /// The same of a socket that has TLS, or is not there. Cold for the sake of the others, whose registers
-    /// it would take.
-    #[cold]
-    #[inline(never)]
-    #[cfg_attr(
-        not(feature = "tls"),
-        allow(
-            unused_variables,
-            clippy::unused_self,
-            clippy::needless_pass_by_ref_mut,
-            reason = "all are plain"
-        )
-    )]
-    fn serve_other(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
-        #[cfg(feature = "tls")]
-        return self.serve_secured(now, slot, ready);
-        #[cfg(not(feature = "tls"))]
-        None
     }
 
     #[cold]
@@ -326,14 +303,15 @@ impl<S: Sockets> Driver<S> {
         }
     }
 
-    /// Acts on a read that gave nothing.
+    /// Acts on a read that gave nothing: there is no more now.
     #[inline(never)]
-    pub(super) fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) {
+    pub(super) fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) -> Option<usize> {
         self.with_wire(slot, |core, wire| match outcome {
             ReadOutcome::Eof => core.handle_eof(now, slot, wire),
             ReadOutcome::Failed(kind) => core.handle_error(now, slot, kind, wire),
             ReadOutcome::Drained | ReadOutcome::Bytes(_) => {}
         });
+        None
     }
 
     #[inline(never)]

@@ -11,14 +11,11 @@ use crate::transport::stream::ReadOutcome;
 use crate::words::time::Time;
 
 impl<S: Sockets> Driver<S> {
-    /// As `serve_once`, of a socket with TLS.
+    /// As `serve_once`, of a socket with TLS. Cold for the sake of those without, whose registers it would
+    /// take.
+    #[cold]
     #[inline(never)]
-    pub(super) fn serve_secured(
-        &mut self,
-        now: Time,
-        slot: u32,
-        ready: Readiness,
-    ) -> Option<usize> {
+    pub(super) fn serve_other(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
         let mut socket = self.sockets.socket(slot)?;
         if socket.notes().listed {
             return None;
@@ -34,13 +31,25 @@ impl<S: Sockets> Driver<S> {
         if !reading.reads() {
             return self.leave(now, slot, ready);
         }
-        let room = self.shares.room(reading);
+        self.serve_secured(now, slot, ready, self.shares.room(reading))
+    }
+
+    /// The same of one that is readable, and to be read.
+    #[inline(never)]
+    fn serve_secured(
+        &mut self,
+        now: Time,
+        slot: u32,
+        ready: Readiness,
+        room: usize,
+    ) -> Option<usize> {
         let late = self.shares.is_late();
         // Where no listener speaks TLS, the first that is dialled brings the buffer.
         #[cfg(feature = "client")]
         if self.records.is_empty() {
             self.records = vec![0; buffer_bytes(self.rx.len())].into_boxed_slice();
         }
+        let socket = self.sockets.socket(slot)?;
         let input = match socket.read_secured(&mut self.records, room, late) {
             SecuredRead::Input(input) => input,
             outcome => {

@@ -6,8 +6,8 @@ use crate::transport::tls::engine::{Ending, HEADER_BYTES, RECORD_MAX, Scratch, f
 
 use super::{HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, Waiting, saturated};
 
-/// Work that a handshake counts as: reading so many bytes takes about as long.
-const HANDSHAKE_WORK: usize = 64 << 10;
+/// Work that a handshake counts as: with a signature by RSA it takes longer than reading so many bytes.
+const HANDSHAKE_WORK: usize = 128 << 10;
 
 /// Room that is made for a record when its first bytes are there; a peer has to send before it gets more.
 const FIRST_HELD: usize = 512;
