@@ -24,6 +24,9 @@ use crate::transport::tls::shared::Shared;
 /// The most bytes held of a peer: a record, and a handshake message that is not whole before it.
 pub(crate) const HELD_MAX: usize = 2 * RECORD_MAX;
 
+/// So much of a peer's chain does not count: most are shorter, and to count costs more than they do.
+const CHAIN_UNCOUNTED: usize = 1 << 10;
+
 /// The size of the buffer to read into, where so much is read at once: half of it is for what is plain,
 /// the other for what is held and for what is read behind it.
 pub(crate) fn buffer_bytes(read_bytes: usize) -> usize {
@@ -88,6 +91,9 @@ pub(crate) struct Secured<S> {
     waiting: Option<Box<Waiting>>,
     /// The bytes held when the core was told last.
     told: u32,
+    /// What the peer's chain takes beyond what each connection is allowed; it stays as long as the
+    /// connection. It came in a message of [`HELD_MAX`] at most.
+    chain: u16,
     stage: Stage,
     /// The name that the peer asked for.
     server_name: Option<Rc<Box<str>>>,
@@ -150,6 +156,7 @@ impl<S: Stream> Secured<S> {
             shared,
             waiting: None,
             told: 0,
+            chain: 0,
             stage: if proxy_header { Stage::ProxyHeader } else { Stage::Start },
             server_name: None,
             handshake: None,
@@ -185,7 +192,8 @@ impl<S: Stream> Secured<S> {
     /// What has changed since this was asked last.
     #[inline]
     pub(crate) fn take_changes(&mut self) -> Option<Changes> {
-        let held = self.waiting.as_deref().map_or(0, Waiting::memory);
+        let waiting = self.waiting.as_deref().map_or(0, Waiting::memory);
+        let held = waiting.saturating_add(self.chain.into());
         if held == self.told as usize && self.handshake.is_none() {
             return None;
         }

@@ -4,7 +4,9 @@ use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::transport::stream::{ReadOutcome, Stream};
 use crate::transport::tls::engine::{Ending, HEADER_BYTES, RECORD_MAX, Scratch, failed};
 
-use super::{HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, Waiting, saturated};
+use super::{
+    CHAIN_UNCOUNTED, HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, Waiting, saturated,
+};
 
 /// Work that a handshake counts as: with a signature by RSA it takes longer than reading so many bytes.
 const HANDSHAKE_WORK: usize = 128 << 10;
@@ -149,6 +151,8 @@ impl<S: Stream> Secured<S> {
         }
         if let Some(resumed) = self.engine.handshake() {
             self.stage = Stage::Open;
+            let chain = self.engine.chain_bytes().saturating_sub(CHAIN_UNCOUNTED);
+            self.chain = u16::try_from(chain).unwrap_or(u16::MAX);
             self.handshake = Some(if resumed { Handshake::Resumed } else { Handshake::Full });
             if std::mem::take(&mut self.wants_write) {
                 self.stream.note_blocked();
