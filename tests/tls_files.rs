@@ -22,7 +22,7 @@ use wirewheel::{Application, Listen, Server, WebSockets};
 fn start(options: TlsOptions) -> (Running, Events) {
     let (factory, events) = recorder(true);
     let server = Server::bind(Listen::tls("127.0.0.1:0", options), |app: &mut Application| {
-        app.install(WebSockets::new());
+        app.install(WebSockets::new().ping_period(None)); // which would come between the echoes
         app.routing(|route| {
             route.web_socket("/", factory);
         });
