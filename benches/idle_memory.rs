@@ -3,10 +3,11 @@
 //!
 //! Run it with `cargo bench --bench idle_memory [-- CONNECTIONS [MODE]]` (default 10,000 `plain`). The
 //! other modes agree on permessage-deflate: `deflate` as it is by default, `client`, `server` and
-//! `server9` with a context kept on that side (`server9` in a window of 9 bits); `tls` speaks TLS 1.3 and
-//! wants `--features tls`, as does `hello`: clients that fall silent behind their ClientHello. The server
-//! is a process of its own, so that the clients' memory does not count; the figures are growth of its
-//! resident set, and of what it has allocated and not freed, divided by the connections.
+//! `server9` with a context kept on that side (`server9` in a window of 9 bits); `events` reads event
+//! streams; `tls` speaks TLS 1.3 and wants `--features tls`, as does `hello`: clients that fall silent behind
+//! their ClientHello. The server is a process of its own, so that the clients' memory does not count; the
+//! figures are growth of its resident set, and of what it has allocated and not freed, divided by the
+//! connections.
 //!
 //! glibc keeps small pieces that were freed in caches, and whatever lies below the last of them; with
 //! `GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0` it does not.
@@ -82,7 +83,7 @@ fn options(mode: &str) -> Result<WebSockets, String> {
     let limits = limits.max_pending_handshakes(PER_ADDRESS).handshake_timeout(LONG);
     let options = WebSockets::new().limits(limits);
     Ok(match mode {
-        "plain" => options,
+        "plain" | "events" => options,
         #[cfg(feature = "tls")]
         "tls" | "hello" => options,
         "deflate" => options.extension(Deflate::new()),
@@ -150,8 +151,13 @@ impl Server {
 fn measure_server(server: &mut Server, connections: usize, mode: &str) -> Anything {
     let address = server.address.clone();
     // The first session takes what all share: the transmit buffer and the allocator's own.
-    let mut first = connect(&address, if mode == "hello" { "tls" } else { mode })?;
-    let is_compressed = !matches!(mode, "plain" | "tls" | "hello");
+    let first_mode = match mode {
+        "hello" => "tls",
+        "events" => "plain",
+        mode => mode,
+    };
+    let mut first = connect(&address, first_mode)?;
+    let is_compressed = !matches!(mode, "plain" | "tls" | "hello" | "events");
     echo(&mut first, MESSAGE_BYTES)?;
     if is_compressed {
         echo_compressed(&mut first)?;
@@ -176,7 +182,8 @@ fn measure_server(server: &mut Server, connections: usize, mode: &str) -> Anythi
         Ok(())
     };
     report("idle")?;
-    for client in clients.iter_mut().filter(|_| mode != "hello") {
+    // Of what the client of an event stream sends nothing comes back.
+    for client in clients.iter_mut().filter(|_| !matches!(mode, "hello" | "events")) {
         echo(client, MESSAGE_BYTES)?;
         if is_compressed {
             echo_compressed(client)?;
@@ -204,6 +211,10 @@ fn connect(address: &str, mode: &str) -> Result<Client, Box<dyn std::error::Erro
         "tls" => Box::new(connect_securely(client)?),
         _ => Box::new(client),
     };
+    if mode == "events" {
+        begin_events(&mut client)?;
+        return Ok(client);
+    }
     let offer = match mode {
         "plain" | "tls" => "",
         _ => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
@@ -219,6 +230,21 @@ fn connect(address: &str, mode: &str) -> Result<Client, Box<dyn std::error::Erro
         head.extend_from_slice(&byte[..n]);
     }
     Ok(client)
+}
+
+/// Asks for an event stream, and reads what it begins with.
+fn begin_events(client: &mut Client) -> Anything {
+    client.write_all(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")?;
+    let mut start = Vec::new();
+    while !(start.windows(6).any(|six| six == b"retry:") && start.ends_with(b"\n\n")) {
+        let mut bytes = [0; 512];
+        let n = client.read(&mut bytes)?;
+        if n == 0 {
+            return Err("the server hung up".into());
+        }
+        start.extend_from_slice(&bytes[..n]);
+    }
+    Ok(())
 }
 
 /// Sends one message, masked with zeros, and reads its echo. Pings in between are passed over.

@@ -5,6 +5,7 @@
 //! | [`life_of_a_session`] | which hook is called when, and how a session ends |
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
 //! | [`broadcast`] | one message for many sessions |
+//! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
 #![cfg_attr(
     feature = "client",
@@ -58,6 +59,9 @@ pub mod embedding {}
 
 #[doc = include_str!("errors_and_close_codes.md")]
 pub mod errors_and_close_codes {}
+
+#[doc = include_str!("event_streams.md")]
+pub mod event_streams {}
 
 // Its page on values has snippets for the feature `json`.
 #[cfg(all(feature = "deflate", any(not(doctest), feature = "json")))]
