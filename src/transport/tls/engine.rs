@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "client")]
 use rustls::client::UnbufferedClientConnection;
+#[cfg(feature = "tls-client-auth")]
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
 use rustls::{CommonState, HandshakeKind, ServerConfig};
@@ -147,6 +149,12 @@ impl Engine {
     pub(crate) fn peer_certificates(&self) -> Vec<Vec<u8>> {
         let chain = self.common().peer_certificates().unwrap_or_default();
         chain.iter().map(|certificate| certificate.to_vec()).collect()
+    }
+
+    /// The same as it was shown.
+    #[cfg(feature = "tls-client-auth")]
+    pub(super) fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        self.common().peer_certificates().unwrap_or_default()
     }
 
     /// The bytes of that chain, which rustls keeps.
