@@ -222,6 +222,26 @@ impl TestApplication {
         self.connect().request("GET", path)
     }
 
+    /// Sends a body on a connection of its own, and takes the answer.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.post("/name", |_call, body| body.text().map(|name| format!("hello {name}")));
+    ///     });
+    /// })?;
+    /// assert_eq!(app.post("/name", "text/plain", "anna").text(), "hello anna");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If no answer comes.
+    #[track_caller]
+    pub fn post(&self, path: &str, content_type: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.connect().send_body("POST", path, content_type, body)
+    }
+
     /// Moves the clock, stopping at every deadline on the way. It takes no time. Deadlines and timers are
     /// as late as in a real server, at most two ticks of 8 ms: go a little beyond the one that is awaited.
     pub fn advance(&self, time: Duration) {
