@@ -364,10 +364,12 @@ mod tests {
 
     const LIMITS: PartLimits = PartLimits { parts: 3, head_bytes: 200 };
 
+    type FormParts = Vec<(Part, Vec<u8>)>;
+
     /// The parts of a body that comes in pieces of that size, each with its head and its content.
-    fn parts(body: &[u8], piece: usize) -> Result<(Vec<(Part, Vec<u8>)>, bool), MultipartFault> {
+    fn parts(body: &[u8], piece: usize) -> Result<(FormParts, bool), MultipartFault> {
         let mut reader = MultipartReader::new("multipart/form-data; boundary=XyZ", LIMITS).unwrap();
-        let mut parts: Vec<(Part, Vec<u8>)> = Vec::new();
+        let mut parts = FormParts::new();
         let mut open = false;
         for mut piece in body.chunks(piece) {
             while let Some(event) = reader.next(&mut piece)? {

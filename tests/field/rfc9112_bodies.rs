@@ -140,12 +140,12 @@ const FRAMING: &[Case] = &[
     ),
     (
         "9112 11.2 a request in a body",
-        post!("Content-Length: 36\r\n\r\nGET /none HTTP/1.1\r\nHost: smuggled\r\n\r\n"),
+        post!("Content-Length: 38\r\n\r\nGET /none HTTP/1.1\r\nHost: smuggled\r\n\r\n"),
         "200 OPEN",
     ),
     (
         "9112 11.2 a request in a chunk",
-        chunked!("24\r\nGET /none HTTP/1.1\r\nHost: smuggled\r\n\r\n\r\n0\r\n\r\n"),
+        chunked!("26\r\nGET /none HTTP/1.1\r\nHost: smuggled\r\n\r\n\r\n0\r\n\r\n"),
         "200 OPEN",
     ),
     (
