@@ -67,7 +67,13 @@ impl Account<'_> {
     fn is_complete(&self, log: &Log) -> bool {
         let mood = self.world.mood;
         let is_clean = log.end.as_ref().is_some_and(CloseInfo::is_clean);
-        is_clean && self.link.socket.is_end_seen() && !mood.has_other_drops()
+        let has_ended = self.link.socket.is_end_seen() && !self.is_cut_by_stop();
+        is_clean && has_ended && !mood.has_other_drops()
+    }
+
+    /// Whether the grace of a stop was over: the system delivers in order what it has, and its end.
+    fn is_cut_by_stop(&self) -> bool {
+        self.world.stops_at.is_some_and(|at| at <= self.now)
     }
 
     /// The one reason for all that is missing beyond what a policy dropped.
@@ -88,7 +94,7 @@ impl Account<'_> {
             Some(FaultKind::Network) => return Err("nothing broke".into()),
             _ => {}
         }
-        if self.world.stops_at.is_some_and(|at| at <= self.now) {
+        if self.is_cut_by_stop() {
             return Ok(LossCause::Stopped);
         }
         if self.over_budget && self.link.socket.gone == Some(Disposal::Reset) {
