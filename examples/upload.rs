@@ -1,4 +1,5 @@
-//! An upload with its progress, and commands by POST: a form sends a file, every open page sees how far it has come.
+//! An upload with its progress, and commands by POST: a form sends a file, every open page sees how far it
+//! has come.
 //!
 //! Run it with `cargo run --release --example upload` and open <http://127.0.0.1:8080/>, or try
 //! - `curl -F file=@Cargo.lock http://127.0.0.1:8080/upload`

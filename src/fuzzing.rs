@@ -525,8 +525,9 @@ mod tests {
                 b"\x02\x02\x00\x03\x00\x095;a=b\r\nhello\r\n6\r\n world\r\n0\r\nA: b\r\n\r\nGET".to_vec(),
                 b"\x02\x00ffffffffffffffff\r\n".to_vec(),
                 b"\x03\x01\x00\x140000000000000001;x\r\ny\r\n000\r\n\r\n".to_vec(),
-                b"\x00\x03\x00\x05\x00\x40\x00\x52--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--\r\n\
-                    --b\r\nContent-Disposition: form-data; name=f; filename=\"x\"\r\nContent-Type: a/b\r\n\r\n\r\n--b--"
+                b"\x00\x03\x00\x05\x00\x40\x00\x52--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n\
+                    --\r\n--b\r\nContent-Disposition: form-data; name=f; filename=\"x\"\r\n\
+                    Content-Type: a/b\r\n\r\n\r\n--b--"
                     .to_vec(),
                 b"\x05\x01\x00\x02abcdefgh".to_vec(),
             ],

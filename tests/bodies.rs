@@ -118,6 +118,11 @@ impl App {
         Self { app: app.unwrap(), seen, ids }
     }
 
+    #[cfg(feature = "tls")]
+    fn over_tls(self) -> Self {
+        Self { app: self.app.over_tls(), ..self }
+    }
+
     fn client(&self) -> TestClient {
         self.app.connect()
     }
@@ -445,6 +450,58 @@ fn a_paused_body_whose_sender_leaves_is_dropped_in_time() {
     app.seen();
     client.reset();
     assert_eq!(app.seen(), ["dropped"]);
+}
+
+/// What is left of a body after an early answer has its own time.
+#[test]
+fn the_rest_of_a_body_may_come_long_after_its_head() {
+    let app = App::new();
+    let mut client = app.client();
+    client.send_bytes(head("POST /pieces", "Transfer-Encoding: chunked\r\n").as_bytes());
+    for _ in 0..20 {
+        app.app.advance(Duration::from_secs(1));
+        client.send_bytes(format!("200\r\n{}\r\n", "x".repeat(512)).as_bytes());
+    }
+    client.send_bytes(b"0\r\n\r\n");
+    assert_eq!(client.expect_answer().status, 200);
+    client.send_bytes((head("POST /pieces?pause", "Content-Length: 9000\r\n") + "ab").as_bytes());
+    app.app.advance(Duration::from_secs(20));
+    app.seen();
+    client.send_bytes(&[b'x'; 998]);
+    app.resume(); // and answers nothing yet
+    app.app.advance(Duration::from_secs(20));
+    client.send_bytes(&[b'x'; 8_000]);
+    app.resume();
+    app.resume();
+    assert_eq!(client.expect_answer().text(), "9000 of Some(9000)");
+    client.send_bytes(head("POST /pieces?answer", "Content-Length: 9000\r\n").as_bytes());
+    app.app.advance(Duration::from_secs(25));
+    client.send_bytes(b"first");
+    assert_eq!(client.expect_answer().text(), "enough");
+    app.app.advance(Duration::from_secs(5));
+    client.send_bytes(&[b'x'; 8_995]);
+    assert_eq!(client.request("GET", "/").text(), "page");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_paused_body_over_tls_waits_with_all_that_came_behind_it() {
+    let app = App::new().over_tls();
+    let mut client = app.client();
+    client.send_bytes((head("POST /pieces?pause", "Content-Length: 29999\r\n") + "ab").as_bytes());
+    for _ in 0..3 {
+        client.send_bytes(&[b'x'; 9_999]);
+    }
+    client.send_bytes((post("/echo", "next") + &post("/echo", "last")).as_bytes());
+    client.half_close();
+    assert_eq!(app.seen(), ["ab"]);
+    // A piece for each read: of how many, the records decide.
+    for _ in 0..9 {
+        app.resume();
+    }
+    assert_eq!(client.expect_answer().text(), "29999 of Some(29999)");
+    assert_eq!(client.expect_answer().text(), "POST next");
+    assert_eq!(client.expect_answer().text(), "POST last");
 }
 
 #[test]

@@ -172,7 +172,8 @@ impl BodyRoute {
         if size == 0 {
             return Err(at_route("max_body_size is 0: it must be at least 1".into()));
         }
-        if self.is_kept && size > most.min(LARGEST_SIZE as u64) {
+        // The default is let pass: the smallest budgets are below it.
+        if self.is_kept && size > most.clamp(MAX_BODY_SIZE, LARGEST_SIZE as u64) {
             return Err(at_route(format!(
                 "max_body_size is {size}: no such body could arrive whole, process_bytes of Limits is \
                  {most}. Routing::receive takes it in pieces"

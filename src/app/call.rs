@@ -155,7 +155,7 @@ impl Call {
         self.0.protocol.get_or_init(|| protocol.to_owned());
     }
 
-    /// The method: `GET` or `HEAD`.
+    /// The method, such as `GET` or `POST`.
     pub fn method(&self) -> &str {
         self.0.head.method()
     }

@@ -68,6 +68,11 @@ impl Responder<'_, '_> {
             self.turn.finish();
             return AfterRequest::Over;
         }
+        if skip > 0 {
+            // What is left of the body has its own time, however long the rest of it took.
+            http.since = self.turn.shared.now;
+            self.turn.connection.state.timing_changed = true;
+        }
         http.skip = skip;
         http.has_answered = true;
         http.body = body.map(|body| Box::new(StreamedAnswer::new(body, terms.chunked, !goes_on)));

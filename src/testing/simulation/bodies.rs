@@ -21,7 +21,8 @@ pub(super) fn request(link: LinkId, choices: &mut Choices) -> Vec<u8> {
     let method = choices.pick(&["POST", "PUT"]);
     let expect = if choices.one_in(5) { "Expect: 100-continue\r\n" } else { "" };
     let mut request = format!(
-        "{method} /body HTTP/1.1\r\nHost: h\r\nX-Link: {link}\r\nX-Number: {number}\r\nX-Size: {size}\r\n{expect}"
+        "{method} /body HTTP/1.1\r\nHost: h\r\nX-Link: {link}\r\nX-Number: {number}\r\n\
+         X-Size: {size}\r\n{expect}"
     );
     if choices.one_in(2) {
         request.push_str(&format!("Content-Length: {size}\r\n\r\n{text}"));

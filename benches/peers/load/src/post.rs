@@ -8,7 +8,8 @@ use crate::{Outcome, Plan};
 
 pub(crate) fn run(plan: &Plan) -> Outcome {
     let head = format!(
-        "POST /post HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n",
+        "POST /post HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\n\
+         Content-Length: {}\r\n\r\n",
         plan.size
     );
     let request = [head.as_bytes(), &vec![b'x'; plan.size]].concat();
