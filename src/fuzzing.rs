@@ -5,7 +5,6 @@
 use std::net::IpAddr;
 
 use crate::app::pattern::{Pattern, path_segments};
-use crate::protocol::body::{BodyDecoder, BodyFault};
 #[cfg(feature = "deflate")]
 use crate::protocol::extension::deflate::Deflate;
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
@@ -13,10 +12,9 @@ use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
 use crate::protocol::forwarded::{Client, read_forwarded, read_x_forwarded};
 use crate::protocol::frame::Masking;
-use crate::protocol::framing::BodyFraming;
 use crate::protocol::handshake::{self, Upgrade};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
-use crate::protocol::multipart::{MultipartFault, MultipartReader, Part, PartEvent, PartLimits};
+use crate::protocol::oracle::bodies::check_body;
 use crate::protocol::oracle::{OracleRules, compare, compare_head};
 use crate::protocol::origin::{Authority, Origin};
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
@@ -195,87 +193,11 @@ fn inflated(pieces: &[&[u8]], limit: usize, keeps: bool) -> Result<Vec<u8>, u16>
     Ok(body)
 }
 
-/// Bodies: a byte of options, cuts, the bytes that follow a head. Cutting changes neither the content nor
-/// where it ends nor why it is refused; what is content in one framing is the same in another, and as a form.
+/// Bodies: a byte of options, cuts, the bytes that follow a head.
 pub fn bodies(data: &[u8]) {
     let Some((&options, data)) = data.split_first() else { return };
     let (cuts, bytes) = cuts(data);
-    let framing = match options & 3 {
-        0 => BodyFraming::Length(bytes.len() as u64),
-        1 => BodyFraming::Length(u64::from(options)),
-        _ => BodyFraming::Chunked,
-    };
-    let whole = decoded(framing, &[bytes]);
-    let pieces = crate::protocol::oracle::verdict::pieces(bytes, &cuts);
-    assert_eq!(decoded(framing, &pieces), whole);
-    let Ok((content, taken, true)) = whole else { return };
-    assert!(taken <= bytes.len() && content.len() <= taken);
-    let mut again = Vec::new();
-    for chunk in content.chunks(1 + usize::from(options)) {
-        again.extend_from_slice(format!("{:X};a\r\n", chunk.len()).as_bytes());
-        again.extend_from_slice(chunk);
-        again.extend_from_slice(b"\r\n");
-    }
-    again.extend_from_slice(b"0\r\nA: b\r\n\r\n");
-    let end = again.len();
-    again.extend_from_slice(b"GET");
-    let overhead = 1 + content.len();
-    if overhead < BODY_OVERHEAD_MAX {
-        assert_eq!(decoded(BodyFraming::Chunked, &[&again]), Ok((content.clone(), end, true)));
-    }
-    let parts = parts_of(&[&content]);
-    assert_eq!(parts_of(&crate::protocol::oracle::verdict::pieces(&content, &cuts)), parts);
-}
-
-/// Of chunk extensions and trailers in a body.
-const BODY_OVERHEAD_MAX: usize = 4_096;
-
-/// The content of a body in pieces, how many bytes it takes, and whether it is whole.
-fn decoded(framing: BodyFraming, pieces: &[&[u8]]) -> Result<(Vec<u8>, usize, bool), BodyFault> {
-    let mut decoder = BodyDecoder::new(framing, 100_000, BODY_OVERHEAD_MAX)?;
-    let (mut content, mut taken) = (Vec::new(), 0);
-    for piece in pieces {
-        let mut piece = piece.to_vec();
-        let decoded = decoder.decode(&mut piece)?;
-        assert!(decoded.taken == piece.len() || decoder.is_done());
-        content.extend_from_slice(&piece[..decoded.content]);
-        taken += decoded.taken;
-    }
-    assert_eq!(decoder.received(), content.len() as u64);
-    Ok((content, taken, decoder.is_done()))
-}
-
-type FormParts = Vec<(Part, Vec<u8>)>;
-
-/// The parts of a form, each with its content, and whether it is whole.
-fn parts_of(pieces: &[&[u8]]) -> Result<(FormParts, bool), MultipartFault> {
-    let limits = PartLimits { parts: 8, head_bytes: 500 };
-    let kind = "multipart/form-data; boundary=b";
-    let Some(mut reader) = MultipartReader::new(kind, limits) else { panic!("a plain boundary") };
-    let (mut parts, mut open) = (FormParts::new(), false);
-    for mut piece in pieces.iter().copied() {
-        while let Some(event) = reader.next(&mut piece)? {
-            match event {
-                PartEvent::Begin(part) => {
-                    assert!(!std::mem::replace(&mut open, true));
-                    parts.push((part, Vec::new()));
-                }
-                PartEvent::Content(content) => {
-                    assert!(open && !content.is_empty());
-                    if let Some((_, known)) = parts[..].last_mut() {
-                        known.extend_from_slice(content);
-                    }
-                }
-                PartEvent::End => assert!(std::mem::replace(&mut open, false)),
-            }
-        }
-        assert!(piece.is_empty() && reader.memory() < 2_000);
-    }
-    // Of a part that is not over, the last bytes may be the start of a delimiter, and are not told.
-    if open {
-        parts.pop();
-    }
-    Ok((parts, reader.is_done()))
+    check_body(options, bytes, &cuts);
 }
 
 /// A path in the first line, patterns in the others.
@@ -525,8 +447,8 @@ mod tests {
                 b"\x02\x02\x00\x03\x00\x095;a=b\r\nhello\r\n6\r\n world\r\n0\r\nA: b\r\n\r\nGET".to_vec(),
                 b"\x02\x00ffffffffffffffff\r\n".to_vec(),
                 b"\x03\x01\x00\x140000000000000001;x\r\ny\r\n000\r\n\r\n".to_vec(),
-                b"\x00\x03\x00\x05\x00\x40\x00\x52--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n\
-                    --\r\n--b\r\nContent-Disposition: form-data; name=f; filename=\"x\"\r\n\
+                b"\x00\x03\x00\x05\x00\x40\x00\x52--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\
+                    \r\n--\r\n--b\r\nContent-Disposition: form-data; name=f; filename=\"x\"\r\n\
                     Content-Type: a/b\r\n\r\n\r\n--b--"
                     .to_vec(),
                 b"\x05\x01\x00\x02abcdefgh".to_vec(),

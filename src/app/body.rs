@@ -134,6 +134,9 @@ pub(crate) fn essence(content_type: &str) -> String {
 /// ```
 /// use wirewheel::body::Form;
 /// fn tags(form: &Form<'_>) -> Vec<String> {
+///     if form.get("untagged").is_some() {
+///         return Vec::new();
+///     }
 ///     let tags = form.pairs().filter(|(name, _)| name == "tag");
 ///     tags.map(|(_, value)| value.into_owned()).collect()
 /// }

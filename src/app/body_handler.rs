@@ -34,9 +34,30 @@ use crate::app::response::Response;
 ///     }
 /// }
 ///
+/// /// Keeps all, and wants no more than a piece before it is asked for the next.
+/// struct Spool(Vec<u8>);
+///
+/// impl BodyHandler for Spool {
+///     fn on_piece(&mut self, _body: &mut IncomingBody<'_>, piece: &[u8]) -> BodyNext {
+///         self.0.extend_from_slice(piece);
+///         BodyNext::Pause
+///     }
+///     fn on_resume(&mut self, _body: &mut IncomingBody<'_>) -> BodyNext {
+///         self.0.clear();
+///         BodyNext::Continue
+///     }
+///     fn on_end(&mut self, _body: &mut IncomingBody<'_>) -> Response {
+///         Response::new(204)
+///     }
+///     fn bytes_held(&self) -> usize {
+///         self.0.capacity()
+///     }
+/// }
+///
 /// fn module(app: &mut Application) {
 ///     app.routing(|route| {
 ///         route.receive("POST", "/lines", |_call: &Call| Ok(Lines::default()));
+///         route.receive("POST", "/spool", |_call: &Call| Ok(Spool(Vec::new())));
 ///     });
 /// }
 /// # wirewheel::testing::TestApplication::new(module).unwrap();

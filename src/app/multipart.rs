@@ -10,6 +10,40 @@ use crate::app::response::Response;
 
 /// Takes the parts of a form (`multipart/form-data`), one behind the other; see [`multipart`].
 ///
+/// ```
+/// use wirewheel::body::{BodyNext, IncomingBody, MultipartHandler, Part};
+/// use wirewheel::Response;
+/// /// The fields of a form, of which none may be longer than 100 bytes.
+/// #[derive(Default)]
+/// struct Fields(Vec<(String, Vec<u8>)>);
+/// impl MultipartHandler for Fields {
+///     fn on_part(&mut self, _body: &mut IncomingBody<'_>, part: &Part) -> BodyNext {
+///         self.0.push((part.name().to_owned(), Vec::new()));
+///         BodyNext::Continue
+///     }
+///     fn on_piece(&mut self, _body: &mut IncomingBody<'_>, piece: &[u8]) -> BodyNext {
+///         let Some((_, value)) = self.0.last_mut() else { return BodyNext::Continue };
+///         value.extend_from_slice(piece);
+///         match value.len() {
+///             0..=100 => BodyNext::Continue,
+///             _ => BodyNext::Answer(Response::new(413)),
+///         }
+///     }
+///     fn on_part_end(&mut self, _body: &mut IncomingBody<'_>) -> BodyNext {
+///         BodyNext::Pause // until somebody calls resume_body
+///     }
+///     fn on_resume(&mut self, _body: &mut IncomingBody<'_>) -> BodyNext {
+///         BodyNext::Continue
+///     }
+///     fn on_end(&mut self, _body: &mut IncomingBody<'_>) -> Response {
+///         Response::text(format!("{} fields", self.0.len()))
+///     }
+///     fn bytes_held(&self) -> usize {
+///         self.0.iter().map(|(name, value)| name.capacity() + value.capacity()).sum()
+///     }
+/// }
+/// ```
+///
 /// As with a [`BodyHandler`], one that is dropped without `on_end` had a body that did not come whole.
 pub trait MultipartHandler {
     /// A part begins.
@@ -32,6 +66,11 @@ pub trait MultipartHandler {
 
     /// All parts are whole: the answer.
     fn on_end(&mut self, body: &mut IncomingBody<'_>) -> Response;
+
+    /// Bytes of memory that it holds; see [`BodyHandler::bytes_held`].
+    fn bytes_held(&self) -> usize {
+        0
+    }
 }
 
 /// What a form may have beside its content, which the route's
@@ -167,6 +206,7 @@ impl<H: MultipartHandler> BodyHandler for Multipart<H> {
     }
 
     fn bytes_held(&self) -> usize {
-        self.reader.memory().saturating_add(self.rest.capacity())
+        let held = self.reader.memory().saturating_add(self.rest.capacity());
+        held.saturating_add(self.handler.bytes_held())
     }
 }
