@@ -6,11 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::Disposal;
-use crate::protocol::body::BodyDecoder;
-use crate::protocol::framing::BodyFraming;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
 use crate::words::message::{AsMessage, Payload};
 
+use super::chunks::chunked_body;
 use super::far_end::{FarEnd, RawFrame, frame_of};
 use super::frames::UPGRADE;
 use super::network::{LinkId, Network, PeerEnd};
@@ -596,15 +595,6 @@ impl TestClient {
     }
 }
 
-/// The content of a chunked body at the start of some bytes, and how many of them it takes.
-fn chunked_body(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let mut decoder = BodyDecoder::new(BodyFraming::Chunked, u64::MAX, 1 << 20).ok()?;
-    let mut content = bytes.to_vec();
-    let decoded = decoder.decode(&mut content).ok()?;
-    content.truncate(decoded.content);
-    decoder.is_done().then_some((content, decoded.taken))
-}
-
 #[track_caller]
 fn utf8(bytes: Vec<u8>) -> String {
     match String::from_utf8(bytes) {
@@ -677,6 +667,14 @@ impl TestClient {
     /// The client sends nothing more, and still reads.
     pub fn half_close(&mut self) {
         self.network.borrow_mut().end(self.id, PeerEnd::Shut);
+    }
+
+    /// Sends bytes and ends its side, so that both come at once.
+    #[cfg(all(repository, test, feature = "client"))]
+    pub(crate) fn send_and_end(&mut self, bytes: &[u8]) {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).send(bytes);
+        network.end(self.id, PeerEnd::Shut);
     }
 
     /// The client's system ends its side, and its TLS says nothing of it: more may have been meant to

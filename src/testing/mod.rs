@@ -33,8 +33,11 @@
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
+mod chunks;
 mod client;
 mod failure;
+#[cfg(all(repository, any(test, fuzzing), feature = "client"))]
+pub(crate) mod far_answers;
 pub(crate) mod far_end;
 #[cfg(feature = "client")]
 mod far_server;

@@ -317,6 +317,21 @@ fn resets_and_hang_ups_on_the_way_are_failures_like_others() {
     assert_eq!(it.notes(), ["connection reset before it had answered the handshake"]);
     within(3, &server).into_client().half_close();
     assert_eq!(it.notes(), ["the other side hung up before it had answered the handshake"]);
+    // An answer, and the end with it.
+    let mut client = within(3, &server).into_client();
+    client.send_and_end(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\nRetry-After: 600\r\n\r\n");
+    assert!(it.notes()[0].starts_with("the server answered 503"));
+    it.advance(599);
+    assert!(server.next_request().is_none());
+    // A session, and its end.
+    let request = within(10, &server);
+    let accept = request.accept_key();
+    let answer = format!(
+        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    request.into_client().send_and_end(&[answer.as_bytes(), b"\x81\x02hi"].concat());
+    assert_eq!(it.notes(), ["closed 1006"]);
     // A refusal whose body ends with the connection.
     let mut client = within(3, &server).answer("HTTP/1.0 403 x\r\n\r\ngo away");
     assert_eq!(it.notes(), Vec::<String>::new());
@@ -358,13 +373,13 @@ fn a_session_that_is_over_is_dialled_anew_unless_we_have_closed_it_for_good() {
         let mut session = within(4, &server).accept();
         session.expect_text("hello");
         session.send("x");
-        session.close(&CloseReason::new(CloseCode::new(code), "").unwrap());
+        session.close(CloseReason::new(CloseCode::new(code), "").unwrap());
         assert_eq!(it.state(), DialerState::Waiting, "{code}");
     }
     for code in [1008, 4000, 4999] {
         let mut session = within(61, &server).accept();
         session.send("x");
-        session.close(&CloseReason::new(CloseCode::new(code), "").unwrap());
+        session.close(CloseReason::new(CloseCode::new(code), "").unwrap());
         it.advance(29);
         assert!(server.next_request().is_none(), "{code}: it is not wanted, and comes back soon");
     }
@@ -437,7 +452,7 @@ fn the_application_decides_what_follows() {
     assert!(server.next_request().is_none());
     app.advance(secs(2));
     let mut session = server.expect_request().accept();
-    session.close(&CloseReason::new(CloseCode::new(4001), "").unwrap());
+    session.close(CloseReason::new(CloseCode::new(4001), "").unwrap());
     assert_eq!((dialer.state(), asked.get()), (DialerState::Stopped, 3));
     app.advance(secs(10_000));
     assert!(server.next_request().is_none());
