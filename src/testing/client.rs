@@ -9,7 +9,7 @@ use crate::core::Disposal;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
 use crate::words::message::{AsMessage, Payload};
 
-use super::chunks::chunked_body;
+use super::answer::{Answer, take_answer};
 use super::far_end::{FarEnd, RawFrame, frame_of};
 use super::frames::UPGRADE;
 use super::network::{LinkId, Network, PeerEnd};
@@ -97,49 +97,6 @@ pub struct TestClient {
 impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestClient").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// An answer to a request.
-///
-/// ```
-/// use wirewheel::Application;
-/// use wirewheel::testing::TestApplication;
-/// let app = TestApplication::new(|app: &mut Application| {
-///     app.routing(|route| route.get("/healthz", |_call| "ok"));
-/// })?;
-/// let answer = app.get("/healthz");
-/// assert_eq!((answer.status, answer.text()), (200, "ok"));
-/// assert_eq!(answer.header("content-length"), Some("2"));
-/// # Ok::<(), wirewheel::error::ServerError>(())
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The status code.
-    pub status: u16,
-    /// The status line and the header lines.
-    pub head: String,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
-        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    }
-
-    /// The body as text.
-    ///
-    /// # Panics
-    /// If it is not UTF-8.
-    #[track_caller]
-    pub fn text(&self) -> &str {
-        match std::str::from_utf8(&self.body) {
-            Ok(text) => text,
-            Err(error) => panic!("the body is no text: {error}"),
-        }
     }
 }
 
@@ -340,37 +297,13 @@ impl TestClient {
     #[track_caller]
     fn answer(&self, head_only: bool) -> Answer {
         let mut network = self.network.borrow_mut();
-        let got = &mut network.link(self.id).socket.got;
-        let end = got.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-        let Some(end) = end else {
-            drop(network);
-            self.fail("an answer", None);
-        };
-        let head = String::from_utf8_lossy(&got[..end]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let mut answer = Answer { status, head, body: Vec::new() };
-        if !head_only && answer.header("transfer-encoding") == Some("chunked") {
-            let body = chunked_body(&got[end..]);
-            let Some((body, length)) = body else {
+        match take_answer(&mut network.link(self.id).socket.got, head_only) {
+            Ok(answer) => answer,
+            Err(missing) => {
                 drop(network);
-                self.fail("an answer with all its chunks", None);
-            };
-            answer.body = body;
-            got.drain(..end + length);
-            return answer;
+                self.fail(&missing, None);
+            }
         }
-        let length: usize = answer
-            .header("content-length")
-            .filter(|_| !head_only)
-            .map_or(0, |length| length.parse().unwrap_or(0));
-        let body_end = end + length;
-        if got.len() < body_end {
-            drop(network);
-            self.fail(&format!("an answer with a body of {length} bytes"), None);
-        }
-        answer.body = got[end..body_end].to_vec();
-        got.drain(..body_end);
-        answer
     }
 
     /// From here on what arrives is frames.

@@ -33,7 +33,7 @@
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
-mod chunks;
+mod answer;
 mod client;
 mod failure;
 #[cfg(all(repository, any(test, fuzzing), feature = "client"))]
@@ -63,7 +63,8 @@ use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
 
-pub use client::{Answer, Ending, Received, TestClient, Upgrade};
+pub use answer::Answer;
+pub use client::{Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
