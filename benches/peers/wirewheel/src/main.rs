@@ -83,6 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => options,
     };
     let broadcasts = mode.starts_with("broadcast");
+    let events = mode == "broadcast-events";
     Server::bind(listen(port, &mode)?, move |app: &mut Application| {
         app.install(options);
         app.routing(|route| {
@@ -92,6 +93,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             if broadcasts {
                 let buffer = FlowOptions::new().extra_buffer(FLOW_MESSAGES);
                 let flow = SharedFlow::with(buffer).unwrap_or_default();
+                if events {
+                    let flow = flow.clone();
+                    route.event_stream("/", move |_: &Call| Member(flow.clone()));
+                }
                 route.web_socket("/", move |_: &Call| Member(flow.clone()));
             } else {
                 route.web_socket("/", |_: &Call| Echo);
