@@ -35,6 +35,7 @@
 #![cfg_attr(feature = "json", doc = "| [`json`] | values as messages |")]
 //! | [`message`] | what a message carries, and what becomes one |
 //! | [`options`] | the values that options take |
+//! | [`pages`] | folders of files, and whose pages may read answers |
 //! | [`raw`] | sessions that get frames |
 #![cfg_attr(
     feature = "testing",
@@ -95,7 +96,7 @@ pub use api::client;
 pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
-pub use api::{compat, detach, error, extension, hooks, message, options, raw, watch};
+pub use api::{compat, detach, error, extension, hooks, message, options, pages, raw, watch};
 
 pub use app::application::{Application, WebSockets};
 pub use app::call::Call;

@@ -9,6 +9,8 @@ use crate::app::file_body::{FileBody, PIECE_BYTES};
 pub(crate) enum LongBody {
     File(FileBody),
     Bytes(Vec<u8>),
+    /// They are part of the program.
+    Static(&'static [u8]),
 }
 
 impl LongBody {
@@ -16,13 +18,14 @@ impl LongBody {
         match self {
             Self::File(file) => file.length(),
             Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Static(bytes) => bytes.len() as u64,
         }
     }
 
     /// Bytes of memory that it takes until it is out.
     pub(crate) fn memory(&self) -> usize {
         match self {
-            Self::File(_) => 0,
+            Self::File(_) | Self::Static(_) => 0,
             Self::Bytes(bytes) => bytes.capacity(),
         }
     }
@@ -32,13 +35,16 @@ impl LongBody {
     pub(crate) fn read_piece(&self, offset: u64, out: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::File(file) => file.read_piece(offset, out),
-            Self::Bytes(bytes) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX);
-                let rest = bytes.get(from..).unwrap_or_default();
-                let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
-                out.extend_from_slice(piece);
-                Ok(piece.len())
-            }
+            Self::Bytes(bytes) => Ok(copy_piece(bytes, offset, out)),
+            Self::Static(bytes) => Ok(copy_piece(bytes, offset, out)),
         }
     }
+}
+
+fn copy_piece(bytes: &[u8], offset: u64, out: &mut Vec<u8>) -> usize {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = bytes.get(from..).unwrap_or_default();
+    let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
+    out.extend_from_slice(piece);
+    piece.len()
 }

@@ -9,6 +9,7 @@ use crate::protocol::handshake::offered_protocols;
 use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
+use crate::app::answer_filter::AnswerFilters;
 use crate::app::call::Call;
 #[cfg(feature = "client")]
 use crate::app::dialled_routes::DialledRoutes;
@@ -123,6 +124,8 @@ pub(crate) struct RouteTable {
     entries: Vec<PathEntry>,
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
+    /// What changes the answers of its scopes.
+    pub(crate) filters: AnswerFilters,
     defaults: SessionOptions,
     /// What dialled sessions have in place of a route.
     #[cfg(feature = "client")]
@@ -163,6 +166,7 @@ impl RouteTable {
             entries: Vec::new(),
             routes: Vec::new(),
             gets: Vec::new(),
+            filters: AnswerFilters::default(),
             defaults,
             #[cfg(feature = "client")]
             dialled: DialledRoutes::default(),

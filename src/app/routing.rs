@@ -10,13 +10,16 @@ use crate::protocol::token::is_token;
 use crate::words::limits::Limits;
 use crate::words::options::SessionOptions;
 
+use crate::app::answer_filter::{AnswerFilter, DefaultHeader, StatusPage};
 use crate::app::call::Call;
+use crate::app::cors::Cors;
 use crate::app::endpoint::{OfFrames, OfMessages};
+use crate::app::folder::Folder;
 use crate::app::handler::Handler;
 use crate::app::origins::OriginOptions;
 use crate::app::pattern::Pattern;
 use crate::app::raw_handler::RawHandler;
-use crate::app::response::{Accept, Response};
+use crate::app::response::{Accept, Response, check_header};
 use crate::app::route_table::{
     PlainAnswer, ProtocolPicker, Purpose, RouteConfig, RouteTable, UpgradeHook,
 };
@@ -88,8 +91,12 @@ pub(crate) struct Routes {
     root_hooks: Vec<UpgradeHook>,
     web_sockets: Vec<WebSocketRoute>,
     gets: Vec<(String, PlainAnswer)>,
+    filters: Vec<(String, FilterMaker)>,
     mistakes: Vec<String>,
 }
+
+/// Makes what changes the answers of a scope, once it is known what is installed.
+type FilterMaker = Box<dyn FnOnce(&Installed) -> Result<Rc<dyn AnswerFilter>, String>>;
 
 impl<'a> Routing<'a> {
     /// Hands out the root, which is one scope however often it is opened (as in Ktor).
@@ -178,6 +185,96 @@ impl<'a> Routing<'a> {
         let path = self.full_path(path);
         let answer = PlainAnswer::Handler(Rc::new(move |call| answer(call).into()));
         self.routes.gets.push((path, answer));
+    }
+
+    /// Answers GET and HEAD requests for the files of a folder (Ktor's `staticFiles`), which is a path or a
+    /// [`Folder`] with options; also those of a folder in the program itself. Every other route goes before
+    /// it.
+    ///
+    /// ```
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| route.folder("/", "/srv/www"));
+    /// }
+    /// ```
+    ///
+    /// Reading blocks the loop for as long as the disk takes: no folders on a network.
+    pub fn folder(&mut self, path: &str, folder: impl Into<Folder>) {
+        let path = self.full_path(path);
+        match folder.into().serve_at(&path) {
+            Ok(answer) => {
+                let path = format!("{}/{{...}}", path.trim_end_matches('/'));
+                self.routes.gets.push((path, PlainAnswer::Handler(Rc::new(answer))));
+            }
+            Err(mistake) => self.routes.mistake(format!("folder {path:?}: {mistake}")),
+        }
+    }
+
+    /// Lets pages of other origins read the answers at and below the path of this scope, and answers their
+    /// preflight requests (Ktor's `CORS`). What has no leave is answered as ever, and the browser keeps it
+    /// from the page; its preflight gets 403. See [`Cors`], with an example.
+    pub fn cors(&mut self, cors: Cors) {
+        self.add_filter("cors", |installed| Ok(Rc::new(cors.finish(&installed.origins)?)));
+    }
+
+    /// Adds a header to every answer at and below the path of this scope that does not have it (Ktor's
+    /// `DefaultHeaders`). Not to answers that upgrade, nor to requests that are refused before their path is
+    /// looked at (400, 408, 431, and 429 or 503 over a limit).
+    ///
+    /// ```
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route.default_header("Content-Security-Policy", "frame-ancestors 'none'");
+    ///         route.folder("/", "/srv/www");
+    ///     });
+    /// }
+    /// ```
+    pub fn default_header(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let (name, value) = (name.into(), value.into());
+        self.add_filter("default_header", |_installed| {
+            check_header(&name, &value)?;
+            Ok(Rc::new(DefaultHeader { name, value }))
+        });
+    }
+
+    /// Answers with `page`, and that status, where at or below the path of this scope there is an answer of
+    /// that status that nobody wrote: the server's own refusal, or one without a body (Ktor's `StatusPages`).
+    /// An answer to which the application gave a body stays. The header lines of the refusal stay too
+    /// (`Allow`, `Retry-After`). A status from 400 to 599.
+    ///
+    /// ```
+    /// use wirewheel::{Application, Response};
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route.status_page(404, |call| Response::html(format!("<h1>lost at {}</h1>", call.host())));
+    ///         route.status_page(500, |_call| Response::file("/srv/www/sorry.html"));
+    ///     });
+    /// }
+    /// ```
+    pub fn status_page<F, R>(&mut self, status: u16, page: F)
+    where
+        F: Fn(&Call) -> R + 'static,
+        R: Into<Response>,
+    {
+        self.add_filter("status_page", move |_installed| match status {
+            400..=599 => {
+                Ok(Rc::new(StatusPage { status, page: move |call: &Call| page(call).into() }))
+            }
+            _ => Err(format!("{status} is no error: give a status from 400 to 599")),
+        });
+    }
+
+    fn add_filter(
+        &mut self,
+        what: &'static str,
+        make: impl FnOnce(&Installed) -> Result<Rc<dyn AnswerFilter>, String> + 'static,
+    ) {
+        let at = format!("{what} at {:?}", if self.prefix.is_empty() { "/" } else { &self.prefix });
+        let make: FilterMaker = Box::new(move |installed| {
+            make(installed).map_err(|mistake| format!("{at}: {mistake}"))
+        });
+        self.routes.filters.push((self.prefix.clone(), make));
     }
 
     /// Answers plain requests with the server's [`Stats`](crate::Stats) as Prometheus text. Whoever
@@ -493,6 +590,9 @@ impl Routes {
         }
         for (path, answer) in self.gets {
             table.add_get(&path, answer)?;
+        }
+        for (scope, make) in self.filters {
+            table.filters.add(&scope, make(&installed)?)?;
         }
         Ok(table)
     }

@@ -89,10 +89,14 @@ impl HttpTurn<'_, '_> {
         head: RequestHead,
         resolution: Resolution,
     ) -> AfterRequest {
+        if let Some(response) = self.preflight(&head) {
+            return self.answer_filtered(terms, head, response, reason::CORS);
+        }
         let (response, why) = match resolution {
             Resolution::Get { handler, parameters } => {
                 let call = self.call_for(head, parameters, None);
-                let response = self.page(handler, &call);
+                let page = self.page(handler, &call);
+                let response = self.filtered(&call, page);
                 return self.responder().respond(terms, response);
             }
             Resolution::ServerOptions => {
@@ -103,14 +107,56 @@ impl HttpTurn<'_, '_> {
             Resolution::MethodNotAllowed => (Response::refusal(405), reason::METHOD),
             Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
             Resolution::ProtocolRequired => {
-                let text = "400 Bad Request: no subprotocol on offer is spoken here\n";
-                (Response::refusal(400).body(text), reason::NO_SUBPROTOCOL)
+                let why = "no subprotocol on offer is spoken here";
+                (Response::refusal_because(400, why), reason::NO_SUBPROTOCOL)
             }
             Resolution::BadPath | Resolution::WebSocket { .. } => {
                 (Response::refusal(400), reason::BAD_PATH)
             }
         };
-        self.responder().refuse_request(terms, &head, response, why)
+        if self.turn.routes.filters.is_empty() {
+            return self.responder().refuse_request(terms, &head, response, why);
+        }
+        self.answer_filtered(terms, head, response, why)
+    }
+
+    /// Whether a page of another origin may send what it is about to (the Fetch standard, "CORS-preflight
+    /// request"): before the route, which need not take OPTIONS.
+    fn preflight(&self, head: &RequestHead) -> Option<Response> {
+        let filters = &self.turn.routes.filters;
+        if filters.is_empty() || head.method() != "OPTIONS" {
+            None
+        } else {
+            filters.preflight(head)
+        }
+    }
+
+    /// Answers without a route, as the filters of the path want it.
+    fn answer_filtered(
+        &mut self,
+        terms: AnswerTerms,
+        head: RequestHead,
+        response: Response,
+        why: &'static str,
+    ) -> AfterRequest {
+        let call = self.call_for(head, Vec::new(), None);
+        let response = self.filtered(&call, response);
+        if response.status_code() < 400 {
+            return self.responder().respond(terms, response);
+        }
+        self.responder().refuse_request(terms, call.head(), response, why)
+    }
+
+    /// An answer as the filters of its path change it; a page for a status is the application's code.
+    fn filtered(&mut self, call: &Call, response: Response) -> Response {
+        let filters = &self.turn.routes.filters;
+        if filters.is_empty() {
+            return response;
+        }
+        match caught(|| filters.change(call, response)) {
+            Ok(response) => response,
+            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
+        }
     }
 
     /// What a page answers.
@@ -122,6 +168,7 @@ impl HttpTurn<'_, '_> {
         };
         match answer {
             Ok(response) => {
+                let response = response.for_request(call, || self.turn.wire.since_1970());
                 self.turn.log().page(call, &response);
                 response
             }
@@ -206,6 +253,7 @@ impl HttpTurn<'_, '_> {
             return self.responder().refuse(404);
         };
         if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
+            let refusal = self.filtered(&call, refusal);
             return self.responder().respond(terms, refusal);
         }
         if matches!(config.purpose, Purpose::Detached(_)) && !self.turn.wire.can_be_detached() {
@@ -229,6 +277,7 @@ impl HttpTurn<'_, '_> {
         let (accepted, agreed, handler) = match admitted {
             Ok(Ok(admitted)) => admitted,
             Ok(Err(response)) => {
+                let response = self.filtered(&call, response);
                 return self.responder().refuse_request(terms, call.head(), response, reason::HOOK);
             }
             Err(panic) => {
@@ -251,8 +300,7 @@ impl HttpTurn<'_, '_> {
 
     /// A route wants the socket itself, and there is none that anybody else could use.
     fn refuse_to_detach(&mut self, terms: AnswerTerms, call: &Call) -> AfterRequest {
-        let text = "501 Not Implemented: only a socket without TLS can be detached\n";
-        let response = Response::refusal(501).body(text);
+        let response = Response::refusal_because(501, "only a socket without TLS can be detached");
         self.responder().refuse_request(terms, call.head(), response, reason::NOT_DETACHABLE)
     }
 
@@ -325,7 +373,7 @@ impl HttpTurn<'_, '_> {
                     reason::ORIGIN,
                     &reason,
                 );
-                Some(Response::refusal(403).body(format!("403 Forbidden: {reason}\n")))
+                Some(Response::refusal_because(403, &reason))
             }
         }
     }

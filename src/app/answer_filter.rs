@@ -1,0 +1,159 @@
+//! What changes answers on their way out: default headers, pages for statuses, CORS. Each holds for the paths
+//! below a scope of routes.
+
+use std::fmt;
+use std::rc::Rc;
+
+use crate::protocol::head::RequestHead;
+
+use crate::app::call::Call;
+use crate::app::pattern::{Pattern, path_segments};
+use crate::app::response::{Response, has_header};
+
+/// One of them.
+pub(crate) trait AnswerFilter {
+    /// Answers an OPTIONS request in place of its route.
+    fn preflight(&self, _head: &RequestHead) -> Option<Response> {
+        None
+    }
+
+    /// Changes an answer.
+    fn change(&self, call: &Call, response: Response) -> Response;
+}
+
+/// All of them, those of the innermost scopes first.
+#[derive(Default)]
+pub(crate) struct AnswerFilters(Vec<(Pattern, usize, Rc<dyn AnswerFilter>)>);
+
+impl fmt::Debug for AnswerFilters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerFilters").field("len", &self.0.len()).finish()
+    }
+}
+
+impl AnswerFilters {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds one for a path and all below it.
+    pub(crate) fn add(&mut self, scope: &str, filter: Rc<dyn AnswerFilter>) -> Result<(), String> {
+        let depth = scope.split('/').filter(|segment| !segment.is_empty()).count();
+        let pattern = Pattern::parse(&format!("{}/{{...}}", scope.trim_end_matches('/')))?;
+        // Behind those of the same depth: who was written first goes first.
+        let place = self.0.partition_point(|(_, known, _)| *known >= depth);
+        self.0.insert(place, (pattern, depth, filter));
+        Ok(())
+    }
+
+    pub(crate) fn preflight(&self, head: &RequestHead) -> Option<Response> {
+        let path = head.target().split('?').next().unwrap_or_default();
+        self.of(path).find_map(|filter| filter.preflight(head))
+    }
+
+    pub(crate) fn change(&self, call: &Call, response: Response) -> Response {
+        self.of(call.path()).fold(response, |response, filter| filter.change(call, response))
+    }
+
+    /// Those that hold for a path; for one that cannot be read, those of the root.
+    fn of(&self, path: &str) -> impl Iterator<Item = &dyn AnswerFilter> {
+        let segments = path_segments(path).unwrap_or_default();
+        let holding = self.0.iter().filter(move |(scope, ..)| scope.fit(&segments).is_some());
+        holding.map(|(_, _, filter)| &**filter)
+    }
+}
+
+/// A header for answers that do not have it (Ktor's `DefaultHeaders`).
+pub(super) struct DefaultHeader {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+impl AnswerFilter for DefaultHeader {
+    fn change(&self, _call: &Call, mut response: Response) -> Response {
+        if !has_header(&response.headers, &self.name) {
+            response.headers.push((self.name.clone(), self.value.clone()));
+        }
+        response
+    }
+}
+
+/// What is sent in place of the server's own words for a status (Ktor's `StatusPages`).
+pub(super) struct StatusPage<F> {
+    pub(super) status: u16,
+    pub(super) page: F,
+}
+
+impl<F: Fn(&Call) -> Response> AnswerFilter for StatusPage<F> {
+    fn change(&self, call: &Call, response: Response) -> Response {
+        if response.status != self.status || !(response.is_refusal || response.body.length() == 0) {
+            return response;
+        }
+        let mut page = (self.page)(call);
+        // What the refusal has to say stays: `Allow`, `WWW-Authenticate`, `Retry-After`.
+        for (name, value) in response.headers {
+            let is_of_content = name.get(..8).is_some_and(|it| it.eq_ignore_ascii_case("content-"));
+            if !is_of_content && !has_header(&page.headers, &name) {
+                page.headers.push((name, value));
+            }
+        }
+        Response { status: response.status, fault: response.fault.or(page.fault), ..page }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::call::tests::call;
+    use crate::app::response::Body;
+
+    /// Adds its number to a header.
+    struct Mark(&'static str);
+
+    impl AnswerFilter for Mark {
+        fn change(&self, _call: &Call, response: Response) -> Response {
+            response.header("X-Mark", self.0)
+        }
+    }
+
+    #[test]
+    fn the_inner_scope_goes_first_and_the_first_of_one_scope() {
+        let mut filters = AnswerFilters::default();
+        for (scope, name) in [("", "a"), ("/x", "b"), ("/x/{p}", "c"), ("/x/", "d"), ("/", "e")] {
+            filters.add(scope, Rc::new(Mark(name))).unwrap();
+        }
+        for (path, expected) in [
+            ("/", "ae"),
+            ("/x", "bdae"),
+            ("/x/", "bdae"),
+            ("/x/y", "cbdae"),
+            ("/x/y/z?q", "cbdae"),
+            ("/xy", "ae"),
+            ("/%ff", "ae"),
+        ] {
+            let call = call(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+            let response = filters.change(&call, Response::new(204));
+            let marks: String = response.headers.into_iter().map(|(_, mark)| mark).collect();
+            assert_eq!(marks, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_page_takes_the_place_of_what_nobody_wrote() {
+        let filter = StatusPage { status: 404, page: |_: &Call| Response::html("lost") };
+        let call = call("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        let of = |response| match filter.change(&call, response) {
+            Response { status, body: Body::Bytes(bytes), headers, .. } => {
+                (status, String::from_utf8(bytes).unwrap(), headers.len())
+            }
+            other => panic!("{other:?}"),
+        };
+        let refusal = Response::refusal(404).header("Allow", "GET").header("Content-Language", "x");
+        assert_eq!(of(refusal), (404, "lost".into(), 2));
+        assert_eq!(of(Response::new(404)), (404, "lost".into(), 1));
+        assert_eq!(of(Response::text("mine").status(404)).1, "mine");
+        assert_eq!(of(Response::refusal(404).body("mine")).1, "mine");
+        assert_eq!(of(Response::refusal(403)).0, 403);
+    }
+}
