@@ -20,7 +20,6 @@ mod config;
 mod exec;
 mod hub;
 mod options;
-mod serve;
 mod service;
 mod signals;
 mod sparing;
