@@ -1,5 +1,5 @@
-//! Pages in memory: a folder in the program, conditions of answers that an application makes, default headers,
-//! pages for statuses, CORS and the rule about origins.
+//! Pages in memory: a folder in the program, conditions of answers that an application makes, default
+//! headers, pages for statuses, CORS and the rule about origins.
 
 use wirewheel::pages::{Cors, Folder};
 use wirewheel::testing::{Answer, TestApplication};

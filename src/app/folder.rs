@@ -24,13 +24,14 @@ const CACHE_CONTROL: &str = "no-cache";
 ///
 /// A path is enough for most (`route.folder("/", "/srv/www")`). What the defaults are:
 ///
-/// * Of a folder, `index.html` is served; without the slash at the end, the client is sent to the path with it.
+/// * Of a folder, `index.html` is served; without the slash at the end, the client is sent to the path with
+///   it.
 /// * A file has the content type of its name's ending, an `ETag`, the date of its last change, and
 ///   `Cache-Control: no-cache`: a browser keeps it and asks each time whether it has changed.
-/// * Conditions and ranges are what RFC 9110 makes of them: 304, 412, 206, 416. Of several ranges the whole is
-///   sent.
-/// * Beside `app.js` there may be `app.js.br` and `app.js.gz`: who takes that coding is sent the smaller file.
-///   One that is older than its original is not used.
+/// * Conditions and ranges are what RFC 9110 makes of them: 304, 412, 206, 416. Of several ranges the whole
+///   is sent.
+/// * Beside `app.js` there may be `app.js.br` and `app.js.gz`: who takes that coding is sent the smaller
+///   file. One that is older than its original is not used.
 /// * Names that begin with a dot are not there, but for `.well-known` (RFC 8615).
 /// * Nothing outside the folder is served: no `..`, no link that leads out. Where the system lacks `openat2`
 ///   (Linux before 5.6, some containers), which the log says at the start, no link at all is followed. Pipes

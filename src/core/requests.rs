@@ -253,7 +253,6 @@ impl HttpTurn<'_, '_> {
             return self.responder().refuse(404);
         };
         if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
-            let refusal = self.filtered(&call, refusal);
             return self.responder().respond(terms, refusal);
         }
         if matches!(config.purpose, Purpose::Detached(_)) && !self.turn.wire.can_be_detached() {
@@ -350,7 +349,7 @@ impl HttpTurn<'_, '_> {
     /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
     /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
     /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
-    fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
+    fn foreign_origin(&mut self, rules: &OriginRules, call: &Call) -> Option<Response> {
         call.head().first("origin")?; // most have none, and are asked nothing further
         let loopback = call.local_addr().ip().to_canonical().is_loopback();
         match rules.judge(call.head(), call.host(), loopback) {
@@ -373,7 +372,7 @@ impl HttpTurn<'_, '_> {
                     reason::ORIGIN,
                     &reason,
                 );
-                Some(Response::refusal_because(403, &reason))
+                Some(self.filtered(call, Response::refusal_because(403, &reason)))
             }
         }
     }
