@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { origins, overTls } from "./origins.mjs";
+import { lamp, pages, readAcross } from "./pages.mjs";
 
 const { BROWSER, PLAYWRIGHT, EXAMPLES, SCREENSHOTS } = process.env;
 const { chromium } = createRequire(import.meta.url)(resolve(PLAYWRIGHT));
@@ -290,11 +291,20 @@ const browser = await launch();
 async function foreignPages() {
   await origins(launch, open);
 }
+async function files() {
+  await pages(browser);
+}
+async function site() {
+  const program = await Program.start("site");
+  await lamp(browser, open, program.url);
+  await readAcross(browser, program.url);
+  await program.stop();
+}
 async function secured() {
   await overTls(browser, open);
 }
 try {
-  for (const check of [echo, chat, telemetry, deflate, secured, foreignPages]) {
+  for (const check of [echo, chat, telemetry, deflate, files, site, secured, foreignPages]) {
     const begun = Date.now();
     await check(browser);
     for (const context of browser.contexts()) await context.close();

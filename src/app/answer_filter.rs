@@ -8,7 +8,7 @@ use crate::protocol::head::RequestHead;
 
 use crate::app::call::Call;
 use crate::app::pattern::{Pattern, path_segments};
-use crate::app::response::{Response, has_header};
+use crate::app::response::{Response, describes_content, has_header};
 
 /// One of them.
 pub(crate) trait AnswerFilter {
@@ -93,8 +93,7 @@ impl<F: Fn(&Call) -> Response> AnswerFilter for StatusPage<F> {
         let mut page = (self.page)(call);
         // What the refusal has to say stays: `Allow`, `WWW-Authenticate`, `Retry-After`.
         for (name, value) in response.headers {
-            let is_of_content = name.get(..8).is_some_and(|it| it.eq_ignore_ascii_case("content-"));
-            if !is_of_content && !has_header(&page.headers, &name) {
+            if !describes_content(&name) && !has_header(&page.headers, &name) {
                 page.headers.push((name, value));
             }
         }
@@ -149,8 +148,11 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        let refusal = Response::refusal(404).header("Allow", "GET").header("Content-Language", "x");
-        assert_eq!(of(refusal), (404, "lost".into(), 2));
+        let refusal = Response::refusal(404)
+            .header("Allow", "GET")
+            .header("Content-Language", "x")
+            .header("Content-Security-Policy", "default-src 'self'");
+        assert_eq!(of(refusal), (404, "lost".into(), 3));
         assert_eq!(of(Response::new(404)), (404, "lost".into(), 1));
         assert_eq!(of(Response::text("mine").status(404)).1, "mine");
         assert_eq!(of(Response::refusal(404).body("mine")).1, "mine");

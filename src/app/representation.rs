@@ -16,7 +16,7 @@ use crate::words::quoted::Quoted;
 use crate::app::call::Call;
 use crate::app::content_type::content_type;
 use crate::app::file_body::FileBody;
-use crate::app::response::{Body, Response, Selection, has_header, set_header};
+use crate::app::response::{Body, Response, Selection, describes_content, has_header, set_header};
 
 /// A file of so many bytes is sent with its head, in one piece.
 const SHORT_FILE_BYTES: u64 = 16 << 10;
@@ -129,9 +129,8 @@ impl Response {
     fn not_modified(mut self) -> Self {
         let has_etag = has_header(&self.headers, "etag");
         self.headers.retain(|(name, _)| {
-            let is_of_content = name.get(..8).is_some_and(|it| it.eq_ignore_ascii_case("content-"));
             let is_needless = has_etag && name.eq_ignore_ascii_case("last-modified");
-            !is_needless && (!is_of_content || name.eq_ignore_ascii_case("content-location"))
+            !is_needless && !describes_content(name)
         });
         Self { status: 304, body: Body::Bytes(Vec::new()), ..self }
     }

@@ -1,6 +1,6 @@
 //! Answers to plain requests, and what may be added to the answer that upgrades.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 use crate::protocol::token::{is_header_value, is_token};
@@ -134,6 +134,19 @@ pub(super) fn has_header(headers: &[(String, String)], name: &str) -> bool {
     headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
 }
 
+/// Whether a header is about the content that comes with it (RFC 9110 section 8), and not, as
+/// `Content-Security-Policy` is, about what is done with it.
+pub(super) fn describes_content(name: &str) -> bool {
+    const NAMES: [&str; 5] = [
+        "content-type",
+        "content-encoding",
+        "content-language",
+        "content-range",
+        "content-disposition",
+    ];
+    NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// Headers that the server writes itself, in every answer.
 const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "transfer-encoding", "upgrade"];
 
@@ -225,8 +238,8 @@ impl Response {
         Self { is_refusal: true, ..response }
     }
 
-    /// The same with more to say.
-    pub(crate) fn refusal_because(status: u16, why: &str) -> Self {
+    /// The same, and why.
+    pub(crate) fn refusal_because(status: u16, why: &dyn Display) -> Self {
         let text = format!("{status} {}: {why}\n", reason_phrase(status));
         Self { is_refusal: true, ..Self::text(text).status(status) }
     }

@@ -108,7 +108,7 @@ impl HttpTurn<'_, '_> {
             Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
             Resolution::ProtocolRequired => {
                 let why = "no subprotocol on offer is spoken here";
-                (Response::refusal_because(400, why), reason::NO_SUBPROTOCOL)
+                (Response::refusal_because(400, &why), reason::NO_SUBPROTOCOL)
             }
             Resolution::BadPath | Resolution::WebSocket { .. } => {
                 (Response::refusal(400), reason::BAD_PATH)
@@ -299,7 +299,8 @@ impl HttpTurn<'_, '_> {
 
     /// A route wants the socket itself, and there is none that anybody else could use.
     fn refuse_to_detach(&mut self, terms: AnswerTerms, call: &Call) -> AfterRequest {
-        let response = Response::refusal_because(501, "only a socket without TLS can be detached");
+        let why = "only a socket without TLS can be detached";
+        let response = Response::refusal_because(501, &why);
         self.responder().refuse_request(terms, call.head(), response, reason::NOT_DETACHABLE)
     }
 
