@@ -44,7 +44,7 @@ const SIMPLE_METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
 #[derive(Clone, Debug, Default)]
 #[must_use = "hand it to Routing::cors"]
 pub struct Cors {
-    origins: OriginOptions,
+    origins: Option<Vec<String>>,
     methods: Vec<String>,
     headers: Vec<String>,
     exposed: Vec<String>,
@@ -70,7 +70,7 @@ impl Cors {
         mut self,
         origins: impl IntoIterator<Item = S>,
     ) -> Self {
-        self.origins.allowed = Some(origins.into_iter().map(Into::into).collect());
+        self.origins = Some(origins.into_iter().map(Into::into).collect());
         self
     }
 
@@ -138,7 +138,8 @@ impl Cors {
                 return Err(format!("{what} {name:?} is no token (RFC 9110)"));
             }
         }
-        let origins = self.origins.or(installed).rules()?;
+        let own = OriginOptions { allowed: self.origins.map(Into::into), hosts: None };
+        let origins = own.or(installed).rules()?;
         if origins.is_empty() {
             return Err("no page of another origin may read: name them with allowed_origins, of Cors or of \
                         WebSockets"

@@ -212,7 +212,18 @@ impl<'a> Routing<'a> {
 
     /// Lets pages of other origins read the answers at and below the path of this scope, and answers their
     /// preflight requests (Ktor's `CORS`). What has no leave is answered as ever, and the browser keeps it
-    /// from the page; its preflight gets 403. See [`Cors`], with an example.
+    /// from the page; its preflight gets 403.
+    ///
+    /// ```
+    /// use wirewheel::pages::Cors;
+    /// use wirewheel::{Application, Response};
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route.cors(Cors::new().allowed_origins(["https://dashboard.example"]));
+    ///         route.get("/state", |_call| Response::json("{}"));
+    ///     });
+    /// }
+    /// ```
     pub fn cors(&mut self, cors: Cors) {
         self.add_filter("cors", |installed| Ok(Rc::new(cors.finish(&installed.origins)?)));
     }
