@@ -45,8 +45,8 @@ impl SessionTurn<'_, '_> {
 
     fn take_unread_controls(&mut self) {
         let rules = self.turn.connection.state.rules(self.turn.options());
-        // After our Close a ping needs no answer, and none may follow it (RFC 6455 section 5.5.1): a hook that
-        // a pong was for may have sent one.
+        // After our Close a ping needs no answer, and none may follow it (RFC 6455 section 5.5.1): a hook for
+        // a pong may have sent one.
         while self.turn.connection.state.phase == Phase::Open {
             let extra = self.turn.connection.state.extra.as_deref_mut();
             let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
