@@ -80,7 +80,7 @@ pub(crate) struct Driver<S> {
     /// their event came while they were not read, or they have more to write.
     ready: VecDeque<u32>,
     /// The one read buffer.
-    rx: Box<[u8]>,
+    pub(super) rx: Box<[u8]>,
     /// The same for sockets with TLS; of no size where there are none.
     #[cfg(feature = "tls")]
     pub(super) records: Box<[u8]>,

@@ -59,6 +59,14 @@ fn fixdate_of_asctime(text: &str) -> Option<String> {
     is_of_this_length.then(|| format!("{day_name}, {day:0>2} {month} {year} {time} GMT"))
 }
 
+/// The same of whatever a clock says, for people.
+#[cfg(any(feature = "client", feature = "tls"))]
+pub(crate) fn shown_date(since_1970: Duration) -> String {
+    const LAST_SECS: u64 = 253_402_300_799; // 9999-12-31
+    let date = date_of(since_1970.as_secs().min(LAST_SECS));
+    String::from_utf8_lossy(&date).into_owned()
+}
+
 /// The time since 1970 began of an IMF-fixdate, which is the one form that may be sent today.
 fn parse_fixdate(text: &str) -> Option<Duration> {
     let number = |at: std::ops::Range<usize>| -> Option<u64> {

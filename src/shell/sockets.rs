@@ -18,6 +18,8 @@ use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
 use crate::transport::channel::Channel;
+#[cfg(all(feature = "client", feature = "tls"))]
+use crate::transport::tls::connector::TlsStart;
 #[cfg(feature = "tls")]
 use crate::transport::{
     secured::{Secured, buffer_bytes},
@@ -304,6 +306,15 @@ impl Sockets for OpenSockets {
     #[cfg(feature = "client")]
     fn dial(&mut self, order: DialOrder) {
         self.dialling.order(self.poll.registry(), order);
+    }
+
+    #[cfg(all(feature = "client", feature = "tls"))]
+    fn secure(&mut self, slot: u32, start: &TlsStart) -> io::Result<()> {
+        let Some(entry) = self.sockets.get_mut(slot as usize) else { return Ok(()) };
+        let Some(channel) = entry.take() else { return Ok(()) };
+        let (channel, begun) = channel.secure(start);
+        *entry = Some(channel);
+        begun
     }
 
     #[cfg(feature = "client")]

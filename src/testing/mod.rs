@@ -62,6 +62,8 @@ pub use client::{Answer, Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
+#[cfg(feature = "tls")]
+pub use network::tls_peer::AUTHORITY;
 pub use stream::Stream;
 
 use network::Network;
@@ -232,6 +234,22 @@ impl TestApplication {
     /// machine was suspended.
     pub fn jump(&self, time: Duration) {
         self.network.borrow_mut().jump(time);
+    }
+
+    /// What the wall clock shows from now on to connections that are dialled, since 1970 began: certificates
+    /// are judged by it. It stands still; at first it is November 2023.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::Application;
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|_app: &mut Application| {})?;
+    /// app.set_wall_clock(Duration::ZERO); // a box without a battery
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    #[cfg(feature = "client")]
+    pub fn set_wall_clock(&self, since_1970: Duration) {
+        self.network.borrow_mut().sockets.since_1970 = Some(since_1970);
     }
 
     /// The virtual time since the application began.
