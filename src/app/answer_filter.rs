@@ -2,7 +2,6 @@
 //! below a scope of routes.
 
 use std::fmt;
-use std::rc::Rc;
 
 use crate::protocol::head::RequestHead;
 
@@ -21,46 +20,60 @@ pub(crate) trait AnswerFilter {
     fn change(&self, call: &Call, response: Response) -> Response;
 }
 
-/// All of them, those of the innermost scopes first.
-#[derive(Default)]
-pub(crate) struct AnswerFilters(Vec<(Pattern, usize, Rc<dyn AnswerFilter>)>);
+/// All of them. A trait, so that a program without any is linked without what is done with them.
+pub(crate) trait AnswerFilters: fmt::Debug {
+    /// Adds one for a path and all below it.
+    fn add(&mut self, scope: &str, filter: Box<dyn AnswerFilter>) -> Result<(), String>;
 
-impl fmt::Debug for AnswerFilters {
+    /// What answers an OPTIONS request in place of its route, if anything does.
+    fn preflight(&self, head: &RequestHead) -> Option<Response>;
+
+    /// An answer as those that hold for its path change it.
+    fn change(&self, call: &Call, response: Response) -> Response;
+}
+
+/// Those of the innermost scopes first.
+#[derive(Default)]
+pub(super) struct ScopedFilters(Vec<ScopedFilter>);
+
+struct ScopedFilter {
+    scope: Pattern,
+    depth: usize,
+    filter: Box<dyn AnswerFilter>,
+}
+
+impl fmt::Debug for ScopedFilters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AnswerFilters").field("len", &self.0.len()).finish()
+        f.debug_struct("ScopedFilters").field("len", &self.0.len()).finish()
     }
 }
 
-impl AnswerFilters {
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Adds one for a path and all below it.
-    pub(crate) fn add(&mut self, scope: &str, filter: Rc<dyn AnswerFilter>) -> Result<(), String> {
+impl AnswerFilters for ScopedFilters {
+    fn add(&mut self, scope: &str, filter: Box<dyn AnswerFilter>) -> Result<(), String> {
         let depth = scope.split('/').filter(|segment| !segment.is_empty()).count();
-        let pattern = Pattern::parse(&format!("{}/{{...}}", scope.trim_end_matches('/')))?;
+        let scope = Pattern::parse(&format!("{}/{{...}}", scope.trim_end_matches('/')))?;
         // Behind those of the same depth: who was written first goes first.
-        let place = self.0.partition_point(|(_, known, _)| *known >= depth);
-        self.0.insert(place, (pattern, depth, filter));
+        let place = self.0.partition_point(|known| known.depth >= depth);
+        self.0.insert(place, ScopedFilter { scope, depth, filter });
         Ok(())
     }
 
-    pub(crate) fn preflight(&self, head: &RequestHead) -> Option<Response> {
+    fn preflight(&self, head: &RequestHead) -> Option<Response> {
         let path = head.target().split('?').next().unwrap_or_default();
         self.of(path).find_map(|filter| filter.preflight(head))
     }
 
-    pub(crate) fn change(&self, call: &Call, response: Response) -> Response {
+    fn change(&self, call: &Call, response: Response) -> Response {
         self.of(call.path()).fold(response, |response, filter| filter.change(call, response))
     }
+}
 
+impl ScopedFilters {
     /// Those that hold for a path; for one that cannot be read, those of the root.
     fn of(&self, path: &str) -> impl Iterator<Item = &dyn AnswerFilter> {
         let segments = path_segments(path).unwrap_or_default();
-        let holding = self.0.iter().filter(move |(scope, ..)| scope.fit(&segments).is_some());
-        holding.map(|(_, _, filter)| &**filter)
+        let holding = self.0.iter().filter(move |known| known.scope.fit(&segments).is_some());
+        holding.map(|known| &*known.filter)
     }
 }
 
@@ -118,9 +131,9 @@ mod tests {
 
     #[test]
     fn the_inner_scope_goes_first_and_the_first_of_one_scope() {
-        let mut filters = AnswerFilters::default();
+        let mut filters = ScopedFilters::default();
         for (scope, name) in [("", "a"), ("/x", "b"), ("/x/{p}", "c"), ("/x/", "d"), ("/", "e")] {
-            filters.add(scope, Rc::new(Mark(name))).unwrap();
+            filters.add(scope, Box::new(Mark(name))).unwrap();
         }
         for (path, expected) in [
             ("/", "ae"),

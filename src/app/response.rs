@@ -184,6 +184,10 @@ impl Response {
         Self { status: 200, is_refusal: false, headers, body: body.into(), fault: None }
     }
 
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.body, Body::File(..))
+    }
+
     /// Of a file what a request gets: a part, or that nothing has changed. `clock` has the time since 1970
     /// began.
     pub(crate) fn for_request(self, call: &Call, clock: impl FnOnce() -> Option<Duration>) -> Self {

@@ -37,6 +37,8 @@ pub(crate) type DetachHook = Rc<dyn Fn(&Call, Detached)>;
 pub(crate) enum PlainAnswer {
     /// The application does.
     Handler(Rc<dyn Fn(&Call) -> Response>),
+    /// A folder does, in which files are looked for.
+    Folder(Box<dyn Fn(&Call) -> Response>),
     /// The server's statistics do, to whom the guard lets pass.
     Stats(Option<StatsGuard>),
 }
@@ -125,7 +127,7 @@ pub(crate) struct RouteTable {
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
     /// What changes the answers of its scopes.
-    pub(crate) filters: AnswerFilters,
+    pub(crate) filters: Option<Box<dyn AnswerFilters>>,
     defaults: SessionOptions,
     /// What dialled sessions have in place of a route.
     #[cfg(feature = "client")]
@@ -166,7 +168,7 @@ impl RouteTable {
             entries: Vec::new(),
             routes: Vec::new(),
             gets: Vec::new(),
-            filters: AnswerFilters::default(),
+            filters: None,
             defaults,
             #[cfg(feature = "client")]
             dialled: DialledRoutes::default(),

@@ -10,7 +10,9 @@ use crate::protocol::token::is_token;
 use crate::words::limits::Limits;
 use crate::words::options::SessionOptions;
 
-use crate::app::answer_filter::{AnswerFilter, DefaultHeader, StatusPage};
+use crate::app::answer_filter::{
+    AnswerFilter, AnswerFilters, DefaultHeader, ScopedFilters, StatusPage,
+};
 use crate::app::call::Call;
 use crate::app::cors::Cors;
 use crate::app::endpoint::{OfFrames, OfMessages};
@@ -91,12 +93,13 @@ pub(crate) struct Routes {
     root_hooks: Vec<UpgradeHook>,
     web_sockets: Vec<WebSocketRoute>,
     gets: Vec<(String, PlainAnswer)>,
-    filters: Vec<(String, FilterMaker)>,
+    filters: Vec<FilterMaker>,
     mistakes: Vec<String>,
 }
 
-/// Makes what changes the answers of a scope, once it is known what is installed.
-type FilterMaker = Box<dyn FnOnce(&Installed) -> Result<Rc<dyn AnswerFilter>, String>>;
+/// Adds what changes the answers of a scope to the others, once it is known what is installed.
+type FilterMaker = Box<dyn FnOnce(&Installed, FiltersSoFar) -> Result<FiltersSoFar, String>>;
+type FiltersSoFar = Option<Box<dyn AnswerFilters>>;
 
 impl<'a> Routing<'a> {
     /// Hands out the root, which is one scope however often it is opened (as in Ktor).
@@ -204,7 +207,7 @@ impl<'a> Routing<'a> {
         match folder.into().serve_at(&path) {
             Ok(answer) => {
                 let path = format!("{}/{{...}}", path.trim_end_matches('/'));
-                self.routes.gets.push((path, PlainAnswer::Handler(Rc::new(answer))));
+                self.routes.gets.push((path, PlainAnswer::Folder(Box::new(answer))));
             }
             Err(mistake) => self.routes.mistake(format!("folder {path:?}: {mistake}")),
         }
@@ -225,7 +228,7 @@ impl<'a> Routing<'a> {
     /// }
     /// ```
     pub fn cors(&mut self, cors: Cors) {
-        self.add_filter("cors", |installed| Ok(Rc::new(cors.finish(&installed.origins)?)));
+        self.add_filter("cors", |installed| Ok(Box::new(cors.finish(&installed.origins)?)));
     }
 
     /// Adds a header to every answer at and below the path of this scope that does not have it (Ktor's
@@ -245,7 +248,7 @@ impl<'a> Routing<'a> {
         let (name, value) = (name.into(), value.into());
         self.add_filter("default_header", |_installed| {
             check_header(&name, &value)?;
-            Ok(Rc::new(DefaultHeader { name, value }))
+            Ok(Box::new(DefaultHeader { name, value }))
         });
     }
 
@@ -270,7 +273,7 @@ impl<'a> Routing<'a> {
     {
         self.add_filter("status_page", move |_installed| match status {
             400..=599 => {
-                Ok(Rc::new(StatusPage { status, page: move |call: &Call| page(call).into() }))
+                Ok(Box::new(StatusPage { status, page: move |call: &Call| page(call).into() }))
             }
             _ => Err(format!("{status} is no error: give a status from 400 to 599")),
         });
@@ -279,13 +282,17 @@ impl<'a> Routing<'a> {
     fn add_filter(
         &mut self,
         what: &'static str,
-        make: impl FnOnce(&Installed) -> Result<Rc<dyn AnswerFilter>, String> + 'static,
+        make: impl FnOnce(&Installed) -> Result<Box<dyn AnswerFilter>, String> + 'static,
     ) {
-        let at = format!("{what} at {:?}", if self.prefix.is_empty() { "/" } else { &self.prefix });
-        let make: FilterMaker = Box::new(move |installed| {
-            make(installed).map_err(|mistake| format!("{at}: {mistake}"))
-        });
-        self.routes.filters.push((self.prefix.clone(), make));
+        let scope = self.prefix.clone();
+        self.routes.filters.push(Box::new(move |installed, filters| {
+            let at = if scope.is_empty() { "/" } else { &scope };
+            let filter =
+                make(installed).map_err(|mistake| format!("{what} at {at:?}: {mistake}"))?;
+            let mut filters = filters.unwrap_or_else(|| Box::new(ScopedFilters::default()));
+            filters.add(&scope, filter)?;
+            Ok(Some(filters))
+        }));
     }
 
     /// Answers plain requests with the server's [`Stats`](crate::Stats) as Prometheus text. Whoever
@@ -602,8 +609,8 @@ impl Routes {
         for (path, answer) in self.gets {
             table.add_get(&path, answer)?;
         }
-        for (scope, make) in self.filters {
-            table.filters.add(&scope, make(&installed)?)?;
+        for add in self.filters {
+            table.filters = add(&installed, table.filters.take())?;
         }
         Ok(table)
     }

@@ -114,7 +114,7 @@ impl HttpTurn<'_, '_> {
                 (Response::refusal(400), reason::BAD_PATH)
             }
         };
-        if self.turn.routes.filters.is_empty() {
+        if self.turn.routes.filters.is_none() {
             return self.responder().refuse_request(terms, &head, response, why);
         }
         self.answer_filtered(terms, head, response, why)
@@ -123,12 +123,8 @@ impl HttpTurn<'_, '_> {
     /// Whether a page of another origin may send what it is about to (the Fetch standard, "CORS-preflight
     /// request"): before the route, which need not take OPTIONS.
     fn preflight(&self, head: &RequestHead) -> Option<Response> {
-        let filters = &self.turn.routes.filters;
-        if filters.is_empty() || head.method() != "OPTIONS" {
-            None
-        } else {
-            filters.preflight(head)
-        }
+        let filters = self.turn.routes.filters.as_ref()?;
+        if head.method() == "OPTIONS" { filters.preflight(head) } else { None }
     }
 
     /// Answers without a route, as the filters of the path want it.
@@ -149,10 +145,7 @@ impl HttpTurn<'_, '_> {
 
     /// An answer as the filters of its path change it; a page for a status is the application's code.
     fn filtered(&mut self, call: &Call, response: Response) -> Response {
-        let filters = &self.turn.routes.filters;
-        if filters.is_empty() {
-            return response;
-        }
+        let Some(filters) = &self.turn.routes.filters else { return response };
         match caught(|| filters.change(call, response)) {
             Ok(response) => response,
             Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
@@ -161,14 +154,24 @@ impl HttpTurn<'_, '_> {
 
     /// What a page answers.
     fn page(&mut self, handler: u16, call: &Call) -> Response {
+        let mut looks_for_files = false;
         let answer = match self.turn.routes.plain_answer(handler) {
             Some(PlainAnswer::Handler(answer)) => caught(|| answer(call)),
+            Some(PlainAnswer::Folder(answer)) => {
+                looks_for_files = true;
+                caught(|| answer(call))
+            }
             Some(PlainAnswer::Stats(guard)) => self.statistics(guard.as_ref(), call),
             None => Ok(Response::refusal(404)),
         };
         match answer {
             Ok(response) => {
+                looks_for_files |= response.is_file();
                 let response = response.for_request(call, || self.turn.wire.since_1970());
+                // Of a file that is sent in pieces it is counted where it begins.
+                if looks_for_files && !response.is_file() {
+                    self.turn.shared.work.add(PAGE_WORK);
+                }
                 self.turn.log().page(call, &response);
                 response
             }
