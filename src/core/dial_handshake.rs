@@ -275,6 +275,7 @@ impl Dials<'_> {
             remote,
             client: remote,
             local,
+            at: self.core.shared.now,
             secure: self.core.dial_table.is_secure(index),
             #[cfg(feature = "tls")]
             tls: wire.tls_peer(),

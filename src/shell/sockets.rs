@@ -11,7 +11,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
 use crate::context::detached::FreedSocket;
-use crate::context::loop_state::NewWatch;
+use crate::context::loop_state::{NewWatch, Order};
+use crate::context::mailbox::Returns;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
@@ -38,7 +39,6 @@ use super::certificates::CertificateCare;
 use super::dialling::Dialling;
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
-use super::mailbox::Returns;
 use super::slow::{Slow, SlowWatch};
 use super::socket::{Socket, write_blocking};
 use super::watches::{Watches, log_unwatchable};
@@ -85,7 +85,7 @@ pub(crate) struct OpenSockets {
     #[cfg(feature = "tls")]
     certificates: Option<CertificateCare>,
     /// How other threads give detached connections back.
-    pub(super) returns: Option<Returns>,
+    returns: Returns<Order>,
     #[cfg(feature = "client")]
     dialling: Dialling,
     pub(super) clock: Clock,
@@ -128,7 +128,11 @@ impl Clock {
 }
 
 impl OpenSockets {
-    pub(super) fn new(limits: &Limits, listeners: Vec<Opened>) -> io::Result<Self> {
+    pub(super) fn new(
+        limits: &Limits,
+        listeners: Vec<Opened>,
+        returns: Returns<Order>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut registered = Vec::with_capacity(listeners.len());
         for (number, opened) in listeners.into_iter().enumerate().take(LISTENERS_MAX) {
@@ -148,7 +152,7 @@ impl OpenSockets {
             listeners: registered,
             reserve: Reserve::new(),
             watches: Watches::new(WATCHES_END..=WATCHES_TOP),
-            returns: None,
+            returns,
             #[cfg(feature = "client")]
             dialling: Dialling::new(RESOLVER, CONNECTS),
             clock: Clock::start(),
@@ -270,7 +274,7 @@ impl Sockets for OpenSockets {
     fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<FreedSocket> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
-        let returns = self.returns.clone().ok_or_else(gone)?;
+        let returns = self.returns.clone();
         let fd = socket.into_stream(false).detach(self.poll.registry())?;
         let release = Box::new(move || returns.send(client));
         Ok(FreedSocket { fd, write_blocking, release })
