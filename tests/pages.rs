@@ -224,6 +224,13 @@ fn pages_that_may_open_a_websocket_may_read_what_cors_is_said_of() {
         route.route("/public", |route| {
             route.cors(Cors::new().allow_any_origin());
             route.get("/figures", |_: &Call| "1");
+            route.post("/figures", |_: &Call, _| "2");
+            route.route("/inner", |route| {
+                let one = Cors::new().allowed_origins(["https://one.example"]).methods(["POST"]);
+                route.cors(one);
+                route.get("/figures", |_: &Call| "3");
+                route.post("/figures", |_: &Call, _| "4");
+            });
         });
     });
     let allows = |answer: &Answer| answer.header("access-control-allow-origin").map(str::to_owned);
@@ -235,12 +242,25 @@ fn pages_that_may_open_a_websocket_may_read_what_cors_is_said_of() {
         ("/api/state", "", &None),
         ("/private", PAGE, &None),
         ("/public/figures", STRANGER, &Some("*".to_owned())),
+        ("/public/inner/figures", STRANGER, &None),
     ] {
         let answer = get(&app, path, lines);
         assert_eq!(&allows(&answer), expected, "{path} {lines}");
-        let vary = path.starts_with("/api").then_some("Origin");
+        let is_listed = path.starts_with("/api") || path.starts_with("/public/inner");
+        let vary = is_listed.then_some("Origin");
         assert_eq!(answer.header("vary"), vary, "{path} {lines}");
     }
+    // What changes something wants more than leave to read.
+    let post = |path: &str, lines: &str| {
+        let lines = format!("{lines}Content-Type: text/plain\r\nContent-Length: 0\r\n");
+        let answer = ask(&app, "POST", path, &lines);
+        (answer.status, allows(&answer))
+    };
+    let one = "Origin: https://one.example\r\n";
+    assert_eq!(post("/public/figures", STRANGER), (403, Some("*".into())));
+    assert_eq!(post("/public/figures", PAGE), (200, Some("*".into())));
+    assert_eq!(post("/public/inner/figures", STRANGER), (403, None));
+    assert_eq!(post("/public/inner/figures", one), (200, Some("https://one.example".into())));
     // The same list lets in, or keeps out, for WebSockets.
     let upgrade = |lines: &str| {
         let (name, origin) = lines.trim_end().split_once(": ").unwrap();
@@ -253,7 +273,7 @@ fn pages_that_may_open_a_websocket_may_read_what_cors_is_said_of() {
     assert_eq!(
         lines(&preflight, "Access-Control-"),
         [
-            "Access-Control-Allow-Methods: GET, HEAD, POST, PUT",
+            "Access-Control-Allow-Methods: GET, HEAD, PUT",
             "Access-Control-Allow-Headers: X-Y",
             "Access-Control-Allow-Origin: https://dashboard.example",
             "Access-Control-Allow-Credentials: true",

@@ -16,6 +16,11 @@ pub(crate) trait AnswerFilter {
         None
     }
 
+    /// Whether the page that made a request may send it; only CORS knows.
+    fn allows(&self, _head: &RequestHead) -> Option<bool> {
+        None
+    }
+
     /// Changes an answer.
     fn change(&self, call: &Call, response: Response) -> Response;
 }
@@ -27,6 +32,9 @@ pub(crate) trait AnswerFilters: fmt::Debug {
 
     /// What answers an OPTIONS request in place of its route, if anything does.
     fn preflight(&self, head: &RequestHead) -> Option<Response>;
+
+    /// Whether the page that made a request may send it; `None` where nothing is said about it.
+    fn allows(&self, head: &RequestHead) -> Option<bool>;
 
     /// An answer as those that hold for its path change it.
     fn change(&self, call: &Call, response: Response) -> Response;
@@ -59,18 +67,31 @@ impl AnswerFilters for ScopedFilters {
     }
 
     fn preflight(&self, head: &RequestHead) -> Option<Response> {
-        let path = head.target().split('?').next().unwrap_or_default();
-        self.of(path).find_map(|filter| filter.preflight(head))
+        self.of(head).find_map(|filter| filter.preflight(head))
     }
 
-    fn change(&self, call: &Call, response: Response) -> Response {
-        self.of(call.path()).fold(response, |response, filter| filter.change(call, response))
+    fn allows(&self, head: &RequestHead) -> Option<bool> {
+        self.of(head).find_map(|filter| filter.allows(head))
+    }
+
+    fn change(&self, call: &Call, mut response: Response) -> Response {
+        let mut has_cors = false;
+        for filter in self.of(call.head()) {
+            // The innermost decides: an outer one must not let in whom it keeps out.
+            let is_cors = filter.allows(call.head()).is_some();
+            if !(is_cors && has_cors) {
+                response = filter.change(call, response);
+            }
+            has_cors |= is_cors;
+        }
+        response
     }
 }
 
 impl ScopedFilters {
     /// Those that hold for a path; for one that cannot be read, those of the root.
-    fn of(&self, path: &str) -> impl Iterator<Item = &dyn AnswerFilter> {
+    fn of(&self, head: &RequestHead) -> impl Iterator<Item = &dyn AnswerFilter> {
+        let path = head.target().split('?').next().unwrap_or_default();
         let segments = path_segments(path).unwrap_or_default();
         let holding = self.0.iter().filter(move |known| known.scope.fit(&segments).is_some());
         holding.map(|known| &*known.filter)
@@ -100,7 +121,9 @@ pub(super) struct StatusPage<F> {
 
 impl<F: Fn(&Call) -> Response> AnswerFilter for StatusPage<F> {
     fn change(&self, call: &Call, response: Response) -> Response {
-        if response.status != self.status || !(response.is_refusal || response.body.length() == 0) {
+        if response.status != self.status
+            || !(response.is_refusal || response.body.length() == Some(0))
+        {
             return response;
         }
         let mut page = (self.page)(call);

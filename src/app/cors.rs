@@ -12,8 +12,8 @@ use crate::app::call::Call;
 use crate::app::origins::{OriginOptions, OriginRules};
 use crate::app::response::{Response, has_header};
 
-/// Methods that a page may send without asking; listing them does no harm.
-const SIMPLE_METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
+/// Methods that change nothing, so that every page may send them.
+const SAFE_METHODS: [&str; 2] = ["GET", "HEAD"];
 
 /// Which pages of other origins may read the answers of a scope, for [`Routing::cors`](crate::Routing::cors)
 /// (Ktor's `CORS`).
@@ -53,7 +53,7 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// The origins that are installed, `GET`, `HEAD` and `POST`, no header that a page has to ask for, no
+    /// The origins that are installed, `GET` and `HEAD`, no header that a page has to ask for, no
     /// credentials.
     pub fn new() -> Self {
         Self::default()
@@ -84,10 +84,11 @@ impl Cors {
         self.allowed_origins(["*"])
     }
 
-    /// Further methods, such as `PUT` and `DELETE`.
+    /// Methods that these pages may send beside `GET` and `HEAD`, such as `POST` and `PUT`: what the rule
+    /// about origins keeps from pages of others, routes in this scope take from them.
     ///
     /// ```
-    /// let cors = wirewheel::pages::Cors::new().methods(["PUT", "DELETE"]);
+    /// let cors = wirewheel::pages::Cors::new().methods(["POST", "PUT"]);
     /// # let _ = cors;
     /// ```
     pub fn methods<S: Into<String>>(mut self, methods: impl IntoIterator<Item = S>) -> Self {
@@ -152,7 +153,7 @@ impl Cors {
                     .into(),
             );
         }
-        let methods = SIMPLE_METHODS.into_iter().chain(self.methods.iter().map(String::as_str));
+        let methods = SAFE_METHODS.into_iter().chain(self.methods.iter().map(String::as_str));
         Ok(CorsRules {
             origins,
             methods: methods.collect::<Vec<_>>().join(", "),
@@ -219,8 +220,13 @@ impl AnswerFilter for CorsRules {
         Some(self.common(head, response))
     }
 
+    fn allows(&self, head: &RequestHead) -> Option<bool> {
+        let is_listed = self.methods.split(", ").any(|method| method == head.method());
+        Some(is_listed && self.allowed(head).is_some())
+    }
+
     fn change(&self, call: &Call, response: Response) -> Response {
-        // Of an inner scope, of a preflight, or of the application itself.
+        // Of a preflight, or of the application itself.
         if has_header(&response.headers, "access-control-allow-origin") {
             return response;
         }
@@ -269,7 +275,7 @@ mod tests {
         assert_eq!(
             lines(&allowed),
             [
-                "Access-Control-Allow-Methods: GET, HEAD, POST, PUT",
+                "Access-Control-Allow-Methods: GET, HEAD, PUT",
                 "Access-Control-Allow-Headers: Authorization, X-Y",
                 "Access-Control-Max-Age: 600",
                 "Access-Control-Allow-Origin: https://a.example",
@@ -305,6 +311,19 @@ mod tests {
         assert_eq!(of(&any, page), ["Access-Control-Allow-Origin: *"]);
         let set = Response::text("x").header("Access-Control-Allow-Origin", "https://c.example");
         assert_eq!(lines(&own.change(&request("GET", page), set)).len(), 1);
+    }
+
+    #[test]
+    fn what_a_page_may_send_is_what_was_listed() {
+        let rules = rules(Cors::new().allow_any_origin().methods(["PUT"])).unwrap();
+        for (method, origin, expected) in [
+            ("PUT", "Origin: https://a.example\r\n", true),
+            ("POST", "Origin: https://a.example\r\n", false),
+            ("GET", "Origin: https://a.example\r\n", true),
+            ("put", "Origin: https://a.example\r\n", false),
+        ] {
+            assert_eq!(rules.allows(request(method, origin).head()), Some(expected), "{method}");
+        }
     }
 
     #[test]

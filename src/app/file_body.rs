@@ -23,22 +23,23 @@ const YEAR_2000_SECS: u64 = 946_684_800;
 /// An open file, or a part of one. As much is sent as it held when it was opened.
 #[derive(Clone, Debug)]
 pub(crate) struct FileBody {
-    file: Rc<File>,
+    open: Rc<OpenFile>,
     first: u64,
     length: u64,
-    times: FileTimes,
 }
 
-/// When a file was last written to, and when anything about it was last changed.
-#[derive(Clone, Copy, Debug)]
-struct FileTimes {
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    /// When it was last written to.
     modified: Duration,
+    /// When anything about it was last changed.
     changed: Duration,
 }
 
 impl PartialEq for FileBody {
     fn eq(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.file, &other.file)
+        Rc::ptr_eq(&self.open, &other.open)
             && (self.first, self.length) == (other.first, other.length)
     }
 }
@@ -70,11 +71,12 @@ impl FileBody {
 
     /// The same where it is known already what it is; `None` if it is no regular file.
     pub(crate) fn of_regular(file: File, metadata: &Metadata) -> Option<Self> {
-        let times = FileTimes {
-            modified: time(metadata.mtime(), metadata.mtime_nsec()),
-            changed: time(metadata.ctime(), metadata.ctime_nsec()),
-        };
-        let body = Self { file: Rc::new(file), first: 0, length: metadata.len(), times };
+        let (modified, changed) = (
+            time(metadata.mtime(), metadata.mtime_nsec()),
+            time(metadata.ctime(), metadata.ctime_nsec()),
+        );
+        let open = Rc::new(OpenFile { file, modified, changed });
+        let body = Self { open, first: 0, length: metadata.len() };
         metadata.is_file().then_some(body)
     }
 
@@ -88,7 +90,7 @@ impl FileBody {
     /// is unpacked often has the age of its sources, whatever is new in it. It is weak where a further change
     /// could leave it as it is (RFC 9110 section 8.8.1).
     pub(crate) fn etag(&self, now: Option<Duration>, suffix: &str) -> Option<String> {
-        let FileTimes { modified, changed } = self.times;
+        let OpenFile { modified, changed, .. } = *self.open;
         if !is_of_a_set_clock(changed) {
             return None;
         }
@@ -102,19 +104,19 @@ impl FileBody {
     /// When it was written; `None` where that cannot be: of a file "in the future" no date may be sent (RFC
     /// 9110 section 8.8.2.1).
     pub(crate) fn modified(&self, now: Option<Duration>) -> Option<Duration> {
-        let secs = self.times.modified.as_secs();
+        let secs = self.open.modified.as_secs();
         let is_past = now.is_none_or(|now| secs <= now.as_secs());
         (secs >= YEAR_2000_SECS && is_past).then(|| Duration::from_secs(secs))
     }
 
     /// Whether its date tells its versions apart.
     pub(crate) fn date_is_strong(&self, now: Option<Duration>) -> bool {
-        is_settled(self.times.modified.max(self.times.changed), now)
+        is_settled(self.open.modified.max(self.open.changed), now)
     }
 
     /// Whether it was written before another was.
     pub(crate) fn is_older_than(&self, other: &Self) -> bool {
-        self.times.modified < other.times.modified
+        self.open.modified < other.open.modified
     }
 
     /// All of it at once, for one that is short.
@@ -140,7 +142,7 @@ impl FileBody {
         out.resize(begin + wanted, 0);
         let result = loop {
             let room = out.get_mut(begin..).unwrap_or_default();
-            match self.file.read_at(room, self.first.saturating_add(offset)) {
+            match self.open.file.read_at(room, self.first.saturating_add(offset)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(0) if wanted > 0 => break Err(ErrorKind::UnexpectedEof.into()),
                 result => break result,

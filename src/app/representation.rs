@@ -86,7 +86,7 @@ impl Response {
     pub fn conditional(self, call: &Call) -> Self {
         match self.body {
             Body::File(..) => self, // the server asks when it sends it
-            Body::Bytes(_) | Body::Static(_) => select(self, call, None),
+            Body::Bytes(_) | Body::Static(_) | Body::Produced(_) => select(self, call, None),
         }
     }
 
@@ -137,9 +137,13 @@ impl Response {
 
     /// The part that the request asks for.
     fn ranged(mut self, head: &RequestHead, counts: bool) -> Self {
+        // What is made while it is sent has one beginning.
+        let Some(length) = self.body.length().filter(|_| !matches!(self.body, Body::Produced(_)))
+        else {
+            return self;
+        };
         set_header(&mut self.headers, "Accept-Ranges".into(), "bytes".into());
         let mut ranges = head.all("range");
-        let length = self.body.length();
         let range = match (ranges.next(), ranges.next()) {
             (Some(range), None) if counts => requested_range(range, length),
             _ => RequestedRange::Whole,
@@ -181,7 +185,7 @@ fn select(mut response: Response, call: &Call, now: Option<Duration>) -> Respons
     response.add_validators(now);
     let date_is_strong = match &response.body {
         Body::File(file, _) => file.date_is_strong(now),
-        Body::Bytes(_) | Body::Static(_) => false, // nobody says when it may change again
+        _ => false, // nobody says when it may change again
     };
     let validators = Validators {
         etag: response.value("etag"),
@@ -217,6 +221,7 @@ impl Body {
             Self::Bytes(bytes) => {
                 Self::Bytes(range().and_then(|range| bytes.get(range)).unwrap_or_default().to_vec())
             }
+            Self::Produced(_) => self,
         }
     }
 }

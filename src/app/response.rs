@@ -1,6 +1,7 @@
 //! Answers to plain requests, and what may be added to the answer that upgrades.
 
 use std::fmt::{self, Display};
+use std::io;
 use std::time::Duration;
 
 use crate::protocol::token::{is_header_value, is_token};
@@ -9,6 +10,7 @@ use crate::words::quoted::Quoted;
 use crate::app::call::Call;
 use crate::app::file_body::FileBody;
 use crate::app::long_body::LongBody;
+use crate::app::streamed::{BodyPiece, ProducedBody};
 
 /// The answer to a plain request.
 ///
@@ -38,6 +40,7 @@ pub(super) enum Body {
     /// They are part of the program.
     Static(&'static [u8]),
     File(FileBody, Selection),
+    Produced(ProducedBody),
 }
 
 /// What chooses of a file's answer what a request gets. It comes with the file, so that a program without
@@ -82,6 +85,8 @@ pub(crate) struct Owed<'a> {
     pub(crate) persistence: Persistence,
     /// Everything but the body: the answer to HEAD, or one whose body is sent in pieces.
     pub(crate) head_only: bool,
+    /// A body of unknown length is sent in chunks: in HTTP/1.0 it ends with the connection.
+    pub(crate) chunked: bool,
     /// The line with the date; empty where there is no clock.
     pub(crate) date: &'a [u8],
 }
@@ -177,6 +182,57 @@ impl Response {
     /// 200 with figures in Prometheus' text format.
     pub(crate) fn prometheus(body: String) -> Self {
         Self::with_body("text/plain; version=0.0.4; charset=utf-8", body.into_bytes())
+    }
+
+    /// 200 with a body of any length that is made while it is sent: `produce` is called whenever the peer has
+    /// taken what there was, and writes the next piece. A call that writes nothing ends the body; the answer
+    /// to HEAD does not call it.
+    ///
+    /// In HTTP/1.1 it is chunked, in HTTP/1.0 it ends with the connection. An error resets the connection, so
+    /// that nobody takes the part for the whole, and is logged. `produce` runs on the loop and must not wait.
+    /// What it keeps does not count in `process_bytes`.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::Response;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.get("/countdown", |_call| {
+    ///             let mut left = 3;
+    ///             Response::stream(move |piece| {
+    ///                 if left > 0 {
+    ///                     writeln!(piece, "{left}")?;
+    ///                     left -= 1;
+    ///                 }
+    ///                 Ok(())
+    ///             })
+    ///         });
+    ///     });
+    /// })?;
+    /// assert_eq!(app.get("/countdown").text(), "3\n2\n1\n");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    pub fn stream(produce: impl FnMut(&mut BodyPiece<'_>) -> io::Result<()> + 'static) -> Self {
+        Self { body: Body::Produced(ProducedBody::new(None, produce)), ..Self::new(200) }
+    }
+
+    /// The same where the length is known, and announced: more than that is not sent, and fewer bytes reset
+    /// the connection.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use wirewheel::Response;
+    /// fn zeros(count: u64) -> Response {
+    ///     Response::stream_sized(count, |piece| piece.write_all(&[0; 4096]))
+    /// }
+    /// # let _ = zeros(1 << 40);
+    /// ```
+    pub fn stream_sized(
+        length: u64,
+        produce: impl FnMut(&mut BodyPiece<'_>) -> io::Result<()> + 'static,
+    ) -> Self {
+        Self { body: Body::Produced(ProducedBody::new(Some(length), produce)), ..Self::new(200) }
     }
 
     pub(super) fn with_body(content_type: &str, body: impl Into<Body>) -> Self {
@@ -282,8 +338,10 @@ impl Response {
             }
             _ => {}
         }
-        if let Some(length) = self.content_length() {
-            line(&["Content-Length: ", &length.to_string()]);
+        match self.content_length() {
+            Some(length) => line(&["Content-Length: ", &length.to_string()]),
+            None if owed.chunked && self.has_body() => line(&["Transfer-Encoding: chunked"]),
+            None => {}
         }
         // Section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
         match (owed.persistence, self.status) {
@@ -302,7 +360,7 @@ impl Response {
             match &self.body {
                 Body::Bytes(bytes) => out.extend_from_slice(bytes),
                 Body::Static(bytes) => out.extend_from_slice(bytes),
-                Body::File(..) => {}
+                Body::File(..) | Body::Produced(_) => {}
             }
         }
     }
@@ -312,7 +370,7 @@ impl Response {
             // Sections 15.3.5 and 15.4.5: no body, and of a length that it would have had nothing is known.
             (204 | 304, _) => None,
             (205, _) => Some(0), // section 15.3.6: "a server MUST NOT generate content"
-            _ => Some(self.body.length()),
+            _ => self.body.length(),
         }
     }
 
@@ -325,9 +383,15 @@ impl Response {
     pub(crate) fn is_long(&self, most: usize) -> bool {
         match &self.body {
             _ if !self.has_body() => false,
-            Body::File(..) => true,
-            body => body.length() > most as u64,
+            Body::File(..) | Body::Produced(_) => true,
+            Body::Bytes(bytes) => bytes.len() > most,
+            Body::Static(bytes) => bytes.len() > most,
         }
+    }
+
+    /// Whether only the end of its body tells how long it is.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.has_body() && self.content_length().is_none()
     }
 
     pub(crate) fn into_long_body(self) -> Option<LongBody> {
@@ -335,24 +399,27 @@ impl Response {
             Body::File(file, _) => LongBody::File(file),
             Body::Bytes(bytes) => LongBody::Bytes(bytes),
             Body::Static(bytes) => LongBody::Static(bytes),
+            Body::Produced(produced) => LongBody::Produced(produced),
         })
     }
 
     /// Bytes of memory that its body takes.
     pub(crate) fn bytes_held(&self) -> usize {
         match &self.body {
-            Body::File(..) | Body::Static(_) => 0,
+            Body::File(..) | Body::Static(_) | Body::Produced(_) => 0,
             Body::Bytes(bytes) => bytes.capacity(),
         }
     }
 }
 
 impl Body {
-    pub(super) fn length(&self) -> u64 {
+    /// Its length, where it is known before it is sent.
+    pub(super) fn length(&self) -> Option<u64> {
         match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Static(bytes) => bytes.len() as u64,
-            Self::File(file, _) => file.length(),
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Static(bytes) => Some(bytes.len() as u64),
+            Self::File(file, _) => Some(file.length()),
+            Self::Produced(produced) => produced.length(),
         }
     }
 }
@@ -384,6 +451,8 @@ pub(super) fn check_header(name: &str, value: &str) -> Result<(), String> {
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
         204 => "No Content",
         206 => "Partial Content",
         301 => "Moved Permanently",
@@ -400,8 +469,10 @@ fn reason_phrase(status: u16) -> &'static str {
         406 => "Not Acceptable",
         408 => "Request Timeout",
         410 => "Gone",
+        411 => "Length Required",
         412 => "Precondition Failed",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
@@ -481,7 +552,7 @@ mod tests {
     fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
         let persistence = if keep_alive { Persistence::Implied } else { Persistence::Close };
         let mut out = Vec::new();
-        response.encode(&mut out, &Owed { persistence, head_only, date: b"" });
+        response.encode(&mut out, &Owed { persistence, head_only, chunked: true, date: b"" });
         String::from_utf8(out).unwrap()
     }
 

@@ -13,6 +13,7 @@ use crate::words::options::SessionOptions;
 use crate::app::answer_filter::{
     AnswerFilter, AnswerFilters, DefaultHeader, ScopedFilters, StatusPage,
 };
+use crate::app::body_route::{BodyRoute, InstalledForBodies};
 use crate::app::call::Call;
 use crate::app::cors::Cors;
 use crate::app::endpoint::{OfFrames, OfMessages};
@@ -94,6 +95,7 @@ pub(crate) struct Routes {
     web_sockets: Vec<WebSocketRoute>,
     gets: Vec<(String, PlainAnswer)>,
     filters: Vec<FilterMaker>,
+    bodies: Vec<BodyRoute>,
     mistakes: Vec<String>,
 }
 
@@ -357,7 +359,17 @@ impl<'a> Routing<'a> {
         self.hooks.push(Rc::new(hook));
     }
 
-    fn full_path(&mut self, path: &str) -> String {
+    pub(super) fn add_body(&mut self, route: BodyRoute) -> &mut BodyRoute {
+        let number = self.routes.bodies.len();
+        self.routes.bodies.push(route);
+        &mut self.routes.bodies[number]
+    }
+
+    pub(super) fn mistake(&mut self, mistake: String) {
+        self.routes.mistake(mistake);
+    }
+
+    pub(super) fn full_path(&mut self, path: &str) -> String {
         if !path.is_empty() && !path.starts_with('/') {
             self.routes.mistake(format!("bad route path {path:?}: it must start with '/'"));
         }
@@ -611,6 +623,15 @@ impl Routes {
         }
         for add in self.filters {
             table.filters = add(&installed, table.filters.take())?;
+        }
+        let installed = InstalledForBodies {
+            origins: &installed.origins,
+            #[cfg(feature = "json")]
+            converter: &installed.converter,
+            process_bytes: limits.process_bytes,
+        };
+        for route in self.bodies {
+            table.add_body(route.finish(&installed)?)?;
         }
         Ok(table)
     }

@@ -32,6 +32,7 @@
 )]
 
 mod admission;
+mod answer_terms;
 mod arrivals;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod audit;
@@ -70,7 +71,9 @@ mod pause;
 mod pending;
 mod pings;
 mod progress;
+mod receiving;
 mod request_admission;
+mod request_body;
 mod request_log;
 mod requests;
 mod responder;

@@ -3,28 +3,29 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use log::{Level, debug};
+use log::debug;
 
 use crate::app::call::{Between, Call};
 use crate::app::endpoint::Endpoint;
-use crate::app::origins::{Judgement, OriginRules};
 use crate::app::response::Response;
 use crate::app::route_table::{PlainAnswer, Purpose, Resolution, RouteConfig, StatsGuard};
 use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 use crate::protocol::forwarded::Forwarded;
-use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
+use crate::protocol::framing::BodyFraming;
+use crate::protocol::handshake::{self, Refusal, Upgrade, UpgradeRequest};
 use crate::protocol::head::RequestHead;
 use crate::session::extensions::Pipeline;
 use crate::session::state::Phase;
 use crate::words::network::canonical;
 use crate::words::quoted::Quoted;
 
+use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::Stage;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
 use crate::core::request_log::reason;
-use crate::core::responder::{AfterRequest, AnswerTerms};
+use crate::core::responder::AfterRequest;
 
 impl HttpTurn<'_, '_> {
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
@@ -49,12 +50,23 @@ impl HttpTurn<'_, '_> {
                 let resolution = self.turn.routes.resolve(&head, false, &[]);
                 self.answer(terms, head, resolution)
             }
+            // What follows such a head is a body to one reader and frames to another.
+            Upgrade::Refused(_) if head.framing.body() != BodyFraming::None => {
+                let (terms, response) = (terms.last(), Response::refusal(400));
+                self.responder().refuse_request(terms, &head, response, reason::BODY_OF_UPGRADE)
+            }
+            // RFC 9110 section 7.8: a server may ignore what the request could be upgraded to.
+            Upgrade::Refused(Refusal::Method) => {
+                let resolution = self.turn.routes.resolve(&head, false, &[]);
+                self.answer(terms, head, resolution)
+            }
             Upgrade::Refused(refusal) => {
                 // A path or method that does not exist says so before the fault of the upgrade.
                 match self.turn.routes.resolve(&head, true, &[]) {
                     resolution @ (Resolution::NotFound
                     | Resolution::BadPath
-                    | Resolution::MethodNotAllowed) => self.answer(terms, head, resolution),
+                    | Resolution::MethodNotAllowed
+                    | Resolution::UnknownMethod) => self.answer(terms, head, resolution),
                     _ => {
                         let response = Response::refusal(refusal.status());
                         self.responder().refuse_request(terms, &head, response, reason::HANDSHAKE)
@@ -72,9 +84,13 @@ impl HttpTurn<'_, '_> {
             let terms = if proxied { terms } else { terms.last() };
             return Some(self.responder().respond(terms, refusal));
         }
+        let is_read = matches!(head.method(), "GET" | "HEAD");
         let (status, reason) = if terms.is_unmet() {
             (417, reason::EXPECTATION) // RFC 9110 section 15.5.18
-        } else if terms.has_long_body(self.turn.shared.limits.max_head_bytes) {
+        } else if is_read
+            && !head.framing.wants_websocket()
+            && terms.has_long_body(self.turn.shared.limits.max_head_bytes)
+        {
             (413, reason::BODY)
         } else {
             return None;
@@ -96,15 +112,27 @@ impl HttpTurn<'_, '_> {
             Resolution::Get { handler, parameters } => {
                 let call = self.call_for(head, parameters, None);
                 let page = self.page(handler, &call);
-                let response = self.filtered(&call, page);
+                let response = self.responder().filtered(&call, page);
                 return self.responder().respond(terms, response);
+            }
+            Resolution::Body { route, parameters } => {
+                let Some(endpoint) = self.turn.routes.body_endpoint(route) else {
+                    return self.responder().refuse(404); // a route that resolved is in the table
+                };
+                let call = self.call_for(head, parameters, None);
+                return self.body().begin(terms, endpoint, call);
             }
             Resolution::ServerOptions => {
-                let response = Response::new(204).header("Allow", "GET, HEAD, OPTIONS");
+                let allowed = self.turn.routes.allowed_methods("*");
+                let response = Response::new(204).header("Allow", allowed);
                 return self.responder().respond(terms, response);
             }
+            Resolution::UnknownMethod => (Response::refusal(501), reason::UNKNOWN_METHOD),
             Resolution::NotFound => (Response::refusal(404), reason::NO_PATH),
-            Resolution::MethodNotAllowed => (Response::refusal(405), reason::METHOD),
+            Resolution::MethodNotAllowed => {
+                let allowed = self.turn.routes.allowed_methods(head.target());
+                (Response::refusal(405).header("Allow", allowed), reason::METHOD)
+            }
             Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
             Resolution::ProtocolRequired => {
                 let why = "no subprotocol on offer is spoken here";
@@ -136,20 +164,11 @@ impl HttpTurn<'_, '_> {
         why: &'static str,
     ) -> AfterRequest {
         let call = self.call_for(head, Vec::new(), None);
-        let response = self.filtered(&call, response);
+        let response = self.responder().filtered(&call, response);
         if response.status_code() < 400 {
             return self.responder().respond(terms, response);
         }
         self.responder().refuse_request(terms, call.head(), response, why)
-    }
-
-    /// An answer as the filters of its path change it; a page for a status is the application's code.
-    fn filtered(&mut self, call: &Call, response: Response) -> Response {
-        let Some(filters) = &self.turn.routes.filters else { return response };
-        match caught(|| filters.change(call, response)) {
-            Ok(response) => response,
-            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
-        }
     }
 
     /// What a page answers.
@@ -175,7 +194,7 @@ impl HttpTurn<'_, '_> {
                 self.turn.log().page(call, &response);
                 response
             }
-            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
+            Err(panic) => self.responder().internal_error(&Quoted(call.path()).to_string(), panic),
         }
     }
 
@@ -190,16 +209,6 @@ impl HttpTurn<'_, '_> {
         let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
         let statistics = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
         Ok(pass.map_or_else(|refusal| refusal, statistics))
-    }
-
-    /// The answer in place of one whose making panicked.
-    #[cold]
-    fn internal_error(&mut self, route: &str, Panicked(text): Panicked) -> Response {
-        self.turn
-            .log()
-            .error(("handler panicked", 500), || format!("{route}: handler panicked: {text}"));
-        self.turn.shared.last_panic = Some(text);
-        Response::refusal(500)
     }
 
     fn call_for(
@@ -256,7 +265,7 @@ impl HttpTurn<'_, '_> {
         let Some(config) = self.turn.routes.route(route) else {
             return self.responder().refuse(404);
         };
-        if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
+        if let Some(refusal) = self.admission().foreign_origin(&config.origins, &call) {
             return self.responder().respond(terms, refusal);
         }
         if matches!(config.purpose, Purpose::Detached(_)) && !self.turn.wire.can_be_detached() {
@@ -280,11 +289,11 @@ impl HttpTurn<'_, '_> {
         let (accepted, agreed, handler) = match admitted {
             Ok(Ok(admitted)) => admitted,
             Ok(Err(response)) => {
-                let response = self.filtered(&call, response);
+                let response = self.responder().filtered(&call, response);
                 return self.responder().refuse_request(terms, call.head(), response, reason::HOOK);
             }
             Err(panic) => {
-                let response = self.internal_error(&config.pattern, panic);
+                let response = self.responder().internal_error(&config.pattern, panic);
                 return self.responder().respond(terms, response);
             }
         };
@@ -348,37 +357,6 @@ impl HttpTurn<'_, '_> {
         let session = Stage::Session(handler);
         if let Stage::Http(http) = std::mem::replace(&mut self.turn.connection.stage, session) {
             self.turn.spare_stages.recycle(http);
-        }
-    }
-
-    /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
-    /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
-    /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
-    fn foreign_origin(&mut self, rules: &OriginRules, call: &Call) -> Option<Response> {
-        call.head().first("origin")?; // most have none, and are asked nothing further
-        let loopback = call.local_addr().ip().to_canonical().is_loopback();
-        match rules.judge(call.head(), call.host(), loopback) {
-            Judgement::Pass => None,
-            Judgement::PassUnnamed => {
-                self.turn.shared.warnings.once("unnamed host", self.turn.shared.now, || {
-                    format!(
-                        "a page of Host {} may connect since nobody named this server's hosts: name them in \
-                         hosts(..), so that a foreign name that is made to point here may not",
-                        Quoted(call.host())
-                    )
-                });
-                None
-            }
-            Judgement::Refuse(reason) => {
-                self.turn.log().refused_because(
-                    Level::Info,
-                    403,
-                    Some(call.head()),
-                    reason::ORIGIN,
-                    &reason,
-                );
-                Some(self.filtered(call, Response::refusal_because(403, &reason)))
-            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`life_of_a_session`] | which hook is called when, and how a session ends |
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
+//! | [`bodies`] | request bodies, whole and in pieces; answers that are made while they are sent |
 //! | [`broadcast`] | one message for many sessions |
 //! | [`timers`] | doing something later, or again and again |
 //! | [`limits_and_memory`] | how much memory all of it takes at most |
@@ -32,6 +33,9 @@
 
 #[doc = include_str!("backpressure.md")]
 pub mod backpressure {}
+
+#[doc = include_str!("bodies.md")]
+pub mod bodies {}
 
 #[doc = include_str!("broadcast.md")]
 pub mod broadcast {}

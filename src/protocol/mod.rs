@@ -14,6 +14,7 @@
 
 #[cfg(feature = "client")]
 pub(crate) mod base64;
+pub(crate) mod body;
 pub(crate) mod byte_range;
 #[cfg(feature = "client")]
 pub(crate) mod client_handshake;
@@ -40,6 +41,7 @@ pub(crate) mod header_lines;
 #[cfg(feature = "client")]
 pub(crate) mod http_proxy;
 pub(crate) mod message_reader;
+pub(crate) mod multipart;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::Disposal;
+use crate::protocol::body::BodyDecoder;
+use crate::protocol::framing::BodyFraming;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
 use crate::words::message::{AsMessage, Payload};
 
 use super::far_end::{FarEnd, RawFrame, frame_of};
-use super::frames::UPGRADE;
 use super::network::{LinkId, Network, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
@@ -187,69 +188,6 @@ pub enum Ending {
     Reset,
 }
 
-/// An upgrade to be made; see [`TestApplication::upgrade`](super::TestApplication::upgrade).
-///
-/// ```
-/// use wirewheel::testing::{Answer, TestApplication};
-/// use wirewheel::{Application, Call, WebSockets, on_message};
-/// let app = TestApplication::new(|app: &mut Application| {
-///     app.install(WebSockets::new());
-///     app.routing(|route| {
-///         route.web_socket("/echo", |_call: &Call| on_message(|session, m| session.send(m)))
-///             .protocol("echo.v1");
-///     });
-/// })?;
-/// let (mut client, answer) =
-///     app.upgrade("/echo").header("Cookie", "id=1").protocol("echo.v1").connect().unwrap();
-/// assert_eq!(answer.header("Sec-WebSocket-Protocol"), Some("echo.v1"));
-/// client.send("hello");
-/// client.expect_text("hello");
-/// let refused: Answer = app.upgrade("/echo").connect().unwrap_err();
-/// assert!(refused.status == 400 && refused.text().contains("no subprotocol on offer"));
-/// # Ok::<(), wirewheel::error::ServerError>(())
-/// ```
-#[derive(Debug)]
-#[must_use = "call connect"]
-pub struct Upgrade {
-    client: TestClient,
-    path: String,
-    lines: String,
-}
-
-impl Upgrade {
-    pub(super) fn new(client: TestClient, path: &str) -> Self {
-        Self { client, path: path.into(), lines: String::new() }
-    }
-
-    /// Adds a header line.
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.lines.push_str(&format!("{name}: {value}\r\n"));
-        self
-    }
-
-    /// Offers a subprotocol; in the order of the calls.
-    pub fn protocol(self, protocol: &str) -> Self {
-        self.header("Sec-WebSocket-Protocol", protocol)
-    }
-
-    /// Makes the upgrade: the client and the answer, or the answer alone if it was refused.
-    ///
-    /// # Errors
-    /// An answer other than 101.
-    pub fn connect(self) -> Result<(TestClient, Answer), Answer> {
-        let Self { mut client, path, lines } = self;
-        client.send_bytes(
-            format!("GET {path} HTTP/1.1\r\nHost: test\r\n{UPGRADE}{lines}\r\n").as_bytes(),
-        );
-        let answer = client.expect_answer();
-        if answer.status != 101 {
-            return Err(answer);
-        }
-        client.begin_session(FarEnd::new());
-        Ok((client, answer))
-    }
-}
-
 /// HTTP.
 impl TestClient {
     pub(super) fn new(network: Rc<RefCell<Network>>, id: LinkId) -> Self {
@@ -270,6 +208,30 @@ impl TestClient {
         self.answer(false)
     }
 
+    /// Takes the answer that has arrived and has a head alone: to a request with HEAD, or `100 Continue`.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.post("/", |_call, body| format!("{} bytes", body.bytes().len()));
+    ///     });
+    /// })?;
+    /// let mut client = app.connect();
+    /// client.send_bytes(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    /// assert_eq!(client.expect_head().status, 100);
+    /// client.send_bytes(b"abc");
+    /// assert_eq!(client.expect_answer().text(), "3 bytes");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn expect_head(&mut self) -> Answer {
+        self.answer(true)
+    }
+
     /// Sends a request without a body, and takes its answer.
     ///
     /// # Panics
@@ -278,6 +240,38 @@ impl TestClient {
     pub fn request(&mut self, method: &str, path: &str) -> Answer {
         self.send_bytes(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
         self.answer(method == "HEAD")
+    }
+
+    /// Sends a request with a body of this type, and takes its answer.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.put("/limit", |_call, body| body.text().map(str::to_owned));
+    ///     });
+    /// })?;
+    /// let mut client = app.connect();
+    /// assert_eq!(client.send_body("PUT", "/limit", "text/plain", "7").text(), "7");
+    /// assert_eq!(client.send_body("PATCH", "/limit", "text/plain", "8").status, 405);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If no answer came.
+    #[track_caller]
+    pub fn send_body(
+        &mut self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Answer {
+        let (body, line) = (body.as_ref(), format!("{method} {path} HTTP/1.1\r\nHost: test\r\n"));
+        let lines =
+            format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.send_bytes(&[line.as_bytes(), lines.as_bytes(), body].concat());
+        self.answer(false)
     }
 
     #[track_caller]
@@ -292,6 +286,16 @@ impl TestClient {
         let head = String::from_utf8_lossy(&got[..end]).into_owned();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         let mut answer = Answer { status, head, body: Vec::new() };
+        if !head_only && answer.header("transfer-encoding") == Some("chunked") {
+            let body = chunked_body(&got[end..]);
+            let Some((body, length)) = body else {
+                drop(network);
+                self.fail("an answer with all its chunks", None);
+            };
+            answer.body = body;
+            got.drain(..end + length);
+            return answer;
+        }
         let length: usize = answer
             .header("content-length")
             .filter(|_| !head_only)
@@ -526,6 +530,15 @@ impl TestClient {
             None => panic!("this client was not upgraded: it has no frames"),
         }
     }
+}
+
+/// The content of a chunked body at the start of some bytes, and how many of them it takes.
+fn chunked_body(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let mut decoder = BodyDecoder::new(BodyFraming::Chunked, u64::MAX, 1 << 20).ok()?;
+    let mut content = bytes.to_vec();
+    let decoded = decoder.decode(&mut content).ok()?;
+    content.truncate(decoded.content);
+    decoder.is_done().then_some((content, decoded.taken))
 }
 
 #[track_caller]

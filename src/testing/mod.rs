@@ -44,6 +44,7 @@ pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
 mod stream;
+mod upgrade;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -60,13 +61,14 @@ use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
 
-pub use client::{Answer, Ending, Received, TestClient, Upgrade};
+pub use client::{Answer, Ending, Received, TestClient};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
 #[cfg(feature = "tls")]
 pub use network::tls_peer::AUTHORITY;
 pub use stream::Stream;
+pub use upgrade::Upgrade;
 
 use network::Network;
 
@@ -228,6 +230,26 @@ impl TestApplication {
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         self.connect().request("GET", path)
+    }
+
+    /// Sends a body on a connection of its own, and takes the answer.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.post("/name", |_call, body| body.text().map(|name| format!("hello {name}")));
+    ///     });
+    /// })?;
+    /// assert_eq!(app.post("/name", "text/plain", "anna").text(), "hello anna");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If no answer comes.
+    #[track_caller]
+    pub fn post(&self, path: &str, content_type: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.connect().send_body("POST", path, content_type, body)
     }
 
     /// Moves the clock, stopping at every deadline on the way, and then to the end of the tick: what is

@@ -4,7 +4,9 @@
 //! ```text
 //! bench-load echo      --port P --connections C --depth D --size BYTES [--text] [--idle N] [--burst] RUN
 //! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] RUN
+//! bench-load get       --port P --connections C --size BYTES RUN
 //! bench-load handshake --port P --connections CONCURRENT RUN
+//! bench-load post      --port P --connections C --size BYTES RUN
 //! bench-load pings     --port P --connections C --total PINGS_EACH
 //! bench-load hold      --port P      then on stdin: open N, send BYTES, close, quit
 //!
@@ -21,6 +23,7 @@ mod echo;
 mod handshake;
 mod hold;
 mod measure;
+mod requests;
 mod secured;
 mod swarm;
 mod traffic;
@@ -59,10 +62,12 @@ fn main() -> Outcome {
     match mode.as_str() {
         "echo" => echo::run(&plan),
         "broadcast" => broadcast::run(&plan),
+        "get" => requests::get(&plan),
         "handshake" => handshake::run(&plan),
+        "post" => requests::post(&plan),
         "pings" => hold::answer_pings(&plan),
         "hold" => hold::run(&plan),
-        _ => Err("usage: bench-load echo|broadcast|handshake|pings|hold --port P ...".into()),
+        _ => Err("usage: bench-load echo|broadcast|get|handshake|post|pings|hold --port P ...".into()),
     }
 }
 
