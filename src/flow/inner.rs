@@ -329,6 +329,18 @@ impl FlowInner {
         Joined { cursor, place, gappy_replay }
     }
 
+    /// What a session that began to collect now would first get.
+    pub(crate) fn replay(&self) -> Vec<MessageBuf> {
+        let state = self.state.borrow();
+        let mut cursor = state.log.first_of_replay();
+        let replayed = iter::from_fn(|| {
+            let (number, emission) = state.log.at(cursor)?;
+            cursor = number.saturating_add(1);
+            Some(MessageBuf::from(emission.message()))
+        });
+        replayed.collect()
+    }
+
     pub(crate) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {
         let waited_for = self.change(|state| {
             state.log.leave(cursor);

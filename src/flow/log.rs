@@ -160,16 +160,20 @@ impl<E> FlowLog<E> {
     /// A further subscriber, at the first entry of the replay. What it is to be offered was not
     /// offered to everybody now, however long others had it.
     pub(crate) fn join(&mut self) -> u64 {
-        let kept = self.len().min(self.replay) as u64;
-        let cursor = match &self.entries {
-            Entries::Row(_) => self.cursors.end() - kept,
-            Entries::Sparse(_) => self.first_number(), // its replay is all that it holds
-        };
+        let cursor = self.first_of_replay();
         self.cursors.join(cursor);
         // Who joins within a round does not lag by what it was not offered.
         self.offered = self.offered.min(cursor);
         self.offering = self.offering.min(cursor);
         cursor
+    }
+
+    /// The number of the first entry that stays for subscribers that come later.
+    pub(crate) fn first_of_replay(&self) -> u64 {
+        match &self.entries {
+            Entries::Row(row) => self.cursors.end() - row.len().min(self.replay) as u64,
+            Entries::Sparse(_) => self.first_number(), // its replay is all that it holds
+        }
     }
 
     /// A subscriber leaves at its cursor.

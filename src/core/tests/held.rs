@@ -363,7 +363,7 @@ fn no_ping_is_answered_behind_the_close_of_a_hook_for_a_pong_before_it() {
         app.routing(|route| {
             route.web_socket("/", |_: &Call| {
                 on_connect(|session, _| {
-                    session.pause();
+                    let _: () = session.pause();
                     Ok(())
                 })
                 .on_own_pong(|session, _| session.close(CloseReason::try_from(CloseCode::NORMAL)?))
