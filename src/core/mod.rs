@@ -9,7 +9,8 @@
 //!                                     |
 //!               HttpTurn: heads  <----+---->  SessionTurn: messages, frames
 //!                 |  RequestAdmission           |  fast path, else frame_input, pause
-//!                 |  Responder --> tx           |  hooks --> Session --> tx
+//!                 |  BodyTurn: bodies           |  hooks --> Session --> tx
+//!                 |  Responder --> tx           |
 //!                 +----- an upgrade ----------->+
 //!
 //!   tx --> Turn::flush --> Wire; what the socket does not take --> Outbox --> Turn::writable

@@ -84,12 +84,10 @@ impl HttpTurn<'_, '_> {
             let terms = if proxied { terms } else { terms.last() };
             return Some(self.responder().respond(terms, refusal));
         }
-        let is_read = matches!(head.method(), "GET" | "HEAD");
         let (status, reason) = if terms.is_unmet() {
             (417, reason::EXPECTATION) // RFC 9110 section 15.5.18
-        } else if is_read
-            && !head.framing.wants_websocket()
-            && terms.has_long_body(self.turn.shared.limits.max_head_bytes)
+        } else if terms.has_long_body(self.turn.shared.limits.max_head_bytes)
+            && is_for_no_body(head)
         {
             (413, reason::BODY)
         } else {
@@ -359,6 +357,12 @@ impl HttpTurn<'_, '_> {
             self.turn.spare_stages.recycle(http);
         }
     }
+}
+
+/// Whether a request's body means nothing (RFC 9110 sections 9.3.1 and 9.3.2), and is none of an upgrade,
+/// which says so itself.
+fn is_for_no_body(head: &RequestHead) -> bool {
+    matches!(head.method(), "GET" | "HEAD") && !head.framing.wants_websocket()
 }
 
 /// The connection of an accepted upgrade leaves the loop, for its route's hook.

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::Disposal;
-use crate::protocol::body::BodyDecoder;
-use crate::protocol::framing::BodyFraming;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
 use crate::words::message::{AsMessage, Payload};
 
+use super::answer::{Answer, take_answer};
 use super::far_end::{FarEnd, RawFrame, frame_of};
+use super::frames::UPGRADE;
 use super::network::{LinkId, Network, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
@@ -100,49 +100,6 @@ impl fmt::Debug for TestClient {
     }
 }
 
-/// An answer to a request.
-///
-/// ```
-/// use wirewheel::Application;
-/// use wirewheel::testing::TestApplication;
-/// let app = TestApplication::new(|app: &mut Application| {
-///     app.routing(|route| route.get("/healthz", |_call| "ok"));
-/// })?;
-/// let answer = app.get("/healthz");
-/// assert_eq!((answer.status, answer.text()), (200, "ok"));
-/// assert_eq!(answer.header("content-length"), Some("2"));
-/// # Ok::<(), wirewheel::error::ServerError>(())
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The status code.
-    pub status: u16,
-    /// The status line and the header lines.
-    pub head: String,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
-        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    }
-
-    /// The body as text.
-    ///
-    /// # Panics
-    /// If it is not UTF-8.
-    #[track_caller]
-    pub fn text(&self) -> &str {
-        match std::str::from_utf8(&self.body) {
-            Ok(text) => text,
-            Err(error) => panic!("the body is no text: {error}"),
-        }
-    }
-}
-
 /// What a client received: a message put together, or a control frame.
 ///
 /// ```
@@ -186,6 +143,69 @@ pub enum Ending {
     Closed,
     /// By a reset.
     Reset,
+}
+
+/// An upgrade to be made; see [`TestApplication::upgrade`](super::TestApplication::upgrade).
+///
+/// ```
+/// use wirewheel::testing::{Answer, TestApplication};
+/// use wirewheel::{Application, Call, WebSockets, on_message};
+/// let app = TestApplication::new(|app: &mut Application| {
+///     app.install(WebSockets::new());
+///     app.routing(|route| {
+///         route.web_socket("/echo", |_call: &Call| on_message(|session, m| session.send(m)))
+///             .protocol("echo.v1");
+///     });
+/// })?;
+/// let (mut client, answer) =
+///     app.upgrade("/echo").header("Cookie", "id=1").protocol("echo.v1").connect().unwrap();
+/// assert_eq!(answer.header("Sec-WebSocket-Protocol"), Some("echo.v1"));
+/// client.send("hello");
+/// client.expect_text("hello");
+/// let refused: Answer = app.upgrade("/echo").connect().unwrap_err();
+/// assert!(refused.status == 400 && refused.text().contains("no subprotocol on offer"));
+/// # Ok::<(), wirewheel::error::ServerError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "call connect"]
+pub struct Upgrade {
+    client: TestClient,
+    path: String,
+    lines: String,
+}
+
+impl Upgrade {
+    pub(super) fn new(client: TestClient, path: &str) -> Self {
+        Self { client, path: path.into(), lines: String::new() }
+    }
+
+    /// Adds a header line.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.lines.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
+    /// Offers a subprotocol; in the order of the calls.
+    pub fn protocol(self, protocol: &str) -> Self {
+        self.header("Sec-WebSocket-Protocol", protocol)
+    }
+
+    /// Makes the upgrade: the client and the answer, or the answer alone if it was refused.
+    ///
+    /// # Errors
+    /// An answer other than 101.
+    pub fn connect(self) -> Result<(TestClient, Answer), Answer> {
+        let Self { mut client, path, lines } = self;
+        client.send_bytes(
+            format!("GET {path} HTTP/1.1\r\nHost: test\r\n{UPGRADE}{lines}\r\n").as_bytes(),
+        );
+        let answer = client.expect_answer();
+        if answer.status != 101 {
+            return Err(answer);
+        }
+        client.begin_session(FarEnd::new());
+        Ok((client, answer))
+    }
 }
 
 /// HTTP.
@@ -277,37 +297,13 @@ impl TestClient {
     #[track_caller]
     fn answer(&self, head_only: bool) -> Answer {
         let mut network = self.network.borrow_mut();
-        let got = &mut network.link(self.id).socket.got;
-        let end = got.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-        let Some(end) = end else {
-            drop(network);
-            self.fail("an answer", None);
-        };
-        let head = String::from_utf8_lossy(&got[..end]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let mut answer = Answer { status, head, body: Vec::new() };
-        if !head_only && answer.header("transfer-encoding") == Some("chunked") {
-            let body = chunked_body(&got[end..]);
-            let Some((body, length)) = body else {
+        match take_answer(&mut network.link(self.id).socket.got, head_only) {
+            Ok(answer) => answer,
+            Err(missing) => {
                 drop(network);
-                self.fail("an answer with all its chunks", None);
-            };
-            answer.body = body;
-            got.drain(..end + length);
-            return answer;
+                self.fail(&missing, None);
+            }
         }
-        let length: usize = answer
-            .header("content-length")
-            .filter(|_| !head_only)
-            .map_or(0, |length| length.parse().unwrap_or(0));
-        let body_end = end + length;
-        if got.len() < body_end {
-            drop(network);
-            self.fail(&format!("an answer with a body of {length} bytes"), None);
-        }
-        answer.body = got[end..body_end].to_vec();
-        got.drain(..body_end);
-        answer
     }
 
     /// From here on what arrives is frames.
@@ -530,15 +526,6 @@ impl TestClient {
             None => panic!("this client was not upgraded: it has no frames"),
         }
     }
-}
-
-/// The content of a chunked body at the start of some bytes, and how many of them it takes.
-fn chunked_body(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let mut decoder = BodyDecoder::new(BodyFraming::Chunked, u64::MAX, 1 << 20).ok()?;
-    let mut content = bytes.to_vec();
-    let decoded = decoder.decode(&mut content).ok()?;
-    content.truncate(decoded.content);
-    decoder.is_done().then_some((content, decoded.taken))
 }
 
 #[track_caller]

@@ -33,6 +33,7 @@
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
+mod answer;
 mod client;
 mod failure;
 #[cfg(all(repository, any(test, fuzzing), feature = "client"))]
@@ -46,7 +47,6 @@ pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
 mod stream;
-mod upgrade;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -63,14 +63,14 @@ use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
 
-pub use client::{Answer, Ending, Received, TestClient};
+pub use answer::Answer;
+pub use client::{Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
 #[cfg(feature = "tls")]
 pub use network::tls_peer::AUTHORITY;
 pub use stream::Stream;
-pub use upgrade::Upgrade;
 
 use network::Network;
 
