@@ -311,6 +311,7 @@ fn folders_have_a_page_and_applications_one_for_every_path() {
     {
         let answer = get(&running, path, "");
         assert_eq!((answer.status, answer.header("location")), (301, Some(location)), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-cache"), "{path}");
     }
     let cache = |path: &str| get(&running, path, "").header("cache-control").map(str::to_owned);
     assert_eq!(cache("/assets/a.1f2e.css").unwrap(), "public, max-age=31536000, immutable");

@@ -361,7 +361,9 @@ fn into_folder(call: &Call) -> Response {
     let last = call.path().rsplit('/').next().unwrap_or_default();
     let query = call.query();
     let mark = if query.is_empty() { "" } else { "?" };
-    Response::new(301).header("Location", format!("./{last}/{mark}{query}"))
+    let location = format!("./{last}/{mark}{query}");
+    // Else a browser would keep it for ever, whatever becomes of the folder.
+    Response::new(301).header("Location", location).header("Cache-Control", CACHE_CONTROL)
 }
 
 /// Whether a request is for a page, as that of an address bar is; `*/*` stands for anything else too.
