@@ -5,6 +5,7 @@ import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { overRestarts } from "./events.mjs";
 import { origins, overTls } from "./origins.mjs";
 import { lamp, pages, readAcross } from "./pages.mjs";
 
@@ -300,11 +301,16 @@ async function site() {
   await readAcross(browser, program.url);
   await program.stop();
 }
+async function events(browser) {
+  await overRestarts(browser, { Program, open, expectText, expectUsable, shot, PHONE });
+}
 async function secured() {
   await overTls(browser, open);
 }
 try {
-  for (const check of [echo, chat, telemetry, deflate, files, site, secured, foreignPages]) {
+  const all = [echo, chat, telemetry, events, deflate, files, site, secured, foreignPages];
+  const only = process.env.ONLY?.split(",");
+  for (const check of all.filter(check => !only || only.includes(check.name))) {
     const begun = Date.now();
     await check(browser);
     for (const context of browser.contexts()) await context.close();

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (inlet, port) = (config.inlet.clone(), words.next().map(File::open).transpose()?);
     let set_up = move |app: &mut Application| module(app, &config);
-    let mut server = Server::bind(address.as_str(), set_up)?;
+    let server = Server::bind(address.as_str(), set_up)?;
     if let Some(port) = port {
         let handle = server.handle();
         let serial = thread::Builder::new().name("serial".into());

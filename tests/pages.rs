@@ -290,3 +290,31 @@ fn pages_that_may_open_a_websocket_may_read_what_cors_is_said_of() {
     let text = mistake(|route| route.cors(Cors::new()));
     assert!(text.contains("cors at \"/\"") && text.contains("allowed_origins"), "{text}");
 }
+
+#[test]
+fn an_event_stream_is_read_by_the_pages_that_cors_lists() {
+    let app = serve(|route| {
+        route.default_header("X-Box", "here");
+        route.default_header("Cache-Control", "max-age=60");
+        route.cors(Cors::new().allowed_origins(["https://dashboard.example"]).credentials(true));
+        route.event_stream("/events", |_: &Call| on_message(|_, _| Ok(())));
+    });
+    let ask = |lines: &str| {
+        let mut client = app.connect();
+        client.send_bytes(format!("GET /events HTTP/1.1\r\nHost: h\r\n{lines}\r\n").as_bytes());
+        client.expect_head()
+    };
+    let answer = ask(PAGE);
+    assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")));
+    assert_eq!(lines(&answer, "Cache-Control"), ["Cache-Control: no-store"]);
+    assert_eq!(answer.header("x-box"), Some("here"));
+    assert_eq!(
+        lines(&answer, "Access-Control-"),
+        [
+            "Access-Control-Allow-Origin: https://dashboard.example",
+            "Access-Control-Allow-Credentials: true"
+        ]
+    );
+    let refused = ask(STRANGER);
+    assert_eq!((refused.status, refused.header("access-control-allow-origin")), (403, None));
+}

@@ -16,8 +16,9 @@ use crate::words::time::Time;
 
 use crate::app::origins::OriginOptions;
 use crate::app::route_table::RouteTable;
-use crate::app::routing::{Installed, Routes, Routing};
+use crate::app::routing::{Routes, Routing};
 use crate::app::setters::shared_setters;
+use crate::app::web_socket_route::Installed;
 use crate::context::loop_state::{NewWatch, OnLoop, Order, ServerRef, TimerAction};
 use crate::context::mailbox::Mailbox;
 use crate::context::watch::{Ready, Watch};

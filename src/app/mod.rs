@@ -21,6 +21,7 @@ pub(crate) mod dialled_routes;
 mod disk_folder;
 mod embedded_folder;
 pub(crate) mod endpoint;
+pub(crate) mod event_stream_route;
 pub(crate) mod file_body;
 pub(crate) mod folder;
 mod folder_path;
@@ -40,3 +41,4 @@ pub(crate) mod setters;
 pub(crate) mod streamed;
 #[cfg(feature = "json")]
 pub(crate) mod value_handler;
+pub(crate) mod web_socket_route;

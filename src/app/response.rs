@@ -292,6 +292,12 @@ impl Response {
         self.status
     }
 
+    /// The seconds after which a client is to ask again, if it says so.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        let (_, value) = self.headers.iter().find(|(name, _)| name == "Retry-After")?;
+        value.parse().ok()
+    }
+
     /// The answer of the server itself to a request that it refuses.
     pub(crate) fn refusal(status: u16) -> Self {
         let response = Self::text(format!("{status} {}\n", reason_phrase(status))).status(status);
@@ -401,6 +407,10 @@ impl Response {
             Body::Static(bytes) => LongBody::Static(bytes),
             Body::Produced(produced) => LongBody::Produced(produced),
         })
+    }
+
+    pub(crate) fn into_headers(self) -> Vec<(String, String)> {
+        self.headers
     }
 
     /// Bytes of memory that its body takes.

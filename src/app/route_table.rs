@@ -22,6 +22,7 @@ use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::{Accept, Response};
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
+use crate::session::event_stream::EventEncoder;
 use crate::session::extensions::{Agreed, Factories};
 
 /// Makes the handler of one session.
@@ -68,6 +69,8 @@ pub(crate) struct RouteConfig {
     pub(crate) pick_protocol: Option<ProtocolPicker>,
     pub(crate) hooks: Vec<UpgradeHook>,
     pub(crate) origins: Rc<OriginRules>,
+    /// What makes its sessions event streams.
+    pub(crate) events: Option<Rc<dyn EventEncoder>>,
 }
 
 impl fmt::Debug for RouteConfig {
@@ -116,6 +119,12 @@ impl RouteConfig {
     }
 }
 
+impl PathEntry {
+    fn answers_get(&self) -> bool {
+        self.get.is_some() || self.event_stream.is_some()
+    }
+}
+
 /// The methods of RFC 9110 section 9.3, and PATCH (RFC 5789).
 const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -125,6 +134,7 @@ const METHODS: [&str; 9] =
 struct PathEntry {
     pattern: Pattern,
     get: Option<u16>,
+    event_stream: Option<u16>,
     web_sockets: Vec<u16>,
     /// By their methods.
     bodies: Vec<(String, u16)>,
@@ -155,6 +165,8 @@ impl fmt::Debug for RouteTable {
 pub(crate) enum Resolution {
     /// A session.
     WebSocket { route: u16, parameters: Vec<(String, String)>, protocol: Option<String> },
+    /// An event stream.
+    EventStream { route: u16, parameters: Vec<(String, String)> },
     /// A plain answer.
     Get { handler: u16, parameters: Vec<(String, String)> },
     /// 404.
@@ -206,11 +218,25 @@ impl RouteTable {
         Ok(())
     }
 
+    pub(crate) fn add_event_stream(
+        &mut self,
+        pattern: Pattern,
+        config: RouteConfig,
+    ) -> Result<(), String> {
+        let number = number(self.routes.len())?;
+        if self.entries_like(&pattern).any(PathEntry::answers_get) {
+            return Err(twice("event streams", &config.pattern, None));
+        }
+        self.routes.push(config);
+        self.entry(pattern).event_stream = Some(number);
+        Ok(())
+    }
+
     pub(crate) fn add_get(&mut self, path: &str, answer: PlainAnswer) -> Result<(), String> {
         let pattern = Pattern::parse(path)?;
         let number = number(self.gets.len())?;
-        if self.entries_like(&pattern).any(|entry| entry.get.is_some()) {
-            return Err(twice("plain answers", path, None));
+        if self.entries_like(&pattern).any(PathEntry::answers_get) {
+            return Err(twice("plain answers, or event streams,", path, None));
         }
         self.gets.push(answer);
         self.entry(pattern).get = Some(number);
@@ -241,8 +267,9 @@ impl RouteTable {
     fn entry(&mut self, pattern: Pattern) -> &mut PathEntry {
         let found = self.entries.iter().position(|entry| entry.pattern == pattern);
         let index = found.unwrap_or_else(|| {
+            let (get, event_stream) = (None, None);
             let (web_sockets, bodies) = (Vec::new(), Vec::new());
-            self.entries.push(PathEntry { pattern, get: None, web_sockets, bodies });
+            self.entries.push(PathEntry { pattern, get, event_stream, web_sockets, bodies });
             self.entries.len() - 1
         });
         &mut self.entries[index]
@@ -335,7 +362,7 @@ impl RouteTable {
     pub(crate) fn allowed_methods(&self, target: &str) -> String {
         let path = target.split('?').next().unwrap_or_default();
         let fits = if path.starts_with('/') { self.fits(path) } else { None };
-        let is_read = |entry: &PathEntry| entry.get.is_some() || !entry.web_sockets.is_empty();
+        let is_read = |entry: &PathEntry| entry.answers_get() || !entry.web_sockets.is_empty();
         let mut methods = Vec::new();
         if fits.as_ref().is_none_or(|fits| fits.iter().any(|(_, entry)| is_read(entry))) {
             methods.extend(["GET", "HEAD"]);
@@ -378,11 +405,25 @@ impl RouteTable {
                 return Ok(Resolution::WebSocket { route, parameters, protocol });
             }
         }
-        match entry.get {
-            Some(handler) => Ok(Resolution::Get { handler, parameters }),
-            None if entry.web_sockets.is_empty() => Err(Resolution::MethodNotAllowed),
-            None if upgrade => Err(Resolution::ProtocolRequired),
-            None => Err(Resolution::UpgradeRequired),
+        match (entry.get, entry.event_stream) {
+            (Some(handler), _) => Ok(Resolution::Get { handler, parameters }),
+            (None, Some(route)) => Ok(Resolution::EventStream { route, parameters }),
+            (None, None) if entry.web_sockets.is_empty() => Err(Resolution::MethodNotAllowed),
+            (None, None) if upgrade => Err(Resolution::ProtocolRequired),
+            (None, None) => Err(Resolution::UpgradeRequired),
+        }
+    }
+
+    /// The encoder of the event stream that a request is for, if it is for one.
+    pub(crate) fn events_at(&self, head: &RequestHead) -> Option<&Rc<dyn EventEncoder>> {
+        // Most servers have none, and look for none. A path may be for WebSocket sessions too.
+        let has_streams = self.routes.iter().any(|config| config.events.is_some());
+        if !has_streams || head.framing.wants_websocket() {
+            return None;
+        }
+        match self.resolve(head, false, &[]) {
+            Resolution::EventStream { route, .. } => self.route(route)?.events.as_ref(),
+            _ => None,
         }
     }
 

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
+use crate::protocol::server_sent_events::EventId;
+use crate::structures::ids::SessionId;
 use crate::structures::slab::Key;
 use crate::structures::wire::Wire;
 use crate::words::error::AskError;
@@ -122,6 +124,8 @@ pub(crate) struct LoopState {
     #[cfg(feature = "client")]
     pub(crate) dial_input: Vec<u32>,
     pub(crate) warnings: Warnings,
+    /// What the client of an event stream had last, while that stream begins.
+    pub(crate) last_event: Option<(SessionId, EventId)>,
     /// What was counted; [`LoopState::snapshot`] fills in what is looked up.
     pub(crate) stats: Counters,
     /// The converter of each route.
@@ -178,6 +182,7 @@ impl LoopState {
             #[cfg(feature = "client")]
             dial_input: Vec::new(),
             warnings: Warnings::default(),
+            last_event: None,
             stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,

@@ -19,12 +19,22 @@ pub(crate) struct MaskSource {
     /// anew by the standard library, which takes what it can get.
     reserve: RandomState,
     drawn: u64,
+    /// In a simulation, where the same seed is to make the same life.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    seed: Option<u64>,
 }
 
 impl Default for MaskSource {
     fn default() -> Self {
         let (block, taken) = ([0; BLOCK_BYTES], BLOCK_BYTES);
-        Self { block, taken, reserve: RandomState::new(), drawn: 0 }
+        Self {
+            block,
+            taken,
+            reserve: RandomState::new(),
+            drawn: 0,
+            #[cfg(all(repository, any(test, fuzzing)))]
+            seed: None,
+        }
     }
 }
 
@@ -47,13 +57,24 @@ impl MaskSource {
     }
 
     /// A number that is left to chance.
-    #[cfg(feature = "client")]
     pub(crate) fn next_number(&mut self) -> u32 {
         u32::from_ne_bytes(self.next_mask())
     }
 
+    /// A source whose numbers follow from a seed.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self { seed: Some(seed), ..Self::default() }
+    }
+
     #[cold]
     fn refill(&mut self) -> [u8; 4] {
+        #[cfg(all(repository, any(test, fuzzing)))]
+        if let Some(seed) = self.seed {
+            self.drawn = self.drawn.wrapping_add(1);
+            let number = crate::words::mix::mixed(seed, self.drawn) >> 16;
+            return u32::try_from(number & 0xffff_ffff).unwrap_or(0).to_ne_bytes();
+        }
         // Without a wait: the system may take minutes to gather what it starts with.
         match getrandom(&mut self.block, GetRandomFlags::NONBLOCK) {
             Ok(BLOCK_BYTES) => {

@@ -77,6 +77,14 @@ stats! {
         /// Sessions opened.
         sessions_total "";
     }
+    Gauge "event_streams_open" "Sessions among them that are event streams." {
+        /// Sessions among them that are event streams.
+        event_streams_open "";
+    }
+    Counter "event_streams_total" "Event streams opened." {
+        /// Event streams opened.
+        event_streams_total "";
+    }
     Counter "sessions_closed_total" "Sessions that ended, by the code on_close was told." {
         /// Sessions that ended with 1000.
         closed_normal "code=\"1000\"";
@@ -176,7 +184,7 @@ stats! {
     Counter "control_frames_total" "Pings and pongs, by direction." {
         /// Pings that peers sent.
         pings_in "type=\"ping\",direction=\"in\"";
-        /// The server's own pings.
+        /// The server's own pings, and the heartbeats of event streams.
         pings_out "type=\"ping\",direction=\"out\"";
         /// Pongs that matched a ping.
         pongs_in "type=\"pong\",direction=\"in\"";
@@ -196,6 +204,11 @@ stats! {
         dropped_oldest "policy=\"oldest\"";
         /// Pongs and pings without room in the lane of control frames.
         dropped_control "policy=\"control\"";
+    }
+    Counter "binary_skipped_total" "Binary messages that event streams skipped." {
+        /// Binary messages that event streams skipped, which carry text; see
+        /// [`base64`](crate::events::EventStreamRoute::base64).
+        binary_skipped "";
     }
     Counter "lost_bytes_total" "Bytes taken for sending that were given up, by reason." {
         /// Bytes given up because the outbox was full and its policy closes (1013).

@@ -122,7 +122,7 @@ impl HttpTurn<'_, '_> {
     }
 
     /// Why what has come has to wait, or that nothing has.
-    #[inline]
+    #[inline(always)] // into its one caller, on the way of every request
     fn must_wait(&mut self, is_body: bool, is_empty: bool) -> Option<Reading> {
         let blocked = self.turn.connection.state.waiting().is_some();
         if is_body && self.http().is_some_and(|http| http.is_paused()) {
@@ -149,7 +149,7 @@ impl HttpTurn<'_, '_> {
     }
 
     /// Reads the head of the next request.
-    #[inline]
+    #[inline(always)] // likewise: a head would be moved once more
     fn head(&mut self, input: &[u8]) -> Result<HeadStatus, HeadError> {
         let now = self.turn.shared.now;
         let limits = HeadLimits {

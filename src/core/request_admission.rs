@@ -174,6 +174,19 @@ impl RequestAdmission<'_, '_> {
     }
 }
 
+/// CORS.
+impl RequestAdmission<'_, '_> {
+    /// The same where CORS may have a list of its own for the path: of what a page may read or send, not of
+    /// who opens a WebSocket.
+    pub(super) fn foreign_to_cors(&mut self, rules: &OriginRules, call: &Call) -> Option<Response> {
+        let filters = self.turn.routes.filters.as_ref();
+        match filters.and_then(|filters| filters.allows(call.head())) {
+            Some(true) => None,
+            Some(false) | None => self.foreign_origin(rules, call),
+        }
+    }
+}
+
 /// The PROXY protocol.
 impl RequestAdmission<'_, '_> {
     /// Reads the PROXY header at the start of `input`.

@@ -39,10 +39,8 @@ impl<'a> BodyTurn<'_, 'a> {
         endpoint: &Rc<dyn BodyEndpoint>,
         call: Call,
     ) -> AfterRequest {
-        // The same list of origins, unless CORS has one of its own for this path.
-        let cors = self.turn.routes.filters.as_ref().and_then(|it| it.allows(call.head()));
-        let rules = endpoint.origins().filter(|_| cors != Some(true));
-        let foreign = rules.and_then(|rules| self.admission().foreign_origin(rules, &call));
+        let foreign =
+            endpoint.origins().and_then(|rules| self.admission().foreign_to_cors(rules, &call));
         if let Some(refusal) = foreign {
             return self.responder().respond(terms, refusal);
         }

@@ -22,6 +22,7 @@ use crate::words::quoted::Quoted;
 
 use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::Stage;
+use crate::core::event_streams::StreamRequest;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
 use crate::core::request_log::reason;
@@ -82,6 +83,8 @@ impl HttpTurn<'_, '_> {
             // A proxy's connection may carry the requests of others, who are not to suffer.
             let proxied = self.http().is_some_and(|http| http.proxied && http.over_limit.is_none());
             let terms = if proxied { terms } else { terms.last() };
+            let http = HttpTurn { turn: self.turn };
+            let refusal = StreamRequest { http }.refusal_for(head, refusal);
             return Some(self.responder().respond(terms, refusal));
         }
         let (status, reason) = if terms.is_unmet() {
@@ -119,6 +122,11 @@ impl HttpTurn<'_, '_> {
                 };
                 let call = self.call_for(head, parameters, None);
                 return self.body().begin(terms, endpoint, call);
+            }
+            Resolution::EventStream { route, parameters } => {
+                let call = self.call_for(head, parameters, None);
+                let http = HttpTurn { turn: self.turn };
+                return StreamRequest { http }.begin(terms, route, &call);
             }
             Resolution::ServerOptions => {
                 let allowed = self.turn.routes.allowed_methods("*");
@@ -280,20 +288,13 @@ impl HttpTurn<'_, '_> {
             );
         };
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
-        let admitted = caught(|| {
+        let admitted = self.admit(terms, config, &call, || {
             let accepted = config.admit(&call)?;
             Ok((accepted, config.agree(&offers), config.handler(&call)))
         });
         let (accepted, agreed, handler) = match admitted {
-            Ok(Ok(admitted)) => admitted,
-            Ok(Err(response)) => {
-                let response = self.responder().filtered(&call, response);
-                return self.responder().refuse_request(terms, call.head(), response, reason::HOOK);
-            }
-            Err(panic) => {
-                let response = self.responder().internal_error(&config.pattern, panic);
-                return self.responder().respond(terms, response);
-            }
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
         };
         // A fault of an extension loses the extension, not the session.
         if let Some(fault) = &agreed.fault {
@@ -306,6 +307,28 @@ impl HttpTurn<'_, '_> {
         self.open_session(route, &config.pattern, handler);
         self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
         AfterRequest::Session
+    }
+
+    /// What the application makes of a request for a session; the refusal if that is what it wants, or
+    /// if it panicked.
+    pub(super) fn admit<R>(
+        &mut self,
+        terms: AnswerTerms,
+        config: &RouteConfig,
+        call: &Call,
+        act: impl FnOnce() -> Result<R, Response>,
+    ) -> Result<R, AfterRequest> {
+        match caught(act) {
+            Ok(Ok(admitted)) => Ok(admitted),
+            Ok(Err(response)) => {
+                let response = self.responder().filtered(call, response);
+                Err(self.responder().refuse_request(terms, call.head(), response, reason::HOOK))
+            }
+            Err(panic) => {
+                let response = self.responder().internal_error(&config.pattern, panic);
+                Err(self.responder().respond(terms, response))
+            }
+        }
     }
 
     /// A route wants the socket itself, and there is none that anybody else could use.

@@ -70,24 +70,21 @@ impl Responder<'_, '_> {
             self.turn.finish();
             return AfterRequest::Over;
         }
-        if skip > 0 {
-            // What is left of the body has its own time, however long the rest of it took.
-            http.since = self.turn.shared.now;
-            self.turn.connection.state.timing_changed = true;
-        }
         http.skip = skip;
         http.has_answered = true;
-        http.body = body.map(|body| Box::new(StreamedAnswer::new(body, terms.chunked, !goes_on)));
-        if http.body.is_some() {
-            self.turn.shared.work.add(PAGE_WORK);
-        }
-        if http.body.is_none() {
+        let Some(body) = body else {
+            if skip > 0 {
+                // What is left of the body has its own time, however long the rest of it took.
+                http.since = self.turn.shared.now;
+            }
             // Else the next deadline is later than what the wheel is armed for.
             let limits = &self.turn.shared.limits;
             self.turn.connection.state.timing_changed |=
-                limits.keep_alive_timeout < limits.handshake_timeout;
+                skip > 0 || limits.keep_alive_timeout < limits.handshake_timeout;
             return AfterRequest::Http;
-        }
+        };
+        http.body = Some(Box::new(StreamedAnswer::new(body, terms.chunked, !goes_on)));
+        self.turn.shared.work.add(PAGE_WORK);
         let reading = self.send_body();
         match &self.turn.connection.stage {
             Stage::Http(http) if http.body.is_some() => AfterRequest::Streaming(reading),

@@ -7,6 +7,7 @@ mod compressed;
 mod dialling;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod dialling_tls;
+mod event_streams;
 mod flow_faults;
 mod flow_memory;
 mod flow_rounds;

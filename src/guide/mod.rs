@@ -6,6 +6,7 @@
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
 //! | [`bodies`] | request bodies, whole and in pieces; answers that are made while they are sent |
 //! | [`broadcast`] | one message for many sessions |
+//! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
 #![cfg_attr(
     feature = "client",
@@ -63,6 +64,9 @@ pub mod embedding {}
 
 #[doc = include_str!("errors_and_close_codes.md")]
 pub mod errors_and_close_codes {}
+
+#[doc = include_str!("event_streams.md")]
+pub mod event_streams {}
 
 // Its page on values has snippets for the feature `json`.
 #[cfg(all(feature = "deflate", any(not(doctest), feature = "json")))]

@@ -12,6 +12,8 @@ use crate::words::message::{AsMessage, Payload};
 use super::answer::{Answer, take_answer};
 use super::far_end::{FarEnd, RawFrame, frame_of};
 use super::frames::UPGRADE;
+#[cfg(all(repository, test))]
+use super::network::{Buffers, Pace};
 use super::network::{LinkId, Network, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
@@ -667,15 +669,25 @@ impl TestClient {
     }
 }
 
-/// For the tests of this crate's client role.
-#[cfg(all(repository, test, feature = "client"))]
+/// For the tests of this crate.
+#[cfg(all(repository, test))]
 impl TestClient {
     /// What has arrived and is not looked at otherwise.
     pub(crate) fn take_bytes(&self) -> Vec<u8> {
         std::mem::take(&mut self.network.borrow_mut().link(self.id).socket.got)
     }
 
+    /// From now on nobody takes what is sent, and nobody says so.
+    pub(crate) fn vanish(&self) {
+        let mut network = self.network.borrow_mut();
+        let link = network.link(self.id);
+        let buffers = Buffers { send: 100_000, receive: 100_000, segment: 1_448 };
+        link.set_buffers(buffers);
+        link.set_pace(Pace::Vanished);
+    }
+
     /// Whether the application's side is shut.
+    #[cfg(feature = "client")]
     pub(crate) fn server_has_shut(&self) -> bool {
         self.network.borrow_mut().link(self.id).socket.shut
     }

@@ -11,6 +11,7 @@ use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
 use super::world::{Log, Mood, Tally};
+use crate::testing::event_source::EventParser;
 use crate::testing::far_end::RawFrame;
 use crate::testing::frames::{UPGRADE, masked};
 use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};
@@ -70,6 +71,8 @@ pub(crate) struct Player {
     arriving: Option<Arriving>,
     /// The payload of the server's Close.
     pub(crate) got_close: Option<Vec<u8>>,
+    /// What came on its event stream.
+    events: EventParser,
 }
 
 /// A message that is being sent in fragments.
@@ -92,6 +95,7 @@ struct Arriving {
 enum Stage {
     Http,
     Session,
+    Events,
 }
 
 /// Something that a client does.
@@ -156,6 +160,7 @@ impl Player {
             next_of_flow: 0,
             arriving: None,
             got_close: None,
+            events: EventParser::default(),
         }
     }
 
@@ -191,6 +196,8 @@ impl Player {
                 malformed(choices)
             }
             Stage::Session => self.frames(choices, mood),
+            // Whatever it says, nobody listens.
+            Stage::Events => (0..choices.below(40)).map(|_| byte(choices)).collect(),
         })
     }
 
@@ -199,7 +206,27 @@ impl Player {
         self.id % 16 == 6
     }
 
+    /// Whether it only listens, to an event stream.
+    pub(super) fn is_event_source(&self) -> bool {
+        self.id % 8 == 3
+    }
+
+    /// Whether what came ends within an event.
+    pub(super) fn is_within_event(&self) -> bool {
+        self.events.is_within_event()
+    }
+
+    /// Some name an event that nobody has sent.
+    fn event_stream_request(&self) -> Vec<u8> {
+        let last = if self.id % 16 == 3 { "Last-Event-ID: 00000001-1\r\n" } else { "" };
+        format!("GET /e HTTP/1.1\r\nHost: h\r\nX-Link: {}\r\n{last}\r\n", self.id).into_bytes()
+    }
+
     fn request(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
+        if self.is_event_source() && !choices.one_in(4) {
+            self.asked = true;
+            return self.event_stream_request();
+        }
         let path = choices.pick(&["/s", "/s", "/s", "/s", "/raw"]);
         // Some are pages: of this server, or of another.
         let from = match self.id % 16 {

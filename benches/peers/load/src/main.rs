@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! bench-load echo      --port P --connections C --depth D --size BYTES [--text] [--idle N] [--burst] RUN
-//! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] RUN
+//! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] [--events] RUN
 //! bench-load get       --port P --connections C --size BYTES RUN
 //! bench-load handshake --port P --connections CONCURRENT RUN
 //! bench-load post      --port P --connections C --size BYTES RUN
@@ -12,6 +12,8 @@
 //!
 //! `echo --burst` has all connections send at once, and again when all echoes are there: the server then
 //! finds as much to do each time it wakes, however fast it is.
+//!
+//! `broadcast --events` has all but the first, which publishes, read event streams.
 //!
 //! `--tls FILE` has all of them speak TLS 1.3, and trust the authority in that PEM file for `localhost`.
 //!
@@ -44,6 +46,7 @@ pub(crate) struct Plan {
     text: bool,
     burst: bool,
     deflate: bool,
+    events: bool,
     idle: usize,
     seconds: Duration,
     warm: Duration,
@@ -81,6 +84,7 @@ impl Plan {
             text: false,
             burst: false,
             deflate: false,
+            events: false,
             idle: 0,
             seconds: Duration::from_secs(1),
             warm: Duration::from_millis(200),
@@ -93,6 +97,7 @@ impl Plan {
                 "--text" => plan.text = true,
                 "--burst" => plan.burst = true,
                 "--deflate" => plan.deflate = true,
+                "--events" => plan.events = true,
                 _ => {
                     let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
                     plan.set(&name, &value).map_err(|error| format!("{name} {value}: {error}"))?;

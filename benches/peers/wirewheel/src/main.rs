@@ -94,6 +94,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let broadcasts = mode.starts_with("broadcast");
     let folder = if mode == "file" { Some(folder(port)?) } else { None };
+    let events = mode == "broadcast-events";
     Server::bind(listen(port, &mode)?, move |app: &mut Application| {
         app.install(options);
         app.routing(|route| {
@@ -106,6 +107,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             if broadcasts {
                 let buffer = FlowOptions::new().extra_buffer(FLOW_MESSAGES);
                 let flow = SharedFlow::with(buffer).unwrap_or_default();
+                if events {
+                    let flow = flow.clone();
+                    route.event_stream("/", move |_: &Call| Member(flow.clone()));
+                }
                 route.web_socket("/", move |_: &Call| Member(flow.clone()));
             } else {
                 route.web_socket("/", |_: &Call| Echo);
