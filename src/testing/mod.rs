@@ -40,15 +40,16 @@ pub(crate) mod far_end;
 mod far_server;
 #[allow(dead_code, reason = "a part is for the tests of this crate alone")]
 pub(crate) mod frames;
+mod host;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
 mod stream;
+#[cfg(feature = "client")]
+mod test_network;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::application::Application;
@@ -63,7 +64,10 @@ pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
 pub use stream::Stream;
+#[cfg(feature = "client")]
+pub use test_network::TestNetwork;
 
+use host::Host;
 use network::Network;
 
 /// An application that runs in memory. Its clients share it; all are of one thread.
@@ -115,7 +119,7 @@ use network::Network;
 /// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct TestApplication {
-    network: Rc<RefCell<Network>>,
+    network: Host,
 }
 
 impl fmt::Debug for TestApplication {
@@ -130,10 +134,13 @@ impl TestApplication {
     /// # Errors
     /// [`ServerError::Config`] for a mistake in the set-up.
     pub fn new(module: impl FnOnce(&mut Application)) -> Result<Self> {
+        Ok(Self { network: Host::alone(Self::build(module)?) })
+    }
+
+    fn build(module: impl FnOnce(&mut Application)) -> Result<Network> {
         let mut application = Application::new();
         module(&mut application);
-        let built = application.build().map_err(ServerError::Config)?;
-        Ok(Self { network: Rc::new(RefCell::new(Network::new(built))) })
+        Ok(Network::new(application.build().map_err(ServerError::Config)?))
     }
 
     /// Has every client that connects from now on speak TLS: what their methods send and receive is in
@@ -181,7 +188,7 @@ impl TestApplication {
     #[cfg(feature = "tls")]
     pub fn begin_handshake(&self, bytes: usize) -> TestClient {
         let id = self.network.borrow_mut().connect_in_part(bytes);
-        TestClient::new(Rc::clone(&self.network), id)
+        TestClient::new(self.network.clone(), id)
     }
 
     /// Connects a client from 127.0.0.1.
@@ -193,7 +200,7 @@ impl TestApplication {
     /// Connects a client from an address.
     pub fn connect_from(&self, address: SocketAddr) -> TestClient {
         let id = self.network.borrow_mut().connect(address);
-        TestClient::new(Rc::clone(&self.network), id)
+        TestClient::new(self.network.clone(), id)
     }
 
     /// Begins an upgrade, to which headers and subprotocols can be added.

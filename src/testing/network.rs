@@ -4,8 +4,11 @@
 mod fake_socket;
 #[cfg(feature = "client")]
 pub(crate) mod far_servers;
+mod hosts;
 mod link;
 mod links;
+#[cfg(feature = "client")]
+mod pipes;
 #[cfg(feature = "tls")]
 pub(crate) mod tls_peer;
 mod transit;
@@ -25,6 +28,7 @@ use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
 pub(crate) use fake_socket::FakeSocket;
+pub(crate) use hosts::{HostId, Hosts};
 pub(crate) use link::{Link, LinkId, PeerEnd};
 pub(crate) use links::Links;
 #[cfg(all(repository, any(test, fuzzing)))]
@@ -42,6 +46,10 @@ pub(crate) struct Network {
     pub(crate) tolerates: fn(&str) -> bool,
     /// A stop has begun and is complete.
     pub(crate) stopped: bool,
+    /// Its process was killed.
+    halted: bool,
+    /// When it began, by the clock that all applications have together.
+    began: Time,
 }
 
 /// What is asked of the core is asked of a network.
@@ -67,7 +75,16 @@ impl Network {
             now: Time::ZERO,
             tolerates: |_| false,
             stopped: false,
+            halted: false,
+            began: Time::ZERO,
         }
+    }
+
+    /// The process is killed: nothing of the application runs any more, and its system ends the connections.
+    #[cfg(feature = "client")]
+    fn halt(&mut self) {
+        (self.stopped, self.halted) = (true, true);
+        self.driver.sockets.halt();
     }
 
     /// A peer connects. While the server is full it waits in the backlog.
@@ -160,6 +177,7 @@ impl Network {
 
     /// Code of the application runs on the loop.
     pub(crate) fn run<R>(&mut self, action: impl FnOnce(&mut ServerRef<'_>) -> R) -> Option<R> {
+        assert!(!self.halted, "this application was killed");
         let result = self.driver.run(self.now, "action", action);
         self.after_turn();
         self.pump();
@@ -181,7 +199,7 @@ impl Network {
         let mut idle_rounds = 0;
         loop {
             let events = self.driver.sockets.take_events(self.now);
-            let is_idle = events.is_empty();
+            let is_idle = events.is_empty() && !self.has_dialled();
             let is_due = self.driver.next_turn().is_some_and(|next| next <= self.now);
             if is_idle && (self.stopped || !is_due) {
                 return;
@@ -193,6 +211,14 @@ impl Network {
             );
             self.turn(events);
         }
+    }
+
+    /// Whether something has come of what was dialled, outside of a turn.
+    fn has_dialled(&self) -> bool {
+        #[cfg(feature = "client")]
+        return !self.halted && self.driver.sockets.far.has_news();
+        #[cfg(not(feature = "client"))]
+        false
     }
 
     /// One turn of the loop, with what happened before it.
