@@ -115,7 +115,11 @@ impl DialTable {
     /// The connection in a slot is gone.
     pub(super) fn note_gone(&mut self, slot: u32) {
         // At once: from here the slot may be another's.
-        self.gone.extend(self.by_slot.remove(&slot));
+        let Some(index) = self.by_slot.remove(&slot) else { return };
+        if let Some(progress) = self.progress(index) {
+            progress.slot = None;
+        }
+        self.gone.push(index);
     }
 
     /// How many of them are on the wheel.

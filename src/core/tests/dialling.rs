@@ -465,6 +465,18 @@ fn redirects_are_followed_as_far_as_they_may() {
     within(3, &first).accept().expect_text("hello"); // from the start
 }
 
+/// What was raced before the redirect is not waited for behind it.
+#[test]
+fn a_redirect_to_who_refuses_fails_at_once() {
+    let it = Dialling::new(&[URL], &ConnectOptions::new().redirects(1));
+    let first = it.app.far_server("cloud.example", 80);
+    it.app.far_server("other.example", 80).refuse();
+    first.expect_request().answer("HTTP/1.1 307 x\r\nLocation: http://other.example/\r\n\r\n");
+    let notes = it.notes();
+    assert!(notes.len() == 1 && notes[0].contains("connection refused"), "{notes:?}");
+    assert_eq!(it.state(), DialerState::Waiting);
+}
+
 #[test]
 fn a_proxy_connects_for_it() {
     let options = ConnectOptions::new().proxy("http://me:pw@proxy.example:3128");
