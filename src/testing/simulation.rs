@@ -315,8 +315,12 @@ fn check_over(
         return Err(format!("link {id} is over and its session had no on_close"));
     }
     let now = network.now;
+    let fault = log.and_then(|log| log.fault);
+    let ping_taken_at = fault
+        .filter(|fault| fault.kind == FaultKind::PingTimeout)
+        .and_then(|_| network.link(id).unread_ping_taken_at(now));
     let link = network.link(id);
-    let loss = Account { player, link, log, world, over_budget, now }.settle()?;
+    let loss = Account { player, link, log, world, over_budget, ping_taken_at, now }.settle()?;
     check_end(player, link, log, world)?;
     check_alive(player, link, log)?;
     if let Some(loss) = loss {

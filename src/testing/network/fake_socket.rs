@@ -82,6 +82,16 @@ impl FakeSocket {
         &mut self.got
     }
 
+    /// Where it would go if the peer's program read it now: to its TLS, or to `plain`.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(super) fn arrivals_to<'a>(&'a mut self, plain: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
+        #[cfg(feature = "tls")]
+        if let Some(peer) = &mut self.peer {
+            return &mut peer.arrived;
+        }
+        plain
+    }
+
     /// Whether the link is broken: by the peer, or by a fault on the way.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken

@@ -60,6 +60,17 @@ pub(crate) struct Link {
     pub(crate) far_end: Option<FarEnd>,
 }
 
+/// A ping of the server: two bytes of header, and the time it was sent.
+#[cfg(all(repository, any(test, fuzzing)))]
+const PING_BYTES: usize = 10;
+
+/// Whether this is such a ping, sent before now.
+#[cfg(all(repository, any(test, fuzzing)))]
+fn is_ping(frame: &[u8], now: Time) -> bool {
+    let Some((&[0x89, 8], payload)) = frame.split_first_chunk() else { return false };
+    payload.try_into().is_ok_and(|micros| u64::from_be_bytes(micros) <= now.as_micros())
+}
+
 /// How a peer ends its side of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerEnd {
@@ -299,6 +310,29 @@ impl Link {
     pub(crate) fn is_settled(&self) -> bool {
         let is_over = |transit: &Transit| transit.is_over() || transit.is_stopped();
         self.socket.gone.is_some() && self.socket.transit.as_ref().is_none_or(is_over)
+    }
+
+    /// When the peer's system took the last ping that a reset has thrown away, if its program had not
+    /// read one.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn unread_ping_taken_at(&mut self, now: Time) -> Option<Time> {
+        let unread = self.socket.transit.as_ref()?.unread().to_vec();
+        let (mut plain, mut taken_at) = (Vec::new(), None);
+        // By single bytes, since only the last byte of a record says what is in it.
+        for (at, byte) in unread.iter().enumerate() {
+            let before = plain.len();
+            self.socket.arrivals_to(&mut plain).push(*byte);
+            #[cfg(feature = "tls")]
+            if let Some(peer) = &mut self.socket.peer {
+                peer.open(&mut plain);
+            }
+            let fresh = plain.get(before.saturating_sub(PING_BYTES - 1)..).unwrap_or_default();
+            if fresh.windows(PING_BYTES).any(|frame| is_ping(frame, now)) {
+                let transit = self.socket.transit.as_ref()?;
+                taken_at = transit.acknowledged_at(unread.len() - at - 1);
+            }
+        }
+        taken_at
     }
 
     /// Whether it waits to be accepted.

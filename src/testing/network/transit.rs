@@ -80,6 +80,8 @@ pub(crate) struct Transit {
     ended_at: Option<Time>,
     /// Bytes that a reset has thrown away.
     lost: usize,
+    /// Those of them that the peer's system had acknowledged.
+    unread: Vec<u8>,
     progress: Progress,
 }
 
@@ -110,6 +112,7 @@ impl Transit {
             end: End::Open,
             ended_at: None,
             lost: 0,
+            unread: Vec::new(),
             progress: Progress::default(),
         }
     }
@@ -169,7 +172,7 @@ impl Transit {
         if self.end != End::Arrived || !self.received.is_empty() {
             self.lost += self.sent.len() + self.received.len();
             self.sent.clear();
-            self.received.clear();
+            self.unread = std::mem::take(&mut self.received);
             self.end = End::Reset;
         }
     }
@@ -283,6 +286,21 @@ impl Transit {
             change.map_or(self.progress.acknowledged, |(_, before)| *before)
         };
         before(&|at| at > until) - before(&|at| at >= from)
+    }
+
+    /// What a reset has thrown away of what the peer's system had acknowledged: the last bytes of all that
+    /// it did.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// When the peer's system acknowledged a byte that so many behind it follow until the last that it
+    /// acknowledged.
+    pub(super) fn acknowledged_at(&self, followers: usize) -> Option<Time> {
+        let progress = &self.progress;
+        let position = progress.acknowledged.checked_sub(followers)?.checked_sub(1)?;
+        let change = progress.history.iter().rev().find(|(_, before)| *before <= position);
+        change.map(|(at, _)| *at)
     }
 
     /// When it was reset.

@@ -29,6 +29,8 @@ pub(super) struct Account<'a> {
     pub(super) world: &'a World,
     /// Connections were ended because `process_bytes` was spent, since this was asked last.
     pub(super) over_budget: bool,
+    /// When the peer's system took a ping that its program never read.
+    pub(super) ping_taken_at: Option<Time>,
     pub(super) now: Time,
 }
 
@@ -65,7 +67,13 @@ impl Account<'_> {
     fn is_complete(&self, log: &Log) -> bool {
         let mood = self.world.mood;
         let is_clean = log.end.as_ref().is_some_and(CloseInfo::is_clean);
-        is_clean && self.link.socket.is_end_seen() && !mood.has_other_drops()
+        let has_ended = self.link.socket.is_end_seen() && !self.is_cut_by_stop();
+        is_clean && has_ended && !mood.has_other_drops()
+    }
+
+    /// Whether the grace of a stop was over: the system delivers in order what it has, and its end.
+    fn is_cut_by_stop(&self) -> bool {
+        self.world.stops_at.is_some_and(|at| at <= self.now)
     }
 
     /// The one reason for all that is missing beyond what a policy dropped.
@@ -86,7 +94,7 @@ impl Account<'_> {
             Some(FaultKind::Network) => return Err("nothing broke".into()),
             _ => {}
         }
-        if self.world.stops_at.is_some_and(|at| at <= self.now) {
+        if self.is_cut_by_stop() {
             return Ok(LossCause::Stopped);
         }
         if self.over_budget && self.link.socket.gone == Some(Disposal::Reset) {
@@ -118,6 +126,12 @@ impl Account<'_> {
         let (at, time, loss) = match fault {
             Some(Fault { kind: FaultKind::PingTimeout, .. }) if !self.player.answers_pings => {
                 return Ok(LossCause::Gone);
+            }
+            // What was taken behind the ping does not count: the pong was what was waited for.
+            Some(Fault { at, kind: FaultKind::PingTimeout })
+                if self.ping_taken_at.is_some_and(|taken| taken.after(timeout) <= at) =>
+            {
+                return Ok(LossCause::Stalled);
             }
             Some(Fault { at, kind: FaultKind::PingTimeout }) => (at, timeout, LossCause::Stalled),
             Some(Fault { at, kind: FaultKind::WriteTimeout }) => {

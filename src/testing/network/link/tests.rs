@@ -111,3 +111,22 @@ fn a_reset_takes_back_what_was_not_read() {
         assert_eq!(link.socket.transit().map(Transit::lost), Some(2_500));
     }
 }
+
+#[test]
+fn a_ping_that_a_reset_threw_away_unread_was_taken_when_its_last_byte_was() {
+    let at = |seconds| NOW.after(Duration::from_secs(seconds));
+    let ping = [&[0x89, 8][..], &at(1).as_micros().to_be_bytes()].concat();
+    let mut link = link();
+    link.set_pace(Pace::Steadily { bytes: 400, every: Duration::from_secs(60) });
+    assert_eq!(link.wire().write(&[b'x'; 995]).ok(), Some(995));
+    link.take_event(at(1)); // its program reads 400 of them, which opens the window
+    assert_eq!(link.wire().write(&[b'x'; 400]).ok(), Some(400));
+    assert_eq!(link.wire().write(&ping).ok(), Some(10));
+    link.take_event(at(2)); // the window has 5 bytes for it until the program reads again
+    link.take_event(at(61));
+    assert_eq!(link.wire().write(&[b'y'; 100]).ok(), Some(100));
+    link.take_event(at(62));
+    link.dispose(Disposal::Reset);
+    assert_eq!(link.unread_ping_taken_at(at(63)), Some(at(61)));
+    assert_eq!(link.unread_ping_taken_at(NOW), None, "no ping is from the future");
+}
