@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::connector::Connector;
-use crate::context::dialers::NewDialer;
+use crate::context::dialers::{NewDialer, Wish};
 use crate::protocol::client_url::Place;
 use crate::protocol::connect_error::ConnectError;
 use crate::structures::backoff::Backoff;
@@ -152,7 +152,7 @@ impl Dials<'_> {
         };
         #[cfg(feature = "json")]
         self.core.shared.dialled_converters.insert(route, connector.settings.converter.clone());
-        let place = index as usize;
+        let (place, wish) = (index as usize, new.cell.take_wish());
         if place >= self.core.dial_table.dials.len() {
             self.core.dial_table.dials.resize_with(place.saturating_add(1), || None);
         }
@@ -169,7 +169,10 @@ impl Dials<'_> {
                 progress: None,
             });
         }
-        self.start_attempt(now, index);
+        match wish {
+            Some(Wish::Stop) => self.stop(index), // it is to dial when it is told to
+            Some(Wish::ReconnectNow) | None => self.start_attempt(now, index),
+        }
     }
 
     pub(super) fn start_attempt(&mut self, now: Time, index: u32) {

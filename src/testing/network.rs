@@ -150,21 +150,29 @@ impl Network {
     }
 
     /// The clock moves, from deadline to deadline.
+    #[cfg(all(repository, test))]
     pub(crate) fn advance(&mut self, by: Duration) {
         let end = self.now.after(by);
         loop {
             self.pump();
             let next = self.next_event().filter(|&next| next <= end);
             let Some(next) = next else { break };
-            self.now = self.now.max(next);
+            self.set_now(self.now.max(next));
         }
-        self.now = end;
+        self.set_now(end);
     }
 
     /// The clock jumps without stopping at what becomes due on the way, as after a suspended machine.
+    #[cfg(all(repository, test))]
     pub(crate) fn jump(&mut self, by: Duration) {
-        self.now = self.now.after(by);
+        self.set_now(self.now.after(by));
         self.pump();
+    }
+
+    fn set_now(&mut self, now: Time) {
+        self.now = now;
+        #[cfg(all(feature = "client", repository, any(test, fuzzing)))]
+        self.driver.sockets.far.clock.set(now);
     }
 
     /// When something happens next of its own.
@@ -250,6 +258,18 @@ impl Network {
 /// For the simulation.
 #[cfg(all(repository, any(test, fuzzing)))]
 impl Network {
+    /// Whether its process was killed.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted
+    }
+
+    /// The slot of a link, while it has one.
+    #[cfg(feature = "client")]
+    pub(crate) fn slot_of(&mut self, id: LinkId) -> Option<u32> {
+        self.link(id).slot
+    }
+
     /// How many connections the server has.
     pub(crate) fn live(&self) -> usize {
         self.driver.sockets.slots.len()

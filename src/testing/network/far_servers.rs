@@ -50,11 +50,23 @@ pub(crate) struct FarServers {
     /// Attempts to connect to them that nobody has looked at, and those that were given up.
     pub(super) outgoing: Vec<(Attempt, SocketAddr)>,
     pub(super) abandoned: Vec<Attempt>,
+    /// The time, for those to whom nobody says it.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) clock: std::rc::Rc<std::cell::Cell<crate::words::time::Time>>,
+    /// Hears of everything that is ordered for an attempt.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) on_order: Option<Box<dyn Fn(Attempt)>>,
 }
 
 impl FarServers {
     /// Does what was ordered; `connect` makes a link.
     pub(super) fn order(&mut self, order: DialOrder, connect: impl FnOnce(SocketAddr) -> LinkId) {
+        #[cfg(all(repository, any(test, fuzzing)))]
+        if let (Some(hear), DialOrder::LookUp { attempt, .. } | DialOrder::Connect { attempt, .. }) =
+            (&self.on_order, &order)
+        {
+            hear(*attempt);
+        }
         match order {
             DialOrder::LookUp { attempt, host, port } => self.look_up(attempt, &host, port),
             DialOrder::Connect { attempt, remote: Remote::Tcp(address) } => {

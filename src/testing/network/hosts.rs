@@ -63,6 +63,13 @@ impl Hosts {
         panic!("two applications answer each other without end: TestNetwork::delay lets time pass");
     }
 
+    /// The same where there is more than one; one alone has settled by itself.
+    pub(crate) fn settle_joined(&mut self) {
+        if self.are_joined() {
+            self.settle();
+        }
+    }
+
     /// What was sent arrives; false if nothing has.
     fn exchange(&mut self) -> bool {
         #[cfg(feature = "client")]
@@ -105,7 +112,7 @@ impl Hosts {
     fn move_clocks(&mut self, now: Time) {
         self.now = now;
         for network in &mut self.networks {
-            network.now = Time::ZERO.after(now.since(network.began));
+            network.set_now(Time::ZERO.after(now.since(network.began)));
         }
     }
 }
