@@ -25,6 +25,8 @@ impl Audit<'_> {
         }
         #[cfg(feature = "client")]
         let armed = armed + self.0.dial_table.armed();
+        #[cfg(feature = "client")]
+        self.0.dial_table.check()?;
         let shared = &self.0.shared;
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;

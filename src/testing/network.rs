@@ -70,8 +70,10 @@ impl DerefMut for Network {
 /// What peers do.
 impl Network {
     pub(crate) fn new(built: Built) -> Self {
+        let mut driver = Driver::new(built, Links::default());
+        driver.core.repeat_chance(1);
         Self {
-            driver: Driver::new(built, Links::default()),
+            driver,
             now: Time::ZERO,
             tolerates: |_| false,
             stopped: false,

@@ -152,7 +152,8 @@ impl Sockets for Links {
     }
 
     fn refuse(&mut self, id: LinkId) {
-        self.all[id].socket.gone = Some(Disposal::Close);
+        self.all[id].dispose(Disposal::Close);
+        self.orphans.push(id);
     }
 
     fn dispose(&mut self, slot: u32, disposal: Disposal) {

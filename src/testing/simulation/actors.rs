@@ -56,11 +56,15 @@ impl Actor {
         actor
     }
 
+    /// The other side, where that is a server of this code.
+    fn peer(&self) -> Option<Rc<RefCell<World>>> {
+        let peer = self.world.borrow().peer.as_ref().and_then(Weak::upgrade);
+        peer.filter(|peer| peer.borrow().sessions.contains_key(&self.link))
+    }
+
     /// A message of the client is the next one, whole, and within the limit.
     fn check_message(&self, number: usize, bytes: &[u8]) {
-        let peer = self.world.borrow().peer.as_ref().and_then(Weak::upgrade);
-        let peer = peer.filter(|peer| peer.borrow().sessions.contains_key(&self.link));
-        if let Some(peer) = peer {
+        if let Some(peer) = self.peer() {
             self.check_message_of(&mut peer.borrow_mut(), bytes);
             return self.check_length(bytes);
         }
@@ -168,6 +172,20 @@ impl Actor {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Acts on a message. What comes from another server of this code is answered so rarely that the two do
+    /// not go on for ever.
+    fn answer(&self, session: &mut Session<'_>, from: Option<u8>, is_of_server: bool) -> HandlerResult {
+        let once_in = match from {
+            Some(FROM_SESSION) if is_of_server => 4,
+            Some(FROM_FLOW) if is_of_server => 16,
+            _ => 1,
+        };
+        if once_in > 1 && !self.choose(|choices, _| choices.one_in(once_in)) {
+            return Ok(());
+        }
+        self.act(session)
     }
 
     /// What ends a session: often enough, and not before it has said much.
@@ -344,7 +362,8 @@ impl Handler for Actor {
         if session.close_info().is_some() {
             self.violation("a message after the end was known");
         }
-        self.act(session)
+        let is_of_server = self.peer().is_some();
+        self.answer(session, message.bytes().first().copied(), is_of_server)
     }
 
     fn on_ping(&mut self, session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {

@@ -19,9 +19,9 @@ use crate::words::connect::Reconnect;
 
 use super::Simulation;
 use super::actors::{Actor, PLANNED};
-use super::content::{self, FROM_NEWS, NEWS_KEYS};
+use super::content::{self, FROM_NEWS, FROM_OTHER, NEWS_KEYS};
 use super::player::{Player, draw_buffers};
-use super::setup::{Setup, build, millis};
+use super::setup::{Setup, build, draw_flow, millis};
 use super::uplinks::{Terms, Uplink};
 use super::world::{Mood, World};
 
@@ -117,6 +117,8 @@ impl Dialling {
 
     /// Both servers come under one clock.
     pub(super) fn join(&mut self, mut network: Network) -> Hosts {
+        let chance = self.world.borrow_mut().choices.below(u64::MAX);
+        network.core.repeat_chance(chance);
         let far = &mut network.sockets.far;
         far.clock = Rc::clone(&self.world.borrow().clock);
         let uplinks = Rc::clone(&self.uplinks);
@@ -147,6 +149,8 @@ impl Dialling {
         let far_world = &mut *self.far_world.borrow_mut();
         far_world.sessions.values_mut().for_each(|log| log.killed |= log.end.is_none());
         far_world.stops_at = None;
+        // Those that were killed collect no more.
+        far_world.flow = draw_flow(&mut far_world.choices);
     }
 
     /// Something happens to all connections between both.
@@ -276,7 +280,8 @@ impl Simulation {
             7 if self.choose(|choices| choices.one_in(3)) => self.end_or_start_far(mood),
             8 | 9 if mood.faults => self.change_far_server(),
             10..=12 if mood.faults || mood.buffers => self.change_pipe(mood),
-            13 if self.choose(|choices| choices.one_in(4)) => self.dial_one_more(),
+            13..=15 => self.prompt(),
+            16 if self.choose(|choices| choices.one_in(4)) => self.dial_one_more(),
             _ => self.advance_to_next_event(),
         }
         self.hosts.settle();
@@ -290,6 +295,23 @@ impl Simulation {
         }
         self.note(format!("{count} news"));
         self.network().run(|_| ()); // the loop hears of what was published outside of it
+    }
+
+    /// A session between both servers gets something to act on, from this side or the other.
+    fn prompt(&mut self) {
+        let far = self.hosts.host(CORE).filter(|_| self.choose(|choices| choices.one_in(2)));
+        let (which, n) = self.choose(|choices| (choices.size_below(12), choices.size_below(12)));
+        let network = &mut self.hosts.networks[far.unwrap_or(0)];
+        if network.stopped {
+            return;
+        }
+        network.run(|server| {
+            let all: Vec<_> = server.sessions().collect();
+            if let Some(to) = all.get(which % all.len().max(1)) {
+                let _ = server.send_to(*to, &content::message(FROM_OTHER, n, 10 * n));
+            }
+        });
+        self.note(format!("session {which} of server {far:?} gets a message"));
     }
 
     fn command_uplink(&mut self) {

@@ -10,6 +10,7 @@ use crate::words::time::Time;
 use super::Simulation;
 use super::content::NEWS_KEYS;
 use super::dialling::restore;
+use super::world::Mood;
 
 /// Attempts and delays until all are back: the hooks may refuse a few, and servers may panic.
 const ROUNDS_MAX: usize = 600;
@@ -24,26 +25,49 @@ impl Simulation {
             return Ok(());
         }
         self.note("nothing is in the way of dialers any more".into());
+        let mood = self.world.borrow().mood;
+        // Handlers that pause, suspend or leave a message open keep news back, as they should.
+        let calm = Mood { fragments: false, flows: false, reaches: false, ..mood.calmed() };
+        self.set_mood(calm);
+        let before = self.opened();
         self.clear_ways();
         self.check()?;
-        let before = self.opened();
+        let outcome = self.await_sessions(&before);
+        self.set_mood(mood);
+        outcome
+    }
+
+    fn set_mood(&mut self, mood: Mood) {
+        let Some(dialling) = &self.dialling else { return };
+        self.world.borrow_mut().mood = mood;
+        dialling.far_world.borrow_mut().mood = mood;
+    }
+
+    fn await_sessions(&mut self, before: &[usize]) -> Result<(), String> {
         for _ in 0..ROUNDS_MAX {
-            if self.waiting_for(&before).is_empty() {
+            if self.waiting_for(before).is_empty() {
                 return self.check_news();
             }
             self.welcome();
             self.check()?;
-            let Some(next) = self.next_of(&before) else { continue };
+            let Some(next) = self.next_of(before) else { continue };
             let now = self.network().now;
-            self.hosts.advance(next.since(now) + Duration::from_millis(1));
+            if next > now {
+                self.hosts.advance(next.since(now));
+            } else {
+                self.advance_to_next_event(); // the wheel is late
+            }
             self.check()?;
             if self.world.borrow().stops_at.is_some() {
                 return Ok(()); // out of a hook
             }
             self.start_far_again();
         }
-        let missing = self.waiting_for(&before);
-        Err(format!("dialers {missing:?} have no session, and nothing is in their way"))
+        let missing = self.waiting_for(before);
+        let Some(dialling) = &self.dialling else { return Ok(()) };
+        let uplinks = dialling.uplinks.borrow();
+        let stands: Vec<_> = missing.iter().filter_map(|which| uplinks.get(*which)).collect();
+        Err(format!("dialers {missing:?} have no session, and nothing is in their way: {stands:?}"))
     }
 
     fn clear_ways(&mut self) {
@@ -111,10 +135,8 @@ impl Simulation {
         self.hosts.settle();
         self.check()?;
         let Some(dialling) = &self.dialling else { return Ok(()) };
-        let mood = self.world.borrow().mood;
-        // A handler that has paused its session has not read it.
-        if mood.reaches || mood.panics || self.hosts.networks[0].core.stats().given_up > 0 {
-            return Ok(());
+        if self.hosts.networks[0].core.stats().given_up > 0 {
+            return Ok(()); // for want of memory
         }
         let newest = dialling.newest();
         let played: BTreeMap<usize, _> =

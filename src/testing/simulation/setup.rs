@@ -178,7 +178,7 @@ pub(super) fn millis(choices: &mut Choices, mood: Mood, from: &[u64; 3]) -> Dura
     Duration::from_millis(if mood.hurries { choices.pick(from) } else { longest })
 }
 
-fn draw_flow(choices: &mut Choices) -> SharedFlow {
+pub(super) fn draw_flow(choices: &mut Choices) -> SharedFlow {
     let overflow = choices.pick(&[
         BufferOverflow::Suspend,
         BufferOverflow::DropOldest,

@@ -132,6 +132,16 @@ fn assert_exercised(tally: &Tally) {
     assert!(tally.filtered > 0, "sessions collected only some of a flow: never; {tally:?}");
     assert!(tally.longest >= 60, "a session had a long life: never; {tally:?}");
     assert!(tally.losses.0.iter().all(|&count| count > 0), "a loss never happened; {tally:?}");
+    #[cfg(feature = "client")]
+    for (what, count) in [
+        ("sessions were dialled", tally.dialled),
+        ("attempts failed", tally.failed),
+        ("news arrived", tally.news),
+        ("sessions between two servers were over", tally.between),
+        ("something was lost between two servers", tally.between_losses.0.iter().sum()),
+    ] {
+        assert!(count > 0, "{what}: never; {tally:?}");
+    }
     if !cfg!(feature = "deflate") {
         assert_eq!((tally.packed_in, tally.packed_out, tally.packed_of_flow), (0, 0, 0));
         return;

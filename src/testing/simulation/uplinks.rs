@@ -1,6 +1,7 @@
 //! The dialers of a simulation, each with what has to be true of it: when it may dial, and when it has to.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -70,6 +71,15 @@ enum Stands {
     /// A session is over, and what follows is about to be decided.
     Lost,
     Stopped,
+}
+
+impl fmt::Debug for Uplink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let book = self.book.borrow();
+        let mut shown = f.debug_struct("Uplink");
+        shown.field("stands", &book.stands).field("terms", &book.terms);
+        shown.field("opened", &book.opened).field("session", &book.session).finish()
+    }
 }
 
 impl Uplink {
