@@ -1,22 +1,27 @@
 //! The handle of a running server, for other threads.
 
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
+use crate::app::application::Application;
 use crate::context::commands::{Drained, StopRequest};
-use crate::context::loop_state::ServerRef;
+use crate::context::loop_state::{OnLoop, Order, ServerRef};
+use crate::context::mailbox::{Mailbox, Refused};
 use crate::context::stats::Stats;
 use crate::flow::key::FlowKey;
 use crate::session::state::NO_ADDR;
-use crate::shell::mailbox::{Mailbox, Refused};
 use crate::structures::ids::SessionId;
-use crate::words::close::{CloseCode, CloseReason};
-use crate::words::error::{HandleError, Result, ServerError};
-use crate::words::message::ToMessage;
+#[cfg(any(test, fuzzing, feature = "testing"))]
+use crate::testing::TestApplication;
+use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
+use crate::words::error::{AskError, HandleError, Result, ServerError};
+use crate::words::message::{Message, ToMessage};
 use crate::words::message_buf::MessageBuf;
 
 /// A server, from another thread: by [`Server::spawn`](crate::Server::spawn), or by
@@ -61,14 +66,93 @@ pub struct Handle {
 
 struct Inner {
     addresses: Vec<SocketAddr>,
-    mailbox: Mailbox,
-    /// None where the server runs on a thread of the application's.
+    mailbox: Mailbox<Order>,
+    /// None where the server runs on a thread of the application's, or the handle was made on the loop.
     thread: Mutex<Option<JoinHandle<Result<Drained>>>>,
+    /// The thread of the loop, if that is known.
+    loop_thread: Option<ThreadId>,
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("addresses", &self.inner.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Application {
+    /// The handle of the server that this application is set up for, for other threads. What is asked before
+    /// the server runs waits.
+    ///
+    /// ```
+    /// use wirewheel::flow::{FlowOptions, SharedFlow};
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     let readings = app.flow(FlowOptions::new().replay(1));
+    ///     let (handle, key) = (app.handle(), app.flow_key(&readings));
+    ///     std::thread::spawn(move || {
+    ///         for line in std::io::stdin().lines().map_while(Result::ok) {
+    ///             if handle.emit(key, &line).is_err() {
+    ///                 return; // the server is over, or too slow for this
+    ///             }
+    ///         }
+    ///     });
+    ///     # let _: SharedFlow = readings;
+    /// }
+    /// ```
+    pub fn handle(&self) -> Handle {
+        let OnLoop { mailbox, addresses, .. } = self.on_loop();
+        Handle::on_loop(addresses.clone(), mailbox.clone())
+    }
+}
+
+impl ServerRef<'_> {
+    /// A handle of this server, for other threads.
+    ///
+    /// ```
+    /// use wirewheel::{HandlerResult, Message, Session};
+    /// /// Answers from another thread, which may take its time.
+    /// fn on_message(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+    ///     let (id, handle) = (session.id(), session.server().handle());
+    ///     let question = message.text().unwrap_or_default().to_owned();
+    ///     std::thread::spawn(move || handle.send_to(id, question.to_uppercase()));
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn handle(&self) -> Handle {
+        Handle::on_loop(self.shared.addresses.clone(), self.shared.mailbox.clone())
+    }
+}
+
+#[cfg(any(test, fuzzing, feature = "testing"))]
+impl TestApplication {
+    /// The handle that other threads would have, and code of the application does
+    /// ([`Application::handle`], [`ServerRef::handle`]). What it is asked is done the next time that this
+    /// application does anything: when its clock moves, or a client acts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, WebSockets, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| { route.web_socket("/", |_: &Call| on_message(|s, m| s.send(m))); });
+    /// })?;
+    /// let mut client = app.web_socket("/");
+    /// let handle = app.handle();
+    /// let sender = std::thread::spawn(move || {
+    ///     handle.defer(|server| {
+    ///         for id in server.sessions() {
+    ///             server.send_to(id, "from a thread").unwrap();
+    ///         }
+    ///     })
+    /// });
+    /// sender.join().unwrap().unwrap();
+    /// app.advance(Duration::ZERO);
+    /// client.expect_text("from a thread");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    pub fn handle(&self) -> Handle {
+        Handle::on_loop(Vec::new(), self.mailbox.clone())
     }
 }
 
@@ -84,10 +168,34 @@ impl From<Refused> for HandleError {
 impl Handle {
     pub(crate) fn new(
         addresses: Vec<SocketAddr>,
-        mailbox: Mailbox,
+        mailbox: Mailbox<Order>,
         thread: Option<JoinHandle<Result<Drained>>>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { addresses, mailbox, thread: Mutex::new(thread) }) }
+        let loop_thread = thread.as_ref().map(|thread| thread.thread().id());
+        Self::of(addresses, mailbox, thread, loop_thread)
+    }
+
+    /// One that code on the loop makes.
+    fn on_loop(addresses: Vec<SocketAddr>, mailbox: Mailbox<Order>) -> Self {
+        Self::of(addresses, mailbox, None, Some(thread::current().id()))
+    }
+
+    fn of(
+        addresses: Vec<SocketAddr>,
+        mailbox: Mailbox<Order>,
+        thread: Option<JoinHandle<Result<Drained>>>,
+        loop_thread: Option<ThreadId>,
+    ) -> Self {
+        let thread = Mutex::new(thread);
+        Self { inner: Arc::new(Inner { addresses, mailbox, thread, loop_thread }) }
+    }
+
+    fn order(
+        &self,
+        bytes: usize,
+        action: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
+    ) -> Result<(), HandleError> {
+        Ok(self.inner.mailbox.send(bytes, Box::new(action))?)
     }
 
     /// The address the server listens on, the first if there are several.
@@ -109,7 +217,7 @@ impl Handle {
         &self,
         action: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
     ) -> Result<(), HandleError> {
-        Ok(self.inner.mailbox.send(0, action)?)
+        self.order(0, action)
     }
 
     /// Sends a message to a session. One that is over by then gets nothing; use
@@ -124,16 +232,91 @@ impl Handle {
     ) -> Result<(), HandleError> {
         let message = message.into();
         let bytes = message.as_message().bytes().len();
-        Ok(self.inner.mailbox.send(bytes, move |server| {
+        self.order(bytes, move |server| {
             let _ = server.send_to(id, message);
-        })?)
+        })
+    }
+
+    /// Sends a message to the session of that name; one that nobody has gets nothing. Else as
+    /// [`send_to`](Self::send_to).
+    ///
+    /// ```
+    /// use wirewheel::Handle;
+    /// use wirewheel::error::HandleError;
+    /// fn ring(server: &Handle) -> Result<(), HandleError> {
+    ///     server.send_to_name("door", "ring")
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`defer`](Self::defer).
+    pub fn send_to_name(
+        &self,
+        name: impl Into<String>,
+        message: impl Into<MessageBuf>,
+    ) -> Result<(), HandleError> {
+        let (name, message) = (name.into(), message.into());
+        let bytes = message.as_message().bytes().len().saturating_add(name.len());
+        self.order(bytes, move |server| {
+            let _ = server.send_to_name(&name, message);
+        })
+    }
+
+    /// Puts a question to a session; see [`ServerRef::ask`]. `then` is called on the loop, also with what
+    /// [`ServerRef::ask`] would have returned.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::Duration;
+    /// use wirewheel::{Handle, SessionId};
+    /// fn is_open(server: &Handle, valve: SessionId) -> bool {
+    ///     let (sender, receiver) = channel();
+    ///     let asked = server.ask(valve, "18", "18 state", Duration::from_secs(5), move |_, answer| {
+    ///         let _ = sender.send(answer.is_ok_and(|message| message.text() == Some("open")));
+    ///     });
+    ///     asked.is_ok() && receiver.recv().unwrap_or(false)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`defer`](Self::defer).
+    pub fn ask(
+        &self,
+        id: SessionId,
+        correlation: impl Into<String>,
+        message: impl Into<MessageBuf>,
+        timeout: Duration,
+        then: impl FnOnce(&mut ServerRef<'_>, Result<Message<'_>, AskError>) + Send + 'static,
+    ) -> Result<(), HandleError> {
+        let (correlation, message) = (correlation.into(), message.into());
+        let bytes = message.as_message().bytes().len().saturating_add(correlation.len());
+        let ask = move |server: &mut ServerRef<'_>| {
+            // Shared, since it is called here only if the question could not be put.
+            let then = Rc::new(Cell::new(Some(then)));
+            let later = Rc::clone(&then);
+            let asked = server.ask(id, &correlation, message, timeout, move |server, answer| {
+                if let Some(then) = later.take() {
+                    then(server, answer);
+                }
+            });
+            let Err(error) = asked else { return };
+            if let Some(then) = then.take() {
+                then(server, Err(error));
+            }
+        };
+        self.order(bytes, ask)
     }
 
     /// Starts the closing handshake of a session.
     ///
     /// # Errors
-    /// As [`defer`](Self::defer).
-    pub fn close(&self, id: SessionId, reason: CloseReason) -> Result<(), HandleError> {
+    /// As [`defer`](Self::defer); [`HandleError::CloseReason`] for a code that may not be sent.
+    pub fn close(
+        &self,
+        id: SessionId,
+        reason: impl TryInto<CloseReason, Error: Into<CloseReasonError>>,
+    ) -> Result<(), HandleError> {
+        let reason = CloseReason::checked(reason)?;
         self.defer(move |server| {
             let _ = server.close(id, reason);
         })
@@ -186,13 +369,51 @@ impl Handle {
     where
         T: ToMessage + ?Sized + 'static,
     {
+        self.publish(flow, None, value)
+    }
+
+    /// Publishes under a key in a flow, as
+    /// [`SharedFlow::emit_latest`](crate::flow::SharedFlow::emit_latest) does; else as
+    /// [`emit`](Self::emit).
+    ///
+    /// ```
+    /// use wirewheel::Handle;
+    /// use wirewheel::error::HandleError;
+    /// use wirewheel::flow::FlowKey;
+    /// fn measured(server: &Handle, readings: FlowKey<str>, celsius: f32) -> Result<(), HandleError> {
+    ///     server.emit_latest(readings, "greenhouse", &format!("{celsius:.1}"))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`defer`](Self::defer).
+    pub fn emit_latest<T>(&self, flow: FlowKey<T>, key: &str, value: &T) -> Result<(), HandleError>
+    where
+        T: ToMessage + ?Sized + 'static,
+    {
+        self.publish(flow, Some(key.into()), value)
+    }
+
+    fn publish<T>(
+        &self,
+        flow: FlowKey<T>,
+        key: Option<Box<str>>,
+        value: &T,
+    ) -> Result<(), HandleError>
+    where
+        T: ToMessage + ?Sized + 'static,
+    {
         let mut encoded = None;
         value.to_message(&mut |message| {
             encoded.get_or_insert_with(|| MessageBuf::from(message));
         });
         let Some(message) = encoded else { return Ok(()) };
-        let bytes = message.as_message().bytes().len();
-        Ok(self.inner.mailbox.send(bytes, move |server| server.emit(flow, message.as_message()))?)
+        let key_bytes = key.as_deref().map_or(0, str::len);
+        let bytes = message.as_message().bytes().len().saturating_add(key_bytes);
+        let publish = move |server: &mut ServerRef<'_>| {
+            server.publish(flow, key.as_deref(), message.as_message());
+        };
+        self.order(bytes, publish)
     }
 
     /// Asks for the statistics; they come as soon as the loop has its next turn.
@@ -231,14 +452,11 @@ impl Handle {
     /// If the loop itself panicked: that panic goes on here. A panic in a hook ends its session
     /// alone ([`SessionError::Panic`](crate::error::SessionError::Panic)).
     pub fn join(&self) -> Result<Drained> {
-        let thread = {
-            let mut place = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner);
-            let id = place.as_ref().map(|handle| handle.thread().id());
-            if id == Some(thread::current().id()) {
-                return Err(ServerError::JoinOnLoop);
-            }
-            place.take()
-        };
+        // It would wait for itself.
+        if self.inner.loop_thread == Some(thread::current().id()) {
+            return Err(ServerError::JoinOnLoop);
+        }
+        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         match thread.map(JoinHandle::join) {
             None => Ok(Drained::default()),
             Some(Ok(result)) => result,

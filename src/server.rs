@@ -8,10 +8,11 @@ use std::thread;
 use log::info;
 
 use crate::app::application::Application;
+use crate::context::loop_state::Order;
+use crate::context::mailbox::{Inbox, Mailbox};
 use crate::core::panics::drop_caught;
 use crate::handle::Handle;
 use crate::shell::listen::Opened;
-use crate::shell::mailbox::{Inbox, Mailbox, mailbox};
 use crate::shell::poll_loop::PollLoop;
 use crate::words::error::{Result, ServerError};
 use crate::words::listen::{Listen, ListenOptions};
@@ -42,8 +43,9 @@ use crate::words::listen::{Listen, ListenOptions};
 pub struct Server<M> {
     listeners: Vec<Opened>,
     addresses: Vec<SocketAddr>,
-    /// Both sides of the way in for other threads, if one is wanted.
-    mailbox: Option<(Mailbox, Inbox)>,
+    /// Both sides of the way in for other threads.
+    mailbox: Mailbox<Order>,
+    inbox: Inbox<Order>,
     module: M,
 }
 
@@ -80,7 +82,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// ```
     #[cfg(feature = "client")]
     pub fn without_listener(module: M) -> Self {
-        Self { listeners: Vec::new(), addresses: Vec::new(), mailbox: None, module }
+        Self::nowhere(module)
     }
 
     /// The same with options of the listening socket; see [`ListenOptions`].
@@ -102,8 +104,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         options: &ListenOptions,
         module: M,
     ) -> Result<Self> {
-        let (listeners, addresses) = (Vec::new(), Vec::new());
-        Self { listeners, addresses, mailbox: None, module }.listen_with(listen, options)
+        Self::nowhere(module).listen_with(listen, options)
     }
 
     /// Listens at one more place.
@@ -154,6 +155,20 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         &self.addresses
     }
 
+    fn nowhere(module: M) -> Self {
+        let mailbox = Mailbox::default();
+        let inbox = mailbox.inbox();
+        Self { listeners: Vec::new(), addresses: Vec::new(), mailbox, inbox, module }
+    }
+
+    /// Has the module set up the application, on the thread of the loop.
+    fn set_up(self) -> Result<PollLoop> {
+        let mut application = Application::new().reached_by(self.mailbox, self.addresses);
+        (self.module)(&mut application);
+        let built = application.build().map_err(ServerError::Config)?;
+        PollLoop::new(built, self.listeners, self.inbox).map_err(ServerError::Loop)
+    }
+
     /// A handle for other threads, of a server that [`run`](Self::run) will run. What is asked
     /// before that waits.
     ///
@@ -169,9 +184,8 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// server.run()?;
     /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
-    pub fn handle(&mut self) -> Handle {
-        let (mailbox, _) = self.mailbox.get_or_insert_with(mailbox);
-        Handle::new(self.addresses.clone(), mailbox.clone(), None)
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.addresses.clone(), self.mailbox.clone(), None)
     }
 
     /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session, then
@@ -185,13 +199,8 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// [`ServerError::Config`] if the application's set-up is wrong, [`ServerError::Loop`] if the
     /// system fails the event loop.
     pub fn run(self) -> Result<()> {
-        let mut poll_loop = build(self.module, self.listeners)?;
+        let mut poll_loop = self.set_up()?;
         poll_loop.accept_signals().map_err(ServerError::Loop)?;
-        // Detached connections are given back by it, whoever has a handle.
-        let mailbox = self.mailbox.or_else(|| poll_loop.detaches().then(mailbox));
-        if let Some((_, inbox)) = mailbox {
-            poll_loop.accept_orders(inbox).map_err(ServerError::Loop)?;
-        }
         let drained = poll_loop.run().map_err(ServerError::Loop)?;
         drop_caught("what the application held", poll_loop);
         info!(target: "wirewheel::server", "stopped: {} sessions ended cleanly, {} were cut",
@@ -208,16 +217,11 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     where
         M: Send + 'static,
     {
-        let Self { listeners, addresses, mailbox: wanted, module } = self;
-        let (mailbox, inbox) = wanted.unwrap_or_else(mailbox);
+        let (addresses, mailbox) = (self.addresses.clone(), self.mailbox.clone());
         let (started, start) = sync_channel(1);
         let body = move || {
-            let ready = build(module, listeners).and_then(|mut poll_loop| {
-                poll_loop.accept_orders(inbox).map_err(ServerError::Loop)?;
-                Ok(poll_loop)
-            });
             // The other side waits in `spawn` until this is sent.
-            match ready {
+            match self.set_up() {
                 Ok(mut poll_loop) => {
                     let _ = started.send(Ok(()));
                     let result = poll_loop.run().map_err(ServerError::Loop);
@@ -239,11 +243,4 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         })?;
         Ok(Handle::new(addresses, mailbox, Some(thread)))
     }
-}
-
-fn build<M: FnOnce(&mut Application)>(module: M, listeners: Vec<Opened>) -> Result<PollLoop> {
-    let mut application = Application::new();
-    module(&mut application);
-    let built = application.build().map_err(ServerError::Config)?;
-    PollLoop::new(built, listeners).map_err(ServerError::Loop)
 }

@@ -258,7 +258,7 @@ fn a_server_that_is_over_says_so() {
 fn a_server_that_is_run_has_a_handle_too() {
     let (named, name) = channel();
     let (opened, ids) = channel();
-    let mut server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
+    let server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
         named.send(app.flow_key(&SharedFlow::<str>::new())).unwrap();
         app.install(WebSockets::new());
         app.routing(move |route| {

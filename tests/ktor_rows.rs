@@ -155,7 +155,7 @@ fn a_normal_end_is_1000_without_a_text() {
         app.routing(|route| {
             route.web_socket("/", |_: &Call| {
                 on_message(|session, message| match message.text() {
-                    Some("end") => session.close(CloseCode::NORMAL.try_into()?),
+                    Some("end") => session.close(CloseCode::NORMAL),
                     _ => session.send("still here"),
                 })
             });

@@ -14,4 +14,5 @@ pub use crate::app::connect_options::ConnectOptions;
 pub use crate::context::dialers::{Dialer, DialerKey};
 pub use crate::protocol::connect_error::ConnectError;
 pub use crate::protocol::response_head::ResponseHead;
+pub use crate::protocol::tls_fault::TlsFault;
 pub use crate::words::connect::{ConnectStep, DialerState, Reconnect};

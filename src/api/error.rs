@@ -29,5 +29,6 @@
 pub use crate::words::close::CloseReasonError;
 pub use crate::words::convert::ConvertError;
 pub use crate::words::error::{
-    ConfigError, HandleError, HandlerError, ProtocolError, SendError, ServerError, SessionError,
+    AskError, ConfigError, HandleError, HandlerError, NameError, ProtocolError, SendError,
+    ServerError, SessionError,
 };

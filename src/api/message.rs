@@ -14,5 +14,5 @@
 //! A [`Message`](crate::Message) is borrowed; [`MessageBuf`] is the one to keep, or to send from another
 //! thread. [`ToMessage`] is for flows: what type their values have, and how one becomes a message.
 
-pub use crate::words::message::{Payload, ToMessage};
+pub use crate::words::message::{AsMessage, Payload, ToMessage};
 pub use crate::words::message_buf::MessageBuf;

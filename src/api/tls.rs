@@ -14,3 +14,5 @@
 #[cfg(feature = "tls-client-auth")]
 pub use crate::words::tls::ClientCertificates;
 pub use crate::words::tls::{Pem, TlsError, TlsOptions};
+#[cfg(feature = "client")]
+pub use crate::words::tls_client::Roots;

@@ -13,7 +13,7 @@
 //!     app.watch(input, Ready::READABLE, |server, input, _ready| {
 //!         let mut datagram = [0; 512];
 //!         while let Ok(len) = input.recv(&mut datagram) {
-//!             for id in server.sessions().collect::<Vec<_>>() {
+//!             for id in server.sessions() {
 //!                 let _ = server.send_to(id, &datagram[..len]); // it may have left meanwhile
 //!             }
 //!         }

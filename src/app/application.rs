@@ -1,6 +1,7 @@
 //! The set-up of an application: what is installed, which routes there are, what is wrong.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::app::origins::OriginOptions;
 use crate::app::route_table::RouteTable;
 use crate::app::routing::{Installed, Routes, Routing};
 use crate::app::setters::shared_setters;
-use crate::context::loop_state::{NewWatch, OnLoop, ServerRef, TimerAction};
+use crate::context::loop_state::{NewWatch, OnLoop, Order, ServerRef, TimerAction};
+use crate::context::mailbox::Mailbox;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::options::FlowOptions;
@@ -220,6 +222,20 @@ impl Application {
         Self { installed: None, routes: Routes::default(), on_loop: OnLoop::default() }
     }
 
+    /// Of a server that other threads reach like this, and that listens there.
+    pub(crate) fn reached_by(
+        mut self,
+        mailbox: Mailbox<Order>,
+        addresses: Vec<SocketAddr>,
+    ) -> Self {
+        (self.on_loop.mailbox, self.on_loop.addresses) = (mailbox, addresses);
+        self
+    }
+
+    pub(crate) fn on_loop(&self) -> &OnLoop {
+        &self.on_loop
+    }
+
     /// Installs the WebSocket options; once, before or after [`routing`](Self::routing).
     pub fn install(&mut self, web_sockets: WebSockets) {
         if self.installed.is_some() {
@@ -267,8 +283,7 @@ impl Application {
     /// use wirewheel::Application;
     /// fn module(app: &mut Application) {
     ///     app.on_shutdown(|server| {
-    ///         let all: Vec<_> = server.sessions().collect();
-    ///         for id in all {
+    ///         for id in server.sessions() {
     ///             let _ = server.send_to(id, "server restarts");
     ///         }
     ///     });
@@ -316,15 +331,35 @@ impl Application {
     /// a route is. Where nobody sets up an application: [`SharedFlow::with`].
     ///
     /// ```
-    /// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
-    /// use wirewheel::Application;
+    /// use wirewheel::flow::{BufferOverflow, FlowOptions};
+    /// use wirewheel::{Application, Call, on_connect};
     /// fn module(app: &mut Application) {
     ///     let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
-    ///     let readings: SharedFlow = app.flow(options);
-    ///     # let _ = readings;
+    ///     let readings = app.flow(options); // of text: a SharedFlow<str>
+    ///     app.routing(|route| {
+    ///         route.web_socket("/readings", move |_call: &Call| {
+    ///             let readings = readings.clone();
+    ///             on_connect(move |session, _call| session.collect(&readings))
+    ///         });
+    ///     });
     /// }
     /// ```
-    pub fn flow<T: ?Sized>(&mut self, options: FlowOptions) -> SharedFlow<T> {
+    pub fn flow(&mut self, options: FlowOptions) -> SharedFlow {
+        self.flow_of(options)
+    }
+
+    /// The same for values of another type than text: bytes, or whatever is
+    /// [`ToMessage`](crate::message::ToMessage).
+    ///
+    /// ```
+    /// use wirewheel::Application;
+    /// use wirewheel::flow::{FlowOptions, SharedFlow};
+    /// fn module(app: &mut Application) {
+    ///     let packets: SharedFlow<[u8]> = app.flow_of(FlowOptions::new());
+    ///     # let _ = packets;
+    /// }
+    /// ```
+    pub fn flow_of<T: ?Sized>(&mut self, options: FlowOptions) -> SharedFlow<T> {
         let flow = SharedFlow::with(options).unwrap_or_else(|mistake| {
             self.routes.mistake(format!("Application::flow: {mistake}"));
             SharedFlow::new()

@@ -6,10 +6,12 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::protocol::head::RequestHead;
 #[cfg(feature = "client")]
 use crate::protocol::response_head::ResponseHead;
+use crate::words::time::Time;
 #[cfg(feature = "tls")]
 use crate::words::tls::TlsPeer;
 
@@ -67,6 +69,8 @@ pub(crate) struct Between {
     pub(crate) remote: SocketAddr,
     pub(crate) client: SocketAddr,
     pub(crate) local: SocketAddr,
+    /// When the request was read.
+    pub(crate) at: Time,
     /// The client spoke TLS, with this server or with a proxy.
     pub(crate) secure: bool,
     /// What the peer showed in its handshake with this server.
@@ -313,6 +317,19 @@ impl Call {
         self.0.between.local
     }
 
+    /// When the request was read, since the server began; in the test kit it is virtual time. Later hooks
+    /// have [`Session::now`](crate::Session::now).
+    ///
+    /// ```
+    /// use wirewheel::{Call, Response};
+    /// fn uptime(call: &Call) -> Response {
+    ///     Response::text(format!("{} s", call.now().as_secs()))
+    /// }
+    /// ```
+    pub fn now(&self) -> Duration {
+        self.0.between.at.since(Time::ZERO)
+    }
+
     /// The subprotocol that was agreed on.
     pub fn protocol(&self) -> Option<&str> {
         self.0.protocol.get().map(String::as_str)
@@ -376,6 +393,7 @@ mod tests {
             remote: address(1),
             client: address(2),
             local: address(3),
+            at: Time::from_micros(4),
             secure: false,
             #[cfg(feature = "tls")]
             tls: None,

@@ -18,6 +18,11 @@ use crate::words::bounds::check_time;
 use crate::words::close::CloseInfo;
 use crate::words::connect::Reconnect;
 use crate::words::options::{SessionOptions, session_option_setters};
+#[cfg(feature = "tls")]
+use crate::words::{
+    tls::{CertificateFiles, Pem},
+    tls_client::{ClientTlsOptions, Pin, Pinned, Roots},
+};
 
 /// How a session is dialled, and its options. Clones share their memory; dialers with clones of the same
 /// options and one URL share more.
@@ -97,6 +102,8 @@ pub(crate) struct Settings {
     pub(crate) backoff: BackoffBounds,
     pub(crate) redirects: u8,
     proxy: ProxyChoice,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: ClientTlsOptions,
     pub(crate) extensions: Rc<Factories>,
     #[cfg(feature = "json")]
     pub(crate) converter: Converter,
@@ -157,6 +164,8 @@ impl ConnectOptions {
             },
             redirects: 0,
             proxy: ProxyChoice::None,
+            #[cfg(feature = "tls")]
+            tls: ClientTlsOptions::default(),
             extensions: Rc::default(),
             #[cfg(feature = "json")]
             converter: Converter::default(),
@@ -242,6 +251,75 @@ impl ConnectOptions {
         self
     }
 
+    /// The authorities that may have signed the certificate of a server at `wss://`; feature `tls`. Default:
+    /// [`Roots::system`].
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::tls::Roots;
+    /// let options = ConnectOptions::new().roots(Roots::pem("/etc/box/authority.pem"));
+    /// # let _ = options;
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn roots(mut self, roots: Roots) -> Self {
+        self.settings_mut().tls.roots = Some(roots);
+        self
+    }
+
+    /// Takes that certificate of a server and no other, by its SHA-256 in hexadecimal digits; feature `tls`.
+    /// Called several times, any of them. Where no [`roots`](Self::roots) are named, nothing else of it
+    /// counts: not its authority, nor its host, nor its time, so that a machine without a clock can dial.
+    /// Where they are, it has to be valid as well.
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// // openssl x509 -in box.pem -noout -fingerprint -sha256
+    /// let fingerprint = ["9A"; 32].join(":");
+    /// let options = ConnectOptions::new().pinned_certificate(fingerprint);
+    /// # let _ = options;
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn pinned_certificate(self, sha256: impl Into<String>) -> Self {
+        self.pinned(Pinned::Certificate, sha256.into())
+    }
+
+    /// The same by the SHA-256 of its public key (SubjectPublicKeyInfo), which a certificate keeps that is
+    /// renewed with its key.
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// // openssl x509 -in box.pem -noout -pubkey | openssl pkey -pubin -outform der | sha256sum
+    /// let present = "9a".repeat(32);
+    /// let next = "9b".repeat(32); // of the key that it will have
+    /// let options = ConnectOptions::new().pinned_public_key(present).pinned_public_key(next);
+    /// # let _ = options;
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn pinned_public_key(self, sha256: impl Into<String>) -> Self {
+        self.pinned(Pinned::PublicKey, sha256.into())
+    }
+
+    #[cfg(feature = "tls")]
+    fn pinned(mut self, of: Pinned, sha256: String) -> Self {
+        self.settings_mut().tls.pins.push(Pin::new(of, sha256));
+        self
+    }
+
+    /// The certificate that is shown to a server that asks for one, and its key, both PEM; feature `tls`.
+    /// As those of [`TlsOptions::new`](crate::tls::TlsOptions::new).
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// let options = ConnectOptions::new().client_certificate("/etc/box/box.pem", "/etc/box/box.key");
+    /// # let _ = options;
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn client_certificate(mut self, chain: impl Into<Pem>, key: impl Into<Pem>) -> Self {
+        let files = CertificateFiles { chain: chain.into(), key: key.into() };
+        self.settings_mut().tls.certificate = Some(files);
+        self
+    }
+
     /// Offers an extension, such as [`Deflate`](crate::extension::Deflate); in several calls several, in
     /// that order.
     pub fn extension(mut self, factory: impl ExtensionFactory + 'static) -> Self {
@@ -308,6 +386,8 @@ impl Settings {
                 return Err(format!("subprotocol {protocol:?} is offered twice"));
             }
         }
+        #[cfg(feature = "tls")]
+        self.tls.check()?;
         check_factories(&self.extensions)
     }
 

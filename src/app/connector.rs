@@ -10,10 +10,16 @@ use crate::app::endpoint::{Endpoint, OfFrames, OfMessages};
 use crate::app::handler::Handler;
 use crate::app::raw_handler::RawHandler;
 use crate::context::dialers::DialerCell;
+#[cfg(feature = "tls")]
+use crate::context::dialers::Dialers;
 use crate::protocol::client_url::ClientUrl;
+#[cfg(feature = "tls")]
+use crate::protocol::client_url::Place;
 use crate::protocol::http_proxy::HttpProxy;
 use crate::session::Session;
 use crate::structures::ids::TimerId;
+#[cfg(feature = "tls")]
+use crate::transport::tls::connector::{TlsConnector, TlsStart};
 use crate::words::close::CloseInfo;
 use crate::words::error::{HandlerResult, SessionError};
 use crate::words::frame::Frame;
@@ -25,9 +31,16 @@ pub(crate) struct Connector {
     pub(crate) url: Rc<ClientUrl>,
     pub(crate) settings: Rc<Settings>,
     pub(crate) proxy: Option<Rc<HttpProxy>>,
+    /// `None` before it is used.
+    #[cfg(feature = "tls")]
+    tls: Option<Rc<TlsConnector>>,
     pub(crate) raw: bool,
     pub(crate) factory: Rc<ClientFactory>,
 }
+
+/// Never in the clear where a URL asks for TLS.
+pub(crate) const NO_TLS: &str =
+    "wss:// needs the feature tls of this library: features = [\"client\", \"tls\"] in Cargo.toml";
 
 /// Makes the handler of one session, of which the dialer hears.
 type ClientFactory = dyn Fn(&Call, Rc<DialerCell>) -> Box<dyn Endpoint>;
@@ -49,13 +62,51 @@ impl Connector {
         if let Some(Err(mistake)) = url.place.address() {
             return Err(mistake);
         }
+        if url.secure && !cfg!(feature = "tls") {
+            return Err(NO_TLS.into());
+        }
         let settings = Rc::clone(options.settings());
         settings.check()?;
         let proxy = settings.proxy(&url)?.map(Rc::new);
         let factory = Rc::new(move |call: &Call, cell| -> Box<dyn Endpoint> {
             Box::new(DialledEndpoint { inner: endpoint(call), cell })
         });
-        Ok(Self { url: Rc::new(url), settings, proxy, raw, factory })
+        Ok(Self {
+            url: Rc::new(url),
+            settings,
+            proxy,
+            #[cfg(feature = "tls")]
+            tls: None,
+            raw,
+            factory,
+        })
+    }
+
+    /// Makes what TLS needs where the URL asks for it, so that what is missing is a mistake in the set-up.
+    #[cfg(feature = "tls")]
+    pub(super) fn with_tls(mut self, dialers: &Dialers) -> Result<Self, String> {
+        if self.url.secure {
+            self.tls_start(dialers, &Rc::clone(&self.url))?;
+        }
+        Ok(self)
+    }
+
+    /// What a connection to the host of `url` begins TLS with.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_start(
+        &mut self,
+        dialers: &Dialers,
+        url: &ClientUrl,
+    ) -> Result<TlsStart, String> {
+        let tls = match self.tls.take() {
+            Some(tls) => tls,
+            None => dialers.tls.find(&self.settings.tls).map_err(|mistake| mistake.to_string())?,
+        };
+        self.tls = Some(Rc::clone(&tls));
+        match &url.place {
+            Place::Tcp { host, .. } => TlsStart::new(tls, host),
+            Place::Unix(path) => TlsStart::new(tls, path),
+        }
     }
 
     pub(super) fn of_messages<F, H>(

@@ -67,6 +67,8 @@ impl Application {
     }
 
     fn dial(&mut self, url: &str, connector: Result<Connector, String>) -> Dialer {
+        #[cfg(feature = "tls")]
+        let connector = connector.and_then(|connector| connector.with_tls(self.dialers()));
         let connector: Box<dyn std::any::Any> = match connector {
             Ok(connector) => Box::new(connector),
             Err(mistake) => {
@@ -140,9 +142,12 @@ impl ServerRef<'_> {
     }
 
     fn dial(&self, connector: Result<Connector, String>) -> Result<Dialer, ConfigError> {
+        let dialers = &self.shared.dialers;
+        #[cfg(feature = "tls")]
+        let connector = connector.and_then(|connector| connector.with_tls(dialers));
         let connector = connector.map_err(ConfigError)?;
         self.shared.limits.check_message(&connector.settings.session).map_err(ConfigError)?;
-        let added = self.shared.dialers.add(Box::new(connector));
+        let added = dialers.add(Box::new(connector));
         added.ok_or_else(|| ConfigError("there are too many dialers".into()))
     }
 

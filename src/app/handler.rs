@@ -135,6 +135,55 @@ pub trait Handler {
     }
 }
 
+/// A route's factory may choose between kinds of handlers.
+///
+/// ```
+/// use wirewheel::{Call, Handler, on_connect, on_message};
+/// fn choose(call: &Call) -> Box<dyn Handler> {
+///     match call.query_parameter("echo").is_some() {
+///         true => Box::new(on_message(|session, message| session.send(message))),
+///         false => Box::new(on_connect(|session, _call| session.send("I only talk"))),
+///     }
+/// }
+/// ```
+impl<H: Handler + ?Sized> Handler for Box<H> {
+    fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
+        (**self).on_connect(session, call)
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+        (**self).on_message(session, message)
+    }
+
+    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        (**self).on_ping(session, payload)
+    }
+
+    fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult {
+        (**self).on_pong(session, rtt)
+    }
+
+    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        (**self).on_own_pong(session, payload)
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        (**self).on_drain(session)
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        (**self).on_timer(session, timer)
+    }
+
+    fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
+        (**self).on_error(session, error);
+    }
+
+    fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+        (**self).on_close(session, close);
+    }
+}
+
 /// A handler made of closures: [`on_message`] and [`on_connect`] begin one, its methods add hooks.
 ///
 /// ```no_run

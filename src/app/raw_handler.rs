@@ -112,6 +112,33 @@ pub trait RawHandler {
     }
 }
 
+/// A route's factory may choose between kinds of handlers.
+impl<H: RawHandler + ?Sized> RawHandler for Box<H> {
+    fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
+        (**self).on_connect(session, call)
+    }
+
+    fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult {
+        (**self).on_frame(session, frame)
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        (**self).on_drain(session)
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult {
+        (**self).on_timer(session, timer)
+    }
+
+    fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError) {
+        (**self).on_error(session, error);
+    }
+
+    fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+        (**self).on_close(session, close);
+    }
+}
+
 /// Begins a raw handler of closures; [`Hooks::on_connect`], [`Hooks::on_error`] and
 /// [`Hooks::on_close`] add to it.
 ///

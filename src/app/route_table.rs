@@ -307,11 +307,6 @@ impl RouteTable {
         self.routes.get(usize::from(route))
     }
 
-    /// Whether connections of any route leave the loop.
-    pub(crate) fn detaches(&self) -> bool {
-        self.routes.iter().any(|route| matches!(route.purpose, Purpose::Detached(_)))
-    }
-
     pub(crate) fn plain_answer(&self, handler: u16) -> Option<&PlainAnswer> {
         self.gets.get(usize::from(handler))
     }

@@ -7,6 +7,8 @@ use std::rc::{Rc, Weak};
 
 use crate::structures::ids::SessionId;
 use crate::structures::slab::{Key, Slab};
+#[cfg(feature = "tls")]
+use crate::transport::tls::connector::TlsConnectors;
 use crate::words::close::CloseInfo;
 use crate::words::connect::{ConnectStep, DialerState};
 
@@ -62,6 +64,9 @@ pub(crate) struct Dialers {
     fresh: RefCell<Vec<NewDialer>>,
     /// Those of which something is wanted, or of which a session has ended.
     touched: RefCell<Vec<Rc<DialerCell>>>,
+    /// What dialers with equal options have of TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: TlsConnectors,
 }
 
 /// A dialer that is to be begun.

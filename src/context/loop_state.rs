@@ -4,11 +4,15 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
+use crate::structures::slab::Key;
 use crate::structures::wire::Wire;
+use crate::words::error::AskError;
 use crate::words::limits::Limits;
+use crate::words::message::Message;
 use crate::words::time::Time;
 
 use crate::context::commands::{Command, Drained, StopRequest};
@@ -16,8 +20,11 @@ use crate::context::date_line::DateLine;
 use crate::context::detached::Handover;
 #[cfg(feature = "client")]
 use crate::context::dialers::Dialers;
+use crate::context::mailbox::Mailbox;
 use crate::context::mask_source::MaskSource;
+use crate::context::names::Names;
 use crate::context::open_sessions::OpenSessions;
+use crate::context::questions::Questions;
 use crate::context::stats::{Counters, Stats};
 use crate::context::timers::Timers;
 use crate::context::warnings::Warnings;
@@ -28,6 +35,12 @@ use crate::flow::key::FlowNames;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 
+/// What other threads send to be run on the loop.
+pub(crate) type Order = Box<dyn FnOnce(&mut ServerRef<'_>) + Send>;
+
+/// What the application does with the answer to a question.
+pub(crate) type Then = Box<dyn FnOnce(&mut ServerRef<'_>, Result<Message<'_>, AskError>)>;
+
 /// What an application sets up on the loop beside its routes.
 #[derive(Debug, Default)]
 pub(crate) struct OnLoop {
@@ -35,6 +48,9 @@ pub(crate) struct OnLoop {
     pub(crate) watches: Vec<NewWatch>,
     pub(crate) flow_names: FlowNames,
     pub(crate) stop_hooks: StopHooks,
+    /// How other threads reach the loop, and where it listens, which their handles say.
+    pub(crate) mailbox: Mailbox<Order>,
+    pub(crate) addresses: Vec<SocketAddr>,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
     /// The converter of each route.
@@ -59,6 +75,8 @@ pub(crate) struct LoopState {
     /// Bytes held by all connections in partial messages and outboxes.
     pub(crate) bytes_held: usize,
     pub(crate) sessions: OpenSessions,
+    pub(crate) names: Names,
+    pub(crate) questions: Questions<Then>,
     /// Something was asked of others or of the wheel: it is done after the turn.
     pub(crate) has_deferred_work: bool,
     /// What hooks and timers asked of sessions that are not their own, in order.
@@ -96,6 +114,8 @@ pub(crate) struct LoopState {
     /// Connections that are over here, and whose sockets the application is to have.
     pub(crate) handovers: Vec<Handover>,
     pub(crate) masks: MaskSource,
+    pub(crate) mailbox: Mailbox<Order>,
+    pub(crate) addresses: Vec<SocketAddr>,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
     /// Slots of connections that were dialled, and on which something has arrived.
@@ -129,6 +149,8 @@ impl LoopState {
             sessions: OpenSessions::for_slots(limits.max_connections + 64),
             work: Work::new(limits.read_budget_bytes),
             limits,
+            names: Names::default(),
+            questions: Questions::default(),
             bytes_held: 0,
             has_deferred_work: true, // the application's timers are not on the wheel yet
             commands: VecDeque::new(),
@@ -149,6 +171,8 @@ impl LoopState {
             new_watches: on_loop.watches,
             handovers: Vec::new(),
             masks: MaskSource::default(),
+            mailbox: on_loop.mailbox,
+            addresses: on_loop.addresses,
             #[cfg(feature = "client")]
             dialers: on_loop.dialers,
             #[cfg(feature = "client")]
@@ -218,6 +242,18 @@ impl LoopState {
         self.flows.note_connections(self.bytes_held);
     }
 
+    /// A session is over: it is among the open ones no longer, nor has a name, nor answers anything.
+    pub(crate) fn session_ended(&mut self, session: Key) {
+        self.sessions.remove(session);
+        self.names.remove(session);
+        if self.questions.len() > 0 {
+            while let Some(timer) = self.questions.settle_ended(session) {
+                self.timers.cancel(timer);
+                self.has_deferred_work = true;
+            }
+        }
+    }
+
     /// Writes what the turn has gathered. If all went out, nothing is left to do; else how much did,
     /// and what was gathered is still there.
     #[inline]
@@ -279,8 +315,7 @@ pub(crate) fn write_counted(
 /// fn whisper(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
 ///     let me = session.id();
 ///     let mut server = session.server();
-///     let others: Vec<_> = server.sessions().filter(|id| *id != me).collect();
-///     for id in others {
+///     for id in server.sessions().filter(|id| *id != me) {
 ///         server.send_to(id, message)?;
 ///     }
 ///     Ok(())
@@ -295,20 +330,17 @@ pub(crate) fn write_counted(
 /// use wirewheel::error::ConfigError;
 /// use wirewheel::flow::{FlowKey, SharedFlow};
 /// use wirewheel::watch::{Ready, Watch};
-/// use wirewheel::{CloseCode, CloseReason, ServerRef};
+/// use wirewheel::{CloseCode, ServerRef};
 ///
 /// fn tend(server: &mut ServerRef<'_>, news: FlowKey<str>, socket: UdpSocket) -> Result<(), ConfigError> {
 ///     println!("{} sessions, {} bytes held", server.session_count(), server.stats().bytes_held);
-///     let sessions: Vec<_> = server.sessions().collect();
-///     for id in sessions {
+///     for id in server.sessions() {
 ///         let _ = server.pause(id); // not read from until
 ///         let _ = server.resume(id);
 ///     }
 ///     let reminder = server.after(Duration::from_secs(60), |server| {
-///         let sessions: Vec<_> = server.sessions().collect();
-///         for id in sessions {
-///             let reason = CloseReason::truncated(CloseCode::GOING_AWAY, "come back later");
-///             let _ = server.close(id, reason.expect("1001 may be sent"));
+///         for id in server.sessions() {
+///             let _ = server.close(id, CloseCode::GOING_AWAY);
 ///         }
 ///         server.shutdown(Duration::from_secs(5)); // or shutdown_for_restart, with 1012
 ///     })?;

@@ -6,8 +6,11 @@ pub(crate) mod detached;
 #[cfg(feature = "client")]
 pub(crate) mod dialers;
 pub(crate) mod loop_state;
+pub(crate) mod mailbox;
 pub(crate) mod mask_source;
+pub(crate) mod names;
 pub(crate) mod open_sessions;
+pub(crate) mod questions;
 pub(crate) mod server_ref;
 pub(crate) mod stats;
 pub(crate) mod timers;

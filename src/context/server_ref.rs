@@ -8,12 +8,15 @@ use std::time::Duration;
 use crate::context::commands::{Command, StopRequest};
 use crate::structures::slab::Key;
 use crate::words::bounds::check_time;
-use crate::words::close::{CloseCode, CloseReason};
-use crate::words::error::{ConfigError, SendError};
+use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
+use crate::words::error::{AskError, ConfigError, NameError, SendError};
 use crate::words::message::Message;
 use crate::words::message_buf::MessageBuf;
+use crate::words::time::Time;
 
-use crate::context::loop_state::{NewWatch, ServerRef, TimerAction};
+use crate::context::loop_state::{NewWatch, ServerRef, Then, TimerAction};
+use crate::context::names::Names;
+use crate::context::questions::{CORRELATION_MAX_BYTES, Question, Settled};
 use crate::context::stats::Stats;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
@@ -63,12 +66,175 @@ impl ServerRef<'_> {
         Ok(())
     }
 
-    /// Starts the closing handshake of a session, as its own `close` would.
+    /// Sends a message to the session of that name; else as [`send_to`](Self::send_to).
+    ///
+    /// # Errors
+    /// As [`send_to`](Self::send_to); [`SendError::Gone`] if no session has the name.
+    pub fn send_to_name(
+        &mut self,
+        name: &str,
+        message: impl Into<MessageBuf>,
+    ) -> Result<(), SendError> {
+        let id = self.find_session(name).ok_or(SendError::Gone)?;
+        self.send_to(id, message)
+    }
+
+    /// Gives a session a name by which others reach it, in place of its own if it has one. The name ends
+    /// with the session: in `on_close` it has none any more.
+    ///
+    /// ```
+    /// use wirewheel::{Call, HandlerResult, ServerRef, Session};
+    /// fn on_connect(session: &mut Session<'_>, call: &Call) -> HandlerResult {
+    ///     let device = call.parameter("device").unwrap_or_default();
+    ///     Ok(session.set_name(&device)?) // a device that is connected already ends this session
+    /// }
+    /// fn ring(server: &mut ServerRef<'_>) {
+    ///     if server.send_to_name("door", "ring").is_err() {
+    ///         println!("nobody is at {:?}", server.find_session("door"));
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NameError::Taken`] if another session has it; see [`take_name`](Self::take_name).
+    /// [`NameError::Gone`] if the session is over, [`NameError::Length`] unless it has 1 to 256 bytes.
+    pub fn name(&mut self, id: SessionId, name: &str) -> Result<(), NameError> {
+        match self.find_session(name) {
+            Some(other) if other != id => Err(NameError::Taken),
+            _ => self.take_name(id, name).map(drop),
+        }
+    }
+
+    /// The same where the name may be another session's, which loses it and is returned: to be closed, if
+    /// the newer connection of a device is the one that counts.
+    ///
+    /// ```
+    /// use wirewheel::error::NameError;
+    /// use wirewheel::{CloseCode, ServerRef, SessionId};
+    /// fn replace(server: &mut ServerRef<'_>, id: SessionId, device: &str) -> Result<(), NameError> {
+    ///     if let Some(older) = server.take_name(id, device)? {
+    ///         let _ = server.close(older, CloseCode::new(4000));
+    ///     }
+    ///     assert_eq!(server.name_of(id), Some(device));
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NameError::Gone`] and [`NameError::Length`], as [`name`](Self::name).
+    pub fn take_name(&mut self, id: SessionId, name: &str) -> Result<Option<SessionId>, NameError> {
+        if !self.shared.sessions.contains(id.0) {
+            return Err(NameError::Gone);
+        }
+        if name.is_empty() || name.len() > Names::MAX_BYTES {
+            return Err(NameError::Length);
+        }
+        let before = self.shared.names.give(id.0, name);
+        Ok(before.map(SessionId).filter(|other| *other != id))
+    }
+
+    /// The session of that name.
+    pub fn find_session(&self, name: &str) -> Option<SessionId> {
+        self.shared.names.find(name).map(SessionId)
+    }
+
+    /// The name of a session.
+    pub fn name_of(&self, id: SessionId) -> Option<&str> {
+        self.shared.names.of(id.0)
+    }
+
+    /// Sends a message to a session and waits for its answer: `then` is called once, with the answer or
+    /// with why there is none, after the hook in which that becomes known.
+    ///
+    /// Which message is the answer only the application knows: its `on_message` reads the correlation, in
+    /// whatever form its protocol has, and hands the message to [`Session::answer`](crate::Session::answer).
+    /// Several questions to one session have different correlations.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::error::AskError;
+    /// use wirewheel::{HandlerResult, Message, ServerRef, Session, SessionId};
+    /// fn open(server: &mut ServerRef<'_>, valve: SessionId) -> Result<(), AskError> {
+    ///     server.ask(valve, "17", "17 open", Duration::from_secs(5), |_server, answer| match answer {
+    ///         Ok(message) => println!("it says {:?}", message.text()),
+    ///         Err(error) => println!("not opened: {error}"),
+    ///     })
+    /// }
+    /// fn on_message(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+    ///     let (correlation, said) = message.text().unwrap_or("").split_once(' ').unwrap_or_default();
+    ///     if !session.answer(correlation, said) {
+    ///         println!("nobody asked: {said}"); // or too late
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Then `then` is not called. [`AskError::Send`] as [`send_to`](Self::send_to),
+    /// [`AskError::Duplicate`], [`AskError::TooMany`], [`AskError::Invalid`].
+    pub fn ask(
+        &mut self,
+        id: SessionId,
+        correlation: &str,
+        message: impl Into<MessageBuf>,
+        timeout: Duration,
+        then: impl FnOnce(&mut ServerRef<'_>, Result<Message<'_>, AskError>) + 'static,
+    ) -> Result<(), AskError> {
+        let questions = &self.shared.questions;
+        if correlation.len() > CORRELATION_MAX_BYTES {
+            return Err(AskError::Invalid);
+        }
+        if questions.is_open(id.0, correlation) {
+            return Err(AskError::Duplicate);
+        }
+        if questions.len() >= self.shared.limits.max_questions {
+            return Err(AskError::TooMany);
+        }
+        check_time("timeout", timeout).map_err(|_| AskError::Invalid)?;
+        self.send_to(id, message)?;
+        let late: Box<str> = correlation.into();
+        let gives_up = move |server: &mut ServerRef<'_>| {
+            server.settle(id, &late, Err(AskError::Timeout));
+        };
+        let timer = self.add_timer(timeout, TimerAction::Once(Box::new(gives_up)));
+        let then: Then = Box::new(then);
+        let question = Question { timer, then };
+        self.shared.questions.add(id.0, correlation, question);
+        Ok(())
+    }
+
+    /// Tells the application how its question ended.
+    pub(crate) fn tell(&mut self, settled: Settled<Then>) {
+        let result = settled.result.as_ref().map(MessageBuf::as_message).map_err(|error| *error);
+        (settled.then)(self, result);
+    }
+
+    /// The answer of a session to the question of that correlation; see
+    /// [`Session::answer`](crate::Session::answer).
+    pub(crate) fn settle(
+        &mut self,
+        id: SessionId,
+        correlation: &str,
+        result: Result<MessageBuf, AskError>,
+    ) -> bool {
+        let timer = self.shared.questions.settle(id.0, correlation, result);
+        if let Some(timer) = timer {
+            self.cancel_timer(timer); // nothing, if it is the one that fires now
+        }
+        timer.is_some()
+    }
+
+    /// Starts the closing handshake of a session, as its own [`close`](crate::Session::close) would.
     ///
     /// # Errors
     /// [`SendError::Gone`] if the session is over, [`SendError::Full`] if too many commands are
-    /// queued.
-    pub fn close(&mut self, id: SessionId, reason: CloseReason) -> Result<(), SendError> {
+    /// queued, [`SendError::CloseReason`] for a code that may not be sent.
+    pub fn close(
+        &mut self,
+        id: SessionId,
+        reason: impl TryInto<CloseReason, Error: Into<CloseReasonError>>,
+    ) -> Result<(), SendError> {
+        let reason = CloseReason::checked(reason)?;
         let stamp = self.shared.flows.next_stamp();
         self.command(id, |to| Command::Close { to, stamp, reason })
     }
@@ -105,9 +271,24 @@ impl ServerRef<'_> {
         Ok(())
     }
 
-    /// The open sessions.
-    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
-        self.shared.sessions.iter().map(SessionId)
+    /// The sessions that are open now, in no order. The ids are a copy: 8 bytes for each session, while
+    /// the iterator is there.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + use<> {
+        let open: Vec<_> = self.shared.sessions.iter().map(SessionId).collect();
+        open.into_iter()
+    }
+
+    /// The time since the server began, as the loop has it for this turn; see
+    /// [`Session::now`](crate::Session::now).
+    ///
+    /// ```
+    /// use wirewheel::ServerRef;
+    /// fn uptime(server: &ServerRef<'_>) -> String {
+    ///     format!("{} s", server.now().as_secs())
+    /// }
+    /// ```
+    pub fn now(&self) -> Duration {
+        self.shared.now.since(Time::ZERO)
     }
 
     /// How many sessions are open.
@@ -227,10 +408,15 @@ impl ServerRef<'_> {
     }
 
     /// Publishes in the flow of that name, if somebody still has it and it has room.
-    pub(crate) fn emit<T: ?Sized>(&self, key: FlowKey<T>, message: Message<'_>) {
-        if let Some(flow) = self.find_flow(key) {
+    pub(crate) fn publish<T: ?Sized>(
+        &self,
+        flow: FlowKey<T>,
+        key: Option<&str>,
+        message: Message<'_>,
+    ) {
+        if let Some(flow) = self.find_flow(flow) {
             flow.inner.belong_to(&self.shared.flows);
-            flow.inner.push_message(message);
+            flow.inner.emit_unanswered(message, key);
         }
     }
 

@@ -27,6 +27,11 @@ impl Audit<'_> {
         let armed = armed + self.0.dial_table.armed();
         #[cfg(feature = "client")]
         self.0.dial_table.check()?;
+        // Once all is over nobody calls the core any more.
+        #[cfg(feature = "client")]
+        if self.0.dial_table.has_work() && !self.0.is_drained() {
+            return Err("dialers were left with something to do".into());
+        }
         let shared = &self.0.shared;
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::call::{Between, Call};
+use crate::app::connector::NO_TLS;
 use crate::app::endpoint::Endpoint;
 use crate::protocol::client_handshake::{Asked, is_credential};
 use crate::protocol::connect_error::ConnectError;
@@ -18,6 +19,8 @@ use crate::words::network::canonical;
 use crate::words::time::Time;
 
 use crate::core::connection::{Disposal, Stage};
+#[cfg(feature = "tls")]
+use crate::core::dial_tls::DialTls;
 use crate::core::dialling::{Answered, Dialling};
 use crate::core::dials::Dials;
 use crate::core::http_stage::HttpStage;
@@ -45,12 +48,21 @@ impl Dials<'_> {
                 self.core.dial_table.set_step(index, ConnectStep::Tunnel);
                 self.core.turn(now, slot, wire, |turn| DialTurn { turn }.send_request(&request));
             }
-            None => self.send_handshake(now, index, slot, wire),
+            None => self.begin_handshake(now, index, slot, wire),
         }
         self.core.after_turn(now);
     }
 
-    fn send_handshake(&mut self, now: Time, index: u32, slot: u32, wire: &mut dyn Wire) {
+    /// The connection leads to the server.
+    fn begin_handshake(&mut self, now: Time, index: u32, slot: u32, wire: &mut dyn Wire) {
+        #[cfg(feature = "tls")]
+        if self.core.dial_table.is_secure(index) {
+            return DialTls { core: self.core }.begin(now, index, slot);
+        }
+        self.send_handshake(now, index, slot, wire);
+    }
+
+    pub(super) fn send_handshake(&mut self, now: Time, index: u32, slot: u32, wire: &mut dyn Wire) {
         self.core.dial_table.set_step(index, ConnectStep::Handshake);
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         let Some(progress) = dial.progress.as_deref() else { return };
@@ -83,14 +95,14 @@ impl Dials<'_> {
         }
     }
 
-    fn http(&mut self, slot: u32) -> Option<&mut HttpStage> {
+    pub(super) fn http(&mut self, slot: u32) -> Option<&mut HttpStage> {
         match &mut self.core.connections.slab.at_mut(slot)?.stage {
             Stage::Http(http) => Some(http),
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => None,
         }
     }
 
-    fn dialling(&mut self, slot: u32) -> Option<&mut Dialling> {
+    pub(super) fn dialling(&mut self, slot: u32) -> Option<&mut Dialling> {
         self.http(slot)?.dialling.as_deref_mut()
     }
 }
@@ -106,6 +118,11 @@ impl Dials<'_> {
             };
             // It may have become a session, or have gone, since its bytes came.
             let Some(dialling) = self.dialling(slot) else { return };
+            #[cfg(feature = "tls")]
+            if std::mem::take(&mut dialling.is_secured) {
+                DialTls { core: self.core }.send_request(now, slot, wire);
+                continue;
+            }
             if !std::mem::take(&mut dialling.has_input) {
                 return;
             }
@@ -124,7 +141,7 @@ impl Dials<'_> {
                     if let Some(dialling) = self.dialling(slot) {
                         dialling.has_input = true; // the rest, if there is one
                     }
-                    self.send_handshake(now, index, slot, wire);
+                    self.begin_handshake(now, index, slot, wire);
                 }
                 Answered::Switched(head) => return self.switched(now, index, slot, head, wire),
                 Answered::Redirect(head) => return self.redirected(now, index, slot, &head),
@@ -175,6 +192,9 @@ impl Dials<'_> {
         let Some(progress) = self.core.dial_table.progress(index) else { return };
         let location = head.header("location").unwrap_or_default();
         match progress.url.follow(location) {
+            Ok(url) if url.secure && !cfg!(feature = "tls") => {
+                self.fail(now, index, ConnectError::Redirect(NO_TLS.into()), None);
+            }
             // The deadline of the attempt holds for all of its redirects together.
             Ok(url) => {
                 progress.redirects_left = progress.redirects_left.saturating_sub(1);
@@ -256,9 +276,10 @@ impl Dials<'_> {
             remote,
             client: remote,
             local,
-            secure: false,
+            at: self.core.shared.now,
+            secure: self.core.dial_table.is_secure(index),
             #[cfg(feature = "tls")]
-            tls: None,
+            tls: wire.tls_peer(),
             host: None,
         };
         Ok((Call::of_client(own, between, chosen.protocol, head), agreed))

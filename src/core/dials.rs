@@ -208,12 +208,6 @@ impl Dials<'_> {
         self.arm(index);
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         let Some(progress) = dial.progress.as_deref() else { return };
-        // Never in the clear where the URL asks for TLS.
-        if progress.url.secure {
-            let error = "wss:// needs the feature tls for sessions that are dialled, which this version \
-                         does not have yet: dial ws:// through a TLS proxy on this machine";
-            return self.fail(now, index, ConnectError::Tls(error.into()), None);
-        }
         let place = dial.connector.proxy.as_ref().map_or(&progress.url.place, |proxy| &proxy.place);
         match (place, place.address()) {
             (Place::Unix(path), _) => {

@@ -153,7 +153,7 @@ impl Turn<'_> {
         let mut session = self.session();
         let result = match command {
             Command::Send { message, .. } => session.send(&message),
-            Command::Close { reason, .. } => session.close(reason),
+            Command::Close { reason, .. } => session.begin_close(&reason),
             Command::Pause(_) => {
                 session.pause();
                 Ok(())

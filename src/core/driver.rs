@@ -7,8 +7,8 @@
 //! # A turn
 //!
 //! 1. Wait until something happens, at most until [`Driver::next_turn`] says.
-//! 2. Hand over what happened, in any order: [`Driver::event`] for a connection, [`Driver::run`] for code
-//!    of the application, [`Driver::stop`] for a stop from outside.
+//! 2. Hand over what happened, in any order: [`Driver::event`] for a connection, [`Driver::take_orders`] for
+//!    other threads, [`Driver::run`] for code of the application, [`Driver::stop`] for a stop from outside.
 //! 3. Call [`Driver::turn`] once, even if nothing happened. It does, in this order:
 //!
 //! ```text
@@ -58,7 +58,8 @@ use std::net::SocketAddr;
 
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
-use crate::context::loop_state::ServerRef;
+use crate::context::loop_state::{Order, ServerRef};
+use crate::context::mailbox::Inbox;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
@@ -80,7 +81,7 @@ pub(crate) struct Driver<S> {
     /// their event came while they were not read, or they have more to write.
     ready: VecDeque<u32>,
     /// The one read buffer.
-    rx: Box<[u8]>,
+    pub(super) rx: Box<[u8]>,
     /// The same for sockets with TLS; of no size where there are none.
     #[cfg(feature = "tls")]
     pub(super) records: Box<[u8]>,
@@ -143,6 +144,22 @@ impl<S: Sockets> Driver<S> {
         let result = self.core.with_server(now, what, act);
         self.end_and_drop();
         result
+    }
+
+    /// What other threads have sent: orders, connections that they give back, a stop.
+    pub(crate) fn take_orders(&mut self, now: Time, inbox: &Inbox<Order>) {
+        let orders = inbox.turn();
+        // Asked for before these orders are run, which may take long.
+        let stop = inbox.take_stop();
+        for client in inbox.take_returned() {
+            self.core.release_detached(client);
+        }
+        for action in orders {
+            self.run(now, "order", action);
+        }
+        if let Some(request) = stop {
+            self.stop(now, &request);
+        }
     }
 
     /// The server begins to stop: everybody is told.

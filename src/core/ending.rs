@@ -141,7 +141,7 @@ impl Turn<'_> {
         self.outgoing().leave_flows();
         if let Stage::Session(_) = self.connection.stage {
             // Before `on_close`, which may look at who else is there.
-            self.shared.sessions.remove(self.connection.state.id.0);
+            self.shared.session_ended(self.connection.state.id.0);
             if self.shared.draining {
                 let drained = &mut self.shared.drained;
                 *(if info.is_clean() { &mut drained.clean } else { &mut drained.cut }) += 1;
@@ -303,7 +303,7 @@ impl Turn<'_> {
     pub(crate) fn drain(&mut self, reason: &CloseReason) {
         match &self.connection.stage {
             Stage::Session(_) if self.connection.state.phase == Phase::Open => {
-                let result = self.session().close(reason.clone());
+                let result = self.session().begin_close(reason);
                 self.after_hook(result);
                 self.flush();
             }

@@ -127,11 +127,6 @@ impl Core {
         self.connections.note_local_addr(index, local);
     }
 
-    /// Whether there is a route whose connections leave the loop.
-    pub(crate) fn detaches(&self) -> bool {
-        self.routes.detaches()
-    }
-
     /// What goes with the connection that left the loop from this slot.
     pub(crate) fn take_handover(&mut self, slot: u32) -> Option<Handover> {
         let handovers = &mut self.shared.handovers;

@@ -48,6 +48,8 @@ pub(crate) mod dial_orders;
 mod dial_step;
 #[cfg(feature = "client")]
 mod dial_table;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod dial_tls;
 #[cfg(feature = "client")]
 mod dialling;
 #[cfg(feature = "client")]

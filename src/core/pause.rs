@@ -44,11 +44,10 @@ impl SessionTurn<'_, '_> {
     }
 
     fn take_unread_controls(&mut self) {
-        if self.turn.connection.state.phase != Phase::Open {
-            return; // after our Close a ping needs no answer, and none may follow it
-        }
         let rules = self.turn.connection.state.rules(self.turn.options());
-        loop {
+        // After our Close a ping needs no answer, and none may follow it (RFC 6455 section 5.5.1): a hook for
+        // a pong may have sent one.
+        while self.turn.connection.state.phase == Phase::Open {
             let extra = self.turn.connection.state.extra.as_deref_mut();
             let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
             // Where only the rest of one read waits, its pings are answered in their turn.

@@ -177,6 +177,7 @@ impl HttpTurn<'_, '_> {
             remote: self.turn.connection.state.remote_addr(),
             client: self.turn.connection.state.client_addr(),
             local: self.local_addr(),
+            at: self.turn.shared.now,
             secure: forwarded.secure.unwrap_or(secured),
             #[cfg(feature = "tls")]
             tls,

@@ -17,6 +17,8 @@ use crate::core::turns::Core;
 #[cfg(feature = "tls")]
 use crate::transport::secured::{Changes, SecuredRead};
 use crate::transport::stream::ReadOutcome;
+#[cfg(all(feature = "client", feature = "tls"))]
+use crate::transport::tls::connector::TlsStart;
 
 /// What the driver needs of whoever owns the sockets. They are told apart by slot, the index that the
 /// core gives to each connection.
@@ -77,6 +79,10 @@ pub(crate) trait Sockets {
     /// Does what a dialer wants.
     #[cfg(feature = "client")]
     fn dial(&mut self, order: DialOrder);
+
+    /// Has a connection speak TLS from here on, as a client. Where that fails it must not be used.
+    #[cfg(all(feature = "client", feature = "tls"))]
+    fn secure(&mut self, slot: u32, start: &TlsStart) -> io::Result<()>;
 
     /// The next thing that was ordered and has ended.
     #[cfg(feature = "client")]

@@ -5,6 +5,8 @@ mod admission;
 mod compressed;
 #[cfg(feature = "client")]
 mod dialling;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod dialling_tls;
 mod flow_faults;
 mod flow_memory;
 mod flow_rounds;

@@ -3,6 +3,7 @@
 use log::Level;
 
 use crate::app::response::Response;
+use crate::protocol::tls_fault::TlsFault;
 use crate::structures::wire::Wire;
 use crate::transport::secured::{Changes, Handshake};
 use crate::words::error::SessionError;
@@ -13,6 +14,8 @@ use crate::core::responder::Responder;
 use crate::core::sockets::Socket;
 use crate::core::turn::Turn;
 use crate::core::turns::Core;
+#[cfg(feature = "client")]
+use crate::core::{dial_tls::DialTls, dials::Dials};
 
 const NOT_TLS: &str = "it speaks plain HTTP where TLS is spoken: https:// or wss:// is meant";
 
@@ -24,19 +27,31 @@ pub(crate) struct TlsEvents<'c> {
 impl TlsEvents<'_> {
     /// The connection has ended, and TLS did not say that it was to.
     pub(crate) fn truncated(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        #[cfg(feature = "client")]
+        if (Dials { core: self.core }).ended(now, index, None, wire.since_1970()) {
+            return;
+        }
         self.core.turn(now, index, wire, |turn| TlsTurn { turn }.truncated());
         self.core.after_turn(now);
     }
 
     /// What came first is no TLS.
     pub(crate) fn plain_http(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        #[cfg(feature = "client")]
+        if (DialTls { core: self.core }).failed(now, index, &TlsFault::NotTls, wire.since_1970()) {
+            return;
+        }
         self.core.shared.stats.tls_handshakes_failed += 1;
         self.core.turn(now, index, wire, |turn| TlsTurn { turn }.refuse_plain_http());
         self.core.after_turn(now);
     }
 
     /// The peer broke TLS, or agreed to nothing that is spoken here.
-    pub(crate) fn failed(&mut self, now: Time, index: u32, reason: &str, wire: &mut dyn Wire) {
+    pub(crate) fn failed(&mut self, now: Time, index: u32, reason: &TlsFault, wire: &mut dyn Wire) {
+        #[cfg(feature = "client")]
+        if (DialTls { core: self.core }).failed(now, index, reason, wire.since_1970()) {
+            return;
+        }
         if self.core.connections.slab.at(index).is_some_and(|found| found.is_pending()) {
             self.core.shared.stats.tls_handshakes_failed += 1;
         }
@@ -58,6 +73,10 @@ impl TlsEvents<'_> {
             Some(Handshake::Full) => self.core.shared.stats.tls_handshakes_full += 1,
             Some(Handshake::Resumed) => self.core.shared.stats.tls_handshakes_resumed += 1,
             None => {}
+        }
+        #[cfg(feature = "client")]
+        if changes.handshake.is_some() {
+            DialTls { core: self.core }.note_secured(index);
         }
         let Some(connection) = self.core.connections.slab.at_mut(index) else { return };
         let state = &mut connection.state;
@@ -114,7 +133,7 @@ impl TlsTurn<'_, '_> {
         Responder { turn: self.turn }.refuse_with(&Response::refusal(400).body(text));
     }
 
-    fn failed(&mut self, reason: &str) {
+    fn failed(&mut self, reason: &TlsFault) {
         match self.turn.connection.stage {
             Stage::Session(_) => {
                 self.turn.fail(SessionError::Network(std::io::ErrorKind::InvalidData));

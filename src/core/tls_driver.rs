@@ -5,6 +5,8 @@ use crate::core::sockets::{Readiness, Socket, Sockets};
 use crate::core::tls::TlsEvents;
 use crate::core::turn::Reading;
 use crate::transport::secured::SecuredRead;
+#[cfg(feature = "client")]
+use crate::transport::secured::buffer_bytes;
 use crate::transport::stream::ReadOutcome;
 use crate::words::time::Time;
 
@@ -19,6 +21,11 @@ impl<S: Sockets> Driver<S> {
         ready: Readiness,
     ) -> Option<usize> {
         let late = self.shares.is_late();
+        // Where no listener speaks TLS, the first that is dialled brings the buffer.
+        #[cfg(feature = "client")]
+        if self.records.is_empty() {
+            self.records = vec![0; buffer_bytes(self.rx.len())].into_boxed_slice();
+        }
         let socket = self.sockets.socket(slot)?;
         let input = match socket.read_secured(&mut self.records, room, late) {
             SecuredRead::Input(input) => input,

@@ -205,11 +205,21 @@ impl Core {
         what: &str,
         act: impl FnOnce(&mut ServerRef<'_>) -> R,
     ) -> Option<R> {
-        self.shared.now = now;
-        let outcome = caught(|| act(&mut ServerRef { shared: &mut self.shared }));
+        let outcome = self.run_caught(now, what, act);
         self.shared.has_deferred_work = true;
         self.after_turn(now);
         outcome
+    }
+
+    /// The same, whatever it asks of others.
+    fn run_caught<R>(
+        &mut self,
+        now: Time,
+        what: &str,
+        act: impl FnOnce(&mut ServerRef<'_>) -> R,
+    ) -> Option<R> {
+        self.shared.now = now;
+        caught(|| act(&mut ServerRef { shared: &mut self.shared }))
             .map_err(|Panicked(text)| {
                 let line = || format!("{what} panicked: {text}");
                 let kind = ("loop code panicked", 0);
@@ -227,11 +237,28 @@ impl Core {
     }
 
     #[cold]
+    fn do_deferred_work(&mut self, now: Time) {
+        self.do_commands(now);
+        // What the application does with an answer may ask for more.
+        while let Some(settled) = self.shared.questions.pop_settled() {
+            self.run_caught(now, "answer", |server| server.tell(settled));
+            self.do_commands(now);
+        }
+        // Those of timers that were cancelled; their slots may be armed anew below.
+        while let Some(key) = self.shared.timers.pop_stale() {
+            self.connections.wheel.cancel(key);
+        }
+        self.connections.wheel.give_back();
+        let wheel = &mut self.connections.wheel;
+        self.shared.timers.arm_fresh(|slot, at| wheel.arm(slot | APP_TIMER, at));
+        self.shared.has_deferred_work = false;
+    }
+
     #[allow(
         clippy::arithmetic_side_effects,
         reason = "each command was counted when it was queued"
     )]
-    fn do_deferred_work(&mut self, now: Time) {
+    fn do_commands(&mut self, now: Time) {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {
             let key = command.to();
@@ -246,14 +273,6 @@ impl Core {
                 self.shared.command_stamp = None;
             }
         }
-        // Those of timers that were cancelled; their slots may be armed anew below.
-        while let Some(key) = self.shared.timers.pop_stale() {
-            self.connections.wheel.cancel(key);
-        }
-        self.connections.wheel.give_back();
-        let wheel = &mut self.connections.wheel;
-        self.shared.timers.arm_fresh(|slot, at| wheel.arm(slot | APP_TIMER, at));
-        self.shared.has_deferred_work = false;
     }
 
     fn is_session(&self, key: Key) -> bool {

@@ -1,12 +1,14 @@
 //! The flow behind its handles: the log of encoded messages, who collects, who waits.
 
 use std::cell::{Cell, RefCell};
+use std::iter;
 use std::rc::{Rc, Weak};
 
 use crate::flow::log::FlowLog;
 use crate::structures::slab::Key;
 use crate::words::error::SendError;
 use crate::words::message::{Message, ToMessage};
+use crate::words::message_buf::MessageBuf;
 
 use crate::flow::emission::Emission;
 use crate::flow::options::{BufferOverflow, FlowOptions};
@@ -74,10 +76,42 @@ impl FlowInner {
 
     /// The same for a message that is there already, and whose publisher is not told what became of
     /// it: without room it counts as dropped.
-    pub(crate) fn push_message(self: &Rc<Self>, message: Message<'_>) {
-        if self.push(Emission::new(message, None, None)).is_err() {
+    pub(crate) fn emit_unanswered(self: &Rc<Self>, message: Message<'_>, key: Option<&str>) {
+        if self.emit(&message, key, None).is_err() {
             self.state.borrow_mut().dropped += 1;
         }
+    }
+
+    /// Drops a key and its message: whether there was one.
+    pub(crate) fn remove(self: &Rc<Self>, key: &str) -> bool {
+        let removed = self.change(|state| state.remove(key));
+        // A publisher may have waited for who had not taken it.
+        self.touch();
+        self.list_anew();
+        removed
+    }
+
+    /// The newest message of a key.
+    pub(crate) fn newest_of(&self, key: &str) -> Option<MessageBuf> {
+        let state = self.state.borrow();
+        state.newest_of(key).map(|emission| emission.message().into())
+    }
+
+    /// The messages that have keys, from the oldest to the newest that is there now.
+    pub(crate) fn newest(self: &Rc<Self>) -> impl Iterator<Item = (Rc<str>, MessageBuf)> + use<> {
+        let (mut at, end) = (0, self.state.borrow().log.next_number());
+        let inner = Rc::clone(self);
+        // One by one, so that whoever looks at them may publish here.
+        iter::from_fn(move || {
+            // In flows that do not keep the newest nothing has a key.
+            loop {
+                let (number, emission) = inner.next(at).filter(|(number, _)| *number < end)?;
+                at = number + 1;
+                if let Some(key) = &emission.key {
+                    return Some((Rc::clone(key), emission.message().into()));
+                }
+            }
+        })
     }
 
     fn push(self: &Rc<Self>, emission: Emission) -> Result<bool, SendError> {

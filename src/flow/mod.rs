@@ -30,9 +30,11 @@ pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod options;
 pub(crate) mod pool;
+pub(crate) mod published;
 pub(crate) mod shared_flow;
 pub(crate) mod state;
 
 pub use key::FlowKey;
 pub use options::{BufferOverflow, FlowOptions};
+pub use published::Published;
 pub use shared_flow::SharedFlow;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crate::flow::options::FlowOptions;
 use crate::words::error::{ConfigError, SendError};
 use crate::words::message::ToMessage;
+use crate::words::message_buf::MessageBuf;
 
 use crate::flow::inner::FlowInner;
 
@@ -104,6 +105,44 @@ impl<T: ?Sized> SharedFlow<T> {
     /// have taken, or a few turns later where they are many.
     pub fn would_suspend(&self) -> bool {
         self.inner.would_suspend()
+    }
+}
+
+/// A store of the newest value of each key: flows with
+/// [`BufferOverflow::Latest`](crate::flow::BufferOverflow::Latest). In others nothing has a key.
+///
+/// ```
+/// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+/// use wirewheel::message::MessageBuf;
+/// let options = FlowOptions::new().extra_buffer(100).on_buffer_overflow(BufferOverflow::Latest);
+/// let gauges: SharedFlow = SharedFlow::with(options).unwrap();
+/// gauges.emit_latest("cellar", "11.5").unwrap();
+/// gauges.emit_latest("attic", "31.0").unwrap();
+/// gauges.emit_latest("cellar", "11.6").unwrap();
+/// assert_eq!(gauges.get("cellar"), Some(MessageBuf::from("11.6")));
+/// let keys: Vec<_> = gauges.newest().map(|(key, _)| key).collect();
+/// assert_eq!(keys, ["attic".into(), "cellar".into()]); // in the order in which they were published
+/// assert!(gauges.remove("cellar") && !gauges.remove("cellar"));
+/// assert_eq!(gauges.get("cellar"), None);
+/// ```
+impl<T: ?Sized> SharedFlow<T> {
+    /// The newest value of `key`, as it was encoded; `None` if it has none, or it has given way to newer
+    /// ones of others. Copied.
+    pub fn get(&self, key: &str) -> Option<MessageBuf> {
+        self.inner.newest_of(key)
+    }
+
+    /// Drops `key` and its value: whether it had one. Sessions that have not taken it yet never get it,
+    /// and count it as [`missed`](crate::Session::missed); those that have are not told. It takes the same
+    /// time however many keys there are.
+    pub fn remove(&self, key: &str) -> bool {
+        self.inner.remove(key)
+    }
+
+    /// The newest value of each key, the one first that was published first. What is published meanwhile
+    /// is not among them. Copied one by one.
+    pub fn newest(&self) -> impl Iterator<Item = (Rc<str>, MessageBuf)> + use<T> {
+        self.inner.newest()
     }
 }
 

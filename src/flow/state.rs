@@ -126,9 +126,8 @@ impl<F: GivesWay> FlowState<F> {
             return if newest_goes { Ok(false) } else { self.full() };
         }
         // Only once it is certain that the newer value fits: an error changes nothing.
-        if let Some(older) = emission.key.as_ref().and_then(|key| self.keys.remove(key)) {
-            self.dropped += u64::from(self.log.is_awaited(older));
-            self.log.remove(older);
+        if let Some(key) = &emission.key {
+            self.take_out(key);
         }
         while self.log.bytes().saturating_add(bytes) > limit {
             if self.drop_encodings() {
@@ -150,15 +149,40 @@ impl<F: GivesWay> FlowState<F> {
         Ok(true)
     }
 
+    /// Takes out the message of a key, if there is one; it counts if somebody awaited it.
+    fn take_out(&mut self, key: &str) -> Option<Emission> {
+        let number = self.keys.remove(key)?;
+        self.dropped += u64::from(self.log.is_awaited(number));
+        self.log.remove(number)
+    }
+
+    /// Drops a key and its message: whether there was one.
+    pub(crate) fn remove(&mut self, key: &str) -> bool {
+        let removed = self.take_out(key).is_some();
+        self.shrink_keys();
+        removed
+    }
+
+    /// The newest message of a key.
+    pub(crate) fn newest_of(&self, key: &str) -> Option<&Emission> {
+        // The table has what the log has: an entry that gives way takes its key along.
+        let number = *self.keys.get(key)?;
+        self.log.at(number).map(|(_, emission)| emission)
+    }
+
     /// The oldest message gives way; it counts if somebody awaited it.
     pub(crate) fn drop_oldest(&mut self) {
         self.dropped += u64::from(self.log.oldest_is_awaited());
         if let Some(key) = self.log.drop_oldest().and_then(|dropped| dropped.key) {
             self.keys.remove(&key);
-            // Keys may come from the network: a table that 100,000 of them filled must not stay that large.
-            if self.keys.capacity() > SPARE_KEYS && self.keys.len() < self.keys.capacity() / 4 {
-                self.keys.shrink_to(self.keys.len() * 2);
-            }
+            self.shrink_keys();
+        }
+    }
+
+    /// Keys may come from the network: a table that 100,000 of them filled must not stay that large.
+    fn shrink_keys(&mut self) {
+        if self.keys.capacity() > SPARE_KEYS && self.keys.len() < self.keys.capacity() / 4 {
+            self.keys.shrink_to(self.keys.len() * 2);
         }
     }
 

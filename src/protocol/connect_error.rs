@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::protocol::response_head::ResponseHead;
+use crate::protocol::tls_fault::TlsFault;
 use crate::words::connect::ConnectStep;
 use crate::words::quoted::on_one_line;
 
@@ -68,8 +69,8 @@ pub enum ConnectError {
     Redirect(String),
     /// A header or an extension of the application cannot be sent; the text names it.
     Request(String),
-    /// The URL asks for TLS, which is not there; the text says how to have it.
-    Tls(String),
+    /// TLS could not be agreed on with the server, or its certificate is none to trust.
+    Tls(TlsFault),
     /// The application's code that makes headers or the handler panicked, with this message.
     Panic(String),
     /// There is no room for one more connection.
@@ -92,7 +93,8 @@ impl ConnectError {
             _ => None,
         };
         matches!(answered, Some(401 | 403 | 404 | 407 | 410))
-            || matches!(self, Self::Request(_) | Self::Tls(_) | Self::Panic(_))
+            || matches!(self, Self::Request(_) | Self::Panic(_))
+            || matches!(self, Self::Tls(fault) if fault.is_lasting())
     }
 
     /// How long the server asks to be left alone.
@@ -130,7 +132,8 @@ impl fmt::Display for ConnectError {
             Self::Redirect(text) => {
                 write!(f, "the redirect is not followed: {}", on_one_line(text))
             }
-            Self::Request(text) | Self::Tls(text) => f.write_str(&on_one_line(text)),
+            Self::Request(text) => f.write_str(&on_one_line(text)),
+            Self::Tls(fault) => write!(f, "TLS: {fault}"),
             Self::Panic(text) => write!(f, "the application panicked: {}", on_one_line(text)),
             Self::Full => f.write_str("there is no room for one more connection: see max_dialers"),
         }

@@ -23,6 +23,14 @@ pub(crate) fn http_date(since_1970: Duration) -> Option<[u8; 29]> {
     Some(date_of(secs))
 }
 
+/// The same of whatever a clock says, for people.
+#[cfg(any(feature = "client", feature = "tls"))]
+pub(crate) fn shown_date(since_1970: Duration) -> String {
+    const LAST_SECS: u64 = 253_402_300_799; // 9999-12-31
+    let date = date_of(since_1970.as_secs().min(LAST_SECS));
+    String::from_utf8_lossy(&date).into_owned()
+}
+
 /// The time since 1970 began of an IMF-fixdate, which is the one form that may be sent today.
 #[cfg(feature = "client")]
 pub(crate) fn parse_http_date(text: &str) -> Option<Duration> {

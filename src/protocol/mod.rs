@@ -45,4 +45,6 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod response_head;
 pub(crate) mod target;
 mod text;
+#[cfg(any(feature = "client", feature = "tls"))]
+pub(crate) mod tls_fault;
 pub(crate) mod token;

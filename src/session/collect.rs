@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use crate::words::error::HandlerResult;
-use crate::words::message::{Message, ToMessage};
+use crate::words::message::ToMessage;
 
 use crate::flow::inner::FlowInner;
+use crate::flow::published::Published;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
 use crate::session::state::Phase;
 use crate::session::subscriptions::{Collected, Filter, Subscription};
-use crate::structures::ids::SessionId;
 
 /// What a session does with flows.
 impl Session<'_> {
@@ -48,15 +48,14 @@ impl Session<'_> {
         self.subscribe(&flow.inner, Filter::Others(own))
     }
 
-    /// As [`collect`](Self::collect), but only what `filter` accepts; it is told the message and who
-    /// published it, if a session did.
+    /// As [`collect`](Self::collect), but only what `filter` accepts; see [`Published`].
     ///
     /// # Errors
     /// As [`collect`](Self::collect).
     pub fn collect_if<T: ?Sized>(
         &mut self,
         flow: &SharedFlow<T>,
-        filter: impl Fn(Message<'_>, Option<SessionId>) -> bool + 'static,
+        filter: impl Fn(&Published<'_>) -> bool + 'static,
     ) -> HandlerResult {
         self.subscribe(&flow.inner, Filter::When(Box::new(filter)))
     }

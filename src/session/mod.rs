@@ -21,12 +21,12 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "json")]
 use crate::protocol::content::ContentConverter;
 use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
-use crate::words::close::{CloseInfo, CloseReason, ClosedBy};
+use crate::words::close::{CloseInfo, CloseReason, CloseReasonError, ClosedBy};
 #[cfg(feature = "json")]
 use crate::words::convert::ConvertError;
 use crate::words::error::{HandlerResult, SendError};
 use crate::words::frame::Frame;
-use crate::words::message::Message;
+use crate::words::message::{AsMessage, Message};
 
 use crate::session::send::{Admission, Outgoing};
 use crate::session::state::Phase;
@@ -62,7 +62,7 @@ use crate::session::state::Phase;
 ///
 ///     let me = session.id();
 ///     session.collect_others(news)?; // or collect, or
-///     session.collect_if(news, move |message, from| message.is_text() && from != Some(me))?;
+///     session.collect_if(news, move |news| news.message().is_text() && news.publisher() != Some(me))?;
 ///     session.emit(news, "here I am")?;
 ///     session.emit_latest(news, "last", "for flows that keep the newest of each key")?;
 ///     session.stop_collecting(news);
@@ -99,8 +99,8 @@ impl Session<'_> {
     /// }
     /// ```
     #[inline]
-    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> HandlerResult {
-        let message = message.into();
+    pub fn send(&mut self, message: impl AsMessage) -> HandlerResult {
+        let message = message.as_message();
         if self.out.takes_fast(message.bytes().len()) {
             self.out.send_fast(&message);
             return Ok(());
@@ -146,8 +146,8 @@ impl Session<'_> {
     ///     session.send_fragment("last", true)
     /// }
     /// ```
-    pub fn send_fragment<'m>(&mut self, piece: impl Into<Message<'m>>, fin: bool) -> HandlerResult {
-        self.out.send_fragment(piece.into(), fin)
+    pub fn send_fragment(&mut self, piece: impl AsMessage, fin: bool) -> HandlerResult {
+        self.out.send_fragment(piece.as_message(), fin)
     }
 
     /// Sends a ping of the application's own, at most 125 bytes. It overtakes queued messages; its
@@ -198,21 +198,34 @@ impl Session<'_> {
 
     /// Starts the closing handshake: what was sent before still goes out, no message is delivered
     /// any more, and `on_close` follows when the peer has answered or `close_timeout` is over. The
-    /// first Close counts.
+    /// first Close counts. `reason` is a [`CloseReason`], or a [`CloseCode`](crate::CloseCode) without a
+    /// text.
     ///
     /// # Errors
-    /// [`SendError::Closing`] if the session is closing already.
+    /// [`SendError::Closing`] if the session is closing already, [`SendError::CloseReason`] for a code that
+    /// may not be sent.
     ///
     /// ```
     /// use wirewheel::{CloseCode, CloseReason, HandlerResult, Session};
-    /// fn bye(session: &mut Session<'_>) -> HandlerResult {
-    ///     session.close(CloseReason::new(CloseCode::NORMAL, "Client said BYE")?)
+    /// fn bye(session: &mut Session<'_>, has_said_bye: bool) -> HandlerResult {
+    ///     match has_said_bye {
+    ///         true => session.close(CloseReason::new(CloseCode::NORMAL, "Client said BYE")?),
+    ///         false => session.close(CloseCode::GOING_AWAY),
+    ///     }
     /// }
     /// ```
-    pub fn close(&mut self, reason: CloseReason) -> HandlerResult {
+    pub fn close(
+        &mut self,
+        reason: impl TryInto<CloseReason, Error: Into<CloseReasonError>>,
+    ) -> HandlerResult {
+        let reason = CloseReason::checked(reason).map_err(SendError::from)?;
+        self.begin_close(&reason)
+    }
+
+    pub(crate) fn begin_close(&mut self, reason: &CloseReason) -> HandlerResult {
         self.out.check_open()?;
         // Behind all that was accepted before it: what was accepted arrives.
-        self.out.queue_close(Some(&reason), false);
+        self.out.queue_close(Some(reason), false);
         let (code, text) = (reason.code(), reason.text());
         self.out.begin_closing(CloseInfo::new(code, text, ClosedBy::Local, false));
         Ok(())

@@ -8,8 +8,10 @@ use crate::protocol::extension::Extension;
 use crate::structures::ids::{SessionId, TimerId};
 use crate::words::bounds::check_time;
 use crate::words::close::CloseInfo;
-use crate::words::error::ConfigError;
+use crate::words::error::{ConfigError, NameError, SendError};
+use crate::words::message_buf::MessageBuf;
 use crate::words::options::{OutboxOverflow, SessionOptions};
+use crate::words::time::Time;
 
 use crate::context::loop_state::ServerRef;
 use crate::session::Session;
@@ -69,6 +71,57 @@ impl Session<'_> {
     /// The server it runs on: other sessions, timers, statistics, a stop.
     pub fn server(&mut self) -> ServerRef<'_> {
         ServerRef { shared: self.out.shared }
+    }
+
+    /// Sends a message to another session, or to this one in the order of commands; see
+    /// [`ServerRef::send_to`]. It is here for `session.send_to(session.id(), ..)`, which
+    /// [`server`](Self::server) cannot have: that borrows the session.
+    ///
+    /// ```
+    /// use wirewheel::{HandlerResult, Message, Session};
+    /// fn echo_after_this_hook(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+    ///     Ok(session.send_to(session.id(), message)?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ServerRef::send_to`].
+    pub fn send_to(
+        &mut self,
+        id: SessionId,
+        message: impl Into<MessageBuf>,
+    ) -> Result<(), SendError> {
+        self.server().send_to(id, message)
+    }
+
+    /// Gives this session a name by which others reach it; see [`ServerRef::name`].
+    ///
+    /// # Errors
+    /// As [`ServerRef::name`].
+    pub fn set_name(&mut self, name: &str) -> Result<(), NameError> {
+        let id = self.id(); // read before the session is lent to the server
+        self.server().name(id, name)
+    }
+
+    /// Hands a message to whoever has put the question of that correlation to this session: false if there
+    /// is none, or it is too late. See [`ServerRef::ask`]. The message is copied.
+    pub fn answer(&mut self, correlation: &str, message: impl Into<MessageBuf>) -> bool {
+        let id = self.id();
+        self.server().settle(id, correlation, Ok(message.into()))
+    }
+
+    /// The time since the server began, as the loop has it for this turn: a hook that takes long does not
+    /// see it move. In the test kit it is virtual.
+    ///
+    /// ```
+    /// use wirewheel::{HandlerResult, Message, Session};
+    /// fn on_message(session: &mut Session<'_>, _message: Message<'_>) -> HandlerResult {
+    ///     session.send(format!("{} s", session.now().as_secs()))
+    /// }
+    /// ```
+    pub fn now(&self) -> Duration {
+        // The clock is read once a turn, which costs nothing here, and has all hooks of a turn agree.
+        self.out.shared.now.since(Time::ZERO)
     }
 
     /// How the session ends; `None` while it is open. The same in `on_error` and in `on_close`.

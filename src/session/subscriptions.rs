@@ -6,11 +6,11 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::structures::roster::Roster;
-use crate::words::message::Message;
 use crate::words::message_buf::MessageBuf;
 
 use crate::flow::emission::Emission;
 use crate::flow::inner::{FlowInner, Flows, Joined};
+use crate::flow::published::Published;
 use crate::structures::ids::SessionId;
 
 /// What a session wants of a flow.
@@ -21,8 +21,7 @@ pub(crate) enum Filter {
     When(Box<Predicate>),
 }
 
-/// Looks at a message and at who published it.
-type Predicate = dyn Fn(Message<'_>, Option<SessionId>) -> bool;
+type Predicate = dyn Fn(&Published<'_>) -> bool;
 
 /// A session's place in one flow; dropping it leaves the flow.
 pub(crate) struct Subscription {
@@ -127,7 +126,7 @@ impl Subscription {
         match &self.filter {
             Filter::All => true,
             Filter::Others(own) => emission.publisher != Some(*own),
-            Filter::When(filter) => filter(emission.message(), emission.publisher),
+            Filter::When(filter) => filter(&Published::new(emission)),
         }
     }
 

@@ -8,7 +8,6 @@ mod connect;
 mod dialling;
 pub(crate) mod listen;
 mod listener;
-pub(crate) mod mailbox;
 pub(crate) mod poll_loop;
 #[cfg(feature = "client")]
 mod resolver;

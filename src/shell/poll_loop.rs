@@ -5,17 +5,18 @@ use std::io;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::{Events, Token};
+use mio::{Events, Token, Waker};
 
 use crate::app::application::Built;
 use crate::context::commands::{Drained, StopRequest};
+use crate::context::loop_state::Order;
+use crate::context::mailbox::Inbox;
 use crate::core::driver::Driver;
 use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
 use super::listen::Opened;
-use super::mailbox::Inbox;
 use super::signals::StopSignals;
 use super::sockets::{OWN_TOKENS, OpenSockets, SLOTS_END};
 
@@ -30,32 +31,28 @@ pub(crate) struct PollLoop {
     driver: Driver<OpenSockets>,
     /// How long a stop by signal waits for everybody.
     grace: Duration,
-    inbox: Option<Inbox>,
+    inbox: Inbox<Order>,
     signals: Option<StopSignals>,
 }
 
 impl PollLoop {
-    pub(crate) fn new(built: Built, listeners: Vec<Opened>) -> io::Result<Self> {
-        let sockets = OpenSockets::new(&built.limits, listeners)?;
+    /// `inbox` has the orders of other threads.
+    pub(crate) fn new(
+        built: Built,
+        listeners: Vec<Opened>,
+        inbox: Inbox<Order>,
+    ) -> io::Result<Self> {
+        let returns = built.on_loop.mailbox.returns();
+        let sockets = OpenSockets::new(&built.limits, listeners, returns)?;
+        let waker = Waker::new(sockets.poll.registry(), WAKER)?;
+        // It fails only where the loop is gone, and with it the need.
+        inbox.register(Box::new(move || drop(waker.wake())));
         Ok(Self {
             grace: built.limits.grace(),
             driver: Driver::new(built, sockets),
-            inbox: None,
+            inbox,
             signals: None,
         })
-    }
-
-    /// Whether the application takes connections off the loop.
-    pub(crate) fn detaches(&self) -> bool {
-        self.driver.core.detaches()
-    }
-
-    /// Lets other threads send orders.
-    pub(crate) fn accept_orders(&mut self, inbox: Inbox) -> io::Result<()> {
-        inbox.register(self.driver.sockets.poll.registry(), WAKER)?;
-        self.driver.sockets.returns = Some(inbox.returns());
-        self.inbox = Some(inbox);
-        Ok(())
     }
 
     /// Stops cleanly at SIGINT and SIGTERM; a second one stops at once.
@@ -103,28 +100,13 @@ impl PollLoop {
                 };
                 self.driver.event(now, slot, ready);
             }
-            WAKER => self.take_orders(now),
+            WAKER => self.driver.take_orders(now, &self.inbox),
             SIGNALS => self.take_signals(now),
             _ => {
                 let Driver { core, sockets, .. } = &mut self.driver;
                 sockets.other_event(core, now, event);
                 self.driver.end_and_drop();
             }
-        }
-    }
-
-    fn take_orders(&mut self, now: Time) {
-        let Some(inbox) = &self.inbox else { return };
-        let orders = inbox.turn();
-        let stop = inbox.take_stop();
-        for client in inbox.take_returned() {
-            self.driver.core.release_detached(client);
-        }
-        for action in orders {
-            self.driver.run(now, "order", action);
-        }
-        if let Some(request) = stop {
-            self.driver.stop(now, &request);
         }
     }
 

@@ -11,13 +11,16 @@ use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
 use crate::context::detached::FreedSocket;
-use crate::context::loop_state::NewWatch;
+use crate::context::loop_state::{NewWatch, Order};
+use crate::context::mailbox::Returns;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
 use crate::structures::slab::RESERVED_MAX;
 use crate::transport::channel::Channel;
+#[cfg(all(feature = "client", feature = "tls"))]
+use crate::transport::tls::connector::TlsStart;
 #[cfg(feature = "tls")]
 use crate::transport::{
     secured::{Secured, buffer_bytes},
@@ -36,7 +39,6 @@ use super::certificates::CertificateCare;
 use super::dialling::Dialling;
 use super::listen::Opened;
 use super::listener::{AcceptOutcome, Listener, Reserve};
-use super::mailbox::Returns;
 use super::slow::{Slow, SlowWatch};
 use super::socket::{Socket, write_blocking};
 use super::watches::{Watches, log_unwatchable};
@@ -83,7 +85,7 @@ pub(crate) struct OpenSockets {
     #[cfg(feature = "tls")]
     certificates: Option<CertificateCare>,
     /// How other threads give detached connections back.
-    pub(super) returns: Option<Returns>,
+    returns: Returns<Order>,
     #[cfg(feature = "client")]
     dialling: Dialling,
     pub(super) clock: Clock,
@@ -126,7 +128,11 @@ impl Clock {
 }
 
 impl OpenSockets {
-    pub(super) fn new(limits: &Limits, listeners: Vec<Opened>) -> io::Result<Self> {
+    pub(super) fn new(
+        limits: &Limits,
+        listeners: Vec<Opened>,
+        returns: Returns<Order>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut registered = Vec::with_capacity(listeners.len());
         for (number, opened) in listeners.into_iter().enumerate().take(LISTENERS_MAX) {
@@ -146,7 +152,7 @@ impl OpenSockets {
             listeners: registered,
             reserve: Reserve::new(),
             watches: Watches::new(WATCHES_END..=WATCHES_TOP),
-            returns: None,
+            returns,
             #[cfg(feature = "client")]
             dialling: Dialling::new(RESOLVER, CONNECTS),
             clock: Clock::start(),
@@ -268,7 +274,7 @@ impl Sockets for OpenSockets {
     fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<FreedSocket> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
-        let returns = self.returns.clone().ok_or_else(gone)?;
+        let returns = self.returns.clone();
         let fd = socket.into_stream(false).detach(self.poll.registry())?;
         let release = Box::new(move || returns.send(client));
         Ok(FreedSocket { fd, write_blocking, release })
@@ -304,6 +310,15 @@ impl Sockets for OpenSockets {
     #[cfg(feature = "client")]
     fn dial(&mut self, order: DialOrder) {
         self.dialling.order(self.poll.registry(), order);
+    }
+
+    #[cfg(all(feature = "client", feature = "tls"))]
+    fn secure(&mut self, slot: u32, start: &TlsStart) -> io::Result<()> {
+        let Some(entry) = self.sockets.get_mut(slot as usize) else { return Ok(()) };
+        let Some(channel) = entry.take() else { return Ok(()) };
+        let (channel, begun) = channel.secure(start);
+        *entry = Some(channel);
+        begun
     }
 
     #[cfg(feature = "client")]

@@ -55,6 +55,11 @@ fn tick_of(at: Time) -> u64 {
     (at.as_micros() >> TICK_BITS) + u64::from(at.as_micros() & ((1 << TICK_BITS) - 1) != 0)
 }
 
+/// When whatever is due at that time has fired, if it was armed a tick before or earlier.
+pub(crate) fn fired_at(at: Time) -> Time {
+    time_of(tick_of(at))
+}
+
 fn time_of(tick: u64) -> Time {
     Time::from_micros(tick.saturating_mul(1 << TICK_BITS))
 }

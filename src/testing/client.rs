@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::core::Disposal;
-use crate::words::close::{CloseCode, CloseReason};
-use crate::words::message::{Message, Payload};
+use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
+use crate::words::message::{AsMessage, Payload};
 
 use super::far_end::{FarEnd, RawFrame, frame_of};
 use super::frames::UPGRADE;
@@ -53,7 +53,7 @@ use super::network::{LinkId, PeerEnd};
 /// client.ping(b"there?");
 /// assert_eq!(client.receive(), Some(Received::Pong(b"there?".to_vec())));
 /// client.expect_nothing();
-/// client.close(&CloseReason::new(CloseCode::NORMAL, "done").unwrap());
+/// client.close(CloseReason::new(CloseCode::NORMAL, "done").unwrap());
 /// client.expect_close(CloseCode::NORMAL);
 /// client.expect_end(Ending::Closed);
 /// assert_eq!(client.ending(), Some(Ending::Closed));
@@ -317,8 +317,8 @@ impl TestClient {
 /// Sending.
 impl TestClient {
     /// Sends a text or binary message.
-    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
-        match message.into().payload() {
+    pub fn send(&mut self, message: impl AsMessage) {
+        match message.as_message().payload() {
             Payload::Text(text) => self.send_frame(0x81, text.as_bytes()),
             Payload::Binary(bytes) => self.send_frame(0x82, bytes),
         }
@@ -338,8 +338,16 @@ impl TestClient {
         self.send_frame(RawFrame::PING, payload);
     }
 
-    /// Sends a Close, unless one was sent.
-    pub fn close(&mut self, reason: &CloseReason) {
+    /// Sends a Close, unless one was sent: a [`CloseReason`], or a code without a text.
+    ///
+    /// # Panics
+    /// With a code that may not be sent; [`send_frame`](Self::send_frame) sends that too.
+    #[track_caller]
+    pub fn close(&mut self, reason: impl TryInto<CloseReason, Error: Into<CloseReasonError>>) {
+        let reason = match CloseReason::checked(reason) {
+            Ok(reason) => reason,
+            Err(mistake) => panic!("{mistake}"),
+        };
         let payload = [&u16::from(reason.code()).to_be_bytes()[..], reason.text().as_bytes()];
         let first = self.far_end(|far_end| !std::mem::replace(&mut far_end.close_sent, true));
         if first {
@@ -418,6 +426,44 @@ impl TestClient {
     #[track_caller]
     pub fn expect_binary(&mut self, bytes: &[u8]) {
         self.expect(&Received::Binary(bytes.into()));
+    }
+
+    /// The next thing that arrived is text that is such a value in JSON, which comes back; feature `json`.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, WebSockets, on_connect};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         let hello = |_: &Call| on_connect(|session, _call| session.send(r#"["greenhouse", 21.5]"#));
+    ///         route.web_socket("/", hello);
+    ///     });
+    /// })?;
+    /// let (name, celsius): (String, f32) = app.web_socket("/").expect_json();
+    /// assert_eq!((name.as_str(), celsius), ("greenhouse", 21.5));
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If it is not.
+    #[cfg(feature = "json")]
+    #[track_caller]
+    pub fn expect_json<T: serde::de::DeserializeOwned>(&mut self) -> T {
+        let came = self.receive();
+        let value = match &came {
+            Some(Received::Text(text)) => {
+                serde_json::from_str(text).map_err(|error| error.to_string())
+            }
+            _ => Err("no text".into()),
+        };
+        match value {
+            Ok(value) => value,
+            Err(reason) => {
+                let expected = format!("{} in JSON ({reason})", std::any::type_name::<T>());
+                self.fail(&expected, came.as_ref())
+            }
+        }
     }
 
     #[track_caller]

@@ -11,6 +11,8 @@ use super::client::TestClient;
 use super::far_end::FarEnd;
 use super::host::Host;
 use super::network::far_servers::{FarName, FarPort};
+#[cfg(feature = "tls")]
+use super::network::tls_peer::{FarTls, VERSIONS};
 
 /// A server that the application of a test dials: the test says whether its name is known, what becomes of
 /// who connects, and what is answered. By [`TestApplication::far_server`].
@@ -215,8 +217,80 @@ impl FarServer {
         self.network.borrow_mut().sockets.far.names.insert(self.name.clone(), FarName::Silent);
     }
 
+    /// Speaks TLS from now on. Its certificate is for `small.example` and signed by
+    /// [`AUTHORITY`](super::AUTHORITY): a client that dials another name, or trusts others, refuses it.
+    ///
+    /// ```
+    /// use wirewheel::client::{ConnectError, ConnectOptions, Reconnect};
+    /// use wirewheel::testing::{AUTHORITY, TestApplication};
+    /// use wirewheel::tls::Roots;
+    /// use wirewheel::{Application, Call, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     let options = ConnectOptions::new().roots(Roots::pem(AUTHORITY));
+    ///     app.connect("wss://small.example/", options, |call: &Call| {
+    ///         assert!(call.is_secure());
+    ///         on_message(|session, message| session.send(message))
+    ///     });
+    /// })?;
+    /// let server = app.far_server("small.example", 443);
+    /// server.speak_tls();
+    /// let mut session = server.expect_request().accept();
+    /// session.send("echo");
+    /// session.expect_text("echo");
+    /// session.cut(); // an end of which TLS says nothing
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn speak_tls(&self) {
+        self.network.borrow_mut().sockets.far.tls.insert(self.address, FarTls::new());
+    }
+
+    /// The same with a certificate of the test, both PEM: one that has expired, or is for another name.
+    ///
+    /// ```no_run
+    /// use wirewheel::testing::FarServer;
+    /// fn show_the_old_one(server: &FarServer) -> std::io::Result<()> {
+    ///     let read = std::fs::read_to_string;
+    ///     server.speak_tls_with(&read("tests/old.pem")?, &read("tests/old.key")?);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// If they are no certificate with its key.
+    #[cfg(feature = "tls")]
+    #[track_caller]
+    pub fn speak_tls_with(&self, chain: &str, key: &str) {
+        let tls = FarTls::with(chain, key, VERSIONS);
+        self.network.borrow_mut().sockets.far.tls.insert(self.address, tls);
+    }
+
+    /// Of what arrives on each connection from now on, so many bytes do, and then it breaks: in the middle of
+    /// a handshake, or wherever they end. `None` for all of it.
+    ///
+    /// ```
+    /// use wirewheel::testing::FarServer;
+    /// fn break_in_the_handshake(server: &FarServer) {
+    ///     server.break_after(100);
+    ///     server.expect_request().accept();
+    ///     server.break_after(None);
+    /// }
+    /// ```
+    pub fn break_after(&self, bytes: impl Into<Option<usize>>) {
+        self.network.borrow_mut().sockets.far.breaks_after = bytes.into();
+    }
+
     /// The next connection whose request has arrived.
     pub fn next_request(&self) -> Option<FarRequest> {
+        self.next(take_head)
+    }
+
+    /// The next connection, whatever has come on it: its head is empty.
+    fn next_connection(&self) -> Option<FarRequest> {
+        self.next(|_| Some(String::new()))
+    }
+
+    fn next(&self, take: impl Fn(&mut Vec<u8>) -> Option<String>) -> Option<FarRequest> {
         let mut network = self.network.borrow_mut();
         network.pump();
         let address = self.address;
@@ -228,7 +302,7 @@ impl FarServer {
                 continue; // the application has given it up
             }
             if found.is_none() && link.address == address {
-                if let Some(head) = take_head(&mut link.socket.got) {
+                if let Some(head) = take(&mut link.socket.got) {
                     found = Some((id, head));
                     continue;
                 }
@@ -246,16 +320,9 @@ impl FarServer {
     /// If none does.
     #[track_caller]
     pub fn expect_request_within(&self, time: Duration) -> FarRequest {
-        let end = self.network.borrow().now.after(time);
-        loop {
-            if let Some(request) = self.next_request() {
-                return request;
-            }
-            let mut network = self.network.borrow_mut();
-            if network.now >= end {
-                panic!("no request has come to {} within {time:?}", self.name);
-            }
-            network.advance(LOOK);
+        match self.within(time, Self::next_request) {
+            Some(request) => request,
+            None => panic!("no request has come to {} within {time:?}", self.name),
         }
     }
 
@@ -268,6 +335,54 @@ impl FarServer {
         match self.next_request() {
             Some(request) => request,
             None => panic!("no request has come to {}", self.name),
+        }
+    }
+
+    /// The next connection within a time, whatever has come on it: a server that speaks another protocol, or
+    /// none. Its [`head`](FarRequest::head) is empty.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.connect("ws://cloud.example/", ConnectOptions::new(), |_call: &Call| {
+    ///         on_message(|session, message| session.send(message))
+    ///     });
+    /// })?;
+    /// let server = app.far_server("cloud.example", 80);
+    /// let connection = server.expect_connection_within(Duration::ZERO);
+    /// connection.answer("SSH-2.0-OpenSSH\r\n"); // the wrong port
+    /// assert_eq!(app.stats().dials_failed, 1);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If none comes.
+    #[track_caller]
+    pub fn expect_connection_within(&self, time: Duration) -> FarRequest {
+        match self.within(time, Self::next_connection) {
+            Some(connection) => connection,
+            None => panic!("nobody has connected to {} within {time:?}", self.name),
+        }
+    }
+
+    fn within(
+        &self,
+        time: Duration,
+        next: impl Fn(&Self) -> Option<FarRequest>,
+    ) -> Option<FarRequest> {
+        let end = self.network.borrow().now.after(time);
+        loop {
+            if let Some(found) = next(self) {
+                return Some(found);
+            }
+            let mut network = self.network.borrow_mut();
+            if network.now >= end {
+                return None;
+            }
+            network.advance(LOOK);
         }
     }
 }
@@ -335,6 +450,35 @@ impl FarRequest {
         let head = take_head(&mut network.link(client.id).socket.got);
         drop(network);
         head.map(|head| Self { client, head })
+    }
+
+    /// Speaks TLS from here on, as [`FarServer::speak_tls`] does: the server behind a tunnel.
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::testing::{AUTHORITY, TestApplication};
+    /// use wirewheel::tls::Roots;
+    /// use wirewheel::{Application, Call, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     let options = ConnectOptions::new().roots(Roots::pem(AUTHORITY)).proxy("proxy.example:3128");
+    ///     app.connect("wss://small.example/", options, |_call: &Call| {
+    ///         on_message(|session, message| session.send(message))
+    ///     });
+    /// })?;
+    /// let mut tunnel = app.far_server("proxy.example", 3128).expect_request();
+    /// tunnel.say("HTTP/1.1 200 OK\r\n\r\n");
+    /// tunnel.speak_tls();
+    /// let mut session = tunnel.next_request().unwrap().accept();
+    /// session.send("echo");
+    /// session.expect_text("echo");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn speak_tls(&mut self) {
+        let mut network = self.client.network.borrow_mut();
+        network.link(self.client.id).speak_tls(&FarTls::new());
+        network.react(self.client.id);
+        network.pump();
     }
 
     /// Sends bytes and goes on with the connection: the answer of a proxy.

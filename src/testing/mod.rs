@@ -53,8 +53,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::app::application::Application;
-use crate::context::loop_state::ServerRef;
+use crate::context::loop_state::{Order, ServerRef};
+use crate::context::mailbox::Mailbox;
 use crate::context::stats::Stats;
+use crate::structures::wheel::fired_at;
 use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
@@ -63,6 +65,8 @@ pub use client::{Answer, Ending, Received, TestClient, Upgrade};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
+#[cfg(feature = "tls")]
+pub use network::tls_peer::AUTHORITY;
 pub use stream::Stream;
 #[cfg(feature = "client")]
 pub use test_network::TestNetwork;
@@ -103,7 +107,7 @@ use network::Network;
 ///
 /// app.advance(Duration::from_secs(60)); // with every deadline in between
 /// app.jump(Duration::from_secs(1)); // as after a suspended machine
-/// assert_eq!(app.elapsed(), Duration::from_secs(61));
+/// assert_eq!(app.elapsed().as_secs(), 61);
 /// assert_eq!(app.stats().sessions_open, 2);
 /// assert_eq!(app.with_server(|server| server.session_count()), 2);
 ///
@@ -120,6 +124,7 @@ use network::Network;
 /// ```
 pub struct TestApplication {
     network: Host,
+    pub(crate) mailbox: Mailbox<Order>,
 }
 
 impl fmt::Debug for TestApplication {
@@ -134,13 +139,18 @@ impl TestApplication {
     /// # Errors
     /// [`ServerError::Config`] for a mistake in the set-up.
     pub fn new(module: impl FnOnce(&mut Application)) -> Result<Self> {
-        Ok(Self { network: Host::alone(Self::build(module)?) })
+        let (network, mailbox) = Self::build(module)?;
+        Ok(Self { network: Host::alone(network), mailbox })
     }
 
-    fn build(module: impl FnOnce(&mut Application)) -> Result<Network> {
-        let mut application = Application::new();
+    fn build(module: impl FnOnce(&mut Application)) -> Result<(Network, Mailbox<Order>)> {
+        let mailbox = Mailbox::default();
+        let mut application = Application::new().reached_by(mailbox.clone(), Vec::new());
         module(&mut application);
-        Ok(Network::new(application.build().map_err(ServerError::Config)?))
+        let built = application.build().map_err(ServerError::Config)?;
+        let mut network = Network::new(built);
+        network.accept_orders(mailbox.inbox());
+        Ok((network, mailbox))
     }
 
     /// Has every client that connects from now on speak TLS: what their methods send and receive is in
@@ -229,16 +239,35 @@ impl TestApplication {
         self.connect().request("GET", path)
     }
 
-    /// Moves the clock, stopping at every deadline on the way. It takes no time. Deadlines and timers are
-    /// as late as in a real server, at most two ticks of 8 ms: go a little beyond the one that is awaited.
+    /// Moves the clock, stopping at every deadline on the way, and then to the end of the tick: what is
+    /// due at `time` has happened. It takes no time. A tick is 8.192 ms, as in a real server, whose timers
+    /// are never early; [`elapsed`](Self::elapsed) says where the clock stands.
     pub fn advance(&self, time: Duration) {
-        self.network.borrow_mut().advance(time);
+        let mut network = self.network.borrow_mut();
+        let (now, until) = (network.now, fired_at(network.now.after(time)));
+        network.advance(until.since(now));
     }
 
     /// Moves the clock in one step: everything that became due in between is late, as after a
     /// machine was suspended.
     pub fn jump(&self, time: Duration) {
         self.network.borrow_mut().jump(time);
+    }
+
+    /// What the wall clock shows from now on to connections that are dialled, since 1970 began: certificates
+    /// are judged by it. It stands still; at first it is November 2023.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::Application;
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|_app: &mut Application| {})?;
+    /// app.set_wall_clock(Duration::ZERO); // a box without a battery
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    #[cfg(feature = "client")]
+    pub fn set_wall_clock(&self, since_1970: Duration) {
+        self.network.borrow_mut().sockets.since_1970 = Some(since_1970);
     }
 
     /// The virtual time since the application began.

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
-use crate::context::loop_state::ServerRef;
+use crate::context::loop_state::{Order, ServerRef};
+use crate::context::mailbox::Inbox;
 #[cfg(all(repository, any(test, fuzzing)))]
 use crate::core::audit::Audit;
 use crate::core::driver::Driver;
@@ -42,6 +43,8 @@ const ROUNDS_MAX: usize = 100;
 pub(crate) struct Network {
     driver: Driver<Links>,
     pub(crate) now: Time,
+    /// What other threads send, and hooks by their handles.
+    inbox: Option<Inbox<Order>>,
     /// Which panics of the application are part of the test, by what they say.
     pub(crate) tolerates: fn(&str) -> bool,
     /// A stop has begun and is complete.
@@ -75,6 +78,7 @@ impl Network {
         Self {
             driver,
             now: Time::ZERO,
+            inbox: None,
             tolerates: |_| false,
             stopped: false,
             halted: false,
@@ -87,6 +91,12 @@ impl Network {
     fn halt(&mut self) {
         (self.stopped, self.halted) = (true, true);
         self.driver.sockets.halt();
+    }
+
+    /// What is sent to this side of a mailbox is done as soon as the network does anything.
+    pub(crate) fn accept_orders(&mut self, inbox: Inbox<Order>) {
+        inbox.register(Box::new(|| ()));
+        self.inbox = Some(inbox);
     }
 
     /// A peer connects. While the server is full it waits in the backlog.
@@ -209,7 +219,11 @@ impl Network {
         let mut idle_rounds = 0;
         loop {
             let events = self.driver.sockets.take_events(self.now);
-            let is_idle = events.is_empty() && !self.has_dialled();
+            if self.halted {
+                return;
+            }
+            let has_orders = self.inbox.as_ref().is_some_and(Inbox::has_orders);
+            let is_idle = events.is_empty() && !has_orders && !self.has_dialled();
             let is_due = self.driver.next_turn().is_some_and(|next| next <= self.now);
             if is_idle && (self.stopped || !is_due) {
                 return;
@@ -235,6 +249,9 @@ impl Network {
     fn turn(&mut self, events: Vec<(u32, Readiness)>) {
         for (slot, ready) in events {
             self.driver.event(self.now, slot, ready);
+        }
+        if let Some(inbox) = &self.inbox {
+            self.driver.take_orders(self.now, inbox);
         }
         self.driver.turn(self.now);
         self.after_turn();

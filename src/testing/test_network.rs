@@ -111,9 +111,9 @@ impl TestNetwork {
         host: &str,
         module: impl FnOnce(&mut Application),
     ) -> Result<TestApplication> {
-        let network = TestApplication::build(module)?;
+        let (network, mailbox) = TestApplication::build(module)?;
         let id = self.hosts.borrow_mut().start(host, network);
-        Ok(TestApplication { network: Host::new(Rc::clone(&self.hosts), id) })
+        Ok(TestApplication { network: Host::new(Rc::clone(&self.hosts), id), mailbox })
     }
 
     /// Kills an application without a word (`kill -9`): none of its hooks runs any more. As its system does, it

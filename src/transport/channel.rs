@@ -10,6 +10,8 @@ use crate::structures::wire::Wire;
 
 use super::stream::Stream;
 
+#[cfg(all(feature = "tls", feature = "client"))]
+use super::tls::connector::TlsStart;
 #[cfg(feature = "tls")]
 use super::{secured::Secured, tls::acceptor::Acceptor};
 
@@ -59,8 +61,20 @@ impl<S: Stream> Channel<S> {
         let Some(engine) = acceptor.engine() else {
             return (Self::Plain(stream), Err(io::ErrorKind::ConnectionAborted.into()));
         };
-        let secured = Secured::new(stream, engine, acceptor, proxy_header);
+        let secured = Secured::new(stream, engine, acceptor.shared(), proxy_header);
         (Self::Secured(Box::new(secured)), Ok(()))
+    }
+
+    /// The same connection with the TLS of a dialer from here on. Where no handshake can begin, it must not
+    /// be used.
+    #[cfg(all(feature = "tls", feature = "client"))]
+    pub(crate) fn secure(self, tls: &TlsStart) -> (Self, io::Result<()>) {
+        let Self::Plain(stream) = self else { return (self, Ok(())) };
+        let Some(engine) = tls.engine(stream.since_1970()) else {
+            return (Self::Plain(stream), Err(io::ErrorKind::ConnectionAborted.into()));
+        };
+        let (secured, begun) = Secured::of_client(stream, engine, tls.shared());
+        (Self::Secured(Box::new(secured)), begun)
     }
 
     /// The way to the peer.

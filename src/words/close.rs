@@ -1,5 +1,6 @@
 //! Close codes and reasons (RFC 6455 section 7.4) and the account of how a session ended.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 
@@ -137,6 +138,13 @@ impl CloseReason {
         Self::new(code, text.get(..end).unwrap_or_default())
     }
 
+    /// The reason that `close` was given, if it may be sent.
+    pub(crate) fn checked(
+        reason: impl TryInto<Self, Error: Into<CloseReasonError>>,
+    ) -> Result<Self, CloseReasonError> {
+        reason.try_into().map_err(Into::into)
+    }
+
     /// A reason of ours whose code and text are known to fit.
     pub(crate) fn own(code: CloseCode, text: &str) -> Self {
         debug_assert!(code.may_be_sent() && text.len() <= Self::MAX_TEXT_BYTES);
@@ -154,12 +162,25 @@ impl CloseReason {
     }
 }
 
+impl From<&Self> for CloseReason {
+    fn from(reason: &Self) -> Self {
+        reason.clone()
+    }
+}
+
 /// A code without a text, if it may be sent.
 impl TryFrom<CloseCode> for CloseReason {
     type Error = CloseReasonError;
 
     fn try_from(code: CloseCode) -> Result<Self, CloseReasonError> {
         Self::new(code, "")
+    }
+}
+
+/// What is a reason already may be sent.
+impl From<Infallible> for CloseReasonError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -20,6 +20,8 @@ pub enum ConnectStep {
     Connect,
     /// The proxy is asked to connect to the server.
     Tunnel,
+    /// TLS is agreed on with the server.
+    Tls,
     /// The answer to the opening handshake is awaited.
     Handshake,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for ConnectStep {
             Self::Lookup => "while its name was looked up",
             Self::Connect => "while it was connected to",
             Self::Tunnel => "while the proxy connected to it",
+            Self::Tls => "before TLS was agreed on",
             Self::Handshake => "before it had answered the handshake",
         })
     }

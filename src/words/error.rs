@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use crate::words::close::CloseCode;
+use crate::words::close::{CloseCode, CloseReasonError};
 use crate::words::convert::ConvertError;
 use crate::words::extension::ExtensionError;
 
@@ -149,6 +149,14 @@ pub enum SendError {
     Extension,
     /// A control frame in fragments, or a Close whose payload is not legal.
     BadFrame,
+    /// A code that may not be sent was to close a session, such as 1006.
+    CloseReason(CloseReasonError),
+}
+
+impl From<CloseReasonError> for SendError {
+    fn from(error: CloseReasonError) -> Self {
+        Self::CloseReason(error)
+    }
 }
 
 /// The most bytes of a control frame (RFC 6455 section 5.5).
@@ -178,6 +186,7 @@ impl fmt::Display for SendError {
                 "a control frame cannot be a fragment, and a Close holds nothing or a legal code \
                  and UTF-8",
             ),
+            Self::CloseReason(error) => error.fmt(f),
         }
     }
 }
@@ -395,18 +404,117 @@ pub enum HandleError {
     Full,
     /// The server is over.
     Stopped,
+    /// A code that may not be sent was to close a session, such as 1006.
+    CloseReason(CloseReasonError),
+}
+
+impl From<CloseReasonError> for HandleError {
+    fn from(error: CloseReasonError) -> Self {
+        Self::CloseReason(error)
+    }
 }
 
 impl fmt::Display for HandleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "too much is pending at the server: try again later",
-            Self::Stopped => "the server has stopped",
-        })
+        match self {
+            Self::Full => f.write_str("too much is pending at the server: try again later"),
+            Self::Stopped => f.write_str("the server has stopped"),
+            Self::CloseReason(error) => error.fmt(f),
+        }
     }
 }
 
 impl Error for HandleError {}
+
+/// Why a session does not get a name; see [`ServerRef::name`](crate::ServerRef::name).
+///
+/// ```
+/// use wirewheel::error::NameError;
+/// use wirewheel::{ServerRef, SessionId};
+/// fn register(server: &mut ServerRef<'_>, id: SessionId, device: &str) -> bool {
+///     match server.name(id, device) {
+///         Err(NameError::Taken) => false, // connected already: server.take_name(id, device) replaces it
+///         result => result.is_ok(),
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NameError {
+    /// Another session has it.
+    Taken,
+    /// The session is over.
+    Gone,
+    /// The name is empty, or over 256 bytes.
+    Length,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Taken => "another session has this name: take_name takes it away",
+            Self::Gone => "the session is over",
+            Self::Length => "a name has 1 to 256 bytes",
+        })
+    }
+}
+
+impl Error for NameError {}
+
+/// Why a question was not put, or has no answer; see [`ServerRef::ask`](crate::ServerRef::ask).
+///
+/// ```
+/// use wirewheel::error::AskError;
+/// fn status(error: AskError) -> u16 {
+///     match error {
+///         AskError::Timeout => 504,
+///         AskError::Ended | AskError::Send(_) => 502,
+///         _ => 500,
+///     }
+/// }
+/// assert_eq!(status(AskError::Timeout), 504);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AskError {
+    /// No answer came in time.
+    Timeout,
+    /// The session ended before it answered.
+    Ended,
+    /// The question could not be sent: the session is over, or there is no room.
+    Send(SendError),
+    /// A question with this correlation is open in this session.
+    Duplicate,
+    /// As many are open as [`Limits::max_questions`](crate::Limits::max_questions) allows.
+    TooMany,
+    /// The correlation is over 256 bytes, or the time is none that an option would take.
+    Invalid,
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("no answer came in time"),
+            Self::Ended => f.write_str("the session ended before it answered"),
+            Self::Send(error) => error.fmt(f),
+            Self::Duplicate => f.write_str("a question with this correlation is open already"),
+            Self::TooMany => {
+                f.write_str("too many questions are open: raise Limits::max_questions")
+            }
+            Self::Invalid => f.write_str(
+                "a correlation has at most 256 bytes, and a timeout is no zero and no year",
+            ),
+        }
+    }
+}
+
+impl Error for AskError {}
+
+impl From<SendError> for AskError {
+    fn from(error: SendError) -> Self {
+        Self::Send(error)
+    }
+}
 
 /// Why a server did not start, or its loop ended.
 ///

@@ -32,6 +32,7 @@ use crate::words::rate::Rate;
 ///     .max_head_lines(64)
 ///     .max_connections(4_096)
 ///     .max_pending_handshakes(256)
+///     .max_questions(1_024)
 ///     .min_pending_age(Duration::from_millis(1_500))
 ///     .process_bytes(24 << 20)
 ///     .read_buffer_bytes(64 << 10)
@@ -56,6 +57,7 @@ pub struct Limits {
     pub(crate) max_pending_handshakes: usize,
     pub(crate) min_pending_age: Duration,
     pub(crate) process_bytes: usize,
+    pub(crate) max_questions: usize,
     pub(crate) read_buffer_bytes: usize,
     pub(crate) read_budget_bytes: usize,
     pub(crate) accept_budget: usize,
@@ -79,6 +81,7 @@ impl Default for Limits {
             max_pending_handshakes: 256,
             min_pending_age: Duration::from_millis(1_500),
             process_bytes: 24 << 20,
+            max_questions: 1_024,
             read_buffer_bytes: 64 << 10,
             read_budget_bytes: 256 << 10,
             accept_budget: 64,
@@ -203,6 +206,9 @@ impl Limits {
         min_pending_age: Duration;
         /// The most bytes in partial messages, outboxes and flow logs together. Default 24 MiB.
         process_bytes: usize;
+        /// The most questions that are open at once in all sessions; see
+        /// [`ServerRef::ask`](crate::ServerRef::ask). Default 1,024.
+        max_questions: usize;
         /// The size of the loop's one read buffer. Default 64 KiB.
         read_buffer_bytes: usize;
         /// The most bytes read from one connection before the others have their turn, and the most work
@@ -331,6 +337,7 @@ impl Limits {
         check_size("max_head_lines", self.max_head_lines)?;
         check_size("max_connections", self.max_connections)?;
         check_size("max_pending_handshakes", self.max_pending_handshakes)?;
+        check_size("max_questions", self.max_questions)?;
         // In KiB: on a large machine the budget may be over the bound of a single buffer.
         check_size("process_bytes in KiB", self.process_bytes.div_ceil(1024))?;
         check_size("read_budget_bytes", self.read_budget_bytes)?;

@@ -1,5 +1,6 @@
 //! The message as a handler sees it: borrowed, whole, text or binary.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// The reserved bits of a message's first frame (RFC 6455 section 5.2), RSV1 highest.
@@ -180,9 +181,92 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Message<'a> {
     }
 }
 
+/// What is a message already: text, bytes, and whatever a type of your own holds of these.
+///
+/// ```
+/// use wirewheel::message::AsMessage;
+/// use wirewheel::{HandlerResult, Message, Session};
+/// struct Line { text: String }
+/// impl AsMessage for Line {
+///     fn as_message(&self) -> Message<'_> {
+///         Message::from(&self.text)
+///     }
+/// }
+/// fn greet(session: &mut Session<'_>, line: &Line) -> HandlerResult {
+///     session.send("text")?;
+///     session.send(format!("{} bytes of text", line.text.len()))?;
+///     session.send(vec![1, 2, 3])?;
+///     session.send(line)
+/// }
+/// ```
+pub trait AsMessage {
+    /// The message, borrowed.
+    fn as_message(&self) -> Message<'_>;
+}
+
+impl AsMessage for str {
+    #[inline]
+    fn as_message(&self) -> Message<'_> {
+        self.into()
+    }
+}
+
+impl AsMessage for String {
+    #[inline]
+    fn as_message(&self) -> Message<'_> {
+        self.into()
+    }
+}
+
+impl AsMessage for [u8] {
+    #[inline]
+    fn as_message(&self) -> Message<'_> {
+        self.into()
+    }
+}
+
+impl AsMessage for Vec<u8> {
+    #[inline]
+    fn as_message(&self) -> Message<'_> {
+        self.into()
+    }
+}
+
+impl<const N: usize> AsMessage for [u8; N] {
+    #[inline]
+    fn as_message(&self) -> Message<'_> {
+        self.into()
+    }
+}
+
+impl<B: AsMessage + ToOwned<Owned: AsMessage> + ?Sized> AsMessage for Cow<'_, B> {
+    #[inline]
+    fn as_message(&self) -> Message<'_> {
+        match self {
+            Self::Borrowed(message) => message.as_message(),
+            Self::Owned(message) => message.as_message(),
+        }
+    }
+}
+
+impl AsMessage for Message<'_> {
+    #[inline]
+    fn as_message(&self) -> Message<'_> {
+        *self
+    }
+}
+
+impl<T: AsMessage + ?Sized> AsMessage for &T {
+    #[inline]
+    fn as_message(&self) -> Message<'_> {
+        (**self).as_message()
+    }
+}
+
 /// What turns into a message when it is sent to many: encoded once, whoever gets it.
 ///
-/// Text and bytes do; a type of your own does by calling `take` once with its encoding.
+/// Whatever is a message ([`AsMessage`]) does; another type of your own does by calling `take` once with
+/// its encoding.
 ///
 /// ```
 /// use wirewheel::message::ToMessage;
@@ -199,26 +283,8 @@ pub trait ToMessage {
     fn to_message(&self, take: &mut dyn FnMut(Message<'_>));
 }
 
-impl ToMessage for str {
+impl<T: AsMessage + ?Sized> ToMessage for T {
     fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
-        take(self.into());
-    }
-}
-
-impl ToMessage for String {
-    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
-        take(self.into());
-    }
-}
-
-impl ToMessage for [u8] {
-    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
-        take(self.into());
-    }
-}
-
-impl ToMessage for Vec<u8> {
-    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
-        take(self.into());
+        take(self.as_message());
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::words::message::{Message, Payload, ToMessage};
+use crate::words::message::{AsMessage, Message, Payload};
 
 /// A whole message that owns its bytes: to keep, to send later, or to send from another thread.
 ///
@@ -58,9 +58,9 @@ impl fmt::Debug for MessageBuf {
     }
 }
 
-impl ToMessage for MessageBuf {
-    fn to_message(&self, take: &mut dyn FnMut(Message<'_>)) {
-        take(self.as_message());
+impl AsMessage for MessageBuf {
+    fn as_message(&self) -> Message<'_> {
+        self.as_message()
     }
 }
 

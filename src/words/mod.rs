@@ -23,3 +23,5 @@ pub(crate) mod rate;
 pub(crate) mod time;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+#[cfg(all(feature = "client", feature = "tls"))]
+pub(crate) mod tls_client;

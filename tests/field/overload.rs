@@ -209,7 +209,7 @@ fn serves_and_cleans_up() {
         signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&own)).unwrap();
     }
     for _ in 0..2 {
-        let mut server = Server::bind("127.0.0.1:0", |_: &mut Application| {}).unwrap();
+        let server = Server::bind("127.0.0.1:0", |_: &mut Application| {}).unwrap();
         server.handle().defer(|_| println!("\nserving")).unwrap();
         server.run().unwrap();
         let handled = own.swap(false, Ordering::Relaxed);

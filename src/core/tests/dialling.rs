@@ -567,12 +567,23 @@ fn subprotocols_headers_and_addresses() {
     assert!(it.app.far(|far| far.asked.is_empty()), "an address needs no resolver");
 }
 
+/// Never in the clear where a URL asks for TLS.
+#[cfg(not(feature = "tls"))]
 #[test]
-fn tls_is_refused_with_a_word() {
-    let it = one("wss://cloud.example/");
-    it.advance(0);
-    assert!(it.notes()[0].contains("feature tls"));
-    assert_eq!(it.state(), DialerState::Waiting);
+fn wss_is_a_mistake_without_the_feature_and_a_redirect_there_is_not_followed() {
+    let mistake = TestApplication::new(|app: &mut Application| {
+        app.connect("wss://cloud.example/", ConnectOptions::new(), |_: &Call| {
+            on_connect(|_, _| Ok(()))
+        });
+    });
+    let mistake = mistake.unwrap_err().to_string();
+    assert!(mistake.contains("features = [\"client\", \"tls\"]"), "{mistake}");
+    let it = Dialling::new(&[URL], &ConnectOptions::new().redirects(1));
+    let server = it.app.far_server("cloud.example", 80);
+    server
+        .expect_request()
+        .answer("HTTP/1.1 301 x\r\nLocation: https://cloud.example/\r\nContent-Length: 0\r\n\r\n");
+    assert!(it.notes()[0].contains("features = "));
 }
 
 #[test]

@@ -409,10 +409,11 @@ fn a_filter_may_use_the_flow_it_filters() {
                 let counter = Rc::clone(&counter);
                 on_connect(move |session, _| {
                     let (looked_at, counter) = (looked_at.clone(), Rc::clone(&counter));
-                    session.collect_if(&joined, move |message, publisher| {
+                    session.collect_if(&joined, move |published| {
+                        let publisher = published.publisher();
                         assert_eq!((looked_at.subscription_count(), publisher), (1, None));
                         *counter.borrow_mut() += 1;
-                        message.text() != Some("no")
+                        published.message().text() != Some("no")
                     })
                 })
             });
@@ -452,7 +453,7 @@ fn scripted(options: FlowOptions) -> (TestApplication, SharedFlow) {
                             'e' => session.emit(&flow, "e")?,
                             '(' => session.send_fragment("(", false)?,
                             ')' => session.send_fragment(")", true)?,
-                            _ => session.close(CloseCode::NORMAL.try_into()?)?,
+                            _ => session.close(CloseCode::NORMAL)?,
                         }
                     }
                     Ok(())

@@ -12,7 +12,7 @@ use crate::flow::options::FlowOptions;
 use crate::flow::shared_flow::SharedFlow;
 use crate::testing::frames::masked;
 use crate::testing::{Ending, Received, TestApplication};
-use crate::words::close::CloseCode;
+use crate::words::close::{CloseCode, CloseReason};
 use crate::words::rate::Rate;
 
 /// What a session may hold of its input: two read buffers, and what it is boxed in.
@@ -354,4 +354,26 @@ fn absurd_pause_timeouts_are_refused_by_name() {
         let mistake = refused.unwrap_err().to_string();
         assert!(mistake.contains("pause_timeout"), "{mistake}");
     }
+}
+
+#[test]
+fn no_ping_is_answered_behind_the_close_of_a_hook_for_a_pong_before_it() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(quiet());
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_connect(|session, _| Ok(session.pause())).on_own_pong(|session, _| {
+                    session.close(CloseReason::try_from(CloseCode::NORMAL)?)
+                })
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    client.send_bytes(
+        &[masked(0x89, b"before"), masked(0x8a, b""), masked(0x89, b"behind")].concat(),
+    );
+    assert_eq!(client.receive(), Some(Received::Pong(b"before".to_vec())));
+    client.expect_close(CloseCode::NORMAL);
+    client.expect_nothing();
 }

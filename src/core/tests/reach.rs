@@ -374,9 +374,9 @@ fn timers_of_a_session_fire_in_order_and_can_be_taken_back() {
     })
     .unwrap();
     let mut client = app.web_socket("/");
-    app.advance(secs(2));
+    app.advance(Duration::from_millis(1_980));
     client.expect_nothing();
-    app.advance(secs(1));
+    app.advance(Duration::from_millis(20));
     client.expect_text("timer");
     client.send("x");
     client.expect_text("message");

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::core::Disposal;
 use crate::structures::wire::Wire;
@@ -25,6 +26,8 @@ pub(crate) struct FakeSocket {
     /// The peer's TLS, which opens what arrives before it is got.
     #[cfg(feature = "tls")]
     pub(super) peer: Option<Box<TlsPeer>>,
+    /// What the wall clock shows.
+    pub(super) since_1970: Duration,
     /// Bytes written so far, modulo 2^32.
     pub(super) written: u32,
     /// What lies between the server and the peer's program; without it what is written has arrived.
@@ -58,6 +61,7 @@ impl FakeSocket {
             got: Vec::new(),
             #[cfg(feature = "tls")]
             peer: None,
+            since_1970: Duration::from_secs(1_700_000_000),
             written: 0,
             transit: None,
             room: usize::MAX,
@@ -196,6 +200,10 @@ impl Wire for FakeSocket {
 
     fn local_addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 80))
+    }
+
+    fn since_1970(&self) -> Option<Duration> {
+        Some(self.since_1970)
     }
 
     fn written(&self) -> u32 {

@@ -9,6 +9,8 @@ use crate::core::dial_orders::{Attempt, DialOrder, Dialled, Remote};
 use crate::session::state::NO_ADDR;
 
 use super::link::LinkId;
+#[cfg(feature = "tls")]
+use super::tls_peer::FarTls;
 
 /// What a name or an address does when it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,11 @@ pub(crate) struct FarServers {
     pub(crate) names: BTreeMap<String, FarName>,
     /// Addresses that do something else than to refuse.
     pub(crate) ports: BTreeMap<SocketAddr, FarPort>,
+    /// Addresses that speak TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: BTreeMap<SocketAddr, FarTls>,
+    /// So many bytes of what they send arrive, and then the connection breaks.
+    pub(crate) breaks_after: Option<usize>,
     /// Unix sockets that accept.
     pub(crate) sockets: Vec<String>,
     /// Names that were asked for, in order.

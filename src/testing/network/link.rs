@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 
+#[cfg(all(feature = "client", feature = "tls"))]
+use super::tls_peer::FarTls;
 #[cfg(feature = "tls")]
 use super::tls_peer::{BothEnds, TlsPeer};
 use crate::core::Disposal;
@@ -15,6 +17,8 @@ use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
 use crate::transport::channel::Channel;
 use crate::transport::stream::{ReadOutcome, Stream};
+#[cfg(all(feature = "client", feature = "tls"))]
+use crate::transport::tls::connector::TlsStart;
 #[cfg(feature = "tls")]
 use crate::transport::{
     secured::{Changes, Secured, SecuredRead},
@@ -139,6 +143,14 @@ impl Link {
         link.socket.peer = Some(Box::new(TlsPeer::new(ends)));
         link.send(b""); // its ClientHello
         link
+    }
+
+    /// The peer speaks TLS from here on, as a server.
+    #[cfg(all(feature = "client", feature = "tls"))]
+    pub(crate) fn speak_tls(&mut self, tls: &FarTls) {
+        let mut peer = TlsPeer::server(tls);
+        peer.arrived = std::mem::take(&mut self.socket.got);
+        self.socket.peer = Some(Box::new(peer));
     }
 
     /// The next record that the peer sends is broken.
@@ -383,6 +395,15 @@ impl Link {
             return secured;
         }
         Ok(())
+    }
+
+    /// It speaks TLS from here on, as a client.
+    #[cfg(all(feature = "client", feature = "tls"))]
+    pub(super) fn secure(&mut self, start: &TlsStart) -> io::Result<()> {
+        let channel = std::mem::replace(&mut self.socket, Channel::Plain(FakeSocket::new()));
+        let (channel, begun) = channel.secure(start);
+        self.socket = channel;
+        begun
     }
 
     /// The server has closed it. The system goes on to deliver, unless the server wanted a reset or has

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+#[cfg(feature = "client")]
+use std::time::Duration;
 
 use crate::context::loop_state::NewWatch;
 use crate::core::Disposal;
@@ -11,6 +13,8 @@ use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Readiness, Sockets};
 #[cfg(feature = "tls")]
 use crate::transport::secured::buffer_bytes;
+#[cfg(all(feature = "client", feature = "tls"))]
+use crate::transport::tls::connector::TlsStart;
 use crate::words::time::Time;
 
 #[cfg(feature = "client")]
@@ -34,6 +38,9 @@ pub(crate) struct Links {
     pub(crate) far: FarServers,
     /// Those that the driver has used since their peers have looked.
     touched: Vec<LinkId>,
+    /// What the wall clock shows to whoever connects from now on.
+    #[cfg(feature = "client")]
+    pub(crate) since_1970: Option<Duration>,
     /// What those who come from now on speak.
     #[cfg(feature = "tls")]
     pub(super) tls: Option<BothEnds>,
@@ -175,10 +182,26 @@ impl Sockets for Links {
     #[cfg(feature = "client")]
     fn dial(&mut self, order: DialOrder) {
         let all = &mut self.all;
+        let made = all.len();
         self.far.order(order, |address| {
             all.push(Link::new(address));
             all.len() - 1
         });
+        let Some(link) = self.all.get_mut(made) else { return };
+        link.breaks_after_in = self.far.breaks_after;
+        link.socket.since_1970 = self.since_1970.unwrap_or(link.socket.since_1970);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.far.tls.get(&link.address) {
+            link.speak_tls(tls);
+        }
+    }
+
+    #[cfg(all(feature = "client", feature = "tls"))]
+    fn secure(&mut self, slot: u32, start: &TlsStart) -> io::Result<()> {
+        match self.slots.get(&slot) {
+            Some(&id) => self.all[id].secure(start),
+            None => Ok(()),
+        }
     }
 
     #[cfg(feature = "client")]

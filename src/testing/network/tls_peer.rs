@@ -1,4 +1,5 @@
-//! TLS of the clients in memory, and of the listener that they connect to.
+//! TLS of everybody in memory: of clients and the listener that they connect to, and of servers that are
+//! dialled.
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
@@ -6,17 +7,31 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The versions of TLS that there are.
+#[cfg(feature = "client")]
+pub(crate) use rustls::ALL_VERSIONS as VERSIONS;
 use rustls::client::{ClientConnection, Resumption};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, Connection, RootCertStore};
+#[cfg(feature = "client")]
+use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, pki_types::PrivateKeyDer};
 
 use crate::transport::tls::acceptor::{Acceptor, Prepared};
 use crate::words::tls::{Pem, TlsOptions};
 
-const AUTHORITY: &str = include_str!("certificates/authority.pem");
+/// The authority, in PEM, that has signed the certificate of servers in memory, which is for
+/// `small.example`: what a client trusts that dials one.
+///
+/// ```
+/// use wirewheel::tls::Pem;
+/// assert!(wirewheel::testing::AUTHORITY.contains("BEGIN CERTIFICATE"));
+/// let pem = Pem::from(wirewheel::testing::AUTHORITY);
+/// # let _ = pem;
+/// ```
+pub const AUTHORITY: &str = include_str!("certificates/authority.pem");
 /// Ed25519: its signatures, and so all records of a handshake, have the same length each time.
 const CERTIFICATE: &str = include_str!("certificates/small.pem");
 const KEY: &str = include_str!("certificates/small.key");
@@ -68,9 +83,40 @@ fn client_config() -> Arc<ClientConfig> {
     }
 }
 
+/// The TLS of a server that is dialled.
+#[cfg(feature = "client")]
+#[derive(Clone)]
+pub(crate) struct FarTls(Arc<ServerConfig>);
+
+#[cfg(feature = "client")]
+impl FarTls {
+    /// With the kit's certificate.
+    pub(crate) fn new() -> Self {
+        Self::with(CERTIFICATE, KEY, VERSIONS)
+    }
+
+    pub(crate) fn with(
+        chain: &str,
+        key: &str,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
+        let (Ok(chain), Ok(key)) = (chain, key) else { panic!("no certificate and key in PEM") };
+        let provider = Arc::new(default_provider());
+        let config = ServerConfig::builder_with_details(provider, Arc::new(SameTime))
+            .with_protocol_versions(versions)
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+        match config {
+            Ok(config) => Self(Arc::new(config)),
+            Err(error) => panic!("a certificate that cannot be shown: {error}"),
+        }
+    }
+}
+
 /// The far end's TLS.
 pub(crate) struct TlsPeer {
-    connection: ClientConnection,
+    connection: Connection,
     /// The next record that goes out is broken.
     pub(crate) breaks_next: bool,
     /// Records that arrived and were not looked at.
@@ -93,6 +139,21 @@ impl TlsPeer {
         let connection = name.map(|name| ClientConnection::new(Arc::clone(&ends.client), name));
         let Some(Ok(mut connection)) = connection else { panic!("no connection to {NAME}") };
         connection.set_buffer_limit(None);
+        Self::of(connection.into())
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn server(tls: &FarTls) -> Self {
+        match ServerConnection::new(Arc::clone(&tls.0)) {
+            Ok(mut connection) => {
+                connection.set_buffer_limit(None);
+                Self::of(connection.into())
+            }
+            Err(error) => panic!("no connection from a client: {error}"),
+        }
+    }
+
+    fn of(connection: Connection) -> Self {
         Self { connection, breaks_next: false, arrived: Vec::new(), fault: None, closed: false }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::app::call::Call;
 use crate::app::handler::Handler;
+use crate::flow::published::Published;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
 use crate::structures::ids::TimerId;
@@ -242,7 +243,8 @@ impl Actor {
             0 | 1 => (session.collect(flow), Wants::All),
             2 => (session.collect_others(flow), Wants::Others),
             _ => {
-                let even = |message: Message<'_>, _| {
+                let even = |published: &Published<'_>| {
+                    let message = published.message();
                     content::read(message.bytes()).is_none_or(|(_, number)| number % 2 == 0)
                 };
                 (session.collect_if(flow, even), Wants::Even)

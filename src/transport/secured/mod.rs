@@ -14,9 +14,10 @@ mod writing;
 use std::io::ErrorKind;
 use std::rc::Rc;
 
+use crate::protocol::tls_fault::TlsFault;
 use crate::transport::stream::Stream;
-use crate::transport::tls::acceptor::Acceptor;
 use crate::transport::tls::engine::{Ending, Engine, RECORD_MAX};
+use crate::transport::tls::shared::Shared;
 
 /// The most bytes held of a peer: a record, and a handshake message that is not whole before it.
 pub(crate) const HELD_MAX: usize = 2 * RECORD_MAX;
@@ -40,7 +41,7 @@ pub(crate) enum SecuredRead {
     /// What came first is no TLS; from here the connection is plain.
     NotTls,
     /// The peer broke TLS, or could not agree on anything. The alert is out.
-    TlsFailed(Box<str>),
+    TlsFailed(Box<TlsFault>),
     /// Nothing was read: a handshake would take more than is left of this turn.
     Later,
     Failed(ErrorKind),
@@ -80,7 +81,7 @@ pub(crate) enum Handshake {
 pub(crate) struct Secured<S> {
     pub(super) stream: S,
     engine: Engine,
-    acceptor: Rc<Acceptor>,
+    shared: Rc<Shared>,
     /// What came and is not whole.
     held: Vec<u8>,
     /// How many bytes have to be held before there is anything to do.
@@ -122,16 +123,11 @@ enum Stage {
 }
 
 impl<S: Stream> Secured<S> {
-    pub(super) fn new(
-        stream: S,
-        engine: Engine,
-        acceptor: Rc<Acceptor>,
-        proxy_header: bool,
-    ) -> Self {
+    pub(super) fn new(stream: S, engine: Engine, shared: Rc<Shared>, proxy_header: bool) -> Self {
         Self {
             stream,
             engine,
-            acceptor,
+            shared,
             held: Vec::new(),
             needed: 1,
             sent: 0,
@@ -145,6 +141,21 @@ impl<S: Stream> Secured<S> {
             shut: false,
             wants_write: false,
         }
+    }
+
+    /// A client's: its ClientHello goes out. The connection fails where it cannot.
+    #[cfg(feature = "client")]
+    pub(super) fn of_client(
+        stream: S,
+        engine: Engine,
+        shared: Rc<Shared>,
+    ) -> (Self, std::io::Result<()>) {
+        let mut secured = Self::new(stream, engine, shared, false);
+        let mut scratch = secured.shared.scratch();
+        secured.engine.open(&mut [], &mut [], &mut scratch);
+        let sent = secured.send(&mut scratch);
+        secured.shared.keep(scratch);
+        (secured, sent.map(drop))
     }
 
     /// What has changed since this was asked last.

@@ -2,7 +2,7 @@
 
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::transport::stream::{ReadOutcome, Stream};
-use crate::transport::tls::engine::{Ending, HEADER_BYTES, RECORD_MAX, Scratch};
+use crate::transport::tls::engine::{Ending, HEADER_BYTES, RECORD_MAX, Scratch, failed};
 
 use super::{HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, saturated};
 
@@ -74,7 +74,7 @@ impl<S: Stream> Secured<S> {
     }
 
     fn proxy_header(&mut self, came: &mut [u8], plain: &mut [u8], input: Input) -> SecuredRead {
-        let length = match parse_proxy_header(came, self.acceptor.max_proxy_header) {
+        let length = match parse_proxy_header(came, self.shared.max_proxy_header) {
             Ok(ProxyStart::Partial) => {
                 self.hold(came);
                 self.needed = saturated(came.len().saturating_add(1));
@@ -99,14 +99,14 @@ impl<S: Stream> Secured<S> {
     fn open(&mut self, records: &mut [u8], plain: &mut [u8], mut input: Input) -> SecuredRead {
         let was_open = self.stage == Stage::Open;
         if !was_open {
-            self.acceptor.set_time(self.stream.since_1970());
+            self.shared.set_time(self.stream.since_1970());
         }
-        let mut scratch = self.acceptor.scratch();
+        let mut scratch = self.shared.scratch();
         let opened = self.engine.open(records, plain, &mut scratch);
         let left = records.get(opened.used..).unwrap_or_default();
         let mut ending = opened.ending;
         if ending.is_none() && left.len() > HELD_MAX {
-            ending = Some(Ending::Failed("a handshake message is too long".into()));
+            ending = Some(failed("a handshake message is too long"));
         }
         if ending.is_none() {
             self.needed = saturated(HEADER_BYTES);
@@ -125,7 +125,7 @@ impl<S: Stream> Secured<S> {
         } else {
             self.send(&mut scratch)
         };
-        self.acceptor.keep(scratch);
+        self.shared.keep(scratch);
         if let Err(error) = sent {
             ending.get_or_insert_with(|| Ending::Broken(error.kind()));
         }
@@ -145,7 +145,7 @@ impl<S: Stream> Secured<S> {
 
     /// Notes how far the handshake has come, and says what the last step has cost.
     fn handshake_work(&mut self, answer: &Scratch) -> usize {
-        if let Some(name) = self.acceptor.asked_name() {
+        if let Some(name) = self.shared.asked_name() {
             self.server_name = Some(name);
         }
         if let Some(resumed) = self.engine.handshake() {

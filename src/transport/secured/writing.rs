@@ -78,11 +78,11 @@ impl<S: Stream> Secured<S> {
         if self.stage != Stage::Open || self.shut {
             return;
         }
-        let mut scratch = self.acceptor.scratch();
+        let mut scratch = self.shared.scratch();
         let sealed = self.engine.seal_end(&mut self.held, &mut scratch);
         // Fails only where the peer is gone, and then reading says so.
         let _ = sealed.and_then(|_| self.send(&mut scratch));
-        self.acceptor.keep(scratch);
+        self.shared.keep(scratch);
     }
 }
 
@@ -95,9 +95,9 @@ impl<S: Stream> Wire for Secured<S> {
         if !self.can_write()? {
             return Ok(0);
         }
-        let mut scratch = self.acceptor.scratch();
+        let mut scratch = self.shared.scratch();
         let written = self.write_sealed(bytes, &mut scratch);
-        self.acceptor.keep(scratch);
+        self.shared.keep(scratch);
         written
     }
 
@@ -110,7 +110,7 @@ impl<S: Stream> Wire for Secured<S> {
         if !self.can_write()? {
             return Ok(0);
         }
-        let mut scratch = self.acceptor.scratch();
+        let mut scratch = self.shared.scratch();
         let mut joined = std::mem::take(&mut scratch.joined);
         let mut written = Ok(0);
         let mut rest = slices.iter().map(|slice| &**slice);
@@ -131,7 +131,7 @@ impl<S: Stream> Wire for Secured<S> {
             }
         }
         scratch.joined = joined;
-        self.acceptor.keep(scratch);
+        self.shared.keep(scratch);
         written
     }
 

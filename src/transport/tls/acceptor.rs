@@ -1,34 +1,21 @@
 //! The TLS of one listener: its certificates as they are now, and what its connections share.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::ring::{Ticketer, default_provider};
-use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
-use rustls::time_provider::TimeProvider;
 
 use crate::words::tls::{Loaded, TlsError, TlsOptions};
 
 use super::certificate::{Fault, Validity};
-use super::config::{AskedName, Configured, Lasting, configure};
-use super::engine::{Engine, Scratch};
-
-/// The time that rustls is told: what whoever owns sockets says that the wall clock shows.
-#[derive(Debug, Default)]
-struct ToldTime(AtomicU32);
-
-impl TimeProvider for ToldTime {
-    fn current_time(&self) -> Option<UnixTime> {
-        let secs = self.0.load(Ordering::Relaxed);
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(secs.into())))
-    }
-}
+use super::config::{Configured, Lasting, configure};
+use super::engine::Engine;
+use super::shared::{Shared, ToldTime};
 
 /// What a listener with TLS needs, before there is a loop.
 pub(crate) struct Prepared {
@@ -66,16 +53,9 @@ fn new_ticketer() -> Loaded<Arc<dyn ProducesTickets>> {
 /// The TLS of one listener.
 pub(crate) struct Acceptor {
     options: TlsOptions,
-    time: Arc<ToldTime>,
-    asked: Arc<AskedName>,
-    /// The name that was asked for last: most ask for the same.
-    last_name: RefCell<Option<Rc<str>>>,
+    shared: Rc<Shared>,
     lasting: RefCell<Lasting>,
     configured: RefCell<Configured>,
-    /// A buffer for one connection's turn.
-    scratch: Cell<Scratch>,
-    /// The most bytes of a PROXY header.
-    pub(crate) max_proxy_header: usize,
 }
 
 impl fmt::Debug for Acceptor {
@@ -87,52 +67,21 @@ impl fmt::Debug for Acceptor {
 impl Acceptor {
     pub(crate) fn new(prepared: Prepared, max_proxy_header: usize) -> Self {
         let Prepared { options, lasting, time, configured } = prepared;
-        Self {
-            options,
-            time,
-            asked: Arc::clone(&lasting.asked),
-            last_name: RefCell::new(None),
-            lasting: RefCell::new(lasting),
-            configured: RefCell::new(configured),
-            scratch: Cell::new(Scratch::for_records()),
-            max_proxy_header,
-        }
+        let asked = Arc::clone(&lasting.asked);
+        let shared = Rc::new(Shared::of_listener(time, asked, max_proxy_header));
+        let (lasting, configured) = (RefCell::new(lasting), RefCell::new(configured));
+        Self { options, shared, lasting, configured }
+    }
+
+    /// What its connections share.
+    pub(crate) fn shared(&self) -> Rc<Shared> {
+        Rc::clone(&self.shared)
     }
 
     /// A connection's TLS, with the certificates of now.
     pub(crate) fn engine(&self) -> Option<Engine> {
         let config = self.configured.try_borrow().ok()?;
-        Engine::new(Arc::<ServerConfig>::clone(&config.server))
-    }
-
-    /// The buffer, which is to be given back.
-    #[inline]
-    pub(crate) fn scratch(&self) -> Scratch {
-        self.scratch.take()
-    }
-
-    /// Gives the buffer back, empty.
-    #[inline]
-    pub(crate) fn keep(&self, mut scratch: Scratch) {
-        scratch.clear();
-        self.scratch.set(scratch);
-    }
-
-    /// The wall clock, where it is known.
-    pub(crate) fn set_time(&self, since_1970: Option<Duration>) {
-        if let Some(time) = since_1970 {
-            self.time.0.store(u32::try_from(time.as_secs()).unwrap_or(u32::MAX), Ordering::Relaxed);
-        }
-    }
-
-    /// The name that the handshake just now asked for.
-    pub(crate) fn asked_name(&self) -> Option<Rc<str>> {
-        let asked = self.asked.take()?;
-        let mut last = self.last_name.try_borrow_mut().ok()?;
-        if last.as_deref() != Some(asked.as_str()) {
-            *last = Some(asked.into());
-        }
-        last.clone()
+        Engine::of_server(Arc::<ServerConfig>::clone(&config.server))
     }
 
     /// Reads everything again. Connections that are there go on as they are. What cannot be used changes

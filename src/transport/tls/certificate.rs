@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-/// The names in a certificate, as they are encoded, and when it is valid.
+/// The names and the key in a certificate, as they are encoded, and when it is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Certificate<'a> {
     pub(crate) issuer: &'a [u8],
     pub(crate) subject: &'a [u8],
     pub(crate) validity: Validity,
+    /// Its SubjectPublicKeyInfo.
+    #[cfg_attr(not(feature = "client"), allow(dead_code, reason = "only dialers pin it"))]
+    pub(crate) public_key: &'a [u8],
 }
 
 /// From when until when something is valid, in seconds since 1970.
@@ -68,7 +71,9 @@ impl<'a> Certificate<'a> {
         let mut validity = fields.enter(SEQUENCE)?;
         let (not_before, not_after) = (time(&validity.next()?)?, time(&validity.next()?)?);
         let subject = fields.next()?.whole;
-        Some(Self { issuer, subject, validity: Validity { not_before, not_after } })
+        let public_key = fields.next()?.whole;
+        let validity = Validity { not_before, not_after };
+        Some(Self { issuer, subject, validity, public_key })
     }
 }
 

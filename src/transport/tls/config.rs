@@ -1,6 +1,6 @@
 //! What rustls is given: certificates and keys out of PEM, and what is wrong with them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
@@ -16,6 +16,7 @@ use crate::words::tls::{CertificateFiles, Loaded, Pem, TlsError, TlsOptions};
 
 use super::certificate::{Certificate, Validity};
 use super::pem_files::{certificates, private_key};
+use super::shared::AskedName;
 
 /// What is loaded again and again for a listener, and lives longer than its certificates.
 #[derive(Debug)]
@@ -82,23 +83,6 @@ struct ByName {
     asked: Arc<AskedName>,
 }
 
-/// The name that the last ClientHello asked for. rustls tells it nowhere else, and its interface wants
-/// what several threads could use: only one does.
-#[derive(Debug, Default)]
-pub(super) struct AskedName(Mutex<Option<String>>);
-
-impl AskedName {
-    fn note(&self, name: Option<&str>) {
-        if let Ok(mut asked) = self.0.lock() {
-            *asked = name.map(str::to_owned);
-        }
-    }
-
-    pub(super) fn take(&self) -> Option<String> {
-        self.0.lock().ok()?.take()
-    }
-}
-
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.asked.note(hello.server_name());
@@ -116,7 +100,11 @@ fn is_valid_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     parsed.is_ok_and(|certificate| verify_server_name(&certificate, name).is_ok())
 }
 
-fn certified_key(files: &CertificateFiles, provider: &CryptoProvider) -> Loaded<Arc<CertifiedKey>> {
+/// A chain with its key, which has to fit.
+pub(super) fn certified_key(
+    files: &CertificateFiles,
+    provider: &CryptoProvider,
+) -> Loaded<Arc<CertifiedKey>> {
     let chain = certificates(&files.chain)?;
     check_order(&chain, &files.chain)?;
     let key = private_key(&files.key)?;

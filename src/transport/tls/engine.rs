@@ -8,9 +8,15 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+#[cfg(feature = "client")]
+use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::{CommonState, HandshakeKind, ServerConfig};
+
+use crate::protocol::tls_fault::TlsFault;
+
+use super::role::Role;
 
 /// The header of a record.
 pub(crate) const HEADER_BYTES: usize = 5;
@@ -28,7 +34,18 @@ pub(crate) const SEALED_AT_ONCE: usize = 32 << 10;
 const ANSWER_BYTES: usize = 4 << 10;
 
 /// One connection's TLS.
-pub(crate) struct Engine(UnbufferedServerConnection);
+pub(crate) struct Engine(Side);
+
+/// The end of the connection that is here.
+enum Side {
+    Server(UnbufferedServerConnection),
+    #[cfg(feature = "client")]
+    Client(UnbufferedClientConnection),
+}
+
+// Servers pay nothing for the other role.
+#[cfg(feature = "client")]
+const _: () = assert!(size_of::<Side>() <= size_of::<UnbufferedServerConnection>() + 8);
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,7 +68,7 @@ pub(crate) enum Ending {
     /// By a close_notify.
     PeerClosed,
     /// By an error; the alert that says so is among the records to be sent.
-    Failed(Box<str>),
+    Failed(Box<TlsFault>),
     /// The socket failed.
     Broken(ErrorKind),
 }
@@ -100,26 +117,40 @@ impl Scratch {
 }
 
 impl Engine {
-    pub(super) fn new(config: Arc<ServerConfig>) -> Option<Self> {
-        UnbufferedServerConnection::new(config).ok().map(Self)
+    pub(super) fn of_server(config: Arc<ServerConfig>) -> Option<Self> {
+        UnbufferedServerConnection::new(config).ok().map(|it| Self(Side::Server(it)))
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn of_client(connection: UnbufferedClientConnection) -> Self {
+        Self(Side::Client(connection))
+    }
+
+    fn common(&self) -> &CommonState {
+        match &self.0 {
+            Side::Server(server) => server,
+            #[cfg(feature = "client")]
+            Side::Client(client) => client,
+        }
     }
 
     /// Whether the handshake is complete, and if so, whether it was by a ticket.
     pub(crate) fn handshake(&self) -> Option<bool> {
-        if self.0.is_handshaking() {
+        let common = self.common();
+        if common.is_handshaking() {
             return None;
         }
-        Some(self.0.handshake_kind() == Some(HandshakeKind::Resumed))
+        Some(common.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
     /// The chain that the peer has shown, in DER.
     pub(crate) fn peer_certificates(&self) -> Vec<Vec<u8>> {
-        let chain = self.0.peer_certificates().unwrap_or_default();
+        let chain = self.common().peer_certificates().unwrap_or_default();
         chain.iter().map(|certificate| certificate.to_vec()).collect()
     }
 
     /// Opens what is whole in `records`: plain bytes go to the start of `plain`, answers behind what is
-    /// in `out`.
+    /// in `out`. A client's ClientHello is there before anything has come.
     pub(crate) fn open(
         &mut self,
         records: &mut [u8],
@@ -127,67 +158,16 @@ impl Engine {
         out: &mut Scratch,
     ) -> Opened {
         let length = records.len();
-        let opened = catch_unwind(AssertUnwindSafe(|| self.open_each(records, plain, out)));
+        let opened = catch_unwind(AssertUnwindSafe(|| match &mut self.0 {
+            Side::Server(server) => open_each(server, records, plain, out),
+            #[cfg(feature = "client")]
+            Side::Client(client) => open_each(client, records, plain, out),
+        }));
         opened.unwrap_or_else(|_| Opened {
             used: length,
             plain: 0,
-            ending: Some(Ending::Failed("rustls panicked".into())),
+            ending: Some(failed("rustls panicked")),
         })
-    }
-
-    fn open_each(&mut self, records: &mut [u8], plain: &mut [u8], out: &mut Scratch) -> Opened {
-        let (mut used, mut filled) = (0_usize, 0_usize);
-        let ending = loop {
-            let status = self.0.process_tls_records(records.get_mut(used..).unwrap_or_default());
-            let mut discard = status.discard;
-            let (mut is_done, mut gave_data) = (false, false);
-            match status.state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    gave_data = true;
-                    while let Some(Ok(record)) = traffic.next_record() {
-                        discard = discard.saturating_add(record.discard);
-                        filled = put(plain, filled, record.payload);
-                    }
-                }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out),
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {
-                    is_done = true;
-                }
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
-                    used = used.saturating_add(discard);
-                    break Some(Ending::PeerClosed);
-                }
-                Ok(_) => break Some(Ending::Failed("early data".into())),
-                Err(error) => {
-                    used = used.saturating_add(discard);
-                    let rest = records.get_mut(used..).unwrap_or_default();
-                    self.say_what_is_wrong(rest, out);
-                    break Some(Ending::Failed(error.to_string().into()));
-                }
-            }
-            used = used.saturating_add(discard);
-            // Data is given before anything behind it is looked at: if all is used then, and there is nothing
-            // to answer, rustls need not be asked to say so.
-            if is_done || (gave_data && used == records.len() && !self.0.wants_write()) {
-                break None;
-            }
-        };
-        Opened { used, plain: filled, ending }
-    }
-
-    /// Fetches the alert that tells the peer of an error. Nothing more may be asked of rustls then: it
-    /// would look at what is wrong once more, and panic since an alert is out.
-    fn say_what_is_wrong(&mut self, rest: &mut [u8], out: &mut Scratch) {
-        let mut used = 0_usize;
-        while self.0.wants_write() {
-            let status = self.0.process_tls_records(rest.get_mut(used..).unwrap_or_default());
-            used = used.saturating_add(status.discard);
-            match status.state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out),
-                _ => return,
-            }
-        }
     }
 
     /// Seals `bytes` behind what is in `out`; `held` is what was shown to [`open`](Self::open) last and is
@@ -213,40 +193,109 @@ impl Engine {
         end: bool,
         out: &mut Scratch,
     ) -> io::Result<bool> {
-        let sealed = catch_unwind(AssertUnwindSafe(|| self.seal_each(held, bytes, end, out)));
+        let sealed = catch_unwind(AssertUnwindSafe(|| match &mut self.0 {
+            Side::Server(server) => seal_each(server, held, bytes, end, out),
+            #[cfg(feature = "client")]
+            Side::Client(client) => seal_each(client, held, bytes, end, out),
+        }));
         sealed.unwrap_or_else(|_| Err(ErrorKind::ConnectionAborted.into()))
     }
+}
 
-    fn seal_each(
-        &mut self,
-        held: &mut [u8],
-        bytes: &[u8],
-        end: bool,
-        out: &mut Scratch,
-    ) -> io::Result<bool> {
-        loop {
-            let status = self.0.process_tls_records(held);
-            if status.discard > 0 {
-                // What was whole was done with when it came.
-                return Err(ErrorKind::ConnectionAborted.into());
-            }
-            match status.state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out),
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    let records = bytes.len().div_ceil(FRAGMENT_MAX).max(1);
-                    let overhead = records.saturating_mul(OVERHEAD_MAX);
-                    let room = out.room(bytes.len().saturating_add(overhead));
-                    let written = match end {
-                        true => traffic.queue_close_notify(room),
-                        false => traffic.encrypt(bytes, room),
-                    };
-                    out.add(written.map_err(aborted)?);
-                    return Ok(true);
+/// An end that has no name of its own.
+pub(crate) fn failed(text: &str) -> Ending {
+    Ending::Failed(Box::new(TlsFault::Other(text.to_owned())))
+}
+
+fn open_each<R: Role>(
+    role: &mut R,
+    records: &mut [u8],
+    plain: &mut [u8],
+    out: &mut Scratch,
+) -> Opened {
+    let (mut used, mut filled) = (0_usize, 0_usize);
+    let ending = loop {
+        let status = role.process(records.get_mut(used..).unwrap_or_default());
+        let mut discard = status.discard;
+        let (mut is_done, mut gave_data) = (false, false);
+        match status.state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                gave_data = true;
+                while let Some(Ok(record)) = traffic.next_record() {
+                    discard = discard.saturating_add(record.discard);
+                    filled = put(plain, filled, record.payload);
                 }
-                Ok(_) => return Ok(false),
-                Err(_) => return Err(ErrorKind::ConnectionAborted.into()),
             }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {
+                is_done = true;
+            }
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                used = used.saturating_add(discard);
+                break Some(Ending::PeerClosed);
+            }
+            Ok(_) => break Some(failed("early data")),
+            Err(error) => {
+                used = used.saturating_add(discard);
+                let rest = records.get_mut(used..).unwrap_or_default();
+                say_what_is_wrong(role, rest, out);
+                break Some(Ending::Failed(Box::new(role.fault(&error))));
+            }
+        }
+        used = used.saturating_add(discard);
+        // Data is given before anything behind it is looked at: if all is used then, and there is nothing
+        // to answer, rustls need not be asked to say so.
+        if is_done || (gave_data && used == records.len() && !role.common().wants_write()) {
+            break None;
+        }
+    };
+    Opened { used, plain: filled, ending }
+}
+
+/// Fetches the alert that tells the peer of an error. Nothing more may be asked of rustls then: it
+/// would look at what is wrong once more, and panic since an alert is out.
+fn say_what_is_wrong<R: Role>(role: &mut R, rest: &mut [u8], out: &mut Scratch) {
+    let mut used = 0_usize;
+    while role.common().wants_write() {
+        let status = role.process(rest.get_mut(used..).unwrap_or_default());
+        used = used.saturating_add(status.discard);
+        match status.state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out),
+            _ => return,
+        }
+    }
+}
+
+fn seal_each<R: Role>(
+    role: &mut R,
+    held: &mut [u8],
+    bytes: &[u8],
+    end: bool,
+    out: &mut Scratch,
+) -> io::Result<bool> {
+    loop {
+        let status = role.process(held);
+        if status.discard > 0 {
+            // What was whole was done with when it came.
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        match status.state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                let records = bytes.len().div_ceil(FRAGMENT_MAX).max(1);
+                let overhead = records.saturating_mul(OVERHEAD_MAX);
+                let room = out.room(bytes.len().saturating_add(overhead));
+                let written = match end {
+                    true => traffic.queue_close_notify(room),
+                    false => traffic.encrypt(bytes, room),
+                };
+                out.add(written.map_err(aborted)?);
+                return Ok(true);
+            }
+            Ok(_) => return Ok(false),
+            Err(_) => return Err(ErrorKind::ConnectionAborted.into()),
         }
     }
 }
@@ -306,7 +355,7 @@ mod tests {
         let builder = ServerConfig::builder_with_provider(provider);
         let builder = builder.with_safe_default_protocol_versions().unwrap();
         let config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Panics));
-        Engine::new(Arc::new(config)).unwrap()
+        Engine::of_server(Arc::new(config)).unwrap()
     }
 
     fn hello() -> Vec<u8> {
@@ -323,17 +372,17 @@ mod tests {
         hello
     }
 
-    fn failure(engine: &mut Engine, records: &mut [u8]) -> Box<str> {
+    fn failure(engine: &mut Engine, records: &mut [u8]) -> String {
         let mut plain = vec![0; records.len()];
         match engine.open(records, &mut plain, &mut Scratch::default()).ending {
-            Some(Ending::Failed(reason)) => reason,
+            Some(Ending::Failed(reason)) => reason.to_string(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn a_panic_in_rustls_is_the_end_of_one_connection() {
-        assert_eq!(&*failure(&mut engine(), &mut hello()), "rustls panicked");
+        assert_eq!(failure(&mut engine(), &mut hello()), "rustls panicked");
     }
 
     /// After an error rustls may be asked only for its alert.
@@ -345,7 +394,7 @@ mod tests {
                 let mut plain = vec![0; bytes.len()];
                 let opened = engine().open(&mut bytes, &mut plain, &mut Scratch::default());
                 if let Some(Ending::Failed(reason)) = opened.ending {
-                    assert!(!reason.contains("panicked"), "{first} {second}");
+                    assert!(!reason.to_string().contains("panicked"), "{first} {second}");
                 }
             }
         }

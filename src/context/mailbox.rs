@@ -1,0 +1,285 @@
+//! The mailbox from other threads to the loop: bounded, and never waiting. `A` is what is run on the loop.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::context::commands::StopRequest;
+use crate::words::network::ClientKey;
+
+/// Orders that may be pending.
+const ORDERS_MAX: usize = 1024;
+/// Bytes that the pending orders may carry.
+const ORDER_BYTES_MAX: usize = 4 << 20;
+
+/// Ends the wait of the loop.
+pub(crate) type Waker = Box<dyn Fn() + Send + Sync>;
+
+struct Order<A> {
+    action: A,
+    bytes: usize,
+}
+
+/// The side of whoever sends: other threads, and code on the loop that hands it to them.
+pub(crate) struct Mailbox<A>(Arc<Shared<A>>);
+
+/// The side of the loop. Once it is dropped nothing is taken any more.
+pub(crate) struct Inbox<A>(Arc<Shared<A>>);
+
+struct Shared<A> {
+    /// Set when the loop is there; what was sent before waits in the queue.
+    waker: OnceLock<Waker>,
+    /// The loop was woken and has not looked yet.
+    woken: AtomicBool,
+    orders: Mutex<Orders<A>>,
+    /// Beside the queue, so that a full one cannot hold up a stop.
+    stop: Mutex<Option<StopRequest>>,
+    /// Beside it too: the clients of detached connections that are over, one for each.
+    returned: Mutex<Vec<Option<ClientKey>>>,
+}
+
+struct Orders<A> {
+    queue: VecDeque<Order<A>>,
+    /// Bytes that those in the queue carry.
+    bytes: usize,
+    /// The loop is gone.
+    closed: bool,
+}
+
+/// The way by which detached connections are given back: never full, since there are at most as many as
+/// there were connections.
+pub(crate) struct Returns<A>(Arc<Shared<A>>);
+
+impl<A> Clone for Returns<A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<A> Returns<A> {
+    /// A connection of that client is over.
+    pub(crate) fn send(&self, client: Option<ClientKey>) {
+        locked(&self.0.returned).push(client);
+        self.0.wake();
+    }
+}
+
+/// Why an order was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Stopped,
+}
+
+impl<A> Default for Mailbox<A> {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            waker: OnceLock::new(),
+            woken: AtomicBool::new(false),
+            orders: Mutex::new(Orders { queue: VecDeque::new(), bytes: 0, closed: false }),
+            stop: Mutex::default(),
+            returned: Mutex::default(),
+        }))
+    }
+}
+
+impl<A> Clone for Mailbox<A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<A> fmt::Debug for Mailbox<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
+}
+
+impl<A> fmt::Debug for Inbox<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+/// What a panic left half done here is whole: each lock is held for single steps.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<A> Mailbox<A> {
+    /// The side of the loop; there is one.
+    pub(crate) fn inbox(&self) -> Inbox<A> {
+        Inbox(Arc::clone(&self.0))
+    }
+
+    /// How threads give detached connections back.
+    pub(crate) fn returns(&self) -> Returns<A> {
+        Returns(Arc::clone(&self.0))
+    }
+
+    /// Sends what is to be run on the loop and carries `bytes`.
+    pub(crate) fn send(&self, bytes: usize, action: A) -> Result<(), Refused> {
+        locked(&self.0.orders).push(Order { action, bytes })?;
+        self.0.wake();
+        Ok(())
+    }
+
+    /// Asks for a stop.
+    pub(crate) fn stop(&self, request: StopRequest) {
+        let mut stop = locked(&self.0.stop);
+        *stop = Some(request.after(stop.as_ref()));
+        drop(stop);
+        self.0.wake();
+    }
+}
+
+impl<A> Orders<A> {
+    fn push(&mut self, order: Order<A>) -> Result<(), Refused> {
+        let bytes = self.bytes.saturating_add(order.bytes);
+        let is_full =
+            self.queue.len() >= ORDERS_MAX || (order.bytes > 0 && bytes > ORDER_BYTES_MAX);
+        if self.closed {
+            return Err(Refused::Stopped);
+        }
+        if is_full {
+            return Err(Refused::Full);
+        }
+        self.bytes = bytes;
+        self.queue.push_back(order);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<A> {
+        let order = self.queue.pop_front();
+        if order.is_none() {
+            self.queue = VecDeque::new(); // what was needed once is not kept for ever
+        }
+        let order = order?;
+        self.bytes = self.bytes.saturating_sub(order.bytes);
+        Some(order.action)
+    }
+}
+
+impl<A> Shared<A> {
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            if let Some(wake) = self.waker.get() {
+                wake();
+            }
+        }
+    }
+}
+
+impl<A> Inbox<A> {
+    /// Ties it to the loop; what was sent before is looked at in its first turn.
+    pub(crate) fn register(&self, waker: Waker) {
+        waker();
+        let _ = self.0.waker.set(waker); // an inbox is registered once
+    }
+
+    /// Whether something was sent that was not looked at.
+    pub(crate) fn has_orders(&self) -> bool {
+        self.0.woken.load(Ordering::Acquire)
+    }
+
+    /// The orders of one turn: those that are there, and no more than could be pending, so that who
+    /// keeps sending does not keep the loop. From here on, who sends has to wake the loop again.
+    pub(crate) fn turn(&self) -> impl Iterator<Item = A> {
+        // A swap and not a store: what was sent before the flag was set is seen from here on.
+        self.0.woken.swap(false, Ordering::AcqRel);
+        let mut left = ORDERS_MAX;
+        std::iter::from_fn(move || {
+            if left == 0 {
+                self.0.wake(); // the rest is for the next turn
+                return None;
+            }
+            left = left.saturating_sub(1);
+            locked(&self.0.orders).pop()
+        })
+    }
+
+    /// The clients of detached connections that are over since this was asked last.
+    pub(crate) fn take_returned(&self) -> Vec<Option<ClientKey>> {
+        mem::take(&mut *locked(&self.0.returned))
+    }
+
+    pub(crate) fn take_stop(&self) -> Option<StopRequest> {
+        locked(&self.0.stop).take()
+    }
+}
+
+impl<A> Drop for Inbox<A> {
+    fn drop(&mut self) {
+        let mut orders = locked(&self.0.orders);
+        orders.closed = true;
+        let rest = mem::take(&mut orders.queue);
+        drop(orders); // before what actions hold is dropped, which may send
+        drop(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_counts_no_more() {
+        let mailbox = Mailbox::<u32>::default();
+        let inbox = mailbox.inbox();
+        assert_eq!(mailbox.send(ORDER_BYTES_MAX, 0), Ok(()));
+        assert_eq!(mailbox.send(1, 0), Err(Refused::Full));
+        assert_eq!(mailbox.send(0, 0), Ok(()));
+        assert!(inbox.turn().next().is_some());
+        assert_eq!(mailbox.send(1, 0), Ok(()));
+        let more = (0..2 * ORDERS_MAX).filter(|_| mailbox.send(0, 0).is_ok()).count();
+        assert_eq!(more, ORDERS_MAX - 2);
+        // While one keeps sending, a turn ends all the same, and the next one is asked for.
+        let sends_again = |_| assert_eq!(mailbox.send(0, 0), Ok(()));
+        assert_eq!(inbox.turn().map(sends_again).count(), ORDERS_MAX);
+        assert!(inbox.0.woken.load(Ordering::Relaxed));
+        drop(inbox);
+        assert_eq!(mailbox.send(0, 0), Err(Refused::Stopped));
+    }
+
+    /// Not even for the moment in which it is refused.
+    #[test]
+    fn what_never_fits_is_in_nobodys_way() {
+        let mailbox = Mailbox::<u32>::default();
+        let inbox = mailbox.inbox();
+        let (done, large) = (Arc::new(AtomicBool::new(false)), mailbox.clone());
+        let stop = Arc::clone(&done);
+        let refused = std::thread::Builder::new()
+            .spawn(move || {
+                let mut refused = 0_u32;
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(large.send(ORDER_BYTES_MAX + 1, 0), Err(Refused::Full));
+                    refused += 1;
+                }
+                refused
+            })
+            .unwrap();
+        for _ in 0..200_000 {
+            assert_eq!(mailbox.send(10, 0), Ok(()));
+            assert!(inbox.turn().next().is_some());
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(refused.join().unwrap() > 0);
+    }
+
+    #[test]
+    fn a_stop_has_room_in_a_full_mailbox_and_the_shorter_grace_counts() {
+        let mailbox = Mailbox::<u32>::default();
+        let inbox = mailbox.inbox();
+        while mailbox.send(0, 0).is_ok() {}
+        for seconds in [5, 1, 9] {
+            let code = crate::words::close::CloseCode::GOING_AWAY;
+            mailbox.stop(StopRequest { code, grace: Duration::from_secs(seconds) });
+        }
+        assert_eq!(inbox.take_stop().unwrap().grace, Duration::from_secs(1));
+        assert!(inbox.take_stop().is_none());
+    }
+}

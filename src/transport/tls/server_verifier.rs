@@ -1,0 +1,187 @@
+//! The judgement on a server's certificate: authorities, host, time, and pins.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, InvalidMessage, OtherError, RootCertStore,
+    SignatureScheme, SupportedCipherSuite,
+};
+
+use crate::protocol::tls_fault::TlsFault;
+use crate::words::tls::{Loaded, TlsError};
+use crate::words::tls_client::{Pin, Pinned, hexadecimal};
+
+use super::certificate::Certificate;
+
+/// The longest chain that is looked at: it is kept as long as the connection.
+const CHAIN_MAX: usize = 16 << 10;
+/// So many names of a certificate are told, of this length.
+const NAMES_MAX: usize = 8;
+const NAME_MAX: usize = 255;
+
+/// Judges by authorities, by pins or by both.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    /// `None` where the pinned certificate is all that counts.
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+    pins: Vec<Pin>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// A certificate that is none of those that are pinned.
+#[derive(Debug)]
+struct NotPinned(String);
+
+impl std::fmt::Display for NotPinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "its public key is {}", self.0)
+    }
+}
+
+impl std::error::Error for NotPinned {}
+
+impl Verifier {
+    pub(super) fn new(
+        roots: Option<RootCertStore>,
+        pins: Vec<Pin>,
+        provider: Arc<CryptoProvider>,
+    ) -> Loaded<Self> {
+        let build = |roots| {
+            let builder =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            builder.build().map_err(|error| TlsError(format!("roots: {error}")))
+        };
+        let authorities = roots.map(build).transpose()?;
+        Ok(Self { authorities, pins, provider })
+    }
+
+    fn check_pins(&self, der: &[u8]) -> Result<(), Error> {
+        let public_key = Certificate::read(der)
+            .map(|certificate| sha256(certificate.public_key))
+            .ok_or(CertificateError::BadEncoding)?;
+        let is_expected = |pin: &Pin| match (pin.of, &pin.sha256) {
+            (Pinned::Certificate, Some(expected)) => *expected == *sha256(der),
+            (Pinned::PublicKey, Some(expected)) => *expected == *public_key,
+            (_, None) => false,
+        };
+        if self.pins.is_empty() || self.pins.iter().any(is_expected) {
+            return Ok(());
+        }
+        let shown = NotPinned(hexadecimal(&public_key));
+        Err(CertificateError::Other(OtherError(Arc::new(shown))).into())
+    }
+}
+
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    match TLS13_AES_128_GCM_SHA256 {
+        SupportedCipherSuite::Tls13(suite) => {
+            suite.common.hash_provider.hash(bytes).as_ref().to_vec()
+        }
+        SupportedCipherSuite::Tls12(_) => Vec::new(),
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let lengths = intermediates.iter().map(|certificate| certificate.len());
+        if lengths.fold(end_entity.len(), usize::saturating_add) > CHAIN_MAX {
+            return Err(Error::General("the server's chain is longer than 16 KiB".into()));
+        }
+        self.check_pins(end_entity)?;
+        match &self.authorities {
+            Some(authorities) => authorities.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            ),
+            // The key is the one that is expected, and the server has to prove that it has it.
+            None => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What an error of rustls is to whoever dials.
+pub(super) fn fault_of(error: &Error) -> TlsFault {
+    match error {
+        Error::InvalidCertificate(error) => fault_of_certificate(error),
+        Error::AlertReceived(alert) => TlsFault::Alert(format!("{alert:?}")),
+        // Another protocol altogether; text was recognized before.
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => TlsFault::NotTls,
+        _ => TlsFault::Other(error.to_string()),
+    }
+}
+
+fn fault_of_certificate(error: &CertificateError) -> TlsFault {
+    match error {
+        CertificateError::UnknownIssuer => TlsFault::UnknownIssuer,
+        CertificateError::ExpiredContext { time, not_after } => {
+            TlsFault::Expired { ended: since_1970(*not_after), clock: since_1970(*time) }
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            TlsFault::NotYetValid { begins: since_1970(*not_before), clock: since_1970(*time) }
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let names = presented.iter().take(NAMES_MAX).map(|name| plain_name(name));
+            TlsFault::WrongName { names: names.collect() }
+        }
+        CertificateError::NotValidForName => TlsFault::WrongName { names: Vec::new() },
+        CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<NotPinned>() {
+            Some(NotPinned(public_key)) => TlsFault::NotPinned { public_key: public_key.clone() },
+            None if inner.to_string().contains("CaUsedAsEndEntity") => TlsFault::Other(
+                "the server's certificate is an authority of its own: pin it \
+                 (ConnectOptions::pinned_certificate)"
+                    .into(),
+            ),
+            None => TlsFault::Other(format!("the server's certificate: {inner}")),
+        },
+        error => TlsFault::Other(format!("the server's certificate: {error}")),
+    }
+}
+
+fn since_1970(time: UnixTime) -> std::time::Duration {
+    std::time::Duration::from_secs(time.as_secs())
+}
+
+/// rustls tells the names that a certificate has as `DnsName("box.example")`.
+fn plain_name(shown: &str) -> String {
+    let inner = shown.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(shown).trim_matches('"').chars().take(NAME_MAX).collect()
+}
