@@ -2,11 +2,11 @@
 //! from one seed, and what must hold after every step.
 
 mod actors;
+#[cfg(feature = "client")]
+mod between;
 mod books;
 pub(crate) mod choices;
 pub(crate) mod codec;
-#[cfg(feature = "client")]
-mod between;
 pub(crate) mod content;
 #[cfg(feature = "client")]
 mod dialling;

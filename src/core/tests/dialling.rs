@@ -421,7 +421,11 @@ fn the_last_wish_counts_while_a_session_is_being_closed() {
         let mut session = server.expect_request().accept();
         session.answer_close(false);
         for wish in 0..if restarts { 4 } else { 3 } {
-            if wish % 2 == 0 { it.dialers[0].stop() } else { it.dialers[0].reconnect_now() }
+            if wish % 2 == 0 {
+                it.dialers[0].stop()
+            } else {
+                it.dialers[0].reconnect_now()
+            }
             it.advance(0);
         }
         session.half_close();

@@ -69,8 +69,10 @@ impl FarServers {
     /// Does what was ordered; `connect` makes a link.
     pub(super) fn order(&mut self, order: DialOrder, connect: impl FnOnce(SocketAddr) -> LinkId) {
         #[cfg(all(repository, any(test, fuzzing)))]
-        if let (Some(hear), DialOrder::LookUp { attempt, .. } | DialOrder::Connect { attempt, .. }) =
-            (&self.on_order, &order)
+        if let (
+            Some(hear),
+            DialOrder::LookUp { attempt, .. } | DialOrder::Connect { attempt, .. },
+        ) = (&self.on_order, &order)
         {
             hear(*attempt);
         }

@@ -207,7 +207,8 @@ impl Pipes {
             let dialled = networks[from].sockets.add_dialled(address);
             let accepted = networks[to].sockets.add_accepted(client);
             networks[from].sockets.far.connected(attempt, address, dialled);
-            self.open.push(Pipe { ends: [PipeEnd::new(from, dialled), PipeEnd::new(to, accepted)] });
+            self.open
+                .push(Pipe { ends: [PipeEnd::new(from, dialled), PipeEnd::new(to, accepted)] });
         }
         moved
     }

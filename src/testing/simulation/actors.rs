@@ -177,7 +177,12 @@ impl Actor {
 
     /// Acts on a message. What comes from another server of this code is answered so rarely that the two do
     /// not go on for ever.
-    fn answer(&self, session: &mut Session<'_>, from: Option<u8>, is_of_server: bool) -> HandlerResult {
+    fn answer(
+        &self,
+        session: &mut Session<'_>,
+        from: Option<u8>,
+        is_of_server: bool,
+    ) -> HandlerResult {
         let once_in = match from {
             Some(FROM_SESSION) if is_of_server => 4,
             Some(FROM_FLOW) if is_of_server => 16,

@@ -37,12 +37,26 @@ impl Dialling {
                 if !is_over || !self.settled.insert(name) {
                     continue;
                 }
-                let there = Direction { from: own_log, to: far_log, sender: own, receiver: far, over_budget };
-                let back = Direction { from: far_log, to: own_log, sender: far, receiver: own, over_budget };
+                let there = Direction {
+                    from: own_log,
+                    to: far_log,
+                    sender: own,
+                    receiver: far,
+                    over_budget,
+                };
+                let back = Direction {
+                    from: far_log,
+                    to: own_log,
+                    sender: far,
+                    receiver: own,
+                    over_budget,
+                };
                 for (direction, what) in [(there, "dialled"), (back, "accepted")] {
                     let lost = direction.settle();
                     losses.push(lost.map_err(|why| {
-                        format!("what was sent in session {name} by the side that has {what}: {why}")
+                        format!(
+                            "what was sent in session {name} by the side that has {what}: {why}"
+                        )
                     })?);
                 }
             }

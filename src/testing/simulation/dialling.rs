@@ -49,7 +49,10 @@ const URLS: &[&str] = &[
 /// The names that are played, and their addresses.
 const NAMES: &[(&str, &[&str])] = &[
     ("played.example", &["198.51.100.1:80"]),
-    ("raced.example", &["[2001:db8::1]:80", "198.51.100.2:80", "[2001:db8::2]:80", "198.51.100.1:80"]),
+    (
+        "raced.example",
+        &["[2001:db8::1]:80", "198.51.100.2:80", "[2001:db8::2]:80", "198.51.100.1:80"],
+    ),
     ("proxy.example", &["198.51.100.3:3128"]),
 ];
 const SOCKET: &str = "/run/x.sock";
@@ -545,9 +548,10 @@ impl Simulation {
             return Err("a session that is over still collects the news".into());
         }
         let far_world = dialling.far_world.borrow();
-        let open = far_world.sessions.iter().find(|(_, log)| {
-            !log.killed && log.connected != log.end.is_some()
-        });
+        let open = far_world
+            .sessions
+            .iter()
+            .find(|(_, log)| !log.killed && log.connected != log.end.is_some());
         match open {
             Some((name, _)) => Err(format!("session {name} of the server had no on_close")),
             None => Ok(()),

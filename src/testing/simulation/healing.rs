@@ -113,9 +113,8 @@ impl Simulation {
         let Some(dialling) = &self.dialling else { return Vec::new() };
         let uplinks = dialling.uplinks.borrow();
         let all = uplinks.iter().zip(before).enumerate();
-        let missing = all.filter(|(_, (uplink, before))| {
-            uplink.counts().0 <= **before && !uplink.is_stopped()
-        });
+        let missing = all
+            .filter(|(_, (uplink, before))| uplink.counts().0 <= **before && !uplink.is_stopped());
         missing.map(|(which, _)| which).collect()
     }
 

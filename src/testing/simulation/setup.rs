@@ -99,11 +99,7 @@ impl Setup {
 
     /// The same for what is dialled: times are such that a session has some, and its own.
     #[cfg(feature = "client")]
-    pub(super) fn draw_connect_options(
-        &self,
-        choices: &mut Choices,
-        mood: Mood,
-    ) -> ConnectOptions {
+    pub(super) fn draw_connect_options(&self, choices: &mut Choices, mood: Mood) -> ConnectOptions {
         let mut options = ConnectOptions::new()
             .on_outbox_full(self.policy)
             .timeout(self.timeout)

@@ -222,7 +222,10 @@ impl Uplink {
         if is_right && has_session == (book.stands == Stands::Open) {
             return Ok(());
         }
-        Err(format!("a dialer is {state:?} (session: {has_session}) and has to be {:?}", book.stands))
+        Err(format!(
+            "a dialer is {state:?} (session: {has_session}) and has to be {:?}",
+            book.stands
+        ))
     }
 
     /// When something has to happen next of its own.

@@ -86,7 +86,9 @@ impl Player {
         let Some(mut request) = self.request.take() else {
             return match choices.below(8) {
                 0 if mood.closes => Play::End(PeerEnd::Shut),
-                1 if mood.junk => Play::Send((0..choices.below(40)).map(|_| byte(choices)).collect()),
+                1 if mood.junk => {
+                    Play::Send((0..choices.below(40)).map(|_| byte(choices)).collect())
+                }
                 _ => Play::ReadPiece(WHOLE),
             };
         };
@@ -110,7 +112,9 @@ impl Player {
             }
             7 => {
                 self.request = Some(request); // an interim answer, or nothing for a while
-                Play::Send(choices.pick(&[&b""[..], b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"]).into())
+                Play::Send(
+                    choices.pick(&[&b""[..], b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"]).into(),
+                )
             }
             8 if mood.faults => Play::End(choices.pick(&[PeerEnd::Shut, PeerEnd::Reset])),
             _ => Play::Switch(self.draw_switch(choices, mood, &request)),
@@ -161,9 +165,8 @@ impl Player {
 }
 
 fn switching(accept: &str, agreement: Option<&str>) -> Vec<u8> {
-    let extensions = agreement.map_or(String::new(), |agreement| {
-        format!("Sec-WebSocket-Extensions: {agreement}\r\n")
-    });
+    let extensions = agreement
+        .map_or(String::new(), |agreement| format!("Sec-WebSocket-Extensions: {agreement}\r\n"));
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n{extensions}\r\n"
