@@ -29,8 +29,8 @@ use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
 pub(crate) use fake_socket::FakeSocket;
-pub(crate) use hosts::{HostId, Hosts};
-pub(crate) use link::{Link, LinkId, PeerEnd};
+pub(crate) use hosts::Hosts;
+pub(crate) use link::{HostId, Link, LinkId, PeerEnd};
 pub(crate) use links::Links;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) use transit::{Buffers, Pace, Transit};

@@ -9,10 +9,11 @@ pub(crate) mod choices;
 pub(crate) mod codec;
 pub(crate) mod content;
 #[cfg(feature = "client")]
-mod dialling;
+mod dial_steps;
 #[cfg(feature = "client")]
 mod healing;
 mod losses;
+mod order;
 mod player;
 mod sequence;
 mod setup;
@@ -20,6 +21,8 @@ mod setup;
 mod tests;
 #[cfg(feature = "client")]
 mod uplinks;
+#[cfg(feature = "client")]
+mod upstream;
 mod world;
 
 use std::cell::RefCell;
@@ -32,14 +35,14 @@ use crate::core::audit::Audit;
 use crate::core::panics::caught;
 use crate::words::close::CloseCode;
 
-use self::actors::PLANNED;
 use self::books::Account;
 use self::choices::Choices;
-#[cfg(feature = "client")]
-use self::dialling::Dialling;
 use self::losses::{Fault, FaultKind};
-use self::player::{Player, Told, draw_buffers};
-use self::setup::{Setup, build};
+use self::order::Told;
+use self::player::{Player, draw_buffers};
+use self::setup::{Setup, begin};
+#[cfg(feature = "client")]
+use self::upstream::Upstream;
 use self::world::{Log, Mood, Tally, World};
 use super::network::{Hosts, Link, LinkId, Network};
 
@@ -49,7 +52,7 @@ pub(crate) struct Simulation {
     hosts: Hosts,
     /// Its dialers, and whom they dial.
     #[cfg(feature = "client")]
-    dialling: Option<Dialling>,
+    upstream: Option<Upstream>,
     /// The length of the run.
     steps: usize,
     world: Rc<RefCell<World>>,
@@ -102,8 +105,7 @@ pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
 
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
-        #[cfg(feature = "tls")]
-        let over_tls = choices.is_of_a_third();
+        let over_tls = cfg!(feature = "tls") && choices.is_of_a_third();
         #[cfg(feature = "client")]
         let dials = choices.is_of_a_fifth();
         let mut mood = Mood::draw(&mut choices);
@@ -122,19 +124,14 @@ impl Simulation {
         let kept = setup.clone();
         let world = Rc::new(RefCell::new(setup.into_world(choices, mood)));
         #[cfg(feature = "client")]
-        let mut dialling = dials.then(|| Dialling::draw(kept, &world));
-        let mut network = Network::new(build(options, &world, |_application| {
+        let mut upstream = dials.then(|| Upstream::draw(kept, &world));
+        let network = begin(options, &world, over_tls, |_application| {
             #[cfg(feature = "client")]
-            dialling.iter_mut().for_each(|dialling| dialling.set_up(_application));
-        }));
-        #[cfg(feature = "tls")]
-        if over_tls {
-            network.use_tls();
-        }
-        network.tolerates = |panic| panic.contains(PLANNED);
+            upstream.iter_mut().for_each(|upstream| upstream.set_up(_application));
+        });
         #[cfg(feature = "client")]
-        let hosts = match &mut dialling {
-            Some(dialling) => dialling.join(network),
+        let hosts = match &mut upstream {
+            Some(upstream) => upstream.join(network),
             None => Hosts::alone(network),
         };
         #[cfg(not(feature = "client"))]
@@ -142,7 +139,7 @@ impl Simulation {
         Self {
             hosts,
             #[cfg(feature = "client")]
-            dialling,
+            upstream,
             steps,
             world,
             players: BTreeMap::new(),
@@ -176,7 +173,7 @@ impl Simulation {
     fn step(&mut self) {
         let mood = self.world.borrow().mood;
         #[cfg(feature = "client")]
-        if self.dialling.is_some() && self.choose(|choices| choices.one_in(3)) {
+        if self.upstream.is_some() && self.choose(|choices| choices.one_in(3)) {
             return self.dial_step(mood);
         }
         match self.choose(|choices| choices.below(48)) {
@@ -290,7 +287,7 @@ impl Simulation {
         }
         self.settle_players()?;
         #[cfg(feature = "client")]
-        self.check_dialling()?;
+        self.check_dialers()?;
         Ok(())
     }
 

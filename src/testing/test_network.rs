@@ -17,18 +17,19 @@ use super::network::{HostId, Hosts};
 /// Applications that reach each other by host name, under one virtual time: a gateway and its cloud in one
 /// test, each with its own module.
 ///
-/// Whatever one of them dials (`ws://cloud.example/..`, at any port, for any path) is accepted by the one that
-/// was started under that name, as if it listened there, and sees 203.0.113.1, .2 and so on as addresses. Names
-/// of which nobody was started are unknown, unless a [`far_server`](TestApplication::far_server) plays them. What
-/// goes over these connections takes no time, and 64 KiB of it wait in each direction for one that does not read,
-/// beside as much on its way; [`delay`](Self::delay), [`cut`](Self::cut), [`reset`](Self::reset) and
-/// [`kill`](Self::kill) make that worse. `wss://small.example/` reaches an application of that name which is
+/// Whatever one of them dials (`ws://cloud.example/..`, at any port, for any path) is accepted by the one
+/// that was started under that name, as if it listened there, and sees 203.0.113.1, .2 and so on as
+/// addresses. Names of which nobody was started are unknown, unless a
+/// [`far_server`](TestApplication::far_server) plays them. What goes over these connections takes no time,
+/// and 64 KiB of it wait in each direction for one that does not read, beside as much on its way;
+/// [`delay`](Self::delay), [`cut`](Self::cut), [`reset`](Self::reset) and [`kill`](Self::kill) make that
+/// worse. `wss://small.example/` reaches an application of that name which is
 /// [`over_tls`](TestApplication::over_tls), for those who trust `AUTHORITY`, as those do who dial a
 /// [`far_server`](TestApplication::far_server).
 ///
-/// The clock is that of all: [`TestApplication::advance`] moves it as [`advance`](Self::advance) does. When a method
-/// of any of them returns, everything has happened everywhere that can happen at this moment. An application lives
-/// as long as the network or one of its handles does.
+/// The clock is that of all: [`TestApplication::advance`] moves it as [`advance`](Self::advance) does. When
+/// a method of any of them returns, everything has happened everywhere that can happen at this moment. An
+/// application lives as long as the network or one of its handles does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -99,9 +100,10 @@ impl TestNetwork {
         Self::default()
     }
 
-    /// Starts an application under a host name. The one that has the name is killed first, so that this is also a
-    /// restart; its handle stays good for looking at what it counted. What the application dials at its start is
-    /// dialled when something happens next, such as an [`advance`](Self::advance): start servers first.
+    /// Starts an application under a host name. The one that has the name is killed first, so that this is
+    /// also a restart; its handle stays good for looking at what it counted. What the application dials at
+    /// its start is dialled when something happens next, such as an [`advance`](Self::advance): start
+    /// servers first.
     ///
     /// # Errors
     /// As [`TestApplication::new`].
@@ -119,8 +121,8 @@ impl TestNetwork {
         Ok(TestApplication { network: Host::new(Rc::clone(&self.hosts), id), mailbox })
     }
 
-    /// Kills an application without a word (`kill -9`): none of its hooks runs any more. As its system does, it
-    /// ends its connections, and refuses new ones until something is started under this name.
+    /// Kills an application without a word (`kill -9`): none of its hooks runs any more. As its system
+    /// does, it ends its connections, and refuses new ones until something is started under this name.
     /// [`TestApplication::shutdown`] is the orderly way.
     ///
     /// # Panics
@@ -136,8 +138,8 @@ impl TestNetwork {
 
 /// What lies between them.
 impl TestNetwork {
-    /// From now on nothing passes between two hosts, in neither direction. What is connected stays so until one
-    /// side gives it up; what connects hears nothing.
+    /// From now on nothing passes between two hosts, in neither direction. What is connected stays so until
+    /// one side gives it up; what connects hears nothing.
     ///
     /// # Panics
     /// If nothing was started under one of the names.
@@ -175,8 +177,8 @@ impl TestNetwork {
         hosts.settle();
     }
 
-    /// What is sent from now on is under way for so long, in each direction; a connection is there after twice
-    /// that. Default: no time at all.
+    /// What is sent from now on is under way for so long, in each direction; a connection is there after
+    /// twice that. Default: no time at all.
     ///
     /// # Panics
     /// If nothing was started under one of the names.

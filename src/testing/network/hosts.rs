@@ -12,10 +12,9 @@ use super::Network;
 #[cfg(feature = "client")]
 use super::far_servers::FarName;
 #[cfg(feature = "client")]
+use super::link::HostId;
+#[cfg(feature = "client")]
 use super::pipes::Pipes;
-
-/// Names an application; never used again for another.
-pub(crate) type HostId = usize;
 
 /// So often may what one application sends make another send something at the same moment.
 const ROUNDS_MAX: usize = 10_000;

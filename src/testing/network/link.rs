@@ -34,6 +34,9 @@ use super::transit::{Buffers, Pace};
 /// Names a link; never used again for another.
 pub(crate) type LinkId = usize;
 
+/// Names an application in memory; never used again for another.
+pub(crate) type HostId = usize;
+
 /// One connection. Its fields are the options of a test, and what arrived.
 pub(crate) struct Link {
     /// Its slot in the core; `None` before it is accepted and after it is over.

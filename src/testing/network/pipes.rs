@@ -7,8 +7,7 @@ use std::time::Duration;
 use crate::core::dial_orders::Attempt;
 use crate::words::time::Time;
 
-use super::hosts::HostId;
-use super::link::{LinkId, PeerEnd};
+use super::link::{HostId, LinkId, PeerEnd};
 use super::transit::Pace;
 use super::{Link, Network};
 

@@ -18,7 +18,7 @@ use crate::words::message::Message;
 use super::choices::Choices;
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
 use super::losses::Fault;
-use super::player::Told;
+use super::order::Told;
 #[cfg(feature = "client")]
 use super::uplinks::Uplink;
 use super::world::{Log, Mood, Wants, World};

@@ -1,13 +1,13 @@
-//! The books between two servers of this code, of which one has dialled the other: what a session has accepted
-//! arrives at the other one's, in either direction, or is lost for exactly one reason.
+//! The books between two servers of this code, of which one has dialled the other: what a session has
+//! accepted arrives at the other one's, in either direction, or is lost for exactly one reason.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::words::close::{CloseInfo, ClosedBy};
 
-use super::dialling::{Dialling, FIRST_DIALLED};
 use super::losses::{FaultKind, LossCause};
+use super::upstream::{FIRST_DIALLED, Upstream};
 use super::world::{Log, World};
 
 /// One direction of a connection that is over at both ends.
@@ -21,7 +21,7 @@ struct Direction<'a> {
     over_budget: bool,
 }
 
-impl Dialling {
+impl Upstream {
     /// Closes the books of all sessions that are over at both ends.
     pub(super) fn settle_between(
         &mut self,
@@ -80,8 +80,8 @@ impl Direction<'_> {
             return Ok(Some(LossCause::Overflow));
         }
         let account = format!(
-            "{lost} of {sent} messages are missing, {dropped} were dropped; ends: {:?} and {:?}, faults: {:?} and \
-             {:?}",
+            "{lost} of {sent} messages are missing, {dropped} were dropped; ends: {:?} and {:?}, \
+             faults: {:?} and {:?}",
             self.from.end, self.to.end, self.from.fault, self.to.fault
         );
         // Before a Close that came and was answered nothing can be missing, unless it says that.

@@ -26,7 +26,6 @@ impl Choices {
     }
 
     /// True for a third of all sources; nothing is drawn for it, so that their runs stay what they are.
-    #[cfg(feature = "tls")]
     pub(crate) fn is_of_a_third(&self) -> bool {
         match self {
             Self::Seed(seed) => seed % 3 == 2,

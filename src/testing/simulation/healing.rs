@@ -9,7 +9,7 @@ use crate::words::time::Time;
 
 use super::Simulation;
 use super::content::NEWS_KEYS;
-use super::dialling::restore;
+use super::upstream::restore;
 use super::world::Mood;
 
 /// Attempts and delays until all are back: the hooks may refuse a few, and servers may panic.
@@ -18,7 +18,7 @@ const ROUNDS_MAX: usize = 600;
 impl Simulation {
     /// Takes all that is wrong out of the way, and waits for a session of each dialer.
     pub(super) fn heal(&mut self) -> Result<(), String> {
-        if self.dialling.is_none() || self.hosts.networks[0].stopped {
+        if self.upstream.is_none() || self.hosts.networks[0].stopped {
             return Ok(());
         }
         if self.world.borrow().stops_at.is_some() {
@@ -38,9 +38,9 @@ impl Simulation {
     }
 
     fn set_mood(&mut self, mood: Mood) {
-        let Some(dialling) = &self.dialling else { return };
+        let Some(upstream) = &self.upstream else { return };
         self.world.borrow_mut().mood = mood;
-        dialling.far_world.borrow_mut().mood = mood;
+        upstream.far_world.borrow_mut().mood = mood;
     }
 
     fn await_sessions(&mut self, before: &[usize]) -> Result<(), String> {
@@ -64,8 +64,8 @@ impl Simulation {
             self.start_far_again();
         }
         let missing = self.waiting_for(before);
-        let Some(dialling) = &self.dialling else { return Ok(()) };
-        let uplinks = dialling.uplinks.borrow();
+        let Some(upstream) = &self.upstream else { return Ok(()) };
+        let uplinks = upstream.uplinks.borrow();
         let stands: Vec<_> = missing.iter().filter_map(|which| uplinks.get(*which)).collect();
         Err(format!("dialers {missing:?} have no session, and nothing is in their way: {stands:?}"))
     }
@@ -85,7 +85,7 @@ impl Simulation {
     }
 
     fn start_far_again(&mut self) {
-        let far = self.hosts.host(super::dialling::CORE);
+        let far = self.hosts.host(super::upstream::CORE);
         if far.is_some_and(|far| self.hosts.networks[far].stopped) {
             self.start_far();
             self.hosts.settle();
@@ -105,13 +105,13 @@ impl Simulation {
 
     /// How many sessions each dialer has had.
     fn opened(&self) -> Vec<usize> {
-        let Some(dialling) = &self.dialling else { return Vec::new() };
-        dialling.uplinks.borrow().iter().map(|uplink| uplink.counts().0).collect()
+        let Some(upstream) = &self.upstream else { return Vec::new() };
+        upstream.uplinks.borrow().iter().map(|uplink| uplink.counts().0).collect()
     }
 
     fn waiting_for(&self, before: &[usize]) -> Vec<usize> {
-        let Some(dialling) = &self.dialling else { return Vec::new() };
-        let uplinks = dialling.uplinks.borrow();
+        let Some(upstream) = &self.upstream else { return Vec::new() };
+        let uplinks = upstream.uplinks.borrow();
         let all = uplinks.iter().zip(before).enumerate();
         let missing = all
             .filter(|(_, (uplink, before))| uplink.counts().0 <= **before && !uplink.is_stopped());
@@ -121,27 +121,27 @@ impl Simulation {
     /// When something happens next to those who have no session yet.
     fn next_of(&self, before: &[usize]) -> Option<Time> {
         let missing = self.waiting_for(before);
-        let uplinks = self.dialling.as_ref()?.uplinks.borrow();
+        let uplinks = self.upstream.as_ref()?.uplinks.borrow();
         missing.iter().filter_map(|which| uplinks.get(*which)?.next()).min()
     }
 
     /// The newest of each key is at the other side of each session that is open, if all of it was taken.
     fn check_news(&mut self) -> Result<(), String> {
         self.note("news for all".into());
-        let Some(dialling) = &mut self.dialling else { return Ok(()) };
-        (0..NEWS_KEYS).for_each(|key| dialling.publish(key));
+        let Some(upstream) = &mut self.upstream else { return Ok(()) };
+        (0..NEWS_KEYS).for_each(|key| upstream.publish(key));
         self.network().run(|_| ());
         self.hosts.settle();
         self.check()?;
-        let Some(dialling) = &self.dialling else { return Ok(()) };
+        let Some(upstream) = &self.upstream else { return Ok(()) };
         if self.hosts.networks[0].core.stats().given_up > 0 {
             return Ok(()); // for want of memory
         }
-        let newest = dialling.newest();
+        let newest = upstream.newest();
         let played: BTreeMap<usize, _> =
             self.players.values().map(|player| (player.session, player.heard.news)).collect();
-        let far_world = dialling.far_world.borrow();
-        for uplink in dialling.uplinks.borrow().iter() {
+        let far_world = upstream.far_world.borrow();
+        for uplink in upstream.uplinks.borrow().iter() {
             let Some(name) = uplink.session() else { continue };
             let far = far_world.sessions.get(&name);
             let is_open = far.is_none_or(|log| log.end.is_none() && log.fault.is_none());

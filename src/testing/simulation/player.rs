@@ -2,6 +2,8 @@
 
 mod arrivals;
 #[cfg(feature = "client")]
+mod request;
+#[cfg(feature = "client")]
 mod server;
 
 use std::collections::VecDeque;
@@ -12,22 +14,11 @@ use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
 use super::sequence::Sequence;
-use super::world::{Log, Mood, Tally};
+use super::world::Mood;
 use crate::testing::far_end::{RawFrame, frame_of};
 use crate::testing::frames::{UPGRADE, masked, unmasked};
 use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};
 use crate::words::time::Time;
-
-/// What the server's side says of a client's session.
-pub(crate) struct Told<'a> {
-    pub(crate) log: Option<&'a Log>,
-    /// Messages may be dropped on the way.
-    pub(crate) drops: bool,
-    /// Who published each message of the flow.
-    pub(crate) publishers: &'a [Option<LinkId>],
-    /// Where to count.
-    pub(crate) tally: &'a mut Tally,
-}
 
 /// A client, and what it knows of its connection.
 #[derive(Debug)]
@@ -39,7 +30,7 @@ pub(crate) struct Player {
     is_server: bool,
     /// What a server was asked for and has not answered.
     #[cfg(feature = "client")]
-    request: Option<server::Request>,
+    request: Option<request::Request>,
     /// What one message or frame may have.
     message_limit: usize,
     stage: Stage,

@@ -14,12 +14,13 @@ use crate::app::connect_options::ConnectOptions;
 use crate::app::raw_handler::on_frame;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
+use crate::testing::network::Network;
 use crate::words::compat::Compat;
 use crate::words::limits::Limits;
 use crate::words::options::OutboxOverflow;
 use crate::words::time::Time;
 
-use super::actors::Actor;
+use super::actors::{Actor, PLANNED};
 use super::choices::Choices;
 use super::world::{Mood, Tally, World};
 
@@ -232,8 +233,24 @@ fn draw_deflate(choices: &mut Choices) -> (crate::extension::Deflate, usize) {
     (deflate, bytes)
 }
 
+/// A network with that application, whose planned panics are no failures.
+pub(super) fn begin(
+    options: WebSockets,
+    world: &Rc<RefCell<World>>,
+    over_tls: bool,
+    more: impl FnOnce(&mut Application),
+) -> Network {
+    let mut network = Network::new(build(options, world, more));
+    #[cfg(feature = "tls")]
+    if over_tls {
+        network.use_tls();
+    }
+    network.tolerates = |panic| panic.contains(PLANNED);
+    network
+}
+
 /// The application: `/s` is played by actors, `/raw` mirrors, `/page` has any length.
-pub(super) fn build(
+fn build(
     options: WebSockets,
     world: &Rc<RefCell<World>>,
     more: impl FnOnce(&mut Application),

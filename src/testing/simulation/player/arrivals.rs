@@ -1,10 +1,11 @@
 //! What a client of a simulation makes of what arrives: each answer and frame is what it has to be.
 
-use super::{Arriving, Player, Stage, Told};
+use super::{Arriving, Player, Stage};
 use crate::testing::far_end::{FarEnd, RawFrame};
 use crate::testing::network::Network;
 use crate::testing::simulation::codec::Codec;
 use crate::testing::simulation::content::{self, FROM_FLOW, FROM_OTHER};
+use crate::testing::simulation::order::Told;
 
 impl Player {
     /// Looks at what arrived; whether that may have moved something.

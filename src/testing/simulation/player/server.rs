@@ -1,5 +1,7 @@
-//! The servers that a simulation plays: by chance they answer a handshake as servers do, and as they should not.
+//! The servers that a simulation plays: by chance they answer a handshake as servers do, and as they should
+//! not.
 
+use super::request::Request;
 use super::{Play, Player, Stage, WHOLE, byte};
 use crate::protocol::handshake::accept_key_of;
 use crate::testing::far_end::FarEnd;
@@ -7,17 +9,6 @@ use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::testing::simulation::choices::Choices;
 use crate::testing::simulation::codec::Codec;
 use crate::testing::simulation::world::Mood;
-
-/// What a server was asked for.
-#[derive(Debug)]
-pub(super) struct Request {
-    /// The accept key of a handshake; `None` for a proxy that is to make a tunnel.
-    accept: Option<String>,
-    /// The first extension on offer.
-    offer: Option<String>,
-    /// The 101 has begun; this is left of it.
-    rest: Vec<u8>,
-}
 
 /// Where a redirect leads.
 const LOCATIONS: &[&str] = &[
