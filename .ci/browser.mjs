@@ -5,6 +5,7 @@ import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { overRestarts } from "./events.mjs";
 import { origins, overTls } from "./origins.mjs";
 
 const { BROWSER, PLAYWRIGHT, EXAMPLES, SCREENSHOTS } = process.env;
@@ -290,11 +291,16 @@ const browser = await launch();
 async function foreignPages() {
   await origins(launch, open);
 }
+async function events(browser) {
+  await overRestarts(browser, { Program, open, expectText, expectUsable, shot, PHONE });
+}
 async function secured() {
   await overTls(browser, open);
 }
 try {
-  for (const check of [echo, chat, telemetry, deflate, secured, foreignPages]) {
+  const all = [echo, chat, telemetry, events, deflate, secured, foreignPages];
+  const only = process.env.ONLY?.split(",");
+  for (const check of all.filter(check => !only || only.includes(check.name))) {
     const begun = Date.now();
     await check(browser);
     for (const context of browser.contexts()) await context.close();

@@ -14,7 +14,7 @@ const running = new Set();
 process.on("exit", () => running.forEach(child => child.kill("SIGKILL")));
 
 /** A program, until a line of its log answers; then its further lines are kept. */
-function start(name, args, pattern) {
+export function start(name, args, pattern) {
   const child = spawn(name, args, { stdio: ["ignore", "ignore", "pipe"] });
   running.add(child);
   const log = [];
@@ -42,7 +42,7 @@ async function hub(pages, ...more) {
   return { port: await program.found, log: program.log, stop: program.stop };
 }
 
-function freePort() {
+export function freePort() {
   return new Promise(done => {
     const probe = createServer().listen(0, "127.0.0.1", () => {
       const { port } = probe.address();

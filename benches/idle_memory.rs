@@ -3,10 +3,10 @@
 //!
 //! Run it with `cargo bench --bench idle_memory [-- CONNECTIONS [MODE]]` (default 10,000 `plain`). The
 //! other modes agree on permessage-deflate: `deflate` as it is by default, `client`, `server` and
-//! `server9` with a context kept on that side (`server9` in a window of 9 bits); `tls` speaks TLS 1.3 and
-//! wants `--features tls`. The server is a
-//! process of its own, so that the clients' memory does not count; the figures are growth of its
-//! resident set divided by the connections.
+//! `server9` with a context kept on that side (`server9` in a window of 9 bits); `events` reads
+//! event streams; `tls` speaks TLS 1.3 and wants `--features tls`. The server is a process of its own, so
+//! that the clients' memory does not count; the figures are growth of its resident set divided by the
+//! connections.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
@@ -61,7 +61,7 @@ fn options(mode: &str) -> Result<WebSockets, String> {
     let limits = Limits::new().max_connections(PER_ADDRESS).process_bytes(4 << 30);
     let options = WebSockets::new().limits(limits);
     Ok(match mode {
-        "plain" => options,
+        "plain" | "events" => options,
         #[cfg(feature = "tls")]
         "tls" => options,
         "deflate" => options.extension(Deflate::new()),
@@ -95,8 +95,8 @@ fn server_address(server: &mut Child) -> Result<String, Box<dyn std::error::Erro
 
 fn measure_server(address: &str, pid: u32, connections: usize, mode: &str) -> Anything {
     // The first session takes what all share: the transmit buffer and the allocator's own.
-    let mut first = connect(address, mode)?;
-    let is_compressed = !matches!(mode, "plain" | "tls");
+    let mut first = connect(address, if mode == "events" { "plain" } else { mode })?;
+    let is_compressed = !matches!(mode, "plain" | "tls" | "events");
     echo(&mut first, MESSAGE_BYTES)?;
     if is_compressed {
         echo_compressed(&mut first)?;
@@ -116,7 +116,8 @@ fn measure_server(address: &str, pid: u32, connections: usize, mode: &str) -> An
         Ok(())
     };
     report("idle")?;
-    for client in &mut clients {
+    // Of what the client of an event stream sends nothing comes back.
+    for client in clients.iter_mut().filter(|_| mode != "events") {
         echo(client, MESSAGE_BYTES)?;
         if is_compressed {
             echo_compressed(client)?;
@@ -142,6 +143,10 @@ fn connect(address: &str, mode: &str) -> Result<Client, Box<dyn std::error::Erro
         "tls" => Box::new(connect_securely(client)?),
         _ => Box::new(client),
     };
+    if mode == "events" {
+        begin_events(&mut client)?;
+        return Ok(client);
+    }
     let offer = match mode {
         "plain" | "tls" => "",
         _ => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
@@ -157,6 +162,21 @@ fn connect(address: &str, mode: &str) -> Result<Client, Box<dyn std::error::Erro
         head.extend_from_slice(&byte[..n]);
     }
     Ok(client)
+}
+
+/// Asks for an event stream, and reads what it begins with.
+fn begin_events(client: &mut Client) -> Anything {
+    client.write_all(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")?;
+    let mut start = Vec::new();
+    while !(start.windows(6).any(|six| six == b"retry:") && start.ends_with(b"\n\n")) {
+        let mut bytes = [0; 512];
+        let n = client.read(&mut bytes)?;
+        if n == 0 {
+            return Err("the server hung up".into());
+        }
+        start.extend_from_slice(&bytes[..n]);
+    }
+    Ok(())
 }
 
 /// Sends one message, masked with zeros, and reads its echo. Pings in between are passed over.

@@ -29,6 +29,7 @@
 #![cfg_attr(feature = "client", doc = "| [`client`] | sessions that dial out |")]
 //! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
 //! | [`error`] | everything that can go wrong |
+//! | [`events`] | event streams, for pages that only listen |
 //! | [`extension`] | permessage-deflate, and extensions of your own |
 //! | [`flow`] | one message for many sessions |
 //! | [`hooks`] | the types of handlers made of closures |
@@ -95,13 +96,14 @@ pub use api::client;
 pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
-pub use api::{compat, detach, error, extension, hooks, message, options, raw, watch};
+pub use api::{compat, detach, error, events, extension, hooks, message, options, raw, watch};
 
 pub use app::application::{Application, WebSockets};
 pub use app::call::Call;
 pub use app::handler::{Handler, on_connect, on_message};
 pub use app::response::{Accept, Response};
-pub use app::routing::{Routing, WebSocketRoute};
+pub use app::routing::Routing;
+pub use app::web_socket_route::WebSocketRoute;
 pub use context::commands::Drained;
 pub use context::loop_state::ServerRef;
 pub use context::stats::Stats;

@@ -4,6 +4,7 @@
 
 #[path = "examples/lessons.rs"]
 mod lessons;
+#[cfg(feature = "client")]
 #[path = "examples/proxy.rs"]
 mod proxy;
 mod support;
@@ -35,14 +36,23 @@ fn echo_greets_answers_and_says_bye() {
 
 #[test]
 fn pages_stand_alone_and_suit_phones_dark_rooms_and_screen_readers() {
-    for name in ["echo", "chat", "telemetry"] {
+    let mut pages = vec![
+        ("echo", "new WebSocket("),
+        ("chat", "new WebSocket("),
+        ("telemetry", "new WebSocket("),
+        ("events", "new EventSource("),
+    ];
+    if cfg!(all(feature = "client", feature = "json")) {
+        pages.push(("uplink", "new WebSocket("));
+    }
+    for (name, connects) in pages {
         let program = Program::start(name);
         let answer = program.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         let page = answer.body;
         assert_eq!(answer.status, 200, "{name}");
         assert!(page.len() < 12 << 10, "{name}: {} bytes", page.len());
         for needed in [
-            "new WebSocket(",
+            connects,
             "name=\"viewport\"",
             "prefers-color-scheme: dark",
             "role=\"status\"",
@@ -177,6 +187,28 @@ fn chat_limits_names_and_rooms() {
     fits.expect_close(1009);
     fits.expect_eof();
     program.connect().upgraded("/rooms/64").expect_text("You are connected to WebSocket!");
+}
+
+#[test]
+fn events_are_one_a_second_and_go_on_behind_the_last() {
+    let program = Program::start("events");
+    let ask = |last: &str| {
+        let mut client = program.connect();
+        client.write(format!("GET /events HTTP/1.1\r\nHost: h\r\n{last}\r\n").as_bytes());
+        client
+    };
+    let mut client = ask("");
+    let begin = client.read_until("\ndata: {\"process\":");
+    assert!(begin.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"), "{begin}");
+    let third = client.read_until("\"number\":3,");
+    let id = third.lines().filter(|line| line.starts_with("id: ")).next_back().unwrap();
+    let mut client = ask(&format!("Last-Event-ID: {}\r\n", &id[4..]));
+    let rest = client.read_until("\"number\":5,");
+    let numbers: Vec<&str> = rest.lines().filter(|line| line.starts_with("data: {")).collect();
+    assert!(numbers.len() == 2 && numbers[0].contains("\"number\":4,"), "{rest}");
+    program.signal(Signal::TERM);
+    while client.fill() {}
+    program.expect_clean_exit();
 }
 
 #[test]

@@ -22,7 +22,7 @@ LOAD = RELEASE / "bench-load"
 TARGET_CPU = {"x86_64": "x86-64", "aarch64": "generic"}
 # Built with the feature `tls`, which costs a plain echo next to nothing.
 WITH_TLS = "wirewheel with tls"
-ALL_MODES = frozenset(["echo", "broadcast", "broadcast-deflate", "large", "ping"])
+ALL_MODES = frozenset(["echo", "broadcast", "broadcast-deflate", "broadcast-events", "large", "ping"])
 
 
 class Server:
@@ -175,6 +175,18 @@ def build(extra=(), with_tls=False):
     for name, why in left_out.items():
         say(f"left out: {name}: {why}")
     return servers, left_out
+
+
+def build_client():
+    """Builds wirewheel with its client role; the program."""
+    flags = TARGET_CPU.get(os.uname().machine)
+    environment = {**os.environ, **({"RUSTFLAGS": f"-C target-cpu={flags}"} if flags else {})}
+    say("building wirewheel as a client")
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "bench-wirewheel", "--features", "client"], cwd=HERE,
+                   env=environment, check=True)
+    program = RELEASE / "bench-wirewheel-client"
+    shutil.copy(RELEASE / "bench-wirewheel", program)
+    return str(program)
 
 
 def libwebsockets():

@@ -5,6 +5,7 @@ pub mod client;
 pub mod compat;
 pub mod detach;
 pub mod error;
+pub mod events;
 pub mod extension;
 pub mod hooks;
 #[cfg(feature = "json")]

@@ -16,8 +16,9 @@ use crate::words::time::Time;
 
 use crate::app::origins::OriginOptions;
 use crate::app::route_table::RouteTable;
-use crate::app::routing::{Installed, Routes, Routing};
+use crate::app::routing::{Routes, Routing};
 use crate::app::setters::shared_setters;
+use crate::app::web_socket_route::Installed;
 use crate::context::loop_state::{NewWatch, OnLoop, Order, ServerRef, TimerAction};
 use crate::context::mailbox::Mailbox;
 use crate::context::watch::{Ready, Watch};
@@ -406,6 +407,8 @@ impl Application {
         limits
             .check_message(&installed.options)
             .map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        #[cfg(feature = "client")]
+        crate::app::connector::check_dialled(&self.on_loop.dialers, &limits)?;
         installed.origins.rules().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         check_factories(&installed.extensions)?;
         let routes = self.routes.finish(installed, &limits)?;

@@ -11,6 +11,7 @@ mod dial;
 #[cfg(feature = "client")]
 pub(crate) mod dialled_routes;
 pub(crate) mod endpoint;
+pub(crate) mod event_stream_route;
 pub(crate) mod file_body;
 pub(crate) mod foreign_route;
 pub(crate) mod handler;
@@ -24,3 +25,4 @@ pub(crate) mod routing;
 pub(crate) mod setters;
 #[cfg(feature = "json")]
 pub(crate) mod value_handler;
+pub(crate) mod web_socket_route;

@@ -235,6 +235,12 @@ impl Response {
         self.status
     }
 
+    /// The seconds after which a client is to ask again, if it says so.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        let (_, value) = self.headers.iter().find(|(name, _)| name == "Retry-After")?;
+        value.parse().ok()
+    }
+
     /// The answer of the server itself to a request that it refuses.
     pub(crate) fn refusal(status: u16) -> Self {
         Self::text(format!("{status} {}\n", reason_phrase(status))).status(status)

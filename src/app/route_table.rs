@@ -18,6 +18,7 @@ use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::{Accept, Response};
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
+use crate::session::event_stream::EventEncoder;
 use crate::session::extensions::{Agreed, Factories};
 
 /// Makes the handler of one session.
@@ -62,6 +63,8 @@ pub(crate) struct RouteConfig {
     pub(crate) pick_protocol: Option<ProtocolPicker>,
     pub(crate) hooks: Vec<UpgradeHook>,
     pub(crate) origins: Rc<OriginRules>,
+    /// What makes its sessions event streams.
+    pub(crate) events: Option<Rc<dyn EventEncoder>>,
 }
 
 impl fmt::Debug for RouteConfig {
@@ -110,11 +113,18 @@ impl RouteConfig {
     }
 }
 
+impl PathEntry {
+    fn answers_get(&self) -> bool {
+        self.get.is_some() || self.event_stream.is_some()
+    }
+}
+
 /// All that is registered on one pattern.
 #[derive(Debug)]
 struct PathEntry {
     pattern: Pattern,
     get: Option<u16>,
+    event_stream: Option<u16>,
     web_sockets: Vec<u16>,
 }
 
@@ -140,6 +150,8 @@ impl fmt::Debug for RouteTable {
 pub(crate) enum Resolution {
     /// A session.
     WebSocket { route: u16, parameters: Vec<(String, String)>, protocol: Option<String> },
+    /// An event stream.
+    EventStream { route: u16, parameters: Vec<(String, String)> },
     /// A plain answer.
     Get { handler: u16, parameters: Vec<(String, String)> },
     /// 404.
@@ -185,11 +197,25 @@ impl RouteTable {
         Ok(())
     }
 
+    pub(crate) fn add_event_stream(
+        &mut self,
+        pattern: Pattern,
+        config: RouteConfig,
+    ) -> Result<(), String> {
+        let number = number(self.routes.len())?;
+        if self.entries_like(&pattern).any(PathEntry::answers_get) {
+            return Err(twice("event streams", &config.pattern, None));
+        }
+        self.routes.push(config);
+        self.entry(pattern).event_stream = Some(number);
+        Ok(())
+    }
+
     pub(crate) fn add_get(&mut self, path: &str, answer: PlainAnswer) -> Result<(), String> {
         let pattern = Pattern::parse(path)?;
         let number = number(self.gets.len())?;
-        if self.entries_like(&pattern).any(|entry| entry.get.is_some()) {
-            return Err(twice("plain answers", path, None));
+        if self.entries_like(&pattern).any(PathEntry::answers_get) {
+            return Err(twice("plain answers, or event streams,", path, None));
         }
         self.gets.push(answer);
         self.entry(pattern).get = Some(number);
@@ -204,7 +230,8 @@ impl RouteTable {
     fn entry(&mut self, pattern: Pattern) -> &mut PathEntry {
         let found = self.entries.iter().position(|entry| entry.pattern == pattern);
         let index = found.unwrap_or_else(|| {
-            self.entries.push(PathEntry { pattern, get: None, web_sockets: Vec::new() });
+            let (get, event_stream) = (None, None);
+            self.entries.push(PathEntry { pattern, get, event_stream, web_sockets: Vec::new() });
             self.entries.len() - 1
         });
         &mut self.entries[index]
@@ -290,10 +317,24 @@ impl RouteTable {
                 return Ok(Resolution::WebSocket { route, parameters, protocol });
             }
         }
-        match entry.get {
-            Some(handler) => Ok(Resolution::Get { handler, parameters }),
-            None if upgrade => Err(Resolution::ProtocolRequired),
-            None => Err(Resolution::UpgradeRequired),
+        match (entry.get, entry.event_stream) {
+            (Some(handler), _) => Ok(Resolution::Get { handler, parameters }),
+            (None, Some(route)) => Ok(Resolution::EventStream { route, parameters }),
+            (None, None) if upgrade => Err(Resolution::ProtocolRequired),
+            (None, None) => Err(Resolution::UpgradeRequired),
+        }
+    }
+
+    /// The encoder of the event stream that a request is for, if it is for one.
+    pub(crate) fn events_at(&self, head: &RequestHead) -> Option<&Rc<dyn EventEncoder>> {
+        // Most servers have none, and look for none. A path may be for WebSocket sessions too.
+        let has_streams = self.routes.iter().any(|config| config.events.is_some());
+        if !has_streams || head.framing.wants_websocket() {
+            return None;
+        }
+        match self.resolve(head, false, &[]) {
+            Resolution::EventStream { route, .. } => self.route(route)?.events.as_ref(),
+            _ => None,
         }
     }
 

@@ -3,27 +3,18 @@
 use std::fmt;
 use std::mem;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::context::detached::Detached;
-use crate::protocol::token::is_token;
 use crate::words::limits::Limits;
-use crate::words::options::SessionOptions;
 
 use crate::app::call::Call;
 use crate::app::endpoint::{OfFrames, OfMessages};
+use crate::app::event_stream_route::EventStreamRoute;
 use crate::app::handler::Handler;
-use crate::app::origins::OriginOptions;
-use crate::app::pattern::Pattern;
 use crate::app::raw_handler::RawHandler;
 use crate::app::response::{Accept, Response};
-use crate::app::route_table::{
-    PlainAnswer, ProtocolPicker, Purpose, RouteConfig, RouteTable, UpgradeHook,
-};
-use crate::app::setters::shared_setters;
-#[cfg(feature = "json")]
-use crate::protocol::content::Converter;
-use crate::session::extensions::Factories;
+use crate::app::route_table::{PlainAnswer, Purpose, RouteConfig, RouteTable, UpgradeHook};
+use crate::app::web_socket_route::{Installed, WebSocketRoute};
 
 /// Where routes are added: the root, or what a nested [`route`](Self::route) stands for (Ktor's
 /// `Route`).
@@ -73,6 +64,8 @@ pub struct Routing<'a> {
     hooks: Vec<UpgradeHook>,
     /// The number of its first WebSocket route, should it get one.
     first_route: usize,
+    /// The same of event streams.
+    first_stream: usize,
 }
 
 impl fmt::Debug for Routing<'_> {
@@ -87,6 +80,7 @@ pub(crate) struct Routes {
     /// What guards the routes of the root, whichever call of `routing` they come in.
     root_hooks: Vec<UpgradeHook>,
     web_sockets: Vec<WebSocketRoute>,
+    event_streams: Vec<EventStreamRoute>,
     gets: Vec<(String, PlainAnswer)>,
     mistakes: Vec<String>,
 }
@@ -95,7 +89,8 @@ impl<'a> Routing<'a> {
     /// Hands out the root, which is one scope however often it is opened (as in Ktor).
     pub(crate) fn open_root(routes: &'a mut Routes, add: impl FnOnce(&mut Routing<'_>)) {
         let hooks = mem::take(&mut routes.root_hooks);
-        let mut root = Self { routes, prefix: String::new(), hooks, first_route: 0 };
+        let (prefix, first_route, first_stream) = (String::new(), 0, 0);
+        let mut root = Self { routes, prefix, hooks, first_route, first_stream };
         add(&mut root);
         root.routes.root_hooks = root.hooks;
     }
@@ -168,6 +163,40 @@ impl<'a> Routing<'a> {
         &mut self.routes.web_sockets[number]
     }
 
+    /// Adds a route of event streams (Ktor's `sse`), which pages read by `EventSource`. `factory` makes the
+    /// handler of each; it collects flows and sends in `on_connect` and in timers, as that of a WebSocket
+    /// route does, and `on_message` is never called. The returned route takes options of its own; see
+    /// [`events`](crate::events).
+    ///
+    /// It may share its path with WebSocket routes, and not with a plain answer.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::{Application, Call, on_connect};
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route.event_stream("/clock", |_call: &Call| {
+    ///             on_connect(|session, _call| session.send("connected")).on_timer(|session, _timer| {
+    ///                 session.set_timer(Duration::from_secs(1))?;
+    ///                 session.send_event("tick", "another second")
+    ///             })
+    ///         });
+    ///     });
+    /// }
+    /// ```
+    pub fn event_stream<F, H>(&mut self, path: &str, factory: F) -> &mut EventStreamRoute
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: Handler + 'static,
+    {
+        let factory = Rc::new(move |call: &Call| Box::new(OfMessages(factory(call))) as Box<_>);
+        let (path, hooks) = (self.full_path(path), self.hooks.clone());
+        let (number, purpose) = (self.routes.event_streams.len(), Purpose::Session(factory));
+        let route = WebSocketRoute::new(path, purpose, hooks, false);
+        self.routes.event_streams.push(EventStreamRoute::new(route));
+        &mut self.routes.event_streams[number]
+    }
+
     /// Answers plain GET and HEAD requests (Ktor's `get`): a page, JSON, a health check. It may
     /// share its path with WebSocket routes.
     pub fn get<F, R>(&mut self, path: &str, answer: F)
@@ -223,20 +252,23 @@ impl<'a> Routing<'a> {
     pub fn route(&mut self, path: &str, routes: impl FnOnce(&mut Routing<'_>)) {
         let prefix = self.full_path(path);
         let (hooks, first_route) = (self.hooks.clone(), self.routes.web_sockets.len());
-        routes(&mut Routing { routes: self.routes, prefix, hooks, first_route });
+        let first_stream = self.routes.event_streams.len();
+        routes(&mut Routing { routes: self.routes, prefix, hooks, first_route, first_stream });
     }
 
-    /// Asks `hook` before every upgrade of the WebSocket routes of this scope, nested ones included
-    /// (Ktor: `authenticate { }` and interceptors around a route). It accepts, possibly with headers,
-    /// or rejects with a whole answer. Plain answers are not asked about.
+    /// Asks `hook` before every upgrade of the WebSocket routes of this scope, and before each of its event
+    /// streams, nested ones included (Ktor: `authenticate { }` and interceptors around a route). It
+    /// accepts, possibly with headers, or rejects with a whole answer. Plain answers are not asked about.
     ///
     /// It has to come before the routes that it guards: after one, it is a mistake that starting the
     /// server returns. A route that is to stay open goes into another scope (`route.route("", ..)`).
     pub fn on_upgrade(&mut self, hook: impl Fn(&Call) -> Result<Accept, Response> + 'static) {
-        if let Some(open) = self.routes.web_sockets.get(self.first_route) {
+        let socket = self.routes.web_sockets.get(self.first_route).map(WebSocketRoute::path);
+        let stream = self.routes.event_streams.get(self.first_stream).map(EventStreamRoute::path);
+        if let Some(open) = socket.or(stream) {
             self.routes.mistakes.push(format!(
-                "on_upgrade comes after route {:?} of its scope, which it would not guard: put it first",
-                open.path
+                "on_upgrade comes after route {open:?} of its scope, which it would not guard: put it \
+                 first"
             ));
         }
         self.hooks.push(Rc::new(hook));
@@ -247,218 +279,6 @@ impl<'a> Routing<'a> {
             self.routes.mistake(format!("bad route path {path:?}: it must start with '/'"));
         }
         format!("{}{path}", self.prefix.trim_end_matches('/'))
-    }
-}
-
-/// What is installed for all routes.
-#[derive(Clone, Default)]
-pub(crate) struct Installed {
-    pub(crate) options: SessionOptions,
-    pub(crate) origins: OriginOptions,
-    pub(crate) extensions: Rc<Factories>,
-    #[cfg(feature = "json")]
-    pub(crate) converter: Converter,
-}
-
-impl fmt::Debug for Installed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.extensions.iter().map(|factory| factory.name()).collect();
-        f.debug_struct("Installed")
-            .field("options", &self.options)
-            .field("origins", &self.origins)
-            .field("extensions", &names)
-            .finish()
-    }
-}
-
-/// What a route's setter does to the installed options.
-type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
-
-/// A WebSocket route; its setters override, for its sessions, what is installed.
-///
-/// ```
-/// use std::time::Duration;
-/// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_message};
-/// fn module(app: &mut Application) {
-///     app.install(WebSockets::new());
-///     app.routing(|route| {
-///         route
-///             .web_socket("/upload", |_call: &Call| on_message(|session, _| session.send("ok")))
-///             .protocol("upload.v1")
-///             .max_frame_size(1 << 20)
-///             .ping_period(Duration::from_secs(60))
-///             .on_upgrade(|call: &Call| match call.cookie("token") {
-///                 Some("secret") => Ok(Accept::new()),
-///                 _ => Err(Response::text("log in first").status(401)),
-///             });
-///     });
-/// }
-/// ```
-///
-/// All options, and what only a route has:
-///
-/// ```
-/// use std::time::Duration;
-/// use wirewheel::compat::Compat;
-/// use wirewheel::options::{OutboxOverflow, Rate};
-/// use wirewheel::{Application, Call, WebSockets, on_message};
-/// fn module(app: &mut Application) {
-///     app.install(WebSockets::new());
-///     app.routing(|route| {
-///         route.web_socket("/all", |_call: &Call| on_message(|session, m| session.send(m)))
-///             .ping_period(Duration::from_secs(15)) // or None
-///             .timeout(Duration::from_secs(15))
-///             .idle_timeout(Duration::from_secs(300))
-///             .write_timeout(Duration::from_secs(30))
-///             .pause_timeout(None) // or a time
-///             .max_frame_size(64 << 10)
-///             .max_message_size(256 << 10)
-///             .max_outgoing_message_size(1 << 20)
-///             .max_fragments(1_000)
-///             .outbox_bytes(128 << 10)
-///             .outbox_messages(1_000)
-///             .on_outbox_full(OutboxOverflow::DropOldest)
-///             .message_rate(Rate::per_second(50).burst(100))
-///             .message_rate_closes(true)
-///             .allowed_origins(["https://box.example"]) // or .allow_any_origin()
-///             .hosts(["box.local"])
-///             .compat(Compat::new())
-///             .select_protocol(|_call, offered| offered.first().map(|first| first.to_string()))
-///             .negotiate_extensions(false);
-///     });
-/// }
-/// # wirewheel::Server::bind("127.0.0.1:0", module)?.spawn()?.shutdown(Duration::ZERO);
-/// # Ok::<(), wirewheel::error::ServerError>(())
-/// ```
-pub struct WebSocketRoute {
-    path: String,
-    purpose: Purpose,
-    raw: bool,
-    negotiates: bool,
-    #[cfg(feature = "json")]
-    converter: Converter,
-    hooks: Vec<UpgradeHook>,
-    changes: Vec<OptionChange>,
-    protocol: Option<String>,
-    pick_protocol: Option<ProtocolPicker>,
-    origins: OriginOptions,
-}
-
-impl fmt::Debug for WebSocketRoute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSocketRoute").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-impl WebSocketRoute {
-    fn new(path: String, purpose: Purpose, hooks: Vec<UpgradeHook>, raw: bool) -> Self {
-        Self {
-            path,
-            purpose,
-            raw,
-            negotiates: !raw,
-            #[cfg(feature = "json")]
-            converter: Converter::default(),
-            hooks,
-            changes: Vec::new(),
-            protocol: None,
-            pick_protocol: None,
-            origins: OriginOptions::default(),
-        }
-    }
-
-    shared_setters! { self: [&mut self] -> &mut Self }
-
-    /// Takes only clients that offer this subprotocol (Ktor's `protocol`), and agrees on it. Of
-    /// several routes on one path the first registered whose subprotocol is on offer counts; one
-    /// without is the fallback; without a fallback others get 400. Compared letter by letter. Two
-    /// routes on one path with one subprotocol, or both without, are a mistake.
-    pub fn protocol(&mut self, protocol: &str) -> &mut Self {
-        self.protocol = Some(protocol.to_owned());
-        self
-    }
-
-    /// Picks the subprotocol from the client's list, in its order. `None` agrees on none, which
-    /// browsers that offered some take for a failure.
-    pub fn select_protocol(
-        &mut self,
-        pick: impl Fn(&Call, &[&str]) -> Option<String> + 'static,
-    ) -> &mut Self {
-        self.pick_protocol = Some(Rc::new(pick));
-        self
-    }
-
-    /// Whether the sessions agree on installed extensions that their clients offer (Ktor's
-    /// `negotiateExtensions`). Default true; false for raw routes, whose handlers would have to apply
-    /// them by [`Session::extension`](crate::Session::extension).
-    pub fn negotiate_extensions(&mut self, on: bool) -> &mut Self {
-        self.negotiates = on;
-        self
-    }
-
-    /// Asks `hook` before an upgrade, after those of the scopes around; see
-    /// [`Routing::on_upgrade`].
-    pub fn on_upgrade(
-        &mut self,
-        hook: impl Fn(&Call) -> Result<Accept, Response> + 'static,
-    ) -> &mut Self {
-        self.hooks.push(Rc::new(hook));
-        self
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut SessionOptions) + 'static) {
-        self.changes.push(Box::new(change));
-    }
-
-    fn origins_mut(&mut self) -> &mut OriginOptions {
-        &mut self.origins
-    }
-
-    #[cfg(feature = "json")]
-    fn converter_mut(&mut self) -> &mut Converter {
-        &mut self.converter
-    }
-
-    fn finish(self, installed: &Installed) -> Result<(Pattern, RouteConfig), String> {
-        let mut options = installed.options.clone();
-        if self.raw {
-            // Nothing is answered or asked behind a raw handler's back.
-            options.ping_period = None;
-        }
-        for change in self.changes {
-            change(&mut options);
-        }
-        let at_route = |mistake| format!("route {:?}: {mistake}", self.path);
-        options.check().map_err(at_route)?;
-        if self.raw && options.ping_period.is_some() {
-            return Err(at_route("ping_period: a raw session sends its own pings".into()));
-        }
-        if self.negotiates && matches!(self.purpose, Purpose::Detached(_)) {
-            return Err(at_route("negotiate_extensions: a detached connection has none".into()));
-        }
-        if let Some(protocol) = self.protocol.as_deref().filter(|protocol| !is_token(protocol)) {
-            return Err(at_route(format!("subprotocol {protocol:?} is no token (RFC 9110)")));
-        }
-        let origins = self.origins.or(&installed.origins).rules().map_err(at_route)?;
-        let pattern = Pattern::parse(&self.path)?;
-        let config = RouteConfig {
-            #[cfg(feature = "json")]
-            converter: self.converter.or(&installed.converter),
-            pattern: self.path,
-            options,
-            purpose: self.purpose,
-            raw: self.raw,
-            extensions: if self.negotiates {
-                Rc::clone(&installed.extensions)
-            } else {
-                Rc::default()
-            },
-            protocol: self.protocol,
-            pick_protocol: self.pick_protocol,
-            hooks: self.hooks,
-            origins: Rc::new(origins),
-        };
-        Ok((pattern, config))
     }
 }
 
@@ -483,13 +303,19 @@ impl Routes {
         let mut defaults = installed.options.clone();
         defaults.resolve(limits.process_bytes);
         let mut table = RouteTable::new(defaults);
-        for route in self.web_sockets {
-            let (pattern, mut config) = route.finish(&installed)?;
+        let resolve = |mut config: RouteConfig| {
             config.options.resolve(limits.process_bytes);
-            limits
-                .check_message(&config.options)
-                .map_err(|mistake| format!("route {:?}: {mistake}", config.pattern))?;
-            table.add_web_socket(pattern, config)?;
+            let checked = limits.check_message(&config.options);
+            checked.map_err(|mistake| format!("route {:?}: {mistake}", config.pattern))?;
+            Ok::<_, String>(config)
+        };
+        for route in self.web_sockets {
+            let (pattern, config) = route.finish(&installed)?;
+            table.add_web_socket(pattern, resolve(config)?)?;
+        }
+        for route in self.event_streams {
+            let (pattern, config) = route.finish(&installed)?;
+            table.add_event_stream(pattern, resolve(config)?)?;
         }
         for (path, answer) in self.gets {
             table.add_get(&path, answer)?;

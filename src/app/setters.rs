@@ -8,7 +8,14 @@
 macro_rules! shared_setters {
     ($this:ident: [$($receiver:tt)+] -> $Own:ty) => {
         $crate::words::options::session_option_setters! { $this: [$($receiver)+] -> $Own }
+        $crate::app::setters::origin_setters! { $this: [$($receiver)+] -> $Own }
+    };
+}
+pub(crate) use shared_setters;
 
+/// Those among them that are about who may ask, and in which format: for routes without sessions too.
+macro_rules! origin_setters {
+    ($this:ident: [$($receiver:tt)+] -> $Own:ty) => {
         /// The origins whose pages may connect beside this server's own, such as `https://example.com`
         /// (RFC 6455 section 10.2). `https://*.example.com` stands for all names below one, `:*` for any
         /// port; a default port may be written or not. `file://`, `capacitor://localhost`,
@@ -88,4 +95,4 @@ macro_rules! shared_setters {
         }
     };
 }
-pub(crate) use shared_setters;
+pub(crate) use origin_setters;

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
+use crate::protocol::server_sent_events::EventId;
+use crate::structures::ids::SessionId;
 use crate::structures::slab::Key;
 use crate::structures::wire::Wire;
 use crate::words::error::AskError;
@@ -122,7 +124,9 @@ pub(crate) struct LoopState {
     #[cfg(feature = "client")]
     pub(crate) dial_input: Vec<u32>,
     pub(crate) warnings: Warnings,
-    /// What was counted; `bytes_held` and `given_up` are filled in by [`LoopState::snapshot`].
+    /// What the client of an event stream had last, while that stream begins.
+    pub(crate) last_event: Option<(SessionId, EventId)>,
+    /// What was counted; [`LoopState::snapshot`] fills in what is looked up.
     pub(crate) stats: Counters,
     /// The converter of each route.
     #[cfg(feature = "json")]
@@ -178,6 +182,7 @@ impl LoopState {
             #[cfg(feature = "client")]
             dial_input: Vec::new(),
             warnings: Warnings::default(),
+            last_event: None,
             stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,
@@ -283,11 +288,14 @@ impl LoopState {
 
     /// The statistics as of now.
     pub(crate) fn snapshot(&self) -> Stats {
-        Stats {
+        let stats = Stats {
             bytes_held: self.memory() as u64,
             given_up: self.flows.given_up(),
             ..self.stats.snapshot()
-        }
+        };
+        #[cfg(feature = "client")]
+        let stats = self.dialers.counted_in(stats);
+        stats
     }
 }
 

@@ -60,7 +60,6 @@ impl MaskSource {
     }
 
     /// A number that is left to chance.
-    #[cfg(feature = "client")]
     pub(crate) fn next_number(&mut self) -> u32 {
         u32::from_be_bytes(self.next_mask())
     }

@@ -24,7 +24,7 @@ macro_rules! stats {
         $($(#[doc = $doc:literal])+ $field:ident $label:literal;)+
     })+) => {
         /// What a server has done so far and what it holds now: plain numbers, counted since it
-        /// started (the names of gauges end in `open`, `held` or `expiry`).
+        /// started (the names of gauges begin with `dialers`, or end in `open`, `held` or `expiry`).
         ///
         /// [`Routing::stats`](crate::Routing::stats) serves them; [`prometheus`](Self::prometheus)
         /// is the text that it serves.
@@ -77,6 +77,14 @@ stats! {
         /// Sessions opened.
         sessions_total "";
     }
+    Gauge "event_streams_open" "Sessions among them that are event streams." {
+        /// Sessions among them that are event streams.
+        event_streams_open "";
+    }
+    Counter "event_streams_total" "Event streams opened." {
+        /// Event streams opened.
+        event_streams_total "";
+    }
     Counter "sessions_closed_total" "Sessions that ended, by the code on_close was told." {
         /// Sessions that ended with 1000.
         closed_normal "code=\"1000\"";
@@ -116,6 +124,14 @@ stats! {
     Gauge "tls_certificate_expiry_seconds" "When the first certificate ends; 0 without TLS." {
         /// When the first of the server's certificates ends, in seconds since 1970; 0 without TLS.
         tls_certificate_expiry "";
+    }
+    Gauge "dialers" "Dialers that have not stopped, by state." {
+        /// Dialers whose attempt is under way (feature `client`).
+        dialers_connecting "state=\"connecting\"";
+        /// Dialers that have a session.
+        dialers_open "state=\"open\"";
+        /// Dialers that wait for their next attempt.
+        dialers_waiting "state=\"waiting\"";
     }
     Counter "dials_total" "Attempts to connect to a server." {
         /// Attempts to connect to a server (feature `client`).
@@ -168,7 +184,7 @@ stats! {
     Counter "control_frames_total" "Pings and pongs, by direction." {
         /// Pings that peers sent.
         pings_in "type=\"ping\",direction=\"in\"";
-        /// The server's own pings.
+        /// The server's own pings, and the heartbeats of event streams.
         pings_out "type=\"ping\",direction=\"out\"";
         /// Pongs that matched a ping.
         pongs_in "type=\"pong\",direction=\"in\"";
@@ -188,6 +204,11 @@ stats! {
         dropped_oldest "policy=\"oldest\"";
         /// Pongs and pings without room in the lane of control frames.
         dropped_control "policy=\"control\"";
+    }
+    Counter "binary_skipped_total" "Binary messages that event streams skipped." {
+        /// Binary messages that event streams skipped, which carry text; see
+        /// [`base64`](crate::events::EventStreamRoute::base64).
+        binary_skipped "";
     }
     Counter "lost_bytes_total" "Bytes taken for sending that were given up, by reason." {
         /// Bytes given up because the outbox was full and its policy closes (1013).

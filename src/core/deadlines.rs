@@ -155,7 +155,12 @@ impl Connection {
     }
 
     pub(super) fn pong_wait_ends(&self, options: &SessionOptions) -> Time {
-        self.state.ping_base.after_millis(self.state.heard_millis).after(options.timeout)
+        let timeout = match options.ping_period {
+            // No pong says earlier that the heartbeat has come, and the next one is not to wait for that.
+            Some(period) if self.state.is_event_stream() => options.timeout.min(period),
+            _ => options.timeout,
+        };
+        self.state.ping_base.after_millis(self.state.heard_millis).after(timeout)
     }
 }
 

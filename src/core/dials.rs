@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::connector::Connector;
-use crate::context::dialers::{NewDialer, Wish};
+use crate::context::dialers::NewDialer;
 use crate::protocol::client_url::Place;
 use crate::protocol::connect_error::ConnectError;
 use crate::structures::backoff::Backoff;
@@ -152,7 +152,7 @@ impl Dials<'_> {
         };
         #[cfg(feature = "json")]
         self.core.shared.dialled_converters.insert(route, connector.settings.converter.clone());
-        let (place, wish) = (index as usize, new.cell.take_wish());
+        let place = index as usize;
         if place >= self.core.dial_table.dials.len() {
             self.core.dial_table.dials.resize_with(place.saturating_add(1), || None);
         }
@@ -169,9 +169,11 @@ impl Dials<'_> {
                 progress: None,
             });
         }
-        match wish {
-            Some(Wish::Stop) => self.stop(index), // it is to dial when it is told to
-            Some(Wish::ReconnectNow) | None => self.start_attempt(now, index),
+        // One that was stopped before it was begun is stopped in this turn.
+        let is_wanted =
+            self.core.dial_table.dial(index).is_some_and(|dial| !dial.cell.is_to_stop());
+        if is_wanted {
+            self.start_attempt(now, index);
         }
     }
 

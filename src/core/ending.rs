@@ -7,6 +7,7 @@ use log::{Level, debug};
 
 use crate::context::warnings::Target;
 use crate::session::state::Phase;
+use crate::session::subscriptions::Collected;
 use crate::structures::outbox::Outbox;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::SessionError;
@@ -147,6 +148,8 @@ impl Turn<'_> {
                 *(if info.is_clean() { &mut drained.clean } else { &mut drained.cut }) += 1;
             }
             self.shared.stats.count_close(info.code());
+            self.shared.stats.event_streams_open -=
+                u64::from(self.connection.state.is_event_stream());
             // Taken out first: if `on_close` panics, it has been called all the same.
             let stage = std::mem::replace(&mut self.connection.stage, Stage::Finishing);
             if let Stage::Session(mut handler) = stage {
@@ -209,8 +212,11 @@ impl Turn<'_> {
     pub(super) fn peer_is_gone(&mut self) {
         // Known if we sent a Close, or a raw handler was handed the peer's.
         let known = self.session().close_info().cloned();
-        let info = known
-            .unwrap_or_else(|| CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Transport, false));
+        let info = known.unwrap_or_else(|| match self.connection.state.is_event_stream() {
+            // Its client has no other way to end it.
+            true => CloseInfo::new(CloseCode::NO_STATUS, "", ClosedBy::Remote, true),
+            false => CloseInfo::new(CloseCode::ABNORMAL, "", ClosedBy::Transport, false),
+        });
         self.end(&info);
         self.connection.state.extra().peer_shut = true;
         self.finish(); // what is queued goes out first
@@ -392,11 +398,18 @@ impl Turn<'_> {
         self.finish();
     }
 
-    /// Whether a raw handler has answered the peer's Close.
-    pub(super) fn has_answered_close(&self) -> bool {
-        let close = self.connection.state.extra.as_deref().and_then(|extra| extra.close.as_ref());
-        self.connection.state.phase == Phase::Closing
-            && close.is_some_and(|close| close.closed_by() == ClosedBy::Remote)
+    /// Whether our Close ends the session: a raw handler has answered the peer's, or an event stream has
+    /// nothing more to send before its end.
+    pub(super) fn has_said_all(&self) -> bool {
+        let state = &self.connection.state;
+        if state.phase != Phase::Closing {
+            return false;
+        }
+        if state.is_event_stream() {
+            return !state.collected.as_deref().is_some_and(Collected::holds_direct);
+        }
+        let close = state.extra.as_deref().and_then(|extra| extra.close.as_ref());
+        close.is_some_and(|close| close.closed_by() == ClosedBy::Remote)
     }
 }
 

@@ -23,6 +23,11 @@ impl SessionTurn<'_, '_> {
         reason = "used is at most what was left of the read buffer"
     )]
     pub(super) fn frame_input(&mut self, rx: &mut [u8]) -> usize {
+        // RFC 9112 section 9.6: a server that says "close" "MUST NOT process any further requests", and what
+        // else comes behind the request of an event stream is no message.
+        if self.turn.connection.state.is_event_stream() {
+            return rx.len();
+        }
         let mut taken = 0;
         while let Stage::Session(_) = self.turn.connection.stage {
             let rest = rx.get_mut(taken..).unwrap_or_default();
@@ -53,7 +58,7 @@ impl SessionTurn<'_, '_> {
         };
         // An extension that decodes piece by piece gets each as it comes; others a whole message.
         let assembly = pipeline.assembly();
-        if pipeline.raw {
+        if pipeline.is_raw() {
             rules.max_fragments = u32::MAX; // nothing of a message is kept, so that it may go on
         }
         let (step, used) = next_step(&mut pipeline.partial, rx, &rules, assembly)

@@ -57,6 +57,7 @@ mod dials;
 mod dispatch;
 pub(crate) mod driver;
 mod ending;
+mod event_streams;
 mod events;
 mod flush;
 mod frame_input;

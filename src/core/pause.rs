@@ -38,7 +38,7 @@ impl SessionTurn<'_, '_> {
     fn until_header(&self) -> Option<usize> {
         let state = &self.turn.connection.state;
         match state.pipeline.as_deref() {
-            Some(pipeline) if pipeline.raw => None,
+            Some(pipeline) if pipeline.is_raw() => None,
             _ => state.partial_frame().map_or(Some(0), PartialFrame::until_header),
         }
     }

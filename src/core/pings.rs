@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::protocol::frame::OpCode;
 use crate::protocol::frame_reader::PartialFrame;
+use crate::session::send_event::EventOutput;
 use crate::session::state::Phase;
 use crate::structures::outbox::frame_len;
 use crate::structures::progress::Least;
@@ -40,7 +41,7 @@ impl Pings<'_, '_> {
         state.timing_changed = true;
         // The payload is the time it went out: nothing to store, and no other pong fits.
         let payload = now.as_micros().to_be_bytes();
-        if !self.turn.outgoing().send_control(OpCode::Ping, &payload) {
+        if !self.send_ping(&payload) {
             return; // no room behind what the peer does not take: no pong can be asked for
         }
         self.turn.connection.state.awaiting_pong = true;
@@ -51,6 +52,15 @@ impl Pings<'_, '_> {
         }
     }
 
+    /// A frame, or on an event stream a comment: false if it is not sent, as other bytes wait.
+    fn send_ping(&mut self, payload: &[u8]) -> bool {
+        let mut out = self.turn.outgoing();
+        if out.state.is_event_stream() {
+            return EventOutput { out: &mut out }.heartbeat();
+        }
+        out.send_control(OpCode::Ping, payload)
+    }
+
     fn pong_due(&mut self) {
         let now = self.turn.shared.now;
         let options = self.turn.connection.state.options(self.turn.options());
@@ -58,7 +68,7 @@ impl Pings<'_, '_> {
         let heard_lately = self.turn.connection.pong_wait_ends(options) > now;
         let behind =
             self.turn.connection.state.extra.as_deref_mut().and_then(|extra| extra.ping.take());
-        let is_unread = self.is_unread();
+        let is_unread = self.is_unread() || self.turn.connection.state.is_event_stream();
         let Some(mut behind) = behind else {
             if is_unread {
                 self.check_unread_ping();
@@ -104,7 +114,7 @@ impl Pings<'_, '_> {
         self.turn.connection.state.read_pause().is_some_and(|pause| pause.since().is_some())
     }
 
-    /// Reading was paused after a ping went out: that the peer's system has it is enough.
+    /// No pong can have come: that the peer's system has the ping is enough.
     fn check_unread_ping(&mut self) {
         if self.turn.progress().taken().1 == 0 && self.turn.progress().outbox_bytes() == 0 {
             self.ping_was_taken();
@@ -113,7 +123,8 @@ impl Pings<'_, '_> {
         }
     }
 
-    /// The peer's system is there. Whether its program is, only a pong shows, which is read later.
+    /// The peer's system is there. Whether its program is, only a pong shows, which is read later, or
+    /// never on an event stream.
     fn ping_was_taken(&mut self) {
         let options = self.turn.connection.state.options(self.turn.options());
         let next =

@@ -21,6 +21,7 @@ use crate::words::network::canonical;
 use crate::words::quoted::Quoted;
 
 use crate::core::connection::Stage;
+use crate::core::event_streams::StreamRequest;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
 use crate::core::request_log::reason;
@@ -70,6 +71,8 @@ impl HttpTurn<'_, '_> {
             // A proxy's connection may carry the requests of others, who are not to suffer.
             let proxied = self.http().is_some_and(|http| http.proxied && http.over_limit.is_none());
             let terms = if proxied { terms } else { terms.last() };
+            let http = HttpTurn { turn: self.turn };
+            let refusal = StreamRequest { http }.refusal_for(head, refusal);
             return Some(self.responder().respond(terms, refusal));
         }
         let (status, reason) = if terms.is_unmet() {
@@ -94,6 +97,11 @@ impl HttpTurn<'_, '_> {
                 let call = self.call_for(head, parameters, None);
                 let response = self.page(handler, &call);
                 return self.responder().respond(terms, response);
+            }
+            Resolution::EventStream { route, parameters } => {
+                let call = self.call_for(head, parameters, None);
+                let http = HttpTurn { turn: self.turn };
+                return StreamRequest { http }.begin(terms, route, &call);
             }
             Resolution::ServerOptions => {
                 let response = Response::new(204).header("Allow", "GET, HEAD, OPTIONS");
@@ -223,19 +231,13 @@ impl HttpTurn<'_, '_> {
             );
         };
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
-        let admitted = caught(|| {
+        let admitted = self.admit(terms, config, &call, || {
             let accepted = config.admit(&call)?;
             Ok((accepted, config.agree(&offers), config.handler(&call)))
         });
         let (accepted, agreed, handler) = match admitted {
-            Ok(Ok(admitted)) => admitted,
-            Ok(Err(response)) => {
-                return self.responder().refuse_request(terms, call.head(), response, reason::HOOK);
-            }
-            Err(panic) => {
-                let response = self.internal_error(&config.pattern, panic);
-                return self.responder().respond(terms, response);
-            }
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
         };
         // A fault of an extension loses the extension, not the session.
         if let Some(fault) = &agreed.fault {
@@ -248,6 +250,28 @@ impl HttpTurn<'_, '_> {
         self.open_session(route, &config.pattern, handler);
         self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
         AfterRequest::Session
+    }
+
+    /// What the application makes of a request for a session; the refusal if that is what it wants, or
+    /// if it panicked.
+    pub(super) fn admit<R>(
+        &mut self,
+        terms: AnswerTerms,
+        config: &RouteConfig,
+        call: &Call,
+        act: impl FnOnce() -> Result<R, Response>,
+    ) -> Result<R, AfterRequest> {
+        match caught(act) {
+            Ok(Ok(admitted)) => Ok(admitted),
+            Ok(Err(response)) => {
+                let head = call.head();
+                Err(self.responder().refuse_request(terms, head, response, reason::HOOK))
+            }
+            Err(panic) => {
+                let response = self.internal_error(&config.pattern, panic);
+                Err(self.responder().respond(terms, response))
+            }
+        }
     }
 
     /// A route wants the socket itself, and there is none that anybody else could use.
@@ -303,7 +327,7 @@ impl HttpTurn<'_, '_> {
     /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
     /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
     /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
-    fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
+    pub(super) fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
         call.head().first("origin")?; // most have none, and are asked nothing further
         let loopback = call.local_addr().ip().to_canonical().is_loopback();
         match rules.judge(call.head(), call.host(), loopback) {

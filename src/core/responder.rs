@@ -62,6 +62,11 @@ impl AnswerTerms {
         }
     }
 
+    /// Whether no more than the head is wanted.
+    pub(super) fn is_head(&self) -> bool {
+        self.head_only
+    }
+
     /// The connection is to end whatever the client wants.
     pub(super) fn last(self) -> Self {
         Self { persistence: Persistence::Close, ..self }

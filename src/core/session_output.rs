@@ -51,6 +51,8 @@ impl SessionOutput<'_, '_> {
             extra.window = None; // of a session that stays open nobody waits for the rest
         }
         match &self.turn.connection.stage {
+            // What had to go out before the end of an event stream is out.
+            Stage::Session(_) if self.turn.has_said_all() => self.turn.closed_cleanly(),
             Stage::Session(_) if self.turn.connection.state.phase == Phase::Closing => {
                 // Our Close is out only now; from here the peer has its time to answer.
                 let (now, patience) = (self.turn.shared.now, self.turn.shared.limits.close_timeout);

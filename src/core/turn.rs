@@ -148,7 +148,7 @@ impl Turn<'_> {
                 Err(error) => self.fail(SessionError::Handler(error)),
             }
             // A raw handler sends the second Close itself, in whichever hook it likes.
-            if self.has_answered_close() {
+            if self.has_said_all() {
                 self.closed_cleanly();
             }
         }

@@ -1,7 +1,6 @@
 //! One message of a flow: its frame, the other encodings that were made of it, and what it
 //! costs to keep.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_header};
@@ -34,7 +33,12 @@ pub(crate) struct Emission {
     encodings: Option<Rc<Encodings>>,
 }
 
-type Encodings = RefCell<Vec<(u64, Rc<[u8]>)>>;
+/// By share keys. The first lies apart: mostly it is the only one, and every delivery looks for it.
+#[derive(Clone, Debug)]
+struct Encodings {
+    first: (u64, Rc<[u8]>),
+    others: Vec<(u64, Rc<[u8]>)>,
+}
 
 impl Emission {
     pub(crate) fn new(
@@ -74,9 +78,13 @@ impl Emission {
     }
 
     /// Its encoding for sessions of a share key, if one was made.
+    #[inline]
     pub(crate) fn encoded_for(&self, key: u64) -> Option<Rc<[u8]>> {
-        let encodings = self.encodings.as_ref()?.borrow();
-        encodings.iter().find(|(known, _)| *known == key).map(|(_, frames)| Rc::clone(frames))
+        let Encodings { first: (first, frames), others } = self.encodings.as_deref()?;
+        if *first == key {
+            return Some(Rc::clone(frames));
+        }
+        others.iter().find(|(known, _)| *known == key).map(|(_, frames)| Rc::clone(frames))
     }
 
     /// What keeping an encoding takes.
@@ -86,17 +94,21 @@ impl Emission {
 
     /// True if it is the first.
     pub(crate) fn keep_encoding(&mut self, key: u64, frames: &Rc<[u8]>) -> bool {
-        let first = self.encodings.is_none();
-        // Few messages have any: the list is there when the first is made.
-        let encodings = self.encodings.get_or_insert_default();
-        encodings.borrow_mut().push((key, Rc::clone(frames)));
-        first
+        let encoding = (key, Rc::clone(frames));
+        // Whoever looks at the message meanwhile has what there was.
+        if let Some(encodings) = &mut self.encodings {
+            Rc::make_mut(encodings).others.push(encoding);
+            return false;
+        }
+        self.encodings = Some(Rc::new(Encodings { first: encoding, others: Vec::new() }));
+        true
     }
 
     /// Gives its encodings up, which can be made again: what they took.
     pub(crate) fn drop_encodings(&mut self) -> usize {
         let Some(encodings) = self.encodings.take() else { return 0 };
-        let encodings = encodings.borrow();
-        encodings.iter().map(|(_, frames)| Self::encoding_bytes(frames)).sum()
+        let Encodings { first, others } = &*encodings;
+        let bytes = |(_, frames): &(u64, Rc<[u8]>)| Self::encoding_bytes(frames);
+        bytes(first).saturating_add(others.iter().map(bytes).sum())
     }
 }

@@ -5,6 +5,7 @@ use std::iter;
 use std::rc::{Rc, Weak};
 
 use crate::flow::log::FlowLog;
+use crate::protocol::server_sent_events::EventId;
 use crate::structures::slab::Key;
 use crate::words::error::SendError;
 use crate::words::message::{Message, ToMessage};
@@ -25,6 +26,8 @@ pub(crate) struct FlowInner {
     rank: Cell<Option<Rank>>,
     /// The number by which other threads know it, if they do.
     pub(crate) name: Cell<u32>,
+    /// What the ids of its events begin with; 0 as long as no event stream has collected it.
+    epoch: Cell<u32>,
 }
 
 /// The pool of one server's flows.
@@ -42,12 +45,19 @@ pub(crate) struct Joined {
     pub(crate) gappy_replay: (u32, u64),
 }
 
+/// Where a client begins that was here before, or was not.
+pub(crate) struct Start {
+    pub(crate) cursor: u64,
+    /// It has missed messages, and so many if that is known.
+    pub(crate) missed: Option<Option<u64>>,
+}
+
 /// Publishing.
 impl FlowInner {
     pub(crate) fn new(options: FlowOptions) -> Self {
         let state = FlowState::new(&options);
-        let (rank, name) = (Cell::default(), Cell::default());
-        Self { options, state: RefCell::new(state), rank, name }
+        let (rank, name, epoch) = (Cell::default(), Cell::default(), Cell::default());
+        Self { options, state: RefCell::new(state), rank, name, epoch }
     }
 
     pub(crate) fn options(&self) -> &FlowOptions {
@@ -311,15 +321,21 @@ impl Drop for FlowInner {
 
 /// Collecting.
 impl FlowInner {
-    /// A session begins to collect.
-    pub(crate) fn join(self: &Rc<Self>, pool: &Rc<Flows>, session: u32) -> Joined {
+    /// A session begins to collect: with the replay, or behind what it has.
+    pub(crate) fn join(
+        self: &Rc<Self>,
+        pool: &Rc<Flows>,
+        session: u32,
+        behind_own: Option<u64>,
+    ) -> Joined {
         self.belong_to(pool);
         let mut state = self.state.borrow_mut();
         let place = state.subscribers.insert(session);
-        let cursor = state.log.join();
+        let start = behind_own.unwrap_or_else(|| state.log.replay_start());
+        let cursor = state.log.join(start);
         let behind = state.log.next_number();
         // Of newest values there is one for each key, with gaps where older ones were replaced.
-        let replayed = if self.keeps_newest() { state.log.len() as u64 } else { behind - cursor };
+        let replayed = state.log.count_from(cursor) as u64;
         let gappy_replay = match u32::try_from(replayed) {
             Ok(messages) if replayed < behind - cursor => (messages, behind),
             _ => (0, 0),
@@ -327,6 +343,18 @@ impl FlowInner {
         drop(state);
         self.list_anew();
         Joined { cursor, place, gappy_replay }
+    }
+
+    /// What a session that began to collect now would first get.
+    pub(crate) fn replay(&self) -> Vec<MessageBuf> {
+        let state = self.state.borrow();
+        let mut cursor = state.log.replay_start();
+        let replayed = iter::from_fn(|| {
+            let (number, emission) = state.log.at(cursor)?;
+            cursor = number.saturating_add(1);
+            Some(MessageBuf::from(emission.message()))
+        });
+        replayed.collect()
     }
 
     pub(crate) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {
@@ -398,6 +426,37 @@ impl FlowInner {
 
     pub(crate) fn dropped(&self) -> u64 {
         self.state.borrow().dropped
+    }
+}
+
+/// Event streams.
+impl FlowInner {
+    /// What the ids of its events begin with, so that those of another process are not taken for its own.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.get()
+    }
+
+    /// Draws the epoch, if that was not done.
+    pub(crate) fn begin_epoch(&self, draw: impl FnOnce() -> u32) {
+        if self.epoch.get() == 0 {
+            self.epoch.set(draw().max(1));
+        }
+    }
+
+    /// Where a client begins: behind what it has, or with the replay and having missed messages (how many,
+    /// if that is known).
+    pub(crate) fn resume(&self, last: Option<EventId>) -> Start {
+        let log = &self.state.borrow().log;
+        let replay = log.replay_start();
+        // What it names may be anything: a number that was never given is no better than a foreign one.
+        match last {
+            None => Start { cursor: replay, missed: None },
+            Some(id) if id.epoch != self.epoch() || id.number > log.next_number() => {
+                Start { cursor: replay, missed: Some(None) }
+            }
+            Some(id) if log.goes_on_from(id.number) => Start { cursor: id.number, missed: None },
+            Some(id) => Start { cursor: replay, missed: Some(replay.checked_sub(id.number)) },
+        }
     }
 }
 

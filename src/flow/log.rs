@@ -157,14 +157,28 @@ impl<E> FlowLog<E> {
         }
     }
 
-    /// A further subscriber, at the first entry of the replay. What it is to be offered was not
-    /// offered to everybody now, however long others had it.
-    pub(crate) fn join(&mut self) -> u64 {
-        let kept = self.len().min(self.replay) as u64;
-        let cursor = match &self.entries {
-            Entries::Row(_) => self.cursors.end() - kept,
+    /// The first entry of the replay.
+    pub(crate) fn replay_start(&self) -> u64 {
+        match &self.entries {
+            Entries::Row(_) => self.cursors.end() - self.len().min(self.replay) as u64,
             Entries::Sparse(_) => self.first_number(), // its replay is all that it holds
+        }
+    }
+
+    /// Whether nothing is lost to who has all entries before that number and takes what is there now. In a
+    /// sparse log an entry that is not there has a newer one in its place.
+    pub(crate) fn goes_on_from(&self, number: u64) -> bool {
+        // The log may have more than the replay, where a slow subscriber has not taken it.
+        let first = match &self.entries {
+            Entries::Row(row) => self.first_of(row),
+            Entries::Sparse(_) => 0,
         };
+        (first..=self.cursors.end()).contains(&number)
+    }
+
+    /// A further subscriber. What it is to be offered was not offered to everybody now, however long
+    /// others had it.
+    pub(crate) fn join(&mut self, cursor: u64) -> u64 {
         self.cursors.join(cursor);
         // Who joins within a round does not lag by what it was not offered.
         self.offered = self.offered.min(cursor);
@@ -249,6 +263,11 @@ impl<E> FlowLog<E> {
         self.between(self.cursors.slowest(), self.offered)
     }
 
+    /// How many entries there are from that number on.
+    pub(crate) fn count_from(&self, number: u64) -> usize {
+        self.between(number, self.cursors.end())
+    }
+
     /// How many entries there are from one number up to another. Not for hot paths of sparse logs.
     fn between(&self, from: u64, to: u64) -> usize {
         match &self.entries {
@@ -300,6 +319,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn join<E>(log: &mut FlowLog<E>) -> u64 {
+        log.join(log.replay_start())
+    }
+
+    #[test]
+    fn who_comes_back_goes_on_where_nothing_is_lost() {
+        let mut row = FlowLog::new(2);
+        let mut sparse = FlowLog::sparse(2);
+        for n in 0..5 {
+            row.push(n, 1);
+            sparse.push(n, 1);
+        }
+        sparse.remove(3);
+        let from = |log: &FlowLog<i32>| (0..8).filter(|n| log.goes_on_from(*n)).collect::<Vec<_>>();
+        assert_eq!((from(&row), from(&sparse)), (vec![3, 4, 5], vec![0, 1, 2, 3, 4, 5]));
+        let slow = row.join(4);
+        assert_eq!((row.pending(), row.at(slow), row.count_from(3)), (1, Some((4, &4)), 2));
+    }
+
     #[test]
     fn without_subscribers_only_the_replay_stays() {
         let mut log = FlowLog::new(2);
@@ -307,7 +345,7 @@ mod tests {
             log.push(n, 10);
         }
         assert_eq!((log.len(), log.pending(), log.bytes()), (2, 0, 20));
-        let cursor = log.join();
+        let cursor = join(&mut log);
         assert_eq!(log.at(cursor), Some((3, &3)));
         assert_eq!(log.pending(), 2);
     }
@@ -315,7 +353,7 @@ mod tests {
     #[test]
     fn who_lags_is_counted_only_once_all_were_offered() {
         let mut log = FlowLog::new(0);
-        let slow = log.join();
+        let slow = join(&mut log);
         log.push('a', 1);
         assert_eq!((log.pending(), log.lagging()), (1, 0));
         assert!(log.begin_offering());
@@ -332,12 +370,12 @@ mod tests {
     #[test]
     fn who_joins_while_others_are_offered_something_does_not_lag_before_it_was_offered_it() {
         let mut log = FlowLog::new(3);
-        let quick = log.join();
+        let quick = join(&mut log);
         for n in 0..3 {
             log.push(n, 1);
         }
         assert!(log.begin_offering());
-        let late = log.join();
+        let late = join(&mut log);
         log.advance(quick, 3);
         log.end_offering();
         assert_eq!((log.pending(), log.lagging()), (3, 0));
@@ -351,7 +389,7 @@ mod tests {
     #[test]
     fn a_row_that_was_long_gives_its_places_back() {
         let mut log = FlowLog::new(0);
-        let cursor = log.join();
+        let cursor = join(&mut log);
         for n in 0..10_000 {
             log.push(n, 1);
         }
@@ -391,7 +429,7 @@ mod tests {
             for (step, choice) in steps {
                 match step {
                     0 => live.push(log.push((), 1)),
-                    1 => cursors.push(log.join()),
+                    1 => cursors.push(join(&mut log)),
                     2 if !live.is_empty() => {
                         let number = live.remove(choice.index(live.len()));
                         prop_assert!(log.remove(number).is_some() && log.remove(number).is_none());
@@ -442,7 +480,7 @@ mod tests {
                         }
                         next += 1;
                     }
-                    Step::Join => queues.push((log.join(), recent.clone())),
+                    Step::Join => queues.push((join(&mut log), recent.clone())),
                     Step::Leave(n) if n < queues.len() => log.leave(queues.remove(n).0),
                     Step::Take(n) if n < queues.len() => {
                         let (cursor, queue) = &mut queues[n];

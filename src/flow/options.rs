@@ -1,5 +1,6 @@
 //! The options of a flow.
 
+use crate::protocol::server_sent_events::is_event_name;
 use crate::words::bounds::LARGEST_SIZE;
 
 /// What happens to a message when a subscriber has not taken those before it and the buffer
@@ -48,6 +49,7 @@ pub struct FlowOptions {
     pub(crate) extra_buffer: usize,
     pub(crate) on_buffer_overflow: BufferOverflow,
     pub(crate) max_bytes: usize,
+    pub(crate) event_name: &'static str,
 }
 
 impl Default for FlowOptions {
@@ -57,6 +59,7 @@ impl Default for FlowOptions {
             extra_buffer: 0,
             on_buffer_overflow: BufferOverflow::Suspend,
             max_bytes: 1 << 20,
+            event_name: "",
         }
     }
 }
@@ -112,6 +115,21 @@ impl FlowOptions {
         self
     }
 
+    /// What event streams call the messages of this flow, so that a page which collects several on one
+    /// stream tells them apart (`source.addEventListener("alarm", ..)`). WebSocket sessions do not see it.
+    /// Default: none, for `onmessage`.
+    ///
+    /// ```
+    /// use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+    /// let options = FlowOptions::new().replay(20).on_buffer_overflow(BufferOverflow::DropOldest);
+    /// assert!(SharedFlow::<str>::with(options.event_name("alarm")).is_ok());
+    /// assert!(SharedFlow::<str>::with(options.event_name("two\nlines")).is_err());
+    /// ```
+    pub fn event_name(mut self, name: &'static str) -> Self {
+        self.event_name = name;
+        self
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.replay.saturating_add(self.extra_buffer)
     }
@@ -139,6 +157,9 @@ impl FlowOptions {
         }
         if self.max_bytes == 0 || self.max_bytes > LARGEST_SIZE {
             return Err(format!("max_bytes is {}: it must be 1 to 1 GiB", self.max_bytes));
+        }
+        if !self.event_name.is_empty() && !is_event_name(self.event_name) {
+            return Err(format!("event_name is {:?}: it must be one line", self.event_name));
         }
         Ok(())
     }

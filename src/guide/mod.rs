@@ -5,7 +5,12 @@
 //! | [`life_of_a_session`] | which hook is called when, and how a session ends |
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
 //! | [`broadcast`] | one message for many sessions |
+//! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
+#![cfg_attr(
+    feature = "client",
+    doc = " | [`dialling`] | sessions that dial out, and what an outage does to them |"
+)]
 //! | [`limits_and_memory`] | how much memory all of it takes at most |
 #![cfg_attr(feature = "deflate", doc = " | [`deflate`] | compression, and what it costs |")]
 //! | [`errors_and_close_codes`] | who is told what when something fails |
@@ -45,11 +50,18 @@ pub mod deflate {}
 #[doc = include_str!("deploying.md")]
 pub mod deploying {}
 
+#[cfg(feature = "client")]
+#[doc = include_str!("dialling.md")]
+pub mod dialling {}
+
 #[doc = include_str!("embedding.md")]
 pub mod embedding {}
 
 #[doc = include_str!("errors_and_close_codes.md")]
 pub mod errors_and_close_codes {}
+
+#[doc = include_str!("event_streams.md")]
+pub mod event_streams {}
 
 // Its page on values has snippets for the feature `json`.
 #[cfg(all(feature = "deflate", any(not(doctest), feature = "json")))]

@@ -12,7 +12,6 @@
     )
 )]
 
-#[cfg(feature = "client")]
 pub(crate) mod base64;
 #[cfg(feature = "client")]
 pub(crate) mod client_handshake;
@@ -43,6 +42,7 @@ pub(crate) mod origin;
 pub(crate) mod proxy_protocol;
 #[cfg(feature = "client")]
 pub(crate) mod response_head;
+pub(crate) mod server_sent_events;
 pub(crate) mod target;
 mod text;
 #[cfg(any(feature = "client", feature = "tls"))]

@@ -9,13 +9,16 @@ use crate::flow::inner::FlowInner;
 use crate::flow::published::Published;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
+use crate::session::send_event::EventOutput;
 use crate::session::state::Phase;
 use crate::session::subscriptions::{Collected, Filter, Subscription};
 
 /// What a session does with flows.
 impl Session<'_> {
     /// Sends what is published in a flow to this session from now on, its replay first (Kotlin:
-    /// `launch { flow.collect { send(it) } }`). A flow that is collected already stays as it is.
+    /// `launch { flow.collect { send(it) } }`). A flow that is collected already stays as it is. An event
+    /// stream that collects it in `on_connect` goes on behind the event that its client had last, as far
+    /// as the flow has what followed.
     ///
     /// A message is taken from the flow when the socket has room for it, and all messages of a
     /// session keep the order in which they were published and sent. A peer that does not read
@@ -63,9 +66,12 @@ impl Session<'_> {
     fn subscribe(&mut self, flow: &Rc<FlowInner>, filter: Filter) -> HandlerResult {
         self.out.check_open()?;
         let slot = self.out.state.id.0.index;
-        let collected = self.out.state.collected.get_or_insert_default();
-        if !collected.subscriptions.iter().any(|known| known.is_of(flow)) {
-            let joined = Subscription::new(flow, filter, &self.out.shared.flows, slot);
+        let known = self.out.state.cursor_in(flow);
+        if known.is_none() {
+            let behind_own = EventOutput { out: &mut self.out }.begin_flow(flow);
+            let collected = self.out.state.collected.get_or_insert_default();
+            let pool = &self.out.shared.flows;
+            let joined = Subscription::new(flow, filter, pool, slot, behind_own);
             if collected.subscriptions.is_empty() {
                 // A vector grows to four places by itself, which counts for each of thousands of sessions.
                 collected.subscriptions.reserve_exact(1); // few sessions collect a second
@@ -106,7 +112,7 @@ impl Session<'_> {
 
     /// Publishes in a flow (Kotlin's `emit`). Where the flow suspends publishers, this session is
     /// not read from now on until the slowest subscriber has caught up: no message is lost, and the
-    /// peer is slowed down by its own connection.
+    /// peer is slowed down by its own connection. (From an event stream nothing is read in any case.)
     ///
     /// # Errors
     /// [`SendError::Full`](crate::error::SendError::Full) if the flow's log is at its limit of bytes, or the
@@ -142,7 +148,9 @@ impl Session<'_> {
         flow.inner.belong_to(&self.out.shared.flows);
         let overrun = flow.inner.emit(value, key, Some(self.id()))?;
         // Its message is taken all the same: a publisher is slowed down by not being read, never by a loss.
-        if overrun && self.out.state.phase == Phase::Open {
+        // Nothing that an event stream publishes comes from its peer, so that to slow that down is no help.
+        let is_read = !self.out.state.is_event_stream();
+        if overrun && is_read && self.out.state.phase == Phase::Open {
             self.out.state.suspend(self.out.shared.now);
             flow.inner.suspend(self.out.state.id.0);
         }

@@ -10,7 +10,9 @@ use crate::words::error::SessionError;
 use crate::context::loop_state::write_counted;
 use crate::flow::emission::Emission;
 use crate::session::encode::{Encoder, Framing};
+use crate::session::event_stream::EventEncoder;
 use crate::session::send::{Outgoing, Way};
+use crate::session::send_event::{EventOutput, longest_event};
 use crate::session::subscriptions::{Collected, Direct, Next, Subscription};
 
 /// Messages written at once.
@@ -79,11 +81,16 @@ impl Outgoing<'_> {
             return false;
         }
         // Sessions of one key get the same bytes, so what was encoded for the first is written as it is.
-        let key = if self.state.has_extensions() {
-            let Some(key) = self.state.share_key(self.route) else { return false };
-            Some(key)
-        } else {
-            None
+        let key = match self.state.pipeline.as_deref() {
+            None => None,
+            Some(pipeline) => match pipeline.event_share_key() {
+                None if !pipeline.applies() => None,
+                None => {
+                    let Some(key) = self.state.share_key(self.route) else { return false };
+                    Some(key)
+                }
+                of_events => of_events,
+            },
         };
         let limit = self.route.short_outgoing_limit();
         let only = self.state.collected.as_deref_mut().and_then(Collected::only_subscription);
@@ -107,10 +114,22 @@ impl Outgoing<'_> {
         }
         self.shared.stats.messages_out += 1;
         if written < frame.len() {
-            self.note_blocked();
-            self.state.extra().outbox.push_shared(frame, written);
+            self.keep_shared(frame, written);
         }
         true
+    }
+
+    /// The socket took a part of a shared message: the rest waits.
+    #[cold]
+    fn keep_shared(&mut self, message: Rc<[u8]>, written: usize) {
+        self.note_blocked();
+        let is_event_stream = self.state.is_event_stream();
+        let outbox = &mut self.state.extra().outbox;
+        if is_event_stream {
+            outbox.push_shared_event(message, written);
+        } else {
+            outbox.push_shared(message, written);
+        }
     }
 
     fn may_write(&mut self) -> bool {
@@ -135,9 +154,10 @@ impl Outgoing<'_> {
     /// Goes that way with a direct message that waited behind flow messages.
     pub(crate) fn dispatch_direct(&mut self, way: Way, direct: Direct) {
         match direct {
-            Direct::Frames(frames) => {
-                self.dispatch(way, OpCode::Binary, |encoder| encoder.encoded(&frames));
+            Direct::Frames(bytes) | Direct::Event(bytes) => {
+                self.dispatch(way, OpCode::Binary, |encoder| encoder.encoded(&bytes));
             }
+            Direct::End => {}
             Direct::Message(message) => {
                 if self.dispatch_extended(way, message.as_message()).is_err() {
                     self.note_dropped(); // who sent it is not there any more
@@ -193,10 +213,19 @@ impl Outgoing<'_> {
             self.note_encoding(emission);
             lost = self.dispatch_extended(Way::Now, emission.message()).is_err();
         }
+        if lost && self.is_skipped(emission) {
+            EventOutput { out: self }.note_binary();
+        }
         // A message that ends the session is not counted, as those behind it are not.
         let failed = self.state.extra.as_deref().is_some_and(|extra| extra.fault.is_some());
         self.pass(of, number, u64::from(lost && !failed));
         self.flush();
+    }
+
+    /// Whether there is no event to make of it.
+    fn is_skipped(&self, emission: &Emission) -> bool {
+        let events = self.state.event_encoder();
+        events.is_some_and(|events| events.data_len(&emission.message()).is_none())
     }
 
     /// Encoding is work, of which a turn does a part.
@@ -209,30 +238,65 @@ impl Outgoing<'_> {
         let options = self.state.options(self.route);
         // The log holds each message as one unmasked frame, which serves whoever needs no other form.
         let plain = !options.masking && emission.payload().len() <= options.max_frame_size;
-        if plain && !self.state.has_extensions() {
+        if plain && !self.state.has_encoder() {
             return Frames::Shared(Rc::clone(&emission.frame));
         }
         let Some(key) = self.state.share_key(self.route) else { return Frames::Own };
         if let Some(known) = emission.encoded_for(key) {
-            return if known.is_empty() { Frames::None } else { Frames::Shared(known) };
+            return self.shared_frames(known);
         }
         self.note_encoding(emission);
-        let framing = Framing::of(self.state.options(self.route));
-        let mut out = Vec::new();
-        match self.encode(emission.message()) {
-            Ok(Some(encoded)) => {
-                let mut encoder = Encoder { out: &mut out, masks: &mut self.shared.masks };
-                encoder.extended(framing, &encoded);
-            }
-            Ok(None) => {} // that it was dropped is kept too, as no bytes
-            Err(_) => return Frames::Lost, // a failed extension is noted as the session's fault
-        }
-        let encoded: Rc<[u8]> = out.into();
+        let encoded = match self.state.event_encoder() {
+            Some(events) => self.event_of(&*events, subscription, number, emission),
+            None => self.extended_frames_of(emission),
+        };
+        let Some(encoded) = encoded else { return Frames::Lost };
+        let encoded: Rc<[u8]> = encoded.into();
         if let Some(of) = self.subscription(subscription) {
             // The next session of the key finds it there, if there was room to keep it.
             of.flow().keep_encoding(number, key, &encoded);
         }
-        if encoded.is_empty() { Frames::None } else { Frames::Shared(encoded) }
+        self.shared_frames(encoded)
+    }
+
+    /// That no bytes go out is known by none.
+    fn shared_frames(&self, encoded: Rc<[u8]>) -> Frames {
+        match encoded.is_empty() {
+            false => Frames::Shared(encoded),
+            true if self.state.is_event_stream() => Frames::Lost, // it is binary
+            true => Frames::None,                                 // an extension dropped it
+        }
+    }
+
+    /// The message in frames, as the extensions encode it; `None` if it has none.
+    fn extended_frames_of(&mut self, emission: &Emission) -> Option<Vec<u8>> {
+        let framing = Framing::of(self.state.options(self.route));
+        let mut out = Vec::new();
+        // An extension that failed is noted as the session's fault.
+        if let Some(encoded) = self.encode(emission.message()).ok()? {
+            let mut encoder = Encoder { out: &mut out, masks: &mut self.shared.masks };
+            encoder.extended(framing, &encoded);
+        }
+        Some(out)
+    }
+
+    /// The message as an event, with its id in the flow; `None` if it is too long.
+    fn event_of(
+        &mut self,
+        events: &dyn EventEncoder,
+        subscription: usize,
+        number: u64,
+        emission: &Emission,
+    ) -> Option<Vec<u8>> {
+        // That it is binary is kept too, as no bytes; how long it may be is not the same for all.
+        let limit = longest_event(self.state.options(self.route).outgoing_limit());
+        let Some(bytes) = events.data_len(&emission.message()) else { return Some(Vec::new()) };
+        let flow = self.subscription(subscription).map(Subscription::flow)?;
+        (bytes <= limit).then(|| {
+            let mut out = Vec::with_capacity(bytes);
+            events.write_emission(&mut out, flow, number, emission);
+            out
+        })
     }
 
     fn subscription(&self, number: usize) -> Option<&Subscription> {
@@ -272,8 +336,7 @@ impl Outgoing<'_> {
             // A message that has begun has to end; those behind it stay in the flow, so that a peer that does
             // not read holds one message and no more.
             if written < frame.len() {
-                self.note_blocked();
-                self.state.extra().outbox.push_shared(Rc::clone(frame), written);
+                self.keep_shared(Rc::clone(frame), written);
                 return;
             }
             written -= frame.len();

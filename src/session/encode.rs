@@ -2,14 +2,17 @@
 
 use std::borrow::Cow;
 
+use crate::flow::inner::FlowInner;
 use crate::protocol::close::write_close;
 use crate::protocol::frame::{OpCode, write_frame_with};
+use crate::protocol::server_sent_events::{Event, EventId};
 use crate::words::close::CloseReason;
 use crate::words::frame::Frame;
 use crate::words::message::{Message, Rsv};
 use crate::words::options::SessionOptions;
 
 use crate::context::mask_source::MaskSource;
+use crate::session::event_stream::EventEncoder;
 use crate::session::extensions::{NotEncoded, Pipeline};
 
 /// Where frames are encoded to, and what their masks come from.
@@ -51,9 +54,24 @@ impl Encoder<'_> {
         self.cut(framing, (opcode, message.rsv), &message.payload, true);
     }
 
-    /// Frames that are encoded already.
+    /// What is encoded already.
     pub(crate) fn encoded(&mut self, frames: &[u8]) {
         self.out.extend_from_slice(frames);
+    }
+
+    /// An event of an event stream.
+    pub(crate) fn event(&mut self, encoder: &dyn EventEncoder, event: &Event<'_>) {
+        encoder.write(self.out, event);
+    }
+
+    /// What an event stream is told of a flow that it begins to collect: where it begins.
+    pub(crate) fn start_of_flow(
+        &mut self,
+        encoder: &dyn EventEncoder,
+        flow: &FlowInner,
+        last: Option<EventId>,
+    ) -> u64 {
+        encoder.begin_flow(self.out, flow, last)
     }
 
     /// A frame of a raw session: neither cut nor changed.

@@ -1,5 +1,5 @@
 //! The pipeline of a session that looks below messages: its agreed extensions, the message and frame
-//! that are on their way through them, and whether its handler is raw.
+//! that are on their way through them, whether its handler is raw, or what makes events of its messages.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,6 +9,7 @@ use crate::protocol::extension::header::{ExtensionOffer, append_agreed};
 use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
 use crate::protocol::frame::{FrameHeader, FrameRules};
 use crate::protocol::frame_reader::{Assembly, PartialFrame};
+use crate::session::event_stream::EventEncoder;
 use crate::words::error::{ProtocolError, SessionError};
 use crate::words::extension::ExtensionError;
 use crate::words::frame::OpCode;
@@ -20,12 +21,11 @@ use crate::words::quoted::Quoted;
 /// The extensions that are installed.
 pub(crate) type Factories = Vec<Rc<dyn ExtensionFactory>>;
 
-/// Present in a session that is raw or has extensions, absent in one that needs nothing but messages.
+/// Present in a session that is raw, has extensions or is an event stream; absent in one that needs
+/// nothing but messages in frames.
 pub(crate) struct Pipeline {
-    pub(crate) raw: bool,
+    kind: Kind,
     pub(crate) partial: Option<Box<PartialFrame>>,
-    /// In the order of the answer.
-    stages: Box<[PipelineStage]>,
     /// A message that arrives in several pieces.
     incoming: Option<Box<Incoming>>,
     /// A message that is sent in fragments: it is encoded when it is whole.
@@ -34,8 +34,22 @@ pub(crate) struct Pipeline {
 
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pipeline").field("raw", &self.raw).finish_non_exhaustive()
+        f.debug_struct("Pipeline").field("raw", &self.is_raw()).finish_non_exhaustive()
     }
+}
+
+/// What is between the handler and the wire. Extensions stand in the order of the answer.
+enum Kind {
+    /// Messages pass the extensions.
+    Messages(Box<[PipelineStage]>),
+    /// The handler is handed frames, and applies the extensions itself if it likes.
+    Raw(Box<[PipelineStage]>),
+    /// Messages become events.
+    Events {
+        /// That of the encoder, which is looked at for each delivery.
+        share_key: u8,
+        encoder: Rc<dyn EventEncoder>,
+    },
 }
 
 /// An agreed extension.
@@ -179,38 +193,88 @@ impl Pipeline {
             return None;
         }
         let stages = agreed.stages.into();
-        Some(Box::new(Self { raw, partial: None, stages, incoming: None, outgoing: Vec::new() }))
+        Some(Self::of(if raw { Kind::Raw(stages) } else { Kind::Messages(stages) }))
+    }
+
+    /// What an event stream needs.
+    pub(crate) fn for_events(encoder: Rc<dyn EventEncoder>) -> Box<Self> {
+        Self::of(Kind::Events { share_key: encoder.share_key(), encoder })
+    }
+
+    fn of(kind: Kind) -> Box<Self> {
+        Box::new(Self { kind, partial: None, incoming: None, outgoing: Vec::new() })
     }
 }
 
 /// Asking.
 impl Pipeline {
+    /// Whether the handler is handed frames.
+    pub(crate) fn is_raw(&self) -> bool {
+        matches!(self.kind, Kind::Raw(_))
+    }
+
+    /// What makes events of its messages, if something does.
+    pub(crate) fn events(&self) -> Option<&Rc<dyn EventEncoder>> {
+        match &self.kind {
+            Kind::Events { encoder, .. } => Some(encoder),
+            Kind::Messages(_) | Kind::Raw(_) => None,
+        }
+    }
+
+    /// What two event streams share that get the same bytes of a message; `None` where frames are sent.
+    #[inline]
+    pub(crate) fn event_share_key(&self) -> Option<u64> {
+        match self.kind {
+            // Any two numbers do: those of extensions are mixed.
+            Kind::Events { share_key, .. } => Some(u64::from(share_key)),
+            Kind::Messages(_) | Kind::Raw(_) => None,
+        }
+    }
+
+    fn stages(&self) -> &[PipelineStage] {
+        match &self.kind {
+            Kind::Messages(stages) | Kind::Raw(stages) => stages,
+            Kind::Events { .. } => &[],
+        }
+    }
+
+    fn stages_mut(&mut self) -> &mut [PipelineStage] {
+        match &mut self.kind {
+            Kind::Messages(stages) | Kind::Raw(stages) => stages,
+            Kind::Events { .. } => &mut [],
+        }
+    }
+
     /// Which frames are put together before they are looked at.
     pub(crate) fn assembly(&self) -> Assembly {
-        if self.raw { Assembly::EveryFrame } else { Assembly::ControlOnly }
+        if self.is_raw() { Assembly::EveryFrame } else { Assembly::ControlOnly }
     }
 
     /// The reserved bits that the agreed extensions own.
     pub(crate) fn claimed_rsv(&self) -> Rsv {
-        self.stages.iter().fold(Rsv::NONE, |bits, stage| bits.with(stage.factory.rsv()))
+        self.stages().iter().fold(Rsv::NONE, |bits, stage| bits.with(stage.factory.rsv()))
     }
 
     /// Whether messages are to be decoded and encoded here, and not by the handler.
     pub(crate) fn applies(&self) -> bool {
-        !self.raw && !self.stages.is_empty()
+        match &self.kind {
+            Kind::Messages(stages) => !stages.is_empty(),
+            Kind::Raw(_) => false,
+            Kind::Events { .. } => true,
+        }
     }
 
     /// Whether anybody decodes messages: extensions, or a raw handler in their place.
     pub(crate) fn decodes(&self) -> bool {
-        !self.stages.is_empty()
+        !self.stages().is_empty()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.stages.iter().map(|stage| stage.factory.name())
+        self.stages().iter().map(|stage| stage.factory.name())
     }
 
     pub(crate) fn extension(&mut self, name: &str) -> Option<&mut dyn Extension> {
-        let mut stages = self.stages.iter_mut();
+        let mut stages = self.stages_mut().iter_mut();
         let stage = stages.find(|stage| stage.factory.name() == name)?;
         Some(&mut *stage.extension)
     }
@@ -219,7 +283,7 @@ impl Pipeline {
     /// list of extensions and each one's own key count.
     pub(crate) fn share_key(&self) -> Option<u64> {
         let mut key = 0;
-        for stage in self.stages.iter().filter(|_| self.applies()) {
+        for stage in self.stages().iter().filter(|_| self.applies()) {
             key = mixed(key, Rc::as_ptr(&stage.factory).addr() as u64);
             // One that keeps a context makes other bytes of a message for each session.
             key = mixed(key, stage.extension.share_key()?);
@@ -233,7 +297,7 @@ impl Pipeline {
         let of_stage = |stage: &PipelineStage| {
             size_of::<PipelineStage>() + size_of_val(&*stage.extension) + stage.extension.memory()
         };
-        let extensions = size_of::<Self>() + self.stages.iter().map(of_stage).sum::<usize>();
+        let extensions = size_of::<Self>() + self.stages().iter().map(of_stage).sum::<usize>();
         let partial = self.partial.as_deref();
         partial.map_or(0, |frame| size_of_val(frame) + frame.payload_memory())
             + incoming
@@ -264,7 +328,11 @@ impl Pipeline {
             let body = Vec::new();
             self.incoming = Some(Box::new(Incoming { text, rsv, announced: 0, body }));
         }
-        let (Some(message), Some(outermost)) = (&mut self.incoming, self.stages.last_mut()) else {
+        let stages = match &mut self.kind {
+            Kind::Messages(stages) | Kind::Raw(stages) => stages,
+            Kind::Events { .. } => return Ok(None), // its peer sends no messages
+        };
+        let (Some(message), Some(outermost)) = (&mut self.incoming, stages.last_mut()) else {
             return Ok(None);
         };
         if starts {
@@ -301,7 +369,7 @@ impl Pipeline {
         limit: usize,
     ) -> Result<Option<ExtensionMessage<'a>>, SessionError> {
         // RFC 6455 section 9.1: the last one of the answer is the outermost, and undone first.
-        for stage in self.stages.iter_mut().rev() {
+        for stage in self.stages_mut().iter_mut().rev() {
             let before = message.rsv();
             let decoded = stage.extension.decode(&mut message, limit);
             decoded.map_err(|error| fault(error, limit))?;
@@ -328,7 +396,7 @@ impl Pipeline {
         let payload = Cow::Borrowed(message.bytes());
         let mut message = ExtensionMessage::new(message.is_text(), Rsv::NONE, payload);
         let mut in_step = true;
-        for stage in &mut self.stages {
+        for stage in self.stages_mut() {
             let before = message.rsv();
             match stage.extension.encode(&mut message, limit) {
                 Ok(()) => in_step &= stage.extension.share_key().is_some(),

@@ -3,9 +3,12 @@
 pub(crate) mod collect;
 pub(crate) mod deliver_flows;
 pub(crate) mod encode;
+pub(crate) mod event_stream;
 pub(crate) mod extensions;
+pub(crate) mod peer;
 pub(crate) mod read_pause;
 pub(crate) mod send;
+pub(crate) mod send_event;
 pub(crate) mod send_frame;
 mod settings;
 pub(crate) mod state;
@@ -29,6 +32,7 @@ use crate::words::frame::Frame;
 use crate::words::message::{AsMessage, Message};
 
 use crate::session::send::{Admission, Outgoing};
+use crate::session::send_event::EventOutput;
 use crate::session::state::Phase;
 
 /// A session, lent to its handler for the time of a hook.
@@ -119,7 +123,9 @@ impl Session<'_> {
         if out.admit(message.bytes().len())? == Admission::Drop {
             return Ok(());
         }
-        if out.state.has_extensions() {
+        if out.state.is_event_stream() {
+            EventOutput { out }.send("", message)?;
+        } else if out.state.has_encoder() {
             // The extensions encode it when it goes on the wire, which may be later.
             out.send_extended(message)?;
         } else {
@@ -127,6 +133,23 @@ impl Session<'_> {
             out.send_plain(opcode, message.bytes(), true);
         }
         Ok(())
+    }
+
+    /// Sends a message to an event stream as an event with a name, for which a page listens by
+    /// `addEventListener`. One that is sent by [`send`](Self::send) has none, for `onmessage`.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`SendError::NotEventStream`] in a WebSocket session,
+    /// [`SendError::BadEventName`] for a name that is empty or has a line break.
+    ///
+    /// ```
+    /// use wirewheel::{HandlerResult, Session};
+    /// fn warn(session: &mut Session<'_>) -> HandlerResult {
+    ///     session.send_event("alarm", "the door is open")
+    /// }
+    /// ```
+    pub fn send_event(&mut self, name: &str, message: impl AsMessage) -> HandlerResult {
+        Ok(EventOutput { out: &mut self.out }.send_named(name, message.as_message())?)
     }
 
     /// Sends one fragment of a message (Ktor's `send(Frame.Text(fin = false, ..))`): the kind is
@@ -153,7 +176,7 @@ impl Session<'_> {
     /// Sends a ping of the application's own, at most 125 bytes. It overtakes queued messages; its
     /// pong comes to [`on_own_pong`](crate::Handler::on_own_pong) with the same payload. Of several that
     /// wait a peer may answer the last alone. (The server's own pings come back to
-    /// [`on_pong`](crate::Handler::on_pong).)
+    /// [`on_pong`](crate::Handler::on_pong).) On an event stream it is a heartbeat, which nobody answers.
     ///
     /// # Errors
     /// [`SendError::Closing`], or [`SendError::TooBig`] over 125 bytes.
@@ -192,14 +215,19 @@ impl Session<'_> {
             let error = SendError::TooBig { bytes: payload.len(), limit: CONTROL_PAYLOAD_MAX };
             return Err(error.into());
         }
-        self.out.send_control(opcode, payload);
+        if self.out.state.is_event_stream() {
+            EventOutput { out: &mut self.out }.heartbeat();
+        } else {
+            self.out.send_control(opcode, payload);
+        }
         Ok(())
     }
 
     /// Starts the closing handshake: what was sent before still goes out, no message is delivered
     /// any more, and `on_close` follows when the peer has answered or `close_timeout` is over. The
     /// first Close counts. `reason` is a [`CloseReason`], or a [`CloseCode`](crate::CloseCode) without a
-    /// text.
+    /// text. An event stream has no handshake: it ends behind what was sent before, its client is not told
+    /// the reason, and connects again.
     ///
     /// # Errors
     /// [`SendError::Closing`] if the session is closing already, [`SendError::CloseReason`] for a code that

@@ -82,13 +82,18 @@ impl Outgoing<'_> {
     /// What was written to the turn's buffer behind `start` waits elsewhere.
     #[cold]
     fn set_aside(&mut self, way: Way, opcode: OpCode, start: usize) -> bool {
-        let frames = self.shared.tx.split_off(start);
+        let bytes = self.shared.tx.split_off(start);
+        let is_event = self.state.is_event_stream();
         match (way, opcode) {
-            (Way::Flows, _) => self.push_behind_flows(Direct::Frames(frames)),
+            // Of the end of an event stream there are no bytes.
+            (Way::Flows, OpCode::Close) if is_event => self.push_behind_flows(Direct::End),
+            (Way::Flows, _) if is_event => self.push_behind_flows(Direct::Event(bytes)),
+            (Way::Flows, _) => self.push_behind_flows(Direct::Frames(bytes)),
+            _ if is_event => self.state.extra().outbox.push_event(bytes),
             (_, OpCode::Ping | OpCode::Pong) => {
-                return self.state.extra().outbox.push_control(&frames);
+                return self.state.extra().outbox.push_control(&bytes);
             }
-            _ => self.state.extra().outbox.push_frames(frames),
+            _ => self.state.extra().outbox.push_frames(bytes),
         }
         true
     }
@@ -292,7 +297,7 @@ impl Outgoing<'_> {
     ) -> Result<Option<Encoded<'m>>, SendError> {
         let limit = self.state.options(self.route).outgoing_limit();
         let bytes = message.bytes().len();
-        if self.state.has_extensions() {
+        if self.state.has_encoder() {
             self.shared.spend(bytes);
         }
         Encoded::new(self.state.pipeline.as_deref_mut(), message, limit).map_err(
@@ -341,8 +346,13 @@ impl Outgoing<'_> {
     /// Queues a Close: behind all that was sent before, or (`now`) in place of what has not begun.
     /// No flow message follows it.
     pub(crate) fn queue_close(&mut self, reason: Option<&CloseReason>, now: bool) {
-        let masking = self.state.options(self.route).masking;
-        self.queue_close_frame(now, |encoder| encoder.close(masking, reason));
+        let (masking, is_frame) =
+            (self.state.options(self.route).masking, !self.state.is_event_stream());
+        self.queue_close_frame(now, |encoder| {
+            if is_frame {
+                encoder.close(masking, reason);
+            }
+        });
     }
 
     /// The same for a Close that `encode` writes.
@@ -447,11 +457,17 @@ impl Outgoing<'_> {
         self.note_blocked();
         let prefix = self.shared.opaque_prefix;
         let (opaque, frames) = tx.split_at(prefix.min(tx.len()));
+        let is_event_stream = self.state.is_event_stream();
         let outbox = &mut self.state.extra().outbox;
         if let Some(rest) = opaque.get(written..).filter(|rest| !rest.is_empty()) {
             outbox.push_opaque(rest.to_vec());
         }
-        outbox.push_rest(frames, written.saturating_sub(prefix));
+        let written = written.saturating_sub(prefix);
+        if is_event_stream {
+            outbox.push_rest_of_events(frames, written);
+        } else {
+            outbox.push_rest(frames, written);
+        }
     }
 
     /// The wire took less than it was offered: the rest waits, and its time begins.

@@ -9,6 +9,7 @@ use crate::words::message::Message;
 
 use crate::session::extensions::Pipeline;
 use crate::session::send::{Admission, Outgoing};
+use crate::session::send_event::EventOutput;
 
 /// Fragments.
 impl Outgoing<'_> {
@@ -27,7 +28,7 @@ impl Outgoing<'_> {
             // Half a message cannot be taken back, nor can its end be left out.
             return Err(SendError::Full { buffered: self.buffered_bytes() }.into());
         }
-        if self.state.has_extensions() {
+        if self.state.has_encoder() {
             self.keep_fragment(piece, fin)?;
         } else {
             self.send_plain(opcode, piece.bytes(), fin);
@@ -66,7 +67,11 @@ impl Outgoing<'_> {
         } else {
             Message::from(&whole)
         };
-        let sent = self.send_extended(message);
+        let sent = if self.state.is_event_stream() {
+            EventOutput { out: self }.send("", message)
+        } else {
+            self.send_extended(message)
+        };
         if let (Err(_), Some(pipeline)) = (&sent, self.state.pipeline.as_deref_mut()) {
             pipeline.keep_fragment(whole.get(..kept).unwrap_or_default());
         }

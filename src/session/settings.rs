@@ -250,7 +250,8 @@ impl Session<'_> {
     /// ```
     pub fn pause(&mut self) {
         let now = self.out.shared.now;
-        if self.out.state.phase == Phase::Open {
+        // Of an event stream nothing is delivered that could wait.
+        if self.out.state.phase == Phase::Open && !self.out.state.is_event_stream() {
             self.out.state.pause(now);
         }
     }

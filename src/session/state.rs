@@ -1,6 +1,6 @@
 //! The state of a session that outlives a hook.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,7 +21,10 @@ use crate::words::time::Time;
 
 use crate::context::loop_state::LoopState;
 use crate::flow::inner::FlowInner;
+use crate::session::event_stream::EventEncoder;
 use crate::session::extensions::{Pipeline, wire_limit};
+pub(crate) use crate::session::peer::NO_ADDR;
+use crate::session::peer::{Peer, Proxied};
 use crate::session::read_pause::ReadPause;
 use crate::session::subscriptions::Collected;
 use crate::structures::ids::SessionId;
@@ -128,23 +131,6 @@ pub(crate) struct PingBehind {
     pub(crate) full: bool,
 }
 
-/// The peer's address in 16 bytes: all but IPv4 is boxed, so that the many IPv4 sessions do not pay
-/// for it.
-#[derive(Debug)]
-enum Peer {
-    V4(SocketAddrV4),
-    V6(Box<SocketAddrV6>),
-    Proxy(Box<Proxied>),
-}
-
-/// A peer that speaks for another.
-#[derive(Clone, Copy, Debug)]
-struct Proxied {
-    remote: SocketAddr,
-    /// Whom it speaks for at present; `None` if that is not told.
-    client: Option<SocketAddr>,
-}
-
 /// What a session may have beside the ordinary, one bit for each. Without any it is open and takes the fast
 /// paths.
 struct Parts;
@@ -152,7 +138,7 @@ struct Parts;
 impl Parts {
     /// A message has arrived in part.
     const PARTIAL: u8 = 1;
-    /// Extensions, or a raw handler.
+    /// Extensions, a raw handler, or events.
     const PIPELINE: u8 = 2;
     /// Whatever is rare: bytes that wait, a pause, timers, options of its own, an end.
     const EXTRA: u8 = 4;
@@ -180,14 +166,9 @@ impl SessionState {
     pub(crate) const BOXED_BYTES: usize = size_of::<Extra>() + size_of::<Proxied>();
 
     pub(crate) fn new(key: Key, peer: SocketAddr, now: Time) -> Self {
-        let peer = match peer {
-            SocketAddr::V4(v4) => Peer::V4(v4),
-            // Else each of the many IPv4 sessions would pay for the 28 bytes of the longer address.
-            SocketAddr::V6(v6) => Peer::V6(Box::new(v6)),
-        };
         Self {
             id: SessionId(key),
-            peer,
+            peer: Peer::new(peer),
             last_activity: now,
             ping_base: now,
             heard_millis: 0,
@@ -206,44 +187,19 @@ impl SessionState {
     }
 
     pub(crate) fn remote_addr(&self) -> SocketAddr {
-        match &self.peer {
-            Peer::V4(v4) => SocketAddr::V4(*v4),
-            Peer::V6(v6) => SocketAddr::V6(**v6),
-            Peer::Proxy(proxied) => proxied.remote,
-        }
+        self.peer.remote_addr()
     }
 
-    /// The client: the peer, or whom it speaks for.
     pub(crate) fn client_addr(&self) -> SocketAddr {
-        match &self.peer {
-            Peer::Proxy(proxied) => proxied.client.unwrap_or(NO_ADDR),
-            Peer::V4(_) | Peer::V6(_) => self.remote_addr(),
-        }
+        self.peer.client_addr()
     }
 
-    /// Who the client is for limits; `None` for a Unix socket's peer.
     pub(crate) fn client_key(&self) -> Option<ClientKey> {
-        match &self.peer {
-            Peer::Proxy(proxied) if proxied.client.is_none() => Some(ClientKey::UNKNOWN),
-            _ => ClientKey::of(self.client_addr().ip()),
-        }
+        self.peer.client_key()
     }
 
-    /// A trusted proxy says whom its connection, or its present request, is for.
     pub(crate) fn set_client(&mut self, client: Client) {
-        let remote = self.remote_addr();
-        let client = match client {
-            Client::Proxy => Some(remote),
-            Client::Unknown => None,
-            Client::Known(address) => Some(address),
-        };
-        let present = match &self.peer {
-            Peer::Proxy(proxied) => proxied.client,
-            Peer::V4(_) | Peer::V6(_) => Some(remote),
-        };
-        if client != present {
-            self.peer = Peer::Proxy(Box::new(Proxied { remote, client }));
-        }
+        self.peer.set_client(client);
     }
 
     /// Has this session flushed after the turn.
@@ -253,13 +209,25 @@ impl SessionState {
 
     /// Whether its handler is handed frames.
     pub(crate) fn is_raw(&self) -> bool {
-        self.pipeline.as_deref().is_some_and(|pipeline| pipeline.raw)
+        self.pipeline.as_deref().is_some_and(Pipeline::is_raw)
     }
 
-    /// Whether what is sent has to pass extensions.
+    /// Whether what is sent has to be encoded first: by extensions, or as events.
     #[inline]
-    pub(crate) fn has_extensions(&self) -> bool {
+    pub(crate) fn has_encoder(&self) -> bool {
         self.pipeline.as_deref().is_some_and(Pipeline::applies)
+    }
+
+    /// What makes events of its messages; `None` in a WebSocket session.
+    #[inline]
+    pub(crate) fn event_encoder(&self) -> Option<Rc<dyn EventEncoder>> {
+        self.pipeline.as_deref().and_then(Pipeline::events).cloned()
+    }
+
+    /// Whether it is an event stream.
+    #[inline]
+    pub(crate) fn is_event_stream(&self) -> bool {
+        self.pipeline.as_deref().is_some_and(|pipeline| pipeline.events().is_some())
     }
 
     /// Whether a message that is encoded may depend on those before it.
@@ -270,6 +238,9 @@ impl SessionState {
     /// A key that two sessions share if a message sent to both is the same bytes on the wire; `None`
     /// where each has to be encoded for itself.
     pub(crate) fn share_key(&self, route: &SessionOptions) -> Option<u64> {
+        if let Some(key) = self.pipeline.as_deref().and_then(Pipeline::event_share_key) {
+            return Some(key); // an event has neither masks nor a size that it is cut to
+        }
         let options = self.options(route);
         if options.masking {
             // Bytes that nobody else can use are not worth keeping.
@@ -477,7 +448,10 @@ impl SessionState {
     /// came and those that are announced (of a message that goes on, any number is).
     pub(crate) fn unfinished(&mut self) -> Option<(&mut Option<Window>, u32, u32)> {
         match self.pipeline.as_deref_mut() {
-            Some(pipeline) => pipeline.partial.as_deref_mut()?.unfinished(pipeline.raw),
+            Some(pipeline) => {
+                let raw = pipeline.is_raw();
+                pipeline.partial.as_deref_mut()?.unfinished(raw)
+            }
             None => self.partial.as_deref_mut()?.frame.unfinished(false),
         }
     }
@@ -546,6 +520,3 @@ impl Extra {
             && *transport_bytes == 0
     }
 }
-
-/// The address of a peer that has none, such as a Unix socket's.
-pub(crate) const NO_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

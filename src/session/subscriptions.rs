@@ -55,9 +55,10 @@ impl Subscription {
         filter: Filter,
         pool: &Rc<Flows>,
         session: u32,
+        behind_own: Option<u64>,
     ) -> Self {
         let Joined { cursor, place, gappy_replay: (gappy_replay, replay_end) } =
-            flow.join(pool, session);
+            flow.join(pool, session, behind_own);
         Self { flow: Rc::clone(flow), cursor, place, gappy_replay, replay_end, filter }
     }
 
@@ -169,36 +170,42 @@ pub(crate) enum Direct {
     Frames(Vec<u8>),
     /// For a session with extensions, which encode in the order in which is written.
     Message(MessageBuf),
+    /// For an event stream, as it goes out.
+    Event(Vec<u8>),
+    /// The end of an event stream.
+    End,
 }
 
 impl Direct {
     fn len(&self) -> usize {
         match self {
-            Self::Frames(frames) => frames.len(),
+            Self::Frames(frames) | Self::Event(frames) => frames.len(),
             Self::Message(message) => message.as_message().bytes().len(),
+            Self::End => 0,
         }
     }
 
     fn memory(&self) -> usize {
         match self {
-            Self::Frames(frames) => frames.capacity(),
-            Self::Message(_) => self.len(),
+            Self::Frames(frames) | Self::Event(frames) => frames.capacity(),
+            Self::Message(_) | Self::End => self.len(),
         }
     }
 
-    fn opcode_bits(&self) -> u8 {
+    /// Of the first frame, where it is frames.
+    fn opcode_bits(&self) -> Option<u8> {
         match self {
-            Self::Frames(frames) => frames.first().map_or(0, |first| first & 0x0f),
-            Self::Message(message) => 2 - u8::from(message.as_message().is_text()),
+            Self::Frames(frames) => Some(frames.first().map_or(0, |first| first & 0x0f)),
+            Self::Message(_) | Self::Event(_) | Self::End => None,
         }
     }
 
     pub(crate) fn continues(&self) -> bool {
-        self.opcode_bits() == 0
+        self.opcode_bits() == Some(0)
     }
 
     pub(crate) fn is_close(&self) -> bool {
-        self.opcode_bits() == 8
+        matches!(self, Self::End) || self.opcode_bits() == Some(8)
     }
 }
 

@@ -39,8 +39,17 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 struct Segment {
     bytes: Bytes,
-    /// Encoded frames; else an HTTP answer, which nothing may interrupt.
-    frames: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Encoded frames.
+    Frames,
+    /// An HTTP answer, or the rest of what has begun: nothing may interrupt it.
+    Opaque,
+    /// An event of an event stream, where there are no control frames.
+    Event,
 }
 
 /// Bytes of this outbox, or of many: a message that all subscribers of a flow share.
@@ -72,8 +81,15 @@ impl Segment {
         self.bytes.as_slice().len()
     }
 
-    /// Whether it is a text or binary message from its first frame to its last.
+    fn is_opaque(&self) -> bool {
+        self.kind == Kind::Opaque
+    }
+
+    /// Whether it is a message from its first byte to its last.
     fn is_whole_message(&self) -> bool {
+        if self.kind != Kind::Frames {
+            return self.kind == Kind::Event;
+        }
         let bytes = self.bytes.as_slice();
         let starts = bytes.first().is_some_and(|first| !is_control(*first) && first & 0x0f != 0);
         let (mut at, mut ends) = (0, false);
@@ -81,7 +97,7 @@ impl Segment {
             ends = is_last_of_message(*first);
             at += frame_len(bytes, at).max(1);
         }
-        self.frames && starts && ends
+        starts && ends
     }
 }
 
@@ -128,14 +144,32 @@ fn is_last_of_message(first: u8) -> bool {
 impl Outbox {
     /// Queues frames that belong together.
     pub(crate) fn push_frames(&mut self, bytes: Vec<u8>) {
-        self.push(Segment { bytes: Bytes::Own(bytes), frames: true });
+        self.push(Segment { bytes: Bytes::Own(bytes), kind: Kind::Frames });
+    }
+
+    /// Queues an event.
+    pub(crate) fn push_event(&mut self, bytes: Vec<u8>) {
+        self.push(Segment { bytes: Bytes::Own(bytes), kind: Kind::Event });
+    }
+
+    /// Queues one shared event of which `written` bytes went out; if any did, nothing may wait.
+    pub(crate) fn push_shared_event(&mut self, event: Rc<[u8]>, written: usize) {
+        debug_assert!(written == 0 || self.data.is_empty(), "what has begun goes first");
+        if written < event.len() {
+            let end = event.len();
+            self.push(Segment { bytes: Bytes::Shared(event), kind: Kind::Event });
+            self.buffered -= written;
+            if written > 0 {
+                (self.written, self.frame_end) = (written, end);
+            }
+        }
     }
 
     /// Queues one shared message of which `written` bytes went out; if any did, nothing may wait.
     pub(crate) fn push_shared(&mut self, frames: Rc<[u8]>, written: usize) {
         debug_assert!(written == 0 || self.data.is_empty(), "what has begun goes first");
         let begun = written > 0 && written < frames.len();
-        self.push(Segment { bytes: Bytes::Shared(frames), frames: true });
+        self.push(Segment { bytes: Bytes::Shared(frames), kind: Kind::Frames });
         if let Some(segment) = self.data.front().filter(|_| begun) {
             self.buffered -= written;
             self.written = written;
@@ -147,7 +181,7 @@ impl Outbox {
 
     /// Queues bytes that are no frames.
     pub(crate) fn push_opaque(&mut self, bytes: Vec<u8>) {
-        self.push(Segment { bytes: Bytes::Own(bytes), frames: false });
+        self.push(Segment { bytes: Bytes::Own(bytes), kind: Kind::Opaque });
     }
 
     fn push(&mut self, segment: Segment) {
@@ -187,6 +221,23 @@ impl Outbox {
         }
     }
 
+    /// Queues what is left of events of which `written` bytes went out, each by itself. The cut may be
+    /// anywhere.
+    pub(crate) fn push_rest_of_events(&mut self, events: &[u8], written: usize) {
+        let mut start = 0;
+        while let Some(rest) = events.get(start..).filter(|rest| !rest.is_empty()) {
+            // An event ends with an empty line, and has none within.
+            let end =
+                rest.windows(2).position(|two| two == b"\n\n").map_or(rest.len(), |at| at + 2);
+            let event = rest.get(..end).unwrap_or_default();
+            match written.saturating_sub(start) {
+                0 => self.push_event(event.to_vec()),
+                gone => self.push_opaque(event.get(gone..).unwrap_or_default().to_vec()),
+            }
+            start += end;
+        }
+    }
+
     fn push_rest_segment(&mut self, frames: &[u8], range: Range<usize>, begun: bool) {
         let bytes = frames.get(range).unwrap_or_default().to_vec();
         if begun {
@@ -212,10 +263,11 @@ impl Outbox {
     /// Drops all data and control frames that have not begun: the bytes of data that were dropped.
     pub(crate) fn drop_what_has_not_begun(&mut self) -> usize {
         let before = self.buffered;
-        let begun = self.frame_end > self.written || self.data.front().is_some_and(|s| !s.frames);
+        let begun =
+            self.frame_end > self.written || self.data.front().is_some_and(Segment::is_opaque);
         if begun {
             self.data.truncate(1);
-            if let Some(first) = self.data.front_mut().filter(|first| first.frames) {
+            if let Some(first) = self.data.front_mut().filter(|first| !first.is_opaque()) {
                 let begun = first.bytes.as_slice().get(..self.frame_end).unwrap_or_default();
                 first.bytes = Bytes::Own(begun.to_vec());
             }
@@ -292,7 +344,7 @@ impl Outbox {
             put(Lane::Control, 0..self.control.len());
         } else if !self.control.is_empty() {
             let uninterrupted = match self.data.front() {
-                Some(first) if !first.frames => first.len(),
+                Some(first) if first.is_opaque() => first.len(),
                 _ => self.frame_end.max(self.written),
             };
             put(Lane::Data(0), self.written..uninterrupted);
@@ -332,10 +384,10 @@ impl Outbox {
                         (self.written, self.frame_end) = (0, 0);
                     } else {
                         self.written = end;
-                        while segment.frames && self.frame_end < end {
+                        while segment.kind == Kind::Frames && self.frame_end < end {
                             self.frame_end += frame_len(segment.bytes.as_slice(), self.frame_end);
                         }
-                        if !segment.frames {
+                        if segment.kind != Kind::Frames {
                             self.frame_end = segment.len();
                         }
                     }
@@ -374,7 +426,7 @@ impl Outbox {
     /// Bytes that wait before the end of the last control frame; all of what has begun if there is none.
     pub(crate) fn bytes_to_control_end(&self) -> usize {
         let uninterrupted = match self.data.front() {
-            Some(first) if !first.frames || self.control.is_empty() => first.len(),
+            Some(first) if first.is_opaque() || self.control.is_empty() => first.len(),
             _ => self.frame_end.max(self.written),
         };
         uninterrupted - self.written + self.control_bytes()

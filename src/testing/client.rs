@@ -10,6 +10,8 @@ use crate::words::message::{AsMessage, Payload};
 use super::far_end::{FarEnd, RawFrame, frame_of};
 use super::frames::UPGRADE;
 use super::host::Host;
+#[cfg(all(repository, test))]
+use super::network::{Buffers, Pace};
 use super::network::{LinkId, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
@@ -601,6 +603,14 @@ impl TestClient {
         self.network.borrow_mut().end(self.id, PeerEnd::Shut);
     }
 
+    /// Sends bytes and ends its side, so that both come at once.
+    #[cfg(all(repository, test, feature = "client"))]
+    pub(crate) fn send_and_end(&mut self, bytes: &[u8]) {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).send(bytes);
+        network.end(self.id, PeerEnd::Shut);
+    }
+
     /// The client's system ends its side, and its TLS says nothing of it: more may have been meant to
     /// come. Without TLS as [`half_close`](Self::half_close).
     #[cfg(feature = "tls")]
@@ -658,15 +668,25 @@ impl TestClient {
     }
 }
 
-/// For the tests of this crate's client role.
-#[cfg(all(repository, test, feature = "client"))]
+/// For the tests of this crate.
+#[cfg(all(repository, test))]
 impl TestClient {
     /// What has arrived and is not looked at otherwise.
     pub(crate) fn take_bytes(&self) -> Vec<u8> {
         std::mem::take(&mut self.network.borrow_mut().link(self.id).socket.got)
     }
 
+    /// From now on nobody takes what is sent, and nobody says so.
+    pub(crate) fn vanish(&self) {
+        let mut network = self.network.borrow_mut();
+        let link = network.link(self.id);
+        let buffers = Buffers { send: 100_000, receive: 100_000, segment: 1_448 };
+        link.set_buffers(buffers);
+        link.set_pace(Pace::Vanished);
+    }
+
     /// Whether the application's side is shut.
+    #[cfg(feature = "client")]
     pub(crate) fn server_has_shut(&self) -> bool {
         self.network.borrow_mut().link(self.id).socket.shut
     }

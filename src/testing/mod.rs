@@ -34,7 +34,10 @@
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
 mod client;
+pub(crate) mod event_source;
 mod failure;
+#[cfg(all(repository, any(test, fuzzing), feature = "client"))]
+pub(crate) mod far_answers;
 pub(crate) mod far_end;
 #[cfg(feature = "client")]
 mod far_server;
@@ -62,6 +65,7 @@ use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
 
 pub use client::{Answer, Ending, Received, TestClient, Upgrade};
+pub use event_source::{Event, TestEventSource};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
 pub use far_server::{FarRequest, FarServer};
@@ -228,6 +232,46 @@ impl TestApplication {
             Ok((client, _)) => client,
             Err(answer) => panic!("the upgrade of {path} was refused: {answer:?}"),
         }
+    }
+
+    /// Opens an event stream; see [`TestEventSource`].
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, on_connect};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.routing(|route| {
+    ///         route.event_stream("/events", |_call: &Call| on_connect(|session, _| session.send("x")));
+    ///     });
+    /// })?;
+    /// app.event_source("/events").expect_event("message", "x");
+    /// let mut source = app.event_source_from("/events", "an id of nobody").unwrap();
+    /// source.expect_event("message", "x");
+    /// assert_eq!(app.event_source_from("/nowhere", "").unwrap_err().status, 404);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the answer is none.
+    #[track_caller]
+    pub fn event_source(&self, path: &str) -> TestEventSource {
+        match self.event_source_from(path, "") {
+            Ok(source) => source,
+            Err(answer) => panic!("{path} is no event stream: {answer:?}"),
+        }
+    }
+
+    /// Opens an event stream, naming in `Last-Event-ID` what was had before; if that is empty, nothing is
+    /// named.
+    ///
+    /// # Errors
+    /// Any answer that an `EventSource` would not accept.
+    pub fn event_source_from(
+        &self,
+        path: &str,
+        last_event_id: &str,
+    ) -> std::result::Result<TestEventSource, Answer> {
+        TestEventSource::open(self.connect(), path, last_event_id)
     }
 
     /// Asks for a page on a connection of its own.

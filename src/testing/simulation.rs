@@ -414,14 +414,15 @@ fn check_end(player: &Player, link: &Link, log: Option<&Log>, world: &World) -> 
         return Ok(());
     }
     // Our side was shut in order: what went out is whole.
-    if !socket.got.is_empty() {
+    if !socket.got.is_empty() || player.is_within_event() {
         return Err(format!("link {id} ended inside a frame: {:?}", socket.got));
     }
     let Some((log, end)) = log.and_then(|log| log.end.as_ref().map(|end| (log, end))) else {
         return Ok(());
     };
     // A peer that ended its side without a Close gets none either, but what was sent before.
-    if player.got_close.is_none() && end.code() != CloseCode::ABNORMAL {
+    let has_no_close = player.is_event_source(); // the end says it
+    if player.got_close.is_none() && !has_no_close && end.code() != CloseCode::ABNORMAL {
         return Err(format!("link {id} ended in order without a Close: {end:?}"));
     }
     if end.is_clean() && !world.drops && player.heard.received != log.sent.len() {

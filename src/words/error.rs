@@ -149,6 +149,10 @@ pub enum SendError {
     Extension,
     /// A control frame in fragments, or a Close whose payload is not legal.
     BadFrame,
+    /// A named event for a session that is no event stream.
+    NotEventStream,
+    /// An event whose name is empty or has a line break.
+    BadEventName,
     /// A code that may not be sent was to close a session, such as 1006.
     CloseReason(CloseReasonError),
 }
@@ -186,6 +190,10 @@ impl fmt::Display for SendError {
                 "a control frame cannot be a fragment, and a Close holds nothing or a legal code \
                  and UTF-8",
             ),
+            Self::NotEventStream => {
+                f.write_str("send_event is for routes of event_stream; use send")
+            }
+            Self::BadEventName => f.write_str("the name of an event is one line, and not empty"),
             Self::CloseReason(error) => error.fmt(f),
         }
     }

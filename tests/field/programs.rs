@@ -13,21 +13,10 @@ use std::time::Instant;
 use wirewheel::{Application, Response, WebSockets};
 
 use crate::support::streams::{Dice, stream};
-use crate::support::{PATIENCE, Running, millis};
+use crate::support::{PATIENCE, Running, installed, millis};
 
 /// Streams through each proxy; WIREWHEEL_PROXY_STREAMS asks for more, and then the proxies must be there.
 const STREAMS: u64 = 150;
-
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
-    let found =
-        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|it| it.is_file());
-    if found.is_none() {
-        assert!(std::env::var_os("WIREWHEEL_PROXY_STREAMS").is_none(), "{name} is not installed");
-        println!("{name} is not installed: nothing is tested");
-    }
-    found
-}
 
 /// What a program printed; it must end well.
 fn output(program: &PathBuf, arguments: &[&str]) -> String {
@@ -51,7 +40,7 @@ fn pages() -> Running {
 /// ab speaks HTTP/1.0 with `Connection: keep-alive`, and waits for the end where that is not answered.
 #[test]
 fn ab_keeps_its_connections() {
-    let Some(ab) = program("ab") else { return };
+    let Some(ab) = installed("ab") else { return };
     let server = pages();
     for (path, count) in [("/", "400"), ("/large", "20")] {
         let begun = Instant::now();
@@ -68,7 +57,7 @@ fn ab_keeps_its_connections() {
 
 #[test]
 fn curl_in_both_versions() {
-    let Some(curl) = program("curl") else { return };
+    let Some(curl) = installed("curl") else { return };
     let server = pages();
     let url = format!("http://{}/", server.addr());
     for version in ["--http1.0", "--http1.1"] {
@@ -116,7 +105,7 @@ fn free_port() -> u16 {
 /// sends streams through it. Every request that is seen behind it bears a mark that only the proxy
 /// makes, each mark is seen once, and the request is the one that the proxy means.
 fn nothing_is_seen_that_was_not_forwarded(name: &str, arguments: &[&str], configuration: &str) {
-    let Some(program) = program(name) else { return };
+    let Some(program) = installed(name) else { return };
     let (sender, seen) = channel::<Seen>();
     let server = Running::start(move |app: &mut Application| {
         app.install(WebSockets::new());

@@ -40,6 +40,19 @@ pub fn socket_folder() -> PathBuf {
     if folder.as_os_str().len() <= 50 { folder } else { "/tmp".into() }
 }
 
+/// A program that is not ours. Where it is missing nothing is tested, but in the step that installs it.
+#[allow(clippy::print_stdout, reason = "who runs the test is told")]
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|it| it.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("WIREWHEEL_PROXY_STREAMS").is_none(), "{name} is not installed");
+        println!("{name} is not installed: nothing is tested");
+    }
+    found
+}
+
 pub fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -332,6 +345,23 @@ impl Client {
         let (head, text) = frame.payload.split_at(2);
         assert_eq!(u16::from_be_bytes(head.try_into().unwrap()), code, "{frame:?}");
         String::from_utf8(text.to_vec()).unwrap()
+    }
+
+    /// All text up to the first place where this comes, and that.
+    #[track_caller]
+    pub fn read_until(&mut self, end: &str) -> String {
+        let mut searched = 0;
+        loop {
+            let from = searched.min(self.inbox.len());
+            let found =
+                self.inbox[from..].windows(end.len()).position(|bytes| bytes == end.as_bytes());
+            if let Some(at) = found {
+                return String::from_utf8(self.take(from + at + end.len())).unwrap();
+            }
+            searched = self.inbox.len().saturating_sub(end.len());
+            let more = self.fill();
+            assert!(more, "no {end:?} in {:?}", String::from_utf8_lossy(&self.inbox));
+        }
     }
 
     /// Nothing more comes but the end.

@@ -70,6 +70,27 @@ pub(crate) fn message(from: u8, number: usize, len: usize) -> String {
     message
 }
 
+/// What a binary message was before it became the data of an event; text stays as it is.
+pub(crate) fn from_event(data: &str) -> Vec<u8> {
+    if read(data.as_bytes()).is_some() {
+        return data.as_bytes().to_vec();
+    }
+    let value = |letter: u8| match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let letters: Vec<u8> = data.bytes().filter(|letter| *letter != b'=').map(value).collect();
+    let bytes = letters.chunks(4).flat_map(|four| {
+        let bits = four.iter().fold(0u32, |bits, six| bits << 6 | u32::from(*six));
+        let [_, a, b, c] = (bits << (6 * (4 - four.len()))).to_be_bytes();
+        [a, b, c].into_iter().take(four.len() - 1)
+    });
+    bytes.collect()
+}
+
 /// Where a message comes from and its number, if it is what was sent.
 pub(crate) fn read(message: &[u8]) -> Option<(u8, usize)> {
     let (&from, rest) = message.split_first()?;

@@ -15,6 +15,7 @@ use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
 use super::sequence::Sequence;
 use super::world::Mood;
+use crate::testing::event_source::EventParser;
 use crate::testing::far_end::{RawFrame, frame_of};
 use crate::testing::frames::{UPGRADE, masked, unmasked};
 use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};
@@ -68,6 +69,8 @@ pub(crate) struct Player {
     arriving: Option<Arriving>,
     /// The payload of the server's Close.
     pub(crate) got_close: Option<Vec<u8>>,
+    /// What came on its event stream.
+    events: EventParser,
 }
 
 /// A message that is being sent in fragments.
@@ -94,6 +97,7 @@ enum Stage {
     #[cfg(feature = "client")]
     Asked,
     Session,
+    Events,
 }
 
 /// Something that a client does.
@@ -165,6 +169,7 @@ impl Player {
             has_stalled: false,
             arriving: None,
             got_close: None,
+            events: EventParser::default(),
         }
     }
 
@@ -199,6 +204,8 @@ impl Player {
                 malformed(choices, self.is_server)
             }
             Stage::Session => self.frames(choices, mood),
+            // Whatever it says, nobody listens.
+            Stage::Events => (0..choices.below(40)).map(|_| byte(choices)).collect(),
             _ => {
                 // It may be in a session already and not know: then this is no request.
                 self.is_spoiled |= self.asked;
@@ -212,7 +219,27 @@ impl Player {
         self.id % 16 == 6
     }
 
+    /// Whether it only listens, to an event stream.
+    pub(super) fn is_event_source(&self) -> bool {
+        !self.is_server && self.id % 8 == 3
+    }
+
+    /// Whether what came ends within an event.
+    pub(super) fn is_within_event(&self) -> bool {
+        self.events.is_within_event()
+    }
+
+    /// Some name an event that nobody has sent.
+    fn event_stream_request(&self) -> Vec<u8> {
+        let last = if self.id % 16 == 3 { "Last-Event-ID: 00000001-1\r\n" } else { "" };
+        format!("GET /e HTTP/1.1\r\nHost: h\r\nX-Link: {}\r\n{last}\r\n", self.id).into_bytes()
+    }
+
     fn request(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
+        if self.is_event_source() && !choices.one_in(4) {
+            self.asked = true;
+            return self.event_stream_request();
+        }
         let path = choices.pick(&["/s", "/s", "/s", "/s", "/raw"]);
         // Some are pages: of this server, or of another.
         let from = match self.id % 16 {

@@ -258,9 +258,10 @@ fn build(
     let raw_negotiates = world.borrow_mut().choices.one_in(2);
     let mut application = Application::new();
     application.install(options);
-    let (members, pages) = (Rc::clone(world), Rc::clone(world));
+    let (members, listeners, pages) = (Rc::clone(world), Rc::clone(world), Rc::clone(world));
     application.routing(|route| {
         route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
+        route.event_stream("/e", move |call: &Call| Actor::join(&listeners, call)).base64();
         route
             .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))
             .negotiate_extensions(raw_negotiates);

@@ -165,6 +165,8 @@ pub(crate) struct Tally {
     pub(crate) longest: usize,
     /// Connections on which something was lost, by reason.
     pub(crate) losses: LossCounts,
+    /// Events that arrived.
+    pub(crate) events: usize,
     /// Messages of the flow that came to sessions which collect only some.
     pub(crate) filtered: usize,
     /// Sessions that were dialled, attempts that failed, and news that arrived.
@@ -189,6 +191,7 @@ impl std::ops::AddAssign for Tally {
         self.arrived += other.arrived;
         self.longest = self.longest.max(other.longest);
         self.losses += other.losses;
+        self.events += other.events;
         self.filtered += other.filtered;
         self.dialled += other.dialled;
         self.failed += other.failed;

@@ -19,6 +19,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     let frame = first_frame(&mut swarm, plan)?;
     let expected = Stream::expecting(&frame);
 
+    let data = payload(plan.size);
     let subscribers = plan.connections as u64;
     let mut window = Window::new(plan);
     let (mut published, mut delivered) = (1, 1);
@@ -39,7 +40,9 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
             if event.writable {
                 course.pump(&mut swarm, event.index, &out)?;
             }
-            if event.readable {
+            if event.readable && plan.events && event.index > 0 {
+                delivered += swarm.receive_events(event.index, &data, &mut buffer)? as u64;
+            } else if event.readable {
                 delivered +=
                     course.receive(&mut swarm, event.index, &expected, &mut buffer)? as u64;
             }

@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! bench-load echo      --port P --connections C --depth D --size BYTES [--text] [--idle N] [--burst] RUN
-//! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] RUN
+//! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] [--events] RUN
 //! bench-load handshake --port P --connections CONCURRENT RUN
 //! bench-load pings     --port P --connections C --total PINGS_EACH
 //! bench-load hold      --port P      then on stdin: open N, send BYTES, close, quit
 //!
 //! `echo --burst` has all connections send at once, and again when all echoes are there: the server then
 //! finds as much to do each time it wakes, however fast it is.
+//!
+//! `broadcast --events` has all but the first, which publishes, read event streams.
 //!
 //! `--tls FILE` has all of them speak TLS 1.3, and trust the authority in that PEM file for `localhost`.
 //!
@@ -41,6 +43,7 @@ pub(crate) struct Plan {
     text: bool,
     burst: bool,
     deflate: bool,
+    events: bool,
     idle: usize,
     seconds: Duration,
     warm: Duration,
@@ -76,6 +79,7 @@ impl Plan {
             text: false,
             burst: false,
             deflate: false,
+            events: false,
             idle: 0,
             seconds: Duration::from_secs(1),
             warm: Duration::from_millis(200),
@@ -88,6 +92,7 @@ impl Plan {
                 "--text" => plan.text = true,
                 "--burst" => plan.burst = true,
                 "--deflate" => plan.deflate = true,
+                "--events" => plan.events = true,
                 _ => {
                     let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
                     plan.set(&name, &value).map_err(|error| format!("{name} {value}: {error}"))?;

@@ -21,6 +21,7 @@ const EVENTS: usize = 512;
 /// One key for all: the server has to compute its answer every time anyway.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const LISTEN: &str = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n";
 /// More heads than any server here sends.
 const HEAD_MAX: usize = 2048;
 
@@ -29,6 +30,8 @@ pub(crate) struct Swarm {
     epoll: OwnedFd,
     port: u16,
     request: String,
+    /// All but the first read event streams.
+    events: bool,
     tls: Option<Arc<rustls::ClientConfig>>,
     /// Counts connections ever made, for source addresses.
     made: u32,
@@ -74,7 +77,8 @@ impl Swarm {
         );
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let tls = plan.tls.as_deref().map(secured::config).transpose()?;
-        Ok(Self { epoll, port, request, tls, made: 0, clients: Vec::new() })
+        let events = plan.events;
+        Ok(Self { epoll, port, request, events, tls, made: 0, clients: Vec::new() })
     }
 
     /// Opens so many more, 64 at a time.
@@ -154,11 +158,12 @@ impl Swarm {
 
     /// Takes a connection that is not open a step further: whether it is open now.
     pub(crate) fn advance(&mut self, ready: Ready) -> Outcome<bool> {
+        let listens = self.events && ready.index > 0;
         let client = &mut self.clients[ready.index];
         match client.stage {
             Stage::Open => return Ok(false),
             Stage::Connecting if ready.writable => {
-                let request = self.request.as_bytes();
+                let request = if listens { LISTEN } else { &self.request }.as_bytes();
                 let sent = client.send(request)?;
                 if sent < request.len() {
                     return Err("the request did not go out whole".into());
@@ -171,6 +176,9 @@ impl Swarm {
                 let mut bytes = [0; HEAD_MAX];
                 let n = client.receive(&mut bytes)?;
                 client.head.extend_from_slice(&bytes[..n]);
+                if listens {
+                    return client.begin_listening();
+                }
                 if client.head.ends_with(b"\r\n\r\n") {
                     let head = std::str::from_utf8(&client.head)?;
                     if !head.starts_with("HTTP/1.1 101") || !head.contains(ACCEPT) {
@@ -209,6 +217,31 @@ impl Swarm {
         Ok(sent)
     }
 
+    /// Receives what is there of an event stream: how many events with this data are complete now.
+    pub(crate) fn receive_events(
+        &mut self,
+        index: usize,
+        data: &[u8],
+        buffer: &mut [u8],
+    ) -> Outcome<usize> {
+        let client = &mut self.clients[index];
+        let n = client.receive(buffer)?;
+        client.head.extend_from_slice(&buffer[..n]);
+        let (mut taken, mut count) = (0, 0);
+        while let Some(end) = client.head[taken..].windows(2).position(|two| two == b"\n\n") {
+            let event = &client.head[taken..taken + end];
+            taken += end + 2;
+            if let Some(at) = event.windows(6).position(|six| six == b"data: ") {
+                if &event[at + 6..] != data {
+                    return Err(format!("connection {index}: other data than was sent").into());
+                }
+                count += 1;
+            }
+        }
+        client.head.drain(..taken);
+        Ok(count)
+    }
+
     /// Receives what is there; 0 means nothing at present, the server's hang-up is an error.
     pub(crate) fn receive(&mut self, index: usize, buffer: &mut [u8]) -> Outcome<usize> {
         self.clients[index].receive(buffer)
@@ -216,6 +249,20 @@ impl Swarm {
 }
 
 impl Client {
+    /// Whether the head of an event stream is there; what came behind it stays.
+    fn begin_listening(&mut self) -> Outcome<bool> {
+        let Some(end) = self.head.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return Ok(false);
+        };
+        let head = std::str::from_utf8(&self.head[..end])?;
+        if !head.starts_with("HTTP/1.1 200") || !head.contains("text/event-stream") {
+            return Err(format!("no event stream: {head}").into());
+        }
+        self.head.drain(..end + 4);
+        self.stage = Stage::Open;
+        Ok(true)
+    }
+
     fn send(&mut self, bytes: &[u8]) -> Outcome<usize> {
         if let Some(tls) = &mut self.tls {
             return tls.send(&self.fd, bytes);

@@ -18,6 +18,10 @@ impl Player {
         while self.stage == Stage::Http && self.take_head(network)? {
             moved = true;
         }
+        if self.stage == Stage::Events {
+            self.take_events(network, &mut told)
+                .map_err(|what| format!("client {}: {what}", self.id))?;
+        }
         while let Some(far_end) = &mut network.link(self.id).far_end {
             if let Some(violation) = far_end.violation {
                 return Err(format!("client {}: {violation}", self.id));
@@ -57,7 +61,12 @@ impl Player {
             return Ok(false);
         }
         got.drain(..end + 4 + length);
-        self.pages += usize::from(status == 200);
+        let is_event_stream = head.contains("text/event-stream");
+        self.pages += usize::from(status == 200 && !is_event_stream);
+        // With a length it is a refusal, to come back from.
+        if is_event_stream && !head.contains("Content-Length") {
+            (self.stage, self.joined_at) = (Stage::Events, Some(now));
+        }
         if status == 101 {
             if self.is_foreign() {
                 return Err(format!("client {}: a page of another server was let in", self.id));
@@ -78,6 +87,20 @@ impl Player {
             network.react(self.id);
         }
         Ok(true)
+    }
+
+    fn take_events(&mut self, network: &mut Network, told: &mut Told<'_>) -> Result<(), String> {
+        let Some(log) = told.log else { return Err("a stream without a session".into()) };
+        self.events.take(&std::mem::take(&mut network.link(self.id).socket.got));
+        while let Some(event) = self.events.events.pop_front() {
+            if event.name == "message" {
+                self.heard.take(self.session, &content::from_event(&event.data), log, told)?;
+                told.tally.events += 1;
+            } else if event.name != "missed" || self.id % 16 != 3 {
+                return Err(format!("an event of another name: {event:?}"));
+            }
+        }
+        Ok(())
     }
 
     fn take_frame(&mut self, frame: RawFrame, told: &mut Told<'_>) -> Result<(), String> {

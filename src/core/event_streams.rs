@@ -1,0 +1,87 @@
+//! A request for an event stream, from its head to the session that it becomes.
+
+use std::time::Duration;
+
+use crate::app::call::Call;
+use crate::app::response::Response;
+use crate::context::work::UPGRADE_WORK;
+use crate::protocol::head::RequestHead;
+use crate::protocol::server_sent_events::{CONTENT_TYPE, HEADERS};
+use crate::session::event_stream::EventEncoder;
+use crate::session::extensions::Pipeline;
+
+use crate::core::http_turn::HttpTurn;
+use crate::core::responder::{AfterRequest, AnswerTerms};
+
+/// A connection's turn while an event stream is asked for.
+pub(super) struct StreamRequest<'t, 'a> {
+    pub(super) http: HttpTurn<'t, 'a>,
+}
+
+impl StreamRequest<'_, '_> {
+    /// Begins an event stream, unless a hook or the Origin forbids it.
+    pub(super) fn begin(&mut self, terms: AnswerTerms, route: u16, call: &Call) -> AfterRequest {
+        let Some(config) = self.http.turn.routes.route(route) else {
+            return self.http.responder().refuse(404); // it resolved, so it is there
+        };
+        let Some(events) = config.events.clone() else { return self.http.responder().refuse(404) };
+        if let Some(refusal) = self.http.foreign_origin(&config.origins, call) {
+            return self.http.responder().respond(terms, refusal);
+        }
+        let is_head = terms.is_head();
+        let admitted = self.http.admit(terms, config, call, || {
+            let accepted = config.admit(call)?;
+            // Nobody connects to a session of which only the head was wanted.
+            Ok((accepted, if is_head { None } else { config.handler(call) }))
+        });
+        let (accepted, handler) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
+        };
+        self.write_head(&*events, accepted.headers(), is_head);
+        let Some(handler) = handler else {
+            self.http.turn.finish();
+            return AfterRequest::Over;
+        };
+        let last = events.last_event(call.header("last-event-id"));
+        self.http.turn.shared.last_event =
+            last.map(|last| (self.http.turn.connection.state.id, last));
+        self.http.turn.connection.state.pipeline = Some(Pipeline::for_events(events));
+        self.http.open_session(route, &config.pattern, handler);
+        self.http.turn.shared.stats.event_streams_open += 1;
+        self.http.turn.shared.stats.event_streams_total += 1;
+        self.http.turn.call_and_act(|handler, session| handler.on_connect(session, call));
+        self.http.turn.shared.last_event = None;
+        AfterRequest::Session
+    }
+
+    /// The head of the answer, and what belongs to no event behind it.
+    fn write_head(
+        &mut self,
+        events: &dyn EventEncoder,
+        headers: &[(String, String)],
+        is_head: bool,
+    ) {
+        let shared = &mut *self.http.turn.shared;
+        let date = shared.date.at(shared.now, self.http.turn.wire);
+        events.write_head(&mut shared.tx, headers, date);
+        if !is_head {
+            let random = shared.masks.next_number();
+            events.write_retry(&mut shared.tx, Duration::ZERO, random);
+        }
+        shared.opaque_prefix = shared.tx.len();
+        shared.work.add(UPGRADE_WORK);
+    }
+
+    /// What a request gets that is refused for now: an `EventSource` comes back after an answer of 200
+    /// alone, so that one for an event stream gets that, and is told when.
+    pub(super) fn refusal_for(&mut self, head: &RequestHead, refusal: Response) -> Response {
+        let Some(events) = self.http.turn.routes.events_at(head) else { return refusal };
+        let wait = Duration::from_secs(refusal.retry_after().unwrap_or(0));
+        let random = self.http.turn.shared.masks.next_number();
+        let mut body = Vec::new();
+        events.write_retry(&mut body, wait, random);
+        let answer = Response::new(200).header("Content-Type", CONTENT_TYPE).body(body);
+        HEADERS.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value))
+    }
+}

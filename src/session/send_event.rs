@@ -1,0 +1,105 @@
+//! The way out of an event stream: events that are sent to it directly, heartbeats, and where flows begin.
+
+use std::rc::Rc;
+
+use crate::flow::inner::FlowInner;
+use crate::protocol::frame::OpCode;
+use crate::protocol::server_sent_events::{Event, HEARTBEAT, is_event_name};
+use crate::words::error::SendError;
+use crate::words::message::Message;
+
+use crate::session::send::{Admission, Outgoing, Way};
+
+/// What an event of the limit may have beside it, however many lines it has.
+const EVENT_BYTES_MORE: usize = 1 << 10;
+
+/// What leaves an event stream.
+pub(crate) struct EventOutput<'o, 'a> {
+    pub(crate) out: &'o mut Outgoing<'a>,
+}
+
+impl EventOutput<'_, '_> {
+    /// Sends an event that has a name.
+    pub(crate) fn send_named(&mut self, name: &str, message: Message<'_>) -> Result<(), SendError> {
+        if !self.out.state.is_event_stream() {
+            return Err(SendError::NotEventStream);
+        }
+        if !is_event_name(name) {
+            return Err(SendError::BadEventName);
+        }
+        match self.out.admit(message.bytes().len())? {
+            Admission::Send => self.send(name, message),
+            Admission::Drop => Ok(()),
+        }
+    }
+
+    /// Sends a message that was admitted as an event.
+    pub(crate) fn send(&mut self, name: &str, message: Message<'_>) -> Result<(), SendError> {
+        let Some(events) = self.out.state.event_encoder() else { return Ok(()) };
+        let Some(bytes) = events.data_len(&message) else {
+            // No error: one handler may serve both kinds of route.
+            self.note_binary();
+            self.out.note_dropped();
+            return Ok(());
+        };
+        // A page of line breaks, each of which begins a field, would come to seven times its length.
+        let limit = longest_event(self.out.state.options(self.out.route).outgoing_limit());
+        if bytes > limit {
+            return Err(SendError::TooBig { bytes, limit });
+        }
+        self.out.shared.stats.messages_out += 1;
+        let way = self.out.way(OpCode::Text);
+        let event = Event { id: None, name, message };
+        // Encoded now, wherever it waits: no event builds on another.
+        self.out.dispatch(way, OpCode::Text, |encoder| encoder.event(&*events, &event));
+        self.out.flush_if_full();
+        Ok(())
+    }
+
+    /// Sends a comment, unless something waits, which shows as well whether the peer is there: false then.
+    pub(crate) fn heartbeat(&mut self) -> bool {
+        if self.out.state.waiting().is_some() {
+            return false;
+        }
+        self.out.dispatch(Way::Now, OpCode::Ping, |encoder| encoder.encoded(HEARTBEAT))
+    }
+
+    /// Where this session begins in a flow, if that is not for the flow alone to say: an event stream
+    /// is told.
+    pub(crate) fn begin_flow(&mut self, flow: &Rc<FlowInner>) -> Option<u64> {
+        let events = self.out.state.event_encoder()?;
+        let own = self.out.state.id;
+        let shared = &mut *self.out.shared;
+        let last = shared.last_event.filter(|(id, _)| *id == own).map(|(_, event)| event);
+        // Not before: a server without event streams asks the system for nothing.
+        flow.begin_epoch(|| shared.masks.next_number());
+        let is_opaque = shared.opaque_prefix == shared.tx.len();
+        // It waits for no other flow: it has to come before the replay, which is older than all.
+        let way = if self.out.state.waiting().is_some() { Way::Outbox } else { Way::Now };
+        let mut cursor = 0;
+        self.out.dispatch(way, OpCode::Text, |encoder| {
+            cursor = encoder.start_of_flow(&*events, flow, last);
+        });
+        // A part of the answer as its head is, so that no policy drops it.
+        if is_opaque && way == Way::Now {
+            self.out.shared.opaque_prefix = self.out.shared.tx.len();
+        }
+        Some(cursor)
+    }
+
+    /// A message was skipped, as there is no event to make of it.
+    pub(crate) fn note_binary(&mut self) {
+        self.out.shared.stats.binary_skipped += 1;
+        // Whoever forgot `base64` finds it in the log, and no more than a line a second.
+        self.out.shared.warnings.note("binary event", self.out.shared.now, || {
+            let id = self.out.state.id;
+            format!("{id}: a binary message was skipped: an event stream carries text; see base64")
+        });
+    }
+}
+
+/// The most bytes of an event in a session with that limit: line breaks and base64 make it longer than its
+/// message.
+pub(crate) fn longest_event(limit: usize) -> usize {
+    limit.saturating_mul(2).saturating_add(EVENT_BYTES_MORE)
+}
