@@ -25,6 +25,13 @@ impl Audit<'_> {
         }
         #[cfg(feature = "client")]
         let armed = armed + self.0.dial_table.armed();
+        #[cfg(feature = "client")]
+        self.0.dial_table.check()?;
+        // Once all is over nobody calls the core any more.
+        #[cfg(feature = "client")]
+        if self.0.dial_table.has_work() && !self.0.is_drained() {
+            return Err("dialers were left with something to do".into());
+        }
         let shared = &self.0.shared;
         let armed = armed + shared.timers.armed();
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;

@@ -10,8 +10,6 @@ use crate::app::route_table::RouteTable;
 use crate::context::commands::Command;
 use crate::context::loop_state::LoopState;
 use crate::context::loop_state::ServerRef;
-#[cfg(all(repository, any(test, fuzzing)))]
-use crate::context::mask_source::MaskSource;
 use crate::context::warnings::Target;
 use crate::flow::inner::FlowInner;
 use crate::structures::ids::BodyId;
@@ -94,15 +92,6 @@ impl Core {
         };
         core.after_turn(Time::ZERO); // the application's timers begin
         core
-    }
-}
-
-/// For the simulation.
-#[cfg(all(repository, any(test, fuzzing)))]
-impl Core {
-    /// What is left to chance follows from a seed.
-    pub(crate) fn draw_from_seed(&mut self, seed: u64) {
-        self.shared.masks = MaskSource::seeded(seed);
     }
 }
 

@@ -1,8 +1,6 @@
 //! The client of a test: a connection in memory, with its faults, and a session on it.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::Disposal;
@@ -12,9 +10,10 @@ use crate::words::message::{AsMessage, Payload};
 use super::answer::{Answer, take_answer};
 use super::far_end::{FarEnd, RawFrame, frame_of};
 use super::frames::UPGRADE;
+use super::host::Host;
 #[cfg(all(repository, test))]
 use super::network::{Buffers, Pace};
-use super::network::{LinkId, Network, PeerEnd};
+use super::network::{LinkId, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
 /// frames.
@@ -90,7 +89,7 @@ use super::network::{LinkId, Network, PeerEnd};
 /// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct TestClient {
-    pub(super) network: Rc<RefCell<Network>>,
+    pub(super) network: Host,
     pub(super) id: LinkId,
     /// The message whose last fragment has not arrived.
     pub(super) open: Option<RawFrame>,
@@ -212,7 +211,7 @@ impl Upgrade {
 
 /// HTTP.
 impl TestClient {
-    pub(super) fn new(network: Rc<RefCell<Network>>, id: LinkId) -> Self {
+    pub(super) fn new(network: Host, id: LinkId) -> Self {
         Self { network, id, open: None }
     }
 
@@ -706,7 +705,7 @@ impl Drop for TestClient {
     fn drop(&mut self) {
         // A test that fails has its own message; and inside a hook the network is busy.
         if !std::thread::panicking() {
-            if let Ok(mut network) = self.network.try_borrow_mut() {
+            if let Some(mut network) = self.network.try_borrow_mut() {
                 network.end(self.id, PeerEnd::Shut);
             }
         }

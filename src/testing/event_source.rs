@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::answer::Answer;
@@ -136,7 +135,7 @@ impl TestEventSource {
         self.read();
         let address = SocketAddr::from(([127, 0, 0, 1], 9_000));
         let id = self.client.network.borrow_mut().connect(address);
-        let client = TestClient::new(Rc::clone(&self.client.network), id);
+        let client = TestClient::new(self.client.network.clone(), id);
         let path = self.path.clone();
         match Self::open(client, &path, self.last_event_id()) {
             Ok(mut source) => {

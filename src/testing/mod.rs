@@ -44,15 +44,16 @@ pub(crate) mod far_end;
 mod far_server;
 #[allow(dead_code, reason = "a part is for the tests of this crate alone")]
 pub(crate) mod frames;
+mod host;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
 mod stream;
+#[cfg(feature = "client")]
+mod test_network;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::application::Application;
@@ -73,7 +74,10 @@ pub use far_server::{FarRequest, FarServer};
 #[cfg(feature = "tls")]
 pub use network::tls_peer::AUTHORITY;
 pub use stream::Stream;
+#[cfg(feature = "client")]
+pub use test_network::TestNetwork;
 
+use host::Host;
 use network::Network;
 
 /// An application that runs in memory. Its clients share it; all are of one thread.
@@ -125,7 +129,7 @@ use network::Network;
 /// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct TestApplication {
-    network: Rc<RefCell<Network>>,
+    network: Host,
     pub(crate) mailbox: Mailbox<Order>,
 }
 
@@ -141,13 +145,18 @@ impl TestApplication {
     /// # Errors
     /// [`ServerError::Config`] for a mistake in the set-up.
     pub fn new(module: impl FnOnce(&mut Application)) -> Result<Self> {
+        let (network, mailbox) = Self::build(module)?;
+        Ok(Self { network: Host::alone(network), mailbox })
+    }
+
+    fn build(module: impl FnOnce(&mut Application)) -> Result<(Network, Mailbox<Order>)> {
         let mailbox = Mailbox::default();
         let mut application = Application::new().reached_by(mailbox.clone(), Vec::new());
         module(&mut application);
         let built = application.build().map_err(ServerError::Config)?;
         let mut network = Network::new(built);
         network.accept_orders(mailbox.inbox());
-        Ok(Self { network: Rc::new(RefCell::new(network)), mailbox })
+        Ok((network, mailbox))
     }
 
     /// Has every client that connects from now on speak TLS: what their methods send and receive is in
@@ -195,7 +204,7 @@ impl TestApplication {
     #[cfg(feature = "tls")]
     pub fn begin_handshake(&self, bytes: usize) -> TestClient {
         let id = self.network.borrow_mut().connect_in_part(bytes);
-        TestClient::new(Rc::clone(&self.network), id)
+        TestClient::new(self.network.clone(), id)
     }
 
     /// Connects a client from 127.0.0.1.
@@ -207,7 +216,7 @@ impl TestApplication {
     /// Connects a client from an address.
     pub fn connect_from(&self, address: SocketAddr) -> TestClient {
         let id = self.network.borrow_mut().connect(address);
-        TestClient::new(Rc::clone(&self.network), id)
+        TestClient::new(self.network.clone(), id)
     }
 
     /// Begins an upgrade, to which headers and subprotocols can be added.
