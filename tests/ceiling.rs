@@ -53,6 +53,7 @@ fn module(app: &mut Application) {
                 Ok(())
             })
         });
+        route.post("/body", |_, body| body.bytes().len().to_string());
         route.stats("/metrics");
         flows(route);
         route.web_socket("/", |_: &Call| {
@@ -316,7 +317,37 @@ fn attacks() -> Vec<(&'static str, usize)> {
         }
         victim.expect_held(20 << 20);
     });
+    attack("a part of a body, and again as much, from each of many", &|victim| {
+        let mut streams = bodies(victim, 4_000, 60_000);
+        for _ in 0..4 {
+            send(&mut streams, &[b'x'; 1_450]);
+        }
+        victim.expect_held(20 << 20);
+    });
+    attack("most of a body from each of few, in short chunks", &|victim| {
+        let mut streams = bodies(victim, 450, 0);
+        let chunk = [&b"64;a\r\n"[..], &[b'x'; 100], b"\r\n"].concat();
+        for _ in 0..6 {
+            send(&mut streams, &chunk.repeat(80));
+        }
+        victim.expect_held(20 << 20);
+    });
     results
+}
+
+/// Attackers that began a body of that length, or of none that is known.
+fn bodies(victim: &Victim, count: usize, length: usize) -> Vec<TcpStream> {
+    let framing = match length {
+        0 => "Transfer-Encoding: chunked".to_owned(),
+        _ => format!("Content-Length: {length}"),
+    };
+    let head = format!("POST /body HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n");
+    let connect = |_| {
+        let mut stream = [TcpStream::connect(victim.addr).unwrap()];
+        send(&mut stream, head.as_bytes());
+        stream
+    };
+    (0..count).flat_map(connect).collect()
 }
 
 #[test]

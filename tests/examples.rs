@@ -290,6 +290,58 @@ fn routes_and_heartbeat_do_what_they_say() {
 }
 
 #[test]
+fn upload_stores_a_file_shows_its_progress_and_takes_commands() {
+    let folder = std::env::temp_dir().join(format!("wirewheel-upload-{}", std::process::id()));
+    let program = Program::with_arguments("upload", &["127.0.0.1:0", folder.to_str().unwrap()]);
+    let mut watcher = program.connect().upgraded("/progress");
+    let mut client = program.connect();
+    let page = client.request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(page.status == 200 && page.body.contains("enctype=\"multipart/form-data\""));
+    let file = vec![b'f'; 5_000_000];
+    let form = |name: &str| {
+        let head = format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n"
+        );
+        [head.as_bytes(), &file, b"\r\n--b--\r\n"].concat()
+    };
+    let post = |body: &[u8]| {
+        let lines = "Host: h\r\nContent-Type: multipart/form-data; boundary=b\r\n";
+        format!("POST /upload HTTP/1.1\r\n{lines}Content-Length: {}\r\n\r\n", body.len())
+    };
+    let whole = form("../../x y.bin");
+    client.write(post(&whole));
+    client.write(&whole);
+    let answer = client.answer(false);
+    assert_eq!((answer.status, &*answer.body), (201, "upload-xy.bin: 5000000 bytes\n"));
+    assert!(fs::read(folder.join("upload-xy.bin")).unwrap() == file);
+    let told = std::iter::from_fn(|| Some(String::from_utf8(watcher.frame().payload).unwrap()));
+    let told: Vec<String> = told.take_while(|told| !told.starts_with("done")).collect();
+    assert!(told.iter().all(|told| told.ends_with(" %")), "{told:?}");
+    // One that is broken off leaves nothing behind.
+    let broken = form("broken.bin");
+    let mut other = program.connect();
+    other.write(post(&broken));
+    other.write(&broken[..1_000_000]);
+    drop(other);
+    while watcher.frame().payload != b"broken off" {}
+    let names =
+        fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["upload-xy.bin"]);
+    client.write("GET /files.csv HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    while client.fill() {}
+    assert!(String::from_utf8_lossy(&client.inbox).contains("upload-xy.bin,5000000\n"));
+    let mut client = program.connect();
+    for (times, status) in [("3", 204), ("11", 400), ("x", 400)] {
+        let body = format!("times={times}");
+        let lines = "Host: h\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+        let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        let answer = client.request(&format!("POST /commands/blink HTTP/1.1\r\n{lines}{length}"));
+        assert_eq!(answer.status, status, "{times}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn raw_mirrors_frames_and_answers_for_itself() {
     let raw = Program::start("raw");
     let mut client = raw.connect().upgraded("/");

@@ -1,5 +1,6 @@
 //! The public modules: what a first program does not need, by subject.
 
+pub mod body;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod compat;

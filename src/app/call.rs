@@ -141,6 +141,15 @@ impl Call {
         self.0.answer.as_ref()
     }
 
+    /// Bytes of memory that the request takes, without what was attached to it.
+    pub(crate) fn memory(&self) -> usize {
+        let parameters = self.0.parameters.iter();
+        let parameters =
+            parameters.map(|(name, value)| name.capacity().saturating_add(value.capacity()));
+        let own = size_of::<CallParts>().saturating_add(self.0.head.memory());
+        parameters.fold(own, usize::saturating_add)
+    }
+
     pub(crate) fn head(&self) -> &RequestHead {
         &self.0.head
     }
@@ -150,7 +159,7 @@ impl Call {
         self.0.protocol.get_or_init(|| protocol.to_owned());
     }
 
-    /// The method: `GET` or `HEAD`.
+    /// The method, such as `GET` or `POST`.
     pub fn method(&self) -> &str {
         self.0.head.method()
     }

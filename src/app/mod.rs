@@ -1,6 +1,11 @@
 //! The room `app`: what an application writes down: routes, handlers, answers.
 
 pub(crate) mod application;
+pub(crate) mod body;
+pub(crate) mod body_handler;
+pub(crate) mod body_intake;
+pub(crate) mod body_route;
+mod body_routing;
 pub(crate) mod call;
 #[cfg(feature = "client")]
 pub(crate) mod connect_options;
@@ -16,6 +21,7 @@ pub(crate) mod file_body;
 pub(crate) mod foreign_route;
 pub(crate) mod handler;
 pub(crate) mod long_body;
+pub(crate) mod multipart;
 pub(crate) mod origins;
 pub(crate) mod pattern;
 pub(crate) mod raw_handler;
@@ -23,6 +29,7 @@ pub(crate) mod response;
 pub(crate) mod route_table;
 pub(crate) mod routing;
 pub(crate) mod setters;
+pub(crate) mod streamed;
 #[cfg(feature = "json")]
 pub(crate) mod value_handler;
 pub(crate) mod web_socket_route;

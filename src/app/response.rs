@@ -1,5 +1,6 @@
 //! Answers to plain requests, and what may be added to the answer that upgrades.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -9,6 +10,7 @@ use crate::words::quoted::Quoted;
 
 use crate::app::file_body::{FileBody, content_type};
 use crate::app::long_body::LongBody;
+use crate::app::streamed::{BodyPiece, ProducedBody};
 
 /// The answer to a plain request.
 ///
@@ -34,6 +36,7 @@ pub struct Response {
 enum Body {
     Bytes(Vec<u8>),
     File(FileBody),
+    Produced(ProducedBody),
 }
 
 impl From<Vec<u8>> for Body {
@@ -59,6 +62,8 @@ pub(crate) struct Owed<'a> {
     pub(crate) persistence: Persistence,
     /// Everything but the body: the answer to HEAD, or one whose body is sent in pieces.
     pub(crate) head_only: bool,
+    /// A body of unknown length is sent in chunks: in HTTP/1.0 it ends with the connection.
+    pub(crate) chunked: bool,
     /// The line with the date; empty where there is no clock.
     pub(crate) date: &'a [u8],
 }
@@ -181,6 +186,57 @@ impl Response {
         Self::opened(FileBody::of(file), name.as_ref())
     }
 
+    /// 200 with a body of any length that is made while it is sent: `produce` is called whenever the peer has
+    /// taken what there was, and writes the next piece. A call that writes nothing ends the body; the answer
+    /// to HEAD does not call it.
+    ///
+    /// In HTTP/1.1 it is chunked, in HTTP/1.0 it ends with the connection. An error resets the connection, so
+    /// that nobody takes the part for the whole, and is logged. `produce` runs on the loop and must not wait.
+    /// What it keeps does not count in `process_bytes`.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::Response;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.get("/countdown", |_call| {
+    ///             let mut left = 3;
+    ///             Response::stream(move |piece| {
+    ///                 if left > 0 {
+    ///                     writeln!(piece, "{left}")?;
+    ///                     left -= 1;
+    ///                 }
+    ///                 Ok(())
+    ///             })
+    ///         });
+    ///     });
+    /// })?;
+    /// assert_eq!(app.get("/countdown").text(), "3\n2\n1\n");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    pub fn stream(produce: impl FnMut(&mut BodyPiece<'_>) -> io::Result<()> + 'static) -> Self {
+        Self { body: Body::Produced(ProducedBody::new(None, produce)), ..Self::new(200) }
+    }
+
+    /// The same where the length is known, and announced: more than that is not sent, and fewer bytes reset
+    /// the connection.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use wirewheel::Response;
+    /// fn zeros(count: u64) -> Response {
+    ///     Response::stream_sized(count, |piece| piece.write_all(&[0; 4096]))
+    /// }
+    /// # let _ = zeros(1 << 40);
+    /// ```
+    pub fn stream_sized(
+        length: u64,
+        produce: impl FnMut(&mut BodyPiece<'_>) -> io::Result<()> + 'static,
+    ) -> Self {
+        Self { body: Body::Produced(ProducedBody::new(Some(length), produce)), ..Self::new(200) }
+    }
+
     fn opened(body: io::Result<FileBody>, name: &Path) -> Self {
         match body {
             Ok(body) => Self::with_body(content_type(name), Body::File(body)),
@@ -246,6 +302,11 @@ impl Response {
         Self::text(format!("{status} {}\n", reason_phrase(status))).status(status)
     }
 
+    /// The same, and why.
+    pub(crate) fn refusal_because(status: u16, why: &dyn Display) -> Self {
+        Self::text(format!("{status} {}: {why}\n", reason_phrase(status))).status(status)
+    }
+
     /// 500, and what is to be said in the log.
     pub(crate) fn faulty(fault: impl Into<Box<str>>) -> Self {
         Self { fault: Some(fault.into()), ..Self::refusal(500) }
@@ -280,8 +341,10 @@ impl Response {
             }
             _ => {}
         }
-        if let Some(length) = self.content_length() {
-            line(&["Content-Length: ", &length.to_string()]);
+        match self.content_length() {
+            Some(length) => line(&["Content-Length: ", &length.to_string()]),
+            None if owed.chunked && self.has_body() => line(&["Transfer-Encoding: chunked"]),
+            None => {}
         }
         // Section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
         match (owed.persistence, self.status) {
@@ -310,6 +373,7 @@ impl Response {
             (205, _) => Some(0), // section 15.3.6: "a server MUST NOT generate content"
             (_, Body::Bytes(bytes)) => Some(bytes.len() as u64),
             (_, Body::File(file)) => Some(file.length()),
+            (_, Body::Produced(produced)) => produced.length(),
         }
     }
 
@@ -322,22 +386,28 @@ impl Response {
     pub(crate) fn is_long(&self, most: usize) -> bool {
         match &self.body {
             _ if !self.has_body() => false,
-            Body::File(_) => true,
+            Body::File(_) | Body::Produced(_) => true,
             Body::Bytes(bytes) => bytes.len() > most,
         }
+    }
+
+    /// Whether only the end of its body tells how long it is.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.has_body() && self.content_length().is_none()
     }
 
     pub(crate) fn into_long_body(self) -> Option<LongBody> {
         Some(match self.body {
             Body::File(file) => LongBody::File(file),
             Body::Bytes(bytes) => LongBody::Bytes(bytes),
+            Body::Produced(produced) => LongBody::Produced(produced),
         })
     }
 
     /// Bytes of memory that its body takes.
     pub(crate) fn bytes_held(&self) -> usize {
         match &self.body {
-            Body::File(_) => 0,
+            Body::File(_) | Body::Produced(_) => 0,
             Body::Bytes(bytes) => bytes.capacity(),
         }
     }
@@ -370,6 +440,8 @@ fn check_header(name: &str, value: &str) -> Result<(), String> {
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
         204 => "No Content",
         301 => "Moved Permanently",
         302 => "Found",
@@ -384,7 +456,9 @@ fn reason_phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         410 => "Gone",
+        411 => "Length Required",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
@@ -463,7 +537,7 @@ mod tests {
     fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
         let persistence = if keep_alive { Persistence::Implied } else { Persistence::Close };
         let mut out = Vec::new();
-        response.encode(&mut out, &Owed { persistence, head_only, date: b"" });
+        response.encode(&mut out, &Owed { persistence, head_only, chunked: true, date: b"" });
         String::from_utf8(out).unwrap()
     }
 

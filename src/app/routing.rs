@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crate::context::detached::Detached;
 use crate::words::limits::Limits;
 
+use crate::app::body_route::{BodyRoute, InstalledForBodies};
 use crate::app::call::Call;
 use crate::app::endpoint::{OfFrames, OfMessages};
 use crate::app::event_stream_route::EventStreamRoute;
@@ -82,6 +83,7 @@ pub(crate) struct Routes {
     web_sockets: Vec<WebSocketRoute>,
     event_streams: Vec<EventStreamRoute>,
     gets: Vec<(String, PlainAnswer)>,
+    bodies: Vec<BodyRoute>,
     mistakes: Vec<String>,
 }
 
@@ -274,7 +276,17 @@ impl<'a> Routing<'a> {
         self.hooks.push(Rc::new(hook));
     }
 
-    fn full_path(&mut self, path: &str) -> String {
+    pub(super) fn add_body(&mut self, route: BodyRoute) -> &mut BodyRoute {
+        let number = self.routes.bodies.len();
+        self.routes.bodies.push(route);
+        &mut self.routes.bodies[number]
+    }
+
+    pub(super) fn mistake(&mut self, mistake: String) {
+        self.routes.mistake(mistake);
+    }
+
+    pub(super) fn full_path(&mut self, path: &str) -> String {
         if !path.is_empty() && !path.starts_with('/') {
             self.routes.mistake(format!("bad route path {path:?}: it must start with '/'"));
         }
@@ -319,6 +331,15 @@ impl Routes {
         }
         for (path, answer) in self.gets {
             table.add_get(&path, answer)?;
+        }
+        let installed = InstalledForBodies {
+            origins: &installed.origins,
+            #[cfg(feature = "json")]
+            converter: &installed.converter,
+            process_bytes: limits.process_bytes,
+        };
+        for route in self.bodies {
+            table.add_body(route.finish(&installed)?)?;
         }
         Ok(table)
     }

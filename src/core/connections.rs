@@ -168,7 +168,7 @@ impl Connections {
     #[cold]
     fn all_are_silent(&self) -> bool {
         self.slab.iter().all(|(_, known)| match &known.stage {
-            Stage::Http(http) => known.late || (!http.has_answered && http.unread.is_empty()),
+            Stage::Http(http) => known.late || http.is_silent(),
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => known.late,
         })
     }

@@ -10,8 +10,9 @@ use crate::protocol::server_sent_events::{CONTENT_TYPE, HEADERS};
 use crate::session::event_stream::EventEncoder;
 use crate::session::extensions::Pipeline;
 
+use crate::core::answer_terms::AnswerTerms;
 use crate::core::http_turn::HttpTurn;
-use crate::core::responder::{AfterRequest, AnswerTerms};
+use crate::core::responder::AfterRequest;
 
 /// A connection's turn while an event stream is asked for.
 pub(super) struct StreamRequest<'t, 'a> {
@@ -25,7 +26,7 @@ impl StreamRequest<'_, '_> {
             return self.http.responder().refuse(404); // it resolved, so it is there
         };
         let Some(events) = config.events.clone() else { return self.http.responder().refuse(404) };
-        if let Some(refusal) = self.http.foreign_origin(&config.origins, call) {
+        if let Some(refusal) = self.http.admission().foreign_origin(&config.origins, call) {
             return self.http.responder().respond(terms, refusal);
         }
         let is_head = terms.is_head();

@@ -1,6 +1,8 @@
 //! What TLS below a connection means for it: how it may fail, and what it holds.
 
 use log::Level;
+#[cfg(feature = "client")]
+use log::warn;
 
 use crate::app::response::Response;
 use crate::protocol::tls_fault::TlsFault;
@@ -99,6 +101,15 @@ impl TlsEvents<'_> {
     /// Whether certificates are to be reloaded; asked once.
     pub(crate) fn poll_reload(&mut self) -> bool {
         std::mem::take(&mut self.core.shared.reload_requested)
+    }
+
+    /// What dialers name is read again too.
+    #[cfg(feature = "client")]
+    pub(crate) fn reload_dialers(&mut self) {
+        for mistake in self.core.shared.dialers.tls.reload() {
+            warn!(target: "wirewheel::server",
+                "certificates of dialers were not reloaded, the old ones stay: {mistake}");
+        }
     }
 
     /// They were, or not.

@@ -111,6 +111,8 @@ impl<S: Sockets> Driver<S> {
         let requested = TlsEvents { core: &mut self.core }.poll_reload();
         if requested {
             self.sockets.reload_certificates(&mut self.core, now);
+            #[cfg(feature = "client")]
+            TlsEvents { core: &mut self.core }.reload_dialers();
         }
         if self.sockets.next_certificate_check().is_some_and(|at| at <= now) {
             self.sockets.check_certificates(&mut self.core, now);

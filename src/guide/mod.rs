@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`life_of_a_session`] | which hook is called when, and how a session ends |
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
+//! | [`bodies`] | request bodies, whole and in pieces; answers that are made while they are sent |
 //! | [`broadcast`] | one message for many sessions |
 //! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
@@ -36,6 +37,9 @@
 
 #[doc = include_str!("backpressure.md")]
 pub mod backpressure {}
+
+#[doc = include_str!("bodies.md")]
+pub mod bodies {}
 
 #[doc = include_str!("broadcast.md")]
 pub mod broadcast {}
@@ -92,8 +96,8 @@ pub mod testing_handlers {}
 #[doc = include_str!("threads.md")]
 pub mod threads {}
 
-// Its page has certificates of clients.
-#[cfg(feature = "tls-client-auth")]
+// Its page has certificates of clients, and sessions that are dialled.
+#[cfg(all(feature = "tls-client-auth", feature = "client"))]
 #[doc = include_str!("tls.md")]
 pub mod tls {}
 

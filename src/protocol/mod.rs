@@ -13,6 +13,7 @@
 )]
 
 pub(crate) mod base64;
+pub(crate) mod body;
 #[cfg(feature = "client")]
 pub(crate) mod client_handshake;
 #[cfg(feature = "client")]
@@ -36,6 +37,7 @@ pub(crate) mod header_lines;
 #[cfg(feature = "client")]
 pub(crate) mod http_proxy;
 pub(crate) mod message_reader;
+pub(crate) mod multipart;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{Answer, TestClient};
+use super::answer::Answer;
+use super::client::TestClient;
 use super::network::PeerEnd;
 
 /// A client that reads an event stream of a [`TestApplication`](super::TestApplication).

@@ -33,6 +33,7 @@
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
+mod answer;
 mod client;
 pub(crate) mod event_source;
 mod failure;
@@ -63,7 +64,8 @@ use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
 
-pub use client::{Answer, Ending, Received, TestClient, Upgrade};
+pub use answer::Answer;
+pub use client::{Ending, Received, TestClient, Upgrade};
 pub use event_source::{Event, TestEventSource};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
@@ -272,6 +274,26 @@ impl TestApplication {
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         self.connect().request("GET", path)
+    }
+
+    /// Sends a body on a connection of its own, and takes the answer.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.post("/name", |_call, body| body.text().map(|name| format!("hello {name}")));
+    ///     });
+    /// })?;
+    /// assert_eq!(app.post("/name", "text/plain", "anna").text(), "hello anna");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If no answer comes.
+    #[track_caller]
+    pub fn post(&self, path: &str, content_type: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.connect().send_body("POST", path, content_type, body)
     }
 
     /// Moves the clock, stopping at every deadline on the way, and then to the end of the tick: what is

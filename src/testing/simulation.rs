@@ -2,6 +2,7 @@
 //! from one seed, and what must hold after every step.
 
 mod actors;
+mod bodies;
 mod books;
 pub(crate) mod choices;
 pub(crate) mod codec;

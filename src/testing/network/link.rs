@@ -162,7 +162,7 @@ impl Link {
 
     /// Of what is on its way to the server only so much is.
     #[cfg(feature = "tls")]
-    pub(super) fn keep_first(&mut self, bytes: usize) {
+    pub(crate) fn keep_first(&mut self, bytes: usize) {
         self.inbound.truncate(bytes);
     }
 

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use super::bodies;
 use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
@@ -242,8 +243,9 @@ impl Player {
             bytes.extend_from_slice(format!("Sec-WebSocket-Extensions: {offer}\r\n").as_bytes());
         }
         bytes.extend_from_slice(b"\r\n");
-        match choices.below(12) {
+        match choices.below(13) {
             0 | 1 => self.page_request(),
+            12 => bodies::request(self.id, choices),
             2 => self.page_request().repeat(choices.size_below(40)),
             3 if mood.junk => {
                 bytes.truncate(choices.size_below(bytes.len()));

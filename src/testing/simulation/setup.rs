@@ -17,6 +17,7 @@ use crate::words::limits::Limits;
 use crate::words::options::OutboxOverflow;
 
 use super::actors::Actor;
+use super::bodies;
 use super::choices::Choices;
 use super::world::{Mood, Tally, World};
 
@@ -193,6 +194,7 @@ pub(super) fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
         route
             .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))
             .negotiate_extensions(raw_negotiates);
+        bodies::add_routes(route, world);
         route.get("/page", move |call| {
             let world = &mut *pages.borrow_mut();
             let link = call.header("x-link").and_then(|link| link.parse().ok());

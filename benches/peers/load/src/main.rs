@@ -5,6 +5,7 @@
 //! bench-load echo      --port P --connections C --depth D --size BYTES [--text] [--idle N] [--burst] RUN
 //! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] [--events] RUN
 //! bench-load handshake --port P --connections CONCURRENT RUN
+//! bench-load post      --port P --connections C --size BYTES RUN
 //! bench-load pings     --port P --connections C --total PINGS_EACH
 //! bench-load hold      --port P      then on stdin: open N, send BYTES, close, quit
 //!
@@ -24,6 +25,7 @@ mod echo;
 mod handshake;
 mod hold;
 mod measure;
+mod post;
 mod secured;
 mod swarm;
 mod traffic;
@@ -67,9 +69,10 @@ fn main() -> Outcome {
         "echo" => echo::run(&plan),
         "broadcast" => broadcast::run(&plan),
         "handshake" => handshake::run(&plan),
+        "post" => post::run(&plan),
         "pings" => hold::answer_pings(&plan),
         "hold" => hold::run(&plan),
-        _ => Err("usage: bench-load echo|broadcast|handshake|pings|hold --port P ...".into()),
+        _ => Err("usage: bench-load echo|broadcast|handshake|post|pings|hold --port P ...".into()),
     }
 }
 

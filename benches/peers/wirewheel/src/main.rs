@@ -89,6 +89,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Server::bind(listen(port, &mode)?, move |app: &mut Application| {
         app.install(options);
         app.routing(|route| {
+            if mode == "post" {
+                route.post("/post", |_, body| body.bytes().len().to_string());
+            }
             if broadcasts {
                 let buffer = FlowOptions::new().extra_buffer(FLOW_MESSAGES);
                 let flow = SharedFlow::with(buffer).unwrap_or_default();
