@@ -37,6 +37,7 @@
 #![cfg_attr(feature = "json", doc = "| [`json`] | values as messages |")]
 //! | [`message`] | what a message carries, and what becomes one |
 //! | [`options`] | the values that options take |
+//! | [`pages`] | folders of files, and whose pages may read answers |
 //! | [`raw`] | sessions that get frames |
 #![cfg_attr(
     feature = "testing",
@@ -98,7 +99,7 @@ pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
 pub use api::{
-    body, compat, detach, error, events, extension, hooks, message, options, raw, watch,
+    body, compat, detach, error, events, extension, hooks, message, options, pages, raw, watch,
 };
 
 pub use app::application::{Application, WebSockets};

@@ -68,6 +68,39 @@ fn pages_stand_alone_and_suit_phones_dark_rooms_and_screen_readers() {
 }
 
 #[test]
+fn a_site_has_its_pages_a_lamp_for_all_and_figures_for_others() {
+    let program = Program::start("site");
+    let get = |path: &str, lines: &str| {
+        program.connect().request(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
+    };
+    assert!(get("/", "").body.contains("src=\"app.js\""));
+    let script = get("/app.js", "");
+    assert!(script.body.contains("new WebSocket("));
+    let known = format!("If-None-Match: {}\r\n", script.header("etag").unwrap());
+    assert_eq!(get("/app.js", &known).status, 304);
+    let missing = get("/missing", "");
+    assert_eq!((missing.status, missing.body.contains("nothing here")), (404, true));
+    assert!(missing.header("content-security-policy").is_some());
+    let mut clients = [(); 2].map(|()| program.connect().upgraded("/ws"));
+    for client in &mut clients {
+        client.expect_text("off");
+    }
+    clients[0].text("switch");
+    for client in &mut clients {
+        client.expect_text("on");
+    }
+    let lamp = get("/api/lamp", "Origin: https://dashboard.example\r\n");
+    assert_eq!(lamp.body, "{\"lamp\":\"on\"}");
+    assert_eq!(lamp.header("access-control-allow-origin"), Some("https://dashboard.example"));
+    let folder = std::env::temp_dir().join(format!("wirewheel-site-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("index.html"), "of a folder").unwrap();
+    let other = Program::with_arguments("site", &["127.0.0.1:0", folder.to_str().unwrap()]);
+    assert_eq!(other.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n").body, "of a folder");
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn chat_tells_both_clients_both_messages_in_order() {
     let program = Program::start("chat");
     let mut clients = [(); 2].map(|()| program.connect().upgraded("/ws"));

@@ -13,6 +13,7 @@ pub mod hooks;
 pub mod json;
 pub mod message;
 pub mod options;
+pub mod pages;
 pub mod raw;
 #[cfg(feature = "tls")]
 pub mod tls;

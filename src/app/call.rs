@@ -391,9 +391,14 @@ impl Call {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::protocol::head::tests::head;
+
+    /// The request of a head, for tests of what answers it.
+    pub(crate) fn call(text: &str) -> Call {
+        Call::new(head(text), Vec::new(), between(), None)
+    }
 
     /// One of its own for each address, so that none stands for another.
     fn between() -> Between {

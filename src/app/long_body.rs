@@ -10,6 +10,8 @@ use crate::app::streamed::ProducedBody;
 pub(crate) enum LongBody {
     File(FileBody),
     Bytes(Vec<u8>),
+    /// They are part of the program.
+    Static(&'static [u8]),
     Produced(ProducedBody),
 }
 
@@ -19,6 +21,7 @@ impl LongBody {
         match self {
             Self::File(file) => Some(file.length()),
             Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Static(bytes) => Some(bytes.len() as u64),
             Self::Produced(produced) => produced.length(),
         }
     }
@@ -26,7 +29,7 @@ impl LongBody {
     /// Bytes of memory that it takes until it is out.
     pub(crate) fn memory(&self) -> usize {
         match self {
-            Self::File(_) | Self::Produced(_) => 0,
+            Self::File(_) | Self::Static(_) | Self::Produced(_) => 0,
             Self::Bytes(bytes) => bytes.capacity(),
         }
     }
@@ -36,14 +39,17 @@ impl LongBody {
     pub(crate) fn read_piece(&self, offset: u64, out: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::File(file) => file.read_piece(offset, out),
+            Self::Bytes(bytes) => Ok(copy_piece(bytes, offset, out)),
+            Self::Static(bytes) => Ok(copy_piece(bytes, offset, out)),
             Self::Produced(produced) => produced.read_piece(out),
-            Self::Bytes(bytes) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX);
-                let rest = bytes.get(from..).unwrap_or_default();
-                let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
-                out.extend_from_slice(piece);
-                Ok(piece.len())
-            }
         }
     }
+}
+
+fn copy_piece(bytes: &[u8], offset: u64, out: &mut Vec<u8>) -> usize {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = bytes.get(from..).unwrap_or_default();
+    let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
+    out.extend_from_slice(piece);
+    piece.len()
 }

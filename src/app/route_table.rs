@@ -10,6 +10,7 @@ use crate::protocol::handshake::offered_protocols;
 use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
+use crate::app::answer_filter::AnswerFilters;
 use crate::app::body_intake::BodyEndpoint;
 use crate::app::body_route::BodyRouteKey;
 use crate::app::call::Call;
@@ -40,6 +41,8 @@ pub(crate) type DetachHook = Rc<dyn Fn(&Call, Detached)>;
 pub(crate) enum PlainAnswer {
     /// The application does.
     Handler(Rc<dyn Fn(&Call) -> Response>),
+    /// A folder does, in which files are looked for.
+    Folder(Box<dyn Fn(&Call) -> Response>),
     /// The server's statistics do, to whom the guard lets pass.
     Stats(Option<StatsGuard>),
 }
@@ -142,6 +145,8 @@ pub(crate) struct RouteTable {
     entries: Vec<PathEntry>,
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
+    /// What changes the answers of its scopes.
+    pub(crate) filters: Option<Box<dyn AnswerFilters>>,
     bodies: Vec<Rc<dyn BodyEndpoint>>,
     defaults: SessionOptions,
     /// What dialled sessions have in place of a route.
@@ -189,6 +194,7 @@ impl RouteTable {
             entries: Vec::new(),
             routes: Vec::new(),
             gets: Vec::new(),
+            filters: None,
             bodies: Vec::new(),
             defaults,
             #[cfg(feature = "client")]

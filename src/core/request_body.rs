@@ -40,7 +40,7 @@ impl<'a> BodyTurn<'_, 'a> {
         call: Call,
     ) -> AfterRequest {
         let foreign =
-            endpoint.origins().and_then(|rules| self.admission().foreign_origin(rules, &call));
+            endpoint.origins().and_then(|rules| self.admission().foreign_to_cors(rules, &call));
         if let Some(refusal) = foreign {
             return self.responder().respond(terms, refusal);
         }
@@ -49,6 +49,7 @@ impl<'a> BodyTurn<'_, 'a> {
         let intake = match caught(|| endpoint.begin(&call, max_overhead)) {
             Ok(Ok(intake)) => intake,
             Ok(Err((response, why))) => {
+                let response = self.responder().filtered(&call, response);
                 return self.responder().refuse_request(terms, call.head(), response, why);
             }
             Err(panic) => return self.answer_panic(terms, &call, panic),
@@ -128,6 +129,7 @@ impl<'a> BodyTurn<'_, 'a> {
             }
             Ok(Ok(IntakeNext::Answer(response))) => {
                 self.turn.log().page(&receiving.call, &response);
+                let response = self.responder().filtered(&receiving.call, response);
                 let terms = receiving.terms_now();
                 self.let_go(receiving);
                 self.responder().respond(terms, response)
@@ -136,7 +138,7 @@ impl<'a> BodyTurn<'_, 'a> {
             Ok(Err(fault)) => {
                 let (status, call) = (fault.status(), receiving.call.clone());
                 self.let_go(receiving);
-                let response = Response::refusal(status);
+                let response = self.responder().filtered(&call, Response::refusal(status));
                 let terms = AnswerTerms::of(call.head()).last();
                 self.responder().refuse_request(terms, call.head(), response, reason::BODY_FAULT)
             }
@@ -150,7 +152,8 @@ impl<'a> BodyTurn<'_, 'a> {
     }
 
     fn answer_panic(&mut self, terms: AnswerTerms, call: &Call, panic: Panicked) -> AfterRequest {
-        let response = self.responder().internal_error(&Quoted(call.path()).to_string(), panic);
+        let fault = self.responder().internal_error(&Quoted(call.path()).to_string(), panic);
+        let response = self.responder().filtered(call, fault);
         self.responder().respond(terms, response)
     }
 
@@ -206,7 +209,8 @@ impl<'a> BodyTurn<'_, 'a> {
         let call = receiving.call.clone();
         self.let_go(receiving);
         let terms = AnswerTerms::of(call.head()).last();
-        self.responder().refuse_request(terms, call.head(), Response::refusal(status), why);
+        let response = self.responder().filtered(&call, Response::refusal(status));
+        self.responder().refuse_request(terms, call.head(), response, why);
     }
 }
 

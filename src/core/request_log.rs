@@ -35,6 +35,7 @@ pub(super) mod reason {
     pub(crate) const NO_SUBPROTOCOL: &str = "no subprotocol on offer is spoken here";
     pub(crate) const HANDSHAKE: &str = "the WebSocket handshake cannot be accepted";
     pub(crate) const ORIGIN: &str = "origin";
+    pub(crate) const CORS: &str = "pages of its origin may not: see cors";
     pub(crate) const HOOK: &str = "an upgrade hook refused it";
     pub(crate) const NOT_DETACHABLE: &str = "its connection cannot be detached";
     pub(crate) const BODY: &str = "no route takes a body of this size";

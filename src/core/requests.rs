@@ -106,10 +106,14 @@ impl HttpTurn<'_, '_> {
         head: RequestHead,
         resolution: Resolution,
     ) -> AfterRequest {
+        if let Some(response) = self.preflight(&head) {
+            return self.answer_filtered(terms, head, response, reason::CORS);
+        }
         let (response, why) = match resolution {
             Resolution::Get { handler, parameters } => {
                 let call = self.call_for(head, parameters, None);
-                let response = self.page(handler, &call);
+                let page = self.page(handler, &call);
+                let response = self.responder().filtered(&call, page);
                 return self.responder().respond(terms, response);
             }
             Resolution::Body { route, parameters } => {
@@ -137,25 +141,62 @@ impl HttpTurn<'_, '_> {
             }
             Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
             Resolution::ProtocolRequired => {
-                let text = "400 Bad Request: no subprotocol on offer is spoken here\n";
-                (Response::refusal(400).body(text), reason::NO_SUBPROTOCOL)
+                let why = "no subprotocol on offer is spoken here";
+                (Response::refusal_because(400, &why), reason::NO_SUBPROTOCOL)
             }
             Resolution::BadPath | Resolution::WebSocket { .. } => {
                 (Response::refusal(400), reason::BAD_PATH)
             }
         };
-        self.responder().refuse_request(terms, &head, response, why)
+        if self.turn.routes.filters.is_none() {
+            return self.responder().refuse_request(terms, &head, response, why);
+        }
+        self.answer_filtered(terms, head, response, why)
+    }
+
+    /// Whether a page of another origin may send what it is about to (the Fetch standard, "CORS-preflight
+    /// request"): before the route, which need not take OPTIONS.
+    fn preflight(&self, head: &RequestHead) -> Option<Response> {
+        let filters = self.turn.routes.filters.as_ref()?;
+        if head.method() == "OPTIONS" { filters.preflight(head) } else { None }
+    }
+
+    /// Answers without a route, as the filters of the path want it.
+    fn answer_filtered(
+        &mut self,
+        terms: AnswerTerms,
+        head: RequestHead,
+        response: Response,
+        why: &'static str,
+    ) -> AfterRequest {
+        let call = self.call_for(head, Vec::new(), None);
+        let response = self.responder().filtered(&call, response);
+        if response.status_code() < 400 {
+            return self.responder().respond(terms, response);
+        }
+        self.responder().refuse_request(terms, call.head(), response, why)
     }
 
     /// What a page answers.
     fn page(&mut self, handler: u16, call: &Call) -> Response {
+        let mut looks_for_files = false;
         let answer = match self.turn.routes.plain_answer(handler) {
             Some(PlainAnswer::Handler(answer)) => caught(|| answer(call)),
+            Some(PlainAnswer::Folder(answer)) => {
+                looks_for_files = true;
+                caught(|| answer(call))
+            }
             Some(PlainAnswer::Stats(guard)) => self.statistics(guard.as_ref(), call),
             None => Ok(Response::refusal(404)),
         };
         match answer {
             Ok(response) => {
+                looks_for_files |= response.is_file();
+                let response = response.for_request(call, || self.turn.wire.since_1970());
+                // Of a file that is sent in pieces it is counted where it begins.
+                if looks_for_files && !response.is_file() {
+                    self.turn.shared.work.add(PAGE_WORK);
+                }
                 self.turn.log().page(call, &response);
                 response
             }
@@ -280,8 +321,8 @@ impl HttpTurn<'_, '_> {
         match caught(act) {
             Ok(Ok(admitted)) => Ok(admitted),
             Ok(Err(response)) => {
-                let head = call.head();
-                Err(self.responder().refuse_request(terms, head, response, reason::HOOK))
+                let response = self.responder().filtered(call, response);
+                Err(self.responder().refuse_request(terms, call.head(), response, reason::HOOK))
             }
             Err(panic) => {
                 let response = self.responder().internal_error(&config.pattern, panic);
@@ -292,8 +333,8 @@ impl HttpTurn<'_, '_> {
 
     /// A route wants the socket itself, and there is none that anybody else could use.
     fn refuse_to_detach(&mut self, terms: AnswerTerms, call: &Call) -> AfterRequest {
-        let text = "501 Not Implemented: only a socket without TLS can be detached\n";
-        let response = Response::refusal(501).body(text);
+        let why = "only a socket without TLS can be detached";
+        let response = Response::refusal_because(501, &why);
         self.responder().refuse_request(terms, call.head(), response, reason::NOT_DETACHABLE)
     }
 

@@ -5,11 +5,13 @@ use std::io;
 
 use log::Level;
 
+use crate::app::call::Call;
 use crate::app::response::{Owed, Persistence, Response};
 use crate::context::detached::Detached;
 use crate::context::work::PAGE_WORK;
 use crate::protocol::framing::{BodyFraming, Expectation};
 use crate::protocol::head::RequestHead;
+use crate::words::quoted::Quoted;
 
 use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::{Disposal, Stage};
@@ -237,6 +239,15 @@ impl Responder<'_, '_> {
             .error(("handler panicked", 500), || format!("{route}: handler panicked: {text}"));
         self.turn.shared.last_panic = Some(text);
         Response::refusal(500)
+    }
+
+    /// An answer as the filters of its path change it. A page for a status is the application's code.
+    pub(super) fn filtered(&mut self, call: &Call, response: Response) -> Response {
+        let Some(filters) = &self.turn.routes.filters else { return response };
+        match caught(|| filters.change(call, response)) {
+            Ok(response) => response,
+            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
+        }
     }
 
     /// Answers a request that cannot be served, and says so.

@@ -15,6 +15,7 @@
 //! | [`limits_and_memory`] | how much memory all of it takes at most |
 #![cfg_attr(feature = "deflate", doc = " | [`deflate`] | compression, and what it costs |")]
 //! | [`errors_and_close_codes`] | who is told what when something fails |
+//! | [`serving_pages`] | folders, conditions and ranges, CORS, headers and error pages |
 //! | [`threads`] | talking to the server from another thread |
 //! | [`embedding`] | serial ports, pipes and sockets on the same loop; the server inside a program |
 //! | [`testing_handlers`] | tests without sockets and waiting, and with them |
@@ -89,6 +90,9 @@ pub mod proxies {}
 
 #[doc = include_str!("security.md")]
 pub mod security {}
+
+#[doc = include_str!("serving_pages.md")]
+pub mod serving_pages {}
 
 #[doc = include_str!("testing_handlers.md")]
 pub mod testing_handlers {}

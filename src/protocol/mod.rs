@@ -14,15 +14,18 @@
 
 pub(crate) mod base64;
 pub(crate) mod body;
+pub(crate) mod byte_range;
 #[cfg(feature = "client")]
 pub(crate) mod client_handshake;
 #[cfg(feature = "client")]
 pub(crate) mod client_url;
 pub(crate) mod close;
+pub(crate) mod conditions;
 #[cfg(feature = "client")]
 pub(crate) mod connect_error;
 #[cfg(feature = "json")]
 pub(crate) mod content;
+pub(crate) mod content_coding;
 pub(crate) mod date;
 pub(crate) mod extension;
 pub(crate) mod foreign;

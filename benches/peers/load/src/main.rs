@@ -4,6 +4,7 @@
 //! ```text
 //! bench-load echo      --port P --connections C --depth D --size BYTES [--text] [--idle N] [--burst] RUN
 //! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] [--events] RUN
+//! bench-load get       --port P --connections C --size BYTES RUN
 //! bench-load handshake --port P --connections CONCURRENT RUN
 //! bench-load post      --port P --connections C --size BYTES RUN
 //! bench-load pings     --port P --connections C --total PINGS_EACH
@@ -25,7 +26,7 @@ mod echo;
 mod handshake;
 mod hold;
 mod measure;
-mod post;
+mod requests;
 mod secured;
 mod swarm;
 mod traffic;
@@ -68,11 +69,12 @@ fn main() -> Outcome {
     match mode.as_str() {
         "echo" => echo::run(&plan),
         "broadcast" => broadcast::run(&plan),
+        "get" => requests::get(&plan),
         "handshake" => handshake::run(&plan),
-        "post" => post::run(&plan),
+        "post" => requests::post(&plan),
         "pings" => hold::answer_pings(&plan),
         "hold" => hold::run(&plan),
-        _ => Err("usage: bench-load echo|broadcast|handshake|post|pings|hold --port P ...".into()),
+        _ => Err("usage: bench-load echo|broadcast|get|handshake|post|pings|hold --port P ...".into()),
     }
 }
 
