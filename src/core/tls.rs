@@ -105,7 +105,7 @@ impl TlsEvents<'_> {
 
     /// What dialers name is read again too.
     #[cfg(feature = "client")]
-    pub(crate) fn reload_dialers(&mut self) {
+    pub(crate) fn reload_dialers(&self) {
         for mistake in self.core.shared.dialers.tls.reload() {
             warn!(target: "wirewheel::server",
                 "certificates of dialers were not reloaded, the old ones stay: {mistake}");
