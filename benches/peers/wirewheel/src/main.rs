@@ -1,9 +1,9 @@
 //! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`; with the feature `client` as a client too.
 //!
 //! Everything is at its default but what the benchmark cannot do without: room for its connections,
-//! room for its largest messages in `large`, a short ping period in `ping`, a certificate in `tls` (which
-//! wants the feature of that name), and more patience with slow turns, since under valgrind every turn is
-//! slow and would have the events timed one by one.
+//! room for its largest messages in `large`, a short ping period in `ping`, a certificate in `tls` and
+//! `tls-rsa` (which want the feature `tls`), and more patience with slow turns, since under valgrind every
+//! turn is slow and would have the events timed one by one.
 
 #[cfg(feature = "client")]
 mod dialled;
@@ -49,12 +49,14 @@ fn listen(port: u16, mode: &str) -> Result<Listen, String> {
     let place = Listen::from(format!("127.0.0.1:{port}"));
     match mode {
         #[cfg(feature = "tls")]
-        "tls" => {
-            let file = |name| format!("{}/../../../tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
-            Ok(Listen::tls(place, wirewheel::tls::TlsOptions::new(file("box.pem"), file("box.key"))))
+        "tls" | "tls-rsa" => {
+            let name = if mode == "tls" { "box" } else { "rsa" };
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/certificates");
+            let file = |end| format!("{folder}/{name}.{end}");
+            Ok(Listen::tls(place, wirewheel::tls::TlsOptions::new(file("pem"), file("key"))))
         }
         #[cfg(not(feature = "tls"))]
-        "tls" => Err("tls: build it with that feature".into()),
+        "tls" | "tls-rsa" => Err("tls: build it with that feature".into()),
         _ => Ok(place),
     }
 }
