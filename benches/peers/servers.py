@@ -22,8 +22,10 @@ LOAD = RELEASE / "bench-load"
 TARGET_CPU = {"x86_64": "x86-64", "aarch64": "generic"}
 # Built with the feature `tls`, which costs a plain echo next to nothing.
 WITH_TLS = "wirewheel with tls"
-ALL_MODES = frozenset(
-    ["echo", "broadcast", "broadcast-deflate", "broadcast-events", "large", "ping", "post", "tls", "box", "tls-rsa", "rsa", "tests", "certificates"])
+ALL_MODES = frozenset(["echo", "broadcast", "broadcast-deflate", "broadcast-events", "large", "ping", "post"])
+# Echo servers with TLS, by the certificate that they show.
+TLS_MODES = {"tls": "box", "tls-rsa": "rsa"}
+CERTIFICATES = HERE.parent.parent / "tests" / "certificates"
 
 
 class Server:
