@@ -99,7 +99,7 @@ struct Member;
 impl Handler for Member {
     fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult {
         let user = call.attached::<User>().map_or("nobody", |User(name)| name);
-        session.send(&format!("hello, {user}"))
+        session.send(format!("hello, {user}"))
     }
 }
 

@@ -5,6 +5,8 @@
 //! wstest -m fuzzingserver
 //! cargo run --release --example autobahn_client --all-features -- ws://127.0.0.1:9001
 //! ```
+//!
+//! With `--ca FILE` it trusts the certificates in a PEM file, and dials `wss://`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example")]
 
 use std::cell::Cell;
@@ -24,6 +26,8 @@ const AGENT: &str = "wirewheel-client";
 /// What is left to do.
 struct Run {
     url: String,
+    /// The file of certificates that are trusted.
+    ca: Option<String>,
     cases: Cell<u32>,
     next: Cell<u32>,
     failed: Cell<bool>,
@@ -81,7 +85,7 @@ impl Handler for Step {
 /// One session, which is not dialled again.
 fn options(run: &Rc<Run>) -> ConnectOptions {
     let run = Rc::clone(run);
-    ConnectOptions::new()
+    trust(&run)
         .ping_period(None) // the suite counts what it gets
         .max_frame_size(32 << 20)
         .max_message_size(32 << 20)
@@ -101,6 +105,19 @@ fn options(run: &Rc<Run>) -> ConnectOptions {
         })
 }
 
+#[cfg(feature = "tls")]
+fn trust(run: &Run) -> ConnectOptions {
+    match &run.ca {
+        Some(file) => ConnectOptions::new().roots(wirewheel::tls::Roots::pem(file.as_str())),
+        None => ConnectOptions::new(),
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn trust(_run: &Run) -> ConnectOptions {
+    ConnectOptions::new()
+}
+
 fn dial(server: &mut ServerRef<'_>, run: &Rc<Run>, path: &str, purpose: Purpose) {
     let of_step = Rc::clone(run);
     let step = move |_call: &Call| Step { run: Rc::clone(&of_step), purpose };
@@ -112,9 +129,18 @@ fn dial(server: &mut ServerRef<'_>, run: &Rc<Run>, path: &str, purpose: Purpose)
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    let url = std::env::args().nth(1).unwrap_or_else(|| "ws://127.0.0.1:9001".into());
+    let (mut url, mut ca) = ("ws://127.0.0.1:9001".to_owned(), None);
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--ca" if cfg!(feature = "tls") => ca = Some(words.next().ok_or("--ca FILE")?),
+            "--ca" => return Err("--ca needs the feature tls".into()),
+            _ => url = word,
+        }
+    }
     let run = Rc::new(Run {
         url: url.trim_end_matches('/').to_owned(),
+        ca,
         cases: Cell::new(0),
         next: Cell::new(0),
         failed: Cell::new(false),

@@ -8,7 +8,6 @@
 
 use std::error::Error;
 use std::io::{self, BufRead, Write};
-use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use wirewheel::error::HandleError;
@@ -26,8 +25,7 @@ fn module(app: &mut Application, news: SharedFlow) {
 }
 
 /// Reads lines until there are no more, or nobody to tell them.
-fn publish_lines(server: &Handle, named: &Receiver<FlowKey<str>>) {
-    let Ok(news) = named.recv() else { return };
+fn publish_lines(server: &Handle, news: FlowKey<str>) {
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         match server.emit(news, line.as_str()) {
             Ok(()) => {}
@@ -41,17 +39,17 @@ fn publish_lines(server: &Handle, named: &Receiver<FlowKey<str>>) {
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
-    let (name, named) = channel();
-    let mut server = Server::bind(address.as_str(), move |app: &mut Application| {
+    let server = Server::bind(address.as_str(), |app: &mut Application| {
         let options = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
         let news = app.flow(options.extra_buffer(63));
-        let _ = name.send(app.flow_key(&news)); // the thread waits for it
+        let (handle, key) = (app.handle(), app.flow_key(&news));
+        // It is left to itself: when the loop ends, the process ends, whatever the thread waits for.
+        let publisher = thread::Builder::new().name("lines".into());
+        if let Err(error) = publisher.spawn(move || publish_lines(&handle, key)) {
+            println!("no thread for the lines: {error}");
+        }
         module(app, news);
     })?;
-    let handle = server.handle();
-    // It is left to itself: when the loop ends, the process ends, whatever the thread waits for.
-    let publisher = thread::Builder::new().name("lines".into());
-    publisher.spawn(move || publish_lines(&handle, &named))?;
     println!("listening on http://{}", server.local_addr());
     let _ = io::stdout().flush();
     server.run()?;

@@ -26,7 +26,7 @@ impl Handler for Greeter {
             Some(text) if text.eq_ignore_ascii_case("bye") => {
                 session.close(CloseReason::new(CloseCode::NORMAL, "Client said BYE")?)
             }
-            Some(name) => session.send(&format!("Hi, {name}!")),
+            Some(name) => session.send(format!("Hi, {name}!")),
         }
     }
 

@@ -18,7 +18,7 @@ fn module(app: &mut Application) {
             on_connect(|session, _call| session.send("a ping every second"))
                 .on_pong(|session, rtt| {
                     println!("{} {}: {rtt:?}", session.id(), session.remote_addr());
-                    session.send(&format!("round trip: {rtt:?}"))
+                    session.send(format!("round trip: {rtt:?}"))
                 })
                 .on_error(|session, error| println!("{}: {error}", session.id()))
         });

@@ -17,7 +17,7 @@ use wirewheel::{
 fn room(call: &Call) -> impl Handler + use<> {
     let room = call.parameter("room").unwrap_or_default().into_owned();
     let name = call.query_parameter("as").unwrap_or_else(|| "somebody".into()).into_owned();
-    on_connect(move |session, _call| session.send(&format!("{name} entered {room}")))
+    on_connect(move |session, _call| session.send(format!("{name} entered {room}")))
         .on_message(|session, message| session.send(message))
 }
 

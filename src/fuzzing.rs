@@ -3,6 +3,8 @@
 #![allow(missing_docs, reason = "for the targets in fuzz/, not for users")]
 
 use std::net::IpAddr;
+#[cfg(all(feature = "tls", feature = "client"))]
+use std::time::Duration;
 
 use crate::app::pattern::{Pattern, path_segments};
 #[cfg(feature = "deflate")]
@@ -19,6 +21,8 @@ use crate::protocol::origin::{Authority, Origin};
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::protocol::target::is_authority;
 use crate::structures::wheel_model::{Operation, agrees_with_a_map};
+#[cfg(feature = "client")]
+use crate::testing::far_answers;
 #[cfg(feature = "tls")]
 use crate::testing::network::tls_peer::{BothEnds, TlsPeer};
 use crate::testing::simulation;
@@ -27,6 +31,12 @@ use crate::testing::simulation::choices::Choices;
 use crate::transport::tls::engine::{Ending, Engine, RECORD_MAX, Scratch};
 #[cfg(feature = "deflate")]
 use crate::words::message::Rsv;
+#[cfg(all(feature = "tls", feature = "client"))]
+use crate::{
+    testing::network::tls_peer::{AUTHORITY, FarTls},
+    transport::tls::connector::{TlsConnectors, TlsStart},
+    words::tls_client::{ClientTlsOptions, Roots},
+};
 
 /// A target: the name that its file in `fuzz/fuzz_targets` has, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
@@ -41,6 +51,10 @@ pub const TARGETS: &[Target] = &[
     ("core", core),
     #[cfg(feature = "tls")]
     ("tls", tls),
+    #[cfg(all(feature = "tls", feature = "client"))]
+    ("dialled_tls", dialled_tls),
+    #[cfg(feature = "client")]
+    ("answers", answers),
     #[cfg(feature = "deflate")]
     ("deflate", deflate),
 ];
@@ -284,52 +298,88 @@ pub fn core(data: &[u8]) {
 pub fn tls(data: &[u8]) {
     thread_local!(static ENDS: BothEnds = BothEnds::new(512));
     ENDS.with(|ends| {
-        let Some(server) = ends.acceptor.engine() else { return };
-        let mut client = TlsPeer::new(ends);
-        let way = client.seal(b"");
-        let (held, arrived) = (Vec::new(), Vec::new());
-        let mut tunnel = Tunnel { client, way, server, held, arrived };
-        let mut sent = Vec::new();
-        for step in data.chunks_exact(4).take(200) {
-            let number = usize::from(step[1]) << 8 | usize::from(step[2]);
-            match step[0] % 8 {
-                0 | 1 => tunnel.change(step[0] & 15, number, step[3]),
-                2 => {
-                    let plain = vec![step[3]; number % 20_000];
-                    sent.extend_from_slice(&plain);
-                    tunnel.way.extend(tunnel.client.seal(&plain));
-                }
-                3 => tunnel.way.extend(tunnel.client.seal_end()),
-                4 => {
-                    if tunnel.deliver(number) {
-                        break;
-                    }
-                }
-                _ => {
-                    if tunnel.deliver(usize::MAX) {
-                        break;
-                    }
-                }
-            }
-        }
-        assert!(sent.starts_with(&tunnel.arrived), "other bytes than were sent");
+        let Some(engine) = ends.acceptor.engine() else { return };
+        let mut far = TlsPeer::new(ends);
+        let way = far.seal(b"");
+        Tunnel::new(far, way, engine).run(data);
     });
+}
+
+/// The same of a server's records, on their way to us who have dialled it.
+#[cfg(all(feature = "tls", feature = "client"))]
+pub fn dialled_tls(data: &[u8]) {
+    thread_local!(static SERVER: FarTls = FarTls::new());
+    let roots = Roots::pem(AUTHORITY);
+    let options = ClientTlsOptions { roots: Some(roots), ..ClientTlsOptions::default() };
+    let connector = TlsConnectors::default().find(&options).unwrap();
+    let start = TlsStart::new(connector, "small.example").unwrap();
+    let mut engine = start.engine(Some(Duration::from_secs(1_700_000_000))).unwrap();
+    let mut far = SERVER.with(TlsPeer::server);
+    let mut hello = Scratch::default();
+    engine.open(&mut [], &mut [], &mut hello);
+    far.arrived.extend_from_slice(hello.as_slice());
+    let way = far.open(&mut Vec::new());
+    Tunnel::new(far, way, engine).run(data);
+}
+
+/// What a server that is dialled sends before its answer and after it: a byte of rules, cuts, the bytes.
+#[cfg(feature = "client")]
+pub fn answers(data: &[u8]) {
+    let Some((&rules, data)) = data.split_first() else { return };
+    let (cuts, bytes) = cuts(data);
+    found(far_answers::compare(rules, &cuts, bytes));
 }
 
 /// Both ends of TLS, and what is between them.
 #[cfg(feature = "tls")]
 struct Tunnel {
-    client: TlsPeer,
-    /// On the way to the server.
+    far: TlsPeer,
+    /// The far end has said that nothing more comes.
+    is_ended: bool,
+    /// On the way from there to the engine.
     way: Vec<u8>,
-    server: Engine,
-    /// What has come to the server and is not done with.
+    engine: Engine,
+    /// What has come to the engine and is not done with.
     held: Vec<u8>,
     arrived: Vec<u8>,
 }
 
 #[cfg(feature = "tls")]
 impl Tunnel {
+    fn new(far: TlsPeer, way: Vec<u8>, engine: Engine) -> Self {
+        Self { far, is_ended: false, way, engine, held: Vec::new(), arrived: Vec::new() }
+    }
+
+    fn run(mut self, data: &[u8]) {
+        let mut sent = Vec::new();
+        for step in data.chunks_exact(4).take(200) {
+            let number = usize::from(step[1]) << 8 | usize::from(step[2]);
+            match step[0] % 8 {
+                0 | 1 => self.change(step[0] & 15, number, step[3]),
+                2 => {
+                    let plain = vec![step[3]; number % 20_000];
+                    sent.extend_from_slice(&plain);
+                    self.way.extend(self.far.seal(&plain));
+                }
+                3 => {
+                    self.way.extend(self.far.seal_end());
+                    self.is_ended = true;
+                }
+                4 => {
+                    if self.deliver(number) {
+                        break;
+                    }
+                }
+                _ => {
+                    if self.deliver(usize::MAX) {
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(sent.starts_with(&self.arrived), "other bytes than were sent");
+    }
+
     /// Changes a byte on the way, cuts some out, doubles some or puts some in.
     fn change(&mut self, how: u8, number: usize, byte: u8) {
         let place = number % self.way.len().max(1);
@@ -345,18 +395,21 @@ impl Tunnel {
         }
     }
 
-    /// Brings so many bytes to the server, and its answers to the client: whether that was the end.
+    /// Brings so many bytes to the engine, and its answers back: whether that was the end.
     fn deliver(&mut self, most: usize) -> bool {
         let count = most.min(self.way.len());
         self.held.extend(self.way.drain(..count));
         let mut plain = vec![0; self.held.len()];
         let mut answers = Scratch::default();
-        let opened = self.server.open(&mut self.held, &mut plain, &mut answers);
+        let opened = self.engine.open(&mut self.held, &mut plain, &mut answers);
         assert!(opened.used <= self.held.len() && opened.plain <= plain.len());
         self.held.drain(..opened.used);
         self.arrived.extend_from_slice(&plain[..opened.plain]);
-        self.client.arrived.extend_from_slice(answers.as_slice());
-        self.way.extend(self.client.open(&mut Vec::new()));
+        // rustls asserts that no alert is due behind its end: whatever comes there is dropped.
+        if !self.is_ended {
+            self.far.arrived.extend_from_slice(answers.as_slice());
+            self.way.extend(self.far.open(&mut Vec::new()));
+        }
         match opened.ending {
             Some(Ending::Failed(why)) => {
                 assert_ne!(why.to_string(), "rustls panicked");
@@ -394,7 +447,7 @@ mod tests {
         files
     }
 
-    /// A step of the target `tls` in which what is next arrives as it is.
+    /// A step of the targets of TLS in which what is next arrives as it is.
     const NEXT: [u8; 4] = [5, 0, 0, 0];
 
     /// What each target starts from.
@@ -458,13 +511,39 @@ mod tests {
                 (0..200u8).flat_map(|n| [n, n.wrapping_mul(7), n.wrapping_mul(13)]).collect(),
             ],
             // A handshake and data; a changed hello; cuts, doubles and an end; all in small pieces.
-            "tls" => vec![
+            "tls" | "dialled_tls" => vec![
                 [NEXT, NEXT, [2, 0, 30, 7], NEXT, [2, 64, 1, 9], NEXT].concat(),
                 [[0, 0, 40, 1], NEXT, NEXT].concat(),
                 [NEXT, NEXT, [2, 1, 0, 3], [8, 0, 9, 30], NEXT, [3, 0, 0, 0], NEXT].concat(),
                 [[4, 0, 7, 0].repeat(60), vec![2, 0, 100, 1], [4, 0, 50, 0].repeat(12)].concat(),
                 [NEXT, NEXT, [2, 0, 99, 1], [9, 0, 20, 60], NEXT].concat(),
                 [[12, 0, 0, 9], NEXT].concat(),
+            ],
+            "answers" => vec![
+                [
+                    &[8, 2, 0, 30, 0, 140][..],
+                    b"\x81\x02hi\x89\x01p\x01\x01a\x80\x01b\x88\x02\x03\xe8",
+                ]
+                .concat(),
+                [&[8, 0][..], b"\x82\x7e\x00\x7e", &[7; 126], b"\x81\x82\0\0\0\0hi"].concat(),
+                b"\x00\x00\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00\x82\x00".to_vec(),
+                [
+                    &[24, 1, 0, 60][..],
+                    b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 101 x\r\nUpgrade: WebSocket\r\n",
+                    b"Connection: keep-alive, Upgrade\r\nSec-WebSocket-Protocol: b\r\n",
+                    b"Sec-WebSocket-Accept: \x07\r\n\r\n\x81\x02hi",
+                ]
+                .concat(),
+                [
+                    &[16, 2, 0, 9, 0, 70][..],
+                    b"HTTP/1.1 503 x\r\nRetry-After: 9\r\nTransfer-Encoding: chunked\r\n\r\n",
+                    b"3\r\nabc\r\n0\r\n\r\n",
+                ]
+                .concat(),
+                b"\x14\x00HTTP/1.1 307 x\r\nLocation: ws://far.example/again\r\n\r\n".to_vec(),
+                b"\x14\x00HTTP/1.0 301 x\r\nLocation: https://far.example/\r\nContent-Length: 3\r\n\r\nabc"
+                    .to_vec(),
+                b"\x10\x01\x00\x04SSH-2.0-OpenSSH_9.2\r\n".to_vec(),
             ],
             _ => (1..=6u64)
                 .map(|seed| {

@@ -192,7 +192,7 @@ fn a10_parameters() {
                 on_connect(|session, call| {
                     let p = call.parameter("p").unwrap_or_default();
                     let x = call.query_parameter("x").unwrap_or_default();
-                    session.send(&format!("{p} x={x}"))
+                    session.send(format!("{p} x={x}"))
                 })
             });
         });

@@ -18,7 +18,7 @@ fn module(app: &mut Application, options: WebSockets) {
         route.web_socket("/who", |_: &Call| {
             on_connect(|session, call| {
                 assert_eq!(session.client_addr(), call.client_addr());
-                session.send(&format!("{} {}", call.client_addr(), call.remote_addr().ip()))
+                session.send(format!("{} {}", call.client_addr(), call.remote_addr().ip()))
             })
         });
     });

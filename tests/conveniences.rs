@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use wirewheel::error::{
@@ -17,6 +18,11 @@ use wirewheel::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A thread of its own.
+fn spawn<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    Builder::new().spawn(act).unwrap()
+}
 
 /// A session at `/` with these hooks.
 fn app<H: Handler + 'static>(factory: impl Fn(&Call) -> H + 'static) -> TestApplication {
@@ -34,11 +40,11 @@ fn all_that_is_text_or_bytes_can_be_sent_owned_or_not() {
     let app = app(|_: &Call| {
         on_connect(|session, call| {
             session.send(format!("{} owned", call.path()))?;
-            session.send(&String::from("a string"))?;
+            session.send(String::from("a string"))?;
             session.send("a literal")?;
             session.send(vec![1, 2])?;
             session.send([3, 4])?;
-            session.send(&[5, 6])?;
+            session.send([5, 6])?;
             session.send(call.query_parameter("missing").unwrap_or_default())?;
             session.send_fragment(String::from("in two "), false)?;
             session.send_fragment("pieces", true)
@@ -128,7 +134,7 @@ fn a_flow_of_text_needs_no_type_and_threads_keep_the_newest_of_each_key() {
         let newest = FlowOptions::new().extra_buffer(10).on_buffer_overflow(BufferOverflow::Latest);
         let readings = app.flow(newest);
         let (handle, key) = (app.handle(), app.flow_key(&readings));
-        let sender = std::thread::spawn(move || {
+        let sender = spawn(move || {
             for celsius in 0..100 {
                 handle.emit_latest(key, "cellar", &format!("{celsius} degrees")).unwrap();
             }
@@ -291,7 +297,7 @@ fn threads_ask_too_and_an_answer_may_ask_again() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let told = sender.clone();
     let handle = app.handle();
-    let thread = std::thread::spawn(move || {
+    let thread = spawn(move || {
         handle.ask(id, "1", "1 state", SECOND, move |server, answer| {
             told.send(answer.map(|message| message.text() == Some("open"))).unwrap();
             let again = move |_: &mut ServerRef<'_>, answer: Result<Message<'_>, AskError>| {

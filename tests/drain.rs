@@ -33,7 +33,7 @@ fn serve(options: fn() -> WebSockets) -> Running {
                 on_message(|session, message| {
                     let kib: usize = message.text().unwrap_or_default().parse()?;
                     for number in 0..kib / 16 {
-                        session.send(&vec![u8::try_from(number % 251)?; 16 << 10])?;
+                        session.send(vec![u8::try_from(number % 251)?; 16 << 10])?;
                     }
                     session.send("all")
                 })

@@ -4,6 +4,7 @@
 
 #[path = "examples/lessons.rs"]
 mod lessons;
+#[cfg(feature = "client")]
 #[path = "examples/proxy.rs"]
 mod proxy;
 mod support;
@@ -35,12 +36,12 @@ fn echo_greets_answers_and_says_bye() {
 
 #[test]
 fn pages_stand_alone_and_suit_phones_dark_rooms_and_screen_readers() {
-    for (name, connects) in [
-        ("echo", "new WebSocket("),
-        ("chat", "new WebSocket("),
-        ("telemetry", "new WebSocket("),
-        ("events", "new EventSource("),
-    ] {
+    let mut names = vec!["echo", "chat", "telemetry", "events"];
+    if cfg!(all(feature = "client", feature = "json")) {
+        names.push("uplink");
+    }
+    for name in names {
+        let connects = if name == "events" { "new EventSource(" } else { "new WebSocket(" };
         let program = Program::start(name);
         let answer = program.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         let page = answer.body;

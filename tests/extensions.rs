@@ -456,7 +456,7 @@ fn a14_bits_without_an_owner() {
             let show = |_call: &Call| {
                 on_message(|session: &mut Session<'_>, message: Message<'_>| {
                     let (text, rsv) = (message.text().unwrap_or_default(), message.rsv());
-                    session.send(&format!("{text} {} {} {}", rsv.rsv1(), rsv.rsv2(), rsv.rsv3()))
+                    session.send(format!("{text} {} {} {}", rsv.rsv1(), rsv.rsv2(), rsv.rsv3()))
                 })
             };
             route.web_socket("/lenient", show).compat(Compat::new().lenient_rsv(true));

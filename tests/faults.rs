@@ -32,7 +32,7 @@ fn module(app: &mut Application) {
                 if message.text() != Some("flood") {
                     return session.send(message);
                 }
-                (0..FLOOD_MESSAGES).try_for_each(|n| session.send(&vec![n; FLOOD_BYTES]))
+                (0..FLOOD_MESSAGES).try_for_each(|n| session.send(vec![n; FLOOD_BYTES]))
             })
         });
     });

@@ -141,7 +141,7 @@ fn the_three_errors_are_distinct_and_can_be_answered() {
             route.web_socket("/", |_call: &Call| {
                 on_message(|session: &mut Session<'_>, message: Message<'_>| {
                     match session.deserialize::<(&str, u8)>(&message) {
-                        Ok((borrowed, number)) => session.send(&format!("{borrowed}{number}")),
+                        Ok((borrowed, number)) => session.send(format!("{borrowed}{number}")),
                         Err(ConvertError::WrongKind { .. }) => session.send("wrong kind"),
                         Err(ConvertError::BadData { .. }) => session.send("bad data"),
                         Err(error) => Err(error.into()),

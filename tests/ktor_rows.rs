@@ -29,7 +29,7 @@ fn max_frame_size_holds_for_a_frame_for_a_message_and_for_what_is_sent() {
         app.routing(|route| {
             route.web_socket("/", |_: &Call| {
                 on_message(|session, message| match message.bytes().len() {
-                    100 => session.send(&[7; 250]),
+                    100 => session.send([7; 250]),
                     other => panic!("{other} bytes were let through"),
                 })
             });
@@ -102,7 +102,7 @@ fn an_extension_has_a_state_only_for_who_agreed_on_it() {
     assert_eq!((asked.get(), states.get()), (1, 1));
     agreed.send("through it");
     agreed.expect_text("through it");
-    agreed.close(&CloseReason::try_from(CloseCode::NORMAL).unwrap());
+    agreed.close(CloseReason::try_from(CloseCode::NORMAL).unwrap());
     app.advance(Duration::from_secs(5));
     assert_eq!(states.get(), 0, "it goes with its session");
     drop((plain, other));
@@ -118,7 +118,7 @@ fn a_session_knows_its_whole_request() {
                 let kept = call.clone();
                 on_message(move |session, _| {
                     assert_eq!(session.remote_addr(), kept.remote_addr());
-                    session.send(&format!(
+                    session.send(format!(
                         "{} {} {} {} {} {} {:?} {:?} {:?} {:?}",
                         kept.method(),
                         kept.uri(),
@@ -210,7 +210,7 @@ fn after_both_closes_a_client_that_does_not_hang_up_is_cut_off() {
     .unwrap();
     let mut client = app.web_socket("/");
     client.answer_close(false);
-    client.close(&CloseReason::try_from(CloseCode::NORMAL).unwrap());
+    client.close(CloseReason::try_from(CloseCode::NORMAL).unwrap());
     client.expect_close(CloseCode::NORMAL);
     assert_eq!(app.stats().connections_open, 1, "it has its time to hang up");
     app.advance(Duration::from_secs(10));

@@ -45,7 +45,7 @@ fn introducing(app: &mut Application) {
         route.get("/", |call| Response::text(format!("{}", call.remote_addr())));
         route.web_socket("/", |_: &Call| {
             on_connect(|session, call| {
-                session.send(&format!("{} {}", session.remote_addr(), call.local_addr()))
+                session.send(format!("{} {}", session.remote_addr(), call.local_addr()))
             })
             .on_message(|session, message| session.send(message))
         });

@@ -113,7 +113,7 @@ fn server(header: ProxyHeader) -> Running {
             };
             route.get("/who", who);
             route.web_socket("/who", move |_: &Call| {
-                on_connect(move |session, call| session.send(&who(call)))
+                on_connect(move |session, call| session.send(who(call)))
             });
         });
     })

@@ -130,7 +130,7 @@ fn runtime_options_change_one_session() {
                     Some("zero") => assert!(session.set_timeout(Duration::ZERO).is_err()),
                     _ => {}
                 }
-                session.send(&message.bytes().len().to_string())
+                session.send(message.bytes().len().to_string())
             })
         },
     );
@@ -287,12 +287,12 @@ fn large_sends_are_cut_into_frames() {
         || WebSockets::new().max_frame_size(100_000).max_outgoing_message_size(250_000),
         |_| {
             on_connect(|session, _| {
-                session.send(&vec![1; 250_000])?;
-                let refused = session.send(&vec![1; 250_001]);
+                session.send(vec![1; 250_000])?;
+                let refused = session.send(vec![1; 250_001]);
                 let Err(HandlerError::Send(SendError::TooBig { bytes, limit })) = refused else {
                     panic!("taken")
                 };
-                session.send(&format!("{bytes} {limit}"))
+                session.send(format!("{bytes} {limit}"))
             })
         },
     );
@@ -472,7 +472,7 @@ fn lenient_switches_let_through_what_ktor_lets_through() {
             on_message(|session, message| {
                 let rsv = message.rsv();
                 let bits = [rsv.rsv1(), rsv.rsv2(), rsv.rsv3()];
-                session.send(&format!("{} {bits:?}", message.text().unwrap_or_default()))
+                session.send(format!("{} {bits:?}", message.text().unwrap_or_default()))
             })
         },
     );

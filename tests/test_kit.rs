@@ -38,10 +38,10 @@ impl Handler for Counter {
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         match message.text() {
             Some("bye") => session.close(CloseReason::new(CloseCode::NORMAL, "bye")?),
-            Some("big") => session.send(&vec![0; 1000]),
+            Some("big") => session.send(vec![0; 1000]),
             Some(_) => {
                 self.asked += 1;
-                session.send(&self.asked.to_string())
+                session.send(self.asked.to_string())
             }
             None => Err(std::fmt::Error.into()),
         }
@@ -207,7 +207,7 @@ fn a_stop_says_1001_and_waits_for_the_answers() {
     app.shutdown(Duration::from_secs(5));
     client.expect_close(CloseCode::GOING_AWAY);
     assert!(!app.is_stopped());
-    client.close(&CloseReason::new(CloseCode::GOING_AWAY, "").unwrap());
+    client.close(CloseReason::new(CloseCode::GOING_AWAY, "").unwrap());
     client.half_close();
     assert!(app.is_stopped());
 }

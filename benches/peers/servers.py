@@ -177,6 +177,18 @@ def build(extra=(), with_tls=False):
     return servers, left_out
 
 
+def build_client():
+    """Builds wirewheel with its client role; the program."""
+    flags = TARGET_CPU.get(os.uname().machine)
+    environment = {**os.environ, **({"RUSTFLAGS": f"-C target-cpu={flags}"} if flags else {})}
+    say("building wirewheel as a client")
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "bench-wirewheel", "--features", "client"], cwd=HERE,
+                   env=environment, check=True)
+    program = RELEASE / "bench-wirewheel-client"
+    shutil.copy(RELEASE / "bench-wirewheel", program)
+    return str(program)
+
+
 def libwebsockets():
     name, target = "libwebsockets", HERE / "target" / "bench-libwebsockets"
     say("building the libwebsockets server")

@@ -10,6 +10,7 @@ use wirewheel::options::ProxyHeader;
 use crate::exec::{LineOptions, LongLine, is_variable};
 use crate::options::Given;
 use crate::tls::TlsFiles;
+use crate::upstream_place::UpstreamPlace;
 use crate::values::{
     bytes, duration, long_line, mode, number, overflow, page, positive, proxy_header,
 };
@@ -42,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) topics: bool,
     pub(crate) replay: usize,
     pub(crate) overflow: Overflow,
+    pub(crate) upstream: Option<UpstreamPlace>,
     pub(crate) echo: bool,
     pub(crate) exec: Option<Command>,
     pub(crate) max_children: usize,
@@ -157,6 +159,7 @@ impl Config {
             topics: given.is_on("topics"),
             replay: given.parsed("replay", number)?.unwrap_or(0),
             overflow: given.parsed("overflow", overflow)?.unwrap_or(Overflow::DropOldest),
+            upstream: UpstreamPlace::from_given(given)?,
             echo: given.is_on("echo"),
             exec: command(given)?,
             max_children: given.parsed("max-children", positive)?.unwrap_or(16),
@@ -189,6 +192,9 @@ impl Config {
         if !config.topics && !config.echo && config.exec.is_none() && config.serve.is_none() {
             let text = "nothing to serve: give --topics, --echo, --exec CMD or --serve DIR";
             return Err(text.into());
+        }
+        if config.upstream.is_some() && !config.topics {
+            return Err("--upstream joins topics to those of another hub: give --topics too".into());
         }
         config.check_values()?;
         Ok(config)

@@ -68,6 +68,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Finding> {
     if let Some(files) = &config.tls {
         files.readable().map_err(Finding::Missing)?;
     }
+    if let Some(upstream) = &config.upstream {
+        upstream.readable().map_err(Finding::Missing)?;
+    }
     check_limits(config).map_err(Finding::Mistake)
 }
 
@@ -239,6 +242,9 @@ impl<'a> Parts<'a> {
 
     fn set_up(self, app: &mut Application) {
         app.install(options(self.config));
+        if let Some(topics) = &self.topics {
+            topics.check(app);
+        }
         if let Some(processes) = &self.processes {
             processes.attach_to(app);
         }
@@ -258,10 +264,7 @@ impl<'a> Parts<'a> {
                 route.web_socket("/echo", |_: &Call| on_message(|session, it| session.send(it)));
             }
             if let Some(topics) = topics {
-                let admitting = Rc::clone(&topics);
-                route
-                    .web_socket("/topic/{name}", move |call: &Call| topics.join(call))
-                    .on_upgrade(move |call| admitting.admit(call));
+                topics.serve(route);
             }
             if let Some(processes) = processes {
                 for path in ["/exec", "/exec/{path...}"] {

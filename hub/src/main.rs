@@ -5,6 +5,8 @@
 //!   check     what is seen to be wrong before anything is started
 //!   hub       the routes, and running
 //!   topics    what one client sends, all others receive
+//!   links     the same across hubs (unlinked: without them)
+//!   upstream  the hub that is dialled; upstream_place: how that is said
 //!   exec      a program for each session
 //!   serve     files beneath a folder
 //!   tokens    who may connect
@@ -19,6 +21,11 @@ mod check;
 mod config;
 mod exec;
 mod hub;
+#[cfg(feature = "upstream")]
+mod links;
+#[cfg(not(feature = "upstream"))]
+#[path = "unlinked.rs"]
+mod links;
 mod options;
 mod serve;
 mod service;
@@ -29,6 +36,9 @@ mod stderr;
 mod tls;
 mod tokens;
 mod topics;
+#[cfg(feature = "upstream")]
+mod upstream;
+mod upstream_place;
 mod values;
 
 use std::io::{ErrorKind, Write};

@@ -13,8 +13,10 @@ pub(crate) enum Kind {
 }
 
 /// Every option; service files and documents are held to this table. Those that guard come first.
-pub(crate) const OPTIONS: [(&str, Kind); 36] = [
+pub(crate) const OPTIONS: [(&str, Kind); 39] = [
     ("token-file", Kind::One),
+    ("upstream-token-file", Kind::One),
+    ("upstream-ca", Kind::One),
     ("allow-origin", Kind::Several),
     ("host", Kind::Several),
     ("trusted-proxy", Kind::Several),
@@ -30,6 +32,7 @@ pub(crate) const OPTIONS: [(&str, Kind); 36] = [
     ("topics", Kind::Switch),
     ("replay", Kind::One),
     ("overflow", Kind::One),
+    ("upstream", Kind::One),
     ("echo", Kind::Switch),
     ("exec", Kind::One),
     ("exec-arg", Kind::Several),

@@ -1,16 +1,25 @@
 //! The time of a line of the log, as RFC 3339 writes it.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A second, counted from the beginning of 1970 (UTC).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp(u64);
 
-#[allow(clippy::disallowed_methods, reason = "a line of the log says when it was written")]
+#[allow(clippy::disallowed_methods, reason = "what goes to the log and to other hubs says when")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 pub(crate) fn now() -> Stamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Stamp(since.map_or(0, |time| time.as_secs()))
+    Stamp(since_1970().as_secs())
+}
+
+/// The time in microseconds since 1970.
+#[cfg(feature = "upstream")]
+pub(crate) fn micros() -> u64 {
+    u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Display for Stamp {

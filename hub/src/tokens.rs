@@ -87,7 +87,8 @@ impl Tokens {
     }
 }
 
-fn tokens_in(path: &Path) -> Result<Vec<String>, String> {
+/// The tokens of a file, of which there is at least one.
+pub(crate) fn tokens_in(path: &Path) -> Result<Vec<String>, String> {
     let shown = path.display();
     let text = fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
     let lines = text.lines().map(str::trim);

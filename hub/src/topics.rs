@@ -8,12 +8,14 @@ use std::time::Duration;
 use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use wirewheel::message::MessageBuf;
 use wirewheel::{
-    Accept, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message, Response,
-    Session,
+    Accept, Application, Call, CloseCode, CloseInfo, CloseReason, Handler, HandlerResult, Message,
+    Response, Routing, ServerRef, Session,
 };
 
 use crate::config::{Config, Overflow};
+use crate::links::{Links, TopicLinks};
 
+pub(crate) const PATH: &str = "/topic/{name}";
 /// The most topics at once. Of those that nobody is on, only the replay is left; they make room.
 const TOPICS_MAX: usize = 1024;
 /// The longest name, in bytes.
@@ -26,9 +28,25 @@ const BEHIND_HELD: usize = 2;
 /// The topics by their names.
 #[derive(Debug)]
 pub(crate) struct Topics {
+    settings: Rc<Settings>,
+    topics: RefCell<HashMap<String, Rc<Topic>>>,
+}
+
+/// What all topics have in common.
+#[derive(Debug)]
+struct Settings {
     options: FlowOptions,
     overflow: Overflow,
-    flows: RefCell<HashMap<String, SharedFlow<MessageBuf>>>,
+    links: Links,
+}
+
+/// A topic, as long as it is kept.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    settings: Rc<Settings>,
+    name: String,
+    flow: SharedFlow<MessageBuf>,
+    linked: TopicLinks,
 }
 
 impl Topics {
@@ -59,7 +77,22 @@ impl Topics {
             .max_bytes(config.max_message.saturating_mul(room).clamp(256 << 10, 1 << 30));
         let checked = SharedFlow::<MessageBuf>::with(options);
         checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
-        Ok(Self { options, overflow: config.overflow, flows: RefCell::default() })
+        let settings = Settings { options, overflow: config.overflow, links: Links::of(config) };
+        Ok(Self { settings: Rc::new(settings), topics: RefCell::default() })
+    }
+
+    /// Adds what clients connect to, and other hubs.
+    pub(crate) fn serve(self: &Rc<Self>, route: &mut Routing<'_>) {
+        let (joining, admitting) = (Rc::clone(self), Rc::clone(self));
+        route
+            .web_socket(PATH, move |call: &Call| Member(joining.topic(call)))
+            .on_upgrade(move |call| admitting.admit(call));
+        self.settings.links.serve(route, self);
+    }
+
+    /// Has mistakes told that would be seen only when a topic is joined to one of another hub.
+    pub(crate) fn check(&self, app: &mut Application) {
+        self.settings.links.check(app);
     }
 
     /// Whether a client may join, and if not, why.
@@ -69,46 +102,107 @@ impl Topics {
             let text = format!("a topic has a name of at most {NAME_MAX} bytes\n");
             return Err(Response::text(text).status(400));
         }
-        let mut flows = self.flows.borrow_mut();
-        if !flows.contains_key(&*name) && flows.len() >= TOPICS_MAX {
-            flows.retain(|_, flow| flow.subscription_count() > 0);
-            if flows.len() >= TOPICS_MAX {
+        let mut topics = self.topics.borrow_mut();
+        if !topics.contains_key(&*name) && topics.len() >= TOPICS_MAX {
+            topics.retain(|_, topic| topic.is_joined() || topic.linked.leave_upstream());
+            if topics.len() >= TOPICS_MAX {
                 return Err(Response::text("too many topics\n").status(503));
             }
         }
         Ok(Accept::new())
     }
 
-    /// A client that joins the topic it asked for.
-    pub(crate) fn join(self: &Rc<Self>, call: &Call) -> Member {
+    /// The topic that a client asked for.
+    pub(crate) fn topic(&self, call: &Call) -> Rc<Topic> {
         let name = call.parameter("name").unwrap_or_default();
-        let mut flows = self.flows.borrow_mut();
-        let flow = match flows.get(&*name) {
-            Some(flow) => flow.clone(),
-            // The options were checked in `of`.
-            None => {
-                let flow = SharedFlow::with(self.options).unwrap_or_default();
-                flows.insert(name.into_owned(), flow.clone());
-                flow
-            }
-        };
-        Member { flow, overflow: self.overflow }
+        let mut topics = self.topics.borrow_mut();
+        if let Some(topic) = topics.get(&*name) {
+            return Rc::clone(topic);
+        }
+        let topic = Rc::new(Topic {
+            settings: Rc::clone(&self.settings),
+            name: name.clone().into_owned(),
+            flow: self.settings.new_flow(),
+            linked: TopicLinks::default(),
+        });
+        topics.insert(name.into_owned(), Rc::clone(&topic));
+        topic
+    }
+}
+
+impl Settings {
+    fn new_flow(&self) -> SharedFlow<MessageBuf> {
+        SharedFlow::with(self.options).unwrap_or_default() // the options were checked in `of`
+    }
+}
+
+impl Topic {
+    /// Whether a client is on it, or a hub that has dialled.
+    fn is_joined(&self) -> bool {
+        self.flow.subscription_count() > 0 || self.linked.have_members()
+    }
+
+    /// Publishes what a session said, in one of the topic's flows.
+    pub(crate) fn emit_in(
+        &self,
+        session: &mut Session<'_>,
+        flow: &SharedFlow<MessageBuf>,
+        message: &MessageBuf,
+    ) -> HandlerResult {
+        // One key, so that there is one newest message under `--overflow latest`; else it means nothing.
+        session.emit_latest(flow, "", message)
+    }
+}
+
+/// What links do with a topic.
+#[cfg_attr(not(feature = "upstream"), allow(dead_code, reason = "there are no links"))]
+impl Topic {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What clients of this hub are sent.
+    pub(crate) fn flow(&self) -> &SharedFlow<MessageBuf> {
+        &self.flow
+    }
+
+    /// A further flow with the options of topics.
+    pub(crate) fn new_flow(&self) -> SharedFlow<MessageBuf> {
+        self.settings.new_flow()
+    }
+
+    pub(crate) fn keeps_newest(&self) -> bool {
+        self.settings.overflow == Overflow::Latest
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.settings.links
+    }
+
+    pub(crate) fn linked(&self) -> &TopicLinks {
+        &self.linked
+    }
+
+    fn join_upstream(self: &Rc<Self>, server: &mut ServerRef<'_>) {
+        self.linked.join_upstream(server, self);
+    }
+
+    /// What a client said here goes to other hubs.
+    fn pass_on(&self, session: &mut Session<'_>, message: &MessageBuf) -> HandlerResult {
+        self.linked.pass_on(session, self, message)
     }
 }
 
 /// A client on a topic.
 #[derive(Debug)]
-pub(crate) struct Member {
-    flow: SharedFlow<MessageBuf>,
-    overflow: Overflow,
-}
+pub(crate) struct Member(Rc<Topic>);
 
 impl Member {
     /// Under `--overflow close`: ends a session that missed something. No hook runs at the moment at
     /// which it does, as it takes nothing then; the next that runs is early enough. Who never takes
     /// anything again is ended by the server, with the same code.
     fn end_if_behind(&self, session: &mut Session<'_>) -> HandlerResult {
-        if self.overflow != Overflow::Close || session.missed() == 0 {
+        if self.0.settings.overflow != Overflow::Close || session.missed() == 0 {
             return Ok(());
         }
         session.close(CloseReason::new(CloseCode::TRY_AGAIN_LATER, "messages missed")?)
@@ -117,16 +211,14 @@ impl Member {
 
 impl Handler for Member {
     fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
-        session.collect_others(&self.flow)
+        self.0.join_upstream(&mut session.server());
+        session.collect_others(&self.0.flow)
     }
 
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         let message = MessageBuf::from(message);
-        match self.overflow {
-            // One key, so that there is one newest message.
-            Overflow::Latest => session.emit_latest(&self.flow, "", &message)?,
-            _ => session.emit(&self.flow, &message)?,
-        }
+        self.0.emit_in(session, &self.0.flow, &message)?;
+        self.0.pass_on(session, &message)?;
         self.end_if_behind(session)
     }
 

@@ -38,7 +38,9 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
     let one = |value: &str| vec![value.to_owned()];
     let pem = |name: &str| vec![show(&service_file("../../tests/certificates").join(name))];
     let all = [
-        ("token-file", vec![tokens]),
+        ("token-file", vec![tokens.clone()]),
+        ("upstream-token-file", vec![tokens]),
+        ("upstream-ca", pem("authority.pem")),
         ("allow-origin", vec!["https://a.example".into(), "https://b.example".into()]),
         ("host", vec!["box.lan".into(), "*.box.example".into()]),
         ("trusted-proxy", vec!["127.0.0.1".into(), "10.0.0.0/8".into()]),
@@ -55,6 +57,7 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         ("topics", one("1")),
         ("replay", one("7")),
         ("overflow", one("drop-latest")),
+        ("upstream", one("wss://127.0.0.1:9")),
         ("echo", one("1")),
         ("exec", one("sh")),
         ("exec-arg", vec!["-c".into(), "echo \"it's $1\"; env; echo end".into(), "x".into()]),
@@ -79,11 +82,18 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         all.retain(|name, _| !name.starts_with("tls-"));
         all.get_mut("listen").unwrap().retain(|place| !place.starts_with("tls:"));
     }
+    if !HAS_UPSTREAM {
+        all.retain(|name, _| !name.starts_with("upstream"));
+    } else if !HAS_TLS {
+        all.remove("upstream-ca");
+        all.insert("upstream".into(), one("ws://127.0.0.1:9"));
+    }
     all
 }
 
 /// Whether the hub was built with all of it; the options are there in any case.
 const HAS_TLS: bool = cfg!(feature = "tls-client-auth");
+const HAS_UPSTREAM: bool = cfg!(feature = "upstream");
 
 fn variable(name: &str) -> String {
     format!("WIREWHEEL_HUB_{}", name.to_uppercase().replace('-', "_"))
@@ -244,9 +254,15 @@ fn the_default_file_has_every_option_and_its_examples_are_right() {
     let values = values(&folder);
     if !HAS_TLS {
         examples.retain(|name, _| !name.contains("_TLS_") && name != &variable("listen"));
+        examples.remove(&variable("upstream-ca"));
+        examples.insert(variable("upstream"), "ws://parent.example".into());
     }
-    let lacking = ["token-file", "serve", "exec", "tls-cert", "tls-key", "tls-client-ca"];
-    for name in lacking.into_iter().filter(|name| values.contains_key(*name)) {
+    if !HAS_UPSTREAM {
+        examples.retain(|name, _| !name.contains("_UPSTREAM"));
+    }
+    let files = ["token-file", "upstream-token-file", "upstream-ca", "tls-cert", "tls-key"];
+    let lacking = files.into_iter().chain(["tls-client-ca", "serve", "exec"]);
+    for name in lacking.filter(|name| values.contains_key(*name)) {
         examples.insert(variable(name), values[name][0].clone());
     }
     let output = command().arg("--check").envs(examples).output().unwrap();

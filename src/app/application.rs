@@ -407,6 +407,8 @@ impl Application {
         limits
             .check_message(&installed.options)
             .map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        #[cfg(feature = "client")]
+        crate::app::connector::check_dialled(&self.on_loop.dialers, &limits)?;
         installed.origins.rules().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         check_factories(&installed.extensions)?;
         let routes = self.routes.finish(installed, &limits)?;

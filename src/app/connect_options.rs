@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::context::loop_state::ServerRef;
 use crate::protocol::client_handshake::check_request_header;
 use crate::protocol::client_url::ClientUrl;
 use crate::protocol::connect_error::ConnectError;
@@ -109,10 +110,12 @@ pub(crate) struct Settings {
     pub(crate) converter: Converter,
     pub(crate) on_failure: Option<Rc<FailureHook>>,
     pub(crate) on_lost: Option<Rc<LossHook>>,
+    pub(crate) after_failure: Option<Rc<FailureAction>>,
 }
 
 type FailureHook = dyn Fn(&ConnectError, Duration) -> Reconnect;
 type LossHook = dyn Fn(&CloseInfo, Duration) -> Reconnect;
+type FailureAction = dyn Fn(&mut ServerRef<'_>, &ConnectError);
 
 /// Where the value of a header comes from.
 #[derive(Clone)]
@@ -171,6 +174,7 @@ impl ConnectOptions {
             converter: Converter::default(),
             on_failure: None,
             on_lost: None,
+            after_failure: None,
         };
         Self { settings: Rc::new(settings) }
     }
@@ -350,6 +354,29 @@ impl ConnectOptions {
     /// this side closed with 1000 is the last one, and nothing is decided.
     pub fn on_lost(mut self, decide: impl Fn(&CloseInfo, Duration) -> Reconnect + 'static) -> Self {
         self.settings_mut().on_lost = Some(Rc::new(decide));
+        self
+    }
+
+    /// Runs `action` on the loop after each failed attempt, once it is decided what follows: for sessions
+    /// and flows that wait for this one.
+    ///
+    /// ```
+    /// use wirewheel::client::{ConnectOptions, Reconnect};
+    /// use wirewheel::{CloseCode, CloseReason, SessionId};
+    /// fn for_a_visitor(visitor: SessionId) -> ConnectOptions {
+    ///     ConnectOptions::new().on_failure(|_error, _next| Reconnect::Stop).after_failure(
+    ///         move |server, error| {
+    ///             let reason = CloseReason::truncated(CloseCode::BAD_GATEWAY, &error.to_string());
+    ///             let _ = server.close(visitor, reason.expect("1014 may be sent"));
+    ///         },
+    ///     )
+    /// }
+    /// ```
+    pub fn after_failure(
+        mut self,
+        action: impl Fn(&mut ServerRef<'_>, &ConnectError) + 'static,
+    ) -> Self {
+        self.settings_mut().after_failure = Some(Rc::new(action));
         self
     }
 }

@@ -9,9 +9,7 @@ use crate::app::connect_options::{ConnectOptions, Settings};
 use crate::app::endpoint::{Endpoint, OfFrames, OfMessages};
 use crate::app::handler::Handler;
 use crate::app::raw_handler::RawHandler;
-use crate::context::dialers::DialerCell;
-#[cfg(feature = "tls")]
-use crate::context::dialers::Dialers;
+use crate::context::dialers::{DialerCell, Dialers};
 use crate::protocol::client_url::ClientUrl;
 #[cfg(feature = "tls")]
 use crate::protocol::client_url::Place;
@@ -23,6 +21,7 @@ use crate::transport::tls::connector::{TlsConnector, TlsStart};
 use crate::words::close::CloseInfo;
 use crate::words::error::{HandlerResult, SessionError};
 use crate::words::frame::Frame;
+use crate::words::limits::Limits;
 use crate::words::message::Message;
 
 /// All that an attempt needs of the application.
@@ -132,6 +131,16 @@ impl Connector {
     {
         Self::new(url, options, true, move |call| OfFrames(factory(call)))
     }
+}
+
+/// Refuses options of dialled sessions that cannot be meant together with these limits.
+pub(super) fn check_dialled(dialers: &Dialers, limits: &Limits) -> Result<(), String> {
+    dialers.check_fresh(|connector| {
+        let Some(connector) = connector.downcast_ref::<Connector>() else { return Ok(()) };
+        limits
+            .check_message(&connector.settings.session)
+            .map_err(|mistake| format!("Application::connect {}: {mistake}", connector.url))
+    })
 }
 
 /// The endpoint of a dialled session, of which its dialer hears.

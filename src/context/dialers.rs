@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::{Rc, Weak};
 
+use crate::context::stats::Stats;
 use crate::structures::ids::SessionId;
 use crate::structures::slab::{Key, Slab};
 #[cfg(feature = "tls")]
@@ -146,6 +147,28 @@ impl Dialers {
         is_unused && known.remove(index).is_some()
     }
 
+    /// Looks at the connectors of those that are to be begun, until one is no good.
+    pub(crate) fn check_fresh(
+        &self,
+        check: impl Fn(&dyn Any) -> Result<(), String>,
+    ) -> Result<(), String> {
+        self.fresh.borrow().iter().try_for_each(|new| check(&*new.connector))
+    }
+
+    /// The statistics, with how many dialers stand where.
+    pub(crate) fn counted_in(&self, mut stats: Stats) -> Stats {
+        let known = self.known.borrow();
+        for (_, cell) in known.iter().flat_map(Slab::iter) {
+            match cell.state.get() {
+                DialerState::Connecting(_) => stats.dialers_connecting += 1,
+                DialerState::Open => stats.dialers_open += 1,
+                DialerState::Waiting => stats.dialers_waiting += 1,
+                DialerState::Stopped => {}
+            }
+        }
+        stats
+    }
+
     /// Whether there is something to do.
     pub(crate) fn has_work(&self) -> bool {
         !self.fresh.borrow().is_empty() || !self.touched.borrow().is_empty()
@@ -177,6 +200,10 @@ impl DialerCell {
 
     pub(crate) fn take_end(&self) -> Option<Box<CloseInfo>> {
         self.ended.take()
+    }
+
+    pub(crate) fn is_to_stop(&self) -> bool {
+        self.wish.get() == Some(Wish::Stop)
     }
 
     pub(crate) fn take_wish(&self) -> Option<Wish> {

@@ -126,7 +126,7 @@ pub(crate) struct LoopState {
     pub(crate) warnings: Warnings,
     /// What the client of an event stream had last, while that stream begins.
     pub(crate) last_event: Option<(SessionId, EventId)>,
-    /// What was counted; `bytes_held` and `given_up` are filled in by [`LoopState::snapshot`].
+    /// What was counted; [`LoopState::snapshot`] fills in what is looked up.
     pub(crate) stats: Counters,
     /// The converter of each route.
     #[cfg(feature = "json")]
@@ -288,11 +288,14 @@ impl LoopState {
 
     /// The statistics as of now.
     pub(crate) fn snapshot(&self) -> Stats {
-        Stats {
+        let stats = Stats {
             bytes_held: self.memory() as u64,
             given_up: self.flows.given_up(),
             ..self.stats.snapshot()
-        }
+        };
+        #[cfg(feature = "client")]
+        let stats = self.dialers.counted_in(stats);
+        stats
     }
 }
 

@@ -24,7 +24,7 @@ macro_rules! stats {
         $($(#[doc = $doc:literal])+ $field:ident $label:literal;)+
     })+) => {
         /// What a server has done so far and what it holds now: plain numbers, counted since it
-        /// started (the names of gauges end in `open`, `held` or `expiry`).
+        /// started (the names of gauges begin with `dialers`, or end in `open`, `held` or `expiry`).
         ///
         /// [`Routing::stats`](crate::Routing::stats) serves them; [`prometheus`](Self::prometheus)
         /// is the text that it serves.
@@ -124,6 +124,14 @@ stats! {
     Gauge "tls_certificate_expiry_seconds" "When the first certificate ends; 0 without TLS." {
         /// When the first of the server's certificates ends, in seconds since 1970; 0 without TLS.
         tls_certificate_expiry "";
+    }
+    Gauge "dialers" "Dialers that have not stopped, by state." {
+        /// Dialers whose attempt is under way (feature `client`).
+        dialers_connecting "state=\"connecting\"";
+        /// Dialers that have a session.
+        dialers_open "state=\"open\"";
+        /// Dialers that wait for their next attempt.
+        dialers_waiting "state=\"waiting\"";
     }
     Counter "dials_total" "Attempts to connect to a server." {
         /// Attempts to connect to a server (feature `client`).

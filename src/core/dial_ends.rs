@@ -7,6 +7,7 @@ use log::{Level, debug};
 
 use crate::context::commands::Command;
 use crate::context::dialers::{DialerCell, Wish};
+use crate::context::loop_state::ServerRef;
 use crate::context::warnings::Target;
 use crate::protocol::connect_error::ConnectError;
 use crate::words::bounds::{LONGEST_TIMEOUT, SHORTEST_TIMEOUT};
@@ -59,6 +60,12 @@ impl Dials<'_> {
             format!("{url}: {error}; the next attempt is due in {delay:.1?}")
         });
         self.follow(now, index, decision, delay);
+        if let Some(action) = &settings.after_failure {
+            let server = &mut ServerRef { shared: &mut self.core.shared };
+            let outcome = caught(|| action(server, &error));
+            self.core.shared.has_deferred_work = true;
+            self.note_panic(now, outcome);
+        }
     }
 
     /// A session has ended.
@@ -109,11 +116,8 @@ impl Dials<'_> {
             Some(Ok(Reconnect::Stop)) => return self.stop(index),
             // Zero would be a loop without a pause, on this side and on the server's.
             Some(Ok(Reconnect::After(after))) => after.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT),
-            Some(Err(Panicked(text))) => {
-                let line = || format!("the hook of a dialer panicked: {text}");
-                let kind = ("dialer hook panicked", 0);
-                self.core.shared.warnings.line(Level::Error, Target::Server, kind, now, line);
-                self.core.shared.last_panic = Some(text);
+            Some(Err(panicked)) => {
+                self.note_panic(now, Err(panicked));
                 delay
             }
             Some(Ok(Reconnect::Retry)) | None => delay,
@@ -122,6 +126,14 @@ impl Dials<'_> {
             dial.cell.state.set(DialerState::Waiting);
             self.arm_at(index, now.after(delay));
         }
+    }
+
+    fn note_panic(&mut self, now: Time, outcome: Result<(), Panicked>) {
+        let Err(Panicked(text)) = outcome else { return };
+        let line = || format!("the hook of a dialer panicked: {text}");
+        let kind = ("dialer hook panicked", 0);
+        self.core.shared.warnings.line(Level::Error, Target::Server, kind, now, line);
+        self.core.shared.last_panic = Some(text);
     }
 
     /// Nothing of the present attempt is wanted any longer.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::app::call::{Between, Call};
 use crate::app::connector::NO_TLS;
@@ -158,17 +157,41 @@ impl Dials<'_> {
         now: Time,
         slot: u32,
         kind: Option<io::ErrorKind>,
-        since_1970: Option<Duration>,
+        wire: &mut dyn Wire,
     ) -> bool {
-        // Sessions and connections of others are in no attempt: they take the ordinary way.
-        let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return false };
+        let index = match self.still_dialled(now, slot, wire) {
+            Ok(index) => index,
+            Err(is_over) => return is_over,
+        };
         let Some(progress) = self.core.dial_table.progress(index) else { return false };
         let ended = ConnectError::Ended { step: progress.step, kind };
         // RFC 9112 section 6.3: a body without a length ends with the connection.
         let error = self.refusal_so_far(slot).unwrap_or(ended);
-        self.fail(now, index, error, since_1970);
+        self.fail(now, index, error, wire.since_1970());
         self.core.after_turn(now);
         true
+    }
+
+    /// The dialer in whose attempt the connection is, once what has come on it was looked at; the error says
+    /// whether it is over.
+    pub(super) fn still_dialled(
+        &mut self,
+        now: Time,
+        slot: u32,
+        wire: &mut dyn Wire,
+    ) -> Result<u32, bool> {
+        // Sessions and connections of others are in no attempt: they take the ordinary way.
+        if !self.core.dial_table.by_slot.contains_key(&slot) {
+            return Err(false);
+        }
+        // The answer may have come in the same turn as the end.
+        self.advance(now, slot, wire);
+        if let Some(&index) = self.core.dial_table.by_slot.get(&slot) {
+            return Ok(index);
+        }
+        self.core.after_turn(now);
+        let found = self.core.connections.slab.at(slot);
+        Err(!found.is_some_and(|it| matches!(it.stage, Stage::Session(_))))
     }
 
     /// The refusal whose body was not complete.

@@ -1,7 +1,6 @@
 //! TLS of connections that were dialled: how it begins, and what follows from its end.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::tls_fault::TlsFault;
@@ -42,7 +41,9 @@ impl DialTls<'_> {
             let Core { dial_table, shared, .. } = &mut *self.core;
             let Some(&index) = dial_table.by_slot.get(&slot) else { continue };
             let Some(dial) = dial_table.dial(index) else { continue };
-            let Some(url) = dial.progress.as_deref().map(|it| Rc::clone(&it.url)) else { continue };
+            // The slot may be another's by now.
+            let progress = dial.progress.as_deref().filter(|it| it.step == ConnectStep::Tls);
+            let Some(url) = progress.map(|it| Rc::clone(&it.url)) else { continue };
             match dial.connector.tls_start(&shared.dialers, &url) {
                 Ok(start) => return Some((slot, start)),
                 // Only where a redirect has led there: else it was a mistake in the set-up.
@@ -79,15 +80,19 @@ impl DialTls<'_> {
         now: Time,
         slot: u32,
         fault: &TlsFault,
-        since_1970: Option<Duration>,
+        wire: &mut dyn Wire,
     ) -> bool {
-        let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return false };
+        let index = match (Dials { core: self.core }).still_dialled(now, slot, wire) {
+            Ok(index) => index,
+            Err(is_over) => return is_over,
+        };
         let step = self.core.dial_table.progress(index).map(|progress| progress.step);
         // RFC 8446 section 4.4.2.4: that a certificate of ours is not taken is said behind the handshake.
         if step == Some(ConnectStep::Tls) {
             self.core.shared.stats.tls_handshakes_failed += 1;
         }
-        Dials { core: self.core }.fail(now, index, ConnectError::Tls(fault.clone()), since_1970);
+        let error = ConnectError::Tls(fault.clone());
+        Dials { core: self.core }.fail(now, index, error, wire.since_1970());
         self.core.after_turn(now);
         true
     }

@@ -169,7 +169,12 @@ impl Dials<'_> {
                 progress: None,
             });
         }
-        self.start_attempt(now, index);
+        // One that was stopped before it was begun is stopped in this turn.
+        let is_wanted =
+            self.core.dial_table.dial(index).is_some_and(|dial| !dial.cell.is_to_stop());
+        if is_wanted {
+            self.start_attempt(now, index);
+        }
     }
 
     pub(super) fn start_attempt(&mut self, now: Time, index: u32) {

@@ -56,7 +56,7 @@ impl Core {
     /// The peer has shut its side.
     pub(crate) fn handle_eof(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         #[cfg(feature = "client")]
-        if (Dials { core: self }).ended(now, index, None, wire.since_1970()) {
+        if (Dials { core: self }).ended(now, index, None, wire) {
             return;
         }
         self.turn(now, index, wire, |turn| turn.peer_shut());
@@ -85,7 +85,7 @@ impl Core {
         wire: &mut dyn Wire,
     ) {
         #[cfg(feature = "client")]
-        if (Dials { core: self }).ended(now, index, Some(kind), wire.since_1970()) {
+        if (Dials { core: self }).ended(now, index, Some(kind), wire) {
             return;
         }
         self.turn(now, index, wire, |turn| turn.broken(kind));

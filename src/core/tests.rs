@@ -76,7 +76,7 @@ impl Net {
                 let (errors, closes) = (Rc::clone(&notes), Rc::clone(&notes));
                 on_message(|session, message| match message.text() {
                     Some("bye") => session.close(CloseReason::try_from(CloseCode::NORMAL)?),
-                    Some("big") => session.send(&vec![7; 60_000]),
+                    Some("big") => session.send(vec![7; 60_000]),
                     _ => session.send(message),
                 })
                 .on_error(move |_, error| errors.borrow_mut().push(format!("error {error}")))

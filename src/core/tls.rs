@@ -28,7 +28,7 @@ impl TlsEvents<'_> {
     /// The connection has ended, and TLS did not say that it was to.
     pub(crate) fn truncated(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         #[cfg(feature = "client")]
-        if (Dials { core: self.core }).ended(now, index, None, wire.since_1970()) {
+        if (Dials { core: self.core }).ended(now, index, None, wire) {
             return;
         }
         self.core.turn(now, index, wire, |turn| TlsTurn { turn }.truncated());
@@ -38,7 +38,7 @@ impl TlsEvents<'_> {
     /// What came first is no TLS.
     pub(crate) fn plain_http(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         #[cfg(feature = "client")]
-        if (DialTls { core: self.core }).failed(now, index, &TlsFault::NotTls, wire.since_1970()) {
+        if (DialTls { core: self.core }).failed(now, index, &TlsFault::NotTls, wire) {
             return;
         }
         self.core.shared.stats.tls_handshakes_failed += 1;
@@ -49,7 +49,7 @@ impl TlsEvents<'_> {
     /// The peer broke TLS, or agreed to nothing that is spoken here.
     pub(crate) fn failed(&mut self, now: Time, index: u32, reason: &TlsFault, wire: &mut dyn Wire) {
         #[cfg(feature = "client")]
-        if (DialTls { core: self.core }).failed(now, index, reason, wire.since_1970()) {
+        if (DialTls { core: self.core }).failed(now, index, reason, wire) {
             return;
         }
         if self.core.connections.slab.at(index).is_some_and(|found| found.is_pending()) {

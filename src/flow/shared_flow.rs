@@ -92,6 +92,20 @@ impl<T: ?Sized> SharedFlow<T> {
         self.inner.subscription_count()
     }
 
+    /// What a session that began to collect now would first get, copied (Kotlin's `replayCache`).
+    ///
+    /// ```
+    /// use wirewheel::flow::{FlowOptions, SharedFlow};
+    /// let news: SharedFlow = SharedFlow::with(FlowOptions::new().replay(2)).unwrap();
+    /// for line in ["first", "second", "third"] {
+    ///     news.emit(line).unwrap();
+    /// }
+    /// assert_eq!(news.replay_cache(), ["second".into(), "third".into()]);
+    /// ```
+    pub fn replay_cache(&self) -> Vec<MessageBuf> {
+        self.inner.replay()
+    }
+
     /// Messages that were given up before somebody who collects had taken them: dropped by the
     /// overflow policy, or replaced by a newer one of their key.
     pub fn dropped(&self) -> u64 {

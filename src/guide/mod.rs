@@ -7,6 +7,10 @@
 //! | [`broadcast`] | one message for many sessions |
 //! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
+#![cfg_attr(
+    feature = "client",
+    doc = " | [`dialling`] | sessions that dial out, and what an outage does to them |"
+)]
 //! | [`limits_and_memory`] | how much memory all of it takes at most |
 #![cfg_attr(feature = "deflate", doc = " | [`deflate`] | compression, and what it costs |")]
 //! | [`errors_and_close_codes`] | who is told what when something fails |
@@ -45,6 +49,10 @@ pub mod deflate {}
 
 #[doc = include_str!("deploying.md")]
 pub mod deploying {}
+
+#[cfg(feature = "client")]
+#[doc = include_str!("dialling.md")]
+pub mod dialling {}
 
 #[doc = include_str!("embedding.md")]
 pub mod embedding {}

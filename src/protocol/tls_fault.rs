@@ -11,7 +11,7 @@ use crate::words::quoted::on_one_line;
 /// ```
 /// use std::time::Duration;
 /// use wirewheel::client::{ConnectError, ConnectOptions, Reconnect, TlsFault};
-/// /// let options = ConnectOptions::new().on_failure(|error: &ConnectError, _next| match error {
+/// let options = ConnectOptions::new().on_failure(|error: &ConnectError, _next| match error {
 ///     // The clock is set soon, and then its certificate is valid.
 ///     ConnectError::Tls(TlsFault::NotYetValid { .. }) => Reconnect::After(Duration::from_secs(5)),
 ///     _ => Reconnect::Retry,

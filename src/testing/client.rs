@@ -604,6 +604,14 @@ impl TestClient {
         self.network.borrow_mut().end(self.id, PeerEnd::Shut);
     }
 
+    /// Sends bytes and ends its side, so that both come at once.
+    #[cfg(all(repository, test, feature = "client"))]
+    pub(crate) fn send_and_end(&mut self, bytes: &[u8]) {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).send(bytes);
+        network.end(self.id, PeerEnd::Shut);
+    }
+
     /// The client's system ends its side, and its TLS says nothing of it: more may have been meant to
     /// come. Without TLS as [`half_close`](Self::half_close).
     #[cfg(feature = "tls")]

@@ -161,8 +161,9 @@ impl TestApplication {
 }
 
 /// For the tests of this crate.
-#[cfg(all(repository, test))]
+#[cfg(all(repository, any(test, fuzzing)))]
 impl TestApplication {
+    #[cfg(test)]
     pub(crate) fn far<R>(
         &self,
         act: impl FnOnce(&mut super::network::far_servers::FarServers) -> R,
@@ -171,6 +172,7 @@ impl TestApplication {
     }
 
     /// Every session holds nothing beyond its slot.
+    #[cfg(test)]
     pub(crate) fn audit_bare(&self) {
         let network = self.network.borrow();
         assert_eq!(crate::core::audit::Audit(&network.core).check_bare(), Ok(()));

@@ -36,6 +36,8 @@
 mod client;
 pub(crate) mod event_source;
 mod failure;
+#[cfg(all(repository, any(test, fuzzing), feature = "client"))]
+pub(crate) mod far_answers;
 pub(crate) mod far_end;
 #[cfg(feature = "client")]
 mod far_server;

@@ -48,8 +48,8 @@ impl Roots {
         Self(vec![RootSource::Bundled])
     }
 
-    /// Those in a PEM file or in memory, one or several. A server's own certificate is none: pin it by
-    /// [`pinned_certificate`](crate::client::ConnectOptions::pinned_certificate).
+    /// Those in a PEM file or in memory, one or several. A server's own certificate may be among them, as
+    /// where it has signed itself: host and time are judged all the same.
     pub fn pem(roots: impl Into<Pem>) -> Self {
         Self(vec![RootSource::Pem(roots.into())])
     }

@@ -7,8 +7,13 @@ use super::Fault;
 use super::source::{Function, Source, words};
 
 /// The headings, each with its ways under it: one a block of code.
-const WAYS: [&str; 4] =
-    ["### Socket to on_message", "### send to the socket", "### A timer", "### An emit"];
+const WAYS: [&str; 5] = [
+    "### Socket to on_message",
+    "### send to the socket",
+    "### A timer",
+    "### An emit",
+    "### A dial",
+];
 const STATIONS_MAX: usize = 8;
 
 /// A line of a way: `  src/core/turn.rs  handle_input`.

@@ -169,7 +169,7 @@ fn serve(policy: &Policy) -> (Handle, usize) {
             route.web_socket("/listen", move |_: &Call| {
                 let flow = flow.clone();
                 on_connect(move |session, _| session.collect(&flow))
-                    .on_message(|session, _| session.send(&format!("missed {}", session.missed())))
+                    .on_message(|session, _| session.send(format!("missed {}", session.missed())))
             });
             route.web_socket("/talk", move |_: &Call| {
                 let flow = published.clone();

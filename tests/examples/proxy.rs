@@ -74,7 +74,7 @@ fn serve_upstream(listener: &TcpListener, told: &Sender<String>, go_on: &Receive
 #[test]
 fn proxy_pipes_messages_and_closes_and_who_is_slow_slows_the_other_down() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let upstream = listener.local_addr().unwrap().to_string();
+    let upstream = format!("ws://{}", listener.local_addr().unwrap());
     let ((tell, told), (go, go_on)) = (channel(), channel());
     std::thread::Builder::new().spawn(move || serve_upstream(&listener, &tell, &go_on)).unwrap();
     let told = Events::from_channel(told);
@@ -132,7 +132,10 @@ fn proxy_pipes_messages_and_closes_and_who_is_slow_slows_the_other_down() {
 #[test]
 fn proxy_without_another_server_is_a_bad_gateway() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = Program::with_arguments("proxy", &["127.0.0.1:0", &nobody.to_string()]);
+    let proxy = Program::with_arguments("proxy", &["127.0.0.1:0", &format!("ws://{nobody}")]);
     let reason = proxy.connect().upgraded("/").expect_close(1014);
     assert!(reason.contains("refused"), "{reason}");
+    let nowhere = Program::with_arguments("proxy", &["127.0.0.1:0", "http://127.0.0.1:1"]);
+    let reason = nowhere.connect().upgraded("/").expect_close(1014);
+    assert!(reason.contains("ws://"), "{reason}");
 }

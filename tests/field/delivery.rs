@@ -135,14 +135,14 @@ fn sending(app: &mut Application, options: WebSockets, bytes: usize, file: PathB
         route.get("/file", move |_| Response::file(&file));
         route.web_socket("/", move |_: &Call| {
             on_message(move |session, message| match message.text() {
-                Some("message") => session.send(&pattern(bytes)),
-                Some("messages") => (0..20).try_for_each(|_| session.send(&pattern(60 << 10))),
+                Some("message") => session.send(pattern(bytes)),
+                Some("messages") => (0..20).try_for_each(|_| session.send(pattern(60 << 10))),
                 Some("close") => {
-                    session.send(&pattern(bytes))?;
+                    session.send(pattern(bytes))?;
                     session.close(CloseReason::new(CloseCode::NORMAL, "done")?)
                 }
                 Some("fail") => {
-                    session.send(&pattern(bytes))?;
+                    session.send(pattern(bytes))?;
                     Err(HandlerError::from("on purpose"))
                 }
                 _ => session.send(message),
@@ -361,7 +361,7 @@ fn impatient(ping: Option<Duration>) -> (Running, Events) {
             route.web_socket("/", move |_: &Call| {
                 let events = events.clone();
                 on_message(|session, message| match message.text() {
-                    Some("flood") => session.send(&pattern(8 * MIB)),
+                    Some("flood") => session.send(pattern(8 * MIB)),
                     _ => session.send(message),
                 })
                 .on_close(move |_, close| {
@@ -621,7 +621,7 @@ fn readers_at_5_kb_a_second_get_megabytes() {
         sending(app, WebSockets::new().limits(limits), BYTES, path);
         app.routing(|route| {
             route.web_socket("/4", |_: &Call| {
-                on_message(|session, _| session.send(&pattern(4 * MIB)))
+                on_message(|session, _| session.send(pattern(4 * MIB)))
             });
         });
     });

@@ -252,7 +252,7 @@ fn an_ipv4_client_of_a_socket_for_both_has_one_form_of_address() {
                 )
             });
             route.web_socket("/", |_: &Call| {
-                on_connect(|session, _| session.send(&session.remote_addr().ip().to_string()))
+                on_connect(|session, _| session.send(session.remote_addr().ip().to_string()))
             });
         });
     });
@@ -298,7 +298,7 @@ fn what_is_sent_has_a_limit_of_its_own_and_to_be_over_it_ends_nothing() {
             let sender = |_: &Call| {
                 on_message(|session, message| {
                     let bytes: usize = message.text().unwrap_or_default().parse()?;
-                    session.send(&vec![7; bytes])
+                    session.send(vec![7; bytes])
                 })
             };
             route.web_socket("/", sender);

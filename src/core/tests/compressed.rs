@@ -28,7 +28,7 @@ fn client(
                 let mut number = 0;
                 on_message(move |session, message| {
                     for _ in 0..message.text().unwrap_or_default().parse().unwrap_or(0) {
-                        session.send(&content::message(FROM_SESSION, number, 150))?;
+                        session.send(content::message(FROM_SESSION, number, 150))?;
                         number += 1;
                     }
                     Ok(())
@@ -119,8 +119,8 @@ fn the_last_fragment_that_finds_no_room_can_be_sent_again() {
                     let refused = Rc::clone(&counter);
                     on_message(move |session, message| match message.text().unwrap_or_default() {
                         // Behind this the last fragment has no room.
-                        "fill" => session.send(&content::message(FROM_SESSION, 2, 120)),
-                        "begin" => session.send_fragment(&"a".repeat(60), false),
+                        "fill" => session.send(content::message(FROM_SESSION, 2, 120)),
+                        "begin" => session.send_fragment("a".repeat(60), false),
                         last => {
                             let sent = session.send_fragment(last, true);
                             refused.set(refused.get() + u32::from(sent.is_err()));

@@ -10,9 +10,11 @@ use crate::app::call::Call;
 use crate::app::connect_options::ConnectOptions;
 use crate::app::handler::on_connect;
 use crate::context::dialers::Dialer;
+use crate::context::loop_state::ServerRef;
 use crate::testing::{Ending, FarRequest, FarServer, TestApplication};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::connect::{ConnectStep, DialerState, Reconnect};
+use crate::words::limits::Limits;
 
 /// An application that dials, and what was noted of it.
 struct Dialling {
@@ -199,6 +201,60 @@ fn a_dead_name_beside_twenty_good_ones_delays_none() {
 }
 
 #[test]
+fn a_name_server_that_is_away_for_an_hour_blocks_nothing() {
+    let it = Dialling::new(&[URL, "ws://192.0.2.7/"], &ConnectOptions::new());
+    let (named, addressed) =
+        (it.app.far_server("cloud.example", 80), it.app.far_server("192.0.2.7", 80));
+    named.lose_name_server();
+    let mut session = addressed.expect_request().accept();
+    session.expect_text("hello");
+    for minute in 0..60 {
+        it.advance(60);
+        session.send(&minute.to_string());
+        session.expect_text(&minute.to_string());
+    }
+    // Each lookup is given up at the deadline of its attempt, and nothing is asked twice at a time.
+    let notes = it.notes();
+    let lookups = it.app.far(|far| far.asked.len());
+    assert!(
+        notes.iter().all(|note| note == "connect_timeout was over while its name was looked up")
+    );
+    assert!((45..=110).contains(&notes.len()), "{}", notes.len());
+    assert!(lookups <= notes.len() + 1, "{lookups} lookups for {} attempts", notes.len());
+    named.name_is_known(true);
+    within(61, &named).accept().expect_text("hello");
+}
+
+/// The loop's clock is that of a machine that may sleep: all that was due meanwhile is due at once.
+#[test]
+fn clocks_that_jump_end_what_is_late_once_and_no_session_that_answers() {
+    let urls = [URL, "ws://slow.example/", "ws://away.example/"];
+    let it = Dialling::new(&urls, &ConnectOptions::new());
+    let servers = ["cloud.example", "slow.example", "away.example"];
+    let [open, slow, away] = servers.map(|name| it.app.far_server(name, 80));
+    let mut session = open.expect_request().accept();
+    session.expect_text("hello");
+    let silent = slow.expect_request().into_client();
+    away.expect_request().into_client().reset();
+    assert_eq!(it.notes().len(), 1);
+    for _ in 0..3 {
+        let before = it.app.stats().dials_total;
+        it.app.jump(secs(24 * 3600));
+        it.advance(0);
+        // One attempt of each that waited, however long the night was.
+        assert!(it.app.stats().dials_total <= before + 2);
+    }
+    assert_eq!(silent.ending(), Some(Ending::Closed));
+    assert!(!it.notes().iter().any(|note| note.starts_with("closed")));
+    assert_eq!(it.state(), DialerState::Open, "its pings were answered");
+    session.send("still here");
+    session.expect_text("still here");
+    for server in [&slow, &away] {
+        within(61, server).accept().expect_text("hello");
+    }
+}
+
+#[test]
 fn a_peer_that_vanishes_is_noticed_in_a_ping_period_and_a_timeout() {
     let it = one(URL);
     let server = it.app.far_server("cloud.example", 80);
@@ -317,6 +373,21 @@ fn resets_and_hang_ups_on_the_way_are_failures_like_others() {
     assert_eq!(it.notes(), ["connection reset before it had answered the handshake"]);
     within(3, &server).into_client().half_close();
     assert_eq!(it.notes(), ["the other side hung up before it had answered the handshake"]);
+    // An answer, and the end with it.
+    let mut client = within(3, &server).into_client();
+    client.send_and_end(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\nRetry-After: 600\r\n\r\n");
+    assert!(it.notes()[0].starts_with("the server answered 503"));
+    it.advance(599);
+    assert!(server.next_request().is_none());
+    // A session, and its end.
+    let request = within(10, &server);
+    let accept = request.accept_key();
+    let answer = format!(
+        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    request.into_client().send_and_end(&[answer.as_bytes(), b"\x81\x02hi"].concat());
+    assert_eq!(it.notes(), ["closed 1006"]);
     // A refusal whose body ends with the connection.
     let mut client = within(3, &server).answer("HTTP/1.0 403 x\r\n\r\ngo away");
     assert_eq!(it.notes(), Vec::<String>::new());
@@ -358,13 +429,13 @@ fn a_session_that_is_over_is_dialled_anew_unless_we_have_closed_it_for_good() {
         let mut session = within(4, &server).accept();
         session.expect_text("hello");
         session.send("x");
-        session.close(&CloseReason::new(CloseCode::new(code), "").unwrap());
+        session.close(CloseReason::new(CloseCode::new(code), "").unwrap());
         assert_eq!(it.state(), DialerState::Waiting, "{code}");
     }
     for code in [1008, 4000, 4999] {
         let mut session = within(61, &server).accept();
         session.send("x");
-        session.close(&CloseReason::new(CloseCode::new(code), "").unwrap());
+        session.close(CloseReason::new(CloseCode::new(code), "").unwrap());
         it.advance(29);
         assert!(server.next_request().is_none(), "{code}: it is not wanted, and comes back soon");
     }
@@ -437,10 +508,35 @@ fn the_application_decides_what_follows() {
     assert!(server.next_request().is_none());
     app.advance(secs(2));
     let mut session = server.expect_request().accept();
-    session.close(&CloseReason::new(CloseCode::new(4001), "").unwrap());
+    session.close(CloseReason::new(CloseCode::new(4001), "").unwrap());
     assert_eq!((dialer.state(), asked.get()), (DialerState::Stopped, 3));
     app.advance(secs(10_000));
     assert!(server.next_request().is_none());
+}
+
+/// A hook of the application's, however it ends, is no reason not to dial again.
+#[test]
+fn after_a_failure_the_application_acts_on_the_loop() {
+    let notes: Rc<RefCell<Vec<String>>> = Rc::default();
+    let noted = Rc::clone(&notes);
+    let options = ConnectOptions::new().after_failure(move |server, error| {
+        noted.borrow_mut().push(format!("{error}, {} sessions", server.session_count()));
+        let tell = Rc::clone(&noted);
+        let later = move |_: &mut ServerRef<'_>| tell.borrow_mut().push("a timer".into());
+        server.after(secs(1), later).unwrap();
+        assert!(error.status().is_none(), "after a refusal it panics");
+    });
+    let it = Dialling::new(&[URL], &options);
+    it.app.tolerate_panics();
+    let server = it.app.far_server("cloud.example", 80);
+    server.expect_request().into_client().reset();
+    assert_eq!(notes.take(), ["connection reset before it had answered the handshake, 0 sessions"]);
+    assert_eq!(it.state(), DialerState::Waiting);
+    it.advance(2);
+    assert_eq!(notes.take(), ["a timer"]);
+    within(3, &server).answer("HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n");
+    assert!(notes.take()[0].starts_with("the server answered 503"));
+    within(61, &server).accept().expect_text("hello");
 }
 
 #[test]
@@ -512,6 +608,51 @@ fn subprotocols_headers_and_addresses() {
     assert_eq!(request.header("x-token"), Some("2"));
     request.accept_with("Sec-WebSocket-Protocol: v1\r\n").expect_text("v1");
     assert!(it.app.far(|far| far.asked.is_empty()), "an address needs no resolver");
+}
+
+#[test]
+fn a_message_that_could_never_arrive_is_a_mistake_of_the_set_up() {
+    let start = |options: ConnectOptions| {
+        let app = TestApplication::new(|app: &mut Application| {
+            app.install(WebSockets::new().limits(Limits::new().process_bytes(1 << 20)));
+            app.connect("ws://me:secret@h/", options, |_: &Call| on_connect(|_, _| Ok(())));
+        });
+        app.err().map(|mistake| mistake.to_string())
+    };
+    let options = ConnectOptions::new;
+    for (name, options) in [
+        ("max_frame_size", options().max_frame_size(2 << 20)),
+        ("max_message_size", options().max_message_size(2 << 20)),
+        ("max_outgoing_message_size", options().max_outgoing_message_size(2 << 20)),
+    ] {
+        let mistake = start(options).unwrap();
+        assert!(mistake.starts_with(&format!("Application::connect ws://h/: {name}")), "{mistake}");
+    }
+    assert_eq!(start(options().max_frame_size(1 << 20)), None);
+    let it = one(URL);
+    let too_large = options().max_frame_size(1 << 30);
+    let late = it
+        .app
+        .with_server(|server| server.connect(URL, too_large, |_: &Call| on_connect(|_, _| Ok(()))));
+    assert!(late.unwrap_err().to_string().contains("max_frame_size"));
+}
+
+#[test]
+fn the_statistics_say_where_dialers_stand() {
+    let it =
+        Dialling::new(&[URL, "ws://away.example/", "ws://slow.example/"], &ConnectOptions::new());
+    let server = it.app.far_server("cloud.example", 80);
+    it.app.far_server("slow.example", 80).vanish();
+    let _session = server.expect_request().accept();
+    it.advance(0);
+    let dialers = || {
+        let stats = it.app.stats();
+        (stats.dialers_connecting, stats.dialers_open, stats.dialers_waiting)
+    };
+    assert_eq!(dialers(), (1, 1, 1));
+    it.dialers.iter().for_each(Dialer::stop);
+    it.advance(10);
+    assert_eq!(dialers(), (0, 0, 0));
 }
 
 /// Never in the clear where a URL asks for TLS.

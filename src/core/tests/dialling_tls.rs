@@ -303,6 +303,29 @@ fn an_end_without_a_word_of_tls_is_a_loss_and_a_broken_record_too() {
     assert_eq!(it.note(), "the other side hung up before it had answered the handshake");
 }
 
+/// What a server shows stays as long as the connection, and counts; too much of it is no certificate.
+#[test]
+fn a_long_chain_counts_and_a_longer_one_is_refused() {
+    let held_for = |length: usize| {
+        let it = Dialling::new(URL, trusting());
+        let server = it.app.far_server("small.example", 443);
+        server.speak_tls_with(&format!("{CERTIFICATE}{}", AUTHORITY.repeat(length)), KEY);
+        it.app.advance(Duration::ZERO);
+        let session = server.next_request().map(|request| request.accept());
+        let (is_open, held) = (session.is_some(), it.app.stats().bytes_held);
+        let note = it.notes().pop();
+        drop(session);
+        it.app.advance(Duration::ZERO);
+        assert_eq!(it.app.stats().bytes_held, 0, "it is given back");
+        (is_open, held, note)
+    };
+    assert_eq!(held_for(0), (true, 0, None));
+    let (is_open, held, _) = held_for(20);
+    assert!(is_open && (6_000..12_000).contains(&held), "{held}");
+    let (is_open, held, note) = held_for(50);
+    assert!(!is_open && held == 0 && note.unwrap().contains("longer than 16 KiB"));
+}
+
 /// Whatever a server sends before the request has gone out is no tunnel and no session.
 #[test]
 fn an_answer_before_the_request_is_none() {

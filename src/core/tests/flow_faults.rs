@@ -308,7 +308,7 @@ fn what_others_send_and_a_session_cannot_take_counts_as_dropped() {
                 })
                 .on_message(|session, _| {
                     session.send_fragment("last", true)?;
-                    session.send(&format!("dropped {}", session.dropped()))
+                    session.send(format!("dropped {}", session.dropped()))
                 })
             });
         });

@@ -362,9 +362,11 @@ fn no_ping_is_answered_behind_the_close_of_a_hook_for_a_pong_before_it() {
         app.install(quiet());
         app.routing(|route| {
             route.web_socket("/", |_: &Call| {
-                on_connect(|session, _| Ok(session.pause())).on_own_pong(|session, _| {
-                    session.close(CloseReason::try_from(CloseCode::NORMAL)?)
+                on_connect(|session, _| {
+                    let _: () = session.pause();
+                    Ok(())
                 })
+                .on_own_pong(|session, _| session.close(CloseReason::try_from(CloseCode::NORMAL)?))
             });
         });
     })

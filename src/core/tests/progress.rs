@@ -24,7 +24,7 @@ fn serving(options: WebSockets, bytes: usize) -> Net {
         route.web_socket("/", move |_: &Call| {
             let closes = Rc::clone(&notes);
             let send =
-                move |session: &mut Session<'_>| -> HandlerResult { session.send(&vec![7; bytes]) };
+                move |session: &mut Session<'_>| -> HandlerResult { session.send(vec![7; bytes]) };
             on_message(move |session, message| match message.text() {
                 Some("big") => send(session),
                 Some("bye") => {

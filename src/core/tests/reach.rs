@@ -54,7 +54,7 @@ fn reaching(options: WebSockets) -> (TestApplication, Ids) {
                         }
                         _ => session.server().send_to(first, message),
                     };
-                    session.send(&format!("{result:?}"))
+                    session.send(format!("{result:?}"))
                 })
             });
         });
@@ -83,7 +83,7 @@ fn a_session_sends_to_another_and_closes_it() {
 fn a_stale_id_is_never_somebody_else() {
     let (app, ids) = reaching(quiet());
     let mut first = app.web_socket("/");
-    first.close(&CloseReason::try_from(CloseCode::NORMAL).unwrap());
+    first.close(CloseReason::try_from(CloseCode::NORMAL).unwrap());
     drop(first);
     let mut heir = app.web_socket("/");
     let slots: Vec<String> = ids.borrow().iter().map(ToString::to_string).collect();
@@ -220,7 +220,7 @@ fn flooding(options: WebSockets) -> (TestApplication, Rc<RefCell<Vec<String>>>) 
                 on_message(move |session, message| {
                     let count: usize = message.text().unwrap_or_default().parse()?;
                     for number in 0..count {
-                        match session.send(&format!("{number:01000}")) {
+                        match session.send(format!("{number:01000}")) {
                             Ok(()) => {}
                             Err(HandlerError::Send(SendError::Full { .. })) => {
                                 told.borrow_mut().push(format!("full at {number}"));
@@ -384,7 +384,7 @@ fn timers_of_a_session_fire_in_order_and_can_be_taken_back() {
     client.expect_text("timer");
     app.advance(secs(100));
     client.expect_nothing();
-    client.close(&CloseReason::try_from(CloseCode::NORMAL).unwrap());
+    client.close(CloseReason::try_from(CloseCode::NORMAL).unwrap());
     client.expect_close(CloseCode::NORMAL);
     app.advance(secs(1_000)); // the others ended with the session
 }

@@ -22,6 +22,9 @@ use crate::transport::tls::shared::Shared;
 /// The most bytes held of a peer: a record, and a handshake message that is not whole before it.
 pub(crate) const HELD_MAX: usize = 2 * RECORD_MAX;
 
+/// So much of a peer's chain does not count: most are shorter, and to count costs more than they do.
+const CHAIN_UNCOUNTED: usize = 1 << 10;
+
 /// The size of the buffer to read into, where so much is read at once: half of it is for what is plain,
 /// the other for what is held and for what is read behind it.
 pub(crate) fn buffer_bytes(read_bytes: usize) -> usize {
@@ -92,6 +95,9 @@ pub(crate) struct Secured<S> {
     backlog: Vec<u8>,
     /// What was `held` when the core was told last.
     told: u32,
+    /// What the peer's chain takes beyond what each connection is allowed; it stays as long as the
+    /// connection.
+    chain: u32,
     stage: Stage,
     /// What the next read says instead of reading.
     ending: Option<Box<Ending>>,
@@ -133,6 +139,7 @@ impl<S: Stream> Secured<S> {
             sent: 0,
             backlog: Vec::new(),
             told: 0,
+            chain: 0,
             stage: if proxy_header { Stage::ProxyHeader } else { Stage::Start },
             ending: None,
             server_name: None,
@@ -161,7 +168,8 @@ impl<S: Stream> Secured<S> {
     /// What has changed since this was asked last.
     #[inline]
     pub(crate) fn take_changes(&mut self) -> Option<Changes> {
-        let held = self.held.capacity().saturating_add(self.backlog.capacity());
+        let buffers = self.held.capacity().saturating_add(self.backlog.capacity());
+        let held = buffers.saturating_add(self.chain as usize);
         if held == self.told as usize && self.handshake.is_none() {
             return None;
         }

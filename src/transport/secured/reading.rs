@@ -4,7 +4,7 @@ use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::transport::stream::{ReadOutcome, Stream};
 use crate::transport::tls::engine::{Ending, HEADER_BYTES, RECORD_MAX, Scratch, failed};
 
-use super::{HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, saturated};
+use super::{CHAIN_UNCOUNTED, HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, saturated};
 
 /// Work that a handshake counts as: reading so many bytes takes about as long.
 const HANDSHAKE_WORK: usize = 64 << 10;
@@ -150,6 +150,7 @@ impl<S: Stream> Secured<S> {
         }
         if let Some(resumed) = self.engine.handshake() {
             self.stage = Stage::Open;
+            self.chain = saturated(self.engine.chain_bytes().saturating_sub(CHAIN_UNCOUNTED));
             self.handshake = Some(if resumed { Handshake::Resumed } else { Handshake::Full });
             if std::mem::take(&mut self.wants_write) {
                 self.stream.note_blocked();

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "client")]
+use rustls::{SupportedCipherSuite, crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256};
+
 /// The names and the key in a certificate, as they are encoded, and when it is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Certificate<'a> {
@@ -75,6 +78,17 @@ impl<'a> Certificate<'a> {
         let validity = Validity { not_before, not_after };
         Some(Self { issuer, subject, validity, public_key })
     }
+}
+
+/// The SHA-256 of bytes, by the provider of rustls.
+#[cfg(feature = "client")]
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    if let SupportedCipherSuite::Tls13(suite) = TLS13_AES_128_GCM_SHA256 {
+        let hash = suite.common.hash_provider.hash(bytes);
+        digest.iter_mut().zip(hash.as_ref()).for_each(|(place, byte)| *place = *byte);
+    }
+    digest
 }
 
 impl Validity {

@@ -149,6 +149,12 @@ impl Engine {
         chain.iter().map(|certificate| certificate.to_vec()).collect()
     }
 
+    /// The bytes of that chain, which rustls keeps.
+    pub(crate) fn chain_bytes(&self) -> usize {
+        let chain = self.common().peer_certificates().unwrap_or_default();
+        chain.iter().map(|certificate| certificate.len()).fold(0, usize::saturating_add)
+    }
+
     /// Opens what is whole in `records`: plain bytes go to the start of `plain`, answers behind what is
     /// in `out`. A client's ClientHello is there before anything has come.
     pub(crate) fn open(

@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::words::tls::{Loaded, Pem, TlsError};
 use crate::words::tls_client::{ClientTlsOptions, RootSource, Roots};
 
+use super::certificate::sha256;
 use super::pem_files::certificates;
 
 /// Where distributions have the authorities that they trust, in one file.
@@ -27,38 +28,56 @@ const FOLDER: &str = "etc/ssl/certs";
 /// More files than a folder of authorities has.
 const FILES_MAX: usize = 2_000;
 
+/// Authorities, and the digests of those that are certificates here: a server may show one as its own.
+#[derive(Debug)]
+pub(super) struct Trusted {
+    pub(super) authorities: RootCertStore,
+    pub(super) own: BTreeSet<[u8; 32]>,
+}
+
+impl Trusted {
+    fn note(&mut self, certificate: &[u8]) {
+        self.own.insert(sha256(certificate));
+    }
+}
+
 /// The authorities that these options name; `None` where what is pinned is all that counts.
-pub(super) fn read_roots(options: &ClientTlsOptions) -> Loaded<Option<RootCertStore>> {
+pub(super) fn read_roots(options: &ClientTlsOptions) -> Loaded<Option<Trusted>> {
     let sources = match &options.roots {
         Some(Roots(sources)) => sources.as_slice(),
         None if options.pins.is_empty() => &[RootSource::System],
         None => return Ok(None),
     };
-    let mut roots = RootCertStore::empty();
+    let mut roots = Trusted { authorities: RootCertStore::empty(), own: BTreeSet::new() };
     for source in sources {
         match source {
             RootSource::System => add_system(&mut roots)?,
             #[cfg(feature = "bundled-roots")]
-            RootSource::Bundled => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            RootSource::Bundled => {
+                roots.authorities.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            }
             RootSource::Pem(pem) => add_pem(&mut roots, pem)?,
         }
     }
     Ok(Some(roots))
 }
 
-fn add_pem(roots: &mut RootCertStore, pem: &Pem) -> Loaded<()> {
+fn add_pem(roots: &mut Trusted, pem: &Pem) -> Loaded<()> {
     for root in certificates(pem)? {
+        roots.note(&root);
         roots
+            .authorities
             .add(root)
             .map_err(|error| TlsError(format!("{pem:?}: this is no authority: {error}")))?;
     }
     Ok(())
 }
 
-fn add_system(roots: &mut RootCertStore) -> Loaded<()> {
+fn add_system(roots: &mut Trusted) -> Loaded<()> {
     let found = system_roots(Path::new("/"), |name| std::env::var_os(name))?;
+    found.iter().for_each(|root| roots.note(root));
     // Some that a distribution lists are so old that nobody can read them: the others do.
-    let (added, _) = roots.add_parsable_certificates(found);
+    let (added, _) = roots.authorities.add_parsable_certificates(found);
     if added == 0 { Err(none_there()) } else { Ok(()) }
 }
 

@@ -1,22 +1,24 @@
 //! The judgement on a server's certificate: authorities, host, time, and pins.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, InvalidMessage, OtherError, RootCertStore,
-    SignatureScheme, SupportedCipherSuite,
+    CertificateError, DigitallySignedStruct, Error, InvalidMessage, OtherError, SignatureScheme,
 };
 
 use crate::protocol::tls_fault::TlsFault;
 use crate::words::tls::{Loaded, TlsError};
 use crate::words::tls_client::{Pin, Pinned, hexadecimal};
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, sha256};
+use super::roots::Trusted;
 
 /// The longest chain that is looked at: it is kept as long as the connection.
 const CHAIN_MAX: usize = 16 << 10;
@@ -27,8 +29,9 @@ const NAME_MAX: usize = 255;
 /// Judges by authorities, by pins or by both.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// `None` where the pinned certificate is all that counts.
-    authorities: Option<Arc<WebPkiServerVerifier>>,
+    /// Authorities, and certificates that are taken as they are; `None` where what is pinned is all that
+    /// counts.
+    trusted: Option<(Arc<WebPkiServerVerifier>, BTreeSet<[u8; 32]>)>,
     pins: Vec<Pin>,
     provider: Arc<CryptoProvider>,
 }
@@ -47,17 +50,19 @@ impl std::error::Error for NotPinned {}
 
 impl Verifier {
     pub(super) fn new(
-        roots: Option<RootCertStore>,
+        roots: Option<Trusted>,
         pins: Vec<Pin>,
         provider: Arc<CryptoProvider>,
     ) -> Loaded<Self> {
-        let build = |roots| {
-            let builder =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-            builder.build().map_err(|error| TlsError(format!("roots: {error}")))
+        let trusted = match roots {
+            Some(Trusted { authorities, own }) => {
+                let (roots, provider) = (Arc::new(authorities), Arc::clone(&provider));
+                let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+                Some((verifier.map_err(|error| TlsError(format!("roots: {error}")))?, own))
+            }
+            None => None,
         };
-        let authorities = roots.map(build).transpose()?;
-        Ok(Self { authorities, pins, provider })
+        Ok(Self { trusted, pins, provider })
     }
 
     fn check_pins(&self, der: &[u8]) -> Result<(), Error> {
@@ -65,8 +70,8 @@ impl Verifier {
             .map(|certificate| sha256(certificate.public_key))
             .ok_or(CertificateError::BadEncoding)?;
         let is_expected = |pin: &Pin| match (pin.of, &pin.sha256) {
-            (Pinned::Certificate, Some(expected)) => *expected == *sha256(der),
-            (Pinned::PublicKey, Some(expected)) => *expected == *public_key,
+            (Pinned::Certificate, Some(expected)) => *expected == sha256(der),
+            (Pinned::PublicKey, Some(expected)) => *expected == public_key,
             (_, None) => false,
         };
         if self.pins.is_empty() || self.pins.iter().any(is_expected) {
@@ -77,13 +82,17 @@ impl Verifier {
     }
 }
 
-fn sha256(bytes: &[u8]) -> Vec<u8> {
-    match TLS13_AES_128_GCM_SHA256 {
-        SupportedCipherSuite::Tls13(suite) => {
-            suite.common.hash_provider.hash(bytes).as_ref().to_vec()
-        }
-        SupportedCipherSuite::Tls12(_) => Vec::new(),
+fn check_time(der: &[u8], now: UnixTime) -> Result<(), Error> {
+    let validity = Certificate::read(der).ok_or(CertificateError::BadEncoding)?.validity;
+    let at = |secs| UnixTime::since_unix_epoch(Duration::from_secs(secs));
+    let (not_before, not_after) = (at(validity.not_before), at(validity.not_after));
+    if now < not_before {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
+    if now > not_after {
+        return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
+    }
+    Ok(())
 }
 
 impl ServerCertVerifier for Verifier {
@@ -100,8 +109,14 @@ impl ServerCertVerifier for Verifier {
             return Err(Error::General("the server's chain is longer than 16 KiB".into()));
         }
         self.check_pins(end_entity)?;
-        match &self.authorities {
-            Some(authorities) => authorities.verify_server_cert(
+        match &self.trusted {
+            // webpki takes no authority for a server, as one is that openssl has made without further words.
+            Some((_, own)) if own.contains(&sha256(end_entity)) => {
+                check_time(end_entity, now)?;
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            Some((authorities, _)) => authorities.verify_server_cert(
                 end_entity,
                 intermediates,
                 server_name,
@@ -165,19 +180,16 @@ fn fault_of_certificate(error: &CertificateError) -> TlsFault {
         CertificateError::NotValidForName => TlsFault::WrongName { names: Vec::new() },
         CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<NotPinned>() {
             Some(NotPinned(public_key)) => TlsFault::NotPinned { public_key: public_key.clone() },
-            None if inner.to_string().contains("CaUsedAsEndEntity") => TlsFault::Other(
-                "the server's certificate is an authority of its own: pin it \
-                 (ConnectOptions::pinned_certificate)"
-                    .into(),
-            ),
+            // It has signed itself, and is none that is trusted.
+            None if inner.to_string().contains("CaUsedAsEndEntity") => TlsFault::UnknownIssuer,
             None => TlsFault::Other(format!("the server's certificate: {inner}")),
         },
         error => TlsFault::Other(format!("the server's certificate: {error}")),
     }
 }
 
-fn since_1970(time: UnixTime) -> std::time::Duration {
-    std::time::Duration::from_secs(time.as_secs())
+fn since_1970(time: UnixTime) -> Duration {
+    Duration::from_secs(time.as_secs())
 }
 
 /// rustls tells the names that a certificate has as `DnsName("box.example")`.

@@ -1,9 +1,12 @@
-//! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`.
+//! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`; with the feature `client` as a client too.
 //!
 //! Everything is at its default but what the benchmark cannot do without: room for its connections,
 //! room for its largest messages in `large`, a short ping period in `ping`, a certificate in `tls` (which
 //! wants the feature of that name), and more patience with slow turns, since under valgrind every turn is
 //! slow and would have the events timed one by one.
+
+#[cfg(feature = "client")]
+mod dialled;
 
 use std::error::Error;
 use std::time::Duration;
@@ -61,6 +64,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let port: u16 = words.next().ok_or("usage: bench-wirewheel PORT [MODE]")?.parse()?;
     let mode = words.next().unwrap_or_else(|| "echo".into());
+    #[cfg(feature = "client")]
+    if let "dial" | "feed" = mode.as_str() {
+        let numbers: Vec<usize> = words.map(|word| word.parse()).collect::<Result<_, _>>()?;
+        return match (mode.as_str(), numbers.first()) {
+            ("dial", Some(connections)) => dialled::dial(port, *connections),
+            _ => dialled::feed(port, &numbers),
+        };
+    }
     let limits = Limits::new().max_connections(CONNECTIONS).slow_callback(SLOW);
     let options = WebSockets::new().limits(limits.clone());
     let options = match mode.as_str() {
