@@ -40,7 +40,7 @@ fn device(app: &TestApplication, name: &str) -> TestClient {
 }
 
 fn report(device: &mut TestClient, sensor: &str, value: f64) {
-    device.send(&json!({"type": "reading", "sensor": sensor, "value": value}).to_string());
+    device.send(json!({"type": "reading", "sensor": sensor, "value": value}).to_string());
 }
 
 fn reading(device: &str, sensor: &str, value: f64) -> Value {
@@ -151,7 +151,7 @@ fn no_more_commands_wait_than_there_is_room_for() {
     let app = gateway();
     let (_bed, mut live) = (device(&app, "bed-1"), app.web_socket("/live"));
     for id in 0..=256 {
-        live.send(&json!({"id": id, "to": "bed-1", "command": "x"}).to_string());
+        live.send(json!({"id": id, "to": "bed-1", "command": "x"}).to_string());
     }
     assert_eq!(next(&mut live), json!({"type": "error", "id": 256, "error": "too many commands"}));
     app.advance(COMMAND_TIMEOUT + Duration::from_millis(20));

@@ -149,8 +149,7 @@ impl LoopState {
             date: DateLine::default(),
             tx_flush_bytes: limits.read_buffer_bytes,
             flows,
-            // Connections that are only told that there is no place have one too.
-            sessions: OpenSessions::for_slots(limits.max_connections + 64),
+            sessions: OpenSessions::for_slots(limits.max_connections + 64), // and for those that are refused
             work: Work::new(limits.read_budget_bytes),
             limits,
             names: Names::default(),
