@@ -234,7 +234,7 @@ fn events_are_one_a_second_and_go_on_behind_the_last() {
     let begin = client.read_until("\ndata: {\"process\":");
     assert!(begin.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"), "{begin}");
     let third = client.read_until("\"number\":3,");
-    let id = third.lines().filter(|line| line.starts_with("id: ")).next_back().unwrap();
+    let id = third.lines().rfind(|line| line.starts_with("id: ")).unwrap();
     let mut client = ask(&format!("Last-Event-ID: {}\r\n", &id[4..]));
     let rest = client.read_until("\"number\":5,");
     let numbers: Vec<&str> = rest.lines().filter(|line| line.starts_with("data: {")).collect();

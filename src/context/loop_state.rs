@@ -138,10 +138,18 @@ pub(crate) struct LoopState {
     pub(crate) last_panic: Option<String>,
 }
 
+impl OnLoop {
+    /// The pool of this server, to which the flows belong that have a name.
+    fn pool(&self, process_bytes: usize) -> Rc<Flows> {
+        let pool = Rc::new(Flows::new(process_bytes));
+        self.flow_names.flows().for_each(|flow| flow.belong_to(&pool));
+        pool
+    }
+}
+
 impl LoopState {
     pub(crate) fn new(limits: Limits, on_loop: OnLoop) -> Self {
-        let flows = Rc::new(Flows::new(limits.process_bytes));
-        on_loop.flow_names.flows().for_each(|flow| flow.belong_to(&flows));
+        let flows = on_loop.pool(limits.process_bytes);
         Self {
             now: Time::ZERO,
             tx: Vec::new(),
@@ -149,8 +157,7 @@ impl LoopState {
             date: DateLine::default(),
             tx_flush_bytes: limits.read_buffer_bytes,
             flows,
-            // Connections that are only told that there is no place have one too.
-            sessions: OpenSessions::for_slots(limits.max_connections + 64),
+            sessions: OpenSessions::for_slots(limits.max_connections + 64), // and for those that are refused
             work: Work::new(limits.read_budget_bytes),
             limits,
             names: Names::default(),

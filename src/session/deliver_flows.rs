@@ -282,7 +282,7 @@ impl Outgoing<'_> {
 
     /// The message as an event, with its id in the flow; `None` if it is too long.
     fn event_of(
-        &mut self,
+        &self,
         events: &dyn EventEncoder,
         subscription: usize,
         number: u64,

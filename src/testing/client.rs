@@ -614,7 +614,7 @@ impl TestClient {
 
     /// Sends bytes and ends its side, so that both come at once.
     #[cfg(all(repository, test, feature = "client"))]
-    pub(crate) fn send_and_end(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_and_end(&self, bytes: &[u8]) {
         let mut network = self.network.borrow_mut();
         network.link(self.id).send(bytes);
         network.end(self.id, PeerEnd::Shut);

@@ -374,7 +374,7 @@ fn resets_and_hang_ups_on_the_way_are_failures_like_others() {
     within(3, &server).into_client().half_close();
     assert_eq!(it.notes(), ["the other side hung up before it had answered the handshake"]);
     // An answer, and the end with it.
-    let mut client = within(3, &server).into_client();
+    let client = within(3, &server).into_client();
     client.send_and_end(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\nRetry-After: 600\r\n\r\n");
     assert!(it.notes()[0].starts_with("the server answered 503"));
     it.advance(599);

@@ -381,7 +381,7 @@ fn an_event_carries_text() {
                 let route = route.event_stream("/events", move |_: &Call| {
                     let (notes, flow) = (Rc::clone(&notes), collected.clone());
                     on_connect(move |session, _| {
-                        session.send(&[0xff, 0xfe])?;
+                        session.send([0xff, 0xfe])?;
                         session.send("text")?;
                         session.collect(&flow)
                     })
@@ -415,7 +415,7 @@ fn a_message_that_line_breaks_make_too_long_is_refused() {
         let breaks = "\n".repeat(1_000);
         let refused = session.send(&breaks).unwrap_err();
         assert!(matches!(refused, HandlerError::Send(SendError::TooBig { limit: 3_024, .. })));
-        session.send(&"a".repeat(1_000))
+        session.send("a".repeat(1_000))
     });
     app.event_source("/events").expect_event("message", &"a".repeat(1_000));
 }
@@ -535,7 +535,7 @@ fn policies_drop_whole_events() {
                             move |session, _| {
                                 session.set_timer(secs(1))?;
                                 number += 1;
-                                session.send(&format!("number {number}"))
+                                session.send(format!("number {number}"))
                             },
                         )
                     });
@@ -564,7 +564,7 @@ fn the_outbox_closes_where_its_policy_does() {
             route.event_stream("/events", |_: &Call| {
                 on_connect(|session, _| timer_of_a_second(session)).on_timer(|session, _| {
                     session.set_timer(secs(1))?;
-                    session.send(&"x".repeat(60))
+                    session.send("x".repeat(60))
                 })
             });
         });
