@@ -2,6 +2,9 @@
 //! process of its own, at the defaults, so that nobody else's memory counts.
 #![allow(clippy::disallowed_methods, reason = "waiting for another process has a bound")]
 
+#[cfg(feature = "tls")]
+#[path = "ceiling/secured.rs"]
+mod secured;
 mod support;
 
 use std::cell::RefCell;
@@ -112,8 +115,12 @@ fn serve() {
     // What a peer does not read is to wait in the server and not in the system.
     let options = ListenOptions::new().send_buffer_bytes(4_096);
     let server = Server::bind_with("127.0.0.1:0", &options, module).unwrap();
+    let mut addresses = vec![server.local_addr()];
+    #[cfg(feature = "tls")]
+    let server = secured::listen_if_wanted(server, &options, &mut addresses);
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut out = std::io::stdout();
-    writeln!(out, "\nat {}", server.local_addr()).unwrap();
+    writeln!(out, "\nat {}", addresses.join(" ")).unwrap();
     out.flush().unwrap();
     server.run().unwrap();
 }
@@ -122,29 +129,40 @@ fn serve() {
 struct Victim {
     child: Child,
     addr: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    secured: Option<SocketAddr>,
     before: usize,
 }
 
 impl Victim {
     fn start() -> Self {
+        let mut victim = Self::serving("1");
+        victim.note_memory();
+        victim
+    }
+
+    fn serving(what: &str) -> Self {
         let mut child = emulator::command(std::env::current_exe().unwrap())
             .args(["--exact", "serve", "--nocapture", "--test-threads", "1"])
-            .env(SERVE, "1")
+            .env(SERVE, what)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        let mut told = lines
-            .map_while(Result::ok)
-            .filter_map(|line| line.strip_prefix("at ").map(|address| address.parse().unwrap()));
-        let addr = told.next().expect("the server's address");
-        let mut victim = Self { child, addr, before: 0 };
+        let mut lines = lines.map_while(Result::ok);
+        let told = lines.find_map(|line| Some(line.strip_prefix("at ")?.to_owned()));
+        let told = told.expect("the server's addresses");
+        let mut addresses = told.split(' ').map(|address| address.parse().unwrap());
+        let addr = addresses.next().unwrap();
+        Self { child, addr, secured: addresses.next(), before: 0 }
+    }
+
+    fn note_memory(&mut self) {
         // One session of everything, so that what is needed once is there.
-        let mut first = Client::connect(addr).upgraded("/");
+        let mut first = Client::connect(self.addr).upgraded("/");
         first.text("hello");
         first.expect_text("hello");
-        victim.before = victim.memory("VmRSS");
-        victim
+        self.before = self.memory("VmRSS");
     }
 
     /// In bytes.

@@ -289,7 +289,7 @@ impl Call {
     /// ```
     #[cfg(feature = "tls")]
     pub fn server_name(&self) -> Option<&str> {
-        self.0.between.tls.as_ref()?.server_name.as_deref()
+        self.0.between.tls.as_ref()?.server_name.as_deref().map(|name| &**name)
     }
 
     /// The certificate that the peer showed in its TLS handshake, in DER. It was judged by the rules of

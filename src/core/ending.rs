@@ -95,6 +95,7 @@ impl Turn<'_> {
             | SessionError::PingTimeout
             | SessionError::IdleTimeout
             | SessionError::MessageTimeout
+            | SessionError::CertificateRefused
             | SessionError::TooManyMessages => {
                 debug!(target: "wirewheel::session", "{id} {pattern}: {}",
                     on_one_line(&fault.to_string()));

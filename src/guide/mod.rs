@@ -100,8 +100,8 @@ pub mod testing_handlers {}
 #[doc = include_str!("threads.md")]
 pub mod threads {}
 
-// Its page has certificates of clients.
-#[cfg(feature = "tls-client-auth")]
+// Its page has certificates of clients, and sessions that are dialled.
+#[cfg(all(feature = "tls-client-auth", feature = "client"))]
 #[doc = include_str!("tls.md")]
 pub mod tls {}
 

@@ -604,6 +604,15 @@ impl TestClient {
         self.network.borrow_mut().end(self.id, PeerEnd::Shut);
     }
 
+    /// Sends bytes of whose records only so many arrive.
+    #[cfg(all(repository, test, feature = "client", feature = "tls"))]
+    pub(crate) fn send_part(&mut self, bytes: &[u8], arrives: usize) {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).send(bytes);
+        network.link(self.id).keep_first(arrives);
+        network.pump();
+    }
+
     /// Sends bytes and ends its side, so that both come at once.
     #[cfg(all(repository, test, feature = "client"))]
     pub(crate) fn send_and_end(&mut self, bytes: &[u8]) {

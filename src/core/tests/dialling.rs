@@ -210,7 +210,7 @@ fn a_name_server_that_is_away_for_an_hour_blocks_nothing() {
     session.expect_text("hello");
     for minute in 0..60 {
         it.advance(60);
-        session.send(&minute.to_string());
+        session.send(minute.to_string());
         session.expect_text(&minute.to_string());
     }
     // Each lookup is given up at the deadline of its attempt, and nothing is asked twice at a time.

@@ -12,7 +12,7 @@ use super::tls_peer::FarTls;
 #[cfg(feature = "tls")]
 use super::tls_peer::{BothEnds, TlsPeer};
 use crate::core::Disposal;
-use crate::core::sockets::{Notes, Readiness, Socket};
+use crate::core::sockets::{Notes, PlainSocket, Readiness, Socket};
 use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
 use crate::transport::channel::Channel;
@@ -88,17 +88,10 @@ pub(crate) enum PeerEnd {
 }
 
 impl Socket for Link {
+    type Plain = Self;
+
     fn wire(&mut self) -> &mut dyn Wire {
         self.socket.wire()
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
-        self.socket.read(buffer)
-    }
-
-    #[cfg(feature = "tls")]
-    fn is_secured(&self) -> bool {
-        self.socket.is_secured()
     }
 
     #[cfg(feature = "tls")]
@@ -134,6 +127,12 @@ impl Socket for Link {
     }
 }
 
+impl PlainSocket for Link {
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        self.socket.read(buffer)
+    }
+}
+
 /// What the peer does.
 impl Link {
     #[cfg(feature = "tls")]
@@ -163,7 +162,7 @@ impl Link {
 
     /// Of what is on its way to the server only so much is.
     #[cfg(feature = "tls")]
-    pub(super) fn keep_first(&mut self, bytes: usize) {
+    pub(crate) fn keep_first(&mut self, bytes: usize) {
         self.inbound.truncate(bytes);
     }
 

@@ -11,6 +11,7 @@ use crate::core::Disposal;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Readiness, Sockets};
+use crate::transport::channel::Channel;
 #[cfg(feature = "tls")]
 use crate::transport::secured::buffer_bytes;
 #[cfg(all(feature = "client", feature = "tls"))]
@@ -106,6 +107,10 @@ impl Sockets for Links {
         let id = *self.slots.get(&slot)?;
         self.touch(id);
         self.all.get_mut(id)
+    }
+
+    fn plain(&mut self, slot: u32) -> Option<&mut Link> {
+        self.socket(slot).filter(|link| matches!(link.socket, Channel::Plain(_)))
     }
 
     fn accept(&mut self, _now: Time) -> Accept<LinkId> {

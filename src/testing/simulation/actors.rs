@@ -142,7 +142,10 @@ impl Actor {
         let time = Duration::from_millis(n); // zero is refused, which is an answer too
         let _ = match what {
             0 => session.set_ping_period((n % 3 > 0).then_some(time)),
-            1 => session.set_timeout(time).map(|()| self.log(|log| log.timeout = time)),
+            1 => session.set_timeout(time).map(|()| {
+                // What `on_error` sets had no part in the end that it is told of.
+                self.log(|log| log.timeout = if log.fault.is_none() { time } else { log.timeout });
+            }),
             2 => session.set_max_frame_size(125 + usize::try_from(n).unwrap_or(0)),
             _ => {
                 session.set_masking(n % 2 == 0);

@@ -51,12 +51,14 @@ fn listen(port: u16, mode: &str) -> Result<Listen, String> {
     let place = Listen::from(format!("127.0.0.1:{port}"));
     match mode {
         #[cfg(feature = "tls")]
-        "tls" => {
-            let file = |name| format!("{}/../../../tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
-            Ok(Listen::tls(place, wirewheel::tls::TlsOptions::new(file("box.pem"), file("box.key"))))
+        "tls" | "tls-rsa" => {
+            let name = if mode == "tls" { "box" } else { "rsa" };
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/certificates");
+            let file = |end| format!("{folder}/{name}.{end}");
+            Ok(Listen::tls(place, wirewheel::tls::TlsOptions::new(file("pem"), file("key"))))
         }
         #[cfg(not(feature = "tls"))]
-        "tls" => Err("tls: build it with that feature".into()),
+        "tls" | "tls-rsa" => Err("tls: build it with that feature".into()),
         _ => Ok(place),
     }
 }
