@@ -24,6 +24,9 @@ TARGET_CPU = {"x86_64": "x86-64", "aarch64": "generic"}
 WITH_TLS = "wirewheel with tls"
 ALL_MODES = frozenset(
     ["echo", "broadcast", "broadcast-deflate", "broadcast-events", "file", "large", "ping", "post"])
+# Echo servers with TLS, by the certificate that they show.
+TLS_MODES = {"tls": "box", "tls-rsa": "rsa"}
+CERTIFICATES = HERE.parent.parent / "tests" / "certificates"
 
 
 class Server:
