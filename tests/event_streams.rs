@@ -156,7 +156,8 @@ fn nginx_passes_events_on_as_they_come() {
         paths.map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display())).concat();
     let configuration = format!(
         "daemon off; master_process off; pid {0}/pid; error_log stderr;\nevents {{}}\n\
-         http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{1}; }} }} }}",
+         http {{ access_log off; {paths}\nserver {{ \
+         listen 127.0.0.1:{port}; location / {{ proxy_pass http://{1}; }} }} }}",
         folder.display(),
         server.addr()
     );
