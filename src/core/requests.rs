@@ -133,6 +133,17 @@ impl HttpTurn<'_, '_> {
                 let response = Response::new(204).header("Allow", allowed);
                 return self.responder().respond(terms, response);
             }
+            refused => self.refusal(&head, refused),
+        };
+        if self.turn.routes.filters.is_none() {
+            return self.responder().refuse_request(terms, &head, response, why);
+        }
+        self.answer_filtered(terms, head, response, why)
+    }
+
+    /// What a request gets for which there is no route, and why.
+    fn refusal(&self, head: &RequestHead, resolution: Resolution) -> (Response, &'static str) {
+        match resolution {
             Resolution::UnknownMethod => (Response::refusal(501), reason::UNKNOWN_METHOD),
             Resolution::NotFound => (Response::refusal(404), reason::NO_PATH),
             Resolution::MethodNotAllowed => {
@@ -144,14 +155,8 @@ impl HttpTurn<'_, '_> {
                 let why = "no subprotocol on offer is spoken here";
                 (Response::refusal_because(400, &why), reason::NO_SUBPROTOCOL)
             }
-            Resolution::BadPath | Resolution::WebSocket { .. } => {
-                (Response::refusal(400), reason::BAD_PATH)
-            }
-        };
-        if self.turn.routes.filters.is_none() {
-            return self.responder().refuse_request(terms, &head, response, why);
+            _ => (Response::refusal(400), reason::BAD_PATH),
         }
-        self.answer_filtered(terms, head, response, why)
     }
 
     /// Whether a page of another origin may send what it is about to (the Fetch standard, "CORS-preflight

@@ -320,7 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn join<E>(log: &mut FlowLog<E>) -> u64 {
-        log.join(log.first_of_replay())
+        log.join(log.replay_start())
     }
 
     #[test]
