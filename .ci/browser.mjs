@@ -7,6 +7,7 @@ import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { overRestarts } from "./events.mjs";
 import { origins, overTls } from "./origins.mjs";
+import { lamp, pages, readAcross } from "./pages.mjs";
 
 const { BROWSER, PLAYWRIGHT, EXAMPLES, SCREENSHOTS } = process.env;
 const { chromium } = createRequire(import.meta.url)(resolve(PLAYWRIGHT));
@@ -291,6 +292,15 @@ const browser = await launch();
 async function foreignPages() {
   await origins(launch, open);
 }
+async function files() {
+  await pages(browser);
+}
+async function site() {
+  const program = await Program.start("site");
+  await lamp(browser, open, program.url);
+  await readAcross(browser, program.url);
+  await program.stop();
+}
 async function events(browser) {
   await overRestarts(browser, { Program, open, expectText, expectUsable, shot, PHONE });
 }
@@ -298,7 +308,7 @@ async function secured() {
   await overTls(browser, open);
 }
 try {
-  const all = [echo, chat, telemetry, events, deflate, secured, foreignPages];
+  const all = [echo, chat, telemetry, events, deflate, files, site, secured, foreignPages];
   const only = process.env.ONLY?.split(",");
   for (const check of all.filter(check => !only || only.includes(check.name))) {
     const begun = Date.now();

@@ -36,7 +36,7 @@ export function start(name, args, pattern) {
 }
 
 /** A hub at a free port that hands out a shell. */
-async function hub(pages, ...more) {
+export async function hub(pages, ...more) {
   const args = ["--listen", "127.0.0.1:0", "--echo", "--exec", "/bin/cat", "--serve", pages, ...more];
   const program = start(HUB, args, /bound to .*:(\d+)$/);
   return { port: await program.found, log: program.log, stop: program.stop };

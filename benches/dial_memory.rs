@@ -1,10 +1,9 @@
 //! Prints what a session that is dialled costs its program in user-space memory while it is idle, and a
 //! dialer while it waits for its next attempt.
 //!
-//! Run it with `cargo bench --bench dial_memory --features client [-- DIALERS]` (default 10,000). The
-//! server is a process of its own; the figures are growth of anonymous resident memory divided by the
-//! dialers, which
-//! have equal options and one URL.
+//! Run it with `cargo bench --bench dial_memory --features client [-- DIALERS]` (default 10,000), over TLS
+//! with `--features client,tls -- DIALERS tls`. The server is a process of its own; the figures are growth
+//! of anonymous resident memory divided by the dialers, which have equal options and one URL.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
@@ -19,7 +18,7 @@ use std::time::Duration;
 use echo_server::serve_echo;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wirewheel::client::{ConnectOptions, Dialer, DialerState};
-use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
+use wirewheel::{Application, Call, Limits, Listen, Server, WebSockets, on_message};
 
 /// How many connect at once: fewer than the server's backlog takes.
 const WAVE: usize = 16;
@@ -31,24 +30,34 @@ fn main() -> Anything {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     match words.first().map(String::as_str) {
-        Some("serve") => serve(),
+        Some("serve") => serve(words.get(1).is_some_and(|word| word == "tls")),
         Some("open") => tell(&words, DialerState::Open),
         Some("waiting") => tell(&words, DialerState::Waiting),
-        count => measure(count.unwrap_or("10000").parse()?),
+        count => {
+            let mode = words.get(1).map_or("plain", String::as_str);
+            measure(count.unwrap_or("10000").parse()?, mode)
+        }
     }
 }
 
-fn serve() -> Anything {
+fn serve(is_secure: bool) -> Anything {
     let limits = Limits::new().max_connections(65_536);
-    serve_echo("127.0.0.1:0".into(), WebSockets::new().limits(limits))
+    let place = Listen::from("127.0.0.1:0");
+    #[cfg(feature = "tls")]
+    let place = if is_secure { secured::listen(place) } else { place };
+    if is_secure && !cfg!(feature = "tls") {
+        return Err("tls wants --features client,tls".into());
+    }
+    serve_echo(place, WebSockets::new().limits(limits))
 }
 
-fn measure(dialers: usize) -> Anything {
+fn measure(dialers: usize, mode: &str) -> Anything {
     let program = std::env::current_exe()?;
-    let mut server = Command::new(&program).arg("serve").stdout(Stdio::piped()).spawn()?;
+    let mut server = Command::new(&program).args(["serve", mode]).stdout(Stdio::piped()).spawn()?;
     let mut address = String::new();
     BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut address)?;
-    let url = format!("ws://{}/", address.trim());
+    let scheme = if mode == "tls" { "wss" } else { "ws" };
+    let url = format!("{scheme}://{}/", address.trim());
     let count = dialers.to_string();
     // A process each: what the first has given back would be there for the second.
     let open = Command::new(&program).args(["open", &url, &count]).status()?;
@@ -80,7 +89,10 @@ fn cost(
     let (outcome, url) = (Rc::clone(&figures), url.to_owned());
     Server::without_listener(move |app: &mut Application| {
         let hour = Duration::from_secs(3600);
-        let options = ConnectOptions::new()
+        let options = ConnectOptions::new();
+        #[cfg(feature = "tls")]
+        let options = options.roots(secured::roots());
+        let options = options
             .ping_period(None)
             .backoff(hour, hour)
             .connect_timeout(Duration::from_secs(60))
@@ -109,6 +121,26 @@ fn cost(
     .run()?;
     let (before, after) = figures.borrow().ok_or("it was stopped")?;
     Ok(after.saturating_sub(before) / dialers)
+}
+
+#[cfg(feature = "tls")]
+mod secured {
+    use std::path::PathBuf;
+
+    use wirewheel::Listen;
+    use wirewheel::tls::{Roots, TlsOptions};
+
+    fn file(name: &str) -> PathBuf {
+        [env!("CARGO_MANIFEST_DIR"), "../tests/certificates", name].iter().collect()
+    }
+
+    pub(super) fn listen(place: Listen) -> Listen {
+        Listen::tls(place, TlsOptions::new(file("box.pem"), file("box.key")))
+    }
+
+    pub(super) fn roots() -> Roots {
+        Roots::pem(file("authority.pem"))
+    }
 }
 
 /// Anonymous resident memory of this process, in bytes.

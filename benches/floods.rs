@@ -2,7 +2,8 @@
 //! each at once, and what a steady sender does to its round trips.
 //!
 //! Run it with `cargo bench --bench floods [-- NAME...]`: `tokens`, `pages`, `files`, `metrics`,
-//! `deflate`, `steady`. The server is a process of its own. It fails where a limit is not met.
+//! `deflate`, `steady`; with `--features tls` also `handshakes`, 200 at once. The server is a process of its
+//! own. It fails where a limit is not met.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::disallowed_methods, reason = "what is measured is real time")]
 #![allow(missing_docs, reason = "a program, not a library")]
@@ -10,6 +11,8 @@
 #[path = "../src/testing/frames.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod frames;
+#[cfg(feature = "tls")]
+mod storm;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -52,6 +55,11 @@ fn main() -> Anything<ExitCode> {
     for name in FLOODS.into_iter().filter(|name| wanted(name)) {
         met &= flood(name)?;
     }
+    #[cfg(feature = "tls")]
+    if wanted("handshakes") {
+        let served = Served::start()?;
+        met &= storm::storm(served.secured)?;
+    }
     if wanted("steady") {
         met &= steady(Duration::from_secs(60))?;
     }
@@ -74,7 +82,10 @@ fn serve() -> Anything {
             route.stats("/metrics");
         });
     })?;
-    println!("{}", server.local_addr());
+    #[cfg(feature = "tls")]
+    let server = server.listen(storm::listen())?;
+    let addresses: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
+    println!("{}", addresses.join(" "));
     server.run()?;
     std::fs::remove_file(path)?;
     Ok(())
@@ -84,16 +95,24 @@ fn serve() -> Anything {
 struct Served {
     child: Child,
     addr: SocketAddr,
+    #[cfg(feature = "tls")]
+    secured: SocketAddr,
 }
 
 impl Served {
     fn start() -> Anything<Self> {
         let mut child =
             Command::new(std::env::current_exe()?).arg("serve").stdout(Stdio::piped()).spawn()?;
-        let mut address = String::new();
+        let mut addresses = String::new();
         let out = child.stdout.as_mut().ok_or("no output")?;
-        BufReader::new(out).read_line(&mut address)?;
-        Ok(Self { child, addr: address.trim().parse()? })
+        BufReader::new(out).read_line(&mut addresses)?;
+        let mut addresses = addresses.split_whitespace().map(str::parse);
+        Ok(Self {
+            child,
+            addr: addresses.next().ok_or("no address")??,
+            #[cfg(feature = "tls")]
+            secured: addresses.next().ok_or("no address with TLS")??,
+        })
     }
 }
 
@@ -233,7 +252,7 @@ fn connect(addr: SocketAddr) -> Anything<TcpStream> {
     Ok(stream)
 }
 
-fn upgrade(stream: &mut TcpStream, extra: &str) -> Anything {
+fn upgrade(stream: &mut (impl Read + Write), extra: &str) -> Anything {
     stream.write_all(upgrade_request("/", extra).as_bytes())?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -245,15 +264,17 @@ fn upgrade(stream: &mut TcpStream, extra: &str) -> Anything {
 }
 
 /// Somebody who says a little and expects it back.
-struct Honest(TcpStream);
+struct Honest<S>(S);
 
-impl Honest {
+impl Honest<TcpStream> {
     fn connect(addr: SocketAddr) -> Anything<Self> {
         let mut stream = connect(addr)?;
         upgrade(&mut stream, "")?;
         Ok(Self(stream))
     }
+}
 
+impl<S: Read + Write> Honest<S> {
     /// How long an echo takes. A ping in between is read over.
     fn exchange(&mut self) -> Anything<Duration> {
         let began = Instant::now();

@@ -3,10 +3,14 @@
 //!
 //! Run it with `cargo bench --bench idle_memory [-- CONNECTIONS [MODE]]` (default 10,000 `plain`). The
 //! other modes agree on permessage-deflate: `deflate` as it is by default, `client`, `server` and
-//! `server9` with a context kept on that side (`server9` in a window of 9 bits); `events` reads
-//! event streams; `tls` speaks TLS 1.3 and wants `--features tls`. The server is a process of its own, so
-//! that the clients' memory does not count; the figures are growth of its resident set divided by the
+//! `server9` with a context kept on that side (`server9` in a window of 9 bits); `events` reads event
+//! streams; `tls` speaks TLS 1.3 and wants `--features tls`, as does `hello`: clients that fall silent behind
+//! their ClientHello. The server is a process of its own, so that the clients' memory does not count; the
+//! figures are growth of its resident set, and of what it has allocated and not freed, divided by the
 //! connections.
+//!
+//! glibc keeps small pieces that were freed in caches, and whatever lies below the last of them; with
+//! `GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0` it does not.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
@@ -18,21 +22,29 @@ mod echo_server;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use echo_server::serve_echo;
 use frames::upgrade_request;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[cfg(feature = "tls")]
-use secured::{connect_securely, listen_securely};
+use secured::{begin_handshake, connect_securely, listen_securely};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use wirewheel::extension::Deflate;
 use wirewheel::{Limits, Listen, WebSockets};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
 const MESSAGE_BYTES: usize = 64 << 10;
 /// From 127.0.0.1 to one port there are fewer ports than connections may be wanted; every client
 /// address takes this many.
 const PER_ADDRESS: usize = 20_000;
+
+/// Longer than all of this takes.
+const LONG: Duration = Duration::from_secs(300);
 
 type Anything = Result<(), Box<dyn std::error::Error>>;
 
@@ -53,17 +65,27 @@ fn serve(mode: &str) -> Anything {
     let options = options(mode)?;
     let place = Listen::from("127.0.0.1:0");
     #[cfg(feature = "tls")]
-    let place = if mode == "tls" { listen_securely(place) } else { place };
+    let place = if matches!(mode, "tls" | "hello") { listen_securely(place) } else { place };
+    thread::Builder::new().spawn(answer_with_live_bytes)?;
     serve_echo(place, options)
+}
+
+/// Prints how much is allocated and not freed, for each line that comes.
+fn answer_with_live_bytes() {
+    for _ in std::io::stdin().lines() {
+        let stats = ALLOCATOR.stats();
+        println!("{}", stats.bytes_allocated - stats.bytes_deallocated);
+    }
 }
 
 fn options(mode: &str) -> Result<WebSockets, String> {
     let limits = Limits::new().max_connections(PER_ADDRESS).process_bytes(4 << 30);
+    let limits = limits.max_pending_handshakes(PER_ADDRESS).handshake_timeout(LONG);
     let options = WebSockets::new().limits(limits);
     Ok(match mode {
         "plain" | "events" => options,
         #[cfg(feature = "tls")]
-        "tls" => options,
+        "tls" | "hello" => options,
         "deflate" => options.extension(Deflate::new()),
         "client" => options.extension(Deflate::new().client_context_takeover(true)),
         "server" => options.extension(Deflate::new().server_context_takeover(true)),
@@ -74,11 +96,14 @@ fn options(mode: &str) -> Result<WebSockets, String> {
 }
 
 fn measure(connections: usize, mode: &str) -> Anything {
-    let mut server = Command::new(std::env::current_exe()?)
+    let process = Command::new(std::env::current_exe()?)
         .args(["serve", mode])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let outcome = measure_server(&server_address(&mut server)?, server.id(), connections, mode);
+    let mut server = Server::new(process)?;
+    let outcome = measure_server(&mut server, connections, mode);
+    let mut server = server.process;
     rustix::process::kill_process(
         rustix::process::Pid::from_child(&server),
         rustix::process::Signal::TERM,
@@ -87,45 +112,87 @@ fn measure(connections: usize, mode: &str) -> Anything {
     outcome
 }
 
-fn server_address(server: &mut Child) -> Result<String, Box<dyn std::error::Error>> {
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-    Ok(line.trim().to_owned())
+/// The server's process.
+struct Server {
+    process: Child,
+    output: BufReader<ChildStdout>,
+    address: String,
 }
 
-fn measure_server(address: &str, pid: u32, connections: usize, mode: &str) -> Anything {
+impl Server {
+    fn new(mut process: Child) -> Result<Self, Box<dyn std::error::Error>> {
+        let output = BufReader::new(process.stdout.take().ok_or("no output")?);
+        let mut server = Self { process, output, address: String::new() };
+        server.address = server.line()?;
+        Ok(server)
+    }
+
+    fn line(&mut self) -> Result<String, Box<dyn std::error::Error>> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// What it holds once that does not change any more: its resident bytes, and those that are allocated.
+    fn memory(&mut self) -> Result<(usize, usize), Box<dyn std::error::Error>> {
+        let mut last = (0, 0);
+        let mut the_same = 0;
+        while the_same < 10 {
+            self.process.stdin.as_mut().ok_or("no input")?.write_all(b"\n")?;
+            let memory = (resident_bytes(self.process.id())?, self.line()?.parse()?);
+            the_same = if memory == last { the_same + 1 } else { 0 };
+            last = memory;
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        Ok(last)
+    }
+}
+
+fn measure_server(server: &mut Server, connections: usize, mode: &str) -> Anything {
+    let address = server.address.clone();
     // The first session takes what all share: the transmit buffer and the allocator's own.
-    let mut first = connect(address, if mode == "events" { "plain" } else { mode })?;
-    let is_compressed = !matches!(mode, "plain" | "tls" | "events");
+    let first_mode = match mode {
+        "hello" => "tls",
+        "events" => "plain",
+        mode => mode,
+    };
+    let mut first = connect(&address, first_mode)?;
+    let is_compressed = !matches!(mode, "plain" | "tls" | "hello" | "events");
     echo(&mut first, MESSAGE_BYTES)?;
     if is_compressed {
         echo_compressed(&mut first)?;
     }
-    let base = resident_bytes(pid)?;
+    let (base, live) = server.memory()?;
     println!("server alone: {} KiB resident", base >> 10);
-    let mut clients = Vec::with_capacity(connections);
+    let mut clients: Vec<Client> = Vec::with_capacity(connections);
     for _ in 0..connections {
-        clients.push(connect(address, mode)?);
+        clients.push(match mode {
+            #[cfg(feature = "tls")]
+            "hello" => Box::new(begin_handshake(TcpStream::connect(&address)?)?),
+            _ => connect(&address, mode)?,
+        });
     }
-    let report = |what: &str| -> Anything {
-        let grown = resident_bytes(pid)?.saturating_sub(base);
+    let mut report = |what: &str| -> Anything {
+        let (resident, allocated) = server.memory()?;
         println!(
-            "{what}: {} bytes per connection ({connections} connections)",
-            grown / connections
+            "{what}: {} bytes per connection ({connections} connections), {} of them allocated",
+            resident.saturating_sub(base) / connections,
+            allocated.saturating_sub(live) / connections
         );
         Ok(())
     };
     report("idle")?;
     // Of what the client of an event stream sends nothing comes back.
-    for client in clients.iter_mut().filter(|_| mode != "events") {
+    for client in clients.iter_mut().filter(|_| !matches!(mode, "hello" | "events")) {
         echo(client, MESSAGE_BYTES)?;
         if is_compressed {
             echo_compressed(client)?;
         }
     }
-    report("after 64 KiB each")?;
+    if mode != "hello" {
+        report("after 64 KiB each")?;
+    }
     drop(clients);
-    echo(&mut first, 1)?; // the loop has taken the hang-ups that came before
     report("all closed")
 }
 
@@ -138,6 +205,7 @@ type Client = Box<dyn Stream>;
 fn connect(address: &str, mode: &str) -> Result<Client, Box<dyn std::error::Error>> {
     let client = TcpStream::connect(address)?;
     client.set_read_timeout(Some(Duration::from_secs(10)))?;
+    client.set_nodelay(true)?; // a handshake and the request behind it are two writes
     let mut client: Client = match mode {
         #[cfg(feature = "tls")]
         "tls" => Box::new(connect_securely(client)?),
@@ -246,6 +314,16 @@ mod secured {
 
     pub(super) fn listen_securely(place: Listen) -> Listen {
         Listen::tls(place, TlsOptions::new(file("box.pem"), file("box.key")))
+    }
+
+    /// Says hello, and hears the server's answer to that.
+    pub(super) fn begin_handshake(
+        socket: TcpStream,
+    ) -> Result<StreamOwned<ClientConnection, TcpStream>, Box<dyn std::error::Error>> {
+        let mut client = connect_securely(socket)?;
+        client.conn.write_tls(&mut client.sock)?;
+        client.sock.peek(&mut [0])?;
+        Ok(client)
     }
 
     pub(super) fn connect_securely(

@@ -114,7 +114,8 @@ fn trust(run: &Run) -> ConnectOptions {
 }
 
 #[cfg(not(feature = "tls"))]
-fn trust(_run: &Run) -> ConnectOptions {
+fn trust(run: &Run) -> ConnectOptions {
+    assert!(run.ca.is_none(), "it was refused");
     ConnectOptions::new()
 }
 

@@ -18,24 +18,9 @@ mod gateway;
 mod tests;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::thread;
 
-use gateway::{Config, Inlet, module};
-use wirewheel::error::HandleError;
-use wirewheel::{Application, Handle, Server};
-
-/// Publishes lines as they come, until the port or the server is gone.
-fn read_serial(port: File, server: &Handle, inlet: &Inlet) {
-    for line in BufReader::new(port).lines().map_while(Result::ok) {
-        let Some((sensor, value)) = line.split_once(' ') else { continue };
-        let Ok(value) = value.trim().parse() else { continue };
-        match inlet.publish(server, sensor, value) {
-            Ok(()) | Err(HandleError::Full) => {} // the loop is behind: this reading is left out
-            Err(_) => return,
-        }
-    }
-}
+use gateway::{Config, module};
+use wirewheel::{Application, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
@@ -44,16 +29,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config {
         token: std::env::var("UPLINK_TOKEN").unwrap_or_else(|_| "secret".into()),
         cloud: words.next().filter(|word| word != "-"),
-        inlet: Inlet::default(),
+        serial: words.next().map(File::open).transpose()?,
     };
-    let (inlet, port) = (config.inlet.clone(), words.next().map(File::open).transpose()?);
-    let set_up = move |app: &mut Application| module(app, &config);
-    let server = Server::bind(address.as_str(), set_up)?;
-    if let Some(port) = port {
-        let handle = server.handle();
-        let serial = thread::Builder::new().name("serial".into());
-        serial.spawn(move || read_serial(port, &handle, &inlet))?;
-    }
+    let server = Server::bind(address.as_str(), move |app: &mut Application| {
+        module(app, config);
+    })?;
     println!("listening on http://{}", server.local_addr());
     server.run()?;
     Ok(())

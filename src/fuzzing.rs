@@ -16,6 +16,7 @@ use crate::protocol::forwarded::{Client, read_forwarded, read_x_forwarded};
 use crate::protocol::frame::Masking;
 use crate::protocol::handshake::{self, Upgrade};
 use crate::protocol::head::{HeadLimits, HeadStatus, RequestHead, parse_head};
+use crate::protocol::oracle::bodies::check_body;
 use crate::protocol::oracle::{OracleRules, compare, compare_head};
 use crate::protocol::origin::{Authority, Origin};
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("head", head),
     ("frames", frames),
     ("extensions", extensions),
+    ("bodies", bodies),
     ("routes", routes),
     ("proxy", proxy),
     ("wheel", wheel),
@@ -203,6 +205,13 @@ fn inflated(pieces: &[&[u8]], limit: usize, keeps: bool) -> Result<Vec<u8>, u16>
         return inflated(&[&[]], limit, keeps);
     }
     Ok(body)
+}
+
+/// Bodies: a byte of options, cuts, the bytes that follow a head.
+pub fn bodies(data: &[u8]) {
+    let Some((&options, data)) = data.split_first() else { return };
+    let (cuts, bytes) = cuts(data);
+    check_body(options, bytes, &cuts);
 }
 
 /// A path in the first line, patterns in the others.
@@ -486,6 +495,16 @@ mod tests {
                 b"permessage-deflate; client_max_window_bits".to_vec(),
                 b"a; b=\"c\\\"d\", a;b , e; f = g".to_vec(),
                 b",, x;y=\"\" ,".to_vec(),
+            ],
+            "bodies" => vec![
+                b"\x02\x02\x00\x03\x00\x095;a=b\r\nhello\r\n6\r\n world\r\n0\r\nA: b\r\n\r\nGET".to_vec(),
+                b"\x02\x00ffffffffffffffff\r\n".to_vec(),
+                b"\x03\x01\x00\x140000000000000001;x\r\ny\r\n000\r\n\r\n".to_vec(),
+                b"\x00\x03\x00\x05\x00\x40\x00\x52--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\
+                    \r\n--\r\n--b\r\nContent-Disposition: form-data; name=f; filename=\"x\"\r\n\
+                    Content-Type: a/b\r\n\r\n\r\n--b--"
+                    .to_vec(),
+                b"\x05\x01\x00\x02abcdefgh".to_vec(),
             ],
             "routes" => vec![
                 b"/a/b.json\n/{x}/{y}.json\n/a/{z...}\n/a/*\n/a/b.json\n/a/{q?}".to_vec(),

@@ -27,6 +27,7 @@
 //! | module | subject |
 //! |---|---|
 #![cfg_attr(feature = "client", doc = "| [`client`] | sessions that dial out |")]
+//! | [`body`] | request bodies |
 //! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
 //! | [`error`] | everything that can go wrong |
 //! | [`events`] | event streams, for pages that only listen |
@@ -36,6 +37,7 @@
 #![cfg_attr(feature = "json", doc = "| [`json`] | values as messages |")]
 //! | [`message`] | what a message carries, and what becomes one |
 //! | [`options`] | the values that options take |
+//! | [`pages`] | folders of files, and whose pages may read answers |
 //! | [`raw`] | sessions that get frames |
 #![cfg_attr(
     feature = "testing",
@@ -96,7 +98,9 @@ pub use api::client;
 pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
-pub use api::{compat, detach, error, events, extension, hooks, message, options, raw, watch};
+pub use api::{
+    body, compat, detach, error, events, extension, hooks, message, options, pages, raw, watch,
+};
 
 pub use app::application::{Application, WebSockets};
 pub use app::call::Call;

@@ -2,6 +2,9 @@
 //! process of its own, at the defaults, so that nobody else's memory counts.
 #![allow(clippy::disallowed_methods, reason = "waiting for another process has a bound")]
 
+#[cfg(feature = "tls")]
+#[path = "ceiling/secured.rs"]
+mod secured;
 mod support;
 
 use std::cell::RefCell;
@@ -50,6 +53,7 @@ fn module(app: &mut Application) {
                 Ok(())
             })
         });
+        route.post("/body", |_, body| body.bytes().len().to_string());
         route.stats("/metrics");
         flows(route);
         route.web_socket("/", |_: &Call| {
@@ -111,8 +115,12 @@ fn serve() {
     // What a peer does not read is to wait in the server and not in the system.
     let options = ListenOptions::new().send_buffer_bytes(4_096);
     let server = Server::bind_with("127.0.0.1:0", &options, module).unwrap();
+    let mut addresses = vec![server.local_addr()];
+    #[cfg(feature = "tls")]
+    let server = secured::listen_if_wanted(server, &options, &mut addresses);
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut out = std::io::stdout();
-    writeln!(out, "\nat {}", server.local_addr()).unwrap();
+    writeln!(out, "\nat {}", addresses.join(" ")).unwrap();
     out.flush().unwrap();
     server.run().unwrap();
 }
@@ -121,29 +129,40 @@ fn serve() {
 struct Victim {
     child: Child,
     addr: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    secured: Option<SocketAddr>,
     before: usize,
 }
 
 impl Victim {
     fn start() -> Self {
+        let mut victim = Self::serving("1");
+        victim.note_memory();
+        victim
+    }
+
+    fn serving(what: &str) -> Self {
         let mut child = emulator::command(std::env::current_exe().unwrap())
             .args(["--exact", "serve", "--nocapture", "--test-threads", "1"])
-            .env(SERVE, "1")
+            .env(SERVE, what)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        let mut told = lines
-            .map_while(Result::ok)
-            .filter_map(|line| line.strip_prefix("at ").map(|address| address.parse().unwrap()));
-        let addr = told.next().expect("the server's address");
-        let mut victim = Self { child, addr, before: 0 };
+        let mut lines = lines.map_while(Result::ok);
+        let told = lines.find_map(|line| Some(line.strip_prefix("at ")?.to_owned()));
+        let told = told.expect("the server's addresses");
+        let mut addresses = told.split(' ').map(|address| address.parse().unwrap());
+        let addr = addresses.next().unwrap();
+        Self { child, addr, secured: addresses.next(), before: 0 }
+    }
+
+    fn note_memory(&mut self) {
         // One session of everything, so that what is needed once is there.
-        let mut first = Client::connect(addr).upgraded("/");
+        let mut first = Client::connect(self.addr).upgraded("/");
         first.text("hello");
         first.expect_text("hello");
-        victim.before = victim.memory("VmRSS");
-        victim
+        self.before = self.memory("VmRSS");
     }
 
     /// In bytes.
@@ -298,7 +317,37 @@ fn attacks() -> Vec<(&'static str, usize)> {
         }
         victim.expect_held(20 << 20);
     });
+    attack("a part of a body, and again as much, from each of many", &|victim| {
+        let mut streams = bodies(victim, 4_000, 60_000);
+        for _ in 0..4 {
+            send(&mut streams, &[b'x'; 1_450]);
+        }
+        victim.expect_held(20 << 20);
+    });
+    attack("most of a body from each of few, in short chunks", &|victim| {
+        let mut streams = bodies(victim, 450, 0);
+        let chunk = [&b"64;a\r\n"[..], &[b'x'; 100], b"\r\n"].concat();
+        for _ in 0..6 {
+            send(&mut streams, &chunk.repeat(80));
+        }
+        victim.expect_held(20 << 20);
+    });
     results
+}
+
+/// Attackers that began a body of that length, or of none that is known.
+fn bodies(victim: &Victim, count: usize, length: usize) -> Vec<TcpStream> {
+    let framing = match length {
+        0 => "Transfer-Encoding: chunked".to_owned(),
+        _ => format!("Content-Length: {length}"),
+    };
+    let head = format!("POST /body HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n");
+    let connect = |_| {
+        let mut stream = [TcpStream::connect(victim.addr).unwrap()];
+        send(&mut stream, head.as_bytes());
+        stream
+    };
+    (0..count).flat_map(connect).collect()
 }
 
 #[test]

@@ -36,12 +36,16 @@ fn echo_greets_answers_and_says_bye() {
 
 #[test]
 fn pages_stand_alone_and_suit_phones_dark_rooms_and_screen_readers() {
-    let mut names = vec!["echo", "chat", "telemetry", "events"];
+    let mut pages = vec![
+        ("echo", "new WebSocket("),
+        ("chat", "new WebSocket("),
+        ("telemetry", "new WebSocket("),
+        ("events", "new EventSource("),
+    ];
     if cfg!(all(feature = "client", feature = "json")) {
-        names.push("uplink");
+        pages.push(("uplink", "new WebSocket("));
     }
-    for name in names {
-        let connects = if name == "events" { "new EventSource(" } else { "new WebSocket(" };
+    for (name, connects) in pages {
         let program = Program::start(name);
         let answer = program.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         let page = answer.body;
@@ -61,6 +65,39 @@ fn pages_stand_alone_and_suit_phones_dark_rooms_and_screen_readers() {
             assert!(!page.contains(outside), "{name} asks elsewhere: {outside}");
         }
     }
+}
+
+#[test]
+fn a_site_has_its_pages_a_lamp_for_all_and_figures_for_others() {
+    let program = Program::start("site");
+    let get = |path: &str, lines: &str| {
+        program.connect().request(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
+    };
+    assert!(get("/", "").body.contains("src=\"app.js\""));
+    let script = get("/app.js", "");
+    assert!(script.body.contains("new WebSocket("));
+    let known = format!("If-None-Match: {}\r\n", script.header("etag").unwrap());
+    assert_eq!(get("/app.js", &known).status, 304);
+    let missing = get("/missing", "");
+    assert_eq!((missing.status, missing.body.contains("nothing here")), (404, true));
+    assert!(missing.header("content-security-policy").is_some());
+    let mut clients = [(); 2].map(|()| program.connect().upgraded("/ws"));
+    for client in &mut clients {
+        client.expect_text("off");
+    }
+    clients[0].text("switch");
+    for client in &mut clients {
+        client.expect_text("on");
+    }
+    let lamp = get("/api/lamp", "Origin: https://dashboard.example\r\n");
+    assert_eq!(lamp.body, "{\"lamp\":\"on\"}");
+    assert_eq!(lamp.header("access-control-allow-origin"), Some("https://dashboard.example"));
+    let folder = std::env::temp_dir().join(format!("wirewheel-site-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("index.html"), "of a folder").unwrap();
+    let other = Program::with_arguments("site", &["127.0.0.1:0", folder.to_str().unwrap()]);
+    assert_eq!(other.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n").body, "of a folder");
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -283,6 +320,58 @@ fn routes_and_heartbeat_do_what_they_say() {
     client.send(PONG, &ping.payload);
     let told = String::from_utf8(client.frame().payload).unwrap();
     assert!(told.starts_with("round trip: "), "{told}");
+}
+
+#[test]
+fn upload_stores_a_file_shows_its_progress_and_takes_commands() {
+    let folder = std::env::temp_dir().join(format!("wirewheel-upload-{}", std::process::id()));
+    let program = Program::with_arguments("upload", &["127.0.0.1:0", folder.to_str().unwrap()]);
+    let mut watcher = program.connect().upgraded("/progress");
+    let mut client = program.connect();
+    let page = client.request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(page.status == 200 && page.body.contains("enctype=\"multipart/form-data\""));
+    let file = vec![b'f'; 5_000_000];
+    let form = |name: &str| {
+        let head = format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n"
+        );
+        [head.as_bytes(), &file, b"\r\n--b--\r\n"].concat()
+    };
+    let post = |body: &[u8]| {
+        let lines = "Host: h\r\nContent-Type: multipart/form-data; boundary=b\r\n";
+        format!("POST /upload HTTP/1.1\r\n{lines}Content-Length: {}\r\n\r\n", body.len())
+    };
+    let whole = form("../../x y.bin");
+    client.write(post(&whole));
+    client.write(&whole);
+    let answer = client.answer(false);
+    assert_eq!((answer.status, &*answer.body), (201, "upload-xy.bin: 5000000 bytes\n"));
+    assert!(fs::read(folder.join("upload-xy.bin")).unwrap() == file);
+    let told = std::iter::from_fn(|| Some(String::from_utf8(watcher.frame().payload).unwrap()));
+    let told: Vec<String> = told.take_while(|told| !told.starts_with("done")).collect();
+    assert!(told.iter().all(|told| told.ends_with(" %")), "{told:?}");
+    // One that is broken off leaves nothing behind.
+    let broken = form("broken.bin");
+    let mut other = program.connect();
+    other.write(post(&broken));
+    other.write(&broken[..1_000_000]);
+    drop(other);
+    while watcher.frame().payload != b"broken off" {}
+    let names =
+        fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["upload-xy.bin"]);
+    client.write("GET /files.csv HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    while client.fill() {}
+    assert!(String::from_utf8_lossy(&client.inbox).contains("upload-xy.bin,5000000\n"));
+    let mut client = program.connect();
+    for (times, status) in [("3", 204), ("11", 400), ("x", 400)] {
+        let body = format!("times={times}");
+        let lines = "Host: h\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+        let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        let answer = client.request(&format!("POST /commands/blink HTTP/1.1\r\n{lines}{length}"));
+        assert_eq!(answer.status, status, "{times}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -3,6 +3,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "bytes of a pattern")]
 #![allow(clippy::disallowed_methods, reason = "waiting for another thread has a bound")]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/tls.rs"]
 mod secure_client;
 mod support;
@@ -10,13 +12,14 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use certificates::*;
 use rustls::version::{TLS12, TLS13};
 use secure_client::*;
 use support::*;
 use wirewheel::options::ProxyHeader;
 use wirewheel::tls::{ClientCertificates, TlsOptions};
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, Limits, Listen, Response, Server, Stats, WebSockets,
+    Application, Call, CloseCode, CloseReason, Limits, Listen, Response, Server, WebSockets,
     on_message,
 };
 
@@ -479,17 +482,6 @@ fn a_unix_socket_speaks_it_too() {
     TlsClient::over(socket, "localhost", &config()).shaken().upgraded("/");
 }
 
-/// The figures of a server, once `is_there` says that they are what is awaited.
-fn figures(server: &Running, is_there: impl Fn(&Stats) -> bool) -> Stats {
-    let began = std::time::Instant::now();
-    loop {
-        let stats = server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap();
-        if is_there(&stats) || began.elapsed() > PATIENCE {
-            return stats;
-        }
-    }
-}
-
 #[test]
 fn a_record_that_is_not_whole_counts_as_far_as_it_came() {
     let (server, _events) = echo();
@@ -521,35 +513,6 @@ fn handshakes_are_counted_by_how_they_went() {
     assert_eq!((stats.tls_handshakes_full, stats.tls_handshakes_resumed), (1, 1));
     assert_eq!(stats.tls_handshakes_failed, 2);
     assert_eq!(stats.tls_certificate_expiry, 253_402_300_799, "9999-12-31 23:59:59");
-}
-
-/// A folder with a certificate that is replaced.
-struct Folder(std::path::PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("wirewheel-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self, file: &str) -> std::path::PathBuf {
-        self.0.join(file)
-    }
-
-    fn put(&self, from: &str, to: &str) {
-        std::fs::copy(certificate(from), self.path(to)).unwrap();
-    }
-
-    fn options(&self) -> TlsOptions {
-        TlsOptions::new(self.path("chain.pem"), self.path("own.key"))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// An echo that shows `box`, and the folder whose certificate it reads again.

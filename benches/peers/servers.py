@@ -22,18 +22,27 @@ LOAD = RELEASE / "bench-load"
 TARGET_CPU = {"x86_64": "x86-64", "aarch64": "generic"}
 # Built with the feature `tls`, which costs a plain echo next to nothing.
 WITH_TLS = "wirewheel with tls"
-ALL_MODES = frozenset(["echo", "broadcast", "broadcast-deflate", "broadcast-events", "large", "ping"])
+ALL_MODES = frozenset(
+    ["echo", "broadcast", "broadcast-deflate", "broadcast-events", "file", "large", "ping", "post"])
+# Echo servers with TLS, by the certificate that they show.
+TLS_MODES = {"tls": "box", "tls-rsa": "rsa"}
+CERTIFICATES = HERE.parent.parent / "tests" / "certificates"
 
 
 class Server:
-    """A server's command; `{port}` and `{mode}` in it are filled in."""
+    """A server's command; `{port}`, `{mode}`, `{certificate}` and `{key}` in it are filled in."""
 
     def __init__(self, name, command, modes=("echo",), binary=None):
         self.name, self.command, self.binary = name, command, binary
         self.modes = frozenset(modes)
 
     def words(self, port, mode):
-        return [word.replace("{port}", str(port)).replace("{mode}", mode) for word in self.command]
+        shown = CERTIFICATES / TLS_MODES.get(mode, "box")
+        filled = {"port": port, "mode": mode, "certificate": f"{shown}.pem", "key": f"{shown}.key"}
+        words = list(self.command)
+        for name, value in filled.items():
+            words = [word.replace("{" + name + "}", str(value)) for word in words]
+        return words
 
 
 class Running:
@@ -150,8 +159,8 @@ def build(extra=(), with_tls=False):
     servers = [
         Server("wirewheel", [rust("wirewheel"), "{port}", "{mode}"], ALL_MODES, rust("wirewheel")),
         Server("floor", [rust("floor"), "{port}", "{mode}"], ["echo", "broadcast"], rust("floor")),
-        Server("tokio-tungstenite", [tokio, "{port}", "{mode}"], ["echo", "broadcast", "large"],
-               tokio),
+        Server("tokio-tungstenite", [tokio, "{port}", "{mode}", "{certificate}", "{key}"],
+               ["echo", "broadcast", "large", *TLS_MODES], tokio),
         Server("tokio-tungstenite, 4 KiB", [tokio, "{port}", "{mode}", "4k"],
                ["echo", "broadcast", "large"], tokio),
         Server("fastwebsockets", [rust("fastwebsockets"), "{port}"], ["echo"],
@@ -159,7 +168,7 @@ def build(extra=(), with_tls=False):
     ]
     if with_tls:
         with_tls = rust("wirewheel-tls")
-        servers.insert(1, Server(WITH_TLS, [with_tls, "{port}", "{mode}"], ["echo", "tls"], with_tls))
+        servers.insert(1, Server(WITH_TLS, [with_tls, "{port}", "{mode}"], ["echo", *TLS_MODES], with_tls))
     left_out = {}
     for make in (libwebsockets, node_ws):
         name, made = make()
@@ -170,7 +179,9 @@ def build(extra=(), with_tls=False):
     for word in extra:
         name, _, command = word.partition("=")
         words = command.split()
-        modes = ALL_MODES if "{mode}" in command else ["echo"]
+        modes = set(TLS_MODES) if "{key}" in command else {"echo"}
+        if "{mode}" in command:
+            modes |= ALL_MODES
         servers.append(Server(name, words, modes, shutil.which(words[0]) if words else None))
     for name, why in left_out.items():
         say(f"left out: {name}: {why}")

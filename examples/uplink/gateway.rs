@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -28,7 +30,8 @@ pub(crate) struct Config {
     pub(crate) token: String,
     /// The URL of the cloud, if there is one.
     pub(crate) cloud: Option<String>,
-    pub(crate) inlet: Inlet,
+    /// Lines such as `soil 41.5`.
+    pub(crate) serial: Option<File>,
 }
 
 #[derive(Deserialize)]
@@ -71,10 +74,10 @@ fn count(counter: &Cell<u64>) -> u64 {
     counter.get()
 }
 
-fn publish(readings: &SharedFlow, device: &str, sensor: &str, value: f64) {
+/// The key of a reading, and what is said of it.
+fn reading(device: &str, sensor: &str, value: f64) -> (String, String) {
     let json = json!({"type": "reading", "device": device, "sensor": sensor, "value": value});
-    // Without room for it, as if it had not come: the next one will do.
-    let _ = readings.emit_latest(&format!("{device}/{sensor}"), json.to_string().as_str());
+    (format!("{device}/{sensor}"), json.to_string())
 }
 
 /// A dashboard that is gone needs no answer.
@@ -150,7 +153,9 @@ impl Handler for Device {
         match session.deserialize::<FromDevice>(&message)? {
             FromDevice::Reading { sensor, value } => {
                 count(&self.gateway.readings_total);
-                publish(&self.gateway.readings, &self.name, &sensor, value);
+                let (key, json) = reading(&self.name, &sensor, value);
+                // Without room for it, as if it had not come: the next one will do.
+                let _ = self.gateway.readings.emit_latest(&key, json.as_str());
             }
             FromDevice::Answer { request, result } => {
                 self.gateway.answer(&mut session.server(), me, request, &result);
@@ -217,12 +222,31 @@ fn admit(call: &Call, token: &str) -> Result<Accept, Response> {
     Err(Response::text("a token, please\n").status(401).header("WWW-Authenticate", "Bearer"))
 }
 
-/// Sets the gateway up.
-pub(crate) fn module(app: &mut Application, config: &Config) {
+/// Publishes lines as they come, until the port or the server is gone.
+pub(crate) fn read_serial(port: impl Read, server: &Handle, readings: FlowKey<str>) {
+    for line in BufReader::new(port).lines().map_while(Result::ok) {
+        let Some((sensor, value)) = line.split_once(' ') else { continue };
+        let Ok(value) = value.trim().parse() else { continue };
+        let (key, json) = reading("serial", sensor, value);
+        match server.emit_latest(readings, &key, json.as_str()) {
+            Ok(()) | Err(HandleError::Full) => {} // the loop is behind: this reading is left out
+            Err(_) => return,
+        }
+    }
+}
+
+/// Sets the gateway up; the flow of its readings, as other threads name it.
+pub(crate) fn module(app: &mut Application, config: Config) -> FlowKey<str> {
     app.install(WebSockets::new().content_converter(JsonConverter).max_frame_size(4 << 10));
     let options = FlowOptions::new().replay(MAX_SENSORS).on_buffer_overflow(BufferOverflow::Latest);
     let readings: SharedFlow = app.flow(options);
-    let _ = config.inlet.0.set(app.flow_key(&readings));
+    let key = app.flow_key(&readings);
+    if let Some(port) = config.serial {
+        let (server, serial) = (app.handle(), thread::Builder::new().name("serial".into()));
+        if let Err(error) = serial.spawn(move || read_serial(port, &server, key)) {
+            println!("the serial port is not read: {error}");
+        }
+    }
     let gateway = Rc::new(Gateway { readings, ..Gateway::default() });
     let cloud = config.cloud.as_ref().map(|url| {
         let options = ConnectOptions::new()
@@ -234,7 +258,7 @@ pub(crate) fn module(app: &mut Application, config: &Config) {
     let stats = Rc::new(RefCell::new(Stats::default()));
     let newest = Rc::clone(&stats);
     app.every(Duration::from_secs(1), move |server| *newest.borrow_mut() = server.stats());
-    let token = config.token.clone();
+    let token = config.token;
     app.routing(|route| {
         route.get("/", |_call| Response::html(include_str!("page.html")));
         route.get("/healthz", |_call| "ok");
@@ -250,21 +274,5 @@ pub(crate) fn module(app: &mut Application, config: &Config) {
         };
         route.web_socket("/devices/{name}", device).on_upgrade(move |call| admit(call, &token));
     });
-}
-
-/// Where another thread puts readings in. The module, which runs on the loop, says into which flow.
-#[derive(Clone, Default)]
-pub(crate) struct Inlet(Arc<OnceLock<FlowKey<str>>>);
-
-impl Inlet {
-    pub(crate) fn publish(&self, to: &Handle, sensor: &str, value: f64) -> Result<(), HandleError> {
-        let (inlet, sensor) = (self.clone(), sensor.to_owned());
-        to.defer(move |server| inlet.publish_on_loop(server, &sensor, value))
-    }
-
-    pub(crate) fn publish_on_loop(&self, server: &ServerRef<'_>, sensor: &str, value: f64) {
-        if let Some(readings) = self.0.get().and_then(|key| server.find_flow(*key)) {
-            publish(&readings, "serial", sensor, value);
-        }
-    }
+    key
 }

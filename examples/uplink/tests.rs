@@ -1,35 +1,44 @@
 //! The gateway in memory, under virtual time, with a cloud that fails in every way; and over real sockets.
 
+use std::io::Write;
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message as Frame, WebSocket};
+use wirewheel::flow::FlowKey;
 use wirewheel::options::ListenOptions;
 use wirewheel::testing::{Ending, FarServer, Received, TestApplication, TestClient};
 use wirewheel::{Application, Call, CloseCode, Handle, Server, WebSockets, on_message};
 
-use super::gateway::{COMMAND_TIMEOUT, Config, Inlet, module};
+use super::gateway::{COMMAND_TIMEOUT, Config, module, read_serial};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest that a dialer waits between two attempts.
 const LARGEST_DELAY: Duration = Duration::from_secs(61);
 
 fn config(cloud: Option<&str>) -> Config {
-    Config { token: "secret".into(), cloud: cloud.map(str::to_owned), inlet: Inlet::default() }
+    Config { token: "secret".into(), cloud: cloud.map(str::to_owned), serial: None }
+}
+
+/// A gateway, and its flow as other threads name it.
+fn gateway_of(config: Config) -> (TestApplication, FlowKey<str>) {
+    let mut key = None;
+    let app = TestApplication::new(|app| key = Some(module(app, config))).unwrap();
+    (app, key.unwrap())
 }
 
 fn gateway() -> TestApplication {
-    TestApplication::new(|app| module(app, &config(None))).unwrap()
+    gateway_of(config(None)).0
 }
 
 /// A gateway, and the server that plays its cloud.
 fn gateway_with_cloud() -> (TestApplication, FarServer) {
-    let config = config(Some("ws://cloud.example/gateways/7"));
-    let app = TestApplication::new(|app| module(app, &config)).unwrap();
+    let (app, _) = gateway_of(config(Some("ws://cloud.example/gateways/7")));
     let cloud = app.far_server("cloud.example", 80);
     (app, cloud)
 }
@@ -192,12 +201,15 @@ fn a_stop_says_goodbye_to_all_and_to_the_cloud() {
 }
 
 #[test]
-fn readings_of_another_thread_are_readings_like_others() {
-    let config = config(None);
-    let app = TestApplication::new(|app| module(app, &config)).unwrap();
+fn readings_of_the_serial_port_are_readings_like_others() {
+    let (app, key) = gateway_of(config(None));
     let mut live = app.web_socket("/live");
-    app.with_server(|server| config.inlet.publish_on_loop(server, "soil", 41.5));
+    let lines = &b"soil 41.5\nnoise\nair warm\nair 20\n\xff 1\n"[..];
+    read_serial(lines, &app.handle(), key);
+    app.advance(Duration::ZERO);
     assert_eq!(next(&mut live), reading("serial", "soil", 41.5));
+    assert_eq!(next(&mut live), reading("serial", "air", 20.0));
+    live.expect_nothing();
 }
 
 #[test]
@@ -306,9 +318,14 @@ fn read(client: &mut WebSocket<TcpStream>) -> Value {
 fn devices_dashboards_a_thread_and_a_cloud_that_restarts_over_real_sockets() {
     let (first, heard) = cloud_at("127.0.0.1:0");
     let address = first.local_addr();
-    let config = config(Some(&format!("ws://{address}/gateways/7")));
-    let inlet = config.inlet.clone();
-    let server = Server::bind("127.0.0.1:0", move |app: &mut Application| module(app, &config));
+    let (mut port, reader) = UnixStream::pair().unwrap();
+    let config = Config {
+        serial: Some(OwnedFd::from(reader).into()),
+        ..config(Some(&format!("ws://{address}/gateways/7")))
+    };
+    let server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
+        module(app, config);
+    });
     let server = server.unwrap().spawn().unwrap();
     let (mut bed, mut live) = (connect(&server, "/devices/bed-1"), connect(&server, "/live"));
     let hears = |heard: &Receiver<String>| -> Value {
@@ -318,9 +335,7 @@ fn devices_dashboards_a_thread_and_a_cloud_that_restarts_over_real_sockets() {
     bed.send(Frame::text(r#"{"type":"reading","sensor":"air","value":21.5}"#)).unwrap();
     assert_eq!(read(&mut live), reading("bed-1", "air", 21.5));
     assert_eq!(hears(&heard), reading("bed-1", "air", 21.5));
-    let handle = server.clone();
-    let serial = thread::Builder::new().spawn(move || inlet.publish(&handle, "soil", 40.0));
-    serial.unwrap().join().unwrap().unwrap();
+    port.write_all(b"soil 40.0\n").unwrap();
     assert_eq!(read(&mut live), reading("serial", "soil", 40.0));
     assert_eq!(hears(&heard), reading("serial", "soil", 40.0));
     live.send(Frame::text(r#"{"id":1,"to":"bed-1","command":"open"}"#)).unwrap();

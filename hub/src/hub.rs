@@ -1,5 +1,6 @@
 //! What the hub serves: a configuration turned into routes and sockets.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use wirewheel::{
 use crate::check::{self, Finding};
 use crate::config::{Config, HEALTH, Place};
 use crate::exec::{ExecOptions, Processes};
-use crate::serve::Folder;
 use crate::service::{self, Handed, Notifier};
 use crate::signals::{Signals, is_ignored, reap};
 use crate::tokens::Tokens;
@@ -192,7 +192,6 @@ fn listen(_config: &Config, place: Listen, _with_tls: bool) -> Listen {
 /// What the routes need, opened.
 struct Parts<'a> {
     config: &'a Config,
-    folder: Option<Folder>,
     tokens: Option<Rc<Tokens>>,
     topics: Option<Rc<Topics>>,
     processes: Option<Rc<Processes>>,
@@ -200,9 +199,7 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn open(config: &'a Config) -> Result<Self, String> {
-        let folder = config.serve.as_deref().map(|path| {
-            Folder::open(path).map_err(|error| format!("--serve {}: {error}", path.display()))
-        });
+        config.serve.as_deref().map(folder_is_there).transpose()?;
         let tokens = config.token_file.as_deref().map(Tokens::read);
         let tokens = tokens.transpose().map_err(|mistake| format!("--token-file: {mistake}"))?;
         let topics = config.topics.then(|| Topics::of(config)).transpose()?;
@@ -220,7 +217,6 @@ impl<'a> Parts<'a> {
         });
         Ok(Self {
             config,
-            folder: folder.transpose()?,
             tokens: tokens.map(Rc::new),
             topics: topics.map(Rc::new),
             processes: processes.transpose()?.map(Rc::new),
@@ -232,7 +228,7 @@ impl<'a> Parts<'a> {
         if self.tokens.is_none() {
             return;
         }
-        if self.folder.is_some() {
+        if self.config.serve.is_some() {
             log::info!("the files of --serve are open: no token is asked for them");
         }
         if self.config.metrics.is_some() && self.config.metrics_open {
@@ -249,13 +245,13 @@ impl<'a> Parts<'a> {
             processes.attach_to(app);
         }
         app.routing(|route| {
-            let Self { config, folder, tokens, topics, processes } = self;
+            let Self { config, tokens, topics, processes } = self;
             route.get(HEALTH, |_| Response::text("ok\n").header("Cache-Control", "no-store"));
             if let Some(path) = &config.metrics {
                 metrics(route, path, tokens.clone().filter(|_| !config.metrics_open));
             }
-            if let Some(folder) = folder {
-                serve(route, folder);
+            if let Some(path) = config.serve.as_deref() {
+                route.folder("/", path);
             }
             if let Some(tokens) = tokens {
                 route.on_upgrade(move |call| tokens.admit(call));
@@ -328,9 +324,8 @@ fn metrics(route: &mut Routing<'_>, path: &str, tokens: Option<Rc<Tokens>>) {
     }
 }
 
-fn serve(route: &mut Routing<'_>, folder: Folder) {
-    let folder = Rc::new(folder);
-    let root = Rc::clone(&folder);
-    route.get("/", move |call| root.answer(call));
-    route.get("/{path...}", move |call| folder.answer(call));
+/// Fails as opening it would, with the option's name.
+fn folder_is_there(path: &Path) -> Result<(), String> {
+    let found = std::fs::metadata(path.join("."));
+    found.map(drop).map_err(|error| format!("--serve {}: {error}", path.display()))
 }

@@ -27,7 +27,6 @@ mod links;
 #[path = "unlinked.rs"]
 mod links;
 mod options;
-mod serve;
 mod service;
 mod signals;
 mod sparing;

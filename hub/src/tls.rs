@@ -9,7 +9,7 @@ use wirewheel::tls::TlsOptions;
 use crate::config::Place;
 use crate::options::Given;
 
-/// The files that TLS needs. They are read when the hub starts, and again at SIGHUP.
+/// The files that TLS needs. They are read when the hub starts, when they change, and at SIGHUP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
     pub(crate) certificate: PathBuf,
@@ -72,6 +72,7 @@ impl TlsFiles {
     #[cfg(feature = "tls")]
     pub(crate) fn options(&self) -> TlsOptions {
         let options = TlsOptions::new(self.certificate.as_path(), self.key.as_path());
+        let options = options.reload_on_change(true);
         #[cfg(feature = "tls-client-auth")]
         let options = {
             use wirewheel::tls::ClientCertificates;

@@ -151,6 +151,17 @@ fn sighup_shows_the_new_certificate_and_sessions_go_on() {
 }
 
 #[test]
+fn a_pair_that_is_replaced_is_shown_without_a_word() {
+    let live = Live::new("tls-renewed");
+    let mut hub = hub(&live.arguments());
+    let mut session = TlsClient::connect(hub.addr).upgraded("/echo");
+    live.put("rsa");
+    hub.log_until("certificates reloaded");
+    assert!(is_shown(&hub, "rsa.example") && !is_shown(&hub, "localhost"));
+    expect_echo(&mut session, "as if nothing had been");
+}
+
+#[test]
 fn a_pair_that_is_replaced_is_shown_at_the_next_sighup_beside_new_tokens() {
     let live = Live::new("tls-tokens");
     let tokens = live.folder.write("tokens", "swordfish\n");

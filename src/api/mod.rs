@@ -1,5 +1,6 @@
 //! The public modules: what a first program does not need, by subject.
 
+pub mod body;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod compat;
@@ -12,6 +13,7 @@ pub mod hooks;
 pub mod json;
 pub mod message;
 pub mod options;
+pub mod pages;
 pub mod raw;
 #[cfg(feature = "tls")]
 pub mod tls;

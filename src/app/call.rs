@@ -141,6 +141,15 @@ impl Call {
         self.0.answer.as_ref()
     }
 
+    /// Bytes of memory that the request takes, without what was attached to it.
+    pub(crate) fn memory(&self) -> usize {
+        let parameters = self.0.parameters.iter();
+        let parameters =
+            parameters.map(|(name, value)| name.capacity().saturating_add(value.capacity()));
+        let own = size_of::<CallParts>().saturating_add(self.0.head.memory());
+        parameters.fold(own, usize::saturating_add)
+    }
+
     pub(crate) fn head(&self) -> &RequestHead {
         &self.0.head
     }
@@ -150,7 +159,7 @@ impl Call {
         self.0.protocol.get_or_init(|| protocol.to_owned());
     }
 
-    /// The method: `GET` or `HEAD`.
+    /// The method, such as `GET` or `POST`.
     pub fn method(&self) -> &str {
         self.0.head.method()
     }
@@ -280,7 +289,7 @@ impl Call {
     /// ```
     #[cfg(feature = "tls")]
     pub fn server_name(&self) -> Option<&str> {
-        self.0.between.tls.as_ref()?.server_name.as_deref()
+        self.0.between.tls.as_ref()?.server_name.as_deref().map(|name| &**name)
     }
 
     /// The certificate that the peer showed in its TLS handshake, in DER. It was judged by the rules of
@@ -382,9 +391,14 @@ impl Call {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::protocol::head::tests::head;
+
+    /// The request of a head, for tests of what answers it.
+    pub(crate) fn call(text: &str) -> Call {
+        Call::new(head(text), Vec::new(), between(), None)
+    }
 
     /// One of its own for each address, so that none stands for another.
     fn between() -> Between {

@@ -141,6 +141,28 @@ impl OriginRules {
     }
 }
 
+/// For answers to pages of other origins (CORS).
+impl OriginRules {
+    /// Whether nobody is listed, so that only this server's own pages pass.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    pub(crate) fn lists_any(&self) -> bool {
+        self.listed.contains(&Listed::Any)
+    }
+
+    pub(crate) fn lists_null(&self) -> bool {
+        self.listed.contains(&Listed::Null)
+    }
+
+    /// Whether an origin is listed; that it is this server's own is not asked.
+    pub(crate) fn lists(&self, origin: &str) -> bool {
+        let origin = Origin::parse(origin);
+        origin.is_some_and(|origin| self.listed.iter().any(|listed| listed.matches(&origin)))
+    }
+}
+
 impl Listed {
     fn parse(text: &str) -> Result<Self, String> {
         match text {

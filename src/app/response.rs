@@ -1,14 +1,16 @@
 //! Answers to plain requests, and what may be added to the answer that upgrades.
 
-use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::fmt::{self, Display};
+use std::io;
+use std::time::Duration;
 
 use crate::protocol::token::{is_header_value, is_token};
 use crate::words::quoted::Quoted;
 
-use crate::app::file_body::{FileBody, content_type};
+use crate::app::call::Call;
+use crate::app::file_body::FileBody;
 use crate::app::long_body::LongBody;
+use crate::app::streamed::{BodyPiece, ProducedBody};
 
 /// The answer to a plain request.
 ///
@@ -23,17 +25,41 @@ use crate::app::long_body::LongBody;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Body,
+    pub(super) status: u16,
+    /// It says nothing that the application did not leave to the server.
+    pub(super) is_refusal: bool,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Body,
     /// What the application did wrong that it became this answer; for the log alone.
-    fault: Option<Box<str>>,
+    pub(super) fault: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Body {
+pub(super) enum Body {
     Bytes(Vec<u8>),
-    File(FileBody),
+    /// They are part of the program.
+    Static(&'static [u8]),
+    File(FileBody, Selection),
+    Produced(ProducedBody),
+}
+
+/// What chooses of a file's answer what a request gets. It comes with the file, so that a program without
+/// files is linked without it.
+#[derive(Clone, Copy)]
+pub(super) struct Selection(pub(super) fn(Response, &Call, Option<Duration>) -> Response);
+
+impl PartialEq for Selection {
+    fn eq(&self, _other: &Self) -> bool {
+        true // there is one, wherever the linker put it
+    }
+}
+
+impl Eq for Selection {}
+
+impl fmt::Debug for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Selection")
+    }
 }
 
 impl From<Vec<u8>> for Body {
@@ -59,6 +85,8 @@ pub(crate) struct Owed<'a> {
     pub(crate) persistence: Persistence,
     /// Everything but the body: the answer to HEAD, or one whose body is sent in pieces.
     pub(crate) head_only: bool,
+    /// A body of unknown length is sent in chunks: in HTTP/1.0 it ends with the connection.
+    pub(crate) chunked: bool,
     /// The line with the date; empty where there is no clock.
     pub(crate) date: &'a [u8],
 }
@@ -100,15 +128,28 @@ const SINGLE_HEADERS: [&str; 31] = [
 ];
 
 /// Adds a header, or puts it in the place of an earlier one where there is one value.
-fn set_header(headers: &mut Vec<(String, String)>, name: String, value: String) {
+pub(super) fn set_header(headers: &mut Vec<(String, String)>, name: String, value: String) {
     if SINGLE_HEADERS.iter().any(|single| single.eq_ignore_ascii_case(&name)) {
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
     }
     headers.push((name, value));
 }
 
-fn has_header(headers: &[(String, String)], name: &str) -> bool {
+pub(super) fn has_header(headers: &[(String, String)], name: &str) -> bool {
     headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether a header is about the content that comes with it (RFC 9110 section 8), and not, as
+/// `Content-Security-Policy` is, about what is done with it.
+pub(super) fn describes_content(name: &str) -> bool {
+    const NAMES: [&str; 5] = [
+        "content-type",
+        "content-encoding",
+        "content-language",
+        "content-range",
+        "content-disposition",
+    ];
+    NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Headers that the server writes itself, in every answer.
@@ -117,8 +158,9 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "transfer-encodi
 impl Response {
     /// An answer with a status and nothing else. A status outside 200-599 becomes 500.
     pub fn new(status: u16) -> Self {
+        let body = Body::Bytes(Vec::new());
         let response =
-            Self { status: 200, headers: Vec::new(), body: Vec::new().into(), fault: None };
+            Self { status: 200, is_refusal: false, headers: Vec::new(), body, fault: None };
         response.status(status)
     }
 
@@ -142,59 +184,73 @@ impl Response {
         Self::with_body("text/plain; version=0.0.4; charset=utf-8", body.into_bytes())
     }
 
-    /// 200 with a file, which is sent as the peer takes it: of a file of any size at most 32 KiB are
-    /// in memory. The content type follows the name's ending (`application/octet-stream` if it is
-    /// unknown). What is no regular file is answered with 404, what may not be read with 403, any
-    /// other failure to open it with 500.
+    /// 200 with a body of any length that is made while it is sent: `produce` is called whenever the peer has
+    /// taken what there was, and writes the next piece. A call that writes nothing ends the body; the answer
+    /// to HEAD does not call it.
     ///
-    /// The file is sent as long as it was when it was opened. If it becomes shorter meanwhile, the
-    /// connection is reset, so that nobody takes the part for the whole. Reading blocks the loop
-    /// for as long as the disk takes: no files on a network.
-    ///
-    /// The path is taken as it is. A path that comes from a request has to be checked before.
+    /// In HTTP/1.1 it is chunked, in HTTP/1.0 it ends with the connection. An error resets the connection, so
+    /// that nobody takes the part for the whole, and is logged. `produce` runs on the loop and must not wait.
+    /// What it keeps does not count in `process_bytes`.
     ///
     /// ```
-    /// use wirewheel::{Application, Response};
-    /// fn module(app: &mut Application) {
-    ///     app.routing(|route| {
-    ///         route.get("/manual", |_call| Response::file("/usr/share/doc/box/manual.pdf"));
-    ///     });
-    /// }
-    /// ```
-    pub fn file(path: impl AsRef<Path>) -> Self {
-        Self::opened(FileBody::open(path.as_ref()), path.as_ref())
-    }
-
-    /// The same with a file that is open already; `name` is only for the content type.
-    ///
-    /// ```
-    /// use std::fs::File;
+    /// use std::io::Write;
+    /// use wirewheel::testing::TestApplication;
     /// use wirewheel::Response;
-    /// fn log() -> Response {
-    ///     match File::open("/var/log/messages") {
-    ///         Ok(file) => Response::open_file(file, "messages.txt"),
-    ///         Err(_) => Response::text("there is none").status(404),
-    ///     }
-    /// }
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.get("/countdown", |_call| {
+    ///             let mut left = 3;
+    ///             Response::stream(move |piece| {
+    ///                 if left > 0 {
+    ///                     writeln!(piece, "{left}")?;
+    ///                     left -= 1;
+    ///                 }
+    ///                 Ok(())
+    ///             })
+    ///         });
+    ///     });
+    /// })?;
+    /// assert_eq!(app.get("/countdown").text(), "3\n2\n1\n");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
-    pub fn open_file(file: File, name: impl AsRef<Path>) -> Self {
-        Self::opened(FileBody::of(file), name.as_ref())
+    pub fn stream(produce: impl FnMut(&mut BodyPiece<'_>) -> io::Result<()> + 'static) -> Self {
+        Self { body: Body::Produced(ProducedBody::new(None, produce)), ..Self::new(200) }
     }
 
-    fn opened(body: io::Result<FileBody>, name: &Path) -> Self {
-        match body {
-            Ok(body) => Self::with_body(content_type(name), Body::File(body)),
-            Err(error) => match error.kind() {
-                ErrorKind::NotFound | ErrorKind::NotADirectory => Self::refusal(404),
-                ErrorKind::PermissionDenied => Self::refusal(403),
-                _ => Self::faulty(format!("{}: {error}", Quoted(&name.to_string_lossy()))),
-            },
-        }
+    /// The same where the length is known, and announced: more than that is not sent, and fewer bytes reset
+    /// the connection.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use wirewheel::Response;
+    /// fn zeros(count: u64) -> Response {
+    ///     Response::stream_sized(count, |piece| piece.write_all(&[0; 4096]))
+    /// }
+    /// # let _ = zeros(1 << 40);
+    /// ```
+    pub fn stream_sized(
+        length: u64,
+        produce: impl FnMut(&mut BodyPiece<'_>) -> io::Result<()> + 'static,
+    ) -> Self {
+        Self { body: Body::Produced(ProducedBody::new(Some(length), produce)), ..Self::new(200) }
     }
 
-    fn with_body(content_type: &str, body: impl Into<Body>) -> Self {
+    pub(super) fn with_body(content_type: &str, body: impl Into<Body>) -> Self {
         let headers = vec![("Content-Type".into(), content_type.into())];
-        Self { status: 200, headers, body: body.into(), fault: None }
+        Self { status: 200, is_refusal: false, headers, body: body.into(), fault: None }
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.body, Body::File(..))
+    }
+
+    /// Of a file what a request gets: a part, or that nothing has changed. `clock` has the time since 1970
+    /// began.
+    pub(crate) fn for_request(self, call: &Call, clock: impl FnOnce() -> Option<Duration>) -> Self {
+        match &self.body {
+            Body::File(_, Selection(select)) if self.status == 200 => select(self, call, clock()),
+            _ => self,
+        }
     }
 
     /// Sets the status; one outside 200-599 becomes 500.
@@ -228,6 +284,7 @@ impl Response {
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Body::Bytes(body.into());
+        self.is_refusal = false;
         self
     }
 
@@ -243,7 +300,14 @@ impl Response {
 
     /// The answer of the server itself to a request that it refuses.
     pub(crate) fn refusal(status: u16) -> Self {
-        Self::text(format!("{status} {}\n", reason_phrase(status))).status(status)
+        let response = Self::text(format!("{status} {}\n", reason_phrase(status))).status(status);
+        Self { is_refusal: true, ..response }
+    }
+
+    /// The same, and why.
+    pub(crate) fn refusal_because(status: u16, why: &dyn Display) -> Self {
+        let text = format!("{status} {}: {why}\n", reason_phrase(status));
+        Self { is_refusal: true, ..Self::text(text).status(status) }
     }
 
     /// 500, and what is to be said in the log.
@@ -280,8 +344,10 @@ impl Response {
             }
             _ => {}
         }
-        if let Some(length) = self.content_length() {
-            line(&["Content-Length: ", &length.to_string()]);
+        match self.content_length() {
+            Some(length) => line(&["Content-Length: ", &length.to_string()]),
+            None if owed.chunked && self.has_body() => line(&["Transfer-Encoding: chunked"]),
+            None => {}
         }
         // Section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
         match (owed.persistence, self.status) {
@@ -296,9 +362,11 @@ impl Response {
             out.extend_from_slice(owed.date);
         }
         out.extend_from_slice(b"\r\n");
-        if let Body::Bytes(bytes) = &self.body {
-            if !owed.head_only && self.has_body() {
-                out.extend_from_slice(bytes);
+        if !owed.head_only && self.has_body() {
+            match &self.body {
+                Body::Bytes(bytes) => out.extend_from_slice(bytes),
+                Body::Static(bytes) => out.extend_from_slice(bytes),
+                Body::File(..) | Body::Produced(_) => {}
             }
         }
     }
@@ -308,8 +376,7 @@ impl Response {
             // Sections 15.3.5 and 15.4.5: no body, and of a length that it would have had nothing is known.
             (204 | 304, _) => None,
             (205, _) => Some(0), // section 15.3.6: "a server MUST NOT generate content"
-            (_, Body::Bytes(bytes)) => Some(bytes.len() as u64),
-            (_, Body::File(file)) => Some(file.length()),
+            _ => self.body.length(),
         }
     }
 
@@ -322,23 +389,47 @@ impl Response {
     pub(crate) fn is_long(&self, most: usize) -> bool {
         match &self.body {
             _ if !self.has_body() => false,
-            Body::File(_) => true,
+            Body::File(..) | Body::Produced(_) => true,
             Body::Bytes(bytes) => bytes.len() > most,
+            Body::Static(bytes) => bytes.len() > most,
         }
+    }
+
+    /// Whether only the end of its body tells how long it is.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.has_body() && self.content_length().is_none()
     }
 
     pub(crate) fn into_long_body(self) -> Option<LongBody> {
         Some(match self.body {
-            Body::File(file) => LongBody::File(file),
+            Body::File(file, _) => LongBody::File(file),
             Body::Bytes(bytes) => LongBody::Bytes(bytes),
+            Body::Static(bytes) => LongBody::Static(bytes),
+            Body::Produced(produced) => LongBody::Produced(produced),
         })
+    }
+
+    pub(crate) fn into_headers(self) -> Vec<(String, String)> {
+        self.headers
     }
 
     /// Bytes of memory that its body takes.
     pub(crate) fn bytes_held(&self) -> usize {
         match &self.body {
-            Body::File(_) => 0,
+            Body::File(..) | Body::Static(_) | Body::Produced(_) => 0,
             Body::Bytes(bytes) => bytes.capacity(),
+        }
+    }
+}
+
+impl Body {
+    /// Its length, where it is known before it is sent.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Static(bytes) => Some(bytes.len() as u64),
+            Self::File(file, _) => Some(file.length()),
+            Self::Produced(produced) => produced.length(),
         }
     }
 }
@@ -355,7 +446,7 @@ impl From<String> for Response {
     }
 }
 
-fn check_header(name: &str, value: &str) -> Result<(), String> {
+pub(super) fn check_header(name: &str, value: &str) -> Result<(), String> {
     let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
     if is_token(name) && !own && is_header_value(value) {
         return Ok(());
@@ -370,7 +461,10 @@ fn check_header(name: &str, value: &str) -> Result<(), String> {
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
         204 => "No Content",
+        206 => "Partial Content",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
@@ -382,9 +476,14 @@ fn reason_phrase(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
         410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
@@ -463,7 +562,7 @@ mod tests {
     fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
         let persistence = if keep_alive { Persistence::Implied } else { Persistence::Close };
         let mut out = Vec::new();
-        response.encode(&mut out, &Owed { persistence, head_only, date: b"" });
+        response.encode(&mut out, &Owed { persistence, head_only, chunked: true, date: b"" });
         String::from_utf8(out).unwrap()
     }
 

@@ -1,5 +1,6 @@
 //! The finished routes, and which of them a request gets.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 
@@ -9,6 +10,9 @@ use crate::protocol::handshake::offered_protocols;
 use crate::protocol::head::RequestHead;
 use crate::words::options::SessionOptions;
 
+use crate::app::answer_filter::AnswerFilters;
+use crate::app::body_intake::BodyEndpoint;
+use crate::app::body_route::BodyRouteKey;
 use crate::app::call::Call;
 #[cfg(feature = "client")]
 use crate::app::dialled_routes::DialledRoutes;
@@ -37,6 +41,8 @@ pub(crate) type DetachHook = Rc<dyn Fn(&Call, Detached)>;
 pub(crate) enum PlainAnswer {
     /// The application does.
     Handler(Rc<dyn Fn(&Call) -> Response>),
+    /// A folder does, in which files are looked for.
+    Folder(Box<dyn Fn(&Call) -> Response>),
     /// The server's statistics do, to whom the guard lets pass.
     Stats(Option<StatsGuard>),
 }
@@ -119,6 +125,10 @@ impl PathEntry {
     }
 }
 
+/// The methods of RFC 9110 section 9.3, and PATCH (RFC 5789).
+const METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
 /// All that is registered on one pattern.
 #[derive(Debug)]
 struct PathEntry {
@@ -126,6 +136,8 @@ struct PathEntry {
     get: Option<u16>,
     event_stream: Option<u16>,
     web_sockets: Vec<u16>,
+    /// By their methods.
+    bodies: Vec<(String, u16)>,
 }
 
 /// The finished routes.
@@ -133,6 +145,9 @@ pub(crate) struct RouteTable {
     entries: Vec<PathEntry>,
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
+    /// What changes the answers of its scopes.
+    pub(crate) filters: Option<Box<dyn AnswerFilters>>,
+    bodies: Vec<Rc<dyn BodyEndpoint>>,
     defaults: SessionOptions,
     /// What dialled sessions have in place of a route.
     #[cfg(feature = "client")]
@@ -160,8 +175,12 @@ pub(crate) enum Resolution {
     BadPath,
     /// 204: what methods there are (`OPTIONS *`).
     ServerOptions,
+    /// A plain answer to a request that may have a body.
+    Body { route: u16, parameters: Vec<(String, String)> },
     /// 405.
     MethodNotAllowed,
+    /// 501: nobody here knows the method.
+    UnknownMethod,
     /// 426: only sessions are here.
     UpgradeRequired,
     /// 400: every route here wants a subprotocol that is not on offer.
@@ -175,6 +194,8 @@ impl RouteTable {
             entries: Vec::new(),
             routes: Vec::new(),
             gets: Vec::new(),
+            filters: None,
+            bodies: Vec::new(),
             defaults,
             #[cfg(feature = "client")]
             dialled: DialledRoutes::default(),
@@ -222,6 +243,22 @@ impl RouteTable {
         Ok(())
     }
 
+    pub(crate) fn add_body(
+        &mut self,
+        (endpoint, key): (Rc<dyn BodyEndpoint>, BodyRouteKey),
+    ) -> Result<(), String> {
+        let BodyRouteKey { method, path } = key;
+        let pattern = Pattern::parse(&path)?;
+        let number = number(self.bodies.len())?;
+        let is_rival = |entry: &PathEntry| entry.bodies.iter().any(|(known, _)| *known == method);
+        if self.entries_like(&pattern).any(is_rival) {
+            return Err(twice(&format!("routes for {method}"), &path, None));
+        }
+        self.bodies.push(endpoint);
+        self.entry(pattern).bodies.push((method, number));
+        Ok(())
+    }
+
     /// The entries that fit the same paths.
     fn entries_like<'t>(&'t self, pattern: &'t Pattern) -> impl Iterator<Item = &'t PathEntry> {
         self.entries.iter().filter(|entry| entry.pattern.is_same_as(pattern))
@@ -231,7 +268,8 @@ impl RouteTable {
         let found = self.entries.iter().position(|entry| entry.pattern == pattern);
         let index = found.unwrap_or_else(|| {
             let (get, event_stream) = (None, None);
-            self.entries.push(PathEntry { pattern, get, event_stream, web_sockets: Vec::new() });
+            let (web_sockets, bodies) = (Vec::new(), Vec::new());
+            self.entries.push(PathEntry { pattern, get, event_stream, web_sockets, bodies });
             self.entries.len() - 1
         });
         &mut self.entries[index]
@@ -269,19 +307,12 @@ impl RouteTable {
             _ if !path.starts_with('/') => return Resolution::MethodNotAllowed,
             _ => {}
         }
-        let Some(segments) = path_segments(path) else { return Resolution::BadPath };
-        let mut fits: Vec<(Fit, &PathEntry)> = self
-            .entries
-            .iter()
-            .filter_map(|entry| entry.pattern.fit(&segments).map(|fit| (fit, entry)))
-            .collect();
-        // Stable: of equal fits the first registered stays first.
-        fits.sort_by(|(a, _), (b, _)| b.compare(a));
+        let Some(fits) = self.fits(path) else { return Resolution::BadPath };
         if fits.is_empty() {
             return Resolution::NotFound;
         }
         if !matches!(head.method(), "GET" | "HEAD") {
-            return Resolution::MethodNotAllowed;
+            return self.resolve_method(head.method(), fits);
         }
         let mut refusal = Resolution::NotFound;
         for (fit, entry) in fits {
@@ -292,6 +323,63 @@ impl RouteTable {
             }
         }
         refusal
+    }
+
+    /// The entries that fit a path, the best first; `None` if its encoding is broken.
+    #[inline(always)] // its one caller on the way of every request was one with it
+    fn fits(&self, path: &str) -> Option<Vec<(Fit, &PathEntry)>> {
+        let segments = path_segments(path)?;
+        let mut fits: Vec<(Fit, &PathEntry)> = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.pattern.fit(&segments).map(|fit| (fit, entry)))
+            .collect();
+        // Stable: of equal fits the first registered stays first.
+        fits.sort_by(|(a, _), (b, _)| b.compare(a));
+        Some(fits)
+    }
+
+    #[inline(never)]
+    fn resolve_method(&self, method: &str, fits: Vec<(Fit, &PathEntry)>) -> Resolution {
+        for (fit, entry) in fits {
+            if let Some(&(_, route)) = entry.bodies.iter().find(|(known, _)| known == method) {
+                return Resolution::Body { route, parameters: fit.parameters };
+            }
+        }
+        // RFC 9110 section 9.1: 501 for a method that is "unrecognized or not implemented", 405 for one that
+        // is known and not allowed.
+        let is_known = METHODS.contains(&method) || self.body_methods().any(|it| it == method);
+        if is_known { Resolution::MethodNotAllowed } else { Resolution::UnknownMethod }
+    }
+
+    fn body_methods(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().flat_map(|entry| &entry.bodies).map(|(method, _)| method.as_str())
+    }
+
+    /// The methods that a path takes, as `Allow` lists them (RFC 9110 section 10.2.1). Of `*`, and of what is
+    /// no path, those that the server knows.
+    #[cold]
+    pub(crate) fn allowed_methods(&self, target: &str) -> String {
+        let path = target.split('?').next().unwrap_or_default();
+        let fits = if path.starts_with('/') { self.fits(path) } else { None };
+        let is_read = |entry: &PathEntry| entry.answers_get() || !entry.web_sockets.is_empty();
+        let mut methods = Vec::new();
+        if fits.as_ref().is_none_or(|fits| fits.iter().any(|(_, entry)| is_read(entry))) {
+            methods.extend(["GET", "HEAD"]);
+        }
+        match &fits {
+            Some(fits) => {
+                let bodies = fits.iter().flat_map(|(_, entry)| &entry.bodies);
+                methods.extend(bodies.map(|(method, _)| method.as_str()));
+            }
+            None => methods.extend(self.body_methods()),
+        }
+        if path == "*" {
+            methods.push("OPTIONS");
+        }
+        let mut seen = HashSet::new();
+        methods.retain(|method| seen.insert(*method));
+        methods.join(", ")
     }
 
     fn resolve_at(
@@ -320,6 +408,7 @@ impl RouteTable {
         match (entry.get, entry.event_stream) {
             (Some(handler), _) => Ok(Resolution::Get { handler, parameters }),
             (None, Some(route)) => Ok(Resolution::EventStream { route, parameters }),
+            (None, None) if entry.web_sockets.is_empty() => Err(Resolution::MethodNotAllowed),
             (None, None) if upgrade => Err(Resolution::ProtocolRequired),
             (None, None) => Err(Resolution::UpgradeRequired),
         }
@@ -350,6 +439,10 @@ impl RouteTable {
 
     pub(crate) fn plain_answer(&self, handler: u16) -> Option<&PlainAnswer> {
         self.gets.get(usize::from(handler))
+    }
+
+    pub(crate) fn body_endpoint(&self, route: u16) -> Option<&Rc<dyn BodyEndpoint>> {
+        self.bodies.get(usize::from(route))
     }
 
     /// The options of a route's sessions; the installed ones before there is a session.
@@ -384,6 +477,7 @@ impl RouteTable {
 mod tests {
     use super::*;
     use crate::app::application::{Application, WebSockets};
+    use crate::app::body_handler::{BodyHandler, BodyNext, IncomingBody};
     use crate::app::handler::on_message;
     use crate::protocol::head::tests::head;
 
@@ -400,6 +494,8 @@ mod tests {
                 if kind == "get" {
                     let name = path.to_owned();
                     route.get(path, move |_| name.clone());
+                } else if kind != "ws" {
+                    route.receive(kind, path, |_| Err::<Never, _>(Response::new(204)));
                 } else {
                     let added = route.web_socket(path, |_: &Call| on_message(|_, _| Ok(())));
                     if let Some(protocol) = parts.next() {
@@ -409,6 +505,17 @@ mod tests {
             }
         });
         application.build().map(|built| built.routes)
+    }
+
+    struct Never;
+
+    impl BodyHandler for Never {
+        fn on_piece(&mut self, _body: &mut IncomingBody<'_>, _piece: &[u8]) -> BodyNext {
+            BodyNext::Continue
+        }
+        fn on_end(&mut self, _body: &mut IncomingBody<'_>) -> Response {
+            Response::new(204)
+        }
     }
 
     /// What a request gets, in words.
@@ -433,6 +540,11 @@ mod tests {
                     routes.iter().filter_map(|line| line.strip_prefix("get:")).collect();
                 format!("get {}{}", paths[usize::from(handler)], list(&parameters))
             }
+            Resolution::Body { route, parameters } => {
+                let is_body = |line: &&&str| line.starts_with(char::is_uppercase);
+                let line = routes.iter().filter(is_body).nth(usize::from(route)).unwrap();
+                format!("{}{}", line.replace(':', " "), list(&parameters))
+            }
             refusal => format!("{refusal:?}"),
         }
     }
@@ -447,6 +559,8 @@ mod tests {
             &["get:/x", "get:/x"],
             &["get:/{p...}", "get:/{...}"],
             &["get:/{p}.json", "get:/{q}.json"],
+            &["POST:/x", "PUT:/x", "POST:/x"],
+            &["POST:/{p}", "POST:/{q}"],
         ];
         for routes in twice {
             let (_, last) = routes.last().unwrap().split_once(':').unwrap();
@@ -457,10 +571,41 @@ mod tests {
         }
         let all: &[&[&str]] = &[
             &["ws:/x", "ws:/x:a", "ws:/x:b", "get:/x"],
+            &["POST:/x", "PUT:/x", "get:/x", "ws:/x", "POST:/y"],
             &["ws:/r/{p}", "ws:/r/{q}:a", "ws:/r/{p?}", "ws:/r/{p}.json", "ws:/r/{p}/"],
         ];
         for routes in all {
             assert!(table(routes).is_ok(), "{routes:?}");
+        }
+    }
+
+    #[test]
+    fn the_methods_of_a_path_are_those_that_are_allowed() {
+        let routes =
+            &["get:/x", "POST:/x", "PUT:/{p}", "POST:/{p}", "ws:/w", "DELETE:/d/e", "OPTIONS:/o"];
+        let table = table(routes).unwrap();
+        for (target, allowed) in [
+            ("/x?a", "GET, HEAD, POST, PUT"),
+            ("/y", "PUT, POST"),
+            ("/w", "GET, HEAD, PUT, POST"),
+            ("/d/e", "DELETE"),
+            ("*", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+            ("h:80", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+        ] {
+            assert_eq!(table.allowed_methods(target), allowed, "{target}");
+        }
+    }
+
+    #[test]
+    fn methods_without_a_body_are_mistakes() {
+        for method in ["GET", "HEAD", "CONNECT", "TRACE", "", "A B", "POST:"] {
+            let mut application = Application::new();
+            application.install(WebSockets::new());
+            application.routing(|route| {
+                route.receive(method, "/x", |_| Ok(Never));
+            });
+            let mistake = application.build().map(|_| ()).unwrap_err();
+            assert!(mistake.contains("takes no body"), "{method:?}: {mistake}");
         }
     }
 
@@ -533,6 +678,18 @@ mod tests {
             (&["get:/{p}"], "POST /x", "MethodNotAllowed"),
             (&["get:/x"], "POST /y", "NotFound"),
             (&["get:/x"], "HEAD /x", "get /x"),
+            (&["get:/x"], "BREW /x", "UnknownMethod"),
+            (&["get:/x"], "BREW /y", "NotFound"),
+            (&["POST:/x"], "POST /x", "POST /x"),
+            (&["POST:/x"], "GET /x", "MethodNotAllowed"),
+            (&["POST:/x"], "HEAD /x", "MethodNotAllowed"),
+            (&["POST:/x"], "WS /x", "MethodNotAllowed"),
+            (&["POST:/x"], "PUT /x", "MethodNotAllowed"),
+            (&["POST:/x", "get:/{p}"], "GET /x", "get /{p} p=x"),
+            (&["POST:/{p}", "get:/x"], "POST /x", "POST /{p} p=x"),
+            (&["POST:/x", "PUT:/x", "ws:/x"], "PUT /x", "PUT /x"),
+            (&["BREW:/x", "get:/y"], "BREW /y", "MethodNotAllowed"),
+            (&["ws:/x"], "POST /x", "MethodNotAllowed"),
             (&[], "GET /", "NotFound"),
         ];
         assert!(cases.len() >= 40);

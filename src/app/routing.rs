@@ -7,12 +7,18 @@ use std::rc::Rc;
 use crate::context::detached::Detached;
 use crate::words::limits::Limits;
 
+use crate::app::answer_filter::{
+    AnswerFilter, AnswerFilters, DefaultHeader, ScopedFilters, StatusPage,
+};
+use crate::app::body_route::{BodyRoute, InstalledForBodies};
 use crate::app::call::Call;
+use crate::app::cors::Cors;
 use crate::app::endpoint::{OfFrames, OfMessages};
 use crate::app::event_stream_route::EventStreamRoute;
+use crate::app::folder::Folder;
 use crate::app::handler::Handler;
 use crate::app::raw_handler::RawHandler;
-use crate::app::response::{Accept, Response};
+use crate::app::response::{Accept, Response, check_header};
 use crate::app::route_table::{PlainAnswer, Purpose, RouteConfig, RouteTable, UpgradeHook};
 use crate::app::web_socket_route::{Installed, WebSocketRoute};
 
@@ -82,8 +88,14 @@ pub(crate) struct Routes {
     web_sockets: Vec<WebSocketRoute>,
     event_streams: Vec<EventStreamRoute>,
     gets: Vec<(String, PlainAnswer)>,
+    filters: Vec<FilterMaker>,
+    bodies: Vec<BodyRoute>,
     mistakes: Vec<String>,
 }
+
+/// Adds what changes the answers of a scope to the others, once it is known what is installed.
+type FilterMaker = Box<dyn FnOnce(&Installed, FiltersSoFar) -> Result<FiltersSoFar, String>>;
+type FiltersSoFar = Option<Box<dyn AnswerFilters>>;
 
 impl<'a> Routing<'a> {
     /// Hands out the root, which is one scope however often it is opened (as in Ktor).
@@ -209,6 +221,111 @@ impl<'a> Routing<'a> {
         self.routes.gets.push((path, answer));
     }
 
+    /// Answers GET and HEAD requests for the files of a folder (Ktor's `staticFiles`), which is a path or a
+    /// [`Folder`] with options; also those of a folder in the program itself. Every other route goes before
+    /// it.
+    ///
+    /// ```
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| route.folder("/", "/srv/www"));
+    /// }
+    /// ```
+    ///
+    /// Reading blocks the loop for as long as the disk takes: no folders on a network.
+    pub fn folder(&mut self, path: &str, folder: impl Into<Folder>) {
+        let path = self.full_path(path);
+        match folder.into().serve_at(&path) {
+            Ok(answer) => {
+                let path = format!("{}/{{...}}", path.trim_end_matches('/'));
+                self.routes.gets.push((path, PlainAnswer::Folder(Box::new(answer))));
+            }
+            Err(mistake) => self.routes.mistake(format!("folder {path:?}: {mistake}")),
+        }
+    }
+
+    /// Lets pages of other origins read the answers at and below the path of this scope, and answers their
+    /// preflight requests (Ktor's `CORS`). What has no leave is answered as ever, and the browser keeps it
+    /// from the page; its preflight gets 403.
+    ///
+    /// ```
+    /// use wirewheel::pages::Cors;
+    /// use wirewheel::{Application, Response};
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route.cors(Cors::new().allowed_origins(["https://dashboard.example"]));
+    ///         route.get("/state", |_call| Response::json("{}"));
+    ///     });
+    /// }
+    /// ```
+    pub fn cors(&mut self, cors: Cors) {
+        self.add_filter("cors", |installed| Ok(Box::new(cors.finish(&installed.origins)?)));
+    }
+
+    /// Adds a header to every answer at and below the path of this scope that does not have it (Ktor's
+    /// `DefaultHeaders`). Not to answers that upgrade, nor to requests that are refused before their path is
+    /// looked at (400, 408, 431, and 429 or 503 over a limit).
+    ///
+    /// ```
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route.default_header("Content-Security-Policy", "frame-ancestors 'none'");
+    ///         route.folder("/", "/srv/www");
+    ///     });
+    /// }
+    /// ```
+    pub fn default_header(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let (name, value) = (name.into(), value.into());
+        self.add_filter("default_header", |_installed| {
+            check_header(&name, &value)?;
+            Ok(Box::new(DefaultHeader { name, value }))
+        });
+    }
+
+    /// Answers with `page`, and that status, where at or below the path of this scope there is an answer of
+    /// that status that nobody wrote: the server's own refusal, or one without a body (Ktor's `StatusPages`).
+    /// An answer to which the application gave a body stays. The header lines of the refusal stay too
+    /// (`Allow`, `Retry-After`). A status from 400 to 599.
+    ///
+    /// ```
+    /// use wirewheel::{Application, Response};
+    /// fn module(app: &mut Application) {
+    ///     app.routing(|route| {
+    ///         route.status_page(404, |call| Response::html(format!("<h1>lost at {}</h1>", call.host())));
+    ///         route.status_page(500, |_call| Response::file("/srv/www/sorry.html"));
+    ///     });
+    /// }
+    /// ```
+    pub fn status_page<F, R>(&mut self, status: u16, page: F)
+    where
+        F: Fn(&Call) -> R + 'static,
+        R: Into<Response>,
+    {
+        self.add_filter("status_page", move |_installed| match status {
+            400..=599 => {
+                Ok(Box::new(StatusPage { status, page: move |call: &Call| page(call).into() }))
+            }
+            _ => Err(format!("{status} is no error: give a status from 400 to 599")),
+        });
+    }
+
+    fn add_filter(
+        &mut self,
+        what: &'static str,
+        make: impl FnOnce(&Installed) -> Result<Box<dyn AnswerFilter>, String> + 'static,
+    ) {
+        let scope = self.prefix.clone();
+        self.routes.filters.push(Box::new(move |installed, filters| {
+            let at = if scope.is_empty() { "/" } else { &scope };
+            let filter =
+                make(installed).map_err(|mistake| format!("{what} at {at:?}: {mistake}"))?;
+            let mut filters = filters.unwrap_or_else(|| Box::new(ScopedFilters::default()));
+            filters.add(&scope, filter)?;
+            Ok(Some(filters))
+        }));
+    }
+
     /// Answers plain requests with the server's [`Stats`](crate::Stats) as Prometheus text. Whoever
     /// reaches the port can read them: leave the route out, or let the proxy in front hide it,
     /// where that is not wanted.
@@ -274,7 +391,17 @@ impl<'a> Routing<'a> {
         self.hooks.push(Rc::new(hook));
     }
 
-    fn full_path(&mut self, path: &str) -> String {
+    pub(super) fn add_body(&mut self, route: BodyRoute) -> &mut BodyRoute {
+        let number = self.routes.bodies.len();
+        self.routes.bodies.push(route);
+        &mut self.routes.bodies[number]
+    }
+
+    pub(super) fn mistake(&mut self, mistake: String) {
+        self.routes.mistake(mistake);
+    }
+
+    pub(super) fn full_path(&mut self, path: &str) -> String {
         if !path.is_empty() && !path.starts_with('/') {
             self.routes.mistake(format!("bad route path {path:?}: it must start with '/'"));
         }
@@ -319,6 +446,18 @@ impl Routes {
         }
         for (path, answer) in self.gets {
             table.add_get(&path, answer)?;
+        }
+        for add in self.filters {
+            table.filters = add(&installed, table.filters.take())?;
+        }
+        let installed = InstalledForBodies {
+            origins: &installed.origins,
+            #[cfg(feature = "json")]
+            converter: &installed.converter,
+            process_bytes: limits.process_bytes,
+        };
+        for route in self.bodies {
+            table.add_body(route.finish(&installed)?)?;
         }
         Ok(table)
     }

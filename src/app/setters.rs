@@ -28,7 +28,8 @@ macro_rules! origin_setters {
         /// believed, and so is one of [`hosts`](Self::hosts). Any other name can be made to point here by
         /// whoever owns it (DNS rebinding): where nobody named `hosts`, it passes with a warning, but
         /// never on a connection to a loopback address. Everything else gets 403, with both values and
-        /// what to do. Plain requests are never refused for their `Origin`.
+        /// what to do. So does a request that may change something (POST, PUT, PATCH, DELETE); GET, HEAD and
+        /// OPTIONS are never refused for their `Origin`.
         ///
         /// ```
         /// use wirewheel::WebSockets;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::structures::ids::BodyId;
 use crate::structures::slab::Key;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::message_buf::MessageBuf;
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     },
     Pause(Key),
     Resume(Key),
+    ResumeBody(BodyId),
 }
 
 /// How the sessions that were open when a stop began have ended.

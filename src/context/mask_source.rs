@@ -6,6 +6,9 @@ use std::hash::BuildHasher;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
+#[cfg(any(test, fuzzing, feature = "testing"))]
+use crate::words::mix::mixed;
+
 /// Bytes taken from the system at once: a call for each mask would cost more than the frame.
 const BLOCK_BYTES: usize = 512;
 
@@ -19,8 +22,8 @@ pub(crate) struct MaskSource {
     /// anew by the standard library, which takes what it can get.
     reserve: RandomState,
     drawn: u64,
-    /// In a simulation, where the same seed is to make the same life.
-    #[cfg(all(repository, any(test, fuzzing)))]
+    /// Where it is to be foreseen, what the blocks follow from.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
     seed: Option<u64>,
 }
 
@@ -32,7 +35,7 @@ impl Default for MaskSource {
             taken,
             reserve: RandomState::new(),
             drawn: 0,
-            #[cfg(all(repository, any(test, fuzzing)))]
+            #[cfg(any(test, fuzzing, feature = "testing"))]
             seed: None,
         }
     }
@@ -58,22 +61,33 @@ impl MaskSource {
 
     /// A number that is left to chance.
     pub(crate) fn next_number(&mut self) -> u32 {
-        u32::from_ne_bytes(self.next_mask())
+        u32::from_be_bytes(self.next_mask())
     }
 
-    /// A source whose numbers follow from a seed.
-    #[cfg(all(repository, any(test, fuzzing)))]
-    pub(crate) fn seeded(seed: u64) -> Self {
-        Self { seed: Some(seed), ..Self::default() }
+    /// From here on everything follows from this number: for an application in memory, whose tests are the
+    /// same every time.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
+    pub(crate) fn repeat_from(&mut self, seed: u64) {
+        (self.seed, self.taken) = (Some(seed), BLOCK_BYTES);
+    }
+
+    #[cfg(any(test, fuzzing, feature = "testing"))]
+    fn repeat(&mut self, mut seed: u64) {
+        for piece in self.block.chunks_exact_mut(8) {
+            seed = seed.wrapping_add(1);
+            let number = mixed(seed, 0);
+            let number = mixed(number ^ (number >> 31), seed);
+            piece.copy_from_slice(&(number ^ (number >> 29)).to_be_bytes());
+        }
+        (self.seed, self.taken) = (Some(seed), 0);
     }
 
     #[cold]
     fn refill(&mut self) -> [u8; 4] {
-        #[cfg(all(repository, any(test, fuzzing)))]
+        #[cfg(any(test, fuzzing, feature = "testing"))]
         if let Some(seed) = self.seed {
-            self.drawn = self.drawn.wrapping_add(1);
-            let number = crate::words::mix::mixed(seed, self.drawn) >> 16;
-            return u32::try_from(number & 0xffff_ffff).unwrap_or(0).to_ne_bytes();
+            self.repeat(seed);
+            return self.next_mask();
         }
         // Without a wait: the system may take minutes to gather what it starts with.
         match getrandom(&mut self.block, GetRandomFlags::NONBLOCK) {

@@ -21,6 +21,7 @@ use crate::context::stats::Stats;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::shared_flow::SharedFlow;
+use crate::structures::ids::BodyId;
 use crate::structures::ids::SessionId;
 use crate::structures::ids::TimerId;
 
@@ -255,6 +256,35 @@ impl ServerRef<'_> {
         self.command(id, Command::Resume)
     }
 
+    /// Reads on in a request body that its [`BodyHandler`](crate::body::BodyHandler) has paused. One that is
+    /// not paused, or over, is left alone.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] if too many commands are queued: then it stays paused.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::body::{BodyHandler, BodyNext, IncomingBody};
+    /// use wirewheel::Response;
+    /// /// Takes a piece ten times a second.
+    /// struct Slowly;
+    /// impl BodyHandler for Slowly {
+    ///     fn on_piece(&mut self, body: &mut IncomingBody<'_>, _piece: &[u8]) -> BodyNext {
+    ///         let id = body.id();
+    ///         let next = body.server().after(Duration::from_millis(100), move |server| {
+    ///             let _ = server.resume_body(id);
+    ///         });
+    ///         if next.is_ok() { BodyNext::Pause } else { BodyNext::Continue }
+    ///     }
+    ///     fn on_end(&mut self, _body: &mut IncomingBody<'_>) -> Response {
+    ///         Response::new(204)
+    ///     }
+    /// }
+    /// ```
+    pub fn resume_body(&mut self, id: BodyId) -> Result<(), SendError> {
+        self.queue(Command::ResumeBody(id))
+    }
+
     fn command(
         &mut self,
         id: SessionId,
@@ -263,10 +293,14 @@ impl ServerRef<'_> {
         if !self.shared.sessions.contains(id.0) {
             return Err(SendError::Gone);
         }
+        self.queue(command(id.0))
+    }
+
+    fn queue(&mut self, command: Command) -> Result<(), SendError> {
         if self.shared.commands.len() >= self.shared.commands_max() {
             return Err(SendError::Full { buffered: self.shared.command_bytes });
         }
-        self.shared.commands.push_back(command(id.0));
+        self.shared.commands.push_back(command);
         self.shared.has_deferred_work = true;
         Ok(())
     }

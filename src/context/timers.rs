@@ -63,6 +63,13 @@ impl<A> Timers<A> {
         self.running.slots()
     }
 
+    /// How many have an entry on the wheel.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn armed(&self) -> usize {
+        let armed = self.running.iter().filter(|(_, running)| running.key.is_some());
+        armed.count().saturating_add(self.stale.len())
+    }
+
     /// An id for a timer that a session keeps.
     pub(crate) fn id_for_session(&mut self) -> TimerId {
         TimerId { slot: OF_A_SESSION, serial: self.next_serial() }

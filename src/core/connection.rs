@@ -54,7 +54,17 @@ impl Connection {
     /// Whether no request head was complete yet.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        matches!(&self.stage, Stage::Http(http) if !http.has_answered && !http.expired)
+        matches!(&self.stage, Stage::Http(http)
+            if !http.has_answered && !http.expired && http.receiving.is_none())
+    }
+
+    /// The stage of HTTP, if it is in that.
+    #[inline]
+    pub(crate) fn http(&mut self) -> Option<&mut HttpStage> {
+        match &mut self.stage {
+            Stage::Http(http) => Some(http),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => None,
+        }
     }
 
     /// Since when its head is awaited, if it is.
@@ -86,7 +96,9 @@ impl Connection {
     pub(crate) fn memory(&self) -> usize {
         let http = match &self.stage {
             Stage::Http(http) => {
-                http.unread.capacity() + http.body.as_ref().map_or(0, |answer| answer.memory())
+                let receiving = http.receiving.as_ref().map_or(0, |it| it.memory());
+                let answer = http.body.as_ref().map_or(0, |answer| answer.memory());
+                http.unread.capacity() + receiving + answer
             }
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => 0,
         };

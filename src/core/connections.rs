@@ -1,11 +1,13 @@
 //! The table of all connections: their slots, their entries on the timer wheel, who of them still waits for
 //! a first request, and what is kept for the next ones.
 
+use std::hint::black_box;
+
 use crate::app::application::Proxies;
 use crate::app::route_table::RouteTable;
 use crate::context::loop_state::LoopState;
-use crate::session::state::{PingBehind, SessionState};
-use crate::structures::slab::Slab;
+use crate::session::state::{Extra, PingBehind, SessionState};
+use crate::structures::slab::{RESERVED_MAX, Slab};
 use crate::structures::wheel::TimerWheel;
 use crate::words::limits::{BUSY_BYTES, CONNECTION_BYTES, Limits, OVER_LIMIT_MAX};
 use crate::words::time::Time;
@@ -57,9 +59,14 @@ fn connections_slab(accepted: usize) -> Slab<Connection> {
 impl Connections {
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
     pub(super) fn new(limits: &Limits, proxies: Proxies) -> Self {
+        let slots = limits.max_connections + OVER_LIMIT_MAX;
+        // Where such a box is freed, the allocator puts the next one: not behind all pages of the slab, which
+        // it could not give back then.
+        drop(black_box(Box::<Extra>::default()));
         Self {
-            slab: connections_slab(limits.max_connections + OVER_LIMIT_MAX),
-            wheel: TimerWheel::new(),
+            slab: connections_slab(slots),
+            // As the slab's own: it outlives the connections.
+            wheel: TimerWheel::with_room(slots.min(RESERVED_MAX)),
             pending: Pending::new(limits.max_pending_handshakes),
             admission: Admission::new(limits, proxies),
             spare_stages: SpareStages::default(),
@@ -161,7 +168,7 @@ impl Connections {
     #[cold]
     fn all_are_silent(&self) -> bool {
         self.slab.iter().all(|(_, known)| match &known.stage {
-            Stage::Http(http) => known.late || (!http.has_answered && http.unread.is_empty()),
+            Stage::Http(http) => known.late || http.is_silent(),
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => known.late,
         })
     }

@@ -11,6 +11,7 @@ use crate::words::time::Time;
 
 use crate::core::connection::{Connection, Stage};
 use crate::core::progress::write_look;
+use crate::core::receiving::PauseTimes;
 
 /// A wait that begins with an empty queue looks for that in so many parts of its length.
 const LOOKS_OF_WAIT: u32 = 8;
@@ -28,6 +29,9 @@ impl Connection {
         let own = match (&self.stage, self.state.phase) {
             // An answer on its way has as long as the peer takes of it in time (`write`).
             (Stage::Http(http), _) if http.body.is_some() || write.is_some() => None,
+            (Stage::Http(http), _) if http.receiving.is_some() => {
+                self.body_deadline(limits, options, least)
+            }
             // What is left of the last answer moves that deadline on.
             (Stage::Http(http), _) => {
                 earliest([Some(http.deadline(limits)), self.answer_look(limits, least)])
@@ -61,9 +65,31 @@ impl Connection {
                 let idle = options.idle_timeout.map(|idle| self.state.last_activity.after(idle));
                 earliest([ping, self.unfinished_deadline(options), idle])
             }
+            (Stage::Http(http), _) if http.receiving.is_some() => {
+                let least = Least { window: options.write_timeout, min_rate: limits.min_rate };
+                self.body_deadline(limits, options, least)
+            }
             (Stage::Http(http), _) if http.body.is_none() => Some(http.deadline(limits)),
             (Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_), _) => None,
         }
+    }
+
+    /// When a request's body, or who takes it, is out of time.
+    #[cold]
+    fn body_deadline(
+        &self,
+        limits: &Limits,
+        options: &SessionOptions,
+        least: Least,
+    ) -> Option<Time> {
+        let Stage::Http(http) = &self.stage else { return None };
+        http.receiving.as_deref()?.deadline(least, self.pause_times(limits, options))
+    }
+
+    /// How long a body may be paused.
+    pub(super) fn pause_times(&self, limits: &Limits, options: &SessionOptions) -> PauseTimes {
+        let options = self.state.options(options);
+        PauseTimes { pause: options.pause_timeout, gone: limits.close_timeout }
     }
 
     pub(crate) fn ping_deadline(&self, options: &SessionOptions, least: Least) -> Option<Time> {

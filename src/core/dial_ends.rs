@@ -154,6 +154,7 @@ impl Dials<'_> {
     pub(super) fn stop(&mut self, index: u32) {
         self.disarm(index);
         let Some(dial) = self.core.dial_table.dial(index) else { return };
+        dial.restarts = false; // whatever was wanted before
         dial.cell.state.set(DialerState::Stopped);
         dial.cell.touch(); // it may be forgotten
     }
@@ -236,7 +237,6 @@ impl Dials<'_> {
     pub(super) fn fail_gone(&mut self, now: Time) {
         while let Some(index) = self.core.dial_table.gone.pop() {
             let Some(progress) = self.core.dial_table.progress(index) else { continue };
-            progress.slot = None;
             let error = ConnectError::Ended { step: progress.step, kind: None };
             self.fail(now, index, error, None);
         }

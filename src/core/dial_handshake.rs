@@ -224,6 +224,7 @@ impl Dials<'_> {
                 progress.is_elsewhere |= !progress.url.is_same_server(&url);
                 progress.url = Rc::new(url);
                 progress.slot = None;
+                progress.connecting = 0;
                 self.drop_connection(now, slot);
                 self.look_up(now, index);
             }

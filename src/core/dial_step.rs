@@ -32,6 +32,10 @@ pub(super) fn dial_step<S: Sockets>(now: Time, core: &mut Core, sockets: &mut S)
     while let Some((slot, start)) = (DialTls { core }).poll(now) {
         secure(now, core, sockets, slot, &start);
     }
+    // An attempt that has gone on elsewhere has left its connection: nobody gets that slot before it is gone.
+    if core.has_ends() {
+        return true;
+    }
     match sockets.next_dialled() {
         Some(Dialled::Resolved(attempt, result)) => Dials { core }.resolved(now, attempt, result),
         Some(Dialled::NoThread(attempt, error)) => Dials { core }.no_lookup(now, attempt, error),

@@ -127,7 +127,36 @@ impl DialTable {
     /// The connection in a slot is gone.
     pub(super) fn note_gone(&mut self, slot: u32) {
         // At once: from here the slot may be another's.
-        self.gone.extend(self.by_slot.remove(&slot));
+        let Some(index) = self.by_slot.remove(&slot) else { return };
+        if let Some(progress) = self.progress(index) {
+            progress.slot = None;
+        }
+        self.gone.push(index);
+    }
+
+    /// Whether each of them has what belongs to its state, and no more: who waits has a timer and nothing
+    /// else.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (index, dial) in (0..).zip(&self.dials) {
+            let Some(dial) = dial else { continue };
+            let (state, slot) = (dial.cell.state.get(), dial.progress.as_deref().map(|it| it.slot));
+            let has = (slot.is_some(), dial.timer.is_some(), dial.cell.session.get().is_some());
+            let is_right = match state {
+                DialerState::Connecting(_) => has == (true, true, false),
+                DialerState::Open => has == (false, false, true),
+                DialerState::Waiting => has == (false, true, false),
+                DialerState::Stopped => !has.0 && !has.1, // its session may be closing
+            };
+            if !is_right {
+                return Err(format!("dialer {index} is {state:?} and has {has:?}"));
+            }
+            let listed = self.by_slot.iter().find(|(_, dialer)| **dialer == index);
+            if listed.map(|(slot, _)| *slot) != slot.flatten() {
+                return Err(format!("dialer {index} has slot {slot:?}, and {listed:?} is listed"));
+            }
+        }
+        Ok(())
     }
 
     /// How many of them are on the wheel.

@@ -1,5 +1,6 @@
 //! What happens to a connection, handed on to the turn of the stage that it is in.
 
+use crate::app::response::Response;
 use crate::context::commands::Command;
 use crate::session::state::Phase;
 use crate::structures::outbox::Flush;
@@ -10,6 +11,7 @@ use crate::core::connection::{Disposal, Stage};
 use crate::core::http_turn::HttpTurn;
 use crate::core::losses::Loss;
 use crate::core::panics::{Panicked, caught};
+use crate::core::request_log::reason;
 use crate::core::responder::Responder;
 use crate::core::session_input::SessionTurn;
 use crate::core::session_output::SessionOutput;
@@ -71,6 +73,7 @@ impl Turn<'_> {
                     self.after_flush(); // what it waited for may have been below the core
                     Reading::Continue
                 }
+                Stage::Http(ref http) if http.is_paused() => Reading::Paused,
                 _ => self.reading(),
             };
         };
@@ -145,6 +148,11 @@ impl Turn<'_> {
 
     /// Goes on with input that waited; `None` if there is no session whose reading this could concern.
     pub(super) fn resume(&mut self) -> Option<Reading> {
+        if let Stage::Http(http) = &self.connection.stage {
+            // Listed twice, it is resumed once.
+            let resumed = http.receiving.as_deref().is_some_and(|it| it.resumed);
+            return resumed.then(|| HttpTurn { turn: self }.resume());
+        }
         SessionTurn { turn: self }.resume()
     }
 
@@ -162,6 +170,7 @@ impl Turn<'_> {
                 session.resume();
                 Ok(())
             }
+            Command::ResumeBody(_) => Ok(()), // no session's
         };
         // Who sent it is not there any more: a message that is not taken is counted. What else follows
         // is for the outbox's policy, which has acted by now.
@@ -176,11 +185,21 @@ impl Turn<'_> {
         self.after_hook(if refused { Ok(()) } else { result });
     }
 
+    fn is_waiting(&self) -> bool {
+        self.connection.state.extra.as_deref().is_some_and(|extra| !extra.outbox.is_empty())
+    }
+
     /// Ends a connection for what it holds.
     pub(super) fn evict(&mut self) {
         match self.connection.stage {
             // 1013, and what waits is dropped but for the frame that has begun.
             Stage::Session(_) => self.fail_and_lose(SessionError::Overloaded, Loss::OverBudget),
+            // Who sends a body may take an answer, and its bytes are given back at once.
+            Stage::Http(ref http) if http.receiving.is_some() && !self.is_waiting() => {
+                let refusal = Response::refusal(503).header("Retry-After", "1");
+                self.log().refused(503, None, reason::NO_MEMORY);
+                Responder { turn: self }.refuse_with(&refusal);
+            }
             // A peer that does not read its answers, or its Close, would not read a refusal either.
             Stage::Http(_) | Stage::Finishing => {
                 self.lose(Loss::OverBudget);

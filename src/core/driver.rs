@@ -66,7 +66,7 @@ use crate::words::time::Time;
 use crate::core::connection::Disposal;
 use crate::core::handover::hand_over;
 use crate::core::shares::Shares;
-use crate::core::sockets::{Accept, Notes, Readiness, Socket, Sockets};
+use crate::core::sockets::{Accept, Notes, PlainSocket, Readiness, Socket, Sockets};
 #[cfg(feature = "tls")]
 use crate::core::tls::TlsEvents;
 use crate::core::turn::Reading;
@@ -238,33 +238,31 @@ impl<S: Sockets> Driver<S> {
     /// which only a further read shows.
     #[inline(never)]
     fn serve_once(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
-        let mut socket = self.sockets.socket(slot)?;
+        let Some(mut socket) = self.sockets.plain(slot) else {
+            #[cfg(feature = "tls")]
+            return self.serve_other(now, slot, ready);
+            #[cfg(not(feature = "tls"))]
+            return seldom();
+        };
         if socket.notes().listed {
-            return None;
+            return seldom();
         }
         if ready.writable && socket.take_blocked() {
             self.write_on(now, slot);
-            socket = self.sockets.socket(slot)?;
+            socket = self.sockets.plain(slot)?;
         }
         if !ready.readable {
-            return None;
+            return seldom();
         }
-        let room = match socket.notes().reading {
-            Reading::Continue => self.shares.room,
-            Reading::HalfBuffer => self.shares.room / 2,
-            Reading::Paused | Reading::Again => return self.leave(now, slot, ready),
-        };
-        #[cfg(feature = "tls")]
-        if socket.is_secured() {
-            return self.serve_secured(now, slot, room, ready);
+        let reading = socket.notes().reading;
+        if !reading.reads() {
+            return self.leave(now, slot, ready);
         }
+        let room = self.shares.room(reading);
         let buffer = self.rx.get_mut(..room)?;
         let n = match socket.read(buffer) {
             ReadOutcome::Bytes(n) => n,
-            outcome => {
-                self.read_end(now, slot, outcome);
-                return None;
-            }
+            outcome => return self.read_end(now, slot, outcome),
         };
         let bytes = buffer.get_mut(..n)?;
         let reading = self.core.handle_input(now, slot, bytes, socket.wire());
@@ -305,18 +303,19 @@ impl<S: Sockets> Driver<S> {
         }
     }
 
-    /// Acts on a read that gave nothing.
+    /// Acts on a read that gave nothing: there is no more now.
     #[inline(never)]
-    pub(super) fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) {
+    pub(super) fn read_end(&mut self, now: Time, slot: u32, outcome: ReadOutcome) -> Option<usize> {
         self.with_wire(slot, |core, wire| match outcome {
             ReadOutcome::Eof => core.handle_eof(now, slot, wire),
             ReadOutcome::Failed(kind) => core.handle_error(now, slot, kind, wire),
             ReadOutcome::Drained | ReadOutcome::Bytes(_) => {}
         });
+        None
     }
 
     #[inline(never)]
-    fn write_on(&mut self, now: Time, slot: u32) {
+    pub(super) fn write_on(&mut self, now: Time, slot: u32) {
         #[cfg(feature = "tls")]
         if !self.flush_backlog(now, slot) {
             return;
@@ -406,6 +405,14 @@ impl<S: Sockets> Driver<S> {
             }
         }
     }
+}
+
+/// Nothing is read. The compiler takes a path that calls this for a seldom one, and inlines what the other
+/// needs.
+#[cold]
+#[inline(never)]
+fn seldom() -> Option<usize> {
+    None
 }
 
 /// What a turn does for everybody.

@@ -95,6 +95,7 @@ impl Turn<'_> {
             | SessionError::PingTimeout
             | SessionError::IdleTimeout
             | SessionError::MessageTimeout
+            | SessionError::CertificateRefused
             | SessionError::TooManyMessages => {
                 debug!(target: "wirewheel::session", "{id} {pattern}: {}",
                     on_one_line(&fault.to_string()));
@@ -314,7 +315,9 @@ impl Turn<'_> {
                 self.flush();
             }
             // Between requests nothing is owed. One whose first request is on its way gets 503 for it.
-            Stage::Http(http) if http.unread.is_empty() && http.has_answered => {
+            Stage::Http(http)
+                if http.unread.is_empty() && http.has_answered && http.receiving.is_none() =>
+            {
                 if self.end_after_body() {
                     return;
                 }
@@ -360,6 +363,22 @@ impl Turn<'_> {
         true
     }
 
+    /// The same while a body is paused. Else what stops the reading is an answer, whose writing tells.
+    fn body_hung_up(&mut self, failure: Option<io::ErrorKind>) {
+        let now = self.shared.now;
+        let Stage::Http(http) = &mut self.connection.stage else { return };
+        let paused = http.receiving.as_deref_mut().filter(|it| it.paused_since.is_some());
+        let Some(receiving) = paused else { return };
+        match failure {
+            Some(kind) => self.broken(kind),
+            // The rest of the body may be in the socket.
+            None => {
+                receiving.peer_ended.get_or_insert(now);
+                self.connection.state.timing_changed = true;
+            }
+        }
+    }
+
     /// The peer has ended its side, or the connection failed, while the socket is not read.
     pub(crate) fn hung_up(&mut self, failure: Option<io::ErrorKind>) {
         let now = self.shared.now;
@@ -372,7 +391,7 @@ impl Turn<'_> {
                 pause.note_peer_end(now);
                 self.connection.state.timing_changed = true;
             }
-            (None, _) => {} // what stops the reading is an answer, whose writing tells
+            (None, failure) => self.body_hung_up(failure),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A request for an event stream, from its head to the session that it becomes.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::app::call::Call;
@@ -10,8 +11,9 @@ use crate::protocol::server_sent_events::{CONTENT_TYPE, HEADERS};
 use crate::session::event_stream::EventEncoder;
 use crate::session::extensions::Pipeline;
 
+use crate::core::answer_terms::AnswerTerms;
 use crate::core::http_turn::HttpTurn;
-use crate::core::responder::{AfterRequest, AnswerTerms};
+use crate::core::responder::AfterRequest;
 
 /// A connection's turn while an event stream is asked for.
 pub(super) struct StreamRequest<'t, 'a> {
@@ -25,7 +27,7 @@ impl StreamRequest<'_, '_> {
             return self.http.responder().refuse(404); // it resolved, so it is there
         };
         let Some(events) = config.events.clone() else { return self.http.responder().refuse(404) };
-        if let Some(refusal) = self.http.foreign_origin(&config.origins, call) {
+        if let Some(refusal) = self.http.admission().foreign_to_cors(&config.origins, call) {
             return self.http.responder().respond(terms, refusal);
         }
         let is_head = terms.is_head();
@@ -38,7 +40,8 @@ impl StreamRequest<'_, '_> {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
-        self.write_head(&*events, accepted.headers(), is_head);
+        let headers = self.filtered(call, accepted.headers());
+        self.write_head(&*events, &headers, is_head);
         let Some(handler) = handler else {
             self.http.turn.finish();
             return AfterRequest::Over;
@@ -53,6 +56,23 @@ impl StreamRequest<'_, '_> {
         self.http.turn.call_and_act(|handler, session| handler.on_connect(session, call));
         self.http.turn.shared.last_event = None;
         AfterRequest::Session
+    }
+
+    /// The lines of the head as the filters of the path change them.
+    fn filtered<'h>(
+        &mut self,
+        call: &Call,
+        headers: &'h [(String, String)],
+    ) -> Cow<'h, [(String, String)]> {
+        if self.http.turn.routes.filters.is_none() {
+            return Cow::Borrowed(headers);
+        }
+        // A default header is none for what an event stream has already.
+        let answer = HEADERS
+            .into_iter()
+            .fold(Response::new(200), |it, (name, value)| it.header(name, value));
+        let answer = headers.iter().fold(answer, |it, (name, value)| it.header(name, value));
+        Cow::Owned(self.http.responder().filtered(call, answer).into_headers())
     }
 
     /// The head of the answer, and what belongs to no event behind it.

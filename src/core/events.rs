@@ -349,6 +349,12 @@ impl Core {
         self.shared.snapshot()
     }
 
+    /// What is left to chance follows from this number.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
+    pub(crate) fn repeat_chance(&mut self, seed: u64) {
+        self.shared.masks.repeat_from(seed);
+    }
+
     /// What the last panic of the application said, once.
     #[cfg(any(test, fuzzing, feature = "testing"))]
     pub(crate) fn take_panic(&mut self) -> Option<String> {

@@ -10,6 +10,7 @@ use crate::words::time::Time;
 use crate::core::admission::OverLimit;
 #[cfg(feature = "client")]
 use crate::core::dialling::Dialling;
+use crate::core::receiving::Receiving;
 use crate::core::streamed_body::StreamedAnswer;
 
 /// A connection that speaks HTTP.
@@ -19,7 +20,7 @@ pub(crate) struct HttpStage {
     pub(crate) unread: Vec<u8>,
     /// How far the search for the end of the head has come.
     pub(crate) scanned: usize,
-    /// Bytes of a request's body that are still to be passed over.
+    /// Bytes of the last request's body that are still to be passed over.
     pub(crate) skip: u64,
     /// When the wait for the present head began: with its first byte, or the connection, or the end
     /// of the answer before it.
@@ -34,6 +35,8 @@ pub(crate) struct HttpStage {
     pub(crate) awaits_proxy_header: bool,
     /// It comes from a trusted proxy, whose headers say who the client is.
     pub(crate) proxied: bool,
+    /// The present request, while its body is awaited.
+    pub(crate) receiving: Option<Box<Receiving>>,
     /// The rest of the present answer. Requests wait behind it.
     pub(crate) body: Option<Box<StreamedAnswer>>,
     /// Requests are held because this connection has had its share of a turn.
@@ -54,6 +57,7 @@ impl HttpStage {
             since: now,
             has_answered: false,
             local_addr: None,
+            receiving: None,
             body: None,
             over_limit,
             awaits_proxy_header: false,
@@ -112,6 +116,16 @@ impl HttpStage {
 
     fn is_between_requests(&self) -> bool {
         self.has_answered && self.unread.is_empty() && self.skip == 0
+    }
+
+    /// Whether nothing of a request has come yet.
+    pub(crate) fn is_silent(&self) -> bool {
+        !self.has_answered && self.unread.is_empty() && self.receiving.is_none()
+    }
+
+    /// Whether the application wants no more of a body for now.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.receiving.as_deref().is_some_and(|it| it.paused_since.is_some())
     }
 
     /// How many of `available` bytes belong to the last request's body.

@@ -13,6 +13,7 @@ use crate::core::http_stage::HttpStage;
 use crate::core::losses::Loss;
 use crate::core::progress::Queue;
 use crate::core::request_admission::{ProxyBytes, RequestAdmission};
+use crate::core::request_body::BodyTurn;
 use crate::core::request_log::reason;
 use crate::core::responder::{AfterRequest, Responder};
 use crate::core::session_input::SessionTurn;
@@ -81,44 +82,32 @@ impl HttpTurn<'_, '_> {
     /// Deals with requests, up to where the rest has to wait: how many bytes that is.
     fn requests(&mut self, mut input: &mut [u8]) -> (Reading, usize) {
         loop {
-            let blocked = self.turn.connection.state.waiting().is_some();
-            let is_spent = self.turn.shared.work.is_spent();
-            let now = self.turn.shared.now;
-            let limits = HeadLimits {
-                max_bytes: self.turn.shared.limits.max_head_bytes,
-                max_lines: self.turn.shared.limits.max_head_lines,
-            };
             let Some(http) = self.http() else { return (Reading::Continue, 0) };
             // RFC 9112 section 9.3: the body of the last request has to be read to find the next one.
             let skipped = http.pass_over(input.len());
+            let is_body = http.receiving.is_some();
             input = input.get_mut(skipped..).unwrap_or_default();
-            if input.is_empty() {
-                return (Reading::Continue, 0);
+            if let Some(reading) = self.must_wait(is_body, input.is_empty()) {
+                return (reading, input.len());
             }
-            if blocked {
-                // The peer does not read its answers: its further requests wait.
-                return (Reading::Paused, input.len());
-            }
-            if is_spent {
-                // No event announces what was read already: the driver comes back for it.
-                http.yielded = true;
-                return (Reading::Again, input.len());
-            }
-            let (head, length) = match parse_head(input, &limits, &mut http.scanned) {
-                Ok(HeadStatus::Complete { head, length }) => (head, length),
-                Ok(HeadStatus::Partial) => return (Reading::Continue, input.len()),
-                Err(error) => {
-                    self.refuse_head(error, input);
-                    return (Reading::Continue, 0);
+            let after = if is_body {
+                let (taken, after) = self.body().bytes(input);
+                input = input.get_mut(taken..).unwrap_or_default();
+                after
+            } else {
+                match self.head(input) {
+                    Ok(HeadStatus::Complete { head, length }) => {
+                        input = input.get_mut(length..).unwrap_or_default();
+                        self.request(head)
+                    }
+                    Ok(HeadStatus::Partial) => return (Reading::Continue, input.len()),
+                    Err(error) => {
+                        self.refuse_head(error, input);
+                        return (Reading::Continue, 0);
+                    }
                 }
             };
-            // The next head is searched from its own start.
-            http.scanned = 0;
-            http.since = now;
-            let head_work = length.saturating_mul(HEAD_BYTE_WORK);
-            self.turn.shared.work.add(REQUEST_WORK.saturating_add(head_work));
-            input = input.get_mut(length..).unwrap_or_default();
-            match self.request(head) {
+            match after {
                 AfterRequest::Http => self.flush_large(),
                 AfterRequest::Streaming(reading) => return (reading, input.len()),
                 // RFC 6455 section 4.1 has a client wait for the answer; what it sent before is taken.
@@ -132,6 +121,53 @@ impl HttpTurn<'_, '_> {
         }
     }
 
+    /// Why what has come has to wait, or that nothing has.
+    #[inline(always)] // into its one caller, on the way of every request
+    fn must_wait(&mut self, is_body: bool, is_empty: bool) -> Option<Reading> {
+        let blocked = self.turn.connection.state.waiting().is_some();
+        if is_body && self.http().is_some_and(|http| http.is_paused()) {
+            return Some(Reading::Paused); // the application does not want it yet
+        }
+        if is_empty {
+            if is_body && !blocked {
+                self.body().bytes(&mut []); // its sender may wait to be asked for it
+            }
+            return Some(Reading::Continue);
+        }
+        if blocked {
+            // The peer does not read its answers: its further requests wait.
+            return Some(Reading::Paused);
+        }
+        if self.turn.shared.work.is_spent() {
+            // No event announces what was read already: the driver comes back for it.
+            if let Some(http) = self.http() {
+                http.yielded = true;
+            }
+            return Some(Reading::Again);
+        }
+        None
+    }
+
+    /// Reads the head of the next request.
+    #[inline(always)] // likewise: a head would be moved once more
+    fn head(&mut self, input: &[u8]) -> Result<HeadStatus, HeadError> {
+        let now = self.turn.shared.now;
+        let limits = HeadLimits {
+            max_bytes: self.turn.shared.limits.max_head_bytes,
+            max_lines: self.turn.shared.limits.max_head_lines,
+        };
+        let Some(http) = self.http() else { return Ok(HeadStatus::Partial) };
+        let status = parse_head(input, &limits, &mut http.scanned)?;
+        if let HeadStatus::Complete { length, .. } = &status {
+            // The next head is searched from its own start.
+            http.scanned = 0;
+            http.since = now;
+            let head_work = length.saturating_mul(HEAD_BYTE_WORK);
+            self.turn.shared.work.add(REQUEST_WORK.saturating_add(head_work));
+        }
+        Ok(status)
+    }
+
     /// The socket has taken what waited: the file goes on, then the requests that wait behind.
     pub(super) fn drained(&mut self) -> Reading {
         let reading = self.responder().send_body();
@@ -139,11 +175,25 @@ impl HttpTurn<'_, '_> {
         match self.http() {
             Some(http) if http.body.is_none() => {
                 http.since = now; // the time for the next head begins
+                if let Some(receiving) = http.receiving.as_deref_mut() {
+                    receiving.begin_window(now); // and that of a body that was not read meanwhile
+                }
                 self.turn.connection.state.timing_changed = true;
                 self.turn.connection.state.release_idle();
                 self.input(&mut [])
             }
             _ => reading,
+        }
+    }
+
+    /// Goes on with a body that was paused, and with what is held behind it.
+    pub(super) fn resume(&mut self) -> Reading {
+        match self.body().resume() {
+            AfterRequest::Http => self.input(&mut []),
+            AfterRequest::Streaming(reading) => reading,
+            AfterRequest::Session | AfterRequest::Detached(_) | AfterRequest::Over => {
+                Reading::Continue
+            }
         }
     }
 
@@ -183,6 +233,9 @@ impl HttpTurn<'_, '_> {
             return;
         }
         let Stage::Http(http) = &self.turn.connection.stage else { return };
+        if http.receiving.is_some() {
+            return self.body().timeout();
+        }
         if http.body.is_some() {
             return;
         }
@@ -243,14 +296,15 @@ impl HttpTurn<'_, '_> {
 /// Parts of the turn.
 impl<'a> HttpTurn<'_, 'a> {
     pub(super) fn http(&mut self) -> Option<&mut HttpStage> {
-        match &mut self.turn.connection.stage {
-            Stage::Http(http) => Some(http),
-            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => None,
-        }
+        self.turn.connection.http()
     }
 
     pub(super) fn responder(&mut self) -> Responder<'_, 'a> {
         Responder { turn: self.turn }
+    }
+
+    pub(super) fn body(&mut self) -> BodyTurn<'_, 'a> {
+        BodyTurn { turn: self.turn }
     }
 
     pub(super) fn admission(&mut self) -> RequestAdmission<'_, 'a> {

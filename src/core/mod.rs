@@ -9,7 +9,8 @@
 //!                                     |
 //!               HttpTurn: heads  <----+---->  SessionTurn: messages, frames
 //!                 |  RequestAdmission           |  fast path, else frame_input, pause
-//!                 |  Responder --> tx           |  hooks --> Session --> tx
+//!                 |  BodyTurn: bodies           |  hooks --> Session --> tx
+//!                 |  Responder --> tx           |
 //!                 +----- an upgrade ----------->+
 //!
 //!   tx --> Turn::flush --> Wire; what the socket does not take --> Outbox --> Turn::writable
@@ -32,6 +33,7 @@
 )]
 
 mod admission;
+mod answer_terms;
 mod arrivals;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod audit;
@@ -71,7 +73,9 @@ mod pause;
 mod pending;
 mod pings;
 mod progress;
+mod receiving;
 mod request_admission;
+mod request_body;
 mod request_log;
 mod requests;
 mod responder;

@@ -4,14 +4,18 @@ use std::net::SocketAddr;
 
 use log::Level;
 
+use crate::app::call::Call;
+use crate::app::origins::{Judgement, OriginRules};
 use crate::app::response::Response;
 use crate::protocol::forwarded::{self, Client};
 use crate::protocol::head::RequestHead;
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
+use crate::words::quoted::Quoted;
 
 use crate::core::admission::{OverLimit, Verdict};
 use crate::core::connection::Stage;
 use crate::core::request_log::reason;
+use crate::core::responder::Responder;
 use crate::core::turn::Turn;
 
 /// A connection's turn while a request of it is let in or not.
@@ -131,6 +135,54 @@ impl RequestAdmission<'_, '_> {
                      one client"
                 )
             });
+        }
+    }
+}
+
+/// Pages of others.
+impl RequestAdmission<'_, '_> {
+    /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
+    /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
+    /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
+    pub(super) fn foreign_origin(&mut self, rules: &OriginRules, call: &Call) -> Option<Response> {
+        call.head().first("origin")?; // most have none, and are asked nothing further
+        let loopback = call.local_addr().ip().to_canonical().is_loopback();
+        match rules.judge(call.head(), call.host(), loopback) {
+            Judgement::Pass => None,
+            Judgement::PassUnnamed => {
+                self.turn.shared.warnings.once("unnamed host", self.turn.shared.now, || {
+                    format!(
+                        "a page of Host {} may connect since nobody named this server's hosts: name them in \
+                         hosts(..), so that a foreign name that is made to point here may not",
+                        Quoted(call.host())
+                    )
+                });
+                None
+            }
+            Judgement::Refuse(reason) => {
+                self.turn.log().refused_because(
+                    Level::Info,
+                    403,
+                    Some(call.head()),
+                    reason::ORIGIN,
+                    &reason,
+                );
+                let response = Response::refusal_because(403, &reason);
+                Some(Responder { turn: self.turn }.filtered(call, response))
+            }
+        }
+    }
+}
+
+/// CORS.
+impl RequestAdmission<'_, '_> {
+    /// The same where CORS may have a list of its own for the path: of what a page may read or send, not of
+    /// who opens a WebSocket.
+    pub(super) fn foreign_to_cors(&mut self, rules: &OriginRules, call: &Call) -> Option<Response> {
+        let filters = self.turn.routes.filters.as_ref();
+        match filters.and_then(|filters| filters.allows(call.head())) {
+            Some(true) => None,
+            Some(false) | None => self.foreign_origin(rules, call),
         }
     }
 }

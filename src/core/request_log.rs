@@ -23,12 +23,19 @@ pub(super) struct RequestLog<'t> {
 pub(super) mod reason {
     pub(crate) const NO_PATH: &str = "nothing is registered at this path";
     pub(crate) const BAD_PATH: &str = "the path's encoding is broken";
-    pub(crate) const METHOD: &str = "this path takes GET and HEAD alone";
+    pub(crate) const METHOD: &str = "this path does not take this method";
+    pub(crate) const UNKNOWN_METHOD: &str = "nothing here knows this method";
+    pub(crate) const BODY_FAULT: &str = "its body is malformed, or longer than the route takes";
+    pub(crate) const SLOW_BODY: &str = "its body came slower than min_rate";
+    pub(crate) const PAUSED: &str = "its body was paused for pause_timeout";
+    pub(crate) const BODY_OF_UPGRADE: &str = "an upgrade has no body";
+    pub(crate) const NO_MEMORY: &str = "process_bytes is reached";
     pub(crate) const NOT_AN_UPGRADE: &str = "only WebSocket sessions are here, and this request asks for \
         none: a proxy in front has to pass Upgrade and Connection on";
     pub(crate) const NO_SUBPROTOCOL: &str = "no subprotocol on offer is spoken here";
     pub(crate) const HANDSHAKE: &str = "the WebSocket handshake cannot be accepted";
     pub(crate) const ORIGIN: &str = "origin";
+    pub(crate) const CORS: &str = "pages of its origin may not: see cors";
     pub(crate) const HOOK: &str = "an upgrade hook refused it";
     pub(crate) const NOT_DETACHABLE: &str = "its connection cannot be detached";
     pub(crate) const BODY: &str = "no route takes a body of this size";

@@ -3,29 +3,30 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use log::{Level, debug};
+use log::debug;
 
 use crate::app::call::{Between, Call};
 use crate::app::endpoint::Endpoint;
-use crate::app::origins::{Judgement, OriginRules};
 use crate::app::response::Response;
 use crate::app::route_table::{PlainAnswer, Purpose, Resolution, RouteConfig, StatsGuard};
 use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 use crate::protocol::forwarded::Forwarded;
-use crate::protocol::handshake::{self, Upgrade, UpgradeRequest};
+use crate::protocol::framing::BodyFraming;
+use crate::protocol::handshake::{self, Refusal, Upgrade, UpgradeRequest};
 use crate::protocol::head::RequestHead;
 use crate::session::extensions::Pipeline;
 use crate::session::state::Phase;
 use crate::words::network::canonical;
 use crate::words::quoted::Quoted;
 
+use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::Stage;
 use crate::core::event_streams::StreamRequest;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
 use crate::core::request_log::reason;
-use crate::core::responder::{AfterRequest, AnswerTerms};
+use crate::core::responder::AfterRequest;
 
 impl HttpTurn<'_, '_> {
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
@@ -50,12 +51,23 @@ impl HttpTurn<'_, '_> {
                 let resolution = self.turn.routes.resolve(&head, false, &[]);
                 self.answer(terms, head, resolution)
             }
+            // What follows such a head is a body to one reader and frames to another.
+            Upgrade::Refused(_) if head.framing.body() != BodyFraming::None => {
+                let (terms, response) = (terms.last(), Response::refusal(400));
+                self.responder().refuse_request(terms, &head, response, reason::BODY_OF_UPGRADE)
+            }
+            // RFC 9110 section 7.8: a server may ignore what the request could be upgraded to.
+            Upgrade::Refused(Refusal::Method) => {
+                let resolution = self.turn.routes.resolve(&head, false, &[]);
+                self.answer(terms, head, resolution)
+            }
             Upgrade::Refused(refusal) => {
                 // A path or method that does not exist says so before the fault of the upgrade.
                 match self.turn.routes.resolve(&head, true, &[]) {
                     resolution @ (Resolution::NotFound
                     | Resolution::BadPath
-                    | Resolution::MethodNotAllowed) => self.answer(terms, head, resolution),
+                    | Resolution::MethodNotAllowed
+                    | Resolution::UnknownMethod) => self.answer(terms, head, resolution),
                     _ => {
                         let response = Response::refusal(refusal.status());
                         self.responder().refuse_request(terms, &head, response, reason::HANDSHAKE)
@@ -77,7 +89,9 @@ impl HttpTurn<'_, '_> {
         }
         let (status, reason) = if terms.is_unmet() {
             (417, reason::EXPECTATION) // RFC 9110 section 15.5.18
-        } else if terms.has_long_body(self.turn.shared.limits.max_head_bytes) {
+        } else if terms.has_long_body(self.turn.shared.limits.max_head_bytes)
+            && is_for_no_body(head)
+        {
             (413, reason::BODY)
         } else {
             return None;
@@ -92,11 +106,22 @@ impl HttpTurn<'_, '_> {
         head: RequestHead,
         resolution: Resolution,
     ) -> AfterRequest {
+        if let Some(response) = self.preflight(&head) {
+            return self.answer_filtered(terms, head, response, reason::CORS);
+        }
         let (response, why) = match resolution {
             Resolution::Get { handler, parameters } => {
                 let call = self.call_for(head, parameters, None);
-                let response = self.page(handler, &call);
+                let page = self.page(handler, &call);
+                let response = self.responder().filtered(&call, page);
                 return self.responder().respond(terms, response);
+            }
+            Resolution::Body { route, parameters } => {
+                let Some(endpoint) = self.turn.routes.body_endpoint(route) else {
+                    return self.responder().refuse(404); // a route that resolved is in the table
+                };
+                let call = self.call_for(head, parameters, None);
+                return self.body().begin(terms, endpoint, call);
             }
             Resolution::EventStream { route, parameters } => {
                 let call = self.call_for(head, parameters, None);
@@ -104,36 +129,83 @@ impl HttpTurn<'_, '_> {
                 return StreamRequest { http }.begin(terms, route, &call);
             }
             Resolution::ServerOptions => {
-                let response = Response::new(204).header("Allow", "GET, HEAD, OPTIONS");
+                let allowed = self.turn.routes.allowed_methods("*");
+                let response = Response::new(204).header("Allow", allowed);
                 return self.responder().respond(terms, response);
             }
+            refused => self.refusal(&head, refused),
+        };
+        if self.turn.routes.filters.is_none() {
+            return self.responder().refuse_request(terms, &head, response, why);
+        }
+        self.answer_filtered(terms, head, response, why)
+    }
+
+    /// What a request gets for which there is no route, and why.
+    fn refusal(&self, head: &RequestHead, resolution: Resolution) -> (Response, &'static str) {
+        match resolution {
+            Resolution::UnknownMethod => (Response::refusal(501), reason::UNKNOWN_METHOD),
             Resolution::NotFound => (Response::refusal(404), reason::NO_PATH),
-            Resolution::MethodNotAllowed => (Response::refusal(405), reason::METHOD),
+            Resolution::MethodNotAllowed => {
+                let allowed = self.turn.routes.allowed_methods(head.target());
+                (Response::refusal(405).header("Allow", allowed), reason::METHOD)
+            }
             Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
             Resolution::ProtocolRequired => {
-                let text = "400 Bad Request: no subprotocol on offer is spoken here\n";
-                (Response::refusal(400).body(text), reason::NO_SUBPROTOCOL)
+                let why = "no subprotocol on offer is spoken here";
+                (Response::refusal_because(400, &why), reason::NO_SUBPROTOCOL)
             }
-            Resolution::BadPath | Resolution::WebSocket { .. } => {
-                (Response::refusal(400), reason::BAD_PATH)
-            }
-        };
-        self.responder().refuse_request(terms, &head, response, why)
+            _ => (Response::refusal(400), reason::BAD_PATH),
+        }
+    }
+
+    /// Whether a page of another origin may send what it is about to (the Fetch standard, "CORS-preflight
+    /// request"): before the route, which need not take OPTIONS.
+    fn preflight(&self, head: &RequestHead) -> Option<Response> {
+        let filters = self.turn.routes.filters.as_ref()?;
+        if head.method() == "OPTIONS" { filters.preflight(head) } else { None }
+    }
+
+    /// Answers without a route, as the filters of the path want it.
+    fn answer_filtered(
+        &mut self,
+        terms: AnswerTerms,
+        head: RequestHead,
+        response: Response,
+        why: &'static str,
+    ) -> AfterRequest {
+        let call = self.call_for(head, Vec::new(), None);
+        let response = self.responder().filtered(&call, response);
+        if response.status_code() < 400 {
+            return self.responder().respond(terms, response);
+        }
+        self.responder().refuse_request(terms, call.head(), response, why)
     }
 
     /// What a page answers.
     fn page(&mut self, handler: u16, call: &Call) -> Response {
+        let mut looks_for_files = false;
         let answer = match self.turn.routes.plain_answer(handler) {
             Some(PlainAnswer::Handler(answer)) => caught(|| answer(call)),
+            Some(PlainAnswer::Folder(answer)) => {
+                looks_for_files = true;
+                caught(|| answer(call))
+            }
             Some(PlainAnswer::Stats(guard)) => self.statistics(guard.as_ref(), call),
             None => Ok(Response::refusal(404)),
         };
         match answer {
             Ok(response) => {
+                looks_for_files |= response.is_file();
+                let response = response.for_request(call, || self.turn.wire.since_1970());
+                // Of a file that is sent in pieces it is counted where it begins.
+                if looks_for_files && !response.is_file() {
+                    self.turn.shared.work.add(PAGE_WORK);
+                }
                 self.turn.log().page(call, &response);
                 response
             }
-            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
+            Err(panic) => self.responder().internal_error(&Quoted(call.path()).to_string(), panic),
         }
     }
 
@@ -148,16 +220,6 @@ impl HttpTurn<'_, '_> {
         let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
         let statistics = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
         Ok(pass.map_or_else(|refusal| refusal, statistics))
-    }
-
-    /// The answer in place of one whose making panicked.
-    #[cold]
-    fn internal_error(&mut self, route: &str, Panicked(text): Panicked) -> Response {
-        self.turn
-            .log()
-            .error(("handler panicked", 500), || format!("{route}: handler panicked: {text}"));
-        self.turn.shared.last_panic = Some(text);
-        Response::refusal(500)
     }
 
     fn call_for(
@@ -214,7 +276,7 @@ impl HttpTurn<'_, '_> {
         let Some(config) = self.turn.routes.route(route) else {
             return self.responder().refuse(404);
         };
-        if let Some(refusal) = self.foreign_origin(&config.origins, &call) {
+        if let Some(refusal) = self.admission().foreign_origin(&config.origins, &call) {
             return self.responder().respond(terms, refusal);
         }
         if matches!(config.purpose, Purpose::Detached(_)) && !self.turn.wire.can_be_detached() {
@@ -264,11 +326,11 @@ impl HttpTurn<'_, '_> {
         match caught(act) {
             Ok(Ok(admitted)) => Ok(admitted),
             Ok(Err(response)) => {
-                let head = call.head();
-                Err(self.responder().refuse_request(terms, head, response, reason::HOOK))
+                let response = self.responder().filtered(call, response);
+                Err(self.responder().refuse_request(terms, call.head(), response, reason::HOOK))
             }
             Err(panic) => {
-                let response = self.internal_error(&config.pattern, panic);
+                let response = self.responder().internal_error(&config.pattern, panic);
                 Err(self.responder().respond(terms, response))
             }
         }
@@ -276,8 +338,8 @@ impl HttpTurn<'_, '_> {
 
     /// A route wants the socket itself, and there is none that anybody else could use.
     fn refuse_to_detach(&mut self, terms: AnswerTerms, call: &Call) -> AfterRequest {
-        let text = "501 Not Implemented: only a socket without TLS can be detached\n";
-        let response = Response::refusal(501).body(text);
+        let why = "only a socket without TLS can be detached";
+        let response = Response::refusal_because(501, &why);
         self.responder().refuse_request(terms, call.head(), response, reason::NOT_DETACHABLE)
     }
 
@@ -323,37 +385,12 @@ impl HttpTurn<'_, '_> {
             self.turn.spare_stages.recycle(http);
         }
     }
+}
 
-    /// The refusal of a request that somebody else's page made, if it is one (RFC 6455 section 10.2). To
-    /// be asked before whatever such a page must not do: an upgrade, a stream of events, a method that
-    /// changes something. Plain GET, HEAD and OPTIONS pass without being asked about.
-    pub(super) fn foreign_origin(&self, rules: &OriginRules, call: &Call) -> Option<Response> {
-        call.head().first("origin")?; // most have none, and are asked nothing further
-        let loopback = call.local_addr().ip().to_canonical().is_loopback();
-        match rules.judge(call.head(), call.host(), loopback) {
-            Judgement::Pass => None,
-            Judgement::PassUnnamed => {
-                self.turn.shared.warnings.once("unnamed host", self.turn.shared.now, || {
-                    format!(
-                        "a page of Host {} may connect since nobody named this server's hosts: name them in \
-                         hosts(..), so that a foreign name that is made to point here may not",
-                        Quoted(call.host())
-                    )
-                });
-                None
-            }
-            Judgement::Refuse(reason) => {
-                self.turn.log().refused_because(
-                    Level::Info,
-                    403,
-                    Some(call.head()),
-                    reason::ORIGIN,
-                    &reason,
-                );
-                Some(Response::refusal(403).body(format!("403 Forbidden: {reason}\n")))
-            }
-        }
-    }
+/// Whether a request's body means nothing (RFC 9110 sections 9.3.1 and 9.3.2), and is none of an upgrade,
+/// which says so itself.
+fn is_for_no_body(head: &RequestHead) -> bool {
+    matches!(head.method(), "GET" | "HEAD") && !head.framing.wants_websocket()
 }
 
 /// The connection of an accepted upgrade leaves the loop, for its route's hook.

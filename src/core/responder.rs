@@ -1,21 +1,30 @@
 //! The one place that answers a request: whether the connection goes on behind it, and what becomes of
 //! the request's body (RFC 9110 section 10.1.1, RFC 9112 section 9.3).
 
+use std::io;
+
 use log::Level;
 
+use crate::app::call::Call;
 use crate::app::response::{Owed, Persistence, Response};
 use crate::context::detached::Detached;
 use crate::context::work::PAGE_WORK;
 use crate::protocol::framing::{BodyFraming, Expectation};
 use crate::protocol::head::RequestHead;
+use crate::words::quoted::Quoted;
 
+use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::{Disposal, Stage};
 use crate::core::losses::Loss;
+use crate::core::panics::{Panicked, caught};
 use crate::core::streamed_body::StreamedAnswer;
 use crate::core::turn::{Reading, Turn};
 
 /// An answer of so many bytes may be on its way for longer than the next request is waited for.
 const LONG_ANSWER_BYTES: usize = 64 << 10;
+
+/// What of a request's body is read, once it has its final answer, so that the connection can go on.
+const PASSED_OVER_MAX: u64 = 64 << 10;
 
 /// What a request made of its connection.
 pub(super) enum AfterRequest {
@@ -31,64 +40,6 @@ pub(super) enum AfterRequest {
     Over,
 }
 
-/// What of a request decides how it is answered; the head itself may be the application's by then.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AnswerTerms {
-    persistence: Persistence,
-    head_only: bool,
-    body: BodyFraming,
-    expectation: Expectation,
-}
-
-impl AnswerTerms {
-    pub(super) fn of(head: &RequestHead) -> Self {
-        let framing = &head.framing;
-        let persistence = match head.minor_version {
-            // What a client sends behind CONNECT may be for whom it wanted to be connected to.
-            _ if framing.wants_close() || head.method() == "CONNECT" => Persistence::Close,
-            0 if framing.wants_keep_alive() => Persistence::Announced,
-            0 => Persistence::Close,
-            _ => Persistence::Implied,
-        };
-        Self {
-            persistence,
-            head_only: head.method() == "HEAD",
-            body: framing.body(),
-            // RFC 9110 section 10.1.1: of a request in HTTP/1.0 "MUST ignore that expectation".
-            expectation: match head.minor_version {
-                0 => Expectation::None,
-                _ => framing.expectation(),
-            },
-        }
-    }
-
-    /// Whether no more than the head is wanted.
-    pub(super) fn is_head(&self) -> bool {
-        self.head_only
-    }
-
-    /// The connection is to end whatever the client wants.
-    pub(super) fn last(self) -> Self {
-        Self { persistence: Persistence::Close, ..self }
-    }
-
-    /// Whether it wants what cannot be met: 417.
-    pub(super) fn is_unmet(&self) -> bool {
-        self.expectation == Expectation::Unknown
-    }
-
-    /// Whether a body is on its way that is not worth reading to keep the connection, since no route
-    /// takes one: 413.
-    pub(super) fn has_long_body(&self, limit: usize) -> bool {
-        match self.body {
-            _ if self.expectation != Expectation::None => false,
-            BodyFraming::None => false,
-            BodyFraming::Length(length) => length > limit as u64,
-            BodyFraming::Chunked => true,
-        }
-    }
-}
-
 /// A connection's turn while a request of it is answered.
 pub(super) struct Responder<'t, 'a> {
     pub(super) turn: &'t mut Turn<'a>,
@@ -98,13 +49,19 @@ impl Responder<'_, '_> {
     /// Writes an answer, and arranges for the request's body to be passed over.
     pub(super) fn respond(&mut self, terms: AnswerTerms, response: Response) -> AfterRequest {
         // Before the answer is written, which says whether the connection goes on.
-        let (terms, skip) = self.behind_body(terms);
+        let (terms, skip) = Self::behind_body(terms);
         let response = self.affordable(response);
         let is_long = response.is_long(self.turn.shared.tx_flush_bytes);
-        let persistence =
-            if self.turn.shared.draining { Persistence::Close } else { terms.persistence };
+        // RFC 9112 section 6.3: without a length and without chunks, the end of the connection is that of the
+        // body.
+        let ends_it = is_long && !terms.chunked && response.is_endless();
+        let persistence = match self.turn.shared.draining || ends_it {
+            true => Persistence::Close,
+            false => terms.persistence,
+        };
         let goes_on = persistence != Persistence::Close;
-        self.write_response(&response, persistence, terms.head_only || is_long);
+        let head_only = terms.head_only || is_long;
+        self.write_response(&response, persistence, terms.chunked, head_only);
         // RFC 9110 section 9.3.2: an answer to HEAD has the length and no body.
         let body = if is_long && !terms.head_only { response.into_long_body() } else { None };
         let Stage::Http(http) = &mut self.turn.connection.stage else { return AfterRequest::Over };
@@ -115,17 +72,19 @@ impl Responder<'_, '_> {
         }
         http.skip = skip;
         http.has_answered = true;
-        http.body = body.map(|body| Box::new(StreamedAnswer::new(body, !goes_on)));
-        if http.body.is_some() {
-            self.turn.shared.work.add(PAGE_WORK);
-        }
-        if http.body.is_none() {
+        let Some(body) = body else {
+            if skip > 0 {
+                // What is left of the body has its own time, however long the rest of it took.
+                http.since = self.turn.shared.now;
+            }
             // Else the next deadline is later than what the wheel is armed for.
             let limits = &self.turn.shared.limits;
             self.turn.connection.state.timing_changed |=
-                limits.keep_alive_timeout < limits.handshake_timeout;
+                skip > 0 || limits.keep_alive_timeout < limits.handshake_timeout;
             return AfterRequest::Http;
-        }
+        };
+        http.body = Some(Box::new(StreamedAnswer::new(body, terms.chunked, !goes_on)));
+        self.turn.shared.work.add(PAGE_WORK);
         let reading = self.send_body();
         match &self.turn.connection.stage {
             Stage::Http(http) if http.body.is_some() => AfterRequest::Streaming(reading),
@@ -135,14 +94,13 @@ impl Responder<'_, '_> {
     }
 
     /// What a body behind the head makes of the connection, and how many bytes of it are to be passed over.
-    fn behind_body(&self, terms: AnswerTerms) -> (AnswerTerms, u64) {
-        let limit = self.turn.shared.limits.max_head_bytes as u64;
+    fn behind_body(terms: AnswerTerms) -> (AnswerTerms, u64) {
         match terms.body {
             BodyFraming::None => (terms, 0),
             // RFC 9110 section 10.1.1: a client that gets its final answer may leave its body out, or
             // may be sending it already. Which, only the end of the connection makes clear.
             _ if terms.expectation != Expectation::None => (terms.last(), 0),
-            BodyFraming::Length(length) if length <= limit => (terms, length),
+            BodyFraming::Length(length) if length <= PASSED_OVER_MAX => (terms, length),
             BodyFraming::Length(_) | BodyFraming::Chunked => (terms.last(), 0),
         }
     }
@@ -174,10 +132,6 @@ impl Responder<'_, '_> {
     /// Sends the file that is on its way, if there is one: until it is out, the socket takes no
     /// more, or this connection has had its share of the turn. At most one piece waits in the
     /// outbox, whatever the size of the file.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "never past the length of the file, which is a u64"
-    )]
     pub(super) fn send_body(&mut self) -> Reading {
         loop {
             self.turn.flush();
@@ -186,7 +140,7 @@ impl Responder<'_, '_> {
                 return Reading::Continue;
             };
             let Some(answer) = &mut http.body else { return Reading::Continue };
-            if answer.sent >= answer.body.length() {
+            if answer.is_over() {
                 let is_last = answer.is_last;
                 http.body = None;
                 if is_last {
@@ -203,40 +157,66 @@ impl Responder<'_, '_> {
             if self.turn.shared.work.is_spent() {
                 return Reading::Again;
             }
-            match answer.body.read_piece(answer.sent, &mut self.turn.shared.tx) {
-                Ok(read) => {
-                    answer.sent += read as u64;
-                    self.turn.shared.work.add(read);
+            let out = &mut self.turn.shared.tx;
+            let put = caught(|| answer.put_piece(out));
+            let put = put.unwrap_or_else(|Panicked(text)| {
+                self.turn.shared.last_panic = Some(text.clone());
+                Err(io::Error::other(format!("it panicked: {text}")))
+            });
+            match put {
+                Ok(bytes) => {
+                    self.turn.shared.work.add(bytes);
                     self.turn.shared.opaque_prefix = self.turn.shared.tx.len();
                 }
                 Err(error) => {
-                    // The length is announced: only a broken connection says that this is not all.
-                    let (sent, length) = (answer.sent, answer.body.length());
-                    self.turn.shared.warnings.note("file", self.turn.shared.now, || {
-                        format!("a file ended at {sent} of {length} bytes: {error}")
-                    });
-                    self.turn.lose(Loss::Aborted);
-                    self.turn.drop_socket(Disposal::Reset);
+                    self.give_up_body(&error);
                     return Reading::Continue;
                 }
             }
         }
     }
+
+    /// The rest of an answer cannot be had. What was sent of it looks like an answer in any framing: only a
+    /// broken connection says that this is not all.
+    #[cold]
+    fn give_up_body(&mut self, error: &io::Error) {
+        let Stage::Http(http) = &self.turn.connection.stage else { return };
+        let sent = http.body.as_ref().map_or_else(String::new, |answer| answer.progress());
+        self.turn
+            .shared
+            .warnings
+            .note("answer", self.turn.shared.now, || format!("an answer ended at {sent}: {error}"));
+        self.turn.lose(Loss::Aborted);
+        self.turn.drop_socket(Disposal::Reset);
+    }
 }
 
 /// What every answer goes through.
 impl Responder<'_, '_> {
-    fn write_response(&mut self, response: &Response, persistence: Persistence, head_only: bool) {
+    fn write_response(
+        &mut self,
+        response: &Response,
+        persistence: Persistence,
+        chunked: bool,
+        head_only: bool,
+    ) {
         let shared = &mut *self.turn.shared;
         shared.stats.count_answer(response.status_code());
         let date = shared.date.at(shared.now, self.turn.wire);
-        response.encode(&mut shared.tx, &Owed { persistence, head_only, date });
+        response.encode(&mut shared.tx, &Owed { persistence, head_only, chunked, date });
         shared.work.add(shared.tx.len().saturating_sub(shared.opaque_prefix));
         // No frames: where they wait, nothing may be put between these bytes.
         shared.opaque_prefix = shared.tx.len();
         if shared.tx.len() >= LONG_ANSWER_BYTES {
             self.turn.progress().watch_answer();
         }
+    }
+
+    /// Asks for a request's body (RFC 9110 section 15.2.1).
+    pub(super) fn write_continue(&mut self) {
+        let shared = &mut *self.turn.shared;
+        shared.tx.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        shared.opaque_prefix = shared.tx.len();
     }
 
     /// Answers with a status alone and hangs up.
@@ -246,9 +226,28 @@ impl Responder<'_, '_> {
 
     /// The same with an answer that says more.
     pub(super) fn refuse_with(&mut self, response: &Response) -> AfterRequest {
-        self.write_response(response, Persistence::Close, false);
+        self.write_response(response, Persistence::Close, false, false);
         self.turn.finish();
         AfterRequest::Over
+    }
+
+    /// The answer in place of one whose making panicked.
+    #[cold]
+    pub(super) fn internal_error(&mut self, route: &str, Panicked(text): Panicked) -> Response {
+        self.turn
+            .log()
+            .error(("handler panicked", 500), || format!("{route}: handler panicked: {text}"));
+        self.turn.shared.last_panic = Some(text);
+        Response::refusal(500)
+    }
+
+    /// An answer as the filters of its path change it. A page for a status is the application's code.
+    pub(super) fn filtered(&mut self, call: &Call, response: Response) -> Response {
+        let Some(filters) = &self.turn.routes.filters else { return response };
+        match caught(|| filters.change(call, response)) {
+            Ok(response) => response,
+            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
+        }
     }
 
     /// Answers a request that cannot be served, and says so.

@@ -1,5 +1,7 @@
 //! The shares of a turn: what one connection may read and cause in it, and when the turn is late.
 
+use crate::core::turn::Reading;
+
 /// Shares after which a turn is late.
 const SHARES_PER_TURN: usize = 4;
 /// The part of its share, and of the read buffer, that a connection gets in a late turn.
@@ -10,7 +12,7 @@ pub(super) struct Shares {
     /// What one connection may read at a time, and cause by it, in bytes: `read_budget_bytes`.
     pub(super) each: usize,
     /// How much is read at once.
-    pub(super) room: usize,
+    room: usize,
     /// How much is read at once in a turn that is not late: the read buffer.
     whole_room: usize,
     /// What was read and caused in this turn, in bytes.
@@ -23,6 +25,12 @@ impl Shares {
     pub(super) fn new(each: usize, room: usize) -> Self {
         let late_at = each.saturating_mul(SHARES_PER_TURN);
         Self { each, room, whole_room: room, worked: 0, late_at }
+    }
+
+    /// How much of a socket is read at once, of one that is read.
+    #[inline]
+    pub(super) fn room(&self, reading: Reading) -> usize {
+        if reading == Reading::HalfBuffer { self.room / 2 } else { self.room }
     }
 
     #[inline]

@@ -1,6 +1,8 @@
 //! What TLS below a connection means for it: how it may fail, and what it holds.
 
 use log::Level;
+#[cfg(feature = "client")]
+use log::warn;
 
 use crate::app::response::Response;
 use crate::protocol::tls_fault::TlsFault;
@@ -59,6 +61,13 @@ impl TlsEvents<'_> {
         self.core.after_turn(now);
     }
 
+    /// The certificate that the peer has shown would not be accepted any more.
+    #[cfg(feature = "tls-client-auth")]
+    pub(crate) fn refused(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        self.core.turn(now, index, wire, |turn| TlsTurn { turn }.refused());
+        self.core.after_turn(now);
+    }
+
     /// What TLS holds for a connection, and what it has done.
     #[inline]
     pub(super) fn follow(&mut self, index: u32, socket: &mut impl Socket) {
@@ -92,6 +101,15 @@ impl TlsEvents<'_> {
     /// Whether certificates are to be reloaded; asked once.
     pub(crate) fn poll_reload(&mut self) -> bool {
         std::mem::take(&mut self.core.shared.reload_requested)
+    }
+
+    /// What dialers name is read again too.
+    #[cfg(feature = "client")]
+    pub(crate) fn reload_dialers(&self) {
+        for mistake in self.core.shared.dialers.tls.reload() {
+            warn!(target: "wirewheel::server",
+                "certificates of dialers were not reloaded, the old ones stay: {mistake}");
+        }
     }
 
     /// They were, or not.
@@ -131,6 +149,15 @@ impl TlsTurn<'_, '_> {
         self.turn.log().refused_because(Level::Warn, 400, None, NOT_TLS, NOT_TLS);
         let text = "400 Bad Request: this port speaks TLS, use https:// or wss://\n";
         Responder { turn: self.turn }.refuse_with(&Response::refusal(400).body(text));
+    }
+
+    #[cfg(feature = "tls-client-auth")]
+    fn refused(&mut self) {
+        match self.turn.connection.stage {
+            Stage::Session(_) => self.turn.fail(SessionError::CertificateRefused),
+            Stage::Http(_) => self.turn.finish(),
+            Stage::Finishing | Stage::Closed(_) => {}
+        }
     }
 
     fn failed(&mut self, reason: &TlsFault) {

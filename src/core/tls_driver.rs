@@ -11,14 +11,37 @@ use crate::transport::stream::ReadOutcome;
 use crate::words::time::Time;
 
 impl<S: Sockets> Driver<S> {
-    /// As `serve_once`, of a socket with TLS that is readable.
+    /// As `serve_once`, of a socket with TLS. Cold for the sake of those without, whose registers it would
+    /// take.
+    #[cold]
     #[inline(never)]
-    pub(super) fn serve_secured(
+    pub(super) fn serve_other(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+        let mut socket = self.sockets.socket(slot)?;
+        if socket.notes().listed {
+            return None;
+        }
+        if ready.writable && socket.take_blocked() {
+            self.write_on(now, slot);
+            socket = self.sockets.socket(slot)?;
+        }
+        if !ready.readable {
+            return None;
+        }
+        let reading = socket.notes().reading;
+        if !reading.reads() {
+            return self.leave(now, slot, ready);
+        }
+        self.serve_secured(now, slot, ready, self.shares.room(reading))
+    }
+
+    /// The same of one that is readable, and to be read.
+    #[inline(never)]
+    fn serve_secured(
         &mut self,
         now: Time,
         slot: u32,
-        room: usize,
         ready: Readiness,
+        room: usize,
     ) -> Option<usize> {
         let late = self.shares.is_late();
         // Where no listener speaks TLS, the first that is dialled brings the buffer.
@@ -88,9 +111,15 @@ impl<S: Sockets> Driver<S> {
         let requested = TlsEvents { core: &mut self.core }.poll_reload();
         if requested {
             self.sockets.reload_certificates(&mut self.core, now);
+            #[cfg(feature = "client")]
+            TlsEvents { core: &mut self.core }.reload_dialers();
         }
         if self.sockets.next_certificate_check().is_some_and(|at| at <= now) {
             self.sockets.check_certificates(&mut self.core, now);
+            #[cfg(feature = "tls-client-auth")]
+            for slot in self.sockets.take_refused() {
+                self.with_wire(slot, |core, wire| TlsEvents { core }.refused(now, slot, wire));
+            }
         }
     }
 }

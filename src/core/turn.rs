@@ -40,6 +40,7 @@ pub(crate) enum Reading {
 
 impl Reading {
     /// Whether the socket is read at all.
+    #[inline]
     pub(crate) fn reads(self) -> bool {
         matches!(self, Self::Continue | Self::HalfBuffer)
     }

@@ -10,10 +10,9 @@ use crate::app::route_table::RouteTable;
 use crate::context::commands::Command;
 use crate::context::loop_state::LoopState;
 use crate::context::loop_state::ServerRef;
-#[cfg(all(repository, any(test, fuzzing)))]
-use crate::context::mask_source::MaskSource;
 use crate::context::warnings::Target;
 use crate::flow::inner::FlowInner;
+use crate::structures::ids::BodyId;
 use crate::structures::slab::Key;
 use crate::structures::wire::{NoWire, Wire};
 use crate::words::close::CloseReason;
@@ -93,15 +92,6 @@ impl Core {
         };
         core.after_turn(Time::ZERO); // the application's timers begin
         core
-    }
-}
-
-/// For the simulation.
-#[cfg(all(repository, any(test, fuzzing)))]
-impl Core {
-    /// What is left to chance follows from a seed.
-    pub(crate) fn draw_from_seed(&mut self, seed: u64) {
-        self.shared.masks = MaskSource::seeded(seed);
     }
 }
 
@@ -278,11 +268,26 @@ impl Core {
                 self.shared.command_bytes -= bytes;
                 self.shared.copied_bytes += bytes + COPY_BYTES;
             }
-            if self.is_session(key) {
+            if let Command::ResumeBody(id) = command {
+                self.resume_body(id);
+            } else if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
                 self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));
                 self.shared.command_stamp = None;
             }
+        }
+    }
+
+    /// The application wants more of a body that it has paused.
+    fn resume_body(&mut self, id: BodyId) {
+        let Some(connection) = self.connections.slab.get_mut(id.key) else { return };
+        // It may be over, and the slot be another connection's.
+        let Stage::Http(http) = &mut connection.stage else { return };
+        // The connection may have come to its next request.
+        let receiving = http.receiving.as_deref_mut().filter(|it| it.id == id);
+        if let Some(receiving) = receiving.filter(|it| it.paused_since.is_some() && !it.resumed) {
+            receiving.resumed = true;
+            self.shared.to_resume.push(id.key.index);
         }
     }
 
@@ -317,13 +322,14 @@ impl Command {
         match self {
             Self::Send { to, .. } | Self::Close { to, .. } => *to,
             Self::Pause(to) | Self::Resume(to) => *to,
+            Self::ResumeBody(id) => id.key,
         }
     }
 
     fn stamp(&self) -> Option<u64> {
         match self {
             Self::Send { stamp, .. } | Self::Close { stamp, .. } => Some(*stamp),
-            Self::Pause(_) | Self::Resume(_) => None,
+            Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) => None,
         }
     }
 }

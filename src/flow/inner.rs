@@ -331,7 +331,7 @@ impl FlowInner {
         self.belong_to(pool);
         let mut state = self.state.borrow_mut();
         let place = state.subscribers.insert(session);
-        let start = behind_own.unwrap_or_else(|| state.log.first_of_replay());
+        let start = behind_own.unwrap_or_else(|| state.log.replay_start());
         let cursor = state.log.join(start);
         let behind = state.log.next_number();
         // Of newest values there is one for each key, with gaps where older ones were replaced.
@@ -348,7 +348,7 @@ impl FlowInner {
     /// What a session that began to collect now would first get.
     pub(crate) fn replay(&self) -> Vec<MessageBuf> {
         let state = self.state.borrow();
-        let mut cursor = state.log.first_of_replay();
+        let mut cursor = state.log.replay_start();
         let replayed = iter::from_fn(|| {
             let (number, emission) = state.log.at(cursor)?;
             cursor = number.saturating_add(1);
@@ -447,7 +447,7 @@ impl FlowInner {
     /// if that is known).
     pub(crate) fn resume(&self, last: Option<EventId>) -> Start {
         let log = &self.state.borrow().log;
-        let replay = log.first_of_replay();
+        let replay = log.replay_start();
         // What it names may be anything: a number that was never given is no better than a foreign one.
         match last {
             None => Start { cursor: replay, missed: None },

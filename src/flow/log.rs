@@ -157,6 +157,14 @@ impl<E> FlowLog<E> {
         }
     }
 
+    /// The first entry of the replay.
+    pub(crate) fn replay_start(&self) -> u64 {
+        match &self.entries {
+            Entries::Row(_) => self.cursors.end() - self.len().min(self.replay) as u64,
+            Entries::Sparse(_) => self.first_number(), // its replay is all that it holds
+        }
+    }
+
     /// Whether nothing is lost to who has all entries before that number and takes what is there now. In a
     /// sparse log an entry that is not there has a newer one in its place.
     pub(crate) fn goes_on_from(&self, number: u64) -> bool {
@@ -176,14 +184,6 @@ impl<E> FlowLog<E> {
         self.offered = self.offered.min(cursor);
         self.offering = self.offering.min(cursor);
         cursor
-    }
-
-    /// The number of the first entry that stays for subscribers that come later.
-    pub(crate) fn first_of_replay(&self) -> u64 {
-        match &self.entries {
-            Entries::Row(row) => self.cursors.end() - row.len().min(self.replay) as u64,
-            Entries::Sparse(_) => self.first_number(), // its replay is all that it holds
-        }
     }
 
     /// A subscriber leaves at its cursor.
@@ -320,7 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn join<E>(log: &mut FlowLog<E>) -> u64 {
-        log.join(log.first_of_replay())
+        log.join(log.replay_start())
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`life_of_a_session`] | which hook is called when, and how a session ends |
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
+//! | [`bodies`] | request bodies, whole and in pieces; answers that are made while they are sent |
 //! | [`broadcast`] | one message for many sessions |
 //! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
@@ -14,6 +15,7 @@
 //! | [`limits_and_memory`] | how much memory all of it takes at most |
 #![cfg_attr(feature = "deflate", doc = " | [`deflate`] | compression, and what it costs |")]
 //! | [`errors_and_close_codes`] | who is told what when something fails |
+//! | [`serving_pages`] | folders, conditions and ranges, CORS, headers and error pages |
 //! | [`threads`] | talking to the server from another thread |
 //! | [`embedding`] | serial ports, pipes and sockets on the same loop; the server inside a program |
 //! | [`testing_handlers`] | tests without sockets and waiting, and with them |
@@ -36,6 +38,9 @@
 
 #[doc = include_str!("backpressure.md")]
 pub mod backpressure {}
+
+#[doc = include_str!("bodies.md")]
+pub mod bodies {}
 
 #[doc = include_str!("broadcast.md")]
 pub mod broadcast {}
@@ -86,14 +91,17 @@ pub mod proxies {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 
+#[doc = include_str!("serving_pages.md")]
+pub mod serving_pages {}
+
 #[doc = include_str!("testing_handlers.md")]
 pub mod testing_handlers {}
 
 #[doc = include_str!("threads.md")]
 pub mod threads {}
 
-// Its page has certificates of clients.
-#[cfg(feature = "tls-client-auth")]
+// Its page has certificates of clients, and sessions that are dialled.
+#[cfg(all(feature = "tls-client-auth", feature = "client"))]
 #[doc = include_str!("tls.md")]
 pub mod tls {}
 

@@ -135,7 +135,7 @@ impl fmt::Display for ConnectError {
             Self::Request(text) => f.write_str(&on_one_line(text)),
             Self::Tls(fault) => write!(f, "TLS: {fault}"),
             Self::Panic(text) => write!(f, "the application panicked: {}", on_one_line(text)),
-            Self::Full => f.write_str("there is no room for one more connection: see max_dialers"),
+            Self::Full => f.write_str("there is no room for one more connection"),
         }
     }
 }

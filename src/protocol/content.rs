@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 
+use serde::Deserialize;
+
 use crate::words::message_buf::MessageBuf;
 
 /// Reads a value from the deserializer that a converter makes of a message.
@@ -51,6 +53,19 @@ pub trait ContentConverter {
     /// Whether it takes text messages (`true`) or binary ones (`false`); Ktor's `isApplicable`.
     fn accepts(&self, text: bool) -> bool;
 
+    /// Whether it takes request bodies of this `Content-Type`, in small letters and without parameters;
+    /// others get 415. By default `application/json` and what ends with `+json`. Types that a page of
+    /// anybody may send without asking (`text/plain`, forms) are better not taken.
+    ///
+    /// ```
+    /// use wirewheel::json::{ContentConverter, JsonConverter};
+    /// assert!(JsonConverter.accepts_type("application/json"));
+    /// assert!(!JsonConverter.accepts_type("text/plain"));
+    /// ```
+    fn accepts_type(&self, content_type: &str) -> bool {
+        content_type == "application/json" || content_type.ends_with("+json")
+    }
+
     /// Writes a value as a text or a binary message: `String` and `Vec<u8>` turn into one.
     ///
     /// # Errors
@@ -81,6 +96,20 @@ impl fmt::Debug for Converter {
 impl Converter {
     pub(crate) fn new(converter: impl ContentConverter + 'static) -> Self {
         Self(Some(Rc::new(converter)))
+    }
+
+    /// Reads a value; the error says what is wrong with the bytes.
+    pub(crate) fn read_value<'m, T: Deserialize<'m>>(
+        converter: &dyn ContentConverter,
+        bytes: &'m [u8],
+    ) -> Result<T, String> {
+        let mut value = None;
+        let read = converter.deserialize(bytes, &mut |deserializer| {
+            value = Some(T::deserialize(deserializer)?);
+            Ok(())
+        });
+        read.map_err(|error| error.to_string())?;
+        value.ok_or_else(|| "the converter read no value".to_owned())
     }
 
     /// This one, or else the other.

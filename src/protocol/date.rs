@@ -6,6 +6,8 @@ use std::time::Duration;
 /// and RFC 9110 section 6.6.1 forbids a server without a clock to send a date.
 const CLOCK_IS_SET_SECS: u64 = 1_577_836_800; // 2020-01-01
 
+const END_SECS: u64 = 253_402_300_800; // 10000-01-01
+
 const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
 const MONTHS: [&[u8; 3]; 12] = [
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
@@ -13,14 +15,48 @@ const MONTHS: [&[u8; 3]; 12] = [
 
 /// An IMF-fixdate, such as `Sun, 06 Nov 1994 08:49:37 GMT`, for a time since 1970 began; `None` where the
 /// clock cannot have been set, or is beyond the year 9999.
-#[allow(clippy::arithmetic_side_effects, reason = "a time of at most four digits of years")]
 pub(crate) fn http_date(since_1970: Duration) -> Option<[u8; 29]> {
-    const END_SECS: u64 = 253_402_300_800; // 10000-01-01
-    let secs = since_1970.as_secs();
-    if !(CLOCK_IS_SET_SECS..END_SECS).contains(&secs) {
-        return None;
-    }
-    Some(date_of(secs))
+    is_of_a_set_clock(since_1970).then(|| date_text(since_1970))?
+}
+
+/// Whether a clock that was set may have shown this time.
+pub(crate) fn is_of_a_set_clock(since_1970: Duration) -> bool {
+    since_1970.as_secs() >= CLOCK_IS_SET_SECS
+}
+
+/// An IMF-fixdate for any time up to the year 9999, such as that of a file.
+pub(crate) fn date_text(since_1970: Duration) -> Option<[u8; 29]> {
+    (since_1970.as_secs() < END_SECS).then(|| date_of(since_1970.as_secs()))
+}
+
+/// The time since 1970 began of a date in one of the three forms that a recipient "MUST accept" (RFC 9110
+/// section 5.6.7).
+pub(crate) fn parse_http_date(text: &str) -> Option<Duration> {
+    let parse = |fixdate: Option<String>| parse_fixdate(&fixdate?);
+    parse_fixdate(text)
+        .or_else(|| parse(fixdate_of_rfc850(text)))
+        .or_else(|| parse(fixdate_of_asctime(text)))
+}
+
+/// `Sunday, 06-Nov-94 08:49:37 GMT`, as an IMF-fixdate. Its year is one between 1970 and 2069.
+fn fixdate_of_rfc850(text: &str) -> Option<String> {
+    let (day_name, rest) = text.split_once(", ")?;
+    let (date, time) = rest.split_once(' ')?;
+    let mut parts = date.split('-');
+    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    let short_name = day_name.strip_suffix("day")?.get(..3)?;
+    let is_of_two_digits = year.len() == 2 && parts.next().is_none();
+    let century = if year < "70" { "20" } else { "19" };
+    is_of_two_digits.then(|| format!("{short_name}, {day} {month} {century}{year} {time}"))
+}
+
+/// `Sun Nov  6 08:49:37 1994`, as an IMF-fixdate.
+fn fixdate_of_asctime(text: &str) -> Option<String> {
+    let mut words = text.split_ascii_whitespace();
+    let (day_name, month, day) = (words.next()?, words.next()?, words.next()?);
+    let (time, year) = (words.next()?, words.next()?);
+    let is_of_this_length = text.len() == 24 && words.next().is_none();
+    is_of_this_length.then(|| format!("{day_name}, {day:0>2} {month} {year} {time} GMT"))
 }
 
 /// The same of whatever a clock says, for people.
@@ -32,8 +68,7 @@ pub(crate) fn shown_date(since_1970: Duration) -> String {
 }
 
 /// The time since 1970 began of an IMF-fixdate, which is the one form that may be sent today.
-#[cfg(feature = "client")]
-pub(crate) fn parse_http_date(text: &str) -> Option<Duration> {
+fn parse_fixdate(text: &str) -> Option<Duration> {
     let number = |at: std::ops::Range<usize>| -> Option<u64> {
         let digits = text.get(at)?;
         digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
@@ -132,7 +167,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "client")]
     #[test]
     fn dates_are_read_as_they_are_written() {
         let mut secs = 0;
@@ -142,9 +176,25 @@ mod tests {
             assert_eq!(read, Some(Duration::from_secs(secs)));
             secs += 86_399 * 37 + 41;
         }
+        for (text, secs) in [
+            ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777),
+            ("Sun Nov  6 08:49:37 1994", 784_111_777),
+            ("Wednesday, 31-Dec-69 23:59:59 GMT", 0),
+            ("Tuesday, 31-Dec-69 23:59:59 GMT", 3_155_759_999),
+            ("Saturday, 29-Feb-20 00:00:00 GMT", 1_582_934_400),
+            ("Sat Feb 29 00:00:00 2020", 1_582_934_400),
+        ] {
+            let expected = (secs > 0).then(|| Duration::from_secs(secs));
+            assert_eq!(parse_http_date(text), expected, "{text}");
+        }
         for text in [
-            "Sunday, 06-Nov-94 08:49:37 GMT",
-            "Sun Nov  6 08:49:37 1994",
+            "Monday, 06-Nov-94 08:49:37 GMT",
+            "Sun, 06-Nov-94 08:49:37 GMT",
+            "Sunday, 06-Nov-1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94-1 08:49:37 GMT",
+            "Sun Nov 6 08:49:37 1994",
+            "Sun Nov 06 08:49:37 1994 ",
+            "Mon Nov  6 08:49:37 1994",
             "Mon, 06 Nov 1994 08:49:37 GMT",
             "Sun, 31 Feb 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 24:49:37 GMT",

@@ -90,11 +90,13 @@ impl Framing {
         self.length = text.parse().unwrap_or(u64::MAX);
     }
 
-    /// RFC 9112 section 6.1: chunked once, and last.
+    /// RFC 9112 section 6.1: chunked once, and last. On one line, and without empty members: others read
+    /// only the last line, or none that is no list of theirs.
     fn note_codings(&mut self, value: &[u8]) {
+        self.faulty |= self.has_codings;
         self.has_codings = true;
-        for coding in tokens(value) {
-            self.faulty |= self.chunked;
+        for coding in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            self.faulty |= self.chunked || coding.is_empty();
             self.chunked = is(coding, "chunked");
             self.other_codings |= !self.chunked;
         }
@@ -123,6 +125,11 @@ impl Framing {
     /// Whether a line said what host the request is for.
     pub(super) fn has_host(&self) -> bool {
         self.hosts > 0
+    }
+
+    /// Whether a line said how long the body is.
+    pub(crate) fn has_length(&self) -> bool {
+        self.lengths > 0
     }
 
     pub(crate) fn body(&self) -> BodyFraming {

@@ -27,6 +27,13 @@ impl HeaderLines {
         self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
+    /// Bytes of memory that they take.
+    pub(crate) fn memory(&self) -> usize {
+        let opaque = self.opaque.iter().map(|(_, bytes)| bytes.len().saturating_add(24));
+        let lines = self.lines.len().saturating_mul(size_of::<Line>());
+        opaque.fold(self.text.len().saturating_add(lines), usize::saturating_add)
+    }
+
     /// Every header line in order.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
         self.lines.iter().map(|line| (self.slice(&line.name), self.slice(&line.value)))

@@ -13,15 +13,19 @@
 )]
 
 pub(crate) mod base64;
+pub(crate) mod body;
+pub(crate) mod byte_range;
 #[cfg(feature = "client")]
 pub(crate) mod client_handshake;
 #[cfg(feature = "client")]
 pub(crate) mod client_url;
 pub(crate) mod close;
+pub(crate) mod conditions;
 #[cfg(feature = "client")]
 pub(crate) mod connect_error;
 #[cfg(feature = "json")]
 pub(crate) mod content;
+pub(crate) mod content_coding;
 pub(crate) mod date;
 pub(crate) mod extension;
 pub(crate) mod foreign;
@@ -36,6 +40,7 @@ pub(crate) mod header_lines;
 #[cfg(feature = "client")]
 pub(crate) mod http_proxy;
 pub(crate) mod message_reader;
+pub(crate) mod multipart;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;

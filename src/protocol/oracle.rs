@@ -5,6 +5,7 @@
 //! Where the two may differ is one list, [`Difference`]; anything else is a bug. Request heads have
 //! no second reader here, but cutting them may change nothing either.
 
+pub(crate) mod bodies;
 pub(crate) mod framewise;
 pub(crate) mod verdict;
 

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "json")]
-use crate::protocol::content::ContentConverter;
+use crate::protocol::content::{ContentConverter, Converter};
 use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
 use crate::words::close::{CloseInfo, CloseReason, CloseReasonError, ClosedBy};
 #[cfg(feature = "json")]
@@ -347,13 +347,8 @@ impl Session<'_> {
         if !converter.accepts(message.is_text()) {
             return Err(ConvertError::wrong_kind(message));
         }
-        let mut value = None;
-        let read = converter.deserialize(message.bytes(), &mut |deserializer| {
-            value = Some(T::deserialize(deserializer)?);
-            Ok(())
-        });
-        read.map_err(|error| ConvertError::bad_data(message, &error))?;
-        value.ok_or_else(|| ConvertError::bad_data(message, &"the converter read no value"))
+        Converter::read_value(&*converter, message.bytes())
+            .map_err(|error| ConvertError::bad_data(message, &error))
     }
 
     fn converter(&self) -> Result<Rc<dyn ContentConverter>, ConvertError> {

@@ -7,9 +7,14 @@ use log::{info, warn};
 
 use crate::core::Core;
 use crate::core::tls::TlsEvents;
+#[cfg(feature = "tls-client-auth")]
+use crate::transport::channel::Channel;
 use crate::transport::tls::acceptor::Acceptor;
 use crate::transport::tls::certificate::Fault;
 use crate::words::time::Time;
+
+#[cfg(feature = "tls-client-auth")]
+use super::socket::Socket;
 
 /// How often it is said that a certificate is not valid, or soon will not be.
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(86_400);
@@ -19,11 +24,18 @@ const BETWEEN_WARNINGS: Duration = Duration::from_secs(86_400);
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LAST: Duration = Duration::from_secs(600);
 
+/// Certificates of peers that are judged in a turn: each costs a check of signatures.
+#[cfg(feature = "tls-client-auth")]
+const JUDGED_AT_ONCE: usize = 16;
+
 /// When the certificates have to be looked at next.
 #[derive(Debug)]
 pub(super) struct CertificateCare {
     next_warning: Time,
     retry: Option<Retry>,
+    /// The first slot whose peer's certificate is still to be judged anew.
+    #[cfg(feature = "tls-client-auth")]
+    rejudged: Option<usize>,
 }
 
 /// A reload that failed.
@@ -36,11 +48,20 @@ struct Retry {
 impl CertificateCare {
     /// For listeners with TLS; the first check is due at once.
     pub(super) fn new() -> Self {
-        Self { next_warning: Time::ZERO, retry: None }
+        Self {
+            next_warning: Time::ZERO,
+            retry: None,
+            #[cfg(feature = "tls-client-auth")]
+            rejudged: None,
+        }
     }
 
     /// When [`check`](Self::check) is due.
     pub(super) fn next_check(&self) -> Time {
+        #[cfg(feature = "tls-client-auth")]
+        if self.rejudged.is_some() {
+            return Time::ZERO;
+        }
         self.retry.map_or(self.next_warning, |retry| retry.at.min(self.next_warning))
     }
 
@@ -73,8 +94,40 @@ impl CertificateCare {
         if !failed {
             info!(target: "wirewheel::server", "certificates reloaded");
         }
+        #[cfg(feature = "tls-client-auth")]
+        if acceptors.iter().any(|acceptor| acceptor.ends_refused()) {
+            self.rejudged = Some(0);
+        }
         TlsEvents { core }.note_reload(!failed);
         self.next_warning = now; // new ones have their own times
+    }
+}
+
+#[cfg(feature = "tls-client-auth")]
+impl CertificateCare {
+    /// Judges the certificates of some peers anew, after a reload: the slots of those that are refused.
+    pub(super) fn rejudge(
+        &mut self,
+        sockets: &[Option<Channel<Socket>>],
+        acceptors: &[Rc<Acceptor>],
+    ) -> Vec<u32> {
+        let Some(first) = self.rejudged.take() else { return Vec::new() };
+        let acceptors: Vec<_> = acceptors.iter().filter(|it| it.ends_refused()).collect();
+        acceptors.iter().for_each(|acceptor| acceptor.shared().set_time(since_1970()));
+        let (mut refused, mut judged) = (Vec::new(), 0);
+        for (slot, socket) in sockets.iter().enumerate().skip(first) {
+            if judged == JUDGED_AT_ONCE {
+                self.rejudged = Some(slot);
+                break;
+            }
+            let Some(Channel::Secured(secured)) = socket else { continue };
+            let Some(is_refused) = acceptors.iter().find_map(|it| secured.is_refused_by(it)) else {
+                continue;
+            };
+            judged += 1;
+            refused.extend(u32::try_from(slot).ok().filter(|_| is_refused));
+        }
+        refused
     }
 }
 

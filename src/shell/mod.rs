@@ -1,6 +1,8 @@
 //! The room `shell`: sockets, mio, signals and the clock, and nothing else.
 
 #[cfg(feature = "tls")]
+mod certificate_watch;
+#[cfg(feature = "tls")]
 mod certificates;
 #[cfg(feature = "client")]
 mod connect;

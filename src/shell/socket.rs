@@ -74,17 +74,6 @@ impl Socket {
     }
 }
 
-impl Socket {
-    #[inline]
-    fn read_plain(&self, buffer: &mut [u8]) -> ReadOutcome {
-        match (&self.stream).read(buffer) {
-            Ok(0) => ReadOutcome::Eof,
-            Ok(n) => ReadOutcome::Bytes(n),
-            Err(error) => self.read_failed(error, buffer),
-        }
-    }
-}
-
 /// For TLS, which is not to cost those anything that have none.
 impl Stream for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
@@ -102,21 +91,51 @@ impl Stream for Socket {
     }
 }
 
+impl sockets::Socket for Socket {
+    type Plain = Self;
+
+    #[inline]
+    fn wire(&mut self) -> &mut dyn Wire {
+        self
+    }
+
+    #[inline]
+    fn take_blocked(&mut self) -> bool {
+        std::mem::take(&mut self.blocked)
+    }
+
+    fn note_blocked(&mut self) {
+        self.blocked = true;
+    }
+
+    #[inline]
+    fn take_failure(&mut self) -> Option<ErrorKind> {
+        self.stream.take_error().ok().flatten().map(|error| error.kind())
+    }
+
+    #[inline]
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+}
+
+impl sockets::PlainSocket for Socket {
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        match (&self.stream).read(buffer) {
+            Ok(0) => ReadOutcome::Eof,
+            Ok(n) => ReadOutcome::Bytes(n),
+            Err(error) => self.read_failed(error, buffer),
+        }
+    }
+}
+
 impl sockets::Socket for Channel<Socket> {
+    type Plain = Socket;
+
     #[inline]
     fn wire(&mut self) -> &mut dyn Wire {
         Self::wire(self)
-    }
-
-    #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
-        self.read_plain(buffer)
-    }
-
-    #[cfg(feature = "tls")]
-    #[inline]
-    fn is_secured(&self) -> bool {
-        Self::is_secured(self)
     }
 
     #[cfg(feature = "tls")]
@@ -135,22 +154,21 @@ impl sockets::Socket for Channel<Socket> {
         self.secured().and_then(Secured::take_changes)
     }
 
-    #[inline]
     fn take_blocked(&mut self) -> bool {
-        std::mem::take(&mut self.blocked)
+        (**self).take_blocked()
     }
 
     fn note_blocked(&mut self) {
-        self.blocked = true;
+        sockets::Socket::note_blocked(&mut **self);
+    }
+
+    fn take_failure(&mut self) -> Option<ErrorKind> {
+        (**self).take_failure()
     }
 
     #[inline]
-    fn take_failure(&mut self) -> Option<ErrorKind> {
-        self.stream.take_error().ok().flatten().map(|error| error.kind())
-    }
-
     fn notes(&mut self) -> &mut Notes {
-        &mut self.notes
+        (**self).notes()
     }
 }
 

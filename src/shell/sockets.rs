@@ -6,6 +6,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use log::info;
+#[cfg(feature = "tls")]
+use log::warn;
+#[cfg(feature = "tls")]
+use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
@@ -33,8 +37,6 @@ use crate::words::limits::TLS_CONNECTION_BYTES;
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
-#[cfg(feature = "tls")]
-use super::certificates::CertificateCare;
 #[cfg(feature = "client")]
 use super::dialling::Dialling;
 use super::listen::Opened;
@@ -42,6 +44,8 @@ use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::slow::{Slow, SlowWatch};
 use super::socket::{Socket, write_blocking};
 use super::watches::{Watches, log_unwatchable};
+#[cfg(feature = "tls")]
+use super::{certificate_watch::watch_files, certificates::CertificateCare};
 
 /// Connections have their slot as token; everything else counts down from the top. These are the loop's
 /// own.
@@ -140,6 +144,9 @@ impl OpenSockets {
             let token = Token(LISTENERS_TOP - number);
             registered.push(Listener::new(opened, poll.registry(), token, limits)?);
         }
+        let watches = Watches::new(WATCHES_END..=WATCHES_TOP);
+        #[cfg(feature = "tls")]
+        let watches = watch_certificates(watches, poll.registry(), &registered);
         Ok(Self {
             poll,
             // Reserved, as in the slab: it outlives the connections.
@@ -151,7 +158,7 @@ impl OpenSockets {
                 .then(CertificateCare::new),
             listeners: registered,
             reserve: Reserve::new(),
-            watches: Watches::new(WATCHES_END..=WATCHES_TOP),
+            watches,
             returns,
             #[cfg(feature = "client")]
             dialling: Dialling::new(RESOLVER, CONNECTS),
@@ -194,6 +201,25 @@ impl OpenSockets {
     }
 }
 
+/// Has certificates reloaded when their files change, where that is wanted. Without inotify they are not.
+#[cfg(feature = "tls")]
+fn watch_certificates(
+    mut watches: Watches,
+    registry: &Registry,
+    listeners: &[Listener],
+) -> Watches {
+    let acceptors = listeners.iter().filter_map(|listener| listener.tls.as_deref());
+    let files: Vec<_> = acceptors.flat_map(Acceptor::watched_files).collect();
+    if files.is_empty() {
+        return watches;
+    }
+    if let Err(error) = watch_files(files).and_then(|watch| watches.add(registry, watch)) {
+        warn!(target: "wirewheel::server",
+            "certificates are not reloaded when their files change: {error}");
+    }
+    watches
+}
+
 #[inline]
 fn note_slow(core: &mut Core, now: Time, slow: Option<Slow>) {
     if let Some(Slow { took, culprit }) = slow {
@@ -208,6 +234,14 @@ impl Sockets for OpenSockets {
     #[inline]
     fn socket(&mut self, slot: u32) -> Option<&mut Channel<Socket>> {
         self.sockets.get_mut(slot as usize)?.as_mut()
+    }
+
+    #[inline]
+    fn plain(&mut self, slot: u32) -> Option<&mut Socket> {
+        match self.sockets.get_mut(slot as usize) {
+            Some(Some(Channel::Plain(socket))) => Some(socket),
+            _ => None,
+        }
     }
 
     #[cfg(feature = "tls")]
@@ -305,6 +339,13 @@ impl Sockets for OpenSockets {
         if let Some(certificates) = &mut self.certificates {
             certificates.reload(core, now, &acceptors);
         }
+    }
+
+    #[cfg(feature = "tls-client-auth")]
+    fn take_refused(&mut self) -> Vec<u32> {
+        let acceptors = self.acceptors();
+        let certificates = self.certificates.as_mut();
+        certificates.map_or_else(Vec::new, |it| it.rejudge(&self.sockets, &acceptors))
     }
 
     #[cfg(feature = "client")]

@@ -47,3 +47,24 @@ pub struct TimerId {
     pub(crate) slot: u32,
     pub(crate) serial: u32,
 }
+
+/// Names a request whose body comes in pieces, for as long as the process lives; by
+/// [`IncomingBody::id`](crate::body::IncomingBody::id).
+///
+/// ```
+/// use wirewheel::Handle;
+/// use wirewheel::body::BodyId;
+/// /// A thread has written a piece to the flash, and has room for more.
+/// fn written(server: &Handle, id: BodyId) {
+///     let _ = server.defer(move |server| {
+///         let _ = server.resume_body(id);
+///     });
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BodyId {
+    /// Its connection.
+    pub(crate) key: Key,
+    /// Which request of the server's it is.
+    pub(crate) request: u64,
+}

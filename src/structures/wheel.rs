@@ -22,6 +22,8 @@ pub(crate) struct TimerKey(u32);
 #[derive(Debug)]
 pub(crate) struct TimerWheel {
     entries: Vec<Entry>,
+    /// Room for so many entries is kept.
+    reserved: usize,
     /// The head of the chain of unused entries.
     free: u32,
     /// While room is being given back: entries from this one on are not used again, and those that are in
@@ -70,9 +72,17 @@ fn slot_of(tick: u64) -> u32 {
 }
 
 impl TimerWheel {
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn new() -> Self {
+        Self::with_room(0)
+    }
+
+    /// One with room for so many entries, which it keeps: grown among what comes and goes, it would keep the
+    /// allocator from giving that back.
+    pub(crate) fn with_room(entries: usize) -> Self {
         Self {
-            entries: Vec::new(),
+            entries: Vec::with_capacity(entries),
+            reserved: entries,
             free: NOBODY,
             keep_below: NOBODY,
             len: 0,
@@ -275,7 +285,11 @@ impl TimerWheel {
         }
         if self.len == 0 {
             // Nobody holds a key: the arena starts anew, and a large one is given back.
-            self.entries = Vec::new();
+            if self.entries.len() > ROOM_KEPT || self.entries.capacity() > self.reserved {
+                self.entries = Vec::new();
+                self.entries.reserve_exact(self.reserved);
+            }
+            self.entries.clear();
             (self.free, self.keep_below) = (NOBODY, NOBODY);
             self.earliest = u64::MAX;
         }
@@ -311,7 +325,7 @@ impl TimerWheel {
             self.entries.pop();
         }
         if self.entries.len() <= keep {
-            self.entries.shrink_to_fit();
+            self.entries.shrink_to(self.reserved);
             self.keep_below = NOBODY;
         }
     }

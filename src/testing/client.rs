@@ -1,19 +1,19 @@
 //! The client of a test: a connection in memory, with its faults, and a session on it.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::Disposal;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
 use crate::words::message::{AsMessage, Payload};
 
+use super::answer::{Answer, take_answer};
 use super::far_end::{FarEnd, RawFrame, frame_of};
 use super::frames::UPGRADE;
+use super::host::Host;
 #[cfg(all(repository, test))]
 use super::network::{Buffers, Pace};
-use super::network::{LinkId, Network, PeerEnd};
+use super::network::{LinkId, PeerEnd};
 
 /// A client of a [`TestApplication`](super::TestApplication): first it speaks HTTP, after an upgrade
 /// frames.
@@ -89,7 +89,7 @@ use super::network::{LinkId, Network, PeerEnd};
 /// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct TestClient {
-    pub(super) network: Rc<RefCell<Network>>,
+    pub(super) network: Host,
     pub(super) id: LinkId,
     /// The message whose last fragment has not arrived.
     pub(super) open: Option<RawFrame>,
@@ -98,49 +98,6 @@ pub struct TestClient {
 impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestClient").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// An answer to a request.
-///
-/// ```
-/// use wirewheel::Application;
-/// use wirewheel::testing::TestApplication;
-/// let app = TestApplication::new(|app: &mut Application| {
-///     app.routing(|route| route.get("/healthz", |_call| "ok"));
-/// })?;
-/// let answer = app.get("/healthz");
-/// assert_eq!((answer.status, answer.text()), (200, "ok"));
-/// assert_eq!(answer.header("content-length"), Some("2"));
-/// # Ok::<(), wirewheel::error::ServerError>(())
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The status code.
-    pub status: u16,
-    /// The status line and the header lines.
-    pub head: String,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
-        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    }
-
-    /// The body as text.
-    ///
-    /// # Panics
-    /// If it is not UTF-8.
-    #[track_caller]
-    pub fn text(&self) -> &str {
-        match std::str::from_utf8(&self.body) {
-            Ok(text) => text,
-            Err(error) => panic!("the body is no text: {error}"),
-        }
     }
 }
 
@@ -254,7 +211,7 @@ impl Upgrade {
 
 /// HTTP.
 impl TestClient {
-    pub(super) fn new(network: Rc<RefCell<Network>>, id: LinkId) -> Self {
+    pub(super) fn new(network: Host, id: LinkId) -> Self {
         Self { network, id, open: None }
     }
 
@@ -272,6 +229,30 @@ impl TestClient {
         self.answer(false)
     }
 
+    /// Takes the answer that has arrived and has a head alone: to a request with HEAD, or `100 Continue`.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.post("/", |_call, body| format!("{} bytes", body.bytes().len()));
+    ///     });
+    /// })?;
+    /// let mut client = app.connect();
+    /// client.send_bytes(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    /// assert_eq!(client.expect_head().status, 100);
+    /// client.send_bytes(b"abc");
+    /// assert_eq!(client.expect_answer().text(), "3 bytes");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn expect_head(&mut self) -> Answer {
+        self.answer(true)
+    }
+
     /// Sends a request without a body, and takes its answer.
     ///
     /// # Panics
@@ -282,30 +263,48 @@ impl TestClient {
         self.answer(method == "HEAD")
     }
 
+    /// Sends a request with a body of this type, and takes its answer.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.put("/limit", |_call, body| body.text().map(str::to_owned));
+    ///     });
+    /// })?;
+    /// let mut client = app.connect();
+    /// assert_eq!(client.send_body("PUT", "/limit", "text/plain", "7").text(), "7");
+    /// assert_eq!(client.send_body("PATCH", "/limit", "text/plain", "8").status, 405);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If no answer came.
+    #[track_caller]
+    pub fn send_body(
+        &mut self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Answer {
+        let (body, line) = (body.as_ref(), format!("{method} {path} HTTP/1.1\r\nHost: test\r\n"));
+        let lines =
+            format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.send_bytes(&[line.as_bytes(), lines.as_bytes(), body].concat());
+        self.answer(false)
+    }
+
     #[track_caller]
     fn answer(&self, head_only: bool) -> Answer {
         let mut network = self.network.borrow_mut();
-        let got = &mut network.link(self.id).socket.got;
-        let end = got.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-        let Some(end) = end else {
-            drop(network);
-            self.fail("an answer", None);
-        };
-        let head = String::from_utf8_lossy(&got[..end]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let mut answer = Answer { status, head, body: Vec::new() };
-        let length: usize = answer
-            .header("content-length")
-            .filter(|_| !head_only)
-            .map_or(0, |length| length.parse().unwrap_or(0));
-        let body_end = end + length;
-        if got.len() < body_end {
-            drop(network);
-            self.fail(&format!("an answer with a body of {length} bytes"), None);
+        match take_answer(&mut network.link(self.id).socket.got, head_only) {
+            Ok(answer) => answer,
+            Err(missing) => {
+                drop(network);
+                self.fail(&missing, None);
+            }
         }
-        answer.body = got[end..body_end].to_vec();
-        got.drain(..body_end);
-        answer
     }
 
     /// From here on what arrives is frames.
@@ -604,6 +603,15 @@ impl TestClient {
         self.network.borrow_mut().end(self.id, PeerEnd::Shut);
     }
 
+    /// Sends bytes of whose records only so many arrive.
+    #[cfg(all(repository, test, feature = "client", feature = "tls"))]
+    pub(crate) fn send_part(&mut self, bytes: &[u8], arrives: usize) {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).send(bytes);
+        network.link(self.id).keep_first(arrives);
+        network.pump();
+    }
+
     /// Sends bytes and ends its side, so that both come at once.
     #[cfg(all(repository, test, feature = "client"))]
     pub(crate) fn send_and_end(&self, bytes: &[u8]) {
@@ -697,7 +705,7 @@ impl Drop for TestClient {
     fn drop(&mut self) {
         // A test that fails has its own message; and inside a hook the network is busy.
         if !std::thread::panicking() {
-            if let Ok(mut network) = self.network.try_borrow_mut() {
+            if let Some(mut network) = self.network.try_borrow_mut() {
                 network.end(self.id, PeerEnd::Shut);
             }
         }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{Answer, TestClient};
+use super::answer::Answer;
+use super::client::TestClient;
 use super::network::PeerEnd;
 
 /// A client that reads an event stream of a [`TestApplication`](super::TestApplication).
@@ -135,7 +135,7 @@ impl TestEventSource {
         self.read();
         let address = SocketAddr::from(([127, 0, 0, 1], 9_000));
         let id = self.client.network.borrow_mut().connect(address);
-        let client = TestClient::new(Rc::clone(&self.client.network), id);
+        let client = TestClient::new(self.client.network.clone(), id);
         let path = self.path.clone();
         match Self::open(client, &path, self.last_event_id()) {
             Ok(mut source) => {

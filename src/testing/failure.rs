@@ -5,7 +5,8 @@ use std::fmt;
 
 use crate::words::time::Time;
 
-use super::client::{Answer, Ending, Received, TestClient};
+use super::answer::Answer;
+use super::client::{Ending, Received, TestClient};
 use super::far_end::RawFrame;
 
 /// More of a payload is not shown.

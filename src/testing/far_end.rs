@@ -18,6 +18,8 @@ pub(crate) struct FarEnd {
     hung_up: bool,
     /// It is a server: its frames have no mask.
     pub(crate) is_server: bool,
+    /// What no correct client or server sends, if it came.
+    pub(crate) violation: Option<&'static str>,
 }
 
 /// What a far end does of its own.
@@ -87,6 +89,7 @@ impl FarEnd {
             close_sent: false,
             hung_up: false,
             is_server: false,
+            violation: None,
         }
     }
 
@@ -101,6 +104,11 @@ impl FarEnd {
         let mut reaction = Reaction::default();
         let mut taken = 0;
         while let Some((frame, len)) = RawFrame::read(got.get(taken..).unwrap_or_default()) {
+            // RFC 6455 section 5.1: a client "MUST mask all frames", and a server "MUST NOT mask any".
+            let is_masked = got.get(taken + 1).is_some_and(|second| second & 0x80 != 0);
+            if self.is_server && !is_masked {
+                self.violation = Some("a frame of a client without a mask");
+            }
             taken += len;
             match frame.first {
                 RawFrame::PING if self.answers_pings => {

@@ -1,9 +1,7 @@
 //! A server that an application dials, played by a test.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::handshake::accept_key_of;
@@ -11,7 +9,7 @@ use crate::protocol::handshake::accept_key_of;
 use super::TestApplication;
 use super::client::TestClient;
 use super::far_end::FarEnd;
-use super::network::Network;
+use super::host::Host;
 use super::network::far_servers::{FarName, FarPort};
 #[cfg(feature = "tls")]
 use super::network::tls_peer::{FarTls, VERSIONS};
@@ -58,7 +56,7 @@ use super::network::tls_peer::{FarTls, VERSIONS};
 /// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct FarServer {
-    network: Rc<RefCell<Network>>,
+    network: Host,
     name: String,
     address: SocketAddr,
 }
@@ -156,7 +154,7 @@ impl TestApplication {
         far.names.insert(name.to_owned(), FarName::Addresses(vec![address]));
         far.ports.insert(address, FarPort::Accepts);
         drop(network);
-        FarServer { network: Rc::clone(&self.network), name: name.to_owned(), address }
+        FarServer { network: self.network.clone(), name: name.to_owned(), address }
     }
 }
 
@@ -315,7 +313,7 @@ impl FarServer {
         }
         drop(network);
         let (id, head) = found?;
-        Some(FarRequest { client: TestClient::new(Rc::clone(&self.network), id), head })
+        Some(FarRequest { client: TestClient::new(self.network.clone(), id), head })
     }
 
     /// The next connection whose request arrives within a time: the clock moves until it has.

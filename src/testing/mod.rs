@@ -33,6 +33,7 @@
 //! What a test cannot see here is what the core does not do: sockets, signals, real time.
 //! [`Server::spawn`](crate::Server::spawn) on port 0 is the same application over real sockets.
 
+mod answer;
 mod client;
 pub(crate) mod event_source;
 mod failure;
@@ -43,15 +44,16 @@ pub(crate) mod far_end;
 mod far_server;
 #[allow(dead_code, reason = "a part is for the tests of this crate alone")]
 pub(crate) mod frames;
+mod host;
 pub(crate) mod network;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod simulation;
 mod stream;
+#[cfg(feature = "client")]
+mod test_network;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::application::Application;
@@ -63,7 +65,8 @@ use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
 
-pub use client::{Answer, Ending, Received, TestClient, Upgrade};
+pub use answer::Answer;
+pub use client::{Ending, Received, TestClient, Upgrade};
 pub use event_source::{Event, TestEventSource};
 pub use far_end::RawFrame;
 #[cfg(feature = "client")]
@@ -71,7 +74,10 @@ pub use far_server::{FarRequest, FarServer};
 #[cfg(feature = "tls")]
 pub use network::tls_peer::AUTHORITY;
 pub use stream::Stream;
+#[cfg(feature = "client")]
+pub use test_network::TestNetwork;
 
+use host::Host;
 use network::Network;
 
 /// An application that runs in memory. Its clients share it; all are of one thread.
@@ -123,7 +129,7 @@ use network::Network;
 /// # Ok::<(), wirewheel::error::ServerError>(())
 /// ```
 pub struct TestApplication {
-    network: Rc<RefCell<Network>>,
+    network: Host,
     pub(crate) mailbox: Mailbox<Order>,
 }
 
@@ -139,13 +145,18 @@ impl TestApplication {
     /// # Errors
     /// [`ServerError::Config`] for a mistake in the set-up.
     pub fn new(module: impl FnOnce(&mut Application)) -> Result<Self> {
+        let (network, mailbox) = Self::build(module)?;
+        Ok(Self { network: Host::alone(network), mailbox })
+    }
+
+    fn build(module: impl FnOnce(&mut Application)) -> Result<(Network, Mailbox<Order>)> {
         let mailbox = Mailbox::default();
         let mut application = Application::new().reached_by(mailbox.clone(), Vec::new());
         module(&mut application);
         let built = application.build().map_err(ServerError::Config)?;
         let mut network = Network::new(built);
         network.accept_orders(mailbox.inbox());
-        Ok(Self { network: Rc::new(RefCell::new(network)), mailbox })
+        Ok((network, mailbox))
     }
 
     /// Has every client that connects from now on speak TLS: what their methods send and receive is in
@@ -193,7 +204,7 @@ impl TestApplication {
     #[cfg(feature = "tls")]
     pub fn begin_handshake(&self, bytes: usize) -> TestClient {
         let id = self.network.borrow_mut().connect_in_part(bytes);
-        TestClient::new(Rc::clone(&self.network), id)
+        TestClient::new(self.network.clone(), id)
     }
 
     /// Connects a client from 127.0.0.1.
@@ -205,7 +216,7 @@ impl TestApplication {
     /// Connects a client from an address.
     pub fn connect_from(&self, address: SocketAddr) -> TestClient {
         let id = self.network.borrow_mut().connect(address);
-        TestClient::new(Rc::clone(&self.network), id)
+        TestClient::new(self.network.clone(), id)
     }
 
     /// Begins an upgrade, to which headers and subprotocols can be added.
@@ -272,6 +283,26 @@ impl TestApplication {
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         self.connect().request("GET", path)
+    }
+
+    /// Sends a body on a connection of its own, and takes the answer.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|app: &mut wirewheel::Application| {
+    ///     app.routing(|route| {
+    ///         route.post("/name", |_call, body| body.text().map(|name| format!("hello {name}")));
+    ///     });
+    /// })?;
+    /// assert_eq!(app.post("/name", "text/plain", "anna").text(), "hello anna");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If no answer comes.
+    #[track_caller]
+    pub fn post(&self, path: &str, content_type: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.connect().send_body("POST", path, content_type, body)
     }
 
     /// Moves the clock, stopping at every deadline on the way, and then to the end of the tick: what is

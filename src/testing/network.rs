@@ -4,8 +4,11 @@
 mod fake_socket;
 #[cfg(feature = "client")]
 pub(crate) mod far_servers;
+mod hosts;
 mod link;
 mod links;
+#[cfg(feature = "client")]
+mod pipes;
 #[cfg(feature = "tls")]
 pub(crate) mod tls_peer;
 mod transit;
@@ -26,7 +29,8 @@ use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
 pub(crate) use fake_socket::FakeSocket;
-pub(crate) use link::{Link, LinkId, PeerEnd};
+pub(crate) use hosts::Hosts;
+pub(crate) use link::{HostId, Link, LinkId, PeerEnd};
 pub(crate) use links::Links;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) use transit::{Buffers, Pace, Transit};
@@ -45,6 +49,10 @@ pub(crate) struct Network {
     pub(crate) tolerates: fn(&str) -> bool,
     /// A stop has begun and is complete.
     pub(crate) stopped: bool,
+    /// Its process was killed.
+    halted: bool,
+    /// When it began, by the clock that all applications have together.
+    began: Time,
 }
 
 /// What is asked of the core is asked of a network.
@@ -65,13 +73,24 @@ impl DerefMut for Network {
 /// What peers do.
 impl Network {
     pub(crate) fn new(built: Built) -> Self {
+        let mut driver = Driver::new(built, Links::default());
+        driver.core.repeat_chance(1);
         Self {
-            driver: Driver::new(built, Links::default()),
+            driver,
             now: Time::ZERO,
             inbox: None,
             tolerates: |_| false,
             stopped: false,
+            halted: false,
+            began: Time::ZERO,
         }
+    }
+
+    /// The process is killed: nothing of the application runs any more, and its system ends the connections.
+    #[cfg(feature = "client")]
+    fn halt(&mut self) {
+        (self.stopped, self.halted) = (true, true);
+        self.driver.sockets.halt();
     }
 
     /// What is sent to this side of a mailbox is done as soon as the network does anything.
@@ -143,21 +162,29 @@ impl Network {
     }
 
     /// The clock moves, from deadline to deadline.
+    #[cfg(all(repository, test))]
     pub(crate) fn advance(&mut self, by: Duration) {
         let end = self.now.after(by);
         loop {
             self.pump();
             let next = self.next_event().filter(|&next| next <= end);
             let Some(next) = next else { break };
-            self.now = self.now.max(next);
+            self.set_now(self.now.max(next));
         }
-        self.now = end;
+        self.set_now(end);
     }
 
     /// The clock jumps without stopping at what becomes due on the way, as after a suspended machine.
+    #[cfg(all(repository, test))]
     pub(crate) fn jump(&mut self, by: Duration) {
-        self.now = self.now.after(by);
+        self.set_now(self.now.after(by));
         self.pump();
+    }
+
+    fn set_now(&mut self, now: Time) {
+        self.now = now;
+        #[cfg(all(feature = "client", repository, any(test, fuzzing)))]
+        self.driver.sockets.far.clock.set(now);
     }
 
     /// When something happens next of its own.
@@ -170,6 +197,7 @@ impl Network {
 
     /// Code of the application runs on the loop.
     pub(crate) fn run<R>(&mut self, action: impl FnOnce(&mut ServerRef<'_>) -> R) -> Option<R> {
+        assert!(!self.halted, "this application was killed");
         let result = self.driver.run(self.now, "action", action);
         self.after_turn();
         self.pump();
@@ -191,8 +219,11 @@ impl Network {
         let mut idle_rounds = 0;
         loop {
             let events = self.driver.sockets.take_events(self.now);
+            if self.halted {
+                return;
+            }
             let has_orders = self.inbox.as_ref().is_some_and(Inbox::has_orders);
-            let is_idle = events.is_empty() && !has_orders;
+            let is_idle = events.is_empty() && !has_orders && !self.has_dialled();
             let is_due = self.driver.next_turn().is_some_and(|next| next <= self.now);
             if is_idle && (self.stopped || !is_due) {
                 return;
@@ -204,6 +235,14 @@ impl Network {
             );
             self.turn(events);
         }
+    }
+
+    /// Whether something has come of what was dialled, outside of a turn.
+    fn has_dialled(&self) -> bool {
+        #[cfg(feature = "client")]
+        return !self.halted && self.driver.sockets.far.has_news();
+        #[cfg(not(feature = "client"))]
+        false
     }
 
     /// One turn of the loop, with what happened before it.
@@ -238,6 +277,18 @@ impl Network {
 /// For the simulation.
 #[cfg(all(repository, any(test, fuzzing)))]
 impl Network {
+    /// Whether its process was killed.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted
+    }
+
+    /// The slot of a link, while it has one.
+    #[cfg(feature = "client")]
+    pub(crate) fn slot_of(&mut self, id: LinkId) -> Option<u32> {
+        self.link(id).slot
+    }
+
     /// How many connections the server has.
     pub(crate) fn live(&self) -> usize {
         self.driver.sockets.slots.len()

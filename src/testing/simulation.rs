@@ -2,15 +2,28 @@
 //! from one seed, and what must hold after every step.
 
 mod actors;
+#[cfg(feature = "client")]
+mod between;
+mod bodies;
 mod books;
 pub(crate) mod choices;
 pub(crate) mod codec;
 pub(crate) mod content;
+#[cfg(feature = "client")]
+mod dial_steps;
+#[cfg(feature = "client")]
+mod healing;
 mod losses;
+mod order;
 mod player;
+mod sequence;
 mod setup;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "client")]
+mod uplinks;
+#[cfg(feature = "client")]
+mod upstream;
 mod world;
 
 use std::cell::RefCell;
@@ -23,18 +36,24 @@ use crate::core::audit::Audit;
 use crate::core::panics::caught;
 use crate::words::close::CloseCode;
 
-use self::actors::PLANNED;
 use self::books::Account;
 use self::choices::Choices;
 use self::losses::{Fault, FaultKind};
-use self::player::{Player, Told, draw_buffers};
-use self::setup::{Setup, build};
+use self::order::Told;
+use self::player::{Player, draw_buffers};
+use self::setup::{Setup, begin};
+#[cfg(feature = "client")]
+use self::upstream::Upstream;
 use self::world::{Log, Mood, Tally, World};
-use super::network::{Link, LinkId, Network};
+use super::network::{Hosts, Link, LinkId, Network};
 
 /// A run, and how far it has come.
 pub(crate) struct Simulation {
-    network: Network,
+    /// The first of them is the server under test.
+    hosts: Hosts,
+    /// Its dialers, and whom they dial.
+    #[cfg(feature = "client")]
+    upstream: Option<Upstream>,
     /// The length of the run.
     steps: usize,
     world: Rc<RefCell<World>>,
@@ -87,8 +106,9 @@ pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
 
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
-        #[cfg(feature = "tls")]
-        let over_tls = choices.is_of_a_third();
+        let over_tls = cfg!(feature = "tls") && choices.is_of_a_third();
+        #[cfg(feature = "client")]
+        let dials = choices.is_of_a_fifth();
         let mut mood = Mood::draw(&mut choices);
         let mut clients_max = choices.pick(&[1, 3, 12]);
         let mut steps = 40 + choices.size_below(160);
@@ -96,20 +116,31 @@ impl Simulation {
             (mood, clients_max, steps) = (mood.calmed(), clients_max.min(3), 6 * steps);
         }
         let setup = Setup::draw(&mut choices, mood);
+        #[cfg(feature = "client")]
+        let setup = setup.with_dialers(dials);
         let (options, extension_bytes) = setup.draw_options(&mut choices, mood);
         let (usual_bytes, process_bytes) = (setup.max_frame_size, setup.limits.process_bytes);
         let (bytes_each, trail) = (setup.bytes_each(extension_bytes), format!("{mood:?} {setup}"));
+        #[cfg(feature = "client")]
+        let kept = setup.clone();
         let world = Rc::new(RefCell::new(setup.into_world(choices, mood)));
-        let mut network = Network::new(build(options, &world));
-        #[cfg(feature = "tls")]
-        if over_tls {
-            network.use_tls();
-        }
-        network.tolerates = |panic| panic.contains(PLANNED);
-        // The numbers that are left to chance are as long in each run, and so is all that is sent.
-        network.core.draw_from_seed(1);
+        #[cfg(feature = "client")]
+        let mut upstream = dials.then(|| Upstream::draw(kept, &world));
+        let network = begin(options, &world, over_tls, |_application| {
+            #[cfg(feature = "client")]
+            upstream.iter_mut().for_each(|upstream| upstream.set_up(_application));
+        });
+        #[cfg(feature = "client")]
+        let hosts = match &mut upstream {
+            Some(upstream) => upstream.join(network),
+            None => Hosts::alone(network),
+        };
+        #[cfg(not(feature = "client"))]
+        let hosts = Hosts::alone(network);
         Self {
-            network,
+            hosts,
+            #[cfg(feature = "client")]
+            upstream,
             steps,
             world,
             players: BTreeMap::new(),
@@ -122,6 +153,11 @@ impl Simulation {
         }
     }
 
+    /// The network of the server under test.
+    fn network(&mut self) -> &mut Network {
+        &mut self.hosts.networks[0]
+    }
+
     fn choose<R>(&self, act: impl FnOnce(&mut Choices) -> R) -> R {
         act(&mut self.world.borrow_mut().choices)
     }
@@ -132,11 +168,15 @@ impl Simulation {
     }
 
     fn is_over(&self) -> bool {
-        self.network.stopped || self.world.borrow().choices.is_over()
+        self.hosts.networks[0].stopped || self.world.borrow().choices.is_over()
     }
 
     fn step(&mut self) {
         let mood = self.world.borrow().mood;
+        #[cfg(feature = "client")]
+        if self.upstream.is_some() && self.choose(|choices| choices.one_in(3)) {
+            return self.dial_step(mood);
+        }
         match self.choose(|choices| choices.below(48)) {
             0 if self.choose(|choices| choices.one_in(4)) => {
                 // All at once, and more than the server takes.
@@ -148,12 +188,12 @@ impl Simulation {
                 let most = if mood.hurries { 40_000 } else { 4_000 };
                 let time = self.choose(|choices| choices.below(most));
                 self.note(format!("advance {time} ms"));
-                self.network.advance(Duration::from_millis(time));
+                self.hosts.advance(Duration::from_millis(time));
             }
             11 if mood.jumps => {
                 let time = self.choose(|choices| choices.below(100_000));
                 self.note(format!("jump {time} ms"));
-                self.network.jump(Duration::from_millis(time));
+                self.hosts.jump(Duration::from_millis(time));
             }
             12 if !mood.is_long && self.choose(|choices| choices.one_in(8)) => self.shut_down(),
             _ => self.play(),
@@ -161,28 +201,29 @@ impl Simulation {
     }
 
     fn note(&mut self, what: String) {
-        self.trail.push(format!("{:?} {what}", self.network.now));
+        self.trail.push(format!("{:?} {what}", self.hosts.networks[0].now));
     }
 
     fn connect(&mut self) {
         let n = self.choose(|choices| choices.below(4));
         let address = SocketAddr::from(([10, 0, 0, u8::try_from(n).unwrap_or(0)], 5000));
-        let id = self.network.connect(address);
+        let id = self.network().connect(address);
         let limit = self.usual_bytes;
         let mood = self.world.borrow().mood;
         let player = self.choose(|choices| Player::new(id, limit, choices, mood));
         if mood.buffers {
             let buffers = self.choose(draw_buffers);
-            self.network.link(id).set_buffers(buffers);
+            self.network().link(id).set_buffers(buffers);
         }
         self.note(format!("connect {id}"));
         self.players.insert(id, player);
     }
 
     fn advance_to_next_event(&mut self) {
-        if let Some(next) = self.network.next_event() {
+        if let Some(next) = self.hosts.next_event() {
             self.note(format!("to {next:?}"));
-            self.network.advance(next.since(self.network.now));
+            let now = self.network().now;
+            self.hosts.advance(next.since(now));
         }
     }
 
@@ -193,11 +234,13 @@ impl Simulation {
             let mood = self.world.borrow().mood;
             // Drawn first: the hooks draw too, while the network runs.
             let play = player.draw(&mut self.world.borrow_mut().choices, mood);
-            self.trail.push(format!("{:?} client {} {play:?}", self.network.now, player.id));
+            let network = &mut self.hosts.networks[0];
+            self.trail.push(format!("{:?} client {} {play:?}", network.now, player.id));
             if player.is_spoiled {
-                self.world.borrow_mut().spoiled.insert(player.id);
+                self.world.borrow_mut().spoiled.insert(player.session);
             }
-            player.perform(play, &mut self.network);
+            player.perform(play, network);
+            self.hosts.settle_joined();
         }
     }
 
@@ -208,44 +251,57 @@ impl Simulation {
 
     fn stop(&mut self, grace: Duration) {
         self.note(format!("shut down within {grace:?}"));
-        self.world.borrow_mut().note_stop(self.network.now.after(grace));
-        self.network.shut_down(CloseCode::GOING_AWAY, grace);
+        let ends = self.network().now.after(grace);
+        self.world.borrow_mut().note_stop(ends);
+        self.network().shut_down(CloseCode::GOING_AWAY, grace);
+        self.hosts.settle_joined();
     }
 
     /// What must hold after every step.
     fn check(&mut self) -> Result<(), String> {
+        #[cfg(feature = "client")]
+        self.meet_dialled();
         // A client's reaction can cause further events: until nothing moves.
         loop {
             let mut moved = false;
             for player in self.players.values_mut() {
                 let World { sessions, drops, tally, publishers, .. } =
                     &mut *self.world.borrow_mut();
-                let log = sessions.get(&player.id);
+                let log = sessions.get(&player.session);
                 let told = Told { log, drops: *drops, publishers, tally };
-                moved |= player.look(&mut self.network, told)?;
+                moved |= player.look(&mut self.hosts.networks[0], told)?;
             }
             if !moved {
                 break;
             }
-            self.network.pump();
+            self.hosts.settle();
         }
         if let Some(violation) = self.world.borrow().violations.first() {
             return Err(violation.clone());
         }
-        self.network.audit()?;
-        let (held, live) = (Audit(&self.network.core).bytes_held(), self.network.live());
+        let network = &mut self.hosts.networks[0];
+        network.audit()?;
+        let (held, live) = (Audit(&network.core).bytes_held(), network.live());
         let most = (self.process_bytes + self.bytes_each).min(live * self.bytes_each);
         if held > most {
             return Err(format!("{held} bytes are held by {live} connections, at most {most}"));
         }
+        self.settle_players()?;
+        #[cfg(feature = "client")]
+        self.check_dialers()?;
+        Ok(())
+    }
+
+    /// The books of connections that are over.
+    fn settle_players(&mut self) -> Result<(), String> {
+        let network = &mut self.hosts.networks[0];
         // Even of one that the core leaves unread: the system tells of a failure all the same.
         for &id in self.players.keys() {
-            let link = self.network.link(id);
+            let link = network.link(id);
             if link.socket.is_broken() && link.is_open() {
                 return Err(format!("link {id} is broken, and the server keeps it"));
             }
         }
-        let network = &mut self.network;
         let world = &mut *self.world.borrow_mut();
         let before = std::mem::replace(&mut self.over_budget, network.core.stats().over_budget);
         let over_budget = self.over_budget > before;
@@ -265,30 +321,37 @@ impl Simulation {
     /// All goes silent, then the server stops: everything is given back, in bounded time.
     fn end(&mut self) -> Result<(), String> {
         self.note("the end".into());
+        #[cfg(feature = "client")]
         if self.choose(|choices| choices.one_in(2)) {
-            self.players.values_mut().for_each(|player| player.fall_silent(&mut self.network));
-            self.network.advance(Duration::from_secs(300));
+            self.heal()?;
+        }
+        if self.choose(|choices| choices.one_in(2)) {
+            let network = &mut self.hosts.networks[0];
+            self.players.values_mut().for_each(|player| player.fall_silent(network));
+            self.hosts.advance(Duration::from_secs(300));
             self.check()?;
         }
         let grace = Duration::from_millis(self.choose(|choices| choices.below(9_000)));
         self.stop(grace);
         self.check()?;
-        self.network.advance(grace + Duration::from_millis(20));
+        self.hosts.advance(grace + Duration::from_millis(20));
         self.check()?;
-        if !self.network.stopped {
+        if !self.network().stopped {
             return Err("the grace is over and the server has not stopped".into());
         }
-        let open = self.network.core.stats().sessions_open;
+        let open = self.network().core.stats().sessions_open;
         if open > 0 {
             return Err(format!("the server has stopped, and {open} sessions are open"));
         }
         // Those that came late are only dropped with the process.
-        self.network.cut_all();
-        Audit(&self.network.core).check_empty()?;
+        self.network().cut_all();
+        Audit(&self.network().core).check_empty()?;
+        #[cfg(feature = "client")]
+        self.end_far()?;
         // Their systems deliver what they have.
-        self.network.advance(Duration::from_secs(100_000));
+        self.hosts.advance(Duration::from_secs(100_000));
         self.check()?;
-        let network = &mut self.network;
+        let network = &mut self.hosts.networks[0];
         // Who was never accepted goes with the listener.
         if let Some(id) = self.players.keys().find(|&&id| !network.link(id).is_waiting()) {
             return Err(format!("link {id} is not over after a day"));
@@ -312,7 +375,7 @@ fn check_over(
     over_budget: bool,
 ) -> Result<(), String> {
     let id = player.id;
-    let log = world.sessions.get(&id);
+    let log = world.sessions.get(&player.session);
     if log.is_some_and(|log| log.connected && log.end.is_none()) {
         return Err(format!("link {id} is over and its session had no on_close"));
     }
@@ -363,8 +426,8 @@ fn check_end(player: &Player, link: &Link, log: Option<&Log>, world: &World) -> 
     if player.got_close.is_none() && !has_no_close && end.code() != CloseCode::ABNORMAL {
         return Err(format!("link {id} ended in order without a Close: {end:?}"));
     }
-    if end.is_clean() && !world.drops && player.received != log.sent.len() {
-        let (received, sent) = (player.received, log.sent.len());
+    if end.is_clean() && !world.drops && player.heard.received != log.sent.len() {
+        let (received, sent) = (player.heard.received, log.sent.len());
         return Err(format!("link {id} ended cleanly; {received} of {sent} messages arrived"));
     }
     Ok(())

@@ -87,13 +87,6 @@ impl<S: Stream> Channel<S> {
         }
     }
 
-    /// Whether it has TLS.
-    #[cfg(feature = "tls")]
-    #[inline]
-    pub(crate) fn is_secured(&self) -> bool {
-        matches!(self, Self::Secured(_))
-    }
-
     /// Its TLS.
     #[cfg(feature = "tls")]
     #[inline]

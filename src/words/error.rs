@@ -299,6 +299,8 @@ pub enum SessionError {
     MessageTimeout,
     /// The outbox is full, or the memory budget used up.
     Overloaded,
+    /// Certificates were reloaded, and the client's is refused now (`ClientCertificates::end_refused`).
+    CertificateRefused,
     /// The connection failed: the peer or the network went away without a Close.
     Network(io::ErrorKind),
     /// An extension failed on a message, arriving or sent.
@@ -321,7 +323,9 @@ impl SessionError {
             Self::Content(error) => error.close_code(),
             Self::PingTimeout | Self::Handler(_) | Self::Panic(_) => CloseCode::INTERNAL_ERROR,
             Self::IdleTimeout => CloseCode::GOING_AWAY,
-            Self::TooManyMessages | Self::MessageTimeout => CloseCode::VIOLATED_POLICY,
+            Self::TooManyMessages | Self::MessageTimeout | Self::CertificateRefused => {
+                CloseCode::VIOLATED_POLICY
+            }
             Self::WriteTimeout | Self::PauseTimeout | Self::Overloaded => {
                 CloseCode::TRY_AGAIN_LATER
             }
@@ -344,6 +348,7 @@ impl SessionError {
             Self::PauseTimeout => "Pause timeout".into(),
             Self::MessageTimeout => "Message timeout".into(),
             Self::Overloaded => "Try again later".into(),
+            Self::CertificateRefused => "Certificate refused".into(),
             Self::Network(_) => String::new(),
             Self::Handler(_) | Self::Panic(_) => "Internal error".into(),
         }
@@ -365,7 +370,8 @@ impl fmt::Display for SessionError {
             | Self::WriteTimeout
             | Self::PauseTimeout
             | Self::MessageTimeout
-            | Self::Overloaded => f.write_str(&self.close_text()),
+            | Self::Overloaded
+            | Self::CertificateRefused => f.write_str(&self.close_text()),
         }
     }
 }

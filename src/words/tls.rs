@@ -92,6 +92,8 @@ impl fmt::Display for PemSource {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsOptions {
     pub(crate) certificates: Vec<CertificateFiles>,
+    /// Files are read again when they change.
+    pub(crate) reloads_on_change: bool,
     #[cfg(feature = "tls-client-auth")]
     pub(crate) clients: Option<ClientCertificates>,
 }
@@ -110,6 +112,7 @@ impl TlsOptions {
     pub fn new(chain: impl Into<Pem>, key: impl Into<Pem>) -> Self {
         Self {
             certificates: vec![CertificateFiles { chain: chain.into(), key: key.into() }],
+            reloads_on_change: false,
             #[cfg(feature = "tls-client-auth")]
             clients: None,
         }
@@ -128,6 +131,39 @@ impl TlsOptions {
     pub fn certificate(mut self, chain: impl Into<Pem>, key: impl Into<Pem>) -> Self {
         self.certificates.push(CertificateFiles { chain: chain.into(), key: key.into() });
         self
+    }
+
+    /// Reads all files again as soon as one of them has changed: it was written to, another one was moved
+    /// into its place, or a link on the way to it leads elsewhere. The folders are watched by inotify, so
+    /// nothing wakes the loop meanwhile. What cannot be used changes nothing, is logged, and is tried again.
+    /// Default: they are read when [`Handle::reload_certificates`](crate::Handle::reload_certificates) is
+    /// called, or its like.
+    ///
+    /// ```
+    /// use wirewheel::tls::TlsOptions;
+    /// let live = "/etc/letsencrypt/live/box.example"; // of links, which a renewal changes
+    /// let tls = TlsOptions::new(format!("{live}/fullchain.pem"), format!("{live}/privkey.pem"))
+    ///     .reload_on_change(true);
+    /// # let _ = tls;
+    /// ```
+    #[must_use]
+    pub fn reload_on_change(mut self, wanted: bool) -> Self {
+        self.reloads_on_change = wanted;
+        self
+    }
+
+    /// The files that are named.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let own = self.certificates.iter().flat_map(|files| [&files.chain, &files.key]);
+        #[cfg(feature = "tls-client-auth")]
+        let clients = self.clients.iter();
+        #[cfg(feature = "tls-client-auth")]
+        let own = own.chain(clients.flat_map(|it| std::iter::once(&it.roots).chain(&it.crls)));
+        let path = |pem: &Pem| match &pem.0 {
+            PemSource::File(path) => Some(path.clone()),
+            PemSource::Bytes(_) => None,
+        };
+        own.filter_map(path).collect()
     }
 
     /// Asks clients for a certificate. Default: they are not asked.
@@ -161,6 +197,7 @@ pub struct ClientCertificates {
     pub(crate) roots: Pem,
     pub(crate) crls: Vec<Pem>,
     pub(crate) required: bool,
+    pub(crate) ends_refused: bool,
 }
 
 #[cfg(feature = "tls-client-auth")]
@@ -168,7 +205,7 @@ impl ClientCertificates {
     /// Nobody is let in without a certificate that these authorities, or those that they signed, have
     /// signed.
     pub fn required(roots: impl Into<Pem>) -> Self {
-        Self { roots: roots.into(), crls: Vec::new(), required: true }
+        Self { roots: roots.into(), crls: Vec::new(), required: true, ends_refused: false }
     }
 
     /// The same, but whoever has none is let in:
@@ -184,6 +221,24 @@ impl ClientCertificates {
         Self { required: false, ..Self::required(roots) }
     }
 
+    /// Whether a reload ends those who would not be let in any more: sessions by a Close with
+    /// [`CloseCode::VIOLATED_POLICY`](crate::CloseCode::VIOLATED_POLICY), after
+    /// [`SessionError::CertificateRefused`](crate::error::SessionError::CertificateRefused). Off by default:
+    /// whoever is in, stays, and cannot come back.
+    ///
+    /// ```
+    /// use wirewheel::tls::ClientCertificates;
+    /// let clients = ClientCertificates::required("/etc/box/clients-ca.pem")
+    ///     .crl("/etc/box/clients.crl")
+    ///     .end_refused(true);
+    /// # let _ = clients;
+    /// ```
+    #[must_use]
+    pub fn end_refused(mut self, wanted: bool) -> Self {
+        self.ends_refused = wanted;
+        self
+    }
+
     /// A list of certificates that are revoked, PEM. Once there is one, it has to speak for the
     /// authority of each client: whose state is not known is refused.
     #[must_use]
@@ -197,7 +252,7 @@ impl ClientCertificates {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsPeer {
     /// The name that it asked for.
-    pub(crate) server_name: Option<Rc<str>>,
+    pub(crate) server_name: Option<Rc<Box<str>>>,
     /// Its chain, its own certificate first, in DER.
     pub(crate) certificates: Vec<Vec<u8>>,
 }

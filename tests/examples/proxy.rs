@@ -1,7 +1,7 @@
 //! The example that pipes sessions to another server, between a client and a server of another make.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tungstenite::Message as ToUpstream;
@@ -131,7 +131,10 @@ fn proxy_pipes_messages_and_closes_and_who_is_slow_slows_the_other_down() {
 
 #[test]
 fn proxy_without_another_server_is_a_bad_gateway() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // A port that is taken, so that nobody else comes to listen there meanwhile.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let nobody = taken.local_addr().unwrap();
     let proxy = Program::with_arguments("proxy", &["127.0.0.1:0", &format!("ws://{nobody}")]);
     let reason = proxy.connect().upgraded("/").expect_close(1014);
     assert!(reason.contains("refused"), "{reason}");

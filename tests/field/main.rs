@@ -16,3 +16,4 @@ mod origin;
 mod overload;
 mod programs;
 mod rfc9112;
+mod rfc9112_bodies;

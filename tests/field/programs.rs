@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use wirewheel::{Application, Response, WebSockets};
+use wirewheel::{Application, Call, Response, WebSockets};
 
 use crate::support::streams::{Dice, stream};
 use crate::support::{PATIENCE, Running, installed, millis};
@@ -84,8 +84,16 @@ fn curl_in_both_versions() {
     assert_eq!(told, "page");
 }
 
-/// A request that a handler saw: its mark, what the proxy says it is, and what it was taken for.
-type Seen = (Option<String>, Option<String>, String);
+/// A request that a handler saw: its mark, what the proxy says it is, what it was taken for; and its body in
+/// hexadecimal digits, as the proxy says and as it came, where the proxy says so.
+type Seen = (Option<String>, Option<String>, String, Option<String>, String);
+
+fn seen(call: &Call, body: &[u8]) -> Seen {
+    let header = |name| call.header(name).map(str::to_owned);
+    let request = format!("{} {}", call.method(), call.uri());
+    let hex: String = body.iter().map(|byte| format!("{byte:02X}")).collect();
+    (header("x-mark"), header("x-request"), request, header("x-body"), hex)
+}
 
 /// A proxy that is ended with the test.
 struct Proxy(Child);
@@ -106,14 +114,22 @@ fn free_port() -> u16 {
 /// makes, each mark is seen once, and the request is the one that the proxy means.
 fn nothing_is_seen_that_was_not_forwarded(name: &str, arguments: &[&str], configuration: &str) {
     let Some(program) = installed(name) else { return };
-    let (sender, seen) = channel::<Seen>();
+    let (sender, all_seen) = channel::<Seen>();
     let server = Running::start(move |app: &mut Application| {
-        app.install(WebSockets::new());
+        app.install(WebSockets::new().allow_any_origin());
         app.routing(move |route| {
+            let of_posts = sender.clone();
+            route.post("/{...}", move |call, body| {
+                let _ = of_posts.send(seen(call, body.bytes()));
+                "posted"
+            });
+            let of_puts = sender.clone();
+            route.put("/{...}", move |call, body| {
+                let _ = of_puts.send(seen(call, body.bytes()));
+                "put"
+            });
             route.get("/{...}", move |call| {
-                let header = |name| call.header(name).map(str::to_owned);
-                let request = format!("{} {}", call.method(), call.uri());
-                let _ = sender.send((header("x-mark"), header("x-request"), request));
+                let _ = sender.send(seen(call, b""));
                 "page"
             });
         });
@@ -146,7 +162,11 @@ fn nothing_is_seen_that_was_not_forwarded(name: &str, arguments: &[&str], config
     std::fs::remove_dir_all(&folder).unwrap();
     drop(server);
     let mut marks = HashSet::new();
-    for (mark, meant, request) in seen {
+    let mut bodies = 0;
+    for (mark, meant, request, meant_body, body) in all_seen {
+        let is_body = request.starts_with('P') && meant_body.is_some();
+        assert!(!is_body || meant_body.as_deref() == Some(&body), "{name}: {request} with {body}");
+        bodies += usize::from(request.starts_with('P') && !body.is_empty());
         let known = format!("{name}: {request} with mark {mark:?}, meant as {meant:?}");
         assert!(mark.is_some_and(|mark| marks.insert(mark)), "{known}");
         // A target in absolute form is told as it was sent.
@@ -159,7 +179,8 @@ fn nothing_is_seen_that_was_not_forwarded(name: &str, arguments: &[&str], config
             || without_fragment.ends_with(target.trim_start_matches('/'));
         assert!(method == meant_method && same, "{known}");
     }
-    println!("{name}: {count} streams, {} requests seen", marks.len());
+    println!("{name}: {count} streams, {} requests seen, {bodies} bodies", marks.len());
+    assert!(bodies as u64 > count / 10, "{name}: only {bodies} bodies of {count}");
     assert!(marks.len() as u64 > count / 3, "{name}: only {} of {count}", marks.len());
 }
 
@@ -224,6 +245,8 @@ fn behind_haproxy_no_request_is_seen_that_it_did_not_forward() {
             timeout server 5s
         frontend in
             bind 127.0.0.1:{port}
+            option http-buffer-request
+            http-request set-header X-Body %[req.body,hex]
             http-request set-header X-Mark %[uuid]
             http-request set-header X-Request \"%[method] %[url]\"
             default_backend behind

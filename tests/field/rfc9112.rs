@@ -6,7 +6,7 @@ use crate::support::Running;
 
 /// A section, what is sent, and what comes back: the status of each answer, and behind them `OPEN`
 /// where a further request is answered or `END` where the connection ends.
-type Case = (&'static str, &'static str, &'static str);
+pub(crate) type Case = (&'static str, &'static str, &'static str);
 
 const SYNTAX: &[Case] = &[
     ("9112 2.1", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", "200 OPEN"),
@@ -32,9 +32,9 @@ const SYNTAX: &[Case] = &[
     ("9112 3 space within the target", "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", "400 END"),
     ("9112 3 space before", " GET / HTTP/1.1\r\nHost: h\r\n\r\n", "400 END"),
     ("9112 3 another protocol", "GET / ICY/1.1\r\nHost: h\r\n\r\n", "400 END"),
-    ("9112 3.1 method in lower case", "get / HTTP/1.1\r\nHost: h\r\n\r\n", "405 OPEN"),
+    ("9112 3.1 method in lower case", "get / HTTP/1.1\r\nHost: h\r\n\r\n", "501 OPEN"),
     ("9112 3.1 method of no token", "G(T / HTTP/1.1\r\nHost: h\r\n\r\n", "400 END"),
-    ("9110 9.1 an unknown method", "FROB / HTTP/1.1\r\nHost: h\r\n\r\n", "405 OPEN"),
+    ("9110 9.1 an unknown method", "FROB / HTTP/1.1\r\nHost: h\r\n\r\n", "501 OPEN"),
     ("9110 9.3.8 TRACE", "TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", "405 OPEN"),
 ];
 
@@ -302,7 +302,7 @@ fn module(app: &mut Application) {
 }
 
 /// What comes back for `request`, in the words of a [`Case`], when it is written in pieces of that size.
-fn outcome(server: &Running, request: &str, expected: &str, piece: usize) -> String {
+pub(crate) fn outcome(server: &Running, request: &str, expected: &str, piece: usize) -> String {
     let mut client = server.connect();
     // A byte of 0x80 and above stands for itself, and not for its encoding.
     let bytes: Vec<u8> = request.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();

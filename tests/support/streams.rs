@@ -24,6 +24,7 @@ impl Dice {
 
 const METHODS: &[&[u8]] =
     &[b"GET", b"GET", b"GET", b"HEAD", b"POST", b"OPTIONS", b"get", b"CONNECT"];
+const BODY_METHODS: &[&[u8]] = &[b"POST", b"POST", b"POST", b"PUT", b"PATCH", b"DELETE"];
 const TARGETS: &[&[u8]] = &[
     b"/",
     b"/a",
@@ -106,7 +107,13 @@ fn request(dice: &mut Dice, number: usize, upgrades: bool, out: &mut Vec<u8>) {
     if dice.one_in(20) {
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(if dice.one_in(6) { dice.pick(METHODS) } else { b"GET" });
+    let has_body = dice.one_in(3);
+    let is_plain = !has_body && !dice.one_in(6);
+    out.extend_from_slice(match has_body {
+        true => dice.pick(BODY_METHODS),
+        false if is_plain => b"GET",
+        false => dice.pick(METHODS),
+    });
     out.push(b' ');
     if dice.one_in(8) {
         out.extend_from_slice(dice.pick(TARGETS));
@@ -126,7 +133,57 @@ fn request(dice: &mut Dice, number: usize, upgrades: bool, out: &mut Vec<u8>) {
     if upgrades && dice.one_in(15) {
         out.extend_from_slice(UPGRADE);
     }
-    body(dice, out);
+    if has_body { whole_body(dice, out) } else { body(dice, out) }
+}
+
+/// What a body may be: nothing, text, what looks like the end of one, a request, any bytes.
+fn content(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(6) {
+        0 => Vec::new(),
+        1 => b"abcde".to_vec(),
+        2 => b"0\r\n\r\n".to_vec(),
+        3 => b"GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(),
+        _ => (0..dice.below(600)).map(|_| u8::try_from(dice.below(256)).unwrap_or(0)).collect(),
+    }
+}
+
+/// The end of a head and a body that is right, in one of the forms that it may have.
+fn whole_body(dice: &mut Dice, out: &mut Vec<u8>) {
+    if dice.one_in(12) {
+        out.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
+    let content = content(dice);
+    if dice.one_in(2) {
+        out.extend_from_slice(format!("Content-Length: {}\r\n\r\n", content.len()).as_bytes());
+        return out.extend_from_slice(&content);
+    }
+    out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+    let mut rest = content.as_slice();
+    while !rest.is_empty() {
+        let (chunk, later) = rest.split_at(1 + dice.below(rest.len()));
+        let size = match dice.below(3) {
+            0 => format!("{:x}", chunk.len()),
+            1 => format!("{:X}", chunk.len()),
+            _ => format!("{:06x}", chunk.len()),
+        };
+        out.extend_from_slice(size.as_bytes());
+        if dice.one_in(6) {
+            out.extend_from_slice(dice.pick(&[b";a", b";a=b", b" ;a=\"b;c\"", b";a;b=c"]));
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(chunk);
+        out.extend_from_slice(b"\r\n");
+        rest = later;
+    }
+    out.extend_from_slice(dice.pick(&[b"0\r\n", b"0\r\n", b"000\r\n", b"0;last\r\n"]));
+    if dice.one_in(6) {
+        out.extend_from_slice(dice.pick(&[
+            b"A: b\r\n",
+            b"Content-Length: 5\r\n",
+            b"X-Mark: mine\r\n",
+        ]));
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The end of a head, and often what looks like a body, or like one and a request.

@@ -1,5 +1,6 @@
 //! A client over TLS that speaks frames, and whose records a test may break.
 #![allow(unreachable_pub, reason = "a part of a test crate")]
+#![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::cast_possible_truncation, reason = "lengths that a test made up")]
 
 use std::io::{ErrorKind, Read, Write};

@@ -473,6 +473,39 @@ fn a_client_lets_the_server_close_the_connection_first() {
 }
 
 #[test]
+fn a_dialer_that_is_stopped_before_it_begins_dials_when_it_is_told_to() {
+    let it = one(URL);
+    let server = it.app.far_server("cloud.example", 80);
+    it.dialers[0].stop();
+    it.advance(100);
+    assert_eq!((it.state(), it.app.stats().dials_total), (DialerState::Stopped, 0));
+    assert!(it.app.far(|far| far.asked.is_empty()), "no name is looked up either");
+    it.dialers[0].reconnect_now();
+    server.expect_request().accept().expect_text("hello");
+}
+
+#[test]
+fn the_last_wish_counts_while_a_session_is_being_closed() {
+    for restarts in [false, true] {
+        let it = one(URL);
+        let server = it.app.far_server("cloud.example", 80);
+        let mut session = server.expect_request().accept();
+        session.answer_close(false);
+        for wish in 0..if restarts { 4 } else { 3 } {
+            if wish % 2 == 0 {
+                it.dialers[0].stop()
+            } else {
+                it.dialers[0].reconnect_now()
+            }
+            it.advance(0);
+        }
+        session.half_close();
+        assert_eq!(server.next_request().is_some(), restarts);
+        assert_eq!(it.state() != DialerState::Stopped, restarts);
+    }
+}
+
+#[test]
 fn the_application_decides_what_follows() {
     let asked = Rc::new(Cell::new(0));
     let (failures, losses) = (Rc::clone(&asked), Rc::clone(&asked));
@@ -559,6 +592,30 @@ fn redirects_are_followed_as_far_as_they_may() {
     request.answer(&to("/again"));
     assert!(it.notes()[0].starts_with("the server answered 307"), "two were the most");
     within(3, &first).accept().expect_text("hello"); // from the start
+}
+
+/// The connection that led there is dropped before another one gets its slot.
+#[test]
+fn a_redirect_to_an_address_connects_anew() {
+    let it = Dialling::new(&["ws://192.0.2.7/"], &ConnectOptions::new().redirects(1));
+    let server = it.app.far_server("192.0.2.7", 80);
+    let first = server.expect_request().answer("HTTP/1.1 307 x\r\nLocation: /again\r\n\r\n");
+    assert_eq!(first.ending(), Some(Ending::Closed));
+    let request = server.expect_request();
+    assert!(request.head().starts_with("GET /again HTTP/1.1\r\n"));
+    request.accept().expect_text("hello");
+}
+
+/// What was raced before the redirect is not waited for behind it.
+#[test]
+fn a_redirect_to_who_refuses_fails_at_once() {
+    let it = Dialling::new(&[URL], &ConnectOptions::new().redirects(1));
+    let first = it.app.far_server("cloud.example", 80);
+    it.app.far_server("other.example", 80).refuse();
+    first.expect_request().answer("HTTP/1.1 307 x\r\nLocation: http://other.example/\r\n\r\n");
+    let notes = it.notes();
+    assert!(notes.len() == 1 && notes[0].contains("connection refused"), "{notes:?}");
+    assert_eq!(it.state(), DialerState::Waiting);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::secs;
-use crate::app::application::Application;
+use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::connect_options::ConnectOptions;
 use crate::app::handler::on_connect;
@@ -13,6 +13,7 @@ use crate::context::dialers::Dialer;
 use crate::testing::network::tls_peer::{FarTls, VERSIONS};
 use crate::testing::{AUTHORITY, Ending, FarServer, TestApplication};
 use crate::words::connect::{ConnectStep, DialerState, Reconnect};
+use crate::words::limits::Limits;
 use crate::words::tls::Pem;
 use crate::words::tls_client::Roots;
 
@@ -230,9 +231,9 @@ fn a_handshake_that_is_cut_or_never_ends_is_a_failure_like_others() {
     it.app.advance(secs(8));
     slow.speak_tls();
     let request = slow.next_request().unwrap();
-    it.app.advance(Duration::from_millis(1_950));
+    it.app.advance(Duration::from_millis(1_900));
     assert_eq!(it.notes(), Vec::<String>::new());
-    it.app.advance(Duration::from_millis(100));
+    it.app.advance(Duration::from_millis(200));
     assert_eq!(it.note(), "connect_timeout was over before it had answered the handshake");
     drop(request);
 }
@@ -301,6 +302,37 @@ fn an_end_without_a_word_of_tls_is_a_loss_and_a_broken_record_too() {
     let mut client = server.expect_request_within(secs(61)).answer("HTTP/1.1 101 x\r\nUpgr");
     client.cut();
     assert_eq!(it.note(), "the other side hung up before it had answered the handshake");
+}
+
+/// What is held of a record that is not whole counts, and a budget that is spent ends whoever holds most.
+#[test]
+fn what_tls_holds_for_a_dialled_session_counts_against_process_bytes() {
+    let mut dialers = Vec::new();
+    let app = TestApplication::new(|app: &mut Application| {
+        let limits = Limits::new().process_bytes(40_000);
+        app.install(WebSockets::new().limits(limits).max_frame_size(8_000));
+        for _ in 0..4 {
+            let options = trusting().max_frame_size(8_000);
+            let factory = |_: &Call| on_connect(|session, _| session.send("hello"));
+            dialers.push(app.connect(URL, options, factory));
+        }
+    })
+    .unwrap();
+    let server = app.far_server("small.example", 443);
+    server.speak_tls();
+    let mut sessions: Vec<_> = (0..4).map(|_| server.expect_request().accept()).collect();
+    let mut held = Vec::new();
+    for session in &mut sessions {
+        session.expect_text("hello");
+        session.send_part(&[0; 16_000], 12_000);
+        held.push(app.stats().bytes_held);
+    }
+    assert!(
+        held[0] >= 12_000 && held[2] >= 36_000 && held.iter().all(|it| *it <= 40_000),
+        "{held:?}"
+    );
+    assert!(app.stats().over_budget > 0);
+    assert_eq!(app.stats().sessions_open, 3, "one has gone");
 }
 
 /// What a server shows stays as long as the connection, and counts; too much of it is no certificate.

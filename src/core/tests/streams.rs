@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::app::application::{Application, WebSockets};
+use crate::app::body_handler::{BodyHandler, BodyNext, IncomingBody};
 use crate::app::call::Call;
 use crate::app::handler::on_message;
+use crate::app::response::Response;
 use crate::testing::network::{Network, PeerEnd};
 
 #[path = "../../../tests/support/streams.rs"]
@@ -37,9 +39,21 @@ impl Server {
     fn new() -> Self {
         let seen: Rc<RefCell<Vec<String>>> = Rc::default();
         let (of_pages, of_sockets) = (Rc::clone(&seen), Rc::clone(&seen));
+        let (of_bodies, of_pieces) = (Rc::clone(&seen), Rc::clone(&seen));
         let mut application = Application::new();
-        application.install(WebSockets::new());
+        application.install(WebSockets::new().hosts(["h"]));
         application.routing(|route| {
+            route.post("/{...}", move |call, body| {
+                let told = format!("{} {:02x?}", told(call), body.bytes());
+                of_bodies.borrow_mut().push(told.clone());
+                told
+            });
+            for method in ["PUT", "PATCH"] {
+                let seen = Rc::clone(&of_pieces);
+                route.receive(method, "/{...}", move |call| {
+                    Ok(Gather { call: call.clone(), bytes: Vec::new(), seen: Rc::clone(&seen) })
+                });
+            }
             route.get("/{...}", move |call| {
                 let told = told(call);
                 of_pages.borrow_mut().push(told.clone());
@@ -60,8 +74,46 @@ impl Server {
         }
         let answers = std::mem::take(&mut self.network.link(id).socket.got);
         self.network.end(id, PeerEnd::Shut);
-        (std::mem::take(&mut *self.seen.borrow_mut()), answers)
+        (std::mem::take(&mut *self.seen.borrow_mut()), final_answers(&answers))
     }
+}
+
+/// Puts pieces together.
+struct Gather {
+    call: Call,
+    bytes: Vec<u8>,
+    seen: Rc<RefCell<Vec<String>>>,
+}
+
+impl BodyHandler for Gather {
+    fn on_piece(&mut self, body: &mut IncomingBody<'_>, piece: &[u8]) -> BodyNext {
+        self.bytes.extend_from_slice(piece);
+        assert_eq!(body.received(), self.bytes.len() as u64);
+        BodyNext::Continue
+    }
+
+    fn on_end(&mut self, _body: &mut IncomingBody<'_>) -> Response {
+        let told = format!("{} {:02x?}", told(&self.call), self.bytes);
+        self.seen.borrow_mut().push(told.clone());
+        Response::text(told)
+    }
+}
+
+/// Answers without the requests for bodies between them, which come only where a body did not.
+fn final_answers(answers: &[u8]) -> Vec<u8> {
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let mut kept = Vec::new();
+    let mut rest = answers;
+    while let Some(&first) = rest.first() {
+        rest = match rest.strip_prefix(CONTINUE) {
+            Some(later) => later,
+            None => {
+                kept.push(first);
+                &rest[1..]
+            }
+        };
+    }
+    kept
 }
 
 fn told(call: &Call) -> String {
@@ -84,7 +136,7 @@ fn pieces<'a>(dice: &mut Dice, bytes: &'a [u8]) -> Vec<&'a [u8]> {
 fn streams_in_any_pieces_are_the_same_requests() {
     let count = std::env::var("WIREWHEEL_STREAMS").map_or(STREAMS, |count| count.parse().unwrap());
     let mut server = Server::new();
-    let (mut requests, mut refused, mut sessions) = (0, 0, 0);
+    let (mut requests, mut refused, mut sessions, mut bodies) = (0, 0, 0, 0);
     for number in 0..count {
         if number % 1_000 == 0 {
             server = Server::new(); // a network in memory remembers every link
@@ -105,11 +157,15 @@ fn streams_in_any_pieces_are_the_same_requests() {
             String::from_utf8_lossy(&cut.1)
         );
         requests += whole.0.len();
+        bodies += whole.0.iter().filter(|told| told.starts_with('P')).count();
         sessions += whole.0.iter().filter(|told| told.starts_with("session")).count();
         refused += usize::from(String::from_utf8_lossy(&whole.1).contains("HTTP/1.1 400 "));
     }
-    println!("{count} streams, {requests} requests, {sessions} sessions, {refused} refused");
+    println!(
+        "{count} streams, {requests} requests, {bodies} with a body, {sessions} sessions, {refused} refused"
+    );
     // Neither is everything refused nor everything taken.
     let count = usize::try_from(count).unwrap();
     assert!(requests > count && refused > count / 10 && sessions > count / 100);
+    assert!(bodies > count / 3, "{bodies}");
 }

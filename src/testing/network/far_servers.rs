@@ -1,9 +1,9 @@
 //! The servers that a network in memory has for what an application dials: names, addresses, and what
 //! happens to who connects there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::core::dial_orders::{Attempt, DialOrder, Dialled, Remote};
 use crate::session::state::NO_ADDR;
@@ -52,21 +52,40 @@ pub(crate) struct FarServers {
     pub(crate) pending: Vec<Attempt>,
     /// Connections that were made and nobody has looked at.
     pub(crate) arrived: VecDeque<LinkId>,
+    /// Where other applications are.
+    pub(super) neighbours: BTreeSet<IpAddr>,
+    /// Attempts to connect to them that nobody has looked at, and those that were given up.
+    pub(super) outgoing: Vec<(Attempt, SocketAddr)>,
+    pub(super) abandoned: Vec<Attempt>,
+    /// The time, for those to whom nobody says it.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) clock: std::rc::Rc<std::cell::Cell<crate::words::time::Time>>,
+    /// Hears of everything that is ordered for an attempt.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) on_order: Option<Box<dyn Fn(Attempt)>>,
 }
 
 impl FarServers {
     /// Does what was ordered; `connect` makes a link.
     pub(super) fn order(&mut self, order: DialOrder, connect: impl FnOnce(SocketAddr) -> LinkId) {
+        #[cfg(all(repository, any(test, fuzzing)))]
+        if let (
+            Some(hear),
+            DialOrder::LookUp { attempt, .. } | DialOrder::Connect { attempt, .. },
+        ) = (&self.on_order, &order)
+        {
+            hear(*attempt);
+        }
         match order {
             DialOrder::LookUp { attempt, host, port } => self.look_up(attempt, &host, port),
             DialOrder::Connect { attempt, remote: Remote::Tcp(address) } => {
                 self.tried.push(address);
+                if self.neighbours.contains(&address.ip()) {
+                    return self.outgoing.push((attempt, address));
+                }
                 match self.ports.get(&address).copied().unwrap_or(FarPort::Refuses) {
                     FarPort::Accepts => self.made(attempt, address, connect),
-                    FarPort::Refuses => {
-                        let refused = ErrorKind::ConnectionRefused.into();
-                        self.ended.push_back(Dialled::NotConnected(attempt, address, refused));
-                    }
+                    FarPort::Refuses => self.refuse(attempt, address),
                     FarPort::Silent => self.pending.push(attempt),
                 }
             }
@@ -77,8 +96,27 @@ impl FarServers {
                 let gone = ErrorKind::NotFound.into();
                 self.ended.push_back(Dialled::NotConnected(attempt, NO_ADDR, gone));
             }
-            DialOrder::Abandon(attempt) => self.pending.retain(|known| *known != attempt),
+            DialOrder::Abandon(attempt) => {
+                self.pending.retain(|known| *known != attempt);
+                if !self.neighbours.is_empty() {
+                    self.abandoned.push(attempt);
+                }
+            }
         }
+    }
+
+    pub(super) fn refuse(&mut self, attempt: Attempt, address: SocketAddr) {
+        let refused = ErrorKind::ConnectionRefused.into();
+        self.ended.push_back(Dialled::NotConnected(attempt, address, refused));
+    }
+
+    pub(super) fn connected(&mut self, attempt: Attempt, address: SocketAddr, link: LinkId) {
+        self.ended.push_back(Dialled::Connected(attempt, address, link));
+    }
+
+    /// Whether something has ended of which nobody was told.
+    pub(super) fn has_news(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     fn made(
@@ -89,7 +127,7 @@ impl FarServers {
     ) {
         let link = connect(address);
         self.arrived.push_back(link);
-        self.ended.push_back(Dialled::Connected(attempt, address, link));
+        self.connected(attempt, address, link);
     }
 
     fn look_up(&mut self, attempt: Attempt, host: &str, port: u16) {

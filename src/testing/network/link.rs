@@ -12,7 +12,7 @@ use super::tls_peer::FarTls;
 #[cfg(feature = "tls")]
 use super::tls_peer::{BothEnds, TlsPeer};
 use crate::core::Disposal;
-use crate::core::sockets::{Notes, Readiness, Socket};
+use crate::core::sockets::{Notes, PlainSocket, Readiness, Socket};
 use crate::structures::wire::Wire;
 use crate::testing::far_end::FarEnd;
 use crate::transport::channel::Channel;
@@ -28,11 +28,14 @@ use crate::words::time::Time;
 
 use super::fake_socket::FakeSocket;
 use super::transit::Transit;
-#[cfg(all(repository, any(test, fuzzing)))]
+#[cfg(any(feature = "client", all(repository, any(test, fuzzing))))]
 use super::transit::{Buffers, Pace};
 
 /// Names a link; never used again for another.
 pub(crate) type LinkId = usize;
+
+/// Names an application in memory; never used again for another.
+pub(crate) type HostId = usize;
 
 /// One connection. Its fields are the options of a test, and what arrived.
 pub(crate) struct Link {
@@ -88,17 +91,10 @@ pub(crate) enum PeerEnd {
 }
 
 impl Socket for Link {
+    type Plain = Self;
+
     fn wire(&mut self) -> &mut dyn Wire {
         self.socket.wire()
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
-        self.socket.read(buffer)
-    }
-
-    #[cfg(feature = "tls")]
-    fn is_secured(&self) -> bool {
-        self.socket.is_secured()
     }
 
     #[cfg(feature = "tls")]
@@ -134,6 +130,12 @@ impl Socket for Link {
     }
 }
 
+impl PlainSocket for Link {
+    fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        self.socket.read(buffer)
+    }
+}
+
 /// What the peer does.
 impl Link {
     #[cfg(feature = "tls")]
@@ -163,7 +165,7 @@ impl Link {
 
     /// Of what is on its way to the server only so much is.
     #[cfg(feature = "tls")]
-    pub(super) fn keep_first(&mut self, bytes: usize) {
+    pub(crate) fn keep_first(&mut self, bytes: usize) {
         self.inbound.truncate(bytes);
     }
 
@@ -199,14 +201,29 @@ impl Link {
         }
     }
 
+    /// One end of a connection between two applications, whose TLS is their own.
+    #[cfg(feature = "client")]
+    pub(super) fn between(
+        address: SocketAddr,
+        #[cfg(feature = "tls")] ends: Option<&BothEnds>,
+    ) -> Self {
+        let mut link = Self::new(address);
+        #[cfg(feature = "tls")]
+        if let Some(ends) = ends {
+            link.acceptor = Some(Rc::clone(&ends.acceptor));
+        }
+        link.set_buffers(Buffers::USUAL);
+        link
+    }
+
     /// What is sent from now on goes through buffers, and the peer's program reads at its pace.
-    #[cfg(all(repository, any(test, fuzzing)))]
+    #[cfg(any(feature = "client", all(repository, any(test, fuzzing))))]
     pub(crate) fn set_buffers(&mut self, buffers: Buffers) {
         self.socket.transit = Some(Transit::new(buffers));
     }
 
     /// How the peer's program reads from now on; only for a link with buffers.
-    #[cfg(all(repository, any(test, fuzzing)))]
+    #[cfg(any(feature = "client", all(repository, any(test, fuzzing))))]
     pub(crate) fn set_pace(&mut self, pace: Pace) {
         if let Some(transit) = &mut self.socket.transit {
             transit.set_pace(pace);
@@ -283,6 +300,23 @@ impl Link {
             let records = peer.seal_end();
             self.send_raw(&records);
         }
+    }
+
+    /// How the application's side has ended, once all that was sent before has been taken by the peer's
+    /// system; a reset waits for nothing.
+    #[cfg(feature = "client")]
+    pub(super) fn sent_end(&self) -> Option<PeerEnd> {
+        let is_reset = self.socket.transit.as_ref().is_some_and(Transit::is_reset);
+        if self.socket.broken || is_reset {
+            return Some(PeerEnd::Reset);
+        }
+        self.socket.is_end_seen().then_some(PeerEnd::Shut)
+    }
+
+    /// Gives the peer room for so many bytes; true if it takes something because of that.
+    #[cfg(feature = "client")]
+    pub(super) fn set_room(&mut self, bytes: usize) -> bool {
+        self.socket.transit.as_mut().is_some_and(|transit| transit.set_room(bytes))
     }
 
     /// Whether nothing more arrives of what the server sent, and it is done with it.

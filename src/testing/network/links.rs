@@ -11,6 +11,7 @@ use crate::core::Disposal;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Readiness, Sockets};
+use crate::transport::channel::Channel;
 #[cfg(feature = "tls")]
 use crate::transport::secured::buffer_bytes;
 #[cfg(all(feature = "client", feature = "tls"))]
@@ -61,6 +62,40 @@ impl Links {
         id
     }
 
+    /// One end of a connection to another application: the one that has dialled.
+    #[cfg(feature = "client")]
+    pub(super) fn add_dialled(&mut self, address: SocketAddr) -> LinkId {
+        self.all.push(Link::between(
+            address,
+            #[cfg(feature = "tls")]
+            None,
+        ));
+        self.all.len() - 1
+    }
+
+    /// The same for the one that is to accept it.
+    #[cfg(feature = "client")]
+    pub(super) fn add_accepted(&mut self, address: SocketAddr) -> LinkId {
+        let link = Link::between(
+            address,
+            #[cfg(feature = "tls")]
+            self.tls.as_ref(),
+        );
+        self.all.push(link);
+        self.backlog.push_back(self.all.len() - 1);
+        self.all.len() - 1
+    }
+
+    /// The process is gone: its system ends all connections.
+    #[cfg(feature = "client")]
+    pub(super) fn halt(&mut self) {
+        let slots = std::mem::take(&mut self.slots).into_values();
+        for id in slots.chain(std::mem::take(&mut self.backlog)) {
+            self.all[id].dispose(Disposal::Close);
+            self.orphans.push(id);
+        }
+    }
+
     /// What the system tells at this moment: as a wait for events returns it.
     pub(super) fn take_events(&mut self, now: Time) -> Vec<(u32, Readiness)> {
         let mut events = Vec::new();
@@ -108,6 +143,10 @@ impl Sockets for Links {
         self.all.get_mut(id)
     }
 
+    fn plain(&mut self, slot: u32) -> Option<&mut Link> {
+        self.socket(slot).filter(|link| matches!(link.socket, Channel::Plain(_)))
+    }
+
     fn accept(&mut self, _now: Time) -> Accept<LinkId> {
         match self.backlog.pop_front() {
             Some(id) => Accept::Connection(id, self.all[id].address, None),
@@ -125,7 +164,8 @@ impl Sockets for Links {
     }
 
     fn refuse(&mut self, id: LinkId) {
-        self.all[id].socket.gone = Some(Disposal::Close);
+        self.all[id].dispose(Disposal::Close);
+        self.orphans.push(id);
     }
 
     fn dispose(&mut self, slot: u32, disposal: Disposal) {

@@ -10,7 +10,7 @@
 //! the turns of the loop, so that within one a socket takes what its buffer holds and no more.
 #![cfg_attr(
     not(all(repository, any(test, fuzzing))),
-    allow(dead_code, reason = "clients of the public test kit have no buffers yet")
+    allow(dead_code, reason = "clients of the public test kit have no buffers")
 )]
 
 use std::collections::VecDeque;
@@ -27,6 +27,12 @@ pub(crate) struct Buffers {
     pub(crate) receive: usize,
     /// The most bytes of a segment.
     pub(crate) segment: usize,
+}
+
+impl Buffers {
+    /// About what systems have of their own.
+    #[cfg(feature = "client")]
+    pub(super) const USUAL: Self = Self { send: 64 << 10, receive: 64 << 10, segment: 1_448 };
 }
 
 /// How the peer's program reads.
@@ -65,6 +71,8 @@ pub(crate) struct Transit {
     /// What the peer's system has said that it takes.
     window: usize,
     pace: Pace,
+    /// The program reads no more than this: it has room for no more.
+    room: usize,
     /// When the program reads next, if it reads by the clock.
     next_read: Time,
     end: End,
@@ -99,6 +107,7 @@ impl Transit {
             received: Vec::new(),
             window: buffers.receive,
             pace: Pace::All,
+            room: usize::MAX,
             next_read: Time::ZERO,
             end: End::Open,
             ended_at: None,
@@ -110,6 +119,12 @@ impl Transit {
 
     pub(crate) fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
+    }
+
+    /// Gives the program room for so many bytes; true if it can read because of that.
+    pub(super) fn set_room(&mut self, bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.room, bytes);
+        before == 0 && bytes > 0 && !self.received.is_empty()
     }
 }
 
@@ -203,7 +218,7 @@ impl Transit {
 
     /// The program reads what is its turn; whether that has opened the window.
     fn read(&mut self, now: Time, got: &mut Vec<u8>) -> bool {
-        if self.received.is_empty() {
+        if self.received.is_empty() || self.room == 0 {
             return false;
         }
         let most = match self.pace {
@@ -216,7 +231,8 @@ impl Transit {
             }
             Pace::Steadily { .. } | Pace::Nothing | Pace::Vanished => return false,
         };
-        let piece = most.min(self.received.len());
+        let piece = most.min(self.received.len()).min(self.room);
+        self.room -= if self.room == usize::MAX { 0 } else { piece };
         move_front(&mut self.received, piece, got);
         self.open_window()
     }
@@ -234,7 +250,8 @@ impl Transit {
 
     /// When something moves next by itself.
     pub(super) fn next_move(&self) -> Option<Time> {
-        let reads = matches!(self.pace, Pace::Steadily { .. }) && !self.received.is_empty();
+        let is_paced = matches!(self.pace, Pace::Steadily { .. });
+        let reads = is_paced && self.room > 0 && !self.received.is_empty();
         reads.then_some(self.next_read)
     }
 }

@@ -2,7 +2,7 @@
 //! happens to them.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use crate::app::call::Call;
@@ -18,6 +18,9 @@ use crate::words::message::Message;
 use super::choices::Choices;
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
 use super::losses::Fault;
+use super::order::Told;
+#[cfg(feature = "client")]
+use super::uplinks::Uplink;
 use super::world::{Log, Mood, Wants, World};
 
 /// What panics on purpose says.
@@ -26,14 +29,22 @@ pub(crate) const PLANNED: &str = "planned by the simulation";
 /// The handler of one session.
 pub(crate) struct Actor {
     world: Rc<RefCell<World>>,
-    link: usize,
+    pub(super) link: usize,
+    /// Whose session it is, if it was dialled.
+    #[cfg(feature = "client")]
+    pub(super) uplink: Option<Uplink>,
 }
 
 impl Actor {
     /// The request names the link it came over.
     pub(crate) fn join(world: &Rc<RefCell<World>>, call: &Call) -> Self {
         let link = call.header("x-link").and_then(|link| link.parse().ok()).unwrap_or(usize::MAX);
-        let actor = Self { world: Rc::clone(world), link };
+        let actor = Self {
+            world: Rc::clone(world),
+            link,
+            #[cfg(feature = "client")]
+            uplink: None,
+        };
         let panics = {
             let mut world = world.borrow_mut();
             world.mood.panics && world.choices.one_in(20)
@@ -46,8 +57,19 @@ impl Actor {
         actor
     }
 
+    /// The other side, where that is a server of this code.
+    fn peer(&self) -> Option<Rc<RefCell<World>>> {
+        let peer = self.world.borrow().peer.as_ref().and_then(Weak::upgrade);
+        peer.filter(|peer| peer.borrow().sessions.contains_key(&self.link))
+    }
+
     /// A message of the client is the next one, whole, and within the limit.
     fn check_message(&self, number: usize, bytes: &[u8]) {
+        if let Some(peer) = self.peer() {
+            self.check_message_of(&mut peer.borrow_mut(), bytes);
+            return self.check_length(bytes);
+        }
+        self.check_length(bytes);
         let world = &mut *self.world.borrow_mut();
         let read = content::read(bytes);
         if matches!(read, Some((FROM_CLIENT_PACKED, _))) {
@@ -55,12 +77,33 @@ impl Actor {
         }
         let is_next = matches!(read,
             Some((FROM_CLIENT | FROM_CLIENT_PACKED, read)) if read == number);
-        let start = bytes.get(..20).unwrap_or(bytes).escape_ascii();
         if !is_next && !world.spoiled.contains(&self.link) {
+            let start = bytes.get(..20).unwrap_or(bytes).escape_ascii();
             world.violations.push(format!("link {}: {start} for message {number}", self.link));
         }
-        if bytes.len() > world.max_message_size {
-            world.violations.push(format!("link {}: {} bytes, {start}", self.link, bytes.len()));
+    }
+
+    fn check_length(&self, bytes: &[u8]) {
+        if bytes.len() > self.world.borrow().max_message_size {
+            self.violation(&format!("a message of {} bytes", bytes.len()));
+        }
+    }
+
+    /// A message of a session of another server is what that one has sent.
+    fn check_message_of(&self, peer: &mut World, bytes: &[u8]) {
+        let World { sessions, drops, tally, publishers, .. } = peer;
+        let Some(log) = sessions.get(&self.link) else { return };
+        let mut told = Told { log: None, drops: *drops, publishers, tally };
+        let taken = self.log(|own| own.heard.take(self.link, bytes, log, &mut told));
+        if let Err(what) = taken {
+            self.violation(&what);
+        }
+    }
+
+    #[cfg(feature = "client")]
+    fn uplink(&self, act: impl FnOnce(&Uplink)) {
+        if let Some(uplink) = &self.uplink {
+            act(uplink);
         }
     }
 
@@ -132,6 +175,25 @@ impl Actor {
         Ok(())
     }
 
+    /// Acts on a message. What comes from another server of this code is answered so rarely that the two do
+    /// not go on for ever.
+    fn answer(
+        &self,
+        session: &mut Session<'_>,
+        from: Option<u8>,
+        is_of_server: bool,
+    ) -> HandlerResult {
+        let once_in = match from {
+            Some(FROM_SESSION) if is_of_server => 4,
+            Some(FROM_FLOW) if is_of_server => 16,
+            _ => 1,
+        };
+        if once_in > 1 && !self.choose(|choices, _| choices.one_in(once_in)) {
+            return Ok(());
+        }
+        self.act(session)
+    }
+
     /// What ends a session: often enough, and not before it has said much.
     fn rarely(&self) -> bool {
         self.choose(|choices, _| choices.one_in(6))
@@ -142,7 +204,10 @@ impl Actor {
         let time = Duration::from_millis(n); // zero is refused, which is an answer too
         let _ = match what {
             0 => session.set_ping_period((n % 3 > 0).then_some(time)),
-            1 => session.set_timeout(time).map(|()| self.log(|log| log.timeout = time)),
+            1 => session.set_timeout(time).map(|()| {
+                // What `on_error` sets had no part in the end that it is told of.
+                self.log(|log| log.timeout = if log.fault.is_none() { time } else { log.timeout });
+            }),
             2 => session.set_max_frame_size(125 + usize::try_from(n).unwrap_or(0)),
             _ => {
                 session.set_masking(n % 2 == 0);
@@ -288,11 +353,17 @@ impl Handler for Actor {
         if self.log(|log| std::mem::replace(&mut log.connected, true)) {
             self.violation("on_connect twice");
         }
+        let slot = session.id().0.index;
+        self.log(|log| log.slot = slot);
+        #[cfg(feature = "client")]
+        self.uplink(|uplink| uplink.collect(session));
         self.act(session)
     }
 
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         self.enter("on_message", session);
+        #[cfg(feature = "client")]
+        self.uplink(Uplink::note_heard);
         let number = self.log(|log| {
             log.received += 1;
             log.received - 1
@@ -301,7 +372,8 @@ impl Handler for Actor {
         if session.close_info().is_some() {
             self.violation("a message after the end was known");
         }
-        self.act(session)
+        let is_of_server = self.peer().is_some();
+        self.answer(session, message.bytes().first().copied(), is_of_server)
     }
 
     fn on_ping(&mut self, session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
@@ -311,6 +383,8 @@ impl Handler for Actor {
 
     fn on_pong(&mut self, session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
         self.enter("on_pong", session);
+        #[cfg(feature = "client")]
+        self.uplink(Uplink::note_heard);
         self.act(session)
     }
 
@@ -368,6 +442,8 @@ impl Handler for Actor {
         }
         let dropped = usize::try_from(session.dropped()).unwrap_or(usize::MAX);
         self.log(|log| (log.end, log.dropped) = (Some(close.clone()), dropped));
+        #[cfg(feature = "client")]
+        self.uplink(|uplink| uplink.note_end(close));
         let _ = self.act(session);
     }
 }

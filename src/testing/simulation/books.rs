@@ -40,7 +40,7 @@ impl Account<'_> {
         let pages = self.world.pages.get(&self.player.id).copied().unwrap_or(0);
         let lost_pages = pages - self.player.pages.min(pages);
         let sent = self.log.map_or(0, |log| log.sent.len());
-        let lost = sent - self.player.arrived.min(sent);
+        let lost = sent - self.player.heard.arrived.min(sent);
         let dropped = self.log.map_or(0, |log| log.dropped);
         if self.log.is_some_and(|log| self.is_complete(log)) && lost != dropped {
             let id = self.player.id;

@@ -26,12 +26,26 @@ impl Choices {
     }
 
     /// True for a third of all sources; nothing is drawn for it, so that their runs stay what they are.
-    #[cfg(feature = "tls")]
     pub(crate) fn is_of_a_third(&self) -> bool {
         match self {
             Self::Seed(seed) => seed % 3 == 2,
             Self::Script { bytes, .. } => bytes.len() % 3 == 2,
         }
+    }
+
+    /// True for a fifth of all sources; nothing is drawn for it either.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_of_a_fifth(&self) -> bool {
+        match self {
+            Self::Seed(seed) => seed % 5 == 4,
+            Self::Script { bytes, .. } => bytes.len() % 5 == 4,
+        }
+    }
+
+    /// Another source, for somebody else.
+    #[cfg(feature = "client")]
+    pub(crate) fn split(&mut self) -> Self {
+        Self::Seed(self.next(8))
     }
 
     fn next(&mut self, bytes: usize) -> u64 {

@@ -24,13 +24,53 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 pub(crate) struct Codec {
     compressor: Compress,
     inflater: Decompress,
-    client_keeps_context: bool,
-    server_keeps_context: bool,
+    packs_with_context: bool,
+    unpacks_with_context: bool,
 }
 
 impl fmt::Debug for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Codec").finish_non_exhaustive()
+    }
+}
+
+/// What was agreed on for what one side sends.
+struct Stream {
+    window_bits: u8,
+    keeps_context: bool,
+}
+
+/// For both sides.
+struct Agreed {
+    client: Stream,
+    server: Stream,
+}
+
+impl Agreed {
+    fn read(answer: &str) -> Result<Self, String> {
+        let mut parameters = answer.split(';').map(str::trim);
+        if parameters.next() != Some("permessage-deflate") {
+            return Err(format!("agreed on what was not offered: {answer}"));
+        }
+        let mut client = Stream { window_bits: 15, keeps_context: true };
+        let mut server = Stream { window_bits: 15, keeps_context: true };
+        for parameter in parameters {
+            match parameter.split_once('=') {
+                None if parameter == "client_no_context_takeover" => client.keeps_context = false,
+                None if parameter == "server_no_context_takeover" => server.keeps_context = false,
+                Some(("client_max_window_bits", bits)) => {
+                    client.window_bits = bits.parse().unwrap_or(0);
+                }
+                Some(("server_max_window_bits", bits)) => {
+                    server.window_bits = bits.parse().unwrap_or(0);
+                }
+                _ => return Err(format!("agreed on an unknown parameter: {answer}")),
+            }
+        }
+        if ![&client, &server].iter().all(|side| (9..=15).contains(&side.window_bits)) {
+            return Err(format!("agreed on a window that cannot be: {answer}"));
+        }
+        Ok(Self { client, server })
     }
 }
 
@@ -40,33 +80,27 @@ pub(crate) fn draw_offer(choices: &mut Choices) -> &'static str {
 }
 
 impl Codec {
-    /// What an answer with this value of `Sec-WebSocket-Extensions` agrees on.
+    /// What an answer with this value of `Sec-WebSocket-Extensions` agrees on, for the client.
     pub(crate) fn agreed(answer: &str, level: u32) -> Result<Self, String> {
-        let mut parameters = answer.split(';').map(str::trim);
-        if parameters.next() != Some("permessage-deflate") {
-            return Err(format!("agreed on what was not offered: {answer}"));
-        }
-        let (mut client_keeps_context, mut server_keeps_context) = (true, true);
-        let (mut client_bits, mut server_bits) = (15, 15);
-        for parameter in parameters {
-            match parameter.split_once('=') {
-                None if parameter == "client_no_context_takeover" => client_keeps_context = false,
-                None if parameter == "server_no_context_takeover" => server_keeps_context = false,
-                Some(("client_max_window_bits", bits)) => client_bits = bits.parse().unwrap_or(0),
-                Some(("server_max_window_bits", bits)) => server_bits = bits.parse().unwrap_or(0),
-                _ => return Err(format!("agreed on an unknown parameter: {answer}")),
-            }
-        }
-        if ![client_bits, server_bits].iter().all(|bits| (9..=15).contains(bits)) {
-            return Err(format!("agreed on a window that cannot be: {answer}"));
-        }
+        let Agreed { client, server } = Agreed::read(answer)?;
+        Ok(Self::new(client, server, level))
+    }
+
+    /// The same for the server that has answered so.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_server(answer: &str, level: u32) -> Result<Self, String> {
+        let Agreed { client, server } = Agreed::read(answer)?;
+        Ok(Self::new(server, client, level))
+    }
+
+    fn new(own: Stream, other: Stream, level: u32) -> Self {
         let level = Compression::new(level);
-        Ok(Self {
-            compressor: Compress::new_with_window_bits(level, false, client_bits),
-            inflater: Decompress::new_with_window_bits(false, server_bits),
-            client_keeps_context,
-            server_keeps_context,
-        })
+        Self {
+            compressor: Compress::new_with_window_bits(level, false, own.window_bits),
+            inflater: Decompress::new_with_window_bits(false, other.window_bits),
+            packs_with_context: own.keeps_context,
+            unpacks_with_context: other.keeps_context,
+        }
     }
 
     /// The payload of a message; with `last`, a final block ends it (section 7.2.3.4).
@@ -80,7 +114,7 @@ impl Codec {
         } else {
             packed.truncate(packed.len() - TAIL.len());
         }
-        if last || !self.client_keeps_context {
+        if last || !self.packs_with_context {
             self.compressor.reset();
         }
         packed
@@ -104,7 +138,7 @@ impl Codec {
         if self.inflater.total_in() - before != packed.len() as u64 {
             return Err("a final block in what the server sent".into());
         }
-        if !self.server_keeps_context {
+        if !self.unpacks_with_context {
             self.inflater.reset(false);
         }
         Ok(message)

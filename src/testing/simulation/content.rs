@@ -15,6 +15,12 @@ pub(crate) const FROM_FLOW: u8 = b'f';
 /// From another session; its number says nothing of an order.
 pub(crate) const FROM_OTHER: u8 = b'd';
 
+/// From the flow of news, of which each message replaces the one before with the same key.
+#[cfg(feature = "client")]
+pub(crate) const FROM_NEWS: u8 = b'n';
+/// The keys of the news: a number is for the key that it leaves as a remainder.
+pub(crate) const NEWS_KEYS: usize = 4;
+
 /// No start is longer.
 pub(crate) const START_BYTES: usize = 10;
 

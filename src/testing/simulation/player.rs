@@ -1,36 +1,38 @@
 //! The clients of a simulation: by chance they do what clients do, and what they should not.
 
 mod arrivals;
+#[cfg(feature = "client")]
+mod request;
+#[cfg(feature = "client")]
+mod server;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use super::bodies;
 use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
-use super::world::{Log, Mood, Tally};
+use super::sequence::Sequence;
+use super::world::Mood;
 use crate::testing::event_source::EventParser;
-use crate::testing::far_end::RawFrame;
-use crate::testing::frames::{UPGRADE, masked};
+use crate::testing::far_end::{RawFrame, frame_of};
+use crate::testing::frames::{UPGRADE, masked, unmasked};
 use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};
 use crate::words::time::Time;
-
-/// What the server's side says of a client's session.
-pub(crate) struct Told<'a> {
-    pub(crate) log: Option<&'a Log>,
-    /// Messages may be dropped on the way.
-    pub(crate) drops: bool,
-    /// Who published each message of the flow.
-    pub(crate) publishers: &'a [Option<LinkId>],
-    /// Where to count.
-    pub(crate) tally: &'a mut Tally,
-}
 
 /// A client, and what it knows of its connection.
 #[derive(Debug)]
 pub(crate) struct Player {
     pub(crate) id: LinkId,
+    /// The session's name in the logs: its link, unless it was dialled.
+    pub(crate) session: usize,
+    /// It is no client, but a server that was dialled.
+    is_server: bool,
+    /// What a server was asked for and has not answered.
+    #[cfg(feature = "client")]
+    request: Option<request::Request>,
     /// What one message or frame may have.
     message_limit: usize,
     stage: Stage,
@@ -55,9 +57,8 @@ pub(crate) struct Player {
     mirrored: VecDeque<RawFrame>,
     /// The payload of its own Close.
     said_close: Option<Vec<u8>>,
-    /// The number of the next message of the session, and how many arrived.
-    pub(crate) received: usize,
-    pub(super) arrived: usize,
+    /// What arrived of the session's messages.
+    pub(crate) heard: Sequence,
     /// Pages that arrived.
     pub(super) pages: usize,
     /// It has ended its side, or its machine is gone.
@@ -66,7 +67,6 @@ pub(crate) struct Player {
     pub(super) joined_at: Option<Time>,
     /// It did not read for a while.
     pub(super) has_stalled: bool,
-    next_of_flow: usize,
     arriving: Option<Arriving>,
     /// The payload of the server's Close.
     pub(crate) got_close: Option<Vec<u8>>,
@@ -92,7 +92,11 @@ struct Arriving {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// A head is awaited, or has to be sent first.
     Http,
+    /// A request is to be answered, or was refused.
+    #[cfg(feature = "client")]
+    Asked,
     Session,
     Events,
 }
@@ -100,6 +104,9 @@ enum Stage {
 /// Something that a client does.
 pub(crate) enum Play {
     Send(Vec<u8>),
+    /// Sends a whole 101: what follows are frames.
+    #[cfg(feature = "client")]
+    Switch(Vec<u8>),
     ReadPiece(usize),
     WritePiece(usize),
     Room(usize),
@@ -117,6 +124,8 @@ impl fmt::Debug for Play {
                 let start = bytes.get(..30).unwrap_or(bytes).escape_ascii();
                 write!(f, "sends {} bytes, {start}", bytes.len())
             }
+            #[cfg(feature = "client")]
+            Self::Switch(_) => f.write_str("switches"),
             Self::ReadPiece(bytes) => write!(f, "is read in pieces of {bytes}"),
             Self::WritePiece(bytes) => write!(f, "is written in pieces of {bytes}"),
             Self::Room(bytes) => write!(f, "takes {bytes}"),
@@ -135,6 +144,10 @@ impl Player {
     pub(crate) fn new(id: LinkId, message_limit: usize, choices: &mut Choices, mood: Mood) -> Self {
         Self {
             id,
+            session: id,
+            is_server: false,
+            #[cfg(feature = "client")]
+            request: None,
             message_limit,
             stage: Stage::Http,
             answers_pings: !choices.one_in(5) || mood.is_long,
@@ -150,13 +163,11 @@ impl Player {
             is_spoiled: false,
             mirrored: VecDeque::new(),
             said_close: None,
-            received: 0,
-            arrived: 0,
+            heard: Sequence::default(),
             pages: 0,
             has_ended: false,
             joined_at: None,
             has_stalled: false,
-            next_of_flow: 0,
             arriving: None,
             got_close: None,
             events: EventParser::default(),
@@ -184,19 +195,23 @@ impl Player {
                 _ => Play::End(PeerEnd::Reset),
             };
         }
+        #[cfg(feature = "client")]
+        if self.is_server && self.stage != Stage::Session {
+            return self.draw_answer(choices, mood);
+        }
         Play::Send(match self.stage {
-            Stage::Http => {
-                // It may be in a session already and not know: then this is no request.
-                self.is_spoiled |= self.asked;
-                self.request(choices, mood)
-            }
             Stage::Session if mood.malformed && choices.one_in(40) => {
                 self.is_spoiled = true;
-                malformed(choices)
+                malformed(choices, self.is_server)
             }
             Stage::Session => self.frames(choices, mood),
             // Whatever it says, nobody listens.
             Stage::Events => (0..choices.below(40)).map(|_| byte(choices)).collect(),
+            _ => {
+                // It may be in a session already and not know: then this is no request.
+                self.is_spoiled |= self.asked;
+                self.request(choices, mood)
+            }
         })
     }
 
@@ -207,7 +222,7 @@ impl Player {
 
     /// Whether it only listens, to an event stream.
     pub(super) fn is_event_source(&self) -> bool {
-        self.id % 8 == 3
+        !self.is_server && self.id % 8 == 3
     }
 
     /// Whether what came ends within an event.
@@ -242,8 +257,9 @@ impl Player {
             bytes.extend_from_slice(format!("Sec-WebSocket-Extensions: {offer}\r\n").as_bytes());
         }
         bytes.extend_from_slice(b"\r\n");
-        match choices.below(12) {
+        match choices.below(13) {
             0 | 1 => self.page_request(),
+            12 => bodies::request(self.id, choices),
             2 => self.page_request().repeat(choices.size_below(40)),
             3 if mood.junk => {
                 bytes.truncate(choices.size_below(bytes.len()));
@@ -275,20 +291,20 @@ impl Player {
         let mut bytes = Vec::new();
         if choices.one_in(6) {
             let payload = vec![b'p'; choices.size_below(126)];
-            bytes.extend(masked(choices.pick(&[0x89, 0x8a]), &payload));
+            bytes.extend(frame_of(self.is_server, choices.pick(&[0x89, 0x8a]), &payload));
         }
         // In a long life nobody leaves.
         if choices.one_in(if mood.closes { 50 } else { 400 }) {
             let code: u16 = choices.pick(&[1000, 1001, 3000, 4000]);
             let payload = [&code.to_be_bytes()[..], b"bye"].concat();
             let payload = if choices.one_in(4) { Vec::new() } else { payload };
-            bytes.extend(masked(RawFrame::CLOSE, &payload));
+            bytes.extend(frame_of(self.is_server, RawFrame::CLOSE, &payload));
             self.said_close.get_or_insert(payload);
             return bytes;
         }
         for _ in 0..choices.pick(&[1, 1, 1, 1, 1, 2, 5, 9]) {
             let frame = self.data_frame(choices, mood);
-            bytes.extend(masked(frame.first, &frame.payload));
+            bytes.extend(frame_of(self.is_server, frame.first, &frame.payload));
             if self.said_close.is_none() {
                 self.mirrored.push_back(frame);
             }
@@ -364,6 +380,8 @@ impl Player {
         let link = network.link(id);
         match play {
             Play::Send(bytes) => return network.send(id, &bytes),
+            #[cfg(feature = "client")]
+            Play::Switch(bytes) => return self.switch(&bytes, network),
             Play::End(end) => {
                 self.has_ended = true;
                 return network.end(id, end);
@@ -423,14 +441,17 @@ fn byte(choices: &mut Choices) -> u8 {
     u8::try_from(choices.below(256)).unwrap_or(0)
 }
 
-fn malformed(choices: &mut Choices) -> Vec<u8> {
+fn malformed(choices: &mut Choices, is_server: bool) -> Vec<u8> {
+    let frame = |first, payload: &[u8]| frame_of(is_server, first, payload);
     match choices.below(7) {
-        0 => vec![0x83, 0x80, 0, 0, 0, 0],
-        1 => vec![0x81, 0x01, b'x'],
-        2 => masked(0x81, b"\xff\xfe"),
-        3 => masked(0x88, &[3]),
-        4 => masked(0x80, b"continuation of nothing"),
-        5 => masked(0xc9, b"a compressed ping"),
+        0 => frame(0x83, b""),
+        // With a mask where there must be none, or the other way round.
+        1 if is_server => masked(0x81, b"x"),
+        1 => unmasked(0x81, b"x"),
+        2 => frame(0x81, b"\xff\xfe"),
+        3 => frame(0x88, &[3]),
+        4 => frame(0x80, b"continuation of nothing"),
+        5 => frame(0xc9, b"a compressed ping"),
         _ => (0..=choices.below(20)).map(|_| byte(choices)).collect(),
     }
 }

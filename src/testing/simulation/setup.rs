@@ -1,7 +1,7 @@
 //! What is drawn of a simulation before it begins: its limits, its options, its flow, and the
 //! application with them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
@@ -9,18 +9,24 @@ use std::time::Duration;
 
 use crate::app::application::{Application, Built, WebSockets};
 use crate::app::call::Call;
+#[cfg(feature = "client")]
+use crate::app::connect_options::ConnectOptions;
 use crate::app::raw_handler::on_frame;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
+use crate::testing::network::Network;
 use crate::words::compat::Compat;
 use crate::words::limits::Limits;
 use crate::words::options::OutboxOverflow;
+use crate::words::time::Time;
 
-use super::actors::Actor;
+use super::actors::{Actor, PLANNED};
+use super::bodies;
 use super::choices::Choices;
 use super::world::{Mood, Tally, World};
 
 /// What a run's server is like.
+#[derive(Clone)]
 pub(super) struct Setup {
     pub(super) max_frame_size: usize,
     max_message_size: usize,
@@ -30,6 +36,9 @@ pub(super) struct Setup {
     flow: SharedFlow,
     timeout: Duration,
     write_timeout: Duration,
+    /// Whether it dials: then the options of what it dials are others.
+    #[cfg(feature = "client")]
+    dials: bool,
 }
 
 /// For the trail of a failure.
@@ -57,6 +66,8 @@ impl Setup {
             flow: draw_flow(choices),
             timeout: millis(choices, mood, &[1, 900, 15_000]),
             write_timeout: millis(choices, mood, &[1, 2_000, 30_000]),
+            #[cfg(feature = "client")]
+            dials: false,
         }
     }
 
@@ -80,12 +91,56 @@ impl Setup {
         if choices.one_in(2) {
             options = options.idle_timeout(millis(choices, mood, &[3, 3_000, 60_000]));
         }
-        if mood.deflate { draw_deflate(options, choices) } else { (options, 0) }
+        #[cfg(feature = "deflate")]
+        if mood.deflate {
+            let (deflate, bytes) = draw_deflate(choices);
+            return (options.extension(deflate), bytes);
+        }
+        (options, 0) // clients ask in vain
+    }
+
+    /// The same for what is dialled: times are such that a session has some, and its own.
+    #[cfg(feature = "client")]
+    pub(super) fn draw_connect_options(&self, choices: &mut Choices, mood: Mood) -> ConnectOptions {
+        let mut options = ConnectOptions::new()
+            .on_outbox_full(self.policy)
+            .timeout(self.timeout)
+            .write_timeout(self.write_timeout)
+            .max_frame_size(self.max_frame_size)
+            .max_message_size(self.max_message_size)
+            .max_outgoing_message_size(self.max_message_size)
+            .outbox_bytes(self.outbox_bytes)
+            .ping_period(millis(choices, mood, &[700, 5_000, 20_000]));
+        if choices.one_in(4) {
+            options = options.ping_period(None);
+        }
+        #[cfg(feature = "deflate")]
+        if mood.deflate && choices.one_in(2) {
+            options = options.extension(draw_deflate(choices).0);
+        }
+        options
+    }
+
+    /// The server that is dialled: it takes what the other one sends, and all who come.
+    #[cfg(feature = "client")]
+    pub(super) fn draw_far(&self, choices: &mut Choices, mood: Mood) -> Self {
+        let mut setup = Self::draw(choices, mood);
+        setup.max_frame_size = self.max_frame_size;
+        setup.max_message_size = self.max_message_size;
+        setup.limits = setup.limits.max_connections(30).max_pending_handshakes(30);
+        setup
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn with_dialers(self, dials: bool) -> Self {
+        Self { dials, ..self }
     }
 
     /// More than a connection may ever hold.
     pub(super) fn bytes_each(&self, extension_bytes: usize) -> usize {
         let Limits { max_head_bytes, read_buffer_bytes, .. } = self.limits;
+        #[cfg(feature = "client")]
+        let extension_bytes = if self.dials { BOTH_CONTEXTS } else { extension_bytes };
         let buffers = self.outbox_bytes + 2 * self.max_message_size;
         extension_bytes + 4 * (buffers + max_head_bytes + read_buffer_bytes + (20 << 10))
     }
@@ -109,17 +164,19 @@ impl Setup {
             publishers: Vec::new(),
             spoiled: BTreeSet::new(),
             violations: Vec::new(),
+            clock: Rc::new(Cell::new(Time::ZERO)),
+            peer: None,
         }
     }
 }
 
 /// One of these, or the longest.
-fn millis(choices: &mut Choices, mood: Mood, from: &[u64; 3]) -> Duration {
+pub(super) fn millis(choices: &mut Choices, mood: Mood, from: &[u64; 3]) -> Duration {
     let [.., longest] = *from;
     Duration::from_millis(if mood.hurries { choices.pick(from) } else { longest })
 }
 
-fn draw_flow(choices: &mut Choices) -> SharedFlow {
+pub(super) fn draw_flow(choices: &mut Choices) -> SharedFlow {
     let overflow = choices.pick(&[
         BufferOverflow::Suspend,
         BufferOverflow::DropOldest,
@@ -153,11 +210,13 @@ fn draw_limits(mood: Mood, choices: &mut Choices) -> Limits {
         .read_buffer_bytes(choices.pick(&[1_024, 5_000]))
 }
 
+/// What compression may hold in a session.
+const BOTH_CONTEXTS: usize = 400 << 10;
+
 /// Compression with any of its options, and what it may hold in a session.
 #[cfg(feature = "deflate")]
-fn draw_deflate(options: WebSockets, choices: &mut Choices) -> (WebSockets, usize) {
+fn draw_deflate(choices: &mut Choices) -> (crate::extension::Deflate, usize) {
     const ONE_INFLATER: usize = 50 << 10;
-    const BOTH_CONTEXTS: usize = 400 << 10;
     let (client_keeps, server_keeps) = (choices.one_in(2), choices.one_in(2));
     let mut deflate = crate::extension::Deflate::new()
         .compression_level(choices.pick(&[1, 6, 9]))
@@ -172,17 +231,31 @@ fn draw_deflate(options: WebSockets, choices: &mut Choices) -> (WebSockets, usiz
         deflate = deflate.compress_if(|message| message.is_text());
     }
     let bytes = if client_keeps || server_keeps { BOTH_CONTEXTS } else { ONE_INFLATER };
-    (options.extension(deflate), bytes)
+    (deflate, bytes)
 }
 
-/// Without the feature clients ask in vain.
-#[cfg(not(feature = "deflate"))]
-fn draw_deflate(options: WebSockets, _choices: &mut Choices) -> (WebSockets, usize) {
-    (options, 0)
+/// A network with that application, whose planned panics are no failures.
+pub(super) fn begin(
+    options: WebSockets,
+    world: &Rc<RefCell<World>>,
+    over_tls: bool,
+    more: impl FnOnce(&mut Application),
+) -> Network {
+    let mut network = Network::new(build(options, world, more));
+    #[cfg(feature = "tls")]
+    if over_tls {
+        network.use_tls();
+    }
+    network.tolerates = |panic| panic.contains(PLANNED);
+    network
 }
 
 /// The application: `/s` is played by actors, `/raw` mirrors, `/page` has any length.
-pub(super) fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
+fn build(
+    options: WebSockets,
+    world: &Rc<RefCell<World>>,
+    more: impl FnOnce(&mut Application),
+) -> Built {
     let raw_negotiates = world.borrow_mut().choices.one_in(2);
     let mut application = Application::new();
     application.install(options);
@@ -193,6 +266,7 @@ pub(super) fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
         route
             .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))
             .negotiate_extensions(raw_negotiates);
+        bodies::add_routes(route, world);
         route.get("/page", move |call| {
             let world = &mut *pages.borrow_mut();
             let link = call.header("x-link").and_then(|link| link.parse().ok());
@@ -202,6 +276,7 @@ pub(super) fn build(options: WebSockets, world: &Rc<RefCell<World>>) -> Built {
             "x".repeat(world.choices.size_below(500))
         });
     });
+    more(&mut application);
     match application.build() {
         Ok(built) => built,
         Err(mistake) => panic!("the simulation's application: {mistake}"),

@@ -76,7 +76,7 @@ fn number_from(name: &str) -> Option<u64> {
 
 /// Runs so many seeds on all processors, as long as there is time: how many it were, and what they had.
 #[allow(clippy::disallowed_methods, reason = "an hour is an hour")]
-fn run_many(first: u64, seeds: u64, time: Option<Duration>) -> (u64, Tally) {
+fn run_many(first: u64, step: u64, seeds: u64, time: Option<Duration>) -> (u64, Tally) {
     let (begun, next) = (std::time::Instant::now(), AtomicU64::new(0));
     let lives = || {
         let _ends_all = EndsAll(&next);
@@ -86,7 +86,7 @@ fn run_many(first: u64, seeds: u64, time: Option<Duration>) -> (u64, Tally) {
             if at >= seeds {
                 break;
             }
-            tally += run_one(first + at);
+            tally += run_one(first + at * step);
             count += 1;
         }
         (count, tally)
@@ -105,7 +105,8 @@ fn run_many(first: u64, seeds: u64, time: Option<Duration>) -> (u64, Tally) {
     (count, tally)
 }
 
-/// `WIREWHEEL_SEED` runs that one, `WIREWHEEL_SEEDS` so many, `WIREWHEEL_SECONDS` bounds the time.
+/// `WIREWHEEL_SEED` runs that one, `WIREWHEEL_SEEDS` so many, `WIREWHEEL_SECONDS` bounds the time. Of those
+/// from `WIREWHEEL_FIRST` on, every `WIREWHEEL_STEP`th: with 4 and 5 only those whose server dials.
 #[test]
 #[allow(clippy::print_stdout, reason = "the figures that are asked for")]
 fn simulation_of_many_seeds() {
@@ -118,7 +119,8 @@ fn simulation_of_many_seeds() {
     let first = number_from("WIREWHEEL_FIRST").unwrap_or(0);
     let seeds = number_from("WIREWHEEL_SEEDS");
     let seeds = seeds.unwrap_or_else(|| if time.is_some() { u64::MAX / 4 } else { SEEDS });
-    let (count, tally) = run_many(first, seeds, time);
+    let step = number_from("WIREWHEEL_STEP").unwrap_or(1);
+    let (count, tally) = run_many(first, step, seeds, time);
     let steps = tally.steps;
     println!("simulated {count} seeds from {first}, {steps} steps, none failed\n{tally:?}");
     if count >= SEEDS {
@@ -133,6 +135,16 @@ fn assert_exercised(tally: &Tally) {
     assert!(tally.filtered > 0, "sessions collected only some of a flow: never; {tally:?}");
     assert!(tally.longest >= 60, "a session had a long life: never; {tally:?}");
     assert!(tally.losses.0.iter().all(|&count| count > 0), "a loss never happened; {tally:?}");
+    #[cfg(feature = "client")]
+    for (what, count) in [
+        ("sessions were dialled", tally.dialled),
+        ("attempts failed", tally.failed),
+        ("news arrived", tally.news),
+        ("sessions between two servers were over", tally.between),
+        ("something was lost between two servers", tally.between_losses.0.iter().sum()),
+    ] {
+        assert!(count > 0, "{what}: never; {tally:?}");
+    }
     if !cfg!(feature = "deflate") {
         assert_eq!((tally.packed_in, tally.packed_out, tally.packed_of_flow), (0, 0, 0));
         return;

@@ -1,7 +1,9 @@
 //! What everybody in a simulation knows and notes: what may happen in the run, what each session was told,
 //! and how often each thing was met.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use crate::flow::shared_flow::SharedFlow;
@@ -11,6 +13,7 @@ use crate::words::time::Time;
 
 use super::choices::Choices;
 use super::losses::{Fault, LossCounts};
+use super::sequence::Sequence;
 
 /// What may happen in a run: a swarm of runs in which each thing is left out of half of them finds
 /// more than runs that are all alike.
@@ -76,6 +79,12 @@ impl Mood {
         self.fragments || self.flows || self.reaches
     }
 
+    /// Whether whoever receives may be slow to do so, or be kept from it by its application.
+    #[cfg(feature = "client")]
+    pub(super) fn may_be_slow(self) -> bool {
+        self.reaches || self.buffers || self.flows || self.faults
+    }
+
     /// For a long life: nothing in it ends a session before it has said much.
     pub(crate) fn calmed(self) -> Self {
         Self {
@@ -122,6 +131,10 @@ pub(crate) struct World {
     pub(crate) spoiled: BTreeSet<usize>,
     /// What a handler saw that must not be.
     pub(crate) violations: Vec<String>,
+    /// The time, for those to whom nobody says it.
+    pub(crate) clock: Rc<Cell<Time>>,
+    /// Of a server that is dialled, and of whoever dials it: what the other one knows.
+    pub(crate) peer: Option<Weak<RefCell<World>>>,
 }
 
 impl World {
@@ -156,6 +169,13 @@ pub(crate) struct Tally {
     pub(crate) events: usize,
     /// Messages of the flow that came to sessions which collect only some.
     pub(crate) filtered: usize,
+    /// Sessions that were dialled, attempts that failed, and news that arrived.
+    pub(crate) dialled: usize,
+    pub(crate) failed: usize,
+    pub(crate) news: usize,
+    /// Sessions between two servers of this code, and those of them that have lost something, by reason.
+    pub(crate) between: usize,
+    pub(crate) between_losses: LossCounts,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -173,6 +193,11 @@ impl std::ops::AddAssign for Tally {
         self.losses += other.losses;
         self.events += other.events;
         self.filtered += other.filtered;
+        self.dialled += other.dialled;
+        self.failed += other.failed;
+        self.news += other.news;
+        self.between += other.between;
+        self.between_losses += other.between_losses;
     }
 }
 
@@ -200,6 +225,14 @@ pub(crate) struct Log {
     pub(crate) dropped: usize,
     /// How long it waits for a pong at present.
     pub(crate) timeout: Duration,
+    /// What has come from another server of this code.
+    pub(crate) heard: Sequence,
+    /// Its slot, while it is open.
+    pub(crate) slot: u32,
+    /// It was dialled, or accepted, and something happened to its connection.
+    pub(crate) disturbed: bool,
+    /// Its server was killed, so that it never had an end.
+    pub(crate) killed: bool,
 }
 
 /// What a session collects of the flow.

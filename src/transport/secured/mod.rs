@@ -16,6 +16,8 @@ use std::rc::Rc;
 
 use crate::protocol::tls_fault::TlsFault;
 use crate::transport::stream::Stream;
+#[cfg(feature = "tls-client-auth")]
+use crate::transport::tls::acceptor::Acceptor;
 use crate::transport::tls::engine::{Ending, Engine, RECORD_MAX};
 use crate::transport::tls::shared::Shared;
 
@@ -85,24 +87,16 @@ pub(crate) struct Secured<S> {
     pub(super) stream: S,
     engine: Engine,
     shared: Rc<Shared>,
-    /// What came and is not whole.
-    held: Vec<u8>,
-    /// How many bytes have to be held before there is anything to do.
-    needed: u32,
-    /// Bytes at the start of `backlog` that the socket has taken.
-    sent: u32,
-    /// Records that the socket has not taken.
-    backlog: Vec<u8>,
-    /// What was `held` when the core was told last.
+    /// `None` while nothing waits, as mostly.
+    waiting: Option<Box<Waiting>>,
+    /// The bytes held when the core was told last.
     told: u32,
     /// What the peer's chain takes beyond what each connection is allowed; it stays as long as the
-    /// connection.
-    chain: u32,
+    /// connection. It came in a message of [`HELD_MAX`] at most.
+    chain: u16,
     stage: Stage,
-    /// What the next read says instead of reading.
-    ending: Option<Box<Ending>>,
     /// The name that the peer asked for.
-    server_name: Option<Rc<str>>,
+    server_name: Option<Rc<Box<str>>>,
     /// The handshake that was completed, until that is told.
     handshake: Option<Handshake>,
     /// The peer's side has ended, by close_notify or by the socket, and that was told.
@@ -111,6 +105,32 @@ pub(crate) struct Secured<S> {
     shut: bool,
     /// The core had something to write that could not be sealed yet.
     wants_write: bool,
+}
+
+/// What waits at a connection with TLS, on its way in or out.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// What came and is not whole.
+    held: Vec<u8>,
+    /// How many bytes have to be held before there is anything to do.
+    needed: u32,
+    /// Bytes at the start of `backlog` that the socket has taken.
+    sent: u32,
+    /// Records that the socket has not taken.
+    backlog: Vec<u8>,
+    /// What the next read says instead of reading.
+    ending: Option<Ending>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.backlog.is_empty() && self.ending.is_none()
+    }
+
+    fn memory(&self) -> usize {
+        let buffers = self.held.capacity().saturating_add(self.backlog.capacity());
+        buffers.saturating_add(size_of::<Self>())
+    }
 }
 
 /// Where a connection stands.
@@ -134,20 +154,24 @@ impl<S: Stream> Secured<S> {
             stream,
             engine,
             shared,
-            held: Vec::new(),
-            needed: 1,
-            sent: 0,
-            backlog: Vec::new(),
+            waiting: None,
             told: 0,
             chain: 0,
             stage: if proxy_header { Stage::ProxyHeader } else { Stage::Start },
-            ending: None,
             server_name: None,
             handshake: None,
             peer_ended: false,
             shut: false,
             wants_write: false,
         }
+    }
+
+    /// Whether its listener would not let in the client now that has shown a certificate; `None` where it is
+    /// of another listener, or has shown none.
+    #[cfg(feature = "tls-client-auth")]
+    pub(crate) fn is_refused_by(&self, acceptor: &Rc<Acceptor>) -> Option<bool> {
+        let is_its_own = Rc::ptr_eq(&self.shared, &acceptor.shared());
+        acceptor.refuses(&self.engine).filter(|_| is_its_own)
     }
 
     /// A client's: its ClientHello goes out. The connection fails where it cannot.
@@ -168,14 +192,30 @@ impl<S: Stream> Secured<S> {
     /// What has changed since this was asked last.
     #[inline]
     pub(crate) fn take_changes(&mut self) -> Option<Changes> {
-        let buffers = self.held.capacity().saturating_add(self.backlog.capacity());
-        let held = buffers.saturating_add(self.chain as usize);
+        let waiting = self.waiting.as_deref().map_or(0, Waiting::memory);
+        let held = waiting.saturating_add(self.chain.into());
         if held == self.told as usize && self.handshake.is_none() {
             return None;
         }
         self.told = u32::try_from(held).unwrap_or(u32::MAX);
         Some(Changes { held, handshake: self.handshake.take() })
     }
+
+    fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_default()
+    }
+
+    /// Gives back what is of no use while nothing waits.
+    fn release_idle(&mut self) {
+        if self.waiting.as_deref().is_some_and(Waiting::is_empty) {
+            self.waiting = None;
+        }
+    }
+}
+
+/// What came and is not whole.
+fn held(waiting: &mut Option<Box<Waiting>>) -> &mut [u8] {
+    waiting.as_deref_mut().map_or(&mut [], |waiting| &mut waiting.held)
 }
 
 fn saturated(bytes: usize) -> u32 {

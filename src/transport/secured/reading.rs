@@ -4,10 +4,12 @@ use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::transport::stream::{ReadOutcome, Stream};
 use crate::transport::tls::engine::{Ending, HEADER_BYTES, RECORD_MAX, Scratch, failed};
 
-use super::{CHAIN_UNCOUNTED, HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, saturated};
+use super::{
+    CHAIN_UNCOUNTED, HELD_MAX, Handshake, Input, Secured, SecuredRead, Stage, Waiting, saturated,
+};
 
-/// Work that a handshake counts as: reading so many bytes takes about as long.
-const HANDSHAKE_WORK: usize = 64 << 10;
+/// Work that a handshake counts as: with a signature by RSA it takes longer than reading so many bytes.
+const HANDSHAKE_WORK: usize = 128 << 10;
 
 /// Room that is made for a record when its first bytes are there; a peer has to send before it gets more.
 const FIRST_HELD: usize = 512;
@@ -17,18 +19,18 @@ impl<S: Stream> Secured<S> {
     /// whose second half is for records. In a turn that is late no handshake is made.
     #[inline(never)]
     pub(crate) fn read(&mut self, buffer: &mut [u8], room: usize, late: bool) -> SecuredRead {
-        if let Some(ending) = self.ending.take() {
-            return self.end(*ending);
+        if let Some(ending) = self.take_ending() {
+            return self.end(ending);
         }
         if late && matches!(self.stage, Stage::Start | Stage::Handshake) {
             return SecuredRead::Later;
         }
         let half = buffer.len() / 2;
         let (plain, records) = buffer.split_at_mut(half);
-        let kept = self.held.len();
+        let (kept, needed) = self.kept_and_needed();
         // A whole record at least, whatever is left of the turn: a part of one would have to be held.
         let filled = kept.saturating_add(room.max(RECORD_MAX)).min(records.len());
-        let (came, more) = if kept >= self.needed as usize {
+        let (came, more) = if kept >= needed {
             (0, true) // a PROXY header came with what follows it
         } else {
             let Some(space) = records.get_mut(kept..filled) else { return SecuredRead::Drained };
@@ -40,15 +42,16 @@ impl<S: Stream> Secured<S> {
             }
         };
         let whole = kept.saturating_add(came);
-        if whole < self.needed as usize {
-            self.hold(records.get(kept..whole).unwrap_or_default());
+        if whole < needed {
+            self.hold(records.get(kept..whole).unwrap_or_default(), needed);
             return SecuredRead::Input(Input { bytes: 0, work: came, more });
         }
         let Some(records) = records.get_mut(..whole) else { return SecuredRead::Drained };
         if kept > 0 {
             let Some(start) = records.get_mut(..kept) else { return SecuredRead::Drained };
-            start.copy_from_slice(&self.held);
-            self.held = Vec::new();
+            let waiting = self.waiting();
+            start.copy_from_slice(&waiting.held);
+            waiting.held = Vec::new();
         }
         self.take(records, plain, Input { bytes: 0, work: came, more })
     }
@@ -76,8 +79,7 @@ impl<S: Stream> Secured<S> {
     fn proxy_header(&mut self, came: &mut [u8], plain: &mut [u8], input: Input) -> SecuredRead {
         let length = match parse_proxy_header(came, self.shared.max_proxy_header) {
             Ok(ProxyStart::Partial) => {
-                self.hold(came);
-                self.needed = saturated(came.len().saturating_add(1));
+                self.hold(came, came.len().saturating_add(1));
                 return SecuredRead::Input(input);
             }
             Ok(ProxyStart::Complete { length, .. }) => {
@@ -90,8 +92,10 @@ impl<S: Stream> Secured<S> {
             }
         };
         let (header, rest) = came.split_at_mut_checked(length).unwrap_or_default();
-        self.held = rest.to_vec();
-        self.needed = 1;
+        if !rest.is_empty() {
+            let waiting = self.waiting();
+            (waiting.held, waiting.needed) = (rest.to_vec(), 1);
+        }
         pass(header, plain, Input { more: true, ..input })
     }
 
@@ -108,12 +112,8 @@ impl<S: Stream> Secured<S> {
         if ending.is_none() && left.len() > HELD_MAX {
             ending = Some(failed("a handshake message is too long"));
         }
-        if ending.is_none() {
-            self.needed = saturated(HEADER_BYTES);
-            if !left.is_empty() {
-                self.needed = saturated(until_whole(left));
-                self.hold(left);
-            }
+        if ending.is_none() && !left.is_empty() {
+            self.hold(left, until_whole(left));
         }
         if !was_open {
             input.work = input.work.saturating_add(self.handshake_work(&scratch));
@@ -121,11 +121,12 @@ impl<S: Stream> Secured<S> {
         let sent = if self.shut {
             // Nothing follows the end of our side (RFC 8446 section 6.1), not even an alert.
             scratch.clear();
-            Ok(self.backlog.is_empty())
+            Ok(true)
         } else {
             self.send(&mut scratch)
         };
         self.shared.keep(scratch);
+        self.release_idle();
         if let Err(error) = sent {
             ending.get_or_insert_with(|| Ending::Broken(error.kind()));
         }
@@ -137,7 +138,7 @@ impl<S: Stream> Secured<S> {
             None => SecuredRead::Input(input),
             Some(ending) if input.bytes == 0 => self.end(ending),
             Some(ending) => {
-                self.ending = Some(Box::new(ending));
+                self.waiting().ending = Some(ending);
                 SecuredRead::Input(Input { more: true, ..input })
             }
         }
@@ -150,13 +151,31 @@ impl<S: Stream> Secured<S> {
         }
         if let Some(resumed) = self.engine.handshake() {
             self.stage = Stage::Open;
-            self.chain = saturated(self.engine.chain_bytes().saturating_sub(CHAIN_UNCOUNTED));
+            let chain = self.engine.chain_bytes().saturating_sub(CHAIN_UNCOUNTED);
+            self.chain = u16::try_from(chain).unwrap_or(u16::MAX);
             self.handshake = Some(if resumed { Handshake::Resumed } else { Handshake::Full });
             if std::mem::take(&mut self.wants_write) {
                 self.stream.note_blocked();
             }
         }
         if answer.is_empty() { 0 } else { HANDSHAKE_WORK }
+    }
+
+    fn take_ending(&mut self) -> Option<Ending> {
+        let ending = self.waiting.as_deref_mut()?.ending.take();
+        self.release_idle();
+        ending
+    }
+
+    /// How many bytes are held, and how many have to be before there is anything to do.
+    fn kept_and_needed(&self) -> (usize, usize) {
+        match self.waiting.as_deref() {
+            Some(Waiting { held, needed, .. }) if !held.is_empty() => {
+                (held.len(), *needed as usize)
+            }
+            _ if matches!(self.stage, Stage::Open | Stage::Handshake) => (0, HEADER_BYTES),
+            _ => (0, 1),
+        }
     }
 
     fn end(&mut self, ending: Ending) -> SecuredRead {
@@ -178,15 +197,17 @@ impl<S: Stream> Secured<S> {
         if self.stage == Stage::Open { SecuredRead::Truncated } else { SecuredRead::Eof }
     }
 
-    /// Holds bytes until more come. Room is made as they do, up to what is needed and no more.
-    fn hold(&mut self, bytes: &[u8]) {
-        let (len, capacity) = (self.held.len(), self.held.capacity());
-        let wanted = len.saturating_add(bytes.len());
-        if wanted > capacity {
-            let ample = capacity.saturating_mul(2).max(FIRST_HELD).min(self.needed as usize);
-            self.held.reserve_exact(ample.max(wanted).saturating_sub(len));
+    /// Holds bytes until so many are there. Room is made as they come, up to what is needed and no more.
+    fn hold(&mut self, bytes: &[u8], needed: usize) {
+        let waiting = self.waiting();
+        waiting.needed = saturated(needed);
+        let held = &mut waiting.held;
+        let wanted = held.len().saturating_add(bytes.len());
+        if wanted > held.capacity() {
+            let ample = held.capacity().saturating_mul(2).max(FIRST_HELD).min(needed);
+            held.reserve_exact(ample.max(wanted).saturating_sub(held.len()));
         }
-        self.held.extend_from_slice(bytes);
+        held.extend_from_slice(bytes);
     }
 }
 

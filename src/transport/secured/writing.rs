@@ -9,21 +9,23 @@ use crate::transport::stream::Stream;
 use crate::transport::tls::engine::{SEALED_AT_ONCE, Scratch};
 use crate::words::tls::TlsPeer;
 
-use super::{Secured, Stage, saturated};
+use super::{Secured, Stage, held, saturated};
 
 impl<S: Stream> Secured<S> {
     /// Sends what waits: whether all of it is out.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
-        if self.backlog.is_empty() {
+        let Some(waiting) = self.waiting.as_deref_mut() else { return Ok(true) };
+        if waiting.backlog.is_empty() {
             return Ok(true);
         }
-        let waiting = self.backlog.get(self.sent as usize..).unwrap_or_default();
-        let (offered, written) = (waiting.len(), self.stream.write(waiting)?);
+        let rest = waiting.backlog.get(waiting.sent as usize..).unwrap_or_default();
+        let (offered, written) = (rest.len(), self.stream.write(rest)?);
         if written < offered {
-            self.sent = self.sent.saturating_add(saturated(written));
+            waiting.sent = waiting.sent.saturating_add(saturated(written));
             return Ok(false);
         }
-        (self.backlog, self.sent) = (Vec::new(), 0);
+        (waiting.backlog, waiting.sent) = (Vec::new(), 0);
+        self.release_idle();
         if self.shut {
             self.stream.shutdown_write();
         }
@@ -33,15 +35,26 @@ impl<S: Stream> Secured<S> {
     /// Sends records that were made just now; what the socket does not take waits. Whether it took all.
     pub(super) fn send(&mut self, scratch: &mut Scratch) -> io::Result<bool> {
         let records = scratch.as_slice();
+        let is_behind = self.is_behind();
         if records.is_empty() {
-            return Ok(self.backlog.is_empty());
+            return Ok(!is_behind);
         }
-        let written = if self.backlog.is_empty() { self.stream.write(records)? } else { 0 };
+        let written = if is_behind { 0 } else { self.stream.write(records)? };
         let rest = records.get(written..).unwrap_or_default();
-        self.backlog.reserve_exact(rest.len());
-        self.backlog.extend_from_slice(rest);
+        if rest.is_empty() {
+            scratch.clear();
+            return Ok(true);
+        }
+        let backlog = &mut self.waiting().backlog;
+        backlog.reserve_exact(rest.len());
+        backlog.extend_from_slice(rest);
         scratch.clear();
-        Ok(self.backlog.is_empty())
+        Ok(false)
+    }
+
+    /// Whether records wait to go out.
+    fn is_behind(&self) -> bool {
+        self.waiting.as_deref().is_some_and(|waiting| !waiting.backlog.is_empty())
     }
 
     /// Seals and sends: how many of the bytes are accepted, which is not more than is sealed at once for
@@ -49,7 +62,7 @@ impl<S: Stream> Secured<S> {
     fn write_sealed(&mut self, bytes: &[u8], scratch: &mut Scratch) -> io::Result<usize> {
         let mut accepted: usize = 0;
         for part in bytes.chunks(SEALED_AT_ONCE) {
-            if !self.engine.seal(&mut self.held, part, scratch)? {
+            if !self.engine.seal(held(&mut self.waiting), part, scratch)? {
                 self.stage = Stage::Over;
                 return Err(ErrorKind::ConnectionAborted.into());
             }
@@ -79,7 +92,7 @@ impl<S: Stream> Secured<S> {
             return;
         }
         let mut scratch = self.shared.scratch();
-        let sealed = self.engine.seal_end(&mut self.held, &mut scratch);
+        let sealed = self.engine.seal_end(held(&mut self.waiting), &mut scratch);
         // Fails only where the peer is gone, and then reading says so.
         let _ = sealed.and_then(|_| self.send(&mut scratch));
         self.shared.keep(scratch);
@@ -126,7 +139,7 @@ impl<S: Stream> Wire for Secured<S> {
             let accepted = self.write_sealed(&joined, &mut scratch);
             joined.clear();
             written = written.and_then(|before: usize| Ok(before.saturating_add(accepted?)));
-            if written.is_err() || !self.backlog.is_empty() {
+            if written.is_err() || self.is_behind() {
                 break;
             }
         }
@@ -138,7 +151,7 @@ impl<S: Stream> Wire for Secured<S> {
     fn shutdown_write(&mut self) {
         self.say_end();
         self.shut = true;
-        if self.backlog.is_empty() {
+        if !self.is_behind() {
             self.stream.shutdown_write();
         }
     }
@@ -165,7 +178,8 @@ impl<S: Stream> Wire for Secured<S> {
     }
 
     fn backlog(&self) -> usize {
-        self.backlog.len().saturating_sub(self.sent as usize)
+        let waiting = self.waiting.as_deref();
+        waiting.map_or(0, |it| it.backlog.len().saturating_sub(it.sent as usize))
     }
 
     fn tls_peer(&self) -> Option<TlsPeer> {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::server::ProducesTickets;
+#[cfg(feature = "tls-client-auth")]
+use rustls::time_provider::TimeProvider;
 
 use crate::words::tls::{Loaded, TlsError, TlsOptions};
 
@@ -101,6 +104,27 @@ impl Acceptor {
         }
         *present = next;
         Ok(())
+    }
+
+    /// The files that are to be watched.
+    pub(crate) fn watched_files(&self) -> Vec<PathBuf> {
+        if self.options.reloads_on_change { self.options.files() } else { Vec::new() }
+    }
+
+    /// Whether those who are refused now are to go.
+    #[cfg(feature = "tls-client-auth")]
+    pub(crate) fn ends_refused(&self) -> bool {
+        self.options.clients.as_ref().is_some_and(|clients| clients.ends_refused)
+    }
+
+    /// Whether a client would not be let in now by the certificate that it has shown; `None` if it has shown
+    /// none.
+    #[cfg(feature = "tls-client-auth")]
+    pub(crate) fn refuses(&self, engine: &Engine) -> Option<bool> {
+        let (own, others) = engine.peer_chain().split_first()?;
+        let configured = self.configured.try_borrow().ok()?;
+        let (verifier, now) = (configured.verifier.as_ref()?, self.shared.time.current_time()?);
+        Some(verifier.verify_client_cert(own, others, now).is_err())
     }
 
     /// When its certificates are valid.

@@ -14,11 +14,13 @@ use crate::words::tls::{ClientCertificates, Loaded, Pem, TlsError};
 
 use super::pem_files::{broken, certificates, read};
 
+pub(super) type Verifier = Arc<dyn ClientCertVerifier>;
+
 /// Judges what clients show; and a number that is another one when it judges by other authorities or lists.
 pub(super) fn verifier(
     clients: &ClientCertificates,
     provider: &Arc<CryptoProvider>,
-) -> Loaded<(Arc<dyn ClientCertVerifier>, u64)> {
+) -> Loaded<(Verifier, u64)> {
     let pem = &clients.roots;
     let mut number = DefaultHasher::new();
     let mut roots = RootCertStore::empty();

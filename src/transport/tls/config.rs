@@ -15,6 +15,8 @@ use rustls::{Error, InconsistentKeys, ServerConfig};
 use crate::words::tls::{CertificateFiles, Loaded, Pem, TlsError, TlsOptions};
 
 use super::certificate::{Certificate, Validity};
+#[cfg(feature = "tls-client-auth")]
+use super::client_auth::Verifier;
 use super::pem_files::{certificates, private_key};
 use super::shared::AskedName;
 
@@ -34,6 +36,9 @@ pub(super) struct Configured {
     pub(super) validities: Vec<Validity>,
     /// Which clients it lets in: another number stands for others.
     pub(super) clients: u64,
+    /// Who judges them, if they are asked.
+    #[cfg(feature = "tls-client-auth")]
+    pub(super) verifier: Option<Verifier>,
 }
 
 impl Configured {
@@ -58,12 +63,13 @@ pub(super) fn configure(options: &TlsOptions, lasting: &Lasting) -> Loaded<Confi
     .with_safe_default_protocol_versions()
     .map_err(|error| TlsError(error.to_string()))?;
     #[cfg(feature = "tls-client-auth")]
-    let (builder, clients) = match &options.clients {
+    let (builder, clients, verifier) = match &options.clients {
         Some(clients) => {
             let (verifier, number) = super::client_auth::verifier(clients, &lasting.provider)?;
-            (builder.with_client_cert_verifier(verifier), number)
+            let builder = builder.with_client_cert_verifier(Arc::clone(&verifier));
+            (builder, number, Some(verifier))
         }
-        None => (builder.with_no_client_auth(), 0),
+        None => (builder.with_no_client_auth(), 0, None),
     };
     #[cfg(not(feature = "tls-client-auth"))]
     let (builder, clients) = (builder.with_no_client_auth(), 0);
@@ -73,7 +79,13 @@ pub(super) fn configure(options: &TlsOptions, lasting: &Lasting) -> Loaded<Confi
     config.ticketer = Arc::clone(&lasting.ticketer);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
-    Ok(Configured { server: Arc::new(config), validities, clients })
+    Ok(Configured {
+        server: Arc::new(config),
+        validities,
+        clients,
+        #[cfg(feature = "tls-client-auth")]
+        verifier,
+    })
 }
 
 /// The certificates of a listener.

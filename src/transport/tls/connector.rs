@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use super::tickets::RecentTickets;
 /// The TLS of those dialers whose options are equal.
 pub(crate) struct TlsConnector {
     options: ClientTlsOptions,
-    config: Arc<ClientConfig>,
+    config: RefCell<Arc<ClientConfig>>,
     shared: Rc<Shared>,
 }
 
@@ -53,11 +54,22 @@ impl TlsConnectors {
         }
         let connector = Rc::new(TlsConnector {
             options: options.clone(),
-            config: Arc::new(configure(options, &self.shared)?),
+            config: RefCell::new(Arc::new(configure(options, &self.shared)?)),
             shared: Rc::clone(&self.shared),
         });
         known.push(Rc::downgrade(&connector));
         Ok(connector)
+    }
+
+    /// Reads again what all of them name. What cannot be used changes nothing, and is an error.
+    pub(crate) fn reload(&self) -> Vec<TlsError> {
+        let known = self.known.borrow();
+        let reload = |connector: Rc<TlsConnector>| {
+            let config = configure(&connector.options, &self.shared)?;
+            connector.config.replace(Arc::new(config));
+            Ok(())
+        };
+        known.iter().filter_map(Weak::upgrade).filter_map(|it| reload(it).err()).collect()
     }
 }
 
@@ -100,8 +112,10 @@ impl TlsStart {
     pub(crate) fn engine(&self, since_1970: Option<Duration>) -> Option<Engine> {
         // Now, since tickets have their time too.
         self.connector.shared.set_time(since_1970);
-        let config = Arc::clone(&self.connector.config);
-        UnbufferedClientConnection::new(config, self.name.clone()).ok().map(Engine::of_client)
+        let config = Arc::clone(&*self.connector.config.try_borrow().ok()?);
+        // It looks at what an earlier server has given out: a panic over that is the end of one attempt.
+        let begin = || UnbufferedClientConnection::new(config, self.name.clone()).ok();
+        catch_unwind(AssertUnwindSafe(begin)).ok().flatten().map(Engine::of_client)
     }
 
     pub(crate) fn shared(&self) -> Rc<Shared> {
@@ -139,6 +153,25 @@ mod tests {
         drop((one, same, other));
         drop(connectors.find(&trusting(AUTHORITY)));
         assert_eq!(connectors.known.borrow().len(), 1, "what nobody has is forgotten");
+    }
+
+    #[test]
+    fn a_reload_takes_what_can_be_used_and_leaves_the_rest_as_it_was() {
+        let path = std::env::temp_dir().join(format!("wirewheel-reload-{}", std::process::id()));
+        std::fs::write(&path, AUTHORITY).unwrap();
+        let options =
+            ClientTlsOptions { roots: Some(Roots::pem(path.clone())), ..Default::default() };
+        let connectors = TlsConnectors::default();
+        let connector = connectors.find(&options).unwrap();
+        let config = || Arc::clone(&*connector.config.borrow());
+        let first = config();
+        assert_eq!(connectors.reload(), []);
+        let second = config();
+        assert!(!Arc::ptr_eq(&first, &second));
+        std::fs::write(&path, "half a file").unwrap();
+        assert!(connectors.reload()[0].to_string().contains("BEGIN CERTIFICATE"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(Arc::ptr_eq(&second, &config()));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "client")]
 use rustls::client::UnbufferedClientConnection;
+#[cfg(feature = "tls-client-auth")]
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
 use rustls::{CommonState, HandshakeKind, ServerConfig};
@@ -147,6 +149,12 @@ impl Engine {
     pub(crate) fn peer_certificates(&self) -> Vec<Vec<u8>> {
         let chain = self.common().peer_certificates().unwrap_or_default();
         chain.iter().map(|certificate| certificate.to_vec()).collect()
+    }
+
+    /// The same as it was shown.
+    #[cfg(feature = "tls-client-auth")]
+    pub(super) fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        self.common().peer_certificates().unwrap_or_default()
     }
 
     /// The bytes of that chain, which rustls keeps.
@@ -389,6 +397,41 @@ mod tests {
     #[test]
     fn a_panic_in_rustls_is_the_end_of_one_connection() {
         assert_eq!(failure(&mut engine(), &mut hello()), "rustls panicked");
+    }
+
+    /// Stands for another one, once it is told to.
+    #[cfg(feature = "client")]
+    #[derive(Debug, Default)]
+    struct Clock(std::sync::atomic::AtomicBool);
+
+    #[cfg(feature = "client")]
+    impl rustls::time_provider::TimeProvider for Clock {
+        fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+            assert!(!self.0.load(std::sync::atomic::Ordering::Relaxed), "planned");
+            None
+        }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn a_panic_in_rustls_is_the_end_of_one_connection_that_was_dialled_too() {
+        use crate::testing::network::tls_peer::{FarTls, TlsPeer};
+        let (clock, provider) =
+            (Arc::new(Clock::default()), Arc::new(rustls::crypto::ring::default_provider()));
+        let config = rustls::ClientConfig::builder_with_details(provider, Arc::clone(&clock) as _)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name = rustls::pki_types::ServerName::try_from("small.example").unwrap();
+        let client = UnbufferedClientConnection::new(Arc::new(config), name).unwrap();
+        let (mut engine, mut hello) = (Engine::of_client(client), Scratch::default());
+        engine.open(&mut [], &mut [], &mut hello);
+        let mut server = TlsPeer::server(&FarTls::new());
+        server.arrived.extend_from_slice(hello.as_slice());
+        let mut answer = server.open(&mut Vec::new());
+        clock.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(failure(&mut engine, &mut answer), "rustls panicked");
     }
 
     /// After an error rustls may be asked only for its alert.

@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     pub(super) time: Arc<ToldTime>,
     pub(super) asked: Arc<AskedName>,
     /// The name that was asked for last: most ask for the same.
-    last_name: RefCell<Option<Rc<str>>>,
+    last_name: RefCell<Option<Rc<Box<str>>>>,
     scratch: Cell<Scratch>,
     /// The most bytes of a PROXY header.
     pub(crate) max_proxy_header: usize,
@@ -62,11 +62,11 @@ impl Shared {
     }
 
     /// The name that the handshake just now asked for.
-    pub(crate) fn asked_name(&self) -> Option<Rc<str>> {
+    pub(crate) fn asked_name(&self) -> Option<Rc<Box<str>>> {
         let asked = self.asked.take()?;
         let mut last = self.last_name.try_borrow_mut().ok()?;
-        if last.as_deref() != Some(asked.as_str()) {
-            *last = Some(asked.into());
+        if last.as_deref().is_none_or(|last| **last != *asked) {
+            *last = Some(Rc::new(asked.into()));
         }
         last.clone()
     }

@@ -4,7 +4,9 @@
 //! ```text
 //! bench-load echo      --port P --connections C --depth D --size BYTES [--text] [--idle N] [--burst] RUN
 //! bench-load broadcast --port P --connections C --depth WINDOW --size BYTES [--deflate] [--events] RUN
+//! bench-load get       --port P --connections C --size BYTES RUN
 //! bench-load handshake --port P --connections CONCURRENT RUN
+//! bench-load post      --port P --connections C --size BYTES RUN
 //! bench-load pings     --port P --connections C --total PINGS_EACH
 //! bench-load hold      --port P      then on stdin: open N, send BYTES, close, quit
 //!
@@ -13,7 +15,8 @@
 //!
 //! `broadcast --events` has all but the first, which publishes, read event streams.
 //!
-//! `--tls FILE` has all of them speak TLS 1.3, and trust the authority in that PEM file for `localhost`.
+//! `--tls FILE` has all of them speak TLS 1.3, and trust the authority in that PEM file for `localhost`, or
+//! for the `--name` that is given; with `--resume` they resume by tickets.
 //!
 //! RUN is --seconds S [--warm S] [--pid SERVER], or --total MESSAGES to send exactly so many.
 //! ```
@@ -23,6 +26,7 @@ mod echo;
 mod handshake;
 mod hold;
 mod measure;
+mod requests;
 mod secured;
 mod swarm;
 mod traffic;
@@ -51,6 +55,9 @@ pub(crate) struct Plan {
     pid: Option<u32>,
     /// The authority that is trusted; none speaks no TLS.
     tls: Option<String>,
+    /// Whose certificate is wanted.
+    name: String,
+    resume: bool,
 }
 
 fn main() -> Outcome {
@@ -62,10 +69,12 @@ fn main() -> Outcome {
     match mode.as_str() {
         "echo" => echo::run(&plan),
         "broadcast" => broadcast::run(&plan),
+        "get" => requests::get(&plan),
         "handshake" => handshake::run(&plan),
+        "post" => requests::post(&plan),
         "pings" => hold::answer_pings(&plan),
         "hold" => hold::run(&plan),
-        _ => Err("usage: bench-load echo|broadcast|handshake|pings|hold --port P ...".into()),
+        _ => Err("usage: bench-load echo|broadcast|get|handshake|post|pings|hold --port P ...".into()),
     }
 }
 
@@ -86,12 +95,15 @@ impl Plan {
             total: None,
             pid: None,
             tls: None,
+            name: "localhost".into(),
+            resume: false,
         };
         while let Some(name) = words.next() {
             match name.as_str() {
                 "--text" => plan.text = true,
                 "--burst" => plan.burst = true,
                 "--deflate" => plan.deflate = true,
+                "--resume" => plan.resume = true,
                 "--events" => plan.events = true,
                 _ => {
                     let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -113,6 +125,7 @@ impl Plan {
             "--warm" => self.warm = Duration::try_from_secs_f64(value.parse()?)?,
             "--total" => self.total = Some(value.parse()?),
             "--tls" => self.tls = Some(value.to_owned()),
+            "--name" => value.clone_into(&mut self.name),
             "--pid" => self.pid = Some(value.parse()?),
             _ => return Err("no such option".into()),
         }

@@ -11,16 +11,30 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::Outcome;
+use crate::{Outcome, Plan};
 
-/// What all clients share.
-pub(crate) fn config(authority: &str) -> Outcome<Arc<ClientConfig>> {
+/// What all clients share: how they speak TLS, and with whom.
+pub(crate) struct Shared {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+/// What the plan says of TLS, if it says anything.
+pub(crate) fn shared(plan: &Plan) -> Outcome<Option<Shared>> {
+    let Some(authority) = &plan.tls else { return Ok(None) };
+    let name = ServerName::try_from(plan.name.clone())?;
+    Ok(Some(Shared { config: config(authority, plan.resume)?, name }))
+}
+
+fn config(authority: &str, resume: bool) -> Outcome<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority)?)?;
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.resumption = Resumption::disabled();
+    if !resume {
+        config.resumption = Resumption::disabled();
+    }
     Ok(Arc::new(config))
 }
 
@@ -50,9 +64,9 @@ fn is_blocked(error: &io::Error) -> bool {
 }
 
 impl Secured {
-    pub(crate) fn new(config: &Arc<ClientConfig>) -> Outcome<Self> {
-        let name = ServerName::try_from("localhost")?;
-        Ok(Self(Box::new(ClientConnection::new(Arc::clone(config), name)?)))
+    pub(crate) fn new(shared: &Shared) -> Outcome<Self> {
+        let client = ClientConnection::new(Arc::clone(&shared.config), shared.name.clone())?;
+        Ok(Self(Box::new(client)))
     }
 
     /// Takes bytes, and says how many; what is sealed may still wait for the socket.

@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
@@ -32,7 +31,7 @@ pub(crate) struct Swarm {
     request: String,
     /// All but the first read event streams.
     events: bool,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: Option<secured::Shared>,
     /// Counts connections ever made, for source addresses.
     made: u32,
     pub(crate) clients: Vec<Client>,
@@ -76,7 +75,7 @@ impl Swarm {
              Sec-WebSocket-Version: 13\r\n{extension}\r\n"
         );
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let tls = plan.tls.as_deref().map(secured::config).transpose()?;
+        let tls = secured::shared(plan)?;
         let events = plan.events;
         Ok(Self { epoll, port, request, events, tls, made: 0, clients: Vec::new() })
     }

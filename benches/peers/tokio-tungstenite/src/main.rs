@@ -1,14 +1,22 @@
-//! tokio-tungstenite as a benchmark server: `bench-tokio-tungstenite PORT [echo|broadcast|large] [4k]`.
+//! tokio-tungstenite as a benchmark server: `bench-tokio-tungstenite PORT [MODE] [4k]`, with `tls CERTIFICATE
+//! KEY` over tokio-rustls.
 //!
 //! One thread, replies forwarded from stream to sink, so that messages that arrive together leave
 //! together. `4k` sets both buffers to 4 KiB instead of the defaults (128 KiB).
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
@@ -24,28 +32,52 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if words.iter().any(|word| word == "4k") {
         config = config.read_buffer_size(4 << 10).write_buffer_size(4 << 10);
     }
+    let tls = match words.as_slice() {
+        [_, mode, certificate, key, ..] if mode.starts_with("tls") => {
+            Some(acceptor(certificate, key)?)
+        }
+        _ => None,
+    };
     let subscribers = Subscribers::default();
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     tokio::task::LocalSet::new()
         .run_until(async {
             loop {
                 let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
                 let subscribers = broadcast.then(|| subscribers.clone());
+                let tls = tls.clone();
                 tokio::task::spawn_local(async move {
                     // A client that hangs up ends its task and nothing else.
-                    let _ = serve(stream, config, subscribers).await;
+                    let _ = match tls {
+                        None => serve(stream, config, subscribers).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, config, subscribers).await,
+                            Err(_) => Ok(()),
+                        },
+                    };
                 });
             }
         })
         .await
 }
 
-async fn serve(
-    stream: TcpStream,
+/// As wirewheel has it: clients resume by one ticket, whose keys are in memory.
+fn acceptor(certificate: &str, key: &str) -> Result<TlsAcceptor, Box<dyn std::error::Error>> {
+    let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
+    config.ticketer = Ticketer::new()?;
+    config.send_tls13_tickets = 1;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    stream: S,
     config: WebSocketConfig,
     subscribers: Option<Subscribers>,
 ) -> Result<(), Error> {
-    stream.set_nodelay(true)?;
     let session = accept_async_with_config(stream, Some(config)).await?;
     match subscribers {
         Some(subscribers) => fan_out(session, subscribers).await,
@@ -61,8 +93,8 @@ fn is_data(message: &Message) -> bool {
 }
 
 /// Sends what arrives to all, by a channel for each.
-async fn fan_out(
-    session: WebSocketStream<TcpStream>,
+async fn fan_out<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    session: WebSocketStream<S>,
     subscribers: Subscribers,
 ) -> Result<(), Error> {
     let (mut sink, mut stream) = session.split();

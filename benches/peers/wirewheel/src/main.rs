@@ -1,14 +1,15 @@
 //! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`; with the feature `client` as a client too.
 //!
 //! Everything is at its default but what the benchmark cannot do without: room for its connections,
-//! room for its largest messages in `large`, a short ping period in `ping`, a certificate in `tls` (which
-//! wants the feature of that name), and more patience with slow turns, since under valgrind every turn is
-//! slow and would have the events timed one by one.
+//! room for its largest messages in `large`, a short ping period in `ping`, a folder with a file of 1 KiB
+//! in `file`, a certificate in `tls` and `tls-rsa` (which want the feature `tls`), and more patience with slow
+//! turns, since under valgrind every turn is slow and would have the events timed one by one.
 
 #[cfg(feature = "client")]
 mod dialled;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use wirewheel::extension::Deflate;
@@ -20,6 +21,7 @@ use wirewheel::{
 const CONNECTIONS: usize = 30_000;
 const SLOW: Duration = Duration::from_secs(60);
 const LARGE_BYTES: usize = 16 << 20;
+const FILE_BYTES: usize = 1 << 10;
 
 /// Messages that a flow keeps for those who have not taken them yet.
 const FLOW_MESSAGES: usize = 64;
@@ -49,14 +51,24 @@ fn listen(port: u16, mode: &str) -> Result<Listen, String> {
     let place = Listen::from(format!("127.0.0.1:{port}"));
     match mode {
         #[cfg(feature = "tls")]
-        "tls" => {
-            let file = |name| format!("{}/../../../tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
-            Ok(Listen::tls(place, wirewheel::tls::TlsOptions::new(file("box.pem"), file("box.key"))))
+        "tls" | "tls-rsa" => {
+            let name = if mode == "tls" { "box" } else { "rsa" };
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/certificates");
+            let file = |end| format!("{folder}/{name}.{end}");
+            Ok(Listen::tls(place, wirewheel::tls::TlsOptions::new(file("pem"), file("key"))))
         }
         #[cfg(not(feature = "tls"))]
-        "tls" => Err("tls: build it with that feature".into()),
+        "tls" | "tls-rsa" => Err("tls: build it with that feature".into()),
         _ => Ok(place),
     }
+}
+
+/// A folder of this process, with one file.
+fn folder(port: u16) -> std::io::Result<PathBuf> {
+    let folder = std::env::temp_dir().join(format!("bench-wirewheel-{port}"));
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("file.html"), [b'x'; FILE_BYTES])?;
+    Ok(folder)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -83,10 +95,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => options,
     };
     let broadcasts = mode.starts_with("broadcast");
+    let folder = if mode == "file" { Some(folder(port)?) } else { None };
     let events = mode == "broadcast-events";
     Server::bind(listen(port, &mode)?, move |app: &mut Application| {
         app.install(options);
         app.routing(|route| {
+            if let Some(folder) = folder {
+                route.folder("/", folder);
+            }
+            if mode == "post" {
+                route.post("/post", |_, body| body.bytes().len().to_string());
+            }
             if broadcasts {
                 let buffer = FlowOptions::new().extra_buffer(FLOW_MESSAGES);
                 let flow = SharedFlow::with(buffer).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! What a client of a simulation makes of what arrives: each answer and frame is what it has to be.
 
-use super::{Arriving, Player, Stage, Told};
+use super::{Arriving, Player, Stage};
 use crate::testing::far_end::{FarEnd, RawFrame};
 use crate::testing::network::Network;
 use crate::testing::simulation::codec::Codec;
-use crate::testing::simulation::content::{self, FROM_FLOW, FROM_OTHER, FROM_SESSION};
-use crate::testing::simulation::world::{Log, Wants};
+use crate::testing::simulation::content::{self, FROM_FLOW, FROM_OTHER};
+use crate::testing::simulation::order::Told;
 
 impl Player {
     /// Looks at what arrived; whether that may have moved something.
@@ -15,7 +15,7 @@ impl Player {
         mut told: Told<'_>,
     ) -> Result<bool, String> {
         let mut moved = false;
-        while self.stage == Stage::Http && self.take_answer(network)? {
+        while self.stage == Stage::Http && self.take_head(network)? {
             moved = true;
         }
         if self.stage == Stage::Events {
@@ -23,11 +23,23 @@ impl Player {
                 .map_err(|what| format!("client {}: {what}", self.id))?;
         }
         while let Some(far_end) = &mut network.link(self.id).far_end {
+            if let Some(violation) = far_end.violation {
+                return Err(format!("client {}: {violation}", self.id));
+            }
             let Some(frame) = far_end.next() else { break };
             self.take_frame(frame, &mut told)
                 .map_err(|what| format!("client {}: {what}", self.id))?;
         }
         Ok(moved)
+    }
+
+    /// Takes a whole head: of an answer, or of a request.
+    fn take_head(&mut self, network: &mut Network) -> Result<bool, String> {
+        match self.is_server {
+            #[cfg(feature = "client")]
+            true => self.take_request(network),
+            _ => self.take_answer(network),
+        }
     }
 
     /// Takes a whole answer; after a 101, frames follow.
@@ -82,7 +94,7 @@ impl Player {
         self.events.take(&std::mem::take(&mut network.link(self.id).socket.got));
         while let Some(event) = self.events.events.pop_front() {
             if event.name == "message" {
-                self.take_message(&content::from_event(&event.data), log, told)?;
+                self.heard.take(self.session, &content::from_event(&event.data), log, told)?;
                 told.tally.events += 1;
             } else if event.name != "missed" || self.id % 16 != 3 {
                 return Err(format!("an event of another name: {event:?}"));
@@ -130,7 +142,7 @@ impl Player {
             Some(codec) if whole.packed => codec.unpack(&whole.payload)?,
             _ => whole.payload,
         };
-        self.take_message(&payload, log, told)?;
+        self.heard.take(self.session, &payload, log, told)?;
         match (payload.first(), whole.packed) {
             (Some(&FROM_FLOW), true) => told.tally.packed_of_flow += 1,
             (Some(&FROM_FLOW), false) => told.tally.plain_of_flow += 1,
@@ -169,46 +181,6 @@ impl Player {
                 }
             }
             _ => Ok(()),
-        }
-    }
-
-    /// Messages of the session come in the order of its sends, those of the flow in the flow's; what
-    /// others sent has no number.
-    fn take_message(&mut self, whole: &[u8], log: &Log, told: &mut Told<'_>) -> Result<(), String> {
-        let drops = told.drops;
-        let read = content::read(whole);
-        match read {
-            Some((FROM_OTHER, _)) => Ok(()),
-            Some((FROM_FLOW, number)) if number >= self.next_of_flow || log.collects_anew => {
-                self.next_of_flow = number + 1;
-                if log.collects_anew {
-                    return Ok(()); // it may have wanted something else when that came
-                }
-                match log.wants {
-                    Some(Wants::All) => return Ok(()),
-                    Some(Wants::Even) if number % 2 == 0 => {}
-                    Some(Wants::Others) if told.publishers.get(number) != Some(&Some(self.id)) => {}
-                    wants => return Err(format!("number {number} of the flow for {wants:?}")),
-                }
-                told.tally.filtered += 1;
-                Ok(())
-            }
-            Some((FROM_SESSION, number))
-                if number == self.received || (drops && number > self.received) =>
-            {
-                self.received = number + 1;
-                self.arrived += 1;
-                told.tally.arrived += 1;
-                told.tally.longest = told.tally.longest.max(self.arrived);
-                match log.sent.get(number) {
-                    Some(&len) if len == whole.len() => Ok(()),
-                    other => Err(format!("message {number}: {} bytes, not {other:?}", whole.len())),
-                }
-            }
-            _ => {
-                let start = whole.get(..20).unwrap_or(whole).escape_ascii();
-                Err(format!("after {} comes {read:?}: {start}", self.received))
-            }
         }
     }
 }

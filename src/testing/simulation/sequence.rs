@@ -1,0 +1,14 @@
+//! How far the messages of a session have come at the other side.
+
+use super::content::NEWS_KEYS;
+
+/// How far the messages of one session have come at the other side.
+#[derive(Debug, Default)]
+pub(crate) struct Sequence {
+    /// The number of the next message of the session, and how many arrived.
+    pub(crate) received: usize,
+    pub(crate) arrived: usize,
+    pub(super) next_of_flow: usize,
+    /// By key, the number of the newest of the news; one more than that.
+    pub(crate) news: [usize; NEWS_KEYS],
+}
