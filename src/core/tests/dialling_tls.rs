@@ -230,9 +230,9 @@ fn a_handshake_that_is_cut_or_never_ends_is_a_failure_like_others() {
     it.app.advance(secs(8));
     slow.speak_tls();
     let request = slow.next_request().unwrap();
-    it.app.advance(Duration::from_millis(1_950));
+    it.app.advance(Duration::from_millis(1_900));
     assert_eq!(it.notes(), Vec::<String>::new());
-    it.app.advance(Duration::from_millis(100));
+    it.app.advance(Duration::from_millis(150));
     assert_eq!(it.note(), "connect_timeout was over before it had answered the handshake");
     drop(request);
 }
