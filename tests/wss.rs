@@ -1,7 +1,6 @@
 //! Sessions that dial out over TLS, over real sockets: against our own server, with certificates on both
 //! sides.
 
-#[allow(dead_code, reason = "each test file uses its part")]
 #[path = "support/tls.rs"]
 mod secure_client;
 mod support;

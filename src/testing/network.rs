@@ -13,6 +13,7 @@ mod pipes;
 pub(crate) mod tls_peer;
 mod transit;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -38,6 +39,11 @@ pub(crate) use transit::{Buffers, Pace, Transit};
 /// Turns of the loop at one moment of the clock in which nothing happens but what is due: a reaction to
 /// what was due may be due at once, but not for ever.
 const ROUNDS_MAX: usize = 100;
+
+thread_local! {
+    /// What is left to chance is the same each time a test runs, and another for each of its applications.
+    static NEXT_CHANCE: Cell<u64> = const { Cell::new(1) };
+}
 
 /// The core, its clock, and everybody who is connected to it.
 pub(crate) struct Network {
@@ -74,7 +80,7 @@ impl DerefMut for Network {
 impl Network {
     pub(crate) fn new(built: Built) -> Self {
         let mut driver = Driver::new(built, Links::default());
-        driver.core.repeat_chance(1);
+        driver.core.repeat_chance(NEXT_CHANCE.replace(NEXT_CHANCE.get() + 1));
         Self {
             driver,
             now: Time::ZERO,

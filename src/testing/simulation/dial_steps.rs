@@ -61,7 +61,7 @@ impl Simulation {
         network.run(|server| {
             let all: Vec<_> = server.sessions().collect();
             if let Some(to) = all.get(which % all.len().max(1)) {
-                let _ = server.send_to(*to, &content::message(FROM_OTHER, n, 10 * n));
+                let _ = server.send_to(*to, content::message(FROM_OTHER, n, 10 * n));
             }
         });
         self.note(format!("session {which} of server {far:?} gets a message"));

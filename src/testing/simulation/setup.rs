@@ -247,6 +247,7 @@ pub(super) fn begin(
         network.use_tls();
     }
     network.tolerates = |panic| panic.contains(PLANNED);
+    network.core.repeat_chance(1); // one thread runs many seeds
     network
 }
 

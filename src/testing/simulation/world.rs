@@ -134,7 +134,7 @@ pub(crate) struct World {
     /// The time, for those to whom nobody says it.
     pub(crate) clock: Rc<Cell<Time>>,
     /// Of a server that is dialled, and of whoever dials it: what the other one knows.
-    pub(crate) peer: Option<Weak<RefCell<World>>>,
+    pub(crate) peer: Option<Weak<RefCell<Self>>>,
 }
 
 impl World {

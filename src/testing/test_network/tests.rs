@@ -21,7 +21,7 @@ fn start_cloud(network: &TestNetwork, notes: &Notes) -> TestApplication {
         app.routing(|route| {
             route.web_socket("/", move |_: &Call| {
                 let notes = Rc::clone(&notes);
-                on_message(|session, message| session.send(&message.bytes().len().to_string()))
+                on_message(|session, message| session.send(message.bytes().len().to_string()))
                     .on_close(move |_, close| {
                         notes.borrow_mut().push(format!("cloud {}", close.code()));
                     })
@@ -43,7 +43,7 @@ fn start_box(
     let app = network.start(name, |app: &mut Application| {
         dialer = Some(app.connect("ws://cloud.example/", options, move |_: &Call| {
             let (heard, ended) = (Rc::clone(&notes), Rc::clone(&notes));
-            on_connect(move |session, _| session.send(&"x".repeat(bytes)))
+            on_connect(move |session, _| session.send("x".repeat(bytes)))
                 .on_message(move |_, message| {
                     let text = format!("box heard {}", message.text().unwrap_or("?"));
                     heard.borrow_mut().push(text);
@@ -235,7 +235,7 @@ fn one_dials_the_other_over_tls() {
         let trusting = ConnectOptions::new().roots(Roots::pem(crate::testing::AUTHORITY));
         dialers.push(app.connect("wss://small.example/", trusting, move |_: &Call| {
             let hears = Rc::clone(&hears);
-            on_connect(|session, _| session.send(&"x".repeat(50_000))).on_message(move |_, m| {
+            on_connect(|session, _| session.send("x".repeat(50_000))).on_message(move |_, m| {
                 hears.set(m.bytes().len());
                 Ok(())
             })
