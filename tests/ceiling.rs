@@ -262,11 +262,18 @@ fn send(streams: &mut [TcpStream], bytes: &[u8]) {
 /// Every attack, each on a server of its own: the name, and the growth.
 fn attacks() -> Vec<(&'static str, usize)> {
     let mut results = Vec::new();
-    let mut attack = |name: &'static str, act: &dyn Fn(&Victim)| {
-        let victim = Victim::start();
-        act(&victim);
-        results.push((name, victim.growth()));
-    };
+    attack_sessions(&mut |name, act| results.push(attack(name, act)));
+    attack_requests(&mut |name, act| results.push(attack(name, act)));
+    results
+}
+
+fn attack(name: &'static str, act: &dyn Fn(&Victim)) -> (&'static str, usize) {
+    let victim = Victim::start();
+    act(&victim);
+    (name, victim.growth())
+}
+
+fn attack_sessions(attack: &mut dyn FnMut(&'static str, &dyn Fn(&Victim))) {
     attack("sessions that say nothing", &|victim| {
         let streams = sessions(victim, 4_000);
         victim.expect_connections(4_000);
@@ -306,6 +313,9 @@ fn attacks() -> Vec<(&'static str, usize)> {
         send(&mut streams, &masked(TEXT, b"crumbs"));
         victim.expect_held(20 << 20);
     });
+}
+
+fn attack_requests(attack: &mut dyn FnMut(&'static str, &dyn Fn(&Victim))) {
     attack("heads that never end", &|victim| {
         let first = "GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n";
         let head = format!("{first}GET / HTTP/1.1\r\nX: {}", "x".repeat(8_000));
@@ -332,7 +342,6 @@ fn attacks() -> Vec<(&'static str, usize)> {
         }
         victim.expect_held(20 << 20);
     });
-    results
 }
 
 /// Attackers that began a body of that length, or of none that is known.

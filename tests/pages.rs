@@ -211,10 +211,10 @@ const STRANGER: &str = "Origin: https://evil.example\r\n";
 const ASKS_TO_PUT: &str =
     "Access-Control-Request-Method: PUT\r\nAccess-Control-Request-Headers: x-y\r\n";
 
-#[test]
-fn pages_that_may_open_a_websocket_may_read_what_cors_is_said_of() {
+/// One scope has the list of the WebSocket rule, one anybody, and one within that a list of its own.
+fn shared_with_pages() -> TestApplication {
     let options = WebSockets::new().allowed_origins(["https://dashboard.example"]);
-    let app = serve_with(options, |route| {
+    serve_with(options, |route| {
         route.get("/private", |_: &Call| "private");
         route.route("/api", |route| {
             route.cors(Cors::new().methods(["PUT"]).headers(["X-Y"]).credentials(true));
@@ -232,8 +232,16 @@ fn pages_that_may_open_a_websocket_may_read_what_cors_is_said_of() {
                 route.post("/figures", |_: &Call, _| "4");
             });
         });
-    });
-    let allows = |answer: &Answer| answer.header("access-control-allow-origin").map(str::to_owned);
+    })
+}
+
+fn allows(answer: &Answer) -> Option<String> {
+    answer.header("access-control-allow-origin").map(str::to_owned)
+}
+
+#[test]
+fn pages_that_may_open_a_websocket_may_read_what_cors_is_said_of() {
+    let app = shared_with_pages();
     let dashboard = Some("https://dashboard.example".to_owned());
     for (path, lines, expected) in [
         ("/api/state", PAGE, &dashboard),
@@ -268,6 +276,12 @@ fn pages_that_may_open_a_websocket_may_read_what_cors_is_said_of() {
     };
     assert_eq!(upgrade(PAGE).unwrap().status, 101);
     assert_eq!(upgrade(STRANGER).unwrap_err().status, 403);
+}
+
+#[test]
+fn a_preflight_is_answered_for_the_pages_and_methods_of_its_scope() {
+    let app = shared_with_pages();
+    let dashboard = Some("https://dashboard.example".to_owned());
     let preflight = ask(&app, "OPTIONS", "/api/state", &format!("{PAGE}{ASKS_TO_PUT}"));
     assert_eq!((preflight.status, allows(&preflight)), (204, dashboard));
     assert_eq!(

@@ -63,7 +63,8 @@ pub(super) fn take_answer(got: &mut Vec<u8>, head_only: bool) -> Result<Answer, 
         let length =
             answer.header("content-length").map_or(0, |length| length.parse().unwrap_or(0));
         let body = got.get(end..end + length);
-        answer.body = body.ok_or_else(|| format!("an answer with a body of {length} bytes"))?.to_vec();
+        answer.body =
+            body.ok_or_else(|| format!("an answer with a body of {length} bytes"))?.to_vec();
         length
     };
     got.drain(..end + length);
