@@ -267,13 +267,16 @@ fn attacks() -> Vec<(&'static str, usize)> {
     results
 }
 
+/// Runs an attack of that name.
+type Attack<'a> = dyn FnMut(&'static str, &dyn Fn(&Victim)) + 'a;
+
 fn attack(name: &'static str, act: &dyn Fn(&Victim)) -> (&'static str, usize) {
     let victim = Victim::start();
     act(&victim);
     (name, victim.growth())
 }
 
-fn attack_sessions(attack: &mut dyn FnMut(&'static str, &dyn Fn(&Victim))) {
+fn attack_sessions(attack: &mut Attack<'_>) {
     attack("sessions that say nothing", &|victim| {
         let streams = sessions(victim, 4_000);
         victim.expect_connections(4_000);
@@ -315,7 +318,7 @@ fn attack_sessions(attack: &mut dyn FnMut(&'static str, &dyn Fn(&Victim))) {
     });
 }
 
-fn attack_requests(attack: &mut dyn FnMut(&'static str, &dyn Fn(&Victim))) {
+fn attack_requests(attack: &mut Attack<'_>) {
     attack("heads that never end", &|victim| {
         let first = "GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n";
         let head = format!("{first}GET / HTTP/1.1\r\nX: {}", "x".repeat(8_000));

@@ -605,7 +605,7 @@ impl TestClient {
 
     /// Sends bytes of whose records only so many arrive.
     #[cfg(all(repository, test, feature = "client", feature = "tls"))]
-    pub(crate) fn send_part(&mut self, bytes: &[u8], arrives: usize) {
+    pub(crate) fn send_part(&self, bytes: &[u8], arrives: usize) {
         let mut network = self.network.borrow_mut();
         network.link(self.id).send(bytes);
         network.link(self.id).keep_first(arrives);

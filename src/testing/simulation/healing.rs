@@ -37,7 +37,7 @@ impl Simulation {
         outcome
     }
 
-    fn set_mood(&mut self, mood: Mood) {
+    fn set_mood(&self, mood: Mood) {
         let Some(upstream) = &self.upstream else { return };
         self.world.borrow_mut().mood = mood;
         upstream.far_world.borrow_mut().mood = mood;

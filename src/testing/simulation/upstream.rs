@@ -102,7 +102,7 @@ impl Upstream {
     }
 
     /// Some are dialled from the start.
-    pub(super) fn set_up(&mut self, application: &mut Application) {
+    pub(super) fn set_up(&self, application: &mut Application) {
         let count = 1 + self.world.borrow_mut().choices.size_below(3);
         for _ in 0..count {
             let (url, options, uplink) = self.draw_dialer();
@@ -139,7 +139,7 @@ impl Upstream {
     }
 
     /// The second server is killed, if it still runs.
-    pub(super) fn note_restart(&mut self) {
+    pub(super) fn note_restart(&self) {
         self.disturb_all();
         let far_world = &mut *self.far_world.borrow_mut();
         far_world.sessions.values_mut().for_each(|log| log.killed |= log.end.is_none());
