@@ -314,6 +314,12 @@ impl Transit {
         self.ended_at
     }
 
+    /// Since when the peer's system had had all that was sent, if a reset threw away nothing else.
+    pub(crate) fn all_taken_at(&self) -> Option<Time> {
+        let (at, _) = self.progress.history.back()?;
+        (self.lost == self.unread.len()).then_some(*at)
+    }
+
     /// Whether its program or its machine has stopped for good, as far as is known.
     pub(crate) fn is_stopped(&self) -> bool {
         matches!(self.pace, Pace::Nothing | Pace::Vanished)

@@ -113,8 +113,10 @@ impl Account<'_> {
     /// program had not read it when it sent once more, behind our end, which a reset answers.
     fn is_left_unread(&self) -> bool {
         let transit = self.link.socket.transit();
-        let (had, reset) =
-            (transit.and_then(Transit::ended_at), transit.and_then(Transit::reset_at));
+        let ended = transit.and_then(Transit::ended_at);
+        // RFC 6455 section 7.1.1: who has dialled does not end its side first.
+        let taken = transit.filter(|_| self.player.is_server).and_then(Transit::all_taken_at);
+        let (had, reset) = (taken.or(ended), transit.and_then(Transit::reset_at));
         // It is looked at in parts of the wait whether that has begun.
         let wait = self.world.linger_timeout * 7 / 8;
         had.zip(reset).is_some_and(|(had, reset)| had.after(wait) <= reset)

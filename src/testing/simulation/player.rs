@@ -29,7 +29,7 @@ pub(crate) struct Player {
     /// The session's name in the logs: its link, unless it was dialled.
     pub(crate) session: usize,
     /// It is no client, but a server that was dialled.
-    is_server: bool,
+    pub(super) is_server: bool,
     /// What a server was asked for and has not answered.
     #[cfg(feature = "client")]
     request: Option<request::Request>,
