@@ -96,6 +96,13 @@ impl Session<'_> {
 
     /// Gives this session a name by which others reach it; see [`ServerRef::name`].
     ///
+    /// ```
+    /// use wirewheel::{Call, HandlerResult, Session};
+    /// fn on_connect(session: &mut Session<'_>, call: &Call) -> HandlerResult {
+    ///     Ok(session.set_name(&call.parameter("device").unwrap_or_default())?)
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// As [`ServerRef::name`].
     pub fn set_name(&mut self, name: &str) -> Result<(), NameError> {
@@ -105,6 +112,16 @@ impl Session<'_> {
 
     /// Hands a message to whoever has put the question of that correlation to this session: false if there
     /// is none, or it is too late. See [`ServerRef::ask`]. The message is copied.
+    ///
+    /// ```
+    /// use wirewheel::{HandlerResult, Message, Session};
+    /// fn on_message(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+    ///     match message.text().and_then(|text| text.split_once(' ')) {
+    ///         Some((correlation, said)) if session.answer(correlation, said) => Ok(()),
+    ///         _ => session.send("nobody has asked that"),
+    ///     }
+    /// }
+    /// ```
     pub fn answer(&mut self, correlation: &str, message: impl Into<MessageBuf>) -> bool {
         let id = self.id();
         self.server().settle(id, correlation, Ok(message.into()))
