@@ -115,6 +115,10 @@ fn serve() {
     // What a peer does not read is to wait in the server and not in the system.
     let options = ListenOptions::new().send_buffer_bytes(4_096);
     let server = Server::bind_with("127.0.0.1:0", &options, module).unwrap();
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(unused_mut, clippy::useless_vec, reason = "TLS has one more")
+    )]
     let mut addresses = vec![server.local_addr()];
     #[cfg(feature = "tls")]
     let server = secured::listen_if_wanted(server, &options, &mut addresses);
@@ -130,6 +134,7 @@ struct Victim {
     child: Child,
     addr: SocketAddr,
     /// Where it speaks TLS, if it does.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there is none"))]
     secured: Option<SocketAddr>,
     before: usize,
 }

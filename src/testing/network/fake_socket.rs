@@ -88,6 +88,10 @@ impl FakeSocket {
 
     /// Where it would go if the peer's program read it now: to its TLS, or to `plain`.
     #[cfg(all(repository, any(test, fuzzing)))]
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(clippy::needless_pass_by_ref_mut, reason = "TLS keeps it")
+    )]
     pub(super) fn arrivals_to<'a>(&'a mut self, plain: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
         #[cfg(feature = "tls")]
         if let Some(peer) = &mut self.peer {

@@ -122,6 +122,7 @@ impl Transit {
     }
 
     /// Gives the program room for so many bytes; true if it can read because of that.
+    #[cfg_attr(not(feature = "client"), allow(dead_code, reason = "for dialled connections"))]
     pub(super) fn set_room(&mut self, bytes: usize) -> bool {
         let before = std::mem::replace(&mut self.room, bytes);
         before == 0 && bytes > 0 && !self.received.is_empty()

@@ -10,5 +10,9 @@ pub(crate) struct Sequence {
     pub(crate) arrived: usize,
     pub(super) next_of_flow: usize,
     /// By key, the number of the newest of the news; one more than that.
+    #[cfg_attr(
+        not(feature = "client"),
+        allow(dead_code, reason = "for sessions that are dialled")
+    )]
     pub(crate) news: [usize; NEWS_KEYS],
 }

@@ -235,6 +235,7 @@ fn draw_deflate(choices: &mut Choices) -> (crate::extension::Deflate, usize) {
 }
 
 /// A network with that application, whose planned panics are no failures.
+#[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "there is none"))]
 pub(super) fn begin(
     options: WebSockets,
     world: &Rc<RefCell<World>>,

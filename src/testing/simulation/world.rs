@@ -132,6 +132,10 @@ pub(crate) struct World {
     /// What a handler saw that must not be.
     pub(crate) violations: Vec<String>,
     /// The time, for those to whom nobody says it.
+    #[cfg_attr(
+        not(feature = "client"),
+        allow(dead_code, reason = "for sessions that are dialled")
+    )]
     pub(crate) clock: Rc<Cell<Time>>,
     /// Of a server that is dialled, and of whoever dials it: what the other one knows.
     pub(crate) peer: Option<Weak<RefCell<Self>>>,
@@ -230,8 +234,16 @@ pub(crate) struct Log {
     /// Its slot, while it is open.
     pub(crate) slot: u32,
     /// It was dialled, or accepted, and something happened to its connection.
+    #[cfg_attr(
+        not(feature = "client"),
+        allow(dead_code, reason = "for sessions that are dialled")
+    )]
     pub(crate) disturbed: bool,
     /// Its server was killed, so that it never had an end.
+    #[cfg_attr(
+        not(feature = "client"),
+        allow(dead_code, reason = "for sessions that are dialled")
+    )]
     pub(crate) killed: bool,
 }
 
