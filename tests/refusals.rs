@@ -92,7 +92,7 @@ fn each_reason_has_its_line(server: &Running) {
         ),
         (get("/no\"where?token=secret"), 404, "GET \"/no\\\"where\"", "nothing is registered"),
         (get("/%zz"), 400, "GET \"/%zz\"", "encoding"),
-        (get("/page").replace("GET", "PUT"), 405, "PUT \"/page\"", "GET and HEAD"),
+        (get("/page").replace("GET", "PUT"), 405, "PUT \"/page\"", "does not take this method"),
         (get("/"), 426, "GET \"/\"", "a proxy in front has to pass Upgrade"),
         (upgrade_request("/chat", ""), 400, "GET \"/chat\"", "no subprotocol"),
         (upgrade_request("/", "Content-Length: 5\r\n"), 400, "GET \"/\"", "handshake"),
