@@ -74,11 +74,15 @@ impl App {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::installed(WebSockets::new().limits(limits))
+    }
+
+    fn installed(options: WebSockets) -> Self {
         let seen = Seen::default();
         let ids: Rc<RefCell<Vec<BodyId>>> = Rc::default();
         let (for_handlers, for_ids) = (Rc::clone(&seen), Rc::clone(&ids));
         let app = TestApplication::new(move |app: &mut Application| {
-            app.install(WebSockets::new().limits(limits).hosts(["h"]));
+            app.install(options.hosts(["h"]));
             app.routing(|route| {
                 route.get("/", |_| "page");
                 route.get("/both", |_| "read");
@@ -450,6 +454,20 @@ fn a_paused_body_whose_sender_leaves_is_dropped_in_time() {
     app.seen();
     client.reset();
     assert_eq!(app.seen(), ["dropped"]);
+}
+
+/// What comes behind the answer is read and dropped: left unread, it would make a reset of the end.
+#[test]
+fn who_was_paused_for_too_long_is_heard_to_hang_up() {
+    let app = App::installed(WebSockets::new().pause_timeout(Duration::from_secs(10)));
+    let mut client = app.client();
+    client.send_bytes((head("POST /pieces?pause", "Content-Length: 9\r\n") + "ab").as_bytes());
+    app.app.advance(Duration::from_secs(10));
+    assert_eq!(client.expect_answer().status, 503);
+    client.send_bytes(b"cdef");
+    client.half_close();
+    client.expect_end(Ending::Closed);
+    assert_eq!(app.app.stats().timeouts_linger, 0);
 }
 
 /// What is left of a body after an early answer has its own time.

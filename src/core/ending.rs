@@ -364,19 +364,14 @@ impl Turn<'_> {
     }
 
     /// The same while a body is paused. Else what stops the reading is an answer, whose writing tells.
-    fn body_hung_up(&mut self, failure: Option<io::ErrorKind>) {
+    fn body_hung_up(&mut self) {
         let now = self.shared.now;
         let Stage::Http(http) = &mut self.connection.stage else { return };
         let paused = http.receiving.as_deref_mut().filter(|it| it.paused_since.is_some());
         let Some(receiving) = paused else { return };
-        match failure {
-            Some(kind) => self.broken(kind),
-            // The rest of the body may be in the socket.
-            None => {
-                receiving.peer_ended.get_or_insert(now);
-                self.connection.state.timing_changed = true;
-            }
-        }
+        // The rest of the body may be in the socket.
+        receiving.peer_ended.get_or_insert(now);
+        self.connection.state.timing_changed = true;
     }
 
     /// The peer has ended its side, or the connection failed, while the socket is not read.
@@ -385,13 +380,14 @@ impl Turn<'_> {
         let extra = self.connection.state.extra.as_deref_mut();
         let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
         match (pause, failure) {
-            (Some(_), Some(kind)) => self.broken(kind),
+            // Whatever stops the reading: nothing arrives there any more.
+            (_, Some(kind)) => self.broken(kind),
             // There may be more behind what is held, and the application may still take it.
             (Some(pause), None) => {
                 pause.note_peer_end(now);
                 self.connection.state.timing_changed = true;
             }
-            (None, failure) => self.body_hung_up(failure),
+            (None, None) => self.body_hung_up(),
         }
     }
 }

@@ -206,6 +206,10 @@ impl<'a> BodyTurn<'_, 'a> {
         };
         self.turn.shared.stats.timeouts_message += 1;
         let Some(receiving) = self.take() else { return };
+        if receiving.paused_since.is_some() {
+            // What comes now is read and dropped, and the end of the connection is seen.
+            self.turn.shared.to_resume.push(receiving.id.key.index);
+        }
         let call = receiving.call.clone();
         self.let_go(receiving);
         let terms = AnswerTerms::of(call.head()).last();
