@@ -95,7 +95,7 @@ fn each_reason_has_its_line(server: &Running) {
         (get("/page").replace("GET", "PUT"), 405, "PUT \"/page\"", "does not take this method"),
         (get("/"), 426, "GET \"/\"", "a proxy in front has to pass Upgrade"),
         (upgrade_request("/chat", ""), 400, "GET \"/chat\"", "no subprotocol"),
-        (upgrade_request("/", "Content-Length: 5\r\n"), 400, "GET \"/\"", "handshake"),
+        (upgrade_request("/", "Content-Length: 5\r\n"), 400, "GET \"/\"", "an upgrade has no body"),
         (
             format!("{}X: {}\r\n\r\n", get("/").trim_end(), "y".repeat(2_000)),
             431,
