@@ -58,7 +58,7 @@ fn tick_of(at: Time) -> u64 {
 }
 
 /// When whatever is due at that time has fired, if it was armed a tick before or earlier.
-#[cfg(any(test, fuzzing, feature = "testing"))]
+#[allow(dead_code, reason = "for the test kit alone")]
 pub(crate) fn fired_at(at: Time) -> Time {
     time_of(tick_of(at))
 }
