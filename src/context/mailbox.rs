@@ -180,6 +180,7 @@ impl<A> Inbox<A> {
     }
 
     /// Whether something was sent that was not looked at.
+    #[allow(dead_code, reason = "for the test kit: the shell is woken")]
     pub(crate) fn has_orders(&self) -> bool {
         self.0.woken.load(Ordering::Acquire)
     }

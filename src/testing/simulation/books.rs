@@ -68,7 +68,7 @@ impl Account<'_> {
         let mood = self.world.mood;
         let is_clean = log.end.as_ref().is_some_and(CloseInfo::is_clean);
         let has_ended = self.link.socket.is_end_seen() && !self.is_cut_by_stop();
-        is_clean && has_ended && !mood.has_other_drops()
+        is_clean && has_ended && !mood.has_other_drops() && !self.world.prompted
     }
 
     /// Whether the grace of a stop was over: the system delivers in order what it has, and its end.

@@ -58,6 +58,7 @@ impl Simulation {
         if network.stopped {
             return;
         }
+        self.world.borrow_mut().prompted = true;
         network.run(|server| {
             let all: Vec<_> = server.sessions().collect();
             if let Some(to) = all.get(which % all.len().max(1)) {

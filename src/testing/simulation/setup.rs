@@ -154,6 +154,7 @@ impl Setup {
             max_message_size: self.max_message_size,
             flow: self.flow,
             published: 0,
+            prompted: false,
             drops: !matches!(self.policy, OutboxOverflow::Close | OutboxOverflow::Block),
             closes_when_full: self.policy == OutboxOverflow::Close,
             write_timeout: self.write_timeout,

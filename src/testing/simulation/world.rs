@@ -114,6 +114,12 @@ pub(crate) struct World {
     pub(crate) flow: SharedFlow,
     /// Messages that the flow took.
     pub(crate) published: usize,
+    /// Sessions are sent messages that are not their own, and count those that they cannot take.
+    #[cfg_attr(
+        not(feature = "client"),
+        allow(dead_code, reason = "only those between two servers are")
+    )]
+    pub(super) prompted: bool,
     /// Messages may be dropped on the way to a slow client.
     pub(crate) drops: bool,
     /// The outbox's policy is to close when it is full.
