@@ -158,6 +158,10 @@ impl Turn<'_> {
             }
         }
         // A hook that sent or aborted after the end asked for nothing that is left to do.
+        if self.connection.state.is_event_stream() {
+            // Whoever writes it sees no stream any more, and must take none of it for frames.
+            self.shared.opaque_prefix = self.shared.tx.len();
+        }
         self.connection.state.pipeline = None;
         let extra = self.connection.state.extra();
         extra.fault = None;

@@ -745,3 +745,29 @@ fn a_stream_may_be_cut_anywhere() {
         assert_eq!(events(&mut source), messages(&["0", "1", "2", "3", "4"]));
     }
 }
+
+/// What a hook sent before it failed is gathered, and goes out when there is no stream any more.
+#[test]
+fn events_before_a_failure_arrive_whole_however_slowly_they_are_taken() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.event_stream("/events", |_: &Call| {
+                on_connect(|session, _| timer_of_a_second(session)).on_timer(|session, _| {
+                    // Taken for frames, the letters x would be a control frame, which overtakes.
+                    session.send("a".repeat(150) + &"x".repeat(200))?;
+                    session.send("the second")?;
+                    panic!("the hook failed")
+                })
+            });
+        });
+    })
+    .unwrap();
+    app.tolerate_panics();
+    let mut source = app.event_source("/events");
+    source.client().limit_writes(2);
+    app.advance(secs(1));
+    source.expect_event("message", &("a".repeat(150) + &"x".repeat(200)));
+    source.expect_event("message", "the second");
+    assert!(source.is_over());
+}
