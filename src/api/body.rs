@@ -5,6 +5,8 @@
 //! has the statuses and limits.
 //!
 //! ```
+//! # #[cfg(feature = "testing")]
+//! # {
 //! use wirewheel::body::BodyError;
 //! use wirewheel::testing::TestApplication;
 //! use wirewheel::{Application, Response};
@@ -22,6 +24,7 @@
 //! assert_eq!(app.post("/led", "text/plain", "on").text(), "it is on");
 //! assert_eq!(app.post("/led", "text/plain", "blue").status, 400);
 //! assert_eq!(app.get("/led").header("allow"), Some("POST"));
+//! # }
 //! # Ok::<(), wirewheel::error::ServerError>(())
 //! ```
 

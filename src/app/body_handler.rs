@@ -14,6 +14,8 @@ use crate::app::response::Response;
 /// back in its `Drop`.
 ///
 /// ```
+/// # #[cfg(feature = "testing")]
+/// # {
 /// use wirewheel::body::{BodyHandler, BodyNext, IncomingBody};
 /// use wirewheel::{Application, Call, Response};
 ///
@@ -61,6 +63,7 @@ use crate::app::response::Response;
 ///     });
 /// }
 /// # wirewheel::testing::TestApplication::new(module).unwrap();
+/// # }
 /// ```
 pub trait BodyHandler {
     /// The next bytes have come: never none, and never more than the loop's read buffer.

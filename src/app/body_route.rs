@@ -51,6 +51,8 @@ pub(crate) struct BodyRouteKey {
 /// setters bound what it takes.
 ///
 /// ```
+/// # #[cfg(feature = "testing")]
+/// # {
 /// use wirewheel::{Application, Response};
 /// fn module(app: &mut Application) {
 ///     app.routing(|route| {
@@ -68,6 +70,7 @@ pub(crate) struct BodyRouteKey {
 ///     });
 /// }
 /// # wirewheel::testing::TestApplication::new(module).unwrap();
+/// # }
 /// ```
 pub struct BodyRoute {
     key: BodyRouteKey,

@@ -28,6 +28,8 @@ impl Routing<'_> {
     /// slower than `min_rate` gets 408.
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # {
     /// use wirewheel::body::BodyError;
     /// use wirewheel::{Application, Response};
     /// fn module(app: &mut Application) {
@@ -39,6 +41,7 @@ impl Routing<'_> {
     ///     });
     /// }
     /// # wirewheel::testing::TestApplication::new(module).unwrap();
+    /// # }
     /// ```
     pub fn post<F, R>(&mut self, path: &str, answer: F) -> &mut BodyRoute
     where
@@ -51,6 +54,8 @@ impl Routing<'_> {
     /// Answers PUT requests; else as [`post`](Self::post).
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # {
     /// # fn module(app: &mut wirewheel::Application) {
     /// app.routing(|route| {
     ///     route.put("/limits/{name}", |call, body| {
@@ -59,6 +64,7 @@ impl Routing<'_> {
     /// });
     /// # }
     /// # wirewheel::testing::TestApplication::new(module).unwrap();
+    /// # }
     /// ```
     pub fn put<F, R>(&mut self, path: &str, answer: F) -> &mut BodyRoute
     where
@@ -71,12 +77,15 @@ impl Routing<'_> {
     /// Answers PATCH requests; else as [`post`](Self::post).
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # {
     /// # fn module(app: &mut wirewheel::Application) {
     /// app.routing(|route| {
     ///     route.patch("/settings", |_call, body| body.text().map(str::to_owned));
     /// });
     /// # }
     /// # wirewheel::testing::TestApplication::new(module).unwrap();
+    /// # }
     /// ```
     pub fn patch<F, R>(&mut self, path: &str, answer: F) -> &mut BodyRoute
     where
@@ -89,6 +98,8 @@ impl Routing<'_> {
     /// Answers DELETE requests; else as [`post`](Self::post).
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # {
     /// use wirewheel::Response;
     /// # fn module(app: &mut wirewheel::Application) {
     /// app.routing(|route| {
@@ -96,6 +107,7 @@ impl Routing<'_> {
     /// });
     /// # }
     /// # wirewheel::testing::TestApplication::new(module).unwrap();
+    /// # }
     /// ```
     pub fn delete<F, R>(&mut self, path: &str, answer: F) -> &mut BodyRoute
     where
@@ -109,6 +121,8 @@ impl Routing<'_> {
     /// `OPTIONS *` is answered by the server.
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # {
     /// use wirewheel::Response;
     /// # fn module(app: &mut wirewheel::Application) {
     /// app.routing(|route| {
@@ -116,6 +130,7 @@ impl Routing<'_> {
     /// });
     /// # }
     /// # wirewheel::testing::TestApplication::new(module).unwrap();
+    /// # }
     /// ```
     pub fn options<F, R>(&mut self, path: &str, answer: F) -> &mut BodyRoute
     where
@@ -132,6 +147,8 @@ impl Routing<'_> {
     /// [otherwise](BodyRoute::max_body_size).
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # {
     /// use wirewheel::body::{BodyHandler, BodyNext, IncomingBody};
     /// use wirewheel::{Application, Call, Response};
     /// struct Sum(u64);
@@ -154,6 +171,7 @@ impl Routing<'_> {
     ///     });
     /// }
     /// # wirewheel::testing::TestApplication::new(module).unwrap();
+    /// # }
     /// ```
     pub fn receive<F, H>(&mut self, method: &str, path: &str, factory: F) -> &mut BodyRoute
     where

@@ -193,6 +193,8 @@ impl Response {
     /// What it keeps does not count in `process_bytes`.
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # {
     /// use std::io::Write;
     /// use wirewheel::testing::TestApplication;
     /// use wirewheel::Response;
@@ -211,6 +213,7 @@ impl Response {
     ///     });
     /// })?;
     /// assert_eq!(app.get("/countdown").text(), "3\n2\n1\n");
+    /// # }
     /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn stream(produce: impl FnMut(&mut BodyPiece<'_>) -> io::Result<()> + 'static) -> Self {
