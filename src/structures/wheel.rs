@@ -1,5 +1,7 @@
 //! The timer wheel: a hashed wheel on an arena, with O(1) arm and cancel.
 
+use std::time::Duration;
+
 use crate::words::time::Time;
 
 /// A tick is this many microseconds, as a power of two: 8.192 ms.
@@ -57,10 +59,11 @@ fn tick_of(at: Time) -> u64 {
     (at.as_micros() >> TICK_BITS) + u64::from(at.as_micros() & ((1 << TICK_BITS) - 1) != 0)
 }
 
-/// When whatever is due at that time has fired, if it was armed a tick before or earlier.
+/// How far to move a clock, by that time at least, so that whatever is due then has fired, if it was armed a
+/// tick before or earlier.
 #[allow(dead_code, reason = "for the test kit alone")]
-pub(crate) fn fired_at(at: Time) -> Time {
-    time_of(tick_of(at))
+pub(crate) fn until_fired(now: Time, time: Duration) -> Duration {
+    time_of(tick_of(now.after(time))).since(now)
 }
 
 fn time_of(tick: u64) -> Time {

@@ -60,7 +60,7 @@ use crate::app::application::Application;
 use crate::context::loop_state::{Order, ServerRef};
 use crate::context::mailbox::Mailbox;
 use crate::context::stats::Stats;
-use crate::structures::wheel::fired_at;
+use crate::structures::wheel::until_fired;
 use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
@@ -310,8 +310,8 @@ impl TestApplication {
     /// are never early; [`elapsed`](Self::elapsed) says where the clock stands.
     pub fn advance(&self, time: Duration) {
         let mut network = self.network.borrow_mut();
-        let (now, until) = (network.now, fired_at(network.now.after(time)));
-        network.advance(until.since(now));
+        let until_fired = until_fired(network.now, time);
+        network.advance(until_fired);
     }
 
     /// Moves the clock in one step: everything that became due in between is late, as after a

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::application::Application;
-use crate::structures::wheel::fired_at;
+use crate::structures::wheel::until_fired;
 use crate::words::error::Result;
 use crate::words::time::Time;
 
@@ -202,8 +202,8 @@ impl TestNetwork {
     /// Moves the clock; see [`TestApplication::advance`].
     pub fn advance(&self, time: Duration) {
         let mut hosts = self.hosts.borrow_mut();
-        let (now, until) = (hosts.now(), fired_at(hosts.now().after(time)));
-        hosts.advance(until.since(now));
+        let until_fired = until_fired(hosts.now(), time);
+        hosts.advance(until_fired);
     }
 
     /// Moves the clock in one step; see [`TestApplication::jump`].
