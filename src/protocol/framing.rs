@@ -47,18 +47,22 @@ impl Framing {
     /// Takes a line in. The length, which is known, rules out nearly every name.
     #[inline]
     pub(super) fn note(&mut self, name: &str, value: &[u8]) {
+        let name = name.as_bytes();
         match name.len() {
-            4 if name.eq_ignore_ascii_case("host") => {
+            4 if is(name, "Host") => {
                 self.hosts = self.hosts.saturating_add(1);
                 self.faulty |= !is_authority(value);
             }
-            6 if name.eq_ignore_ascii_case("expect") => self.note_expect(value),
-            7 if name.eq_ignore_ascii_case("upgrade") => {
-                self.websocket |= tokens(value).any(|token| is(token, "websocket"));
+            6 if is(name, "Expect") => self.note_expect(value),
+            7 if is(name, "Upgrade") => {
+                // As a rule it is the one token.
+                self.websocket |=
+                    is(value, "websocket") || tokens(value).any(|token| is(token, "websocket"));
             }
-            10 if name.eq_ignore_ascii_case("connection") => self.note_connection(value),
-            14 if name.eq_ignore_ascii_case("content-length") => self.note_length(value),
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => self.note_codings(value),
+            10 if is(name, "Connection") && is(value, "Upgrade") => self.upgrade = true,
+            10 if is(name, "Connection") => self.note_connection(value),
+            14 if is(name, "Content-Length") => self.note_length(value),
+            17 if is(name, "Transfer-Encoding") => self.note_codings(value),
             _ => {}
         }
     }
@@ -165,6 +169,8 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
+/// Whether a token is this one, in any case of letters; soonest said where it is written so.
+#[inline]
 fn is(token: &[u8], name: &str) -> bool {
-    token.eq_ignore_ascii_case(name.as_bytes())
+    token == name.as_bytes() || token.eq_ignore_ascii_case(name.as_bytes())
 }

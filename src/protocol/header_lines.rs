@@ -13,6 +13,8 @@ pub(crate) struct HeaderLines {
     /// stands with a replacement character for what is none, which is part of no token, number or
     /// address: whatever looks at it finds it wrong there, and right of a comma what it is.
     opaque: Box<[(u32, Box<[u8]>)]>,
+    /// A bit for each length that a name has.
+    name_lengths: u64,
 }
 
 #[derive(Debug)]
@@ -22,6 +24,12 @@ struct Line {
 }
 
 impl HeaderLines {
+    fn new(text: String, lines: Vec<Line>, opaque: Vec<(u32, Box<[u8]>)>) -> Self {
+        let lengths = lines.iter().map(|line| length_bit(line.name.len()));
+        let name_lengths = lengths.fold(0, |all, length| all | length);
+        Self { text: text.into(), lines: lines.into(), opaque: opaque.into(), name_lengths }
+    }
+
     #[inline]
     pub(super) fn slice(&self, range: &Range<u32>) -> &str {
         self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
@@ -42,9 +50,12 @@ impl HeaderLines {
     /// The lines of that name, with their numbers, in order.
     #[inline]
     fn named(&self, name: &str) -> impl Iterator<Item = (usize, &Line)> {
+        // Most names that are asked for stand nowhere, and no name has their length.
+        let may_be_there = self.name_lengths & length_bit(name.len()) != 0;
+        let lines = if may_be_there { self.lines.iter() } else { [].iter() };
         // The length, which is known, rules out nearly every name.
         let of_length = move |(_, line): &(usize, &Line)| line.name.len() == name.len();
-        let lines = self.lines.iter().enumerate().filter(of_length);
+        let lines = lines.enumerate().filter(of_length);
         lines.filter(move |(_, line)| self.slice(&line.name).eq_ignore_ascii_case(name))
     }
 
@@ -81,6 +92,38 @@ impl HeaderLines {
     }
 }
 
+/// A head as it was sent is kept so: in one copy, whatever the number of its lines.
+impl HeaderLines {
+    /// The lines of `head`; `None` if one of its values is no text.
+    pub(super) fn as_sent(head: &[u8], headers: &[httparse::Header<'_>]) -> Option<Self> {
+        let text = std::str::from_utf8(head).ok()?.into();
+        let mut name_lengths = 0;
+        let mut lines = Vec::with_capacity(headers.len());
+        for header in headers {
+            name_lengths |= length_bit(header.name.len());
+            let name = place_in(head, header.name.as_bytes())?;
+            lines.push(Line { name, value: place_in(head, header.value.trim_ascii())? });
+        }
+        Some(Self { text, lines: lines.into(), opaque: Box::default(), name_lengths })
+    }
+}
+
+/// Where a part of a head lies in it; `None` if it is none.
+#[inline]
+pub(super) fn place_in(head: &[u8], part: &[u8]) -> Option<Range<u32>> {
+    if part.is_empty() {
+        return Some(0..0); // wherever it lies
+    }
+    let start = part.as_ptr().addr().checked_sub(head.as_ptr().addr())?;
+    let end = start.checked_add(part.len()).filter(|end| *end <= head.len())?;
+    Some(u32::try_from(start).ok()?..u32::try_from(end).ok()?)
+}
+
+#[inline]
+fn length_bit(length: usize) -> u64 {
+    1 << (length % 64)
+}
+
 /// Lines while they are gathered.
 pub(super) struct LinesBuilder {
     text: Vec<u8>,
@@ -115,9 +158,7 @@ impl LinesBuilder {
     pub(super) fn finish(self) -> Option<HeaderLines> {
         let Self { text, lines } = self;
         match String::from_utf8(text) {
-            Ok(text) => {
-                Some(HeaderLines { text: text.into(), lines: lines.into(), opaque: Box::default() })
-            }
+            Ok(text) => Some(HeaderLines::new(text, lines, Vec::new())),
             Err(error) => Self { text: error.into_bytes(), lines }.finish_in_part(),
         }
     }
@@ -140,6 +181,6 @@ impl LinesBuilder {
             readable.push(std::str::from_utf8(name).ok()?, shown.as_bytes());
         }
         let text = String::from_utf8(readable.text).ok()?;
-        Some(HeaderLines { text: text.into(), lines: readable.lines.into(), opaque: opaque.into() })
+        Some(HeaderLines::new(text, readable.lines, opaque))
     }
 }

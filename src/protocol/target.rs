@@ -18,7 +18,7 @@ impl<'a> Target<'a> {
     /// have.
     pub(crate) fn parse(method: &str, target: &'a str) -> Option<Self> {
         // A fragment is no part of a target; whoever sends one means what stands before it.
-        let sent = target.split_once('#').map_or(target, |(before, _)| before);
+        let sent = before(target, b'#');
         let as_sent = Self { rest: sent, lacks_slash: false, authority: None };
         if method == "CONNECT" {
             return is_host_and_port(sent).then_some(as_sent); // section 3.2.3: only this form
@@ -54,6 +54,13 @@ impl<'a> Target<'a> {
     }
 }
 
+/// What stands before the first of these bytes, which is ASCII: all if there is none. Targets are short.
+#[inline]
+pub(crate) fn before(text: &str, byte: u8) -> &str {
+    let end = text.bytes().position(|known| known == byte);
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
+}
+
 /// RFC 3986 section 3.1.
 pub(crate) fn is_scheme(text: &str) -> bool {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -80,11 +87,12 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
             port.get(1..).unwrap_or_default()
         }
         None => {
-            let mut parts = text.splitn(2, |&byte| byte == b':');
-            if !parts.next().is_some_and(is_reg_name) {
+            let end = text.iter().position(|&byte| byte == b':').unwrap_or(text.len());
+            let (name, port) = text.split_at_checked(end).unwrap_or_default();
+            if !is_reg_name(name) {
                 return false;
             }
-            parts.next().unwrap_or_default()
+            port.get(1..).unwrap_or_default()
         }
     };
     is_port(port)
@@ -112,7 +120,14 @@ pub(super) fn parse_ip_literal(text: &str) -> Option<Ipv6Addr> {
 
 /// `*( unreserved / pct-encoded / sub-delims )`, IPv4 addresses among them.
 pub(super) fn is_reg_name(text: &[u8]) -> bool {
+    // Nearly all names have none but these.
+    let is_plain = |byte: &u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
+    };
     let mut rest = text;
+    if text.iter().all(is_plain) {
+        return true;
+    }
     while let Some((&byte, later)) = rest.split_first() {
         rest = match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => later,
