@@ -1,5 +1,5 @@
 //! What the lines of a head say about its connection and its body, gathered in one pass over them
-//! (RFC 9110 sections 7.6.1, 7.8 and 10.1.1; RFC 9112 sections 3.2, 6 and 9.3).
+//! (RFC 9110 sections 7.6.1, 7.8 and 10.1.1; RFC 9112 sections 3.2, 6 and 9.3; RFC 6455 section 4.2.1).
 
 use crate::protocol::head_error::HeadError;
 use crate::protocol::target::is_authority;
@@ -41,12 +41,29 @@ pub(crate) struct Framing {
     keep_alive: bool,
     upgrade: bool,
     websocket: bool,
+    pub(super) websocket_version: Single,
+    pub(super) websocket_key: Single,
+}
+
+/// Where a line stands that may stand once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Single {
+    #[default]
+    Nowhere,
+    At(u32),
+    Several,
+}
+
+impl Single {
+    fn note(&mut self, number: u32) {
+        *self = if *self == Self::Nowhere { Self::At(number) } else { Self::Several };
+    }
 }
 
 impl Framing {
-    /// Takes a line in. The length, which is known, rules out nearly every name.
+    /// Takes in the line of that number. The length, which is known, rules out nearly every name.
     #[inline]
-    pub(super) fn note(&mut self, name: &str, value: &[u8]) {
+    pub(super) fn note(&mut self, number: u32, name: &str, value: &[u8]) {
         let name = name.as_bytes();
         match name.len() {
             4 if is(name, "Host") => {
@@ -62,7 +79,9 @@ impl Framing {
             10 if is(name, "Connection") && is(value, "Upgrade") => self.upgrade = true,
             10 if is(name, "Connection") => self.note_connection(value),
             14 if is(name, "Content-Length") => self.note_length(value),
+            17 if is(name, "Sec-WebSocket-Key") => self.websocket_key.note(number),
             17 if is(name, "Transfer-Encoding") => self.note_codings(value),
+            21 if is(name, "Sec-WebSocket-Version") => self.websocket_version.note(number),
             _ => {}
         }
     }

@@ -69,12 +69,10 @@ pub(crate) fn examine(head: &RequestHead) -> Upgrade<'_> {
     if head.framing.body() != BodyFraming::None {
         return Upgrade::Refused(Refusal::BadRequest);
     }
-    let mut versions = head.all("sec-websocket-version");
-    if versions.next() != Some("13") || versions.next().is_some() {
+    if head.websocket_version() != Some("13") {
         return Upgrade::Refused(Refusal::Version);
     }
-    let mut keys = head.all("sec-websocket-key");
-    let (Some(key), None) = (keys.next().filter(|key| is_key(key)), keys.next()) else {
+    let Some(key) = head.websocket_key().filter(|key| is_key(key)) else {
         return Upgrade::Refused(Refusal::Key);
     };
     let Some(protocols) = offered_protocols(head) else {
@@ -111,8 +109,12 @@ const COMPARED_MAX: usize = 8;
 /// strings"; `None` if they are not.
 pub(crate) fn offered_protocols(head: &RequestHead) -> Option<Vec<&str>> {
     let mut offered: Vec<&str> = Vec::new();
+    let name = "sec-websocket-protocol";
+    if head.first(name).is_none() {
+        return Some(offered); // as most have it, without a table that costs a seed
+    }
     let mut known = HashSet::new();
-    for protocol in head.tokens("sec-websocket-protocol") {
+    for protocol in head.tokens(name) {
         let is_new = if offered.len() < COMPARED_MAX {
             !offered.contains(&protocol)
         } else {
@@ -141,14 +143,16 @@ pub(crate) fn write_switching_protocols(
     date: &[u8],
 ) {
     out.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: ",
     );
+    out.extend_from_slice(accept_key.as_bytes());
+    out.extend_from_slice(b"\r\n");
     let mut line = |name: &str, value: &str| {
         for piece in [name, ": ", value, "\r\n"] {
             out.extend_from_slice(piece.as_bytes());
         }
     };
-    line("Sec-WebSocket-Accept", accept_key);
     if let Some(protocol) = protocol {
         line("Sec-WebSocket-Protocol", protocol);
     }

@@ -3,9 +3,9 @@
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 
-use crate::protocol::framing::Framing;
+use crate::protocol::framing::{Framing, Single};
 use crate::protocol::head_error::HeadError;
-use crate::protocol::header_lines::{HeaderLines, LinesBuilder, place_in};
+use crate::protocol::header_lines::{HeaderLines, LinesAsSent, LinesBuilder, place_in};
 use crate::protocol::target::Target;
 
 /// How much head a request may have.
@@ -158,15 +158,18 @@ impl RequestHead {
         let target = Target::parse(method, request.path.unwrap_or_default());
         let Some(target) = target else { return Err(HeadError::Malformed) };
         let mut framing = Framing::default();
-        for header in request.headers.iter() {
-            framing.note(header.name, header.value.trim_ascii());
+        let mut lines = LinesAsSent::new(bytes, request.headers.len());
+        for (header, number) in request.headers.iter().zip(0..) {
+            let value = header.value.trim_ascii();
+            framing.note(number, header.name, value);
+            lines.push(header.name, value);
         }
         let minor_version = request.version.unwrap_or(1);
         framing.check(minor_version)?;
         let as_sent = match &target {
             Target { authority: None, lacks_slash: false, rest } => {
                 let places = (place_in(bytes, method.as_bytes()), place_in(bytes, rest.as_bytes()));
-                HeaderLines::as_sent(bytes, request.headers).zip(places.0.zip(places.1))
+                lines.finish().zip(places.0.zip(places.1))
             }
             _ => None,
         };
@@ -184,6 +187,23 @@ impl RequestHead {
     /// The target without its authority: path and query as they were sent, `*`, or what CONNECT names.
     pub(crate) fn target(&self) -> &str {
         self.lines.slice(&self.target)
+    }
+
+    /// The value of the one line that says which version of WebSocket is meant; `None` if there is not one.
+    pub(super) fn websocket_version(&self) -> Option<&str> {
+        self.single(self.framing.websocket_version)
+    }
+
+    /// The same of the key of the opening handshake.
+    pub(super) fn websocket_key(&self) -> Option<&str> {
+        self.single(self.framing.websocket_key)
+    }
+
+    fn single(&self, line: Single) -> Option<&str> {
+        match line {
+            Single::At(number) => self.lines.value(number),
+            Single::Nowhere | Single::Several => None,
+        }
     }
 
     /// Host and port that the request is for, whatever the form of its target. Empty if nothing says.

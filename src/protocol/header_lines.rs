@@ -70,6 +70,11 @@ impl HeaderLines {
         self.all(name).next()
     }
 
+    /// The value of a line by its number.
+    pub(super) fn value(&self, number: u32) -> Option<&str> {
+        self.lines.get(number as usize).map(|line| self.slice(&line.value))
+    }
+
     /// The values of every line of that name as they were sent, whether they are UTF-8 or not.
     pub(crate) fn all_bytes(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.named(name).map(|(number, line)| self.bytes_of(number, line))
@@ -92,19 +97,34 @@ impl HeaderLines {
     }
 }
 
-/// A head as it was sent is kept so: in one copy, whatever the number of its lines.
-impl HeaderLines {
-    /// The lines of `head`; `None` if one of its values is no text.
-    pub(super) fn as_sent(head: &[u8], headers: &[httparse::Header<'_>]) -> Option<Self> {
-        let text = std::str::from_utf8(head).ok()?.into();
-        let mut name_lengths = 0;
-        let mut lines = Vec::with_capacity(headers.len());
-        for header in headers {
-            name_lengths |= length_bit(header.name.len());
-            let name = place_in(head, header.name.as_bytes())?;
-            lines.push(Line { name, value: place_in(head, header.value.trim_ascii())? });
+/// The lines of a head that is kept as it was sent: in one copy, whatever their number.
+pub(super) struct LinesAsSent<'a> {
+    head: &'a [u8],
+    lines: Vec<Line>,
+    name_lengths: u64,
+    /// Each lies in the head so far.
+    complete: bool,
+}
+
+impl<'a> LinesAsSent<'a> {
+    pub(super) fn new(head: &'a [u8], lines: usize) -> Self {
+        Self { head, lines: Vec::with_capacity(lines), name_lengths: 0, complete: true }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, name: &str, value: &[u8]) {
+        self.name_lengths |= length_bit(name.len());
+        match (place_in(self.head, name.as_bytes()), place_in(self.head, value)) {
+            (Some(name), Some(value)) => self.lines.push(Line { name, value }),
+            _ => self.complete = false,
         }
-        Some(Self { text, lines: lines.into(), opaque: Box::default(), name_lengths })
+    }
+
+    /// `None` if one of the values is no text.
+    pub(super) fn finish(self) -> Option<HeaderLines> {
+        let text = std::str::from_utf8(self.head).ok().filter(|_| self.complete)?;
+        let (lines, name_lengths) = (self.lines.into(), self.name_lengths);
+        Some(HeaderLines { text: text.into(), lines, opaque: Box::default(), name_lengths })
     }
 }
 
@@ -114,9 +134,13 @@ pub(super) fn place_in(head: &[u8], part: &[u8]) -> Option<Range<u32>> {
     if part.is_empty() {
         return Some(0..0); // wherever it lies
     }
-    let start = part.as_ptr().addr().checked_sub(head.as_ptr().addr())?;
-    let end = start.checked_add(part.len()).filter(|end| *end <= head.len())?;
-    Some(u32::try_from(start).ok()?..u32::try_from(end).ok()?)
+    // What lies before the head is far behind its end in this sum.
+    let start = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+    if start > head.len().saturating_sub(part.len()) {
+        return None;
+    }
+    let end = u32::try_from(start.saturating_add(part.len())).ok()?;
+    Some(u32::try_from(start).ok()?..end)
 }
 
 #[inline]

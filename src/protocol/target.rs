@@ -75,6 +75,16 @@ fn is_host_and_port(text: &str) -> bool {
 
 /// `uri-host [ ":" port ]`: what `Host` may say (RFC 9110 section 7.2), the empty value included.
 pub(crate) fn is_authority(text: &[u8]) -> bool {
+    let name_len = text.iter().position(|byte| !is_plain(*byte)).unwrap_or(text.len());
+    match text.get(name_len..) {
+        None | Some([]) => true,
+        Some([b':', port @ ..]) => is_port(port),
+        // Few have an escape or brackets.
+        Some(_) => is_literal_or_escaped(text),
+    }
+}
+
+fn is_literal_or_escaped(text: &[u8]) -> bool {
     let port = match text.strip_prefix(b"[") {
         Some(rest) => {
             let Some(end) = rest.iter().position(|&byte| byte == b']') else { return false };
@@ -87,12 +97,11 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
             port.get(1..).unwrap_or_default()
         }
         None => {
-            let end = text.iter().position(|&byte| byte == b':').unwrap_or(text.len());
-            let (name, port) = text.split_at_checked(end).unwrap_or_default();
-            if !is_reg_name(name) {
+            let mut parts = text.splitn(2, |&byte| byte == b':');
+            if !parts.next().is_some_and(is_reg_name) {
                 return false;
             }
-            port.get(1..).unwrap_or_default()
+            parts.next().unwrap_or_default()
         }
     };
     is_port(port)
@@ -118,20 +127,30 @@ pub(super) fn parse_ip_literal(text: &str) -> Option<Ipv6Addr> {
     address.parse().ok().filter(|_| zone.is_none_or(zone_is_sound))
 }
 
+/// Which bytes a name has as they are: `unreserved / sub-delims` (RFC 3986 section 2).
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')')
+            || matches!(byte, b'*' | b'+' | b',' | b';' | b'=');
+        byte += 1;
+    }
+    plain
+};
+
+#[inline]
+fn is_plain(byte: u8) -> bool {
+    PLAIN.get(usize::from(byte)).is_some_and(|is_plain| *is_plain)
+}
+
 /// `*( unreserved / pct-encoded / sub-delims )`, IPv4 addresses among them.
 pub(super) fn is_reg_name(text: &[u8]) -> bool {
-    // Nearly all names have none but these.
-    let is_plain = |byte: &u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
-    };
     let mut rest = text;
-    if text.iter().all(is_plain) {
-        return true;
-    }
     while let Some((&byte, later)) = rest.split_first() {
         rest = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => later,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => later,
+            _ if is_plain(byte) => later,
             b'%' => match later.split_at_checked(2) {
                 Some((hex, later)) if hex.iter().all(u8::is_ascii_hexdigit) => later,
                 _ => return false,
