@@ -6,7 +6,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::protocol::framing::BodyFraming;
 use crate::protocol::head::RequestHead;
-use crate::protocol::token::is_token;
+use crate::protocol::token::{ByteSet, is_token};
 
 /// What a request wants, as far as its head alone can tell.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,24 +82,15 @@ pub(crate) fn examine(head: &RequestHead) -> Upgrade<'_> {
     Upgrade::WebSocket(UpgradeRequest { accept_key, protocols })
 }
 
-/// Which bytes are letters of base64 (RFC 4648 section 4).
-const BASE64: [bool; 256] = {
-    let mut letters = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        letters[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-        byte += 1;
-    }
-    letters
-};
+/// The letters of base64 (RFC 4648 section 4).
+static BASE64: ByteSet = ByteSet::alphanumeric_and(b"+/");
 
 /// 16 bytes in base64: 22 letters, of which the last has only two bits to say, and two `=`.
 fn is_key(key: &str) -> bool {
     let Some(letters) = key.strip_suffix("==").filter(|letters| letters.len() == 22) else {
         return false;
     };
-    letters.bytes().all(|byte| BASE64.get(usize::from(byte)).is_some_and(|is_letter| *is_letter))
-        && letters.ends_with(['A', 'Q', 'g', 'w'])
+    letters.bytes().all(|byte| BASE64.has(byte)) && letters.ends_with(['A', 'Q', 'g', 'w'])
 }
 
 /// So many subprotocols are compared one with the other; of more, a table is made.

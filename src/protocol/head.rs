@@ -166,17 +166,14 @@ impl RequestHead {
         }
         let minor_version = request.version.unwrap_or(1);
         framing.check(minor_version)?;
-        let as_sent = match &target {
+        let kept = match &target {
             Target { authority: None, lacks_slash: false, rest } => {
-                let places = (place_in(bytes, method.as_bytes()), place_in(bytes, rest.as_bytes()));
-                lines.finish().zip(places.0.zip(places.1))
+                Kept::as_sent(lines, bytes, method, rest)
             }
             _ => None,
         };
-        let (lines, (method, target)) = match as_sent {
-            Some(kept) => kept,
-            None => gathered(request, method, &target, framing).ok_or(HeadError::Malformed)?,
-        };
+        let kept = kept.or_else(|| Kept::gathered(request, method, &target, framing));
+        let Kept { lines, method, target } = kept.ok_or(HeadError::Malformed)?;
         Ok(Self { lines, method, target, minor_version, framing })
     }
 
@@ -212,32 +209,48 @@ impl RequestHead {
     }
 }
 
-/// The lines of a head of which not all is kept as it was sent, and where its method and its target lie.
-#[cold]
-fn gathered(
-    request: &httparse::Request<'_, '_>,
-    method: &str,
-    target: &Target<'_>,
-    framing: Framing,
-) -> Option<(HeaderLines, (Range<u32>, Range<u32>))> {
-    let sizes = request.headers.iter().map(|line| line.name.len().saturating_add(line.value.len()));
-    let mut lines = LinesBuilder::new(sizes.sum(), request.headers.len());
-    let places = (lines.append(method.as_bytes()), append_target(&mut lines, target));
-    let authority = target.authority.map(str::as_bytes);
-    for header in request.headers.iter() {
-        match authority {
-            // RFC 9112 section 3.2.2: "MUST ignore the received Host header field (if any) and
-            // instead use the host information of the request-target".
-            Some(authority) if header.name.eq_ignore_ascii_case("host") => {
-                lines.push(header.name, authority);
+/// The lines of a head as they are kept, and where its method and its target lie.
+struct Kept {
+    lines: HeaderLines,
+    method: Range<u32>,
+    target: Range<u32>,
+}
+
+impl Kept {
+    fn as_sent(lines: LinesAsSent<'_>, head: &[u8], method: &str, target: &str) -> Option<Self> {
+        let (method, target) = (method.as_bytes(), target.as_bytes());
+        let (method, target) = (place_in(head, method)?, place_in(head, target)?);
+        Some(Self { lines: lines.finish()?, method, target })
+    }
+
+    /// One by one, where something is to be changed: a host that the target names, a byte that is no text.
+    #[cold]
+    fn gathered(
+        request: &httparse::Request<'_, '_>,
+        method: &str,
+        target: &Target<'_>,
+        framing: Framing,
+    ) -> Option<Self> {
+        let sizes =
+            request.headers.iter().map(|line| line.name.len().saturating_add(line.value.len()));
+        let mut lines = LinesBuilder::new(sizes.sum(), request.headers.len());
+        let places = (lines.append(method.as_bytes()), append_target(&mut lines, target));
+        let authority = target.authority.map(str::as_bytes);
+        for header in request.headers.iter() {
+            match authority {
+                // RFC 9112 section 3.2.2: "MUST ignore the received Host header field (if any) and
+                // instead use the host information of the request-target".
+                Some(authority) if header.name.eq_ignore_ascii_case("host") => {
+                    lines.push(header.name, authority);
+                }
+                _ => lines.push(header.name, header.value.trim_ascii()),
             }
-            _ => lines.push(header.name, header.value.trim_ascii()),
         }
+        if let Some(authority) = authority.filter(|_| !framing.has_host()) {
+            lines.push("Host", authority);
+        }
+        Some(Self { lines: lines.finish()?, method: places.0, target: places.1 })
     }
-    if let Some(authority) = authority.filter(|_| !framing.has_host()) {
-        lines.push("Host", authority);
-    }
-    Some((lines.finish()?, places))
 }
 
 fn append_target(lines: &mut LinesBuilder, target: &Target<'_>) -> Range<u32> {

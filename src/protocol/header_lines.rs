@@ -50,9 +50,7 @@ impl HeaderLines {
     /// The lines of that name, with their numbers, in order.
     #[inline]
     fn named(&self, name: &str) -> impl Iterator<Item = (usize, &Line)> {
-        // Most names that are asked for stand nowhere, and no name has their length.
-        let may_be_there = self.name_lengths & length_bit(name.len()) != 0;
-        let lines = if may_be_there { self.lines.iter() } else { [].iter() };
+        let lines = if self.may_have(name) { self.lines.iter() } else { [].iter() };
         // The length, which is known, rules out nearly every name.
         let of_length = move |(_, line): &(usize, &Line)| line.name.len() == name.len();
         let lines = lines.enumerate().filter(of_length);
@@ -66,8 +64,15 @@ impl HeaderLines {
     }
 
     /// The value of the first line of that name.
+    #[inline]
     pub(crate) fn first(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        if self.may_have(name) { self.all(name).next() } else { None }
+    }
+
+    /// Most names that are asked for stand nowhere, and no name has their length.
+    #[inline]
+    fn may_have(&self, name: &str) -> bool {
+        self.name_lengths & length_bit(name.len()) != 0
     }
 
     /// The value of a line by its number.

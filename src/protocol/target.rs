@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::protocol::token::ByteSet;
+
 /// A request target, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target<'a> {
@@ -75,7 +77,7 @@ fn is_host_and_port(text: &str) -> bool {
 
 /// `uri-host [ ":" port ]`: what `Host` may say (RFC 9110 section 7.2), the empty value included.
 pub(crate) fn is_authority(text: &[u8]) -> bool {
-    let name_len = text.iter().position(|byte| !is_plain(*byte)).unwrap_or(text.len());
+    let name_len = text.iter().position(|byte| !PLAIN.has(*byte)).unwrap_or(text.len());
     match text.get(name_len..) {
         None | Some([]) => true,
         Some([b':', port @ ..]) => is_port(port),
@@ -127,30 +129,15 @@ pub(super) fn parse_ip_literal(text: &str) -> Option<Ipv6Addr> {
     address.parse().ok().filter(|_| zone.is_none_or(zone_is_sound))
 }
 
-/// Which bytes a name has as they are: `unreserved / sub-delims` (RFC 3986 section 2).
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        plain[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')')
-            || matches!(byte, b'*' | b'+' | b',' | b';' | b'=');
-        byte += 1;
-    }
-    plain
-};
-
-#[inline]
-fn is_plain(byte: u8) -> bool {
-    PLAIN.get(usize::from(byte)).is_some_and(|is_plain| *is_plain)
-}
+/// What a name has as it is: `unreserved / sub-delims` (RFC 3986 section 2).
+static PLAIN: ByteSet = ByteSet::alphanumeric_and(b"-._~!$&'()*+,;=");
 
 /// `*( unreserved / pct-encoded / sub-delims )`, IPv4 addresses among them.
 pub(super) fn is_reg_name(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some((&byte, later)) = rest.split_first() {
         rest = match byte {
-            _ if is_plain(byte) => later,
+            _ if PLAIN.has(byte) => later,
             b'%' => match later.split_at_checked(2) {
                 Some((hex, later)) if hex.iter().all(u8::is_ascii_hexdigit) => later,
                 _ => return false,
