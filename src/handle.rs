@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +11,17 @@ use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use crate::app::application::Application;
-use crate::context::commands::{Drained, StopRequest};
+use crate::context::adoptions::Adopted;
+use crate::context::commands::{Drained, Refused, StopRequest};
 use crate::context::loop_state::{OnLoop, Order, ServerRef};
-use crate::context::mailbox::{Mailbox, Refused};
+use crate::context::mailbox::Mailbox;
 use crate::context::stats::Stats;
 use crate::flow::key::FlowKey;
 use crate::session::state::NO_ADDR;
 use crate::structures::ids::SessionId;
 #[cfg(any(test, fuzzing, feature = "testing"))]
 use crate::testing::TestApplication;
+use crate::words::adopt::AdoptError;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
 use crate::words::error::{AskError, HandleError, Result, ServerError};
 use crate::words::message::{Message, ToMessage};
@@ -120,6 +123,53 @@ impl ServerRef<'_> {
     /// ```
     pub fn handle(&self) -> Handle {
         Handle::on_loop(self.shared.addresses.clone(), self.shared.mailbox.clone())
+    }
+
+    /// Takes a stream connection that somebody else has accepted, such as a listener that several servers
+    /// share, and serves it as if it had been accepted here: admission, limits, deadlines and statistics are
+    /// the same. `already_read` is what was read from it, to find out whose it is; it comes first. Of `peer`
+    /// it counts, where `per_address` is set, and [`Call::client_addr`](crate::Call::client_addr) tells it.
+    ///
+    /// It is looked at in this turn of the loop or the next, as soon as there is room; until then it waits
+    /// as in the backlog of a listener. The socket's options stay as they are, but that it is made
+    /// non-blocking; `set_nodelay(true)` is what accepted ones have. It speaks no TLS here.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::net::TcpListener;
+    /// use wirewheel::ServerRef;
+    /// use wirewheel::error::AdoptError;
+    /// /// What begins like HTTP is the server's, all else speaks a protocol of ours.
+    /// fn sort(server: &ServerRef<'_>, listener: &TcpListener) -> std::io::Result<()> {
+    ///     let (mut stream, peer) = listener.accept()?;
+    ///     let mut first = [0; 4];
+    ///     let length = stream.read(&mut first)?;
+    ///     if first.starts_with(b"GET ") {
+    ///         let _: Result<(), AdoptError> = server.adopt(stream, first[..length].to_vec(), peer);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Then the connection is closed. [`AdoptError::Full`] if 1,024 connections or 4 MiB wait already,
+    /// [`AdoptError::TooMuchRead`] for more than `read_buffer_bytes`. What the system refuses later, such as
+    /// a descriptor that is no socket, is logged.
+    pub fn adopt(
+        &self,
+        stream: impl Into<OwnedFd>,
+        already_read: Vec<u8>,
+        peer: SocketAddr,
+    ) -> std::result::Result<(), AdoptError> {
+        let (bytes, limit) = (already_read.len(), self.shared.limits.read_buffer_bytes);
+        if bytes > limit {
+            return Err(AdoptError::TooMuchRead { bytes, limit });
+        }
+        let adopted = Adopted { fd: stream.into(), received: already_read, peer };
+        self.shared.mailbox.adopt(adopted).map_err(|refused| match refused {
+            Refused::Full => AdoptError::Full,
+            Refused::Stopped => AdoptError::Stopped,
+        })
     }
 }
 
@@ -320,6 +370,37 @@ impl Handle {
         self.defer(move |server| {
             let _ = server.close(id, reason);
         })
+    }
+
+    /// Has the server take a connection that this thread has accepted; see [`ServerRef::adopt`]. One of which
+    /// more than `read_buffer_bytes` was read is hung up on, which is logged.
+    ///
+    /// ```no_run
+    /// use std::net::TcpListener;
+    /// use wirewheel::Handle;
+    /// /// On a thread of its own.
+    /// fn accept(server: &Handle, listener: &TcpListener) -> std::io::Result<()> {
+    ///     loop {
+    ///         let (stream, peer) = listener.accept()?;
+    ///         stream.set_nodelay(true)?;
+    ///         if let Err(error) = server.adopt(stream, Vec::new(), peer) {
+    ///             eprintln!("{peer}: {error}"); // it was hung up on
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`defer`](Self::defer), with at most 1,024 connections and 4 MiB of their own; then the connection
+    /// is closed.
+    pub fn adopt(
+        &self,
+        stream: impl Into<OwnedFd>,
+        already_read: Vec<u8>,
+        peer: SocketAddr,
+    ) -> Result<(), HandleError> {
+        let adopted = Adopted { fd: stream.into(), received: already_read, peer };
+        Ok(self.inner.mailbox.adopt(adopted)?)
     }
 
     /// Reads the certificates of all listeners again; see [`ServerRef::reload_certificates`].

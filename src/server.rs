@@ -14,6 +14,7 @@ use crate::core::panics::drop_caught;
 use crate::handle::Handle;
 use crate::shell::listen::Opened;
 use crate::shell::poll_loop::PollLoop;
+use crate::shell::server_driver::ServerDriver;
 use crate::words::error::{Result, ServerError};
 use crate::words::listen::{Listen, ListenOptions};
 
@@ -161,12 +162,28 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         Self { listeners: Vec::new(), addresses: Vec::new(), mailbox, inbox, module }
     }
 
-    /// Has the module set up the application, on the thread of the loop.
-    fn set_up(self) -> Result<PollLoop> {
+    /// Has the module set up the application, on this thread, and leaves the waiting to another loop, which
+    /// is to run on this thread too; see [`ServerDriver`].
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    /// use wirewheel::{Application, Server};
+    /// let server = Server::bind("127.0.0.1:0", |_app: &mut Application| {})?;
+    /// let handle = server.handle(); // for other threads
+    /// let mut driver = server.into_driver()?;
+    /// println!("wait for {} or {:?}", driver.as_raw_fd(), driver.next_deadline());
+    /// # drop(handle);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn into_driver(self) -> Result<ServerDriver> {
         let mut application = Application::new().reached_by(self.mailbox, self.addresses);
         (self.module)(&mut application);
         let built = application.build().map_err(ServerError::Config)?;
-        PollLoop::new(built, self.listeners, self.inbox).map_err(ServerError::Loop)
+        let poll_loop = PollLoop::new(built, self.listeners, self.inbox);
+        Ok(ServerDriver::new(poll_loop.map_err(ServerError::Loop)?))
     }
 
     /// A handle for other threads, of a server that [`run`](Self::run) will run. What is asked
@@ -199,10 +216,10 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// [`ServerError::Config`] if the application's set-up is wrong, [`ServerError::Loop`] if the
     /// system fails the event loop.
     pub fn run(self) -> Result<()> {
-        let mut poll_loop = self.set_up()?;
-        poll_loop.accept_signals().map_err(ServerError::Loop)?;
-        let drained = poll_loop.run().map_err(ServerError::Loop)?;
-        drop_caught("what the application held", poll_loop);
+        let mut driver = self.into_driver()?;
+        driver.stop_at_signals()?;
+        let drained = driver.run().map_err(ServerError::Loop)?;
+        drop_caught("what the application held", driver);
         info!(target: "wirewheel::server", "stopped: {} sessions ended cleanly, {} were cut",
             drained.clean, drained.cut);
         Ok(())
@@ -221,11 +238,11 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         let (started, start) = sync_channel(1);
         let body = move || {
             // The other side waits in `spawn` until this is sent.
-            match self.set_up() {
-                Ok(mut poll_loop) => {
+            match self.into_driver() {
+                Ok(mut driver) => {
                     let _ = started.send(Ok(()));
-                    let result = poll_loop.run().map_err(ServerError::Loop);
-                    drop_caught("what the application held", poll_loop);
+                    let result = driver.run().map_err(ServerError::Loop);
+                    drop_caught("what the application held", driver);
                     result
                 }
                 Err(error) => {

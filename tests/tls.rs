@@ -25,7 +25,7 @@ use wirewheel::{
 
 fn start(options: TlsOptions, module: impl FnOnce(&mut Application) + Send + 'static) -> Running {
     let server = Server::bind(Listen::tls("127.0.0.1:0", options), module).unwrap();
-    Running(server.spawn().unwrap())
+    Running::of(server)
 }
 
 /// A server that echoes at `/`, with the certificate of `box`, and what its sessions report.
@@ -475,7 +475,7 @@ fn a_unix_socket_speaks_it_too() {
             route.web_socket("/", factory);
         });
     };
-    let _server = Running(Server::bind(listen, module).unwrap().spawn().unwrap());
+    let _server = Running::of(Server::bind(listen, module).unwrap());
     // The calls made on a stream are the same for both kinds.
     let socket = std::os::unix::net::UnixStream::connect(path).unwrap();
     let socket = TcpStream::from(std::os::fd::OwnedFd::from(socket));

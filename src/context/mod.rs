@@ -1,5 +1,6 @@
 //! The room `context`: what a callback can reach beyond its own session.
 
+pub(crate) mod adoptions;
 pub(crate) mod commands;
 pub(crate) mod date_line;
 pub(crate) mod detached;

@@ -1,5 +1,6 @@
 //! What the driver tells the core, and what it asks of it.
 
+use std::error::Error;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use log::info;
 
+use crate::context::adoptions::Adopted;
 use crate::context::commands::{Drained, StopRequest};
 use crate::context::detached::Handover;
 use crate::context::loop_state::NewWatch;
@@ -115,6 +117,24 @@ impl Core {
     /// A connection was accepted: the slot it has from now on.
     pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
         self.connections.accept(now, peer, &mut self.shared, &self.routes)
+    }
+
+    /// Whether somebody waits to be adopted.
+    #[inline]
+    pub(crate) fn has_adopted(&self) -> bool {
+        !self.shared.mailbox.adoptions().is_empty()
+    }
+
+    /// The next connection that was accepted by somebody else.
+    #[inline]
+    pub(crate) fn poll_adopted(&self) -> Option<Adopted> {
+        self.shared.mailbox.adoptions().pop()
+    }
+
+    /// A connection that was to be adopted is hung up on.
+    pub(crate) fn note_not_adopted(&self, peer: SocketAddr, error: &dyn Error) {
+        let line = || format!("{peer} could not be adopted: {error}");
+        self.shared.warnings.note("adopt", self.shared.now, line);
     }
 
     /// Whether a connection that was accepted just now has to begin with a PROXY header.

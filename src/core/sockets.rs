@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
@@ -44,6 +45,11 @@ pub(crate) trait Sockets {
     /// Puts a connection into its slot. It is there even if that fails; then it is broken. A PROXY
     /// header may have to come before everything else.
     fn adopt(&mut self, slot: u32, accepted: Self::Accepted, proxy_header: bool) -> io::Result<()>;
+
+    /// A connection that somebody else has accepted, as if it had been accepted here.
+    fn take_over(&mut self, _fd: OwnedFd) -> io::Result<Self::Accepted> {
+        Err(ErrorKind::Unsupported.into())
+    }
 
     /// The size of the buffer that its sockets with TLS need, where so much is read at once; 0 if it has
     /// none.

@@ -13,6 +13,7 @@ mod listener;
 pub(crate) mod poll_loop;
 #[cfg(feature = "client")]
 mod resolver;
+pub(crate) mod server_driver;
 mod signals;
 mod slow;
 mod socket;

@@ -1,6 +1,7 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
+use socket2::{SockRef, Type};
 
 use crate::context::detached::FreedSocket;
 use crate::context::loop_state::{NewWatch, Order};
@@ -105,7 +107,6 @@ pub(crate) struct Accepted {
     tls: Option<Rc<Acceptor>>,
 }
 
-#[cfg(feature = "client")]
 impl Accepted {
     /// One that speaks no TLS.
     fn plain(stream: TcpStream) -> Self {
@@ -128,6 +129,11 @@ impl Clock {
 
     pub(super) fn now(&self) -> Time {
         Time::ZERO.after(self.0.elapsed())
+    }
+
+    /// The same for others; `None` for what this system cannot say, which is centuries away.
+    pub(super) fn instant(&self, time: Time) -> Option<Instant> {
+        self.0.checked_add(time.since(Time::ZERO))
     }
 }
 
@@ -293,6 +299,16 @@ impl Sockets for OpenSockets {
         registered.and(secured)
     }
 
+    fn take_over(&mut self, fd: OwnedFd) -> io::Result<Accepted> {
+        let socket = SockRef::from(&fd);
+        if socket.r#type()? != Type::STREAM {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no stream socket"));
+        }
+        socket.set_nonblocking(true)?;
+        // The calls made on a stream are the same for TCP and Unix, so one type serves.
+        Ok(Accepted::plain(TcpStream::from(fd)))
+    }
+
     fn refuse(&mut self, accepted: Accepted) {
         drop(accepted);
     }
@@ -306,7 +322,7 @@ impl Sockets for OpenSockets {
     }
 
     fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<FreedSocket> {
-        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let gone = || io::Error::from(ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
         let returns = self.returns.clone();
         let fd = socket.into_stream(false).detach(self.poll.registry())?;
