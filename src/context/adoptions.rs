@@ -21,6 +21,18 @@ pub(crate) struct Adopted {
     /// What was read from it.
     pub(crate) received: Vec<u8>,
     pub(crate) peer: SocketAddr,
+    /// What the loop that accepted it has found out, if that was another one of this server.
+    pub(crate) handed: Option<Handed>,
+}
+
+/// A connection that one loop hands to another: it is let in, and counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handed {
+    /// Its listener, by number, and the address that it was made to, where that is known.
+    pub(crate) listener: Option<usize>,
+    pub(crate) local: Option<SocketAddr>,
+    /// It counts for its client.
+    pub(crate) counted: bool,
 }
 
 impl fmt::Debug for Adopted {
@@ -52,12 +64,27 @@ impl Adoptions {
     }
 
     pub(crate) fn push(&self, adopted: Adopted) -> Result<(), Refused> {
+        self.push_if(adopted, |connections, bytes| {
+            connections < CONNECTIONS_MAX && bytes <= BYTES_MAX
+        })
+    }
+
+    /// The same of one that is counted elsewhere: the server's limits are its bounds.
+    pub(crate) fn push_counted(&self, adopted: Adopted) -> Result<(), Refused> {
+        self.push_if(adopted, |_, _| true)
+    }
+
+    fn push_if(
+        &self,
+        adopted: Adopted,
+        has_room: impl FnOnce(usize, usize) -> bool,
+    ) -> Result<(), Refused> {
         let mut queue = self.queue();
         let bytes = queue.bytes.saturating_add(adopted.received.capacity());
         if queue.closed {
             return Err(Refused::Stopped);
         }
-        if queue.connections.len() >= CONNECTIONS_MAX || bytes > BYTES_MAX {
+        if !has_room(queue.connections.len(), bytes) {
             return Err(Refused::Full);
         }
         queue.bytes = bytes;
@@ -66,9 +93,14 @@ impl Adoptions {
         Ok(())
     }
 
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) == 0
+        self.len() == 0
     }
 
     pub(crate) fn pop(&self) -> Option<Adopted> {
@@ -106,7 +138,7 @@ mod tests {
     fn adopted(received: Vec<u8>) -> (Adopted, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let peer = SocketAddr::from(([192, 0, 2, 1], 1));
-        (Adopted { fd: ours.into(), received, peer }, theirs)
+        (Adopted { fd: ours.into(), received, peer, handed: None }, theirs)
     }
 
     #[test]

@@ -39,6 +39,9 @@ struct Shared<A> {
     stop: Mutex<Option<StopRequest>>,
     /// Beside it too: the clients of detached connections that are over, one for each.
     returned: Mutex<Vec<Option<ClientKey>>>,
+    /// Certificates are to be read again, or were by another loop. Beside the queue as well.
+    #[cfg(feature = "tls")]
+    certificates: AtomicBool,
     /// And connections that somebody else has accepted.
     adoptions: Adoptions,
 }
@@ -77,6 +80,8 @@ impl<A> Default for Mailbox<A> {
             orders: Mutex::new(Orders { queue: VecDeque::new(), bytes: 0, closed: false }),
             stop: Mutex::default(),
             returned: Mutex::default(),
+            #[cfg(feature = "tls")]
+            certificates: AtomicBool::new(false),
             adoptions: Adoptions::default(),
         }))
     }
@@ -128,6 +133,25 @@ impl<A> Mailbox<A> {
         self.0.adoptions.push(adopted)?;
         self.0.wake();
         Ok(())
+    }
+
+    /// Sends a connection that another loop of the server has accepted, and has room for.
+    pub(crate) fn hand_over(&self, adopted: Adopted) -> Result<(), Refused> {
+        self.0.adoptions.push_counted(adopted)?;
+        self.0.wake();
+        Ok(())
+    }
+
+    /// Certificates are to be read again; or another loop has read them.
+    #[cfg(feature = "tls")]
+    pub(crate) fn note_certificates(&self) {
+        self.0.certificates.store(true, Ordering::Release);
+        self.0.wake();
+    }
+
+    /// Has the loop look whether there is something to do.
+    pub(crate) fn wake(&self) {
+        self.0.wake();
     }
 
     /// The connections that wait to be adopted. The loop's own mailbox has them too, since code on the
@@ -215,6 +239,11 @@ impl<A> Inbox<A> {
     /// The clients of detached connections that are over since this was asked last.
     pub(crate) fn take_returned(&self) -> Vec<Option<ClientKey>> {
         mem::take(&mut *locked(&self.0.returned))
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn take_certificates(&self) -> bool {
+        self.0.certificates.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn take_stop(&self) -> Option<StopRequest> {

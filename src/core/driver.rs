@@ -157,6 +157,10 @@ impl<S: Sockets> Driver<S> {
         for action in orders {
             self.run(now, "order", action);
         }
+        #[cfg(feature = "tls")]
+        if inbox.take_certificates() {
+            self.core.request_reload();
+        }
         if let Some(request) = stop {
             self.stop(now, &request);
         }
@@ -164,6 +168,7 @@ impl<S: Sockets> Driver<S> {
 
     /// The server begins to stop: everybody is told.
     pub(crate) fn stop(&mut self, now: Time, request: &StopRequest) {
+        self.core.stop_other_loops(now, request);
         self.core.begin_drain(now, request.code, request.grace);
         // Whoever shares a listener goes on with it; new connections are its business.
         self.sockets.release_listeners();

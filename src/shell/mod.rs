@@ -17,6 +17,6 @@ pub(crate) mod server_driver;
 mod signals;
 mod slow;
 mod socket;
-mod sockets;
+pub(crate) mod sockets;
 mod unix_path;
 mod watches;

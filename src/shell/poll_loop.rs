@@ -17,9 +17,8 @@ use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
 
-use super::listen::Opened;
 use super::signals::StopSignals;
-use super::sockets::{OWN_TOKENS, OpenSockets, SLOTS_END};
+use super::sockets::{Beginnings, OWN_TOKENS, OpenSockets, SLOTS_END};
 
 const WAKER: Token = OWN_TOKENS[0];
 const SIGNALS: Token = OWN_TOKENS[1];
@@ -52,11 +51,11 @@ impl PollLoop {
     /// `inbox` has the orders of other threads.
     pub(crate) fn new(
         built: Built,
-        listeners: Vec<Opened>,
+        beginnings: Beginnings,
         inbox: Inbox<Order>,
     ) -> io::Result<Self> {
         let returns = built.on_loop.mailbox.returns();
-        let sockets = OpenSockets::new(&built.limits, listeners, returns)?;
+        let sockets = OpenSockets::new(&built.limits, beginnings, returns)?;
         let waker = Waker::new(sockets.poll.registry(), WAKER)?;
         // It fails only where the loop is gone, and with it the need.
         inbox.register(Box::new(move || drop(waker.wake())));
@@ -79,6 +78,11 @@ impl PollLoop {
         let registry = self.dispatcher.driver.sockets.poll.registry();
         self.dispatcher.signals = Some(StopSignals::new(registry, SIGNALS)?);
         Ok(())
+    }
+
+    /// How long a stop waits for everybody where nobody says.
+    pub(super) fn grace(&self) -> Duration {
+        self.dispatcher.grace
     }
 
     /// Runs until a stop is complete.
@@ -112,6 +116,7 @@ impl PollLoop {
         self.unfinished = taken == EVENTS_PER_TURN;
         let driver = &mut self.dispatcher.driver;
         driver.turn(now);
+        driver.core.publish_stats();
         if driver.core.is_drained() {
             self.drained = Some(driver.core.drained());
             return Ok(self.drained);

@@ -157,6 +157,11 @@ impl ServerDriver {
         self.poll_loop.accept_signals().map_err(ServerError::Loop)
     }
 
+    /// How long a stop waits for everybody where nobody says.
+    pub(crate) fn grace(&self) -> Duration {
+        self.poll_loop.grace()
+    }
+
     /// The same with waiting: all of a program that is nothing but the server.
     pub(crate) fn run(&mut self) -> io::Result<Drained> {
         self.poll_loop.run()
