@@ -167,8 +167,7 @@ fn until(is_so: impl Fn() -> bool) {
 #[test]
 fn whoever_waits_in_the_backlog_has_the_place_that_another_loop_gives_back() {
     let minute = Duration::from_secs(60);
-    let limits =
-        Limits::new().max_connections(2).min_pending_age(minute).handshake_timeout(minute);
+    let limits = Limits::new().max_connections(2).min_pending_age(minute).handshake_timeout(minute);
     let (module, told) = telling(limits);
     let server = serve(2, module);
     let [here, (there, _)] = pair(&server, &told);

@@ -28,9 +28,9 @@ use crate::flow::key::{FlowKey, FlowNames};
 use crate::flow::options::FlowOptions;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
-#[cfg(feature = "json")]
-use crate::protocol::content::Converter;
 use crate::session::extensions::check_factories;
+#[cfg(feature = "json")]
+use crate::{context::loop_state::Converters, protocol::content::Converter};
 
 /// The WebSocket options of a server (Ktor's `install(WebSockets) { ... }`). Each can be changed
 /// for a route; the [`Limits`] are the server's alone.
@@ -489,7 +489,9 @@ impl Application {
         check_factories(&installed.extensions)?;
         let routes = self.routes.finish(installed, &limits)?;
         #[cfg(feature = "json")]
-        let on_loop = OnLoop { converters: routes.converters(), ..self.on_loop };
+        let converters = Converters { of_routes: routes.converters(), ..Converters::default() };
+        #[cfg(feature = "json")]
+        let on_loop = OnLoop { converters, ..self.on_loop };
         #[cfg(not(feature = "json"))]
         let on_loop = self.on_loop;
         Ok(Built { limits, proxies, routes, on_loop })

@@ -67,9 +67,18 @@ pub(crate) struct OnLoop {
     pub(crate) place: Option<LoopPlace>,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
-    /// The converter of each route.
     #[cfg(feature = "json")]
-    pub(crate) converters: Vec<Converter>,
+    pub(crate) converters: Converters,
+}
+
+/// What turns values into messages, for each route.
+#[cfg(feature = "json")]
+#[derive(Debug, Default)]
+pub(crate) struct Converters {
+    pub(crate) of_routes: Vec<Converter>,
+    /// Those of dialled sessions, by their route.
+    #[cfg(feature = "client")]
+    pub(crate) of_dialled: std::collections::BTreeMap<u16, Converter>,
 }
 
 /// The loop's own: the present time, the buffer of the turn, the limits, the account of memory.
@@ -143,12 +152,8 @@ pub(crate) struct LoopState {
     pub(crate) last_event: Option<(SessionId, EventId)>,
     /// What was counted; [`LoopState::snapshot`] fills in what is looked up.
     pub(crate) stats: Counters,
-    /// The converter of each route.
     #[cfg(feature = "json")]
-    pub(crate) converters: Vec<Converter>,
-    /// Those of dialled sessions, by their route.
-    #[cfg(all(feature = "json", feature = "client"))]
-    pub(crate) dialled_converters: std::collections::BTreeMap<u16, Converter>,
+    pub(crate) converters: Converters,
     /// What the application's last panic said, for whoever wants to know.
     pub(crate) last_panic: Option<String>,
 }
@@ -210,8 +215,6 @@ impl LoopState {
             stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,
-            #[cfg(all(feature = "json", feature = "client"))]
-            dialled_converters: std::collections::BTreeMap::new(),
             last_panic: None,
         }
     }
@@ -246,9 +249,9 @@ impl LoopState {
     /// The converter of a route.
     #[cfg(feature = "json")]
     pub(crate) fn converter_of(&self, route: u16) -> Option<&Converter> {
-        let converter = self.converters.get(usize::from(route));
+        let converter = self.converters.of_routes.get(usize::from(route));
         #[cfg(feature = "client")]
-        let converter = converter.or_else(|| self.dialled_converters.get(&route));
+        let converter = converter.or_else(|| self.converters.of_dialled.get(&route));
         converter
     }
 

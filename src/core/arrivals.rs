@@ -103,7 +103,7 @@ impl Connections {
             first.is_some_and(|first| first.since.after(shared.limits.min_pending_age) <= now)
         };
         let number = if stays { None } else { place.least_loaded(own_has_room) };
-        let number = number.unwrap_or(place.number());
+        let number = number.unwrap_or_else(|| place.number());
         place.count_connection(number);
         (number != place.number()).then_some(number)
     }
