@@ -38,6 +38,7 @@ pub(crate) mod response;
 pub(crate) mod route_table;
 pub(crate) mod routing;
 pub(crate) mod setters;
+pub(crate) mod spelled_out;
 pub(crate) mod streamed;
 #[cfg(feature = "json")]
 pub(crate) mod value_handler;

@@ -21,6 +21,7 @@ use crate::app::endpoint::Endpoint;
 use crate::app::origins::OriginRules;
 use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::{Accept, Response};
+use crate::app::spelled_out::SpelledOut;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 use crate::session::event_stream::EventEncoder;
@@ -144,8 +145,8 @@ struct PathEntry {
 /// The finished routes.
 pub(crate) struct RouteTable {
     entries: Vec<PathEntry>,
-    /// Paths that fit an entry best and have no parameters, sorted, with the numbers of their entries.
-    spelled_out: Vec<(Box<str>, usize)>,
+    /// Paths without parameters, and the entries that fit them best.
+    spelled_out: SpelledOut,
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
     /// What changes the answers of its scopes.
@@ -195,7 +196,7 @@ impl RouteTable {
     pub(crate) fn new(defaults: SessionOptions) -> Self {
         Self {
             entries: Vec::new(),
-            spelled_out: Vec::new(),
+            spelled_out: SpelledOut::default(),
             routes: Vec::new(),
             gets: Vec::new(),
             filters: None,
@@ -274,8 +275,7 @@ impl RouteTable {
                 spelled_out.push((path.into(), number));
             }
         }
-        spelled_out.sort();
-        self.spelled_out = spelled_out;
+        self.spelled_out = SpelledOut::new(spelled_out);
         self
     }
 
@@ -321,7 +321,8 @@ impl RouteTable {
     ) -> Resolution {
         let path = before(head.target(), b'?');
         let is_read = matches!(head.method(), "GET" | "HEAD");
-        if let Some(entry) = self.spelled_out(path).filter(|_| is_read) {
+        let spelled_out = self.spelled_out.find(path).and_then(|entry| self.entries.get(entry));
+        if let Some(entry) = spelled_out.filter(|_| is_read) {
             if let Ok(resolution) = self.resolve_at(entry, Vec::new(), upgrade, offered) {
                 return resolution;
             }
@@ -349,14 +350,6 @@ impl RouteTable {
             }
         }
         refusal
-    }
-
-    /// The entry that fits a path best, where the path is written as the route's is.
-    #[inline]
-    fn spelled_out(&self, path: &str) -> Option<&PathEntry> {
-        let place = self.spelled_out.binary_search_by(|(known, _)| known.as_ref().cmp(path));
-        let (_, entry) = self.spelled_out.get(place.ok()?)?;
-        self.entries.get(*entry)
     }
 
     /// The entries that fit a path, the best first; `None` if its encoding is broken.
@@ -604,14 +597,13 @@ mod tests {
         ];
         let mut by_segments = table(routes).unwrap();
         let table = table(routes).unwrap();
-        let spelled_out: Vec<&str> =
-            table.spelled_out.iter().map(|(path, _)| path.as_ref()).collect();
-        assert_eq!(
-            spelled_out,
-            ["/", "/c/d", "/g/", "/h", "/i"],
-            "a longer pattern fits /a and /b better"
-        );
-        by_segments.spelled_out.clear();
+        by_segments.spelled_out = SpelledOut::default();
+        // A longer pattern fits /a and /b better.
+        for (path, is_spelled_out) in
+            [("/", true), ("/c/d", true), ("/g/", true), ("/i", true), ("/a", false), ("/b", false)]
+        {
+            assert_eq!(table.spelled_out.find(path).is_some(), is_spelled_out, "{path}");
+        }
         for path in [
             "/", "//", "/a", "/a/", "/a/x", "/b", "/b/x", "/c/d", "/c//d", "/c/d/", "/c/d?e",
             "/e/f", "/e%2Ff", "/%63/d", "/g/", "/g", "/h", "/i", "/x/j", "/x", "/c/%zz",

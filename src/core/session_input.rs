@@ -240,8 +240,8 @@ impl SessionTurn<'_, '_> {
         }
     }
 
-    /// Hands a message to the hook of an open session under these options of its route. False if that has left
-    /// something to be looked at.
+    /// Hands a message to the hook of an open session under these options of its route. False if that has
+    /// left something to be looked at.
     #[inline(always)] // as `take_short`
     fn deliver_open(&mut self, route: &SessionOptions, message: Message<'_>) -> bool {
         if log_enabled!(target: "wirewheel::frame", Level::Trace) {

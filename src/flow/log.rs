@@ -149,8 +149,8 @@ impl<E> FlowLog<E> {
         self.cursors.end() - row.len() as u64
     }
 
-    /// A subscriber has taken, or passes over, what is before `to`. True if that may have been awaited by nobody
-    /// else: then [`release`](Self::release) is to be called.
+    /// A subscriber has taken, or passes over, what is before `to`. True if that may have been awaited by
+    /// nobody else: then [`release`](Self::release) is to be called.
     #[inline]
     pub(crate) fn advance(&mut self, from: u64, to: u64) -> bool {
         self.cursors.advance(from, to)

@@ -137,8 +137,8 @@ pub(super) fn has_bare_line_feed(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\n") || bytes.iter().zip(later).fold(false, bare)
 }
 
-/// Whether each line of a head ends in CR LF where the reader found its end, so that none has to be looked for.
-/// `false` where that is not sure.
+/// Whether each line of a head ends in CR LF where the reader found its end, so that none has to be looked
+/// for. `false` where that is not sure.
 fn ends_each_line(head: &[u8], request: &httparse::Request<'_, '_>) -> bool {
     let goes_on_at = |part: &[u8], then: &[u8]| {
         let end = place_in(head, part).and_then(|place| head.get(place.end as usize..));
@@ -369,12 +369,13 @@ pub(crate) mod tests {
         }
     }
 
-    /// The same lines, in whichever way they are kept: with a byte that is no text in one of them, and without.
+    /// The same lines, in whichever way they are kept: with a byte that is no text in one, and without.
     #[test]
     fn a_head_is_kept_as_it_was_sent_or_gathered() {
         for sent in [
             "GET /x?y#z HTTP/1.1\r\nHost: h\r\nA: \t b \t\r\nEmpty:\r\na:  c,d\r\n\r\n",
-            "OPTIONS * HTTP/1.0\r\nLong-Name-Of-A-Line-That-Has-More-Than-Sixty-Four-Letters-In-Its-Name: v\r\n\r\n",
+            "OPTIONS * HTTP/1.0\r\nLong-Name-Of-A-Line-That-Has-More-Than-Sixty-Four-Letters-In-Its-Name:\
+             v\r\n\r\n",
         ] {
             let opaque = sent.replace("\r\n\r\n", "\r\nOther: \u{e9}\r\n\r\n").into_bytes();
             let at = opaque.iter().position(|byte| *byte == 0xc3).unwrap();
