@@ -196,7 +196,7 @@ fn inflated(pieces: &[&[u8]], limit: usize, keeps: bool) -> Result<Vec<u8>, u16>
     let mut body = Vec::new();
     for (number, bytes) in pieces.iter().enumerate() {
         let last = number + 1 == pieces.len();
-        let piece = MessagePiece::new(false, Rsv::RSV1, bytes, last);
+        let piece = MessagePiece::new(false, Rsv::RSV1, bytes, (number == 0, last));
         let outcome = state.decode_piece(&piece, &mut body, limit);
         outcome.map_err(|error| u16::from(error.close_code()))?;
         assert!(body.capacity() <= limit + 1, "{} for a limit of {limit}", body.capacity());

@@ -38,6 +38,7 @@
 //! | [`message`] | what a message carries, and what becomes one |
 //! | [`options`] | the values that options take |
 //! | [`pages`] | folders of files, and whose pages may read answers |
+//! | [`pieces`] | messages that are not held whole |
 //! | [`raw`] | sessions that get frames |
 #![cfg_attr(
     feature = "testing",
@@ -99,7 +100,7 @@ pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
 pub use api::{
-    body, compat, detach, error, events, extension, hooks, message, options, pages, raw, watch,
+    body, compat, detach, error, events, extension, hooks, message, options, pages, pieces, raw, watch,
 };
 
 pub use app::application::{Application, WebSockets};

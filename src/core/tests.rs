@@ -17,6 +17,7 @@ mod linear;
 mod memory_budget;
 mod overload;
 mod pace;
+mod pieces;
 mod progress;
 mod reach;
 mod shares;

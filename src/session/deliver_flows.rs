@@ -11,8 +11,10 @@ use crate::context::loop_state::write_counted;
 use crate::flow::emission::Emission;
 use crate::session::encode::{Encoder, Framing};
 use crate::session::event_stream::EventEncoder;
+use crate::session::message_stream::OutgoingStream;
 use crate::session::send::{Outgoing, Way};
 use crate::session::send_event::{EventOutput, longest_event};
+use crate::session::send_pieces::OutgoingPiece;
 use crate::session::subscriptions::{Collected, Direct, Next, Subscription};
 
 /// Messages written at once.
@@ -140,6 +142,9 @@ impl Outgoing<'_> {
     fn write_direct(&mut self) {
         let direct = self.state.collected.as_deref_mut().and_then(Collected::pop_direct);
         let Some((stamp, direct)) = direct else { return };
+        if let Direct::Stream(stream) = direct {
+            return self.write_stream(stamp, stream);
+        }
         if direct.is_close() {
             // Nothing follows a Close; and what a message that never ends kept back did not go first.
             if let Some(collected) = self.state.collected.as_deref_mut() {
@@ -149,6 +154,39 @@ impl Outgoing<'_> {
         }
         self.dispatch_direct(Way::Now, direct);
         self.flush();
+        self.drop_unused();
+    }
+
+    /// Writes the next piece of a message that is made while it is sent.
+    fn write_stream(&mut self, stamp: u64, mut stream: Box<dyn OutgoingStream>) {
+        let sent = stream.send_next(self);
+        self.flush();
+        let more = match sent {
+            Ok(more) => more,
+            Err(fault) => {
+                self.state.note_fault(fault);
+                return; // nothing but a Close may follow what has gone out of it
+            }
+        };
+        let Some(collected) = self.state.collected.as_deref_mut() else { return };
+        collected.is_within_stream = more;
+        if more {
+            collected.go_on_with(stamp, stream);
+        } else {
+            self.drop_unused();
+        }
+    }
+
+    /// Making a piece of a message is work, of which a turn does a part.
+    pub(crate) fn note_produced(&mut self, bytes: usize) {
+        self.shared.pull_work += bytes / ENCODED_PER_WORK;
+    }
+
+    /// Gives up what held direct messages for no flow.
+    fn drop_unused(&mut self) {
+        if self.state.collected.as_deref().is_some_and(Collected::is_unused) {
+            self.drop_collected();
+        }
     }
 
     /// Goes that way with a direct message that waited behind flow messages.
@@ -157,7 +195,12 @@ impl Outgoing<'_> {
             Direct::Frames(bytes) | Direct::Event(bytes) => {
                 self.dispatch(way, OpCode::Binary, |encoder| encoder.encoded(&bytes));
             }
-            Direct::End => {}
+            Direct::End | Direct::Stream(_) => {}
+            Direct::Piece { message, first, last } => {
+                let piece = OutgoingPiece::new(&message.as_message(), (first, last));
+                // An extension that failed is noted as the session's fault.
+                let _ = self.dispatch_piece(way, &piece);
+            }
             Direct::Message(message) => {
                 if self.dispatch_extended(way, message.as_message()).is_err() {
                     self.note_dropped(); // who sent it is not there any more
@@ -351,8 +394,9 @@ impl Outgoing<'_> {
             // The rest of a message goes where its start went.
             return self.state.collected.as_deref().is_some_and(Collected::holds_direct);
         }
-        // Without a socket nothing could be written, and pulling would only fill the outbox.
-        if self.is_behind() && self.wire.has_socket() {
+        // Without a socket nothing could be written, and pulling would only fill the outbox. A stream is asked
+        // for more between hooks: whoever makes it may share something with the hook that sends this.
+        if self.is_behind() && self.wire.has_socket() && !self.state.holds_stream() {
             self.pull();
         }
         self.is_behind()
@@ -363,6 +407,12 @@ impl Outgoing<'_> {
         // A command was given at an earlier moment than it is done: what was published since comes behind it.
         let stamp = self.shared.command_stamp.unwrap_or(u64::MAX);
         self.state.collected.as_deref().is_some_and(|collected| collected.is_behind(stamp))
+    }
+
+    /// Puts a message in the queue that is made while it is sent.
+    pub(crate) fn push_stream(&mut self, stream: Box<dyn OutgoingStream>) {
+        self.state.collected.get_or_insert_default();
+        self.push_behind_flows(Direct::Stream(stream));
     }
 
     /// Keeps a direct message until what was published before it is out.
@@ -394,7 +444,15 @@ impl Outgoing<'_> {
     /// Leaves every flow; direct messages that waited behind flow messages wait alone.
     pub(crate) fn leave_flows(&mut self) {
         let Some(mut collected) = self.drop_collected() else { return };
+        let is_within_stream = collected.is_within_stream;
         while let Some((_, direct)) = collected.pop_direct() {
+            // A stream goes out as the peer takes it, which is over. What comes behind a part of one would be
+            // taken for more of it (RFC 6455 section 5.4), but for a Close.
+            let is_lost = is_within_stream && !direct.is_close();
+            if is_lost || matches!(direct, Direct::Stream(_)) {
+                self.note_dropped();
+                continue;
+            }
             let way = self.way(OpCode::Binary);
             self.dispatch_direct(way, direct);
         }

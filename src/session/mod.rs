@@ -5,11 +5,13 @@ pub(crate) mod deliver_flows;
 pub(crate) mod encode;
 pub(crate) mod event_stream;
 pub(crate) mod extensions;
+pub(crate) mod message_stream;
 pub(crate) mod peer;
 pub(crate) mod read_pause;
 pub(crate) mod send;
 pub(crate) mod send_event;
 pub(crate) mod send_frame;
+pub(crate) mod send_pieces;
 mod settings;
 pub(crate) mod state;
 pub(crate) mod subscriptions;
@@ -31,6 +33,7 @@ use crate::words::error::{HandlerResult, SendError};
 use crate::words::frame::Frame;
 use crate::words::message::{AsMessage, Message};
 
+use crate::session::message_stream::{MessageStream, StreamedMessage};
 use crate::session::send::{Admission, Outgoing};
 use crate::session::send_event::EventOutput;
 use crate::session::state::Phase;
@@ -171,6 +174,64 @@ impl Session<'_> {
     /// ```
     pub fn send_fragment(&mut self, piece: impl AsMessage, fin: bool) -> HandlerResult {
         self.out.send_fragment(piece.as_message(), fin)
+    }
+
+    /// Sends a piece of a message of which nothing is kept: it goes out as a fragment, and where
+    /// permessage-deflate was agreed on it is compressed by itself, which costs some of the gain of
+    /// [`send_fragment`](Self::send_fragment) and no memory. `last` ends the message. Control frames may go
+    /// out in between, other messages may not. The message may have any length, each piece
+    /// `max_outgoing_message_size`. An outbox whose policy is to drop refuses a piece instead; what was
+    /// refused changes nothing, and can be sent again when there is room.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`SendError::Fragments`] if the kind changes within a message, or
+    /// `send_fragment` has begun it; [`SendError::WholeOnly`] on an event stream, and where an extension was
+    /// agreed on that [needs messages whole](crate::extension::Extension::in_pieces).
+    ///
+    /// ```
+    /// use wirewheel::pieces::Piece;
+    /// use wirewheel::{HandlerResult, Session};
+    /// fn echo(session: &mut Session<'_>, piece: Piece<'_>) -> HandlerResult {
+    ///     session.send_piece(piece, piece.is_last())
+    /// }
+    /// ```
+    pub fn send_piece(&mut self, piece: impl AsMessage, last: bool) -> HandlerResult {
+        self.out.send_piece(piece.as_message(), last)
+    }
+
+    /// Sends a message that is made while it is sent; see [`MessageStream`]. Its pieces go out as fragments,
+    /// from the end of this turn on, each when the peer has taken the one before, with control frames between
+    /// them. Whatever else is sent to this session after it waits behind it, flow messages and a Close too,
+    /// and is held to the limits of the outbox.
+    ///
+    /// Where `produce` fails, panics, or writes no UTF-8 in a text, the session ends with 1011. A Close of
+    /// the peer ends the message as well, and what waits behind it counts as [`dropped`](Self::dropped).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), but for `TooBig`: each piece may have `max_outgoing_message_size`, of which
+    /// more ends the session with 1011. [`SendError::WholeOnly`] as with [`send_piece`](Self::send_piece).
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::io::{self, Read};
+    /// use wirewheel::pieces::MessageStream;
+    /// use wirewheel::{HandlerResult, Message, Session};
+    /// fn on_message(session: &mut Session<'_>, _message: Message<'_>) -> HandlerResult {
+    ///     let mut log = File::open("/var/log/messages")?;
+    ///     session.send_stream(MessageStream::binary(move |piece| {
+    ///         io::copy(&mut log.by_ref().take(32 << 10), piece).map(drop)
+    ///     }))
+    /// }
+    /// ```
+    pub fn send_stream(&mut self, stream: MessageStream) -> HandlerResult {
+        if self.out.state.fragments_text.is_some() {
+            return Err(SendError::Fragments.into());
+        }
+        self.out.check_pieces()?;
+        if self.out.admit(0)? == Admission::Send {
+            self.out.push_stream(Box::new(StreamedMessage::new(stream)));
+        }
+        Ok(())
     }
 
     /// Sends a ping of the application's own, at most 125 bytes. It overtakes queued messages; its
