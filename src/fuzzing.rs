@@ -169,6 +169,13 @@ pub fn deflate(data: &[u8]) {
     let cut = inflated(&crate::protocol::oracle::verdict::pieces(bytes, &cuts), limit, keeps);
     // Data that is corrupt and over the limit has two faults: the cut may decide which is met first.
     assert!(cut == whole || (cut.is_err() && whole.is_err()), "{cut:?} for {whole:?}");
+    if let Ok(body) = &whole {
+        let pieces = crate::protocol::oracle::verdict::pieces(bytes, &cuts);
+        assert_eq!(inflated_in_pieces(&pieces, keeps).as_ref(), Ok(body));
+        let packed =
+            deflated_in_pieces(&crate::protocol::oracle::verdict::pieces(body, &cuts), keeps);
+        assert_eq!(inflated(&[&packed], body.len(), keeps).as_ref(), Ok(body));
+    }
     let Ok(body) = whole else { return };
     assert!(body.len() <= limit);
     // What we compress, we inflate to the same.
@@ -188,6 +195,47 @@ fn deflate_state(keeps: bool) -> Box<dyn Extension> {
         Some(agreement) => agreement.into_parts().1,
         None => panic!("a plain offer is accepted"),
     }
+}
+
+/// The same for a handler that takes pieces, some hundred bytes at a time.
+#[cfg(feature = "deflate")]
+fn inflated_in_pieces(pieces: &[&[u8]], keeps: bool) -> Result<Vec<u8>, u16> {
+    const ROOM: usize = 700;
+    let mut state = deflate_state(keeps);
+    let state = state.in_pieces().expect("it takes pieces");
+    let mut whole = Vec::new();
+    let count = pieces.len().max(1);
+    for (number, bytes) in pieces.iter().copied().chain([&[][..]]).take(count).enumerate() {
+        let (mut rest, last) = (bytes, number + 1 == count);
+        loop {
+            let mut body = Vec::new();
+            let piece = MessagePiece::new(false, Rsv::RSV1, rest, (whole.is_empty(), last));
+            let taken = state.decode_some(&piece, &mut body, ROOM);
+            let taken = taken.map_err(|error| u16::from(error.close_code()))?;
+            assert!(taken == rest.len() || body.len() >= ROOM, "{taken} of {} taken", rest.len());
+            assert!(body.len() <= ROOM + (8 << 10), "{} in a piece", body.len());
+            whole.extend(body);
+            rest = &rest[taken..];
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+    Ok(whole)
+}
+
+/// A message that is sent in pieces.
+#[cfg(feature = "deflate")]
+fn deflated_in_pieces(pieces: &[&[u8]], keeps: bool) -> Vec<u8> {
+    let mut state = deflate_state(keeps);
+    let state = state.in_pieces().expect("it takes pieces");
+    let mut packed = Vec::new();
+    for (number, bytes) in pieces.iter().copied().chain([&[][..]]).enumerate() {
+        let edges = (number == 0, number == pieces.len());
+        let piece = MessagePiece::new(false, Rsv::NONE, bytes, edges);
+        assert_eq!(state.encode_some(&piece, &mut packed), Ok(Rsv::RSV1));
+    }
+    packed
 }
 
 #[cfg(feature = "deflate")]

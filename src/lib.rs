@@ -100,7 +100,8 @@ pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
 pub use api::{
-    body, compat, detach, error, events, extension, hooks, message, options, pages, pieces, raw, watch,
+    body, compat, detach, error, events, extension, hooks, message, options, pages, pieces, raw,
+    watch,
 };
 
 pub use app::application::{Application, WebSockets};

@@ -122,9 +122,7 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        Self::new(url, options, Delivery::Messages, move |call| {
-            OfMessages::<H>::new(factory(call))
-        })
+        Self::new(url, options, Delivery::Messages, move |call| OfMessages::<H>::new(factory(call)))
     }
 
     pub(super) fn of_pieces<F, H>(

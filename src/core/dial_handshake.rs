@@ -281,9 +281,7 @@ impl Dials<'_> {
         let asked = self.dialling(slot).and_then(|dialling| dialling.asked.take());
         let (asked, request) = asked.ok_or_else(gone)?;
         let chosen = asked.check(&head)?;
-        let made = caught(|| {
-            Agreed::answered(&settings.extensions, &chosen.extensions, delivery)
-        });
+        let made = caught(|| Agreed::answered(&settings.extensions, &chosen.extensions, delivery));
         let agreed = made.map_err(|Panicked(text)| text)??;
         let limits =
             HeadLimits { max_bytes: request.len().saturating_add(1), max_lines: OWN_LINES_MAX };

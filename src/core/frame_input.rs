@@ -89,8 +89,7 @@ impl SessionTurn<'_, '_> {
     /// A control frame, or a piece of a message whose handler takes it in pieces.
     fn piece_step(&mut self, rx: &mut [u8], rules: &FrameRules) -> Result<usize, SessionError> {
         let pipeline = self.turn.connection.state.pipeline.as_deref_mut();
-        let (Stage::Session(handler), Some(pipeline)) =
-            (&mut self.turn.connection.stage, pipeline)
+        let (Stage::Session(handler), Some(pipeline)) = (&mut self.turn.connection.stage, pipeline)
         else {
             return Ok(0);
         };

@@ -269,7 +269,7 @@ impl PartialFrame {
 
     /// At most so many bytes from the start of `rx` that belong to the frame, unmasked, and whether it ends
     /// with them. To be followed by [`took`](Self::took).
-    pub(crate) fn look<'a>(&mut self, rx: &'a mut [u8], most: usize) -> (&'a mut [u8], bool) {
+    pub(crate) fn look<'a>(&self, rx: &'a mut [u8], most: usize) -> (&'a mut [u8], bool) {
         let Position::Payload(frame) = &self.position else { return (&mut [], false) };
         let end = frame.rest().min(rx.len()).min(most);
         let payload = rx.get_mut(..end).unwrap_or_default();

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use crate::protocol::extension::{MessagePiece, fault, too_big, wire_limit};
 use crate::protocol::extension::in_pieces::PieceExtension;
+use crate::protocol::extension::{MessagePiece, fault, too_big, wire_limit};
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode, apply_mask};
 use crate::protocol::frame_reader::{Assembly, PartialFrame, Step, whole_frame};
 use crate::protocol::text::CutChar;
@@ -222,7 +222,8 @@ impl OpenMessage {
         while !last {
             let rest = rx.get_mut(used..).unwrap_or_default();
             let (payload, ends) = partial.look(rest, CODED_BYTES);
-            let piece = MessagePiece::new(self.text, self.rsv, payload, (!self.decoding, ends && fin));
+            let piece =
+                MessagePiece::new(self.text, self.rsv, payload, (!self.decoding, ends && fin));
             let taken = extension.decode_some(&piece, &mut body, DECODED_BYTES);
             let taken = taken.map_err(|error| fault(error, limit))?.min(payload.len());
             self.decoding = true;

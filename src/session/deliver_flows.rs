@@ -159,6 +159,9 @@ impl Outgoing<'_> {
 
     /// Writes the next piece of a message that is made while it is sent.
     fn write_stream(&mut self, stamp: u64, mut stream: Box<dyn OutgoingStream>) {
+        if let Some(collected) = self.state.collected.as_deref_mut() {
+            collected.is_within_stream = true; // and stays so, if it fails or panics
+        }
         let sent = stream.send_next(self);
         self.flush();
         let more = match sent {
@@ -444,12 +447,13 @@ impl Outgoing<'_> {
     /// Leaves every flow; direct messages that waited behind flow messages wait alone.
     pub(crate) fn leave_flows(&mut self) {
         let Some(mut collected) = self.drop_collected() else { return };
-        let is_within_stream = collected.is_within_stream;
+        let mut is_cut = collected.is_within_stream;
         while let Some((_, direct)) = collected.pop_direct() {
             // A stream goes out as the peer takes it, which is over. What comes behind a part of one would be
-            // taken for more of it (RFC 6455 section 5.4), but for a Close.
-            let is_lost = is_within_stream && !direct.is_close();
-            if is_lost || matches!(direct, Direct::Stream(_)) {
+            // taken for more of it (RFC 6455 section 5.4), and behind one that is missing it would come too
+            // early; but for a Close.
+            is_cut |= matches!(direct, Direct::Stream(_));
+            if is_cut && !direct.is_close() {
                 self.note_dropped();
                 continue;
             }

@@ -176,11 +176,7 @@ pub(crate) enum Direct {
     /// The end of an event stream.
     End,
     /// A piece of a message, which is encoded in the order in which is written too.
-    Piece {
-        message: MessageBuf,
-        first: bool,
-        last: bool,
-    },
+    Piece { message: MessageBuf, first: bool, last: bool },
     /// A message that is made while it is sent. It goes out piece by piece, from here.
     Stream(Box<dyn OutgoingStream>),
 }
@@ -240,7 +236,7 @@ pub(crate) struct Collected {
     direct_bytes: usize,
     /// Streams among them.
     pub(crate) streams: u32,
-    /// Of the first of them a piece has gone out, and not all.
+    /// One was asked for its first piece, and is not whole.
     pub(crate) is_within_stream: bool,
     /// Flow messages that were dropped or replaced before this session had taken them, as far as it
     /// has come past them.

@@ -36,11 +36,7 @@ pub struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    pub(crate) fn new(
-        message: Message<'a>,
-        offset: u64,
-        (first, last): (bool, bool),
-    ) -> Self {
+    pub(crate) fn new(message: Message<'a>, offset: u64, (first, last): (bool, bool)) -> Self {
         Self { message, offset, first, last }
     }
 

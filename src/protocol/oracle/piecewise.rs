@@ -15,8 +15,7 @@ pub(super) fn agree(
     rules: &FrameRules,
     expected: &Verdict,
 ) -> Result<(), String> {
-    let chunkings: [Vec<&[u8]>; 3] =
-        [vec![bytes], pieces(bytes, cuts), bytes.chunks(1).collect()];
+    let chunkings: [Vec<&[u8]>; 3] = [vec![bytes], pieces(bytes, cuts), bytes.chunks(1).collect()];
     for chunks in chunkings {
         let verdict = verdict(&chunks, rules);
         if verdict != *expected {

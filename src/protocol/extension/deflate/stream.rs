@@ -106,10 +106,7 @@ impl Compressor {
         compressed
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "lengths of what lies in memory"
-    )]
+    #[allow(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory")]
     fn flush(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let worth_it = payload.len() + TAIL.len(); // the tail is taken off again
         let mut out = Vec::with_capacity(worth_it.min(payload.len() / 4 + 64));
