@@ -135,7 +135,9 @@ impl<'a> Routing<'a> {
     /// fn module(app: &mut Application) {
     ///     app.install(WebSockets::new());
     ///     app.routing(|route| {
-    ///         let echo = |_call: &Call| on_piece(|session, piece| session.send_piece(piece, piece.is_last()));
+    ///         let echo = |_call: &Call| {
+    ///             on_piece(|session, piece| session.send_piece(piece, piece.is_last()))
+    ///         };
     ///         route.web_socket_pieces("/echo", echo).max_piecewise_message_size(100 << 20);
     ///     });
     /// }

@@ -18,6 +18,7 @@ mod memory_budget;
 mod overload;
 mod pace;
 mod pieces;
+mod prepared;
 mod progress;
 mod reach;
 mod shares;

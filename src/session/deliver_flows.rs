@@ -5,16 +5,17 @@ use std::io::IoSlice;
 use std::rc::Rc;
 
 use crate::protocol::frame::OpCode;
-use crate::words::error::SessionError;
+use crate::words::error::{SendError, SessionError};
 
 use crate::context::loop_state::write_counted;
 use crate::flow::emission::Emission;
 use crate::session::encode::{Encoder, Framing};
 use crate::session::event_stream::EventEncoder;
-use crate::session::message_stream::OutgoingStream;
+use crate::session::message_stream::{OutgoingPiece, OutgoingStream};
 use crate::session::send::{Outgoing, Way};
 use crate::session::send_event::{EventOutput, longest_event};
-use crate::session::send_pieces::OutgoingPiece;
+use crate::session::send_message::{Form, MessageOutput};
+use crate::session::send_pieces::PieceOutput;
 use crate::session::subscriptions::{Collected, Direct, Next, Subscription};
 
 /// Messages written at once.
@@ -123,7 +124,7 @@ impl Outgoing<'_> {
 
     /// The socket took a part of a shared message: the rest waits.
     #[cold]
-    fn keep_shared(&mut self, message: Rc<[u8]>, written: usize) {
+    pub(crate) fn keep_shared(&mut self, message: Rc<[u8]>, written: usize) {
         self.note_blocked();
         let is_event_stream = self.state.is_event_stream();
         let outbox = &mut self.state.extra().outbox;
@@ -162,27 +163,25 @@ impl Outgoing<'_> {
         if let Some(collected) = self.state.collected.as_deref_mut() {
             collected.is_within_stream = true; // and stays so, if it fails or panics
         }
-        let sent = stream.send_next(self);
-        self.flush();
-        let more = match sent {
-            Ok(more) => more,
-            Err(fault) => {
-                self.state.note_fault(fault);
-                return; // nothing but a Close may follow what has gone out of it
-            }
+        let limit = self.state.options(self.route).outgoing_limit();
+        let piece = match stream.next_piece(limit) {
+            Ok(piece) => piece,
+            // Nothing but a Close may follow what has gone out of it.
+            Err(fault) => return self.state.note_fault(fault),
         };
-        let Some(collected) = self.state.collected.as_deref_mut() else { return };
-        collected.is_within_stream = more;
-        if more {
-            collected.go_on_with(stamp, stream);
-        } else {
+        let piece = piece.as_outgoing();
+        // Making it is work, of which a turn does a part.
+        self.shared.pull_work += piece.bytes.len() / ENCODED_PER_WORK;
+        let sent = PieceOutput { out: self }.dispatch(Way::Now, &piece);
+        self.flush();
+        // An extension that failed is noted as the session's fault.
+        let (Ok(()), Some(collected)) = (sent, self.state.collected.as_deref_mut()) else { return };
+        collected.is_within_stream = !piece.last;
+        if piece.last {
             self.drop_unused();
+        } else {
+            collected.go_on_with(stamp, stream);
         }
-    }
-
-    /// Making a piece of a message is work, of which a turn does a part.
-    pub(crate) fn note_produced(&mut self, bytes: usize) {
-        self.shared.pull_work += bytes / ENCODED_PER_WORK;
     }
 
     /// Gives up what held direct messages for no flow.
@@ -198,11 +197,12 @@ impl Outgoing<'_> {
             Direct::Frames(bytes) | Direct::Event(bytes) => {
                 self.dispatch(way, OpCode::Binary, |encoder| encoder.encoded(&bytes));
             }
+            Direct::Shared(frames) => MessageOutput { out: self }.dispatch_shared(way, frames),
             Direct::End | Direct::Stream(_) => {}
             Direct::Piece { message, first, last } => {
                 let piece = OutgoingPiece::new(&message.as_message(), (first, last));
                 // An extension that failed is noted as the session's fault.
-                let _ = self.dispatch_piece(way, &piece);
+                let _ = PieceOutput { out: self }.dispatch(way, &piece);
             }
             Direct::Message(message) => {
                 if self.dispatch_extended(way, message.as_message()).is_err() {
@@ -281,20 +281,15 @@ impl Outgoing<'_> {
 
     /// What goes out for a message: bytes that others get too, or the session's own.
     fn frames_of(&mut self, subscription: usize, number: u64, emission: &Emission) -> Frames {
-        let options = self.state.options(self.route);
-        // The log holds each message as one unmasked frame, which serves whoever needs no other form.
-        let plain = !options.masking && emission.payload().len() <= options.max_frame_size;
-        if plain && !self.state.has_encoder() {
-            return Frames::Shared(Rc::clone(&emission.frame));
-        }
-        let Some(key) = self.state.share_key(self.route) else { return Frames::Own };
-        if let Some(known) = emission.encoded_for(key) {
-            return self.shared_frames(known);
-        }
+        let key = match self.form_of(emission) {
+            Form::Made(frames) => return self.shared_frames(frames),
+            Form::ToMake(key) => key,
+            Form::Own => return Frames::Own,
+        };
         self.note_encoding(emission);
         let encoded = match self.state.event_encoder() {
             Some(events) => self.event_of(&*events, subscription, number, emission),
-            None => self.extended_frames_of(emission),
+            None => self.extended_frames_of(emission).ok(),
         };
         let Some(encoded) = encoded else { return Frames::Lost };
         let encoded: Rc<[u8]> = encoded.into();
@@ -303,6 +298,18 @@ impl Outgoing<'_> {
             of.flow().keep_encoding(number, key, &encoded);
         }
         self.shared_frames(encoded)
+    }
+
+    /// What is to be done to send a message that is one unmasked frame already.
+    pub(crate) fn form_of(&self, emission: &Emission) -> Form {
+        let options = self.state.options(self.route);
+        // That frame serves whoever needs no other form.
+        let plain = !options.masking && emission.payload().len() <= options.max_frame_size;
+        if plain && !self.state.has_encoder() {
+            return Form::Made(Rc::clone(&emission.frame));
+        }
+        let Some(key) = self.state.share_key(self.route) else { return Form::Own };
+        emission.encoded_for(key).map_or(Form::ToMake(key), Form::Made)
     }
 
     /// That no bytes go out is known by none.
@@ -314,16 +321,16 @@ impl Outgoing<'_> {
         }
     }
 
-    /// The message in frames, as the extensions encode it; `None` if it has none.
-    fn extended_frames_of(&mut self, emission: &Emission) -> Option<Vec<u8>> {
+    /// The message in frames, as the extensions encode it. An extension that failed is noted as the
+    /// session's fault.
+    pub(crate) fn extended_frames_of(&mut self, emission: &Emission) -> Result<Vec<u8>, SendError> {
         let framing = Framing::of(self.state.options(self.route));
         let mut out = Vec::new();
-        // An extension that failed is noted as the session's fault.
-        if let Some(encoded) = self.encode(emission.message()).ok()? {
+        if let Some(encoded) = self.encode(emission.message())? {
             let mut encoder = Encoder { out: &mut out, masks: &mut self.shared.masks };
             encoder.extended(framing, &encoded);
         }
-        Some(out)
+        Ok(out)
     }
 
     /// The message as an event, with its id in the flow; `None` if it is too long.
@@ -397,8 +404,8 @@ impl Outgoing<'_> {
             // The rest of a message goes where its start went.
             return self.state.collected.as_deref().is_some_and(Collected::holds_direct);
         }
-        // Without a socket nothing could be written, and pulling would only fill the outbox. A stream is asked
-        // for more between hooks: whoever makes it may share something with the hook that sends this.
+        // Without a socket nothing could be written, and pulling would only fill the outbox. A stream is
+        // asked for more between hooks: whoever makes it may share something with the hook that sends this.
         if self.is_behind() && self.wire.has_socket() && !self.state.holds_stream() {
             self.pull();
         }

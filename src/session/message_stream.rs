@@ -6,9 +6,7 @@ use std::io;
 use crate::protocol::text::CutChar;
 use crate::structures::produced::{BodyPiece, ProducedBody};
 use crate::words::error::{HandlerError, SendError, SessionError};
-
-use crate::session::send::{Outgoing, Way};
-use crate::session::send_pieces::OutgoingPiece;
+use crate::words::message::Message;
 
 /// A message that is made while it is sent: whatever its length, one piece of it is held at a time. See
 /// [`Session::send_stream`](crate::Session::send_stream).
@@ -69,13 +67,48 @@ impl MessageStream {
     }
 }
 
-/// What a stream is to the queue in which it waits. A program that sends none has no code for them.
+/// What a stream is to the queue in which it waits: a program that sends none has no code for what makes it.
 pub(crate) trait OutgoingStream: fmt::Debug {
-    /// Sends the next piece: whether there is more.
-    fn send_next(&mut self, out: &mut Outgoing<'_>) -> Result<bool, SessionError>;
+    /// The next piece, of at most so many bytes.
+    fn next_piece(&mut self, limit: usize) -> Result<StreamPiece, SessionError>;
 
-    /// Whether a piece of it was sent.
+    /// Whether it was asked for a piece.
     fn has_begun(&self) -> bool;
+}
+
+/// A piece of a stream.
+#[derive(Debug)]
+pub(crate) struct StreamPiece {
+    bytes: Vec<u8>,
+    text: bool,
+    may_compress: bool,
+    first: bool,
+}
+
+/// A part of a message that is sent. Text may be cut within a character.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutgoingPiece<'a> {
+    pub(crate) text: bool,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) may_compress: bool,
+    pub(crate) first: bool,
+    pub(crate) last: bool,
+}
+
+impl<'a> OutgoingPiece<'a> {
+    pub(crate) fn new(message: &Message<'a>, (first, last): (bool, bool)) -> Self {
+        let (text, may_compress) = (message.is_text(), message.may_compress());
+        Self { text, bytes: message.bytes(), may_compress, first, last }
+    }
+}
+
+impl StreamPiece {
+    pub(crate) fn as_outgoing(&self) -> OutgoingPiece<'_> {
+        let Self { bytes, text, may_compress, first } = self;
+        // That it was the last shows only in the call that writes nothing.
+        let last = bytes.is_empty();
+        OutgoingPiece { text: *text, bytes, may_compress: *may_compress, first: *first, last }
+    }
 }
 
 /// A message on its way out.
@@ -99,31 +132,24 @@ impl StreamedMessage {
         }
         Ok(())
     }
+
+    fn read_piece(&mut self, limit: usize) -> Result<Vec<u8>, HandlerError> {
+        let mut bytes = Vec::new();
+        self.stream.content.read_piece(&mut bytes)?;
+        self.check(&bytes)?;
+        if bytes.len() > limit {
+            return Err(SendError::TooBig { bytes: bytes.len(), limit }.into());
+        }
+        Ok(bytes)
+    }
 }
 
 impl OutgoingStream for StreamedMessage {
-    fn send_next(&mut self, out: &mut Outgoing<'_>) -> Result<bool, SessionError> {
-        let mut bytes = Vec::new();
-        let read = self.stream.content.read_piece(&mut bytes);
-        read.map_err(|error| SessionError::Handler(error.into()))?;
-        self.check(&bytes).map_err(SessionError::Handler)?;
-        let limit = out.state.options(out.route).outgoing_limit();
-        if bytes.len() > limit {
-            let error = SendError::TooBig { bytes: bytes.len(), limit };
-            return Err(SessionError::Handler(error.into()));
-        }
-        let piece = OutgoingPiece {
-            text: self.stream.text,
-            bytes: &bytes,
-            may_compress: self.stream.may_compress,
-            first: !self.begun,
-            last: bytes.is_empty(),
-        };
-        self.begun = true;
-        out.note_produced(bytes.len());
-        let sent = out.dispatch_piece(Way::Now, &piece);
-        sent.map_err(|error| SessionError::Handler(error.into()))?;
-        Ok(!piece.last)
+    fn next_piece(&mut self, limit: usize) -> Result<StreamPiece, SessionError> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        let bytes = self.read_piece(limit).map_err(SessionError::Handler)?;
+        let MessageStream { text, may_compress, .. } = self.stream;
+        Ok(StreamPiece { bytes, text, may_compress, first })
     }
 
     fn has_begun(&self) -> bool {

@@ -153,8 +153,8 @@ impl Outgoing<'_> {
         let fits = |buffered: usize, waiting: usize| {
             buffered == 0 || (buffered.saturating_add(bytes) <= limit && waiting < messages)
         };
-        // What waits only for the end of the turn was not refused by the peer; behind a stream it waits as long
-        // as that takes.
+        // What waits only for the end of the turn was not refused by the peer; behind a stream it waits for
+        // as long as that takes.
         let refused = self.state.extra.as_deref().is_some_and(|extra| extra.blocked)
             || self.state.holds_stream();
         if !refused || fits(buffered, waiting) {

@@ -171,6 +171,8 @@ pub(crate) enum Direct {
     Frames(Vec<u8>),
     /// For a session with extensions, which encode in the order in which is written.
     Message(MessageBuf),
+    /// Of others too, as it goes out.
+    Shared(Rc<[u8]>),
     /// For an event stream, as it goes out.
     Event(Vec<u8>),
     /// The end of an event stream.
@@ -185,6 +187,7 @@ impl Direct {
     fn len(&self) -> usize {
         match self {
             Self::Frames(frames) | Self::Event(frames) => frames.len(),
+            Self::Shared(frames) => frames.len(),
             Self::Message(message) | Self::Piece { message, .. } => {
                 message.as_message().bytes().len()
             }
@@ -196,7 +199,7 @@ impl Direct {
     fn memory(&self) -> usize {
         match self {
             Self::Frames(frames) | Self::Event(frames) => frames.capacity(),
-            Self::Message(_) | Self::Piece { .. } | Self::End => self.len(),
+            Self::Message(_) | Self::Shared(_) | Self::Piece { .. } | Self::End => self.len(),
             Self::Stream(stream) => size_of_val(&**stream),
         }
     }
@@ -206,6 +209,7 @@ impl Direct {
         match self {
             Self::Frames(frames) => Some(frames.first().map_or(0, |first| first & 0x0f)),
             Self::Message(_)
+            | Self::Shared(_)
             | Self::Event(_)
             | Self::End
             | Self::Piece { .. }

@@ -57,8 +57,8 @@ impl ProducedBody {
     }
 }
 
-/// A piece of an answer, or of a message, while it is made; written to with [`Write`], and kept until the peer
-/// takes it. Some 32 KiB are a good size.
+/// A piece of an answer, or of a message, while it is made; written to with [`Write`], and kept until the
+/// peer takes it. Some 32 KiB are a good size.
 ///
 /// ```
 /// use std::io::{self, Read, Write};

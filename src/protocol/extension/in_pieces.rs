@@ -1,11 +1,46 @@
-//! The extension as it takes messages in pieces.
+//! The pieces of messages, and the extension as it takes messages in pieces.
 
 use crate::words::extension::ExtensionError;
 use crate::words::message::Rsv;
 
-use super::MessagePiece;
+/// A part of a message that arrives in several.
+///
+/// ```
+/// use wirewheel::extension::MessagePiece;
+/// fn describe(piece: &MessagePiece<'_>) -> String {
+///     let kind = if piece.text { "text" } else { "binary" };
+///     format!("{} bytes of {kind}, last: {}, RSV1: {}", piece.bytes.len(), piece.last, piece.rsv.rsv1())
+/// }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct MessagePiece<'a> {
+    /// Whether the message is text.
+    pub text: bool,
+    /// The reserved bits of its first frame; none before it is encoded.
+    pub rsv: Rsv,
+    /// The bytes of this piece.
+    pub bytes: &'a [u8],
+    /// Whether they are the message's first.
+    pub first: bool,
+    /// Whether they are the message's last.
+    pub last: bool,
+    /// Whether the message may be compressed; see [`Message::compressed`](crate::Message::compressed).
+    pub may_compress: bool,
+}
 
-/// What an [`Extension`](super::Extension) does with messages of which nothing is kept: those that a handler
+impl<'a> MessagePiece<'a> {
+    pub(crate) const fn new(
+        text: bool,
+        rsv: Rsv,
+        bytes: &'a [u8],
+        (first, last): (bool, bool),
+    ) -> Self {
+        Self { text, rsv, bytes, first, last, may_compress: true }
+    }
+}
+
+/// What an [`Extension`](crate::extension::Extension) does with messages of which nothing is kept: those that a handler
 /// takes in [`pieces`](crate::pieces), and those that are sent so. It stands alone: a session in which
 /// several extensions were agreed on sends no message in pieces.
 ///

@@ -14,6 +14,7 @@ use crate::words::message::{Message, Rsv};
 
 use super::text::growth;
 use header::{ExtensionOffer, Parameters};
+pub use in_pieces::MessagePiece;
 use in_pieces::PieceExtension;
 
 /// An extension that is installed: its name, the bits it owns, and what it makes of an offer (Ktor's
@@ -310,43 +311,6 @@ fn keep_piece(piece: &[u8], body: &mut Vec<u8>, limit: usize) -> Result<(), Exte
     body.reserve_exact(growth(body.len(), body.capacity(), piece.len(), limit));
     body.extend_from_slice(piece);
     Ok(())
-}
-
-/// A part of a message that arrives in several.
-///
-/// ```
-/// use wirewheel::extension::MessagePiece;
-/// fn describe(piece: &MessagePiece<'_>) -> String {
-///     let kind = if piece.text { "text" } else { "binary" };
-///     format!("{} bytes of {kind}, last: {}, RSV1: {}", piece.bytes.len(), piece.last, piece.rsv.rsv1())
-/// }
-/// ```
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct MessagePiece<'a> {
-    /// Whether the message is text.
-    pub text: bool,
-    /// The reserved bits of its first frame; none before it is encoded.
-    pub rsv: Rsv,
-    /// The bytes of this piece.
-    pub bytes: &'a [u8],
-    /// Whether they are the message's first.
-    pub first: bool,
-    /// Whether they are the message's last.
-    pub last: bool,
-    /// Whether the message may be compressed; see [`Message::compressed`](crate::Message::compressed).
-    pub may_compress: bool,
-}
-
-impl<'a> MessagePiece<'a> {
-    pub(crate) const fn new(
-        text: bool,
-        rsv: Rsv,
-        bytes: &'a [u8],
-        (first, last): (bool, bool),
-    ) -> Self {
-        Self { text, rsv, bytes, first, last, may_compress: true }
-    }
 }
 
 /// A whole message on its way through the extensions.

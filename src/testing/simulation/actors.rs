@@ -19,7 +19,7 @@ use super::choices::Choices;
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
 use super::losses::Fault;
 use super::order::Told;
-use super::pieces::Arriving;
+use super::sequence::Arriving;
 #[cfg(feature = "client")]
 use super::uplinks::Uplink;
 use super::world::{Log, Mood, Tally, Wants, World};
@@ -317,7 +317,7 @@ impl Actor {
         }
     }
 
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.choose(|choices, mood| {
             let most = if mood.big { choices.pick(&[10, 100, 2_000, 20_000]) } else { 200 };
             choices.size_below(most)
@@ -339,29 +339,6 @@ impl Actor {
                 self.violation("a message was taken inside another");
             }
             self.log(|log| log.sent.push(text.len()));
-        }
-    }
-
-    fn send_fragment(&self, session: &mut Session<'_>) {
-        let open = self.log(|log| log.open);
-        let number = self.log(|log| log.sent.len());
-        let start = content::start(FROM_SESSION, number);
-        let begun = open.map_or(0, |open| open - start.len());
-        let mut piece = if open.is_none() { start } else { String::new() };
-        piece.push_str(&content::text(number, begun..begun + self.size()));
-        let fin = self.choose(|choices, _| choices.one_in(3));
-        let sent = match self.takes_pieces() {
-            true => session.send_piece(&piece, fin),
-            false => session.send_fragment(&piece, fin),
-        };
-        if sent.is_ok() {
-            let len = open.unwrap_or(0) + piece.len();
-            self.log(|log| {
-                log.open = (!fin).then_some(len);
-                if fin {
-                    log.sent.push(len);
-                }
-            });
         }
     }
 }

@@ -11,14 +11,8 @@ use crate::words::message::Message;
 use crate::words::piece::Piece;
 
 use super::actors::Actor;
-
-/// What of a message has come.
-#[derive(Debug, Default)]
-pub(super) struct Arriving {
-    bytes: Vec<u8>,
-    pieces: usize,
-    is_text: bool,
-}
+use super::content::{self, FROM_SESSION};
+use super::sequence::Arriving;
 
 impl PieceHandler for Actor {
     fn on_piece(&mut self, session: &mut Session<'_>, piece: Piece<'_>) -> HandlerResult {
@@ -77,5 +71,28 @@ impl Actor {
         self.log(|log| log.streams = true);
         self.tally(|tally| tally.streamed += 1);
         Ok(())
+    }
+
+    pub(super) fn send_fragment(&self, session: &mut Session<'_>) {
+        let open = self.log(|log| log.open);
+        let number = self.log(|log| log.sent.len());
+        let start = content::start(FROM_SESSION, number);
+        let begun = open.map_or(0, |open| open - start.len());
+        let mut piece = if open.is_none() { start } else { String::new() };
+        piece.push_str(&content::text(number, begun..begun + self.size()));
+        let fin = self.choose(|choices, _| choices.one_in(3));
+        let sent = match self.takes_pieces() {
+            true => session.send_piece(&piece, fin),
+            false => session.send_fragment(&piece, fin),
+        };
+        if sent.is_ok() {
+            let len = open.unwrap_or(0) + piece.len();
+            self.log(|log| {
+                log.open = (!fin).then_some(len);
+                if fin {
+                    log.sent.push(len);
+                }
+            });
+        }
     }
 }

@@ -254,8 +254,8 @@ pub(super) fn begin(
     network
 }
 
-/// The application: `/s` is played by actors, and `/p` by those who take pieces; `/raw` mirrors, `/page` has any
-/// length.
+/// The application: `/s` is played by actors, and `/p` by those who take pieces; `/raw` mirrors, `/page`
+/// has any length.
 fn build(
     options: WebSockets,
     world: &Rc<RefCell<World>>,
