@@ -55,7 +55,7 @@ pub const TARGETS: &[Target] = &[
     #[cfg(feature = "client")]
     ("answers", answers),
     #[cfg(feature = "deflate")]
-    ("deflate", compressed::deflate),
+    ("deflate", deflate),
 ];
 
 #[track_caller]
@@ -153,6 +153,17 @@ pub fn extensions(data: &[u8]) {
 fn offers_of(value: &str) -> Option<Vec<ExtensionOffer>> {
     let text = format!("GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Extensions: {value}\r\n\r\n");
     whole_head(text.as_bytes()).and_then(|(head, _)| offered_extensions(&head))
+}
+
+/// Compressed messages: a byte of options, cuts, and what is inflated, whole and in pieces.
+#[cfg(feature = "deflate")]
+pub fn deflate(data: &[u8]) {
+    let Some((&options, data)) = data.split_first() else { return };
+    let (cuts, bytes) = cuts(data);
+    match offers_of("permessage-deflate; client_max_window_bits").as_deref() {
+        Some([offer]) => compressed::check(options, bytes, &cuts, offer),
+        _ => panic!("a plain offer is understood"),
+    }
 }
 
 /// Bodies: a byte of options, cuts, the bytes that follow a head.

@@ -10,14 +10,14 @@ use crate::words::message::AsMessage;
 /// The most encodings that are kept: for each installation and window of a deflate, each `max_frame_size`.
 const ENCODINGS_MAX: usize = 8;
 
-/// A message that is encoded once, however many sessions it is sent to: framed, and compressed where a
-/// session's extensions make the same of it for all alike (permessage-deflate without a context that the
-/// server keeps). Sessions that mask, keep a context, or have their turn while they have much to write, are
-/// written to one by one as ever; wherever it waits, all wait with the one copy. Clones are that message
-/// too.
+/// A message that is encoded once, however many sessions it is sent to: framed, and compressed where the
+/// extensions of sessions make the same of it (permessage-deflate without a context that the server keeps).
+/// For a session that masks or keeps a context it is encoded as any other. Wherever it waits for a peer, it
+/// is that one copy that waits, whose bytes count in full for each who does not read. Clones are the same
+/// message.
 ///
-/// For a message that everybody gets who asked for it, a [`SharedFlow`](crate::flow::SharedFlow) is the better
-/// way: of those who do not read it holds one message each. This is for sessions that the application picks.
+/// For messages that everybody gets who asked for them, a [`SharedFlow`](crate::flow::SharedFlow) is the
+/// better way: who does not read holds one of them. This is for sessions that the application picks.
 ///
 /// ```
 /// use wirewheel::error::SendError;

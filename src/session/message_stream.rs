@@ -146,6 +146,7 @@ impl StreamedMessage {
 
 impl OutgoingStream for StreamedMessage {
     fn next_piece(&mut self, limit: usize) -> Result<StreamPiece, SessionError> {
+        // Before the application is asked, which may panic: it is not asked again.
         let first = !std::mem::replace(&mut self.begun, true);
         let bytes = self.read_piece(limit).map_err(SessionError::Handler)?;
         let MessageStream { text, may_compress, .. } = self.stream;

@@ -60,6 +60,7 @@ impl MessageOutput<'_, '_> {
         if self.out.admit(prepared.bytes())? == Admission::Drop {
             return Ok(());
         }
+        // Out of its cell, since an extension that encodes it may be the application's, and have it too.
         let emission = prepared.emission();
         let frames = match self.out.form_of(&emission) {
             Form::Made(frames) => frames,
@@ -88,6 +89,7 @@ impl MessageOutput<'_, '_> {
         if way == Way::Flows {
             return self.out.push_behind_flows(Direct::Shared(frames));
         }
+        // Short ones share a write with what else this turn sends, which is worth more than a copy.
         let is_now = way == Way::Now && self.out.wire.has_socket();
         if is_now && frames.len() < UNCOPIED_BYTES {
             self.out.dispatch(way, OpCode::Binary, |encoder| encoder.encoded(&frames));

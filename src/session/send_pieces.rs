@@ -29,6 +29,7 @@ impl PieceOutput<'_, '_> {
         if let Some(pipeline) = self.out.state.pipeline.as_deref_mut() {
             pipeline.sends_pieces = !last;
         }
+        // Only now: what is refused changes nothing.
         let way = self.out.way(opcode);
         if way == Way::Flows {
             // An extension may build on what it encoded before: it encodes in the order of the wire.

@@ -40,9 +40,9 @@ impl<'a> MessagePiece<'a> {
     }
 }
 
-/// What an [`Extension`](crate::extension::Extension) does with messages of which nothing is kept: those that a handler
-/// takes in [`pieces`](crate::pieces), and those that are sent so. It stands alone: a session in which
-/// several extensions were agreed on sends no message in pieces.
+/// What an [`Extension`](crate::extension::Extension) does with messages of which nothing is kept: those that
+/// a handler takes in [`pieces`](crate::pieces), and those that are sent so. It stands alone: a session in
+/// which several extensions were agreed on sends no message in pieces.
 ///
 /// ```
 /// use wirewheel::extension::{
