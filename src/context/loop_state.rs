@@ -27,6 +27,7 @@ use crate::context::mask_source::MaskSource;
 use crate::context::names::Names;
 use crate::context::open_sessions::OpenSessions;
 use crate::context::questions::Questions;
+use crate::context::readers::Readers;
 use crate::context::stats::{Counters, Stats};
 use crate::context::timers::Timers;
 use crate::context::warnings::Warnings;
@@ -34,6 +35,7 @@ use crate::context::watch::{Ready, Watch};
 use crate::context::work::Work;
 use crate::flow::inner::Flows;
 use crate::flow::key::FlowNames;
+use crate::flow::reader::{Batch, Taken};
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 
@@ -43,12 +45,16 @@ pub(crate) type Order = Box<dyn FnOnce(&mut ServerRef<'_>) + Send>;
 /// What the application does with the answer to a question.
 pub(crate) type Then = Box<dyn FnOnce(&mut ServerRef<'_>, Result<Message<'_>, AskError>)>;
 
+/// What a reader of a flow does with what it is offered.
+pub(crate) type ReadFlow = Box<dyn FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> Taken>;
+
 /// What an application sets up on the loop beside its routes.
 #[derive(Debug, Default)]
 pub(crate) struct OnLoop {
     pub(crate) timers: Timers<TimerAction>,
     pub(crate) watches: Vec<NewWatch>,
     pub(crate) flow_names: FlowNames,
+    pub(crate) readers: Readers<ReadFlow>,
     pub(crate) stop_hooks: StopHooks,
     /// How other threads reach the loop, and where it listens, which their handles say.
     pub(crate) mailbox: Mailbox<Order>,
@@ -100,6 +106,7 @@ pub(crate) struct LoopState {
     pub(crate) pull_work: usize,
     pub(crate) flows: Rc<Flows>,
     pub(crate) flow_names: FlowNames,
+    pub(crate) readers: Readers<ReadFlow>,
     pub(crate) timers: Timers<TimerAction>,
     pub(crate) stop_request: Option<StopRequest>,
     /// Certificates are to be read again.
@@ -140,23 +147,23 @@ pub(crate) struct LoopState {
 
 impl OnLoop {
     /// The pool of this server, to which the flows belong that have a name.
-    fn pool(&self, process_bytes: usize) -> Rc<Flows> {
+    fn pool(&mut self, process_bytes: usize) -> Rc<Flows> {
         let pool = Rc::new(Flows::new(process_bytes));
         self.flow_names.flows().for_each(|flow| flow.belong_to(&pool));
+        self.readers.begin(&pool);
         pool
     }
 }
 
 impl LoopState {
-    pub(crate) fn new(limits: Limits, on_loop: OnLoop) -> Self {
-        let flows = on_loop.pool(limits.process_bytes);
+    pub(crate) fn new(limits: Limits, mut on_loop: OnLoop) -> Self {
         Self {
             now: Time::ZERO,
             tx: Vec::new(),
             opaque_prefix: 0,
             date: DateLine::default(),
             tx_flush_bytes: limits.read_buffer_bytes,
-            flows,
+            flows: on_loop.pool(limits.process_bytes),
             sessions: OpenSessions::for_slots(limits.max_connections + 64), // and for those that are refused
             work: Work::new(limits.read_budget_bytes),
             limits,
@@ -172,6 +179,7 @@ impl LoopState {
             to_resume: Vec::new(),
             pull_work: 0,
             flow_names: on_loop.flow_names,
+            readers: on_loop.readers,
             timers: on_loop.timers,
             stop_request: None,
             #[cfg(feature = "tls")]

@@ -10,6 +10,7 @@ use crate::app::route_table::RouteTable;
 use crate::context::commands::Command;
 use crate::context::loop_state::LoopState;
 use crate::context::loop_state::ServerRef;
+use crate::context::readers::Readers;
 use crate::context::warnings::Target;
 use crate::flow::inner::FlowInner;
 use crate::structures::ids::BodyId;
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(super) rounds: Rounds,
     /// How many this flush has come to.
     pub(super) flushed: usize,
+    /// Flows that were offered to all sessions, and whose readers follow.
+    pub(super) read_by_readers: Vec<Rc<FlowInner>>,
     /// Flows that were offered to everybody.
     pub(super) unsettled: Vec<Rc<FlowInner>>,
     /// Connections that may be read again.
@@ -72,6 +75,7 @@ impl fmt::Debug for Core {
 impl Drop for Core {
     fn drop(&mut self) {
         self.connections.drop_all(); // leaving, they change flows once more
+        self.shared.readers = Readers::default();
         self.shared.flows.take_touched();
     }
 }
@@ -84,6 +88,7 @@ impl Core {
             routes: built.routes,
             rounds: Rounds::default(),
             flushed: 0,
+            read_by_readers: Vec::new(),
             unsettled: Vec::new(),
             resuming: Vec::new(),
             draining: None,
@@ -307,7 +312,7 @@ impl Core {
         }
         #[cfg(feature = "client")]
         if token & DIAL_TIMER == DIAL_TIMER {
-            self.dial_table.due.push(token & !DIAL_TIMER);
+            self.dial_table.fired(token & !DIAL_TIMER);
             return true;
         }
         if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::flow::emission::Emission;
+use crate::flow::emission::{Emission, Origin};
 use crate::words::message::AsMessage;
 
 /// The most encodings that are kept: for each installation and window of a deflate, each `max_frame_size`.
@@ -46,7 +46,7 @@ impl fmt::Debug for PreparedMessage {
 impl PreparedMessage {
     /// Prepares a message, of which it makes a copy.
     pub fn new(message: impl AsMessage) -> Self {
-        Self(Rc::new(RefCell::new(Emission::new(message.as_message(), None, None))))
+        Self(Rc::new(RefCell::new(Emission::new(message.as_message(), None, Origin::Application))))
     }
 
     /// The message with the encodings that were made of it.

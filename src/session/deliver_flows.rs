@@ -9,6 +9,7 @@ use crate::words::error::{SendError, SessionError};
 
 use crate::context::loop_state::write_counted;
 use crate::flow::emission::Emission;
+use crate::flow::subscription::Subscription;
 use crate::session::encode::{Encoder, Framing};
 use crate::session::event_stream::EventEncoder;
 use crate::session::message_stream::{OutgoingPiece, OutgoingStream};
@@ -16,7 +17,7 @@ use crate::session::send::{Outgoing, Way};
 use crate::session::send_event::{EventOutput, longest_event};
 use crate::session::send_message::{Form, MessageOutput};
 use crate::session::send_pieces::PieceOutput;
-use crate::session::subscriptions::{Collected, Direct, Next, Subscription};
+use crate::session::subscriptions::{Collected, Direct, Next};
 
 /// Messages written at once.
 const PULL_MESSAGES: usize = 16;

@@ -23,6 +23,7 @@ use crate::words::time::Time;
 use super::actors::{Actor, PLANNED};
 use super::bodies;
 use super::choices::Choices;
+use super::reader::add_reader;
 use super::world::{Mood, Tally, World};
 
 /// What a run's server is like.
@@ -154,6 +155,7 @@ impl Setup {
             tally: Tally::default(),
             max_message_size: self.max_message_size,
             flow: self.flow,
+            readers: 0,
             published: 0,
             prompted: false,
             drops: !matches!(self.policy, OutboxOverflow::Close | OutboxOverflow::Block),
@@ -283,6 +285,7 @@ fn build(
             "x".repeat(world.choices.size_below(500))
         });
     });
+    add_reader(&mut application, world);
     more(&mut application);
     match application.build() {
         Ok(built) => built,
