@@ -179,6 +179,9 @@ impl Outgoing<'_> {
         let (Ok(()), Some(collected)) = (sent, self.state.collected.as_deref_mut()) else { return };
         collected.is_within_stream = !piece.last;
         if piece.last {
+            if std::mem::take(&mut collected.has_refused) {
+                self.state.extra().slow = true; // the peer may have kept up all the time
+            }
             self.drop_unused();
         } else {
             collected.go_on_with(stamp, stream);

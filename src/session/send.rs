@@ -160,6 +160,9 @@ impl Outgoing<'_> {
         if !refused || fits(buffered, waiting) {
             return Ok(Admission::Send);
         }
+        if let Some(collected) = self.state.collected.as_deref_mut() {
+            collected.has_refused |= collected.streams > 0;
+        }
         match policy {
             OutboxOverflow::Close => {
                 self.state.note_fault(SessionError::Overloaded);

@@ -89,6 +89,8 @@ pub(crate) struct Collected {
     pub(crate) streams: u32,
     /// One was asked for its first piece, and is not whole.
     pub(crate) is_within_stream: bool,
+    /// Something was refused because of one: whoever sent it waits to be told that there is room.
+    pub(crate) has_refused: bool,
     /// Flow messages that were dropped or replaced before this session had taken them, as far as it
     /// has come past them.
     pub(crate) missed: u64,

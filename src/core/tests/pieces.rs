@@ -402,6 +402,36 @@ fn what_waits_behind_a_stream_is_bounded() {
     assert_eq!(app.stats().closed_try_again, 1);
 }
 
+/// However fast the peer is: whoever was refused is told when there is room.
+#[test]
+fn what_was_refused_because_of_a_stream_can_be_sent_when_it_is_over() {
+    use crate::words::options::OutboxOverflow;
+    let app = TestApplication::new(|app: &mut Application| {
+        let options = WebSockets::new().ping_period(None).outbox_bytes(1_000);
+        app.install(options.on_outbox_full(OutboxOverflow::Block));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_message(|session, _| {
+                    session.send_stream(numbers("", 3))?;
+                    session.send([7; 900])?;
+                    assert!(session.send([7; 900]).is_err(), "there is no room");
+                    Ok(())
+                })
+                .on_drain(|session| session.send("there is room"))
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    for _ in 0..2 {
+        client.send("go");
+        client.expect_text("0 1 2 ");
+        client.expect_binary(&[7; 900]);
+        client.expect_text("there is room");
+        client.expect_nothing();
+    }
+}
+
 /// Two streams, and fragments of the application's own: one after the other.
 #[test]
 fn streams_wait_for_each_other_and_for_no_fragments() {
