@@ -63,7 +63,7 @@ fn serve() -> Anything {
             route.web_socket_pieces("/pieces", |_: &Call| {
                 on_piece(|session, piece| {
                     session.send_piece(piece, piece.is_last())?;
-                    if session.buffered_bytes() > 0 {
+                    if session.awaits_drain() {
                         session.pause();
                     }
                     note_live_bytes();

@@ -11,7 +11,7 @@
 //!         route.web_socket_pieces("/echo", |_call: &Call| {
 //!             on_piece(|session, piece| {
 //!                 session.send_piece(piece, piece.is_last())?;
-//!                 if session.buffered_bytes() > 32 << 10 {
+//!                 if session.awaits_drain() {
 //!                     session.pause(); // it does not read: no more pieces before it does
 //!                 }
 //!                 Ok(())

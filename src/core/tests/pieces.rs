@@ -250,6 +250,42 @@ fn a_message_counts_once_and_takes_one_token() {
     client.expect_close(CloseCode::VIOLATED_POLICY);
 }
 
+/// An echo of the guide: however slowly its client reads, all comes back, and little is held.
+#[test]
+fn an_echo_in_pieces_goes_at_the_pace_of_its_reader() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new().ping_period(None));
+        app.routing(|route| {
+            route.web_socket_pieces("/", |_: &Call| {
+                on_piece(|session, piece| {
+                    session.send_piece(piece, piece.is_last())?;
+                    if session.awaits_drain() {
+                        session.pause();
+                    }
+                    Ok(())
+                })
+                .on_drain(|session| {
+                    session.resume();
+                    Ok(())
+                })
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    let idle = app.stats().bytes_held;
+    let text = "κόσμε ".repeat(100_000);
+    client.read_only(10_000);
+    client.send_fragments(text.as_str(), 7_001);
+    let held = app.stats().bytes_held - idle;
+    assert!((1..=128 << 10).contains(&held), "{held} held");
+    client.read_on();
+    client.expect_text(&text);
+    assert_eq!(app.stats().bytes_held, idle);
+    client.send_fragments("short", 1);
+    client.expect_text("short");
+}
+
 /// A server that streams what the client asks for, with something sent behind it.
 fn streaming(options: WebSockets) -> TestApplication {
     TestApplication::new(move |app: &mut Application| {

@@ -66,6 +66,9 @@ use in_pieces::PieceExtension;
 ///     fn check(&self) -> Result<(), String> {
 ///         Ok(()) // there are no settings that could be wrong
 ///     }
+///     fn takes_pieces(&self) -> bool {
+///         false // it would need to go on where a piece ends
+///     }
 /// }
 ///
 /// fn module(app: &mut Application) {
@@ -198,7 +201,9 @@ impl Agreement {
 /// bits that it does not own stay as they are whatever it does.
 ///
 /// ```
-/// use wirewheel::extension::{Extension, ExtensionError, ExtensionMessage, MessagePiece};
+/// use wirewheel::extension::{
+///     Extension, ExtensionError, ExtensionMessage, MessagePiece, PieceExtension,
+/// };
 ///
 /// /// Binary messages as hexadecimal digits.
 /// #[derive(Default)]
@@ -228,6 +233,9 @@ impl Agreement {
 ///         self.seen += piece.bytes.len();
 ///         body.extend_from_slice(piece.bytes);
 ///         if body.len() > limit { Err(ExtensionError::TooBig) } else { Ok(()) }
+///     }
+///     fn in_pieces(&mut self) -> Option<&mut dyn PieceExtension> {
+///         None // messages are sent and handed over whole
 ///     }
 ///     fn share_key(&self) -> Option<u64> {
 ///         Some(16) // every session encodes alike
@@ -326,6 +334,15 @@ fn keep_piece(piece: &[u8], body: &mut Vec<u8>, limit: usize) -> Result<(), Exte
 /// let mut other = ExtensionMessage::new(false, Rsv::NONE, b"".as_slice());
 /// other.discard();
 /// assert!(other.is_dropped() && other.payload().is_empty());
+/// ```
+///
+/// What an extension that compresses asks first:
+///
+/// ```
+/// use wirewheel::extension::ExtensionMessage;
+/// fn is_worth_it(message: &ExtensionMessage<'_>) -> bool {
+///     message.may_compress() && message.payload().len() > 100
+/// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtensionMessage<'a> {
