@@ -29,6 +29,7 @@
 #![cfg_attr(feature = "client", doc = "| [`client`] | sessions that dial out |")]
 //! | [`body`] | request bodies |
 //! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
+//! | [`mod@defer`] | answers that come later |
 //! | [`error`] | everything that can go wrong |
 //! | [`events`] | event streams, for pages that only listen |
 //! | [`extension`] | permessage-deflate, and extensions of your own |
@@ -74,6 +75,7 @@ mod api;
 mod app;
 mod context;
 mod core;
+mod deferring;
 pub mod flow;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub mod fuzzing;
@@ -99,7 +101,8 @@ pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
 pub use api::{
-    body, compat, detach, error, events, extension, hooks, message, options, pages, raw, watch,
+    body, compat, defer, detach, error, events, extension, hooks, message, options, pages, raw,
+    watch,
 };
 
 pub use app::application::{Application, WebSockets};

@@ -4,6 +4,7 @@ pub mod body;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod compat;
+pub mod defer;
 pub mod detach;
 pub mod error;
 pub mod events;

@@ -14,6 +14,7 @@ pub(crate) mod connect_options;
 pub(crate) mod connector;
 mod content_type;
 pub(crate) mod cors;
+pub(crate) mod deferral;
 #[cfg(feature = "client")]
 mod dial;
 #[cfg(feature = "client")]
@@ -29,12 +30,14 @@ mod folder_source;
 pub(crate) mod foreign_route;
 pub(crate) mod handler;
 pub(crate) mod long_body;
+mod made_once;
 pub(crate) mod multipart;
 pub(crate) mod origins;
 pub(crate) mod pattern;
 pub(crate) mod raw_handler;
 mod representation;
 pub(crate) mod response;
+pub(crate) mod response_on_loop;
 pub(crate) mod route_table;
 pub(crate) mod routing;
 pub(crate) mod setters;

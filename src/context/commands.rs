@@ -1,5 +1,6 @@
 //! What code on the loop asks of sessions that are not its own, and of the server as a whole.
 
+use std::any::Any;
 use std::time::Duration;
 
 use crate::structures::ids::BodyId;
@@ -24,6 +25,12 @@ pub(crate) enum Command {
     Pause(Key),
     Resume(Key),
     ResumeBody(BodyId),
+    /// The deferred answer of that number; `None` if the application dropped it.
+    Answer {
+        to: Key,
+        number: u64,
+        answer: Option<Box<dyn Any>>,
+    },
 }
 
 /// How the sessions that were open when a stop began have ended.

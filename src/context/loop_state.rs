@@ -19,6 +19,7 @@ use crate::words::time::Time;
 
 use crate::context::commands::{Command, Drained, StopRequest};
 use crate::context::date_line::DateLine;
+use crate::context::deferrals::Deferrals;
 use crate::context::detached::Handover;
 #[cfg(feature = "client")]
 use crate::context::dialers::Dialers;
@@ -79,6 +80,7 @@ pub(crate) struct LoopState {
     pub(crate) sessions: OpenSessions,
     pub(crate) names: Names,
     pub(crate) questions: Questions<Then>,
+    pub(crate) deferrals: Rc<Deferrals<Order>>,
     /// Something was asked of others or of the wheel: it is done after the turn.
     pub(crate) has_deferred_work: bool,
     /// What hooks and timers asked of sessions that are not their own, in order.
@@ -149,16 +151,16 @@ impl OnLoop {
 
 impl LoopState {
     pub(crate) fn new(limits: Limits, on_loop: OnLoop) -> Self {
-        let flows = on_loop.pool(limits.process_bytes);
         Self {
             now: Time::ZERO,
             tx: Vec::new(),
             opaque_prefix: 0,
             date: DateLine::default(),
             tx_flush_bytes: limits.read_buffer_bytes,
-            flows,
+            flows: on_loop.pool(limits.process_bytes),
             sessions: OpenSessions::for_slots(limits.max_connections + 64), // and for those that are refused
             work: Work::new(limits.read_budget_bytes),
+            deferrals: Rc::new(Deferrals::new(limits.max_deferred, on_loop.mailbox.clone())),
             limits,
             names: Names::default(),
             questions: Questions::default(),
@@ -298,6 +300,8 @@ impl LoopState {
         let stats = Stats {
             bytes_held: self.memory() as u64,
             given_up: self.flows.given_up(),
+            deferred_open: self.deferrals.open(),
+            deferred_cancelled: self.deferrals.cancelled(),
             ..self.stats.snapshot()
         };
         #[cfg(feature = "client")]

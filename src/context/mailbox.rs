@@ -121,9 +121,19 @@ impl<A> Mailbox<A> {
 
     /// Sends what is to be run on the loop and carries `bytes`.
     pub(crate) fn send(&self, bytes: usize, action: A) -> Result<(), Refused> {
-        locked(&self.0.orders).push(Order { action, bytes })?;
+        let pushed = locked(&self.0.orders).push(Order { action, bytes });
+        // The lock is free again where the order is dropped: what it holds may send in its drop.
+        pushed.map_err(|(refused, _order)| refused)?;
         self.0.wake();
         Ok(())
+    }
+
+    /// Sends what has to arrive, however full the queue is: the number of those is bounded elsewhere.
+    pub(crate) fn send_owed(&self, action: A) {
+        let refused = locked(&self.0.orders).push_owed(Order { action, bytes: 0 });
+        if refused.is_none() {
+            self.0.wake();
+        }
     }
 
     /// Asks for a stop.
@@ -136,19 +146,29 @@ impl<A> Mailbox<A> {
 }
 
 impl<A> Orders<A> {
-    fn push(&mut self, order: Order<A>) -> Result<(), Refused> {
+    /// Takes an order, or gives it back.
+    fn push(&mut self, order: Order<A>) -> Result<(), (Refused, Order<A>)> {
         let bytes = self.bytes.saturating_add(order.bytes);
         let is_full =
             self.queue.len() >= ORDERS_MAX || (order.bytes > 0 && bytes > ORDER_BYTES_MAX);
         if self.closed {
-            return Err(Refused::Stopped);
+            return Err((Refused::Stopped, order));
         }
         if is_full {
-            return Err(Refused::Full);
+            return Err((Refused::Full, order));
         }
         self.bytes = bytes;
         self.queue.push_back(order);
         Ok(())
+    }
+
+    /// Takes it however many there are; given back, the loop is gone.
+    fn push_owed(&mut self, order: Order<A>) -> Option<Order<A>> {
+        if self.closed {
+            return Some(order);
+        }
+        self.queue.push_back(order);
+        None
     }
 
     fn pop(&mut self) -> Option<A> {

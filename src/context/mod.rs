@@ -2,6 +2,7 @@
 
 pub(crate) mod commands;
 pub(crate) mod date_line;
+pub(crate) mod deferrals;
 pub(crate) mod detached;
 #[cfg(feature = "client")]
 pub(crate) mod dialers;

@@ -40,6 +40,9 @@ pub(crate) mod audit;
 mod connection;
 mod connections;
 mod deadlines;
+mod deferred_answer;
+pub(crate) mod deferred_outcome;
+pub(crate) mod deferred_turn;
 #[cfg(feature = "client")]
 mod dial_ends;
 #[cfg(feature = "client")]

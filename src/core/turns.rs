@@ -6,6 +6,7 @@ use std::rc::Rc;
 use log::Level;
 
 use crate::app::application::Built;
+use crate::app::deferral::Settlement;
 use crate::app::route_table::RouteTable;
 use crate::context::commands::Command;
 use crate::context::loop_state::LoopState;
@@ -20,6 +21,7 @@ use crate::words::time::Time;
 
 use crate::core::connection::Stage;
 use crate::core::connections::Connections;
+use crate::core::deferred_answer::Outcome;
 #[cfg(feature = "client")]
 use crate::core::dial_table::DialTable;
 use crate::core::panics::{Panicked, caught};
@@ -270,6 +272,8 @@ impl Core {
             }
             if let Command::ResumeBody(id) = command {
                 self.resume_body(id);
+            } else if let Command::Answer { to, number, answer } = command {
+                self.settle_deferred(to, number, answer);
             } else if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
                 self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));
@@ -288,6 +292,21 @@ impl Core {
         if let Some(receiving) = receiving.filter(|it| it.paused_since.is_some() && !it.resumed) {
             receiving.resumed = true;
             self.shared.to_resume.push(id.key.index);
+        }
+    }
+
+    /// A deferred answer has come.
+    fn settle_deferred(&mut self, to: Key, number: u64, settlement: Settlement) {
+        self.shared.deferrals.given_back();
+        let Some(connection) = self.connections.slab.get_mut(to) else { return };
+        let Stage::Http(http) = &mut connection.stage else { return };
+        if let Some(receiving) = &http.receiving {
+            // The hook that has deferred it still takes a body.
+            receiving.call.deferral().settle_early(number, settlement);
+        } else if let Some(deferred) = http.deferred_mut().filter(|it| it.awaits(number)) {
+            deferred.settle(Outcome::of(settlement));
+            connection.state.timing_changed = true;
+            self.shared.to_resume.push(to.index);
         }
     }
 
@@ -323,13 +342,14 @@ impl Command {
             Self::Send { to, .. } | Self::Close { to, .. } => *to,
             Self::Pause(to) | Self::Resume(to) => *to,
             Self::ResumeBody(id) => id.key,
+            Self::Answer { to, .. } => *to,
         }
     }
 
     fn stamp(&self) -> Option<u64> {
         match self {
             Self::Send { stamp, .. } | Self::Close { stamp, .. } => Some(*stamp),
-            Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) => None,
+            Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) | Self::Answer { .. } => None,
         }
     }
 }
