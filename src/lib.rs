@@ -27,6 +27,7 @@
 //! | module | subject |
 //! |---|---|
 #![cfg_attr(feature = "client", doc = "| [`client`] | sessions that dial out |")]
+//! | [`auth`] | Basic and Bearer authentication |
 //! | [`body`] | request bodies |
 //! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
 //! | [`mod@defer`] | answers that come later |
@@ -37,6 +38,7 @@
 //! | [`hooks`] | the types of handlers made of closures |
 #![cfg_attr(feature = "json", doc = "| [`json`] | values as messages |")]
 //! | [`message`] | what a message carries, and what becomes one |
+//! | [`metrics`] | figures of your own beside the server's |
 //! | [`options`] | the values that options take |
 //! | [`pages`] | folders of files, and whose pages may read answers |
 //! | [`raw`] | sessions that get frames |
@@ -101,8 +103,8 @@ pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
 pub use api::{
-    body, compat, defer, detach, error, events, extension, hooks, message, options, pages, raw,
-    watch,
+    auth, body, compat, defer, detach, error, events, extension, hooks, message, metrics, options,
+    pages, raw, watch,
 };
 
 pub use app::application::{Application, WebSockets};

@@ -1,5 +1,7 @@
 //! Answers that come later: by timers, by threads, too late or never; in memory and under virtual time.
 
+#![allow(clippy::disallowed_methods, reason = "threads of tests need no names")]
+
 mod support;
 
 use std::cell::RefCell;

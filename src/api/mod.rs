@@ -1,5 +1,6 @@
 //! The public modules: what a first program does not need, by subject.
 
+pub mod auth;
 pub mod body;
 #[cfg(feature = "client")]
 pub mod client;
@@ -13,6 +14,7 @@ pub mod hooks;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod message;
+pub mod metrics;
 pub mod options;
 pub mod pages;
 pub mod raw;

@@ -14,7 +14,9 @@ use crate::words::options::SessionOptions;
 use crate::words::proxy::ProxyHeader;
 use crate::words::time::Time;
 
+use crate::app::metrics::Metrics;
 use crate::app::origins::OriginOptions;
+use crate::app::own_metrics::OwnMetrics;
 use crate::app::route_table::RouteTable;
 use crate::app::routing::{Routes, Routing};
 use crate::app::setters::shared_setters;
@@ -201,6 +203,9 @@ pub struct Application {
     installed: Option<WebSockets>,
     routes: Routes,
     on_loop: OnLoop,
+    metrics: Option<Metrics>,
+    /// The same, of which a program that has none is linked without the rest.
+    own_metrics: Option<Rc<dyn OwnMetrics>>,
 }
 
 impl fmt::Debug for Application {
@@ -220,7 +225,13 @@ pub(crate) struct Built {
 
 impl Application {
     pub(crate) fn new() -> Self {
-        Self { installed: None, routes: Routes::default(), on_loop: OnLoop::default() }
+        Self {
+            installed: None,
+            routes: Routes::default(),
+            on_loop: OnLoop::default(),
+            metrics: None,
+            own_metrics: None,
+        }
     }
 
     /// Of a server that other threads reach like this, and that listens there.
@@ -231,6 +242,14 @@ impl Application {
     ) -> Self {
         (self.on_loop.mailbox, self.on_loop.addresses) = (mailbox, addresses);
         self
+    }
+
+    /// The figures of the application itself, which [`Routing::stats`](crate::Routing::stats) shows behind the
+    /// server's; always the same. See [`metrics`](crate::metrics), with an example.
+    pub fn metrics(&mut self) -> Metrics {
+        let metrics = self.metrics.get_or_insert_with(Metrics::default).clone();
+        self.own_metrics = Some(Rc::new(metrics.clone()));
+        metrics
     }
 
     pub(crate) fn on_loop(&self) -> &OnLoop {
@@ -410,8 +429,10 @@ impl Application {
         #[cfg(feature = "client")]
         crate::app::connector::check_dialled(&self.on_loop.dialers, &limits)?;
         installed.origins.rules().map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        self.own_metrics.as_deref().map_or(Ok(()), OwnMetrics::check)?;
         check_factories(&installed.extensions)?;
-        let routes = self.routes.finish(installed, &limits)?;
+        let mut routes = self.routes.finish(installed, &limits)?;
+        routes.own_metrics = self.own_metrics;
         #[cfg(feature = "json")]
         let on_loop = OnLoop { converters: routes.converters(), ..self.on_loop };
         #[cfg(not(feature = "json"))]

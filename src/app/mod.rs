@@ -2,6 +2,7 @@
 
 mod answer_filter;
 pub(crate) mod application;
+pub(crate) mod authorization;
 pub(crate) mod body;
 pub(crate) mod body_handler;
 pub(crate) mod body_intake;
@@ -31,8 +32,11 @@ pub(crate) mod foreign_route;
 pub(crate) mod handler;
 pub(crate) mod long_body;
 mod made_once;
+pub(crate) mod metric_values;
+pub(crate) mod metrics;
 pub(crate) mod multipart;
 pub(crate) mod origins;
+pub(crate) mod own_metrics;
 pub(crate) mod pattern;
 pub(crate) mod raw_handler;
 mod representation;

@@ -18,6 +18,7 @@ use crate::app::call::Call;
 use crate::app::dialled_routes::DialledRoutes;
 use crate::app::endpoint::Endpoint;
 use crate::app::origins::OriginRules;
+use crate::app::own_metrics::OwnMetrics;
 use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::{Accept, Response};
 #[cfg(feature = "json")]
@@ -169,6 +170,8 @@ pub(crate) struct RouteTable {
     pub(crate) filters: Option<Box<dyn AnswerFilters>>,
     bodies: Vec<Rc<dyn BodyEndpoint>>,
     defaults: SessionOptions,
+    /// What the application counts itself.
+    pub(crate) own_metrics: Option<Rc<dyn OwnMetrics>>,
     /// What dialled sessions have in place of a route.
     #[cfg(feature = "client")]
     pub(crate) dialled: DialledRoutes,
@@ -217,6 +220,7 @@ impl RouteTable {
             filters: None,
             bodies: Vec::new(),
             defaults,
+            own_metrics: None,
             #[cfg(feature = "client")]
             dialled: DialledRoutes::default(),
         }

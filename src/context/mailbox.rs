@@ -291,6 +291,31 @@ mod tests {
         assert!(refused.join().unwrap() > 0);
     }
 
+    /// Sends something itself when it is dropped.
+    struct SendsAgain(Mailbox<Option<Self>>);
+
+    impl Drop for SendsAgain {
+        fn drop(&mut self) {
+            let _ = self.0.send(0, None);
+            self.0.send_owed(None);
+        }
+    }
+
+    /// A refused order is dropped where nothing is locked.
+    #[test]
+    fn what_is_refused_may_send_in_its_drop() {
+        let mailbox = Mailbox::<Option<SendsAgain>>::default();
+        let inbox = mailbox.inbox();
+        while mailbox.send(0, None).is_ok() {}
+        let again = || Some(SendsAgain(mailbox.clone()));
+        assert_eq!(mailbox.send(0, again()), Err(Refused::Full));
+        assert_eq!(locked(&mailbox.0.orders).queue.len(), ORDERS_MAX + 1);
+        mailbox.send_owed(again());
+        drop(inbox);
+        assert_eq!(mailbox.send(0, again()), Err(Refused::Stopped));
+        mailbox.send_owed(again());
+    }
+
     #[test]
     fn a_stop_has_room_in_a_full_mailbox_and_the_shorter_grace_counts() {
         let mailbox = Mailbox::<u32>::default();

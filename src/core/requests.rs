@@ -235,7 +235,13 @@ impl HttpTurn<'_, '_> {
         // It is made anew each time, and costs far more than the request that asks for it.
         self.turn.shared.work.add(PAGE_WORK);
         let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
-        let statistics = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
+        let statistics = |()| {
+            let mut text = self.turn.shared.snapshot().prometheus();
+            if let Some(own) = &self.turn.routes.own_metrics {
+                own.write_to(&mut text);
+            }
+            Response::prometheus(text)
+        };
         Ok(pass.map_or_else(|refusal| refusal, statistics))
     }
 
