@@ -297,7 +297,10 @@ impl Dials<'_> {
     /// The wheel says that something of a dialer is due.
     pub(super) fn due(&mut self, now: Time, index: u32) {
         let Some(dial) = self.core.dial_table.dial(index) else { return };
-        dial.timer = None; // it was popped
+        // Since it fired the attempt has failed in another way as well, and waits for the next.
+        if dial.timer.is_some() {
+            return;
+        }
         let Some(progress) = dial.progress.as_deref() else {
             // A stop may have come in the same turn.
             if dial.cell.state.get() == DialerState::Waiting {

@@ -322,7 +322,7 @@ impl Core {
         }
         #[cfg(feature = "client")]
         if token & DIAL_TIMER == DIAL_TIMER {
-            self.dial_table.due.push(token & !DIAL_TIMER);
+            self.dial_table.fired(token & !DIAL_TIMER);
             return true;
         }
         if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {
