@@ -2,8 +2,8 @@
 //! each at once, and what a steady sender, or logins that are asked elsewhere, do to its round trips.
 //!
 //! Run it with `cargo bench --bench floods [-- NAME...]`: `tokens`, `pages`, `files`, `metrics`,
-//! `deflate`, `steady`, `logins`; with `--features tls` also `handshakes`, 200 at once. The server is a process of its
-//! own. It fails where a limit is not met.
+//! `deflate`, `steady`, `logins`; with `--features tls` also `handshakes`, 200 at once. The server is a
+//! process of its own. It fails where a limit is not met.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::disallowed_methods, reason = "what is measured is real time")]
 #![allow(missing_docs, reason = "a program, not a library")]

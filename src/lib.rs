@@ -77,7 +77,6 @@ mod api;
 mod app;
 mod context;
 mod core;
-mod deferring;
 pub mod flow;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub mod fuzzing;

@@ -21,4 +21,4 @@
 //! # Ok::<(), wirewheel::error::ServerError>(())
 //! ```
 
-pub use crate::deferring::Pending;
+pub use crate::core::deferring::Pending;

@@ -244,8 +244,8 @@ impl Application {
         self
     }
 
-    /// The figures of the application itself, which [`Routing::stats`](crate::Routing::stats) shows behind the
-    /// server's; always the same. See [`metrics`](crate::metrics), with an example.
+    /// The figures of the application itself, which [`Routing::stats`](crate::Routing::stats) shows behind
+    /// the server's; always the same. See [`metrics`](crate::metrics), with an example.
     pub fn metrics(&mut self) -> Metrics {
         let metrics = self.metrics.get_or_insert_with(Metrics::default).clone();
         self.own_metrics = Some(Rc::new(metrics.clone()));

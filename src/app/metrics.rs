@@ -164,8 +164,8 @@ impl Metrics {
         self.family(name, help, labels, max_series, &[""], Gauge::default)
     }
 
-    /// A histogram with these upper bounds of its buckets, in ascending order, at most 100; a last one for all
-    /// that is larger is added.
+    /// A histogram with these upper bounds of its buckets, in ascending order, at most 100; a last one for
+    /// all that is larger is added.
     pub fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
         self.histograms(name, help, bounds, &[], 1).with(&[])
     }

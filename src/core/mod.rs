@@ -41,8 +41,9 @@ mod connection;
 mod connections;
 mod deadlines;
 mod deferred_answer;
-pub(crate) mod deferred_outcome;
-pub(crate) mod deferred_turn;
+mod deferred_outcome;
+mod deferred_turn;
+pub(crate) mod deferring;
 #[cfg(feature = "client")]
 mod dial_ends;
 #[cfg(feature = "client")]

@@ -10,6 +10,7 @@ pub(crate) mod choices;
 pub(crate) mod codec;
 pub(crate) mod content;
 mod deferrals;
+mod deferring;
 #[cfg(feature = "client")]
 mod dial_steps;
 #[cfg(feature = "client")]
@@ -250,10 +251,10 @@ impl Simulation {
     fn settle_deferral(&mut self, mood: Mood) {
         let (deferral, fate) = {
             let World { choices, deferrals, .. } = &mut *self.world.borrow_mut();
-            deferrals.draw(choices, mood)
+            deferrals.draw(choices, mood.panics)
         };
-        self.note(format!("the answer to client {} is {fate:?}", deferral.link()));
-        deferral.meet(fate, &self.world, &mut self.hosts.networks[0]);
+        self.note(format!("the answer to client {} is {fate:?}", deferral.link));
+        deferring::settle(deferral, fate, &self.world, &mut self.hosts.networks[0]);
         self.hosts.settle();
     }
 

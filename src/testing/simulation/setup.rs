@@ -25,7 +25,8 @@ use crate::words::time::Time;
 use super::actors::{Actor, PLANNED};
 use super::bodies;
 use super::choices::Choices;
-use super::deferrals::{self, Deferrals};
+use super::deferrals::Deferrals;
+use super::deferring;
 use super::world::{Mood, Tally, World};
 
 /// What a run's server is like.
@@ -274,7 +275,7 @@ fn build(
     let (members, listeners, pages) = (Rc::clone(world), Rc::clone(world), Rc::clone(world));
     let deferring = Rc::clone(world);
     application.routing(|route| {
-        route.on_upgrade(move |call| deferrals::admit(&deferring, call));
+        route.on_upgrade(move |call| deferring::admit(&deferring, call));
         route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
         route.event_stream("/e", move |call: &Call| Actor::join(&listeners, call)).base64();
         route
@@ -282,7 +283,7 @@ fn build(
             .negotiate_extensions(raw_negotiates);
         bodies::add_routes(route, world);
         route.get("/page", move |call| {
-            if let Some(response) = deferrals::begin(&pages, call, false) {
+            if let Some(response) = deferring::begin(&pages, call, false) {
                 return response;
             }
             let world = &mut *pages.borrow_mut();
