@@ -245,7 +245,15 @@ impl Application {
     }
 
     /// The figures of the application itself, which [`Routing::stats`](crate::Routing::stats) shows behind
-    /// the server's; always the same. See [`metrics`](crate::metrics), with an example.
+    /// the server's; always the same. See [`metrics`](crate::metrics).
+    ///
+    /// ```
+    /// fn module(app: &mut wirewheel::Application) {
+    ///     let temperature = app.metrics().gauge("temperature_celsius", "In the cellar.");
+    ///     temperature.set(12.5);
+    ///     app.routing(|route| route.stats("/metrics"));
+    /// }
+    /// ```
     pub fn metrics(&mut self) -> Metrics {
         let metrics = self.metrics.get_or_insert_with(Metrics::default).clone();
         self.own_metrics = Some(Rc::new(metrics.clone()));

@@ -40,6 +40,12 @@ impl BasicCredentials {
     }
 
     /// The password, to be compared by [`is_same_secret`] or given to what keeps hashes of them.
+    ///
+    /// ```
+    /// fn is_short(shown: &wirewheel::auth::BasicCredentials) -> bool {
+    ///     shown.password().len() < 12
+    /// }
+    /// ```
     pub fn password(&self) -> &str {
         &self.password
     }

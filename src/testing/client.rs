@@ -336,6 +336,14 @@ impl TestClient {
     /// Takes the answer to an upgrade that has [begun](Upgrade::begin): from here on the client is in its
     /// session.
     ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|_app: &mut wirewheel::Application| {})?;
+    /// let refused = app.upgrade("/nowhere").begin().expect_upgrade().unwrap_err();
+    /// assert_eq!(refused.status, 404);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
     /// # Errors
     /// An answer other than 101.
     ///
