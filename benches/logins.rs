@@ -14,6 +14,8 @@ use wirewheel::{Accept, Call, Response, Routing, on_message};
 use super::{Anything, Honest, Served, connect, frames, read_head, verdict};
 
 const A_SECOND: u32 = 2_000;
+/// Threads that make them.
+const LOADERS: u32 = 4;
 /// How long the authority takes for each.
 const TAKES: Duration = Duration::from_millis(50);
 /// More than wait for it at once: a hundred, and those of a moment in which it had no processor.
@@ -88,17 +90,20 @@ fn window(
 ) -> Anything<(Vec<Duration>, usize)> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let load = path.map(|path| scope.spawn(|| load(addr, path, &over)));
+        let load = path.into_iter().flat_map(|path| [path; LOADERS as usize]);
+        let load = load.map(|path| scope.spawn(|| self::load(addr, path, &over)));
+        let load: Vec<_> = load.collect();
         let trips = honest.trips(WINDOW);
         over.store(true, Ordering::SeqCst);
-        let count = load.map_or(Ok(0), |load| {
-            load.join().unwrap_or_else(|_| Err("the clients panicked".into()))
-        });
+        let counts = load
+            .into_iter()
+            .map(|load| load.join().unwrap_or_else(|_| Err("the clients panicked".into())));
+        let count = counts.sum::<Anything<usize>>();
         Ok((trips?, count?))
     })
 }
 
-/// So many upgrades a second, each of which is over once it is let in: how many were.
+/// A part of so many upgrades a second, each of which is over once it is let in: how many were.
 fn load(addr: SocketAddr, path: &str, over: &AtomicBool) -> Anything<usize> {
     let request = frames::upgrade_request(path, "");
     let (began, mut waiting, mut count) = (Instant::now(), VecDeque::new(), 0);
@@ -112,7 +117,7 @@ fn load(addr: SocketAddr, path: &str, over: &AtomicBool) -> Anything<usize> {
         while waiting.front().is_some_and(|(due, _)| *due <= Instant::now()) {
             count += take(&mut waiting)?;
         }
-        let due = Duration::from_secs(1) * number / A_SECOND;
+        let due = Duration::from_secs(1) * number * LOADERS / A_SECOND;
         thread::sleep(due.saturating_sub(began.elapsed()));
     }
     while !waiting.is_empty() {

@@ -119,7 +119,7 @@ impl ServerRef<'_> {
     /// }
     /// ```
     pub fn handle(&self) -> Handle {
-        Handle::on_loop(self.shared.addresses.clone(), self.shared.mailbox.clone())
+        Handle::on_loop(self.shared.addresses.clone(), self.shared.deferrals.mailbox.clone())
     }
 }
 

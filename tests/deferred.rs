@@ -373,6 +373,35 @@ fn mistakes_are_answered_with_500() {
 }
 
 #[test]
+fn over_tls_it_is_the_same() {
+    let pendings = Pendings::default();
+    let of = pendings.clone();
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route
+                .web_socket("/ws", |_call: &Call| on_connect(|session, _| session.send("hello")))
+                .on_upgrade(move |call| Err(of.keep(call)));
+        });
+    })
+    .unwrap();
+    #[cfg(feature = "tls")]
+    let app = app.over_tls();
+    let mut client = app.upgrade("/ws").begin();
+    client.send_frame(0x81, b"before the answer");
+    app.advance(Duration::from_secs(20));
+    pendings.take().accept(Accept::new());
+    app.advance(MOMENT);
+    client.expect_upgrade().unwrap();
+    client.expect_text("hello");
+    let mut gone = app.upgrade("/ws").begin();
+    gone.half_close();
+    assert_eq!(pendings.are_cancelled(), [true]);
+    app.advance(LEFT);
+    assert_eq!(app.stats().connections_open, 1);
+}
+
+#[test]
 fn one_answer_is_deferred_once_and_not_when_it_is_over() {
     let calls: Rc<RefCell<Vec<Call>>> = Rc::default();
     let of = Rc::clone(&calls);
@@ -468,12 +497,14 @@ fn an_answer_waits_for_a_peer_that_does_not_take_what_was_before() {
     client.read_only(1_000);
     client
         .send_bytes(b"GET /long HTTP/1.1\r\nHost: h\r\n\r\nGET /page HTTP/1.1\r\nHost: h\r\n\r\n");
-    pendings.take().answer("behind it");
+    let before = app.stats().bytes_held;
+    pendings.take().answer("behind it".repeat(1_000));
     app.advance(Duration::from_secs(2));
+    assert_eq!(app.stats().bytes_held, before + 9_000, "it counts while it waits");
     client.read_on();
     app.advance(MOMENT);
     assert_eq!(client.expect_answer().text().len(), 40_000);
-    assert_eq!(client.expect_answer().text(), "behind it");
+    assert_eq!(client.expect_answer().text().len(), 9_000);
 }
 
 /// Over sockets, with an authority on a thread.

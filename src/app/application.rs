@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::extension::ExtensionFactory;
+use crate::structures::ids::ReaderId;
 use crate::words::bounds::check_time;
 use crate::words::limits::Limits;
 use crate::words::network::Network;
@@ -26,6 +27,7 @@ use crate::context::mailbox::Mailbox;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
 use crate::flow::options::FlowOptions;
+use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
@@ -394,6 +396,30 @@ impl Application {
         });
         self.flow_key(&flow); // the server knows it from the start, and what it holds
         flow
+    }
+
+    /// Has `read` offered every message of a flow from the start, without a session; see
+    /// [`ServerRef::read_flow`].
+    ///
+    /// ```
+    /// use wirewheel::Application;
+    /// use wirewheel::flow::{FlowOptions, Taken};
+    /// fn module(app: &mut Application) {
+    ///     let alarms = app.flow(FlowOptions::new());
+    ///     app.read_flow(&alarms, |_server, batch| {
+    ///         for offered in batch {
+    ///             println!("{:?}", offered.message());
+    ///         }
+    ///         Taken::Yes
+    ///     });
+    /// }
+    /// ```
+    pub fn read_flow<T: ?Sized>(
+        &mut self,
+        flow: &SharedFlow<T>,
+        read: impl FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> Taken + 'static,
+    ) -> ReaderId {
+        self.on_loop.readers.add(&flow.inner, None, Box::new(read))
     }
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).

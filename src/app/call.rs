@@ -150,6 +150,7 @@ impl Call {
         let parameters =
             parameters.map(|(name, value)| name.capacity().saturating_add(value.capacity()));
         let own = size_of::<CallParts>().saturating_add(self.0.head.memory());
+        let own = own.saturating_add(self.0.deferral.memory());
         parameters.fold(own, usize::saturating_add)
     }
 

@@ -1,6 +1,5 @@
 //! Whether the answer to a request may be deferred, and is: what its [`Call`](crate::Call) knows of it.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::mem;
@@ -8,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::context::commands::Settlement;
 use crate::context::deferrals::{Deferrals, Ticket};
 use crate::context::loop_state::Order;
 use crate::context::mailbox::Mailbox;
@@ -39,9 +39,6 @@ pub(crate) struct Waiting {
     pub(crate) accepted: Vec<(String, String)>,
     pub(crate) hooks_done: usize,
 }
-
-/// What a deferred answer came to; `None` if the application dropped it.
-pub(crate) type Settlement = Option<Box<dyn Any>>;
 
 /// Whom an answer is for, and the way to it from any thread.
 pub(crate) struct Address {
@@ -112,6 +109,14 @@ impl Deferral {
                 waiting.early = Some(settlement);
             }
             _ => {}
+        }
+    }
+
+    /// Bytes of memory that an answer takes which came early.
+    pub(crate) fn memory(&self) -> usize {
+        match &*self.0.borrow() {
+            State::Deferred(waiting) => waiting.early.as_ref().map_or(0, |early| early.bytes),
+            State::Closed | State::Open(..) | State::TooMany => 0,
         }
     }
 

@@ -25,12 +25,21 @@ pub(crate) enum Command {
     Pause(Key),
     Resume(Key),
     ResumeBody(BodyId),
-    /// The deferred answer of that number; `None` if the application dropped it.
+    /// The deferred answer of that number.
     Answer {
         to: Key,
         number: u64,
-        answer: Option<Box<dyn Any>>,
+        settlement: Settlement,
     },
+}
+
+/// What a deferred answer came to.
+#[derive(Debug, Default)]
+pub(crate) struct Settlement {
+    /// `None` if the application dropped it.
+    pub(crate) answer: Option<Box<dyn Any>>,
+    /// Bytes of memory that it takes, as far as is known.
+    pub(crate) bytes: usize,
 }
 
 /// How the sessions that were open when a stop began have ended.

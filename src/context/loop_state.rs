@@ -28,6 +28,7 @@ use crate::context::mask_source::MaskSource;
 use crate::context::names::Names;
 use crate::context::open_sessions::OpenSessions;
 use crate::context::questions::Questions;
+use crate::context::readers::Readers;
 use crate::context::stats::{Counters, Stats};
 use crate::context::timers::Timers;
 use crate::context::warnings::Warnings;
@@ -35,6 +36,7 @@ use crate::context::watch::{Ready, Watch};
 use crate::context::work::Work;
 use crate::flow::inner::Flows;
 use crate::flow::key::FlowNames;
+use crate::flow::reader::{Batch, Taken};
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 
@@ -44,12 +46,16 @@ pub(crate) type Order = Box<dyn FnOnce(&mut ServerRef<'_>) + Send>;
 /// What the application does with the answer to a question.
 pub(crate) type Then = Box<dyn FnOnce(&mut ServerRef<'_>, Result<Message<'_>, AskError>)>;
 
+/// What a reader of a flow does with what it is offered.
+pub(crate) type ReadFlow = Box<dyn FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> Taken>;
+
 /// What an application sets up on the loop beside its routes.
 #[derive(Debug, Default)]
 pub(crate) struct OnLoop {
     pub(crate) timers: Timers<TimerAction>,
     pub(crate) watches: Vec<NewWatch>,
     pub(crate) flow_names: FlowNames,
+    pub(crate) readers: Readers<ReadFlow>,
     pub(crate) stop_hooks: StopHooks,
     /// How other threads reach the loop, and where it listens, which their handles say.
     pub(crate) mailbox: Mailbox<Order>,
@@ -80,6 +86,7 @@ pub(crate) struct LoopState {
     pub(crate) sessions: OpenSessions,
     pub(crate) names: Names,
     pub(crate) questions: Questions<Then>,
+    /// The answers that come later, and how other threads reach the loop.
     pub(crate) deferrals: Rc<Deferrals<Order>>,
     /// Something was asked of others or of the wheel: it is done after the turn.
     pub(crate) has_deferred_work: bool,
@@ -102,6 +109,7 @@ pub(crate) struct LoopState {
     pub(crate) pull_work: usize,
     pub(crate) flows: Rc<Flows>,
     pub(crate) flow_names: FlowNames,
+    pub(crate) readers: Readers<ReadFlow>,
     pub(crate) timers: Timers<TimerAction>,
     pub(crate) stop_request: Option<StopRequest>,
     /// Certificates are to be read again.
@@ -118,7 +126,6 @@ pub(crate) struct LoopState {
     /// Connections that are over here, and whose sockets the application is to have.
     pub(crate) handovers: Vec<Handover>,
     pub(crate) masks: MaskSource,
-    pub(crate) mailbox: Mailbox<Order>,
     pub(crate) addresses: Vec<SocketAddr>,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
@@ -142,15 +149,16 @@ pub(crate) struct LoopState {
 
 impl OnLoop {
     /// The pool of this server, to which the flows belong that have a name.
-    fn pool(&self, process_bytes: usize) -> Rc<Flows> {
+    fn pool(&mut self, process_bytes: usize) -> Rc<Flows> {
         let pool = Rc::new(Flows::new(process_bytes));
         self.flow_names.flows().for_each(|flow| flow.belong_to(&pool));
+        self.readers.begin(&pool);
         pool
     }
 }
 
 impl LoopState {
-    pub(crate) fn new(limits: Limits, on_loop: OnLoop) -> Self {
+    pub(crate) fn new(limits: Limits, mut on_loop: OnLoop) -> Self {
         Self {
             now: Time::ZERO,
             tx: Vec::new(),
@@ -160,7 +168,7 @@ impl LoopState {
             flows: on_loop.pool(limits.process_bytes),
             sessions: OpenSessions::for_slots(limits.max_connections + 64), // and for those that are refused
             work: Work::new(limits.read_budget_bytes),
-            deferrals: Rc::new(Deferrals::new(limits.max_deferred, on_loop.mailbox.clone())),
+            deferrals: Rc::new(Deferrals::new(limits.max_deferred, on_loop.mailbox)),
             limits,
             names: Names::default(),
             questions: Questions::default(),
@@ -174,6 +182,7 @@ impl LoopState {
             to_resume: Vec::new(),
             pull_work: 0,
             flow_names: on_loop.flow_names,
+            readers: on_loop.readers,
             timers: on_loop.timers,
             stop_request: None,
             #[cfg(feature = "tls")]
@@ -184,7 +193,6 @@ impl LoopState {
             new_watches: on_loop.watches,
             handovers: Vec::new(),
             masks: MaskSource::default(),
-            mailbox: on_loop.mailbox,
             addresses: on_loop.addresses,
             #[cfg(feature = "client")]
             dialers: on_loop.dialers,

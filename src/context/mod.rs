@@ -12,6 +12,7 @@ pub(crate) mod mask_source;
 pub(crate) mod names;
 pub(crate) mod open_sessions;
 pub(crate) mod questions;
+pub(crate) mod readers;
 pub(crate) mod server_ref;
 pub(crate) mod stats;
 pub(crate) mod timers;

@@ -20,10 +20,11 @@ use crate::context::questions::{CORRELATION_MAX_BYTES, Question, Settled};
 use crate::context::stats::Stats;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
+use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::ids::BodyId;
-use crate::structures::ids::SessionId;
 use crate::structures::ids::TimerId;
+use crate::structures::ids::{ReaderId, SessionId};
 
 impl fmt::Debug for ServerRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -439,6 +440,65 @@ impl ServerRef<'_> {
     pub fn flow_key<T: ?Sized>(&mut self, flow: &SharedFlow<T>) -> FlowKey<T> {
         flow.inner.belong_to(&self.shared.flows);
         self.shared.flow_names.name(&flow.inner)
+    }
+
+    /// Has `read` offered every message of a flow, its replay first, without a session: for a link to a
+    /// broker, a serial port, another loop. It runs on the loop, after the turn in which something was
+    /// published, and says what it has taken; see [`Batch`] and [`Taken`]. A panic in it ends the reader.
+    ///
+    /// What it brings from its other end it publishes with [`SharedFlow::emit_as`], so that it is not offered
+    /// that again, and what never came it announces with [`SharedFlow::skip_as`].
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use std::rc::Rc;
+    /// use wirewheel::ServerRef;
+    /// use wirewheel::flow::{ReaderId, SharedFlow, Taken};
+    /// const ROOM: usize = 64;
+    /// /// Gathers up to 64 messages; whoever takes them calls `server.read_on(reader)`.
+    /// type Lines = Rc<RefCell<Vec<String>>>;
+    /// fn gather(server: &mut ServerRef<'_>, room: &SharedFlow, into: Lines) -> ReaderId {
+    ///     server.read_flow(room, move |_server, batch| {
+    ///         let gathered = &mut *into.borrow_mut();
+    ///         for offered in batch {
+    ///             if gathered.len() == ROOM {
+    ///                 return Taken::Later; // this one is offered again
+    ///             }
+    ///             if offered.missed() > 0 {
+    ///                 gathered.push(format!("{} are missing here", offered.missed()));
+    ///             }
+    ///             gathered.push(offered.message().text().unwrap_or_default().to_owned());
+    ///         }
+    ///         Taken::Yes
+    ///     })
+    /// }
+    /// ```
+    pub fn read_flow<T: ?Sized>(
+        &mut self,
+        flow: &SharedFlow<T>,
+        read: impl FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> Taken + 'static,
+    ) -> ReaderId {
+        self.shared.readers.add(&flow.inner, Some(&self.shared.flows), Box::new(read))
+    }
+
+    /// Offers a reader that said [`Taken::Later`] what its flow has for it, in this turn or the next.
+    pub fn read_on(&mut self, reader: ReaderId) {
+        self.shared.readers.read_on(reader);
+    }
+
+    /// Ends a reader, and drops its callback; one that is over is nothing.
+    ///
+    /// ```
+    /// use wirewheel::ServerRef;
+    /// use wirewheel::flow::{SharedFlow, Taken};
+    /// fn once(server: &mut ServerRef<'_>, room: &SharedFlow) {
+    ///     let reader = server.read_flow(room, |_server, _batch| Taken::Later);
+    ///     server.stop_reading(reader);
+    /// }
+    /// ```
+    pub fn stop_reading(&mut self, reader: ReaderId) {
+        let reader = self.shared.readers.forget(reader);
+        drop(reader); // the application's code, called by the application
     }
 
     /// Publishes in the flow of that name, if somebody still has it and it has room.

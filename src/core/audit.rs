@@ -34,6 +34,7 @@ impl Audit<'_> {
         }
         let shared = &self.0.shared;
         let armed = armed + shared.timers.armed();
+        shared.readers.check()?;
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;
         check(held == shared.bytes_held, &format!("{held} held, {} charged", shared.bytes_held))?;

@@ -4,7 +4,8 @@ use std::any::Any;
 use std::fmt;
 
 use crate::app::call::Call;
-use crate::app::deferral::{Settlement, Waiting};
+use crate::app::deferral::Waiting;
+use crate::context::commands::Settlement;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
 
@@ -21,6 +22,8 @@ pub(crate) struct DeferredAnswer {
     /// When the client was seen to have ended its side.
     peer_ended: Option<Time>,
     outcome: Option<Outcome>,
+    /// Bytes of memory that the answer takes while the peer takes what was answered before.
+    bytes: usize,
 }
 
 /// What a request is for, which decides what its answer may be.
@@ -60,8 +63,9 @@ impl DeferredAnswer {
         since: Time,
     ) -> Self {
         let early = waiting.early.take();
+        let bytes = early.as_ref().map_or(0, |early| early.bytes);
         let outcome = early.map(Outcome::of);
-        Self { call, terms, kind, waiting, since, peer_ended: None, outcome }
+        Self { call, terms, kind, waiting, since, peer_ended: None, outcome, bytes }
     }
 
     /// Whether it is the one of that number, and nothing was said about it.
@@ -70,8 +74,14 @@ impl DeferredAnswer {
     }
 
     /// Its answer is known; it goes out when it is the connection's turn.
-    pub(super) fn settle(&mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
+    pub(super) fn settle(&mut self, settlement: Settlement) {
+        self.bytes = settlement.bytes;
+        self.outcome = Some(Outcome::of(settlement));
+    }
+
+    /// None came in time.
+    pub(super) fn give_up(&mut self) {
+        self.outcome = Some(Outcome::Late);
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -111,12 +121,12 @@ impl DeferredAnswer {
         self.peer_ended.is_some()
     }
 
-    /// Bytes of memory that it takes, without what the application has said.
+    /// Bytes of memory that it takes.
     #[allow(clippy::arithmetic_side_effects, reason = "what lies in memory fits the address space")]
     pub(super) fn memory(&self) -> usize {
         let headers = self.waiting.accepted.iter();
         let headers = headers.map(|(name, value)| name.capacity() + value.capacity());
-        self.call.memory() + size_of::<Waiting>() + headers.sum::<usize>()
+        self.call.memory() + size_of::<Waiting>() + headers.sum::<usize>() + self.bytes
     }
 }
 
@@ -130,6 +140,6 @@ impl Drop for DeferredAnswer {
 
 impl Outcome {
     pub(super) fn of(settlement: Settlement) -> Self {
-        settlement.map_or(Self::Dropped, Self::Decided)
+        settlement.answer.map_or(Self::Dropped, Self::Decided)
     }
 }

@@ -1,6 +1,7 @@
 //! One turn of a request whose answer was deferred: waited for, and given when it has come.
 
 use crate::app::response::Response;
+use crate::context::commands::Settlement;
 
 use crate::core::connection::{Disposal, Stage};
 use crate::core::deferred_answer::{DeferredAnswer, Outcome};
@@ -63,6 +64,19 @@ impl DeferredTurn<'_, '_> {
         responder.refuse_request(deferred.terms, deferred.call.head(), refusal, why)
     }
 
+    /// The answer of that number has come.
+    pub(super) fn settle(&mut self, number: u64, settlement: Settlement) {
+        let Stage::Http(http) = &mut self.turn.connection.stage else { return };
+        if let Some(receiving) = &http.receiving {
+            // The hook that has deferred it still takes a body.
+            receiving.call.deferral().settle_early(number, settlement);
+        } else if let Some(deferred) = http.deferred_mut().filter(|it| it.awaits(number)) {
+            deferred.settle(settlement);
+            self.turn.connection.state.timing_changed = true;
+            self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
+        }
+    }
+
     /// The answer may be out of time.
     pub(super) fn timeout(&mut self) {
         let now = self.turn.shared.now;
@@ -77,7 +91,7 @@ impl DeferredTurn<'_, '_> {
             self.turn.lose(Loss::Gone);
             return self.turn.drop_socket(Disposal::Close);
         }
-        deferred.settle(Outcome::Late);
+        deferred.give_up();
         // By the list, since whoever resumes a connection has its socket read on.
         self.turn.shared.to_resume.push(index);
         self.turn.connection.state.timing_changed = true;

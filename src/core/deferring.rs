@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::app::call::Call;
 use crate::app::deferral::Address;
 use crate::app::response::{Accept, Response};
-use crate::context::commands::Command;
+use crate::context::commands::{Command, Settlement};
 use crate::context::loop_state::ServerRef;
 use crate::core::deferred_outcome::{Decision, decided};
 
@@ -144,8 +144,10 @@ impl Pending {
     /// }
     /// ```
     pub fn answer(self, response: impl Into<Response>) {
-        let sent = response.into().into_sendable();
-        self.decide(move |_call, _server| Decision::Answer(sent.into()));
+        let response = response.into();
+        let bytes = response.bytes_held();
+        let sent = response.into_sendable();
+        self.decide(bytes, move |_call, _server| Decision::Answer(sent.into()));
     }
 
     /// Answers on the loop, with any response, after the present hook. An upgrade is refused with it.
@@ -168,8 +170,9 @@ impl Pending {
     pub fn answer_on(mut self, server: &mut ServerRef<'_>, response: impl Into<Response>) {
         let Some(Address { to, number, .. }) = self.address.take() else { return };
         let response = response.into();
+        let bytes = response.bytes_held();
         let answer = Some(decided(move |_call, _server| Decision::Answer(response)));
-        give(server, Command::Answer { to, number, answer });
+        give(server, Command::Answer { to, number, settlement: Settlement { answer, bytes } });
     }
 
     /// Answers with what `make` returns, which is called on the loop, where it has the request and the
@@ -189,7 +192,7 @@ impl Pending {
         self,
         make: impl FnOnce(&Call, &mut ServerRef<'_>) -> R + Send + 'static,
     ) {
-        self.decide(move |call, server| Decision::Answer(make(call, server).into()));
+        self.decide(0, move |call, server| Decision::Answer(make(call, server).into()));
     }
 
     /// Accepts an upgrade, as far as the hook is concerned that has deferred it; hooks that follow are asked.
@@ -202,7 +205,7 @@ impl Pending {
     /// }
     /// ```
     pub fn accept(self, accept: Accept) {
-        self.decide(move |_call, _server| Decision::Accept(accept));
+        self.decide(0, move |_call, _server| Decision::Accept(accept));
     }
 
     /// The same as `decide` returns, which is called on the loop with the request: to
@@ -222,7 +225,7 @@ impl Pending {
         self,
         decide: impl FnOnce(&Call) -> Result<Accept, Response> + Send + 'static,
     ) {
-        self.decide(move |call, _server| {
+        self.decide(0, move |call, _server| {
             decide(call).map_or_else(Decision::Answer, Decision::Accept)
         });
     }
@@ -250,11 +253,13 @@ impl Pending {
 
     fn decide(
         mut self,
+        bytes: usize,
         decide: impl FnOnce(&Call, &mut ServerRef<'_>) -> Decision + Send + 'static,
     ) {
         let Some(Address { to, number, mailbox, .. }) = self.address.take() else { return };
         mailbox.send_owed(Box::new(move |server: &mut ServerRef<'_>| {
-            give(server, Command::Answer { to, number, answer: Some(decided(decide)) });
+            let settlement = Settlement { answer: Some(decided(decide)), bytes };
+            give(server, Command::Answer { to, number, settlement });
         }));
     }
 }
@@ -265,7 +270,7 @@ impl Drop for Pending {
             return;
         };
         mailbox.send_owed(Box::new(move |server: &mut ServerRef<'_>| {
-            give(server, Command::Answer { to, number, answer: None });
+            give(server, Command::Answer { to, number, settlement: Settlement::default() });
         }));
     }
 }

@@ -462,7 +462,8 @@ impl<S: Sockets> Driver<S> {
         while let Some(slot) = self.core.poll_flush() {
             self.with_wire(slot, |core, wire| core.handle_flush(now, slot, wire));
         }
-        self.core.end_flush();
+        self.core.end_flush(now);
+        self.end_and_drop();
         while let Some(slot) = self.core.poll_resume() {
             self.resume(now, slot);
         }

@@ -3,10 +3,13 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
+use crate::flow::inner::FlowInner;
+use crate::flow::reader::Taken;
 use crate::session::read_pause::ReadPause;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
+use crate::core::panics::drop_caught;
 use crate::core::rounds::NextRound;
 use crate::core::session_output::SessionOutput;
 use crate::core::turn::Reading;
@@ -28,6 +31,8 @@ impl Core {
             || !self.rounds.is_empty()
             || !shared.to_resume.is_empty()
             || !shared.flows.is_quiet()
+            || !shared.readers.is_quiet()
+            || !self.read_by_readers.is_empty()
             || !shared.new_watches.is_empty()
             || shared.stop_request.is_some()
     }
@@ -58,7 +63,7 @@ impl Core {
                     offered.for_each_subscriber(|index| left.push(index));
                 });
             } else {
-                self.unsettled.push(flow);
+                self.list_readers(flow);
             }
         }
     }
@@ -78,7 +83,7 @@ impl Core {
                     self.fetch_ahead();
                     return self.rounds.next();
                 }
-                NextRound::Over(flow) => self.unsettled.push(flow),
+                NextRound::Over(flow) => self.list_readers(flow),
                 NextRound::Nothing => break,
             }
         }
@@ -125,9 +130,54 @@ impl Core {
         }
     }
 
-    /// Of the flows whose rounds are over, drops what their policies drop, and lets their publishers
-    /// go on.
-    pub(crate) fn end_flush(&mut self) {
+    /// A flow was offered to all sessions that collect it: its readers follow.
+    fn list_readers(&mut self, flow: Rc<FlowInner>) {
+        let readers = &mut self.shared.readers;
+        if flow.for_each_reader(|id| readers.list(id)) {
+            self.read_by_readers.push(flow);
+        } else {
+            self.unsettled.push(flow);
+        }
+    }
+
+    /// Has the next reader take what its flow has for it, as far as one may go at a time; false if there is
+    /// none, or enough was done for this turn.
+    #[cold]
+    fn read_next(&mut self, now: Time) -> bool {
+        if self.flushed.saturating_add(self.shared.pull_work) >= FLUSH_WORK {
+            return false;
+        }
+        let Some((id, mut reader)) = self.shared.readers.take_due() else { return false };
+        let outcome = self.with_server(now, "reader", |server| {
+            let mut batch = reader.reading.batch();
+            let taken = (reader.read)(server, &mut batch);
+            batch.end(taken)
+        });
+        let goes_on = match outcome {
+            Some((looked_at, taken)) => {
+                self.flushed = self.flushed.saturating_add(looked_at);
+                (taken != Taken::Stop).then_some(taken == Taken::Yes)
+            }
+            // Offered the same again, it would panic for ever.
+            None => None,
+        };
+        match goes_on {
+            Some(goes_on) => {
+                drop_caught("a reader", self.shared.readers.put_back(id, reader, goes_on))
+            }
+            None => drop_caught("a reader", (reader, self.shared.readers.forget(id))),
+        }
+        true
+    }
+
+    /// Behind the sessions come the readers. Of the flows whose rounds are over, drops what their policies
+    /// drop, and lets their publishers go on.
+    pub(crate) fn end_flush(&mut self, now: Time) {
+        while !self.shared.readers.is_quiet() && self.read_next(now) {}
+        // A reader that was not offered everything does not lag yet.
+        if self.shared.readers.is_quiet() {
+            self.unsettled.append(&mut self.read_by_readers);
+        }
         for flow in self.unsettled.drain(..) {
             for key in flow.settle() {
                 let Some(connection) = self.connections.slab.get_mut(key) else { continue };

@@ -153,6 +153,7 @@ impl<'a> BodyTurn<'_, 'a> {
     }
 
     fn answer_panic(&mut self, terms: AnswerTerms, call: &Call, panic: Panicked) -> AfterRequest {
+        call.deferral().close();
         let fault = self.responder().internal_error(&Quoted(call.path()).to_string(), panic);
         let response = self.responder().filtered(call, fault);
         self.responder().respond(terms, response)

@@ -370,6 +370,7 @@ impl HttpTurn<'_, '_> {
             Ok(Ok(admitted)) => Ok(admitted),
             Ok(Err(response)) => Err(self.responder().answer(terms, call, response, kind)),
             Err(panic) => {
+                call.deferral().close();
                 let response = self.responder().internal_error(&config.pattern, panic);
                 Err(self.responder().respond(terms, response))
             }

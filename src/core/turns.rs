@@ -6,11 +6,11 @@ use std::rc::Rc;
 use log::Level;
 
 use crate::app::application::Built;
-use crate::app::deferral::Settlement;
 use crate::app::route_table::RouteTable;
 use crate::context::commands::Command;
 use crate::context::loop_state::LoopState;
 use crate::context::loop_state::ServerRef;
+use crate::context::readers::Readers;
 use crate::context::warnings::Target;
 use crate::flow::inner::FlowInner;
 use crate::structures::ids::BodyId;
@@ -21,7 +21,7 @@ use crate::words::time::Time;
 
 use crate::core::connection::Stage;
 use crate::core::connections::Connections;
-use crate::core::deferred_answer::Outcome;
+use crate::core::deferred_turn::DeferredTurn;
 #[cfg(feature = "client")]
 use crate::core::dial_table::DialTable;
 use crate::core::panics::{Panicked, caught};
@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub(super) rounds: Rounds,
     /// How many this flush has come to.
     pub(super) flushed: usize,
+    /// Flows that were offered to all sessions, and whose readers follow.
+    pub(super) read_by_readers: Vec<Rc<FlowInner>>,
     /// Flows that were offered to everybody.
     pub(super) unsettled: Vec<Rc<FlowInner>>,
     /// Connections that may be read again.
@@ -74,6 +76,7 @@ impl fmt::Debug for Core {
 impl Drop for Core {
     fn drop(&mut self) {
         self.connections.drop_all(); // leaving, they change flows once more
+        self.shared.readers = Readers::default();
         self.shared.flows.take_touched();
     }
 }
@@ -86,6 +89,7 @@ impl Core {
             routes: built.routes,
             rounds: Rounds::default(),
             flushed: 0,
+            read_by_readers: Vec::new(),
             unsettled: Vec::new(),
             resuming: Vec::new(),
             draining: None,
@@ -272,8 +276,15 @@ impl Core {
             }
             if let Command::ResumeBody(id) = command {
                 self.resume_body(id);
-            } else if let Command::Answer { to, number, answer } = command {
-                self.settle_deferred(to, number, answer);
+            } else if let Command::Answer { to, number, settlement } = command {
+                self.shared.deferrals.given_back();
+                // The client may have left, and another have its slot.
+                if self.connections.slab.get(to).is_some() {
+                    let settle = |turn: &mut Turn<'_>| {
+                        DeferredTurn { turn }.settle(number, settlement);
+                    };
+                    self.turn(now, to.index, &mut NoWire, settle);
+                }
             } else if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
                 self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));
@@ -292,21 +303,6 @@ impl Core {
         if let Some(receiving) = receiving.filter(|it| it.paused_since.is_some() && !it.resumed) {
             receiving.resumed = true;
             self.shared.to_resume.push(id.key.index);
-        }
-    }
-
-    /// A deferred answer has come.
-    fn settle_deferred(&mut self, to: Key, number: u64, settlement: Settlement) {
-        self.shared.deferrals.given_back();
-        let Some(connection) = self.connections.slab.get_mut(to) else { return };
-        let Stage::Http(http) = &mut connection.stage else { return };
-        if let Some(receiving) = &http.receiving {
-            // The hook that has deferred it still takes a body.
-            receiving.call.deferral().settle_early(number, settlement);
-        } else if let Some(deferred) = http.deferred_mut().filter(|it| it.awaits(number)) {
-            deferred.settle(Outcome::of(settlement));
-            connection.state.timing_changed = true;
-            self.shared.to_resume.push(to.index);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_header};
 use crate::structures::footprint::footprint;
 use crate::words::message::{Message, Payload};
 
-use crate::structures::ids::SessionId;
+use crate::structures::ids::{ReaderId, SessionId};
 
 /// The counters before the bytes of an `Rc`.
 const RC_BYTES: usize = 2 * size_of::<usize>();
@@ -16,12 +16,21 @@ const ENCODING_BYTES: usize = 2 * (size_of::<(u64, Rc<[u8]>)>() + size_of::<u64>
 /// What a key costs beside its bytes: its place in a hash table, which is two thirds full on average.
 const KEY_BYTES: usize = (size_of::<(Rc<str>, u64)>() + 1) * 3 / 2;
 
+/// Who published a message, and may want all but its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The application.
+    Application,
+    Session(SessionId),
+    Reader(ReaderId),
+}
+
 /// One message of a log.
 #[derive(Clone, Debug)]
 pub(crate) struct Emission {
     /// Its place among all that this server sends.
     pub(crate) stamp: u64,
-    pub(crate) publisher: Option<SessionId>,
+    pub(crate) origin: Origin,
     /// Only in flows that keep the newest of each.
     pub(crate) key: Option<Rc<str>>,
     text: bool,
@@ -41,11 +50,7 @@ struct Encodings {
 }
 
 impl Emission {
-    pub(crate) fn new(
-        message: Message<'_>,
-        key: Option<&str>,
-        publisher: Option<SessionId>,
-    ) -> Self {
+    pub(crate) fn new(message: Message<'_>, key: Option<&str>, origin: Origin) -> Self {
         let text = matches!(message.payload(), Payload::Text(_));
         let opcode = if text { OpCode::Text } else { OpCode::Binary };
         let payload = message.bytes();
@@ -56,7 +61,7 @@ impl Emission {
         let frame: Rc<[u8]> = header.iter().chain(payload).copied().collect();
         let header_len = header.len().try_into().unwrap_or_default();
         let key = key.map(Into::into);
-        Self { stamp: 0, publisher, key, text, header_len, frame, encodings: None }
+        Self { stamp: 0, origin, key, text, header_len, frame, encodings: None }
     }
 
     pub(crate) fn payload(&self) -> &[u8] {

@@ -5,29 +5,29 @@ use std::iter;
 use std::rc::{Rc, Weak};
 
 use crate::flow::log::FlowLog;
-use crate::protocol::server_sent_events::EventId;
+use crate::structures::ids::ReaderId;
+use crate::structures::roster::Roster;
 use crate::structures::slab::Key;
 use crate::words::error::SendError;
 use crate::words::message::{Message, ToMessage};
 use crate::words::message_buf::MessageBuf;
 
-use crate::flow::emission::Emission;
+use crate::flow::emission::{Emission, Origin};
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::pool::{FlowPool, GaveWay, Gives, GivesWay, Rank};
-use crate::flow::state::FlowState;
-use crate::structures::ids::SessionId;
+use crate::flow::state::{FlowReader, FlowState};
 
 /// A flow. Invariant: no user code runs while `state` is borrowed.
 #[derive(Debug)]
 pub(crate) struct FlowInner {
     options: FlowOptions,
-    state: RefCell<FlowState<Self>>,
+    pub(super) state: RefCell<FlowState<Self>>,
     /// Where it stands in the pool's list of flows that hold something.
     rank: Cell<Option<Rank>>,
     /// The number by which other threads know it, if they do.
     pub(crate) name: Cell<u32>,
     /// What the ids of its events begin with; 0 as long as no event stream has collected it.
-    epoch: Cell<u32>,
+    pub(super) epoch: Cell<u32>,
 }
 
 /// The pool of one server's flows.
@@ -36,20 +36,23 @@ pub(crate) type Flows = FlowPool<FlowInner>;
 /// A flow as a thread-safe key names it.
 pub(crate) type WeakFlow = Weak<FlowInner>;
 
-/// Where a session that begins to collect stands.
+/// Who collects.
+#[derive(Clone, Copy)]
+pub(crate) enum Member {
+    /// The session in that slot.
+    Session(u32),
+    Reader(ReaderId),
+}
+
+/// Where a subscriber that begins to collect stands.
 pub(crate) struct Joined {
     pub(crate) cursor: u64,
     pub(crate) place: u32,
+    /// How many messages the flow has skipped so far.
+    pub(crate) skipped: u64,
     /// If there are gaps in what is replayed: how many messages that is, and the number of the first
     /// one behind it.
     pub(crate) gappy_replay: (u32, u64),
-}
-
-/// Where a client begins that was here before, or was not.
-pub(crate) struct Start {
-    pub(crate) cursor: u64,
-    /// It has missed messages, and so many if that is known.
-    pub(crate) missed: Option<Option<u64>>,
 }
 
 /// Publishing.
@@ -69,14 +72,14 @@ impl FlowInner {
         self: &Rc<Self>,
         value: &T,
         key: Option<&str>,
-        publisher: Option<SessionId>,
+        origin: Origin,
     ) -> Result<bool, SendError> {
         // In other flows a key would cost memory and change nothing.
         let key = key.filter(|_| self.keeps_newest());
         let mut emission = None;
         value.to_message(&mut |message| {
             // One value is one message, however often its converter calls back.
-            emission.get_or_insert_with(|| Emission::new(message, key, publisher));
+            emission.get_or_insert_with(|| Emission::new(message, key, origin));
         });
         match emission {
             Some(emission) => self.push(emission),
@@ -87,14 +90,22 @@ impl FlowInner {
     /// The same for a message that is there already, and whose publisher is not told what became of
     /// it: without room it counts as dropped.
     pub(crate) fn emit_unanswered(self: &Rc<Self>, message: Message<'_>, key: Option<&str>) {
-        if self.emit(&message, key, None).is_err() {
+        if self.emit(&message, key, Origin::Application).is_err() {
             self.state.borrow_mut().dropped += 1;
         }
     }
 
     /// Drops a key and its message: whether there was one.
-    pub(crate) fn remove(self: &Rc<Self>, key: &str) -> bool {
-        let removed = self.change(|state| state.remove(key));
+    pub(crate) fn remove(self: &Rc<Self>, key: &str, origin: Origin) -> bool {
+        let most = self.options.capacity();
+        let removed = self.change(|state| {
+            let removed = state.remove(key);
+            // One that had no value was never on its way to anybody.
+            if removed {
+                state.tell_removed(key, origin, most);
+            }
+            removed
+        });
         // A publisher may have waited for who had not taken it.
         self.touch();
         self.list_anew();
@@ -163,11 +174,11 @@ impl FlowInner {
     }
 
     /// Changes the state, and tells the pool what that made of the log's size.
-    fn change<R>(&self, change: impl FnOnce(&mut FlowState<Self>) -> R) -> R {
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut FlowState<Self>) -> R) -> R {
         let mut state = self.state.borrow_mut();
-        let before = state.log.bytes();
+        let before = state.bytes();
         let result = change(&mut state);
-        let after = state.log.bytes();
+        let after = state.bytes();
         if let Some(pool) = state.pool.as_deref() {
             pool.account(before, after);
         }
@@ -196,7 +207,7 @@ impl FlowInner {
             Some(_) if state.log.subscribers() > 0 => return,
             _ => {}
         }
-        let bytes = state.log.bytes();
+        let bytes = state.bytes();
         if let Some(known) = state.pool.replace(Rc::clone(pool)) {
             known.account(bytes, 0);
             self.rank.take().into_iter().for_each(|rank| known.unlist(rank));
@@ -313,7 +324,7 @@ impl Drop for FlowInner {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         if let Some(pool) = &state.pool {
-            pool.account(state.log.bytes(), 0);
+            pool.account(state.bytes(), 0);
             self.rank.take().into_iter().for_each(|rank| pool.unlist(rank));
         }
     }
@@ -321,16 +332,23 @@ impl Drop for FlowInner {
 
 /// Collecting.
 impl FlowInner {
-    /// A session begins to collect: with the replay, or behind what it has.
+    /// A subscriber begins to collect: with the replay, or behind what it has.
     pub(crate) fn join(
         self: &Rc<Self>,
         pool: &Rc<Flows>,
-        session: u32,
+        member: Member,
         behind_own: Option<u64>,
     ) -> Joined {
         self.belong_to(pool);
         let mut state = self.state.borrow_mut();
-        let place = state.subscribers.insert(session);
+        let place = match member {
+            Member::Session(slot) => state.subscribers.insert(slot),
+            Member::Reader(id) => {
+                // Apart from sessions: a broadcast to thousands need not ask what each of them is.
+                state.readers.push(FlowReader::new(id));
+                Roster::NOBODY // it is found by its id
+            }
+        };
         let start = behind_own.unwrap_or_else(|| state.log.replay_start());
         let cursor = state.log.join(start);
         let behind = state.log.next_number();
@@ -340,9 +358,10 @@ impl FlowInner {
             Ok(messages) if replayed < behind - cursor => (messages, behind),
             _ => (0, 0),
         };
+        let skipped = state.skipped;
         drop(state);
         self.list_anew();
-        Joined { cursor, place, gappy_replay }
+        Joined { cursor, place, skipped, gappy_replay }
     }
 
     /// What a session that began to collect now would first get.
@@ -420,43 +439,18 @@ impl FlowInner {
         }
     }
 
+    /// Messages that have never come to the flow.
+    #[inline]
+    pub(crate) fn skipped(&self) -> u64 {
+        self.state.borrow().skipped
+    }
+
     pub(crate) fn subscription_count(&self) -> usize {
         self.state.borrow().log.subscribers() as usize
     }
 
     pub(crate) fn dropped(&self) -> u64 {
         self.state.borrow().dropped
-    }
-}
-
-/// Event streams.
-impl FlowInner {
-    /// What the ids of its events begin with, so that those of another process are not taken for its own.
-    pub(crate) fn epoch(&self) -> u32 {
-        self.epoch.get()
-    }
-
-    /// Draws the epoch, if that was not done.
-    pub(crate) fn begin_epoch(&self, draw: impl FnOnce() -> u32) {
-        if self.epoch.get() == 0 {
-            self.epoch.set(draw().max(1));
-        }
-    }
-
-    /// Where a client begins: behind what it has, or with the replay and having missed messages (how many,
-    /// if that is known).
-    pub(crate) fn resume(&self, last: Option<EventId>) -> Start {
-        let log = &self.state.borrow().log;
-        let replay = log.replay_start();
-        // What it names may be anything: a number that was never given is no better than a foreign one.
-        match last {
-            None => Start { cursor: replay, missed: None },
-            Some(id) if id.epoch != self.epoch() || id.number > log.next_number() => {
-                Start { cursor: replay, missed: Some(None) }
-            }
-            Some(id) if log.goes_on_from(id.number) => Start { cursor: id.number, missed: None },
-            Some(id) => Start { cursor: replay, missed: Some(replay.checked_sub(id.number)) },
-        }
     }
 }
 
@@ -522,7 +516,7 @@ mod tests {
             [BufferOverflow::Suspend, BufferOverflow::DropOldest, BufferOverflow::Latest]
         {
             let cell = cell(overflow);
-            cell.emit("value", Some("key"), None).unwrap();
+            cell.emit("value", Some("key"), Origin::Application).unwrap();
             let (_, emission) = cell.next(0).unwrap();
             let keeps = overflow == BufferOverflow::Latest;
             assert_eq!(
@@ -536,7 +530,7 @@ mod tests {
     fn a_key_goes_with_its_message() {
         let cell = cell(BufferOverflow::Latest);
         for number in 0..1_000 {
-            cell.emit("value", Some(&number.to_string()), None).unwrap();
+            cell.emit("value", Some(&number.to_string()), Origin::Application).unwrap();
         }
         let state = cell.state.borrow();
         let mut kept: Vec<&str> = state.keys.keys().map(|key| &**key).collect();

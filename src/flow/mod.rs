@@ -31,10 +31,17 @@ pub(crate) mod log;
 pub(crate) mod options;
 pub(crate) mod pool;
 pub(crate) mod published;
+pub(crate) mod reader;
+mod reader_places;
+mod resume;
 pub(crate) mod shared_flow;
 pub(crate) mod state;
+pub(crate) mod subscription;
 
 pub use key::FlowKey;
 pub use options::{BufferOverflow, FlowOptions};
 pub use published::Published;
+pub use reader::{Batch, Offered, Taken};
 pub use shared_flow::SharedFlow;
+
+pub use crate::structures::ids::ReaderId;

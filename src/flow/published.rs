@@ -1,6 +1,6 @@
 //! A message of a flow as a filter sees it.
 
-use crate::flow::emission::Emission;
+use crate::flow::emission::{Emission, Origin};
 use crate::structures::ids::SessionId;
 use crate::words::message::Message;
 
@@ -33,7 +33,10 @@ impl<'a> Published<'a> {
 
     /// The session that published it, if one did.
     pub fn publisher(&self) -> Option<SessionId> {
-        self.0.publisher
+        match self.0.origin {
+            Origin::Session(id) => Some(id),
+            Origin::Application | Origin::Reader(_) => None,
+        }
     }
 
     /// The key of which it is the newest value, in flows that keep these.

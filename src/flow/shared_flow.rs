@@ -5,10 +5,12 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::flow::options::FlowOptions;
+use crate::structures::ids::ReaderId;
 use crate::words::error::{ConfigError, SendError};
 use crate::words::message::ToMessage;
 use crate::words::message_buf::MessageBuf;
 
+use crate::flow::emission::Origin;
 use crate::flow::inner::FlowInner;
 
 /// A stream of messages that any number of sessions collect (Kotlin's `MutableSharedFlow`).
@@ -147,10 +149,23 @@ impl<T: ?Sized> SharedFlow<T> {
     }
 
     /// Drops `key` and its value: whether it had one. Sessions that have not taken it yet never get it,
-    /// and count it as [`missed`](crate::Session::missed); those that have are not told. It takes the same
-    /// time however many keys there are.
+    /// and count it as [`missed`](crate::Session::missed); those that have are not told, but readers are
+    /// ([`Batch::next_removed`](crate::flow::Batch::next_removed)). It takes the same time however many keys
+    /// there are.
     pub fn remove(&self, key: &str) -> bool {
-        self.inner.remove(key)
+        self.inner.remove(key, Origin::Application)
+    }
+
+    /// The same for a reader, which is not told of it.
+    ///
+    /// ```
+    /// use wirewheel::flow::{ReaderId, SharedFlow};
+    /// fn gone_elsewhere(gauges: &SharedFlow, link: ReaderId, key: &str) {
+    ///     gauges.remove_as(link, key);
+    /// }
+    /// ```
+    pub fn remove_as(&self, origin: ReaderId, key: &str) -> bool {
+        self.inner.remove(key, Origin::Reader(origin))
     }
 
     /// The newest value of each key, the one first that was published first. What is published meanwhile
@@ -171,7 +186,7 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// [`SendError::Full`] if the log is at its limit of bytes, or the server at `process_bytes`;
     /// [`SendError::TooBig`] if the message alone is over the log's limit.
     pub fn emit(&self, value: &T) -> Result<(), SendError> {
-        self.inner.emit(value, None, None).map(drop)
+        self.inner.emit(value, None, Origin::Application).map(drop)
     }
 
     /// Publishes unless a subscriber lags so far behind that a publisher would have to wait
@@ -202,6 +217,66 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     /// gauges.emit_latest("cellar", "11.6").unwrap(); // whoever comes now gets this one alone
     /// ```
     pub fn emit_latest(&self, key: &str, value: &T) -> Result<(), SendError> {
-        self.inner.emit(value, Some(key), None).map(drop)
+        self.inner.emit(value, Some(key), Origin::Application).map(drop)
+    }
+
+    /// Publishes what a reader of this flow has brought from elsewhere: all get it but that reader.
+    ///
+    /// ```
+    /// use wirewheel::flow::{ReaderId, SharedFlow};
+    /// /// A link's other end has sent a message, and says that it has lost some before it.
+    /// fn bring(room: &SharedFlow, link: ReaderId, lost: u64, text: &str) {
+    ///     room.skip_as(link, lost);
+    ///     let _ = room.emit_as(link, text); // full: those who collect have missed it
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit).
+    pub fn emit_as(&self, origin: ReaderId, value: &T) -> Result<(), SendError> {
+        self.inner.emit(value, None, Origin::Reader(origin)).map(drop)
+    }
+
+    /// The same for the newest value of `key`; see [`emit_latest`](Self::emit_latest).
+    ///
+    /// ```
+    /// use wirewheel::flow::{ReaderId, SharedFlow};
+    /// fn bring(gauges: &SharedFlow, link: ReaderId) {
+    ///     let _ = gauges.emit_latest_as(link, "cellar", "11.5");
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`emit_latest`](Self::emit_latest).
+    pub fn emit_latest_as(&self, origin: ReaderId, key: &str, value: &T) -> Result<(), SendError> {
+        self.inner.emit(value, Some(key), Origin::Reader(origin)).map(drop)
+    }
+}
+
+/// Messages that never came.
+impl<T: ?Sized> SharedFlow<T> {
+    /// Says that so many messages were lost on their way to this flow: all who collect it now count them as
+    /// [missed](crate::Session::missed), at once, and readers with what they are offered next.
+    ///
+    /// ```
+    /// use wirewheel::flow::SharedFlow;
+    /// let readings: SharedFlow = SharedFlow::new();
+    /// let (expected, came) = (17, 20); // numbers of a sensor
+    /// readings.skip(came - expected);
+    /// ```
+    pub fn skip(&self, count: u64) {
+        self.inner.skip(count, Origin::Application);
+    }
+
+    /// The same for a reader of this flow, which has not missed them itself: its other end knows.
+    ///
+    /// ```
+    /// use wirewheel::flow::{ReaderId, SharedFlow};
+    /// fn lost_on_the_way(room: &SharedFlow, link: ReaderId, count: u64) {
+    ///     room.skip_as(link, count);
+    /// }
+    /// ```
+    pub fn skip_as(&self, origin: ReaderId, count: u64) {
+        self.inner.skip(count, Origin::Reader(origin));
     }
 }

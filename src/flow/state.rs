@@ -1,15 +1,17 @@
 //! The content of a flow: its log, the keys and encodings in it, and what gives way to what where bytes
 //! are short.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::flow::log::FlowLog;
+use crate::structures::footprint::footprint;
+use crate::structures::ids::ReaderId;
 use crate::structures::roster::Roster;
 use crate::structures::slab::Key;
 use crate::words::error::SendError;
 
-use crate::flow::emission::Emission;
+use crate::flow::emission::{Emission, Origin};
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::pool::{FlowPool, Gives, GivesWay};
 
@@ -27,6 +29,12 @@ pub(crate) struct FlowState<F> {
     pub(crate) encoded: VecDeque<u64>,
     /// The sessions that collect.
     pub(crate) subscribers: Roster,
+    /// Who takes its messages and is no session.
+    pub(crate) readers: Vec<FlowReader>,
+    /// What the keys take that were removed and that readers were not told of.
+    removed_bytes: usize,
+    /// Messages that have never come to it.
+    pub(crate) skipped: u64,
     /// Publishers that are not read until the slowest subscriber has caught up.
     pub(crate) suspended: Vec<Key>,
     /// The server whose sessions collect it; none until the first does, or publishes.
@@ -42,6 +50,27 @@ pub(crate) struct FlowState<F> {
     pub(crate) dropped: u64,
 }
 
+/// A reader as the flow knows it.
+#[derive(Debug)]
+pub(crate) struct FlowReader {
+    pub(crate) id: ReaderId,
+    /// How many messages it has said itself that never came, and has not taken note of.
+    pub(crate) own_skipped: u64,
+    /// Keys that were removed and of which it was not told.
+    pub(crate) removed: BTreeSet<Rc<str>>,
+}
+
+impl FlowReader {
+    pub(crate) fn new(id: ReaderId) -> Self {
+        Self { id, own_skipped: 0, removed: BTreeSet::new() }
+    }
+}
+
+/// What a removed key takes beside its bytes: its counters, and its place in a tree that is half full.
+fn removed_bytes(key: &str) -> usize {
+    footprint(key.len() + 2 * size_of::<usize>()) + 2 * size_of::<Rc<str>>()
+}
+
 impl<F: GivesWay> FlowState<F> {
     /// With an empty log.
     pub(crate) fn new(options: &FlowOptions) -> Self {
@@ -54,6 +83,9 @@ impl<F: GivesWay> FlowState<F> {
             keys: HashMap::new(),
             encoded: VecDeque::new(),
             subscribers: Roster::default(),
+            readers: Vec::new(),
+            removed_bytes: 0,
+            skipped: 0,
             suspended: Vec::new(),
             pool: None,
             used: 0,
@@ -188,6 +220,33 @@ impl<F: GivesWay> FlowState<F> {
 
     fn full<R>(&self) -> Result<R, SendError> {
         Err(SendError::Full { buffered: self.log.bytes() })
+    }
+}
+
+/// Keys that were removed.
+impl<F: GivesWay> FlowState<F> {
+    /// All that it holds: each kept byte counts, whomever it waits for.
+    pub(crate) fn bytes(&self) -> usize {
+        self.log.bytes() + self.removed_bytes
+    }
+
+    /// Readers are to be told that a key was removed, but the one that has removed it.
+    pub(crate) fn tell_removed(&mut self, key: &str, origin: Origin, most: usize) {
+        let shared: Rc<str> = key.into();
+        for reader in self.readers.iter_mut().filter(|it| origin != Origin::Reader(it.id)) {
+            // One that takes nothing must not make this grow.
+            if reader.removed.len() < most && reader.removed.insert(Rc::clone(&shared)) {
+                self.removed_bytes += removed_bytes(key);
+            }
+        }
+    }
+
+    pub(crate) fn take_removed(&mut self, id: ReaderId) -> Option<Rc<str>> {
+        let reader = self.readers.iter_mut().find(|reader| reader.id == id)?;
+        // In any order: a reader that is told of all knows what is left.
+        let key = reader.removed.pop_first()?;
+        self.removed_bytes -= removed_bytes(&key);
+        Some(key)
     }
 }
 

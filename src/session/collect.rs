@@ -5,13 +5,15 @@ use std::rc::Rc;
 use crate::words::error::HandlerResult;
 use crate::words::message::ToMessage;
 
-use crate::flow::inner::FlowInner;
+use crate::flow::emission::Origin;
+use crate::flow::inner::{FlowInner, Member};
 use crate::flow::published::Published;
 use crate::flow::shared_flow::SharedFlow;
+use crate::flow::subscription::{Filter, Subscription};
 use crate::session::Session;
 use crate::session::send_event::EventOutput;
 use crate::session::state::Phase;
-use crate::session::subscriptions::{Collected, Filter, Subscription};
+use crate::session::subscriptions::Collected;
 
 /// What a session does with flows.
 impl Session<'_> {
@@ -71,7 +73,8 @@ impl Session<'_> {
             let behind_own = EventOutput { out: &mut self.out }.begin_flow(flow);
             let collected = self.out.state.collected.get_or_insert_default();
             let pool = &self.out.shared.flows;
-            let joined = Subscription::new(flow, filter, pool, slot, behind_own);
+            let member = Member::Session(slot);
+            let joined = Subscription::new(flow, filter, pool, member, behind_own);
             if collected.subscriptions.is_empty() {
                 // A vector grows to four places by itself, which counts for each of thousands of sessions.
                 collected.subscriptions.reserve_exact(1); // few sessions collect a second
@@ -146,7 +149,7 @@ impl Session<'_> {
         value: &T,
     ) -> HandlerResult {
         flow.inner.belong_to(&self.out.shared.flows);
-        let overrun = flow.inner.emit(value, key, Some(self.id()))?;
+        let overrun = flow.inner.emit(value, key, Origin::Session(self.id()))?;
         // Its message is taken all the same: a publisher is slowed down by not being read, never by a loss.
         // Nothing that an event stream publishes comes from its peer, so that to slow that down is no help.
         let is_read = !self.out.state.is_event_stream();

@@ -9,11 +9,12 @@ use crate::words::error::SessionError;
 
 use crate::context::loop_state::write_counted;
 use crate::flow::emission::Emission;
+use crate::flow::subscription::Subscription;
 use crate::session::encode::{Encoder, Framing};
 use crate::session::event_stream::EventEncoder;
 use crate::session::send::{Outgoing, Way};
 use crate::session::send_event::{EventOutput, longest_event};
-use crate::session::subscriptions::{Collected, Direct, Next, Subscription};
+use crate::session::subscriptions::{Collected, Direct, Next};
 
 /// Messages written at once.
 const PULL_MESSAGES: usize = 16;

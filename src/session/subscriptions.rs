@@ -1,167 +1,14 @@
-//! The flows that one session collects: its cursors, and the order of their messages with those
-//! that are sent to it directly.
+//! The flows that one session collects, and the order of their messages with those that are sent to it
+//! directly.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::rc::Rc;
 
 use crate::structures::roster::Roster;
 use crate::words::message_buf::MessageBuf;
 
-use crate::flow::emission::Emission;
-use crate::flow::inner::{FlowInner, Flows, Joined};
-use crate::flow::published::Published;
-use crate::structures::ids::SessionId;
-
-/// What a session wants of a flow.
-pub(crate) enum Filter {
-    All,
-    /// What others than this session published.
-    Others(SessionId),
-    When(Box<Predicate>),
-}
-
-type Predicate = dyn Fn(&Published<'_>) -> bool;
-
-/// A session's place in one flow; dropping it leaves the flow.
-pub(crate) struct Subscription {
-    flow: Rc<FlowInner>,
-    /// The number of the entry that it takes next.
-    cursor: u64,
-    place: u32,
-    /// Where the messages that were there when it joined have gaps between them, how many of them it
-    /// has not come past.
-    gappy_replay: u32,
-    /// The number of the first message behind those.
-    replay_end: u64,
-    filter: Filter,
-}
-
-impl fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("cursor", &self.cursor).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.flow.leave(self.cursor, self.place);
-    }
-}
-
-impl Subscription {
-    pub(crate) fn new(
-        flow: &Rc<FlowInner>,
-        filter: Filter,
-        pool: &Rc<Flows>,
-        session: u32,
-        behind_own: Option<u64>,
-    ) -> Self {
-        let Joined { cursor, place, gappy_replay: (gappy_replay, replay_end) } =
-            flow.join(pool, session, behind_own);
-        Self { flow: Rc::clone(flow), cursor, place, gappy_replay, replay_end, filter }
-    }
-
-    pub(crate) fn is_of(&self, flow: &Rc<FlowInner>) -> bool {
-        Rc::ptr_eq(&self.flow, flow)
-    }
-
-    pub(crate) fn flow(&self) -> &Rc<FlowInner> {
-        &self.flow
-    }
-
-    /// What comes at or after `cursor`, with its number.
-    #[inline]
-    pub(crate) fn at(&self, cursor: u64) -> Option<(u64, Emission)> {
-        self.flow.next(cursor)
-    }
-
-    pub(crate) fn cursor(&self) -> u64 {
-        self.cursor
-    }
-
-    /// How many messages were dropped or replaced since the last that was taken; of a replay with gaps
-    /// that is known behind its end.
-    pub(crate) fn missed_since(&self) -> u64 {
-        self.missed_before(self.flow.next_number(self.cursor))
-    }
-
-    fn missed_before(&self, number: u64) -> u64 {
-        match self.gappy_replay {
-            0 => number - self.cursor,
-            _ if number < self.replay_end => 0, // what is missing may have been gone before it came
-            lost => number - self.replay_end.max(self.cursor) + u64::from(lost),
-        }
-    }
-
-    /// How many messages it will not get if it gets nothing more of what has a stamp below `before`.
-    pub(crate) fn undelivered(&self, before: u64) -> u64 {
-        // The cursor stays: nothing is taken, and what is there may still be counted in other ways.
-        let mut cursor = self.cursor;
-        let mut count = 0;
-        while let Some((number, emission)) = self.flow.next(cursor) {
-            if emission.stamp >= before {
-                break;
-            }
-            // What its filter leaves out it does not miss.
-            count += u64::from(self.wants(&emission));
-            cursor = number + 1;
-        }
-        count
-    }
-
-    /// Whether there is something before `number` that it has not taken.
-    pub(crate) fn is_before(&self, number: u64) -> bool {
-        self.flow.next_number(self.cursor) < number
-    }
-
-    /// What it takes next, if nothing follows it and nobody has to be asked whether it is wanted.
-    #[inline]
-    pub(crate) fn only_one(&self, key: Option<u64>) -> Option<(u64, Rc<[u8]>, usize)> {
-        if matches!(self.filter, Filter::All) { self.flow.only_one(self.cursor, key) } else { None }
-    }
-
-    /// Whether the session wants it. The flow is not borrowed: a filter may use it.
-    #[inline]
-    pub(crate) fn wants(&self, emission: &Emission) -> bool {
-        match &self.filter {
-            Filter::All => true,
-            Filter::Others(own) => emission.publisher != Some(*own),
-            Filter::When(filter) => filter(&Published::new(emission)),
-        }
-    }
-
-    /// Goes past the entry of that number; how many before it were lost.
-    #[inline]
-    pub(crate) fn pass(&mut self, number: u64) -> u64 {
-        let from = self.cursor;
-        // Numbers without an entry were dropped or replaced: those it has missed.
-        let mut missed = number - from;
-        self.cursor = number + 1;
-        if self.gappy_replay > 0 {
-            missed = self.pass_replay(from, number);
-        }
-        // The log counts who stands where, and gives up what nobody awaits any more.
-        self.flow.advance(from, self.cursor);
-        missed
-    }
-
-    #[cold]
-    fn pass_replay(&mut self, from: u64, number: u64) -> u64 {
-        self.cursor = from;
-        let missed = self.missed_before(number);
-        self.cursor = number + 1;
-        if number >= self.replay_end {
-            self.gappy_replay = 0;
-        } else {
-            self.gappy_replay -= 1;
-            if self.gappy_replay == 0 {
-                self.cursor = self.cursor.max(self.replay_end); // the gaps are nothing that it missed
-            }
-        }
-        missed
-    }
-}
+use crate::flow::inner::FlowInner;
+use crate::flow::subscription::Subscription;
 
 /// A direct message behind flow messages that were not taken yet.
 #[derive(Debug)]
@@ -248,7 +95,7 @@ impl Collected {
         let mut before = u64::MAX;
         let direct = self.direct.front().map(|(stamp, _)| (*stamp, Next::Direct));
         let flows = self.subscriptions.iter().enumerate().filter_map(|(number, of)| {
-            let stamp = of.flow.next_stamp(of.cursor)?;
+            let stamp = of.next_stamp()?;
             Some((stamp, Next::Flow { subscription: number, before: 0 }))
         });
         for (stamp, next) in flows.chain(direct) {
@@ -291,10 +138,7 @@ impl Collected {
     pub(crate) fn is_behind(&self, stamp: u64) -> bool {
         let is_before = |first: u64| first < stamp;
         self.holds_direct()
-            || self
-                .subscriptions
-                .iter()
-                .any(|of| of.flow.next_stamp(of.cursor).is_some_and(is_before))
+            || self.subscriptions.iter().any(|of| of.next_stamp().is_some_and(is_before))
     }
 
     pub(crate) fn holds_direct(&self) -> bool {

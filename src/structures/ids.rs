@@ -1,4 +1,4 @@
-//! Names of sessions and timers.
+//! Names of sessions, timers, requests and readers.
 
 use std::fmt;
 
@@ -68,3 +68,16 @@ pub struct BodyId {
     /// Which request of the server's it is.
     pub(crate) request: u64,
 }
+
+/// Names a reader of a flow, by [`ServerRef::read_flow`](crate::ServerRef::read_flow) or
+/// [`Application::read_flow`](crate::Application::read_flow).
+///
+/// ```
+/// use wirewheel::ServerRef;
+/// use wirewheel::flow::ReaderId;
+/// fn device_is_ready(server: &mut ServerRef<'_>, reader: ReaderId) {
+///     server.read_on(reader);
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReaderId(pub(crate) Key);

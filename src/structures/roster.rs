@@ -28,6 +28,9 @@ impl Default for Roster {
 }
 
 impl Roster {
+    /// The slot of who is no member: to remove it does nothing.
+    pub(crate) const NOBODY: u32 = NONE;
+
     /// What a member costs.
     pub(crate) const MEMBER_BYTES: usize = size_of::<Slot>();
 

@@ -18,6 +18,7 @@ mod healing;
 mod losses;
 mod order;
 mod player;
+mod reader;
 mod sequence;
 mod setup;
 #[cfg(test)]
@@ -375,7 +376,7 @@ impl Simulation {
             return Err(format!("link {id} is not over after a day"));
         }
         let world = self.world.borrow();
-        if world.flow.subscription_count() > 0 {
+        if world.flow.subscription_count() > world.readers {
             return Err("a session that is over still collects".into());
         }
         match world.sessions.iter().find(|(_, log)| log.connected != log.end.is_some()) {

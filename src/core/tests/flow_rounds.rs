@@ -96,7 +96,7 @@ impl Turns {
                 self.core.handle_flush(Time::ZERO, index, peer);
             }
         }
-        self.core.end_flush();
+        self.core.end_flush(Time::ZERO);
         while let Some(index) = self.core.poll_resume() {
             self.resumed += 1;
             self.core.handle_resume(Time::ZERO, index, self.peers.get_mut(&index).unwrap());

@@ -27,6 +27,7 @@ use super::bodies;
 use super::choices::Choices;
 use super::deferrals::Deferrals;
 use super::deferring;
+use super::reader::add_reader;
 use super::world::{Mood, Tally, World};
 
 /// What a run's server is like.
@@ -157,6 +158,7 @@ impl Setup {
             tally: Tally::default(),
             max_message_size: self.max_message_size,
             flow: self.flow,
+            readers: 0,
             published: 0,
             prompted: false,
             drops: !matches!(self.policy, OutboxOverflow::Close | OutboxOverflow::Block),
@@ -294,6 +296,7 @@ fn build(
             "x".repeat(world.choices.size_below(500)).into()
         });
     });
+    add_reader(&mut application, world);
     more(&mut application);
     match application.build() {
         Ok(built) => built,

@@ -114,6 +114,8 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     pub(crate) max_message_size: usize,
     pub(crate) flow: SharedFlow,
+    /// Readers of the flow, which read to the end.
+    pub(super) readers: usize,
     /// Messages that the flow took.
     pub(crate) published: usize,
     /// Sessions are sent messages that are not their own, and count those that they cannot take.
@@ -185,6 +187,9 @@ pub(crate) struct Tally {
     pub(crate) events: usize,
     /// Messages of the flow that came to sessions which collect only some.
     pub(crate) filtered: usize,
+    /// Messages that readers of the flow took, and that they missed.
+    pub(crate) read: usize,
+    pub(crate) unread: usize,
     /// Sessions that were dialled, attempts that failed, and news that arrived.
     pub(crate) dialled: usize,
     pub(crate) failed: usize,
@@ -221,6 +226,8 @@ impl std::ops::AddAssign for Tally {
         self.deferred.iter_mut().zip(other.deferred).for_each(|(count, more)| *count += more);
         self.events += other.events;
         self.filtered += other.filtered;
+        self.read += other.read;
+        self.unread += other.unread;
         self.dialled += other.dialled;
         self.failed += other.failed;
         self.news += other.news;

@@ -1,0 +1,61 @@
+//! The readers of a flow as the flow knows them: what they were not told of, and what never came.
+
+use std::rc::Rc;
+
+use crate::flow::emission::Origin;
+use crate::flow::inner::FlowInner;
+use crate::structures::ids::ReaderId;
+
+/// More than can be counted before the end of time; sums of a few of these do not overflow.
+const SKIPPED_MAX: u64 = u64::MAX >> 8;
+
+/// What concerns readers alone.
+impl FlowInner {
+    /// So many messages have never come: all who collect have missed them, but for the reader that says so.
+    pub(crate) fn skip(&self, count: u64, origin: Origin) {
+        let mut state = self.state.borrow_mut();
+        // A count that comes from the network must not overflow what is added up elsewhere.
+        let count = count.min(SKIPPED_MAX.saturating_sub(state.skipped));
+        state.skipped += count;
+        if let Some(own) = state.readers.iter_mut().find(|it| origin == Origin::Reader(it.id)) {
+            // Taken off when it next counts what it has missed, so that no reader need be found here.
+            own.own_skipped += count;
+        }
+    }
+
+    /// Takes how many of the messages that never came that reader has announced itself.
+    pub(crate) fn take_own_skipped(&self, id: ReaderId) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let own = state.readers.iter_mut().find(|reader| reader.id == id);
+        own.map_or(0, |reader| std::mem::take(&mut reader.own_skipped))
+    }
+
+    /// A key that was removed and that reader was not told of.
+    pub(crate) fn take_removed(&self, id: ReaderId) -> Option<Rc<str>> {
+        self.change(|state| state.take_removed(id))
+    }
+
+    pub(crate) fn has_removed(&self, id: ReaderId) -> bool {
+        let state = self.state.borrow();
+        state.readers.iter().any(|reader| reader.id == id && !reader.removed.is_empty())
+    }
+
+    /// A reader reads no more; its subscription leaves by itself.
+    pub(crate) fn forget_reader(&self, id: ReaderId) {
+        while self.take_removed(id).is_some() {} // what it was not told of counts no more
+        self.state.borrow_mut().readers.retain(|reader| reader.id != id);
+    }
+
+    /// The number that the next message gets.
+    pub(crate) fn end(&self) -> u64 {
+        self.state.borrow().log.next_number()
+    }
+
+    /// Calls `each` with every reader: whether there are any.
+    #[inline]
+    pub(crate) fn for_each_reader(&self, each: impl FnMut(ReaderId)) -> bool {
+        let state = self.state.borrow();
+        state.readers.iter().map(|reader| reader.id).for_each(each);
+        !state.readers.is_empty()
+    }
+}
