@@ -151,7 +151,7 @@ impl Dials<'_> {
             return new.cell.state.set(DialerState::Stopped);
         };
         #[cfg(feature = "json")]
-        self.core.shared.dialled_converters.insert(route, connector.settings.converter.clone());
+        self.core.shared.converters.of_dialled.insert(route, connector.settings.converter.clone());
         let place = index as usize;
         if place >= self.core.dial_table.dials.len() {
             self.core.dial_table.dials.resize_with(place.saturating_add(1), || None);

@@ -83,7 +83,11 @@ impl Drop for Core {
 impl Core {
     pub(crate) fn new(built: Built) -> Self {
         let mut core = Self {
-            connections: Connections::new(&built.limits, built.proxies),
+            connections: Connections::new(
+                &built.limits,
+                built.proxies,
+                built.on_loop.place.as_ref(),
+            ),
             shared: LoopState::new(built.limits, built.on_loop),
             routes: built.routes,
             rounds: Rounds::default(),
