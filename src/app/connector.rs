@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::app::byte_handler::{ByteHandler, OfBytes};
 use crate::app::call::Call;
 use crate::app::connect_options::{ConnectOptions, Settings};
 use crate::app::endpoint::{Endpoint, OfFrames, OfMessages};
@@ -15,6 +16,8 @@ use crate::protocol::client_url::ClientUrl;
 use crate::protocol::client_url::Place;
 use crate::protocol::http_proxy::HttpProxy;
 use crate::session::Session;
+use crate::session::byte_stream::PlainBytes;
+use crate::session::event_stream::EventEncoder;
 use crate::structures::ids::TimerId;
 #[cfg(feature = "tls")]
 use crate::transport::tls::connector::{TlsConnector, TlsStart};
@@ -33,8 +36,41 @@ pub(crate) struct Connector {
     /// `None` before it is used.
     #[cfg(feature = "tls")]
     tls: Option<Rc<TlsConnector>>,
-    pub(crate) raw: bool,
+    pub(crate) speaks: Speaks,
     pub(crate) factory: Rc<ClientFactory>,
+}
+
+/// What goes over a connection that is dialled.
+#[derive(Clone)]
+pub(crate) enum Speaks {
+    /// WebSocket, and the handler is handed messages.
+    Messages,
+    /// WebSocket, and the handler is handed frames.
+    Frames,
+    /// Something else, as this encodes it. Only who dials such has the encoder linked.
+    Bytes(Rc<dyn EventEncoder>),
+}
+
+impl Speaks {
+    pub(crate) fn is_messages(&self) -> bool {
+        matches!(self, Self::Messages)
+    }
+}
+
+impl PartialEq for Speaks {
+    fn eq(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+impl fmt::Debug for Speaks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Messages => "Messages",
+            Self::Frames => "Frames",
+            Self::Bytes(_) => "Bytes",
+        })
+    }
 }
 
 /// Never in the clear where a URL asks for TLS.
@@ -52,12 +88,11 @@ impl fmt::Debug for Connector {
 
 impl Connector {
     fn new<E: Endpoint + 'static>(
-        url: &str,
+        url: ClientUrl,
         options: &ConnectOptions,
-        raw: bool,
+        speaks: Speaks,
         endpoint: impl Fn(&Call) -> E + 'static,
     ) -> Result<Self, String> {
-        let url = ClientUrl::parse(url)?;
         if let Some(Err(mistake)) = url.place.address() {
             return Err(mistake);
         }
@@ -76,7 +111,7 @@ impl Connector {
             proxy,
             #[cfg(feature = "tls")]
             tls: None,
-            raw,
+            speaks,
             factory,
         })
     }
@@ -117,7 +152,9 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        Self::new(url, options, false, move |call| OfMessages(factory(call)))
+        Self::new(ClientUrl::parse(url)?, options, Speaks::Messages, move |call| {
+            OfMessages(factory(call))
+        })
     }
 
     pub(super) fn of_frames<F, H>(
@@ -129,7 +166,23 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: RawHandler + 'static,
     {
-        Self::new(url, options, true, move |call| OfFrames(factory(call)))
+        Self::new(ClientUrl::parse(url)?, options, Speaks::Frames, move |call| {
+            OfFrames(factory(call))
+        })
+    }
+
+    pub(super) fn of_bytes<F, H>(
+        url: &str,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Result<Self, String>
+    where
+        F: Fn() -> H + 'static,
+        H: ByteHandler + 'static,
+    {
+        options.settings().check_bytes()?;
+        let speaks = Speaks::Bytes(Rc::new(PlainBytes));
+        Self::new(ClientUrl::parse_bytes(url)?, options, speaks, move |_call| OfBytes(factory()))
     }
 }
 

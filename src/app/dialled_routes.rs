@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::app::connect_options::Settings;
-use crate::app::connector::Connector;
+use crate::app::connector::{Connector, Speaks};
 use crate::protocol::client_url::ClientUrl;
 use crate::protocol::http_proxy::HttpProxy;
 use crate::words::options::SessionOptions;
@@ -23,7 +23,7 @@ pub(crate) struct DialledRoute {
     proxy: Option<Rc<HttpProxy>>,
     /// Whose it is: compared by identity, and kept so that nobody else gets that.
     settings: Rc<Settings>,
-    raw: bool,
+    speaks: Speaks,
     dialers: usize,
 }
 
@@ -33,7 +33,7 @@ impl DialledRoutes {
     pub(crate) fn enter(&mut self, connector: &mut Connector, process_bytes: usize) -> Option<u16> {
         let is_same = |route: &DialledRoute| {
             Rc::ptr_eq(&route.settings, &connector.settings)
-                && route.raw == connector.raw
+                && route.speaks == connector.speaks
                 && route.url == connector.url
         };
         let known = self.0.iter().position(|entry| entry.as_ref().is_some_and(is_same));
@@ -48,7 +48,7 @@ impl DialledRoutes {
             let mut options = connector.settings.session.clone();
             options.resolve(process_bytes);
             options.masking = true; // whatever is said for parity with other servers
-            if connector.raw {
+            if !connector.speaks.is_messages() {
                 // Nothing is asked behind a raw handler's back.
                 options.ping_period = None;
             }
@@ -58,7 +58,7 @@ impl DialledRoutes {
                 url: Rc::clone(&connector.url),
                 proxy: connector.proxy.clone(),
                 settings: Rc::clone(&connector.settings),
-                raw: connector.raw,
+                speaks: connector.speaks.clone(),
                 dialers: 0,
             }
         });
