@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +11,18 @@ use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use crate::app::application::Application;
-use crate::context::commands::{Drained, StopRequest};
-use crate::context::loop_state::{OnLoop, Order, ServerRef};
-use crate::context::mailbox::{Mailbox, Refused};
+use crate::context::adoptions::Adopted;
+use crate::context::commands::{Drained, Refused, StopRequest};
+use crate::context::loop_state::{LoopPlace, LoopState, OnLoop, Order, ServerRef};
+use crate::context::loops::Place;
+use crate::context::mailbox::Mailbox;
 use crate::context::stats::Stats;
 use crate::flow::key::FlowKey;
 use crate::session::state::NO_ADDR;
 use crate::structures::ids::SessionId;
 #[cfg(any(test, fuzzing, feature = "testing"))]
 use crate::testing::TestApplication;
+use crate::words::adopt::AdoptError;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
 use crate::words::error::{AskError, HandleError, Result, ServerError};
 use crate::words::message::{Message, ToMessage};
@@ -66,11 +70,24 @@ pub struct Handle {
 
 struct Inner {
     addresses: Vec<SocketAddr>,
+    /// That of the loop on which it was made; else of the only or first one.
     mailbox: Mailbox<Order>,
+    /// Where there are several loops, the way to all of them.
+    place: Option<LoopPlace>,
     /// None where the server runs on a thread of the application's, or the handle was made on the loop.
     thread: Mutex<Option<JoinHandle<Result<Drained>>>>,
     /// The thread of the loop, if that is known.
     loop_thread: Option<ThreadId>,
+}
+
+thread_local! {
+    /// The server with several loops of which this thread runs one.
+    static LOOP_OF: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// This thread runs one of several loops from here on.
+pub(crate) fn note_loop_thread(place: &LoopPlace) {
+    LOOP_OF.set(Some(place.server()));
 }
 
 impl fmt::Debug for Handle {
@@ -100,8 +117,8 @@ impl Application {
     /// }
     /// ```
     pub fn handle(&self) -> Handle {
-        let OnLoop { mailbox, addresses, .. } = self.on_loop();
-        Handle::on_loop(addresses.clone(), mailbox.clone())
+        let OnLoop { mailbox, addresses, place, .. } = self.on_loop();
+        Handle::on_loop(addresses.clone(), mailbox.clone(), place.clone())
     }
 }
 
@@ -119,7 +136,57 @@ impl ServerRef<'_> {
     /// }
     /// ```
     pub fn handle(&self) -> Handle {
-        Handle::on_loop(self.shared.addresses.clone(), self.shared.mailbox.clone())
+        let LoopState { addresses, mailbox, place, .. } = &*self.shared;
+        Handle::on_loop(addresses.clone(), mailbox.clone(), place.clone())
+    }
+
+    /// Takes a stream connection that somebody else has accepted, such as a listener that several servers
+    /// share, and serves it as if it had been accepted here: admission, limits, deadlines and statistics are
+    /// the same. `already_read` is what was read from it, to find out whose it is; it comes first. Of `peer`
+    /// it counts, where `per_address` is set, and [`Call::client_addr`](crate::Call::client_addr) tells it.
+    ///
+    /// It is looked at in this turn of the loop or the next, as soon as there is room; until then it waits
+    /// as in the backlog of a listener. The socket's options stay as they are, but that it is made
+    /// non-blocking; `set_nodelay(true)` is what accepted ones have. It speaks no TLS here.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::net::TcpListener;
+    /// use wirewheel::ServerRef;
+    /// use wirewheel::error::AdoptError;
+    /// /// What begins like HTTP is the server's, all else speaks a protocol of ours.
+    /// fn sort(server: &ServerRef<'_>, listener: &TcpListener) -> std::io::Result<()> {
+    ///     let (mut stream, peer) = listener.accept()?;
+    ///     let mut first = [0; 4];
+    ///     let length = stream.read(&mut first)?;
+    ///     if first.starts_with(b"GET ") {
+    ///         let _: Result<(), AdoptError> = server.adopt(stream, first[..length].to_vec(), peer);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Then the connection is closed. [`AdoptError::Full`] if 1,024 connections or 4 MiB wait already,
+    /// [`AdoptError::TooMuchRead`] for more than `read_buffer_bytes`. What the system refuses later, such as
+    /// a descriptor that is no socket, is logged.
+    pub fn adopt(
+        &self,
+        stream: impl Into<OwnedFd>,
+        already_read: Vec<u8>,
+        peer: SocketAddr,
+    ) -> std::result::Result<(), AdoptError> {
+        let (bytes, limit) = (already_read.len(), self.shared.limits.read_buffer_bytes);
+        if bytes > limit {
+            return Err(AdoptError::TooMuchRead { bytes, limit });
+        }
+        let adopted = Adopted { fd: stream.into(), received: already_read, peer, handed: None };
+        // The loop that accepts keeps the account of all.
+        let first = self.shared.place.as_ref().and_then(Place::first);
+        first.unwrap_or(&self.shared.mailbox).adopt(adopted).map_err(|refused| match refused {
+            Refused::Full => AdoptError::Full,
+            Refused::Stopped => AdoptError::Stopped,
+        })
     }
 }
 
@@ -152,7 +219,7 @@ impl TestApplication {
     /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn handle(&self) -> Handle {
-        Handle::on_loop(Vec::new(), self.mailbox.clone())
+        Handle::on_loop(Vec::new(), self.mailbox.clone(), None)
     }
 }
 
@@ -169,25 +236,22 @@ impl Handle {
     pub(crate) fn new(
         addresses: Vec<SocketAddr>,
         mailbox: Mailbox<Order>,
+        place: Option<LoopPlace>,
         thread: Option<JoinHandle<Result<Drained>>>,
     ) -> Self {
         let loop_thread = thread.as_ref().map(|thread| thread.thread().id());
-        Self::of(addresses, mailbox, thread, loop_thread)
+        let thread = Mutex::new(thread);
+        Self { inner: Arc::new(Inner { addresses, mailbox, place, thread, loop_thread }) }
     }
 
     /// One that code on the loop makes.
-    fn on_loop(addresses: Vec<SocketAddr>, mailbox: Mailbox<Order>) -> Self {
-        Self::of(addresses, mailbox, None, Some(thread::current().id()))
-    }
-
-    fn of(
+    fn on_loop(
         addresses: Vec<SocketAddr>,
         mailbox: Mailbox<Order>,
-        thread: Option<JoinHandle<Result<Drained>>>,
-        loop_thread: Option<ThreadId>,
+        place: Option<LoopPlace>,
     ) -> Self {
-        let thread = Mutex::new(thread);
-        Self { inner: Arc::new(Inner { addresses, mailbox, thread, loop_thread }) }
+        let (thread, loop_thread) = (Mutex::new(None), Some(thread::current().id()));
+        Self { inner: Arc::new(Inner { addresses, mailbox, place, thread, loop_thread }) }
     }
 
     fn order(
@@ -196,6 +260,18 @@ impl Handle {
         action: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
     ) -> Result<(), HandleError> {
         Ok(self.inner.mailbox.send(bytes, Box::new(action))?)
+    }
+
+    /// The same on the loop that has given this number: a session's generation, a flow's name.
+    fn order_to(
+        &self,
+        number: u32,
+        bytes: usize,
+        action: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
+    ) -> Result<(), HandleError> {
+        let place = self.inner.place.as_ref();
+        let mailbox = place.and_then(|place| place.mailbox_of(number));
+        Ok(mailbox.unwrap_or(&self.inner.mailbox).send(bytes, Box::new(action))?)
     }
 
     /// The address the server listens on, the first if there are several.
@@ -232,7 +308,7 @@ impl Handle {
     ) -> Result<(), HandleError> {
         let message = message.into();
         let bytes = message.as_message().bytes().len();
-        self.order(bytes, move |server| {
+        self.order_to(id.0.generation, bytes, move |server| {
             let _ = server.send_to(id, message);
         })
     }
@@ -304,7 +380,7 @@ impl Handle {
                 then(server, Err(error));
             }
         };
-        self.order(bytes, ask)
+        self.order_to(id.0.generation, bytes, ask)
     }
 
     /// Starts the closing handshake of a session.
@@ -317,9 +393,41 @@ impl Handle {
         reason: impl TryInto<CloseReason, Error: Into<CloseReasonError>>,
     ) -> Result<(), HandleError> {
         let reason = CloseReason::checked(reason)?;
-        self.defer(move |server| {
+        self.order_to(id.0.generation, 0, move |server| {
             let _ = server.close(id, reason);
         })
+    }
+
+    /// Has the server take a connection that this thread has accepted; see [`ServerRef::adopt`]. One of which
+    /// more than `read_buffer_bytes` was read is hung up on, which is logged.
+    ///
+    /// ```no_run
+    /// use std::net::TcpListener;
+    /// use wirewheel::Handle;
+    /// /// On a thread of its own.
+    /// fn accept(server: &Handle, listener: &TcpListener) -> std::io::Result<()> {
+    ///     loop {
+    ///         let (stream, peer) = listener.accept()?;
+    ///         stream.set_nodelay(true)?;
+    ///         if let Err(error) = server.adopt(stream, Vec::new(), peer) {
+    ///             eprintln!("{peer}: {error}"); // it was hung up on
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`defer`](Self::defer), with at most 1,024 connections and 4 MiB of their own; then the connection
+    /// is closed.
+    pub fn adopt(
+        &self,
+        stream: impl Into<OwnedFd>,
+        already_read: Vec<u8>,
+        peer: SocketAddr,
+    ) -> Result<(), HandleError> {
+        let adopted = Adopted { fd: stream.into(), received: already_read, peer, handed: None };
+        let first = self.inner.place.as_ref().and_then(Place::first);
+        Ok(first.unwrap_or(&self.inner.mailbox).adopt(adopted)?)
     }
 
     /// Reads the certificates of all listeners again; see [`ServerRef::reload_certificates`].
@@ -413,7 +521,7 @@ impl Handle {
         let publish = move |server: &mut ServerRef<'_>| {
             server.publish(flow, key.as_deref(), message.as_message());
         };
-        self.order(bytes, publish)
+        self.order_to(flow.number(), bytes, publish)
     }
 
     /// Asks for the statistics; they come as soon as the loop has its next turn.
@@ -422,9 +530,27 @@ impl Handle {
     /// As [`defer`](Self::defer).
     pub fn stats(&self) -> Result<Receiver<Stats>, HandleError> {
         let (sender, receiver) = channel();
-        self.defer(move |server| {
-            let _ = sender.send(server.stats()); // who asked may have stopped waiting
-        })?;
+        let Some(place) = &self.inner.place else {
+            self.defer(move |server| {
+                let _ = sender.send(server.stats()); // who asked may have stopped waiting
+            })?;
+            return Ok(receiver);
+        };
+        // Each loop adds its own, and the last one answers: so they are of now, and all loops turn.
+        let gathered = Arc::new(Mutex::new((Stats::default(), place.count())));
+        for mailbox in place.mailboxes() {
+            let (sender, gathered) = (sender.clone(), Arc::clone(&gathered));
+            let add = move |server: &mut ServerRef<'_>| {
+                let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+                let (sum, missing) = &mut *gathered;
+                sum.add(&server.shared.own_snapshot());
+                *missing = missing.saturating_sub(1);
+                if *missing == 0 {
+                    let _ = sender.send(sum.clone());
+                }
+            };
+            mailbox.send(0, Box::new(add))?;
+        }
         Ok(receiver)
     }
 
@@ -432,12 +558,20 @@ impl Handle {
     /// after `grace` at the latest. Returns at once; [`join`](Self::join) waits for the end. Asked
     /// again, the shorter grace counts; zero is now.
     pub fn shutdown(&self, grace: Duration) {
-        self.inner.mailbox.stop(StopRequest { code: CloseCode::GOING_AWAY, grace });
+        self.stop(StopRequest { code: CloseCode::GOING_AWAY, grace });
     }
 
     /// The same with 1012: the server will be there again, and clients should come back.
     pub fn shutdown_for_restart(&self, grace: Duration) {
-        self.inner.mailbox.stop(StopRequest { code: CloseCode::SERVICE_RESTART, grace });
+        self.stop(StopRequest { code: CloseCode::SERVICE_RESTART, grace });
+    }
+
+    fn stop(&self, request: StopRequest) {
+        if let Some(place) = &self.inner.place {
+            place.mailboxes().iter().for_each(|mailbox| mailbox.stop(request.clone()));
+        } else {
+            self.inner.mailbox.stop(request);
+        }
     }
 
     /// Waits until a server that [`spawn`](crate::Server::spawn) started has stopped, and says how
@@ -453,7 +587,9 @@ impl Handle {
     /// alone ([`SessionError::Panic`](crate::error::SessionError::Panic)).
     pub fn join(&self) -> Result<Drained> {
         // It would wait for itself.
-        if self.inner.loop_thread == Some(thread::current().id()) {
+        let server = self.inner.place.as_ref().map(Place::server);
+        let is_on_loop = self.inner.loop_thread == Some(thread::current().id());
+        if is_on_loop || (server.is_some() && server == LOOP_OF.get()) {
             return Err(ServerError::JoinOnLoop);
         }
         let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();

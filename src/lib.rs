@@ -29,6 +29,7 @@
 #![cfg_attr(feature = "client", doc = "| [`client`] | sessions that dial out |")]
 //! | [`body`] | request bodies |
 //! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
+//! | [`embedding`] | the server inside somebody else's loop |
 //! | [`error`] | everything that can go wrong |
 //! | [`events`] | event streams, for pages that only listen |
 //! | [`extension`] | permessage-deflate, and extensions of your own |
@@ -99,7 +100,8 @@ pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
 pub use api::{
-    body, compat, detach, error, events, extension, hooks, message, options, pages, raw, watch,
+    body, compat, detach, embedding, error, events, extension, hooks, message, options, pages, raw,
+    watch,
 };
 
 pub use app::application::{Application, WebSockets};

@@ -1,19 +1,26 @@
 //! The server as an application starts it: where it listens, and the two ways to run it.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::sync_channel;
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use log::info;
+use log::{error, info};
 
 use crate::app::application::Application;
-use crate::context::loop_state::Order;
+use crate::context::commands::{Drained, StopRequest};
+use crate::context::loop_state::{LoopPlace, Order};
+use crate::context::loops::{LOOPS_MAX, Place};
 use crate::context::mailbox::{Inbox, Mailbox};
-use crate::core::panics::drop_caught;
-use crate::handle::Handle;
+use crate::core::panics::{Panicked, caught, drop_caught};
+use crate::handle::{Handle, note_loop_thread};
 use crate::shell::listen::Opened;
 use crate::shell::poll_loop::PollLoop;
+use crate::shell::server_driver::ServerDriver;
+use crate::shell::sockets::Beginnings;
+use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::listen::{Listen, ListenOptions};
 
@@ -47,6 +54,26 @@ pub struct Server<M> {
     mailbox: Mailbox<Order>,
     inbox: Inbox<Order>,
     module: M,
+    /// Further loops; `None` where one is all.
+    further: Option<Further<M>>,
+}
+
+/// The loops beside the first. That they can be started is known only where the module is known to be one
+/// for several threads.
+struct Further<M> {
+    places: Vec<LoopPlace>,
+    clone: fn(&M) -> M,
+    start: fn(LoopStart<M>) -> Result<JoinHandle<Result<Drained>>>,
+}
+
+/// What a loop is set up from.
+struct LoopStart<M> {
+    module: M,
+    place: Option<LoopPlace>,
+    addresses: Vec<SocketAddr>,
+    mailbox: Mailbox<Order>,
+    inbox: Inbox<Order>,
+    beginnings: Beginnings,
 }
 
 impl<M> fmt::Debug for Server<M> {
@@ -158,15 +185,100 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     fn nowhere(module: M) -> Self {
         let mailbox = Mailbox::default();
         let inbox = mailbox.inbox();
-        Self { listeners: Vec::new(), addresses: Vec::new(), mailbox, inbox, module }
+        Self { listeners: Vec::new(), addresses: Vec::new(), mailbox, inbox, module, further: None }
     }
 
-    /// Has the module set up the application, on the thread of the loop.
-    fn set_up(self) -> Result<PollLoop> {
-        let mut application = Application::new().reached_by(self.mailbox, self.addresses);
-        (self.module)(&mut application);
-        let built = application.build().map_err(ServerError::Config)?;
-        PollLoop::new(built, self.listeners, self.inbox).map_err(ServerError::Loop)
+    /// Serves with so many loops, each on a thread of its own, at most 64; with one, which is the default,
+    /// nothing is different. The module sets up the application once for each loop, on its thread, so that
+    /// everything inside may be `Rc`; what is to be there once goes into
+    /// [`Application::once`](crate::Application::once).
+    ///
+    /// The first loop accepts for all, and each connection goes to the loop that has the fewest. Handles,
+    /// ids, names, questions, statistics, certificates and stops are those of one server; a flow and
+    /// [`ServerRef::sessions`](crate::ServerRef::sessions) are those of one loop. The guide's page
+    /// `loops` has all of it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::{Application, Call, Server, WebSockets, on_message};
+    /// fn module(app: &mut Application) {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         route.web_socket("/echo", |_: &Call| on_message(|session, message| session.send(message)));
+    ///     });
+    /// }
+    /// let server = Server::bind("127.0.0.1:0", module)?.loops(2).spawn()?; // a program: .run()
+    /// server.shutdown(Duration::from_secs(1));
+    /// server.join()?;
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    pub fn loops(mut self, loops: usize) -> Self
+    where
+        M: Clone + Send + 'static,
+    {
+        // A number that is refused at the start needs no more than to be known then.
+        let further = (1..loops.min(LOOPS_MAX + 1)).map(|_| Mailbox::default());
+        let mailboxes: Vec<_> = std::iter::once(self.mailbox.clone()).chain(further).collect();
+        let places = if loops == 0 { Vec::new() } else { Place::all(mailboxes) };
+        self.further = Some(Further { places, clone: M::clone, start: start_loop::<M> })
+            .filter(|_| loops != 1);
+        self
+    }
+
+    /// Has the module set up the application, on this thread, and leaves the waiting to another loop, which
+    /// is to run on this thread too; see [`ServerDriver`].
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    /// use wirewheel::{Application, Server};
+    /// let server = Server::bind("127.0.0.1:0", |_app: &mut Application| {})?;
+    /// let handle = server.handle(); // for other threads
+    /// let mut driver = server.into_driver()?;
+    /// println!("wait for {} or {:?}", driver.as_raw_fd(), driver.next_deadline());
+    /// # drop(handle);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn into_driver(self) -> Result<ServerDriver> {
+        if self.further.is_some() {
+            return Err(ServerError::Config(
+                "loops(..) needs threads of its own: use run or spawn, or one loop with into_driver"
+                    .into(),
+            ));
+        }
+        Ok(self.start()?.driver)
+    }
+
+    /// Sets up all loops. The first one runs where this is called, and the others already do.
+    fn start(self) -> Result<Started> {
+        let Self { listeners, addresses, mailbox, inbox, module, further } = self;
+        let beginnings = Beginnings::of(listeners);
+        let further = further.map(Further::checked).transpose()?;
+        let starts = further.map(|further| {
+            let start = |place: &LoopPlace| LoopStart {
+                module: (further.clone)(&module),
+                place: Some(place.clone()),
+                addresses: addresses.clone(),
+                mailbox: place.mailbox().clone(),
+                inbox: place.mailbox().inbox(),
+                beginnings: beginnings.of_another(),
+            };
+            let starts: Vec<_> = further.places.iter().skip(1).map(start).collect();
+            (further, starts)
+        });
+        let place = starts.as_ref().and_then(|(further, _)| further.places.first().cloned());
+        let first = LoopStart { module, place, addresses, mailbox, inbox, beginnings };
+        let place = first.place.clone();
+        let driver = first.set_up()?;
+        let mut others = place.map(|place| OtherLoops { place, threads: Vec::new() });
+        if let (Some((further, starts)), Some(others)) = (starts, &mut others) {
+            for start in starts {
+                others.threads.push((further.start)(start)?);
+            }
+        }
+        Ok(Started { driver, others })
     }
 
     /// A handle for other threads, of a server that [`run`](Self::run) will run. What is asked
@@ -185,7 +297,11 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// # Ok::<(), wirewheel::error::ServerError>(())
     /// ```
     pub fn handle(&self) -> Handle {
-        Handle::new(self.addresses.clone(), self.mailbox.clone(), None)
+        Handle::new(self.addresses.clone(), self.mailbox.clone(), self.place(), None)
+    }
+
+    fn place(&self) -> Option<LoopPlace> {
+        self.further.as_ref().and_then(|further| further.places.first().cloned())
     }
 
     /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session, then
@@ -199,10 +315,9 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// [`ServerError::Config`] if the application's set-up is wrong, [`ServerError::Loop`] if the
     /// system fails the event loop.
     pub fn run(self) -> Result<()> {
-        let mut poll_loop = self.set_up()?;
-        poll_loop.accept_signals().map_err(ServerError::Loop)?;
-        let drained = poll_loop.run().map_err(ServerError::Loop)?;
-        drop_caught("what the application held", poll_loop);
+        let mut started = self.start()?;
+        started.driver.stop_at_signals()?;
+        let drained = started.run()?;
         info!(target: "wirewheel::server", "stopped: {} sessions ended cleanly, {} were cut",
             drained.clean, drained.cut);
         Ok(())
@@ -217,30 +332,142 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     where
         M: Send + 'static,
     {
-        let (addresses, mailbox) = (self.addresses.clone(), self.mailbox.clone());
-        let (started, start) = sync_channel(1);
-        let body = move || {
-            // The other side waits in `spawn` until this is sent.
-            match self.set_up() {
-                Ok(mut poll_loop) => {
-                    let _ = started.send(Ok(()));
-                    let result = poll_loop.run().map_err(ServerError::Loop);
-                    drop_caught("what the application held", poll_loop);
-                    result
-                }
-                Err(error) => {
-                    let _ = started.send(Err(error));
-                    Ok(Default::default())
-                }
+        let (addresses, mailbox, place) =
+            (self.addresses.clone(), self.mailbox.clone(), self.place());
+        let thread = spawn_set_up("wirewheel".into(), move || self.start(), Started::run)?;
+        Ok(Handle::new(addresses, mailbox, place, Some(thread)))
+    }
+}
+
+/// A thread that sets something up and then runs it: the set-up is done when this returns.
+fn spawn_set_up<T>(
+    name: String,
+    set_up: impl FnOnce() -> Result<T> + Send + 'static,
+    run: impl FnOnce(T) -> Result<Drained> + Send + 'static,
+) -> Result<JoinHandle<Result<Drained>>> {
+    let (started, start) = sync_channel(1);
+    let body = move || {
+        // The other side waits until this is sent.
+        match set_up() {
+            Ok(it) => {
+                let _ = started.send(Ok(()));
+                run(it)
             }
+            Err(error) => {
+                let _ = started.send(Err(error));
+                Ok(Drained::default())
+            }
+        }
+    };
+    let thread = thread::Builder::new().name(name).spawn(body).map_err(ServerError::Loop)?;
+    start.recv().unwrap_or_else(|_| {
+        Err(ServerError::Config("the module panicked; its message is on stderr".into()))
+    })?;
+    Ok(thread)
+}
+
+impl<M: FnOnce(&mut Application)> LoopStart<M> {
+    /// Has the module set up the application, on the thread of the loop.
+    fn set_up(self) -> Result<ServerDriver> {
+        let mut application = Application::new().reached_by(self.mailbox, self.addresses);
+        if let Some(place) = self.place {
+            note_loop_thread(&place);
+            application = application.at(place);
+        }
+        (self.module)(&mut application);
+        let built = application.build().map_err(ServerError::Config)?;
+        let poll_loop = PollLoop::new(built, self.beginnings, self.inbox);
+        Ok(ServerDriver::new(poll_loop.map_err(ServerError::Loop)?))
+    }
+}
+
+impl<M> Further<M> {
+    fn checked(self) -> Result<Self> {
+        match self.places.len() {
+            2..=LOOPS_MAX => Ok(self),
+            0 => Err(ServerError::Config("loops is 0: it must be at least 1".into())),
+            _ => Err(ServerError::Config(format!("loops is over {LOOPS_MAX}, which is the most"))),
+        }
+    }
+}
+
+/// Starts one of the further loops.
+fn start_loop<M>(start: LoopStart<M>) -> Result<JoinHandle<Result<Drained>>>
+where
+    M: FnOnce(&mut Application) + Send + 'static,
+{
+    let place = start.place.clone();
+    let number = place.as_ref().map_or(0, Place::number);
+    let run = move |mut driver: ServerDriver| {
+        let grace = driver.grace();
+        let result = caught(|| driver.run());
+        drop_caught("what the application held", driver);
+        let problem = match result {
+            Ok(Ok(drained)) => return Ok(drained),
+            Ok(Err(error)) => error,
+            Err(Panicked(text)) => io::Error::other(format!("loop {number} panicked: {text}")),
         };
-        let thread = thread::Builder::new()
-            .name("wirewheel".into())
-            .spawn(body)
-            .map_err(ServerError::Loop)?;
-        start.recv().unwrap_or_else(|_| {
-            Err(ServerError::Config("the module panicked; its message is on stderr".into()))
-        })?;
-        Ok(Handle::new(addresses, mailbox, Some(thread)))
+        // Whoever has its sessions on the other loops is told good-bye.
+        error!(target: "wirewheel::server", "the server stops: {problem}");
+        let request = StopRequest { code: CloseCode::GOING_AWAY, grace };
+        let others = place.iter().flat_map(Place::others);
+        others.for_each(|mailbox| mailbox.stop(request.clone()));
+        Err(ServerError::Loop(problem))
+    };
+    spawn_set_up(format!("wirewheel-{number}"), move || start.set_up(), run)
+}
+
+/// A server that is set up.
+struct Started {
+    driver: ServerDriver,
+    others: Option<OtherLoops>,
+}
+
+impl Started {
+    /// Runs until a stop is complete, on all loops.
+    fn run(mut self) -> Result<Drained> {
+        let result = self.driver.run().map_err(ServerError::Loop);
+        drop_caught("what the application held", self.driver);
+        match (result, self.others) {
+            (Ok(drained), Some(others)) => others.join(drained),
+            (result, _) => result,
+        }
+    }
+}
+
+/// The threads of the further loops. They end with the first one, however that ends.
+struct OtherLoops {
+    place: LoopPlace,
+    threads: Vec<JoinHandle<Result<Drained>>>,
+}
+
+impl OtherLoops {
+    /// Waits until they have stopped, and adds how their sessions have ended.
+    fn join(mut self, mut drained: Drained) -> Result<Drained> {
+        let mut problem = None;
+        for thread in std::mem::take(&mut self.threads) {
+            match thread.join() {
+                Ok(Ok(more)) => {
+                    drained.clean += more.clean;
+                    drained.cut += more.cut;
+                }
+                Ok(Err(error)) => problem = Some(error),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        problem.map_or(Ok(drained), Err)
+    }
+}
+
+impl Drop for OtherLoops {
+    fn drop(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        let now = StopRequest { code: CloseCode::GOING_AWAY, grace: Duration::ZERO };
+        self.place.others().for_each(|mailbox| mailbox.stop(now.clone()));
+        for thread in std::mem::take(&mut self.threads) {
+            let _ = thread.join(); // what it has to say was logged
+        }
     }
 }

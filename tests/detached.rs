@@ -103,7 +103,7 @@ fn a_unix_socket_can_be_detached_too() {
             });
         });
     };
-    let server = Running(Server::bind(&address, module).unwrap().spawn().unwrap());
+    let server = Running::of(Server::bind(&address, module).unwrap());
     let mut client = UnixStream::connect(&path).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(upgrade_request("/", "").as_bytes()).unwrap();

@@ -40,7 +40,7 @@ fn serve(options: fn() -> WebSockets) -> Running {
             });
         });
     });
-    Running(server.unwrap().spawn().unwrap())
+    Running::of(server.unwrap())
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn the_last_words_of_an_application_come_before_the_close() {
             route.web_socket("/", |_: &Call| on_message(|_, _| Err("nobody talks here".into())));
         });
     });
-    let server = Running(server.unwrap().spawn().unwrap());
+    let server = Running::of(server.unwrap());
     let (mut first, mut second) = (server.upgrade("/"), server.upgrade("/"));
     first.text("hello");
     first.expect_close(1011); // a text is an error, and is not told to the peer

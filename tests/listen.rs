@@ -56,7 +56,7 @@ fn introducing(app: &mut Application) {
 fn a_unix_socket_serves_like_any_other_and_its_file_goes_with_the_server() {
     let path = SocketPath::new("serves");
     let server = Server::bind(Listen::Unix(path.0.clone()), introducing).unwrap();
-    let running = Running(server.listen("127.0.0.1:0").unwrap().spawn().unwrap());
+    let running = Running::of(server.listen("127.0.0.1:0").unwrap());
     assert_eq!(running.0.local_addrs()[0], SocketAddr::from(([0, 0, 0, 0], 0)));
 
     let mut local = path.connect().upgraded("/");
@@ -90,7 +90,7 @@ fn a_descriptor_that_listens_is_taken_over() {
     let early = Client::connect(addr);
     let server = Server::bind(OwnedFd::from(listener), introducing).unwrap();
     assert_eq!(server.local_addr(), addr);
-    let _running = Running(server.spawn().unwrap());
+    let _running = Running::of(server);
     let mut early = early.upgraded("/");
     assert!(String::from_utf8(early.frame().payload).unwrap().ends_with(&addr.to_string()));
 }

@@ -20,7 +20,7 @@ use wirewheel::{Application, Call, Server, WebSockets, on_connect, on_message};
 /// device, below which TCP waits for its timers.
 fn start_small(module: impl FnOnce(&mut Application) + Send + 'static) -> Running {
     let small = ListenOptions::new().receive_buffer_bytes(64 << 10).send_buffer_bytes(64 << 10);
-    Running(Server::bind_with("127.0.0.1:0", &small, module).unwrap().spawn().unwrap())
+    Running::of(Server::bind_with("127.0.0.1:0", &small, module).unwrap())
 }
 
 fn upgrade_small(server: &Running, path: &str) -> Client {

@@ -456,7 +456,7 @@ fn several_listeners_and_ipv6() {
         println!("this machine has no IPv6 loopback: the IPv6 half is not tested");
         return;
     };
-    let server = Running(server.spawn().unwrap());
+    let server = Running::of(server);
     for &addr in server.0.local_addrs() {
         let mut client = Client::connect(addr);
         let answer = client.request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");

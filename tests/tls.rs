@@ -25,7 +25,7 @@ use wirewheel::{
 
 fn start(options: TlsOptions, module: impl FnOnce(&mut Application) + Send + 'static) -> Running {
     let server = Server::bind(Listen::tls("127.0.0.1:0", options), module).unwrap();
-    Running(server.spawn().unwrap())
+    Running::of(server)
 }
 
 /// A server that echoes at `/`, with the certificate of `box`, and what its sessions report.
@@ -475,7 +475,7 @@ fn a_unix_socket_speaks_it_too() {
             route.web_socket("/", factory);
         });
     };
-    let _server = Running(Server::bind(listen, module).unwrap().spawn().unwrap());
+    let _server = Running::of(Server::bind(listen, module).unwrap());
     // The calls made on a stream are the same for both kinds.
     let socket = std::os::unix::net::UnixStream::connect(path).unwrap();
     let socket = TcpStream::from(std::os::fd::OwnedFd::from(socket));
@@ -557,6 +557,44 @@ fn certificates_are_reloaded_and_no_session_ends() {
     assert!(shows(&server, "small.example") && !shows(&server, "localhost"));
     old.send(TEXT, b"still there");
     assert_eq!(old.frame().payload, b"still there");
+}
+
+/// Whichever loop has a connection: one certificate, one key for tickets, one reload.
+#[test]
+fn several_loops_have_the_same_certificates_and_tickets() {
+    let folder = Folder::new("loops");
+    folder.put("box.pem", "chain.pem");
+    folder.put("box.key", "own.key");
+    let (factory, _events) = recorder(true);
+    let module = move |app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", factory);
+        });
+    };
+    let server = Server::bind(Listen::tls("127.0.0.1:0", folder.options()), module).unwrap();
+    let server = Running(server.loops(3).spawn().unwrap().into());
+    let config = config();
+    let mut open = Vec::new();
+    for round in 0..9 {
+        let client = TlsClient::start(server.addr(), "localhost", &config).shaken();
+        assert_eq!(client.is_resumed(), round > 0, "{round}");
+        let mut client = client.upgraded("/");
+        client.send(TEXT, b"here");
+        assert_eq!(client.frame().payload, b"here");
+        open.push(client); // so that the next one goes to another loop
+    }
+    folder.put("small.pem", "chain.pem");
+    folder.put("small.key", "own.key");
+    server.0.reload_certificates().unwrap();
+    assert_eq!(figures(&server, |stats| stats.tls_reloads_done == 1).tls_reloads_done, 1);
+    for _ in 0..3 {
+        let small = self::config();
+        open.push(TlsClient::start(server.addr(), "small.example", &small).shaken());
+    }
+    let stats = figures(&server, |stats| stats.tls_handshakes_full == 4);
+    assert_eq!((stats.tls_handshakes_full, stats.tls_handshakes_resumed), (4, 8));
+    assert!(stats.tls_certificate_expiry > 0);
 }
 
 /// Certificates that change all the time while clients come and go and talk.

@@ -27,7 +27,7 @@ fn start(options: TlsOptions) -> (Running, Events) {
             route.web_socket("/", factory);
         });
     });
-    (Running(server.unwrap().spawn().unwrap()), events)
+    (Running::of(server.unwrap()), events)
 }
 
 /// A server that reads `chain.pem` and `own.key` below `path` again when they change.

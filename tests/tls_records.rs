@@ -31,7 +31,7 @@ fn start(limits: Limits) -> (Running, Events) {
         });
     };
     let server = Server::bind(Listen::tls("127.0.0.1:0", options("box")), module).unwrap();
-    (Running(server.spawn().unwrap()), events)
+    (Running::of(server), events)
 }
 
 /// A client that says what it likes once it is a session: records of any type, with the session's keys.

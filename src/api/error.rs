@@ -9,6 +9,7 @@
 //! | [`HandlerError`] | what a hook returns: a fault of the application |
 //! | [`SendError`] | inside `HandlerError`: the session is closing, or has no room |
 //! | [`HandleError`] | each method of [`Handle`](crate::Handle): the server is over, or has no room |
+//! | [`AdoptError`] | [`ServerRef::adopt`](crate::ServerRef::adopt): a connection cannot be served |
 //! | [`ConvertError`] | inside `HandlerError`, feature `json`: the message is not that value |
 //!
 //! [`SessionError::close_code`] says with which code a session ends for each of them. What is no
@@ -26,6 +27,7 @@
 //! }
 //! ```
 
+pub use crate::words::adopt::AdoptError;
 pub use crate::words::close::CloseReasonError;
 pub use crate::words::convert::ConvertError;
 pub use crate::words::error::{

@@ -5,6 +5,7 @@ pub mod body;
 pub mod client;
 pub mod compat;
 pub mod detach;
+pub mod embedding;
 pub mod error;
 pub mod events;
 pub mod extension;

@@ -20,16 +20,17 @@ use crate::app::route_table::RouteTable;
 use crate::app::routing::{Routes, Routing};
 use crate::app::setters::shared_setters;
 use crate::app::web_socket_route::Installed;
-use crate::context::loop_state::{NewWatch, OnLoop, Order, ServerRef, TimerAction};
+use crate::context::loop_state::{LoopPlace, NewWatch, OnLoop, Order, ServerRef, TimerAction};
+use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
 use crate::context::watch::{Ready, Watch};
-use crate::flow::key::FlowKey;
+use crate::flow::key::{FlowKey, FlowNames};
 use crate::flow::options::FlowOptions;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
-#[cfg(feature = "json")]
-use crate::protocol::content::Converter;
 use crate::session::extensions::check_factories;
+#[cfg(feature = "json")]
+use crate::{context::loop_state::Converters, protocol::content::Converter};
 
 /// The WebSocket options of a server (Ktor's `install(WebSockets) { ... }`). Each can be changed
 /// for a route; the [`Limits`] are the server's alone.
@@ -203,6 +204,8 @@ pub struct Application {
     installed: Option<WebSockets>,
     routes: Routes,
     on_loop: OnLoop,
+    /// What is set up now is so on one loop alone.
+    in_once: bool,
 }
 
 impl fmt::Debug for Application {
@@ -222,7 +225,12 @@ pub(crate) struct Built {
 
 impl Application {
     pub(crate) fn new() -> Self {
-        Self { installed: None, routes: Routes::default(), on_loop: OnLoop::default() }
+        Self {
+            installed: None,
+            routes: Routes::default(),
+            on_loop: OnLoop::default(),
+            in_once: false,
+        }
     }
 
     /// Of a server that other threads reach like this, and that listens there.
@@ -233,6 +241,22 @@ impl Application {
     ) -> Self {
         (self.on_loop.mailbox, self.on_loop.addresses) = (mailbox, addresses);
         self
+    }
+
+    /// On one of several loops.
+    pub(crate) fn at(mut self, place: LoopPlace) -> Self {
+        self.on_loop.flow_names = FlowNames::of_loop(place.generation_bits().fixed());
+        self.on_loop.place = Some(place);
+        self
+    }
+
+    /// Refuses what would be there once for each loop, outside of [`once`](Self::once).
+    pub(crate) fn only_once(&mut self, what: &str) {
+        if !self.in_once && self.on_loop.place.is_some() {
+            self.routes.mistake(format!(
+                "{what} runs once for each loop, since loops(..) is set: put it into app.once(|app| ..)"
+            ));
+        }
     }
 
     pub(crate) fn on_loop(&self) -> &OnLoop {
@@ -253,6 +277,27 @@ impl Application {
         Routing::open_root(&mut self.routes, routes);
     }
 
+    /// Sets up what a server has once, however many [loops](crate::Server::loops) it has: timers of the
+    /// application, descriptors to watch, sessions to dial. `set_up` is called now, on the first loop alone;
+    /// with one loop it always is.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::Application;
+    /// fn module(app: &mut Application) {
+    ///     app.once(|app| {
+    ///         app.every(Duration::from_secs(60), |server| println!("{:?}", server.stats()));
+    ///     });
+    /// }
+    /// ```
+    pub fn once(&mut self, set_up: impl FnOnce(&mut Self)) {
+        if self.on_loop.place.as_ref().is_none_or(Place::is_first) {
+            let outer = std::mem::replace(&mut self.in_once, true);
+            set_up(self);
+            self.in_once = outer;
+        }
+    }
+
     /// Runs `action` every `period` on the loop, beginning one period after the start. It keeps the
     /// beat, never runs early, and is at most two ticks of 8 ms late; beats that were missed because
     /// the loop was busy are left out.
@@ -269,6 +314,7 @@ impl Application {
     /// }
     /// ```
     pub fn every(&mut self, period: Duration, action: impl FnMut(&mut ServerRef<'_>) + 'static) {
+        self.only_once("Application::every");
         match check_time("period of Application::every", period) {
             Ok(()) => {
                 self.on_loop.timers.add(period, TimerAction::Every(Box::new(action)), Time::ZERO);
@@ -327,6 +373,7 @@ impl Application {
         interest: Ready,
         callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
     ) {
+        self.only_once("Application::watch");
         self.on_loop.watches.push(NewWatch::new(descriptor, interest, callback));
     }
 
@@ -427,9 +474,12 @@ impl Application {
         }
         let web_sockets = self.installed.unwrap_or_default();
         let proxies = web_sockets.proxies()?;
-        let WebSockets { installed, limits, .. } = web_sockets;
+        let WebSockets { installed, mut limits, .. } = web_sockets;
         installed.options.check().map_err(|mistake| format!("WebSockets: {mistake}"))?;
         limits.check().map_err(|mistake| format!("Limits: {mistake}"))?;
+        if let Some(place) = &self.on_loop.place {
+            limits = limits.divided_by(place.count());
+        }
         limits
             .check_message(&installed.options)
             .map_err(|mistake| format!("WebSockets: {mistake}"))?;
@@ -439,7 +489,9 @@ impl Application {
         check_factories(&installed.extensions)?;
         let routes = self.routes.finish(installed, &limits)?;
         #[cfg(feature = "json")]
-        let on_loop = OnLoop { converters: routes.converters(), ..self.on_loop };
+        let converters = Converters { of_routes: routes.converters(), ..Converters::default() };
+        #[cfg(feature = "json")]
+        let on_loop = OnLoop { converters, ..self.on_loop };
         #[cfg(not(feature = "json"))]
         let on_loop = self.on_loop;
         Ok(Built { limits, proxies, routes, on_loop })

@@ -95,6 +95,7 @@ impl Application {
     }
 
     fn dial(&mut self, url: &str, connector: Result<Connector, String>) -> Dialer {
+        self.only_once("Application::connect");
         #[cfg(feature = "tls")]
         let connector = connector.and_then(|connector| connector.with_tls(self.dialers()));
         let connector: Box<dyn std::any::Any> = match connector {

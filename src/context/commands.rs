@@ -53,3 +53,10 @@ pub(crate) struct StopRequest {
     pub(crate) code: CloseCode,
     pub(crate) grace: Duration,
 }
+
+/// Why the loop does not take what others send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Stopped,
+}

@@ -13,7 +13,7 @@ use crate::structures::ids::SessionId;
 use crate::structures::slab::Key;
 use crate::structures::wire::Wire;
 use crate::words::error::AskError;
-use crate::words::limits::Limits;
+use crate::words::limits::{Limits, OVER_LIMIT_MAX};
 use crate::words::message::Message;
 use crate::words::time::Time;
 
@@ -22,6 +22,7 @@ use crate::context::date_line::DateLine;
 use crate::context::detached::Handover;
 #[cfg(feature = "client")]
 use crate::context::dialers::Dialers;
+use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
 use crate::context::mask_source::MaskSource;
 use crate::context::names::Names;
@@ -42,6 +43,9 @@ use crate::protocol::content::Converter;
 /// What other threads send to be run on the loop.
 pub(crate) type Order = Box<dyn FnOnce(&mut ServerRef<'_>) + Send>;
 
+/// The place of a loop among several of one server.
+pub(crate) type LoopPlace = Place<Order>;
+
 /// What the application does with the answer to a question.
 pub(crate) type Then = Box<dyn FnOnce(&mut ServerRef<'_>, Result<Message<'_>, AskError>)>;
 
@@ -59,11 +63,22 @@ pub(crate) struct OnLoop {
     /// How other threads reach the loop, and where it listens, which their handles say.
     pub(crate) mailbox: Mailbox<Order>,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// `None` where there is but one loop.
+    pub(crate) place: Option<LoopPlace>,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
-    /// The converter of each route.
     #[cfg(feature = "json")]
-    pub(crate) converters: Vec<Converter>,
+    pub(crate) converters: Converters,
+}
+
+/// What turns values into messages, for each route.
+#[cfg(feature = "json")]
+#[derive(Debug, Default)]
+pub(crate) struct Converters {
+    pub(crate) of_routes: Vec<Converter>,
+    /// Those of dialled sessions, by their route.
+    #[cfg(feature = "client")]
+    pub(crate) of_dialled: std::collections::BTreeMap<u16, Converter>,
 }
 
 /// The loop's own: the present time, the buffer of the turn, the limits, the account of memory.
@@ -125,6 +140,8 @@ pub(crate) struct LoopState {
     pub(crate) masks: MaskSource,
     pub(crate) mailbox: Mailbox<Order>,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// `None` where there is but one loop.
+    pub(crate) place: Option<LoopPlace>,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
     /// Slots of connections that were dialled, and on which something has arrived.
@@ -135,12 +152,8 @@ pub(crate) struct LoopState {
     pub(crate) last_event: Option<(SessionId, EventId)>,
     /// What was counted; [`LoopState::snapshot`] fills in what is looked up.
     pub(crate) stats: Counters,
-    /// The converter of each route.
     #[cfg(feature = "json")]
-    pub(crate) converters: Vec<Converter>,
-    /// Those of dialled sessions, by their route.
-    #[cfg(all(feature = "json", feature = "client"))]
-    pub(crate) dialled_converters: std::collections::BTreeMap<u16, Converter>,
+    pub(crate) converters: Converters,
     /// What the application's last panic said, for whoever wants to know.
     pub(crate) last_panic: Option<String>,
 }
@@ -168,6 +181,7 @@ impl LoopState {
             work: Work::new(limits.read_budget_bytes),
             limits,
             names: Names::default(),
+            place: on_loop.place,
             questions: Questions::default(),
             bytes_held: 0,
             has_deferred_work: true, // the application's timers are not on the wheel yet
@@ -201,8 +215,6 @@ impl LoopState {
             stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,
-            #[cfg(all(feature = "json", feature = "client"))]
-            dialled_converters: std::collections::BTreeMap::new(),
             last_panic: None,
         }
     }
@@ -237,9 +249,9 @@ impl LoopState {
     /// The converter of a route.
     #[cfg(feature = "json")]
     pub(crate) fn converter_of(&self, route: u16) -> Option<&Converter> {
-        let converter = self.converters.get(usize::from(route));
+        let converter = self.converters.of_routes.get(usize::from(route));
         #[cfg(feature = "client")]
-        let converter = converter.or_else(|| self.dialled_converters.get(&route));
+        let converter = converter.or_else(|| self.converters.of_dialled.get(&route));
         converter
     }
 
@@ -265,7 +277,10 @@ impl LoopState {
     /// A session is over: it is among the open ones no longer, nor has a name, nor answers anything.
     pub(crate) fn session_ended(&mut self, session: Key) {
         self.sessions.remove(session);
-        self.names.remove(session);
+        let name = self.names.remove(session);
+        if let (Some(name), Some(place)) = (name, &self.place) {
+            place.drop_name(&name, session);
+        }
         if self.questions.len() > 0 {
             while let Some(timer) = self.questions.settle_ended(session) {
                 self.timers.cancel(timer);
@@ -301,8 +316,26 @@ impl LoopState {
         }
     }
 
-    /// The statistics as of now.
+    /// A connection that was accepted is over: the loop that accepts may have waited for its place.
+    #[inline]
+    pub(crate) fn note_connection_ended(&self) {
+        if let Some(place) = &self.place {
+            let limit = self.limits.max_connections.saturating_add(OVER_LIMIT_MAX);
+            place.connection_ended(place.number(), limit);
+        }
+    }
+
+    /// The statistics of all loops: of this one as of now, of others as of their last turn.
     pub(crate) fn snapshot(&self) -> Stats {
+        let mut stats = self.own_snapshot();
+        if let Some(place) = &self.place {
+            place.add_others(&mut stats);
+        }
+        stats
+    }
+
+    /// Those of this loop.
+    pub(crate) fn own_snapshot(&self) -> Stats {
         let stats = Stats {
             bytes_held: self.memory() as u64,
             given_up: self.flows.given_up(),

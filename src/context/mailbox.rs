@@ -6,7 +6,8 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::context::commands::StopRequest;
+use crate::context::adoptions::{Adopted, Adoptions};
+use crate::context::commands::{Refused, StopRequest};
 use crate::words::network::ClientKey;
 
 /// Orders that may be pending.
@@ -38,6 +39,11 @@ struct Shared<A> {
     stop: Mutex<Option<StopRequest>>,
     /// Beside it too: the clients of detached connections that are over, one for each.
     returned: Mutex<Vec<Option<ClientKey>>>,
+    /// Certificates are to be read again, or were by another loop. Beside the queue as well.
+    #[cfg(feature = "tls")]
+    certificates: AtomicBool,
+    /// And connections that somebody else has accepted.
+    adoptions: Adoptions,
 }
 
 struct Orders<A> {
@@ -66,13 +72,6 @@ impl<A> Returns<A> {
     }
 }
 
-/// Why an order was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    Full,
-    Stopped,
-}
-
 impl<A> Default for Mailbox<A> {
     fn default() -> Self {
         Self(Arc::new(Shared {
@@ -81,6 +80,9 @@ impl<A> Default for Mailbox<A> {
             orders: Mutex::new(Orders { queue: VecDeque::new(), bytes: 0, closed: false }),
             stop: Mutex::default(),
             returned: Mutex::default(),
+            #[cfg(feature = "tls")]
+            certificates: AtomicBool::new(false),
+            adoptions: Adoptions::default(),
         }))
     }
 }
@@ -124,6 +126,39 @@ impl<A> Mailbox<A> {
         locked(&self.0.orders).push(Order { action, bytes })?;
         self.0.wake();
         Ok(())
+    }
+
+    /// Sends a connection that is to be served as if the loop had accepted it.
+    pub(crate) fn adopt(&self, adopted: Adopted) -> Result<(), Refused> {
+        self.0.adoptions.push(adopted)?;
+        self.0.wake();
+        Ok(())
+    }
+
+    /// Sends a connection that another loop of the server has accepted, and has room for.
+    pub(crate) fn hand_over(&self, adopted: Adopted) -> Result<(), Refused> {
+        self.0.adoptions.push_counted(adopted)?;
+        self.0.wake();
+        Ok(())
+    }
+
+    /// Certificates are to be read again; or another loop has read them.
+    #[cfg(feature = "tls")]
+    pub(crate) fn note_certificates(&self) {
+        self.0.certificates.store(true, Ordering::Release);
+        self.0.wake();
+    }
+
+    /// Has the loop look whether there is something to do.
+    pub(crate) fn wake(&self) {
+        self.0.wake();
+    }
+
+    /// The connections that wait to be adopted. The loop's own mailbox has them too, since code on the
+    /// loop adopts as other threads do.
+    #[inline]
+    pub(crate) fn adoptions(&self) -> &Adoptions {
+        &self.0.adoptions
     }
 
     /// Asks for a stop.
@@ -206,6 +241,11 @@ impl<A> Inbox<A> {
         mem::take(&mut *locked(&self.0.returned))
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn take_certificates(&self) -> bool {
+        self.0.certificates.swap(false, Ordering::AcqRel)
+    }
+
     pub(crate) fn take_stop(&self) -> Option<StopRequest> {
         locked(&self.0.stop).take()
     }
@@ -216,6 +256,7 @@ impl<A> Drop for Inbox<A> {
         let mut orders = locked(&self.0.orders);
         orders.closed = true;
         let rest = mem::take(&mut orders.queue);
+        self.0.adoptions.close();
         drop(orders); // before what actions hold is dropped, which may send
         drop(rest);
     }

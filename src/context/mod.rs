@@ -1,11 +1,14 @@
 //! The room `context`: what a callback can reach beyond its own session.
 
+pub(crate) mod adoptions;
+pub(crate) mod clients;
 pub(crate) mod commands;
 pub(crate) mod date_line;
 pub(crate) mod detached;
 #[cfg(feature = "client")]
 pub(crate) mod dialers;
 pub(crate) mod loop_state;
+pub(crate) mod loops;
 pub(crate) mod mailbox;
 pub(crate) mod mask_source;
 pub(crate) mod names;

@@ -36,18 +36,18 @@ impl Names {
         before
     }
 
-    /// The session is over, or is to have no name any more.
-    pub(crate) fn remove(&mut self, session: Key) {
+    /// The session is over, or is to have no name any more: the one that it had.
+    pub(crate) fn remove(&mut self, session: Key) -> Option<Rc<str>> {
         if self.by_session.is_empty() {
-            return; // a server without names pays nothing for them
+            return None; // a server without names pays nothing for them
         }
-        if let Some(name) = self.by_session.remove(&session) {
-            self.by_name.remove(&name);
-            // What many had once is not kept for ever.
-            if self.by_name.is_empty() {
-                *self = Self::default();
-            }
+        let name = self.by_session.remove(&session)?;
+        self.by_name.remove(&name);
+        // What many had once is not kept for ever.
+        if self.by_name.is_empty() {
+            *self = Self::default();
         }
+        Some(name)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The methods of [`ServerRef`]: what a hook, a timer or a closure on the loop can do with the server it
 //! runs on.
 
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::context::commands::{Command, StopRequest};
+use crate::context::commands::{Command, Refused, StopRequest};
 use crate::structures::slab::Key;
 use crate::words::bounds::check_time;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
@@ -14,7 +16,8 @@ use crate::words::message::Message;
 use crate::words::message_buf::MessageBuf;
 use crate::words::time::Time;
 
-use crate::context::loop_state::{NewWatch, ServerRef, Then, TimerAction};
+use crate::context::loop_state::{NewWatch, Order, ServerRef, Then, TimerAction};
+use crate::context::mailbox::Mailbox;
 use crate::context::names::Names;
 use crate::context::questions::{CORRELATION_MAX_BYTES, Question, Settled};
 use crate::context::stats::Stats;
@@ -42,7 +45,26 @@ impl StopRequest {
     }
 }
 
+/// Has another loop do what was asked of one of its sessions.
+fn hand_on(
+    mailbox: &Mailbox<Order>,
+    bytes: usize,
+    action: impl FnOnce(&mut ServerRef<'_>) -> Result<(), SendError> + Send + 'static,
+) -> Result<(), SendError> {
+    // What becomes of it there is as with an order of another thread: that session may be over.
+    let order = Box::new(move |server: &mut ServerRef<'_>| _ = action(server));
+    mailbox.send(bytes, order).map_err(|refused| match refused {
+        Refused::Full => SendError::Full { buffered: bytes },
+        Refused::Stopped => SendError::Gone,
+    })
+}
+
 impl ServerRef<'_> {
+    /// The mailbox of the loop that has this connection, if it is another one.
+    fn elsewhere(&self, key: Key) -> Option<&Mailbox<Order>> {
+        self.shared.place.as_ref()?.elsewhere(key)
+    }
+
     /// Sends a message to a session.
     ///
     /// # Errors
@@ -57,6 +79,9 @@ impl ServerRef<'_> {
     ) -> Result<(), SendError> {
         let message = message.into();
         let bytes = message.as_message().bytes().len();
+        if let Some(mailbox) = self.elsewhere(id.0) {
+            return hand_on(mailbox, bytes, move |server| server.send_to(id, message));
+        }
         let wanted = self.shared.command_bytes.saturating_add(bytes);
         self.shared.flows.make_room(wanted);
         if wanted > self.shared.limits.process_bytes.saturating_sub(self.shared.memory()) {
@@ -101,10 +126,16 @@ impl ServerRef<'_> {
     /// [`NameError::Taken`] if another session has it; see [`take_name`](Self::take_name).
     /// [`NameError::Gone`] if the session is over, [`NameError::Length`] unless it has 1 to 256 bytes.
     pub fn name(&mut self, id: SessionId, name: &str) -> Result<(), NameError> {
-        match self.find_session(name) {
-            Some(other) if other != id => Err(NameError::Taken),
-            _ => self.take_name(id, name).map(drop),
+        self.check_name(id, name)?;
+        if let Some(place) = &self.shared.place {
+            if !place.claim_name(name, id.0) {
+                return Err(NameError::Taken);
+            }
+        } else if self.shared.names.find(name).is_some_and(|other| other != id.0) {
+            return Err(NameError::Taken);
         }
+        self.note_name(id, name);
+        Ok(())
     }
 
     /// The same where the name may be another session's, which loses it and is returned: to be closed, if
@@ -125,24 +156,46 @@ impl ServerRef<'_> {
     /// # Errors
     /// [`NameError::Gone`] and [`NameError::Length`], as [`name`](Self::name).
     pub fn take_name(&mut self, id: SessionId, name: &str) -> Result<Option<SessionId>, NameError> {
+        self.check_name(id, name)?;
+        let elsewhere = self.shared.place.as_ref().and_then(|place| place.give_name(name, id.0));
+        let here = self.note_name(id, name);
+        Ok(elsewhere.or(here).map(SessionId).filter(|other| *other != id))
+    }
+
+    fn check_name(&self, id: SessionId, name: &str) -> Result<(), NameError> {
         if !self.shared.sessions.contains(id.0) {
             return Err(NameError::Gone);
         }
         if name.is_empty() || name.len() > Names::MAX_BYTES {
             return Err(NameError::Length);
         }
-        let before = self.shared.names.give(id.0, name);
-        Ok(before.map(SessionId).filter(|other| *other != id))
+        Ok(())
+    }
+
+    /// Gives a session of this loop a name that is its own: who had it on this loop.
+    fn note_name(&mut self, id: SessionId, name: &str) -> Option<Key> {
+        let old = self.shared.names.remove(id.0);
+        if let (Some(old), Some(place)) = (old.filter(|old| **old != *name), &self.shared.place) {
+            place.drop_name(&old, id.0);
+        }
+        self.shared.names.give(id.0, name)
     }
 
     /// The session of that name.
     pub fn find_session(&self, name: &str) -> Option<SessionId> {
-        self.shared.names.find(name).map(SessionId)
+        let found = match &self.shared.place {
+            None => self.shared.names.find(name),
+            Some(place) => place.find_name(name),
+        };
+        found.map(SessionId)
     }
 
-    /// The name of a session.
+    /// The name of a session; where there are several loops, of one of this loop.
     pub fn name_of(&self, id: SessionId) -> Option<&str> {
-        self.shared.names.of(id.0)
+        let name = self.shared.names.of(id.0)?;
+        // A session of another loop may have taken it since.
+        let place = self.shared.place.as_ref();
+        place.is_none_or(|place| place.find_name(name) == Some(id.0)).then_some(name)
     }
 
     /// Sends a message to a session and waits for its answer: `then` is called once, with the answer or
@@ -193,7 +246,12 @@ impl ServerRef<'_> {
             return Err(AskError::TooMany);
         }
         check_time("timeout", timeout).map_err(|_| AskError::Invalid)?;
-        self.send_to(id, message)?;
+        match self.elsewhere(id.0) {
+            None => self.send_to(id, message)?,
+            Some(mailbox) => {
+                self.ask_elsewhere(mailbox, id, correlation, message.into(), timeout)?
+            }
+        }
         let late: Box<str> = correlation.into();
         let gives_up = move |server: &mut ServerRef<'_>| {
             server.settle(id, &late, Err(AskError::Timeout));
@@ -203,6 +261,41 @@ impl ServerRef<'_> {
         let question = Question { timer, then };
         self.shared.questions.add(id.0, correlation, question);
         Ok(())
+    }
+
+    /// Has the loop of a session ask it; the answer comes back to the question that is open here.
+    fn ask_elsewhere(
+        &self,
+        mailbox: &Mailbox<Order>,
+        id: SessionId,
+        correlation: &str,
+        message: MessageBuf,
+        timeout: Duration,
+    ) -> Result<(), SendError> {
+        let bytes = message.as_message().bytes().len().saturating_add(correlation.len());
+        let (back, correlation) = (self.shared.mailbox.clone(), Box::<str>::from(correlation));
+        hand_on(mailbox, bytes, move |server| {
+            let asked = correlation.clone();
+            let tell = move |answer: Result<MessageBuf, AskError>| {
+                let bytes = answer.as_ref().map_or(0, |message| message.as_message().bytes().len());
+                let settle =
+                    move |server: &mut ServerRef<'_>| _ = server.settle(id, &asked, answer);
+                // Where that loop has no room for it, its own time-out is the answer.
+                let _ = back.send(bytes, Box::new(settle));
+            };
+            let tell = Rc::new(Cell::new(Some(tell)));
+            let later = Rc::clone(&tell);
+            let asked = server.ask(id, &correlation, message, timeout, move |_, answer| {
+                if let Some(tell) = later.take() {
+                    tell(answer.map(MessageBuf::from));
+                }
+            });
+            let Err(error) = asked else { return Ok(()) };
+            if let Some(tell) = tell.take() {
+                tell(Err(error));
+            }
+            Ok(())
+        })
     }
 
     /// Tells the application how its question ended.
@@ -237,6 +330,9 @@ impl ServerRef<'_> {
         reason: impl TryInto<CloseReason, Error: Into<CloseReasonError>>,
     ) -> Result<(), SendError> {
         let reason = CloseReason::checked(reason)?;
+        if let Some(mailbox) = self.elsewhere(id.0) {
+            return hand_on(mailbox, 0, move |server| server.close(id, reason));
+        }
         let stamp = self.shared.flows.next_stamp();
         self.command(id, |to| Command::Close { to, stamp, reason })
     }
@@ -246,6 +342,9 @@ impl ServerRef<'_> {
     /// # Errors
     /// As [`close`](Self::close).
     pub fn pause(&mut self, id: SessionId) -> Result<(), SendError> {
+        if let Some(mailbox) = self.elsewhere(id.0) {
+            return hand_on(mailbox, 0, move |server| server.pause(id));
+        }
         self.command(id, Command::Pause)
     }
 
@@ -254,6 +353,9 @@ impl ServerRef<'_> {
     /// # Errors
     /// As [`close`](Self::close).
     pub fn resume(&mut self, id: SessionId) -> Result<(), SendError> {
+        if let Some(mailbox) = self.elsewhere(id.0) {
+            return hand_on(mailbox, 0, move |server| server.resume(id));
+        }
         self.command(id, Command::Resume)
     }
 
@@ -283,6 +385,9 @@ impl ServerRef<'_> {
     /// }
     /// ```
     pub fn resume_body(&mut self, id: BodyId) -> Result<(), SendError> {
+        if let Some(mailbox) = self.elsewhere(id.key) {
+            return hand_on(mailbox, 0, move |server| server.resume_body(id));
+        }
         self.queue(Command::ResumeBody(id))
     }
 
@@ -363,7 +468,10 @@ impl ServerRef<'_> {
     /// ```
     #[cfg(feature = "tls")]
     pub fn reload_certificates(&mut self) {
-        self.shared.reload_requested = true;
+        match self.shared.place.as_ref().filter(|place| !place.is_first()) {
+            None => self.shared.reload_requested = true,
+            Some(place) => place.first().into_iter().for_each(Mailbox::note_certificates),
+        }
     }
 
     /// Runs `action` once, `delay` from now; never early, and at most two ticks of 8 ms late.

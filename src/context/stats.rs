@@ -53,6 +53,11 @@ macro_rules! stats {
         }
 
         impl Stats {
+            /// Adds what another loop has counted.
+            pub(crate) fn add(&mut self, other: &Self) {
+                $($(self.$field = self.$field.wrapping_add(other.$field);)+)+
+            }
+
             fn for_each_family(&self, mut act: impl FnMut(Family<'_>)) {
                 $(act((Kind::$kind, $metric, $help, &[$(($label, self.$field)),+]));)+
             }

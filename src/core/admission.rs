@@ -1,17 +1,14 @@
 //! The admission of clients: which client a connection stands for, and how many connections and requests
 //! one client may have.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::mem;
 use std::net::IpAddr;
 
 use crate::app::application::Proxies;
 use crate::app::response::Response;
+use crate::context::clients::ClientTable;
 use crate::protocol::forwarded::{self, Client, Forwarded};
 use crate::protocol::head::RequestHead;
-use crate::structures::token_bucket::TokenBucket;
-use crate::words::limits::{CLIENTS_MAX, Limits};
+use crate::words::limits::Limits;
 use crate::words::network::ClientKey;
 use crate::words::proxy::ProxyHeader;
 use crate::words::rate::Rate;
@@ -53,65 +50,20 @@ pub(crate) enum Verdict {
     Dropped,
 }
 
-/// Who is here. Both tables stay empty while their limits are off.
+/// Who may come in, and who is here.
 #[derive(Debug)]
 pub(crate) struct Admission {
     proxies: Proxies,
     per_address: Option<u32>,
     rate: Option<Rate>,
-    /// Connections of each client. Invariant: no entry of zero, so never more than connections.
-    open: HashMap<ClientKey, u32>,
-    buckets: Buckets,
-}
-
-/// The buckets of clients, in two generations: whoever asks moves to the young one, and when that is full
-/// the old one is forgotten, which holds those who have been silent for longest. So a newcomer has a
-/// place without anybody being looked for. Invariant: each holds at most half of [`CLIENTS_MAX`].
-#[derive(Debug, Default)]
-struct Buckets {
-    young: HashMap<ClientKey, TokenBucket>,
-    old: HashMap<ClientKey, TokenBucket>,
-    /// When the young generation began.
-    since: Time,
-}
-
-impl Buckets {
-    /// Takes a token; if there is none, says when there will be.
-    fn take(&mut self, now: Time, rate: Rate, client: ClientKey) -> Result<(), Time> {
-        self.forget(now, rate);
-        let known = self.young.get(&client).copied().or_else(|| self.old.remove(&client));
-        let mut bucket = known.unwrap_or_default();
-        let taken = bucket.take(now, rate);
-        self.young.insert(client, bucket);
-        if taken { Ok(()) } else { Err(bucket.next_token(rate)) }
-    }
-
-    fn forget(&mut self, now: Time, rate: Rate) {
-        let age = now.since(self.since).as_micros();
-        // In this time a bucket is full again, and a full one is the same as none.
-        let filled = u128::from(rate.depth_micros());
-        if age < filled && self.young.len() < CLIENTS_MAX / 2 {
-            return;
-        }
-        self.old = mem::take(&mut self.young);
-        // Twice as long, and the buckets that were young are full again too.
-        if age >= filled.saturating_mul(2) {
-            self.old = HashMap::new();
-        }
-        self.since = now;
-    }
+    clients: ClientTable,
 }
 
 impl Admission {
-    pub(crate) fn new(limits: &Limits, proxies: Proxies) -> Self {
+    /// All loops of a server have one table of clients.
+    pub(crate) fn new(limits: &Limits, proxies: Proxies, clients: ClientTable) -> Self {
         let per_address = limits.per_address.map(|most| u32::try_from(most).unwrap_or(u32::MAX));
-        Self {
-            proxies,
-            per_address,
-            rate: limits.handshake_rate,
-            open: HashMap::new(),
-            buckets: Buckets::default(),
-        }
+        Self { proxies, per_address, rate: limits.handshake_rate, clients }
     }
 
     pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
@@ -148,40 +100,26 @@ impl Admission {
     }
 
     /// Counts a connection; unless it is unwelcome, [`leave`](Self::leave) is to follow.
-    #[allow(clippy::arithmetic_side_effects, reason = "a client has at most max_connections")]
     pub(crate) fn enter(&mut self, client: impl FnOnce() -> Option<ClientKey>) -> Verdict {
         let Some(most) = self.per_address else { return Verdict::Admitted };
         let Some(key) = client() else { return Verdict::Admitted };
-        let count = self.open.get(&key).copied().unwrap_or(0);
         // A few get an answer that names the limit; each takes a slot for it, so that more would be at the
         // expense of other clients.
-        if count >= most.saturating_add(REFUSED_PER_CLIENT_MAX) {
-            return Verdict::Dropped;
+        let with_refused = most.saturating_add(REFUSED_PER_CLIENT_MAX);
+        match self.clients.with(|clients| clients.enter(key, with_refused)) {
+            count if count >= with_refused => Verdict::Dropped,
+            count if count < most => Verdict::Admitted,
+            _ => Verdict::Refused,
         }
-        self.open.insert(key, count + 1);
-        if count < most { Verdict::Admitted } else { Verdict::Refused }
     }
 
     /// A connection that was counted has gone.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "an entry of 1 is removed instead, and 0 is never kept"
-    )]
     pub(crate) fn leave(&mut self, client: impl FnOnce() -> Option<ClientKey>) {
         if self.per_address.is_none() {
             return;
         }
         let Some(key) = client() else { return };
-        if let Entry::Occupied(mut entry) = self.open.entry(key) {
-            if *entry.get() > 1 {
-                *entry.get_mut() -= 1;
-            } else {
-                entry.remove();
-            }
-        }
-        if self.open.is_empty() {
-            self.open = HashMap::new(); // what an attack made of it is given back
-        }
+        self.clients.with(|clients| clients.leave(key));
     }
 
     /// Takes a token for a request; if there is none, says when there will be.
@@ -191,7 +129,8 @@ impl Admission {
         client: impl FnOnce() -> Option<ClientKey>,
     ) -> Result<(), Time> {
         let Some(rate) = self.rate else { return Ok(()) };
-        client().map_or(Ok(()), |client| self.buckets.take(now, rate, client))
+        let Some(client) = client() else { return Ok(()) };
+        self.clients.with(|clients| clients.request(now, rate, client))
     }
 
     /// Whether any limit depends on who the client is.
@@ -200,12 +139,12 @@ impl Admission {
     }
 
     #[cfg(all(repository, test))]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.clients.with(|clients| clients.is_empty())
     }
 
     #[cfg(all(repository, test))]
-    pub(crate) fn buckets(&self) -> usize {
-        self.buckets.young.len() + self.buckets.old.len()
+    pub(crate) fn buckets(&mut self) -> usize {
+        self.clients.with(|clients| clients.buckets())
     }
 }

@@ -5,9 +5,11 @@ use std::hint::black_box;
 
 use crate::app::application::Proxies;
 use crate::app::route_table::RouteTable;
-use crate::context::loop_state::LoopState;
+use crate::context::clients::ClientTable;
+use crate::context::loop_state::{LoopPlace, LoopState};
+use crate::context::loops::Place;
 use crate::session::state::{Extra, PingBehind, SessionState};
-use crate::structures::slab::{RESERVED_MAX, Slab};
+use crate::structures::slab::{GenerationBits, RESERVED_MAX, Slab};
 use crate::structures::wheel::TimerWheel;
 use crate::words::limits::{BUSY_BYTES, CONNECTION_BYTES, Limits, OVER_LIMIT_MAX};
 use crate::words::time::Time;
@@ -48,9 +50,9 @@ pub(super) struct Connections {
 }
 
 /// Room for so many connections that others make, and for all that this side does.
-fn connections_slab(accepted: usize) -> Slab<Connection> {
+fn connections_slab(accepted: usize, bits: GenerationBits) -> Slab<Connection> {
     #[cfg_attr(not(feature = "client"), allow(unused_mut, reason = "nothing is dialled"))]
-    let mut slab = Slab::new(accepted);
+    let mut slab = Slab::new(accepted).of_loop(bits);
     #[cfg(feature = "client")]
     slab.raise_capacity(crate::context::dialers::DIALERS_MAX);
     slab
@@ -58,17 +60,22 @@ fn connections_slab(accepted: usize) -> Slab<Connection> {
 
 impl Connections {
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
-    pub(super) fn new(limits: &Limits, proxies: Proxies) -> Self {
+    pub(super) fn new(limits: &Limits, proxies: Proxies, place: Option<&LoopPlace>) -> Self {
         let slots = limits.max_connections + OVER_LIMIT_MAX;
+        let bits = place.map_or(GenerationBits::NONE, Place::generation_bits);
+        let clients = match place {
+            Some(place) => ClientTable::Shared(place.clients()),
+            None => ClientTable::Own(Box::default()),
+        };
         // Where such a box is freed, the allocator puts the next one: not behind all pages of the slab, which
         // it could not give back then.
         drop(black_box(Box::<Extra>::default()));
         Self {
-            slab: connections_slab(slots),
+            slab: connections_slab(slots, bits),
             // As the slab's own: it outlives the connections.
             wheel: TimerWheel::with_room(slots.min(RESERVED_MAX)),
             pending: Pending::new(limits.max_pending_handshakes),
-            admission: Admission::new(limits, proxies),
+            admission: Admission::new(limits, proxies, clients),
             spare_stages: SpareStages::default(),
             closed: Vec::new(),
             detached: 0,
@@ -116,7 +123,11 @@ impl Connections {
         // Before anything of the application is dropped, which may panic.
         connection.uncount(&mut self.admission);
         #[cfg(feature = "client")]
-        if connection.is_dialled {
+        let is_dialled = connection.is_dialled;
+        #[cfg(not(feature = "client"))]
+        let is_dialled = false;
+        #[cfg(feature = "client")]
+        if is_dialled {
             self.dialled = self.dialled.saturating_sub(1);
         }
         if let Some(timer) = connection.timer.take() {
@@ -127,6 +138,9 @@ impl Connections {
             self.detached = self.detached.saturating_add(1);
         } else {
             shared.stats.connections_open -= 1;
+            if !is_dialled {
+                shared.note_connection_ended();
+            }
         }
         if let Some(left) = self.left_to_drain.as_mut().filter(|_| !connection.late) {
             *left = left.saturating_sub(1);

@@ -124,6 +124,13 @@ impl DialTable {
         !self.orders.is_empty() || !self.due.is_empty() || !self.gone.is_empty()
     }
 
+    /// The wheel has popped the entry of a dialer, which is looked at in this turn.
+    pub(super) fn fired(&mut self, index: u32) {
+        let Some(dial) = self.dial(index) else { return };
+        dial.timer = None;
+        self.due.push(index);
+    }
+
     /// The connection in a slot is gone.
     pub(super) fn note_gone(&mut self, slot: u32) {
         // At once: from here the slot may be another's.

@@ -151,7 +151,7 @@ impl Dials<'_> {
             return new.cell.state.set(DialerState::Stopped);
         };
         #[cfg(feature = "json")]
-        self.core.shared.dialled_converters.insert(route, connector.settings.converter.clone());
+        self.core.shared.converters.of_dialled.insert(route, connector.settings.converter.clone());
         let place = index as usize;
         if place >= self.core.dial_table.dials.len() {
             self.core.dial_table.dials.resize_with(place.saturating_add(1), || None);
@@ -297,7 +297,10 @@ impl Dials<'_> {
     /// The wheel says that something of a dialer is due.
     pub(super) fn due(&mut self, now: Time, index: u32) {
         let Some(dial) = self.core.dial_table.dial(index) else { return };
-        dial.timer = None; // it was popped
+        // Since it fired the attempt has failed in another way as well, and waits for the next.
+        if dial.timer.is_some() {
+            return;
+        }
         let Some(progress) = dial.progress.as_deref() else {
             // A stop may have come in the same turn.
             if dial.cell.state.get() == DialerState::Waiting {

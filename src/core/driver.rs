@@ -54,7 +54,6 @@
 //! - The driver holds one read buffer, and lists each socket at most once.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use crate::app::application::Built;
 use crate::context::commands::StopRequest;
@@ -66,7 +65,7 @@ use crate::words::time::Time;
 use crate::core::connection::Disposal;
 use crate::core::handover::hand_over;
 use crate::core::shares::Shares;
-use crate::core::sockets::{Accept, Notes, PlainSocket, Readiness, Socket, Sockets};
+use crate::core::sockets::{Notes, PlainSocket, Readiness, Socket, Sockets};
 #[cfg(feature = "tls")]
 use crate::core::tls::TlsEvents;
 use crate::core::turn::Reading;
@@ -87,7 +86,7 @@ pub(crate) struct Driver<S> {
     pub(super) records: Box<[u8]>,
     pub(super) shares: Shares,
     /// How many connections a turn accepts.
-    accept_budget: usize,
+    pub(super) accept_budget: usize,
 }
 
 /// What happens, and the turn that ends with it.
@@ -112,7 +111,8 @@ impl<S: Sockets> Driver<S> {
         if self.has_work() {
             return Some(Time::ZERO);
         }
-        let asked_at = self.sockets.next_accept();
+        let adopt_at = self.core.has_adopted().then_some(Time::ZERO);
+        let asked_at = adopt_at.or_else(|| self.sockets.next_accept());
         // The later of the two: before the core has room, an accept would find nothing to do, however
         // often the loop woke for it.
         let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
@@ -157,6 +157,10 @@ impl<S: Sockets> Driver<S> {
         for action in orders {
             self.run(now, "order", action);
         }
+        #[cfg(feature = "tls")]
+        if inbox.take_certificates() {
+            self.core.request_reload();
+        }
         if let Some(request) = stop {
             self.stop(now, &request);
         }
@@ -164,6 +168,7 @@ impl<S: Sockets> Driver<S> {
 
     /// The server begins to stop: everybody is told.
     pub(crate) fn stop(&mut self, now: Time, request: &StopRequest) {
+        self.core.stop_other_loops(now, request);
         self.core.begin_drain(now, request.code, request.grace);
         // Whoever shares a listener goes on with it; new connections are its business.
         self.sockets.release_listeners();
@@ -417,44 +422,6 @@ fn seldom() -> Option<usize> {
 
 /// What a turn does for everybody.
 impl<S: Sockets> Driver<S> {
-    /// Accepts who waits, up to the budget of a turn.
-    fn accept(&mut self, now: Time) {
-        for _ in 0..self.accept_budget {
-            // Before each: the last one may have taken the last slot.
-            if !self.core.accepts(now) {
-                return;
-            }
-            match self.sockets.accept(now) {
-                Accept::Connection(accepted, peer, local) => {
-                    self.adopt(now, accepted, peer, local);
-                }
-                Accept::Again => {}
-                Accept::Drained => return,
-                Accept::Exhausted(error) => self.core.note_exhausted(now, &error),
-            }
-        }
-    }
-
-    fn adopt(
-        &mut self,
-        now: Time,
-        accepted: S::Accepted,
-        peer: SocketAddr,
-        local: Option<SocketAddr>,
-    ) {
-        let Ok(slot) = self.core.handle_accept(now, peer) else {
-            return self.sockets.refuse(accepted);
-        };
-        // Before the first byte, since a request may ask for it.
-        self.core.note_local_addr(slot, local);
-        let proxy_header = self.core.awaits_proxy_header(slot);
-        if let Err(error) = self.sockets.adopt(slot, accepted, proxy_header) {
-            let kind = error.kind();
-            self.with_wire(slot, |core, wire| core.handle_error(now, slot, kind, wire));
-        }
-        self.end_and_drop();
-    }
-
     /// Writes what this turn left to be written: flows, messages between sessions; and lets those
     /// go on who waited for it.
     fn flush(&mut self, now: Time) {

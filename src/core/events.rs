@@ -1,5 +1,6 @@
 //! What the driver tells the core, and what it asks of it.
 
+use std::error::Error;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -7,15 +8,18 @@ use std::time::Duration;
 
 use log::info;
 
+use crate::context::adoptions::Adopted;
 use crate::context::commands::{Drained, StopRequest};
 use crate::context::detached::Handover;
 use crate::context::loop_state::NewWatch;
+#[cfg(feature = "tls")]
+use crate::context::{loops::Place, mailbox::Mailbox};
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
 
-use crate::core::arrivals::Full;
+use crate::core::arrivals::{Admitted, Full};
 use crate::core::connection::Disposal;
 #[cfg(feature = "client")]
 use crate::core::dials::Dials;
@@ -104,17 +108,71 @@ impl Core {
     /// When a further connection is taken; `None` while only somebody's leaving makes room. Until
     /// then, whoever comes waits in the system's backlog.
     pub(crate) fn accepts_at(&mut self) -> Option<Time> {
-        self.connections.accepts_at(&self.shared.limits)
+        self.connections.accepts_at(&self.shared)
     }
 
     /// Whether a further connection is taken now.
     pub(crate) fn accepts(&mut self, now: Time) -> bool {
-        self.connections.accepts(now, &self.shared.limits)
+        self.connections.accepts(now, &self.shared)
     }
 
-    /// A connection was accepted: the slot it has from now on.
-    pub(crate) fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<u32, Full> {
-        self.connections.accept(now, peer, &mut self.shared, &self.routes)
+    /// A connection was accepted: whether it is let in.
+    pub(crate) fn admit(&mut self, now: Time, peer: SocketAddr) -> Result<Admitted, Full> {
+        self.connections.admit(now, peer, &mut self.shared)
+    }
+
+    /// The loop that gets it, if it is another one.
+    pub(crate) fn other_loop(&mut self, now: Time, admitted: Admitted) -> Option<usize> {
+        self.connections.other_loop(now, admitted, &self.shared)
+    }
+
+    /// It is on its way to that loop.
+    pub(crate) fn hand_to_loop(&mut self, number: usize, adopted: Adopted) {
+        let Some(place) = &self.shared.place else { return };
+        let (peer, counted) = (adopted.peer, adopted.handed.is_some_and(|handed| handed.counted));
+        // It fails only where that loop is over, which ends the server.
+        if place.hand_over(number, adopted).is_err() {
+            self.forget(peer, counted);
+        }
+    }
+
+    /// A connection that was let in has come to nothing.
+    pub(crate) fn forget(&mut self, peer: SocketAddr, counted: bool) {
+        self.connections.forget(peer, counted, &self.shared);
+    }
+
+    /// A connection that was let in: the slot it has from now on.
+    pub(crate) fn handle_accept(
+        &mut self,
+        now: Time,
+        peer: SocketAddr,
+        admitted: Admitted,
+    ) -> Result<u32, Full> {
+        self.connections.enter(now, peer, admitted, &mut self.shared, &self.routes)
+    }
+
+    /// Whether somebody waits to be adopted.
+    #[inline]
+    pub(crate) fn has_adopted(&self) -> bool {
+        !self.shared.mailbox.adoptions().is_empty()
+    }
+
+    /// The next connection that was accepted by somebody else.
+    #[inline]
+    pub(crate) fn poll_adopted(&self) -> Option<Adopted> {
+        let adoptions = self.shared.mailbox.adoptions();
+        let waited = adoptions.len();
+        let adopted = adoptions.pop()?;
+        if let Some(place) = &self.shared.place {
+            place.took_one_of(waited);
+        }
+        Some(adopted)
+    }
+
+    /// A connection that was to be adopted is hung up on.
+    pub(crate) fn note_not_adopted(&self, peer: SocketAddr, error: &dyn Error) {
+        let line = || format!("{peer} could not be adopted: {error}");
+        self.shared.warnings.note("adopt", self.shared.now, line);
     }
 
     /// Whether a connection that was accepted just now has to begin with a PROXY header.
@@ -125,6 +183,42 @@ impl Core {
     /// The local address of a connection that was accepted just now, where it is known.
     pub(crate) fn note_local_addr(&mut self, index: u32, local: Option<SocketAddr>) {
         self.connections.note_local_addr(index, local);
+    }
+
+    /// Whether it is the only loop, or the one that accepts.
+    #[cfg(feature = "tls")]
+    pub(crate) fn is_first_loop(&self) -> bool {
+        self.shared.place.as_ref().is_none_or(Place::is_first)
+    }
+
+    /// Certificates are to be read again at the end of this turn.
+    #[cfg(feature = "tls")]
+    pub(crate) fn request_reload(&mut self) {
+        self.shared.reload_requested = true;
+    }
+
+    /// The other loops hear that certificates were read again.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tell_certificates(&self) {
+        let place = self.shared.place.iter();
+        place.for_each(|place| place.others().for_each(Mailbox::note_certificates));
+    }
+
+    /// Says what was counted, where other loops want to know.
+    #[inline]
+    pub(crate) fn publish_stats(&self) {
+        if let Some(place) = &self.shared.place {
+            place.publish(self.shared.own_snapshot());
+        }
+    }
+
+    /// The other loops are to stop as well, unless they were the ones who said so.
+    pub(crate) fn stop_other_loops(&self, now: Time, request: &StopRequest) {
+        let ends = now.after(request.grace);
+        let is_news = self.draining.as_ref().is_none_or(|drain| ends < drain.deadline);
+        if let Some(place) = self.shared.place.as_ref().filter(|_| is_news) {
+            place.others().for_each(|mailbox| mailbox.stop(request.clone()));
+        }
     }
 
     /// What goes with the connection that left the loop from this slot.
@@ -150,6 +244,7 @@ impl Core {
     pub(crate) fn release_detached(&mut self, client: Option<ClientKey>) {
         self.connections.release_detached(client);
         self.shared.stats.connections_open -= 1;
+        self.shared.note_connection_ended();
     }
 
     /// The system ran out of descriptors or memory for connections.

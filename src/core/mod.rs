@@ -68,6 +68,7 @@ mod http_stage;
 mod http_turn;
 mod losses;
 mod memory_budget;
+mod new_connections;
 pub(crate) mod panics;
 mod pause;
 mod pending;

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
@@ -45,6 +46,17 @@ pub(crate) trait Sockets {
     /// header may have to come before everything else.
     fn adopt(&mut self, slot: u32, accepted: Self::Accepted, proxy_header: bool) -> io::Result<()>;
 
+    /// A connection that somebody else has accepted, as if it had been accepted here; by the listener of
+    /// that number, if it was another loop.
+    fn take_over(&mut self, _fd: OwnedFd, _listener: Option<usize>) -> io::Result<Self::Accepted> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// A connection that was accepted here is for another loop: its socket, and the number of its listener.
+    fn give_up(&mut self, _accepted: Self::Accepted) -> io::Result<(OwnedFd, Option<usize>)> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
     /// The size of the buffer that its sockets with TLS need, where so much is read at once; 0 if it has
     /// none.
     #[cfg(feature = "tls")]
@@ -79,6 +91,10 @@ pub(crate) trait Sockets {
     /// Reads the certificates of all listeners again.
     #[cfg(feature = "tls")]
     fn reload_certificates(&mut self, _core: &mut Core, _now: Time) {}
+
+    /// Another loop has read them.
+    #[cfg(feature = "tls-client-auth")]
+    fn certificates_changed(&mut self) {}
 
     /// Some of those whose certificate is refused since a reload, and are to go for that.
     #[cfg(feature = "tls-client-auth")]

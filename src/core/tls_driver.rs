@@ -109,9 +109,15 @@ impl<S: Sockets> Driver<S> {
     /// Reads certificates again if that was asked for, and looks at them when it is time to.
     pub(super) fn keep_certificates(&mut self, now: Time) {
         let requested = TlsEvents { core: &mut self.core }.poll_reload();
-        if requested {
+        if requested && !self.core.is_first_loop() {
+            #[cfg(feature = "tls-client-auth")]
+            self.sockets.certificates_changed();
+        } else if requested {
             self.sockets.reload_certificates(&mut self.core, now);
-            #[cfg(feature = "client")]
+            self.core.tell_certificates();
+        }
+        #[cfg(feature = "client")]
+        if requested {
             TlsEvents { core: &mut self.core }.reload_dialers();
         }
         if self.sockets.next_certificate_check().is_some_and(|at| at <= now) {

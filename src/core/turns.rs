@@ -83,7 +83,11 @@ impl Drop for Core {
 impl Core {
     pub(crate) fn new(built: Built) -> Self {
         let mut core = Self {
-            connections: Connections::new(&built.limits, built.proxies),
+            connections: Connections::new(
+                &built.limits,
+                built.proxies,
+                built.on_loop.place.as_ref(),
+            ),
             shared: LoopState::new(built.limits, built.on_loop),
             routes: built.routes,
             rounds: Rounds::default(),
@@ -308,7 +312,7 @@ impl Core {
         }
         #[cfg(feature = "client")]
         if token & DIAL_TIMER == DIAL_TIMER {
-            self.dial_table.due.push(token & !DIAL_TIMER);
+            self.dial_table.fired(token & !DIAL_TIMER);
             return true;
         }
         if let Some((id, timer)) = self.shared.timers.fire(token & !APP_TIMER) {

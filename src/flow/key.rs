@@ -48,7 +48,19 @@ pub(crate) struct FlowNames {
     cleared_at: usize,
 }
 
+impl<T: ?Sized> FlowKey<T> {
+    /// The name as a number, whose upper bits say which loop has given it.
+    pub(crate) fn number(self) -> u32 {
+        self.number
+    }
+}
+
 impl FlowNames {
+    /// Those of one of several loops, whose numbers have these bits.
+    pub(crate) fn of_loop(fixed_bits: u32) -> Self {
+        Self { next: fixed_bits, ..Self::default() }
+    }
+
     pub(crate) fn name<T: ?Sized>(&mut self, flow: &Rc<FlowInner>) -> FlowKey<T> {
         let known = flow.name.get();
         let named = self.named.get(&known);

@@ -17,6 +17,7 @@
 //! | [`errors_and_close_codes`] | who is told what when something fails |
 //! | [`serving_pages`] | folders, conditions and ranges, CORS, headers and error pages |
 //! | [`threads`] | talking to the server from another thread |
+//! | [`loops`] | more than one core |
 //! | [`embedding`] | serial ports, pipes and sockets on the same loop; the server inside a program |
 //! | [`testing_handlers`] | tests without sockets and waiting, and with them |
 //! | [`deploying`] | static binaries, systemd, OpenWrt, logging |
@@ -85,6 +86,9 @@ pub mod life_of_a_session {}
 
 #[doc = include_str!("limits_and_memory.md")]
 pub mod limits_and_memory {}
+
+#[doc = include_str!("loops.md")]
+pub mod loops {}
 
 #[doc = include_str!("options.md")]
 pub mod options {}

@@ -31,7 +31,8 @@ const JUDGED_AT_ONCE: usize = 16;
 /// When the certificates have to be looked at next.
 #[derive(Debug)]
 pub(super) struct CertificateCare {
-    next_warning: Time,
+    /// `None` where another loop sees to it.
+    next_warning: Option<Time>,
     retry: Option<Retry>,
     /// The first slot whose peer's certificate is still to be judged anew.
     #[cfg(feature = "tls-client-auth")]
@@ -46,10 +47,10 @@ struct Retry {
 }
 
 impl CertificateCare {
-    /// For listeners with TLS; the first check is due at once.
-    pub(super) fn new() -> Self {
+    /// For listeners with TLS; the first check is due at once, on the first loop.
+    pub(super) fn new(is_first: bool) -> Self {
         Self {
-            next_warning: Time::ZERO,
+            next_warning: is_first.then_some(Time::ZERO),
             retry: None,
             #[cfg(feature = "tls-client-auth")]
             rejudged: None,
@@ -57,12 +58,12 @@ impl CertificateCare {
     }
 
     /// When [`check`](Self::check) is due.
-    pub(super) fn next_check(&self) -> Time {
+    pub(super) fn next_check(&self) -> Option<Time> {
         #[cfg(feature = "tls-client-auth")]
         if self.rejudged.is_some() {
-            return Time::ZERO;
+            return Some(Time::ZERO);
         }
-        self.retry.map_or(self.next_warning, |retry| retry.at.min(self.next_warning))
+        self.retry.map(|retry| retry.at).into_iter().chain(self.next_warning).min()
     }
 
     /// Does what is due.
@@ -70,8 +71,8 @@ impl CertificateCare {
         if self.retry.is_some_and(|retry| retry.at <= now) {
             self.reload(core, now, acceptors);
         }
-        if self.next_warning <= now {
-            self.next_warning = now.after(BETWEEN_WARNINGS);
+        if self.next_warning.is_some_and(|at| at <= now) {
+            self.next_warning = Some(now.after(BETWEEN_WARNINGS));
             warn_of_faults(acceptors);
             TlsEvents { core }.note_certificates(expiry(acceptors));
         }
@@ -95,16 +96,21 @@ impl CertificateCare {
             info!(target: "wirewheel::server", "certificates reloaded");
         }
         #[cfg(feature = "tls-client-auth")]
-        if acceptors.iter().any(|acceptor| acceptor.ends_refused()) {
-            self.rejudged = Some(0);
-        }
+        self.changed(acceptors);
         TlsEvents { core }.note_reload(!failed);
-        self.next_warning = now; // new ones have their own times
+        self.next_warning = Some(now); // new ones have their own times
     }
 }
 
 #[cfg(feature = "tls-client-auth")]
 impl CertificateCare {
+    /// Others may be let in than before: the peers that are here are judged anew where that is wanted.
+    pub(super) fn changed(&mut self, acceptors: &[Rc<Acceptor>]) {
+        if acceptors.iter().any(|acceptor| acceptor.ends_refused()) {
+            self.rejudged = Some(0);
+        }
+    }
+
     /// Judges the certificates of some peers anew, after a reload: the slots of those that are refused.
     pub(super) fn rejudge(
         &mut self,

@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
+#[cfg(feature = "tls")]
+use std::{rc::Rc, sync::Arc};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::session::state::NO_ADDR;
 #[cfg(feature = "tls")]
-use crate::transport::tls::acceptor::Prepared;
+use crate::transport::tls::acceptor::{Acceptor, Certificates};
 use crate::words::address::Address;
 use crate::words::listen::{Listen, ListenOptions, invalid};
 #[cfg(feature = "tls")]
@@ -32,7 +34,33 @@ pub(crate) struct Opened {
     pub(crate) file: Option<SocketFile>,
     /// The TLS that is spoken there.
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Prepared>,
+    pub(crate) tls: Option<Arc<Certificates>>,
+}
+
+/// The certificates of each listener, for loops that serve what another accepts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListenerCertificates {
+    #[cfg(feature = "tls")]
+    by_number: Vec<Option<Arc<Certificates>>>,
+}
+
+impl ListenerCertificates {
+    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "there are none"))]
+    pub(crate) fn of(listeners: &[Opened]) -> Self {
+        Self {
+            #[cfg(feature = "tls")]
+            by_number: listeners.iter().map(|listener| listener.tls.clone()).collect(),
+        }
+    }
+
+    /// What each needs on one loop.
+    #[cfg(feature = "tls")]
+    pub(crate) fn acceptors(&self, max_proxy_header: usize) -> Vec<Option<Rc<Acceptor>>> {
+        let acceptor = |certificates: &Arc<Certificates>| {
+            Rc::new(Acceptor::new(Arc::clone(certificates), max_proxy_header))
+        };
+        self.by_number.iter().map(|certificates| certificates.as_ref().map(acceptor)).collect()
+    }
 }
 
 /// What speaks over a socket.
@@ -151,13 +179,13 @@ fn listen_on(address: SocketAddr, options: &ListenOptions) -> io::Result<Opened>
 #[cfg(feature = "tls")]
 fn open_tls(listen: Listen, tls: TlsOptions, options: &ListenOptions) -> io::Result<Vec<Opened>> {
     let load = || {
-        let loaded = Prepared::load(tls.clone());
+        let loaded = Certificates::load(tls.clone());
         loaded.map_err(|mistake| io::Error::new(ErrorKind::InvalidData, mistake))
     };
     load()?;
     let mut opened = Opened::open(listen, options)?;
     for listener in &mut opened {
-        listener.tls = Some(load()?);
+        listener.tls = Some(Arc::new(load()?));
     }
     Ok(opened)
 }

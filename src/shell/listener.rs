@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-#[cfg(feature = "tls")]
-use std::rc::Rc;
 use std::time::Duration;
 
 use log::warn;
@@ -13,9 +11,6 @@ use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Registry, Token};
 
 use crate::session::state::NO_ADDR;
-#[cfg(feature = "tls")]
-use crate::transport::tls;
-use crate::words::limits::Limits;
 use crate::words::time::Time;
 
 use super::listen::{Kind, Opened};
@@ -49,9 +44,6 @@ pub(crate) struct Listener {
     /// The local address of every connection, where the socket listens at one alone: it saves asking
     /// the system each time.
     pub(crate) address: Option<SocketAddr>,
-    /// The TLS that its connections speak.
-    #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Rc<tls::acceptor::Acceptor>>,
 }
 
 #[derive(Debug)]
@@ -96,17 +88,7 @@ pub(crate) enum AcceptOutcome {
 
 impl Listener {
     /// Serves a socket: its events come with `token`.
-    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "TLS alone has limits here"))]
-    pub(crate) fn new(
-        opened: Opened,
-        registry: &Registry,
-        token: Token,
-        limits: &Limits,
-    ) -> io::Result<Self> {
-        #[cfg(feature = "tls")]
-        let tls = opened
-            .tls
-            .map(|prepared| Rc::new(tls::acceptor::Acceptor::new(prepared, limits.max_head_bytes)));
+    pub(crate) fn new(opened: Opened, registry: &Registry, token: Token) -> io::Result<Self> {
         let descriptor = OwnedFd::from(opened.socket);
         let acceptor = match opened.kind {
             Kind::Tcp => {
@@ -132,8 +114,6 @@ impl Listener {
             backoff,
             failures: 0,
             address,
-            #[cfg(feature = "tls")]
-            tls,
         })
     }
 
@@ -250,8 +230,7 @@ mod tests {
             let poll = Poll::new().unwrap();
             let opened =
                 Opened::open("127.0.0.1:0".into(), &ListenOptions::new()).unwrap().remove(0);
-            let listener =
-                Listener::new(opened, poll.registry(), Token(0), &Limits::new()).unwrap();
+            let listener = Listener::new(opened, poll.registry(), Token(0)).unwrap();
             Self { listener, reserve: Reserve::new(), now: Time::ZERO, _poll: poll }
         }
 

@@ -13,9 +13,10 @@ mod listener;
 pub(crate) mod poll_loop;
 #[cfg(feature = "client")]
 mod resolver;
+pub(crate) mod server_driver;
 mod signals;
 mod slow;
 mod socket;
-mod sockets;
+pub(crate) mod sockets;
 mod unix_path;
 mod watches;

@@ -1,6 +1,7 @@
 //! The system's side of the loop, as the driver uses it: open sockets, listeners, watched descriptors.
 
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 #[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
+use socket2::{SockRef, Type};
 
 use crate::context::detached::FreedSocket;
 use crate::context::loop_state::{NewWatch, Order};
@@ -39,7 +41,7 @@ use crate::words::time::Time;
 
 #[cfg(feature = "client")]
 use super::dialling::Dialling;
-use super::listen::Opened;
+use super::listen::{ListenerCertificates, Opened};
 use super::listener::{AcceptOutcome, Listener, Reserve};
 use super::slow::{Slow, SlowWatch};
 use super::socket::{Socket, write_blocking};
@@ -77,6 +79,29 @@ const _: () =
 /// Slots, which are the tokens of connections, are below; all other tokens above.
 pub(super) const SLOTS_END: usize = 2 * LARGEST_SIZE;
 
+/// What a loop begins with.
+#[derive(Debug)]
+pub(crate) struct Beginnings {
+    pub(crate) listeners: Vec<Opened>,
+    pub(crate) certificates: ListenerCertificates,
+    pub(crate) clock: Clock,
+    /// It is the only loop, or the one that accepts.
+    pub(crate) is_first: bool,
+}
+
+impl Beginnings {
+    pub(crate) fn of(listeners: Vec<Opened>) -> Self {
+        let certificates = ListenerCertificates::of(&listeners);
+        Self { listeners, certificates, clock: Clock::start(), is_first: true }
+    }
+
+    /// Those of a further loop of the same server.
+    pub(crate) fn of_another(&self) -> Self {
+        let (certificates, clock) = (self.certificates.clone(), self.clock);
+        Self { listeners: Vec::new(), certificates, clock, is_first: false }
+    }
+}
+
 /// All that is registered with the poll, and the clock.
 pub(crate) struct OpenSockets {
     pub(super) poll: Poll,
@@ -85,6 +110,9 @@ pub(crate) struct OpenSockets {
     listeners: Vec<Listener>,
     reserve: Reserve,
     watches: Watches,
+    /// The TLS of each listener, by number: also where another loop listens.
+    #[cfg(feature = "tls")]
+    acceptors: Vec<Option<Rc<Acceptor>>>,
     /// `None` where no listener has any.
     #[cfg(feature = "tls")]
     certificates: Option<CertificateCare>,
@@ -100,69 +128,88 @@ pub(crate) struct OpenSockets {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     stream: TcpStream,
+    /// The number of its listener, where it has one.
+    listener: Option<usize>,
     /// The TLS of its listener.
     #[cfg(feature = "tls")]
     tls: Option<Rc<Acceptor>>,
 }
 
-#[cfg(feature = "client")]
 impl Accepted {
     /// One that speaks no TLS.
     fn plain(stream: TcpStream) -> Self {
         Self {
             stream,
+            listener: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
     }
 }
 
-/// The only reader of the system's clock.
-pub(super) struct Clock(Instant);
+/// The only reader of the system's clock. The loops of a server have the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
 
 impl Clock {
     #[allow(clippy::disallowed_methods, reason = "the one place where time comes in")]
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
     pub(super) fn now(&self) -> Time {
         Time::ZERO.after(self.0.elapsed())
     }
+
+    /// The same for others; `None` for what this system cannot say, which is centuries away.
+    pub(super) fn instant(&self, time: Time) -> Option<Instant> {
+        self.0.checked_add(time.since(Time::ZERO))
+    }
 }
 
 impl OpenSockets {
     pub(super) fn new(
         limits: &Limits,
-        listeners: Vec<Opened>,
+        beginnings: Beginnings,
         returns: Returns<Order>,
     ) -> io::Result<Self> {
+        let Beginnings { listeners, certificates, clock, is_first } = beginnings;
         let poll = Poll::new()?;
         let mut registered = Vec::with_capacity(listeners.len());
         for (number, opened) in listeners.into_iter().enumerate().take(LISTENERS_MAX) {
             info!(target: "wirewheel::server", "bound to {opened}");
             let token = Token(LISTENERS_TOP - number);
-            registered.push(Listener::new(opened, poll.registry(), token, limits)?);
+            registered.push(Listener::new(opened, poll.registry(), token)?);
         }
         let watches = Watches::new(WATCHES_END..=WATCHES_TOP);
         #[cfg(feature = "tls")]
-        let watches = watch_certificates(watches, poll.registry(), &registered);
+        let acceptors = certificates.acceptors(limits.max_head_bytes);
+        #[cfg(feature = "tls")]
+        let watches = if is_first {
+            watch_certificates(watches, poll.registry(), &acceptors)
+        } else {
+            watches
+        };
+        #[cfg(not(feature = "tls"))]
+        let _ = (certificates, is_first);
         Ok(Self {
             poll,
             // Reserved, as in the slab: it outlives the connections.
             sockets: Vec::with_capacity(limits.max_connections.min(RESERVED_MAX)),
             #[cfg(feature = "tls")]
-            certificates: registered
+            certificates: acceptors
                 .iter()
-                .any(|listener| listener.tls.is_some())
-                .then(CertificateCare::new),
+                .any(Option::is_some)
+                .then(|| CertificateCare::new(is_first)),
+            #[cfg(feature = "tls")]
+            acceptors,
             listeners: registered,
             reserve: Reserve::new(),
             watches,
             returns,
             #[cfg(feature = "client")]
             dialling: Dialling::new(RESOLVER, CONNECTS),
-            clock: Clock::start(),
+            clock,
             slow: SlowWatch::new(limits.slow_callback),
         })
     }
@@ -191,7 +238,7 @@ impl OpenSockets {
     /// The TLS of those listeners that have any.
     #[cfg(feature = "tls")]
     fn acceptors(&self) -> Vec<Rc<Acceptor>> {
-        self.listeners.iter().filter_map(|listener| listener.tls.clone()).collect()
+        self.acceptors.iter().flatten().cloned().collect()
     }
 
     /// A turn is over; what blocked the loop for too long is noted.
@@ -206,10 +253,10 @@ impl OpenSockets {
 fn watch_certificates(
     mut watches: Watches,
     registry: &Registry,
-    listeners: &[Listener],
+    acceptors: &[Option<Rc<Acceptor>>],
 ) -> Watches {
-    let acceptors = listeners.iter().filter_map(|listener| listener.tls.as_deref());
-    let files: Vec<_> = acceptors.flat_map(Acceptor::watched_files).collect();
+    let acceptors = acceptors.iter().flatten();
+    let files: Vec<_> = acceptors.flat_map(|acceptor| acceptor.watched_files()).collect();
     if files.is_empty() {
         return watches;
     }
@@ -250,13 +297,16 @@ impl Sockets for OpenSockets {
     }
 
     fn accept(&mut self, now: Time) -> Accept<Accepted> {
-        for listener in self.listeners.iter_mut().filter(|listener| listener.is_due(now)) {
+        let due =
+            self.listeners.iter_mut().enumerate().filter(|(_, listener)| listener.is_due(now));
+        for (number, listener) in due {
             return match listener.accept(now, &mut self.reserve) {
                 AcceptOutcome::Connection(stream, peer) => {
                     let accepted = Accepted {
                         stream,
+                        listener: Some(number),
                         #[cfg(feature = "tls")]
-                        tls: listener.tls.clone(),
+                        tls: self.acceptors.get(number).cloned().flatten(),
                     };
                     Accept::Connection(accepted, peer, listener.address)
                 }
@@ -293,6 +343,26 @@ impl Sockets for OpenSockets {
         registered.and(secured)
     }
 
+    fn take_over(&mut self, fd: OwnedFd, listener: Option<usize>) -> io::Result<Accepted> {
+        let socket = SockRef::from(&fd);
+        if socket.r#type()? != Type::STREAM {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no stream socket"));
+        }
+        socket.set_nonblocking(true)?;
+        // The calls made on a stream are the same for TCP and Unix, so one type serves.
+        let accepted = Accepted::plain(TcpStream::from(fd));
+        Ok(Accepted {
+            listener,
+            #[cfg(feature = "tls")]
+            tls: listener.and_then(|number| self.acceptors.get(number)?.clone()),
+            ..accepted
+        })
+    }
+
+    fn give_up(&mut self, accepted: Accepted) -> io::Result<(OwnedFd, Option<usize>)> {
+        Ok((accepted.stream.into(), accepted.listener))
+    }
+
     fn refuse(&mut self, accepted: Accepted) {
         drop(accepted);
     }
@@ -306,7 +376,7 @@ impl Sockets for OpenSockets {
     }
 
     fn detach(&mut self, slot: u32, client: Option<ClientKey>) -> io::Result<FreedSocket> {
-        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let gone = || io::Error::from(ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take).ok_or_else(gone)?;
         let returns = self.returns.clone();
         let fd = socket.into_stream(false).detach(self.poll.registry())?;
@@ -322,7 +392,7 @@ impl Sockets for OpenSockets {
 
     #[cfg(feature = "tls")]
     fn next_certificate_check(&self) -> Option<Time> {
-        self.certificates.as_ref().map(CertificateCare::next_check)
+        self.certificates.as_ref().and_then(CertificateCare::next_check)
     }
 
     #[cfg(feature = "tls")]
@@ -338,6 +408,14 @@ impl Sockets for OpenSockets {
         let acceptors = self.acceptors();
         if let Some(certificates) = &mut self.certificates {
             certificates.reload(core, now, &acceptors);
+        }
+    }
+
+    #[cfg(feature = "tls-client-auth")]
+    fn certificates_changed(&mut self) {
+        let acceptors = self.acceptors();
+        if let Some(certificates) = &mut self.certificates {
+            certificates.changed(&acceptors);
         }
     }
 

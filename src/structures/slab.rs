@@ -4,6 +4,44 @@ const PAGE: usize = 64;
 /// Slots whose bookkeeping is reserved from the start, at most.
 pub(crate) const RESERVED_MAX: usize = 64 << 10;
 
+/// The bits of a generation that say which of several loops has the slot, so that no two loops ever give the
+/// same key. One loop has none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GenerationBits {
+    /// Those of this loop, at the top.
+    fixed: u32,
+    /// How many they are.
+    count: u32,
+}
+
+impl GenerationBits {
+    pub(crate) const NONE: Self = Self { fixed: 0, count: 0 };
+
+    /// Of loop `number` of `loops`.
+    pub(crate) fn of(number: usize, loops: usize) -> Self {
+        let count = usize::BITS.saturating_sub(loops.saturating_sub(1).leading_zeros());
+        let number = u32::try_from(number).unwrap_or(0);
+        let fixed = number.checked_shl(u32::BITS.saturating_sub(count)).unwrap_or(0);
+        Self { fixed, count }
+    }
+
+    /// What every number of this loop has.
+    pub(crate) fn fixed(self) -> u32 {
+        self.fixed
+    }
+
+    /// The loop whose slot had this generation.
+    pub(crate) fn owner(self, generation: u32) -> usize {
+        let above = generation.checked_shr(u32::BITS.saturating_sub(self.count)).unwrap_or(0);
+        above as usize
+    }
+
+    fn after(self, generation: u32) -> u32 {
+        let own = u32::MAX.checked_shr(self.count).unwrap_or(0);
+        self.fixed | (generation.wrapping_add(1) & own)
+    }
+}
+
 /// Names a slot and who has it: a slot that is used again has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
@@ -22,6 +60,7 @@ pub(crate) struct Slab<T> {
     first_with_room: usize,
     len: usize,
     capacity: usize,
+    bits: GenerationBits,
 }
 
 #[derive(Debug)]
@@ -46,7 +85,19 @@ impl<T> Slab<T> {
 
     /// The same, of which as good as none are taken most of the time: nothing is reserved.
     pub(crate) fn unreserved(capacity: usize) -> Self {
-        Self { pages: Vec::new(), generations: Vec::new(), first_with_room: 0, len: 0, capacity }
+        Self {
+            pages: Vec::new(),
+            generations: Vec::new(),
+            first_with_room: 0,
+            len: 0,
+            capacity,
+            bits: GenerationBits::NONE,
+        }
+    }
+
+    /// The same for one of several loops; before anything is in it.
+    pub(crate) fn of_loop(self, bits: GenerationBits) -> Self {
+        Self { bits, ..self }
     }
 
     /// Room for so many more.
@@ -67,7 +118,7 @@ impl<T> Slab<T> {
         self.first_with_room = page_index;
         if page_index == self.pages.len() {
             self.pages.push(Page { entries: None, occupied: 0 });
-            self.generations.resize(self.pages.len() * PAGE, 0);
+            self.generations.resize(self.pages.len() * PAGE, self.bits.fixed);
         }
         let Some(page) = self.pages.get_mut(page_index) else { return Err(value) };
         let offset = page.occupied.trailing_ones() as usize;
@@ -94,7 +145,7 @@ impl<T> Slab<T> {
             page.entries = None;
         }
         if let Some(generation) = self.generations.get_mut(index as usize) {
-            *generation = generation.wrapping_add(1);
+            *generation = self.bits.after(*generation);
         }
         self.first_with_room = self.first_with_room.min(page_index);
         self.len -= 1;
@@ -186,6 +237,28 @@ mod tests {
         let fresh = slab.insert(2).unwrap();
         assert_eq!(fresh.index, stale.index);
         assert_eq!((slab.get(stale), slab.get(fresh)), (None, Some(&2)));
+    }
+
+    #[test]
+    fn loops_never_give_the_same_key_and_know_their_own() {
+        for loops in [2, 3, 4, 5, 64] {
+            let mut given = std::collections::HashSet::new();
+            for number in 0..loops {
+                let bits = GenerationBits::of(number, loops);
+                let mut slab = Slab::new(4).of_loop(bits);
+                for _ in 0..10 {
+                    let key = slab.insert(number).unwrap();
+                    assert!(given.insert(key), "{key:?} of {loops}");
+                    assert_eq!(bits.owner(key.generation), number);
+                    slab.remove(key.index);
+                }
+                let last = bits.fixed | (u32::MAX >> bits.count);
+                assert_eq!(bits.after(last), bits.fixed, "it comes round among its own");
+            }
+        }
+        assert_eq!(GenerationBits::of(0, 1), GenerationBits::NONE);
+        assert_eq!(GenerationBits::NONE.after(u32::MAX - 1), u32::MAX);
+        assert_eq!(GenerationBits::NONE.owner(u32::MAX), 0);
     }
 
     #[test]

@@ -213,7 +213,8 @@ impl Network {
     /// The server begins to stop.
     pub(crate) fn shut_down(&mut self, code: CloseCode, grace: Duration) {
         self.driver.stop(self.now, &StopRequest { code, grace });
-        self.after_turn();
+        // As the loop does, which hears of a stop within a turn.
+        self.turn(Vec::new());
         self.pump();
     }
 }

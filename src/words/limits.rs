@@ -322,6 +322,16 @@ impl Limits {
         Self { process_bytes: (left / 3 * 2).min(LARGEST_SIZE), ..without_messages }
     }
 
+    /// What one of several loops has: connections and clients are counted together, all else is divided.
+    pub(crate) fn divided_by(self, loops: usize) -> Self {
+        Self {
+            process_bytes: self.process_bytes.div_ceil(loops),
+            max_pending_handshakes: self.max_pending_handshakes.div_ceil(loops),
+            max_questions: self.max_questions.div_ceil(loops),
+            ..self
+        }
+    }
+
     /// Refuses zero and absurd values by name.
     pub(crate) fn check(&self) -> Result<(), String> {
         check_time("handshake_timeout", self.handshake_timeout)?;

@@ -1,6 +1,7 @@
 //! The room `words`: the vocabulary every other room shares. Standard library only.
 
 pub(crate) mod address;
+pub(crate) mod adopt;
 pub(crate) mod bounds;
 pub(crate) mod close;
 pub(crate) mod compat;

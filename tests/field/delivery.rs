@@ -171,7 +171,7 @@ fn steady_readers_get_every_byte_at_the_defaults() {
     let server = Server::bind("127.0.0.1:0", module).unwrap();
     let server = server.listen("[::1]:0").unwrap().listen(Listen::Unix(unix.clone())).unwrap();
     let server = server.listen_with("127.0.0.1:0", &small).unwrap();
-    let running = Running(server.spawn().unwrap());
+    let running = Running::of(server);
     let addrs = running.0.local_addrs();
     let (v4, v6, behind_small_buffer) = (addrs[0], addrs[1], addrs[3]);
     let message = |name: &str, mut client: Client, rate: usize| {
@@ -586,7 +586,7 @@ fn cut_link() {
             });
         });
     });
-    let server = Running(server.unwrap().spawn().unwrap());
+    let server = Running::of(server.unwrap());
     let request = upgrade_request("/", "");
     let port = server.addr().port();
     let client = format!("exec 3<>/dev/tcp/10.9.0.1/{port}; cat >&3; exec cat <&3 >/dev/null");

@@ -82,11 +82,8 @@ fn a_foreign_name_that_points_at_this_machine_is_refused() {
         assert!(answer.body.contains("hosts"), "the remedy: {}", answer.body);
     }
     // A listener at every address is reached there too.
-    let everywhere = Running(
-        Server::bind("0.0.0.0:0", |app: &mut Application| module(app, WebSockets::new()))
-            .unwrap()
-            .spawn()
-            .unwrap(),
+    let everywhere = Running::of(
+        Server::bind("0.0.0.0:0", |app: &mut Application| module(app, WebSockets::new())).unwrap(),
     );
     let port = everywhere.addr().port();
     let request = upgrade(
@@ -143,7 +140,7 @@ fn a_unix_socket_is_no_loopback_address() {
     let server = Server::bind(Listen::Unix(path.clone()), |app: &mut Application| {
         module(app, WebSockets::new());
     });
-    let server = Running(server.unwrap().spawn().unwrap());
+    let server = Running::of(server.unwrap());
     let connect = || {
         let stream = std::net::TcpStream::from(OwnedFd::from(UnixStream::connect(&path).unwrap()));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -256,7 +253,7 @@ fn an_ipv4_client_of_a_socket_for_both_has_one_form_of_address() {
             });
         });
     });
-    let server = Running(server.unwrap().spawn().unwrap());
+    let server = Running::of(server.unwrap());
     let mut client = Client::connect(([127, 0, 0, 1], server.addr().port()).into());
     let page = client.request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(page.body, "127.0.0.1 127.0.0.1 127.0.0.1");

@@ -8,6 +8,7 @@ pub mod cargo;
 pub mod emulator;
 #[path = "../../src/testing/frames.rs"]
 mod frames;
+pub mod loops;
 pub mod program;
 pub mod streams;
 
@@ -19,12 +20,11 @@ use std::time::Duration;
 
 use wirewheel::error::SessionError;
 use wirewheel::message::Payload;
-use wirewheel::{
-    Application, Call, CloseInfo, Handle, Handler, HandlerResult, Message, Server, Session,
-};
+use wirewheel::{Application, Call, CloseInfo, Handler, HandlerResult, Message, Server, Session};
 
 #[allow(unused_imports, reason = "each test file uses its part")]
 pub(crate) use frames::{KEY, masked, upgrade_request};
+use loops::{Served, start};
 
 /// The longest that a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(10 * emulator::SLOWER);
@@ -58,11 +58,15 @@ pub fn millis(n: u64) -> Duration {
 }
 
 /// A server that is stopped when the test ends.
-pub struct Running(pub Handle);
+pub struct Running(pub Served);
 
 impl Running {
     pub fn start(module: impl FnOnce(&mut Application) + Send + 'static) -> Self {
-        Self(Server::bind("127.0.0.1:0", module).unwrap().spawn().unwrap())
+        Self::of(Server::bind("127.0.0.1:0", module).unwrap())
+    }
+
+    pub fn of<M: FnOnce(&mut Application) + Send + 'static>(server: Server<M>) -> Self {
+        Self(start(server).unwrap())
     }
 
     pub fn addr(&self) -> SocketAddr {

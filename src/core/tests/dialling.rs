@@ -642,6 +642,23 @@ fn a_proxy_connects_for_it() {
     assert!(it.app.far(|far| far.asked.iter().all(|name| name == "proxy.example")));
 }
 
+/// The deadline of an attempt may pass in the turn in which its connection is given up.
+#[test]
+fn an_attempt_that_fails_in_two_ways_at_once_is_followed_by_one() {
+    let proxied = ConnectOptions::new().proxy("http://proxy.example:3128");
+    let it = Dialling::new(&[URL], &proxied.connect_timeout(secs(300)));
+    let proxy = it.app.far_server("proxy.example", 3128);
+    let mut tunnel = proxy.expect_request().into_client();
+    // The request waits to be written when the tunnel is there, and is never taken.
+    tunnel.read_only(0);
+    tunnel.send_bytes(b"HTTP/1.1 200 OK\r\n\r\n");
+    it.advance(29);
+    assert_eq!(it.state(), DialerState::Connecting(ConnectStep::Handshake));
+    it.app.jump(secs(3600));
+    assert_eq!(it.notes().len(), 1);
+    assert_eq!((it.state(), it.app.stats().dials_total), (DialerState::Waiting, 1));
+}
+
 #[test]
 fn subprotocols_headers_and_addresses() {
     let made = Rc::new(Cell::new(0));

@@ -62,7 +62,9 @@ impl Turns {
     }
 
     fn open(&mut self, path: &str) -> u32 {
-        let index = self.core.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).unwrap();
+        let peer = ([127, 0, 0, 1], 4000).into();
+        let admitted = self.core.admit(Time::ZERO, peer).unwrap();
+        let index = self.core.handle_accept(Time::ZERO, peer, admitted).unwrap();
         self.peers
             .insert(index, ScriptedWire { then_takes: usize::MAX, ..ScriptedWire::default() });
         self.input(index, upgrade_request(path, "").as_bytes());

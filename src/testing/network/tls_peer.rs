@@ -19,7 +19,7 @@ use rustls::{ClientConfig, Connection, RootCertStore};
 #[cfg(feature = "client")]
 use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, pki_types::PrivateKeyDer};
 
-use crate::transport::tls::acceptor::{Acceptor, Prepared};
+use crate::transport::tls::acceptor::{Acceptor, Certificates};
 use crate::words::tls::{Pem, TlsOptions};
 
 /// The authority, in PEM, that has signed the certificate of servers in memory, which is for
@@ -47,9 +47,9 @@ pub(crate) struct BothEnds {
 impl BothEnds {
     pub(crate) fn new(max_proxy_header: usize) -> Self {
         let options = TlsOptions::new(Pem::bytes(CERTIFICATE), Pem::bytes(KEY));
-        match Prepared::load(options) {
-            Ok(prepared) => Self {
-                acceptor: Rc::new(Acceptor::new(prepared, max_proxy_header)),
+        match Certificates::load(options) {
+            Ok(certificates) => Self {
+                acceptor: Rc::new(Acceptor::new(Arc::new(certificates), max_proxy_header)),
                 client: client_config(),
             },
             Err(mistake) => panic!("the test kit's certificate: {mistake}"),

@@ -1,10 +1,9 @@
 //! The TLS of one listener: its certificates as they are now, and what its connections share.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -20,21 +19,26 @@ use super::config::{Configured, Lasting, configure};
 use super::engine::Engine;
 use super::shared::{Shared, ToldTime};
 
-/// What a listener with TLS needs, before there is a loop.
-pub(crate) struct Prepared {
+/// The certificates of one listener as they are now, for all loops that serve its connections.
+pub(crate) struct Certificates {
     options: TlsOptions,
-    lasting: Lasting,
     time: Arc<ToldTime>,
-    configured: Configured,
+    lasting: Mutex<Lasting>,
+    configured: Mutex<Configured>,
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Certificates").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
-impl Prepared {
+/// A panic leaves what is there as it was: it is replaced in one step.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Certificates {
     /// Reads all that `options` name.
     pub(crate) fn load(options: TlsOptions) -> Loaded<Self> {
         let time = Arc::new(ToldTime::default());
@@ -42,10 +46,27 @@ impl Prepared {
             provider: Arc::new(default_provider()),
             time: Arc::<ToldTime>::clone(&time),
             ticketer: new_ticketer()?,
-            asked: Arc::default(),
         };
-        let configured = configure(&options, &lasting)?;
-        Ok(Self { options, lasting, time, configured })
+        let configured = Mutex::new(configure(&options, &lasting)?);
+        Ok(Self { options, time, lasting: Mutex::new(lasting), configured })
+    }
+
+    /// Reads everything again. Connections that are there go on as they are. What cannot be used changes
+    /// nothing.
+    ///
+    /// Where other clients are let in than before, nobody resumes: a ticket stands for a certificate that
+    /// was judged when it was given out.
+    fn reload(&self) -> Loaded<()> {
+        let mut lasting = locked(&self.lasting);
+        let mut next = configure(&self.options, &lasting)?;
+        // Files were read without it: the handshakes of other loops do not wait for the flash.
+        let mut present = locked(&self.configured);
+        if next.clients != present.clients {
+            lasting.ticketer = new_ticketer()?;
+            next.set_ticketer(&lasting.ticketer);
+        }
+        *present = next;
+        Ok(())
     }
 }
 
@@ -53,27 +74,23 @@ fn new_ticketer() -> Loaded<Arc<dyn ProducesTickets>> {
     Ticketer::new().map_err(|error| TlsError(format!("no randomness for tickets: {error}")))
 }
 
-/// The TLS of one listener.
+/// The TLS of one listener, on one loop.
 pub(crate) struct Acceptor {
-    options: TlsOptions,
+    certificates: Arc<Certificates>,
     shared: Rc<Shared>,
-    lasting: RefCell<Lasting>,
-    configured: RefCell<Configured>,
 }
 
 impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acceptor").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Acceptor").field("certificates", &self.certificates).finish_non_exhaustive()
     }
 }
 
 impl Acceptor {
-    pub(crate) fn new(prepared: Prepared, max_proxy_header: usize) -> Self {
-        let Prepared { options, lasting, time, configured } = prepared;
-        let asked = Arc::clone(&lasting.asked);
-        let shared = Rc::new(Shared::of_listener(time, asked, max_proxy_header));
-        let (lasting, configured) = (RefCell::new(lasting), RefCell::new(configured));
-        Self { options, shared, lasting, configured }
+    pub(crate) fn new(certificates: Arc<Certificates>, max_proxy_header: usize) -> Self {
+        let time = Arc::clone(&certificates.time);
+        let shared = Rc::new(Shared::of_listener(time, max_proxy_header));
+        Self { certificates, shared }
     }
 
     /// What its connections share.
@@ -83,38 +100,29 @@ impl Acceptor {
 
     /// A connection's TLS, with the certificates of now.
     pub(crate) fn engine(&self) -> Option<Engine> {
-        let config = self.configured.try_borrow().ok()?;
-        Engine::of_server(Arc::<ServerConfig>::clone(&config.server))
+        let config = Arc::<ServerConfig>::clone(&self.configured().server);
+        Engine::of_server(config)
     }
 
-    /// Reads everything again. Connections that are there go on as they are. What cannot be used changes
-    /// nothing.
-    ///
-    /// Where other clients are let in than before, nobody resumes: a ticket stands for a certificate that
-    /// was judged when it was given out.
+    fn configured(&self) -> MutexGuard<'_, Configured> {
+        locked(&self.certificates.configured)
+    }
+
+    /// Reads everything again, for all loops.
     pub(crate) fn reload(&self) -> Loaded<()> {
-        let busy = |_| TlsError("it is in use".into());
-        let mut lasting = self.lasting.try_borrow_mut().map_err(busy)?;
-        let mut present =
-            self.configured.try_borrow_mut().map_err(|_| TlsError("it is in use".into()))?;
-        let mut next = configure(&self.options, &lasting)?;
-        if next.clients != present.clients {
-            lasting.ticketer = new_ticketer()?;
-            next.set_ticketer(&lasting.ticketer);
-        }
-        *present = next;
-        Ok(())
+        self.certificates.reload()
     }
 
     /// The files that are to be watched.
     pub(crate) fn watched_files(&self) -> Vec<PathBuf> {
-        if self.options.reloads_on_change { self.options.files() } else { Vec::new() }
+        let options = &self.certificates.options;
+        if options.reloads_on_change { options.files() } else { Vec::new() }
     }
 
     /// Whether those who are refused now are to go.
     #[cfg(feature = "tls-client-auth")]
     pub(crate) fn ends_refused(&self) -> bool {
-        self.options.clients.as_ref().is_some_and(|clients| clients.ends_refused)
+        self.certificates.options.clients.as_ref().is_some_and(|clients| clients.ends_refused)
     }
 
     /// Whether a client would not be let in now by the certificate that it has shown; `None` if it has shown
@@ -122,20 +130,21 @@ impl Acceptor {
     #[cfg(feature = "tls-client-auth")]
     pub(crate) fn refuses(&self, engine: &Engine) -> Option<bool> {
         let (own, others) = engine.peer_chain().split_first()?;
-        let configured = self.configured.try_borrow().ok()?;
-        let (verifier, now) = (configured.verifier.as_ref()?, self.shared.time.current_time()?);
+        let (verifier, now) =
+            (self.configured().verifier.clone()?, self.shared.time.current_time()?);
         Some(verifier.verify_client_cert(own, others, now).is_err())
     }
 
     /// When its certificates are valid.
     pub(crate) fn validities(&self) -> Vec<Validity> {
-        self.configured.try_borrow().map(|it| it.validities.clone()).unwrap_or_default()
+        self.configured().validities.clone()
     }
 
     /// What is to be said of its certificates at that time.
     pub(crate) fn faults(&self, now: Duration) -> Vec<(String, Fault)> {
         let validities = self.validities();
-        let files = self.options.certificates.iter().map(|files| format!("{:?}", files.chain));
+        let certificates = &self.certificates.options.certificates;
+        let files = certificates.iter().map(|files| format!("{:?}", files.chain));
         let faulty = files.zip(validities).filter_map(|(name, it)| Some((name, it.fault(now)?)));
         faulty.collect()
     }

@@ -26,7 +26,6 @@ pub(super) struct Lasting {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) time: Arc<dyn TimeProvider>,
     pub(super) ticketer: Arc<dyn ProducesTickets>,
-    pub(super) asked: Arc<AskedName>,
 }
 
 /// The present configuration of a listener.
@@ -73,8 +72,7 @@ pub(super) fn configure(options: &TlsOptions, lasting: &Lasting) -> Loaded<Confi
     };
     #[cfg(not(feature = "tls-client-auth"))]
     let (builder, clients) = (builder.with_no_client_auth(), 0);
-    let mut config =
-        builder.with_cert_resolver(Arc::new(ByName { keys, asked: Arc::clone(&lasting.asked) }));
+    let mut config = builder.with_cert_resolver(Arc::new(ByName { keys }));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ticketer = Arc::clone(&lasting.ticketer);
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -92,12 +90,11 @@ pub(super) fn configure(options: &TlsOptions, lasting: &Lasting) -> Loaded<Confi
 #[derive(Debug)]
 struct ByName {
     keys: Vec<Arc<CertifiedKey>>,
-    asked: Arc<AskedName>,
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.asked.note(hello.server_name());
+        AskedName::note(hello.server_name());
         let named = match self.keys.as_slice() {
             [_] => None, // it is shown whatever is asked for
             _ => hello.server_name().and_then(|name| ServerName::try_from(name).ok()),

@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
@@ -16,7 +16,6 @@ use super::engine::Scratch;
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(super) time: Arc<ToldTime>,
-    pub(super) asked: Arc<AskedName>,
     /// The name that was asked for last: most ask for the same.
     last_name: RefCell<Option<Rc<Box<str>>>>,
     scratch: Cell<Scratch>,
@@ -32,13 +31,9 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     /// Of a listener: its buffer is there before its connections.
-    pub(super) fn of_listener(
-        time: Arc<ToldTime>,
-        asked: Arc<AskedName>,
-        max_proxy_header: usize,
-    ) -> Self {
+    pub(super) fn of_listener(time: Arc<ToldTime>, max_proxy_header: usize) -> Self {
         let scratch = Cell::new(Scratch::for_records());
-        Self { time, asked, last_name: RefCell::new(None), scratch, max_proxy_header }
+        Self { time, last_name: RefCell::new(None), scratch, max_proxy_header }
     }
 
     /// The buffer, which is to be given back.
@@ -63,7 +58,7 @@ impl Shared {
 
     /// The name that the handshake just now asked for.
     pub(crate) fn asked_name(&self) -> Option<Rc<Box<str>>> {
-        let asked = self.asked.take()?;
+        let asked = AskedName::take()?;
         let mut last = self.last_name.try_borrow_mut().ok()?;
         if last.as_deref().is_none_or(|last| **last != *asked) {
             *last = Some(Rc::new(asked.into()));
@@ -83,19 +78,20 @@ impl TimeProvider for ToldTime {
     }
 }
 
-/// The name that the last ClientHello asked for. rustls tells it nowhere else, and its interface wants
-/// what several threads could use: only one does.
-#[derive(Debug, Default)]
-pub(super) struct AskedName(Mutex<Option<String>>);
+thread_local! {
+    static ASKED: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// The name that the last ClientHello asked for. rustls tells it nowhere else than to the resolver of
+/// certificates, which several threads may use; it is asked for on the thread that was told.
+pub(super) struct AskedName;
 
 impl AskedName {
-    pub(super) fn note(&self, name: Option<&str>) {
-        if let Ok(mut asked) = self.0.lock() {
-            *asked = name.map(str::to_owned);
-        }
+    pub(super) fn note(name: Option<&str>) {
+        ASKED.set(name.map(str::to_owned));
     }
 
-    fn take(&self) -> Option<String> {
-        self.0.lock().ok()?.take()
+    fn take() -> Option<String> {
+        ASKED.take()
     }
 }
