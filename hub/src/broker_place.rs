@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use crate::config::Overflow;
 use crate::options::Given;
+#[cfg(feature = "broker")]
 use crate::tokens::tokens_in;
 
 /// Where the broker is, what its topics begin with, and what it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "broker"), allow(dead_code, reason = "it is refused"))]
 pub(crate) struct BrokerPlace {
     pub(crate) url: String,
     pub(crate) prefix: String,
@@ -75,6 +77,7 @@ impl BrokerPlace {
     }
 
     /// User name and password, if a file has them.
+    #[cfg(feature = "broker")]
     pub(crate) fn login(&self) -> Result<Option<(String, String)>, String> {
         let Some(path) = &self.login_file else { return Ok(None) };
         let wrong = |what: &str| format!("--broker-login-file: {what}");

@@ -1,5 +1,5 @@
-//! Topics that span boxes over a real mosquitto: two hubs and plain MQTT clients. Where it is not installed nothing
-//! is tested, but in the step of the gate that installs it.
+//! Topics that span boxes over a real mosquitto: two hubs and plain MQTT clients. Where it is not installed
+//! nothing is tested, but in the step of the gate that installs it.
 #![cfg(feature = "broker")]
 
 #[path = "../../mqtt/tests/support/mosquitto.rs"]
@@ -221,10 +221,14 @@ fn nginx_sends_each_topic_to_one_hub() {
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {path}/{kind};\n"))
         .concat();
+    let upgrade = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \
+                   proxy_set_header Connection upgrade;";
+    let server = format!(
+        "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://hubs; {upgrade} }} }}"
+    );
     let configuration = format!(
-        "daemon off; pid {path}/pid; error_log {path}/log;\nevents {{}}\nhttp {{ access_log off;\n{temporary}\n\
-         {block}\nserver {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://hubs;\n\
-         proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }} }} }}"
+        "daemon off; pid {path}/pid; error_log {path}/log;\nevents {{}}\n\
+         http {{ access_log off;\n{temporary}\n{block}\n{server} }}"
     );
     std::fs::write(folder.path("nginx.conf"), configuration).unwrap();
     let mut command = Command::new(nginx);
@@ -232,7 +236,7 @@ fn nginx_sends_each_topic_to_one_hub() {
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
     let place = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     while std::net::TcpStream::connect(place).is_err() {
-        std::thread::sleep(millis(10));
+        std::thread::yield_now();
     }
     let mut clients = Vec::new();
     for topic in 0..20 {

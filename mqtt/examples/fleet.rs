@@ -1,13 +1,13 @@
-//! What so many subscribers on so many boxes cost, computed from what was measured on one: memory, cores, bytes,
-//! the broker's messages, and the moment at which a box is lost.
+//! What so many subscribers on so many boxes cost, computed from what was measured on one: memory, cores,
+//! bytes, the broker's messages, and the moment at which a box is lost.
 //!
 //! ```text
 //! cargo run -p wirewheel-mqtt --example fleet -- subscribers=1000000 boxes=10 room=10 messages=100000
 //! ```
 //!
-//! `room` is how many are in one topic, `messages` how many are published a second in all topics together, `bytes`
-//! how long one is, `ping` the seconds between pings; `delivery_us`, `handshake_us`, `user_bytes` and `kernel_bytes`
-//! are what was measured, and can be replaced by figures of your own box.
+//! `room` is how many are in one topic, `messages` how many are published a second in all topics together,
+//! `bytes` how long one is, `ping` the seconds between pings; `delivery_us`, `handshake_us`, `user_bytes` and
+//! `kernel_bytes` are what was measured, and can be replaced by figures of your own box.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints figures")]
 
 use std::process::ExitCode;
@@ -92,12 +92,10 @@ impl Fleet {
     }
 
     fn lines(&self) -> Vec<String> {
-        let Self { user_mb_per_box, kernel_gb_per_box, deliveries, cores, .. } = self;
+        let Self { user_mb_per_box: user, kernel_gb_per_box: kernel, deliveries, cores, .. } = self;
         let (spread, sharded) = self.broker_messages;
         vec![
-            format!(
-                "memory of a box: {user_mb_per_box:.1} MB of the process, {kernel_gb_per_box:.2} GB of the kernel"
-            ),
+            format!("memory of a box: {user:.1} MB of the process, {kernel:.2} GB of the kernel"),
             format!(
                 "deliveries a second: {deliveries:.0}, on {:.1} to {:.1} cores in all",
                 cores.0, cores.1

@@ -18,6 +18,7 @@ pub(crate) struct Connection {
     partial: Vec<u8>,
     stage: Stage,
     keep_alive: Duration,
+    timer: Option<TimerId>,
     /// It has answered a ping since it took this box.
     is_proven: bool,
     /// What went wrong, in words.
@@ -41,6 +42,7 @@ impl Connection {
             partial: Vec::new(),
             stage: Stage::Connecting,
             keep_alive,
+            timer: None,
             is_proven: false,
             fault: None,
         }
@@ -146,6 +148,7 @@ impl Connection {
         }
         if let Some(seconds) = keep_alive_seconds.filter(|seconds| *seconds > 0) {
             self.keep_alive = self.keep_alive.min(Duration::from_secs(seconds.into()));
+            self.wait(session).map_err(|error| error.to_string())?;
         }
         self.link.connected(receive_maximum, max_packet_bytes);
         if filters.is_empty() {
@@ -204,6 +207,15 @@ impl Connection {
         format!("{meaning} (reason {code:#04x}){behind}{words}")
     }
 
+    /// Until the broker is next looked at.
+    fn wait(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        if let Some(timer) = self.timer.take() {
+            session.cancel_timer(timer);
+        }
+        self.timer = Some(session.set_timer(self.keep_alive)?);
+        Ok(())
+    }
+
     fn fail(&mut self, fault: String) -> HandlerError {
         self.fault = Some(fault.clone());
         fault.into()
@@ -225,7 +237,7 @@ impl ByteHandler for Connection {
         if !encode(&connect, &mut out) {
             return Err(self.fail("client id, user name or password cannot be sent".into()));
         }
-        session.set_timer(self.keep_alive)?;
+        self.wait(session)?;
         session.send(&out)
     }
 
@@ -275,8 +287,7 @@ impl ByteHandler for Connection {
                 session.send(&out)?;
             }
         }
-        session.set_timer(keep_alive)?;
-        Ok(())
+        self.wait(session)
     }
 
     fn on_error(&mut self, _session: &mut Session<'_>, error: &SessionError) {

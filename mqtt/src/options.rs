@@ -235,7 +235,8 @@ impl Link {
         self
     }
 
-    /// Starts it with the application: the broker is dialled, and dialled again, until the server stops.
+    /// Starts it with the application: the broker is dialled, and dialled again, until the server stops. Of
+    /// several loops one has the link: start it within [`once`](Application::once).
     ///
     /// # Errors
     /// A mistake in the options. One in the URL's host or in [`connect_options`](Self::connect_options) is

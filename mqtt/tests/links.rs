@@ -340,6 +340,22 @@ fn a_broker_that_is_silent_is_noticed_at_every_stage() {
 }
 
 #[test]
+fn a_broker_that_wants_to_hear_more_often_does() {
+    let mut bad = Bad::new(plain);
+    bad.say(&[0x20, 6, 0, 0, 3, 0x13, 0, 2]); // a keep-alive of 2 s
+    bad.say(SUBACK);
+    bad.site.app.advance(Duration::from_millis(2_100));
+    let mut heard = [0; 4096];
+    let length = bad.stream.read(&mut heard).unwrap();
+    assert!(heard[..length].ends_with(&[0xc0, 0]), "a ping");
+    bad.say(&[0xd0, 0]);
+    bad.site.app.advance(secs(3));
+    assert!(bad.site.link.is_up());
+    bad.site.app.advance(secs(3));
+    assert!(!bad.site.link.is_up());
+}
+
+#[test]
 fn a_broker_that_never_reads_holds_a_bounded_amount_and_nobody_else_up() {
     let few = |link: Link| link.max_waiting(16 << 10).keep_alive(secs(5));
     let mut bad = Bad::new(few);

@@ -7,8 +7,7 @@ mod mosquitto;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mosquitto::{Mosquitto, PATIENCE, start};
 use wirewheel::flow::{BufferOverflow, FlowKey, FlowOptions, Taken};
@@ -77,6 +76,11 @@ impl Box1 {
         }
     }
 
+    /// The next so many that it tells.
+    fn hear(&self, count: usize) -> Vec<Told> {
+        (0..count).map(|_| self.told.recv_timeout(PATIENCE).expect("more")).collect()
+    }
+
     /// Says a thousand numbers a second until it has said so many, and then the last word.
     fn say(&self, count: u64) {
         let room = self.room;
@@ -130,10 +134,12 @@ fn everything_arrives_in_order_and_nothing_comes_back() {
     let Some(broker) = start("order", "") else { return };
     for at_least_once in [false, true] {
         let (one, two) = (a_box(&broker, at_least_once), a_box(&broker, at_least_once));
-        (one.expect(&Told::Up), two.expect(&Told::Up));
+        one.expect(&Told::Up);
+        two.expect(&Told::Up);
         one.say(2_000);
         assert_eq!((two.count(), one.count()), ((2_000, 0), (2_000, 0)));
-        (one.stop(), two.stop());
+        one.stop();
+        two.stop();
     }
 }
 
@@ -141,17 +147,19 @@ fn everything_arrives_in_order_and_nothing_comes_back() {
 fn a_broker_that_is_killed_for_two_seconds_costs_what_is_counted_and_nobody_waits() {
     let Some(mut broker) = start("killed", "") else { return };
     let (one, two) = (a_box(&broker, false), a_box(&broker, false));
-    (one.expect(&Told::Up), two.expect(&Told::Up));
+    one.expect(&Told::Up);
+    two.expect(&Told::Up);
     const COUNT: u64 = 7_000;
     one.say(COUNT);
-    thread::sleep(Duration::from_millis(1_000));
+    // A thousand a second: what is heard here tells the time.
+    let mut before_one = one.hear(1_000);
     broker.kill();
-    thread::sleep(Duration::from_secs(2));
+    before_one.extend(one.hear(2_000));
     broker.start();
-    let begun = Instant::now();
-    let (mut before_one, mut before_two) =
-        (one.await_change(&Told::Up), two.await_change(&Told::Up));
-    assert!(begun.elapsed() <= Duration::from_secs(3), "{:?}", begun.elapsed());
+    let since = one.await_change(&Told::Up);
+    assert!(since.len() <= 3_000, "back after {} messages", since.len());
+    before_one.extend(since);
+    let mut before_two = two.await_change(&Told::Up);
     assert!(before_one.contains(&Told::Down) && before_two.contains(&Told::Down));
     let (more, lost) = count_of(&mut before_one);
     let (heard, missed) = one.count_from(more);
@@ -160,7 +168,8 @@ fn a_broker_that_is_killed_for_two_seconds_costs_what_is_counted_and_nobody_wait
     let (heard, missed) = two.count_from(more);
     assert_eq!(heard + missed + lost, COUNT, "{heard} heard, {missed} missed");
     assert!((1_900..5_000).contains(&(missed + lost)), "{missed} missed");
-    (one.stop(), two.stop());
+    one.stop();
+    two.stop();
 }
 
 /// How many of these are messages, and what was missed before them.

@@ -1,5 +1,5 @@
-//! Several boxes and a broker in one virtual time, from a seed: what is sent, dropped, delivered and missed are
-//! the same in all books afterwards. `WIREWHEEL_SEEDS` runs more of them, `WIREWHEEL_SEED` that one.
+//! Several boxes and a broker in one virtual time, from a seed: what is sent, dropped, delivered and missed
+//! are the same in all books afterwards. `WIREWHEEL_SEEDS` runs more of them, `WIREWHEEL_SEED` that one.
 
 mod support;
 
@@ -128,9 +128,14 @@ fn run(seed: u64) -> (u64, u64) {
     }
     settle(&mut broker, &players, 1_000);
     players.iter_mut().for_each(Player::note);
+    books(seed, &players)
+}
+
+/// What was delivered to other boxes and missed there, if all books agree.
+fn books(seed: u64, players: &[Player]) -> (u64, u64) {
     let said: Vec<u64> = players.iter().map(|player| player.said).collect();
     let (mut delivered, mut missed) = (0, 0);
-    for player in &players {
+    for player in players {
         let mut remote = 0;
         for (from, said) in (0..).zip(&said) {
             let (last, count) = player.heard.get(&from).copied().unwrap_or_default();

@@ -12,8 +12,8 @@ use wirewheel_mqtt::Link;
 const CONNACK: &[u8] = &[0x20, 3, 0, 0, 0];
 const SUBACK: &[u8] = &[0x90, 5, 0, 1, 0, 0, 0];
 
-/// Has a link hear these bytes, of which the first says how far the broker has come before and in which pieces the
-/// rest comes. The box goes on whatever they are.
+/// Has a link hear these bytes, of which the first says how far the broker has come before and in which
+/// pieces the rest comes. The box goes on whatever they are.
 pub fn hear(data: &[u8]) {
     let Some((first, bytes)) = data.split_first() else { return };
     let mut flow = None;

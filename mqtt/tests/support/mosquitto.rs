@@ -63,13 +63,13 @@ impl Mosquitto {
         let log = fs::File::create(self.folder.join("log")).unwrap();
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(child.spawn().unwrap());
-        for _ in 0..1_000 {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let child = self.child.as_mut().expect("it was started");
+            if child.try_wait().unwrap().is_some() {
+                panic!("mosquitto has ended: {:?}", fs::read_to_string(self.folder.join("log")));
             }
-            thread::sleep(Duration::from_millis(10));
+            thread::yield_now();
         }
-        panic!("mosquitto does not listen: {:?}", fs::read_to_string(self.folder.join("log")));
     }
 
     /// As with SIGKILL: nothing is said, and nothing is saved.
