@@ -39,6 +39,7 @@
 //! | [`message`] | what a message carries, and what becomes one |
 //! | [`options`] | the values that options take |
 //! | [`pages`] | folders of files, and whose pages may read answers |
+//! | [`pieces`] | messages that are not held whole |
 //! | [`raw`] | sessions that get frames |
 #![cfg_attr(
     feature = "testing",
@@ -100,8 +101,8 @@ pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
 pub use api::{
-    body, compat, detach, embedding, error, events, extension, hooks, message, options, pages, raw,
-    watch,
+    body, compat, detach, embedding, error, events, extension, hooks, message, options, pages,
+    pieces, raw, watch,
 };
 
 pub use app::application::{Application, WebSockets};

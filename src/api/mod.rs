@@ -15,6 +15,7 @@ pub mod json;
 pub mod message;
 pub mod options;
 pub mod pages;
+pub mod pieces;
 pub mod raw;
 #[cfg(feature = "tls")]
 pub mod tls;

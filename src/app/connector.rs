@@ -7,17 +7,21 @@ use std::time::Duration;
 use crate::app::byte_handler::{ByteHandler, OfBytes};
 use crate::app::call::Call;
 use crate::app::connect_options::{ConnectOptions, Settings};
-use crate::app::endpoint::{Endpoint, OfFrames, OfMessages};
+use crate::app::endpoint::{Endpoint, InPieces, OfFrames, OfMessages};
 use crate::app::handler::Handler;
+use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::context::dialers::{DialerCell, Dialers};
 use crate::protocol::client_url::ClientUrl;
 #[cfg(feature = "tls")]
 use crate::protocol::client_url::Place;
+use crate::protocol::frame::FrameRules;
 use crate::protocol::http_proxy::HttpProxy;
+use crate::protocol::piece_reader::PieceStep;
 use crate::session::Session;
 use crate::session::byte_stream::PlainBytes;
 use crate::session::event_stream::EventEncoder;
+use crate::session::extensions::{Delivery, Pipeline};
 use crate::structures::ids::TimerId;
 #[cfg(feature = "tls")]
 use crate::transport::tls::connector::{TlsConnector, TlsStart};
@@ -26,6 +30,7 @@ use crate::words::error::{HandlerResult, SessionError};
 use crate::words::frame::Frame;
 use crate::words::limits::Limits;
 use crate::words::message::Message;
+use crate::words::piece::Piece;
 
 /// All that an attempt needs of the application.
 #[derive(Clone)]
@@ -36,41 +41,10 @@ pub(crate) struct Connector {
     /// `None` before it is used.
     #[cfg(feature = "tls")]
     tls: Option<Rc<TlsConnector>>,
-    pub(crate) speaks: Speaks,
+    pub(crate) delivery: Delivery,
+    /// What encodes where no WebSocket is spoken. Only who dials such has it linked.
+    pub(crate) bytes: Option<Rc<dyn EventEncoder>>,
     pub(crate) factory: Rc<ClientFactory>,
-}
-
-/// What goes over a connection that is dialled.
-#[derive(Clone)]
-pub(crate) enum Speaks {
-    /// WebSocket, and the handler is handed messages.
-    Messages,
-    /// WebSocket, and the handler is handed frames.
-    Frames,
-    /// Something else, as this encodes it. Only who dials such has the encoder linked.
-    Bytes(Rc<dyn EventEncoder>),
-}
-
-impl Speaks {
-    pub(crate) fn is_messages(&self) -> bool {
-        matches!(self, Self::Messages)
-    }
-}
-
-impl PartialEq for Speaks {
-    fn eq(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
-}
-
-impl fmt::Debug for Speaks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Messages => "Messages",
-            Self::Frames => "Frames",
-            Self::Bytes(_) => "Bytes",
-        })
-    }
 }
 
 /// Never in the clear where a URL asks for TLS.
@@ -90,7 +64,7 @@ impl Connector {
     fn new<E: Endpoint + 'static>(
         url: ClientUrl,
         options: &ConnectOptions,
-        speaks: Speaks,
+        delivery: Delivery,
         endpoint: impl Fn(&Call) -> E + 'static,
     ) -> Result<Self, String> {
         if let Some(Err(mistake)) = url.place.address() {
@@ -111,7 +85,8 @@ impl Connector {
             proxy,
             #[cfg(feature = "tls")]
             tls: None,
-            speaks,
+            delivery,
+            bytes: None,
             factory,
         })
     }
@@ -152,8 +127,22 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        Self::new(ClientUrl::parse(url)?, options, Speaks::Messages, move |call| {
-            OfMessages(factory(call))
+        Self::new(ClientUrl::parse(url)?, options, Delivery::Messages, move |call| {
+            OfMessages::<H>::new(factory(call))
+        })
+    }
+
+    pub(super) fn of_pieces<F, H>(
+        url: &str,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Result<Self, String>
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: PieceHandler + 'static,
+    {
+        Self::new(ClientUrl::parse(url)?, options, Delivery::Pieces, move |call| {
+            OfMessages::<H, InPieces>::new(factory(call))
         })
     }
 
@@ -166,7 +155,7 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: RawHandler + 'static,
     {
-        Self::new(ClientUrl::parse(url)?, options, Speaks::Frames, move |call| {
+        Self::new(ClientUrl::parse(url)?, options, Delivery::Frames, move |call| {
             OfFrames(factory(call))
         })
     }
@@ -181,8 +170,10 @@ impl Connector {
         H: ByteHandler + 'static,
     {
         options.settings().check_bytes()?;
-        let speaks = Speaks::Bytes(Rc::new(PlainBytes));
-        Self::new(ClientUrl::parse_bytes(url)?, options, speaks, move |_call| OfBytes(factory()))
+        let url = ClientUrl::parse_bytes(url)?;
+        // As behind a raw handler's back, nothing is asked by itself.
+        let connector = Self::new(url, options, Delivery::Frames, move |_call| OfBytes(factory()))?;
+        Ok(Self { bytes: Some(Rc::new(PlainBytes)), ..connector })
     }
 }
 
@@ -216,6 +207,20 @@ impl<E: Endpoint> Endpoint for DialledEndpoint<E> {
     fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult {
         self.cell.heard.set(true);
         self.inner.on_frame(session, frame)
+    }
+
+    fn next_piece<'a>(
+        &self,
+        pipeline: &mut Pipeline,
+        rx: &'a mut [u8],
+        rules: &FrameRules,
+    ) -> Result<(PieceStep<'a>, usize), SessionError> {
+        self.inner.next_piece(pipeline, rx, rules)
+    }
+
+    fn on_piece(&mut self, session: &mut Session<'_>, piece: Piece<'_>) -> HandlerResult {
+        self.cell.heard.set(true);
+        self.inner.on_piece(session, piece)
     }
 
     fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {

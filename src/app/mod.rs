@@ -34,13 +34,13 @@ pub(crate) mod long_body;
 pub(crate) mod multipart;
 pub(crate) mod origins;
 pub(crate) mod pattern;
+pub(crate) mod piece_handler;
 pub(crate) mod raw_handler;
 mod representation;
 pub(crate) mod response;
 pub(crate) mod route_table;
 pub(crate) mod routing;
 pub(crate) mod setters;
-pub(crate) mod streamed;
 #[cfg(feature = "json")]
 pub(crate) mod value_handler;
 pub(crate) mod web_socket_route;

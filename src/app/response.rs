@@ -10,7 +10,7 @@ use crate::words::quoted::Quoted;
 use crate::app::call::Call;
 use crate::app::file_body::FileBody;
 use crate::app::long_body::LongBody;
-use crate::app::streamed::{BodyPiece, ProducedBody};
+use crate::structures::produced::{BodyPiece, ProducedBody};
 
 /// The answer to a plain request.
 ///

@@ -23,7 +23,7 @@ use crate::app::response::{Accept, Response};
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 use crate::session::event_stream::EventEncoder;
-use crate::session::extensions::{Agreed, Factories};
+use crate::session::extensions::{Agreed, Delivery, Factories};
 
 /// Makes the handler of one session.
 pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;
@@ -59,8 +59,8 @@ pub(crate) struct RouteConfig {
     pub(crate) pattern: String,
     pub(crate) options: SessionOptions,
     pub(crate) purpose: Purpose,
-    /// Its sessions are handed frames.
-    pub(crate) raw: bool,
+    /// What the handlers of its sessions are handed.
+    pub(crate) delivery: Delivery,
     #[cfg(feature = "json")]
     pub(crate) converter: Converter,
     /// The extensions that its sessions may agree on.
@@ -115,7 +115,7 @@ impl RouteConfig {
 
     /// What its sessions agree on of a client's extensions.
     pub(crate) fn agree(&self, offers: &[ExtensionOffer]) -> Agreed {
-        Agreed::negotiate(&self.extensions, offers)
+        Agreed::negotiate(&self.extensions, offers, self.delivery)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::flow::prepared::PreparedMessage;
 use crate::structures::ids::BodyId;
 use crate::structures::slab::Key;
 use crate::words::close::{CloseCode, CloseReason};
@@ -15,6 +16,13 @@ pub(crate) enum Command {
         to: Key,
         stamp: u64,
         message: MessageBuf,
+    },
+    /// `counted` are the bytes for which it stands in the account of commands.
+    SendPrepared {
+        to: Key,
+        stamp: u64,
+        message: PreparedMessage,
+        counted: usize,
     },
     Close {
         to: Key,

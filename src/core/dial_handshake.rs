@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::app::call::{Between, Call};
-use crate::app::connector::{NO_TLS, Speaks};
+use crate::app::connector::NO_TLS;
 use crate::app::endpoint::Endpoint;
 use crate::protocol::client_handshake::{Asked, is_credential};
 use crate::protocol::connect_error::ConnectError;
@@ -67,16 +67,17 @@ impl Dials<'_> {
     pub(super) fn send_handshake(&mut self, now: Time, index: u32, slot: u32, wire: &mut dyn Wire) {
         self.core.dial_table.set_step(index, ConnectStep::Handshake);
         let Some(dial) = self.core.dial_table.dial(index) else { return };
-        if let Speaks::Bytes(encoder) = &dial.connector.speaks {
+        if let Some(encoder) = &dial.connector.bytes {
             let pipeline = Pipeline::for_events(Rc::clone(encoder));
             return self.open_bytes(now, index, slot, pipeline, wire);
         }
         let Some(progress) = dial.progress.as_deref() else { return };
         let (settings, mut url) = (Rc::clone(&dial.connector.settings), (*progress.url).clone());
-        let is_elsewhere = progress.is_elsewhere;
+        let (is_elsewhere, delivery) = (progress.is_elsewhere, dial.connector.delivery);
         // The application makes headers and offers: what it gets wrong is an error of the attempt.
-        let made =
-            caught(|| Ok((settings.request_headers()?, Agreed::offer(&settings.extensions)?)));
+        let made = caught(|| {
+            Ok((settings.request_headers()?, Agreed::offer(&settings.extensions, delivery)?))
+        });
         let (mut headers, offer) = match made {
             Ok(Ok(made)) => made,
             Ok(Err(mistake)) => {
@@ -254,8 +255,8 @@ impl Dials<'_> {
             Err(fault) => return self.fail(now, index, ConnectError::BadAnswer(fault), None),
         };
         let Some(dial) = self.core.dial_table.dial(index) else { return };
-        let is_raw = !dial.connector.speaks.is_messages();
-        self.open(now, index, slot, &call, Pipeline::for_session(is_raw, agreed), wire);
+        let pipeline = Pipeline::for_session(dial.connector.delivery, agreed);
+        self.open(now, index, slot, &call, pipeline, wire);
     }
 
     /// There is no handshake: the connection is the session.
@@ -329,16 +330,12 @@ impl Dials<'_> {
     ) -> Result<(Call, Agreed), String> {
         let gone = || "its request is gone".to_owned();
         let index = self.core.dial_table.by_slot.get(&slot).copied().ok_or_else(gone)?;
-        let settings = self
-            .core
-            .dial_table
-            .dial(index)
-            .map(|dial| Rc::clone(&dial.connector.settings))
-            .ok_or_else(gone)?;
+        let dial = self.core.dial_table.dial(index).ok_or_else(gone)?;
+        let (settings, delivery) = (Rc::clone(&dial.connector.settings), dial.connector.delivery);
         let asked = self.dialling(slot).and_then(|dialling| dialling.asked.take());
         let (asked, request) = asked.ok_or_else(gone)?;
         let chosen = asked.check(&head)?;
-        let made = caught(|| Agreed::answered(&settings.extensions, &chosen.extensions));
+        let made = caught(|| Agreed::answered(&settings.extensions, &chosen.extensions, delivery));
         let agreed = made.map_err(|Panicked(text)| text)??;
         let limits =
             HeadLimits { max_bytes: request.len().saturating_add(1), max_lines: OWN_LINES_MAX };

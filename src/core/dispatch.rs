@@ -161,6 +161,7 @@ impl Turn<'_> {
         let mut session = self.session();
         let result = match command {
             Command::Send { message, .. } => session.send(&message),
+            Command::SendPrepared { message, .. } => session.send_prepared(&message),
             Command::Close { reason, .. } => session.begin_close(&reason),
             Command::Pause(_) => {
                 session.pause();

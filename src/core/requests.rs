@@ -308,7 +308,7 @@ impl HttpTurn<'_, '_> {
         self.write_upgrade(accept_key, call.protocol(), &agreed.header, accepted.headers());
         let Some(handler) = handler else { return leaving(config, call) };
         // RFC 6455 section 9.1: in force from the first frame behind the answer.
-        self.turn.connection.state.pipeline = Pipeline::for_session(config.raw, agreed);
+        self.turn.connection.state.pipeline = Pipeline::for_session(config.delivery, agreed);
         self.open_session(route, &config.pattern, handler);
         self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
         AfterRequest::Session

@@ -272,8 +272,12 @@ impl Core {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {
             let key = command.to();
-            if let Command::Send { message, .. } = &command {
-                let bytes = message.as_message().bytes().len();
+            let sends = match &command {
+                Command::Send { message, .. } => Some(message.as_message().bytes().len()),
+                Command::SendPrepared { counted, .. } => Some(*counted),
+                _ => None,
+            };
+            if let Some(bytes) = sends {
                 self.shared.command_bytes -= bytes;
                 self.shared.copied_bytes += bytes + COPY_BYTES;
             }
@@ -329,7 +333,7 @@ impl Core {
 impl Command {
     fn to(&self) -> Key {
         match self {
-            Self::Send { to, .. } | Self::Close { to, .. } => *to,
+            Self::Send { to, .. } | Self::SendPrepared { to, .. } | Self::Close { to, .. } => *to,
             Self::Pause(to) | Self::Resume(to) => *to,
             Self::ResumeBody(id) => id.key,
         }
@@ -337,7 +341,9 @@ impl Command {
 
     fn stamp(&self) -> Option<u64> {
         match self {
-            Self::Send { stamp, .. } | Self::Close { stamp, .. } => Some(*stamp),
+            Self::Send { stamp, .. }
+            | Self::SendPrepared { stamp, .. }
+            | Self::Close { stamp, .. } => Some(*stamp),
             Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) => None,
         }
     }

@@ -6,6 +6,7 @@
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
 //! | [`bodies`] | request bodies, whole and in pieces; answers that are made while they are sent |
 //! | [`broadcast`] | one message for many sessions |
+//! | [`pieces`] | messages that are too large to be held |
 //! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
 #![cfg_attr(
@@ -92,6 +93,9 @@ pub mod loops {}
 
 #[doc = include_str!("options.md")]
 pub mod options {}
+
+#[doc = include_str!("pieces.md")]
+pub mod pieces {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}

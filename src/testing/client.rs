@@ -335,6 +335,39 @@ impl TestClient {
         self.send_bytes(&frame_of(is_server, first, payload));
     }
 
+    /// Sends a message in fragments of so many bytes, the last of which may have fewer.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, WebSockets, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         route.web_socket("/echo", |_call: &Call| on_message(|session, m| session.send(m)));
+    ///     });
+    /// })?;
+    /// let mut client = app.web_socket("/echo");
+    /// client.send_fragments("hello", 2); // "he", "ll", "o"
+    /// client.expect_text("hello");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// With fragments of 0 bytes.
+    #[track_caller]
+    pub fn send_fragments(&mut self, message: impl AsMessage, bytes: usize) {
+        let message = message.as_message();
+        let kind = if message.is_text() { 0x01 } else { 0x02 };
+        let (mut first, mut rest) = (kind, message.bytes());
+        assert!(bytes > 0, "fragments of 0 bytes never end");
+        while rest.len() > bytes {
+            let (fragment, later) = rest.split_at(bytes);
+            self.send_frame(first, fragment);
+            (first, rest) = (0, later);
+        }
+        self.send_frame(first | 0x80, rest);
+    }
+
     /// Sends a ping.
     pub fn ping(&mut self, payload: &[u8]) {
         self.send_frame(RawFrame::PING, payload);

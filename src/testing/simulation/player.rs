@@ -220,6 +220,11 @@ impl Player {
         self.id % 16 == 6
     }
 
+    /// Whether its session takes messages in pieces; which, is no choice, so that all else is as without.
+    fn takes_pieces_of(&self, path: &str) -> bool {
+        self.id % 8 == 5 && path == "/s"
+    }
+
     /// Whether it only listens, to an event stream.
     pub(super) fn is_event_source(&self) -> bool {
         !self.is_server && self.id % 8 == 3
@@ -242,6 +247,7 @@ impl Player {
             return self.event_stream_request();
         }
         let path = choices.pick(&["/s", "/s", "/s", "/s", "/raw"]);
+        let path = if self.takes_pieces_of(path) { "/p" } else { path };
         // Some are pages: of this server, or of another.
         let from = match self.id % 16 {
             5 => "Host: 127.0.0.1\r\nOrigin: http://127.0.0.1",
@@ -269,7 +275,7 @@ impl Player {
             5 if mood.junk => {
                 b"POST /page HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello".into()
             }
-            6 if path == "/s" => {
+            6 if path != "/raw" => {
                 // The first messages right behind the request.
                 self.asked = true;
                 bytes.extend(self.frames(choices, mood));

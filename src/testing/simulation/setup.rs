@@ -81,6 +81,7 @@ impl Setup {
             .max_frame_size(self.max_frame_size)
             .max_message_size(self.max_message_size)
             .max_outgoing_message_size(self.max_message_size)
+            .max_piecewise_message_size(self.max_message_size as u64)
             .outbox_bytes(self.outbox_bytes)
             .compat(Compat::new().masking(choices.one_in(8)))
             .limits(self.limits.clone());
@@ -255,7 +256,8 @@ pub(super) fn begin(
     network
 }
 
-/// The application: `/s` is played by actors, `/raw` mirrors, `/page` has any length.
+/// The application: `/s` is played by actors, and `/p` by those who take pieces; `/raw` mirrors, `/page`
+/// has any length.
 fn build(
     options: WebSockets,
     world: &Rc<RefCell<World>>,
@@ -265,8 +267,10 @@ fn build(
     let mut application = Application::new();
     application.install(options);
     let (members, listeners, pages) = (Rc::clone(world), Rc::clone(world), Rc::clone(world));
+    let takers = Rc::clone(world);
     application.routing(|route| {
         route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
+        route.web_socket_pieces("/p", move |call: &Call| Actor::join_in_pieces(&takers, call));
         route.event_stream("/e", move |call: &Call| Actor::join(&listeners, call)).base64();
         route
             .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))

@@ -172,6 +172,9 @@ pub(crate) struct Tally {
     pub(crate) corrupt: usize,
     /// Frames that a raw session sent back.
     pub(crate) mirrored: usize,
+    /// Messages that came in several pieces, and those that were taken as streams.
+    pub(crate) in_pieces: usize,
+    pub(crate) streamed: usize,
     /// Messages of sessions that arrived, and the most of one session.
     pub(crate) arrived: usize,
     pub(crate) longest: usize,
@@ -203,6 +206,8 @@ impl std::ops::AddAssign for Tally {
         self.too_big += other.too_big;
         self.corrupt += other.corrupt;
         self.mirrored += other.mirrored;
+        self.in_pieces += other.in_pieces;
+        self.streamed += other.streamed;
         self.arrived += other.arrived;
         self.longest = self.longest.max(other.longest);
         self.losses += other.losses;
@@ -228,6 +233,8 @@ pub(crate) struct Log {
     pub(super) received: usize,
     /// The lengths of the messages that `send` took.
     pub(crate) sent: Vec<usize>,
+    /// Some of them as streams.
+    pub(crate) streams: bool,
     /// The length so far of a message that is sent in fragments.
     pub(super) open: Option<usize>,
     pub(super) known_end: Option<CloseInfo>,
