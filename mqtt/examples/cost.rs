@@ -58,7 +58,10 @@ fn site(url: Option<String>) -> Site {
         });
         if let Some(url) = url {
             let link = Link::to(url).share(&room, "cost").max_waiting(1 << 20);
-            link.on_change(move |_, _| drop(tell_up.send(()))).start(app).unwrap();
+            let link = link.on_change(move |_, _| {
+                let _ = tell_up.send(());
+            });
+            link.start(app).unwrap();
         }
     });
     let server = server.spawn().unwrap();
