@@ -1,12 +1,12 @@
-//! Prints what a message in pieces costs the server that echoes it: the memory that it holds, and the time or
-//! the instructions for each byte beside as many bytes in messages of 64 KiB; with deflate and without.
+//! Prints what a message in pieces costs the server that echoes it: the memory that it holds, and the time
+//! or the instructions for each byte beside as many bytes in messages of 64 KiB; with deflate and without.
 //!
-//! Run it with `cargo bench --bench pieces [-- MEBIBYTES [instructions]]` (default 1,024, which is one message
-//! of a gibibyte). The server is a process of its own, whose CPU time is what the system says of it, the
-//! median of three rounds; with `instructions` it runs under callgrind, and the figure is the difference of two
-//! sizes, so that what start and handshake take cancels out. What is held is the growth of what the server has
-//! allocated and not freed, looked at in each hook and every millisecond, over what it had when a short message
-//! had come back: the buffers of the loop are in that.
+//! Run it with `cargo bench --bench pieces [-- MEBIBYTES [instructions]]` (default 1,024, which is one
+//! message of a gibibyte). The server is a process of its own, whose CPU time is what the system says of it,
+//! the median of three rounds; with `instructions` it runs under callgrind, and the figure is the difference
+//! of two sizes, so that what start and handshake take cancels out. What is held is the growth of what the
+//! server has allocated and not freed, looked at in each hook and every millisecond, over what it had when
+//! a short message had come back: the buffers of the loop are in that.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
@@ -117,8 +117,8 @@ fn compare(bytes: usize, counts: bool) -> Anything {
         let (pieces, whole) = (median(pieces), median(whole));
         let (unit, ratio) = (if counts { "instructions" } else { "ns" }, pieces / whole);
         println!(
-            "{what}: {} KiB held ({}), {pieces:.3} {unit} a byte in pieces, {whole:.3} in messages of 64 KiB: \
-             {ratio:.2} ({})",
+            "{what}: {} KiB held ({}), {pieces:.3} {unit} a byte in pieces, {whole:.3} in messages of \
+             64 KiB: {ratio:.2} ({})",
             held >> 10,
             verdict(held <= HELD_MAX),
             verdict(ratio <= RATIO_MAX)
@@ -161,7 +161,7 @@ fn run(bytes: usize, in_pieces: bool, deflate: bool, counts: bool) -> Anything<(
     let process = command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut server = Running::new(process)?;
     let path = if in_pieces { "/pieces" } else { "/whole" };
-    let mut client = Client::connect(&server.address, path, deflate)?;
+    let client = Client::connect(&server.address, path, deflate)?;
     client.echo(&[FRAME_BYTES / 2], in_pieces)?;
     let (base, before) = (server.peak()?, server.cpu_time()?);
     server.peak()?; // the peak begins anew behind what was allocated for it
@@ -243,7 +243,7 @@ impl Client {
     }
 
     /// Sends so many bytes in each frame, one message in all or each its own, and waits for what comes back.
-    fn echo(&mut self, frames: &[usize], in_pieces: bool) -> Anything {
+    fn echo(&self, frames: &[usize], in_pieces: bool) -> Anything {
         let mut sending = self.stream.try_clone()?;
         let (count, deflate) = (frames.len(), self.deflate);
         let (frame_bytes, messages) = (frames[0], if in_pieces { 1 } else { count });

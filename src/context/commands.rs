@@ -1,5 +1,6 @@
 //! What code on the loop asks of sessions that are not its own, and of the server as a whole.
 
+use std::any::Any;
 use std::time::Duration;
 
 use crate::flow::prepared::PreparedMessage;
@@ -32,6 +33,21 @@ pub(crate) enum Command {
     Pause(Key),
     Resume(Key),
     ResumeBody(BodyId),
+    /// The deferred answer of that number.
+    Answer {
+        to: Key,
+        number: u64,
+        settlement: Settlement,
+    },
+}
+
+/// What a deferred answer came to.
+#[derive(Debug, Default)]
+pub(crate) struct Settlement {
+    /// `None` if the application dropped it.
+    pub(crate) answer: Option<Box<dyn Any>>,
+    /// Bytes of memory that it takes, as far as is known.
+    pub(crate) bytes: usize,
 }
 
 /// How the sessions that were open when a stop began have ended.

@@ -320,7 +320,8 @@ impl ServerRef<'_> {
         timeout: Duration,
     ) -> Result<(), SendError> {
         let bytes = message.as_message().bytes().len().saturating_add(correlation.len());
-        let (back, correlation) = (self.shared.mailbox.clone(), Box::<str>::from(correlation));
+        let (back, correlation) =
+            (self.shared.deferrals.mailbox.clone(), Box::<str>::from(correlation));
         hand_on(mailbox, bytes, move |server| {
             let asked = correlation.clone();
             let tell = move |answer: Result<MessageBuf, AskError>| {

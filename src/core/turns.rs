@@ -21,6 +21,7 @@ use crate::words::time::Time;
 
 use crate::core::connection::Stage;
 use crate::core::connections::Connections;
+use crate::core::deferred_turn::DeferredTurn;
 #[cfg(feature = "client")]
 use crate::core::dial_table::DialTable;
 use crate::core::panics::{Panicked, caught};
@@ -283,6 +284,15 @@ impl Core {
             }
             if let Command::ResumeBody(id) = command {
                 self.resume_body(id);
+            } else if let Command::Answer { to, number, settlement } = command {
+                self.shared.deferrals.given_back();
+                // The client may have left, and another have its slot.
+                if self.connections.slab.get(to).is_some() {
+                    let settle = |turn: &mut Turn<'_>| {
+                        DeferredTurn { turn }.settle(number, settlement);
+                    };
+                    self.turn(now, to.index, &mut NoWire, settle);
+                }
             } else if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
                 self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));
@@ -336,6 +346,7 @@ impl Command {
             Self::Send { to, .. } | Self::SendPrepared { to, .. } | Self::Close { to, .. } => *to,
             Self::Pause(to) | Self::Resume(to) => *to,
             Self::ResumeBody(id) => id.key,
+            Self::Answer { to, .. } => *to,
         }
     }
 
@@ -344,7 +355,7 @@ impl Command {
             Self::Send { stamp, .. }
             | Self::SendPrepared { stamp, .. }
             | Self::Close { stamp, .. } => Some(*stamp),
-            Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) => None,
+            Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) | Self::Answer { .. } => None,
         }
     }
 }

@@ -60,9 +60,10 @@ impl Session<'_> {
         self.out.buffered_bytes()
     }
 
-    /// Whether the peer has not taken all that was sent, so that [`on_drain`](crate::Handler::on_drain) will be
-    /// called: when to stop sending, or reading what is sent on. ([`buffered_bytes`](Self::buffered_bytes)
-    /// counts what this turn has gathered as well, which the peer may take at once: then nothing drains.)
+    /// Whether the peer has not taken all that was sent, so that [`on_drain`](crate::Handler::on_drain)
+    /// will be called: when to stop sending, or reading what is sent on.
+    /// ([`buffered_bytes`](Self::buffered_bytes) counts what this turn has gathered as well, which the peer
+    /// may take at once: then nothing drains.)
     ///
     /// ```
     /// use wirewheel::{Handler, HandlerResult, Message, Session};

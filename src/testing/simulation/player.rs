@@ -14,6 +14,7 @@ use super::bodies;
 use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
+use super::deferrals;
 use super::sequence::Sequence;
 use super::world::Mood;
 use crate::testing::event_source::EventParser;
@@ -238,7 +239,8 @@ impl Player {
     /// Some name an event that nobody has sent.
     fn event_stream_request(&self) -> Vec<u8> {
         let last = if self.id % 16 == 3 { "Last-Event-ID: 00000001-1\r\n" } else { "" };
-        format!("GET /e HTTP/1.1\r\nHost: h\r\nX-Link: {}\r\n{last}\r\n", self.id).into_bytes()
+        let (id, defer) = (self.id, deferrals::header_of(self.id));
+        format!("GET /e HTTP/1.1\r\nHost: h\r\nX-Link: {id}\r\n{defer}{last}\r\n").into_bytes()
     }
 
     fn request(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
@@ -254,8 +256,9 @@ impl Player {
             _ if self.is_foreign() => "Host: evil.example\r\nOrigin: http://evil.example",
             _ => "Host: h",
         };
+        let defer = deferrals::header_of(self.id);
         let mut bytes =
-            format!("GET {path} HTTP/1.1\r\n{from}\r\n{UPGRADE}X-Link: {}\r\n", self.id)
+            format!("GET {path} HTTP/1.1\r\n{from}\r\n{UPGRADE}{defer}X-Link: {}\r\n", self.id)
                 .into_bytes();
         if mood.deflate && !choices.one_in(3) {
             self.offers = true;
@@ -289,7 +292,8 @@ impl Player {
     }
 
     fn page_request(&self) -> Vec<u8> {
-        format!("GET /page HTTP/1.1\r\nHost: h\r\nX-Link: {}\r\n\r\n", self.id).into_bytes()
+        let (id, defer) = (self.id, deferrals::header_of(self.id));
+        format!("GET /page HTTP/1.1\r\nHost: h\r\n{defer}X-Link: {id}\r\n\r\n").into_bytes()
     }
 
     /// Messages and fragments, mostly one, and perhaps a control frame.

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use crate::context::stats::Stats;
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::ids::TimerId;
 use crate::words::close::CloseInfo;
 use crate::words::time::Time;
 
 use super::choices::Choices;
+use super::deferrals::Deferrals;
 use super::losses::{Fault, LossCounts};
 use super::sequence::Sequence;
 
@@ -135,6 +137,8 @@ pub(crate) struct World {
     pub(crate) pages: BTreeMap<usize, usize>,
     /// Who published each message of the flow, if a session did.
     pub(crate) publishers: Vec<Option<usize>>,
+    /// Answers that come later.
+    pub(super) deferrals: Deferrals,
     /// Links whose clients sent what may be anything.
     pub(crate) spoiled: BTreeSet<usize>,
     /// What a handler saw that must not be.
@@ -180,6 +184,8 @@ pub(crate) struct Tally {
     pub(crate) longest: usize,
     /// Connections on which something was lost, by reason.
     pub(crate) losses: LossCounts,
+    /// Deferred answers that were given, dropped, late, and for nobody.
+    pub(crate) deferred: [u64; 4],
     /// Events that arrived.
     pub(crate) events: usize,
     /// Messages of the flow that came to sessions which collect only some.
@@ -194,6 +200,17 @@ pub(crate) struct Tally {
     /// Sessions between two servers of this code, and those of them that have lost something, by reason.
     pub(crate) between: usize,
     pub(crate) between_losses: LossCounts,
+}
+
+impl Tally {
+    pub(super) fn note_deferred(&mut self, stats: &Stats) {
+        self.deferred = [
+            stats.deferred_answered,
+            stats.deferred_dropped,
+            stats.deferred_late,
+            stats.deferred_cancelled,
+        ];
+    }
 }
 
 impl std::ops::AddAssign for Tally {
@@ -211,6 +228,7 @@ impl std::ops::AddAssign for Tally {
         self.arrived += other.arrived;
         self.longest = self.longest.max(other.longest);
         self.losses += other.losses;
+        self.deferred.iter_mut().zip(other.deferred).for_each(|(count, more)| *count += more);
         self.events += other.events;
         self.filtered += other.filtered;
         self.read += other.read;
