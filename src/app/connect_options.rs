@@ -75,6 +75,7 @@ use crate::words::{
 ///     .max_message_size(256 << 10)
 ///     .max_outgoing_message_size(1 << 20)
 ///     .max_fragments(1_000)
+///     .max_piecewise_message_size(16 << 20)
 ///     .outbox_bytes(128 << 10)
 ///     .outbox_messages(1_000)
 ///     .on_outbox_full(OutboxOverflow::DropOldest)
@@ -385,6 +386,20 @@ impl ConnectOptions {
 const REDIRECTS_MAX: u8 = 10;
 
 impl Settings {
+    /// Refuses what has no meaning where no WebSocket is spoken.
+    pub(crate) fn check_bytes(&self) -> Result<(), String> {
+        let of_web_socket = [
+            ("header", !self.headers.is_empty()),
+            ("protocol", !self.protocols.is_empty()),
+            ("redirects", self.redirects > 0),
+            ("extension", !self.extensions.is_empty()),
+        ];
+        match of_web_socket.iter().find(|(_, is_set)| *is_set) {
+            Some((name, _)) => Err(format!("{name} is for sessions that speak WebSocket")),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what cannot be meant, by name.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.session.check()?;

@@ -1,10 +1,12 @@
 //! The methods that dial: while the application is set up, and while it runs.
 
 use crate::app::application::Application;
+use crate::app::byte_handler::ByteHandler;
 use crate::app::call::Call;
 use crate::app::connect_options::ConnectOptions;
 use crate::app::connector::Connector;
 use crate::app::handler::Handler;
+use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::context::dialers::{Dialer, DialerKey};
 use crate::context::loop_state::ServerRef;
@@ -64,6 +66,53 @@ impl Application {
         H: RawHandler + 'static,
     {
         self.dial(url, Connector::of_frames(url, &options, factory))
+    }
+
+    /// Dials a session that speaks a protocol of its own: `url` is `tcp://host:port`, `tls://host:port`
+    /// (feature `tls`) or `unix:/run/x.sock`; feature `client`. It is dialled, and dialled again, as
+    /// [`connect`](Self::connect) does, through a proxy too; of the options those of requests and answers
+    /// have no meaning and are refused. See [`ByteHandler`], with an example.
+    ///
+    /// ```
+    /// use wirewheel::client::{ByteHandler, ConnectOptions};
+    /// use wirewheel::{Application, HandlerResult, Session};
+    /// struct Log;
+    /// impl ByteHandler for Log {
+    ///     fn on_bytes(&mut self, _: &mut Session<'_>, bytes: &[u8]) -> HandlerResult {
+    ///         println!("{bytes:?}");
+    ///         Ok(())
+    ///     }
+    /// }
+    /// fn module(app: &mut Application) {
+    ///     app.connect_bytes("unix:/run/gpsd.sock", ConnectOptions::new(), || Log);
+    /// }
+    /// ```
+    pub fn connect_bytes<F, H>(&mut self, url: &str, options: ConnectOptions, factory: F) -> Dialer
+    where
+        F: Fn() -> H + 'static,
+        H: ByteHandler + 'static,
+    {
+        self.dial(url, Connector::of_bytes(url, &options, factory))
+    }
+
+    /// The same for a session that is handed messages in pieces; see [`pieces`](crate::pieces).
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::pieces::on_piece;
+    /// use wirewheel::{Application, Call};
+    /// fn module(app: &mut Application) {
+    ///     app.connect_pieces("ws://127.0.0.1:9001/", ConnectOptions::new(), |_call: &Call| {
+    ///         on_piece(|session, piece| session.send_piece(piece, piece.is_last()))
+    ///     });
+    /// }
+    /// ```
+    pub fn connect_pieces<F, H>(&mut self, url: &str, options: ConnectOptions, factory: F) -> Dialer
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: PieceHandler + 'static,
+    {
+        self.dial(url, Connector::of_pieces(url, &options, factory))
     }
 
     fn dial(&mut self, url: &str, connector: Result<Connector, String>) -> Dialer {
@@ -140,6 +189,70 @@ impl ServerRef<'_> {
         H: RawHandler + 'static,
     {
         self.dial(Connector::of_frames(url, &options, factory))
+    }
+
+    /// The same for a session that speaks a protocol of its own; see [`Application::connect_bytes`].
+    ///
+    /// ```
+    /// use wirewheel::client::{ByteHandler, ConnectOptions};
+    /// use wirewheel::error::ConfigError;
+    /// use wirewheel::{HandlerResult, ServerRef, Session};
+    /// struct Log;
+    /// impl ByteHandler for Log {
+    ///     fn on_bytes(&mut self, _: &mut Session<'_>, bytes: &[u8]) -> HandlerResult {
+    ///         println!("{bytes:?}");
+    ///         Ok(())
+    ///     }
+    /// }
+    /// fn listen_to(server: &mut ServerRef<'_>, device: &str) -> Result<(), ConfigError> {
+    ///     server.connect_bytes(&format!("tcp://{device}:2101"), ConnectOptions::new(), || Log)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_bytes<F, H>(
+        &mut self,
+        url: &str,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Result<Dialer, ConfigError>
+    where
+        F: Fn() -> H + 'static,
+        H: ByteHandler + 'static,
+    {
+        self.dial(Connector::of_bytes(url, &options, factory))
+    }
+
+    /// The same for a session that is handed messages in pieces; see [`Application::connect_pieces`].
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::error::ConfigError;
+    /// use wirewheel::pieces::on_piece;
+    /// use wirewheel::{Call, ServerRef};
+    /// fn fetch(server: &mut ServerRef<'_>, url: &str) -> Result<(), ConfigError> {
+    ///     server.connect_pieces(url, ConnectOptions::new(), |_call: &Call| {
+    ///         on_piece(|_session, piece| Ok(println!("{} bytes", piece.bytes().len())))
+    ///     })?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_pieces<F, H>(
+        &mut self,
+        url: &str,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Result<Dialer, ConfigError>
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: PieceHandler + 'static,
+    {
+        self.dial(Connector::of_pieces(url, &options, factory))
     }
 
     fn dial(&self, connector: Result<Connector, String>) -> Result<Dialer, ConfigError> {

@@ -19,13 +19,14 @@ use crate::app::call::Call;
 use crate::app::dialled_routes::DialledRoutes;
 use crate::app::endpoint::Endpoint;
 use crate::app::origins::OriginRules;
+use crate::app::own_metrics::OwnMetrics;
 use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::{Accept, Response};
 use crate::app::spelled_out::SpelledOut;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 use crate::session::event_stream::EventEncoder;
-use crate::session::extensions::{Agreed, Factories};
+use crate::session::extensions::{Agreed, Delivery, Factories};
 
 /// Makes the handler of one session.
 pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;
@@ -55,14 +56,21 @@ pub(crate) type UpgradeHook = Rc<dyn Fn(&Call) -> Result<Accept, Response>>;
 /// Picks a subprotocol from the client's list.
 pub(crate) type ProtocolPicker = Rc<dyn Fn(&Call, &[&str]) -> Option<String>>;
 
+/// The upgrade hooks that have accepted a request, and with which headers.
+#[derive(Debug, Default)]
+pub(crate) struct HooksDone {
+    pub(crate) accepted: Accept,
+    pub(crate) count: usize,
+}
+
 /// A finished WebSocket route.
 pub(crate) struct RouteConfig {
     /// The path as it was written, for logs.
     pub(crate) pattern: String,
     pub(crate) options: SessionOptions,
     pub(crate) purpose: Purpose,
-    /// Its sessions are handed frames.
-    pub(crate) raw: bool,
+    /// What the handlers of its sessions are handed.
+    pub(crate) delivery: Delivery,
     #[cfg(feature = "json")]
     pub(crate) converter: Converter,
     /// The extensions that its sessions may agree on.
@@ -83,28 +91,41 @@ impl fmt::Debug for RouteConfig {
 
 impl RouteConfig {
     /// Asks the protocol picker and the hooks, in this order; the Origin was asked before them
-    /// (RFC 6455 section 4.2.2).
-    pub(crate) fn admit(&self, call: &Call) -> Result<Accept, Response> {
-        if let Some(pick) = &self.pick_protocol {
-            let offered = offered_protocols(call.head()).unwrap_or_default();
-            match pick(call, &offered) {
-                // RFC 6455 section 4.2.2: the value chosen MUST be one the client offered.
-                Some(protocol) if offered.contains(&protocol.as_str()) => {
-                    call.agree_protocol(&protocol);
-                }
-                Some(protocol) => {
-                    let fault =
-                        format!("select_protocol chose {protocol:?}, which is not on offer");
-                    return Err(Response::faulty(fault));
-                }
-                None => {}
+    /// (RFC 6455 section 4.2.2). A hook that defers has those behind it wait, which may want to know what it
+    /// finds out.
+    pub(crate) fn admit(&self, call: &Call, hooks: HooksDone) -> Result<Accept, Response> {
+        let HooksDone { mut accepted, count } = hooks;
+        if count == 0 {
+            self.pick_protocol(call)?;
+        }
+        for (number, hook) in self.hooks.iter().enumerate().skip(count) {
+            let verdict = hook(call);
+            let is_refused = verdict.as_ref().is_err_and(|response| !response.is_deferred());
+            if call.deferral().has_begun() && !is_refused {
+                accepted.extend(verdict.unwrap_or_default())?;
+                call.deferral().note_hooks(accepted.into_headers(), number.saturating_add(1));
+                return Err(Response::deferred());
             }
+            accepted.extend(verdict?)?;
         }
-        let mut accept = Accept::new();
-        for hook in &self.hooks {
-            accept.extend(hook(call)?)?;
+        Ok(accepted)
+    }
+
+    fn pick_protocol(&self, call: &Call) -> Result<(), Response> {
+        let Some(pick) = &self.pick_protocol else { return Ok(()) };
+        let offered = offered_protocols(call.head()).unwrap_or_default();
+        match pick(call, &offered) {
+            // RFC 6455 section 4.2.2: the value chosen MUST be one the client offered.
+            Some(protocol) if offered.contains(&protocol.as_str()) => {
+                call.agree_protocol(&protocol);
+                Ok(())
+            }
+            Some(protocol) => {
+                let fault = format!("select_protocol chose {protocol:?}, which is not on offer");
+                Err(Response::faulty(fault))
+            }
+            None => Ok(()),
         }
-        Ok(accept)
     }
 
     /// The handler of a session; `None` if the connection is to leave the loop.
@@ -117,7 +138,7 @@ impl RouteConfig {
 
     /// What its sessions agree on of a client's extensions.
     pub(crate) fn agree(&self, offers: &[ExtensionOffer]) -> Agreed {
-        Agreed::negotiate(&self.extensions, offers)
+        Agreed::negotiate(&self.extensions, offers, self.delivery)
     }
 }
 
@@ -153,6 +174,8 @@ pub(crate) struct RouteTable {
     pub(crate) filters: Option<Box<dyn AnswerFilters>>,
     bodies: Vec<Rc<dyn BodyEndpoint>>,
     defaults: SessionOptions,
+    /// What the application counts itself.
+    pub(crate) own_metrics: Option<Rc<dyn OwnMetrics>>,
     /// What dialled sessions have in place of a route.
     #[cfg(feature = "client")]
     pub(crate) dialled: DialledRoutes,
@@ -202,6 +225,7 @@ impl RouteTable {
             filters: None,
             bodies: Vec::new(),
             defaults,
+            own_metrics: None,
             #[cfg(feature = "client")]
             dialled: DialledRoutes::default(),
         }

@@ -149,8 +149,7 @@ impl Turn<'_> {
                 *(if info.is_clean() { &mut drained.clean } else { &mut drained.cut }) += 1;
             }
             self.shared.stats.count_close(info.code());
-            self.shared.stats.event_streams_open -=
-                u64::from(self.connection.state.is_event_stream());
+            self.shared.stats.event_streams_open -= u64::from(!self.connection.state.is_read());
             // Taken out first: if `on_close` panics, it has been called all the same.
             let stage = std::mem::replace(&mut self.connection.stage, Stage::Finishing);
             if let Stage::Session(mut handler) = stage {
@@ -158,6 +157,7 @@ impl Turn<'_> {
             }
         }
         // A hook that sent or aborted after the end asked for nothing that is left to do.
+        self.connection.state.extra().shuts_first = self.connection.state.is_byte_stream();
         if self.connection.state.is_event_stream() {
             // Whoever writes it sees no stream any more, and must take none of it for frames.
             self.shared.opaque_prefix = self.shared.tx.len();
@@ -198,6 +198,7 @@ impl Turn<'_> {
         match &self.connection.stage {
             Stage::Session(_) => self.peer_is_gone(),
             Stage::Http(_) => {
+                self.request_hung_up();
                 self.connection.state.extra().peer_shut = true;
                 if self.end_after_body() {
                     return;
@@ -271,6 +272,8 @@ impl Turn<'_> {
             self.drop_socket(Disposal::Close);
         } else if !extra.shut {
             extra.shut = true;
+            #[cfg(feature = "client")]
+            let waits = self.connection.is_dialled && !extra.shuts_first;
             // One that was set already, for a peer found dead, is not prolonged.
             if extra.deadline.is_none() {
                 extra.await_peer(now, linger);
@@ -279,7 +282,7 @@ impl Turn<'_> {
             // RFC 6455 section 7.1.1: the server closes first, and waits for the peer to follow. "A client
             // SHOULD wait for the server to close the connection".
             #[cfg(feature = "client")]
-            if self.connection.is_dialled {
+            if waits {
                 return;
             }
             self.wire.shutdown_write();
@@ -349,10 +352,13 @@ impl Turn<'_> {
 
 /// What comes first.
 impl Turn<'_> {
-    /// Lets the connection end once its file is out; false if there is none on its way.
+    /// Lets the connection end once its answer is out; false if there is none on its way.
     pub(super) fn end_after_body(&mut self) -> bool {
         let Stage::Http(http) = &mut self.connection.stage else { return false };
-        http.body.as_mut().map(|answer| answer.is_last = true).is_some()
+        if let Some(answer) = http.streamed() {
+            answer.is_last = true;
+        }
+        http.answering.is_some()
     }
 
     /// The peer has shut its side while something of it is held: that comes first.
@@ -367,10 +373,16 @@ impl Turn<'_> {
         true
     }
 
-    /// The same while a body is paused. Else what stops the reading is an answer, whose writing tells.
-    fn body_hung_up(&mut self) {
+    /// The same while a body is paused, or an answer is deferred. Else what stops the reading is an answer,
+    /// whose writing tells.
+    fn request_hung_up(&mut self) {
         let now = self.shared.now;
         let Stage::Http(http) = &mut self.connection.stage else { return };
+        if let Some(deferred) = http.deferred_mut() {
+            deferred.note_peer_end(now);
+            self.connection.state.timing_changed = true;
+            return;
+        }
         let paused = http.receiving.as_deref_mut().filter(|it| it.paused_since.is_some());
         let Some(receiving) = paused else { return };
         // The rest of the body may be in the socket.
@@ -391,7 +403,7 @@ impl Turn<'_> {
                 pause.note_peer_end(now);
                 self.connection.state.timing_changed = true;
             }
-            (None, None) => self.body_hung_up(),
+            (None, None) => self.request_hung_up(),
         }
     }
 }

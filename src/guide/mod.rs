@@ -5,7 +5,9 @@
 //! | [`life_of_a_session`] | which hook is called when, and how a session ends |
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
 //! | [`bodies`] | request bodies, whole and in pieces; answers that are made while they are sent |
+//! | [`deferred_answers`] | answers that come later, and pages that reach the server |
 //! | [`broadcast`] | one message for many sessions |
+//! | [`pieces`] | messages that are too large to be held |
 //! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
 #![cfg_attr(
@@ -27,6 +29,7 @@
     feature = "tls-client-auth",
     doc = " | [`tls`] | certificates on the box: renewals, clients, memory; or a proxy |"
 )]
+//! | [`fleet`] | more than one box: flows over a broker, what is lost when, a million subscribers on paper |
 //! | [`security`] | origins, tokens, proxies, hostile peers |
 #![cfg_attr(
     feature = "deflate",
@@ -53,6 +56,9 @@ pub mod comparison {}
 #[doc = include_str!("deflate.md")]
 pub mod deflate {}
 
+#[doc = include_str!("deferred_answers.md")]
+pub mod deferred_answers {}
+
 #[doc = include_str!("deploying.md")]
 pub mod deploying {}
 
@@ -68,6 +74,9 @@ pub mod errors_and_close_codes {}
 
 #[doc = include_str!("event_streams.md")]
 pub mod event_streams {}
+
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
 
 // Its page on values has snippets for the feature `json`.
 #[cfg(all(feature = "deflate", any(not(doctest), feature = "json")))]
@@ -88,6 +97,9 @@ pub mod loops {}
 
 #[doc = include_str!("options.md")]
 pub mod options {}
+
+#[doc = include_str!("pieces.md")]
+pub mod pieces {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}
