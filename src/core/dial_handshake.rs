@@ -268,7 +268,7 @@ impl Dials<'_> {
         pipeline: Box<Pipeline>,
         wire: &mut dyn Wire,
     ) {
-        // Whatever kind of handler it is, it is called with a request, of which a handler of bytes hears nothing.
+        // Every handler is called with a request, of which one of bytes hears nothing.
         let limits = HeadLimits { max_bytes: NO_REQUEST.len().saturating_add(1), max_lines: 1 };
         let Ok(HeadStatus::Complete { head, .. }) = parse_head(NO_REQUEST, &limits, &mut 0) else {
             return;
