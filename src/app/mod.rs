@@ -48,6 +48,7 @@ pub(crate) mod response_on_loop;
 pub(crate) mod route_table;
 pub(crate) mod routing;
 pub(crate) mod setters;
+pub(crate) mod spelled_out;
 #[cfg(feature = "json")]
 pub(crate) mod value_handler;
 pub(crate) mod web_socket_route;

@@ -8,6 +8,7 @@ use crate::context::detached::Detached;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::handshake::offered_protocols;
 use crate::protocol::head::RequestHead;
+use crate::protocol::target::before;
 use crate::words::options::SessionOptions;
 
 use crate::app::answer_filter::AnswerFilters;
@@ -21,6 +22,7 @@ use crate::app::origins::OriginRules;
 use crate::app::own_metrics::OwnMetrics;
 use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::{Accept, Response};
+use crate::app::spelled_out::SpelledOut;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 use crate::session::event_stream::EventEncoder;
@@ -164,6 +166,8 @@ struct PathEntry {
 /// The finished routes.
 pub(crate) struct RouteTable {
     entries: Vec<PathEntry>,
+    /// Paths without parameters, and the entries that fit them best.
+    spelled_out: SpelledOut,
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
     /// What changes the answers of its scopes.
@@ -215,6 +219,7 @@ impl RouteTable {
     pub(crate) fn new(defaults: SessionOptions) -> Self {
         Self {
             entries: Vec::new(),
+            spelled_out: SpelledOut::default(),
             routes: Vec::new(),
             gets: Vec::new(),
             filters: None,
@@ -283,6 +288,21 @@ impl RouteTable {
         Ok(())
     }
 
+    /// All is added: paths without parameters are found by their text from now on.
+    pub(crate) fn finish(mut self) -> Self {
+        let mut spelled_out = Vec::new();
+        for (number, entry) in self.entries.iter().enumerate() {
+            let Some(path) = entry.pattern.as_path() else { continue };
+            // Only if it is the first to be asked: a longer pattern fits better (Ktor's routing priority).
+            let best = self.fits(&path).and_then(|fits| fits.into_iter().next());
+            if best.is_some_and(|(_, best)| best.pattern == entry.pattern) {
+                spelled_out.push((path.into(), number));
+            }
+        }
+        self.spelled_out = SpelledOut::new(spelled_out);
+        self
+    }
+
     /// The entries that fit the same paths.
     fn entries_like<'t>(&'t self, pattern: &'t Pattern) -> impl Iterator<Item = &'t PathEntry> {
         self.entries.iter().filter(|entry| entry.pattern.is_same_as(pattern))
@@ -323,7 +343,14 @@ impl RouteTable {
         upgrade: bool,
         offered: &[&str],
     ) -> Resolution {
-        let path = head.target().split('?').next().unwrap_or_default();
+        let path = before(head.target(), b'?');
+        let is_read = matches!(head.method(), "GET" | "HEAD");
+        let spelled_out = self.spelled_out.find(path).and_then(|entry| self.entries.get(entry));
+        if let Some(entry) = spelled_out.filter(|_| is_read) {
+            if let Ok(resolution) = self.resolve_at(entry, Vec::new(), upgrade, offered) {
+                return resolution;
+            }
+        }
         match path {
             // RFC 9110 section 9.3.7: about the server, not a path.
             "*" => return Resolution::ServerOptions,
@@ -335,12 +362,12 @@ impl RouteTable {
         if fits.is_empty() {
             return Resolution::NotFound;
         }
-        if !matches!(head.method(), "GET" | "HEAD") {
+        if !is_read {
             return self.resolve_method(head.method(), fits);
         }
         let mut refusal = Resolution::NotFound;
         for (fit, entry) in fits {
-            match self.resolve_at(entry, fit, upgrade, offered) {
+            match self.resolve_at(entry, fit.parameters, upgrade, offered) {
                 Ok(resolution) => return resolution,
                 Err(why) if refusal == Resolution::NotFound => refusal = why,
                 Err(_) => {}
@@ -409,11 +436,10 @@ impl RouteTable {
     fn resolve_at(
         &self,
         entry: &PathEntry,
-        fit: Fit,
+        parameters: Vec<(String, String)>,
         upgrade: bool,
         offered: &[&str],
     ) -> Result<Resolution, Resolution> {
-        let parameters = fit.parameters;
         if upgrade {
             let wanted = |route: &&u16| {
                 let protocol = self.route(**route).and_then(|config| config.protocol.as_deref());
@@ -570,6 +596,53 @@ mod tests {
                 format!("{}{}", line.replace(':', " "), list(&parameters))
             }
             refusal => format!("{refusal:?}"),
+        }
+    }
+
+    /// Whichever way a path is looked up, by its text or by its segments.
+    #[test]
+    fn a_path_without_parameters_gets_what_its_segments_get() {
+        let routes: &[&str] = &[
+            "get:/",
+            "get:/a",
+            "get:/a/{p?}",
+            "get:/b",
+            "get:/b/{...}",
+            "ws:/b",
+            "get:/c/d",
+            "ws:/c/d:v1",
+            "get:/{p}/d",
+            "get:/e%2Ff",
+            "get:/g/",
+            "ws:/h:v1",
+            "get:/{p}",
+            "POST:/i",
+            "get:/*/j",
+        ];
+        let mut by_segments = table(routes).unwrap();
+        let table = table(routes).unwrap();
+        by_segments.spelled_out = SpelledOut::default();
+        // A longer pattern fits /a and /b better.
+        for (path, is_spelled_out) in
+            [("/", true), ("/c/d", true), ("/g/", true), ("/i", true), ("/a", false), ("/b", false)]
+        {
+            assert_eq!(table.spelled_out.find(path).is_some(), is_spelled_out, "{path}");
+        }
+        for path in [
+            "/", "//", "/a", "/a/", "/a/x", "/b", "/b/x", "/c/d", "/c//d", "/c/d/", "/c/d?e",
+            "/e/f", "/e%2Ff", "/%63/d", "/g/", "/g", "/h", "/i", "/x/j", "/x", "/c/%zz",
+        ] {
+            for method in ["GET", "HEAD", "POST", "PUT", "BREW"] {
+                let head = head(&format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+                for (upgrade, offered) in [(false, &[][..]), (true, &[]), (true, &["v1"])] {
+                    let found = table.resolve(&head, upgrade, offered);
+                    assert_eq!(
+                        found,
+                        by_segments.resolve(&head, upgrade, offered),
+                        "{method} {path}"
+                    );
+                }
+            }
         }
     }
 

@@ -493,6 +493,6 @@ impl Routes {
         for route in self.bodies {
             table.add_body(route.finish(&installed)?)?;
         }
-        Ok(table)
+        Ok(table.finish())
     }
 }
