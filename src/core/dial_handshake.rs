@@ -268,6 +268,7 @@ impl Dials<'_> {
         pipeline: Box<Pipeline>,
         wire: &mut dyn Wire,
     ) {
+        // Every handler is called with a request, of which one of bytes hears nothing.
         let limits = HeadLimits { max_bytes: NO_REQUEST.len().saturating_add(1), max_lines: 1 };
         let Ok(HeadStatus::Complete { head, .. }) = parse_head(NO_REQUEST, &limits, &mut 0) else {
             return;
@@ -286,6 +287,7 @@ impl Dials<'_> {
         pipeline: Option<Box<Pipeline>>,
         wire: &mut dyn Wire,
     ) {
+        // Made before the dialer has a session: where that fails, the attempt has.
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         let (factory, cell) = (Rc::clone(&dial.connector.factory), Rc::clone(&dial.cell));
         let handler = match caught(|| factory(call, cell)) {

@@ -157,6 +157,7 @@ impl Turn<'_> {
             }
         }
         // A hook that sent or aborted after the end asked for nothing that is left to do.
+        // Asked while there is a pipeline, which alone knows what is spoken.
         self.connection.state.extra().shuts_first = self.connection.state.is_byte_stream();
         if self.connection.state.is_event_stream() {
             // Whoever writes it sees no stream any more, and must take none of it for frames.

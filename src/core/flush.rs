@@ -132,6 +132,7 @@ impl Core {
 
     /// A flow was offered to all sessions that collect it: its readers follow.
     fn list_readers(&mut self, flow: Rc<FlowInner>) {
+        // Not in the rounds of sessions, which are for thousands: a reader takes many messages at a time.
         let readers = &mut self.shared.readers;
         if flow.for_each_reader(|id| readers.list(id)) {
             self.read_by_readers.push(flow);
@@ -144,9 +145,11 @@ impl Core {
     /// none, or enough was done for this turn.
     #[cold]
     fn read_next(&mut self, now: Time) -> bool {
+        // A message for a reader is as much work as one for a session.
         if self.flushed.saturating_add(self.shared.pull_work) >= FLUSH_WORK {
             return false;
         }
+        // Out of the table while it runs: its code may add readers, and end this one.
         let Some((id, mut reader)) = self.shared.readers.take_due() else { return false };
         let outcome = self.with_server(now, "reader", |server| {
             let mut batch = reader.reading.batch();

@@ -55,6 +55,7 @@ impl SessionTurn<'_, '_> {
 
     /// Bytes of a stream of events, which are nothing, or of a byte stream.
     fn bytes_input(&mut self, rx: &[u8]) -> usize {
+        // Handed over as it came: only the handler knows where anything in it ends.
         if self.turn.connection.state.is_byte_stream() {
             self.deliver(Message::new(Payload::Binary(rx), Rsv::NONE));
             self.turn.flush();

@@ -76,6 +76,7 @@ impl fmt::Debug for Core {
 impl Drop for Core {
     fn drop(&mut self) {
         self.connections.drop_all(); // leaving, they change flows once more
+        // Likewise: readers are subscribers too.
         self.shared.readers = Readers::default();
         self.shared.flows.take_touched();
     }

@@ -88,8 +88,8 @@ impl<T: ?Sized> SharedFlow<T> {
         Self { inner, kind: PhantomData }
     }
 
-    /// How many sessions collect it (Kotlin's `subscriptionCount`). In its `on_close` a session does no
-    /// longer.
+    /// How many sessions collect it (Kotlin's `subscriptionCount`), and how many readers there are. In its
+    /// `on_close` a session does no longer.
     pub fn subscription_count(&self) -> usize {
         self.inner.subscription_count()
     }
