@@ -28,7 +28,7 @@ use frames::{masked, upgrade_request};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use wirewheel::extension::Deflate;
 use wirewheel::pieces::on_piece;
-use wirewheel::{Application, Call, Server, WebSockets, on_message};
+use wirewheel::{Application, Call, HandlerResult, Server, Session, WebSockets, on_message};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
@@ -63,19 +63,18 @@ fn serve() -> Anything {
             route.web_socket_pieces("/pieces", |_: &Call| {
                 on_piece(|session, piece| {
                     session.send_piece(piece, piece.is_last())?;
-                    if session.awaits_drain() {
-                        session.pause();
-                    }
-                    note_live_bytes();
+                    wait_if_it_does_not_read(session);
                     Ok(())
                 })
-                .on_drain(|session| {
-                    session.resume();
-                    Ok(())
-                })
+                .on_drain(read_on)
             });
             route.web_socket("/whole", |_: &Call| {
-                on_message(|session, message| session.send(message))
+                on_message(|session, message| {
+                    session.send(message)?;
+                    wait_if_it_does_not_read(session);
+                    Ok(())
+                })
+                .on_drain(read_on)
             });
         });
     })?;
@@ -88,6 +87,18 @@ fn serve() -> Anything {
         }
     })?;
     server.run()?;
+    Ok(())
+}
+
+fn wait_if_it_does_not_read(session: &mut Session<'_>) {
+    note_live_bytes();
+    if session.awaits_drain() {
+        session.pause();
+    }
+}
+
+fn read_on(session: &mut Session<'_>) -> HandlerResult {
+    session.resume();
     Ok(())
 }
 

@@ -14,8 +14,9 @@ use crate::words::extension::ExtensionError;
 use crate::words::message::{Message, Rsv};
 use crate::words::piece::Piece;
 
-/// What a piece has at most, about, of a message that is decoded.
-const DECODED_BYTES: usize = 32 << 10;
+/// What a piece has at most; of a message that is decoded, about. It may wait in an outbox, beside what else
+/// one read has brought.
+const PIECE_BYTES: usize = 32 << 10;
 /// How much of a frame is unmasked for the extension at a time: what it leaves is masked again.
 const CODED_BYTES: usize = 4 << 10;
 
@@ -81,7 +82,9 @@ pub(crate) fn next_piece<'a>(
         }
         if let Some((header, end)) = whole_frame(rx, rules).map_err(SessionError::Protocol)? {
             // The usual: nothing is stored, and nothing copied.
-            if header.opcode.is_control() || !is_coded(&header, extension.is_some(), rules) {
+            let is_one_piece =
+                header.payload_len <= PIECE_BYTES && !is_coded(&header, extension.is_some(), rules);
+            if header.opcode.is_control() || is_one_piece {
                 let payload = rx.get_mut(header.header_len..end).unwrap_or_default();
                 apply_mask(payload, header.mask, 0);
                 return Ok((whole(&header, payload, rules)?, end));
@@ -190,7 +193,7 @@ impl OpenMessage {
         limit: usize,
     ) -> Result<(PieceStep<'a>, usize), SessionError> {
         // The bytes that are missing of a character come first, and are a piece with those that came before.
-        let most = if self.cut.is_empty() { usize::MAX } else { self.cut.missing() };
+        let most = if self.cut.is_empty() { PIECE_BYTES } else { self.cut.missing() };
         let fin = partial.header().is_some_and(|header| header.fin);
         let (payload, ends) = partial.look(rx, most);
         let used = payload.len();
@@ -224,17 +227,17 @@ impl OpenMessage {
             let (payload, ends) = partial.look(rest, CODED_BYTES);
             let piece =
                 MessagePiece::new(self.text, self.rsv, payload, (!self.decoding, ends && fin));
-            let taken = extension.decode_some(&piece, &mut body, DECODED_BYTES);
+            let taken = extension.decode_some(&piece, &mut body, PIECE_BYTES);
             let taken = taken.map_err(|error| fault(error, limit))?.min(payload.len());
             self.decoding = true;
             let is_whole = taken == payload.len();
-            if !is_whole && body.len() < DECODED_BYTES {
+            if !is_whole && body.len() < PIECE_BYTES {
                 return Err(took_too_little());
             }
             partial.took(payload, taken);
             used += taken;
             last = is_whole && ends && fin;
-            if (is_whole && ends) || used == rx.len() || body.len() >= DECODED_BYTES {
+            if (is_whole && ends) || used == rx.len() || body.len() >= PIECE_BYTES {
                 break;
             }
         }

@@ -6,8 +6,9 @@ use crate::words::message::{AsMessage, Message, Payload};
 
 /// A part of a message, borrowed for the time of the hook; see [`PieceHandler`](crate::pieces::PieceHandler).
 ///
-/// How a message is cut follows from how it arrives, and means nothing: pieces are no frames. Text is cut
-/// between characters. A piece is empty only where the message ends, or has nothing in it at all.
+/// How a message is cut follows from how it arrives, and means nothing: pieces are no frames, and have some
+/// 32 KiB at most. Text is cut between characters. A piece is empty only where the message ends, or has
+/// nothing in it at all.
 ///
 /// ```
 /// use wirewheel::message::Payload;
