@@ -1,8 +1,10 @@
 //! The flow behind its handles: the log of encoded messages, who collects, who waits.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::iter;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::flow::log::FlowLog;
 use crate::structures::ids::ReaderId;
@@ -28,6 +30,9 @@ pub(crate) struct FlowInner {
     pub(crate) name: Cell<u32>,
     /// What the ids of its events begin with; 0 as long as no event stream has collected it.
     pub(super) epoch: Cell<u32>,
+    /// Where all loops of a server have it: how many collect it on any, one of each loop included that
+    /// bridges it, and how many loops there are.
+    everywhere: OnceCell<(Arc<AtomicUsize>, usize)>,
 }
 
 /// The pool of one server's flows.
@@ -60,7 +65,8 @@ impl FlowInner {
     pub(crate) fn new(options: FlowOptions) -> Self {
         let state = FlowState::new(&options);
         let (rank, name, epoch) = (Cell::default(), Cell::default(), Cell::default());
-        Self { options, state: RefCell::new(state), rank, name, epoch }
+        let everywhere = OnceCell::new();
+        Self { options, state: RefCell::new(state), rank, name, epoch, everywhere }
     }
 
     pub(crate) fn options(&self) -> &FlowOptions {
@@ -137,16 +143,28 @@ impl FlowInner {
 
     fn push(self: &Rc<Self>, emission: Emission) -> Result<bool, SendError> {
         let bytes = emission.bytes() + self.entry_bytes();
+        let widened = self.with_room_for_others(&emission);
+        let options = widened.as_ref().unwrap_or(&self.options);
         // Refused before anything gives way for it: it could not be kept in any case.
         if bytes > self.options.max_bytes {
             let payload = emission.payload().len();
             let limit = self.options.max_bytes.saturating_sub(bytes - payload);
             return Err(SendError::TooBig { bytes: payload, limit });
         }
-        let overrun = self.change(|state| state.push(emission, bytes, &self.options))?;
+        let overrun = self.change(|state| state.push(emission, bytes, options))?;
         self.list();
         self.touch();
         Ok(overrun)
+    }
+
+    /// What other loops have sent must have a place beside what waits here to be sent to them: else both
+    /// might wait for each other. They send no more than their logs may have.
+    #[inline]
+    fn with_room_for_others(&self, emission: &Emission) -> Option<FlowOptions> {
+        let (_, loops) = self.everywhere.get()?;
+        let max_bytes = self.options.max_bytes.saturating_mul(*loops);
+        matches!(emission.origin, Origin::Reader(_))
+            .then(|| FlowOptions { max_bytes, ..self.options })
     }
 
     /// What a message takes beside what it refers to.
@@ -166,6 +184,12 @@ impl FlowInner {
     pub(crate) fn would_suspend(&self) -> bool {
         self.options.on_buffer_overflow == BufferOverflow::Suspend
             && self.state.borrow().log.pending() > self.options.capacity()
+    }
+
+    /// The same where a reader that stands at `cursor` is no reason to wait.
+    pub(crate) fn would_suspend_besides(&self, cursor: u64) -> bool {
+        self.options.on_buffer_overflow == BufferOverflow::Suspend
+            && self.state.borrow().log.pending_besides(cursor) > self.options.capacity()
     }
 
     /// Remembers a publisher that is not read from now on.
@@ -351,6 +375,9 @@ impl FlowInner {
         };
         let start = behind_own.unwrap_or_else(|| state.log.replay_start());
         let cursor = state.log.join(start);
+        if let Some((count, _)) = self.everywhere.get() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         let behind = state.log.next_number();
         // Of newest values there is one for each key, with gaps where older ones were replaced.
         let replayed = state.log.count_from(cursor) as u64;
@@ -379,6 +406,9 @@ impl FlowInner {
     pub(crate) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {
         let waited_for = self.change(|state| {
             state.log.leave(cursor);
+            if let Some((count, _)) = self.everywhere.get() {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
             state.subscribers.remove(place);
             !state.suspended.is_empty()
         });
@@ -446,7 +476,20 @@ impl FlowInner {
     }
 
     pub(crate) fn subscription_count(&self) -> usize {
-        self.state.borrow().log.subscribers() as usize
+        match self.everywhere.get() {
+            None => self.state.borrow().log.subscribers() as usize,
+            Some((count, bridges)) => count.load(Ordering::Relaxed).saturating_sub(*bridges),
+        }
+    }
+
+    /// All loops of a server have this flow, which nobody collects yet.
+    pub(crate) fn count_everywhere(&self, count: Arc<AtomicUsize>, loops: usize) {
+        let _ = self.everywhere.set((count, loops)); // a flow is made by one loop, once
+    }
+
+    /// Whether somebody has not taken all that there is.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.state.borrow().log.pending() > 0
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -524,6 +567,25 @@ mod tests {
                 (keeps, keeps)
             );
         }
+    }
+
+    /// Two loops whose logs are full of what waits for the other must both have room for it.
+    #[test]
+    fn what_another_loop_sends_has_room_beside_what_waits_for_it() {
+        let pool = Rc::new(Flows::new(1 << 20));
+        let flow = Rc::new(FlowInner::new(FlowOptions::new().max_bytes(2_000)));
+        flow.count_everywhere(Arc::default(), 2);
+        let reader = ReaderId(Key { index: 0, generation: 0 });
+        flow.join(&pool, Member::Reader(reader), None); // it reads nothing, so that all is awaited
+        let fill = |origin: Origin| {
+            let fits = |_: &usize| flow.emit("x".repeat(100).as_str(), None, origin).is_ok();
+            (0..100).take_while(fits).count()
+        };
+        let own = fill(Origin::Application);
+        assert!(own > 5, "{own}");
+        let of_others = fill(Origin::Reader(reader));
+        assert!((own..=own + 1).contains(&of_others), "as much again: {of_others} beside {own}");
+        assert_eq!(fill(Origin::Application), 0);
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub(crate) struct Reading {
     subscription: Subscription,
     /// Messages that were missed before some that are no business of the reader.
     unreported: u64,
+    /// Those among what it will be told that it has missed which it has brought itself.
+    own_dropped: u64,
 }
 
 /// What to count once a message is gone past.
@@ -103,16 +105,28 @@ const BATCH_MESSAGES: usize = 128;
 impl Reading {
     pub(crate) fn new(id: ReaderId, flow: &Rc<FlowInner>, pool: &Rc<Flows>) -> Self {
         let subscription = Subscription::new(flow, Filter::All, pool, Member::Reader(id), None);
-        Self { id, subscription, unreported: 0 }
+        flow.note_read(id, subscription.cursor());
+        Self { id, subscription, unreported: 0, own_dropped: 0 }
     }
 
     pub(crate) fn batch(&mut self) -> Batch<'_> {
         Batch { reading: self, left: BATCH_MESSAGES, given: None, has_progress: false }
     }
 
+    /// The number of what it takes next.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.subscription.cursor()
+    }
+
     /// Whether there is something for it before that number.
     pub(crate) fn has_before(&self, number: u64) -> bool {
         self.subscription.is_before(number) || self.subscription.flow().has_removed(self.id)
+    }
+
+    /// Goes past the message of that number: how many it has missed before it.
+    fn pass(&mut self, number: u64) -> u64 {
+        self.subscription.flow().note_read(self.id, number.saturating_add(1));
+        self.subscription.pass(number)
     }
 
     /// How many messages have never come to the flow, but for those of which the reader has said so itself.
@@ -142,11 +156,26 @@ impl Batch<'_> {
         Some(key)
     }
 
+    /// How many messages were missed behind the last that was offered, once there is no more: with the next
+    /// one they would be told too, but that may never come.
+    pub(crate) fn take_missed(&mut self) -> u64 {
+        self.pass_given();
+        let reading = &mut *self.reading;
+        let flow = reading.subscription.flow();
+        if reading.subscription.cursor() != flow.end() {
+            return 0;
+        }
+        let own_dropped = reading.own_dropped + flow.take_own_dropped(reading.id);
+        reading.own_dropped = 0;
+        std::mem::take(&mut reading.unreported).saturating_sub(own_dropped)
+    }
+
     /// Goes past the message that was given out last.
     fn pass_given(&mut self) {
         if let Some(given) = self.given.take() {
-            self.reading.subscription.pass(given.number);
+            self.reading.pass(given.number);
             self.reading.subscription.count_skipped(given.skipped);
+            self.reading.own_dropped = 0;
             self.reading.unreported = 0;
             self.has_progress = true;
         }
@@ -178,12 +207,14 @@ impl Iterator for Batch<'_> {
             self.left = left;
             // What it brought itself would go in circles between the two ends of a link.
             if emission.origin == Origin::Reader(reading.id) {
-                reading.unreported += reading.subscription.pass(number);
+                reading.unreported += reading.pass(number);
                 self.has_progress = true;
                 continue;
             }
             let skipped = reading.skipped();
             let missed = reading.unreported + reading.subscription.missed_before(number) + skipped;
+            reading.own_dropped += reading.subscription.flow().take_own_dropped(reading.id);
+            let missed = missed.saturating_sub(reading.own_dropped);
             self.given = Some(Given { number, skipped });
             return Some(Offered { emission, missed });
         }

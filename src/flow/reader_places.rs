@@ -30,6 +30,21 @@ impl FlowInner {
         own.map_or(0, |reader| std::mem::take(&mut reader.own_skipped))
     }
 
+    /// That reader has gone past everything before this number.
+    pub(crate) fn note_read(&self, id: ReaderId, cursor: u64) {
+        let mut state = self.state.borrow_mut();
+        if let Some(reader) = state.readers.iter_mut().find(|reader| reader.id == id) {
+            reader.cursor = cursor;
+        }
+    }
+
+    /// Takes how many of the messages that reader has brought were dropped before it went past them.
+    pub(crate) fn take_own_dropped(&self, id: ReaderId) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let own = state.readers.iter_mut().find(|reader| reader.id == id);
+        own.map_or(0, |reader| std::mem::take(&mut reader.own_dropped))
+    }
+
     /// A key that was removed and that reader was not told of.
     pub(crate) fn take_removed(&self, id: ReaderId) -> Option<Rc<str>> {
         self.change(|state| state.take_removed(id))

@@ -56,13 +56,17 @@ pub(crate) struct FlowReader {
     pub(crate) id: ReaderId,
     /// How many messages it has said itself that never came, and has not taken note of.
     pub(crate) own_skipped: u64,
+    /// What it has gone past.
+    pub(crate) cursor: u64,
+    /// Messages that it has brought itself, and that were dropped before it went past them.
+    pub(crate) own_dropped: u64,
     /// Keys that were removed and of which it was not told.
     pub(crate) removed: BTreeSet<Rc<str>>,
 }
 
 impl FlowReader {
     pub(crate) fn new(id: ReaderId) -> Self {
-        Self { id, own_skipped: 0, removed: BTreeSet::new() }
+        Self { id, own_skipped: 0, cursor: 0, own_dropped: 0, removed: BTreeSet::new() }
     }
 }
 
@@ -185,7 +189,20 @@ impl<F: GivesWay> FlowState<F> {
     fn take_out(&mut self, key: &str) -> Option<Emission> {
         let number = self.keys.remove(key)?;
         self.dropped += u64::from(self.log.is_awaited(number));
-        self.log.remove(number)
+        let removed = self.log.remove(number)?;
+        self.note_gone(number, &removed);
+        Some(removed)
+    }
+
+    /// A reader that has missed a message which it brought itself has missed nothing.
+    #[inline]
+    fn note_gone(&mut self, number: u64, gone: &Emission) {
+        if let Origin::Reader(id) = gone.origin {
+            let reader = self.readers.iter_mut().find(|reader| reader.id == id);
+            if let Some(reader) = reader.filter(|reader| reader.cursor <= number) {
+                reader.own_dropped += 1;
+            }
+        }
     }
 
     /// Drops a key and its message: whether there was one.
@@ -205,7 +222,10 @@ impl<F: GivesWay> FlowState<F> {
     /// The oldest message gives way; it counts if somebody awaited it.
     pub(crate) fn drop_oldest(&mut self) {
         self.dropped += u64::from(self.log.oldest_is_awaited());
-        if let Some(key) = self.log.drop_oldest().and_then(|dropped| dropped.key) {
+        let number = self.log.first_number();
+        let Some(dropped) = self.log.drop_oldest() else { return };
+        self.note_gone(number, &dropped);
+        if let Some(key) = dropped.key {
             self.keys.remove(&key);
             self.shrink_keys();
         }
