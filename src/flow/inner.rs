@@ -22,7 +22,7 @@ use crate::flow::state::{FlowReader, FlowState};
 /// A flow. Invariant: no user code runs while `state` is borrowed.
 #[derive(Debug)]
 pub(crate) struct FlowInner {
-    options: FlowOptions,
+    pub(super) options: FlowOptions,
     pub(super) state: RefCell<FlowState<Self>>,
     /// Where it stands in the pool's list of flows that hold something.
     rank: Cell<Option<Rank>>,
@@ -32,7 +32,7 @@ pub(crate) struct FlowInner {
     pub(super) epoch: Cell<u32>,
     /// Where all loops of a server have it: how many collect it on any, one of each loop included that
     /// bridges it, and how many loops there are.
-    everywhere: OnceCell<(Arc<AtomicUsize>, usize)>,
+    pub(super) everywhere: OnceCell<(Arc<AtomicUsize>, usize)>,
 }
 
 /// The pool of one server's flows.
@@ -157,16 +157,6 @@ impl FlowInner {
         Ok(overrun)
     }
 
-    /// What other loops have sent must have a place beside what waits here to be sent to them: else both
-    /// might wait for each other. They send no more than their logs may have.
-    #[inline]
-    fn with_room_for_others(&self, emission: &Emission) -> Option<FlowOptions> {
-        let (_, loops) = self.everywhere.get()?;
-        let max_bytes = self.options.max_bytes.saturating_mul(*loops);
-        matches!(emission.origin, Origin::Reader(_))
-            .then(|| FlowOptions { max_bytes, ..self.options })
-    }
-
     /// What a message takes beside what it refers to.
     fn entry_bytes(&self) -> usize {
         if self.keeps_newest() {
@@ -184,12 +174,6 @@ impl FlowInner {
     pub(crate) fn would_suspend(&self) -> bool {
         self.options.on_buffer_overflow == BufferOverflow::Suspend
             && self.state.borrow().log.pending() > self.options.capacity()
-    }
-
-    /// The same where a reader that stands at `cursor` is no reason to wait.
-    pub(crate) fn would_suspend_besides(&self, cursor: u64) -> bool {
-        self.options.on_buffer_overflow == BufferOverflow::Suspend
-            && self.state.borrow().log.pending_besides(cursor) > self.options.capacity()
     }
 
     /// Remembers a publisher that is not read from now on.
@@ -478,18 +462,9 @@ impl FlowInner {
     pub(crate) fn subscription_count(&self) -> usize {
         match self.everywhere.get() {
             None => self.state.borrow().log.subscribers() as usize,
+            // Each loop's bridge collects it too, and is no subscription of anybody's.
             Some((count, bridges)) => count.load(Ordering::Relaxed).saturating_sub(*bridges),
         }
-    }
-
-    /// All loops of a server have this flow, which nobody collects yet.
-    pub(crate) fn count_everywhere(&self, count: Arc<AtomicUsize>, loops: usize) {
-        let _ = self.everywhere.set((count, loops)); // a flow is made by one loop, once
-    }
-
-    /// Whether somebody has not taken all that there is.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.state.borrow().log.pending() > 0
     }
 
     pub(crate) fn dropped(&self) -> u64 {

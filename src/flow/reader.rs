@@ -162,6 +162,7 @@ impl Batch<'_> {
         self.pass_given();
         let reading = &mut *self.reading;
         let flow = reading.subscription.flow();
+        // Before that, some of what is its own may lie in a gap that is not counted yet.
         if reading.subscription.cursor() != flow.end() {
             return 0;
         }

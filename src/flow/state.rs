@@ -198,6 +198,7 @@ impl<F: GivesWay> FlowState<F> {
     #[inline]
     fn note_gone(&mut self, number: u64, gone: &Emission) {
         if let Origin::Reader(id) = gone.origin {
+            // Replay that it went past long ago is no gap before what it takes next.
             let reader = self.readers.iter_mut().find(|reader| reader.id == id);
             if let Some(reader) = reader.filter(|reader| reader.cursor <= number) {
                 reader.own_dropped += 1;
