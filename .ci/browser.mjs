@@ -8,6 +8,7 @@ import { createInterface } from "node:readline";
 import { overRestarts } from "./events.mjs";
 import { origins, overTls } from "./origins.mjs";
 import { lamp, pages, readAcross } from "./pages.mjs";
+import { uploads } from "./uploads.mjs";
 
 const { BROWSER, PLAYWRIGHT, EXAMPLES, SCREENSHOTS } = process.env;
 const { chromium } = createRequire(import.meta.url)(resolve(PLAYWRIGHT));
@@ -21,9 +22,9 @@ const DESK = { width: 1280, height: 800 };
 class Program {
   static running = new Set();
 
-  static async start(name, address = "127.0.0.1:0") {
+  static async start(name, address = "127.0.0.1:0", ...more) {
     const program = new Program();
-    program.child = spawn(`${EXAMPLES}/${name}`, [address], { stdio: ["ignore", "pipe", "inherit"] });
+    program.child = spawn(`${EXAMPLES}/${name}`, [address, ...more], { stdio: ["ignore", "pipe", "inherit"] });
     Program.running.add(program);
     program.ended = new Promise(done => program.child.on("close", done));
     const lines = createInterface({ input: program.child.stdout });
@@ -304,11 +305,14 @@ async function site() {
 async function events(browser) {
   await overRestarts(browser, { Program, open, expectText, expectUsable, shot, PHONE });
 }
+async function upload(browser) {
+  await uploads(browser, open, folder => Program.start("upload", undefined, folder));
+}
 async function secured() {
   await overTls(browser, open);
 }
 try {
-  const all = [echo, chat, telemetry, events, deflate, files, site, secured, foreignPages];
+  const all = [echo, chat, telemetry, events, deflate, files, site, upload, secured, foreignPages];
   const only = process.env.ONLY?.split(",");
   for (const check of all.filter(check => !only || only.includes(check.name))) {
     const begun = Date.now();

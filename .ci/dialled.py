@@ -10,11 +10,12 @@ import subprocess
 import tempfile
 import time
 
+import programs
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CERTIFICATES = ROOT / "tests" / "certificates"
 AUTHORITY, CERTIFICATE = CERTIFICATES / "authority.pem", (CERTIFICATES / "box.pem", CERTIFICATES / "box.key")
-# The features that `.ci/run` tests with, which is built then.
-TEST = ["cargo", "test", "--locked", "--features", "json,tls-client-auth,client", "--test", "dialled_peers", "--",
+TEST = ["cargo", "test", "--locked", *programs.FEATURES, "--test", "dialled_peers", "--",
         "--ignored", "--nocapture"]
 
 PYTHON_SERVER = """
@@ -202,7 +203,7 @@ def restarts(python):
     """The gateway of the example `uplink`, a device with 20 sensors, and a cloud that is there for a second at a time."""
     port = free_port()
     cloud = [python, "-c", CLOUD, str(port)]
-    uplink = [ROOT / "target" / "release" / "examples" / "uplink", "127.0.0.1:0", f"ws://127.0.0.1:{port}/gateway"]
+    uplink = [programs.EXAMPLES / "uplink", "127.0.0.1:0", f"ws://127.0.0.1:{port}/gateway"]
     with running(uplink, stdout=subprocess.PIPE, env=dict(os.environ, UPLINK_TOKEN="secret")) as gateway:
         address = gateway.stdout.readline().split("http://")[1].strip()
         device = [python, "-c", DEVICE, f"ws://{address}/devices/bed"]

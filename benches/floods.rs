@@ -1,9 +1,9 @@
 //! Floods beside an honest client: the longest silence that it hears while 64 connections send 256 KiB
-//! each at once, and what a steady sender does to its round trips.
+//! each at once, and what a steady sender, or logins that are asked elsewhere, do to its round trips.
 //!
 //! Run it with `cargo bench --bench floods [-- NAME...]`: `tokens`, `pages`, `files`, `metrics`,
-//! `deflate`, `steady`; with `--features tls` also `handshakes`, 200 at once. The server is a process of its
-//! own. It fails where a limit is not met.
+//! `deflate`, `steady`, `logins`; with `--features tls` also `handshakes`, 200 at once. The server is a
+//! process of its own. It fails where a limit is not met.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::disallowed_methods, reason = "what is measured is real time")]
 #![allow(missing_docs, reason = "a program, not a library")]
@@ -11,6 +11,7 @@
 #[path = "../src/testing/frames.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod frames;
+mod logins;
 #[cfg(feature = "tls")]
 mod storm;
 
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use flate2::{Compress, Compression, FlushCompress};
 use wirewheel::extension::Deflate;
-use wirewheel::{Application, Call, Response, Server, WebSockets, on_message};
+use wirewheel::{Application, Call, Limits, Response, Server, WebSockets, on_message};
 
 use frames::upgrade_request;
 
@@ -63,6 +64,9 @@ fn main() -> Anything<ExitCode> {
     if wanted("steady") {
         met &= steady(Duration::from_secs(60))?;
     }
+    if wanted("logins") {
+        met &= logins::logins()?;
+    }
     Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -71,7 +75,8 @@ fn serve() -> Anything {
     std::fs::write(&path, "a file of twenty-two B")?;
     let shown = path.clone();
     let server = Server::bind("127.0.0.1:0", move |app: &mut Application| {
-        app.install(WebSockets::new().extension(Deflate::new()));
+        let limits = Limits::new().max_deferred(logins::DEFERRED_MAX);
+        app.install(WebSockets::new().extension(Deflate::new()).limits(limits));
         app.routing(|route| {
             route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
             route
@@ -80,6 +85,7 @@ fn serve() -> Anything {
             route.get("/page", |_| "a page");
             route.get("/file", move |_| Response::file(&shown));
             route.stats("/metrics");
+            logins::add_routes(route);
         });
     })?;
     #[cfg(feature = "tls")]
@@ -254,6 +260,11 @@ fn connect(addr: SocketAddr) -> Anything<TcpStream> {
 
 fn upgrade(stream: &mut (impl Read + Write), extra: &str) -> Anything {
     stream.write_all(upgrade_request("/", extra).as_bytes())?;
+    read_head(stream)
+}
+
+/// The head of an answer that lets in.
+fn read_head(stream: &mut impl Read) -> Anything {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -294,14 +305,20 @@ impl<S: Read + Write> Honest<S> {
 
     /// The median of the round trips of this time.
     fn median(&mut self, time: Duration) -> Anything<Duration> {
+        let mut trips = self.trips(time)?;
+        trips.sort_unstable();
+        trips.get(trips.len() / 2).copied().ok_or_else(|| "no round trips".into())
+    }
+
+    /// The round trips of this time.
+    fn trips(&mut self, time: Duration) -> Anything<Vec<Duration>> {
         let began = Instant::now();
         let mut trips = Vec::new();
         while began.elapsed() < time {
             trips.push(self.exchange()?);
             thread::park_timeout(HONEST_PERIOD);
         }
-        trips.sort_unstable();
-        trips.get(trips.len() / 2).copied().ok_or_else(|| "no round trips".into())
+        Ok(trips)
     }
 }
 

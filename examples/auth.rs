@@ -1,4 +1,5 @@
-//! Who may connect, and as whom: asked before the upgrade, so that a stranger costs no session.
+//! Who may connect, and as whom: asked before the upgrade, so that a stranger costs no session; and asked
+//! of an authority that takes its time, so that the answer comes later and nobody waits for it but who asked.
 //!
 //! Run it with `cargo run --release --example auth`. A program shows its token in a header:
 //! `websocat -H 'Authorization: Bearer annas-secret' ws://127.0.0.1:8080/me`. A page cannot set
@@ -12,6 +13,8 @@
 //!
 //! Cookies would be sent by any page that opens a socket here, another site's too: who uses them
 //! has to name the own pages in `WebSockets::allowed_origins`.
+//!
+//! Arguments: the address to listen at, and how many milliseconds the authority takes (50).
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::cell::RefCell;
@@ -19,14 +22,19 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
+use wirewheel::auth::{bearer_challenge, is_same_secret};
+use wirewheel::defer::Pending;
 use wirewheel::{
     Accept, Application, Call, Handler, HandlerResult, Response, Server, Session, WebSockets,
 };
 
-/// Users and their tokens. A real program reads them from a file that only it can read.
+/// Users and their tokens, of which only the authority knows.
 const USERS: [(&str, &str); 2] = [("anna", "annas-secret"), ("ben", "bens-secret")];
+const REALM: &str = "members";
 /// Tickets that a user may have at once; one more, and the oldest of them is void.
 const MAX_TICKETS_EACH: usize = 8;
 const TICKET_SECONDS: u32 = 30;
@@ -34,21 +42,59 @@ const TICKET_SECONDS: u32 = 30;
 /// Who somebody turned out to be; kept with the call for the handler.
 struct User(&'static str);
 
-/// The user whose token the request shows, as `Authorization: Bearer TOKEN`.
-fn user_of(call: &Call) -> Option<&'static str> {
-    let (scheme, shown) = call.header("authorization")?.split_once(' ')?;
-    let known = USERS.iter().find(|(_, token)| same(token, shown.trim()));
-    known.filter(|_| scheme.eq_ignore_ascii_case("bearer")).map(|(user, _)| *user)
+/// Whose token is this? And what is to be done with the answer.
+struct Question {
+    token: String,
+    pending: Pending,
+    then: fn(Pending, Option<&'static str>),
 }
 
-/// Compares in a time that does not tell how much was right.
-fn same(token: &str, shown: &str) -> bool {
-    let differences = token.bytes().zip(shown.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
-    (differences == 0) & (token.len() == shown.len())
+/// The authority, on a thread of its own, which may wait: for another machine, or as here for nothing.
+fn authority(questions: &Receiver<Question>, takes: Duration) {
+    for Question { token, pending, then } in questions {
+        if pending.is_cancelled() {
+            continue; // its client has left, or there are too many
+        }
+        thread::park_timeout(takes); // nobody wakes it
+        let known = USERS.iter().find(|(_, known)| is_same_secret(&token, known));
+        then(pending, known.map(|(user, _)| *user));
+    }
 }
 
-fn refusal() -> Response {
-    Response::text("show a token, please\n").status(401).header("WWW-Authenticate", "Bearer")
+/// Asks the authority whose token the request shows, as `Authorization: Bearer TOKEN`.
+fn ask(
+    authority: &Sender<Question>,
+    call: &Call,
+    then: fn(Pending, Option<&'static str>),
+) -> Response {
+    let Some(token) = call.bearer_token() else { return bearer_challenge(call, REALM) };
+    let question = Question { token: token.to_owned(), pending: call.defer(), then };
+    match authority.send(question) {
+        Ok(()) => Response::deferred(),
+        Err(_) => Response::new(503), // its thread is over
+    }
+}
+
+/// The answer to an upgrade. What is called with the request runs on the loop.
+fn let_in(pending: Pending, user: Option<&'static str>) {
+    pending.accept_with(move |call| {
+        let user = user.ok_or_else(|| bearer_challenge(call, REALM))?;
+        call.attach(User(user));
+        Ok(Accept::new())
+    });
+}
+
+/// The answer to who wants a ticket.
+fn give_ticket(pending: Pending, user: Option<&'static str>) {
+    pending.answer_with(move |call, _server| {
+        let (Some(user), Some(tickets)) = (user, call.attached::<Tickets>()) else {
+            return bearer_challenge(call, REALM);
+        };
+        match tickets.give(user) {
+            Ok(ticket) => Response::text(ticket).header("Cache-Control", "no-store"),
+            Err(_) => Response::new(500),
+        }
+    });
 }
 
 struct Ticket {
@@ -82,7 +128,7 @@ impl Tickets {
     /// Whose ticket it is; it is used up.
     fn redeem(&self, shown: &str) -> Option<&'static str> {
         let mut tickets = self.0.borrow_mut();
-        let place = tickets.iter().position(|ticket| same(&ticket.text, shown))?;
+        let place = tickets.iter().position(|ticket| is_same_secret(shown, &ticket.text))?;
         Some(tickets.remove(place).user)
     }
 
@@ -103,35 +149,43 @@ impl Handler for Member {
     }
 }
 
-fn module(app: &mut Application) {
+fn module(app: &mut Application, authority: Sender<Question>) {
     app.install(WebSockets::new());
     let tickets = Tickets::default();
     let aging = tickets.clone();
     app.every(Duration::from_secs(1), move |_server| aging.second_is_over());
 
     app.routing(|route| {
-        let given = tickets.clone();
+        let (given, asked) = (tickets.clone(), authority.clone());
         route.get("/ticket", move |call| {
-            let Some(user) = user_of(call) else { return refusal() };
-            match given.give(user) {
-                Ok(ticket) => Response::text(ticket).header("Cache-Control", "no-store"),
-                Err(_) => Response::new(500),
-            }
+            // What belongs to the loop goes with the request: the answer finds it there again.
+            call.attach(given.clone());
+            ask(&asked, call, give_ticket)
         });
         route.web_socket("/me", |_call: &Call| Member).on_upgrade(move |call| {
             let shown = call.query_parameter("ticket");
-            let by_ticket = || shown.and_then(|shown| tickets.redeem(&shown));
-            let user = user_of(call).or_else(by_ticket).ok_or_else(refusal)?;
-            call.attach(User(user));
-            Ok(Accept::new())
+            match shown.and_then(|shown| tickets.redeem(&shown)) {
+                Some(user) => {
+                    call.attach(User(user));
+                    Ok(Accept::new())
+                }
+                None => Err(ask(&authority, call, let_in)),
+            }
         });
     });
 }
 
 fn main() -> wirewheel::Result<()> {
     env_logger::init();
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
-    let server = Server::bind(address.as_str(), module)?;
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".into());
+    let takes = arguments.next().and_then(|millis| millis.parse().ok()).unwrap_or(50);
+    let (asks, questions) = channel();
+    let waits = move || authority(&questions, Duration::from_millis(takes));
+    if let Err(error) = thread::Builder::new().name("authority".into()).spawn(waits) {
+        println!("no thread for the authority: {error}");
+    }
+    let server = Server::bind(address.as_str(), |app: &mut Application| module(app, asks))?;
     println!("listening on http://{}", server.local_addr());
     let _ = io::stdout().flush();
     server.run()

@@ -1,4 +1,5 @@
-//! The conformance and load-test server: a plain echo on every path, with limits out of the way.
+//! The conformance and load-test server: a plain echo on every path, with limits out of the way; `/pieces`
+//! takes and sends messages in pieces.
 //!
 //! Run it with `cargo run --release --example autobahn -- 127.0.0.1:9002`, and for TLS with
 //! `--features tls` and `-- 127.0.0.1:9002 --tls CERTIFICATE KEY`.
@@ -8,6 +9,7 @@ use std::io::Write;
 
 #[cfg(feature = "deflate")]
 use wirewheel::extension::Deflate;
+use wirewheel::pieces::on_piece;
 use wirewheel::{Application, Call, Limits, Server, WebSockets, on_message};
 
 fn module(app: &mut Application) {
@@ -31,6 +33,9 @@ fn module(app: &mut Application) {
     app.routing(|route| {
         let echo = |_call: &Call| on_message(|session, message| session.send(message));
         route.web_socket("/", echo);
+        route.web_socket_pieces("/pieces", |_call: &Call| {
+            on_piece(|session, piece| session.send_piece(piece, piece.is_last()))
+        });
         route.web_socket("/{...}", echo);
     });
 }

@@ -2,16 +2,15 @@
 //! with `--cfg fuzzing` and in this crate's own tests, which replay the corpora.
 #![allow(missing_docs, reason = "for the targets in fuzz/, not for users")]
 
+#[cfg(feature = "deflate")]
+mod compressed;
+
 use std::net::IpAddr;
 #[cfg(all(feature = "tls", feature = "client"))]
 use std::time::Duration;
 
 use crate::app::pattern::{Pattern, path_segments};
-#[cfg(feature = "deflate")]
-use crate::protocol::extension::deflate::Deflate;
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
-#[cfg(feature = "deflate")]
-use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
 use crate::protocol::forwarded::{Client, read_forwarded, read_x_forwarded};
 use crate::protocol::frame::Masking;
 use crate::protocol::handshake::{self, Upgrade};
@@ -30,8 +29,6 @@ use crate::testing::simulation;
 use crate::testing::simulation::choices::Choices;
 #[cfg(feature = "tls")]
 use crate::transport::tls::engine::{Ending, Engine, RECORD_MAX, Scratch};
-#[cfg(feature = "deflate")]
-use crate::words::message::Rsv;
 #[cfg(all(feature = "tls", feature = "client"))]
 use crate::{
     testing::network::tls_peer::{AUTHORITY, FarTls},
@@ -163,48 +160,10 @@ fn offers_of(value: &str) -> Option<Vec<ExtensionOffer>> {
 pub fn deflate(data: &[u8]) {
     let Some((&options, data)) = data.split_first() else { return };
     let (cuts, bytes) = cuts(data);
-    let limit = [10, 1_000, 70_000, 500_000][usize::from(options & 3)];
-    let keeps = options & 4 != 0;
-    let whole = inflated(&[bytes], limit, keeps);
-    let cut = inflated(&crate::protocol::oracle::verdict::pieces(bytes, &cuts), limit, keeps);
-    // Data that is corrupt and over the limit has two faults: the cut may decide which is met first.
-    assert!(cut == whole || (cut.is_err() && whole.is_err()), "{cut:?} for {whole:?}");
-    let Ok(body) = whole else { return };
-    assert!(body.len() <= limit);
-    // What we compress, we inflate to the same.
-    let mut message = ExtensionMessage::new(false, Rsv::NONE, body.as_slice());
-    assert!(deflate_state(keeps).encode(&mut message, limit).is_ok());
-    if message.rsv().rsv1() {
-        assert!(message.payload().len() < body.len());
-        assert_eq!(inflated(&[message.payload()], limit, keeps), Ok(body));
+    match offers_of("permessage-deflate; client_max_window_bits").as_deref() {
+        Some([offer]) => compressed::check(options, bytes, &cuts, offer),
+        _ => panic!("a plain offer is understood"),
     }
-}
-
-#[cfg(feature = "deflate")]
-fn deflate_state(keeps: bool) -> Box<dyn Extension> {
-    let deflate = Deflate::new().client_context_takeover(keeps).server_context_takeover(keeps);
-    let offers = offers_of("permessage-deflate; client_max_window_bits").unwrap_or_default();
-    match offers.first().and_then(|offer| deflate.negotiate(offer)) {
-        Some(agreement) => agreement.into_parts().1,
-        None => panic!("a plain offer is accepted"),
-    }
-}
-
-#[cfg(feature = "deflate")]
-fn inflated(pieces: &[&[u8]], limit: usize, keeps: bool) -> Result<Vec<u8>, u16> {
-    let mut state = deflate_state(keeps);
-    let mut body = Vec::new();
-    for (number, bytes) in pieces.iter().enumerate() {
-        let last = number + 1 == pieces.len();
-        let piece = MessagePiece::new(false, Rsv::RSV1, bytes, last);
-        let outcome = state.decode_piece(&piece, &mut body, limit);
-        outcome.map_err(|error| u16::from(error.close_code()))?;
-        assert!(body.capacity() <= limit + 1, "{} for a limit of {limit}", body.capacity());
-    }
-    if pieces.is_empty() {
-        return inflated(&[&[]], limit, keeps);
-    }
-    Ok(body)
 }
 
 /// Bodies: a byte of options, cuts, the bytes that follow a head.

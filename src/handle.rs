@@ -136,8 +136,8 @@ impl ServerRef<'_> {
     /// }
     /// ```
     pub fn handle(&self) -> Handle {
-        let LoopState { addresses, mailbox, place, .. } = &*self.shared;
-        Handle::on_loop(addresses.clone(), mailbox.clone(), place.clone())
+        let LoopState { addresses, deferrals, place, .. } = &*self.shared;
+        Handle::on_loop(addresses.clone(), deferrals.mailbox.clone(), place.clone())
     }
 
     /// Takes a stream connection that somebody else has accepted, such as a listener that several servers
@@ -183,9 +183,11 @@ impl ServerRef<'_> {
         let adopted = Adopted { fd: stream.into(), received: already_read, peer, handed: None };
         // The loop that accepts keeps the account of all.
         let first = self.shared.place.as_ref().and_then(Place::first);
-        first.unwrap_or(&self.shared.mailbox).adopt(adopted).map_err(|refused| match refused {
-            Refused::Full => AdoptError::Full,
-            Refused::Stopped => AdoptError::Stopped,
+        first.unwrap_or(&self.shared.deferrals.mailbox).adopt(adopted).map_err(|refused| {
+            match refused {
+                Refused::Full => AdoptError::Full,
+                Refused::Stopped => AdoptError::Stopped,
+            }
         })
     }
 }

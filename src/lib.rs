@@ -27,8 +27,10 @@
 //! | module | subject |
 //! |---|---|
 #![cfg_attr(feature = "client", doc = "| [`client`] | sessions that dial out |")]
+//! | [`auth`] | Basic and Bearer authentication |
 //! | [`body`] | request bodies |
 //! | [`compat`] | parity with Ktor where RFC 6455 says otherwise |
+//! | [`mod@defer`] | answers that come later |
 //! | [`embedding`] | the server inside somebody else's loop |
 //! | [`error`] | everything that can go wrong |
 //! | [`events`] | event streams, for pages that only listen |
@@ -37,8 +39,10 @@
 //! | [`hooks`] | the types of handlers made of closures |
 #![cfg_attr(feature = "json", doc = "| [`json`] | values as messages |")]
 //! | [`message`] | what a message carries, and what becomes one |
+//! | [`metrics`] | figures of your own beside the server's |
 //! | [`options`] | the values that options take |
 //! | [`pages`] | folders of files, and whose pages may read answers |
+//! | [`pieces`] | messages that are not held whole |
 //! | [`raw`] | sessions that get frames |
 #![cfg_attr(
     feature = "testing",
@@ -100,8 +104,8 @@ pub use api::json;
 #[cfg(feature = "tls")]
 pub use api::tls;
 pub use api::{
-    body, compat, detach, embedding, error, events, extension, hooks, message, options, pages, raw,
-    watch,
+    auth, body, compat, defer, detach, embedding, error, events, extension, hooks, message,
+    metrics, options, pages, pieces, raw, watch,
 };
 
 pub use app::application::{Application, WebSockets};

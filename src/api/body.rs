@@ -32,6 +32,6 @@ pub use crate::app::body::{Body, BodyError, Form};
 pub use crate::app::body_handler::{BodyHandler, BodyNext, IncomingBody};
 pub use crate::app::body_route::BodyRoute;
 pub use crate::app::multipart::{Multipart, MultipartHandler, MultipartLimits, multipart};
-pub use crate::app::streamed::BodyPiece;
 pub use crate::protocol::multipart::Part;
 pub use crate::structures::ids::BodyId;
+pub use crate::structures::produced::BodyPiece;

@@ -22,6 +22,7 @@
 #[cfg(feature = "deflate")]
 pub use crate::protocol::extension::deflate::Deflate;
 pub use crate::protocol::extension::header::ExtensionOffer;
+pub use crate::protocol::extension::in_pieces::PieceExtension;
 pub use crate::protocol::extension::{
     Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece,
 };

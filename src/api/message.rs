@@ -12,7 +12,9 @@
 //! ```
 //!
 //! A [`Message`](crate::Message) is borrowed; [`MessageBuf`] is the one to keep, or to send from another
-//! thread. [`ToMessage`] is for flows: what type their values have, and how one becomes a message.
+//! thread; [`PreparedMessage`] is for many sessions. [`ToMessage`] is for flows: what type their values have,
+//! and how one becomes a message.
 
+pub use crate::flow::prepared::PreparedMessage;
 pub use crate::words::message::{AsMessage, Payload, ToMessage};
 pub use crate::words::message_buf::MessageBuf;

@@ -15,7 +15,9 @@ use crate::words::options::SessionOptions;
 use crate::words::proxy::ProxyHeader;
 use crate::words::time::Time;
 
+use crate::app::metrics::Metrics;
 use crate::app::origins::OriginOptions;
+use crate::app::own_metrics::OwnMetrics;
 use crate::app::route_table::RouteTable;
 use crate::app::routing::{Routes, Routing};
 use crate::app::setters::shared_setters;
@@ -69,6 +71,7 @@ use crate::{context::loop_state::Converters, protocol::content::Converter};
 ///             .max_message_size(256 << 10)
 ///             .max_outgoing_message_size(1 << 20)
 ///             .max_fragments(1_000)
+///             .max_piecewise_message_size(16 << 20)
 ///             .outbox_bytes(128 << 10)
 ///             .outbox_messages(1_000)
 ///             .on_outbox_full(OutboxOverflow::DropOldest)
@@ -206,6 +209,9 @@ pub struct Application {
     on_loop: OnLoop,
     /// What is set up now is so on one loop alone.
     in_once: bool,
+    metrics: Option<Metrics>,
+    /// The same, of which a program that has none is linked without the rest.
+    own_metrics: Option<Rc<dyn OwnMetrics>>,
 }
 
 impl fmt::Debug for Application {
@@ -230,6 +236,8 @@ impl Application {
             routes: Routes::default(),
             on_loop: OnLoop::default(),
             in_once: false,
+            metrics: None,
+            own_metrics: None,
         }
     }
 
@@ -257,6 +265,22 @@ impl Application {
                 "{what} runs once for each loop, since loops(..) is set: put it into app.once(|app| ..)"
             ));
         }
+    }
+
+    /// The figures of the application itself, which [`Routing::stats`](crate::Routing::stats) shows behind
+    /// the server's; always the same. See [`metrics`](crate::metrics).
+    ///
+    /// ```
+    /// fn module(app: &mut wirewheel::Application) {
+    ///     let temperature = app.metrics().gauge("temperature_celsius", "In the cellar.");
+    ///     temperature.set(12.5);
+    ///     app.routing(|route| route.stats("/metrics"));
+    /// }
+    /// ```
+    pub fn metrics(&mut self) -> Metrics {
+        let metrics = self.metrics.get_or_insert_with(Metrics::default).clone();
+        self.own_metrics = Some(Rc::new(metrics.clone()));
+        metrics
     }
 
     pub(crate) fn on_loop(&self) -> &OnLoop {
@@ -549,8 +573,10 @@ impl Application {
         #[cfg(feature = "client")]
         crate::app::connector::check_dialled(&self.on_loop.dialers, &limits)?;
         installed.origins.rules().map_err(|mistake| format!("WebSockets: {mistake}"))?;
+        self.own_metrics.as_deref().map_or(Ok(()), OwnMetrics::check)?;
         check_factories(&installed.extensions)?;
-        let routes = self.routes.finish(installed, &limits)?;
+        let mut routes = self.routes.finish(installed, &limits)?;
+        routes.own_metrics = self.own_metrics;
         #[cfg(feature = "json")]
         let converters = Converters { of_routes: routes.converters(), ..Converters::default() };
         #[cfg(feature = "json")]

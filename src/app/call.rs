@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::app::deferral::Deferral;
 use crate::protocol::head::RequestHead;
 #[cfg(feature = "client")]
 use crate::protocol::response_head::ResponseHead;
@@ -58,6 +59,7 @@ struct CallParts {
     between: Between,
     protocol: OnceCell<String>,
     attached: OnceCell<Box<Attached>>,
+    deferral: Deferral,
     /// What the server answered, where this side is the client.
     #[cfg(feature = "client")]
     answer: Option<ResponseHead>,
@@ -109,6 +111,7 @@ impl Call {
             between,
             protocol,
             attached: OnceCell::new(),
+            deferral: Deferral::default(),
             #[cfg(feature = "client")]
             answer: None,
         }))
@@ -124,8 +127,8 @@ impl Call {
     ) -> Self {
         let protocol = agreed.map_or_else(OnceCell::new, OnceCell::from);
         let (parameters, attached) = (Vec::new(), OnceCell::new());
-        let answer = Some(answer);
-        Self(Rc::new(CallParts { head, parameters, between, protocol, attached, answer }))
+        let (deferral, answer) = (Deferral::default(), Some(answer));
+        Self(Rc::new(CallParts { head, parameters, between, protocol, attached, deferral, answer }))
     }
 
     /// The head of the server's answer, where the session was dialled; `None` in a server's sessions.
@@ -147,11 +150,16 @@ impl Call {
         let parameters =
             parameters.map(|(name, value)| name.capacity().saturating_add(value.capacity()));
         let own = size_of::<CallParts>().saturating_add(self.0.head.memory());
+        let own = own.saturating_add(self.0.deferral.memory());
         parameters.fold(own, usize::saturating_add)
     }
 
     pub(crate) fn head(&self) -> &RequestHead {
         &self.0.head
+    }
+
+    pub(crate) fn deferral(&self) -> &Deferral {
+        &self.0.deferral
     }
 
     /// Notes the subprotocol that the server chose; the first choice counts.

@@ -75,6 +75,7 @@ use crate::words::{
 ///     .max_message_size(256 << 10)
 ///     .max_outgoing_message_size(1 << 20)
 ///     .max_fragments(1_000)
+///     .max_piecewise_message_size(16 << 20)
 ///     .outbox_bytes(128 << 10)
 ///     .outbox_messages(1_000)
 ///     .on_outbox_full(OutboxOverflow::DropOldest)

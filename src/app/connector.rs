@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use crate::app::call::Call;
 use crate::app::connect_options::{ConnectOptions, Settings};
-use crate::app::endpoint::{Endpoint, OfFrames, OfMessages};
+use crate::app::endpoint::{Endpoint, InPieces, OfFrames, OfMessages};
 use crate::app::handler::Handler;
+use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::context::dialers::{DialerCell, Dialers};
 use crate::protocol::client_url::ClientUrl;
 #[cfg(feature = "tls")]
 use crate::protocol::client_url::Place;
+use crate::protocol::frame::FrameRules;
 use crate::protocol::http_proxy::HttpProxy;
+use crate::protocol::piece_reader::PieceStep;
 use crate::session::Session;
+use crate::session::extensions::{Delivery, Pipeline};
 use crate::structures::ids::TimerId;
 #[cfg(feature = "tls")]
 use crate::transport::tls::connector::{TlsConnector, TlsStart};
@@ -23,6 +27,7 @@ use crate::words::error::{HandlerResult, SessionError};
 use crate::words::frame::Frame;
 use crate::words::limits::Limits;
 use crate::words::message::Message;
+use crate::words::piece::Piece;
 
 /// All that an attempt needs of the application.
 #[derive(Clone)]
@@ -33,7 +38,7 @@ pub(crate) struct Connector {
     /// `None` before it is used.
     #[cfg(feature = "tls")]
     tls: Option<Rc<TlsConnector>>,
-    pub(crate) raw: bool,
+    pub(crate) delivery: Delivery,
     pub(crate) factory: Rc<ClientFactory>,
 }
 
@@ -54,7 +59,7 @@ impl Connector {
     fn new<E: Endpoint + 'static>(
         url: &str,
         options: &ConnectOptions,
-        raw: bool,
+        delivery: Delivery,
         endpoint: impl Fn(&Call) -> E + 'static,
     ) -> Result<Self, String> {
         let url = ClientUrl::parse(url)?;
@@ -76,7 +81,7 @@ impl Connector {
             proxy,
             #[cfg(feature = "tls")]
             tls: None,
-            raw,
+            delivery,
             factory,
         })
     }
@@ -117,7 +122,21 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        Self::new(url, options, false, move |call| OfMessages(factory(call)))
+        Self::new(url, options, Delivery::Messages, move |call| OfMessages::<H>::new(factory(call)))
+    }
+
+    pub(super) fn of_pieces<F, H>(
+        url: &str,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Result<Self, String>
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: PieceHandler + 'static,
+    {
+        Self::new(url, options, Delivery::Pieces, move |call| {
+            OfMessages::<H, InPieces>::new(factory(call))
+        })
     }
 
     pub(super) fn of_frames<F, H>(
@@ -129,7 +148,7 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: RawHandler + 'static,
     {
-        Self::new(url, options, true, move |call| OfFrames(factory(call)))
+        Self::new(url, options, Delivery::Frames, move |call| OfFrames(factory(call)))
     }
 }
 
@@ -163,6 +182,20 @@ impl<E: Endpoint> Endpoint for DialledEndpoint<E> {
     fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult {
         self.cell.heard.set(true);
         self.inner.on_frame(session, frame)
+    }
+
+    fn next_piece<'a>(
+        &self,
+        pipeline: &mut Pipeline,
+        rx: &'a mut [u8],
+        rules: &FrameRules,
+    ) -> Result<(PieceStep<'a>, usize), SessionError> {
+        self.inner.next_piece(pipeline, rx, rules)
+    }
+
+    fn on_piece(&mut self, session: &mut Session<'_>, piece: Piece<'_>) -> HandlerResult {
+        self.cell.heard.set(true);
+        self.inner.on_piece(session, piece)
     }
 
     fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {

@@ -5,6 +5,7 @@ use crate::app::call::Call;
 use crate::app::connect_options::ConnectOptions;
 use crate::app::connector::Connector;
 use crate::app::handler::Handler;
+use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::context::dialers::{Dialer, DialerKey};
 use crate::context::loop_state::ServerRef;
@@ -64,6 +65,26 @@ impl Application {
         H: RawHandler + 'static,
     {
         self.dial(url, Connector::of_frames(url, &options, factory))
+    }
+
+    /// The same for a session that is handed messages in pieces; see [`pieces`](crate::pieces).
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::pieces::on_piece;
+    /// use wirewheel::{Application, Call};
+    /// fn module(app: &mut Application) {
+    ///     app.connect_pieces("ws://127.0.0.1:9001/", ConnectOptions::new(), |_call: &Call| {
+    ///         on_piece(|session, piece| session.send_piece(piece, piece.is_last()))
+    ///     });
+    /// }
+    /// ```
+    pub fn connect_pieces<F, H>(&mut self, url: &str, options: ConnectOptions, factory: F) -> Dialer
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: PieceHandler + 'static,
+    {
+        self.dial(url, Connector::of_pieces(url, &options, factory))
     }
 
     fn dial(&mut self, url: &str, connector: Result<Connector, String>) -> Dialer {
@@ -140,6 +161,36 @@ impl ServerRef<'_> {
         H: RawHandler + 'static,
     {
         self.dial(Connector::of_frames(url, &options, factory))
+    }
+
+    /// The same for a session that is handed messages in pieces; see [`Application::connect_pieces`].
+    ///
+    /// ```
+    /// use wirewheel::client::ConnectOptions;
+    /// use wirewheel::error::ConfigError;
+    /// use wirewheel::pieces::on_piece;
+    /// use wirewheel::{Call, ServerRef};
+    /// fn fetch(server: &mut ServerRef<'_>, url: &str) -> Result<(), ConfigError> {
+    ///     server.connect_pieces(url, ConnectOptions::new(), |_call: &Call| {
+    ///         on_piece(|_session, piece| Ok(println!("{} bytes", piece.bytes().len())))
+    ///     })?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_pieces<F, H>(
+        &mut self,
+        url: &str,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Result<Dialer, ConfigError>
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: PieceHandler + 'static,
+    {
+        self.dial(Connector::of_pieces(url, &options, factory))
     }
 
     fn dial(&self, connector: Result<Connector, String>) -> Result<Dialer, ConfigError> {

@@ -6,6 +6,7 @@ use crate::app::connect_options::Settings;
 use crate::app::connector::Connector;
 use crate::protocol::client_url::ClientUrl;
 use crate::protocol::http_proxy::HttpProxy;
+use crate::session::extensions::Delivery;
 use crate::words::options::SessionOptions;
 
 /// Entries, shared by dialers with equal options and one URL. Their numbers count down from the last that
@@ -23,7 +24,7 @@ pub(crate) struct DialledRoute {
     proxy: Option<Rc<HttpProxy>>,
     /// Whose it is: compared by identity, and kept so that nobody else gets that.
     settings: Rc<Settings>,
-    raw: bool,
+    delivery: Delivery,
     dialers: usize,
 }
 
@@ -33,7 +34,7 @@ impl DialledRoutes {
     pub(crate) fn enter(&mut self, connector: &mut Connector, process_bytes: usize) -> Option<u16> {
         let is_same = |route: &DialledRoute| {
             Rc::ptr_eq(&route.settings, &connector.settings)
-                && route.raw == connector.raw
+                && route.delivery == connector.delivery
                 && route.url == connector.url
         };
         let known = self.0.iter().position(|entry| entry.as_ref().is_some_and(is_same));
@@ -48,7 +49,7 @@ impl DialledRoutes {
             let mut options = connector.settings.session.clone();
             options.resolve(process_bytes);
             options.masking = true; // whatever is said for parity with other servers
-            if connector.raw {
+            if connector.delivery == Delivery::Frames {
                 // Nothing is asked behind a raw handler's back.
                 options.ping_period = None;
             }
@@ -58,7 +59,7 @@ impl DialledRoutes {
                 url: Rc::clone(&connector.url),
                 proxy: connector.proxy.clone(),
                 settings: Rc::clone(&connector.settings),
-                raw: connector.raw,
+                delivery: connector.delivery,
                 dialers: 0,
             }
         });

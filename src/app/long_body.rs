@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::app::file_body::{FileBody, PIECE_BYTES};
-use crate::app::streamed::ProducedBody;
+use crate::structures::produced::ProducedBody;
 
 /// A body that is longer than what is worth copying at once.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 mod answer_filter;
 pub(crate) mod application;
+pub(crate) mod authorization;
 pub(crate) mod body;
 pub(crate) mod body_handler;
 pub(crate) mod body_intake;
@@ -14,6 +15,7 @@ pub(crate) mod connect_options;
 pub(crate) mod connector;
 mod content_type;
 pub(crate) mod cors;
+pub(crate) mod deferral;
 #[cfg(feature = "client")]
 mod dial;
 #[cfg(feature = "client")]
@@ -29,16 +31,22 @@ mod folder_source;
 pub(crate) mod foreign_route;
 pub(crate) mod handler;
 pub(crate) mod long_body;
+mod made_once;
+pub(crate) mod metric_values;
+pub(crate) mod metrics;
 pub(crate) mod multipart;
 pub(crate) mod origins;
+pub(crate) mod own_metrics;
 pub(crate) mod pattern;
+pub(crate) mod piece_handler;
 pub(crate) mod raw_handler;
 mod representation;
 pub(crate) mod response;
+pub(crate) mod response_on_loop;
 pub(crate) mod route_table;
 pub(crate) mod routing;
 pub(crate) mod setters;
-pub(crate) mod streamed;
+pub(crate) mod spelled_out;
 #[cfg(feature = "json")]
 pub(crate) mod value_handler;
 pub(crate) mod web_socket_route;

@@ -83,6 +83,20 @@ impl Pattern {
         Ok(Self { segments })
     }
 
+    /// The path that it fits if it has no parameters and is written without an escape.
+    pub(crate) fn as_path(&self) -> Option<String> {
+        let mut path = String::new();
+        for segment in &self.segments {
+            let Segment::Constant(text) = segment else { return None };
+            path.push('/');
+            path.push_str(text);
+        }
+        if path.is_empty() {
+            path.push('/');
+        }
+        (!path.contains('%')).then_some(path)
+    }
+
     /// Whether it fits the very paths that another does: all but the names is the same.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         self.segments.len() == other.segments.len()

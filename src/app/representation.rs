@@ -85,7 +85,8 @@ impl Response {
     #[must_use]
     pub fn conditional(self, call: &Call) -> Self {
         match self.body {
-            Body::File(..) => self, // the server asks when it sends it
+            // The server asks when it sends it; of the others nothing is known yet.
+            Body::File(..) | Body::OnLoop(_) | Body::Deferred => self,
             Body::Bytes(_) | Body::Static(_) | Body::Produced(_) => select(self, call, None),
         }
     }
@@ -221,7 +222,7 @@ impl Body {
             Self::Bytes(bytes) => {
                 Self::Bytes(range().and_then(|range| bytes.get(range)).unwrap_or_default().to_vec())
             }
-            Self::Produced(_) => self,
+            Self::Produced(_) | Self::OnLoop(_) | Self::Deferred => self,
         }
     }
 }

@@ -10,7 +10,9 @@ use crate::words::quoted::Quoted;
 use crate::app::call::Call;
 use crate::app::file_body::FileBody;
 use crate::app::long_body::LongBody;
-use crate::app::streamed::{BodyPiece, ProducedBody};
+use crate::app::made_once::MadeOnce;
+use crate::context::loop_state::ServerRef;
+use crate::structures::produced::{BodyPiece, ProducedBody};
 
 /// The answer to a plain request.
 ///
@@ -41,7 +43,14 @@ pub(super) enum Body {
     Static(&'static [u8]),
     File(FileBody, Selection),
     Produced(ProducedBody),
+    /// It is made once the hook is over.
+    OnLoop(MadeOnce<MakeAnswer>),
+    /// It comes later.
+    Deferred,
 }
+
+/// Makes an answer with the server.
+pub(crate) type MakeAnswer = Box<dyn FnOnce(&Call, &mut ServerRef<'_>) -> Response>;
 
 /// What chooses of a file's answer what a request gets. It comes with the file, so that a program without
 /// files is linked without it.
@@ -369,7 +378,7 @@ impl Response {
             match &self.body {
                 Body::Bytes(bytes) => out.extend_from_slice(bytes),
                 Body::Static(bytes) => out.extend_from_slice(bytes),
-                Body::File(..) | Body::Produced(_) => {}
+                Body::File(..) | Body::Produced(_) | Body::OnLoop(_) | Body::Deferred => {}
             }
         }
     }
@@ -395,6 +404,7 @@ impl Response {
             Body::File(..) | Body::Produced(_) => true,
             Body::Bytes(bytes) => bytes.len() > most,
             Body::Static(bytes) => bytes.len() > most,
+            Body::OnLoop(_) | Body::Deferred => false,
         }
     }
 
@@ -409,6 +419,7 @@ impl Response {
             Body::Bytes(bytes) => LongBody::Bytes(bytes),
             Body::Static(bytes) => LongBody::Static(bytes),
             Body::Produced(produced) => LongBody::Produced(produced),
+            Body::OnLoop(_) | Body::Deferred => return None,
         })
     }
 
@@ -419,8 +430,8 @@ impl Response {
     /// Bytes of memory that its body takes.
     pub(crate) fn bytes_held(&self) -> usize {
         match &self.body {
-            Body::File(..) | Body::Static(_) | Body::Produced(_) => 0,
             Body::Bytes(bytes) => bytes.capacity(),
+            _ => 0,
         }
     }
 }
@@ -433,6 +444,7 @@ impl Body {
             Self::Static(bytes) => Some(bytes.len() as u64),
             Self::File(file, _) => Some(file.length()),
             Self::Produced(produced) => produced.length(),
+            Self::OnLoop(_) | Self::Deferred => Some(0),
         }
     }
 }
@@ -553,8 +565,16 @@ impl Accept {
         Ok(())
     }
 
+    pub(crate) fn with_headers(headers: Vec<(String, String)>) -> Self {
+        Self { headers, fault: None }
+    }
+
     pub(crate) fn headers(&self) -> &[(String, String)] {
         &self.headers
+    }
+
+    pub(crate) fn into_headers(self) -> Vec<(String, String)> {
+        self.headers
     }
 }
 

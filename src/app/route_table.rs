@@ -8,6 +8,7 @@ use crate::context::detached::Detached;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::handshake::offered_protocols;
 use crate::protocol::head::RequestHead;
+use crate::protocol::target::before;
 use crate::words::options::SessionOptions;
 
 use crate::app::answer_filter::AnswerFilters;
@@ -18,12 +19,14 @@ use crate::app::call::Call;
 use crate::app::dialled_routes::DialledRoutes;
 use crate::app::endpoint::Endpoint;
 use crate::app::origins::OriginRules;
+use crate::app::own_metrics::OwnMetrics;
 use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::{Accept, Response};
+use crate::app::spelled_out::SpelledOut;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 use crate::session::event_stream::EventEncoder;
-use crate::session::extensions::{Agreed, Factories};
+use crate::session::extensions::{Agreed, Delivery, Factories};
 
 /// Makes the handler of one session.
 pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;
@@ -53,14 +56,21 @@ pub(crate) type UpgradeHook = Rc<dyn Fn(&Call) -> Result<Accept, Response>>;
 /// Picks a subprotocol from the client's list.
 pub(crate) type ProtocolPicker = Rc<dyn Fn(&Call, &[&str]) -> Option<String>>;
 
+/// The upgrade hooks that have accepted a request, and with which headers.
+#[derive(Debug, Default)]
+pub(crate) struct HooksDone {
+    pub(crate) accepted: Accept,
+    pub(crate) count: usize,
+}
+
 /// A finished WebSocket route.
 pub(crate) struct RouteConfig {
     /// The path as it was written, for logs.
     pub(crate) pattern: String,
     pub(crate) options: SessionOptions,
     pub(crate) purpose: Purpose,
-    /// Its sessions are handed frames.
-    pub(crate) raw: bool,
+    /// What the handlers of its sessions are handed.
+    pub(crate) delivery: Delivery,
     #[cfg(feature = "json")]
     pub(crate) converter: Converter,
     /// The extensions that its sessions may agree on.
@@ -81,28 +91,41 @@ impl fmt::Debug for RouteConfig {
 
 impl RouteConfig {
     /// Asks the protocol picker and the hooks, in this order; the Origin was asked before them
-    /// (RFC 6455 section 4.2.2).
-    pub(crate) fn admit(&self, call: &Call) -> Result<Accept, Response> {
-        if let Some(pick) = &self.pick_protocol {
-            let offered = offered_protocols(call.head()).unwrap_or_default();
-            match pick(call, &offered) {
-                // RFC 6455 section 4.2.2: the value chosen MUST be one the client offered.
-                Some(protocol) if offered.contains(&protocol.as_str()) => {
-                    call.agree_protocol(&protocol);
-                }
-                Some(protocol) => {
-                    let fault =
-                        format!("select_protocol chose {protocol:?}, which is not on offer");
-                    return Err(Response::faulty(fault));
-                }
-                None => {}
+    /// (RFC 6455 section 4.2.2). A hook that defers has those behind it wait, which may want to know what it
+    /// finds out.
+    pub(crate) fn admit(&self, call: &Call, hooks: HooksDone) -> Result<Accept, Response> {
+        let HooksDone { mut accepted, count } = hooks;
+        if count == 0 {
+            self.pick_protocol(call)?;
+        }
+        for (number, hook) in self.hooks.iter().enumerate().skip(count) {
+            let verdict = hook(call);
+            let is_refused = verdict.as_ref().is_err_and(|response| !response.is_deferred());
+            if call.deferral().has_begun() && !is_refused {
+                accepted.extend(verdict.unwrap_or_default())?;
+                call.deferral().note_hooks(accepted.into_headers(), number.saturating_add(1));
+                return Err(Response::deferred());
             }
+            accepted.extend(verdict?)?;
         }
-        let mut accept = Accept::new();
-        for hook in &self.hooks {
-            accept.extend(hook(call)?)?;
+        Ok(accepted)
+    }
+
+    fn pick_protocol(&self, call: &Call) -> Result<(), Response> {
+        let Some(pick) = &self.pick_protocol else { return Ok(()) };
+        let offered = offered_protocols(call.head()).unwrap_or_default();
+        match pick(call, &offered) {
+            // RFC 6455 section 4.2.2: the value chosen MUST be one the client offered.
+            Some(protocol) if offered.contains(&protocol.as_str()) => {
+                call.agree_protocol(&protocol);
+                Ok(())
+            }
+            Some(protocol) => {
+                let fault = format!("select_protocol chose {protocol:?}, which is not on offer");
+                Err(Response::faulty(fault))
+            }
+            None => Ok(()),
         }
-        Ok(accept)
     }
 
     /// The handler of a session; `None` if the connection is to leave the loop.
@@ -115,7 +138,7 @@ impl RouteConfig {
 
     /// What its sessions agree on of a client's extensions.
     pub(crate) fn agree(&self, offers: &[ExtensionOffer]) -> Agreed {
-        Agreed::negotiate(&self.extensions, offers)
+        Agreed::negotiate(&self.extensions, offers, self.delivery)
     }
 }
 
@@ -143,12 +166,16 @@ struct PathEntry {
 /// The finished routes.
 pub(crate) struct RouteTable {
     entries: Vec<PathEntry>,
+    /// Paths without parameters, and the entries that fit them best.
+    spelled_out: SpelledOut,
     routes: Vec<RouteConfig>,
     gets: Vec<PlainAnswer>,
     /// What changes the answers of its scopes.
     pub(crate) filters: Option<Box<dyn AnswerFilters>>,
     bodies: Vec<Rc<dyn BodyEndpoint>>,
     defaults: SessionOptions,
+    /// What the application counts itself.
+    pub(crate) own_metrics: Option<Rc<dyn OwnMetrics>>,
     /// What dialled sessions have in place of a route.
     #[cfg(feature = "client")]
     pub(crate) dialled: DialledRoutes,
@@ -192,11 +219,13 @@ impl RouteTable {
     pub(crate) fn new(defaults: SessionOptions) -> Self {
         Self {
             entries: Vec::new(),
+            spelled_out: SpelledOut::default(),
             routes: Vec::new(),
             gets: Vec::new(),
             filters: None,
             bodies: Vec::new(),
             defaults,
+            own_metrics: None,
             #[cfg(feature = "client")]
             dialled: DialledRoutes::default(),
         }
@@ -259,6 +288,21 @@ impl RouteTable {
         Ok(())
     }
 
+    /// All is added: paths without parameters are found by their text from now on.
+    pub(crate) fn finish(mut self) -> Self {
+        let mut spelled_out = Vec::new();
+        for (number, entry) in self.entries.iter().enumerate() {
+            let Some(path) = entry.pattern.as_path() else { continue };
+            // Only if it is the first to be asked: a longer pattern fits better (Ktor's routing priority).
+            let best = self.fits(&path).and_then(|fits| fits.into_iter().next());
+            if best.is_some_and(|(_, best)| best.pattern == entry.pattern) {
+                spelled_out.push((path.into(), number));
+            }
+        }
+        self.spelled_out = SpelledOut::new(spelled_out);
+        self
+    }
+
     /// The entries that fit the same paths.
     fn entries_like<'t>(&'t self, pattern: &'t Pattern) -> impl Iterator<Item = &'t PathEntry> {
         self.entries.iter().filter(|entry| entry.pattern.is_same_as(pattern))
@@ -299,7 +343,14 @@ impl RouteTable {
         upgrade: bool,
         offered: &[&str],
     ) -> Resolution {
-        let path = head.target().split('?').next().unwrap_or_default();
+        let path = before(head.target(), b'?');
+        let is_read = matches!(head.method(), "GET" | "HEAD");
+        let spelled_out = self.spelled_out.find(path).and_then(|entry| self.entries.get(entry));
+        if let Some(entry) = spelled_out.filter(|_| is_read) {
+            if let Ok(resolution) = self.resolve_at(entry, Vec::new(), upgrade, offered) {
+                return resolution;
+            }
+        }
         match path {
             // RFC 9110 section 9.3.7: about the server, not a path.
             "*" => return Resolution::ServerOptions,
@@ -311,12 +362,12 @@ impl RouteTable {
         if fits.is_empty() {
             return Resolution::NotFound;
         }
-        if !matches!(head.method(), "GET" | "HEAD") {
+        if !is_read {
             return self.resolve_method(head.method(), fits);
         }
         let mut refusal = Resolution::NotFound;
         for (fit, entry) in fits {
-            match self.resolve_at(entry, fit, upgrade, offered) {
+            match self.resolve_at(entry, fit.parameters, upgrade, offered) {
                 Ok(resolution) => return resolution,
                 Err(why) if refusal == Resolution::NotFound => refusal = why,
                 Err(_) => {}
@@ -385,11 +436,10 @@ impl RouteTable {
     fn resolve_at(
         &self,
         entry: &PathEntry,
-        fit: Fit,
+        parameters: Vec<(String, String)>,
         upgrade: bool,
         offered: &[&str],
     ) -> Result<Resolution, Resolution> {
-        let parameters = fit.parameters;
         if upgrade {
             let wanted = |route: &&u16| {
                 let protocol = self.route(**route).and_then(|config| config.protocol.as_deref());
@@ -546,6 +596,53 @@ mod tests {
                 format!("{}{}", line.replace(':', " "), list(&parameters))
             }
             refusal => format!("{refusal:?}"),
+        }
+    }
+
+    /// Whichever way a path is looked up, by its text or by its segments.
+    #[test]
+    fn a_path_without_parameters_gets_what_its_segments_get() {
+        let routes: &[&str] = &[
+            "get:/",
+            "get:/a",
+            "get:/a/{p?}",
+            "get:/b",
+            "get:/b/{...}",
+            "ws:/b",
+            "get:/c/d",
+            "ws:/c/d:v1",
+            "get:/{p}/d",
+            "get:/e%2Ff",
+            "get:/g/",
+            "ws:/h:v1",
+            "get:/{p}",
+            "POST:/i",
+            "get:/*/j",
+        ];
+        let mut by_segments = table(routes).unwrap();
+        let table = table(routes).unwrap();
+        by_segments.spelled_out = SpelledOut::default();
+        // A longer pattern fits /a and /b better.
+        for (path, is_spelled_out) in
+            [("/", true), ("/c/d", true), ("/g/", true), ("/i", true), ("/a", false), ("/b", false)]
+        {
+            assert_eq!(table.spelled_out.find(path).is_some(), is_spelled_out, "{path}");
+        }
+        for path in [
+            "/", "//", "/a", "/a/", "/a/x", "/b", "/b/x", "/c/d", "/c//d", "/c/d/", "/c/d?e",
+            "/e/f", "/e%2Ff", "/%63/d", "/g/", "/g", "/h", "/i", "/x/j", "/x", "/c/%zz",
+        ] {
+            for method in ["GET", "HEAD", "POST", "PUT", "BREW"] {
+                let head = head(&format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+                for (upgrade, offered) in [(false, &[][..]), (true, &[]), (true, &["v1"])] {
+                    let found = table.resolve(&head, upgrade, offered);
+                    assert_eq!(
+                        found,
+                        by_segments.resolve(&head, upgrade, offered),
+                        "{method} {path}"
+                    );
+                }
+            }
         }
     }
 

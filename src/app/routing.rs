@@ -13,14 +13,16 @@ use crate::app::answer_filter::{
 use crate::app::body_route::{BodyRoute, InstalledForBodies};
 use crate::app::call::Call;
 use crate::app::cors::Cors;
-use crate::app::endpoint::{OfFrames, OfMessages};
+use crate::app::endpoint::{Endpoint, InPieces, OfFrames, OfMessages};
 use crate::app::event_stream_route::EventStreamRoute;
 use crate::app::folder::Folder;
 use crate::app::handler::Handler;
+use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::app::response::{Accept, Response, check_header};
 use crate::app::route_table::{PlainAnswer, Purpose, RouteConfig, RouteTable, UpgradeHook};
 use crate::app::web_socket_route::{Installed, WebSocketRoute};
+use crate::session::extensions::Delivery;
 
 /// Where routes are added: the root, or what a nested [`route`](Self::route) stands for (Ktor's
 /// `Route`).
@@ -93,6 +95,13 @@ pub(crate) struct Routes {
     mistakes: Vec<String>,
 }
 
+/// The sessions of a route whose handlers are handed whole messages.
+fn of_messages<H: Handler + 'static>(factory: impl Fn(&Call) -> H + 'static) -> Purpose {
+    Purpose::Session(Rc::new(move |call| {
+        Box::new(OfMessages::<H>::new(factory(call))) as Box<dyn Endpoint>
+    }))
+}
+
 /// Adds what changes the answers of a scope to the others, once it is known what is installed.
 type FilterMaker = Box<dyn FnOnce(&Installed, FiltersSoFar) -> Result<FiltersSoFar, String>>;
 type FiltersSoFar = Option<Box<dyn AnswerFilters>>;
@@ -114,8 +123,34 @@ impl<'a> Routing<'a> {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        let factory = Rc::new(move |call: &Call| Box::new(OfMessages(factory(call))) as Box<_>);
-        self.add(path, Purpose::Session(factory), false)
+        self.add(path, of_messages(factory), Delivery::Messages)
+    }
+
+    /// Adds a route whose sessions are handed messages in pieces, as they arrive; see
+    /// [`pieces`](crate::pieces).
+    ///
+    /// ```
+    /// use wirewheel::pieces::on_piece;
+    /// use wirewheel::{Application, Call, WebSockets};
+    /// fn module(app: &mut Application) {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         let echo = |_call: &Call| {
+    ///             on_piece(|session, piece| session.send_piece(piece, piece.is_last()))
+    ///         };
+    ///         route.web_socket_pieces("/echo", echo).max_piecewise_message_size(100 << 20);
+    ///     });
+    /// }
+    /// ```
+    pub fn web_socket_pieces<F, H>(&mut self, path: &str, factory: F) -> &mut WebSocketRoute
+    where
+        F: Fn(&Call) -> H + 'static,
+        H: PieceHandler + 'static,
+    {
+        let factory = move |call: &Call| {
+            Box::new(OfMessages::<H, InPieces>::new(factory(call))) as Box<dyn Endpoint>
+        };
+        self.add(path, Purpose::Session(Rc::new(factory)), Delivery::Pieces)
     }
 
     /// Adds a route whose sessions are handed frames instead of messages (Ktor's `webSocketRaw`);
@@ -126,7 +161,7 @@ impl<'a> Routing<'a> {
         H: RawHandler + 'static,
     {
         let factory = Rc::new(move |call: &Call| Box::new(OfFrames(factory(call))) as Box<_>);
-        self.add(path, Purpose::Session(factory), true)
+        self.add(path, Purpose::Session(factory), Delivery::Frames)
     }
 
     /// Adds a route whose connections leave the loop once their upgrade is accepted: `take` is called on
@@ -165,13 +200,13 @@ impl<'a> Routing<'a> {
         path: &str,
         take: impl Fn(&Call, Detached) + 'static,
     ) -> &mut WebSocketRoute {
-        self.add(path, Purpose::Detached(Rc::new(take)), true)
+        self.add(path, Purpose::Detached(Rc::new(take)), Delivery::Frames)
     }
 
-    fn add(&mut self, path: &str, purpose: Purpose, raw: bool) -> &mut WebSocketRoute {
+    fn add(&mut self, path: &str, purpose: Purpose, delivery: Delivery) -> &mut WebSocketRoute {
         let path = self.full_path(path);
         let (number, hooks) = (self.routes.web_sockets.len(), self.hooks.clone());
-        self.routes.web_sockets.push(WebSocketRoute::new(path, purpose, hooks, raw));
+        self.routes.web_sockets.push(WebSocketRoute::new(path, purpose, hooks, delivery));
         &mut self.routes.web_sockets[number]
     }
 
@@ -201,10 +236,9 @@ impl<'a> Routing<'a> {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        let factory = Rc::new(move |call: &Call| Box::new(OfMessages(factory(call))) as Box<_>);
         let (path, hooks) = (self.full_path(path), self.hooks.clone());
-        let (number, purpose) = (self.routes.event_streams.len(), Purpose::Session(factory));
-        let route = WebSocketRoute::new(path, purpose, hooks, false);
+        let (number, purpose) = (self.routes.event_streams.len(), of_messages(factory));
+        let route = WebSocketRoute::new(path, purpose, hooks, Delivery::Messages);
         self.routes.event_streams.push(EventStreamRoute::new(route));
         &mut self.routes.event_streams[number]
     }
@@ -459,6 +493,6 @@ impl Routes {
         for route in self.bodies {
             table.add_body(route.finish(&installed)?)?;
         }
-        Ok(table)
+        Ok(table.finish())
     }
 }

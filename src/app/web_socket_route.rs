@@ -15,7 +15,7 @@ use crate::app::route_table::{ProtocolPicker, Purpose, RouteConfig, UpgradeHook}
 use crate::app::setters::shared_setters;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
-use crate::session::extensions::Factories;
+use crate::session::extensions::{Delivery, Factories};
 
 /// What is installed for all routes.
 #[derive(Clone, Default)]
@@ -82,6 +82,7 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 ///             .max_message_size(256 << 10)
 ///             .max_outgoing_message_size(1 << 20)
 ///             .max_fragments(1_000)
+///             .max_piecewise_message_size(16 << 20)
 ///             .outbox_bytes(128 << 10)
 ///             .outbox_messages(1_000)
 ///             .on_outbox_full(OutboxOverflow::DropOldest)
@@ -100,7 +101,7 @@ type OptionChange = Box<dyn FnOnce(&mut SessionOptions)>;
 pub struct WebSocketRoute {
     path: String,
     purpose: Purpose,
-    raw: bool,
+    delivery: Delivery,
     negotiates: bool,
     #[cfg(feature = "json")]
     converter: Converter,
@@ -118,12 +119,17 @@ impl fmt::Debug for WebSocketRoute {
 }
 
 impl WebSocketRoute {
-    pub(super) fn new(path: String, purpose: Purpose, hooks: Vec<UpgradeHook>, raw: bool) -> Self {
+    pub(super) fn new(
+        path: String,
+        purpose: Purpose,
+        hooks: Vec<UpgradeHook>,
+        delivery: Delivery,
+    ) -> Self {
         Self {
             path,
             purpose,
-            raw,
-            negotiates: !raw,
+            delivery,
+            negotiates: delivery != Delivery::Frames,
             #[cfg(feature = "json")]
             converter: Converter::default(),
             hooks,
@@ -192,7 +198,8 @@ impl WebSocketRoute {
 
     pub(super) fn finish(self, installed: &Installed) -> Result<(Pattern, RouteConfig), String> {
         let mut options = installed.options.clone();
-        if self.raw {
+        let is_raw = self.delivery == Delivery::Frames;
+        if is_raw {
             // Nothing is answered or asked behind a raw handler's back.
             options.ping_period = None;
         }
@@ -201,7 +208,7 @@ impl WebSocketRoute {
         }
         let at_route = |mistake| format!("route {:?}: {mistake}", self.path);
         options.check().map_err(at_route)?;
-        if self.raw && options.ping_period.is_some() {
+        if is_raw && options.ping_period.is_some() {
             return Err(at_route("ping_period: a raw session sends its own pings".into()));
         }
         if self.negotiates && matches!(self.purpose, Purpose::Detached(_)) {
@@ -218,7 +225,7 @@ impl WebSocketRoute {
             pattern: self.path,
             options,
             purpose: self.purpose,
-            raw: self.raw,
+            delivery: self.delivery,
             extensions: if self.negotiates {
                 Rc::clone(&installed.extensions)
             } else {

@@ -1,7 +1,9 @@
 //! What code on the loop asks of sessions that are not its own, and of the server as a whole.
 
+use std::any::Any;
 use std::time::Duration;
 
+use crate::flow::prepared::PreparedMessage;
 use crate::structures::ids::BodyId;
 use crate::structures::slab::Key;
 use crate::words::close::{CloseCode, CloseReason};
@@ -16,6 +18,13 @@ pub(crate) enum Command {
         stamp: u64,
         message: MessageBuf,
     },
+    /// `counted` are the bytes for which it stands in the account of commands.
+    SendPrepared {
+        to: Key,
+        stamp: u64,
+        message: PreparedMessage,
+        counted: usize,
+    },
     Close {
         to: Key,
         stamp: u64,
@@ -24,6 +33,21 @@ pub(crate) enum Command {
     Pause(Key),
     Resume(Key),
     ResumeBody(BodyId),
+    /// The deferred answer of that number.
+    Answer {
+        to: Key,
+        number: u64,
+        settlement: Settlement,
+    },
+}
+
+/// What a deferred answer came to.
+#[derive(Debug, Default)]
+pub(crate) struct Settlement {
+    /// `None` if the application dropped it.
+    pub(crate) answer: Option<Box<dyn Any>>,
+    /// Bytes of memory that it takes, as far as is known.
+    pub(crate) bytes: usize,
 }
 
 /// How the sessions that were open when a stop began have ended.

@@ -20,6 +20,7 @@ use crate::words::time::Time;
 use crate::context::bridges::Bridges;
 use crate::context::commands::{Command, Drained, StopRequest};
 use crate::context::date_line::DateLine;
+use crate::context::deferrals::Deferrals;
 use crate::context::detached::Handover;
 #[cfg(feature = "client")]
 use crate::context::dialers::Dialers;
@@ -103,6 +104,8 @@ pub(crate) struct LoopState {
     pub(crate) sessions: OpenSessions,
     pub(crate) names: Names,
     pub(crate) questions: Questions<Then>,
+    /// The answers that come later, and how other threads reach the loop.
+    pub(crate) deferrals: Rc<Deferrals<Order>>,
     /// Something was asked of others or of the wheel: it is done after the turn.
     pub(crate) has_deferred_work: bool,
     /// What hooks and timers asked of sessions that are not their own, in order.
@@ -141,7 +144,6 @@ pub(crate) struct LoopState {
     /// Connections that are over here, and whose sockets the application is to have.
     pub(crate) handovers: Vec<Handover>,
     pub(crate) masks: MaskSource,
-    pub(crate) mailbox: Mailbox<Order>,
     pub(crate) addresses: Vec<SocketAddr>,
     /// `None` where there is but one loop.
     pub(crate) place: Option<LoopPlace>,
@@ -184,6 +186,7 @@ impl LoopState {
             flows: on_loop.pool(limits.process_bytes),
             sessions: OpenSessions::for_slots(limits.max_connections + 64), // and for those that are refused
             work: Work::new(limits.read_budget_bytes),
+            deferrals: Rc::new(Deferrals::new(limits.max_deferred, on_loop.mailbox)),
             limits,
             names: Names::default(),
             place: on_loop.place,
@@ -210,7 +213,6 @@ impl LoopState {
             new_watches: on_loop.watches,
             handovers: Vec::new(),
             masks: MaskSource::default(),
-            mailbox: on_loop.mailbox,
             addresses: on_loop.addresses,
             #[cfg(feature = "client")]
             dialers: on_loop.dialers,
@@ -345,6 +347,8 @@ impl LoopState {
         let stats = Stats {
             bytes_held: self.memory() as u64,
             given_up: self.flows.given_up(),
+            deferred_open: self.deferrals.open(),
+            deferred_cancelled: self.deferrals.cancelled(),
             ..self.stats.snapshot()
         };
         #[cfg(feature = "client")]

@@ -134,7 +134,9 @@ impl<A> Mailbox<A> {
 
     /// Sends what is to be run on the loop and carries `bytes`.
     pub(crate) fn send(&self, bytes: usize, action: A) -> Result<(), Refused> {
-        locked(&self.0.orders).push(Order { action, bytes })?;
+        let pushed = locked(&self.0.orders).push(Order { action, bytes });
+        // The lock is free again where the order is dropped: what it holds may send in its drop.
+        pushed.map_err(|(refused, _order)| refused)?;
         self.0.wake();
         Ok(())
     }
@@ -189,6 +191,14 @@ impl<A> Mailbox<A> {
         &self.0.adoptions
     }
 
+    /// Sends what has to arrive, however full the queue is: the number of those is bounded elsewhere.
+    pub(crate) fn send_owed(&self, action: A) {
+        let refused = locked(&self.0.orders).push_owed(Order { action, bytes: 0 });
+        if refused.is_none() {
+            self.0.wake();
+        }
+    }
+
     /// Asks for a stop.
     pub(crate) fn stop(&self, request: StopRequest) {
         let mut stop = locked(&self.0.stop);
@@ -199,19 +209,29 @@ impl<A> Mailbox<A> {
 }
 
 impl<A> Orders<A> {
-    fn push(&mut self, order: Order<A>) -> Result<(), Refused> {
+    /// Takes an order, or gives it back.
+    fn push(&mut self, order: Order<A>) -> Result<(), (Refused, Order<A>)> {
         let bytes = self.bytes.saturating_add(order.bytes);
         let is_full =
             self.queue.len() >= ORDERS_MAX || (order.bytes > 0 && bytes > ORDER_BYTES_MAX);
         if self.closed {
-            return Err(Refused::Stopped);
+            return Err((Refused::Stopped, order));
         }
         if is_full {
-            return Err(Refused::Full);
+            return Err((Refused::Full, order));
         }
         self.bytes = bytes;
         self.queue.push_back(order);
         Ok(())
+    }
+
+    /// Takes it however many there are; given back, the loop is gone.
+    fn push_owed(&mut self, order: Order<A>) -> Option<Order<A>> {
+        if self.closed {
+            return Some(order);
+        }
+        self.queue.push_back(order);
+        None
     }
 
     fn pop(&mut self) -> Option<A> {
@@ -344,6 +364,31 @@ mod tests {
         }
         done.store(true, Ordering::Relaxed);
         assert!(refused.join().unwrap() > 0);
+    }
+
+    /// Sends something itself when it is dropped.
+    struct SendsAgain(Mailbox<Option<Self>>);
+
+    impl Drop for SendsAgain {
+        fn drop(&mut self) {
+            let _ = self.0.send(0, None);
+            self.0.send_owed(None);
+        }
+    }
+
+    /// A refused order is dropped where nothing is locked.
+    #[test]
+    fn what_is_refused_may_send_in_its_drop() {
+        let mailbox = Mailbox::<Option<SendsAgain>>::default();
+        let inbox = mailbox.inbox();
+        while mailbox.send(0, None).is_ok() {}
+        let again = || Some(SendsAgain(mailbox.clone()));
+        assert_eq!(mailbox.send(0, again()), Err(Refused::Full));
+        assert_eq!(locked(&mailbox.0.orders).queue.len(), ORDERS_MAX + 1);
+        mailbox.send_owed(again());
+        drop(inbox);
+        assert_eq!(mailbox.send(0, again()), Err(Refused::Stopped));
+        mailbox.send_owed(again());
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod bridges;
 pub(crate) mod clients;
 pub(crate) mod commands;
 pub(crate) mod date_line;
+pub(crate) mod deferrals;
 pub(crate) mod detached;
 #[cfg(feature = "client")]
 pub(crate) mod dialers;

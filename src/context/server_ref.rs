@@ -23,6 +23,7 @@ use crate::context::questions::{CORRELATION_MAX_BYTES, Question, Settled};
 use crate::context::stats::Stats;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
+use crate::flow::prepared::PreparedMessage;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::ids::BodyId;
@@ -84,13 +85,59 @@ impl ServerRef<'_> {
         if let Some(mailbox) = self.elsewhere(id.0) {
             return hand_on(mailbox, bytes, move |server| server.send_to(id, message));
         }
+        self.command_to_send(id, bytes, |to, stamp| Command::Send { to, stamp, message })
+    }
+
+    /// Sends a message to a session that was prepared for many; see [`PreparedMessage`].
+    ///
+    /// ```
+    /// use wirewheel::ServerRef;
+    /// use wirewheel::message::PreparedMessage;
+    /// fn alarm(server: &mut ServerRef<'_>, text: &str) {
+    ///     let prepared = PreparedMessage::new(text);
+    ///     for id in server.sessions() {
+    ///         let _ = server.send_prepared(id, &prepared); // it may have left meanwhile
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`send_to`](Self::send_to). A session of another loop gets a copy, which is encoded there.
+    pub fn send_prepared(
+        &mut self,
+        id: SessionId,
+        message: &PreparedMessage,
+    ) -> Result<(), SendError> {
+        if self.elsewhere(id.0).is_some() {
+            // What is prepared belongs to this thread: the other loop encodes a copy.
+            return self.send_to(id, message.emission().message());
+        }
+        // However many get it, it is there once.
+        let is_counted = matches!(self.shared.commands.back(),
+            Some(Command::SendPrepared { message: last, .. }) if last.is(message));
+        let counted = if is_counted { 0 } else { message.bytes() };
+        let message = message.clone();
+        self.command_to_send(id, counted, |to, stamp| Command::SendPrepared {
+            to,
+            stamp,
+            message,
+            counted,
+        })
+    }
+
+    fn command_to_send(
+        &mut self,
+        id: SessionId,
+        bytes: usize,
+        command: impl FnOnce(Key, u64) -> Command,
+    ) -> Result<(), SendError> {
         let wanted = self.shared.command_bytes.saturating_add(bytes);
         self.shared.flows.make_room(wanted);
         if wanted > self.shared.limits.process_bytes.saturating_sub(self.shared.memory()) {
             return Err(SendError::Full { buffered: self.shared.command_bytes });
         }
         let stamp = self.shared.flows.next_stamp();
-        self.command(id, |to| Command::Send { to, stamp, message })?;
+        self.command(id, |to| command(to, stamp))?;
         self.shared.command_bytes += bytes;
         Ok(())
     }
@@ -275,7 +322,8 @@ impl ServerRef<'_> {
         timeout: Duration,
     ) -> Result<(), SendError> {
         let bytes = message.as_message().bytes().len().saturating_add(correlation.len());
-        let (back, correlation) = (self.shared.mailbox.clone(), Box::<str>::from(correlation));
+        let (back, correlation) =
+            (self.shared.deferrals.mailbox.clone(), Box::<str>::from(correlation));
         hand_on(mailbox, bytes, move |server| {
             let asked = correlation.clone();
             let tell = move |answer: Result<MessageBuf, AskError>| {

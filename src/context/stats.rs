@@ -174,6 +174,23 @@ stats! {
         /// Any other 4xx or 5xx.
         refused_other "reason=\"other\"";
     }
+    Gauge "deferred_open" "Deferred answers that the application has." {
+        /// Deferred answers that the application has, whether a client still waits for them or not.
+        deferred_open "";
+    }
+    Counter "deferred_total" "Requests whose answer was deferred, by outcome." {
+        /// Deferred answers that the application gave in time.
+        deferred_answered "outcome=\"answered\"";
+        /// Those that it dropped: 503.
+        deferred_dropped "outcome=\"dropped\"";
+        /// Those that were not there within `defer_timeout`: 503.
+        deferred_late "outcome=\"late\"";
+        /// Those for which nobody waited any more: the client left, the grace of a stop was over, or a hook
+        /// answered after all.
+        deferred_cancelled "outcome=\"cancelled\"";
+        /// Requests over `max_deferred`: 503.
+        deferred_refused "outcome=\"refused\"";
+    }
     Counter "messages_total" "Whole messages, by direction." {
         /// Messages delivered to handlers.
         messages_in "direction=\"in\"";

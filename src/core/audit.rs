@@ -81,6 +81,17 @@ impl Audit<'_> {
         }
     }
 
+    /// How many requests wait for an answer that was deferred.
+    #[cfg(repository)]
+    pub(crate) fn deferred(&self) -> u64 {
+        let connections = self.0.connections.slab.iter();
+        let deferred = connections.filter(|(_, connection)| match &connection.stage {
+            Stage::Http(http) => http.deferred().is_some(),
+            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => false,
+        });
+        deferred.count() as u64
+    }
+
     /// Everything is given back.
     pub(crate) fn check_empty(&self) -> Result<(), String> {
         self.check()?;

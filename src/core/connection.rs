@@ -55,7 +55,10 @@ impl Connection {
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
         matches!(&self.stage, Stage::Http(http)
-            if !http.has_answered && !http.expired && http.receiving.is_none())
+            if !http.has_answered
+                && !http.expired
+                && http.receiving.is_none()
+                && http.answering.is_none())
     }
 
     /// The stage of HTTP, if it is in that.
@@ -97,7 +100,7 @@ impl Connection {
         let http = match &self.stage {
             Stage::Http(http) => {
                 let receiving = http.receiving.as_ref().map_or(0, |it| it.memory());
-                let answer = http.body.as_ref().map_or(0, |answer| answer.memory());
+                let answer = http.answering.as_ref().map_or(0, |answer| answer.memory());
                 http.unread.capacity() + receiving + answer
             }
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => 0,

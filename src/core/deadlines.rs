@@ -27,8 +27,12 @@ impl Connection {
         let least = Least { window: options.write_timeout, min_rate: limits.min_rate };
         let write = write_look(&self.state, least);
         let own = match (&self.stage, self.state.phase) {
+            // It is due whether the peer takes what was answered before or not.
+            (Stage::Http(http), _) if http.deferred().is_some() => {
+                http.deferred().and_then(|deferred| deferred.deadline(limits))
+            }
             // An answer on its way has as long as the peer takes of it in time (`write`).
-            (Stage::Http(http), _) if http.body.is_some() || write.is_some() => None,
+            (Stage::Http(http), _) if http.answering.is_some() || write.is_some() => None,
             (Stage::Http(http), _) if http.receiving.is_some() => {
                 self.body_deadline(limits, options, least)
             }
@@ -69,8 +73,12 @@ impl Connection {
                 let least = Least { window: options.write_timeout, min_rate: limits.min_rate };
                 self.body_deadline(limits, options, least)
             }
-            (Stage::Http(http), _) if http.body.is_none() => Some(http.deadline(limits)),
-            (Stage::Http(_) | Stage::Session(_) | Stage::Finishing | Stage::Closed(_), _) => None,
+            (Stage::Http(http), _) => match http.deferred() {
+                Some(deferred) => deferred.deadline(limits),
+                None if http.answering.is_some() => None,
+                None => Some(http.deadline(limits)),
+            },
+            (Stage::Session(_) | Stage::Finishing | Stage::Closed(_), _) => None,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::protocol::client_handshake::{Asked, is_credential};
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
 use crate::protocol::response_head::ResponseHead;
-use crate::session::extensions::{Agreed, Pipeline};
+use crate::session::extensions::{Agreed, Delivery, Pipeline};
 use crate::session::state::{NO_ADDR, Phase};
 use crate::structures::wire::{NoWire, Wire};
 use crate::words::connect::{ConnectStep, DialerState};
@@ -66,10 +66,11 @@ impl Dials<'_> {
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         let Some(progress) = dial.progress.as_deref() else { return };
         let (settings, mut url) = (Rc::clone(&dial.connector.settings), (*progress.url).clone());
-        let is_elsewhere = progress.is_elsewhere;
+        let (is_elsewhere, delivery) = (progress.is_elsewhere, dial.connector.delivery);
         // The application makes headers and offers: what it gets wrong is an error of the attempt.
-        let made =
-            caught(|| Ok((settings.request_headers()?, Agreed::offer(&settings.extensions)?)));
+        let made = caught(|| {
+            Ok((settings.request_headers()?, Agreed::offer(&settings.extensions, delivery)?))
+        });
         let (mut headers, offer) = match made {
             Ok(Ok(made)) => made,
             Ok(Err(mistake)) => {
@@ -259,8 +260,8 @@ impl Dials<'_> {
         let Some(rest) = self.http(slot).map(|http| std::mem::take(&mut http.unread)) else {
             return;
         };
-        let Some((route, raw)) = self.note_open(now, index, slot) else { return };
-        let pipeline = Pipeline::for_session(raw, agreed);
+        let Some((route, delivery)) = self.note_open(now, index, slot) else { return };
+        let pipeline = Pipeline::for_session(delivery, agreed);
         self.core.turn(now, slot, wire, |turn| {
             DialTurn { turn }.open_dialled(route, pipeline, handler, &call, rest)
         });
@@ -275,16 +276,12 @@ impl Dials<'_> {
     ) -> Result<(Call, Agreed), String> {
         let gone = || "its request is gone".to_owned();
         let index = self.core.dial_table.by_slot.get(&slot).copied().ok_or_else(gone)?;
-        let settings = self
-            .core
-            .dial_table
-            .dial(index)
-            .map(|dial| Rc::clone(&dial.connector.settings))
-            .ok_or_else(gone)?;
+        let dial = self.core.dial_table.dial(index).ok_or_else(gone)?;
+        let (settings, delivery) = (Rc::clone(&dial.connector.settings), dial.connector.delivery);
         let asked = self.dialling(slot).and_then(|dialling| dialling.asked.take());
         let (asked, request) = asked.ok_or_else(gone)?;
         let chosen = asked.check(&head)?;
-        let made = caught(|| Agreed::answered(&settings.extensions, &chosen.extensions));
+        let made = caught(|| Agreed::answered(&settings.extensions, &chosen.extensions, delivery));
         let agreed = made.map_err(|Panicked(text)| text)??;
         let limits =
             HeadLimits { max_bytes: request.len().saturating_add(1), max_lines: OWN_LINES_MAX };
@@ -309,7 +306,7 @@ impl Dials<'_> {
     }
 
     /// The dialer has a session.
-    fn note_open(&mut self, now: Time, index: u32, slot: u32) -> Option<(u16, bool)> {
+    fn note_open(&mut self, now: Time, index: u32, slot: u32) -> Option<(u16, Delivery)> {
         self.core.dial_table.by_slot.remove(&slot);
         let id = self.core.connections.slab.at(slot)?.state.id;
         // From here the session has deadlines of its own.
@@ -320,7 +317,7 @@ impl Dials<'_> {
         dial.cell.heard.set(false);
         dial.cell.session.set(Some(id));
         dial.cell.state.set(DialerState::Open);
-        Some((dial.route, dial.connector.raw))
+        Some((dial.route, dial.connector.delivery))
     }
 }
 

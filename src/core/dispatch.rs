@@ -66,7 +66,7 @@ impl Turn<'_> {
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
                 // Its share of an earlier turn was spent; no byte waits, but work does.
-                Stage::Http(ref http) if http.body.is_some() || http.yielded => {
+                Stage::Http(ref http) if http.answering.is_some() || http.yielded => {
                     HttpTurn { turn: self }.drained()
                 }
                 Stage::Finishing => {
@@ -149,6 +149,9 @@ impl Turn<'_> {
     /// Goes on with input that waited; `None` if there is no session whose reading this could concern.
     pub(super) fn resume(&mut self) -> Option<Reading> {
         if let Stage::Http(http) = &self.connection.stage {
+            if http.deferred().is_some() {
+                return Some(HttpTurn { turn: self }.resume_deferred());
+            }
             // Listed twice, it is resumed once.
             let resumed = http.receiving.as_deref().is_some_and(|it| it.resumed);
             return resumed.then(|| HttpTurn { turn: self }.resume());
@@ -161,6 +164,7 @@ impl Turn<'_> {
         let mut session = self.session();
         let result = match command {
             Command::Send { message, .. } => session.send(&message),
+            Command::SendPrepared { message, .. } => session.send_prepared(&message),
             Command::Close { reason, .. } => session.begin_close(&reason),
             Command::Pause(_) => {
                 session.pause();
@@ -170,7 +174,7 @@ impl Turn<'_> {
                 session.resume();
                 Ok(())
             }
-            Command::ResumeBody(_) => Ok(()), // no session's
+            Command::ResumeBody(_) | Command::Answer { .. } => Ok(()), // no session's
         };
         // Who sent it is not there any more: a message that is not taken is counted. What else follows
         // is for the outbox's policy, which has acted by now.
@@ -194,8 +198,11 @@ impl Turn<'_> {
         match self.connection.stage {
             // 1013, and what waits is dropped but for the frame that has begun.
             Stage::Session(_) => self.fail_and_lose(SessionError::Overloaded, Loss::OverBudget),
-            // Who sends a body may take an answer, and its bytes are given back at once.
-            Stage::Http(ref http) if http.receiving.is_some() && !self.is_waiting() => {
+            // Who sends a body, or waits for an answer, may take one, and its bytes are given back at once.
+            Stage::Http(ref http)
+                if (http.receiving.is_some() || http.deferred().is_some())
+                    && !self.is_waiting() =>
+            {
                 let refusal = Response::refusal(503).header("Retry-After", "1");
                 self.log().refused(503, None, reason::NO_MEMORY);
                 Responder { turn: self }.refuse_with(&refusal);

@@ -198,6 +198,7 @@ impl Turn<'_> {
         match &self.connection.stage {
             Stage::Session(_) => self.peer_is_gone(),
             Stage::Http(_) => {
+                self.request_hung_up();
                 self.connection.state.extra().peer_shut = true;
                 if self.end_after_body() {
                     return;
@@ -349,10 +350,13 @@ impl Turn<'_> {
 
 /// What comes first.
 impl Turn<'_> {
-    /// Lets the connection end once its file is out; false if there is none on its way.
+    /// Lets the connection end once its answer is out; false if there is none on its way.
     pub(super) fn end_after_body(&mut self) -> bool {
         let Stage::Http(http) = &mut self.connection.stage else { return false };
-        http.body.as_mut().map(|answer| answer.is_last = true).is_some()
+        if let Some(answer) = http.streamed() {
+            answer.is_last = true;
+        }
+        http.answering.is_some()
     }
 
     /// The peer has shut its side while something of it is held: that comes first.
@@ -367,10 +371,16 @@ impl Turn<'_> {
         true
     }
 
-    /// The same while a body is paused. Else what stops the reading is an answer, whose writing tells.
-    fn body_hung_up(&mut self) {
+    /// The same while a body is paused, or an answer is deferred. Else what stops the reading is an answer,
+    /// whose writing tells.
+    fn request_hung_up(&mut self) {
         let now = self.shared.now;
         let Stage::Http(http) = &mut self.connection.stage else { return };
+        if let Some(deferred) = http.deferred_mut() {
+            deferred.note_peer_end(now);
+            self.connection.state.timing_changed = true;
+            return;
+        }
         let paused = http.receiving.as_deref_mut().filter(|it| it.paused_since.is_some());
         let Some(receiving) = paused else { return };
         // The rest of the body may be in the socket.
@@ -391,7 +401,7 @@ impl Turn<'_> {
                 pause.note_peer_end(now);
                 self.connection.state.timing_changed = true;
             }
-            (None, None) => self.body_hung_up(),
+            (None, None) => self.request_hung_up(),
         }
     }
 }

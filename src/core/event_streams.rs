@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::app::call::Call;
 use crate::app::response::Response;
+use crate::app::route_table::HooksDone;
 use crate::context::work::UPGRADE_WORK;
-use crate::protocol::head::RequestHead;
-use crate::protocol::server_sent_events::{CONTENT_TYPE, HEADERS};
+use crate::protocol::server_sent_events::HEADERS;
 use crate::session::event_stream::EventEncoder;
 use crate::session::extensions::Pipeline;
 
 use crate::core::answer_terms::AnswerTerms;
+use crate::core::deferred_answer::RequestKind;
 use crate::core::http_turn::HttpTurn;
 use crate::core::responder::AfterRequest;
 
@@ -26,13 +27,27 @@ impl StreamRequest<'_, '_> {
         let Some(config) = self.http.turn.routes.route(route) else {
             return self.http.responder().refuse(404); // it resolved, so it is there
         };
-        let Some(events) = config.events.clone() else { return self.http.responder().refuse(404) };
         if let Some(refusal) = self.http.admission().foreign_to_cors(&config.origins, call) {
             return self.http.responder().respond(terms, refusal);
         }
-        let is_head = terms.is_head();
-        let admitted = self.http.admit(terms, config, call, || {
-            let accepted = config.admit(call)?;
+        self.admit(terms, route, call, HooksDone::default())
+    }
+
+    /// Asks the hooks that are left, and begins the stream.
+    pub(super) fn admit(
+        &mut self,
+        terms: AnswerTerms,
+        route: u16,
+        call: &Call,
+        hooks: HooksDone,
+    ) -> AfterRequest {
+        let Some(config) = self.http.turn.routes.route(route) else {
+            return self.http.responder().refuse(404);
+        };
+        let Some(events) = config.events.clone() else { return self.http.responder().refuse(404) };
+        let (is_head, kind) = (terms.is_head(), RequestKind::Stream(route));
+        let admitted = self.http.admit(terms, kind, config, call, || {
+            let accepted = config.admit(call, hooks)?;
             // Nobody connects to a session of which only the head was wanted.
             Ok((accepted, if is_head { None } else { config.handler(call) }))
         });
@@ -40,6 +55,7 @@ impl StreamRequest<'_, '_> {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
+        call.deferral().close();
         let headers = self.filtered(call, accepted.headers());
         self.write_head(&*events, &headers, is_head);
         let Some(handler) = handler else {
@@ -91,17 +107,5 @@ impl StreamRequest<'_, '_> {
         }
         shared.opaque_prefix = shared.tx.len();
         shared.work.add(UPGRADE_WORK);
-    }
-
-    /// What a request gets that is refused for now: an `EventSource` comes back after an answer of 200
-    /// alone, so that one for an event stream gets that, and is told when.
-    pub(super) fn refusal_for(&mut self, head: &RequestHead, refusal: Response) -> Response {
-        let Some(events) = self.http.turn.routes.events_at(head) else { return refusal };
-        let wait = Duration::from_secs(refusal.retry_after().unwrap_or(0));
-        let random = self.http.turn.shared.masks.next_number();
-        let mut body = Vec::new();
-        events.write_retry(&mut body, wait, random);
-        let answer = Response::new(200).header("Content-Type", CONTENT_TYPE).body(body);
-        HEADERS.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value))
     }
 }

@@ -154,13 +154,13 @@ impl Core {
     /// Whether somebody waits to be adopted.
     #[inline]
     pub(crate) fn has_adopted(&self) -> bool {
-        !self.shared.mailbox.adoptions().is_empty()
+        !self.shared.deferrals.mailbox.adoptions().is_empty()
     }
 
     /// The next connection that was accepted by somebody else.
     #[inline]
     pub(crate) fn poll_adopted(&self) -> Option<Adopted> {
-        let adoptions = self.shared.mailbox.adoptions();
+        let adoptions = self.shared.deferrals.mailbox.adoptions();
         let waited = adoptions.len();
         let adopted = adoptions.pop()?;
         if let Some(place) = &self.shared.place {

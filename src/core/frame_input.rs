@@ -1,4 +1,5 @@
-//! One turn of a session where frames matter: raw sessions, and those with extensions.
+//! One turn of a session where frames matter: raw sessions, those with extensions, and those whose handlers
+//! take messages in pieces.
 
 use std::borrow::Cow;
 
@@ -7,11 +8,13 @@ use log::trace;
 use crate::protocol::close::read_close;
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
 use crate::protocol::frame_reader::{Assembly, Step, next_step};
+use crate::protocol::piece_reader::PieceStep;
 use crate::session::state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
 use crate::words::frame::Frame;
 use crate::words::message::{Message, Payload, Rsv};
+use crate::words::piece::Piece;
 
 use crate::core::connection::Stage;
 use crate::core::session_input::SessionTurn;
@@ -53,9 +56,13 @@ impl SessionTurn<'_, '_> {
     /// One frame, or a part of one: how many bytes were taken.
     fn framed_step(&mut self, rx: &mut [u8]) -> Result<usize, SessionError> {
         let mut rules = self.turn.connection.state.rules(self.turn.options());
+        let is_open = self.turn.connection.state.phase == Phase::Open;
         let Some(pipeline) = self.turn.connection.state.pipeline.as_deref_mut() else {
             return Ok(0);
         };
+        if pipeline.is_in_pieces() && is_open {
+            return self.piece_step(rx, &rules);
+        }
         // An extension that decodes piece by piece gets each as it comes; others a whole message.
         let assembly = pipeline.assembly();
         if pipeline.is_raw() {
@@ -77,6 +84,39 @@ impl SessionTurn<'_, '_> {
             Step::Frame(header, payload) => self.data(&header, payload, (true, true), &rules)?,
         }
         Ok(used)
+    }
+
+    /// A control frame, or a piece of a message whose handler takes it in pieces.
+    fn piece_step(&mut self, rx: &mut [u8], rules: &FrameRules) -> Result<usize, SessionError> {
+        let pipeline = self.turn.connection.state.pipeline.as_deref_mut();
+        let (Stage::Session(handler), Some(pipeline)) = (&mut self.turn.connection.stage, pipeline)
+        else {
+            return Ok(0);
+        };
+        let (step, used) = handler.next_piece(pipeline, rx, rules)?;
+        match step {
+            PieceStep::Nothing => {}
+            PieceStep::Control(opcode, payload) => self.control(opcode, &payload),
+            PieceStep::Piece(piece) => self.deliver_piece(&piece.as_piece()),
+        }
+        Ok(used)
+    }
+
+    /// Hands a piece to the hook. A message counts, and takes its token, with the first of its pieces.
+    fn deliver_piece(&mut self, piece: &Piece<'_>) {
+        let (id, length) = (self.turn.connection.state.id, piece.bytes().len());
+        trace!(target: "wirewheel::frame", "{id} in: a piece of {length} bytes");
+        if piece.is_first() {
+            if let Some(rate) = self.turn.options().message_rate {
+                if !self.spend_token(rate) {
+                    return;
+                }
+            }
+            self.turn.shared.stats.messages_in += 1;
+        }
+        // A few bytes may have become many: that counts, not what was read.
+        self.turn.shared.spend(length);
+        self.turn.call_and_act(|handler, session| handler.on_piece(session, *piece));
     }
 
     /// A data frame, or a piece of one, on its way through the extensions.

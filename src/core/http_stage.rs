@@ -8,6 +8,7 @@ use crate::words::limits::Limits;
 use crate::words::time::Time;
 
 use crate::core::admission::OverLimit;
+use crate::core::deferred_answer::DeferredAnswer;
 #[cfg(feature = "client")]
 use crate::core::dialling::Dialling;
 use crate::core::receiving::Receiving;
@@ -37,8 +38,8 @@ pub(crate) struct HttpStage {
     pub(crate) proxied: bool,
     /// The present request, while its body is awaited.
     pub(crate) receiving: Option<Box<Receiving>>,
-    /// The rest of the present answer. Requests wait behind it.
-    pub(crate) body: Option<Box<StreamedAnswer>>,
+    /// The present answer, or the rest of it, while it is awaited. Requests wait behind it.
+    pub(crate) answering: Option<Box<Answering>>,
     /// Requests are held because this connection has had its share of a turn.
     pub(crate) yielded: bool,
     /// Pushed out by younger connections: its time is over whatever the clock says.
@@ -46,6 +47,15 @@ pub(crate) struct HttpStage {
     /// This side is the client, and an answer is awaited.
     #[cfg(feature = "client")]
     pub(crate) dialling: Option<Box<Dialling>>,
+}
+
+/// An answer that is not out yet.
+#[derive(Debug)]
+pub(crate) enum Answering {
+    /// Its body goes out as the peer takes it.
+    Streamed(StreamedAnswer),
+    /// The application gives it later.
+    Deferred(DeferredAnswer),
 }
 
 impl HttpStage {
@@ -58,7 +68,7 @@ impl HttpStage {
             has_answered: false,
             local_addr: None,
             receiving: None,
-            body: None,
+            answering: None,
             over_limit,
             awaits_proxy_header: false,
             proxied: false,
@@ -67,6 +77,17 @@ impl HttpStage {
             #[cfg(feature = "client")]
             dialling: None,
         }
+    }
+}
+
+impl Answering {
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        let beyond = match self {
+            Self::Streamed(answer) => answer.memory(),
+            Self::Deferred(answer) => answer.memory(),
+        };
+        size_of::<Self>().saturating_add(beyond)
     }
 }
 
@@ -120,12 +141,48 @@ impl HttpStage {
 
     /// Whether nothing of a request has come yet.
     pub(crate) fn is_silent(&self) -> bool {
-        !self.has_answered && self.unread.is_empty() && self.receiving.is_none()
+        !self.has_answered
+            && self.unread.is_empty()
+            && self.receiving.is_none()
+            && self.answering.is_none()
     }
 
     /// Whether the application wants no more of a body for now.
     pub(crate) fn is_paused(&self) -> bool {
         self.receiving.as_deref().is_some_and(|it| it.paused_since.is_some())
+    }
+
+    /// The answer whose body is on its way.
+    pub(crate) fn streamed(&mut self) -> Option<&mut StreamedAnswer> {
+        match self.answering.as_deref_mut()? {
+            Answering::Streamed(answer) => Some(answer),
+            Answering::Deferred(_) => None,
+        }
+    }
+
+    /// The answer that the application gives later.
+    pub(crate) fn deferred(&self) -> Option<&DeferredAnswer> {
+        match self.answering.as_deref()? {
+            Answering::Deferred(answer) => Some(answer),
+            Answering::Streamed(_) => None,
+        }
+    }
+
+    pub(crate) fn deferred_mut(&mut self) -> Option<&mut DeferredAnswer> {
+        match self.answering.as_deref_mut()? {
+            Answering::Deferred(answer) => Some(answer),
+            Answering::Streamed(_) => None,
+        }
+    }
+
+    pub(super) fn take_deferred(&mut self) -> Option<DeferredAnswer> {
+        match *self.answering.take()? {
+            Answering::Deferred(answer) => Some(answer),
+            streamed @ Answering::Streamed(_) => {
+                self.answering = Some(Box::new(streamed));
+                None
+            }
+        }
     }
 
     /// How many of `available` bytes belong to the last request's body.

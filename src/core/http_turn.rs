@@ -9,6 +9,7 @@ use crate::protocol::head_error::HeadError;
 use log::Level;
 
 use crate::core::connection::{Disposal, Stage};
+use crate::core::deferred_turn::DeferredTurn;
 use crate::core::http_stage::HttpStage;
 use crate::core::losses::Loss;
 use crate::core::progress::Queue;
@@ -30,6 +31,9 @@ impl HttpTurn<'_, '_> {
     pub(super) fn input(&mut self, rx: &mut [u8]) -> Reading {
         let Some(http) = self.http() else { return Reading::Continue };
         http.yielded = false;
+        if http.deferred().is_some() {
+            return self.keep_behind_deferred(rx);
+        }
         // Held bytes go in front; a head that lies whole in the read buffer is never copied.
         let mut joined = std::mem::take(&mut http.unread);
         let begins = joined.is_empty();
@@ -73,7 +77,7 @@ impl HttpTurn<'_, '_> {
         let Some(http) = self.http() else { return };
         http.unread = rest;
         // The first bytes of a head behind an answer: from now on it has its own time.
-        if begins && http.has_answered && http.body.is_none() {
+        if begins && http.has_answered && http.answering.is_none() {
             http.since = now;
             self.turn.connection.state.timing_changed = true;
         }
@@ -173,7 +177,8 @@ impl HttpTurn<'_, '_> {
         let reading = self.responder().send_body();
         let now = self.turn.shared.now;
         match self.http() {
-            Some(http) if http.body.is_none() => {
+            Some(http) if http.deferred().is_some() => self.resume_deferred(),
+            Some(http) if http.answering.is_none() => {
                 http.since = now; // the time for the next head begins
                 if let Some(receiving) = http.receiving.as_deref_mut() {
                     receiving.begin_window(now); // and that of a body that was not read meanwhile
@@ -194,6 +199,47 @@ impl HttpTurn<'_, '_> {
             AfterRequest::Session | AfterRequest::Detached(_) | AfterRequest::Over => {
                 Reading::Continue
             }
+        }
+    }
+
+    /// What comes while an answer is awaited waits for it: what was read already, for nothing is read then.
+    #[cold]
+    fn keep_behind_deferred(&mut self, rx: &[u8]) -> Reading {
+        if let Some(http) = self.http() {
+            http.unread.extend_from_slice(rx);
+        }
+        Reading::Paused
+    }
+
+    /// Goes on with a request whose answer was deferred, and with what is held behind it.
+    pub(super) fn resume_deferred(&mut self) -> Reading {
+        // A session takes it as its first frames, and has no stage of HTTP any more.
+        let mut held = self.http().map(|http| std::mem::take(&mut http.unread)).unwrap_or_default();
+        match (DeferredTurn { turn: self.turn }).go_on() {
+            Some(AfterRequest::Http) => {
+                self.put_back(held);
+                self.input(&mut [])
+            }
+            Some(AfterRequest::Streaming(reading)) => {
+                self.put_back(held);
+                reading
+            }
+            None => {
+                self.put_back(held);
+                Reading::Paused
+            }
+            Some(AfterRequest::Session) => SessionTurn { turn: self.turn }.input(&mut held),
+            Some(AfterRequest::Detached(take)) => {
+                self.hand_over(take, &held);
+                Reading::Paused
+            }
+            Some(AfterRequest::Over) => Reading::Continue,
+        }
+    }
+
+    fn put_back(&mut self, held: Vec<u8>) {
+        if let Some(http) = self.http() {
+            http.unread = held;
         }
     }
 
@@ -223,6 +269,7 @@ impl HttpTurn<'_, '_> {
     /// The time for a request head is over.
     pub(super) fn timeout(&mut self) {
         let now = self.turn.shared.now;
+        DeferredTurn { turn: self.turn }.timeout();
         if self.turn.connection.state.waiting().is_some() {
             // RFC 9112 section 9.5: a peer that does not read its answer may be hung up on.
             if self.turn.progress().is_stuck() {
@@ -236,7 +283,7 @@ impl HttpTurn<'_, '_> {
         if http.receiving.is_some() {
             return self.body().timeout();
         }
-        if http.body.is_some() {
+        if http.answering.is_some() {
             return;
         }
         let is_between_requests = http.has_answered && http.unread.is_empty();

@@ -40,6 +40,10 @@ pub(crate) mod audit;
 mod connection;
 mod connections;
 mod deadlines;
+mod deferred_answer;
+mod deferred_outcome;
+mod deferred_turn;
+pub(crate) mod deferring;
 #[cfg(feature = "client")]
 mod dial_ends;
 #[cfg(feature = "client")]

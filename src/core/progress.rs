@@ -41,7 +41,9 @@ impl PeerProgress<'_> {
     /// Bytes that wait in the outbox.
     pub(super) fn outbox_bytes(&self) -> u32 {
         let outbox = self.state.extra.as_deref().map(|extra| &extra.outbox);
-        outbox.map_or(0, |it| saturated(it.buffered_bytes().saturating_add(it.control_bytes())))
+        let bytes = outbox.map_or(0, |it| it.buffered_bytes().saturating_add(it.control_bytes()));
+        // Of a stream there is more than waits at a moment: it is not all out when the outbox is empty.
+        saturated(bytes.saturating_add(usize::from(self.state.holds_stream())))
     }
 
     /// Looks how what was written gets on.

@@ -15,6 +15,7 @@ use crate::words::time::Time;
 
 use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::Disposal;
+use crate::core::deferred_answer::RequestKind;
 use crate::core::losses::Loss;
 use crate::core::panics::{Panicked, caught, drop_caught};
 use crate::core::receiving::Receiving;
@@ -49,8 +50,8 @@ impl<'a> BodyTurn<'_, 'a> {
         let intake = match caught(|| endpoint.begin(&call, max_overhead)) {
             Ok(Ok(intake)) => intake,
             Ok(Err((response, why))) => {
-                let response = self.responder().filtered(&call, response);
-                return self.responder().refuse_request(terms, call.head(), response, why);
+                let kind = RequestKind::Refusal(why);
+                return self.responder().answer(terms, &call, response, kind);
             }
             Err(panic) => return self.answer_panic(terms, &call, panic),
         };
@@ -128,11 +129,11 @@ impl<'a> BodyTurn<'_, 'a> {
                 AfterRequest::Http
             }
             Ok(Ok(IntakeNext::Answer(response))) => {
+                let response = self.responder().made(&receiving.call, response);
                 self.turn.log().page(&receiving.call, &response);
-                let response = self.responder().filtered(&receiving.call, response);
-                let terms = receiving.terms_now();
+                let (call, terms) = (receiving.call.clone(), receiving.terms_now());
                 self.let_go(receiving);
-                self.responder().respond(terms, response)
+                self.responder().answer(terms, &call, response, RequestKind::Body)
             }
             // Where the next request begins is not known any more.
             Ok(Err(fault)) => {
@@ -152,6 +153,7 @@ impl<'a> BodyTurn<'_, 'a> {
     }
 
     fn answer_panic(&mut self, terms: AnswerTerms, call: &Call, panic: Panicked) -> AfterRequest {
+        call.deferral().close();
         let fault = self.responder().internal_error(&Quoted(call.path()).to_string(), panic);
         let response = self.responder().filtered(call, fault);
         self.responder().respond(terms, response)

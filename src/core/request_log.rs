@@ -37,6 +37,9 @@ pub(super) mod reason {
     pub(crate) const ORIGIN: &str = "origin";
     pub(crate) const CORS: &str = "pages of its origin may not: see cors";
     pub(crate) const HOOK: &str = "an upgrade hook refused it";
+    pub(crate) const TOO_MANY_DEFERRED: &str = "max_deferred is reached";
+    pub(crate) const DROPPED: &str = "the application dropped its deferred answer";
+    pub(crate) const LATE: &str = "its deferred answer took longer than defer_timeout";
     pub(crate) const NOT_DETACHABLE: &str = "its connection cannot be detached";
     pub(crate) const BODY: &str = "no route takes a body of this size";
     pub(crate) const EXPECTATION: &str = "it expects what cannot be met";

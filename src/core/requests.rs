@@ -8,7 +8,9 @@ use log::debug;
 use crate::app::call::{Between, Call};
 use crate::app::endpoint::Endpoint;
 use crate::app::response::Response;
-use crate::app::route_table::{PlainAnswer, Purpose, Resolution, RouteConfig, StatsGuard};
+use crate::app::route_table::{
+    HooksDone, PlainAnswer, Purpose, Resolution, RouteConfig, StatsGuard,
+};
 use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 use crate::protocol::forwarded::Forwarded;
@@ -22,6 +24,7 @@ use crate::words::quoted::Quoted;
 
 use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::Stage;
+use crate::core::deferred_answer::RequestKind;
 use crate::core::event_streams::StreamRequest;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
@@ -83,8 +86,7 @@ impl HttpTurn<'_, '_> {
             // A proxy's connection may carry the requests of others, who are not to suffer.
             let proxied = self.http().is_some_and(|http| http.proxied && http.over_limit.is_none());
             let terms = if proxied { terms } else { terms.last() };
-            let http = HttpTurn { turn: self.turn };
-            let refusal = StreamRequest { http }.refusal_for(head, refusal);
+            let refusal = self.responder().temporary_refusal(head, refusal);
             return Some(self.responder().respond(terms, refusal));
         }
         let (status, reason) = if terms.is_unmet() {
@@ -113,8 +115,7 @@ impl HttpTurn<'_, '_> {
             Resolution::Get { handler, parameters } => {
                 let call = self.call_for(head, parameters, None);
                 let page = self.page(handler, &call);
-                let response = self.responder().filtered(&call, page);
-                return self.responder().respond(terms, response);
+                return self.responder().answer(terms, &call, page, RequestKind::Page);
             }
             Resolution::Body { route, parameters } => {
                 let Some(endpoint) = self.turn.routes.body_endpoint(route) else {
@@ -195,18 +196,34 @@ impl HttpTurn<'_, '_> {
             None => Ok(Response::refusal(404)),
         };
         match answer {
-            Ok(response) => {
-                looks_for_files |= response.is_file();
-                let response = response.for_request(call, || self.turn.wire.since_1970());
-                // Of a file that is sent in pieces it is counted where it begins.
-                if looks_for_files && !response.is_file() {
-                    self.turn.shared.work.add(PAGE_WORK);
-                }
-                self.turn.log().page(call, &response);
-                response
-            }
+            Ok(response) => self.finish_page(call, response, looks_for_files),
             Err(panic) => self.responder().internal_error(&Quoted(call.path()).to_string(), panic),
         }
+    }
+
+    /// What is sent of what a page answers.
+    pub(super) fn finish_page(
+        &mut self,
+        call: &Call,
+        response: Response,
+        mut looks_for_files: bool,
+    ) -> Response {
+        let response = self.responder().made(call, response);
+        looks_for_files |= response.is_file();
+        let response = response.for_request(call, || self.turn.wire.since_1970());
+        // Of a file that is sent in pieces it is counted where it begins.
+        if looks_for_files && !response.is_file() {
+            self.turn.shared.work.add(PAGE_WORK);
+        }
+        self.turn.log().page(call, &response);
+        response
+    }
+
+    /// What is sent of what a route for bodies answers.
+    pub(super) fn finish_body(&mut self, call: &Call, response: Response) -> Response {
+        let response = self.responder().made(call, response);
+        self.turn.log().page(call, &response);
+        response
     }
 
     /// The server's statistics, if the guard lets the client see them.
@@ -218,7 +235,13 @@ impl HttpTurn<'_, '_> {
         // It is made anew each time, and costs far more than the request that asks for it.
         self.turn.shared.work.add(PAGE_WORK);
         let pass = guard.map_or(Ok(Ok(())), |guard| caught(|| guard(call)))?;
-        let statistics = |()| Response::prometheus(self.turn.shared.snapshot().prometheus());
+        let statistics = |()| {
+            let mut text = self.turn.shared.snapshot().prometheus();
+            if let Some(own) = &self.turn.routes.own_metrics {
+                own.write_to(&mut text);
+            }
+            Response::prometheus(text)
+        };
         Ok(pass.map_or_else(|refusal| refusal, statistics))
     }
 
@@ -229,7 +252,9 @@ impl HttpTurn<'_, '_> {
         protocol: Option<String>,
     ) -> Call {
         let between = self.between(&head);
-        Call::new(head, parameters, between, protocol)
+        let call = Call::new(head, parameters, between, protocol);
+        call.deferral().open(self.turn.connection.state.id.0, &self.turn.shared.deferrals);
+        call
     }
 
     /// Between whom a request goes.
@@ -282,6 +307,21 @@ impl HttpTurn<'_, '_> {
         if matches!(config.purpose, Purpose::Detached(_)) && !self.turn.wire.can_be_detached() {
             return self.refuse_to_detach(terms, &call);
         }
+        self.admit_upgrade(terms, accept_key, route, call, HooksDone::default())
+    }
+
+    /// Asks the hooks that are left, and starts the session.
+    pub(super) fn admit_upgrade(
+        &mut self,
+        terms: AnswerTerms,
+        accept_key: &str,
+        route: u16,
+        call: Call,
+        hooks: HooksDone,
+    ) -> AfterRequest {
+        let Some(config) = self.turn.routes.route(route) else {
+            return self.responder().refuse(404);
+        };
         // RFC 6455 section 9.1: what is malformed fails the handshake.
         let Some(offers) = offers_of(&call, config.extensions.is_empty()) else {
             let response = Response::refusal(400);
@@ -293,14 +333,16 @@ impl HttpTurn<'_, '_> {
             );
         };
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
-        let admitted = self.admit(terms, config, &call, || {
-            let accepted = config.admit(&call)?;
+        let kind = RequestKind::Upgrade(route);
+        let admitted = self.admit(terms, kind, config, &call, || {
+            let accepted = config.admit(&call, hooks)?;
             Ok((accepted, config.agree(&offers), config.handler(&call)))
         });
         let (accepted, agreed, handler) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
+        call.deferral().close();
         // A fault of an extension loses the extension, not the session.
         if let Some(fault) = &agreed.fault {
             self.turn.log().error(("extension", 0), || fault.clone());
@@ -308,7 +350,7 @@ impl HttpTurn<'_, '_> {
         self.write_upgrade(accept_key, call.protocol(), &agreed.header, accepted.headers());
         let Some(handler) = handler else { return leaving(config, call) };
         // RFC 6455 section 9.1: in force from the first frame behind the answer.
-        self.turn.connection.state.pipeline = Pipeline::for_session(config.raw, agreed);
+        self.turn.connection.state.pipeline = Pipeline::for_session(config.delivery, agreed);
         self.open_session(route, &config.pattern, handler);
         self.turn.call_and_act(|handler, session| handler.on_connect(session, &call));
         AfterRequest::Session
@@ -319,17 +361,16 @@ impl HttpTurn<'_, '_> {
     pub(super) fn admit<R>(
         &mut self,
         terms: AnswerTerms,
+        kind: RequestKind,
         config: &RouteConfig,
         call: &Call,
         act: impl FnOnce() -> Result<R, Response>,
     ) -> Result<R, AfterRequest> {
         match caught(act) {
             Ok(Ok(admitted)) => Ok(admitted),
-            Ok(Err(response)) => {
-                let response = self.responder().filtered(call, response);
-                Err(self.responder().refuse_request(terms, call.head(), response, reason::HOOK))
-            }
+            Ok(Err(response)) => Err(self.responder().answer(terms, call, response, kind)),
             Err(panic) => {
+                call.deferral().close();
                 let response = self.responder().internal_error(&config.pattern, panic);
                 Err(self.responder().respond(terms, response))
             }

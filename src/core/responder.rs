@@ -2,21 +2,29 @@
 //! the request's body (RFC 9110 section 10.1.1, RFC 9112 section 9.3).
 
 use std::io;
+use std::time::Duration;
 
 use log::Level;
 
 use crate::app::call::Call;
+use crate::app::deferral::{Begun, Waiting};
 use crate::app::response::{Owed, Persistence, Response};
+use crate::app::response_on_loop::Making;
 use crate::context::detached::Detached;
+use crate::context::loop_state::ServerRef;
 use crate::context::work::PAGE_WORK;
 use crate::protocol::framing::{BodyFraming, Expectation};
 use crate::protocol::head::RequestHead;
+use crate::protocol::server_sent_events::{CONTENT_TYPE, HEADERS};
 use crate::words::quoted::Quoted;
 
 use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::{Disposal, Stage};
+use crate::core::deferred_answer::{DeferredAnswer, RequestKind};
+use crate::core::http_stage::Answering;
 use crate::core::losses::Loss;
 use crate::core::panics::{Panicked, caught};
+use crate::core::request_log::reason;
 use crate::core::streamed_body::StreamedAnswer;
 use crate::core::turn::{Reading, Turn};
 
@@ -25,6 +33,10 @@ const LONG_ANSWER_BYTES: usize = 64 << 10;
 
 /// What of a request's body is read, once it has its final answer, so that the connection can go on.
 const PASSED_OVER_MAX: u64 = 64 << 10;
+
+/// What the log says of an answer that nobody will give.
+const NOT_DEFERRED: &str =
+    "Response::deferred was returned where Call::defer was not called, or by a status page";
 
 /// What a request made of its connection.
 pub(super) enum AfterRequest {
@@ -83,11 +95,12 @@ impl Responder<'_, '_> {
                 skip > 0 || limits.keep_alive_timeout < limits.handshake_timeout;
             return AfterRequest::Http;
         };
-        http.body = Some(Box::new(StreamedAnswer::new(body, terms.chunked, !goes_on)));
+        let answer = StreamedAnswer::new(body, terms.chunked, !goes_on);
+        http.answering = Some(Box::new(Answering::Streamed(answer)));
         self.turn.shared.work.add(PAGE_WORK);
         let reading = self.send_body();
         match &self.turn.connection.stage {
-            Stage::Http(http) if http.body.is_some() => AfterRequest::Streaming(reading),
+            Stage::Http(http) if http.answering.is_some() => AfterRequest::Streaming(reading),
             Stage::Http(_) => AfterRequest::Http,
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => AfterRequest::Over,
         }
@@ -139,10 +152,10 @@ impl Responder<'_, '_> {
             let Stage::Http(http) = &mut self.turn.connection.stage else {
                 return Reading::Continue;
             };
-            let Some(answer) = &mut http.body else { return Reading::Continue };
+            let Some(answer) = http.streamed() else { return Reading::Continue };
             if answer.is_over() {
                 let is_last = answer.is_last;
-                http.body = None;
+                http.answering = None;
                 if is_last {
                     self.turn.finish();
                 } else {
@@ -180,14 +193,88 @@ impl Responder<'_, '_> {
     /// broken connection says that this is not all.
     #[cold]
     fn give_up_body(&mut self, error: &io::Error) {
-        let Stage::Http(http) = &self.turn.connection.stage else { return };
-        let sent = http.body.as_ref().map_or_else(String::new, |answer| answer.progress());
+        let Stage::Http(http) = &mut self.turn.connection.stage else { return };
+        let sent = http.streamed().map_or_else(String::new, |answer| answer.progress());
         self.turn
             .shared
             .warnings
             .note("answer", self.turn.shared.now, || format!("an answer ended at {sent}: {error}"));
         self.turn.lose(Loss::Aborted);
         self.turn.drop_socket(Disposal::Reset);
+    }
+}
+
+/// What the application makes of its answers.
+impl Responder<'_, '_> {
+    /// Answers a request as the application wants it: at once, or later.
+    pub(super) fn answer(
+        &mut self,
+        terms: AnswerTerms,
+        call: &Call,
+        response: Response,
+        kind: RequestKind,
+    ) -> AfterRequest {
+        let response = self.made(call, response);
+        if response.is_deferred() {
+            return self.defer(terms, call, kind);
+        }
+        call.deferral().close();
+        let response = self.filtered(call, response);
+        match kind {
+            RequestKind::Page | RequestKind::Body => self.respond(terms, response),
+            RequestKind::Refusal(why) => self.refuse_request(terms, call.head(), response, why),
+            RequestKind::Upgrade(_) | RequestKind::Stream(_) => {
+                self.refuse_request(terms, call.head(), response, reason::HOOK)
+            }
+        }
+    }
+
+    /// An answer as it is, or as it is made with the server.
+    pub(super) fn made(&mut self, call: &Call, response: Response) -> Response {
+        let (rest, make) = match response.making() {
+            Making::Made(response) => return response,
+            Making::ToMake(rest, make) => (rest, make),
+        };
+        // What it asks of sessions is done before their next messages.
+        self.turn.shared.has_deferred_work = true;
+        match caught(|| make(call, &mut ServerRef { shared: self.turn.shared })) {
+            Ok(response) => self.made(call, response).completed_by(rest),
+            Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
+        }
+    }
+
+    /// Lets the request wait for its answer, which comes later.
+    #[cold]
+    fn defer(&mut self, terms: AnswerTerms, call: &Call, kind: RequestKind) -> AfterRequest {
+        let (refusal, why) = match call.deferral().take() {
+            Begun::Waiting(waiting) => return self.await_answer(terms, call, kind, waiting),
+            Begun::TooMany => {
+                self.turn.shared.stats.deferred_refused += 1;
+                let refusal = Response::refusal(503).header("Retry-After", "1");
+                (self.temporary_refusal(call.head(), refusal), reason::TOO_MANY_DEFERRED)
+            }
+            Begun::Nothing => (Response::faulty(NOT_DEFERRED), reason::HOOK),
+        };
+        let refusal = self.filtered(call, refusal);
+        self.refuse_request(terms, call.head(), refusal, why)
+    }
+
+    fn await_answer(
+        &mut self,
+        terms: AnswerTerms,
+        call: &Call,
+        kind: RequestKind,
+        waiting: Box<Waiting>,
+    ) -> AfterRequest {
+        let now = self.turn.shared.now;
+        let Stage::Http(http) = &mut self.turn.connection.stage else { return AfterRequest::Over };
+        let deferred = DeferredAnswer::new(call.clone(), terms, kind, waiting, now);
+        if deferred.is_settled() {
+            self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
+        }
+        http.answering = Some(Box::new(Answering::Deferred(deferred)));
+        self.turn.connection.state.timing_changed = true;
+        AfterRequest::Streaming(Reading::Paused)
     }
 }
 
@@ -245,9 +332,24 @@ impl Responder<'_, '_> {
     pub(super) fn filtered(&mut self, call: &Call, response: Response) -> Response {
         let Some(filters) = &self.turn.routes.filters else { return response };
         match caught(|| filters.change(call, response)) {
-            Ok(response) => response,
+            Ok(response) => match self.made(call, response) {
+                deferred if deferred.is_deferred() => Response::faulty(NOT_DEFERRED),
+                response => response,
+            },
             Err(panic) => self.internal_error(&Quoted(call.path()).to_string(), panic),
         }
+    }
+
+    /// What a request gets that is refused for now: an `EventSource` comes back after an answer of 200
+    /// alone, so that one for an event stream gets that, and is told when.
+    pub(super) fn temporary_refusal(&mut self, head: &RequestHead, refusal: Response) -> Response {
+        let Some(events) = self.turn.routes.events_at(head) else { return refusal };
+        let wait = Duration::from_secs(refusal.retry_after().unwrap_or(0));
+        let random = self.turn.shared.masks.next_number();
+        let mut body = Vec::new();
+        events.write_retry(&mut body, wait, random);
+        let answer = Response::new(200).header("Content-Type", CONTENT_TYPE).body(body);
+        HEADERS.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value))
     }
 
     /// Answers a request that cannot be served, and says so.

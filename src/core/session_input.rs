@@ -55,7 +55,8 @@ impl SessionTurn<'_, '_> {
     }
 
     /// Delivers whole messages from the start of `rx` until something else comes, or until a hook
-    /// leaves something to be looked at: how many bytes that took. The session has nothing unfinished.
+    /// leaves something to be looked at: how many bytes that took. The session is open and has nothing
+    /// unfinished.
     #[inline(always)] // a call would be 4 % of an echo, and the compiler makes it one
     #[allow(
         clippy::arithmetic_side_effects,
@@ -73,10 +74,10 @@ impl SessionTurn<'_, '_> {
         while let Some(rest) = rx.get_mut(taken..) {
             let Some(short) = ShortMessage::find(rest, limit) else { break };
             taken += short.end;
-            self.deliver_short(route, short.text, short.unmask(rest));
             // Whatever a hook leaves behind shows in one of the two; nothing else need be asked for
             // each message.
-            if self.turn.connection.state.extra.is_some() || self.turn.shared.has_deferred_work {
+            let goes_on = self.deliver_short(route, short.text, short.unmask(rest));
+            if !goes_on || self.turn.shared.has_deferred_work {
                 break;
             }
         }
@@ -95,27 +96,30 @@ impl SessionTurn<'_, '_> {
         while let Some(rest) = rx.get(taken..) {
             let Some(short) = ShortMessage::find_unmasked(rest, limit) else { break };
             taken += short.end;
-            self.deliver_short(route, short.text, short.payload(rest));
-            if self.turn.connection.state.extra.is_some() || self.turn.shared.has_deferred_work {
+            let goes_on = self.deliver_short(route, short.text, short.payload(rest));
+            if !goes_on || self.turn.shared.has_deferred_work {
                 break;
             }
         }
         taken
     }
 
+    /// False if it has left something to be looked at, as each end of the session does.
     #[inline(always)] // likewise
-    fn deliver_short(&mut self, route: &SessionOptions, text: bool, payload: &[u8]) {
+    fn deliver_short(&mut self, route: &SessionOptions, text: bool, payload: &[u8]) -> bool {
+        debug_assert!(self.turn.connection.state.phase == Phase::Open, "what ends it stops this");
         let payload = if text {
             match std::str::from_utf8(payload) {
                 Ok(text) => Payload::Text(text),
                 Err(_) => {
-                    return self.turn.fail(SessionError::Protocol(ProtocolError::InvalidUtf8));
+                    self.turn.fail(SessionError::Protocol(ProtocolError::InvalidUtf8));
+                    return false;
                 }
             }
         } else {
             Payload::Binary(payload)
         };
-        self.deliver_under(route, Message::new(payload, Rsv::NONE));
+        self.deliver_open(route, Message::new(payload, Rsv::NONE))
     }
 
     /// The end of a turn in which nothing rare has come up, so that there is only the writing to do.
@@ -168,10 +172,9 @@ impl<'a> SessionTurn<'_, 'a> {
         let mut taken = 0;
         while taken < rx.len() && self.takes_input() {
             let rest = rx.get_mut(taken..).unwrap_or_default();
-            let used = match self.turn.connection.state.partial {
-                None => self.take_short(rest),
-                Some(_) => 0,
-            };
+            let state = &self.turn.connection.state;
+            let is_between = state.phase == Phase::Open && state.partial.is_none();
+            let used = if is_between { self.take_short(rest) } else { 0 };
             // A message in fragments, or a frame longer than what came, is the reader's.
             taken += if used > 0 { used } else { self.step(rest) };
         }
@@ -231,38 +234,41 @@ impl<'a> SessionTurn<'_, 'a> {
 /// What came.
 impl SessionTurn<'_, '_> {
     pub(super) fn deliver(&mut self, message: Message<'_>) {
-        self.deliver_under(self.turn.options(), message);
+        // After our Close, messages still in flight are dropped: `close` ends delivery.
+        if self.turn.connection.state.phase == Phase::Open {
+            self.deliver_open(self.turn.options(), message);
+        }
     }
 
-    /// Hands a message to the hook of a session under these options of its route.
+    /// Hands a message to the hook of an open session under these options of its route. False if that has
+    /// left something to be looked at.
     #[inline(always)] // as `take_short`
-    fn deliver_under(&mut self, route: &SessionOptions, message: Message<'_>) {
-        // After our Close, messages still in flight are dropped: `close` ends delivery.
-        if self.turn.connection.state.phase != Phase::Open {
-            return;
-        }
+    fn deliver_open(&mut self, route: &SessionOptions, message: Message<'_>) -> bool {
         if log_enabled!(target: "wirewheel::frame", Level::Trace) {
-            self.trace_message(&message);
+            // Not the message itself, which would be copied for the hook then.
+            self.trace_message(message.is_text(), message.bytes().len());
         }
         if let Some(rate) = route.message_rate {
             if !self.spend_token(rate) {
-                return;
+                return false;
             }
         }
         self.turn.shared.stats.messages_in += 1;
-        let Stage::Session(handler) = &mut self.turn.connection.stage else { return };
+        let Stage::Session(handler) = &mut self.turn.connection.stage else { return false };
         let (state, shared) = (&mut self.turn.connection.state, &mut *self.turn.shared);
         let mut session = Session { out: Outgoing { state, shared, route, wire: self.turn.wire } };
         let result = handler.on_message(&mut session, message);
-        if result.is_err() || self.turn.connection.state.extra.is_some() {
+        let goes_on = result.is_ok() && self.turn.connection.state.extra.is_none();
+        if !goes_on {
             self.turn.after_hook(result);
         }
+        goes_on
     }
 
     #[cold]
-    fn trace_message(&self, message: &Message<'_>) {
-        let kind = if message.is_text() { "Text" } else { "Binary" };
-        let (id, length) = (self.turn.connection.state.id, message.bytes().len());
+    fn trace_message(&self, is_text: bool, length: usize) {
+        let kind = if is_text { "Text" } else { "Binary" };
+        let id = self.turn.connection.state.id;
         trace!(target: "wirewheel::frame", "{id} in: {kind}, {length} bytes");
     }
 

@@ -93,8 +93,8 @@ impl StreamedAnswer {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that its body takes.
     pub(crate) fn memory(&self) -> usize {
-        size_of::<Self>().saturating_add(self.body.memory())
+        self.body.memory()
     }
 }

@@ -17,6 +17,8 @@ mod linear;
 mod memory_budget;
 mod overload;
 mod pace;
+mod pieces;
+mod prepared;
 mod progress;
 mod reach;
 mod shares;

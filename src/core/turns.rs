@@ -21,6 +21,7 @@ use crate::words::time::Time;
 
 use crate::core::connection::Stage;
 use crate::core::connections::Connections;
+use crate::core::deferred_turn::DeferredTurn;
 #[cfg(feature = "client")]
 use crate::core::dial_table::DialTable;
 use crate::core::panics::{Panicked, caught};
@@ -272,13 +273,26 @@ impl Core {
         // Hooks of those who get a command may ask for more, which comes behind it.
         while let Some(command) = self.shared.commands.pop_front() {
             let key = command.to();
-            if let Command::Send { message, .. } = &command {
-                let bytes = message.as_message().bytes().len();
+            let sends = match &command {
+                Command::Send { message, .. } => Some(message.as_message().bytes().len()),
+                Command::SendPrepared { counted, .. } => Some(*counted),
+                _ => None,
+            };
+            if let Some(bytes) = sends {
                 self.shared.command_bytes -= bytes;
                 self.shared.copied_bytes += bytes + COPY_BYTES;
             }
             if let Command::ResumeBody(id) = command {
                 self.resume_body(id);
+            } else if let Command::Answer { to, number, settlement } = command {
+                self.shared.deferrals.given_back();
+                // The client may have left, and another have its slot.
+                if self.connections.slab.get(to).is_some() {
+                    let settle = |turn: &mut Turn<'_>| {
+                        DeferredTurn { turn }.settle(number, settlement);
+                    };
+                    self.turn(now, to.index, &mut NoWire, settle);
+                }
             } else if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
                 self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));
@@ -329,16 +343,19 @@ impl Core {
 impl Command {
     fn to(&self) -> Key {
         match self {
-            Self::Send { to, .. } | Self::Close { to, .. } => *to,
+            Self::Send { to, .. } | Self::SendPrepared { to, .. } | Self::Close { to, .. } => *to,
             Self::Pause(to) | Self::Resume(to) => *to,
             Self::ResumeBody(id) => id.key,
+            Self::Answer { to, .. } => *to,
         }
     }
 
     fn stamp(&self) -> Option<u64> {
         match self {
-            Self::Send { stamp, .. } | Self::Close { stamp, .. } => Some(*stamp),
-            Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) => None,
+            Self::Send { stamp, .. }
+            | Self::SendPrepared { stamp, .. }
+            | Self::Close { stamp, .. } => Some(*stamp),
+            Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) | Self::Answer { .. } => None,
         }
     }
 }

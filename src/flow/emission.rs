@@ -34,6 +34,7 @@ pub(crate) struct Emission {
     /// Only in flows that keep the newest of each.
     pub(crate) key: Option<Rc<str>>,
     text: bool,
+    may_compress: bool,
     header_len: u8,
     /// The whole message as one unmasked frame.
     pub(crate) frame: Rc<[u8]>,
@@ -61,7 +62,8 @@ impl Emission {
         let frame: Rc<[u8]> = header.iter().chain(payload).copied().collect();
         let header_len = header.len().try_into().unwrap_or_default();
         let key = key.map(Into::into);
-        Self { stamp: 0, origin, key, text, header_len, frame, encodings: None }
+        let may_compress = message.may_compress();
+        Self { stamp: 0, origin, key, text, may_compress, header_len, frame, encodings: None }
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
@@ -70,10 +72,11 @@ impl Emission {
 
     /// The message again, for a filter to look at.
     pub(crate) fn message(&self) -> Message<'_> {
-        match std::str::from_utf8(self.payload()) {
+        let message: Message<'_> = match std::str::from_utf8(self.payload()) {
             Ok(text) if self.text => text.into(),
             _ => self.payload().into(),
-        }
+        };
+        message.compressed(self.may_compress)
     }
 
     /// What frame and key take, beside the entry of the log.
@@ -95,6 +98,11 @@ impl Emission {
     /// What keeping an encoding takes.
     pub(crate) fn encoding_bytes(frames: &[u8]) -> usize {
         footprint(frames.len() + RC_BYTES) + ENCODING_BYTES
+    }
+
+    /// How many encodings were made of it and are kept.
+    pub(crate) fn encodings(&self) -> usize {
+        self.encodings.as_deref().map_or(0, |encodings| encodings.others.len().saturating_add(1))
     }
 
     /// True if it is the first.

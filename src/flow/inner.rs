@@ -444,10 +444,14 @@ impl FlowInner {
     /// A subscriber has taken what is before `to`, or goes past it.
     #[inline]
     pub(crate) fn advance(self: &Rc<Self>, from: u64, to: u64) {
-        let waited_for = self.change(|state| {
-            state.log.advance(from, to);
-            !state.suspended.is_empty()
-        });
+        let (may_release, waited_for) = {
+            let mut state = self.state.borrow_mut();
+            (state.log.advance(from, to), !state.suspended.is_empty())
+        };
+        // Only then is there a size to be counted anew.
+        if may_release {
+            self.change(|state| state.log.release());
+        }
         if waited_for {
             self.touch();
         }

@@ -149,12 +149,11 @@ impl<E> FlowLog<E> {
         self.cursors.end() - row.len() as u64
     }
 
-    /// A subscriber has taken, or passes over, what is before `to`.
+    /// A subscriber has taken, or passes over, what is before `to`. True if that may have been awaited by
+    /// nobody else: then [`release`](Self::release) is to be called.
     #[inline]
-    pub(crate) fn advance(&mut self, from: u64, to: u64) {
-        if self.cursors.advance(from, to) {
-            self.release();
-        }
+    pub(crate) fn advance(&mut self, from: u64, to: u64) -> bool {
+        self.cursors.advance(from, to)
     }
 
     /// The first entry of the replay.
@@ -193,7 +192,8 @@ impl<E> FlowLog<E> {
     }
 
     /// Gives up what everybody has taken and the replay does not hold.
-    fn release(&mut self) {
+    /// Gives up what nobody awaits any more.
+    pub(crate) fn release(&mut self) {
         // Each entry goes once, so that this costs what was pushed.
         while self.len() > self.replay && !self.oldest_is_awaited() {
             self.drop_oldest();
@@ -324,6 +324,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn take<E>(log: &mut FlowLog<E>, from: u64, to: u64) {
+        if log.advance(from, to) {
+            log.release();
+        }
+    }
+
     fn join<E>(log: &mut FlowLog<E>) -> u64 {
         log.join(log.replay_start())
     }
@@ -381,7 +387,7 @@ mod tests {
         }
         assert!(log.begin_offering());
         let late = join(&mut log);
-        log.advance(quick, 3);
+        take(&mut log, quick, 3);
         log.end_offering();
         assert_eq!((log.pending(), log.lagging()), (3, 0));
         assert!(!log.begin_offering(), "nothing is new: who joined is offered it alone");
@@ -398,7 +404,7 @@ mod tests {
         for n in 0..10_000 {
             log.push(n, 1);
         }
-        log.advance(cursor, 10_000);
+        take(&mut log, cursor, 10_000);
         let Entries::Row(row) = &log.entries else { panic!("a row") };
         assert!(row.is_empty() && row.capacity() <= 8 * SPARE_PLACES, "{}", row.capacity());
     }
@@ -445,7 +451,7 @@ mod tests {
                         let next = live.iter().copied().find(|number| *number >= *cursor);
                         prop_assert_eq!(log.at(*cursor).map(|(number, ())| number), next);
                         if let Some(number) = next {
-                            log.advance(*cursor, number + 1);
+                            take(&mut log, *cursor, number + 1);
                             *cursor = number + 1;
                         }
                     }
@@ -493,7 +499,7 @@ mod tests {
                         let got = log.at(*cursor).map(|(number, value)| (number, *value));
                         prop_assert_eq!(got.map(|(_, value)| value), expected);
                         if let Some((number, _)) = got {
-                            log.advance(*cursor, number + 1);
+                            take(&mut log, *cursor, number + 1);
                             *cursor = number + 1;
                         }
                     }

@@ -30,6 +30,7 @@ pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod options;
 pub(crate) mod pool;
+pub(crate) mod prepared;
 pub(crate) mod published;
 pub(crate) mod reader;
 mod reader_places;

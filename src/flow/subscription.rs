@@ -145,7 +145,7 @@ impl Subscription {
     }
 
     /// Goes past the entry of that number; how many before it were lost.
-    #[inline]
+    #[inline(always)] // a call would be 5 % of a delivery
     pub(crate) fn pass(&mut self, number: u64) -> u64 {
         let from = self.cursor;
         // Numbers without an entry were dropped or replaced: those it has missed.

@@ -5,7 +5,9 @@
 //! | [`life_of_a_session`] | which hook is called when, and how a session ends |
 //! | [`backpressure`] | what happens to messages for a peer that does not read |
 //! | [`bodies`] | request bodies, whole and in pieces; answers that are made while they are sent |
+//! | [`deferred_answers`] | answers that come later, and pages that reach the server |
 //! | [`broadcast`] | one message for many sessions |
+//! | [`pieces`] | messages that are too large to be held |
 //! | [`event_streams`] | server-sent events, for pages that only listen |
 //! | [`timers`] | doing something later, or again and again |
 #![cfg_attr(
@@ -53,6 +55,9 @@ pub mod comparison {}
 #[doc = include_str!("deflate.md")]
 pub mod deflate {}
 
+#[doc = include_str!("deferred_answers.md")]
+pub mod deferred_answers {}
+
 #[doc = include_str!("deploying.md")]
 pub mod deploying {}
 
@@ -88,6 +93,9 @@ pub mod loops {}
 
 #[doc = include_str!("options.md")]
 pub mod options {}
+
+#[doc = include_str!("pieces.md")]
+pub mod pieces {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}

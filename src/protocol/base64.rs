@@ -27,6 +27,32 @@ pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// The bytes that a text in base64 stands for; `None` if it is none, padding and all.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+    let letters = text.trim_end_matches('=');
+    let padding = text.len().saturating_sub(letters.len());
+    if text.len() % 4 != 0 || padding > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity((text.len() / 4).saturating_mul(3));
+    for four in letters.as_bytes().chunks(4) {
+        let mut bits = 0;
+        for letter in four {
+            let value = ALPHABET.iter().position(|known| known == letter)?;
+            bits = bits << 6 | u32::try_from(value).ok()?;
+        }
+        let missing = 4_usize.saturating_sub(four.len());
+        let [_, three @ ..] = (bits << 6_usize.saturating_mul(missing)).to_be_bytes();
+        let (of_them, rest) = three.split_at_checked(3_usize.saturating_sub(missing))?;
+        // Section 3.5: bits that say nothing must be zero, or one value could be written in several ways.
+        if rest.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        bytes.extend_from_slice(of_them);
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +72,13 @@ mod tests {
             let mut out = Vec::new();
             encode(text.as_bytes(), &mut out);
             assert_eq!((out.as_slice(), encoded_len(text.len())), (expected.as_bytes(), out.len()));
+            assert_eq!(decode(expected).as_deref(), Some(text.as_bytes()));
+        }
+        for text in [
+            "Z", "Zg", "Zg=", "Zg===", "Z===", "====", "Zh==", "Zm9=", "Zm9v=", "Zm 9", "=Zm9",
+            "Zm-_",
+        ] {
+            assert_eq!(decode(text), None, "{text}");
         }
     }
 

@@ -152,19 +152,26 @@ impl PartialFrame {
         rules: &FrameRules,
         assembly: Assembly,
     ) -> Result<(Step<'a>, usize), ProtocolError> {
-        let mut header_bytes = 0;
-        if let Position::Header { .. } = self.position {
-            let Some((header, used)) = self.take_header(rx, rules)? else {
-                return Ok((Step::Nothing, rx.len()));
-            };
-            self.begin(&header, rules)?;
-            let payload = Vec::new();
-            self.position = Position::Payload(OpenFrame { header, taken: 0, payload });
-            header_bytes = used;
-        }
+        let Some(header_bytes) = self.open_frame(rx, rules)? else {
+            return Ok((Step::Nothing, rx.len()));
+        };
         let rest = rx.get_mut(header_bytes..).unwrap_or_default();
         let (step, used) = self.take_payload(rest, assembly);
         Ok((step, header_bytes + used))
+    }
+
+    /// Takes the header of the next frame, if that has not begun: how many bytes it took, or `None` if it
+    /// took all and is not whole.
+    pub(crate) fn open_frame(
+        &mut self,
+        rx: &[u8],
+        rules: &FrameRules,
+    ) -> Result<Option<usize>, ProtocolError> {
+        let Position::Header { .. } = self.position else { return Ok(Some(0)) };
+        let Some((header, used)) = self.take_header(rx, rules)? else { return Ok(None) };
+        self.begin(&header, rules)?;
+        self.position = Position::Payload(OpenFrame { header, taken: 0, payload: Vec::new() });
+        Ok(Some(used))
     }
 
     /// Completes the header: it and how many bytes were taken, or `None` if all were and it is not
@@ -220,7 +227,11 @@ impl PartialFrame {
         Ok(())
     }
 
-    fn take_payload<'a>(&mut self, rx: &'a mut [u8], assembly: Assembly) -> (Step<'a>, usize) {
+    pub(crate) fn take_payload<'a>(
+        &mut self,
+        rx: &'a mut [u8],
+        assembly: Assembly,
+    ) -> (Step<'a>, usize) {
         let Position::Payload(frame) = &mut self.position else { return (Step::Nothing, 0) };
         let header = frame.header;
         let starts = frame.taken == 0;
@@ -243,6 +254,39 @@ impl PartialFrame {
             self.position = Position::default();
         }
         (step, used)
+    }
+}
+
+/// Taking the payload of a data frame as far as it is wanted.
+impl PartialFrame {
+    /// The header of the frame that has begun.
+    pub(crate) fn header(&self) -> Option<FrameHeader> {
+        match &self.position {
+            Position::Payload(frame) => Some(frame.header),
+            Position::Header { .. } => None,
+        }
+    }
+
+    /// At most so many bytes from the start of `rx` that belong to the frame, unmasked, and whether it ends
+    /// with them. To be followed by [`took`](Self::took).
+    pub(crate) fn look<'a>(&self, rx: &'a mut [u8], most: usize) -> (&'a mut [u8], bool) {
+        let Position::Payload(frame) = &self.position else { return (&mut [], false) };
+        let end = frame.rest().min(rx.len()).min(most);
+        let payload = rx.get_mut(..end).unwrap_or_default();
+        apply_mask(payload, frame.header.mask, frame.taken);
+        (payload, end == frame.rest())
+    }
+
+    /// So many bytes were taken of what was looked at; the others are masked again, to be looked at later.
+    pub(crate) fn took(&mut self, payload: &mut [u8], count: usize) {
+        let Position::Payload(frame) = &mut self.position else { return };
+        frame.taken = frame.taken.saturating_add(count);
+        if let Some(rest) = payload.get_mut(count..) {
+            apply_mask(rest, frame.header.mask, frame.taken);
+        }
+        if frame.rest() == 0 {
+            self.position = Position::default();
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the lines of a head say about its connection and its body, gathered in one pass over them
-//! (RFC 9110 sections 7.6.1, 7.8 and 10.1.1; RFC 9112 sections 3.2, 6 and 9.3).
+//! (RFC 9110 sections 7.6.1, 7.8 and 10.1.1; RFC 9112 sections 3.2, 6 and 9.3; RFC 6455 section 4.2.1).
 
 use crate::protocol::head_error::HeadError;
 use crate::protocol::target::is_authority;
@@ -41,24 +41,47 @@ pub(crate) struct Framing {
     keep_alive: bool,
     upgrade: bool,
     websocket: bool,
+    pub(super) websocket_version: Single,
+    pub(super) websocket_key: Single,
+}
+
+/// Where a line stands that may stand once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Single {
+    #[default]
+    Nowhere,
+    At(u32),
+    Several,
+}
+
+impl Single {
+    fn note(&mut self, number: u32) {
+        *self = if *self == Self::Nowhere { Self::At(number) } else { Self::Several };
+    }
 }
 
 impl Framing {
-    /// Takes a line in. The length, which is known, rules out nearly every name.
+    /// Takes in the line of that number. The length, which is known, rules out nearly every name.
     #[inline]
-    pub(super) fn note(&mut self, name: &str, value: &[u8]) {
+    pub(super) fn note(&mut self, number: u32, name: &str, value: &[u8]) {
+        let name = name.as_bytes();
         match name.len() {
-            4 if name.eq_ignore_ascii_case("host") => {
+            4 if is(name, "Host") => {
                 self.hosts = self.hosts.saturating_add(1);
                 self.faulty |= !is_authority(value);
             }
-            6 if name.eq_ignore_ascii_case("expect") => self.note_expect(value),
-            7 if name.eq_ignore_ascii_case("upgrade") => {
-                self.websocket |= tokens(value).any(|token| is(token, "websocket"));
+            6 if is(name, "Expect") => self.note_expect(value),
+            7 if is(name, "Upgrade") => {
+                // As a rule it is the one token.
+                self.websocket |=
+                    is(value, "websocket") || tokens(value).any(|token| is(token, "websocket"));
             }
-            10 if name.eq_ignore_ascii_case("connection") => self.note_connection(value),
-            14 if name.eq_ignore_ascii_case("content-length") => self.note_length(value),
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => self.note_codings(value),
+            10 if is(name, "Connection") && is(value, "Upgrade") => self.upgrade = true,
+            10 if is(name, "Connection") => self.note_connection(value),
+            14 if is(name, "Content-Length") => self.note_length(value),
+            17 if is(name, "Sec-WebSocket-Key") => self.websocket_key.note(number),
+            17 if is(name, "Transfer-Encoding") => self.note_codings(value),
+            21 if is(name, "Sec-WebSocket-Version") => self.websocket_version.note(number),
             _ => {}
         }
     }
@@ -165,6 +188,8 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
+/// Whether a token is this one, in any case of letters; soonest said where it is written so.
+#[inline]
 fn is(token: &[u8], name: &str) -> bool {
-    token.eq_ignore_ascii_case(name.as_bytes())
+    token == name.as_bytes() || token.eq_ignore_ascii_case(name.as_bytes())
 }

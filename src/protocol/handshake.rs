@@ -6,7 +6,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::protocol::framing::BodyFraming;
 use crate::protocol::head::RequestHead;
-use crate::protocol::token::is_token;
+use crate::protocol::token::{ByteSet, is_token};
 
 /// What a request wants, as far as its head alone can tell.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,12 +69,10 @@ pub(crate) fn examine(head: &RequestHead) -> Upgrade<'_> {
     if head.framing.body() != BodyFraming::None {
         return Upgrade::Refused(Refusal::BadRequest);
     }
-    let mut versions = head.all("sec-websocket-version");
-    if versions.next() != Some("13") || versions.next().is_some() {
+    if head.websocket_version() != Some("13") {
         return Upgrade::Refused(Refusal::Version);
     }
-    let mut keys = head.all("sec-websocket-key");
-    let (Some(key), None) = (keys.next().filter(|key| is_key(key)), keys.next()) else {
+    let Some(key) = head.websocket_key().filter(|key| is_key(key)) else {
         return Upgrade::Refused(Refusal::Key);
     };
     let Some(protocols) = offered_protocols(head) else {
@@ -84,13 +82,15 @@ pub(crate) fn examine(head: &RequestHead) -> Upgrade<'_> {
     Upgrade::WebSocket(UpgradeRequest { accept_key, protocols })
 }
 
+/// The letters of base64 (RFC 4648 section 4).
+static BASE64: ByteSet = ByteSet::alphanumeric_and(b"+/");
+
 /// 16 bytes in base64: 22 letters, of which the last has only two bits to say, and two `=`.
 fn is_key(key: &str) -> bool {
     let Some(letters) = key.strip_suffix("==").filter(|letters| letters.len() == 22) else {
         return false;
     };
-    let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-    letters.bytes().all(alphabet) && letters.ends_with(['A', 'Q', 'g', 'w'])
+    letters.bytes().all(|byte| BASE64.has(byte)) && letters.ends_with(['A', 'Q', 'g', 'w'])
 }
 
 /// So many subprotocols are compared one with the other; of more, a table is made.
@@ -100,8 +100,12 @@ const COMPARED_MAX: usize = 8;
 /// strings"; `None` if they are not.
 pub(crate) fn offered_protocols(head: &RequestHead) -> Option<Vec<&str>> {
     let mut offered: Vec<&str> = Vec::new();
+    let name = "sec-websocket-protocol";
+    if head.first(name).is_none() {
+        return Some(offered); // as most have it, without a table that costs a seed
+    }
     let mut known = HashSet::new();
-    for protocol in head.tokens("sec-websocket-protocol") {
+    for protocol in head.tokens(name) {
         let is_new = if offered.len() < COMPARED_MAX {
             !offered.contains(&protocol)
         } else {
@@ -130,14 +134,16 @@ pub(crate) fn write_switching_protocols(
     date: &[u8],
 ) {
     out.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: ",
     );
+    out.extend_from_slice(accept_key.as_bytes());
+    out.extend_from_slice(b"\r\n");
     let mut line = |name: &str, value: &str| {
         for piece in [name, ": ", value, "\r\n"] {
             out.extend_from_slice(piece.as_bytes());
         }
     };
-    line("Sec-WebSocket-Accept", accept_key);
     if let Some(protocol) = protocol {
         line("Sec-WebSocket-Protocol", protocol);
     }

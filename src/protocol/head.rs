@@ -3,9 +3,9 @@
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 
-use crate::protocol::framing::Framing;
+use crate::protocol::framing::{Framing, Single};
 use crate::protocol::head_error::HeadError;
-use crate::protocol::header_lines::{HeaderLines, LinesBuilder};
+use crate::protocol::header_lines::{HeaderLines, LinesAsSent, LinesBuilder, place_in};
 use crate::protocol::target::Target;
 
 /// How much head a request may have.
@@ -30,8 +30,8 @@ pub(crate) enum HeadStatus {
 /// A request without its body.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
-    /// Method, target and header lines, one after the other. `Host` says what the request is for, also
-    /// where the target does.
+    /// The head as it was sent, or, where not all is kept so, method, target and header lines, one after the
+    /// other. `Host` says what the request is for, also where the target does.
     lines: HeaderLines,
     method: Range<u32>,
     target: Range<u32>,
@@ -81,10 +81,11 @@ fn read_head(bytes: &[u8], limits: &HeadLimits) -> Result<HeadStatus, HeadError>
         Ok(httparse::Status::Complete(length)) => {
             // RFC 9112 section 2.2 lets a recipient take a line feed alone for the end of a line.
             // Where one does and another does not, two readers see two requests.
-            if has_bare_line_feed(bytes.get(..length).unwrap_or_default()) {
+            let bytes = bytes.get(..length).unwrap_or_default();
+            if !ends_each_line(bytes, &request) && has_bare_line_feed(bytes) {
                 return Err(HeadError::Malformed);
             }
-            let head = RequestHead::new(&request)?;
+            let head = RequestHead::new(bytes, &request)?;
             Ok(HeadStatus::Complete { head, length })
         }
         Ok(httparse::Status::Partial) if bytes.len() >= limits.max_bytes => {
@@ -136,40 +137,43 @@ pub(super) fn has_bare_line_feed(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\n") || bytes.iter().zip(later).fold(false, bare)
 }
 
+/// Whether each line of a head ends in CR LF where the reader found its end, so that none has to be looked
+/// for. `false` where that is not sure.
+fn ends_each_line(head: &[u8], request: &httparse::Request<'_, '_>) -> bool {
+    let goes_on_at = |part: &[u8], then: &[u8]| {
+        let end = place_in(head, part).and_then(|place| head.get(place.end as usize..));
+        !part.is_empty() && end.is_some_and(|rest| rest.starts_with(then))
+    };
+    let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    let first = if request.version == Some(1) { b" HTTP/1.1\r\n" } else { b" HTTP/1.0\r\n" };
+    head.starts_with(method.as_bytes())
+        && goes_on_at(path.as_bytes(), first)
+        && request.headers.iter().all(|line| goes_on_at(line.value, b"\r\n"))
+        && head.ends_with(b"\r\n\r\n")
+}
+
 impl RequestHead {
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "lengths of parts of one head, which is limited"
-    )]
-    fn new(request: &httparse::Request<'_, '_>) -> Result<Self, HeadError> {
+    fn new(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<Self, HeadError> {
         let method = request.method.unwrap_or_default();
         let target = Target::parse(method, request.path.unwrap_or_default());
         let Some(target) = target else { return Err(HeadError::Malformed) };
-        let authority = target.authority.map(str::as_bytes);
-        let lines = request.headers.iter().map(|line| line.name.len() + line.value.len());
-        let first = method.len() + 1 + request.path.map_or(0, str::len);
-        let mut lines = LinesBuilder::new(first + lines.sum::<usize>(), request.headers.len());
-        let method = lines.append(method.as_bytes());
-        let target = append_target(&mut lines, &target);
         let mut framing = Framing::default();
-        for header in request.headers.iter() {
+        let mut lines = LinesAsSent::new(bytes, request.headers.len());
+        for (header, number) in request.headers.iter().zip(0..) {
             let value = header.value.trim_ascii();
-            framing.note(header.name, value);
-            match authority {
-                // RFC 9112 section 3.2.2: "MUST ignore the received Host header field (if any) and
-                // instead use the host information of the request-target".
-                Some(authority) if header.name.eq_ignore_ascii_case("host") => {
-                    lines.push(header.name, authority);
-                }
-                _ => lines.push(header.name, value),
-            }
-        }
-        if let Some(authority) = authority.filter(|_| !framing.has_host()) {
-            lines.push("Host", authority);
+            framing.note(number, header.name, value);
+            lines.push(header.name, value);
         }
         let minor_version = request.version.unwrap_or(1);
         framing.check(minor_version)?;
-        let lines = lines.finish().ok_or(HeadError::Malformed)?;
+        let kept = match &target {
+            Target { authority: None, lacks_slash: false, rest } => {
+                Kept::as_sent(lines, bytes, method, rest)
+            }
+            _ => None,
+        };
+        let kept = kept.or_else(|| Kept::gathered(request, method, &target, framing));
+        let Kept { lines, method, target } = kept.ok_or(HeadError::Malformed)?;
         Ok(Self { lines, method, target, minor_version, framing })
     }
 
@@ -182,9 +186,70 @@ impl RequestHead {
         self.lines.slice(&self.target)
     }
 
+    /// The value of the one line that says which version of WebSocket is meant; `None` if there is not one.
+    pub(super) fn websocket_version(&self) -> Option<&str> {
+        self.single(self.framing.websocket_version)
+    }
+
+    /// The same of the key of the opening handshake.
+    pub(super) fn websocket_key(&self) -> Option<&str> {
+        self.single(self.framing.websocket_key)
+    }
+
+    fn single(&self, line: Single) -> Option<&str> {
+        match line {
+            Single::At(number) => self.lines.value(number),
+            Single::Nowhere | Single::Several => None,
+        }
+    }
+
     /// Host and port that the request is for, whatever the form of its target. Empty if nothing says.
     pub(crate) fn host(&self) -> &str {
         self.first("host").unwrap_or_default()
+    }
+}
+
+/// The lines of a head as they are kept, and where its method and its target lie.
+struct Kept {
+    lines: HeaderLines,
+    method: Range<u32>,
+    target: Range<u32>,
+}
+
+impl Kept {
+    fn as_sent(lines: LinesAsSent<'_>, head: &[u8], method: &str, target: &str) -> Option<Self> {
+        let (method, target) = (method.as_bytes(), target.as_bytes());
+        let (method, target) = (place_in(head, method)?, place_in(head, target)?);
+        Some(Self { lines: lines.finish()?, method, target })
+    }
+
+    /// One by one, where something is to be changed: a host that the target names, a byte that is no text.
+    #[cold]
+    fn gathered(
+        request: &httparse::Request<'_, '_>,
+        method: &str,
+        target: &Target<'_>,
+        framing: Framing,
+    ) -> Option<Self> {
+        let sizes =
+            request.headers.iter().map(|line| line.name.len().saturating_add(line.value.len()));
+        let mut lines = LinesBuilder::new(sizes.sum(), request.headers.len());
+        let places = (lines.append(method.as_bytes()), append_target(&mut lines, target));
+        let authority = target.authority.map(str::as_bytes);
+        for header in request.headers.iter() {
+            match authority {
+                // RFC 9112 section 3.2.2: "MUST ignore the received Host header field (if any) and
+                // instead use the host information of the request-target".
+                Some(authority) if header.name.eq_ignore_ascii_case("host") => {
+                    lines.push(header.name, authority);
+                }
+                _ => lines.push(header.name, header.value.trim_ascii()),
+            }
+        }
+        if let Some(authority) = authority.filter(|_| !framing.has_host()) {
+            lines.push("Host", authority);
+        }
+        Some(Self { lines: lines.finish()?, method: places.0, target: places.1 })
     }
 }
 
@@ -283,6 +348,53 @@ pub(crate) mod tests {
         for &(text, status) in cases {
             let result = parse(text.as_bytes()).map(|_| ()).map_err(HeadError::status);
             assert_eq!(result, Err(status), "{text:?}");
+        }
+    }
+
+    /// Wherever a line ends, in a head that is kept as it was sent and in one that is not.
+    #[test]
+    fn no_line_ends_in_a_line_feed_alone() {
+        for head in [
+            "GET /a HTTP/1.1\r\nHost: a\r\nX: y\r\nZ:\r\nA: b \r\n\r\n",
+            "GET http://h/a HTTP/1.0\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert!(matches!(parse(head.as_bytes()), Ok(HeadStatus::Complete { .. })), "{head:?}");
+            for (end, _) in head.match_indices("\r\n") {
+                let bare = [&head[..end], &head[end + 1..]].concat();
+                let status = parse(bare.as_bytes()).map(|_| ());
+                assert_eq!(status, Err(HeadError::Malformed), "{bare:?}");
+            }
+        }
+    }
+
+    /// The same lines, in whichever way they are kept: with a byte that is no text in one, and without.
+    #[test]
+    fn a_head_is_kept_as_it_was_sent_or_gathered() {
+        for sent in [
+            "GET /x?y#z HTTP/1.1\r\nHost: h\r\nA: \t b \t\r\nEmpty:\r\na:  c,d\r\n\r\n",
+            "OPTIONS * HTTP/1.0\r\nLong-Name-Of-A-Line-That-Has-More-Than-Sixty-Four-Letters-In-Its-Name:\
+             v\r\n\r\n",
+        ] {
+            let opaque = sent.replace("\r\n\r\n", "\r\nOther: \u{e9}\r\n\r\n").into_bytes();
+            let at = opaque.iter().position(|byte| *byte == 0xc3).unwrap();
+            let opaque = [&opaque[..at], &opaque[at + 1..]].concat();
+            let Ok(HeadStatus::Complete { head: gathered, .. }) = parse(&opaque) else {
+                panic!("refused")
+            };
+            let kept = head(sent);
+            let lines: Vec<_> = kept.lines().collect();
+            assert_eq!(lines, gathered.lines().take(lines.len()).collect::<Vec<_>>());
+            assert_eq!((kept.method(), kept.target()), (gathered.method(), gathered.target()));
+            for (name, value) in &lines {
+                assert_eq!(
+                    kept.all(name).collect::<Vec<_>>(),
+                    gathered.all(name).collect::<Vec<_>>()
+                );
+                assert!(kept.all(&name.to_lowercase()).any(|known| known == *value));
+            }
+            assert_eq!((kept.first("b"), kept.first("other")), (None, None));
         }
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct HeaderLines {
     /// stands with a replacement character for what is none, which is part of no token, number or
     /// address: whatever looks at it finds it wrong there, and right of a comma what it is.
     opaque: Box<[(u32, Box<[u8]>)]>,
+    /// A bit for each length that a name has.
+    name_lengths: u64,
 }
 
 #[derive(Debug)]
@@ -22,6 +24,12 @@ struct Line {
 }
 
 impl HeaderLines {
+    fn new(text: String, lines: Vec<Line>, opaque: Vec<(u32, Box<[u8]>)>) -> Self {
+        let lengths = lines.iter().map(|line| length_bit(line.name.len()));
+        let name_lengths = lengths.fold(0, |all, length| all | length);
+        Self { text: text.into(), lines: lines.into(), opaque: opaque.into(), name_lengths }
+    }
+
     #[inline]
     pub(super) fn slice(&self, range: &Range<u32>) -> &str {
         self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
@@ -42,9 +50,10 @@ impl HeaderLines {
     /// The lines of that name, with their numbers, in order.
     #[inline]
     fn named(&self, name: &str) -> impl Iterator<Item = (usize, &Line)> {
+        let lines = if self.may_have(name) { self.lines.iter() } else { [].iter() };
         // The length, which is known, rules out nearly every name.
         let of_length = move |(_, line): &(usize, &Line)| line.name.len() == name.len();
-        let lines = self.lines.iter().enumerate().filter(of_length);
+        let lines = lines.enumerate().filter(of_length);
         lines.filter(move |(_, line)| self.slice(&line.name).eq_ignore_ascii_case(name))
     }
 
@@ -55,8 +64,20 @@ impl HeaderLines {
     }
 
     /// The value of the first line of that name.
+    #[inline]
     pub(crate) fn first(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        if self.may_have(name) { self.all(name).next() } else { None }
+    }
+
+    /// Most names that are asked for stand nowhere, and no name has their length.
+    #[inline]
+    fn may_have(&self, name: &str) -> bool {
+        self.name_lengths & length_bit(name.len()) != 0
+    }
+
+    /// The value of a line by its number.
+    pub(super) fn value(&self, number: u32) -> Option<&str> {
+        self.lines.get(number as usize).map(|line| self.slice(&line.value))
     }
 
     /// The values of every line of that name as they were sent, whether they are UTF-8 or not.
@@ -79,6 +100,57 @@ impl HeaderLines {
             .map(|token| token.trim_matches([' ', '\t']))
             .filter(|token| !token.is_empty())
     }
+}
+
+/// The lines of a head that is kept as it was sent: in one copy, whatever their number.
+pub(super) struct LinesAsSent<'a> {
+    head: &'a [u8],
+    lines: Vec<Line>,
+    name_lengths: u64,
+    /// Each lies in the head so far.
+    complete: bool,
+}
+
+impl<'a> LinesAsSent<'a> {
+    pub(super) fn new(head: &'a [u8], lines: usize) -> Self {
+        Self { head, lines: Vec::with_capacity(lines), name_lengths: 0, complete: true }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, name: &str, value: &[u8]) {
+        self.name_lengths |= length_bit(name.len());
+        match (place_in(self.head, name.as_bytes()), place_in(self.head, value)) {
+            (Some(name), Some(value)) => self.lines.push(Line { name, value }),
+            _ => self.complete = false,
+        }
+    }
+
+    /// `None` if one of the values is no text.
+    pub(super) fn finish(self) -> Option<HeaderLines> {
+        let text = std::str::from_utf8(self.head).ok().filter(|_| self.complete)?;
+        let (lines, name_lengths) = (self.lines.into(), self.name_lengths);
+        Some(HeaderLines { text: text.into(), lines, opaque: Box::default(), name_lengths })
+    }
+}
+
+/// Where a part of a head lies in it; `None` if it is none.
+#[inline]
+pub(super) fn place_in(head: &[u8], part: &[u8]) -> Option<Range<u32>> {
+    if part.is_empty() {
+        return Some(0..0); // wherever it lies
+    }
+    // What lies before the head is far behind its end in this sum.
+    let start = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+    if start > head.len().saturating_sub(part.len()) {
+        return None;
+    }
+    let end = u32::try_from(start.saturating_add(part.len())).ok()?;
+    Some(u32::try_from(start).ok()?..end)
+}
+
+#[inline]
+fn length_bit(length: usize) -> u64 {
+    1 << (length % 64)
 }
 
 /// Lines while they are gathered.
@@ -115,9 +187,7 @@ impl LinesBuilder {
     pub(super) fn finish(self) -> Option<HeaderLines> {
         let Self { text, lines } = self;
         match String::from_utf8(text) {
-            Ok(text) => {
-                Some(HeaderLines { text: text.into(), lines: lines.into(), opaque: Box::default() })
-            }
+            Ok(text) => Some(HeaderLines::new(text, lines, Vec::new())),
             Err(error) => Self { text: error.into_bytes(), lines }.finish_in_part(),
         }
     }
@@ -140,6 +210,6 @@ impl LinesBuilder {
             readable.push(std::str::from_utf8(name).ok()?, shown.as_bytes());
         }
         let text = String::from_utf8(readable.text).ok()?;
-        Some(HeaderLines { text: text.into(), lines: readable.lines.into(), opaque: opaque.into() })
+        Some(HeaderLines::new(text, readable.lines, opaque))
     }
 }

@@ -44,12 +44,13 @@ pub(crate) mod multipart;
 #[cfg(all(repository, any(test, fuzzing)))]
 pub(crate) mod oracle;
 pub(crate) mod origin;
+pub(crate) mod piece_reader;
 pub(crate) mod proxy_protocol;
 #[cfg(feature = "client")]
 pub(crate) mod response_head;
 pub(crate) mod server_sent_events;
 pub(crate) mod target;
-mod text;
+pub(crate) mod text;
 #[cfg(any(feature = "client", feature = "tls"))]
 pub(crate) mod tls_fault;
 pub(crate) mod token;

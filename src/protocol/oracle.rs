@@ -1,12 +1,13 @@
 //! The differential oracle: the same bytes, in any chunking, through this crate's reader and
 //! through tungstenite's `WebSocketContext` amount to the same messages and the same class of fault;
-//! and through the reader of frames (`framewise`) too.
+//! and through the readers of frames (`framewise`) and of pieces (`piecewise`) too.
 //!
 //! Where the two may differ is one list, [`Difference`]; anything else is a bug. Request heads have
 //! no second reader here, but cutting them may change nothing either.
 
 pub(crate) mod bodies;
 pub(crate) mod framewise;
+pub(crate) mod piecewise;
 pub(crate) mod verdict;
 
 use std::collections::BTreeSet;
@@ -86,6 +87,7 @@ pub(crate) fn compare(
         bytes.to_vec()
     };
     framewise::agree(&completed, cuts, &rules.of_frames(), &ours)?;
+    piecewise::agree(&completed, cuts, &rules.of_frames(), &ours)?;
     let theirs = by_tungstenite(pieces(&completed, cuts), rules);
     if ours == theirs {
         return Ok((ours, differences));

@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::protocol::token::ByteSet;
+
 /// A request target, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target<'a> {
@@ -18,7 +20,7 @@ impl<'a> Target<'a> {
     /// have.
     pub(crate) fn parse(method: &str, target: &'a str) -> Option<Self> {
         // A fragment is no part of a target; whoever sends one means what stands before it.
-        let sent = target.split_once('#').map_or(target, |(before, _)| before);
+        let sent = before(target, b'#');
         let as_sent = Self { rest: sent, lacks_slash: false, authority: None };
         if method == "CONNECT" {
             return is_host_and_port(sent).then_some(as_sent); // section 3.2.3: only this form
@@ -54,6 +56,13 @@ impl<'a> Target<'a> {
     }
 }
 
+/// What stands before the first of these bytes, which is ASCII: all if there is none. Targets are short.
+#[inline]
+pub(crate) fn before(text: &str, byte: u8) -> &str {
+    let end = text.bytes().position(|known| known == byte);
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
+}
+
 /// RFC 3986 section 3.1.
 pub(crate) fn is_scheme(text: &str) -> bool {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -68,6 +77,16 @@ fn is_host_and_port(text: &str) -> bool {
 
 /// `uri-host [ ":" port ]`: what `Host` may say (RFC 9110 section 7.2), the empty value included.
 pub(crate) fn is_authority(text: &[u8]) -> bool {
+    let name_len = text.iter().position(|byte| !PLAIN.has(*byte)).unwrap_or(text.len());
+    match text.get(name_len..) {
+        None | Some([]) => true,
+        Some([b':', port @ ..]) => is_port(port),
+        // Few have an escape or brackets.
+        Some(_) => is_literal_or_escaped(text),
+    }
+}
+
+fn is_literal_or_escaped(text: &[u8]) -> bool {
     let port = match text.strip_prefix(b"[") {
         Some(rest) => {
             let Some(end) = rest.iter().position(|&byte| byte == b']') else { return false };
@@ -110,13 +129,15 @@ pub(super) fn parse_ip_literal(text: &str) -> Option<Ipv6Addr> {
     address.parse().ok().filter(|_| zone.is_none_or(zone_is_sound))
 }
 
+/// What a name has as it is: `unreserved / sub-delims` (RFC 3986 section 2).
+static PLAIN: ByteSet = ByteSet::alphanumeric_and(b"-._~!$&'()*+,;=");
+
 /// `*( unreserved / pct-encoded / sub-delims )`, IPv4 addresses among them.
 pub(super) fn is_reg_name(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some((&byte, later)) = rest.split_first() {
         rest = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => later,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => later,
+            _ if PLAIN.has(byte) => later,
             b'%' => match later.split_at_checked(2) {
                 Some((hex, later)) if hex.iter().all(u8::is_ascii_hexdigit) => later,
                 _ => return false,

@@ -7,69 +7,129 @@ use crate::words::error::ProtocolError;
 #[derive(Debug, Default)]
 pub(crate) struct TextBuffer {
     text: String,
-    /// The start of a character whose rest has not arrived: `tail_len` bytes, at most three.
-    tail: [u8; 4],
-    tail_len: u8,
+    cut: CutChar,
 }
 
 impl TextBuffer {
     /// Adds a piece. The buffer never grows past `ceiling` bytes of capacity before it has to.
     pub(crate) fn push(&mut self, mut piece: &[u8], ceiling: usize) -> Result<(), ProtocolError> {
-        while self.tail_len > 0 {
+        while !self.cut.is_empty() {
             let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
-            self.push_tail(byte)?;
+            self.text.extend(self.cut.push(byte)?);
         }
-        let valid = match std::str::from_utf8(piece) {
-            Ok(text) => text,
-            Err(error) if error.error_len().is_some() => return Err(ProtocolError::InvalidUtf8),
-            Err(error) => {
-                let (whole, cut) = piece.split_at(error.valid_up_to());
-                for &byte in cut {
-                    self.push_tail(byte)?;
-                }
-                std::str::from_utf8(whole).map_err(|_| ProtocolError::InvalidUtf8)?
-            }
-        };
-        self.text.reserve_exact(growth(
-            self.text.len(),
-            self.text.capacity(),
-            valid.len(),
-            ceiling,
-        ));
-        self.text.push_str(valid);
+        let whole = self.cut.take(piece)?;
+        let (length, capacity) = (self.text.len(), self.text.capacity());
+        self.text.reserve_exact(growth(length, capacity, whole.len(), ceiling));
+        self.text.push_str(whole);
         Ok(())
-    }
-
-    /// Adds a byte to the character that is incomplete.
-    #[allow(clippy::arithmetic_side_effects, reason = "the slot exists, so tail_len is below 4")]
-    fn push_tail(&mut self, byte: u8) -> Result<(), ProtocolError> {
-        // Invariant: three bytes that are still incomplete make four at most, and four bytes are a
-        // character or an error; so the index is always inside.
-        if let Some(slot) = self.tail.get_mut(usize::from(self.tail_len)) {
-            *slot = byte;
-            self.tail_len += 1;
-        }
-        let tail = self.tail.get(..usize::from(self.tail_len)).unwrap_or_default();
-        match std::str::from_utf8(tail) {
-            Ok(text) => {
-                self.text.push_str(text);
-                self.tail_len = 0;
-                Ok(())
-            }
-            Err(error) if error.error_len().is_some() => Err(ProtocolError::InvalidUtf8),
-            Err(_) => Ok(()),
-        }
     }
 
     /// The text, if it does not end inside a character.
     pub(crate) fn finish(self) -> Result<String, ProtocolError> {
-        if self.tail_len == 0 { Ok(self.text) } else { Err(ProtocolError::InvalidUtf8) }
+        if self.cut.is_empty() { Ok(self.text) } else { Err(ProtocolError::InvalidUtf8) }
     }
 
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.text.capacity()
+    }
+}
+
+/// The start of a character whose rest has not arrived: at most three bytes, if there is one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CutChar {
+    bytes: [u8; 4],
+    len: u8,
+}
+
+impl CutChar {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many bytes it lacks; 0 if there is none.
+    pub(crate) fn missing(&self) -> usize {
+        let lead = self.so_far().first().copied();
+        lead.map_or(0, |lead| char_len(lead).saturating_sub(usize::from(self.len)))
+    }
+
+    /// Its bytes, which are no longer kept.
+    pub(crate) fn give_up(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.so_far());
+        self.len = 0;
+    }
+
+    /// Adds a byte: the character, if it is whole with that.
+    #[allow(clippy::arithmetic_side_effects, reason = "the slot exists, so len is below 4")]
+    pub(crate) fn push(&mut self, byte: u8) -> Result<Option<char>, ProtocolError> {
+        // Invariant: three bytes that are still incomplete make four at most, and four bytes are a
+        // character or an error; so the index is always inside.
+        if let Some(slot) = self.bytes.get_mut(usize::from(self.len)) {
+            *slot = byte;
+            self.len += 1;
+        }
+        match std::str::from_utf8(self.so_far()) {
+            Ok(text) => {
+                let whole = text.chars().next();
+                self.len = 0;
+                Ok(whole)
+            }
+            Err(error) if error.error_len().is_some() => Err(ProtocolError::InvalidUtf8),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The text of a piece, but for a character that is cut at its end, which is kept. To be called while
+    /// none is.
+    fn take<'p>(&mut self, piece: &'p [u8]) -> Result<&'p str, ProtocolError> {
+        let whole = self.keep_end(piece)?;
+        let whole = piece.get(..whole).unwrap_or_default();
+        std::str::from_utf8(whole).map_err(|_| ProtocolError::InvalidUtf8)
+    }
+
+    /// Goes through a piece of a text, of which nothing but a character that is cut is kept.
+    pub(crate) fn check(&mut self, mut piece: &[u8]) -> Result<(), ProtocolError> {
+        while !self.is_empty() {
+            let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
+            piece = rest;
+            self.push(byte)?;
+        }
+        self.take(piece).map(drop)
+    }
+
+    /// Keeps a character that is cut at the end of a piece, while none is kept: how many bytes are before
+    /// it, which may be any.
+    pub(crate) fn keep_end(&mut self, piece: &[u8]) -> Result<usize, ProtocolError> {
+        // Found from behind, so that a text is looked through once, and not once more up to its cut.
+        let whole = piece.len().saturating_sub(cut_at_end(piece));
+        for &byte in piece.get(whole..).unwrap_or_default() {
+            self.push(byte)?;
+        }
+        Ok(whole)
+    }
+
+    fn so_far(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+/// How many bytes the last character of a text has, if it is not whole; 0 if it is.
+fn cut_at_end(text: &[u8]) -> usize {
+    let is_lead = |byte: &u8| *byte & 0xc0 != 0x80;
+    let behind = text.iter().rev().take(3).position(is_lead);
+    let Some(length) = behind.map(|behind| behind.saturating_add(1)) else { return 0 };
+    let lead = text.iter().rev().find(|byte| is_lead(byte)).copied().unwrap_or_default();
+    if char_len(lead) > length { length } else { 0 }
+}
+
+/// How many bytes a character has that begins with this one; 1 where none does.
+fn char_len(lead: u8) -> usize {
+    match lead {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => 1,
     }
 }
 
@@ -112,6 +172,23 @@ mod tests {
     fn a_text_that_ends_inside_a_character_is_refused() {
         assert_eq!(in_pieces(&[&[0xe2, 0x82]]), Err(ProtocolError::InvalidUtf8));
         assert_eq!(in_pieces(&[&[0xe2], &[0x82], &[0xac]]), Ok("€".into()));
+    }
+
+    #[test]
+    fn a_cut_character_says_what_it_lacks() {
+        let mut cut = CutChar::default();
+        assert_eq!(cut.missing(), 0);
+        for (text, lacks) in [("a€", [2, 1]), ("é", [1, 1]), ("😀", [3, 2])] {
+            let bytes = text.as_bytes();
+            let lead = bytes.len() - text.chars().last().unwrap().len_utf8();
+            for (kept, lacks) in (1..bytes.len() - lead).zip(lacks) {
+                let whole = cut.take(&bytes[..lead + kept]).unwrap();
+                assert_eq!((whole, cut.missing()), (&text[..lead], lacks), "{text}");
+                let mut out = Vec::new();
+                cut.give_up(&mut out);
+                assert_eq!((out.as_slice(), cut.is_empty()), (&bytes[lead..lead + kept], true));
+            }
+        }
     }
 
     #[test]

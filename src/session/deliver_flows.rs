@@ -5,15 +5,18 @@ use std::io::IoSlice;
 use std::rc::Rc;
 
 use crate::protocol::frame::OpCode;
-use crate::words::error::SessionError;
+use crate::words::error::{SendError, SessionError};
 
 use crate::context::loop_state::write_counted;
 use crate::flow::emission::Emission;
 use crate::flow::subscription::Subscription;
 use crate::session::encode::{Encoder, Framing};
 use crate::session::event_stream::EventEncoder;
+use crate::session::message_stream::{OutgoingPiece, OutgoingStream};
 use crate::session::send::{Outgoing, Way};
 use crate::session::send_event::{EventOutput, longest_event};
+use crate::session::send_message::{Form, MessageOutput};
+use crate::session::send_pieces::PieceOutput;
 use crate::session::subscriptions::{Collected, Direct, Next};
 
 /// Messages written at once.
@@ -122,7 +125,7 @@ impl Outgoing<'_> {
 
     /// The socket took a part of a shared message: the rest waits.
     #[cold]
-    fn keep_shared(&mut self, message: Rc<[u8]>, written: usize) {
+    pub(crate) fn keep_shared(&mut self, message: Rc<[u8]>, written: usize) {
         self.note_blocked();
         let is_event_stream = self.state.is_event_stream();
         let outbox = &mut self.state.extra().outbox;
@@ -141,6 +144,9 @@ impl Outgoing<'_> {
     fn write_direct(&mut self) {
         let direct = self.state.collected.as_deref_mut().and_then(Collected::pop_direct);
         let Some((stamp, direct)) = direct else { return };
+        if let Direct::Stream(stream) = direct {
+            return self.write_stream(stamp, stream);
+        }
         if direct.is_close() {
             // Nothing follows a Close; and what a message that never ends kept back did not go first.
             if let Some(collected) = self.state.collected.as_deref_mut() {
@@ -150,6 +156,43 @@ impl Outgoing<'_> {
         }
         self.dispatch_direct(Way::Now, direct);
         self.flush();
+        self.drop_unused();
+    }
+
+    /// Writes the next piece of a message that is made while it is sent.
+    fn write_stream(&mut self, stamp: u64, mut stream: Box<dyn OutgoingStream>) {
+        if let Some(collected) = self.state.collected.as_deref_mut() {
+            collected.is_within_stream = true; // and stays so, if it fails or panics
+        }
+        let limit = self.state.options(self.route).outgoing_limit();
+        let piece = match stream.next_piece(limit) {
+            Ok(piece) => piece,
+            // Nothing but a Close may follow what has gone out of it.
+            Err(fault) => return self.state.note_fault(fault),
+        };
+        let piece = piece.as_outgoing();
+        // Making it is work, of which a turn does a part.
+        self.shared.pull_work += piece.bytes.len() / ENCODED_PER_WORK;
+        let sent = PieceOutput { out: self }.dispatch(Way::Now, &piece);
+        self.flush();
+        // An extension that failed is noted as the session's fault.
+        let (Ok(()), Some(collected)) = (sent, self.state.collected.as_deref_mut()) else { return };
+        collected.is_within_stream = !piece.last;
+        if piece.last {
+            if std::mem::take(&mut collected.has_refused) {
+                self.state.extra().slow = true; // the peer may have kept up all the time
+            }
+            self.drop_unused();
+        } else {
+            collected.go_on_with(stamp, stream);
+        }
+    }
+
+    /// Gives up what held direct messages for no flow.
+    fn drop_unused(&mut self) {
+        if self.state.collected.as_deref().is_some_and(Collected::is_unused) {
+            self.drop_collected();
+        }
     }
 
     /// Goes that way with a direct message that waited behind flow messages.
@@ -158,7 +201,13 @@ impl Outgoing<'_> {
             Direct::Frames(bytes) | Direct::Event(bytes) => {
                 self.dispatch(way, OpCode::Binary, |encoder| encoder.encoded(&bytes));
             }
-            Direct::End => {}
+            Direct::Shared(frames) => MessageOutput { out: self }.dispatch_shared(way, frames),
+            Direct::End | Direct::Stream(_) => {}
+            Direct::Piece { message, first, last } => {
+                let piece = OutgoingPiece::new(&message.as_message(), (first, last));
+                // An extension that failed is noted as the session's fault.
+                let _ = PieceOutput { out: self }.dispatch(way, &piece);
+            }
             Direct::Message(message) => {
                 if self.dispatch_extended(way, message.as_message()).is_err() {
                     self.note_dropped(); // who sent it is not there any more
@@ -236,20 +285,15 @@ impl Outgoing<'_> {
 
     /// What goes out for a message: bytes that others get too, or the session's own.
     fn frames_of(&mut self, subscription: usize, number: u64, emission: &Emission) -> Frames {
-        let options = self.state.options(self.route);
-        // The log holds each message as one unmasked frame, which serves whoever needs no other form.
-        let plain = !options.masking && emission.payload().len() <= options.max_frame_size;
-        if plain && !self.state.has_encoder() {
-            return Frames::Shared(Rc::clone(&emission.frame));
-        }
-        let Some(key) = self.state.share_key(self.route) else { return Frames::Own };
-        if let Some(known) = emission.encoded_for(key) {
-            return self.shared_frames(known);
-        }
+        let key = match self.form_of(emission) {
+            Form::Made(frames) => return self.shared_frames(frames),
+            Form::ToMake(key) => key,
+            Form::Own => return Frames::Own,
+        };
         self.note_encoding(emission);
         let encoded = match self.state.event_encoder() {
             Some(events) => self.event_of(&*events, subscription, number, emission),
-            None => self.extended_frames_of(emission),
+            None => self.extended_frames_of(emission).ok(),
         };
         let Some(encoded) = encoded else { return Frames::Lost };
         let encoded: Rc<[u8]> = encoded.into();
@@ -258,6 +302,18 @@ impl Outgoing<'_> {
             of.flow().keep_encoding(number, key, &encoded);
         }
         self.shared_frames(encoded)
+    }
+
+    /// What is to be done to send a message that is one unmasked frame already.
+    pub(crate) fn form_of(&self, emission: &Emission) -> Form {
+        let options = self.state.options(self.route);
+        // That frame serves whoever needs no other form.
+        let plain = !options.masking && emission.payload().len() <= options.max_frame_size;
+        if plain && !self.state.has_encoder() {
+            return Form::Made(Rc::clone(&emission.frame));
+        }
+        let Some(key) = self.state.share_key(self.route) else { return Form::Own };
+        emission.encoded_for(key).map_or(Form::ToMake(key), Form::Made)
     }
 
     /// That no bytes go out is known by none.
@@ -269,16 +325,16 @@ impl Outgoing<'_> {
         }
     }
 
-    /// The message in frames, as the extensions encode it; `None` if it has none.
-    fn extended_frames_of(&mut self, emission: &Emission) -> Option<Vec<u8>> {
+    /// The message in frames, as the extensions encode it. An extension that failed is noted as the
+    /// session's fault.
+    pub(crate) fn extended_frames_of(&mut self, emission: &Emission) -> Result<Vec<u8>, SendError> {
         let framing = Framing::of(self.state.options(self.route));
         let mut out = Vec::new();
-        // An extension that failed is noted as the session's fault.
-        if let Some(encoded) = self.encode(emission.message()).ok()? {
+        if let Some(encoded) = self.encode(emission.message())? {
             let mut encoder = Encoder { out: &mut out, masks: &mut self.shared.masks };
             encoder.extended(framing, &encoded);
         }
-        Some(out)
+        Ok(out)
     }
 
     /// The message as an event, with its id in the flow; `None` if it is too long.
@@ -352,8 +408,9 @@ impl Outgoing<'_> {
             // The rest of a message goes where its start went.
             return self.state.collected.as_deref().is_some_and(Collected::holds_direct);
         }
-        // Without a socket nothing could be written, and pulling would only fill the outbox.
-        if self.is_behind() && self.wire.has_socket() {
+        // Without a socket nothing could be written, and pulling would only fill the outbox. A stream is
+        // asked for more between hooks: whoever makes it may share something with the hook that sends this.
+        if self.is_behind() && self.wire.has_socket() && !self.state.holds_stream() {
             self.pull();
         }
         self.is_behind()
@@ -364,6 +421,12 @@ impl Outgoing<'_> {
         // A command was given at an earlier moment than it is done: what was published since comes behind it.
         let stamp = self.shared.command_stamp.unwrap_or(u64::MAX);
         self.state.collected.as_deref().is_some_and(|collected| collected.is_behind(stamp))
+    }
+
+    /// Puts a message in the queue that is made while it is sent.
+    pub(crate) fn push_stream(&mut self, stream: Box<dyn OutgoingStream>) {
+        self.state.collected.get_or_insert_default();
+        self.push_behind_flows(Direct::Stream(stream));
     }
 
     /// Keeps a direct message until what was published before it is out.
@@ -395,7 +458,16 @@ impl Outgoing<'_> {
     /// Leaves every flow; direct messages that waited behind flow messages wait alone.
     pub(crate) fn leave_flows(&mut self) {
         let Some(mut collected) = self.drop_collected() else { return };
+        let mut is_cut = collected.is_within_stream;
         while let Some((_, direct)) = collected.pop_direct() {
+            // A stream goes out as the peer takes it, which is over. What comes behind a part of one would be
+            // taken for more of it (RFC 6455 section 5.4), and behind one that is missing it would come too
+            // early; but for a Close.
+            is_cut |= matches!(direct, Direct::Stream(_));
+            if is_cut && !direct.is_close() {
+                self.note_dropped();
+                continue;
+            }
             let way = self.way(OpCode::Binary);
             self.dispatch_direct(way, direct);
         }

@@ -54,6 +54,17 @@ impl Encoder<'_> {
         self.cut(framing, (opcode, message.rsv), &message.payload, true);
     }
 
+    /// A fragment of a message, as an extension made it.
+    pub(crate) fn fragment(
+        &mut self,
+        framing: Framing,
+        kind: (OpCode, Rsv),
+        payload: &[u8],
+        fin: bool,
+    ) {
+        self.cut(framing, kind, payload, fin);
+    }
+
     /// What is encoded already.
     pub(crate) fn encoded(&mut self, frames: &[u8]) {
         self.out.extend_from_slice(frames);

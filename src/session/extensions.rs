@@ -6,11 +6,15 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::protocol::extension::header::{ExtensionOffer, append_agreed};
-use crate::protocol::extension::{Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
+use crate::protocol::extension::in_pieces::PieceExtension;
+use crate::protocol::extension::{
+    Extension, ExtensionFactory, ExtensionMessage, MessagePiece, fault, too_big, wire_limit,
+};
 use crate::protocol::frame::{FrameHeader, FrameRules};
 use crate::protocol::frame_reader::{Assembly, PartialFrame};
+use crate::protocol::piece_reader::{PieceReader, PieceStep, next_piece};
 use crate::session::event_stream::EventEncoder;
-use crate::words::error::{ProtocolError, SessionError};
+use crate::words::error::SessionError;
 use crate::words::extension::ExtensionError;
 use crate::words::frame::OpCode;
 use crate::words::message::{Message, Rsv};
@@ -30,6 +34,8 @@ pub(crate) struct Pipeline {
     incoming: Option<Box<Incoming>>,
     /// A message that is sent in fragments: it is encoded when it is whole.
     outgoing: Vec<u8>,
+    /// A message is being sent of which nothing is kept.
+    pub(crate) sends_pieces: bool,
 }
 
 impl fmt::Debug for Pipeline {
@@ -44,12 +50,22 @@ enum Kind {
     Messages(Box<[PipelineStage]>),
     /// The handler is handed frames, and applies the extensions itself if it likes.
     Raw(Box<[PipelineStage]>),
+    /// The handler is handed messages in pieces.
+    Pieces(Box<PieceReader>, Box<[PipelineStage]>),
     /// Messages become events.
     Events {
         /// That of the encoder, which is looked at for each delivery.
         share_key: u8,
         encoder: Rc<dyn EventEncoder>,
     },
+}
+
+/// What the handlers of a route are handed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Messages,
+    Frames,
+    Pieces,
 }
 
 /// An agreed extension.
@@ -90,12 +106,20 @@ pub(crate) enum NotEncoded {
 impl Agreed {
     /// Tries a client's offers in its order (RFC 6455 section 9.1): of each extension the first that
     /// is accepted counts.
-    pub(crate) fn negotiate(installed: &Factories, offers: &[ExtensionOffer]) -> Self {
+    pub(crate) fn negotiate(
+        installed: &Factories,
+        offers: &[ExtensionOffer],
+        delivery: Delivery,
+    ) -> Self {
         let mut agreed = Self::default();
         for offer in offers {
-            let Some(factory) = installed.iter().find(|known| known.name() == offer.name()) else {
-                continue;
-            };
+            let is_meant = |known: &&Rc<dyn ExtensionFactory>| known.name() == offer.name();
+            let mut possible = installed.iter().filter(|known| delivery.takes(known));
+            let Some(factory) = possible.find(is_meant) else { continue };
+            // Of a message in pieces one extension makes what the handler is handed.
+            if delivery == Delivery::Pieces && !agreed.stages.is_empty() {
+                break;
+            }
             // A client offers alternatives of one extension in the order in which it prefers them.
             if agreed.stages.iter().any(|stage| Rc::ptr_eq(&stage.factory, factory)) {
                 continue;
@@ -119,9 +143,9 @@ impl Agreed {
 #[cfg(feature = "client")]
 impl Agreed {
     /// What a client offers, as in `Sec-WebSocket-Extensions`; the error names what cannot be sent.
-    pub(crate) fn offer(installed: &Factories) -> Result<String, String> {
+    pub(crate) fn offer(installed: &Factories, delivery: Delivery) -> Result<String, String> {
         let mut header = String::new();
-        for offer in installed.iter().filter_map(|factory| factory.offer()) {
+        for (_, offer) in delivery.offered(installed) {
             if !offer.append(&mut header) {
                 return Err(format!(
                     "extension {}: a parameter of its offer is no token",
@@ -137,14 +161,13 @@ impl Agreed {
     pub(crate) fn answered(
         installed: &Factories,
         chosen: &[ExtensionOffer],
+        delivery: Delivery,
     ) -> Result<Self, String> {
         let mut agreed = Self::default();
         for answer in chosen {
             let name = answer.name();
-            let offered = |factory: &&Rc<dyn ExtensionFactory>| {
-                factory.name() == name && factory.offer().is_some()
-            };
-            let Some(factory) = installed.iter().find(offered) else {
+            let mut offered = delivery.offered(installed).map(|(factory, _)| factory);
+            let Some(factory) = offered.find(|factory| factory.name() == name) else {
                 return Err(format!("it chose extension {}, which was not offered", Quoted(name)));
             };
             if agreed.stages.iter().any(|stage| Rc::ptr_eq(&stage.factory, factory)) {
@@ -156,6 +179,24 @@ impl Agreed {
             agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
         }
         Ok(agreed)
+    }
+}
+
+impl Delivery {
+    /// Whether its sessions may agree on an extension.
+    fn takes(self, factory: &Rc<dyn ExtensionFactory>) -> bool {
+        self != Self::Pieces || factory.takes_pieces()
+    }
+
+    /// Those that a client offers for such a session.
+    #[cfg(feature = "client")]
+    fn offered(
+        self,
+        installed: &Factories,
+    ) -> impl Iterator<Item = (&Rc<dyn ExtensionFactory>, ExtensionOffer)> {
+        let most = if self == Self::Pieces { 1 } else { usize::MAX };
+        let possible = installed.iter().filter(move |factory| self.takes(factory));
+        possible.filter_map(|factory| Some((factory, factory.offer()?))).take(most)
     }
 }
 
@@ -187,13 +228,15 @@ pub(crate) fn check_factories(installed: &Factories) -> Result<(), String> {
 /// Making one.
 impl Pipeline {
     /// What a new session needs of it.
-    pub(crate) fn for_session(raw: bool, agreed: Agreed) -> Option<Box<Self>> {
-        // Most sessions need neither: the plain path pays one `Option`.
-        if !raw && agreed.stages.is_empty() {
-            return None;
-        }
-        let stages = agreed.stages.into();
-        Some(Self::of(if raw { Kind::Raw(stages) } else { Kind::Messages(stages) }))
+    pub(crate) fn for_session(delivery: Delivery, agreed: Agreed) -> Option<Box<Self>> {
+        let stages = agreed.stages.into_boxed_slice();
+        Some(Self::of(match delivery {
+            // Most sessions need neither: the plain path pays one `Option`.
+            Delivery::Messages if stages.is_empty() => return None,
+            Delivery::Messages => Kind::Messages(stages),
+            Delivery::Frames => Kind::Raw(stages),
+            Delivery::Pieces => Kind::Pieces(Box::default(), stages),
+        }))
     }
 
     /// What an event stream needs.
@@ -202,7 +245,13 @@ impl Pipeline {
     }
 
     fn of(kind: Kind) -> Box<Self> {
-        Box::new(Self { kind, partial: None, incoming: None, outgoing: Vec::new() })
+        Box::new(Self {
+            kind,
+            partial: None,
+            incoming: None,
+            outgoing: Vec::new(),
+            sends_pieces: false,
+        })
     }
 }
 
@@ -213,11 +262,37 @@ impl Pipeline {
         matches!(self.kind, Kind::Raw(_))
     }
 
+    /// Whether the handler is handed messages in pieces.
+    pub(crate) fn is_in_pieces(&self) -> bool {
+        matches!(self.kind, Kind::Pieces(..))
+    }
+
+    /// The next step of a message in pieces; see [`next_piece`].
+    pub(crate) fn next_piece<'a>(
+        &mut self,
+        rx: &'a mut [u8],
+        rules: &FrameRules,
+    ) -> Result<(PieceStep<'a>, usize), SessionError> {
+        let Kind::Pieces(reader, stages) = &mut self.kind else {
+            return Ok((PieceStep::Nothing, 0));
+        };
+        let extension = stages.first_mut().and_then(|stage| stage.extension.in_pieces());
+        next_piece(reader, extension, &mut self.partial, rx, rules)
+    }
+
+    /// The one extension that encodes messages in pieces; `None` if there are several, or it cannot.
+    pub(crate) fn piece_encoder(&mut self) -> Option<&mut dyn PieceExtension> {
+        match self.stages_mut() {
+            [only] => only.extension.in_pieces(),
+            _ => None,
+        }
+    }
+
     /// What makes events of its messages, if something does.
     pub(crate) fn events(&self) -> Option<&Rc<dyn EventEncoder>> {
         match &self.kind {
             Kind::Events { encoder, .. } => Some(encoder),
-            Kind::Messages(_) | Kind::Raw(_) => None,
+            Kind::Messages(_) | Kind::Raw(_) | Kind::Pieces(..) => None,
         }
     }
 
@@ -227,20 +302,20 @@ impl Pipeline {
         match self.kind {
             // Any two numbers do: those of extensions are mixed.
             Kind::Events { share_key, .. } => Some(u64::from(share_key)),
-            Kind::Messages(_) | Kind::Raw(_) => None,
+            Kind::Messages(_) | Kind::Raw(_) | Kind::Pieces(..) => None,
         }
     }
 
     fn stages(&self) -> &[PipelineStage] {
         match &self.kind {
-            Kind::Messages(stages) | Kind::Raw(stages) => stages,
+            Kind::Messages(stages) | Kind::Raw(stages) | Kind::Pieces(_, stages) => stages,
             Kind::Events { .. } => &[],
         }
     }
 
     fn stages_mut(&mut self) -> &mut [PipelineStage] {
         match &mut self.kind {
-            Kind::Messages(stages) | Kind::Raw(stages) => stages,
+            Kind::Messages(stages) | Kind::Raw(stages) | Kind::Pieces(_, stages) => stages,
             Kind::Events { .. } => &mut [],
         }
     }
@@ -258,7 +333,7 @@ impl Pipeline {
     /// Whether messages are to be decoded and encoded here, and not by the handler.
     pub(crate) fn applies(&self) -> bool {
         match &self.kind {
-            Kind::Messages(stages) => !stages.is_empty(),
+            Kind::Messages(stages) | Kind::Pieces(_, stages) => !stages.is_empty(),
             Kind::Raw(_) => false,
             Kind::Events { .. } => true,
         }
@@ -297,7 +372,9 @@ impl Pipeline {
         let of_stage = |stage: &PipelineStage| {
             size_of::<PipelineStage>() + size_of_val(&*stage.extension) + stage.extension.memory()
         };
-        let extensions = size_of::<Self>() + self.stages().iter().map(of_stage).sum::<usize>();
+        let reader = if self.is_in_pieces() { size_of::<PieceReader>() } else { 0 };
+        let extensions =
+            size_of::<Self>() + reader + self.stages().iter().map(of_stage).sum::<usize>();
         let partial = self.partial.as_deref();
         partial.map_or(0, |frame| size_of_val(frame) + frame.payload_memory())
             + incoming
@@ -330,7 +407,7 @@ impl Pipeline {
         }
         let stages = match &mut self.kind {
             Kind::Messages(stages) | Kind::Raw(stages) => stages,
-            Kind::Events { .. } => return Ok(None), // its peer sends no messages
+            Kind::Events { .. } | Kind::Pieces(..) => return Ok(None), // neither is handed messages
         };
         let (Some(message), Some(outermost)) = (&mut self.incoming, stages.last_mut()) else {
             return Ok(None);
@@ -347,7 +424,7 @@ impl Pipeline {
             }
         }
         let last = ends && header.fin;
-        let piece = MessagePiece::new(message.text, message.rsv, &payload, last);
+        let piece = MessagePiece::new(message.text, message.rsv, &payload, (begins, last));
         let taken = outermost.extension.decode_piece(&piece, &mut message.body, limit);
         taken.map_err(|error| fault(error, limit))?;
         // A thousand bytes may inflate to a mebibyte: the limit holds for what comes out.
@@ -393,8 +470,7 @@ impl Pipeline {
         message: Message<'a>,
         limit: usize,
     ) -> Result<Option<ExtensionMessage<'a>>, NotEncoded> {
-        let payload = Cow::Borrowed(message.bytes());
-        let mut message = ExtensionMessage::new(message.is_text(), Rsv::NONE, payload);
+        let mut message = ExtensionMessage::of(&message);
         let mut in_step = true;
         for stage in self.stages_mut() {
             let before = message.rsv();
@@ -429,24 +505,7 @@ impl Pipeline {
     }
 }
 
-/// What may be on the wire for a message of the limit: an encoding that saves nothing adds a little
-/// (deflate five bytes for each 16 KiB and for each flush).
-pub(crate) fn wire_limit(limit: usize) -> usize {
-    limit.saturating_add(limit / 8).saturating_add(1024)
-}
-
 /// The bits of `owned` from `after`, the others from `before`.
 fn own_bits(before: Rsv, after: Rsv, owned: Rsv) -> Rsv {
     before.without(owned).with(Rsv::from_bits(after.bits() & owned.bits()))
-}
-
-fn too_big(limit: usize) -> SessionError {
-    SessionError::Protocol(ProtocolError::MessageTooBig { limit: limit as u64 })
-}
-
-fn fault(error: ExtensionError, limit: usize) -> SessionError {
-    match error {
-        ExtensionError::TooBig => too_big(limit),
-        error @ ExtensionError::Failed { .. } => SessionError::Extension(error),
-    }
 }

@@ -5,11 +5,14 @@ pub(crate) mod deliver_flows;
 pub(crate) mod encode;
 pub(crate) mod event_stream;
 pub(crate) mod extensions;
+pub(crate) mod message_stream;
 pub(crate) mod peer;
 pub(crate) mod read_pause;
 pub(crate) mod send;
 pub(crate) mod send_event;
 pub(crate) mod send_frame;
+pub(crate) mod send_message;
+pub(crate) mod send_pieces;
 mod settings;
 pub(crate) mod state;
 pub(crate) mod subscriptions;
@@ -21,6 +24,7 @@ use std::rc::Rc;
 #[cfg(feature = "json")]
 use serde::{Deserialize, Serialize};
 
+use crate::flow::prepared::PreparedMessage;
 #[cfg(feature = "json")]
 use crate::protocol::content::{ContentConverter, Converter};
 use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
@@ -30,9 +34,14 @@ use crate::words::convert::ConvertError;
 use crate::words::error::{HandlerResult, SendError};
 use crate::words::frame::Frame;
 use crate::words::message::{AsMessage, Message};
+#[cfg(feature = "json")]
+use crate::words::message_buf::MessageBuf;
 
+use crate::session::message_stream::{MessageStream, StreamedMessage};
 use crate::session::send::{Admission, Outgoing};
 use crate::session::send_event::EventOutput;
+use crate::session::send_message::MessageOutput;
+use crate::session::send_pieces::PieceOutput;
 use crate::session::state::Phase;
 
 /// A session, lent to its handler for the time of a hook.
@@ -115,24 +124,30 @@ impl Session<'_> {
     /// Any message in any state of the session.
     #[inline(never)]
     fn send_slow(&mut self, message: Message<'_>) -> HandlerResult {
-        let out = &mut self.out;
-        if out.state.fragments_text.is_some() {
-            // RFC 6455 section 5.4: the fragments of one message have no other between them.
-            return Err(SendError::Fragments.into());
-        }
-        if out.admit(message.bytes().len())? == Admission::Drop {
-            return Ok(());
-        }
-        if out.state.is_event_stream() {
-            EventOutput { out }.send("", message)?;
-        } else if out.state.has_encoder() {
-            // The extensions encode it when it goes on the wire, which may be later.
-            out.send_extended(message)?;
-        } else {
-            let opcode = if message.is_text() { OpCode::Text } else { OpCode::Binary };
-            out.send_plain(opcode, message.bytes(), true);
-        }
-        Ok(())
+        MessageOutput { out: &mut self.out }.send(message)
+    }
+
+    /// Sends a message that was prepared for many sessions; see [`PreparedMessage`].
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// ```
+    /// use wirewheel::message::PreparedMessage;
+    /// use wirewheel::{Application, Call, WebSockets, on_connect};
+    /// fn module(app: &mut Application) {
+    ///     let welcome = PreparedMessage::new("a long text that everybody gets");
+    ///     app.install(WebSockets::new());
+    ///     app.routing(move |route| {
+    ///         route.web_socket("/", move |_call: &Call| {
+    ///             let welcome = welcome.clone();
+    ///             on_connect(move |session, _call| session.send_prepared(&welcome))
+    ///         });
+    ///     });
+    /// }
+    /// ```
+    pub fn send_prepared(&mut self, message: &PreparedMessage) -> HandlerResult {
+        MessageOutput { out: &mut self.out }.send_prepared(message)
     }
 
     /// Sends a message to an event stream as an event with a name, for which a page listens by
@@ -171,6 +186,64 @@ impl Session<'_> {
     /// ```
     pub fn send_fragment(&mut self, piece: impl AsMessage, fin: bool) -> HandlerResult {
         self.out.send_fragment(piece.as_message(), fin)
+    }
+
+    /// Sends a piece of a message of which nothing is kept: it goes out as a fragment, and where
+    /// permessage-deflate was agreed on it is compressed by itself, which costs some of the gain of
+    /// [`send_fragment`](Self::send_fragment) and no memory. `last` ends the message. Control frames may go
+    /// out in between, other messages may not. The message may have any length, each piece
+    /// `max_outgoing_message_size`. An outbox whose policy is to drop refuses a piece instead; what was
+    /// refused changes nothing, and can be sent again when there is room.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`SendError::Fragments`] if the kind changes within a message, or
+    /// `send_fragment` has begun it; [`SendError::WholeOnly`] on an event stream, and where an extension was
+    /// agreed on that [needs messages whole](crate::extension::Extension::in_pieces).
+    ///
+    /// ```
+    /// use wirewheel::pieces::Piece;
+    /// use wirewheel::{HandlerResult, Session};
+    /// fn echo(session: &mut Session<'_>, piece: Piece<'_>) -> HandlerResult {
+    ///     session.send_piece(piece, piece.is_last())
+    /// }
+    /// ```
+    pub fn send_piece(&mut self, piece: impl AsMessage, last: bool) -> HandlerResult {
+        PieceOutput { out: &mut self.out }.send(piece.as_message(), last)
+    }
+
+    /// Sends a message that is made while it is sent; see [`MessageStream`]. Its pieces go out as fragments,
+    /// from the end of this turn on, each when the peer has taken the one before, with control frames between
+    /// them. Whatever else is sent to this session after it waits behind it, flow messages and a Close too,
+    /// and is held to the limits of the outbox.
+    ///
+    /// Where `produce` fails, panics, or writes no UTF-8 in a text, the session ends with 1011. A Close of
+    /// the peer ends the message as well, and what waits behind it counts as [`dropped`](Self::dropped).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), but for `TooBig`: each piece may have `max_outgoing_message_size`, of which
+    /// more ends the session with 1011. [`SendError::WholeOnly`] as with [`send_piece`](Self::send_piece).
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::io::{self, Read};
+    /// use wirewheel::pieces::MessageStream;
+    /// use wirewheel::{HandlerResult, Message, Session};
+    /// fn on_message(session: &mut Session<'_>, _message: Message<'_>) -> HandlerResult {
+    ///     let mut log = File::open("/var/log/messages")?;
+    ///     session.send_stream(MessageStream::binary(move |piece| {
+    ///         io::copy(&mut log.by_ref().take(32 << 10), piece).map(drop)
+    ///     }))
+    /// }
+    /// ```
+    pub fn send_stream(&mut self, stream: MessageStream) -> HandlerResult {
+        if self.out.state.fragments_text.is_some() {
+            return Err(SendError::Fragments.into());
+        }
+        PieceOutput { out: &mut self.out }.check()?;
+        if self.out.admit(0)? == Admission::Send {
+            self.out.push_stream(Box::new(StreamedMessage::new(stream)));
+        }
+        Ok(())
     }
 
     /// Sends a ping of the application's own, at most 125 bytes. It overtakes queued messages; its
@@ -318,9 +391,35 @@ impl Session<'_> {
     /// [`HandlerError::Convert`](crate::error::HandlerError::Convert) if there is no converter or the value
     /// has no form in its format; else as [`send`](Self::send).
     pub fn send_serialized<T: Serialize + ?Sized>(&mut self, value: &T) -> HandlerResult {
-        let converter = self.converter()?;
-        let message = converter.serialize(&value);
-        self.send(&message.map_err(|error| ConvertError::BadValue { reason: error.to_string() })?)
+        let message = self.serialized(&value)?;
+        self.send(&message)
+    }
+
+    /// Prepares a value for many sessions, as the installed converter writes it; see [`PreparedMessage`].
+    ///
+    /// # Errors
+    /// [`HandlerError::Convert`](crate::error::HandlerError::Convert) if there is no converter or the value
+    /// has no form in its format.
+    ///
+    /// ```
+    /// use wirewheel::{HandlerResult, Message, Session, SessionId};
+    /// fn relay(session: &mut Session<'_>, message: Message<'_>, to: &[SessionId]) -> HandlerResult {
+    ///     let (x, y): (i32, i32) = session.deserialize(&message)?;
+    ///     let prepared = session.prepare_serialized(&(-x, y))?;
+    ///     let mut server = session.server();
+    ///     Ok(to.iter().try_for_each(|id| server.send_prepared(*id, &prepared))?)
+    /// }
+    /// ```
+    pub fn prepare_serialized<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+    ) -> HandlerResult<PreparedMessage> {
+        Ok(PreparedMessage::new(self.serialized(&value)?))
+    }
+
+    fn serialized<T: Serialize + ?Sized>(&self, value: &T) -> Result<MessageBuf, ConvertError> {
+        let message = self.converter()?.serialize(&value);
+        message.map_err(|error| ConvertError::BadValue { reason: error.to_string() })
     }
 
     /// Reads a value from a message as the installed converter understands it (Ktor's

@@ -3,13 +3,13 @@
 
 use std::io::{self, IoSlice};
 
-use crate::protocol::frame::{OpCode, write_frame, write_header};
+use crate::protocol::frame::{OpCode, write_frame, write_header_with};
 use crate::structures::progress::Window;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseInfo, CloseReason};
 use crate::words::error::{SendError, SessionError};
 use crate::words::frame::Frame;
-use crate::words::message::Message;
+use crate::words::message::{Message, Rsv};
 use crate::words::options::{OutboxOverflow, SessionOptions};
 
 use crate::context::loop_state::LoopState;
@@ -19,7 +19,7 @@ use crate::session::state::{Extra, Phase, SessionState};
 use crate::session::subscriptions::Direct;
 
 /// A payload of this size is not copied where nothing waits.
-const UNCOPIED_BYTES: usize = 16 << 10;
+pub(crate) const UNCOPIED_BYTES: usize = 16 << 10;
 
 /// A session's way out while it runs.
 pub(crate) struct Outgoing<'a> {
@@ -153,10 +153,15 @@ impl Outgoing<'_> {
         let fits = |buffered: usize, waiting: usize| {
             buffered == 0 || (buffered.saturating_add(bytes) <= limit && waiting < messages)
         };
-        // What waits only for the end of the turn was not refused by the peer.
-        let refused = self.state.extra.as_deref().is_some_and(|extra| extra.blocked);
+        // What waits only for the end of the turn was not refused by the peer; behind a stream it waits for
+        // as long as that takes.
+        let refused = self.state.extra.as_deref().is_some_and(|extra| extra.blocked)
+            || self.state.holds_stream();
         if !refused || fits(buffered, waiting) {
             return Ok(Admission::Send);
+        }
+        if let Some(collected) = self.state.collected.as_deref_mut() {
+            collected.has_refused |= collected.streams > 0;
         }
         match policy {
             OutboxOverflow::Close => {
@@ -246,7 +251,7 @@ impl Outgoing<'_> {
             let is_last = pieces.peek().is_none();
             let fin = fin && is_last;
             if way == Way::Now && piece.len() >= UNCOPIED_BYTES {
-                self.write_past_buffer(opcode, piece, fin);
+                self.write_past_buffer((opcode, Rsv::NONE), piece, fin);
             } else {
                 self.dispatch(way, opcode, |encoder| encoder.plain(framing, opcode, piece, fin));
             }
@@ -418,11 +423,11 @@ impl Outgoing<'_> {
     }
 
     /// Writes one frame behind what the turn has gathered, which are frames too.
-    fn write_past_buffer(&mut self, opcode: OpCode, payload: &[u8], fin: bool) {
+    pub(crate) fn write_past_buffer(&mut self, kind: (OpCode, Rsv), payload: &[u8], fin: bool) {
         // The buffer is taken out for the time of the write, and given back: it keeps its capacity.
         let mut tx = std::mem::take(&mut self.shared.tx);
         let header_at = tx.len();
-        write_header(&mut tx, fin, opcode, payload.len(), None);
+        write_header_with(&mut tx, fin, kind.1, kind.0, payload.len(), None);
         let total = tx.len() + payload.len();
         let written = self.write_uncopied(&[IoSlice::new(&tx), IoSlice::new(payload)]);
         self.shared.spend(total);

@@ -14,30 +14,47 @@ use crate::session::send_event::EventOutput;
 /// Fragments.
 impl Outgoing<'_> {
     pub(crate) fn send_fragment(&mut self, piece: Message<'_>, fin: bool) -> HandlerResult {
+        if self.state.pipeline.as_deref().is_some_and(|pipeline| pipeline.sends_pieces) {
+            return Err(SendError::Fragments.into()); // `send_piece` has begun it
+        }
         // Fragments that extensions keep go out with the last one, and have to find room with it.
         let kept = if fin { self.kept_fragments() } else { 0 };
-        let admission = self.admit(piece.bytes().len().saturating_add(kept))?;
+        let opcode = self.admit_fragment(&piece, piece.bytes().len().saturating_add(kept))?;
+        if self.state.has_encoder() {
+            self.keep_fragment(piece, fin)?;
+        } else {
+            self.send_plain(opcode, piece.bytes(), fin);
+        }
+        self.note_fragment_sent(&piece, fin);
+        Ok(())
+    }
+
+    /// Whether a fragment may be sent now with which `bytes` go out: its opcode.
+    pub(crate) fn admit_fragment(
+        &mut self,
+        piece: &Message<'_>,
+        bytes: usize,
+    ) -> Result<OpCode, SendError> {
+        let admission = self.admit(bytes)?;
         let opcode = match self.state.fragments_text {
             // RFC 6455 section 5.4: the fragments of one message are of the first one's type.
-            Some(text) if text != piece.is_text() => return Err(SendError::Fragments.into()),
+            Some(text) if text != piece.is_text() => return Err(SendError::Fragments),
             Some(_) => OpCode::Continuation,
             None if piece.is_text() => OpCode::Text,
             None => OpCode::Binary,
         };
         if admission == Admission::Drop {
             // Half a message cannot be taken back, nor can its end be left out.
-            return Err(SendError::Full { buffered: self.buffered_bytes() }.into());
+            return Err(SendError::Full { buffered: self.buffered_bytes() });
         }
-        if self.state.has_encoder() {
-            self.keep_fragment(piece, fin)?;
-        } else {
-            self.send_plain(opcode, piece.bytes(), fin);
-        }
+        Ok(opcode)
+    }
+
+    pub(crate) fn note_fragment_sent(&mut self, piece: &Message<'_>, fin: bool) {
         self.state.fragments_text = if fin { None } else { Some(piece.is_text()) };
         if fin && self.state.collected.is_some() {
             self.state.list_for_flush(self.shared); // flow messages may have waited for the end
         }
-        Ok(())
     }
 
     /// Bytes of a message in fragments that are kept: they count when its end is admitted.

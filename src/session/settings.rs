@@ -60,6 +60,33 @@ impl Session<'_> {
         self.out.buffered_bytes()
     }
 
+    /// Whether the peer has not taken all that was sent, so that [`on_drain`](crate::Handler::on_drain)
+    /// will be called: when to stop sending, or reading what is sent on.
+    /// ([`buffered_bytes`](Self::buffered_bytes) counts what this turn has gathered as well, which the peer
+    /// may take at once: then nothing drains.)
+    ///
+    /// ```
+    /// use wirewheel::{Handler, HandlerResult, Message, Session};
+    /// struct Echo;
+    /// impl Handler for Echo {
+    ///     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
+    ///         session.send(message)?;
+    ///         if session.awaits_drain() {
+    ///             session.pause();
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
+    ///         session.resume();
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn awaits_drain(&self) -> bool {
+        let extra = self.out.state.extra.as_deref();
+        extra.is_some_and(|extra| extra.slow && !extra.outbox.is_empty())
+    }
+
     /// Messages that were dropped because the peer did not read and the outbox's policy is to drop,
     /// and those that others sent here and that could not be taken: too big, within a message in
     /// fragments, or refused by [`OutboxOverflow::Block`]. (Flow messages that it did not get are
@@ -254,7 +281,7 @@ impl Session<'_> {
     /// impl Handler for Relay {
     ///     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
     ///         session.send(message)?;
-    ///         if session.buffered_bytes() > 32 << 10 {
+    ///         if session.awaits_drain() {
     ///             session.pause(); // it does not read what it asks for
     ///         }
     ///         Ok(())

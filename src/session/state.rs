@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::protocol::extension::wire_limit;
 use crate::protocol::forwarded::Client;
 use crate::protocol::frame::{FrameRules, Masking};
 use crate::protocol::frame_reader::PartialFrame;
@@ -22,7 +23,7 @@ use crate::words::time::Time;
 use crate::context::loop_state::LoopState;
 use crate::flow::inner::FlowInner;
 use crate::session::event_stream::EventEncoder;
-use crate::session::extensions::{Pipeline, wire_limit};
+use crate::session::extensions::Pipeline;
 pub(crate) use crate::session::peer::NO_ADDR;
 use crate::session::peer::{Peer, Proxied};
 use crate::session::read_pause::ReadPause;
@@ -275,6 +276,11 @@ impl SessionState {
         self.extra.as_deref_mut().map(|extra| &mut extra.outbox).filter(|outbox| !outbox.is_empty())
     }
 
+    /// Whether a message is on its way out, or waits, that is made while it is sent.
+    pub(crate) fn holds_stream(&self) -> bool {
+        self.collected.as_deref().is_some_and(|collected| collected.streams > 0)
+    }
+
     /// Whether a direct message has to wait, for the outbox or for flow messages before it.
     pub(crate) fn is_waiting(&mut self) -> bool {
         self.waiting().is_some() || self.collected.as_deref().is_some_and(Collected::holds_direct)
@@ -314,19 +320,26 @@ impl SessionState {
     pub(crate) fn rules(&self, route: &SessionOptions) -> FrameRules {
         let options = self.options(route);
         let pipeline = self.pipeline.as_deref();
-        FrameRules {
+        let mut rules = FrameRules {
             max_frame_size: options.max_frame_size,
-            max_coded_frame_size: match pipeline {
-                Some(pipeline) if pipeline.decodes() => wire_limit(options.max_frame_size),
-                _ => options.max_frame_size,
-            },
+            max_coded_frame_size: options.max_frame_size,
             max_message_size: options.message_limit(),
             max_fragments: options.max_fragments,
             masking: expected_masking(options),
             allowed_rsv: if options.lenient_rsv { 7 } else { 0 },
             // RFC 6455 section 5.2: reserved bits are zero unless an agreed extension claims them.
             claimed_rsv: pipeline.map_or(0, |pipeline| pipeline.claimed_rsv().bits()),
+        };
+        let Some(pipeline) = pipeline else { return rules };
+        if pipeline.is_in_pieces() {
+            // Nothing of a message is kept, so that it is all one how it is cut into frames.
+            rules.max_message_size = options.piecewise_limit();
+            rules.max_frame_size = rules.max_message_size;
+            rules.max_fragments = u32::MAX;
         }
+        let limit = rules.max_frame_size;
+        rules.max_coded_frame_size = if pipeline.decodes() { wire_limit(limit) } else { limit };
+        rules
     }
 
     /// Whether the peer is not read at present.

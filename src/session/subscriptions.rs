@@ -9,6 +9,7 @@ use crate::words::message_buf::MessageBuf;
 
 use crate::flow::inner::FlowInner;
 use crate::flow::subscription::Subscription;
+use crate::session::message_stream::OutgoingStream;
 
 /// A direct message behind flow messages that were not taken yet.
 #[derive(Debug)]
@@ -17,25 +18,36 @@ pub(crate) enum Direct {
     Frames(Vec<u8>),
     /// For a session with extensions, which encode in the order in which is written.
     Message(MessageBuf),
+    /// Of others too, as it goes out.
+    Shared(Rc<[u8]>),
     /// For an event stream, as it goes out.
     Event(Vec<u8>),
     /// The end of an event stream.
     End,
+    /// A piece of a message, which is encoded in the order in which is written too.
+    Piece { message: MessageBuf, first: bool, last: bool },
+    /// A message that is made while it is sent. It goes out piece by piece, from here.
+    Stream(Box<dyn OutgoingStream>),
 }
 
 impl Direct {
     fn len(&self) -> usize {
         match self {
             Self::Frames(frames) | Self::Event(frames) => frames.len(),
-            Self::Message(message) => message.as_message().bytes().len(),
+            Self::Shared(frames) => frames.len(),
+            Self::Message(message) | Self::Piece { message, .. } => {
+                message.as_message().bytes().len()
+            }
             Self::End => 0,
+            Self::Stream(_) => 1, // how long it will be nobody knows, but something waits
         }
     }
 
     fn memory(&self) -> usize {
         match self {
             Self::Frames(frames) | Self::Event(frames) => frames.capacity(),
-            Self::Message(_) | Self::End => self.len(),
+            Self::Message(_) | Self::Shared(_) | Self::Piece { .. } | Self::End => self.len(),
+            Self::Stream(stream) => size_of_val(&**stream),
         }
     }
 
@@ -43,12 +55,22 @@ impl Direct {
     fn opcode_bits(&self) -> Option<u8> {
         match self {
             Self::Frames(frames) => Some(frames.first().map_or(0, |first| first & 0x0f)),
-            Self::Message(_) | Self::Event(_) | Self::End => None,
+            Self::Message(_)
+            | Self::Shared(_)
+            | Self::Event(_)
+            | Self::End
+            | Self::Piece { .. }
+            | Self::Stream(_) => None,
         }
     }
 
+    /// Whether it is the rest of a message.
     pub(crate) fn continues(&self) -> bool {
-        self.opcode_bits() == Some(0)
+        match self {
+            Self::Piece { first, .. } => !first,
+            Self::Stream(stream) => stream.has_begun(),
+            _ => self.opcode_bits() == Some(0),
+        }
     }
 
     pub(crate) fn is_close(&self) -> bool {
@@ -63,6 +85,12 @@ pub(crate) struct Collected {
     /// With their stamps.
     direct: VecDeque<(u64, Direct)>,
     direct_bytes: usize,
+    /// Streams among them.
+    pub(crate) streams: u32,
+    /// One was asked for its first piece, and is not whole.
+    pub(crate) is_within_stream: bool,
+    /// Something was refused because of one: whoever sent it waits to be told that there is room.
+    pub(crate) has_refused: bool,
     /// Flow messages that were dropped or replaced before this session had taken them, as far as it
     /// has come past them.
     pub(crate) missed: u64,
@@ -147,13 +175,28 @@ impl Collected {
 
     pub(crate) fn push_direct(&mut self, stamp: u64, direct: Direct) {
         self.direct_bytes += direct.len();
+        self.streams += u32::from(matches!(direct, Direct::Stream(_)));
         self.direct.push_back((stamp, direct));
+    }
+
+    /// Puts a stream back of which there is more.
+    pub(crate) fn go_on_with(&mut self, stamp: u64, stream: Box<dyn OutgoingStream>) {
+        let direct = Direct::Stream(stream);
+        self.direct_bytes += direct.len();
+        self.streams += 1;
+        self.direct.push_front((stamp, direct));
+    }
+
+    /// Whether nothing is collected, and nothing waits.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.subscriptions.is_empty() && self.direct.is_empty()
     }
 
     /// The next direct message, with its stamp.
     pub(crate) fn pop_direct(&mut self) -> Option<(u64, Direct)> {
         let (stamp, direct) = self.direct.pop_front()?;
         self.direct_bytes -= direct.len();
+        self.streams -= u32::from(matches!(direct, Direct::Stream(_)));
         Some((stamp, direct))
     }
 

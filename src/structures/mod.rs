@@ -8,6 +8,7 @@ pub(crate) mod cursors;
 pub(crate) mod footprint;
 pub(crate) mod ids;
 pub(crate) mod outbox;
+pub(crate) mod produced;
 pub(crate) mod progress;
 pub(crate) mod roster;
 pub(crate) mod slab;

@@ -33,6 +33,9 @@ pub(crate) struct Outbox {
     buffered: usize,
     /// What the segments hold, as the allocator counts.
     held: usize,
+    /// Of that, what whoever sent it to many shares with all of them until it is offered to a socket: within
+    /// a turn all of them have it, and it is there once.
+    unoffered: usize,
 }
 
 /// What is written or dropped as one.
@@ -179,6 +182,12 @@ impl Outbox {
         }
     }
 
+    /// Queues one shared message that no socket was offered, since others send it here.
+    pub(crate) fn push_shared_unoffered(&mut self, frames: Rc<[u8]>) {
+        self.unoffered += frames.len();
+        self.push_shared(frames, 0);
+    }
+
     /// Queues bytes that are no frames.
     pub(crate) fn push_opaque(&mut self, bytes: Vec<u8>) {
         self.push(Segment { bytes: Bytes::Own(bytes), kind: Kind::Opaque });
@@ -263,6 +272,7 @@ impl Outbox {
     /// Drops all data and control frames that have not begun: the bytes of data that were dropped.
     pub(crate) fn drop_what_has_not_begun(&mut self) -> usize {
         let before = self.buffered;
+        self.unoffered = 0;
         let begun =
             self.frame_end > self.written || self.data.front().is_some_and(Segment::is_opaque);
         if begun {
@@ -285,6 +295,7 @@ impl Outbox {
     /// Drops the oldest message that is whole and has not begun: the bytes it made room for.
     pub(crate) fn drop_oldest(&mut self) -> Option<usize> {
         let first = usize::from(self.written > 0);
+        self.unoffered = 0;
         let is_whole = |&at: &usize| self.data.get(at).is_some_and(Segment::is_whole_message);
         let segment =
             (first..self.data.len()).find(is_whole).and_then(|at| self.data.remove(at))?;
@@ -298,6 +309,9 @@ impl Outbox {
 impl Outbox {
     /// Writes until nothing waits or the wire takes less than it is offered.
     pub(crate) fn write_to(&mut self, wire: &mut dyn Wire) -> Result<Flush, ErrorKind> {
+        if wire.has_socket() {
+            self.unoffered = 0; // what is left then was refused, and waits for this peer
+        }
         while !self.is_empty() {
             let mut ranges = [const { (Lane::Data(0), 0..0) }; SLICES_MAX];
             let count = self.plan(&mut ranges);
@@ -439,7 +453,7 @@ impl Outbox {
 
     /// Bytes held, as the allocator counts.
     pub(crate) fn memory(&self) -> usize {
-        self.held
+        self.held - self.unoffered
             + footprint(self.data.capacity() * size_of::<Segment>())
             + footprint(self.control.capacity())
     }

@@ -196,16 +196,42 @@ impl Upgrade {
     /// # Errors
     /// An answer other than 101.
     pub fn connect(self) -> Result<(TestClient, Answer), Answer> {
+        let mut client = self.begin();
+        let answer = client.expect_upgrade()?;
+        Ok((client, answer))
+    }
+
+    /// Sends the request alone, for an upgrade whose answer is [deferred](crate::Call::defer):
+    /// [`TestClient::expect_upgrade`] takes it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Accept, Application, Call, Response, WebSockets, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         route.on_upgrade(|call| {
+    ///             let pending = call.defer();
+    ///             std::thread::spawn(move || pending.accept(Accept::new())).join().unwrap();
+    ///             Err(Response::deferred())
+    ///         });
+    ///         route.web_socket("/", |_call: &Call| on_message(|session, m| session.send(m)));
+    ///     });
+    /// })?;
+    /// let mut client = app.upgrade("/").begin();
+    /// app.advance(Duration::ZERO); // what threads have sent is taken
+    /// client.expect_upgrade().unwrap();
+    /// client.send("hello");
+    /// client.expect_text("hello");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    pub fn begin(self) -> TestClient {
         let Self { mut client, path, lines } = self;
         client.send_bytes(
             format!("GET {path} HTTP/1.1\r\nHost: test\r\n{UPGRADE}{lines}\r\n").as_bytes(),
         );
-        let answer = client.expect_answer();
-        if answer.status != 101 {
-            return Err(answer);
-        }
-        client.begin_session(FarEnd::new());
-        Ok((client, answer))
+        client
     }
 }
 
@@ -307,6 +333,32 @@ impl TestClient {
         }
     }
 
+    /// Takes the answer to an upgrade that has [begun](Upgrade::begin): from here on the client is in its
+    /// session.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// let app = TestApplication::new(|_app: &mut wirewheel::Application| {})?;
+    /// let refused = app.upgrade("/nowhere").begin().expect_upgrade().unwrap_err();
+    /// assert_eq!(refused.status, 404);
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An answer other than 101.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn expect_upgrade(&mut self) -> Result<Answer, Answer> {
+        let answer = self.answer(false);
+        if answer.status != 101 {
+            return Err(answer);
+        }
+        self.begin_session(FarEnd::new());
+        Ok(answer)
+    }
+
     /// From here on what arrives is frames.
     pub(super) fn begin_session(&self, far_end: FarEnd) {
         let mut network = self.network.borrow_mut();
@@ -333,6 +385,39 @@ impl TestClient {
             network.link(self.id).far_end.as_ref().is_some_and(|far_end| far_end.is_server)
         };
         self.send_bytes(&frame_of(is_server, first, payload));
+    }
+
+    /// Sends a message in fragments of so many bytes, the last of which may have fewer.
+    ///
+    /// ```
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, Call, WebSockets, on_message};
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.install(WebSockets::new());
+    ///     app.routing(|route| {
+    ///         route.web_socket("/echo", |_call: &Call| on_message(|session, m| session.send(m)));
+    ///     });
+    /// })?;
+    /// let mut client = app.web_socket("/echo");
+    /// client.send_fragments("hello", 2); // "he", "ll", "o"
+    /// client.expect_text("hello");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// With fragments of 0 bytes.
+    #[track_caller]
+    pub fn send_fragments(&mut self, message: impl AsMessage, bytes: usize) {
+        let message = message.as_message();
+        let kind = if message.is_text() { 0x01 } else { 0x02 };
+        let (mut first, mut rest) = (kind, message.bytes());
+        assert!(bytes > 0, "fragments of 0 bytes never end");
+        while rest.len() > bytes {
+            let (fragment, later) = rest.split_at(bytes);
+            self.send_frame(first, fragment);
+            (first, rest) = (0, later);
+        }
+        self.send_frame(first | 0x80, rest);
     }
 
     /// Sends a ping.

@@ -141,6 +141,9 @@ pub enum SendError {
     },
     /// A message in fragments is open: finish it first; or a fragment came with none open.
     Fragments,
+    /// A message in pieces, or a stream, for an event stream or a session whose extension needs messages
+    /// whole.
+    WholeOnly,
     /// The session that was meant is over.
     Gone,
     /// A frame for a session that is handed messages; it would break their order.
@@ -183,6 +186,9 @@ impl fmt::Display for SendError {
                 Ok(())
             }
             Self::Fragments => f.write_str("finish the open message in fragments first"),
+            Self::WholeOnly => f.write_str(
+                "an event stream, and an extension that needs messages whole, take none in pieces; use send",
+            ),
             Self::Gone => f.write_str("the session is over"),
             Self::NotRaw => f.write_str("send_frame is for routes of web_socket_raw; use send"),
             Self::Extension => f.write_str("an extension failed on the message"),

@@ -33,6 +33,8 @@ use crate::words::rate::Rate;
 ///     .max_connections(4_096)
 ///     .max_pending_handshakes(256)
 ///     .max_questions(1_024)
+///     .max_deferred(64)
+///     .defer_timeout(Duration::from_secs(30))
 ///     .min_pending_age(Duration::from_millis(1_500))
 ///     .process_bytes(24 << 20)
 ///     .read_buffer_bytes(64 << 10)
@@ -58,6 +60,8 @@ pub struct Limits {
     pub(crate) min_pending_age: Duration,
     pub(crate) process_bytes: usize,
     pub(crate) max_questions: usize,
+    pub(crate) max_deferred: usize,
+    pub(crate) defer_timeout: Duration,
     pub(crate) read_buffer_bytes: usize,
     pub(crate) read_budget_bytes: usize,
     pub(crate) accept_budget: usize,
@@ -82,6 +86,8 @@ impl Default for Limits {
             min_pending_age: Duration::from_millis(1_500),
             process_bytes: 24 << 20,
             max_questions: 1_024,
+            max_deferred: 64,
+            defer_timeout: Duration::from_secs(30),
             read_buffer_bytes: 64 << 10,
             read_budget_bytes: 256 << 10,
             accept_budget: 64,
@@ -209,6 +215,12 @@ impl Limits {
         /// The most questions that are open at once in all sessions; see
         /// [`ServerRef::ask`](crate::ServerRef::ask). Default 1,024.
         max_questions: usize;
+        /// The most deferred answers that the application has at once, whether a client still waits for them
+        /// or not; a request for one more gets 503. See [`Call::defer`](crate::Call::defer). Default 64.
+        max_deferred: usize;
+        /// How long a deferred answer may take; then 503, and the application sees that nobody waits for it.
+        /// Default 30 s.
+        defer_timeout: Duration;
         /// The size of the loop's one read buffer. Default 64 KiB.
         read_buffer_bytes: usize;
         /// The most bytes read from one connection before the others have their turn, and the most work
@@ -349,6 +361,8 @@ impl Limits {
         check_size("max_connections", self.max_connections)?;
         check_size("max_pending_handshakes", self.max_pending_handshakes)?;
         check_size("max_questions", self.max_questions)?;
+        check_size("max_deferred", self.max_deferred)?;
+        check_time("defer_timeout", self.defer_timeout)?;
         // In KiB: on a large machine the budget may be over the bound of a single buffer.
         check_size("process_bytes in KiB", self.process_bytes.div_ceil(1024))?;
         check_size("read_budget_bytes", self.read_budget_bytes)?;

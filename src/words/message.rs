@@ -16,6 +16,9 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rsv(u8);
 
+/// Beside the bits of a [`Message`]: it is not to be compressed.
+const UNCOMPRESSED: u8 = 0b1000;
+
 impl Rsv {
     /// No bit.
     pub const NONE: Self = Self(0);
@@ -141,7 +144,28 @@ impl<'a> Message<'a> {
 
     /// The reserved bits of the first frame; see [`Rsv`].
     pub fn rsv(&self) -> Rsv {
-        self.rsv
+        Rsv::from_bits(self.rsv.0)
+    }
+
+    /// Whether it may be compressed when it is sent, where permessage-deflate was agreed on. Default true:
+    /// what is installed decides. False for what is compressed already, such as pictures, or holds a secret
+    /// beside what an attacker chose, whose length would tell: it goes out without RSV1.
+    ///
+    /// ```
+    /// use wirewheel::{HandlerResult, Message, Session};
+    /// fn show(session: &mut Session<'_>, jpeg: &[u8]) -> HandlerResult {
+    ///     session.send(Message::from(jpeg).compressed(false))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn compressed(self, on: bool) -> Self {
+        let bits = self.rsv().0 | if on { 0 } else { UNCOMPRESSED };
+        Self { rsv: Rsv(bits), ..self }
+    }
+
+    /// What [`compressed`](Self::compressed) was told.
+    pub(crate) fn may_compress(&self) -> bool {
+        self.rsv.0 & UNCOMPRESSED == 0
     }
 }
 

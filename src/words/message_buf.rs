@@ -28,12 +28,21 @@ use crate::words::message::{AsMessage, Message, Payload};
 /// assert_ne!(MessageBuf::from(b"hello"), text);
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct MessageBuf(Shared);
+pub struct MessageBuf {
+    content: Shared,
+    may_compress: bool,
+}
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Shared {
     Text(Arc<str>),
     Binary(Arc<[u8]>),
+}
+
+impl From<Shared> for MessageBuf {
+    fn from(content: Shared) -> Self {
+        Self { content, may_compress: true }
+    }
 }
 
 impl MessageBuf {
@@ -45,10 +54,25 @@ impl MessageBuf {
     /// assert_eq!(message.as_message().payload(), Payload::Binary(&[1, 2]));
     /// ```
     pub fn as_message(&self) -> Message<'_> {
-        match &self.0 {
+        let message = match &self.content {
             Shared::Text(text) => Message::from(&**text),
             Shared::Binary(bytes) => Message::from(&**bytes),
-        }
+        };
+        message.compressed(self.may_compress)
+    }
+
+    /// The same, to be compressed when it is sent, or not; see [`Message::compressed`].
+    ///
+    /// ```
+    /// use wirewheel::message::MessageBuf;
+    /// use wirewheel::{Handle, SessionId};
+    /// fn show(server: &Handle, id: SessionId, jpeg: Vec<u8>) {
+    ///     let _ = server.send_to(id, MessageBuf::from(jpeg).compressed(false));
+    /// }
+    /// ```
+    #[must_use]
+    pub fn compressed(self, on: bool) -> Self {
+        Self { may_compress: on, ..self }
     }
 }
 
@@ -72,10 +96,12 @@ impl<'a> From<&'a MessageBuf> for Message<'a> {
 
 impl From<Message<'_>> for MessageBuf {
     fn from(message: Message<'_>) -> Self {
-        match message.payload() {
+        let may_compress = message.may_compress();
+        let message: Self = match message.payload() {
             Payload::Text(text) => text.into(),
             Payload::Binary(bytes) => bytes.into(),
-        }
+        };
+        message.compressed(may_compress)
     }
 }
 
@@ -87,13 +113,13 @@ impl From<&Self> for MessageBuf {
 
 impl From<&str> for MessageBuf {
     fn from(text: &str) -> Self {
-        Self(Shared::Text(text.into()))
+        Shared::Text(text.into()).into()
     }
 }
 
 impl From<String> for MessageBuf {
     fn from(text: String) -> Self {
-        Self(Shared::Text(text.into()))
+        Shared::Text(text.into()).into()
     }
 }
 
@@ -105,13 +131,13 @@ impl From<&String> for MessageBuf {
 
 impl From<&[u8]> for MessageBuf {
     fn from(bytes: &[u8]) -> Self {
-        Self(Shared::Binary(bytes.into()))
+        Shared::Binary(bytes.into()).into()
     }
 }
 
 impl From<Vec<u8>> for MessageBuf {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Shared::Binary(bytes.into()))
+        Shared::Binary(bytes.into()).into()
     }
 }
 

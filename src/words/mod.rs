@@ -18,6 +18,7 @@ pub(crate) mod message_buf;
 pub(crate) mod mix;
 pub(crate) mod network;
 pub(crate) mod options;
+pub(crate) mod piece;
 pub(crate) mod proxy;
 pub(crate) mod quoted;
 pub(crate) mod rate;

@@ -22,6 +22,7 @@ pub(crate) struct SessionOptions {
     /// What goes out in one frame for sure; 0 until the limits are known.
     short_outgoing: usize,
     pub(crate) max_fragments: u32,
+    pub(crate) max_piecewise_message_size: u64,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
     pub(crate) on_outbox_full: OutboxOverflow,
@@ -48,6 +49,7 @@ impl Default for SessionOptions {
             max_outgoing_message_size: None,
             short_outgoing: 0,
             max_fragments: 65_536,
+            max_piecewise_message_size: 1 << 30,
             outbox_bytes: 64 << 10,
             outbox_messages: 4_096,
             on_outbox_full: OutboxOverflow::Close,
@@ -134,6 +136,11 @@ impl SessionOptions {
         self.short_outgoing
     }
 
+    /// The same of a message in pieces, as far as it can be a length in memory.
+    pub(crate) fn piecewise_limit(&self) -> usize {
+        usize::try_from(self.max_piecewise_message_size).unwrap_or(usize::MAX)
+    }
+
     /// Fills in what depends on the limits of the server.
     pub(crate) fn resolve(&mut self, process_bytes: usize) {
         // What may arrive may be sent back.
@@ -159,6 +166,9 @@ impl SessionOptions {
         check_size("max_message_size", self.message_limit())?;
         check_size("max_outgoing_message_size", self.outgoing_limit())?;
         check_size("max_fragments", self.max_fragments as usize)?;
+        if self.max_piecewise_message_size == 0 {
+            return Err("max_piecewise_message_size is 0: it must be at least 1".into());
+        }
         if let Some(rate) = self.message_rate {
             rate.check("message_rate")?;
         }
@@ -207,6 +217,12 @@ macro_rules! session_option_setters {
                 |options, bytes| options.max_outgoing_message_size = Some(bytes);
             /// The most frames of one message; more end the session with 1008. Default 65,536.
             max_fragments: required u32, |options, count| options.max_fragments = count;
+            /// The most bytes of a message whose handler takes it in [`pieces`](crate::pieces), inflated or
+            /// not, whatever its frames; a larger one ends the session with 1009. Nothing of it is kept, so
+            /// that `max_frame_size`, `max_message_size` and `max_fragments` do not bound what arrives
+            /// there. Default 1 GiB.
+            max_piecewise_message_size: required u64,
+                |options, bytes| options.max_piecewise_message_size = bytes;
             /// The most bytes that wait for a peer that does not read; one message is always taken
             /// while nothing waits. Default 64 KiB.
             outbox_bytes: required usize, |options, bytes| options.outbox_bytes = bytes;

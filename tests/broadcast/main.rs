@@ -1,5 +1,6 @@
 //! One publisher, and subscribers of which one in a hundred never reads, under each policy: the
-//! others get every message in order, memory stays within its limits, a broadcast allocates one frame.
+//! others get every message in order, memory stays within its limits, a broadcast allocates one frame; where
+//! half of them are event streams, one of each kind.
 //!
 //! 1,000 subscribers, or as many as the first argument says. They live in a process of their own,
 //! which is this program again; the limit on descriptors is raised as far as the system allows.
@@ -36,7 +37,7 @@ use wirewheel::{
 };
 
 use arguments::Task;
-use swarm::{FRAME_BYTES, PAYLOAD_BYTES, Plan};
+use swarm::{EVENT_BYTES, FRAME_BYTES, PAYLOAD_BYTES, Plan};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -63,12 +64,14 @@ struct Policy {
     limits: Limits,
     /// What may be held for the subscribers and for each that stalls, beside what the log may take.
     held_for_each: (usize, usize),
+    /// Every second of those who read is an event stream.
+    mixed: bool,
     /// Whether those who stalled are still there, and are told at the end what they missed.
     stalled_stay: bool,
     expect: fn(&Stats, usize),
 }
 
-fn policies(subscribers: usize) -> [Policy; 3] {
+fn policies(subscribers: usize) -> [Policy; 4] {
     let limits = Limits::new()
         .max_connections(subscribers + 64)
         .close_timeout(Duration::from_secs(1))
@@ -84,8 +87,26 @@ fn policies(subscribers: usize) -> [Policy; 3] {
             limits: limits.clone(),
             // At most one message for each that is behind, if only for a moment.
             held_for_each: (FRAME_BYTES + ENTRY_BYTES, 0),
+            mixed: false,
             stalled_stay: true,
             expect: |stats, _| assert_eq!(stats.sessions_closed(), 0, "nobody had to go"),
+        },
+        Policy {
+            name: "drop oldest, half event streams",
+            window: 8,
+            flow: Some(
+                FlowOptions::new().extra_buffer(64).on_buffer_overflow(BufferOverflow::DropOldest),
+            ),
+            write_timeout: NEVER,
+            limits: limits.clone(),
+            // The same, of whichever kind.
+            held_for_each: (EVENT_BYTES + ENTRY_BYTES, 0),
+            mixed: true,
+            stalled_stay: true,
+            expect: |stats, _| {
+                assert_eq!(stats.sessions_closed(), 0, "nobody had to go");
+                assert!(stats.event_streams_open > 0 && stats.binary_skipped == 0);
+            },
         },
         Policy {
             name: "close",
@@ -95,6 +116,7 @@ fn policies(subscribers: usize) -> [Policy; 3] {
             write_timeout: NEVER,
             limits: limits.clone().process_bytes(32 << 20),
             held_for_each: (FRAME_BYTES + 2 * ENTRY_BYTES, 2 * OUTBOX_BYTES),
+            mixed: false,
             stalled_stay: false,
             expect: |stats, stalled| assert_eq!(stats.closed_try_again, stalled as u64),
         },
@@ -106,6 +128,7 @@ fn policies(subscribers: usize) -> [Policy; 3] {
             limits,
             // At most one message for each that is behind, if only for a moment.
             held_for_each: (FRAME_BYTES + ENTRY_BYTES, 0),
+            mixed: false,
             stalled_stay: false,
             expect: |stats, stalled| assert_eq!(stats.timeouts_write, stalled as u64),
         },
@@ -153,7 +176,8 @@ fn raise_descriptors() -> usize {
 fn serve(policy: &Policy) -> (Handle, usize) {
     let (options, limits) = (policy.flow, policy.limits.clone());
     let write_timeout = policy.write_timeout;
-    let log = options.as_ref().map_or(0, |_| (64 + 16) * (FRAME_BYTES + ENTRY_BYTES));
+    let kinds = 1 + usize::from(policy.mixed);
+    let log = options.as_ref().map_or(0, |_| kinds * (64 + 16) * (EVENT_BYTES + ENTRY_BYTES));
     let module = move |app: &mut Application| {
         let direct = options.is_none();
         let flow: SharedFlow<[u8]> = SharedFlow::with(options.unwrap_or_default()).unwrap();
@@ -166,6 +190,12 @@ fn serve(policy: &Policy) -> (Handle, usize) {
         );
         app.routing(move |route| {
             let published = flow.clone();
+            let streamed = flow.clone();
+            let stream = route.event_stream("/events", move |_: &Call| {
+                let flow = streamed.clone();
+                on_connect(move |session, _| session.collect(&flow))
+            });
+            stream.base64();
             route.web_socket("/listen", move |_: &Call| {
                 let flow = flow.clone();
                 on_connect(move |session, _| session.collect(&flow))
@@ -201,6 +231,7 @@ fn measure(policy: Policy, subscribers: usize) {
         stalled,
         messages: MESSAGES,
         window: policy.window,
+        mixed: policy.mixed,
         stalled_stay: policy.stalled_stay,
     };
     let mut swarm = Swarm::start(&plan);
@@ -246,7 +277,9 @@ fn measure(policy: Policy, subscribers: usize) {
     assert!(held <= allowed, "more is held than the log and the outboxes may hold");
     assert!(rss <= 2 * allowed + (8 << 20), "memory grew by more than is accounted for");
     if policy.flow.is_some() {
-        assert!(allocated.bytes_allocated < 2 * PAYLOAD_BYTES, "more than one frame is allocated");
+        // The frame; an event is its data in base64 too, and grows while it is put together.
+        let most = if policy.mixed { 6 * PAYLOAD_BYTES } else { 2 * PAYLOAD_BYTES };
+        assert!(allocated.bytes_allocated < most, "more than one of each kind is allocated");
     }
 }
 

@@ -13,6 +13,8 @@ use super::frames::upgrade_request;
 
 pub(crate) const PAYLOAD_BYTES: usize = 1_024;
 pub(crate) const FRAME_BYTES: usize = PAYLOAD_BYTES + 4;
+/// What a message takes as an event: in base64, with its id and field names, at most.
+pub(crate) const EVENT_BYTES: usize = PAYLOAD_BYTES.div_ceil(3) * 4 + 64;
 /// The number of a message stands at the start of its payload.
 const DIGITS: usize = 8;
 /// The longest that clients wait for a message.
@@ -26,23 +28,26 @@ pub(crate) struct Plan {
     pub(crate) messages: usize,
     /// Messages that are on their way at once; 0: no limit.
     pub(crate) window: usize,
+    /// Every second reader listens to an event stream.
+    pub(crate) mixed: bool,
     pub(crate) stalled_stay: bool,
 }
 
 impl Plan {
-    pub(crate) fn to_arguments(&self) -> [String; 6] {
+    pub(crate) fn to_arguments(&self) -> [String; 7] {
         [
             self.addr.to_string(),
             self.readers.to_string(),
             self.stalled.to_string(),
             self.messages.to_string(),
             self.window.to_string(),
+            self.mixed.to_string(),
             self.stalled_stay.to_string(),
         ]
     }
 
     pub(crate) fn from_arguments(arguments: &[&str]) -> Self {
-        let [addr, readers, stalled, messages, window, stalled_stay] = arguments else {
+        let [addr, readers, stalled, messages, window, mixed, stalled_stay] = arguments else {
             panic!("not the arguments of a swarm: {arguments:?}");
         };
         Self {
@@ -51,6 +56,7 @@ impl Plan {
             stalled: stalled.parse().unwrap(),
             messages: messages.parse().unwrap(),
             window: window.parse().unwrap(),
+            mixed: mixed.parse().unwrap(),
             stalled_stay: stalled_stay.parse().unwrap(),
         }
     }
@@ -115,14 +121,20 @@ fn upgraded(addr: SocketAddr, path: &str, stalls: bool) -> TcpStream {
     socket.connect(&addr.into()).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(upgrade_request(path, "").as_bytes()).unwrap();
+    let is_stream = path == "/events";
+    let request = match is_stream {
+        true => format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"),
+        false => upgrade_request(path, ""),
+    };
+    stream.write_all(request.as_bytes()).unwrap();
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).unwrap();
         head.push(byte[0]);
     }
-    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    let status = if is_stream { &b"HTTP/1.1 200 "[..] } else { b"HTTP/1.1 101 " };
+    assert!(head.starts_with(status), "{}", String::from_utf8_lossy(&head));
     stream
 }
 
@@ -156,8 +168,8 @@ struct Readers {
     events: Events,
     all: Vec<Reader>,
     buffer: Vec<u8>,
-    /// The frame of a message, whose number is put in.
-    expected: Vec<u8>,
+    /// What messages look like.
+    expected: Expected,
     /// Messages that all have got together.
     got: usize,
 }
@@ -167,20 +179,33 @@ struct Reader {
     /// The message that comes next, and how much of its frame has come.
     number: usize,
     at: usize,
+    /// What has come of the present line, where it is an event stream.
+    line: Option<Vec<u8>>,
+}
+
+/// What a message is to look like.
+struct Expected {
+    /// The frame of a message, whose number is put in.
+    frame: Vec<u8>,
+    /// The lines of events with the messages so far.
+    data: Vec<Vec<u8>>,
 }
 
 impl Readers {
     fn connect(plan: &Plan) -> Self {
         let poll = Poll::new().unwrap();
         let all = (0..plan.readers).map(|place| {
-            let stream = upgraded(plan.addr, "/listen", false);
+            let is_stream = plan.mixed && place % 2 == 0;
+            let path = if is_stream { "/events" } else { "/listen" };
+            let stream = upgraded(plan.addr, path, false);
             stream.set_nonblocking(true).unwrap();
             let mut stream = mio::net::TcpStream::from_std(stream);
             poll.registry().register(&mut stream, Token(place), Interest::READABLE).unwrap();
-            Reader { stream, number: 0, at: 0 }
+            Reader { stream, number: 0, at: 0, line: is_stream.then(Vec::new) }
         });
         let all = all.collect();
-        let expected = [&[0x82, 0x7e, 0x04, 0x00], payload(0).as_slice()].concat();
+        let frame = [&[0x82, 0x7e, 0x04, 0x00], payload(0).as_slice()].concat();
+        let expected = Expected { frame, data: Vec::new() };
         let events = Events::with_capacity(1_024);
         Self { poll, events, all, buffer: vec![0; 64 << 10], expected, got: 0 }
     }
@@ -205,13 +230,16 @@ impl Readers {
 
 impl Reader {
     /// Reads what there is; how many messages that completed.
-    fn read(&mut self, buffer: &mut [u8], expected: &mut [u8]) -> usize {
+    fn read(&mut self, buffer: &mut [u8], expected: &mut Expected) -> usize {
         let before = self.number;
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => panic!("the connection of a reader ended at message {}", self.number),
                 Ok(n) => {
-                    self.check(&buffer[..n], expected);
+                    match self.line.take() {
+                        Some(line) => self.check_lines(line, &buffer[..n], &mut expected.data),
+                        None => self.check(&buffer[..n], &mut expected.frame),
+                    }
                     if n < buffer.len() {
                         break;
                     }
@@ -238,6 +266,39 @@ impl Reader {
             }
             bytes = later;
         }
+    }
+}
+
+/// The line in which an event has that message.
+fn data_line(number: usize) -> Vec<u8> {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut line = b"data: ".to_vec();
+    for three in payload(number).chunks(3) {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | usize::from(*three.get(at).unwrap_or(&0)));
+        let letter =
+            |at: usize| if at <= three.len() { LETTERS[bits >> (18 - 6 * at) & 63] } else { b'=' };
+        line.extend((0..4).map(letter));
+    }
+    line
+}
+
+impl Reader {
+    /// The same of an event stream: ids and comments may be anything, data may not.
+    fn check_lines(&mut self, mut begun: Vec<u8>, bytes: &[u8], data: &mut Vec<Vec<u8>>) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            begun.extend_from_slice(piece);
+            let Some(line) = begun.strip_suffix(b"\n") else { continue };
+            assert!(!line.starts_with(b"event: missed"), "at message {}", self.number);
+            if line.starts_with(b"data: ") {
+                while data.len() <= self.number {
+                    data.push(data_line(data.len()));
+                }
+                assert!(line == data[self.number], "message {}", self.number);
+                self.number += 1;
+            }
+            begun.clear();
+        }
+        self.line = Some(begun);
     }
 }
 

@@ -11,7 +11,7 @@ use super::support::*;
 
 #[test]
 fn auth_lets_in_by_token_or_by_a_ticket_that_is_good_once() {
-    let program = Program::start("auth");
+    let program = Program::with_arguments("auth", &["127.0.0.1:0", "1"]);
     let bearer = "Authorization: bearer annas-secret\r\n";
     let mut anna = program.connect();
     assert_eq!(anna.request(&upgrade_request("/me", bearer)).status, 101);
@@ -22,7 +22,10 @@ fn auth_lets_in_by_token_or_by_a_ticket_that_is_good_once() {
     {
         for path in ["/me", "/me?ticket=", "/me?ticket=00"] {
             let answer = program.connect().request(&upgrade_request(path, wrong));
-            assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")));
+            let error = if wrong.contains("Bearer") { ", error=\"invalid_token\"" } else { "" };
+            let challenge = format!("Bearer realm=\"members\"{error}");
+            let shown = answer.header("www-authenticate").map(str::to_owned);
+            assert_eq!((answer.status, shown), (401, Some(challenge)));
         }
         let asked = format!("GET /ticket HTTP/1.1\r\nHost: h\r\n{wrong}\r\n");
         assert_eq!(program.connect().request(&asked).status, 401);

@@ -8,11 +8,13 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::protocol::text::growth;
+use crate::words::close::CloseCode;
 use crate::words::extension::ExtensionError;
 use crate::words::message::{Message, Payload, Rsv};
 use crate::words::mix::mixed;
 
 use super::header::ExtensionOffer;
+use super::in_pieces::PieceExtension;
 use super::{Agreement, Extension, ExtensionFactory, ExtensionMessage, MessagePiece};
 use offer::{Demand, Terms, WINDOW_BITS};
 use stream::{Compressor, INFLATER_BYTES, Inflater, Streams, compressor_bytes};
@@ -33,6 +35,11 @@ const SHORT_BYTES: usize = 64;
 ///
 /// What arrives is inflated once the message is whole, or as it arrives from 48 KiB on, and at most to
 /// `max_message_size`; beyond that the session ends with 1009. Corrupt data ends it with 1007.
+///
+/// A message that a handler takes in [`pieces`](crate::pieces) is inflated as it arrives, and holds the 47
+/// KiB of an inflater from its first byte to its last. One that is sent in pieces is compressed a piece at a
+/// time: the conditions are asked about its first piece, whatever its size, and where no context is kept
+/// from message to message none is kept from piece to piece either, so that it holds nothing.
 ///
 /// ```
 /// use wirewheel::extension::Deflate;
@@ -113,6 +120,7 @@ impl Deflate {
             inflater: None,
             waiting: Vec::new(),
             streams_in: false,
+            streams_out: false,
         }
     }
 
@@ -183,6 +191,10 @@ impl ExtensionFactory for Deflate {
         Rsv::RSV1
     }
 
+    fn takes_pieces(&self) -> bool {
+        true
+    }
+
     fn negotiate(&self, offer: &ExtensionOffer) -> Option<Agreement> {
         let terms = Terms::accept(&self.policy.demand, offer)?;
         Some(terms.answer(Agreement::new(self.state(terms))))
@@ -221,14 +233,19 @@ impl Policy {
         let bytes = message.payload();
         let usual = if keeps_context { 0 } else { SHORT_BYTES };
         let worth_it = bytes.len() > self.bigger_than.unwrap_or(usual);
-        if !worth_it || self.conditions.is_empty() {
-            return worth_it;
+        worth_it && message.may_compress() && self.holds(message.is_text(), bytes, message.rsv())
+    }
+
+    /// Whether all conditions hold.
+    fn holds(&self, is_text: bool, bytes: &[u8], rsv: Rsv) -> bool {
+        if self.conditions.is_empty() {
+            return true;
         }
         let payload = match std::str::from_utf8(bytes) {
-            Ok(text) if message.is_text() => Payload::Text(text),
+            Ok(text) if is_text => Payload::Text(text),
             _ => Payload::Binary(bytes),
         };
-        let message = Message::new(payload, message.rsv());
+        let message = Message::new(payload, rsv);
         self.conditions.iter().all(|condition| condition(&message))
     }
 }
@@ -248,6 +265,8 @@ struct DeflateState {
     waiting: Vec<u8>,
     /// The message is inflated as it arrives.
     streams_in: bool,
+    /// The message that is sent in pieces is compressed.
+    streams_out: bool,
 }
 
 impl DeflateState {
@@ -286,13 +305,72 @@ impl DeflateState {
         inflater.feed(bytes, body, limit)?;
         if last {
             inflater.end_message(body, limit)?;
-            if !self.terms.peer_context {
-                if let Some(inflater) = self.inflater.take() {
-                    self.streams.give_back(inflater);
-                }
-            }
+            self.release_inflater();
         }
         Ok(())
+    }
+
+    /// A message has ended.
+    fn release_inflater(&mut self) {
+        if !self.terms.peer_context {
+            if let Some(inflater) = self.inflater.take() {
+                self.streams.give_back(inflater);
+            }
+        }
+    }
+
+    fn can_compress(&self) -> bool {
+        WINDOW_BITS.contains(&self.terms.own_bits)
+    }
+
+    /// The compressor that keeps its context from message to message.
+    fn own_compressor(&mut self) -> &mut Compressor {
+        let (level, bits) = (self.policy.level, self.terms.own_bits);
+        self.compressor.get_or_insert_with(|| Box::new(Compressor::new(level, bits)))
+    }
+}
+
+impl PieceExtension for DeflateState {
+    fn decode_some(
+        &mut self,
+        piece: &MessagePiece<'_>,
+        body: &mut Vec<u8>,
+        room: usize,
+    ) -> Result<usize, ExtensionError> {
+        let inflater = self.inflater.get_or_insert_with(|| self.streams.take_inflater());
+        let taken = inflater.feed_some(piece.bytes, body, room)?;
+        if piece.last && taken == piece.bytes.len() {
+            inflater.end_message(body, usize::MAX)?; // four bytes, of which comes little
+            self.release_inflater();
+        }
+        Ok(taken)
+    }
+
+    fn encode_some(
+        &mut self,
+        piece: &MessagePiece<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<Rsv, ExtensionError> {
+        if piece.first {
+            // How long the message will be nobody knows: the conditions are asked about its start.
+            self.streams_out = self.can_compress()
+                && piece.may_compress
+                && self.policy.holds(piece.text, piece.bytes, piece.rsv);
+        }
+        if !self.streams_out {
+            body.extend_from_slice(piece.bytes);
+            return Ok(Rsv::NONE);
+        }
+        let (level, bits) = (self.policy.level, self.terms.own_bits);
+        let done = if self.terms.own_context {
+            self.own_compressor().compress_piece(piece.bytes, piece.last, body)
+        } else {
+            self.streams.compress_piece(level, bits, (piece.bytes, piece.last), body)
+        };
+        // Half a message that is compressed cannot be gone on with in any other form.
+        done.map(|()| Rsv::RSV1).ok_or_else(|| {
+            ExtensionError::failed(CloseCode::INTERNAL_ERROR, "the compressor failed")
+        })
     }
 }
 
@@ -302,14 +380,12 @@ impl Extension for DeflateState {
         message: &mut ExtensionMessage<'_>,
         _max_message_size: usize,
     ) -> Result<(), ExtensionError> {
-        let can = WINDOW_BITS.contains(&self.terms.own_bits);
-        if !can || !self.policy.compresses(message, self.terms.own_context) {
+        if !self.can_compress() || !self.policy.compresses(message, self.terms.own_context) {
             return Ok(());
         }
         let (level, bits) = (self.policy.level, self.terms.own_bits);
         let compressed = if self.terms.own_context {
-            let new = || Box::new(Compressor::new(level, bits));
-            self.compressor.get_or_insert_with(new).compress(message.payload(), true)
+            self.own_compressor().compress(message.payload(), true)
         } else {
             self.streams.compress(level, bits, message.payload())
         };
@@ -348,6 +424,10 @@ impl Extension for DeflateState {
         }
         self.decoded = piece.last;
         self.inflate_piece(piece, body, max_message_size)
+    }
+
+    fn in_pieces(&mut self) -> Option<&mut dyn PieceExtension> {
+        Some(self)
     }
 
     fn share_key(&self) -> Option<u64> {

@@ -4,14 +4,18 @@
 #[cfg(feature = "deflate")]
 pub(crate) mod deflate;
 pub(crate) mod header;
+pub(crate) mod in_pieces;
 
 use std::borrow::Cow;
 
+use crate::words::error::{ProtocolError, SessionError};
 use crate::words::extension::ExtensionError;
-use crate::words::message::Rsv;
+use crate::words::message::{Message, Rsv};
 
 use super::text::growth;
 use header::{ExtensionOffer, Parameters};
+pub use in_pieces::MessagePiece;
+use in_pieces::PieceExtension;
 
 /// An extension that is installed: its name, the bits it owns, and what it makes of an offer (Ktor's
 /// `WebSocketExtensionFactory`).
@@ -62,6 +66,9 @@ use header::{ExtensionOffer, Parameters};
 ///     fn check(&self) -> Result<(), String> {
 ///         Ok(()) // there are no settings that could be wrong
 ///     }
+///     fn takes_pieces(&self) -> bool {
+///         false // it would need to go on where a piece ends
+///     }
 /// }
 ///
 /// fn module(app: &mut Application) {
@@ -76,6 +83,12 @@ pub trait ExtensionFactory {
     /// Two extensions with one bit are refused at start-up.
     fn rsv(&self) -> Rsv {
         Rsv::NONE
+    }
+
+    /// Whether the states that it makes take messages in pieces ([`Extension::in_pieces`]). Where it does
+    /// not, which is the default, sessions whose handlers take [`pieces`](crate::pieces) do not agree on it.
+    fn takes_pieces(&self) -> bool {
+        false
     }
 
     /// Accepts an offer of that name, with the answer's parameters and the state of the new session,
@@ -188,7 +201,9 @@ impl Agreement {
 /// bits that it does not own stay as they are whatever it does.
 ///
 /// ```
-/// use wirewheel::extension::{Extension, ExtensionError, ExtensionMessage, MessagePiece};
+/// use wirewheel::extension::{
+///     Extension, ExtensionError, ExtensionMessage, MessagePiece, PieceExtension,
+/// };
 ///
 /// /// Binary messages as hexadecimal digits.
 /// #[derive(Default)]
@@ -218,6 +233,9 @@ impl Agreement {
 ///         self.seen += piece.bytes.len();
 ///         body.extend_from_slice(piece.bytes);
 ///         if body.len() > limit { Err(ExtensionError::TooBig) } else { Ok(()) }
+///     }
+///     fn in_pieces(&mut self) -> Option<&mut dyn PieceExtension> {
+///         None // messages are sent and handed over whole
 ///     }
 ///     fn share_key(&self) -> Option<u64> {
 ///         Some(16) // every session encodes alike
@@ -273,6 +291,13 @@ pub trait Extension {
         keep_piece(piece.bytes, body, max_message_size)
     }
 
+    /// The same extension for messages that are sent, or handed over, in pieces; `None`, which is the
+    /// default, where it needs messages whole. It then has no part in
+    /// [`decode_piece`](Self::decode_piece), which puts messages together.
+    fn in_pieces(&mut self) -> Option<&mut dyn PieceExtension> {
+        None
+    }
+
     /// A key such that two sessions with the same key encode the same message to the same bytes, so
     /// that a broadcast encodes it once for both. `None`, which is the default, if the encoding
     /// depends on the session.
@@ -296,34 +321,6 @@ fn keep_piece(piece: &[u8], body: &mut Vec<u8>, limit: usize) -> Result<(), Exte
     Ok(())
 }
 
-/// A part of a message that arrives in several.
-///
-/// ```
-/// use wirewheel::extension::MessagePiece;
-/// fn describe(piece: &MessagePiece<'_>) -> String {
-///     let kind = if piece.text { "text" } else { "binary" };
-///     format!("{} bytes of {kind}, last: {}, RSV1: {}", piece.bytes.len(), piece.last, piece.rsv.rsv1())
-/// }
-/// ```
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct MessagePiece<'a> {
-    /// Whether the message is text.
-    pub text: bool,
-    /// The reserved bits of its first frame.
-    pub rsv: Rsv,
-    /// The bytes of this piece.
-    pub bytes: &'a [u8],
-    /// Whether they are the message's last.
-    pub last: bool,
-}
-
-impl<'a> MessagePiece<'a> {
-    pub(crate) const fn new(text: bool, rsv: Rsv, bytes: &'a [u8], last: bool) -> Self {
-        Self { text, rsv, bytes, last }
-    }
-}
-
 /// A whole message on its way through the extensions.
 ///
 /// ```
@@ -338,12 +335,22 @@ impl<'a> MessagePiece<'a> {
 /// other.discard();
 /// assert!(other.is_dropped() && other.payload().is_empty());
 /// ```
+///
+/// What an extension that compresses asks first:
+///
+/// ```
+/// use wirewheel::extension::ExtensionMessage;
+/// fn is_worth_it(message: &ExtensionMessage<'_>) -> bool {
+///     message.may_compress() && message.payload().len() > 100
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtensionMessage<'a> {
     text: bool,
     rsv: Rsv,
     payload: Cow<'a, [u8]>,
     dropped: bool,
+    may_compress: bool,
 }
 
 impl<'a> ExtensionMessage<'a> {
@@ -369,7 +376,19 @@ impl<'a> ExtensionMessage<'a> {
     /// }
     /// ```
     pub fn new(text: bool, rsv: Rsv, payload: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { text, rsv, payload: payload.into(), dropped: false }
+        Self { text, rsv, payload: payload.into(), dropped: false, may_compress: true }
+    }
+
+    /// The same of a message that is sent, as whoever sends it wants it.
+    pub(crate) fn of(message: &Message<'a>) -> Self {
+        let (text, payload) = (message.is_text(), message.bytes());
+        Self { may_compress: message.may_compress(), ..Self::new(text, Rsv::NONE, payload) }
+    }
+
+    /// Whether it may be compressed: true, unless whoever sends it said that it may not
+    /// ([`Message::compressed`](crate::Message::compressed)). For extensions that compress.
+    pub fn may_compress(&self) -> bool {
+        self.may_compress
     }
 
     /// Whether it is a text message. Its payload need not be UTF-8 while it is encoded.
@@ -411,6 +430,23 @@ impl<'a> ExtensionMessage<'a> {
     /// The payload, given away.
     pub fn into_payload(self) -> Cow<'a, [u8]> {
         self.payload
+    }
+}
+
+/// What may be on the wire for a message of the limit: an encoding that saves nothing adds a little
+/// (deflate five bytes for each 16 KiB and for each flush).
+pub(crate) fn wire_limit(limit: usize) -> usize {
+    limit.saturating_add(limit / 8).saturating_add(1024)
+}
+
+pub(crate) fn too_big(limit: usize) -> SessionError {
+    SessionError::Protocol(ProtocolError::MessageTooBig { limit: limit as u64 })
+}
+
+pub(crate) fn fault(error: ExtensionError, limit: usize) -> SessionError {
+    match error {
+        ExtensionError::TooBig => too_big(limit),
+        error @ ExtensionError::Failed { .. } => SessionError::Extension(error),
     }
 }
 

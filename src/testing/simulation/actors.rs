@@ -19,9 +19,10 @@ use super::choices::Choices;
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED, FROM_FLOW, FROM_OTHER, FROM_SESSION};
 use super::losses::Fault;
 use super::order::Told;
+use super::sequence::Arriving;
 #[cfg(feature = "client")]
 use super::uplinks::Uplink;
-use super::world::{Log, Mood, Wants, World};
+use super::world::{Log, Mood, Tally, Wants, World};
 
 /// What panics on purpose says.
 pub(crate) const PLANNED: &str = "planned by the simulation";
@@ -30,6 +31,8 @@ pub(crate) const PLANNED: &str = "planned by the simulation";
 pub(crate) struct Actor {
     world: Rc<RefCell<World>>,
     pub(super) link: usize,
+    /// Of a session that takes messages in pieces, what has come of one.
+    pub(super) arriving: Option<Arriving>,
     /// Whose session it is, if it was dialled.
     #[cfg(feature = "client")]
     pub(super) uplink: Option<Uplink>,
@@ -42,6 +45,7 @@ impl Actor {
         let actor = Self {
             world: Rc::clone(world),
             link,
+            arriving: None,
             #[cfg(feature = "client")]
             uplink: None,
         };
@@ -55,6 +59,11 @@ impl Actor {
             actor.violation("two sessions on one link");
         }
         actor
+    }
+
+    /// The same for a session that takes messages in pieces.
+    pub(crate) fn join_in_pieces(world: &Rc<RefCell<World>>, call: &Call) -> Self {
+        Self { arriving: Some(Arriving::default()), ..Self::join(world, call) }
     }
 
     /// The other side, where that is a server of this code.
@@ -107,21 +116,25 @@ impl Actor {
         }
     }
 
-    fn violation(&self, what: &str) {
+    pub(super) fn tally(&self, count: impl FnOnce(&mut Tally)) {
+        count(&mut self.world.borrow_mut().tally);
+    }
+
+    pub(super) fn violation(&self, what: &str) {
         self.world.borrow_mut().violations.push(format!("session of link {}: {what}", self.link));
     }
 
-    fn log<R>(&self, act: impl FnOnce(&mut Log) -> R) -> R {
+    pub(super) fn log<R>(&self, act: impl FnOnce(&mut Log) -> R) -> R {
         act(self.world.borrow_mut().sessions.entry(self.link).or_default())
     }
 
-    fn choose<R>(&self, act: impl FnOnce(&mut Choices, Mood) -> R) -> R {
+    pub(super) fn choose<R>(&self, act: impl FnOnce(&mut Choices, Mood) -> R) -> R {
         let world = &mut *self.world.borrow_mut();
         act(&mut world.choices, world.mood)
     }
 
     /// A hook begins: it may.
-    fn enter(&self, hook: &str, session: &Session<'_>) {
+    pub(super) fn enter(&self, hook: &str, session: &Session<'_>) {
         let (connected, ended) = self.log(|log| (log.connected, log.end.is_some()));
         if ended {
             self.violation(&format!("{hook} after on_close"));
@@ -140,7 +153,7 @@ impl Actor {
     }
 
     /// Does up to three things, sometimes many.
-    fn act(&self, session: &mut Session<'_>) -> HandlerResult {
+    pub(super) fn act(&self, session: &mut Session<'_>) -> HandlerResult {
         let count = self.choose(|choices, _| choices.pick(&[0, 1, 1, 2, 2, 3, 3, 20]));
         for _ in 0..count {
             self.act_once(session)?;
@@ -304,7 +317,7 @@ impl Actor {
         }
     }
 
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.choose(|choices, mood| {
             let most = if mood.big { choices.pick(&[10, 100, 2_000, 20_000]) } else { 200 };
             choices.size_below(most)
@@ -314,7 +327,9 @@ impl Actor {
     fn send(&self, session: &mut Session<'_>) {
         let number = self.log(|log| log.sent.len());
         let text = content::message(FROM_SESSION, number, self.size());
-        let result = if self.choose(|choices, _| choices.one_in(2)) {
+        let result = if self.takes_pieces() && number % 3 == 0 {
+            self.send_as_stream(session, number, &text)
+        } else if self.choose(|choices, _| choices.one_in(2)) {
             session.send(&text)
         } else {
             session.send(text.as_bytes())
@@ -324,25 +339,6 @@ impl Actor {
                 self.violation("a message was taken inside another");
             }
             self.log(|log| log.sent.push(text.len()));
-        }
-    }
-
-    fn send_fragment(&self, session: &mut Session<'_>) {
-        let open = self.log(|log| log.open);
-        let number = self.log(|log| log.sent.len());
-        let start = content::start(FROM_SESSION, number);
-        let begun = open.map_or(0, |open| open - start.len());
-        let mut piece = if open.is_none() { start } else { String::new() };
-        piece.push_str(&content::text(number, begun..begun + self.size()));
-        let fin = self.choose(|choices, _| choices.one_in(3));
-        if session.send_fragment(&piece, fin).is_ok() {
-            let len = open.unwrap_or(0) + piece.len();
-            self.log(|log| {
-                log.open = (!fin).then_some(len);
-                if fin {
-                    log.sent.push(len);
-                }
-            });
         }
     }
 }

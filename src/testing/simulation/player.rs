@@ -14,6 +14,7 @@ use super::bodies;
 use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
 use super::content::{self, FROM_CLIENT, FROM_CLIENT_PACKED};
+use super::deferrals;
 use super::sequence::Sequence;
 use super::world::Mood;
 use crate::testing::event_source::EventParser;
@@ -220,6 +221,11 @@ impl Player {
         self.id % 16 == 6
     }
 
+    /// Whether its session takes messages in pieces; which, is no choice, so that all else is as without.
+    fn takes_pieces_of(&self, path: &str) -> bool {
+        self.id % 8 == 5 && path == "/s"
+    }
+
     /// Whether it only listens, to an event stream.
     pub(super) fn is_event_source(&self) -> bool {
         !self.is_server && self.id % 8 == 3
@@ -233,7 +239,8 @@ impl Player {
     /// Some name an event that nobody has sent.
     fn event_stream_request(&self) -> Vec<u8> {
         let last = if self.id % 16 == 3 { "Last-Event-ID: 00000001-1\r\n" } else { "" };
-        format!("GET /e HTTP/1.1\r\nHost: h\r\nX-Link: {}\r\n{last}\r\n", self.id).into_bytes()
+        let (id, defer) = (self.id, deferrals::header_of(self.id));
+        format!("GET /e HTTP/1.1\r\nHost: h\r\nX-Link: {id}\r\n{defer}{last}\r\n").into_bytes()
     }
 
     fn request(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
@@ -242,14 +249,16 @@ impl Player {
             return self.event_stream_request();
         }
         let path = choices.pick(&["/s", "/s", "/s", "/s", "/raw"]);
+        let path = if self.takes_pieces_of(path) { "/p" } else { path };
         // Some are pages: of this server, or of another.
         let from = match self.id % 16 {
             5 => "Host: 127.0.0.1\r\nOrigin: http://127.0.0.1",
             _ if self.is_foreign() => "Host: evil.example\r\nOrigin: http://evil.example",
             _ => "Host: h",
         };
+        let defer = deferrals::header_of(self.id);
         let mut bytes =
-            format!("GET {path} HTTP/1.1\r\n{from}\r\n{UPGRADE}X-Link: {}\r\n", self.id)
+            format!("GET {path} HTTP/1.1\r\n{from}\r\n{UPGRADE}{defer}X-Link: {}\r\n", self.id)
                 .into_bytes();
         if mood.deflate && !choices.one_in(3) {
             self.offers = true;
@@ -269,7 +278,7 @@ impl Player {
             5 if mood.junk => {
                 b"POST /page HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello".into()
             }
-            6 if path == "/s" => {
+            6 if path != "/raw" => {
                 // The first messages right behind the request.
                 self.asked = true;
                 bytes.extend(self.frames(choices, mood));
@@ -283,7 +292,8 @@ impl Player {
     }
 
     fn page_request(&self) -> Vec<u8> {
-        format!("GET /page HTTP/1.1\r\nHost: h\r\nX-Link: {}\r\n\r\n", self.id).into_bytes()
+        let (id, defer) = (self.id, deferrals::header_of(self.id));
+        format!("GET /page HTTP/1.1\r\nHost: h\r\n{defer}X-Link: {id}\r\n\r\n").into_bytes()
     }
 
     /// Messages and fragments, mostly one, and perhaps a control frame.

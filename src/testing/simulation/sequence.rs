@@ -16,3 +16,11 @@ pub(crate) struct Sequence {
     )]
     pub(crate) news: [usize; NEWS_KEYS],
 }
+
+/// What of a message has come that is taken in pieces.
+#[derive(Debug, Default)]
+pub(super) struct Arriving {
+    pub(super) bytes: Vec<u8>,
+    pub(super) pieces: usize,
+    pub(super) is_text: bool,
+}

@@ -12,6 +12,8 @@ use crate::app::call::Call;
 #[cfg(feature = "client")]
 use crate::app::connect_options::ConnectOptions;
 use crate::app::raw_handler::on_frame;
+use crate::context::loop_state::Order;
+use crate::context::mailbox::Mailbox;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
 use crate::testing::network::Network;
@@ -23,6 +25,8 @@ use crate::words::time::Time;
 use super::actors::{Actor, PLANNED};
 use super::bodies;
 use super::choices::Choices;
+use super::deferrals::Deferrals;
+use super::deferring;
 use super::reader::add_reader;
 use super::world::{Mood, Tally, World};
 
@@ -81,6 +85,7 @@ impl Setup {
             .max_frame_size(self.max_frame_size)
             .max_message_size(self.max_message_size)
             .max_outgoing_message_size(self.max_message_size)
+            .max_piecewise_message_size(self.max_message_size as u64)
             .outbox_bytes(self.outbox_bytes)
             .compat(Compat::new().masking(choices.one_in(8)))
             .limits(self.limits.clone());
@@ -165,6 +170,7 @@ impl Setup {
             stops_at: None,
             pages: BTreeMap::new(),
             publishers: Vec::new(),
+            deferrals: Deferrals::default(),
             spoiled: BTreeSet::new(),
             violations: Vec::new(),
             clock: Rc::new(Cell::new(Time::ZERO)),
@@ -206,6 +212,8 @@ fn draw_limits(mood: Mood, choices: &mut Choices) -> Limits {
         .max_connections(choices.pick(&[1, 4, 20]))
         .max_pending_handshakes(choices.pick(&[1, 3, 20]))
         .handshake_timeout(millis(choices, mood, &[1, 900, 10_000]))
+        .max_deferred(choices.pick(&[1, 3, 20]))
+        .defer_timeout(millis(choices, mood, &[1, 900, 20_000]))
         .close_timeout(millis(choices, mood, &[1, 500, 5_000]))
         .linger_timeout(millis(choices, mood, &[1, 500, 2_000]))
         .max_head_bytes(1_000)
@@ -245,7 +253,9 @@ pub(super) fn begin(
     over_tls: bool,
     more: impl FnOnce(&mut Application),
 ) -> Network {
-    let mut network = Network::new(build(options, world, more));
+    let mailbox = Mailbox::default();
+    let mut network = Network::new(build(options, world, mailbox.clone(), more));
+    network.accept_orders(mailbox.inbox());
     #[cfg(feature = "tls")]
     if over_tls {
         network.use_tls();
@@ -255,30 +265,39 @@ pub(super) fn begin(
     network
 }
 
-/// The application: `/s` is played by actors, `/raw` mirrors, `/page` has any length.
+/// The application: `/s` is played by actors, and `/p` by those who take pieces; `/raw` mirrors, `/page`
+/// has any length.
 fn build(
     options: WebSockets,
     world: &Rc<RefCell<World>>,
+    mailbox: Mailbox<Order>,
     more: impl FnOnce(&mut Application),
 ) -> Built {
     let raw_negotiates = world.borrow_mut().choices.one_in(2);
-    let mut application = Application::new();
+    let mut application = Application::new().reached_by(mailbox, Vec::new());
     application.install(options);
     let (members, listeners, pages) = (Rc::clone(world), Rc::clone(world), Rc::clone(world));
+    let takers = Rc::clone(world);
+    let deferring = Rc::clone(world);
     application.routing(|route| {
+        route.on_upgrade(move |call| deferring::admit(&deferring, call));
         route.web_socket("/s", move |call: &Call| Actor::join(&members, call));
+        route.web_socket_pieces("/p", move |call: &Call| Actor::join_in_pieces(&takers, call));
         route.event_stream("/e", move |call: &Call| Actor::join(&listeners, call)).base64();
         route
             .web_socket_raw("/raw", |_: &Call| on_frame(|session, frame| session.send_frame(frame)))
             .negotiate_extensions(raw_negotiates);
         bodies::add_routes(route, world);
         route.get("/page", move |call| {
+            if let Some(response) = deferring::begin(&pages, call, false) {
+                return response;
+            }
             let world = &mut *pages.borrow_mut();
             let link = call.header("x-link").and_then(|link| link.parse().ok());
             if let Some(link) = link {
                 *world.pages.entry(link).or_default() += 1;
             }
-            "x".repeat(world.choices.size_below(500))
+            "x".repeat(world.choices.size_below(500)).into()
         });
     });
     add_reader(&mut application, world);

@@ -131,7 +131,10 @@ fn simulation_of_many_seeds() {
 /// None of these may rot away unseen. `SEEDS` seeds are enough for each.
 fn assert_exercised(tally: &Tally) {
     assert!(tally.mirrored > 0, "raw frames came back: never; {tally:?}");
+    assert!(tally.in_pieces > 0, "messages came in several pieces: never; {tally:?}");
+    assert!(tally.streamed > 0, "streams were taken for sending: never; {tally:?}");
     assert!(tally.events > 0, "event streams had events: never; {tally:?}");
+    assert!(tally.deferred.iter().all(|&count| count > 0), "a deferred answer: never; {tally:?}");
     assert!(tally.filtered > 0, "sessions collected only some of a flow: never; {tally:?}");
     assert!(tally.read > 0 && tally.unread > 0, "a reader took and missed: never; {tally:?}");
     assert!(tally.longest >= 60, "a session had a long life: never; {tally:?}");

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use crate::context::stats::Stats;
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::ids::TimerId;
 use crate::words::close::CloseInfo;
 use crate::words::time::Time;
 
 use super::choices::Choices;
+use super::deferrals::Deferrals;
 use super::losses::{Fault, LossCounts};
 use super::sequence::Sequence;
 
@@ -135,6 +137,8 @@ pub(crate) struct World {
     pub(crate) pages: BTreeMap<usize, usize>,
     /// Who published each message of the flow, if a session did.
     pub(crate) publishers: Vec<Option<usize>>,
+    /// Answers that come later.
+    pub(super) deferrals: Deferrals,
     /// Links whose clients sent what may be anything.
     pub(crate) spoiled: BTreeSet<usize>,
     /// What a handler saw that must not be.
@@ -172,11 +176,16 @@ pub(crate) struct Tally {
     pub(crate) corrupt: usize,
     /// Frames that a raw session sent back.
     pub(crate) mirrored: usize,
+    /// Messages that came in several pieces, and those that were taken as streams.
+    pub(crate) in_pieces: usize,
+    pub(crate) streamed: usize,
     /// Messages of sessions that arrived, and the most of one session.
     pub(crate) arrived: usize,
     pub(crate) longest: usize,
     /// Connections on which something was lost, by reason.
     pub(crate) losses: LossCounts,
+    /// Deferred answers that were given, dropped, late, and for nobody.
+    pub(crate) deferred: [u64; 4],
     /// Events that arrived.
     pub(crate) events: usize,
     /// Messages of the flow that came to sessions which collect only some.
@@ -193,6 +202,17 @@ pub(crate) struct Tally {
     pub(crate) between_losses: LossCounts,
 }
 
+impl Tally {
+    pub(super) fn note_deferred(&mut self, stats: &Stats) {
+        self.deferred = [
+            stats.deferred_answered,
+            stats.deferred_dropped,
+            stats.deferred_late,
+            stats.deferred_cancelled,
+        ];
+    }
+}
+
 impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.steps += other.steps;
@@ -203,9 +223,12 @@ impl std::ops::AddAssign for Tally {
         self.too_big += other.too_big;
         self.corrupt += other.corrupt;
         self.mirrored += other.mirrored;
+        self.in_pieces += other.in_pieces;
+        self.streamed += other.streamed;
         self.arrived += other.arrived;
         self.longest = self.longest.max(other.longest);
         self.losses += other.losses;
+        self.deferred.iter_mut().zip(other.deferred).for_each(|(count, more)| *count += more);
         self.events += other.events;
         self.filtered += other.filtered;
         self.read += other.read;
@@ -228,6 +251,8 @@ pub(crate) struct Log {
     pub(super) received: usize,
     /// The lengths of the messages that `send` took.
     pub(crate) sent: Vec<usize>,
+    /// Some of them as streams.
+    pub(crate) streams: bool,
     /// The length so far of a message that is sent in fragments.
     pub(super) open: Option<usize>,
     pub(super) known_end: Option<CloseInfo>,

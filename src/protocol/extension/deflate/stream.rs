@@ -39,13 +39,38 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn compress(&self, level: u32, window_bits: u8, payload: &[u8]) -> Option<Vec<u8>> {
+        self.with_compressor(level, window_bits, |shared| shared.compress(payload, false))
+    }
+
+    /// Adds a piece of a message to `out`. It builds on nothing that came before it: whoever else compresses
+    /// between two pieces leaves no trace.
+    pub(super) fn compress_piece(
+        &self,
+        level: u32,
+        window_bits: u8,
+        (piece, last): (&[u8], bool),
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
+        self.with_compressor(level, window_bits, |shared| {
+            let done = shared.compress_piece(piece, last, out);
+            shared.stream.reset();
+            done
+        })
+    }
+
+    fn with_compressor<R>(
+        &self,
+        level: u32,
+        window_bits: u8,
+        act: impl FnOnce(&mut Compressor) -> Option<R>,
+    ) -> Option<R> {
         let mut compressors = self.compressors.try_borrow_mut().ok()?;
         let known = compressors.iter().position(|known| known.window_bits == window_bits);
         let index = known.unwrap_or(compressors.len());
         if known.is_none() {
             compressors.push(Compressor::new(level, window_bits));
         }
-        compressors.get_mut(index)?.compress(payload, false)
+        compressors.get_mut(index).and_then(act)
     }
 
     pub(super) fn take_inflater(&self) -> Box<Inflater> {
@@ -81,22 +106,12 @@ impl Compressor {
         compressed
     }
 
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "lengths of what lies in memory, and a counter that only grows"
-    )]
+    #[allow(clippy::arithmetic_side_effects, reason = "lengths of what lies in memory")]
     fn flush(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let worth_it = payload.len() + TAIL.len(); // the tail is taken off again
         let mut out = Vec::with_capacity(worth_it.min(payload.len() / 4 + 64));
         let mut rest = payload;
-        loop {
-            let before = self.stream.total_in();
-            self.stream.compress_vec(rest, &mut out, FlushCompress::Sync).ok()?;
-            let taken = usize::try_from(self.stream.total_in() - before).ok()?;
-            rest = rest.get(taken..)?;
-            if rest.is_empty() && out.len() < out.capacity() {
-                break;
-            }
+        while !self.write_some(&mut rest, &mut out)? {
             if out.len() >= worth_it {
                 return None;
             }
@@ -104,6 +119,39 @@ impl Compressor {
         }
         out.truncate(out.strip_suffix(&TAIL)?.len());
         (out.len() < payload.len()).then_some(out)
+    }
+
+    /// Adds a piece of a message to `out`, whether or not that gets smaller: what follows stands on a whole
+    /// byte, behind an empty block (RFC 7692 section 7.2.1), of which the message's last has but the start.
+    pub(super) fn compress_piece(
+        &mut self,
+        piece: &[u8],
+        last: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
+        if piece.is_empty() {
+            out.extend(last.then_some(0)); // section 7.2.3.6: the start of a block without content
+            return Some(());
+        }
+        out.reserve((piece.len() / 4).saturating_add(64));
+        let mut rest = piece;
+        while !self.write_some(&mut rest, out)? {
+            out.reserve(rest.len().max(64));
+        }
+        if last {
+            out.truncate(out.strip_suffix(&TAIL)?.len());
+        }
+        Some(())
+    }
+
+    /// Compresses from the start of `rest` into what room `out` has: whether that was all.
+    #[allow(clippy::arithmetic_side_effects, reason = "a counter that only grows")]
+    fn write_some(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) -> Option<bool> {
+        let before = self.stream.total_in();
+        self.stream.compress_vec(rest, out, FlushCompress::Sync).ok()?;
+        let taken = usize::try_from(self.stream.total_in() - before).ok()?;
+        *rest = rest.get(taken..)?;
+        Some(rest.is_empty() && out.len() < out.capacity())
     }
 }
 
@@ -133,20 +181,13 @@ impl Inflater {
     }
 
     /// Adds to `body` what `bytes` inflate to; never more than one byte over `limit`.
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "the counter of the stream only grows; streams stops at STREAMS_MAX"
-    )]
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
         body: &mut Vec<u8>,
         limit: usize,
     ) -> Result<(), ExtensionError> {
-        let corrupt =
-            || ExtensionError::failed(CloseCode::NOT_CONSISTENT, "corrupt compressed data");
         while !bytes.is_empty() || body.len() == body.capacity() {
-            self.complete &= bytes.is_empty();
             let room = limit.saturating_add(1).saturating_sub(body.len());
             if room == 0 {
                 return Err(ExtensionError::TooBig);
@@ -154,28 +195,68 @@ impl Inflater {
             let wanted = room.min(STEP_BYTES.max(bytes.len().saturating_mul(2)));
             let more = growth(body.len(), body.capacity(), wanted, limit.saturating_add(1));
             body.reserve_exact(more);
-            let (taken, made) = (self.stream.total_in(), self.stream.total_out());
-            let status = self.stream.decompress_vec(bytes, body, FlushDecompress::Sync);
-            let status = status.map_err(|_| corrupt())?;
-            let taken = usize::try_from(self.stream.total_in() - taken).unwrap_or(bytes.len());
-            bytes = bytes.get(taken..).unwrap_or_default();
-            if status == Status::StreamEnd {
-                // RFC 7692 section 7.2.3.4: what follows a final block is a stream of its own.
-                self.streams += 1;
-                if self.streams > STREAMS_MAX {
-                    return Err(corrupt());
-                }
-                self.stream.reset(false);
-                self.complete = bytes.is_empty();
-                if self.complete {
-                    break;
-                }
-            } else if taken == 0 && self.stream.total_out() == made {
-                // Nothing moves: all is read, or the data asks for what is not there.
-                if bytes.is_empty() { break } else { return Err(corrupt()) }
+            if !self.inflate_some(&mut bytes, body)? {
+                break;
             }
         }
         if body.len() > limit { Err(ExtensionError::TooBig) } else { Ok(()) }
+    }
+
+    /// Adds to `body` what `bytes` inflate to, up to `room` bytes and what the last of them amounts to: how
+    /// many of `bytes` that took. The stream holds no more than a few bits and one copy of 258 bytes back, so
+    /// what comes of the last byte is a few KiB at most.
+    #[allow(clippy::arithmetic_side_effects, reason = "the rest is a part of the whole")]
+    pub(super) fn feed_some(
+        &mut self,
+        bytes: &[u8],
+        body: &mut Vec<u8>,
+        room: usize,
+    ) -> Result<usize, ExtensionError> {
+        let mut rest = bytes;
+        while if rest.is_empty() { body.len() == body.capacity() } else { body.len() < room } {
+            // Doubled, so that little is moved, and not past the room.
+            let wanted = rest.len().saturating_mul(4).max(body.len());
+            let wanted = wanted.min(room.saturating_sub(body.len()));
+            body.reserve_exact(wanted.max(STEP_BYTES));
+            if !self.inflate_some(&mut rest, body)? {
+                break;
+            }
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    /// Inflates from the start of `bytes` into what room `body` has: false if there is no more to come of
+    /// them.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "the counter of the stream only grows; streams stops at STREAMS_MAX"
+    )]
+    fn inflate_some(
+        &mut self,
+        bytes: &mut &[u8],
+        body: &mut Vec<u8>,
+    ) -> Result<bool, ExtensionError> {
+        let corrupt =
+            || ExtensionError::failed(CloseCode::NOT_CONSISTENT, "corrupt compressed data");
+        self.complete &= bytes.is_empty();
+        let (taken, made) = (self.stream.total_in(), self.stream.total_out());
+        let status = self.stream.decompress_vec(bytes, body, FlushDecompress::Sync);
+        let status = status.map_err(|_| corrupt())?;
+        let taken = usize::try_from(self.stream.total_in() - taken).unwrap_or(bytes.len());
+        *bytes = bytes.get(taken..).unwrap_or_default();
+        if status == Status::StreamEnd {
+            // RFC 7692 section 7.2.3.4: what follows a final block is a stream of its own.
+            self.streams += 1;
+            if self.streams > STREAMS_MAX {
+                return Err(corrupt());
+            }
+            self.stream.reset(false);
+            self.complete = bytes.is_empty();
+            return Ok(!self.complete);
+        }
+        let moves = taken > 0 || self.stream.total_out() != made;
+        // Nothing moves: all is read, or the data asks for what is not there.
+        if moves || bytes.is_empty() { Ok(moves) } else { Err(corrupt()) }
     }
 
     /// The message has ended: what its sender left out is put back (RFC 7692 section 7.2.2).

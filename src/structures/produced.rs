@@ -1,14 +1,14 @@
-//! Answers that are made as they are sent.
+//! Bodies of answers, and messages, that are made as they are sent.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Write};
 use std::rc::Rc;
 
-/// Makes the pieces of an answer, one a call.
+/// Makes the pieces of a body or a message, one a call.
 type Produce = dyn FnMut(&mut BodyPiece<'_>) -> io::Result<()>;
 
-/// The body of an answer that the application makes while it is sent.
+/// The body of an answer, or a message, that the application makes while it is sent.
 #[derive(Clone)]
 pub(crate) struct ProducedBody {
     produce: Rc<RefCell<Produce>>,
@@ -57,8 +57,8 @@ impl ProducedBody {
     }
 }
 
-/// A piece of an answer while it is made; written to with [`Write`], and kept until the peer takes it. Some
-/// 32 KiB are a good size.
+/// A piece of an answer, or of a message, while it is made; written to with [`Write`], and kept until the
+/// peer takes it. Some 32 KiB are a good size.
 ///
 /// ```
 /// use std::io::{self, Read, Write};
