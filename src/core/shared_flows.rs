@@ -19,11 +19,13 @@ impl SharedFlows<'_> {
         let Parcel { flow, from, content } = parcel;
         match (shared.bridges.get(&flow), content) {
             (Some(bridge), Content::Published(published)) => {
+                // Kept first: where the flow has no room now, it may have after the flush.
                 bridge.receive(from, published);
                 self.publish(&bridge);
             }
             (Some(bridge), Content::Done(load)) => {
                 let bytes = bridge.done(from, load);
+                // It was this loop's memory until the other one had published it.
                 shared.account(bytes, 0);
                 if let Some(reader) = bridge.reader() {
                     shared.readers.read_on(reader);
@@ -44,6 +46,7 @@ impl SharedFlows<'_> {
     /// Subscribers may have taken what others waited for.
     #[cold]
     pub(super) fn go_on(&mut self) {
+        // Nothing but a turn of this loop moves its flows, so that no waking is needed for this.
         self.core.shared.bridges.some_wait = false;
         for bridge in self.core.shared.bridges.all() {
             self.publish(&bridge);
