@@ -287,7 +287,8 @@ impl Handle {
     }
 
     /// Runs `action` on the server's loop in its next turn, where it can do all that a timer of the
-    /// application can. Returns at once.
+    /// application can. Returns at once. With several [loops](crate::Server::loops) it is the one on which
+    /// the handle was made, or the first.
     ///
     /// # Errors
     /// [`HandleError::Full`] if too much is queued, [`HandleError::Stopped`] if the server is over.

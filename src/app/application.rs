@@ -466,6 +466,69 @@ impl Application {
         self.on_loop.readers.add(&flow.inner, None, Box::new(read))
     }
 
+    /// A flow that all [loops](crate::Server::loops) of the server have: what is published on one of them is
+    /// published on the others, by the same policy. With one loop it is what [`flow`](Self::flow) makes.
+    /// Each loop's module has to make the flow, with the same name and options; the name is for nothing else.
+    ///
+    /// Each loop has a log of its own. Messages of one publisher are in order everywhere; those of several
+    /// may be in another order on another loop, where a publisher's own come first.
+    /// [`subscription_count`](SharedFlow::subscription_count) is that of all loops. At most 256 messages, and
+    /// as many bytes as the flow may have, are on their way from one loop to another: a loop that is behind
+    /// is a slow subscriber of the others, for which the flow's policy is.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wirewheel::flow::FlowOptions;
+    /// use wirewheel::{Application, Call, Server, WebSockets, on_connect};
+    /// fn module(app: &mut Application) {
+    ///     let room = app.shared_flow("room", FlowOptions::new().replay(20));
+    ///     app.install(WebSockets::new());
+    ///     app.routing(move |route| {
+    ///         route.web_socket("/room", move |_: &Call| {
+    ///             let (joined, spoken) = (room.clone(), room.clone());
+    ///             on_connect(move |session, _call| session.collect(&joined))
+    ///                 .on_message(move |session, message| {
+    ///                     session.emit(&spoken, message.text().unwrap_or_default())
+    ///                 })
+    ///         });
+    ///     });
+    /// }
+    /// let server = Server::bind("127.0.0.1:0", module)?.loops(2).spawn()?;
+    /// server.shutdown(Duration::from_secs(1));
+    /// server.join()?;
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    pub fn shared_flow(&mut self, name: &str, options: FlowOptions) -> SharedFlow {
+        self.shared_flow_of(name, options)
+    }
+
+    /// The same for values of another type than text; see [`flow_of`](Self::flow_of).
+    ///
+    /// ```
+    /// use wirewheel::Application;
+    /// use wirewheel::flow::{FlowOptions, SharedFlow};
+    /// fn module(app: &mut Application) {
+    ///     let packets: SharedFlow<[u8]> = app.shared_flow_of("packets", FlowOptions::new());
+    ///     # let _ = packets;
+    /// }
+    /// ```
+    pub fn shared_flow_of<T: ?Sized>(&mut self, name: &str, options: FlowOptions) -> SharedFlow<T> {
+        let flow = self.flow_of(options);
+        if !self.on_loop.bridges.claim(name) {
+            self.routes.mistake(format!("Application::shared_flow: there are two of {name:?}"));
+        } else if let Some(place) = &self.on_loop.place {
+            let bridge = self.on_loop.bridges.add(name, &flow.inner, place);
+            let sending = Rc::clone(&bridge);
+            let reader = self.read_flow(&flow, move |server, batch| {
+                let (taken, bytes) = sending.read(batch);
+                server.shared.account(0, bytes); // it is kept until the other loops have published it
+                taken
+            });
+            bridge.read_by(reader);
+        }
+        flow
+    }
+
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).
     ///
     /// ```

@@ -17,6 +17,7 @@ use crate::words::limits::{Limits, OVER_LIMIT_MAX};
 use crate::words::message::Message;
 use crate::words::time::Time;
 
+use crate::context::bridges::Bridges;
 use crate::context::commands::{Command, Drained, StopRequest};
 use crate::context::date_line::DateLine;
 use crate::context::deferrals::Deferrals;
@@ -66,6 +67,8 @@ pub(crate) struct OnLoop {
     pub(crate) addresses: Vec<SocketAddr>,
     /// `None` where there is but one loop.
     pub(crate) place: Option<LoopPlace>,
+    /// The flows that it shares with other loops.
+    pub(crate) bridges: Bridges<Order>,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
     #[cfg(feature = "json")]
@@ -144,6 +147,8 @@ pub(crate) struct LoopState {
     pub(crate) addresses: Vec<SocketAddr>,
     /// `None` where there is but one loop.
     pub(crate) place: Option<LoopPlace>,
+    /// The flows that it shares with other loops.
+    pub(crate) bridges: Bridges<Order>,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
     /// Slots of connections that were dialled, and on which something has arrived.
@@ -185,6 +190,7 @@ impl LoopState {
             limits,
             names: Names::default(),
             place: on_loop.place,
+            bridges: on_loop.bridges,
             questions: Questions::default(),
             bytes_held: 0,
             has_deferred_work: true, // the application's timers are not on the wheel yet

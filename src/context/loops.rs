@@ -12,6 +12,7 @@ use crate::context::adoptions::Adopted;
 use crate::context::clients::Clients;
 use crate::context::commands::Refused;
 use crate::context::mailbox::Mailbox;
+use crate::context::parcels::{Content, Parcel};
 use crate::context::stats::Stats;
 
 /// The most loops of a server.
@@ -33,6 +34,8 @@ struct Loops<A> {
     clients: Arc<Mutex<Clients>>,
     /// The names of sessions.
     names: Mutex<HashMap<Arc<str>, Key>>,
+    /// How many collect each flow that all of them have.
+    subscriptions: Mutex<HashMap<Arc<str>, Arc<AtomicUsize>>>,
 }
 
 /// One of several loops, and the way to the others.
@@ -69,6 +72,7 @@ impl<A> Place<A> {
             published: (0..count).map(|_| Mutex::default()).collect(),
             clients: Arc::default(),
             names: Mutex::default(),
+            subscriptions: Mutex::default(),
             mailboxes,
         });
         let numbered = own.into_iter().enumerate();
@@ -130,6 +134,29 @@ impl<A> Place<A> {
     pub(crate) fn others(&self) -> impl Iterator<Item = &Mailbox<A>> {
         let all = self.loops.mailboxes.iter().enumerate();
         all.filter(|(number, _)| *number != self.number).map(|(_, mailbox)| mailbox)
+    }
+
+    /// The numbers of the other loops.
+    pub(crate) fn other_numbers(&self) -> impl Iterator<Item = usize> + Clone + use<A> {
+        let own = self.number;
+        (0..self.count()).filter(move |number| *number != own)
+    }
+
+    /// Whether a loop is not over.
+    pub(crate) fn is_there(&self, number: usize) -> bool {
+        self.loops.mailboxes.get(number).is_some_and(|mailbox| !mailbox.is_closed())
+    }
+
+    /// Sends another loop a part of a flow; false if it is over.
+    pub(crate) fn send(&self, number: usize, flow: &Arc<str>, content: Content) -> bool {
+        let parcel = Parcel { flow: Arc::clone(flow), from: self.number, content };
+        self.loops.mailboxes.get(number).is_some_and(|mailbox| mailbox.send_parcel(parcel))
+    }
+
+    /// The count of those who collect a flow on any loop.
+    pub(crate) fn subscriptions_of(&self, flow: &Arc<str>) -> Arc<AtomicUsize> {
+        let mut all = locked(&self.loops.subscriptions);
+        Arc::clone(all.entry(Arc::clone(flow)).or_default())
     }
 
     pub(crate) fn clients(&self) -> Arc<Mutex<Clients>> {

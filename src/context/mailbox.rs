@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::context::adoptions::{Adopted, Adoptions};
 use crate::context::commands::{Refused, StopRequest};
+use crate::context::parcels::Parcel;
 use crate::words::network::ClientKey;
 
 /// Orders that may be pending.
@@ -42,8 +43,17 @@ struct Shared<A> {
     /// Certificates are to be read again, or were by another loop. Beside the queue as well.
     #[cfg(feature = "tls")]
     certificates: AtomicBool,
-    /// And connections that somebody else has accepted.
+    /// Connections that somebody else has accepted.
     adoptions: Adoptions,
+    /// And parts of flows that other loops send; those bound it, since each waits for answers.
+    parcels: Mutex<Parcels>,
+}
+
+#[derive(Default)]
+struct Parcels {
+    waiting: Vec<Parcel>,
+    /// The loop is gone.
+    closed: bool,
 }
 
 struct Orders<A> {
@@ -83,6 +93,7 @@ impl<A> Default for Mailbox<A> {
             #[cfg(feature = "tls")]
             certificates: AtomicBool::new(false),
             adoptions: Adoptions::default(),
+            parcels: Mutex::default(),
         }))
     }
 }
@@ -149,6 +160,23 @@ impl<A> Mailbox<A> {
     pub(crate) fn note_certificates(&self) {
         self.0.certificates.store(true, Ordering::Release);
         self.0.wake();
+    }
+
+    /// Sends a part of a flow, or an answer; false if the loop is gone.
+    pub(crate) fn send_parcel(&self, parcel: Parcel) -> bool {
+        let mut parcels = locked(&self.0.parcels);
+        if parcels.closed {
+            return false;
+        }
+        parcels.waiting.push(parcel);
+        drop(parcels);
+        self.0.wake();
+        true
+    }
+
+    /// Whether the loop is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        locked(&self.0.parcels).closed
     }
 
     /// Has the loop look whether there is something to do.
@@ -261,6 +289,11 @@ impl<A> Inbox<A> {
         mem::take(&mut *locked(&self.0.returned))
     }
 
+    /// What other loops have sent of flows.
+    pub(crate) fn take_parcels(&self) -> Vec<Parcel> {
+        mem::take(&mut locked(&self.0.parcels).waiting)
+    }
+
     #[cfg(feature = "tls")]
     pub(crate) fn take_certificates(&self) -> bool {
         self.0.certificates.swap(false, Ordering::AcqRel)
@@ -277,6 +310,7 @@ impl<A> Drop for Inbox<A> {
         orders.closed = true;
         let rest = mem::take(&mut orders.queue);
         self.0.adoptions.close();
+        *locked(&self.0.parcels) = Parcels { waiting: Vec::new(), closed: true };
         drop(orders); // before what actions hold is dropped, which may send
         drop(rest);
     }

@@ -1,6 +1,7 @@
 //! The room `context`: what a callback can reach beyond its own session.
 
 pub(crate) mod adoptions;
+pub(crate) mod bridges;
 pub(crate) mod clients;
 pub(crate) mod commands;
 pub(crate) mod date_line;
@@ -14,6 +15,7 @@ pub(crate) mod mailbox;
 pub(crate) mod mask_source;
 pub(crate) mod names;
 pub(crate) mod open_sessions;
+pub(crate) mod parcels;
 pub(crate) mod questions;
 pub(crate) mod readers;
 pub(crate) mod server_ref;

@@ -106,6 +106,11 @@ impl<R> Readers<R> {
         }
     }
 
+    /// Where a reader stands in its flow.
+    pub(crate) fn cursor(&self, id: ReaderId) -> Option<u64> {
+        Some(self.known.get(id.0)?.reader.as_ref()?.reading.cursor())
+    }
+
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         self.due.is_empty()

@@ -72,7 +72,9 @@ impl ServerRef<'_> {
     /// [`SendError::Gone`] if the session is over, [`SendError::Full`] if too much is queued for
     /// this turn already. What becomes of the message once it is its turn is between that session
     /// and its outbox; one that it cannot take counts in [`dropped`](crate::Session::dropped).
-    /// Messages keep their place among those that are published in flows.
+    /// Messages keep their place among those that are published in flows. Where the session is one of
+    /// another [loop](crate::Server::loops), it is that loop's mailbox that may be full, and `Ok` says no
+    /// more than that the message is on its way there.
     pub fn send_to(
         &mut self,
         id: SessionId,
@@ -459,8 +461,8 @@ impl ServerRef<'_> {
         Ok(())
     }
 
-    /// The sessions that are open now, in no order. The ids are a copy: 8 bytes for each session, while
-    /// the iterator is there.
+    /// The sessions that are open now, in no order; those of this loop, where there are several. The ids are
+    /// a copy: 8 bytes for each session, while the iterator is there.
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> + use<> {
         let open: Vec<_> = self.shared.sessions.iter().map(SessionId).collect();
         open.into_iter()
@@ -479,7 +481,7 @@ impl ServerRef<'_> {
         self.shared.now.since(Time::ZERO)
     }
 
-    /// How many sessions are open.
+    /// How many sessions are open; on this loop, where there are several.
     pub fn session_count(&self) -> usize {
         self.shared.sessions.len()
     }

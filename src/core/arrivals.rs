@@ -52,6 +52,7 @@ impl Connections {
                 if place.connections() >= limit {
                     return None;
                 }
+                // Its own table of those who have not asked yet is no matter where another serves them.
                 if place.least_loaded(false).is_some() && self.left_to_drain.is_none() {
                     return Some(Time::ZERO);
                 }
@@ -97,6 +98,7 @@ impl Connections {
         shared: &LoopState,
     ) -> Option<usize> {
         let place = shared.place.as_ref()?;
+        // Who is only to be refused takes no place of a loop that serves.
         let stays = admitted.over_limit.is_some() || self.left_to_drain.is_some();
         let own_has_room = !self.pending.is_full() || {
             let first = self.pending.first_to_go(&self.slab);

@@ -64,6 +64,7 @@ use crate::words::time::Time;
 
 use crate::core::connection::Disposal;
 use crate::core::handover::hand_over;
+use crate::core::shared_flows::SharedFlows;
 use crate::core::shares::Shares;
 use crate::core::sockets::{Notes, PlainSocket, Readiness, Socket, Sockets};
 #[cfg(feature = "tls")]
@@ -151,6 +152,9 @@ impl<S: Sockets> Driver<S> {
         let orders = inbox.turn();
         // Asked for before these orders are run, which may take long.
         let stop = inbox.take_stop();
+        for parcel in inbox.take_parcels() {
+            SharedFlows { core: &mut self.core }.receive(parcel);
+        }
         for client in inbox.take_returned() {
             self.core.release_detached(client);
         }
@@ -193,6 +197,9 @@ impl<S: Sockets> Driver<S> {
             self.for_each(|core, slot, wire| core.handle_grace_end(now, slot, wire));
         }
         self.flush(now);
+        if self.core.has_waiting_bridges() {
+            SharedFlows { core: &mut self.core }.go_on();
+        }
         self.do_deferred_work(now);
         #[cfg(feature = "client")]
         while super::dial_step::dial_step(now, &mut self.core, &mut self.sockets) {

@@ -37,6 +37,12 @@ impl Core {
             || shared.stop_request.is_some()
     }
 
+    /// Whether what other loops have sent waits for a flow to move.
+    #[inline]
+    pub(super) fn has_waiting_bridges(&self) -> bool {
+        self.shared.bridges.some_wait
+    }
+
     /// Gathers whom there is something to write to, behind those whom the last flush did not come to.
     /// Each that [`poll_flush`](Self::poll_flush) names is then to be handed to
     /// [`handle_flush`](Self::handle_flush), and [`end_flush`](Self::end_flush) to be called, whether

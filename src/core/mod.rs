@@ -88,6 +88,7 @@ mod rounds;
 mod session_input;
 mod session_output;
 mod session_timeouts;
+mod shared_flows;
 mod shares;
 pub(crate) mod sockets;
 mod streamed_body;

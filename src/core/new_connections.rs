@@ -70,6 +70,7 @@ impl<S: Sockets> Driver<S> {
             }
             (Err(error), handed) => {
                 self.core.note_not_adopted(peer, &error);
+                // The loop that accepted it has counted it, and nobody else would take that back.
                 if let Some(handed) = handed {
                     self.core.forget(peer, handed.counted);
                 }
@@ -92,6 +93,7 @@ impl<S: Sockets> Driver<S> {
     #[cold]
     fn hand_over(&mut self, number: usize, admitted: Admitted, new: New<S::Accepted>) {
         let New { accepted, peer, local, received } = new;
+        // Of its count, since it comes to nothing where that loop is over.
         let counted = admitted.is_counted();
         match self.sockets.give_up(accepted) {
             Ok((fd, listener)) => {

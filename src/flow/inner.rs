@@ -1,8 +1,10 @@
 //! The flow behind its handles: the log of encoded messages, who collects, who waits.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::iter;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::flow::log::FlowLog;
 use crate::structures::ids::ReaderId;
@@ -20,7 +22,7 @@ use crate::flow::state::{FlowReader, FlowState};
 /// A flow. Invariant: no user code runs while `state` is borrowed.
 #[derive(Debug)]
 pub(crate) struct FlowInner {
-    options: FlowOptions,
+    pub(super) options: FlowOptions,
     pub(super) state: RefCell<FlowState<Self>>,
     /// Where it stands in the pool's list of flows that hold something.
     rank: Cell<Option<Rank>>,
@@ -28,6 +30,9 @@ pub(crate) struct FlowInner {
     pub(crate) name: Cell<u32>,
     /// What the ids of its events begin with; 0 as long as no event stream has collected it.
     pub(super) epoch: Cell<u32>,
+    /// Where all loops of a server have it: how many collect it on any, one of each loop included that
+    /// bridges it, and how many loops there are.
+    pub(super) everywhere: OnceCell<(Arc<AtomicUsize>, usize)>,
 }
 
 /// The pool of one server's flows.
@@ -60,7 +65,8 @@ impl FlowInner {
     pub(crate) fn new(options: FlowOptions) -> Self {
         let state = FlowState::new(&options);
         let (rank, name, epoch) = (Cell::default(), Cell::default(), Cell::default());
-        Self { options, state: RefCell::new(state), rank, name, epoch }
+        let everywhere = OnceCell::new();
+        Self { options, state: RefCell::new(state), rank, name, epoch, everywhere }
     }
 
     pub(crate) fn options(&self) -> &FlowOptions {
@@ -137,13 +143,15 @@ impl FlowInner {
 
     fn push(self: &Rc<Self>, emission: Emission) -> Result<bool, SendError> {
         let bytes = emission.bytes() + self.entry_bytes();
+        let widened = self.with_room_for_others(&emission);
+        let options = widened.as_ref().unwrap_or(&self.options);
         // Refused before anything gives way for it: it could not be kept in any case.
         if bytes > self.options.max_bytes {
             let payload = emission.payload().len();
             let limit = self.options.max_bytes.saturating_sub(bytes - payload);
             return Err(SendError::TooBig { bytes: payload, limit });
         }
-        let overrun = self.change(|state| state.push(emission, bytes, &self.options))?;
+        let overrun = self.change(|state| state.push(emission, bytes, options))?;
         self.list();
         self.touch();
         Ok(overrun)
@@ -351,6 +359,9 @@ impl FlowInner {
         };
         let start = behind_own.unwrap_or_else(|| state.log.replay_start());
         let cursor = state.log.join(start);
+        if let Some((count, _)) = self.everywhere.get() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         let behind = state.log.next_number();
         // Of newest values there is one for each key, with gaps where older ones were replaced.
         let replayed = state.log.count_from(cursor) as u64;
@@ -379,6 +390,9 @@ impl FlowInner {
     pub(crate) fn leave(self: &Rc<Self>, cursor: u64, place: u32) {
         let waited_for = self.change(|state| {
             state.log.leave(cursor);
+            if let Some((count, _)) = self.everywhere.get() {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
             state.subscribers.remove(place);
             !state.suspended.is_empty()
         });
@@ -450,7 +464,11 @@ impl FlowInner {
     }
 
     pub(crate) fn subscription_count(&self) -> usize {
-        self.state.borrow().log.subscribers() as usize
+        match self.everywhere.get() {
+            None => self.state.borrow().log.subscribers() as usize,
+            // Each loop's bridge collects it too, and is no subscription of anybody's.
+            Some((count, bridges)) => count.load(Ordering::Relaxed).saturating_sub(*bridges),
+        }
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -528,6 +546,25 @@ mod tests {
                 (keeps, keeps)
             );
         }
+    }
+
+    /// Two loops whose logs are full of what waits for the other must both have room for it.
+    #[test]
+    fn what_another_loop_sends_has_room_beside_what_waits_for_it() {
+        let pool = Rc::new(Flows::new(1 << 20));
+        let flow = Rc::new(FlowInner::new(FlowOptions::new().max_bytes(2_000)));
+        flow.count_everywhere(Arc::default(), 2);
+        let reader = ReaderId(Key { index: 0, generation: 0 });
+        flow.join(&pool, Member::Reader(reader), None); // it reads nothing, so that all is awaited
+        let fill = |origin: Origin| {
+            let fits = |_: &usize| flow.emit("x".repeat(100).as_str(), None, origin).is_ok();
+            (0..100).take_while(fits).count()
+        };
+        let own = fill(Origin::Application);
+        assert!(own > 5, "{own}");
+        let of_others = fill(Origin::Reader(reader));
+        assert!((own..=own + 1).contains(&of_others), "as much again: {of_others} beside {own}");
+        assert_eq!(fill(Origin::Application), 0);
     }
 
     #[test]

@@ -258,6 +258,11 @@ impl<E> FlowLog<E> {
         self.between(self.cursors.slowest(), self.cursors.end())
     }
 
+    /// The same besides a subscriber that stands at `one`.
+    pub(crate) fn pending_besides(&self, one: u64) -> usize {
+        self.between(self.cursors.slowest_besides(one), self.cursors.end())
+    }
+
     /// Entries that the slowest subscriber was offered and has not taken.
     pub(crate) fn lagging(&self) -> usize {
         self.between(self.cursors.slowest(), self.offered)

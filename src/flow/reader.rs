@@ -111,6 +111,11 @@ impl Reading {
         Batch { reading: self, left: BATCH_MESSAGES, given: None, has_progress: false }
     }
 
+    /// The number of what it takes next.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.subscription.cursor()
+    }
+
     /// Whether there is something for it before that number.
     pub(crate) fn has_before(&self, number: u64) -> bool {
         self.subscription.is_before(number) || self.subscription.flow().has_removed(self.id)
@@ -149,6 +154,22 @@ impl Batch<'_> {
         let key = self.reading.subscription.flow().take_removed(self.reading.id)?;
         self.has_progress = true;
         Some(key)
+    }
+
+    /// How many messages were missed behind the last that was offered, once there is no more: with the next
+    /// one they would be told too, but that may never come.
+    pub(crate) fn take_missed(&mut self) -> u64 {
+        self.pass_given();
+        let reading = &mut *self.reading;
+        let flow = reading.subscription.flow();
+        // Before that, some of what is its own may lie in a gap that is not counted yet.
+        if reading.subscription.cursor() != flow.end() {
+            return 0;
+        }
+        let missed = std::mem::take(&mut reading.unreported);
+        let own_dropped = flow.own_dropped(reading.id).min(missed);
+        flow.note_passed(reading.id, reading.subscription.cursor(), own_dropped);
+        missed - own_dropped
     }
 
     /// Goes past the message that was given out last.

@@ -1,9 +1,13 @@
-//! The readers of a flow as the flow knows them: what they were not told of, and what never came.
+//! The readers of a flow as the flow knows them: what they were not told of, what never came, and what is
+//! different where loops bridge the flow by readers.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use crate::flow::emission::Origin;
+use crate::flow::emission::{Emission, Origin};
 use crate::flow::inner::FlowInner;
+use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::structures::ids::ReaderId;
 
 /// More than can be counted before the end of time; sums of a few of these do not overflow.
@@ -72,5 +76,36 @@ impl FlowInner {
         let state = self.state.borrow();
         state.readers.iter().map(|reader| reader.id).for_each(each);
         !state.readers.is_empty()
+    }
+}
+
+/// Where all loops of a server have the flow.
+impl FlowInner {
+    /// All loops of a server have this flow, which nobody collects yet.
+    pub(crate) fn count_everywhere(&self, count: Arc<AtomicUsize>, loops: usize) {
+        // Never twice: a loop makes the flow, and bridges it at once.
+        let _ = self.everywhere.set((count, loops));
+    }
+
+    /// Whether somebody has not taken all that there is.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.state.borrow().log.pending() > 0
+    }
+
+    /// Whether a publisher would have to wait where a reader that stands at `cursor` is no reason to.
+    pub(crate) fn would_suspend_besides(&self, cursor: u64) -> bool {
+        self.options.on_buffer_overflow == BufferOverflow::Suspend
+            && self.state.borrow().log.pending_besides(cursor) > self.options.capacity()
+    }
+
+    /// What other loops have sent must have a place beside what waits here to be sent to them: else both
+    /// might wait for each other. They send no more than their logs may have.
+    #[inline]
+    pub(super) fn with_room_for_others(&self, emission: &Emission) -> Option<FlowOptions> {
+        let (_, loops) = self.everywhere.get()?;
+        // Each of the others has as much on its way at most as its own log may have.
+        let max_bytes = self.options.max_bytes.saturating_mul(*loops);
+        matches!(emission.origin, Origin::Reader(_))
+            .then(|| FlowOptions { max_bytes, ..self.options })
     }
 }

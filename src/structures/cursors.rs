@@ -70,6 +70,17 @@ impl Cursors {
         }
     }
 
+    /// The same besides one that stands at `one`.
+    pub(crate) fn slowest_besides(&self, one: u64) -> u64 {
+        let is_another = |(cursor, count): &(&u64, &u32)| **cursor != one || **count > 1;
+        let newest = self.end.saturating_sub(1);
+        match self.behind.iter().find(is_another) {
+            Some((cursor, _)) => *cursor,
+            None if self.at_newest > u32::from(one == newest) => newest,
+            None => self.end,
+        }
+    }
+
     fn add(&mut self, cursor: u64) {
         match self.end.saturating_sub(cursor) {
             0 => self.at_end += 1,

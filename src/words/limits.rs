@@ -283,7 +283,8 @@ impl Limits {
     /// grow by doubling; where small things lie between them, each leaves a hole of half its size.)
     /// The program itself, the application's handlers and what one hook sends at once come on
     /// top, and what the application dials itself: some 500 bytes for a dialer with its session.
-    /// At the defaults under 40 MiB.
+    /// At the defaults under 40 MiB. With several [loops](crate::Server::loops), whose messages have
+    /// `process_bytes` together, buffers and places for connections are there for each.
     pub fn memory_ceiling(&self) -> usize {
         let connections = self.max_connections.saturating_add(OVER_LIMIT_MAX);
         let per_connection = CONNECTION_BYTES + BUSY_BYTES;

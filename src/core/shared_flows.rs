@@ -1,0 +1,61 @@
+//! The flows that several loops share, as the core serves them: what other loops send, and what waits for a
+//! flow to move.
+
+use crate::context::bridges::Bridge;
+use crate::context::loop_state::Order;
+use crate::context::parcels::{Content, Load, Parcel};
+
+use crate::core::turns::Core;
+
+/// The bridges of this loop.
+pub(super) struct SharedFlows<'c> {
+    pub(super) core: &'c mut Core,
+}
+
+impl SharedFlows<'_> {
+    /// Another loop has sent this.
+    pub(super) fn receive(&mut self, parcel: Parcel) {
+        let shared = &mut self.core.shared;
+        let Parcel { flow, from, content } = parcel;
+        match (shared.bridges.get(&flow), content) {
+            (Some(bridge), Content::Published(published)) => {
+                // Kept first: where the flow has no room now, it may have after the flush.
+                bridge.receive(from, published);
+                self.publish(&bridge);
+            }
+            (Some(bridge), Content::Done(load)) => {
+                let bytes = bridge.done(from, load);
+                // It was this loop's memory until the other one had published it.
+                shared.account(bytes, 0);
+                if let Some(reader) = bridge.reader() {
+                    shared.readers.read_on(reader);
+                }
+            }
+            // A module that sets up each loop differently: nobody collects it here.
+            (None, Content::Published(published)) => {
+                let mut load = Load::default();
+                published.iter().for_each(|bridged| load.add(bridged.load()));
+                if let Some(place) = &shared.place {
+                    place.send(from, &flow, Content::Done(load));
+                }
+            }
+            (None, Content::Done(_)) => {}
+        }
+    }
+
+    /// Subscribers may have taken what others waited for.
+    #[cold]
+    pub(super) fn go_on(&mut self) {
+        // Nothing but a turn of this loop moves its flows, so that no waking is needed for this.
+        self.core.shared.bridges.some_wait = false;
+        for bridge in self.core.shared.bridges.all() {
+            self.publish(&bridge);
+        }
+    }
+
+    fn publish(&mut self, bridge: &Bridge<Order>) {
+        let shared = &mut self.core.shared;
+        let cursor = bridge.reader().and_then(|reader| shared.readers.cursor(reader));
+        shared.bridges.some_wait |= bridge.publish(cursor.unwrap_or(u64::MAX));
+    }
+}
