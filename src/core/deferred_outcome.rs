@@ -78,6 +78,7 @@ impl ResumedRequest<'_, '_> {
     fn accept(&mut self, mut deferred: DeferredAnswer, accept: Accept) -> AfterRequest {
         let (headers, count) = deferred.take_hooks();
         let (terms, call) = (deferred.terms, deferred.call.clone());
+        // Headers stand in the order of the hooks; the one that has deferred is the last of these.
         let mut hooks = HooksDone { accepted: Accept::with_headers(headers), count };
         if let Err(refusal) = hooks.accepted.extend(accept) {
             return self.http.responder().answer(terms, &call, refusal, deferred.kind);
