@@ -214,6 +214,28 @@ fn a_reader_is_not_offered_what_it_has_published_itself() {
 }
 
 #[test]
+fn a_reader_has_not_missed_what_it_published_itself_and_was_dropped() {
+    for policy in [BufferOverflow::DropOldest, BufferOverflow::Latest] {
+        let room = room(FlowOptions::new().extra_buffer(3).on_buffer_overflow(policy));
+        room.stall();
+        for n in 0..20 {
+            let (flow, reader, text) = (room.flow.clone(), room.reader, n.to_string());
+            room.app.with_server(move |_| match n % 4 {
+                0 => flow.emit(&text).unwrap(),
+                1 => flow.emit_latest("key", &text).unwrap(),
+                2 => flow.emit_as(reader, text).unwrap(),
+                _ => flow.emit_latest_as(reader, "key", text).unwrap(),
+            });
+        }
+        room.read_on();
+        room.app.with_server(|_| room.flow.emit("last").unwrap());
+        let heard = room.heard();
+        let missed: u64 = heard.iter().map(|(_, missed)| missed).sum();
+        assert_eq!(heard.len() as u64 + missed, 11, "{policy:?}: {heard:?}");
+    }
+}
+
+#[test]
 fn what_never_came_is_missed_by_all_but_the_reader_that_says_so() {
     let room = room(FlowOptions::new().replay(1));
     let mut anna = room.app.web_socket("/");

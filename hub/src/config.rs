@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use wirewheel::options::ProxyHeader;
 
+use crate::broker_place::BrokerPlace;
 use crate::exec::{LineOptions, LongLine, is_variable};
 use crate::options::Given;
 use crate::tls::TlsFiles;
@@ -44,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) replay: usize,
     pub(crate) overflow: Overflow,
     pub(crate) upstream: Option<UpstreamPlace>,
+    pub(crate) broker: Option<BrokerPlace>,
     pub(crate) echo: bool,
     pub(crate) exec: Option<Command>,
     pub(crate) max_children: usize,
@@ -160,6 +162,7 @@ impl Config {
             replay: given.parsed("replay", number)?.unwrap_or(0),
             overflow: given.parsed("overflow", overflow)?.unwrap_or(Overflow::DropOldest),
             upstream: UpstreamPlace::from_given(given)?,
+            broker: BrokerPlace::from_given(given)?,
             echo: given.is_on("echo"),
             exec: command(given)?,
             max_children: given.parsed("max-children", positive)?.unwrap_or(16),
@@ -195,6 +198,12 @@ impl Config {
         }
         if config.upstream.is_some() && !config.topics {
             return Err("--upstream joins topics to those of another hub: give --topics too".into());
+        }
+        if let Some(broker) = &config.broker {
+            if !config.topics {
+                return Err("--broker has topics span boxes: give --topics too".into());
+            }
+            broker.check_beside(config.upstream.is_some(), config.overflow)?;
         }
         config.check_values()?;
         Ok(config)

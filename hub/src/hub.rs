@@ -63,6 +63,7 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
 
 /// Does everything but listening at the places that are configured, and starting anything.
 pub(crate) fn check(config: &Config) -> Result<(), Finding> {
+    crate::broker::check(config).map_err(Finding::Mistake)?;
     Parts::open(config).map_err(Finding::Missing)?;
     check::places(&config.listen)?;
     if let Some(files) = &config.tls {
@@ -240,6 +241,10 @@ impl<'a> Parts<'a> {
         app.install(options(self.config));
         if let Some(topics) = &self.topics {
             topics.check(app);
+            // What is wrong with it was told before (see `check`), or is of another moment.
+            if let Err(mistake) = topics.start(app, self.config) {
+                log::error!("{mistake}");
+            }
         }
         if let Some(processes) = &self.processes {
             processes.attach_to(app);

@@ -7,6 +7,7 @@
 //!   topics    what one client sends, all others receive
 //!   links     the same across hubs (unlinked: without them)
 //!   upstream  the hub that is dialled; upstream_place: how that is said
+//!   broker    the same across boxes over MQTT (unbrokered: without it); broker_place: how that is said
 //!   exec      a program for each session
 //!   serve     files beneath a folder
 //!   tokens    who may connect
@@ -17,6 +18,12 @@
 //!   stderr    the log, which never waits for its reader; sparing: lines that strangers cause
 //! ```
 
+#[cfg(feature = "broker")]
+mod broker;
+#[cfg(not(feature = "broker"))]
+#[path = "unbrokered.rs"]
+mod broker;
+mod broker_place;
 mod check;
 mod config;
 mod exec;

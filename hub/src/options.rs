@@ -13,10 +13,12 @@ pub(crate) enum Kind {
 }
 
 /// Every option; service files and documents are held to this table. Those that guard come first.
-pub(crate) const OPTIONS: [(&str, Kind); 39] = [
+pub(crate) const OPTIONS: [(&str, Kind); 43] = [
     ("token-file", Kind::One),
     ("upstream-token-file", Kind::One),
     ("upstream-ca", Kind::One),
+    ("broker-login-file", Kind::One),
+    ("broker-ca", Kind::One),
     ("allow-origin", Kind::Several),
     ("host", Kind::Several),
     ("trusted-proxy", Kind::Several),
@@ -33,6 +35,8 @@ pub(crate) const OPTIONS: [(&str, Kind); 39] = [
     ("replay", Kind::One),
     ("overflow", Kind::One),
     ("upstream", Kind::One),
+    ("broker", Kind::One),
+    ("prefix", Kind::One),
     ("echo", Kind::Switch),
     ("exec", Kind::One),
     ("exec-arg", Kind::Several),

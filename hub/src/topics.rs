@@ -12,6 +12,7 @@ use wirewheel::{
     Response, Routing, ServerRef, Session,
 };
 
+use crate::broker::{Broker, OverBroker};
 use crate::config::{Config, Overflow};
 use crate::links::{Links, TopicLinks};
 
@@ -29,6 +30,7 @@ const BEHIND_HELD: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Topics {
     settings: Rc<Settings>,
+    broker: RefCell<Rc<Broker>>,
     topics: RefCell<HashMap<String, Rc<Topic>>>,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Topic {
     name: String,
     flow: SharedFlow<MessageBuf>,
     linked: TopicLinks,
+    broker: Rc<Broker>,
+    over_broker: OverBroker,
 }
 
 impl Topics {
@@ -78,7 +82,8 @@ impl Topics {
         let checked = SharedFlow::<MessageBuf>::with(options);
         checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
         let settings = Settings { options, overflow: config.overflow, links: Links::of(config) };
-        Ok(Self { settings: Rc::new(settings), topics: RefCell::default() })
+        let broker = RefCell::new(Rc::new(Broker::of(config)?));
+        Ok(Self { settings: Rc::new(settings), broker, topics: RefCell::default() })
     }
 
     /// Adds what clients connect to, and other hubs.
@@ -88,6 +93,13 @@ impl Topics {
             .web_socket(PATH, move |call: &Call| Member(joining.topic(call)))
             .on_upgrade(move |call| admitting.admit(call));
         self.settings.links.serve(route, self);
+    }
+
+    /// Starts the link to the broker.
+    pub(crate) fn start(&self, app: &mut Application, config: &Config) -> Result<(), String> {
+        let started = Broker::of(config)?.start(app)?;
+        *self.broker.borrow_mut() = Rc::new(started);
+        Ok(())
     }
 
     /// Has mistakes told that would be seen only when a topic is joined to one of another hub.
@@ -102,9 +114,18 @@ impl Topics {
             let text = format!("a topic has a name of at most {NAME_MAX} bytes\n");
             return Err(Response::text(text).status(400));
         }
+        if let Some(fault) = self.broker.borrow().fault_of(&name) {
+            return Err(Response::text(fault).status(400));
+        }
         let mut topics = self.topics.borrow_mut();
         if !topics.contains_key(&*name) && topics.len() >= TOPICS_MAX {
-            topics.retain(|_, topic| topic.is_joined() || topic.linked.leave_upstream());
+            topics.retain(|_, topic| {
+                let stays = topic.is_joined() || topic.linked.leave_upstream();
+                if !stays {
+                    topic.broker.leave(topic);
+                }
+                stays
+            });
             if topics.len() >= TOPICS_MAX {
                 return Err(Response::text("too many topics\n").status(503));
             }
@@ -124,6 +145,8 @@ impl Topics {
             name: name.clone().into_owned(),
             flow: self.settings.new_flow(),
             linked: TopicLinks::default(),
+            broker: Rc::clone(&self.broker.borrow()),
+            over_broker: OverBroker::default(),
         });
         topics.insert(name.into_owned(), Rc::clone(&topic));
         topic
@@ -139,7 +162,7 @@ impl Settings {
 impl Topic {
     /// Whether a client is on it, or a hub that has dialled.
     fn is_joined(&self) -> bool {
-        self.flow.subscription_count() > 0 || self.linked.have_members()
+        self.flow.subscription_count() > self.over_broker.readers() || self.linked.have_members()
     }
 
     /// Publishes what a session said, in one of the topic's flows.
@@ -155,7 +178,10 @@ impl Topic {
 }
 
 /// What links do with a topic.
-#[cfg_attr(not(feature = "upstream"), allow(dead_code, reason = "there are no links"))]
+#[cfg_attr(
+    not(all(feature = "upstream", feature = "broker")),
+    allow(dead_code, reason = "there are no links")
+)]
 impl Topic {
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -179,11 +205,17 @@ impl Topic {
         &self.settings.links
     }
 
+    pub(crate) fn over_broker(&self) -> &OverBroker {
+        &self.over_broker
+    }
+
     pub(crate) fn linked(&self) -> &TopicLinks {
         &self.linked
     }
 
-    fn join_upstream(self: &Rc<Self>, server: &mut ServerRef<'_>) {
+    /// Joins it to those of its name elsewhere.
+    fn join_others(self: &Rc<Self>, server: &mut ServerRef<'_>) {
+        self.broker.join(server, self);
         self.linked.join_upstream(server, self);
     }
 
@@ -211,7 +243,7 @@ impl Member {
 
 impl Handler for Member {
     fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
-        self.0.join_upstream(&mut session.server());
+        self.0.join_others(&mut session.server());
         session.collect_others(&self.0.flow)
     }
 

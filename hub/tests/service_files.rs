@@ -29,8 +29,27 @@ fn options() -> Vec<String> {
     names
 }
 
+/// How topics are joined to those elsewhere: there is one way at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Joined {
+    Upstream,
+    Broker,
+}
+
+impl Joined {
+    /// Whether an option, or its variable, is for the other way.
+    fn excludes(self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        let is_of_broker = name.contains("broker") || name.ends_with("prefix");
+        match self {
+            Self::Upstream => is_of_broker,
+            Self::Broker => name.contains("upstream"),
+        }
+    }
+}
+
 /// Every option with a value that works here; of lists two, where two can be.
-fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
+fn values(folder: &Folder, joined: Joined) -> BTreeMap<String, Vec<String>> {
     let tokens = folder.write("the tokens", "swordfish\n");
     let page = folder.write("www/index.html", "page");
     let www = page.strip_suffix("/index.html").unwrap().to_owned();
@@ -41,6 +60,8 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         ("token-file", vec![tokens.clone()]),
         ("upstream-token-file", vec![tokens]),
         ("upstream-ca", pem("authority.pem")),
+        ("broker-login-file", vec![folder.write("the login", "box:swordfish\n")]),
+        ("broker-ca", pem("authority.pem")),
         ("allow-origin", vec!["https://a.example".into(), "https://b.example".into()]),
         ("host", vec!["box.lan".into(), "*.box.example".into()]),
         ("trusted-proxy", vec!["127.0.0.1".into(), "10.0.0.0/8".into()]),
@@ -58,6 +79,8 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         ("replay", one("7")),
         ("overflow", one("drop-latest")),
         ("upstream", one("wss://127.0.0.1:9")),
+        ("broker", one("mqtts://127.0.0.1:9")),
+        ("prefix", one("hall/")),
         ("echo", one("1")),
         ("exec", one("sh")),
         ("exec-arg", vec!["-c".into(), "echo \"it's $1\"; env; echo end".into(), "x".into()]),
@@ -82,18 +105,28 @@ fn values(folder: &Folder) -> BTreeMap<String, Vec<String>> {
         all.retain(|name, _| !name.starts_with("tls-"));
         all.get_mut("listen").unwrap().retain(|place| !place.starts_with("tls:"));
     }
-    if !HAS_UPSTREAM {
-        all.retain(|name, _| !name.starts_with("upstream"));
-    } else if !HAS_TLS {
-        all.remove("upstream-ca");
-        all.insert("upstream".into(), one("ws://127.0.0.1:9"));
+    all.retain(|name, _| !joined.excludes(name) && is_built_in(name));
+    if !HAS_TLS {
+        all.retain(|name, _| !name.ends_with("-ca"));
+        for (name, place) in [("upstream", "ws://127.0.0.1:9"), ("broker", "mqtt://127.0.0.1:9")] {
+            if let Some(value) = all.get_mut(name) {
+                *value = one(place);
+            }
+        }
     }
     all
+}
+
+/// Whether the hub was built with what an option, or its variable, is for.
+fn is_built_in(name: &str) -> bool {
+    (HAS_UPSTREAM || !Joined::Broker.excludes(name))
+        && (HAS_BROKER || !Joined::Upstream.excludes(name))
 }
 
 /// Whether the hub was built with all of it; the options are there in any case.
 const HAS_TLS: bool = cfg!(feature = "tls-client-auth");
 const HAS_UPSTREAM: bool = cfg!(feature = "upstream");
+const HAS_BROKER: bool = cfg!(feature = "broker");
 
 fn variable(name: &str) -> String {
     format!("WIREWHEEL_HUB_{}", name.to_uppercase().replace('-', "_"))
@@ -167,7 +200,7 @@ fn expect_tls(hub: &mut Hub) {
 #[test]
 fn every_option_of_openwrt_reaches_the_program() {
     let folder = Folder::new("openwrt");
-    let values = values(&folder);
+    let values = values(&folder, Joined::Broker);
     // What /lib/functions.sh and procd.sh do, with the configuration in variables.
     let script = r#"
         config_load() { [ "$1" = wirewheel-hub ]; }
@@ -250,23 +283,26 @@ fn the_default_file_has_every_option_and_its_examples_are_right() {
     let mut examples = default_variables();
     let names: Vec<String> = options().iter().map(|name| variable(name)).collect();
     assert_eq!(examples.keys().cloned().collect::<Vec<_>>(), names);
-    // What is not on this machine.
-    let values = values(&folder);
     if !HAS_TLS {
         examples.retain(|name, _| !name.contains("_TLS_") && name != &variable("listen"));
-        examples.remove(&variable("upstream-ca"));
+        examples.retain(|name, _| !name.ends_with("_CA"));
         examples.insert(variable("upstream"), "ws://parent.example".into());
     }
-    if !HAS_UPSTREAM {
-        examples.retain(|name, _| !name.contains("_UPSTREAM"));
+    examples.retain(|name, _| is_built_in(name));
+    for joined in [Joined::Upstream, Joined::Broker] {
+        let mut examples = examples.clone();
+        examples.retain(|name, _| !joined.excludes(name));
+        // What is not on this machine.
+        let values = values(&folder, joined);
+        let files = ["token-file", "upstream-token-file", "upstream-ca", "broker-login-file"];
+        let lacking = files.into_iter().chain(["broker-ca", "tls-cert", "tls-key"]);
+        let lacking = lacking.chain(["tls-client-ca", "serve", "exec"]);
+        for name in lacking.filter(|name| values.contains_key(*name)) {
+            examples.insert(variable(name), values[name][0].clone());
+        }
+        let output = command().arg("--check").envs(examples).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
-    let files = ["token-file", "upstream-token-file", "upstream-ca", "tls-cert", "tls-key"];
-    let lacking = files.into_iter().chain(["tls-client-ca", "serve", "exec"]);
-    for name in lacking.filter(|name| values.contains_key(*name)) {
-        examples.insert(variable(name), values[name][0].clone());
-    }
-    let output = command().arg("--check").envs(examples).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
     // As it is delivered.
     let text = read("wirewheel-hub.default");
     let set = text.lines().filter(|line| line.starts_with("WIREWHEEL_HUB_"));
@@ -295,7 +331,7 @@ fn unit(name: &str, key: &str) -> Vec<String> {
 #[test]
 fn as_a_unit_of_systemd_every_option_arrives_and_it_never_gives_up() {
     let folder = Folder::new("systemd");
-    let mut values = values(&folder);
+    let mut values = values(&folder, Joined::Broker);
     let service = "wirewheel-hub.service";
     assert_eq!(unit(service, "EnvironmentFile"), ["-/etc/default/wirewheel-hub"]);
     assert_eq!(unit(service, "StartLimitIntervalSec"), ["0"]);
@@ -330,7 +366,7 @@ fn as_a_unit_of_systemd_every_option_arrives_and_it_never_gives_up() {
 #[test]
 fn under_openrc_every_option_arrives_and_mistakes_are_told_before_the_start() {
     let folder = Folder::new("openrc");
-    let values = values(&folder);
+    let values = values(&folder, Joined::Upstream);
     let script = r#"
         checkpath() { :; }
         . "$INIT"

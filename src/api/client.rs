@@ -10,6 +10,7 @@
 //! [`Handler`]: crate::Handler
 //! [`Session`]: crate::Session
 
+pub use crate::app::byte_handler::ByteHandler;
 pub use crate::app::connect_options::ConnectOptions;
 pub use crate::context::dialers::{Dialer, DialerKey};
 pub use crate::protocol::connect_error::ConnectError;

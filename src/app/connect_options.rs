@@ -386,6 +386,20 @@ impl ConnectOptions {
 const REDIRECTS_MAX: u8 = 10;
 
 impl Settings {
+    /// Refuses what has no meaning where no WebSocket is spoken.
+    pub(crate) fn check_bytes(&self) -> Result<(), String> {
+        let of_web_socket = [
+            ("header", !self.headers.is_empty()),
+            ("protocol", !self.protocols.is_empty()),
+            ("redirects", self.redirects > 0),
+            ("extension", !self.extensions.is_empty()),
+        ];
+        match of_web_socket.iter().find(|(_, is_set)| *is_set) {
+            Some((name, _)) => Err(format!("{name} is for sessions that speak WebSocket")),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what cannot be meant, by name.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.session.check()?;

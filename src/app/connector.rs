@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::app::byte_handler::{ByteHandler, OfBytes};
 use crate::app::call::Call;
 use crate::app::connect_options::{ConnectOptions, Settings};
 use crate::app::endpoint::{Endpoint, InPieces, OfFrames, OfMessages};
@@ -18,6 +19,8 @@ use crate::protocol::frame::FrameRules;
 use crate::protocol::http_proxy::HttpProxy;
 use crate::protocol::piece_reader::PieceStep;
 use crate::session::Session;
+use crate::session::byte_stream::PlainBytes;
+use crate::session::event_stream::EventEncoder;
 use crate::session::extensions::{Delivery, Pipeline};
 use crate::structures::ids::TimerId;
 #[cfg(feature = "tls")]
@@ -39,6 +42,8 @@ pub(crate) struct Connector {
     #[cfg(feature = "tls")]
     tls: Option<Rc<TlsConnector>>,
     pub(crate) delivery: Delivery,
+    /// What encodes where no WebSocket is spoken. Only who dials such has it linked.
+    pub(crate) bytes: Option<Rc<dyn EventEncoder>>,
     pub(crate) factory: Rc<ClientFactory>,
 }
 
@@ -57,12 +62,11 @@ impl fmt::Debug for Connector {
 
 impl Connector {
     fn new<E: Endpoint + 'static>(
-        url: &str,
+        url: ClientUrl,
         options: &ConnectOptions,
         delivery: Delivery,
         endpoint: impl Fn(&Call) -> E + 'static,
     ) -> Result<Self, String> {
-        let url = ClientUrl::parse(url)?;
         if let Some(Err(mistake)) = url.place.address() {
             return Err(mistake);
         }
@@ -82,6 +86,7 @@ impl Connector {
             #[cfg(feature = "tls")]
             tls: None,
             delivery,
+            bytes: None,
             factory,
         })
     }
@@ -122,7 +127,9 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: Handler + 'static,
     {
-        Self::new(url, options, Delivery::Messages, move |call| OfMessages::<H>::new(factory(call)))
+        Self::new(ClientUrl::parse(url)?, options, Delivery::Messages, move |call| {
+            OfMessages::<H>::new(factory(call))
+        })
     }
 
     pub(super) fn of_pieces<F, H>(
@@ -134,7 +141,7 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: PieceHandler + 'static,
     {
-        Self::new(url, options, Delivery::Pieces, move |call| {
+        Self::new(ClientUrl::parse(url)?, options, Delivery::Pieces, move |call| {
             OfMessages::<H, InPieces>::new(factory(call))
         })
     }
@@ -148,7 +155,25 @@ impl Connector {
         F: Fn(&Call) -> H + 'static,
         H: RawHandler + 'static,
     {
-        Self::new(url, options, Delivery::Frames, move |call| OfFrames(factory(call)))
+        Self::new(ClientUrl::parse(url)?, options, Delivery::Frames, move |call| {
+            OfFrames(factory(call))
+        })
+    }
+
+    pub(super) fn of_bytes<F, H>(
+        url: &str,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Result<Self, String>
+    where
+        F: Fn() -> H + 'static,
+        H: ByteHandler + 'static,
+    {
+        options.settings().check_bytes()?;
+        let url = ClientUrl::parse_bytes(url)?;
+        // As behind a raw handler's back, nothing is asked by itself.
+        let connector = Self::new(url, options, Delivery::Frames, move |_call| OfBytes(factory()))?;
+        Ok(Self { bytes: Some(Rc::new(PlainBytes)), ..connector })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The methods that dial: while the application is set up, and while it runs.
 
 use crate::app::application::Application;
+use crate::app::byte_handler::ByteHandler;
 use crate::app::call::Call;
 use crate::app::connect_options::ConnectOptions;
 use crate::app::connector::Connector;
@@ -65,6 +66,33 @@ impl Application {
         H: RawHandler + 'static,
     {
         self.dial(url, Connector::of_frames(url, &options, factory))
+    }
+
+    /// Dials a session that speaks a protocol of its own: `url` is `tcp://host:port`, `tls://host:port`
+    /// (feature `tls`) or `unix:/run/x.sock`; feature `client`. It is dialled, and dialled again, as
+    /// [`connect`](Self::connect) does, through a proxy too; of the options those of requests and answers
+    /// have no meaning and are refused. See [`ByteHandler`], with an example.
+    ///
+    /// ```
+    /// use wirewheel::client::{ByteHandler, ConnectOptions};
+    /// use wirewheel::{Application, HandlerResult, Session};
+    /// struct Log;
+    /// impl ByteHandler for Log {
+    ///     fn on_bytes(&mut self, _: &mut Session<'_>, bytes: &[u8]) -> HandlerResult {
+    ///         println!("{bytes:?}");
+    ///         Ok(())
+    ///     }
+    /// }
+    /// fn module(app: &mut Application) {
+    ///     app.connect_bytes("unix:/run/gpsd.sock", ConnectOptions::new(), || Log);
+    /// }
+    /// ```
+    pub fn connect_bytes<F, H>(&mut self, url: &str, options: ConnectOptions, factory: F) -> Dialer
+    where
+        F: Fn() -> H + 'static,
+        H: ByteHandler + 'static,
+    {
+        self.dial(url, Connector::of_bytes(url, &options, factory))
     }
 
     /// The same for a session that is handed messages in pieces; see [`pieces`](crate::pieces).
@@ -161,6 +189,40 @@ impl ServerRef<'_> {
         H: RawHandler + 'static,
     {
         self.dial(Connector::of_frames(url, &options, factory))
+    }
+
+    /// The same for a session that speaks a protocol of its own; see [`Application::connect_bytes`].
+    ///
+    /// ```
+    /// use wirewheel::client::{ByteHandler, ConnectOptions};
+    /// use wirewheel::error::ConfigError;
+    /// use wirewheel::{HandlerResult, ServerRef, Session};
+    /// struct Log;
+    /// impl ByteHandler for Log {
+    ///     fn on_bytes(&mut self, _: &mut Session<'_>, bytes: &[u8]) -> HandlerResult {
+    ///         println!("{bytes:?}");
+    ///         Ok(())
+    ///     }
+    /// }
+    /// fn listen_to(server: &mut ServerRef<'_>, device: &str) -> Result<(), ConfigError> {
+    ///     server.connect_bytes(&format!("tcp://{device}:2101"), ConnectOptions::new(), || Log)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_bytes<F, H>(
+        &mut self,
+        url: &str,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Result<Dialer, ConfigError>
+    where
+        F: Fn() -> H + 'static,
+        H: ByteHandler + 'static,
+    {
+        self.dial(Connector::of_bytes(url, &options, factory))
     }
 
     /// The same for a session that is handed messages in pieces; see [`Application::connect_pieces`].

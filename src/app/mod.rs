@@ -8,6 +8,8 @@ pub(crate) mod body_handler;
 pub(crate) mod body_intake;
 pub(crate) mod body_route;
 mod body_routing;
+#[cfg(feature = "client")]
+pub(crate) mod byte_handler;
 pub(crate) mod call;
 #[cfg(feature = "client")]
 pub(crate) mod connect_options;

@@ -10,7 +10,7 @@ use crate::protocol::client_handshake::{Asked, is_credential};
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::head::{HeadLimits, HeadStatus, parse_head};
 use crate::protocol::response_head::ResponseHead;
-use crate::session::extensions::{Agreed, Delivery, Pipeline};
+use crate::session::extensions::{Agreed, Pipeline};
 use crate::session::state::{NO_ADDR, Phase};
 use crate::structures::wire::{NoWire, Wire};
 use crate::words::connect::{ConnectStep, DialerState};
@@ -30,6 +30,9 @@ use crate::core::turn::Turn;
 
 /// Lines of our own request, whose number is the application's.
 const OWN_LINES_MAX: usize = 256;
+
+/// In place of the request that a byte stream does not have.
+const NO_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: -\r\n\r\n";
 
 /// Requests.
 impl Dials<'_> {
@@ -64,6 +67,10 @@ impl Dials<'_> {
     pub(super) fn send_handshake(&mut self, now: Time, index: u32, slot: u32, wire: &mut dyn Wire) {
         self.core.dial_table.set_step(index, ConnectStep::Handshake);
         let Some(dial) = self.core.dial_table.dial(index) else { return };
+        if let Some(encoder) = &dial.connector.bytes {
+            let pipeline = Pipeline::for_events(Rc::clone(encoder));
+            return self.open_bytes(now, index, slot, pipeline, wire);
+        }
         let Some(progress) = dial.progress.as_deref() else { return };
         let (settings, mut url) = (Rc::clone(&dial.connector.settings), (*progress.url).clone());
         let (is_elsewhere, delivery) = (progress.is_elsewhere, dial.connector.delivery);
@@ -248,23 +255,70 @@ impl Dials<'_> {
             Err(fault) => return self.fail(now, index, ConnectError::BadAnswer(fault), None),
         };
         let Some(dial) = self.core.dial_table.dial(index) else { return };
+        let pipeline = Pipeline::for_session(dial.connector.delivery, agreed);
+        self.open(now, index, slot, &call, pipeline, wire);
+    }
+
+    /// There is no handshake: the connection is the session.
+    fn open_bytes(
+        &mut self,
+        now: Time,
+        index: u32,
+        slot: u32,
+        pipeline: Box<Pipeline>,
+        wire: &mut dyn Wire,
+    ) {
+        let limits = HeadLimits { max_bytes: NO_REQUEST.len().saturating_add(1), max_lines: 1 };
+        let Ok(HeadStatus::Complete { head, .. }) = parse_head(NO_REQUEST, &limits, &mut 0) else {
+            return;
+        };
+        let call = Call::new(head, Vec::new(), self.between(index, slot, wire), None);
+        self.open(now, index, slot, &call, Some(pipeline), wire);
+    }
+
+    /// Makes the handler, and the session.
+    fn open(
+        &mut self,
+        now: Time,
+        index: u32,
+        slot: u32,
+        call: &Call,
+        pipeline: Option<Box<Pipeline>>,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(dial) = self.core.dial_table.dial(index) else { return };
         let (factory, cell) = (Rc::clone(&dial.connector.factory), Rc::clone(&dial.cell));
-        let handler = match caught(|| factory(&call, cell)) {
+        let handler = match caught(|| factory(call, cell)) {
             Ok(handler) => handler,
             Err(Panicked(text)) => {
                 self.core.shared.last_panic = Some(text.clone());
                 return self.fail(now, index, ConnectError::Panic(text), None);
             }
         };
-        // Frames may follow the answer in the same read.
+        // The server's first bytes may be there already.
         let Some(rest) = self.http(slot).map(|http| std::mem::take(&mut http.unread)) else {
             return;
         };
-        let Some((route, delivery)) = self.note_open(now, index, slot) else { return };
-        let pipeline = Pipeline::for_session(delivery, agreed);
+        let Some(route) = self.note_open(now, index, slot) else { return };
         self.core.turn(now, slot, wire, |turn| {
-            DialTurn { turn }.open_dialled(route, pipeline, handler, &call, rest)
+            DialTurn { turn }.open_dialled(route, pipeline, handler, call, rest)
         });
+    }
+
+    /// Who is at the two ends of a connection.
+    fn between(&mut self, index: u32, slot: u32, wire: &dyn Wire) -> Between {
+        let remote =
+            self.core.connections.slab.at(slot).map_or(NO_ADDR, |it| it.state.remote_addr());
+        Between {
+            remote,
+            client: remote,
+            local: canonical(wire.local_addr()),
+            at: self.core.shared.now,
+            secure: self.core.dial_table.is_secure(index),
+            #[cfg(feature = "tls")]
+            tls: wire.tls_peer(),
+            host: None,
+        }
     }
 
     /// What was agreed on with an answer; the error says what is wrong with it.
@@ -289,24 +343,12 @@ impl Dials<'_> {
         else {
             return Err(gone());
         };
-        let remote =
-            self.core.connections.slab.at(slot).map_or(NO_ADDR, |it| it.state.remote_addr());
-        let local = canonical(wire.local_addr());
-        let between = Between {
-            remote,
-            client: remote,
-            local,
-            at: self.core.shared.now,
-            secure: self.core.dial_table.is_secure(index),
-            #[cfg(feature = "tls")]
-            tls: wire.tls_peer(),
-            host: None,
-        };
+        let between = self.between(index, slot, wire);
         Ok((Call::of_client(own, between, chosen.protocol, head), agreed))
     }
 
     /// The dialer has a session.
-    fn note_open(&mut self, now: Time, index: u32, slot: u32) -> Option<(u16, Delivery)> {
+    fn note_open(&mut self, now: Time, index: u32, slot: u32) -> Option<u16> {
         self.core.dial_table.by_slot.remove(&slot);
         let id = self.core.connections.slab.at(slot)?.state.id;
         // From here the session has deadlines of its own.
@@ -317,7 +359,7 @@ impl Dials<'_> {
         dial.cell.heard.set(false);
         dial.cell.session.set(Some(id));
         dial.cell.state.set(DialerState::Open);
-        Some((dial.route, dial.connector.delivery))
+        Some(dial.route)
     }
 }
 

@@ -149,8 +149,7 @@ impl Turn<'_> {
                 *(if info.is_clean() { &mut drained.clean } else { &mut drained.cut }) += 1;
             }
             self.shared.stats.count_close(info.code());
-            self.shared.stats.event_streams_open -=
-                u64::from(self.connection.state.is_event_stream());
+            self.shared.stats.event_streams_open -= u64::from(!self.connection.state.is_read());
             // Taken out first: if `on_close` panics, it has been called all the same.
             let stage = std::mem::replace(&mut self.connection.stage, Stage::Finishing);
             if let Stage::Session(mut handler) = stage {
@@ -158,6 +157,7 @@ impl Turn<'_> {
             }
         }
         // A hook that sent or aborted after the end asked for nothing that is left to do.
+        self.connection.state.extra().shuts_first = self.connection.state.is_byte_stream();
         if self.connection.state.is_event_stream() {
             // Whoever writes it sees no stream any more, and must take none of it for frames.
             self.shared.opaque_prefix = self.shared.tx.len();
@@ -272,6 +272,8 @@ impl Turn<'_> {
             self.drop_socket(Disposal::Close);
         } else if !extra.shut {
             extra.shut = true;
+            #[cfg(feature = "client")]
+            let waits = self.connection.is_dialled && !extra.shuts_first;
             // One that was set already, for a peer found dead, is not prolonged.
             if extra.deadline.is_none() {
                 extra.await_peer(now, linger);
@@ -280,7 +282,7 @@ impl Turn<'_> {
             // RFC 6455 section 7.1.1: the server closes first, and waits for the peer to follow. "A client
             // SHOULD wait for the server to close the connection".
             #[cfg(feature = "client")]
-            if self.connection.is_dialled {
+            if waits {
                 return;
             }
             self.wire.shutdown_write();

@@ -29,7 +29,7 @@ impl SessionTurn<'_, '_> {
         // RFC 9112 section 9.6: a server that says "close" "MUST NOT process any further requests", and what
         // else comes behind the request of an event stream is no message.
         if self.turn.connection.state.is_event_stream() {
-            return rx.len();
+            return self.bytes_input(rx);
         }
         let mut taken = 0;
         while let Stage::Session(_) = self.turn.connection.stage {
@@ -51,6 +51,16 @@ impl SessionTurn<'_, '_> {
         self.note_unfinished();
         self.turn.connection.state.release_idle();
         taken
+    }
+
+    /// Bytes of a stream of events, which are nothing, or of a byte stream.
+    fn bytes_input(&mut self, rx: &[u8]) -> usize {
+        if self.turn.connection.state.is_byte_stream() {
+            self.deliver(Message::new(Payload::Binary(rx), Rsv::NONE));
+            self.turn.flush();
+            self.turn.connection.state.release_idle();
+        }
+        rx.len()
     }
 
     /// One frame, or a part of one: how many bytes were taken.

@@ -38,7 +38,8 @@ impl SessionTurn<'_, '_> {
     fn until_header(&self) -> Option<usize> {
         let state = &self.turn.connection.state;
         match state.pipeline.as_deref() {
-            Some(pipeline) if pipeline.is_raw() => None,
+            // Of a byte stream nothing is a ping.
+            Some(pipeline) if pipeline.is_raw() || pipeline.events().is_some() => None,
             _ => state.partial_frame().map_or(Some(0), PartialFrame::until_header),
         }
     }

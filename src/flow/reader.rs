@@ -95,6 +95,7 @@ pub(crate) struct Reading {
 struct Given {
     number: u64,
     skipped: u64,
+    own_dropped: u64,
 }
 
 /// Offered at a time: others have their turn between two batches.
@@ -113,6 +114,14 @@ impl Reading {
     /// Whether there is something for it before that number.
     pub(crate) fn has_before(&self, number: u64) -> bool {
         self.subscription.is_before(number) || self.subscription.flow().has_removed(self.id)
+    }
+
+    /// Goes past the message of that number: how many before it are gone.
+    fn pass(&mut self, number: u64, own_dropped: u64) -> u64 {
+        let gone = self.subscription.pass(number);
+        let passed = self.subscription.cursor();
+        self.subscription.flow().note_passed(self.id, passed, own_dropped);
+        gone
     }
 
     /// How many messages have never come to the flow, but for those of which the reader has said so itself.
@@ -145,7 +154,7 @@ impl Batch<'_> {
     /// Goes past the message that was given out last.
     fn pass_given(&mut self) {
         if let Some(given) = self.given.take() {
-            self.reading.subscription.pass(given.number);
+            self.reading.pass(given.number, given.own_dropped);
             self.reading.subscription.count_skipped(given.skipped);
             self.reading.unreported = 0;
             self.has_progress = true;
@@ -178,13 +187,16 @@ impl Iterator for Batch<'_> {
             self.left = left;
             // What it brought itself would go in circles between the two ends of a link.
             if emission.origin == Origin::Reader(reading.id) {
-                reading.unreported += reading.subscription.pass(number);
+                reading.unreported += reading.pass(number, 0);
                 self.has_progress = true;
                 continue;
             }
             let skipped = reading.skipped();
-            let missed = reading.unreported + reading.subscription.missed_before(number) + skipped;
-            self.given = Some(Given { number, skipped });
+            let gone = reading.unreported + reading.subscription.missed_before(number);
+            // Where they lay between the others is not known: in the end as many are counted as were missed.
+            let own_dropped = reading.subscription.flow().own_dropped(reading.id).min(gone);
+            let missed = gone - own_dropped + skipped;
+            self.given = Some(Given { number, skipped, own_dropped });
             return Some(Offered { emission, missed });
         }
         None

@@ -30,6 +30,21 @@ impl FlowInner {
         own.map_or(0, |reader| std::mem::take(&mut reader.own_skipped))
     }
 
+    /// How many messages that reader has published itself that went before it had gone past them.
+    pub(crate) fn own_dropped(&self, id: ReaderId) -> u64 {
+        let state = self.state.borrow();
+        state.readers.iter().find(|reader| reader.id == id).map_or(0, |reader| reader.own_dropped)
+    }
+
+    /// A reader has gone past what is before `passed`, and has counted so many of those.
+    pub(crate) fn note_passed(&self, id: ReaderId, passed: u64, own_dropped: u64) {
+        let mut state = self.state.borrow_mut();
+        if let Some(reader) = state.readers.iter_mut().find(|reader| reader.id == id) {
+            reader.passed = passed;
+            reader.own_dropped -= own_dropped;
+        }
+    }
+
     /// A key that was removed and that reader was not told of.
     pub(crate) fn take_removed(&self, id: ReaderId) -> Option<Rc<str>> {
         self.change(|state| state.take_removed(id))

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::flow::options::FlowOptions;
 use crate::structures::ids::ReaderId;
 use crate::words::error::{ConfigError, SendError};
-use crate::words::message::ToMessage;
+use crate::words::message::{AsMessage, ToMessage};
 use crate::words::message_buf::MessageBuf;
 
 use crate::flow::emission::Origin;
@@ -219,8 +219,12 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     pub fn emit_latest(&self, key: &str, value: &T) -> Result<(), SendError> {
         self.inner.emit(value, Some(key), Origin::Application).map(drop)
     }
+}
 
-    /// Publishes what a reader of this flow has brought from elsewhere: all get it but that reader.
+/// What readers bring.
+impl<T: ?Sized> SharedFlow<T> {
+    /// Publishes what a reader of this flow has brought from elsewhere: all get it but that reader. It is a
+    /// message already, text or binary, whatever the flow's own values are.
     ///
     /// ```
     /// use wirewheel::flow::{ReaderId, SharedFlow};
@@ -233,8 +237,9 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     ///
     /// # Errors
     /// As [`emit`](Self::emit).
-    pub fn emit_as(&self, origin: ReaderId, value: &T) -> Result<(), SendError> {
-        self.inner.emit(value, None, Origin::Reader(origin)).map(drop)
+    pub fn emit_as(&self, origin: ReaderId, message: impl AsMessage) -> Result<(), SendError> {
+        let origin = Origin::Reader(origin);
+        self.inner.emit(&message.as_message(), None, origin).map(drop)
     }
 
     /// The same for the newest value of `key`; see [`emit_latest`](Self::emit_latest).
@@ -248,8 +253,14 @@ impl<T: ToMessage + ?Sized> SharedFlow<T> {
     ///
     /// # Errors
     /// As [`emit_latest`](Self::emit_latest).
-    pub fn emit_latest_as(&self, origin: ReaderId, key: &str, value: &T) -> Result<(), SendError> {
-        self.inner.emit(value, Some(key), Origin::Reader(origin)).map(drop)
+    pub fn emit_latest_as(
+        &self,
+        origin: ReaderId,
+        key: &str,
+        message: impl AsMessage,
+    ) -> Result<(), SendError> {
+        let origin = Origin::Reader(origin);
+        self.inner.emit(&message.as_message(), Some(key), origin).map(drop)
     }
 }
 

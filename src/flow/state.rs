@@ -56,13 +56,18 @@ pub(crate) struct FlowReader {
     pub(crate) id: ReaderId,
     /// How many messages it has said itself that never came, and has not taken note of.
     pub(crate) own_skipped: u64,
+    /// Messages before this one it has gone past.
+    pub(crate) passed: u64,
+    /// Messages that it has published itself and that were dropped or replaced before it had gone past them:
+    /// it has not missed those.
+    pub(crate) own_dropped: u64,
     /// Keys that were removed and of which it was not told.
     pub(crate) removed: BTreeSet<Rc<str>>,
 }
 
 impl FlowReader {
     pub(crate) fn new(id: ReaderId) -> Self {
-        Self { id, own_skipped: 0, removed: BTreeSet::new() }
+        Self { id, own_skipped: 0, passed: 0, own_dropped: 0, removed: BTreeSet::new() }
     }
 }
 
@@ -185,7 +190,21 @@ impl<F: GivesWay> FlowState<F> {
     fn take_out(&mut self, key: &str) -> Option<Emission> {
         let number = self.keys.remove(key)?;
         self.dropped += u64::from(self.log.is_awaited(number));
-        self.log.remove(number)
+        let removed = self.log.remove(number);
+        self.note_gone(number, removed.as_ref());
+        removed
+    }
+
+    /// A message was dropped or replaced: the reader that has published it has not missed it.
+    #[inline]
+    fn note_gone(&mut self, number: u64, gone: Option<&Emission>) {
+        if let Some(Origin::Reader(id)) = gone.map(|emission| emission.origin) {
+            let own = self.readers.iter_mut().find(|reader| reader.id == id);
+            // Most messages go once all have gone past them.
+            if let Some(reader) = own.filter(|reader| reader.passed <= number) {
+                reader.own_dropped += 1;
+            }
+        }
     }
 
     /// Drops a key and its message: whether there was one.
@@ -205,7 +224,10 @@ impl<F: GivesWay> FlowState<F> {
     /// The oldest message gives way; it counts if somebody awaited it.
     pub(crate) fn drop_oldest(&mut self) {
         self.dropped += u64::from(self.log.oldest_is_awaited());
-        if let Some(key) = self.log.drop_oldest().and_then(|dropped| dropped.key) {
+        let number = self.log.first_number();
+        let dropped = self.log.drop_oldest();
+        self.note_gone(number, dropped.as_ref());
+        if let Some(key) = dropped.and_then(|dropped| dropped.key) {
             self.keys.remove(&key);
             self.shrink_keys();
         }

@@ -29,6 +29,7 @@
     feature = "tls-client-auth",
     doc = " | [`tls`] | certificates on the box: renewals, clients, memory; or a proxy |"
 )]
+//! | [`fleet`] | more than one box: flows over a broker, what is lost when, a million subscribers on paper |
 //! | [`security`] | origins, tokens, proxies, hostile peers |
 #![cfg_attr(
     feature = "deflate",
@@ -73,6 +74,9 @@ pub mod errors_and_close_codes {}
 
 #[doc = include_str!("event_streams.md")]
 pub mod event_streams {}
+
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
 
 // Its page on values has snippets for the feature `json`.
 #[cfg(all(feature = "deflate", any(not(doctest), feature = "json")))]

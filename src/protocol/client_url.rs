@@ -14,6 +14,8 @@ use crate::words::address::Address;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClientUrl {
     pub(crate) secure: bool,
+    /// No WebSocket is spoken there.
+    pub(crate) is_bytes: bool,
     pub(crate) place: Place,
     /// What `Host` says: the port is left out where it is the scheme's own.
     pub(crate) host_header: Box<str>,
@@ -67,6 +69,30 @@ impl ClientUrl {
         Self::parse_tcp(secure, rest)
     }
 
+    /// The same for where another protocol is spoken: the port has to be named.
+    pub(crate) fn parse_bytes(url: &str) -> Result<Self, String> {
+        let (scheme, rest) = url.trim().split_once(':').unwrap_or_default();
+        let parsed = match scheme.to_ascii_lowercase().as_str() {
+            "tcp" => Self::parse_tcp(false, rest)?,
+            "tls" => Self::parse_tcp(true, rest)?,
+            "unix" if !rest.contains(':') => Self::parse_unix(rest)?,
+            _ => return Err("write tcp://host:port, tls://host:port or unix:/run/x.sock".into()),
+        };
+        let has_port = match &parsed.place {
+            Place::Tcp { .. } => parsed.host_header.rsplit(']').next().unwrap_or("").contains(':'),
+            Place::Unix(_) => true,
+        };
+        if !has_port && !names_port(rest) {
+            return Err(
+                "there is no port, and no protocol that has one: write tcp://host:port".into()
+            );
+        }
+        if *parsed.target != *"/" || parsed.authorization.is_some() {
+            return Err("behind host and port comes nothing, and nothing before them".into());
+        }
+        Ok(Self { is_bytes: true, ..parsed })
+    }
+
     fn parse_tcp(secure: bool, rest: &str) -> Result<Self, String> {
         let Some(rest) = rest.strip_prefix("//") else {
             return Err("behind the scheme comes //: write ws://host/path".into());
@@ -84,6 +110,7 @@ impl ClientUrl {
         let host_header = if port == default { shown } else { format!("{shown}:{port}") };
         Ok(Self {
             secure,
+            is_bytes: false,
             place: Place::Tcp { host: host.into(), port },
             host_header: host_header.into(),
             target: target_of(tail)?.into(),
@@ -105,6 +132,7 @@ impl ClientUrl {
         }
         Ok(Self {
             secure: false,
+            is_bytes: false,
             place: Place::Unix(path.into()),
             host_header: "localhost".into(),
             target: target_of(tail)?.into(),
@@ -151,12 +179,21 @@ impl fmt::Display for ClientUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.target.split('?').next().unwrap_or_default();
         match &self.place {
+            Place::Tcp { host, port } if self.is_bytes => {
+                write!(f, "{}://{host}:{port}", if self.secure { "tls" } else { "tcp" })
+            }
+            Place::Unix(socket) if self.is_bytes => write!(f, "unix:{socket}"),
             Place::Tcp { .. } => {
                 write!(f, "{}://{}{path}", if self.secure { "wss" } else { "ws" }, self.host_header)
             }
             Place::Unix(socket) => write!(f, "ws+unix:{socket}:{path}"),
         }
     }
+}
+
+/// Whether a port is written, which `Host` leaves out where it is the scheme's own.
+fn names_port(rest: &str) -> bool {
+    rest.ends_with(":80") || rest.ends_with(":443")
 }
 
 /// Host and port, where there is one. An address of IPv6 comes back without its brackets.

@@ -152,7 +152,7 @@ impl Session<'_> {
         let overrun = flow.inner.emit(value, key, Origin::Session(self.id()))?;
         // Its message is taken all the same: a publisher is slowed down by not being read, never by a loss.
         // Nothing that an event stream publishes comes from its peer, so that to slow that down is no help.
-        let is_read = !self.out.state.is_event_stream();
+        let is_read = self.out.state.is_read();
         if overrun && is_read && self.out.state.phase == Phase::Open {
             self.out.state.suspend(self.out.shared.now);
             flow.inner.suspend(self.out.state.id.0);

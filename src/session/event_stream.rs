@@ -5,13 +5,23 @@ use std::time::Duration;
 use crate::flow::emission::Emission;
 use crate::flow::inner::FlowInner;
 use crate::protocol::server_sent_events::{
-    Event, EventId, data_len, write_event, write_head, write_missed, write_retry,
+    Event, EventId, HEARTBEAT, data_len, write_event, write_head, write_missed, write_retry,
 };
 use crate::words::message::Message;
 
-/// The encoder of event streams. Behind a trait, so that a program without a route for them does not have
-/// it linked.
+/// The encoder of event streams, and of byte streams. Behind a trait, so that a program without a route for
+/// them does not have it linked.
 pub(crate) trait EventEncoder {
+    /// Whether it is for a session that is no event stream but a byte stream, of which all is read.
+    fn is_byte_stream(&self) -> bool {
+        false
+    }
+
+    /// What is sent where nothing else is, to see whether the peer is there.
+    fn heartbeat(&self) -> &'static [u8] {
+        HEARTBEAT
+    }
+
     /// Two streams whose encoders have the same get the same bytes of a message.
     fn share_key(&self) -> u8;
 

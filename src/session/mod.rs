@@ -1,5 +1,7 @@
 //! The room `session`: a session as its handler sees it, its state, and how its bytes leave.
 
+#[cfg(feature = "client")]
+pub(crate) mod byte_stream;
 pub(crate) mod collect;
 pub(crate) mod deliver_flows;
 pub(crate) mod encode;

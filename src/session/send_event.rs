@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::flow::inner::FlowInner;
 use crate::protocol::frame::OpCode;
-use crate::protocol::server_sent_events::{Event, HEARTBEAT, is_event_name};
+use crate::protocol::server_sent_events::{Event, is_event_name};
 use crate::words::error::SendError;
 use crate::words::message::Message;
 
@@ -21,7 +21,7 @@ pub(crate) struct EventOutput<'o, 'a> {
 impl EventOutput<'_, '_> {
     /// Sends an event that has a name.
     pub(crate) fn send_named(&mut self, name: &str, message: Message<'_>) -> Result<(), SendError> {
-        if !self.out.state.is_event_stream() {
+        if !self.out.state.is_event_stream() || self.out.state.is_byte_stream() {
             return Err(SendError::NotEventStream);
         }
         if !is_event_name(name) {
@@ -61,7 +61,8 @@ impl EventOutput<'_, '_> {
         if self.out.state.waiting().is_some() {
             return false;
         }
-        self.out.dispatch(Way::Now, OpCode::Ping, |encoder| encoder.encoded(HEARTBEAT))
+        let Some(events) = self.out.state.event_encoder() else { return false };
+        self.out.dispatch(Way::Now, OpCode::Ping, |encoder| encoder.encoded(events.heartbeat()))
     }
 
     /// Where this session begins in a flow, if that is not for the flow alone to say: an event stream

@@ -295,7 +295,7 @@ impl Session<'_> {
     pub fn pause(&mut self) {
         let now = self.out.shared.now;
         // Of an event stream nothing is delivered that could wait.
-        if self.out.state.phase == Phase::Open && !self.out.state.is_event_stream() {
+        if self.out.state.phase == Phase::Open && self.out.state.is_read() {
             self.out.state.pause(now);
         }
     }

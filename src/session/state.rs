@@ -116,6 +116,8 @@ pub(crate) struct Extra {
     pub(crate) peer_shut: bool,
     /// We have shut our side.
     pub(crate) shut: bool,
+    /// No rule of WebSocket has the other side close first.
+    pub(crate) shuts_first: bool,
     /// The connection has failed: nobody is there to be waited for.
     pub(crate) broken: bool,
     /// Bytes that the transport holds for the connection.
@@ -229,6 +231,17 @@ impl SessionState {
     #[inline]
     pub(crate) fn is_event_stream(&self) -> bool {
         self.pipeline.as_deref().is_some_and(|pipeline| pipeline.events().is_some())
+    }
+
+    /// Whether what is sent to it and comes from it are bytes without frames.
+    pub(crate) fn is_byte_stream(&self) -> bool {
+        let events = self.pipeline.as_deref().and_then(Pipeline::events);
+        events.is_some_and(|events| events.is_byte_stream())
+    }
+
+    /// Whether anything is read of it: from an event stream nothing comes.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.is_event_stream() || self.is_byte_stream()
     }
 
     /// Whether a message that is encoded may depend on those before it.
@@ -513,6 +526,7 @@ impl Extra {
             unacknowledged: _,
             peer_shut,
             shut,
+            shuts_first,
             broken,
             transport_bytes,
         } = self;
@@ -529,7 +543,7 @@ impl Extra {
             && deadline.is_none()
             && window.is_none()
             && ping.is_none()
-            && !(*aborted || *peer_shut || *shut || *broken)
+            && !(*aborted || *peer_shut || *shut || *shuts_first || *broken)
             && *transport_bytes == 0
     }
 }

@@ -287,8 +287,32 @@ impl FarServer {
         self.next(take_head)
     }
 
-    /// The next connection, whatever has come on it: its head is empty.
-    fn next_connection(&self) -> Option<FarRequest> {
+    /// The next connection, whatever has come on it: its head is empty. For a server that speaks another
+    /// protocol.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use wirewheel::client::{ByteHandler, ConnectOptions};
+    /// use wirewheel::testing::TestApplication;
+    /// use wirewheel::{Application, HandlerResult, Session};
+    /// struct Echo;
+    /// impl ByteHandler for Echo {
+    ///     fn on_bytes(&mut self, session: &mut Session<'_>, bytes: &[u8]) -> HandlerResult {
+    ///         session.send(bytes)
+    ///     }
+    /// }
+    /// let app = TestApplication::new(|app: &mut Application| {
+    ///     app.connect_bytes("tcp://meter.example:502", ConnectOptions::new(), || Echo);
+    /// })?;
+    /// let meter = app.far_server("meter.example", 502);
+    /// let mut stream = meter.next_connection().unwrap().into_client().into_stream();
+    /// stream.write_all(b"hello").unwrap();
+    /// let mut heard = [0; 5];
+    /// stream.read_exact(&mut heard).unwrap();
+    /// assert_eq!(&heard, b"hello");
+    /// # Ok::<(), wirewheel::error::ServerError>(())
+    /// ```
+    pub fn next_connection(&self) -> Option<FarRequest> {
         self.next(|_| Some(String::new()))
     }
 

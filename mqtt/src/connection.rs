@@ -1,0 +1,314 @@
+//! One connection to a broker: what comes on it is bad input until it is a packet that is due.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use wirewheel::client::ByteHandler;
+use wirewheel::error::{HandlerError, SessionError};
+use wirewheel::{CloseInfo, HandlerResult, Session, TimerId};
+
+use crate::flowsdk_codec::FlowSdk;
+use crate::link::{Inner, encode};
+use crate::packet::{Codec, Incoming, Outgoing, packet_bytes};
+
+/// The session of a link.
+pub(crate) struct Connection {
+    link: Rc<Inner>,
+    /// A packet that has come in part.
+    partial: Vec<u8>,
+    stage: Stage,
+    keep_alive: Duration,
+    timer: Option<TimerId>,
+    /// It has answered a ping since it took this box.
+    is_proven: bool,
+    /// What went wrong, in words.
+    fault: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// CONNECT is out.
+    Connecting,
+    /// SUBSCRIBE is out, with this id.
+    Subscribing(u16),
+    Open,
+}
+
+impl Connection {
+    pub(crate) fn new(link: Rc<Inner>) -> Self {
+        let keep_alive = link.options.keep_alive;
+        Self {
+            link,
+            partial: Vec::new(),
+            stage: Stage::Connecting,
+            keep_alive,
+            timer: None,
+            is_proven: false,
+            fault: None,
+        }
+    }
+
+    /// Takes packets from the start of `bytes`: how much that is.
+    fn take_packets(
+        &mut self,
+        session: &mut Session<'_>,
+        bytes: &[u8],
+        answers: &mut Vec<u8>,
+    ) -> Result<usize, String> {
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            // CONNACK or DISCONNECT: else what follows could be waited for without end.
+            if self.stage == Stage::Connecting && !matches!(rest.first(), Some(0x20 | 0xe0)) {
+                return Err("its first packet is no CONNACK: is this the port of MQTT?".into());
+            }
+            let Some(length) = packet_bytes(rest)? else { break };
+            if length > self.link.options.max_packet {
+                let most = self.link.options.max_packet;
+                return Err(format!("a packet of {length} bytes, over max_packet ({most})"));
+            }
+            let Some(packet) = rest.get(..length) else { break };
+            taken += length;
+            let packet = FlowSdk.decode(packet)?;
+            self.take(session, packet, answers)?;
+        }
+        Ok(taken)
+    }
+
+    fn take(
+        &mut self,
+        session: &mut Session<'_>,
+        packet: Incoming,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        match (packet, self.stage) {
+            (Incoming::Refused(code, words), _) => Err(self.refused(code, &words)),
+            (packet @ Incoming::Connected { .. }, Stage::Connecting) => {
+                self.connected(session, &packet, answers)
+            }
+            (_, Stage::Connecting) => Err("its first packet is no CONNACK".into()),
+            (Incoming::Connected { .. }, _) => Err("it connects twice".into()),
+            (Incoming::Subscribed { id, granted }, Stage::Subscribing(own)) if id == own => {
+                if granted.contains(&false) {
+                    self.link.note_refusal();
+                    return Err("it refuses a subscription: look at its access list".into());
+                }
+                self.open(session);
+                Ok(())
+            }
+            (Incoming::Subscribed { granted, .. }, _) => {
+                if granted.contains(&false) {
+                    log::warn!(target: "wirewheel_mqtt", "the broker refuses a subscription");
+                }
+                Ok(())
+            }
+            (Incoming::Message(message), _) => {
+                self.link.heard(&message);
+                if let Some(id) = message.id {
+                    encode(&Outgoing::Acknowledge(id), answers);
+                }
+                Ok(())
+            }
+            (Incoming::Acknowledged { id, is_taken }, _) => {
+                if !self.link.acknowledged(id, is_taken) {
+                    return Err("it acknowledges what was not sent".into());
+                }
+                self.link.read_on(&mut session.server());
+                Ok(())
+            }
+            (Incoming::Pong, _) => {
+                self.ponged(session, answers);
+                Ok(())
+            }
+            (Incoming::Unsubscribed, _) => Ok(()),
+        }
+    }
+
+    fn connected(
+        &mut self,
+        session: &mut Session<'_>,
+        packet: &Incoming,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let Incoming::Connected {
+            receive_maximum,
+            keep_alive_seconds,
+            max_packet_bytes,
+            max_at_least_once,
+            retains,
+        } = *packet
+        else {
+            return Ok(());
+        };
+        if self.link.options.at_least_once && !max_at_least_once {
+            return Err("it has no QoS 1: link without at_least_once".into());
+        }
+        let filters = self.link.filters();
+        if filters.iter().any(|filter| filter.retained) && !retains {
+            return Err("it keeps no messages (retain), which newest values need".into());
+        }
+        if let Some(seconds) = keep_alive_seconds.filter(|seconds| *seconds > 0) {
+            self.keep_alive = self.keep_alive.min(Duration::from_secs(seconds.into()));
+            self.wait(session).map_err(|error| error.to_string())?;
+        }
+        self.link.connected(receive_maximum, max_packet_bytes);
+        if filters.is_empty() {
+            self.open(session);
+            return Ok(());
+        }
+        let id = self.link.new_id();
+        self.stage = Stage::Subscribing(id);
+        encode(&Outgoing::Subscribe { id, filters: &filters }, answers);
+        Ok(())
+    }
+
+    fn open(&mut self, session: &mut Session<'_>) {
+        self.stage = Stage::Open;
+        let id = session.id();
+        self.link.up(&mut session.server(), id);
+    }
+
+    /// It has read what was sent before the ping.
+    fn ponged(&mut self, session: &mut Session<'_>, answers: &mut Vec<u8>) {
+        self.is_proven = true;
+        self.link.note_alive();
+        let now = session.now();
+        let asks = self.link.with_window(|window| {
+            window.answered();
+            let asks = window.is_to_ask();
+            if asks {
+                window.ask(now);
+            }
+            asks
+        });
+        if asks {
+            encode(&Outgoing::Ping, answers);
+        }
+        self.link.read_on(&mut session.server());
+    }
+
+    fn refused(&self, code: u8, words: &str) -> String {
+        // Of a stop or a restart (MQTT 5 section 3.14.2.1) it is back as soon as it can.
+        if !matches!(code, 0 | 0x89 | 0x8b) {
+            self.link.note_refusal();
+        }
+        let meaning = match code {
+            0x84 => "it does not speak MQTT 5",
+            0x86 => "user name or password is wrong",
+            0x87 => "not authorized",
+            0x88 | 0x89 => "it is not available now",
+            0x8b => "it shuts down",
+            0x8d => "it heard nothing in time",
+            0x8e => "another client has taken this one's name",
+            0x95 => "a packet was too large",
+            0x97 => "over a quota",
+            _ => "it ends the connection",
+        };
+        let behind = if words.is_empty() { "" } else { ": " };
+        format!("{meaning} (reason {code:#04x}){behind}{words}")
+    }
+
+    /// Until the broker is next looked at.
+    fn wait(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        if let Some(timer) = self.timer.take() {
+            session.cancel_timer(timer);
+        }
+        self.timer = Some(session.set_timer(self.keep_alive)?);
+        Ok(())
+    }
+
+    fn fail(&mut self, fault: String) -> HandlerError {
+        self.fault = Some(fault.clone());
+        fault.into()
+    }
+}
+
+impl ByteHandler for Connection {
+    fn on_connect(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        let options = &self.link.options;
+        let mut out = Vec::new();
+        let connect = Outgoing::Connect {
+            client_id: &self.link.client_id,
+            user: options.user.as_deref(),
+            password: options.password.as_deref(),
+            keep_alive_seconds: u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX),
+            will_topic: self.link.presence.as_deref(),
+            max_packet_bytes: u32::try_from(options.max_packet).unwrap_or(u32::MAX),
+        };
+        if !encode(&connect, &mut out) {
+            return Err(self.fail("client id, user name or password cannot be sent".into()));
+        }
+        self.wait(session)?;
+        session.send(&out)
+    }
+
+    fn on_bytes(&mut self, session: &mut Session<'_>, bytes: &[u8]) -> HandlerResult {
+        let mut answers = Vec::new();
+        let outcome = if self.partial.is_empty() {
+            self.take_packets(session, bytes, &mut answers).map(|taken| {
+                self.partial.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+            })
+        } else {
+            let mut partial = std::mem::take(&mut self.partial);
+            partial.extend_from_slice(bytes);
+            self.take_packets(session, &partial, &mut answers).map(|taken| {
+                partial.drain(..taken);
+                // One long packet must not be paid for ever.
+                if partial.is_empty() { self.partial = Vec::new() } else { self.partial = partial }
+            })
+        };
+        if let Err(fault) = outcome {
+            return Err(self.fail(fault));
+        }
+        if !answers.is_empty() {
+            self.link.with_window(|window| window.note_sent(answers.len()));
+            session.send(&answers)?;
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, session: &mut Session<'_>, _timer: TimerId) -> HandlerResult {
+        if self.stage != Stage::Open {
+            return Err(self.fail("it does not answer".into()));
+        }
+        let (now, keep_alive) = (session.now(), self.keep_alive);
+        let asked_at = self.link.with_window(|window| window.asked_at());
+        match asked_at {
+            Some(at) if now.saturating_sub(at) + TICK >= keep_alive => {
+                return Err(self.fail("it does not answer pings".into()));
+            }
+            Some(_) => {}
+            None => {
+                let mut out = Vec::new();
+                encode(&Outgoing::Ping, &mut out);
+                self.link.with_window(|window| {
+                    window.ask(now);
+                    window.note_sent(out.len());
+                });
+                session.send(&out)?;
+            }
+        }
+        self.wait(session)
+    }
+
+    fn on_error(&mut self, _session: &mut Session<'_>, error: &SessionError) {
+        if self.fault.is_none() {
+            self.fault = Some(error.to_string());
+        }
+    }
+
+    fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
+        let why = self.fault.take().unwrap_or_else(|| match u16::from(close.code()) {
+            1005 => "it has ended the connection".into(),
+            1000 | 1001 => "this server stops".into(),
+            _ => "the connection is lost".into(),
+        });
+        // Two clients of one name would else end each other without a pause.
+        if self.stage != Stage::Connecting && !self.is_proven {
+            self.link.note_refusal();
+        }
+        self.link.down(&mut session.server(), &why);
+    }
+}
+
+/// A timer is up to two ticks of the loop late, and a question may have gone out as much later.
+const TICK: Duration = Duration::from_millis(17);

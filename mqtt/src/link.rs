@@ -1,0 +1,630 @@
+//! The link while it runs: what is shared, what goes to the broker, and what is counted.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use wirewheel::flow::{Batch, Offered, SharedFlow, Taken};
+use wirewheel::message::{MessageBuf, Payload};
+use wirewheel::{Application, CloseCode, Message, ServerRef, SessionId};
+
+use crate::flowsdk_codec::FlowSdk;
+use crate::numbers::{Number, Verdict};
+use crate::options::{Change, Link, LinkError};
+use crate::packet::{self, Codec, Filter, Outgoing, Publish};
+use crate::share::{Share, Wanted};
+use crate::topic;
+use crate::window::Window;
+
+/// A link that runs. Clones are the same; dropping them changes nothing.
+///
+/// ```
+/// use wirewheel::ServerRef;
+/// use wirewheel::flow::SharedFlow;
+/// use wirewheel_mqtt::{LinkError, RunningLink};
+/// fn open_room(server: &mut ServerRef<'_>, link: &RunningLink, room: &SharedFlow) -> Result<(), LinkError> {
+///     link.share(server, room, "rooms/new")?;
+///     println!("shared at once: {}, so far {:?}", link.is_up(), link.counts());
+///     link.unshare(server, "rooms/new");
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct RunningLink {
+    inner: Rc<Inner>,
+}
+
+/// What a link has done since it was started.
+///
+/// ```
+/// use wirewheel_mqtt::RunningLink;
+/// fn is_lossless(link: &RunningLink) -> bool {
+///     let counts = link.counts();
+///     counts.dropped == 0 && counts.missed == 0
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Messages that were handed to the broker.
+    pub sent: u64,
+    /// Messages of this box that were not: the broker was away, or refused them, or they were missed in the
+    /// flow.
+    pub dropped: u64,
+    /// Messages that came from the broker and were published here.
+    pub received: u64,
+    /// Messages that others have sent and that never came here, by their numbers.
+    pub missed: u64,
+    /// Messages that came twice.
+    pub duplicates: u64,
+    /// Connections to a broker that took this box.
+    pub connections: u64,
+}
+
+/// What the parts of a link share.
+pub(crate) struct Inner {
+    pub(crate) options: Link,
+    pub(crate) client_id: String,
+    pub(crate) presence: Option<String>,
+    state: RefCell<State>,
+    /// How often the broker has refused this box since it last took it.
+    refusals: Cell<u32>,
+}
+
+/// What changes. Invariant: no code of the application runs while it is borrowed.
+struct State {
+    shares: Vec<Share>,
+    by_topic: BTreeMap<String, usize>,
+    session: Option<SessionId>,
+    is_up: bool,
+    window: Window,
+    /// What is not acknowledged, with QoS 1.
+    awaited: BTreeSet<u16>,
+    awaited_max: usize,
+    next_id: u16,
+    max_packet: usize,
+    counts: Counts,
+}
+
+/// The most acknowledgements that are awaited at a time.
+const AWAITED_MAX: u16 = 1024;
+/// What is gathered before it is sent.
+const PIECE_BYTES: usize = 32 << 10;
+/// What a packet has beside topic and payload, at most.
+const PACKET_OVERHEAD: usize = 128;
+
+impl std::fmt::Debug for RunningLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningLink").field("is_up", &self.is_up()).finish_non_exhaustive()
+    }
+}
+
+impl RunningLink {
+    pub(crate) fn new(inner: Rc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Whether messages go to and fro.
+    pub fn is_up(&self) -> bool {
+        self.inner.state.borrow().is_up
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> Counts {
+        self.inner.state.borrow().counts
+    }
+
+    /// Shares a flow from now on; see [`Link::share`].
+    ///
+    /// # Errors
+    /// For a topic that cannot be one, or is shared already.
+    pub fn share<T: ?Sized + 'static>(
+        &self,
+        server: &mut ServerRef<'_>,
+        flow: &SharedFlow<T>,
+        topic: &str,
+    ) -> Result<(), LinkError> {
+        self.inner.share_now(server, &Wanted::new(flow, topic, false))
+    }
+
+    /// The same for a flow of newest values; see [`Link::share_latest`].
+    ///
+    /// ```
+    /// use wirewheel::ServerRef;
+    /// use wirewheel::flow::SharedFlow;
+    /// use wirewheel_mqtt::{LinkError, RunningLink};
+    /// fn add(server: &mut ServerRef<'_>, link: &RunningLink, gauges: &SharedFlow) -> Result<(), LinkError> {
+    ///     link.share_latest(server, gauges, "gauges/attic")
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`share`](Self::share).
+    pub fn share_latest<T: ?Sized + 'static>(
+        &self,
+        server: &mut ServerRef<'_>,
+        flow: &SharedFlow<T>,
+        topic: &str,
+    ) -> Result<(), LinkError> {
+        self.inner.share_now(server, &Wanted::new(flow, topic, true))
+    }
+
+    /// Shares the flow of that topic no longer; whether it was shared.
+    pub fn unshare(&self, server: &mut ServerRef<'_>, topic: &str) -> bool {
+        self.inner.unshare(server, topic)
+    }
+}
+
+/// Sharing.
+impl Inner {
+    pub(crate) fn new(options: Link) -> Self {
+        let client_id = options.drawn_client_id();
+        let state = State {
+            shares: Vec::new(),
+            by_topic: BTreeMap::new(),
+            session: None,
+            is_up: false,
+            window: Window::new(options.max_waiting),
+            awaited: BTreeSet::new(),
+            awaited_max: usize::from(AWAITED_MAX),
+            next_id: 0,
+            max_packet: usize::MAX,
+            counts: Counts::default(),
+        };
+        Self {
+            presence: options.presence_topic(&client_id),
+            client_id,
+            options,
+            state: RefCell::new(state),
+            refusals: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn share_from_start(
+        self: &Rc<Self>,
+        app: &mut Application,
+    ) -> Result<(), LinkError> {
+        for wanted in &self.options.shares {
+            let topic = self.enter(wanted)?;
+            let reader = wanted.flow.read_from_start(app, self.read_of(&topic));
+            self.note_reader(&topic, reader);
+        }
+        Ok(())
+    }
+
+    fn share_now(
+        self: &Rc<Self>,
+        server: &mut ServerRef<'_>,
+        wanted: &Wanted,
+    ) -> Result<(), LinkError> {
+        let topic = self.enter(wanted)?;
+        let reader = wanted.flow.read(server, self.read_of(&topic));
+        self.note_reader(&topic, reader);
+        let mut out = Vec::new();
+        let session = {
+            let state = &mut *self.state.borrow_mut();
+            let filter = state.shares.last().map(|share| self.filter_of(share));
+            let filters: Vec<Filter> = filter.into_iter().collect();
+            let id = state.new_id();
+            encode(&Outgoing::Subscribe { id, filters: &filters }, &mut out);
+            state.session.filter(|_| state.is_up)
+        };
+        self.send(server, session, out);
+        Ok(())
+    }
+
+    fn enter(&self, wanted: &Wanted) -> Result<String, LinkError> {
+        let topic = Link::topic_of(&self.options.prefix, wanted)?;
+        let state = &mut *self.state.borrow_mut();
+        if state.by_topic.contains_key(&topic) {
+            return Err(LinkError(format!("topic {topic:?} is shared already")));
+        }
+        state.by_topic.insert(topic.clone(), state.shares.len());
+        state.shares.push(Share::new(wanted, topic.clone()));
+        Ok(topic)
+    }
+
+    fn note_reader(&self, topic: &str, reader: wirewheel::flow::ReaderId) {
+        if let Some(share) = self.state.borrow_mut().share_of(topic) {
+            share.reader = Some(reader);
+        }
+    }
+
+    fn unshare(&self, server: &mut ServerRef<'_>, topic: &str) -> bool {
+        let topic = format!("{}{topic}", self.options.prefix);
+        let mut out = Vec::new();
+        let (share, session) = {
+            let state = &mut *self.state.borrow_mut();
+            let Some(place) = state.by_topic.remove(&topic) else { return false };
+            let share = state.shares.swap_remove(place);
+            if let Some(moved) = state.shares.get(place) {
+                state.by_topic.insert(moved.topic.clone(), place);
+            }
+            let id = state.new_id();
+            encode(&Outgoing::Unsubscribe { id, filter: &share.filter() }, &mut out);
+            (share, state.session.filter(|_| state.is_up))
+        };
+        if let Some(reader) = share.reader {
+            server.stop_reading(reader);
+        }
+        self.send(server, session, out);
+        true
+    }
+
+    /// What is subscribed to when the broker takes this box.
+    pub(crate) fn filters(&self) -> Vec<Filter> {
+        self.state.borrow().shares.iter().map(|share| self.filter_of(share)).collect()
+    }
+
+    fn filter_of(&self, share: &Share) -> Filter {
+        Filter {
+            topic: share.filter(),
+            at_least_once: self.options.at_least_once,
+            retained: share.is_latest,
+        }
+    }
+
+    /// Sends what is no message, beyond the window: there is little of it.
+    fn send(&self, server: &mut ServerRef<'_>, session: Option<SessionId>, out: Vec<u8>) {
+        if let Some(session) = session {
+            self.state.borrow_mut().window.note_sent(out.len());
+            // Full is what only a loop has that is at its limits: the next connection subscribes to all.
+            let _ = server.send_to(session, out);
+        }
+    }
+}
+
+/// From the flows to the broker.
+impl Inner {
+    fn read_of(self: &Rc<Self>, topic: &str) -> Box<crate::share::Read> {
+        let (link, topic) = (Rc::downgrade(self), topic.to_owned());
+        Box::new(move |server, batch| match link.upgrade() {
+            Some(link) => link.offered(server, batch, &topic),
+            None => Taken::Stop,
+        })
+    }
+
+    /// What a flow has for the link.
+    fn offered(&self, server: &mut ServerRef<'_>, batch: &mut Batch<'_>, topic: &str) -> Taken {
+        loop {
+            let (out, messages, session, is_done) = {
+                let state = &mut *self.state.borrow_mut();
+                let Some(place) = state.by_topic.get(topic).copied() else { return Taken::Stop };
+                let Some(session) = state.session.filter(|_| state.is_up) else {
+                    return state.drop_all(place, batch);
+                };
+                let (out, messages, is_done) =
+                    state.gather(place, batch, self.options.at_least_once);
+                state.window.note_sent(out.len());
+                (out, messages, session, is_done)
+            };
+            if !out.is_empty() && server.send_to(session, MessageBuf::from(out)).is_err() {
+                // They have their numbers: whoever gets the next one counts them.
+                let counts = &mut self.state.borrow_mut().counts;
+                (counts.sent, counts.dropped) = (counts.sent - messages, counts.dropped + messages);
+            }
+            if is_done {
+                break;
+            }
+        }
+        self.ask_if_due(server);
+        // Where the window is full nothing was taken in the end, and the answer of the broker has it go on.
+        Taken::Yes
+    }
+
+    /// Asks the broker how far it has read, if that is due.
+    fn ask_if_due(&self, server: &mut ServerRef<'_>) {
+        let mut out = Vec::new();
+        let session = {
+            let state = &mut *self.state.borrow_mut();
+            if !state.window.is_to_ask() {
+                return;
+            }
+            state.window.ask(server.now());
+            encode(&Outgoing::Ping, &mut out);
+            state.session
+        };
+        self.send(server, session, out);
+    }
+}
+
+impl State {
+    /// While the broker is away: messages pass, and whoever gets the next one counts them; of newest values
+    /// the newest wait.
+    fn drop_all(&mut self, place: usize, batch: &mut Batch<'_>) -> Taken {
+        let Some(share) = self.shares.get_mut(place).filter(|share| !share.is_latest) else {
+            return Taken::Later;
+        };
+        for offered in batch {
+            let count = offered.missed().saturating_add(1);
+            share.own.pass(count);
+            self.counts.dropped = self.counts.dropped.saturating_add(count);
+        }
+        Taken::Yes
+    }
+
+    /// Packets of messages, as many as make a piece and have room; true if that is all for now.
+    fn gather(
+        &mut self,
+        place: usize,
+        batch: &mut Batch<'_>,
+        at_least_once: bool,
+    ) -> (Vec<u8>, u64, bool) {
+        let (mut out, mut messages) = (Vec::new(), 0);
+        while out.len() < PIECE_BYTES {
+            let has_room = self.window.has_room(out.len())
+                && (!at_least_once || self.awaited.len() < self.awaited_max);
+            if !has_room {
+                return (out, messages, true);
+            }
+            if let Some(key) = batch.next_removed() {
+                self.remove(place, &key, &mut out);
+            } else if let Some(offered) = batch.next() {
+                messages += u64::from(self.add(place, &offered, at_least_once, &mut out));
+            } else {
+                return (out, messages, true);
+            }
+        }
+        (out, messages, false)
+    }
+
+    /// The broker is to keep nothing of a key any longer.
+    fn remove(&mut self, place: usize, key: &str, out: &mut Vec<u8>) {
+        let Some(share) = self.shares.get_mut(place) else { return };
+        let topic = share.topic_of(key).into_owned();
+        if topic::fault_of(&topic).is_some() {
+            return; // it was never shared
+        }
+        let number = share.own.take().to_string();
+        let message = Publish {
+            topic: &topic,
+            id: None,
+            retain: true,
+            is_text: false,
+            number: Some(&number),
+            payload: &[],
+        };
+        encode(&Outgoing::Publish(message), out);
+    }
+
+    /// Adds the packet of a message; false if it cannot be sent.
+    fn add(
+        &mut self,
+        place: usize,
+        offered: &Offered,
+        at_least_once: bool,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let id = at_least_once.then(|| self.new_id());
+        let Some(share) = self.shares.get_mut(place) else { return false };
+        share.own.pass(offered.missed());
+        self.counts.dropped = self.counts.dropped.saturating_add(offered.missed());
+        let number = share.own.take().to_string();
+        let key = offered.key().filter(|_| share.is_latest);
+        let topic = &key.map_or_else(|| Cow::from(&share.topic), |key| share.topic_of(key));
+        let (is_text, payload) = match offered.message().payload() {
+            Payload::Text(text) => (true, text.as_bytes()),
+            Payload::Binary(bytes) => (false, bytes),
+        };
+        // An empty value would be taken for a removal.
+        let is_empty_value = key.is_some() && payload.is_empty();
+        let bytes = topic.len().saturating_add(payload.len()).saturating_add(PACKET_OVERHEAD);
+        let before = out.len();
+        let is_fit =
+            topic::fault_of(topic).is_none() && !is_empty_value && bytes <= self.max_packet;
+        let retain = key.is_some();
+        let message = Publish { topic, id, retain, is_text, number: Some(&number), payload };
+        if !is_fit || !encode(&Outgoing::Publish(message), out) {
+            out.truncate(before);
+            self.counts.dropped = self.counts.dropped.saturating_add(1);
+            return false;
+        }
+        self.awaited.extend(id);
+        self.counts.sent += 1;
+        true
+    }
+
+    fn new_id(&mut self) -> u16 {
+        // MQTT 5 section 2.2.1: not 0, and none that is in use. There are fewer of those than numbers.
+        loop {
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            if !self.awaited.contains(&self.next_id) {
+                return self.next_id;
+            }
+        }
+    }
+
+    fn share_of(&mut self, topic: &str) -> Option<&mut Share> {
+        let place = *self.by_topic.get(topic)?;
+        self.shares.get_mut(place)
+    }
+}
+
+/// Adds a packet; false, and a line in the log, if it cannot be made.
+pub(crate) fn encode(packet: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
+    let encoded = FlowSdk.encode(packet, out);
+    if let Err(fault) = &encoded {
+        log::warn!(target: "wirewheel_mqtt", "a packet is not sent: {fault}");
+    }
+    encoded.is_ok()
+}
+
+/// From the broker to the flows.
+impl Inner {
+    /// A message of the broker.
+    pub(crate) fn heard(&self, message: &packet::Message) {
+        let state = &mut *self.state.borrow_mut();
+        let (place, key) = match state.by_topic.get(&message.topic) {
+            // The empty key is the topic itself.
+            Some(place) => (*place, state.shares.get(*place).and_then(Share::empty_key)),
+            None => match state.of_key(&message.topic) {
+                Some((place, key)) => (place, Some(key)),
+                None => return, // it is shared no longer
+            },
+        };
+        let Some(share) = state.shares.get_mut(place) else { return };
+        let Some(reader) = share.reader else { return };
+        let number = message.number.as_deref().and_then(Number::parse);
+        match number.map(|number| share.others.hear(number, message.retained)) {
+            Some(Verdict::Drop) => {
+                state.counts.duplicates += 1;
+                return;
+            }
+            Some(Verdict::Take { missed }) if missed > 0 => {
+                share.flow.skip(reader, missed);
+                state.counts.missed = state.counts.missed.saturating_add(missed);
+            }
+            _ => {}
+        }
+        if let Some(key) = key.filter(|_| message.payload.is_empty()) {
+            return share.flow.remove(reader, key);
+        }
+        match share.flow.bring(reader, key, as_message(message)) {
+            Ok(()) => state.counts.received += 1,
+            Err(error) => {
+                // There is no room for it: it never came, as far as those here are concerned.
+                log::debug!(target: "wirewheel_mqtt", "{}: {error}", message.topic);
+                share.flow.skip(reader, 1);
+                state.counts.missed = state.counts.missed.saturating_add(1);
+            }
+        }
+    }
+
+    /// An acknowledgement; false if none was awaited.
+    pub(crate) fn acknowledged(&self, id: u16, is_taken: bool) -> bool {
+        let state = &mut *self.state.borrow_mut();
+        if !is_taken {
+            (state.counts.sent, state.counts.dropped) =
+                (state.counts.sent.saturating_sub(1), state.counts.dropped + 1);
+        }
+        state.awaited.remove(&id)
+    }
+}
+
+impl State {
+    /// The share of newest values below whose topic this one is, and the key.
+    fn of_key<'t>(&self, topic: &'t str) -> Option<(usize, &'t str)> {
+        // From the longest: of two that lie below each other the nearer one is meant.
+        topic.rmatch_indices('/').find_map(|(slash, _)| {
+            let place = *self.by_topic.get(topic.get(..slash)?)?;
+            let key = topic.get(slash + 1..)?;
+            self.shares.get(place).filter(|share| share.is_latest).map(|_| (place, key))
+        })
+    }
+}
+
+/// As text or binary.
+fn as_message(message: &packet::Message) -> Message<'_> {
+    match std::str::from_utf8(&message.payload) {
+        Ok(text) if message.is_text != Some(false) => text.into(),
+        _ => message.payload.as_slice().into(),
+    }
+}
+
+/// The broker comes and goes.
+impl Inner {
+    /// It has taken this box: what it says of itself.
+    pub(crate) fn connected(&self, receive_maximum: u16, max_packet: usize) {
+        let state = &mut *self.state.borrow_mut();
+        state.awaited_max = usize::from(receive_maximum.clamp(1, AWAITED_MAX));
+        state.max_packet = max_packet;
+        state.counts.connections += 1;
+    }
+
+    /// And its subscriptions: messages go to and fro.
+    pub(crate) fn up(&self, server: &mut ServerRef<'_>, session: SessionId) {
+        {
+            let state = &mut *self.state.borrow_mut();
+            (state.session, state.is_up) = (Some(session), true);
+        }
+        if let Some(topic) = &self.presence {
+            self.send(server, Some(session), presence_packet(topic, b"up"));
+        }
+        log::info!(target: "wirewheel_mqtt", "the broker is there");
+        self.tell(server, &Change::Up);
+        self.read_on(server);
+    }
+
+    /// The connection is over.
+    pub(crate) fn down(&self, server: &mut ServerRef<'_>, why: &str) {
+        let was_up = {
+            let state = &mut *self.state.borrow_mut();
+            state.session = None;
+            state.window.begin_anew();
+            state.awaited.clear();
+            std::mem::take(&mut state.is_up)
+        };
+        log::warn!(target: "wirewheel_mqtt", "the broker is away: {why}");
+        if was_up {
+            self.tell(server, &Change::Down(why.to_owned()));
+        }
+        // What waited for the broker passes: nobody here is to wait for it.
+        self.read_on(server);
+    }
+
+    fn tell(&self, server: &mut ServerRef<'_>, change: &Change) {
+        if let Some(hook) = &self.options.on_change {
+            hook(server, change);
+        }
+    }
+
+    /// There is room: those who waited for it go on.
+    pub(crate) fn read_on(&self, server: &mut ServerRef<'_>) {
+        let state = self.state.borrow();
+        let readers = state.shares.iter().filter_map(|share| share.reader);
+        readers.for_each(|reader| server.read_on(reader));
+    }
+
+    /// The window, to be asked and told.
+    pub(crate) fn with_window<R>(&self, act: impl FnOnce(&mut Window) -> R) -> R {
+        act(&mut self.state.borrow_mut().window)
+    }
+
+    pub(crate) fn new_id(&self) -> u16 {
+        self.state.borrow_mut().new_id()
+    }
+
+    /// The broker has refused this box, or has ended the connection for a reason that will not go away soon.
+    pub(crate) fn note_refusal(&self) {
+        self.refusals.set(self.refusals.get().saturating_add(1));
+    }
+
+    /// It goes on answering, so that it has not just taken this box to end it again.
+    pub(crate) fn note_alive(&self) {
+        self.refusals.set(0);
+    }
+
+    /// How long to wait then.
+    pub(crate) fn wait_after_refusal(&self) -> Option<Duration> {
+        match self.refusals.get() {
+            // Once is nothing: it may be what a restart looks like.
+            0 | 1 => None,
+            // 2 s, 4 s and so on, up to a minute.
+            count => Some(Duration::from_secs(1 << count.min(7).saturating_sub(1)).min(MINUTE)),
+        }
+    }
+
+    /// The server stops: the broker is told, so that it publishes no Will.
+    pub(crate) fn say_goodbye(&self, server: &mut ServerRef<'_>) {
+        let Some(session) = self.state.borrow().session else { return };
+        let mut out = Vec::new();
+        if let Some(topic) = &self.presence {
+            out = presence_packet(topic, b"");
+        }
+        encode(&Outgoing::Disconnect, &mut out);
+        self.state.borrow_mut().is_up = false;
+        let _ = server.send_to(session, out);
+        let _ = server.close(session, CloseCode::NORMAL);
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn presence_packet(topic: &str, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let message = Publish { topic, id: None, retain: true, is_text: true, number: None, payload };
+    encode(&Outgoing::Publish(message), &mut out);
+    out
+}

@@ -1,0 +1,106 @@
+//! A flow that is shared, whatever its values are, and what is known of its messages elsewhere.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use wirewheel::error::SendError;
+use wirewheel::flow::{Batch, ReaderId, SharedFlow, Taken};
+use wirewheel::{Application, Message, ServerRef};
+
+use crate::numbers::{OtherNumbers, OwnNumbers};
+
+/// What a link does with a flow.
+pub(crate) trait Shared {
+    fn read_from_start(&self, app: &mut Application, read: Box<Read>) -> ReaderId;
+    fn read(&self, server: &mut ServerRef<'_>, read: Box<Read>) -> ReaderId;
+    fn bring(
+        &self,
+        from: ReaderId,
+        key: Option<&str>,
+        message: Message<'_>,
+    ) -> Result<(), SendError>;
+    fn remove(&self, from: ReaderId, key: &str);
+    fn skip(&self, from: ReaderId, count: u64);
+}
+
+pub(crate) type Read = dyn FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> Taken;
+
+impl<T: ?Sized> Shared for SharedFlow<T> {
+    fn read_from_start(&self, app: &mut Application, read: Box<Read>) -> ReaderId {
+        app.read_flow(self, read)
+    }
+
+    fn read(&self, server: &mut ServerRef<'_>, read: Box<Read>) -> ReaderId {
+        server.read_flow(self, read)
+    }
+
+    fn bring(
+        &self,
+        from: ReaderId,
+        key: Option<&str>,
+        message: Message<'_>,
+    ) -> Result<(), SendError> {
+        match key {
+            Some(key) => self.emit_latest_as(from, key, message),
+            None => self.emit_as(from, message),
+        }
+    }
+
+    fn remove(&self, from: ReaderId, key: &str) {
+        self.remove_as(from, key);
+    }
+
+    fn skip(&self, from: ReaderId, count: u64) {
+        self.skip_as(from, count);
+    }
+}
+
+/// A flow that is to be shared.
+pub(crate) struct Wanted {
+    pub(crate) flow: Rc<dyn Shared>,
+    pub(crate) topic: String,
+    pub(crate) is_latest: bool,
+}
+
+/// A flow that is shared.
+pub(crate) struct Share {
+    pub(crate) flow: Rc<dyn Shared>,
+    /// With the prefix.
+    pub(crate) topic: String,
+    pub(crate) is_latest: bool,
+    /// Which takes what is published here.
+    pub(crate) reader: Option<ReaderId>,
+    pub(crate) own: OwnNumbers,
+    pub(crate) others: OtherNumbers,
+}
+
+impl Share {
+    pub(crate) fn new(wanted: &Wanted, topic: String) -> Self {
+        Self {
+            flow: Rc::clone(&wanted.flow),
+            topic,
+            is_latest: wanted.is_latest,
+            reader: None,
+            own: OwnNumbers::new(),
+            others: OtherNumbers::default(),
+        }
+    }
+
+    /// Where the value of a key is: below the flow's topic, and of the empty key in that.
+    pub(crate) fn topic_of(&self, key: &str) -> Cow<'_, str> {
+        match key {
+            "" => Cow::from(&self.topic),
+            key => Cow::from(format!("{}/{key}", self.topic)),
+        }
+    }
+
+    /// The key whose value is in the flow's own topic.
+    pub(crate) fn empty_key(&self) -> Option<&'static str> {
+        self.is_latest.then_some("")
+    }
+
+    /// What is subscribed to. Below a topic means the topic too (MQTT 5 section 4.7.1.2).
+    pub(crate) fn filter(&self) -> String {
+        if self.is_latest { format!("{}/#", self.topic) } else { self.topic.clone() }
+    }
+}

@@ -1,0 +1,418 @@
+//! Links over a broker in memory: what goes to and fro, what is counted, and brokers that misbehave. No test
+//! waits.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use support::{Broker, Site, plain, text_of};
+use wirewheel::Application;
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use wirewheel::message::MessageBuf;
+use wirewheel::testing::{Stream, TestApplication};
+use wirewheel_mqtt::Link;
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn two() -> (Broker, Site, Site) {
+    let (mut broker, one, two) = (Broker::default(), Site::new(plain), Site::new(plain));
+    broker.connect_all(&[&one, &two]);
+    assert_eq!((one.changes(), two.changes()), (vec!["up".to_owned()], vec!["up".to_owned()]));
+    (broker, one, two)
+}
+
+#[test]
+fn messages_go_to_and_fro_raw_in_order_and_none_comes_back() {
+    let (mut broker, one, two) = two();
+    for n in 0..300 {
+        one.say(format!("{n}").as_str());
+    }
+    one.say(&[0xff, 0][..]);
+    one.say(&b"binary that is UTF-8"[..]);
+    broker.settle(&[&one, &two]);
+    let numbers: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+    let (heard, missed) = two.heard_and_missed();
+    assert_eq!((&heard[..300], missed), (&numbers[..], 0));
+    assert_eq!(heard[300..], ["[255, 0]", &format!("{:?}", b"binary that is UTF-8")]);
+    assert_eq!(one.heard().len(), 302, "what it says itself it hears once");
+    two.say("back");
+    broker.settle(&[&one, &two]);
+    assert_eq!((one.heard(), two.heard()), (vec!["back".to_owned()], vec!["back".to_owned()]));
+    // Any sensor takes part, and has no numbers.
+    broker.publish_as_foreigner("hall/room", "21.5 \u{b0}C".as_bytes(), false);
+    broker.publish_as_foreigner("hall/room", &[0xfe], false);
+    broker.publish_as_foreigner("other/room", b"of somebody else", false);
+    broker.settle(&[&one, &two]);
+    for site in [&one, &two] {
+        assert_eq!(site.heard_and_missed(), (vec!["21.5 \u{b0}C".into(), "[254]".into()], 0));
+    }
+    let counts = one.link.counts();
+    assert_eq!((counts.sent, counts.dropped, counts.received, counts.missed), (302, 0, 3, 0));
+}
+
+#[test]
+fn who_joins_gets_the_newest_of_each_key_and_what_is_removed_is_removed_everywhere() {
+    let (mut broker, one, two) = two();
+    for (key, value) in [("attic", "31"), ("cellar", "11"), ("attic", "32")] {
+        one.set(key, value);
+    }
+    broker.settle(&[&one, &two]);
+    let late = Site::new(plain);
+    broker.connect_all(&[&one, &two, &late]);
+    for site in [&one, &two, &late] {
+        assert_eq!(
+            (site.value("attic"), site.value("cellar")),
+            (Some("32".into()), Some("11".into()))
+        );
+    }
+    late.app.with_server(|_| assert!(late.gauges.remove("attic")));
+    broker.publish_as_foreigner("hall/gauges/yard/north", b"7", true);
+    broker.publish_as_foreigner("hall/gauges/cellar", b"", true);
+    broker.settle(&[&one, &two, &late]);
+    for site in [&one, &two, &late] {
+        let values = ["attic", "cellar", "yard/north"].map(|key| site.value(key));
+        assert_eq!(values, [None, None, Some("7".into())]);
+    }
+    assert_eq!(broker.retained.keys().collect::<Vec<_>>(), ["hall/gauges/yard/north"]);
+}
+
+#[test]
+fn names_that_a_broker_would_take_for_filters_are_not_shared() {
+    let (mut broker, one, two) = two();
+    for key in ["a+", "#", "a\0", "fine"] {
+        one.set(key, "1");
+    }
+    one.set("empty", "");
+    broker.settle(&[&one, &two]);
+    assert_eq!(two.gauges.newest().map(|(key, _)| key.to_string()).collect::<Vec<_>>(), ["fine"]);
+    assert_eq!(one.link.counts().dropped, 4);
+    let app = TestApplication::new(|app: &mut Application| {
+        let room: SharedFlow = app.flow(FlowOptions::new());
+        for topic in ["", "$SYS/x", "a/#", "a+", "a\0"] {
+            assert!(Link::to("mqtt://b").share(&room, topic).start(app).is_err(), "{topic:?}");
+        }
+        let twice = Link::to("mqtt://b").share(&room, "a").share(&room, "a").start(app);
+        assert!(twice.unwrap_err().to_string().contains("already"));
+        assert!(Link::to("mqtt://b").prefix("#").start(app).is_err());
+        assert!(Link::to("mqtt://b").max_waiting(0).start(app).is_err());
+        assert!(Link::to("mqtt://b").keep_alive(Duration::ZERO).start(app).is_err());
+    });
+    drop(app.unwrap());
+}
+
+#[test]
+fn while_the_broker_is_away_each_box_goes_on_and_the_gap_is_exact() {
+    let (mut broker, one, two) = two();
+    one.set("level", "0");
+    one.say("before");
+    broker.settle(&[&one, &two]);
+    for n in 0..5 {
+        one.say(format!("on the wire {n}").as_str());
+    }
+    broker.kill();
+    broker.advance(&[&one, &two], secs(1));
+    for n in 0..2_000 {
+        one.say(format!("away {n}").as_str());
+    }
+    one.set("level", "1");
+    one.set("level", "2");
+    broker.advance(&[&one, &two], secs(1));
+    assert_eq!(one.heard().len(), 2_006, "local delivery");
+    assert_eq!(one.changes(), ["it has ended the connection"]);
+    broker.is_down = false;
+    let begun = one.app.elapsed();
+    broker.connect_all(&[&one, &two]);
+    assert!(one.app.elapsed() - begun <= secs(3));
+    one.say("after");
+    broker.settle(&[&one, &two]);
+    let (heard, missed) = two.heard_and_missed();
+    assert_eq!((heard.as_slice(), missed), (&["before".to_owned(), "after".into()][..], 2_005));
+    // Nothing is sent late but the newest of each key.
+    assert_eq!(two.value("level"), Some("2".into()));
+    let counts = (one.link.counts(), two.link.counts());
+    assert_eq!(counts.1.missed, 2_005 + 1, "one value was replaced before it was sent");
+    assert_eq!(counts.0.dropped, 2_000 + 1);
+    // A link that starts anew is no gap.
+    let fresh = Site::new(plain);
+    broker.connect_all(&[&one, &two, &fresh]);
+    fresh.say("hello");
+    broker.settle(&[&one, &two, &fresh]);
+    assert_eq!(two.heard_and_missed(), (vec!["hello".into()], 0));
+}
+
+#[test]
+fn what_is_dropped_or_skipped_in_a_flow_is_missed_on_the_other_boxes() {
+    let options = FlowOptions::new().extra_buffer(2).on_buffer_overflow(BufferOverflow::DropOldest);
+    let few = |link: Link| link.max_waiting(1 << 10);
+    let (mut broker, one, two) = (Broker::default(), Site::with(options, few), Site::new(plain));
+    broker.connect_all(&[&one, &two]);
+    one.say("first");
+    broker.settle(&[&one, &two]);
+    // The broker reads nothing: after some messages the window is full, and the flow drops for the link.
+    broker.clients[0].is_stalled = true;
+    for n in 0..200 {
+        one.say(format!("message {n:03}").as_str());
+    }
+    assert_eq!(one.heard().len(), 201, "nobody here waits for the broker");
+    assert!(one.room.dropped() > 100, "{}", one.room.dropped());
+    broker.clients[0].is_stalled = false;
+    broker.settle(&[&one, &two]);
+    one.app.with_server(|_| one.room.skip(7));
+    one.say("last");
+    broker.settle(&[&one, &two]);
+    let (heard, missed) = two.heard_and_missed();
+    assert_eq!(heard.len() as u64 + missed, 1 + 200 + 7 + 1);
+    assert_eq!(missed, one.room.dropped() + 7);
+    let numbers = heard.iter().filter_map(|text| text.strip_prefix("message "));
+    assert!(numbers.is_sorted());
+    assert_eq!((heard.first(), heard.last()), (Some(&"first".into()), Some(&"last".into())));
+}
+
+#[test]
+fn under_suspend_the_link_holds_publishers_up_and_nothing_is_lost() {
+    let options = FlowOptions::new().extra_buffer(4);
+    let few = |link: Link| link.max_waiting(1 << 10);
+    let (mut broker, one, two) = (Broker::default(), Site::with(options, few), Site::new(plain));
+    broker.connect_all(&[&one, &two]);
+    broker.clients[0].is_stalled = true;
+    let mut said = 0;
+    while !one.room.would_suspend() {
+        one.say(format!("{said}").as_str());
+        said += 1;
+    }
+    broker.clients[0].is_stalled = false;
+    broker.settle(&[&one, &two]);
+    assert!(!one.room.would_suspend());
+    assert_eq!(two.heard_and_missed(), ((0..said).map(|n| n.to_string()).collect(), 0));
+}
+
+#[test]
+fn with_qos_1_at_most_as_many_are_unacknowledged_as_the_broker_wants_and_repeats_are_dropped() {
+    let confirmed = |link: Link| link.at_least_once(true);
+    let (one, two) = (Site::new(confirmed), Site::new(confirmed));
+    let mut broker = Broker { receive_maximum: Some(3), repeats: true, ..Broker::default() };
+    broker.connect_all(&[&one, &two]);
+    for n in 0..50 {
+        one.say(format!("{n}").as_str());
+    }
+    broker.settle(&[&one, &two]);
+    assert_eq!(two.heard_and_missed(), ((0..50).map(|n| n.to_string()).collect(), 0));
+    assert_eq!(two.link.counts().duplicates, 50);
+    broker.clients[0].is_stalled = true;
+    for n in 0..50 {
+        one.say(format!("{n}").as_str());
+    }
+    assert_eq!(one.link.counts().sent, 53);
+}
+
+#[test]
+fn flows_are_shared_and_unshared_while_it_runs() {
+    let (mut broker, one, two) = two();
+    let flows = [&one, &two].map(|site| {
+        let policy = BufferOverflow::DropOldest;
+        let options = FlowOptions::new().replay(4).on_buffer_overflow(policy);
+        let flow: SharedFlow<MessageBuf> = SharedFlow::with(options).unwrap();
+        site.app.with_server(|server| site.link.share(server, &flow, "more")).unwrap();
+        let again = site.app.with_server(|server| site.link.share(server, &flow, "more"));
+        assert!(again.is_err());
+        flow
+    });
+    broker.settle(&[&one, &two]);
+    one.app.with_server(|_| flows[0].emit(&"hello".into())).unwrap();
+    broker.settle(&[&one, &two]);
+    assert_eq!(flows[1].replay_cache().iter().map(text_of).collect::<Vec<_>>(), ["hello"]);
+    assert!(two.app.with_server(|server| two.link.unshare(server, "more")));
+    assert!(!two.app.with_server(|server| two.link.unshare(server, "more")));
+    broker.settle(&[&one, &two]);
+    one.app.with_server(|_| flows[0].emit(&"nobody".into())).unwrap();
+    broker.settle(&[&one, &two]);
+    assert_eq!((flows[1].replay_cache().len(), flows[1].subscription_count()), (1, 0));
+    one.say("the others go on");
+    broker.settle(&[&one, &two]);
+    assert_eq!(two.heard(), ["the others go on"]);
+}
+
+/// A box with a broker that the test plays.
+struct Bad {
+    site: Site,
+    stream: Stream,
+}
+
+const CONNACK: &[u8] = &[0x20, 3, 0, 0, 0];
+const SUBACK: &[u8] = &[0x90, 5, 0, 1, 0, 0, 0];
+
+impl Bad {
+    fn new(change: impl FnOnce(Link) -> Link) -> Self {
+        let site = Site::new(change);
+        let stream = Self::accept(&site);
+        Self { site, stream }
+    }
+
+    fn accept(site: &Site) -> Stream {
+        site.far.expect_connection_within(secs(70)).into_client().into_stream()
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Whether the link has ended the connection.
+    fn is_ended(&mut self) -> bool {
+        self.site.app.advance(Duration::from_millis(10));
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_mqtt_end_the_connection_and_another_attempt_follows() {
+    let garbage: [&[u8]; 12] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        &[0; 16],
+        &[0xff; 16],
+        &[0x20, 0xff, 0xff, 0xff, 0xff, 1], // a length without an end
+        &[0x20, 0xff, 0xff, 0xff, 0x7f],    // 256 MiB
+        &[0x30, 2, 0, 0],                   // a message before CONNACK
+        &[0x20, 3, 0, 0x87, 0],             // not authorized
+        &[0x20, 2, 0, 1],                   // MQTT 3.1.1
+        &[0x20, 3, 0, 0, 5],                // properties that are not there
+        &[0xd0, 0],                         // PINGRESP first
+        &[0xe0, 0],                         // DISCONNECT
+        &[0x10, 2, 0, 0],                   // CONNECT, of a client
+    ];
+    for bytes in garbage {
+        let mut bad = Bad::new(plain);
+        bad.say(bytes);
+        assert!(bad.is_ended(), "{bytes:?}");
+        assert!(!bad.site.link.is_up() && bad.site.changes().is_empty());
+        bad.site.say("nobody here minds");
+        assert_eq!(bad.site.heard(), ["nobody here minds"]);
+        let _another = Bad::accept(&bad.site);
+    }
+    // And once it is up.
+    let later: [&[u8]; 7] = [
+        CONNACK,
+        &[0x36, 2, 0, 0],                            // QoS 3
+        &[0x34, 6, 0, 1, b'a', 0, 1, 0],             // QoS 2, which nobody asked for
+        &[0x40, 2, 0, 9],                            // PUBACK of nothing
+        &[0x30, 5, 0, 9, b'a', 0, 0],                // a topic longer than its packet
+        &[0x30, 9, 0, 1, b'a', 5, 0x26, 0, 9, 0, 0], // a property longer than its packet
+        &[0x30, 0xff, 0xff, 0xff, 0x7f],             // 256 MiB
+    ];
+    for bytes in later {
+        let mut bad = Bad::new(plain);
+        bad.say(CONNACK);
+        bad.say(SUBACK);
+        assert!(bad.site.link.is_up() && bad.site.changes() == ["up"], "{bytes:?}");
+        bad.say(bytes);
+        assert!(bad.is_ended(), "{bytes:?}");
+        assert!(!bad.site.link.is_up() && bad.site.changes().len() == 1, "{bytes:?}");
+        let _another = Bad::accept(&bad.site);
+    }
+}
+
+#[test]
+fn a_broker_that_is_silent_is_noticed_at_every_stage() {
+    let quick = |link: Link| link.keep_alive(secs(5));
+    for stage in 0..3 {
+        let mut bad = Bad::new(quick);
+        if stage > 0 {
+            bad.say(CONNACK);
+        }
+        if stage > 1 {
+            bad.say(SUBACK);
+        }
+        bad.site.app.advance(secs(4));
+        assert!(!bad.is_ended(), "{stage}");
+        bad.site.app.advance(secs(7));
+        assert!(bad.is_ended(), "{stage}");
+        let _another = Bad::accept(&bad.site);
+    }
+}
+
+#[test]
+fn a_broker_that_wants_to_hear_more_often_does() {
+    let mut bad = Bad::new(plain);
+    bad.say(&[0x20, 6, 0, 0, 3, 0x13, 0, 2]); // a keep-alive of 2 s
+    bad.say(SUBACK);
+    bad.site.app.advance(Duration::from_millis(2_100));
+    let mut heard = [0; 4096];
+    let length = bad.stream.read(&mut heard).unwrap();
+    assert!(heard[..length].ends_with(&[0xc0, 0]), "a ping");
+    bad.say(&[0xd0, 0]);
+    bad.site.app.advance(secs(3));
+    assert!(bad.site.link.is_up());
+    bad.site.app.advance(secs(3));
+    assert!(!bad.site.link.is_up());
+}
+
+#[test]
+fn a_broker_that_never_reads_holds_a_bounded_amount_and_nobody_else_up() {
+    let few = |link: Link| link.max_waiting(16 << 10).keep_alive(secs(5));
+    let mut bad = Bad::new(few);
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    let long = "x".repeat(1_000);
+    for _ in 0..5_000 {
+        bad.site.say(long.as_str());
+    }
+    assert_eq!(bad.site.heard().len(), 5_000);
+    let (held, sent) = (bad.site.app.stats().bytes_held, bad.site.link.counts().sent);
+    assert!(held < 200 << 10 && sent < 40, "{held} bytes, {sent} sent");
+    bad.site.app.advance(secs(11));
+    assert!(bad.is_ended());
+}
+
+#[test]
+fn a_flood_and_packets_in_single_bytes_are_taken_in_their_turn() {
+    let mut bad = Bad::new(plain);
+    for byte in CONNACK.iter().chain(SUBACK) {
+        bad.say(&[*byte]);
+    }
+    assert!(bad.site.link.is_up());
+    let message = [&[0x30, 14, 0, 9][..], b"hall/room", &[0], b"hi"].concat();
+    for _ in 0..1_000 {
+        bad.say(&message.repeat(100));
+    }
+    assert_eq!(bad.site.link.counts().received, 100_000);
+    for byte in &message {
+        bad.say(&[*byte]);
+    }
+    assert_eq!(bad.site.link.counts().received, 100_001);
+    // Half a packet as large as it may be, and no more.
+    let mut large = vec![0x30, 0xff, 0xff, 0x0e];
+    large.extend_from_slice(&[b'x'; 200 << 10]);
+    let held = bad.site.app.stats().bytes_held;
+    bad.say(&large);
+    assert!(bad.site.app.stats().bytes_held <= held + (1 << 10) && !bad.is_ended());
+}
+
+#[test]
+fn a_broker_that_refuses_or_gives_the_name_to_another_is_asked_less_and_less_often() {
+    for answers in [&[&[0x20, 3, 0, 0x86, 0][..]][..], &[CONNACK, SUBACK, &[0xe0, 2, 0x8e, 0]]] {
+        let site = Site::new(plain);
+        let (mut attempts, begun) = (0, site.app.elapsed());
+        while site.app.elapsed() - begun < secs(3_600) {
+            let Some(connection) = site.far.next_connection() else {
+                site.app.advance(secs(1));
+                continue;
+            };
+            attempts += 1;
+            let mut stream = connection.into_client().into_stream();
+            for answer in answers {
+                let _ = stream.write_all(answer);
+            }
+            site.app.advance(Duration::from_millis(20));
+        }
+        assert!((2..70).contains(&attempts), "{attempts} attempts in an hour");
+    }
+}
