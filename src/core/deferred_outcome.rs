@@ -4,7 +4,7 @@ use std::any::Any;
 
 use crate::app::call::Call;
 use crate::app::response::{Accept, Response};
-use crate::app::route_table::HooksDone;
+use crate::app::route_config::HooksDone;
 use crate::context::loop_state::ServerRef;
 use crate::protocol::handshake::accept_key_of;
 use crate::words::quoted::Quoted;
