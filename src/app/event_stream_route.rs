@@ -12,7 +12,7 @@ use crate::app::call::Call;
 use crate::app::origins::OriginOptions;
 use crate::app::pattern::Pattern;
 use crate::app::response::{Accept, Response};
-use crate::app::route_table::RouteConfig;
+use crate::app::route_config::RouteConfig;
 use crate::app::setters::origin_setters;
 use crate::app::web_socket_route::{Installed, WebSocketRoute};
 #[cfg(feature = "json")]

@@ -17,6 +17,8 @@ use crate::words::quoted::Quoted;
 /// `wirewheel_`; that of a counter ends in `_total`; the unit stands behind the name, such as `_seconds` or
 /// `_bytes`. A mistake is kept and returned when the server starts, as that of a route is.
 ///
+/// Of several loops each has figures of its own, and the page shows those of the loop that answers.
+///
 /// ```
 /// # #[cfg(feature = "testing")]
 /// # {

@@ -45,6 +45,7 @@ pub(crate) mod raw_handler;
 mod representation;
 pub(crate) mod response;
 pub(crate) mod response_on_loop;
+pub(crate) mod route_config;
 pub(crate) mod route_table;
 pub(crate) mod routing;
 pub(crate) mod setters;

@@ -20,7 +20,8 @@ use crate::app::handler::Handler;
 use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::app::response::{Accept, Response, check_header};
-use crate::app::route_table::{PlainAnswer, Purpose, RouteConfig, RouteTable, UpgradeHook};
+use crate::app::route_config::{Purpose, RouteConfig, UpgradeHook};
+use crate::app::route_table::{PlainAnswer, RouteTable};
 use crate::app::web_socket_route::{Installed, WebSocketRoute};
 use crate::session::extensions::Delivery;
 

@@ -11,7 +11,7 @@ use crate::app::call::Call;
 use crate::app::origins::OriginOptions;
 use crate::app::pattern::Pattern;
 use crate::app::response::{Accept, Response};
-use crate::app::route_table::{ProtocolPicker, Purpose, RouteConfig, UpgradeHook};
+use crate::app::route_config::{ProtocolPicker, Purpose, RouteConfig, UpgradeHook};
 use crate::app::setters::shared_setters;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;

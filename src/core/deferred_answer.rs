@@ -91,6 +91,7 @@ impl DeferredAnswer {
     /// What it came to. From here on nobody waits behind its ticket.
     pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
         let outcome = self.outcome.take()?;
+        // It counts as what it is answered with, and no longer as cancelled.
         self.waiting.ticket.settle();
         self.waiting.ticket.cancel();
         Some(outcome)
@@ -112,6 +113,7 @@ impl DeferredAnswer {
         if self.is_settled() {
             return None; // what holds it up is the peer, which has a time of its own
         }
+        // Who has left is not waited for longer than who stays.
         let late = self.since.after(limits.defer_timeout);
         Some(self.peer_ended.map_or(late, |ended| ended.after(limits.close_timeout).min(late)))
     }

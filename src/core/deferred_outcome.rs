@@ -4,7 +4,7 @@ use std::any::Any;
 
 use crate::app::call::Call;
 use crate::app::response::{Accept, Response};
-use crate::app::route_table::HooksDone;
+use crate::app::route_config::HooksDone;
 use crate::context::loop_state::ServerRef;
 use crate::protocol::handshake::accept_key_of;
 use crate::words::quoted::Quoted;
@@ -78,6 +78,7 @@ impl ResumedRequest<'_, '_> {
     fn accept(&mut self, mut deferred: DeferredAnswer, accept: Accept) -> AfterRequest {
         let (headers, count) = deferred.take_hooks();
         let (terms, call) = (deferred.terms, deferred.call.clone());
+        // Headers stand in the order of the hooks; the one that has deferred is the last of these.
         let mut hooks = HooksDone { accepted: Accept::with_headers(headers), count };
         if let Err(refusal) = hooks.accepted.extend(accept) {
             return self.http.responder().answer(terms, &call, refusal, deferred.kind);

@@ -28,6 +28,7 @@ impl DeferredTurn<'_, '_> {
     pub(super) fn go_on(&mut self) -> Option<AfterRequest> {
         let is_blocked = self.turn.connection.state.waiting().is_some();
         let http = self.turn.connection.http()?;
+        // Answers keep their order, and none goes out before its predecessor.
         if is_blocked || !http.deferred()?.is_settled() {
             return None;
         }

@@ -145,6 +145,7 @@ impl Pending {
     /// ```
     pub fn answer(self, response: impl Into<Response>) {
         let response = response.into();
+        // They count while the peer still takes what was answered before.
         let bytes = response.bytes_held();
         let sent = response.into_sendable();
         self.decide(bytes, move |_call, _server| Decision::Answer(sent.into()));
@@ -257,6 +258,7 @@ impl Pending {
         decide: impl FnOnce(&Call, &mut ServerRef<'_>) -> Decision + Send + 'static,
     ) {
         let Some(Address { to, number, mailbox, .. }) = self.address.take() else { return };
+        // However full the queue is: else a client would wait for what was given already.
         mailbox.send_owed(Box::new(move |server: &mut ServerRef<'_>| {
             let settlement = Settlement { answer: Some(decided(decide)), bytes };
             give(server, Command::Answer { to, number, settlement });
@@ -266,6 +268,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
+        // An answer too: no path of errors can leave a client waiting.
         let Some(Address { to, number, mailbox, .. }) = mem::take(&mut self.address) else {
             return;
         };

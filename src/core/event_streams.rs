@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::app::call::Call;
 use crate::app::response::Response;
-use crate::app::route_table::HooksDone;
+use crate::app::route_config::HooksDone;
 use crate::context::work::UPGRADE_WORK;
 use crate::protocol::server_sent_events::HEADERS;
 use crate::session::event_stream::EventEncoder;

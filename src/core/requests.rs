@@ -8,9 +8,8 @@ use log::debug;
 use crate::app::call::{Between, Call};
 use crate::app::endpoint::Endpoint;
 use crate::app::response::Response;
-use crate::app::route_table::{
-    HooksDone, PlainAnswer, Purpose, Resolution, RouteConfig, StatsGuard,
-};
+use crate::app::route_config::{HooksDone, Purpose, RouteConfig};
+use crate::app::route_table::{PlainAnswer, Resolution, StatsGuard};
 use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 use crate::protocol::forwarded::Forwarded;

@@ -269,6 +269,7 @@ impl Responder<'_, '_> {
         let now = self.turn.shared.now;
         let Stage::Http(http) = &mut self.turn.connection.stage else { return AfterRequest::Over };
         let deferred = DeferredAnswer::new(call.clone(), terms, kind, waiting, now);
+        // It came while the hook still ran: no command will bring it.
         if deferred.is_settled() {
             self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
         }
