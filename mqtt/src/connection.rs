@@ -8,7 +8,8 @@ use wirewheel::error::{HandlerError, SessionError};
 use wirewheel::{CloseInfo, HandlerResult, Session, TimerId};
 
 use crate::flowsdk_codec::FlowSdk;
-use crate::link::{Inner, encode};
+use crate::link::Inner;
+use crate::link_state::encode;
 use crate::packet::{Codec, Incoming, Outgoing, packet_bytes};
 
 /// The session of a link.

@@ -74,12 +74,14 @@
 mod connection;
 mod flowsdk_codec;
 mod link;
+mod link_state;
 mod numbers;
 mod options;
 mod packet;
+mod running_link;
 mod share;
 mod topic;
 mod window;
 
-pub use link::{Counts, RunningLink};
 pub use options::{Change, Link, LinkError};
+pub use running_link::{Counts, RunningLink};

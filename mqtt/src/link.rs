@@ -1,67 +1,20 @@
 //! The link while it runs: what is shared, what goes to the broker, and what is counted.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use wirewheel::flow::{Batch, Offered, SharedFlow, Taken};
-use wirewheel::message::{MessageBuf, Payload};
+use wirewheel::flow::{Batch, Taken};
+use wirewheel::message::MessageBuf;
 use wirewheel::{Application, CloseCode, Message, ServerRef, SessionId};
 
-use crate::flowsdk_codec::FlowSdk;
+use crate::link_state::{AWAITED_MAX, State, encode};
 use crate::numbers::{Number, Verdict};
 use crate::options::{Change, Link, LinkError};
-use crate::packet::{self, Codec, Filter, Outgoing, Publish};
+use crate::packet::{self, Filter, Outgoing, Publish};
+use crate::running_link::Counts;
 use crate::share::{Share, Wanted};
-use crate::topic;
 use crate::window::Window;
-
-/// A link that runs. Clones are the same; dropping them changes nothing.
-///
-/// ```
-/// use wirewheel::ServerRef;
-/// use wirewheel::flow::SharedFlow;
-/// use wirewheel_mqtt::{LinkError, RunningLink};
-/// fn open_room(server: &mut ServerRef<'_>, link: &RunningLink, room: &SharedFlow) -> Result<(), LinkError> {
-///     link.share(server, room, "rooms/new")?;
-///     println!("shared at once: {}, so far {:?}", link.is_up(), link.counts());
-///     link.unshare(server, "rooms/new");
-///     Ok(())
-/// }
-/// ```
-#[derive(Clone)]
-pub struct RunningLink {
-    inner: Rc<Inner>,
-}
-
-/// What a link has done since it was started.
-///
-/// ```
-/// use wirewheel_mqtt::RunningLink;
-/// fn is_lossless(link: &RunningLink) -> bool {
-///     let counts = link.counts();
-///     counts.dropped == 0 && counts.missed == 0
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Messages that were handed to the broker.
-    pub sent: u64,
-    /// Messages of this box that were not: the broker was away, or refused them, or they were missed in the
-    /// flow.
-    pub dropped: u64,
-    /// Messages that came from the broker and were published here.
-    pub received: u64,
-    /// Messages that others have sent and that never came here, by their numbers.
-    pub missed: u64,
-    /// Messages that came twice.
-    pub duplicates: u64,
-    /// Connections to a broker that took this box.
-    pub connections: u64,
-}
 
 /// What the parts of a link share.
 pub(crate) struct Inner {
@@ -73,106 +26,20 @@ pub(crate) struct Inner {
     refusals: Cell<u32>,
 }
 
-/// What changes. Invariant: no code of the application runs while it is borrowed.
-struct State {
-    shares: Vec<Share>,
-    by_topic: BTreeMap<String, usize>,
-    session: Option<SessionId>,
-    is_up: bool,
-    window: Window,
-    /// What is not acknowledged, with QoS 1.
-    awaited: BTreeSet<u16>,
-    awaited_max: usize,
-    next_id: u16,
-    max_packet: usize,
-    counts: Counts,
-}
-
-/// The most acknowledgements that are awaited at a time.
-const AWAITED_MAX: u16 = 1024;
-/// What is gathered before it is sent.
-const PIECE_BYTES: usize = 32 << 10;
-/// What a packet has beside topic and payload, at most.
-const PACKET_OVERHEAD: usize = 128;
-
-impl std::fmt::Debug for RunningLink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunningLink").field("is_up", &self.is_up()).finish_non_exhaustive()
-    }
-}
-
-impl RunningLink {
-    pub(crate) fn new(inner: Rc<Inner>) -> Self {
-        Self { inner }
-    }
-
-    /// Whether messages go to and fro.
-    pub fn is_up(&self) -> bool {
-        self.inner.state.borrow().is_up
-    }
-
-    /// What it has done so far.
-    pub fn counts(&self) -> Counts {
-        self.inner.state.borrow().counts
-    }
-
-    /// Shares a flow from now on; see [`Link::share`].
-    ///
-    /// # Errors
-    /// For a topic that cannot be one, or is shared already.
-    pub fn share<T: ?Sized + 'static>(
-        &self,
-        server: &mut ServerRef<'_>,
-        flow: &SharedFlow<T>,
-        topic: &str,
-    ) -> Result<(), LinkError> {
-        self.inner.share_now(server, &Wanted::new(flow, topic, false))
-    }
-
-    /// The same for a flow of newest values; see [`Link::share_latest`].
-    ///
-    /// ```
-    /// use wirewheel::ServerRef;
-    /// use wirewheel::flow::SharedFlow;
-    /// use wirewheel_mqtt::{LinkError, RunningLink};
-    /// fn add(server: &mut ServerRef<'_>, link: &RunningLink, gauges: &SharedFlow) -> Result<(), LinkError> {
-    ///     link.share_latest(server, gauges, "gauges/attic")
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`share`](Self::share).
-    pub fn share_latest<T: ?Sized + 'static>(
-        &self,
-        server: &mut ServerRef<'_>,
-        flow: &SharedFlow<T>,
-        topic: &str,
-    ) -> Result<(), LinkError> {
-        self.inner.share_now(server, &Wanted::new(flow, topic, true))
-    }
-
-    /// Shares the flow of that topic no longer; whether it was shared.
-    pub fn unshare(&self, server: &mut ServerRef<'_>, topic: &str) -> bool {
-        self.inner.unshare(server, topic)
-    }
-}
-
 /// Sharing.
 impl Inner {
+    /// Whether messages go to and fro.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state.borrow().is_up
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.state.borrow().counts
+    }
+
     pub(crate) fn new(options: Link) -> Self {
         let client_id = options.drawn_client_id();
-        let state = State {
-            shares: Vec::new(),
-            by_topic: BTreeMap::new(),
-            session: None,
-            is_up: false,
-            window: Window::new(options.max_waiting),
-            awaited: BTreeSet::new(),
-            awaited_max: usize::from(AWAITED_MAX),
-            next_id: 0,
-            max_packet: usize::MAX,
-            counts: Counts::default(),
-        };
+        let state = State::new(options.max_waiting);
         Self {
             presence: options.presence_topic(&client_id),
             client_id,
@@ -194,7 +61,7 @@ impl Inner {
         Ok(())
     }
 
-    fn share_now(
+    pub(crate) fn share_now(
         self: &Rc<Self>,
         server: &mut ServerRef<'_>,
         wanted: &Wanted,
@@ -232,7 +99,7 @@ impl Inner {
         }
     }
 
-    fn unshare(&self, server: &mut ServerRef<'_>, topic: &str) -> bool {
+    pub(crate) fn unshare(&self, server: &mut ServerRef<'_>, topic: &str) -> bool {
         let topic = format!("{}{topic}", self.options.prefix);
         let mut out = Vec::new();
         let (share, session) = {
@@ -330,127 +197,6 @@ impl Inner {
     }
 }
 
-impl State {
-    /// While the broker is away: messages pass, and whoever gets the next one counts them; of newest values
-    /// the newest wait.
-    fn drop_all(&mut self, place: usize, batch: &mut Batch<'_>) -> Taken {
-        let Some(share) = self.shares.get_mut(place).filter(|share| !share.is_latest) else {
-            return Taken::Later;
-        };
-        for offered in batch {
-            let count = offered.missed().saturating_add(1);
-            share.own.pass(count);
-            self.counts.dropped = self.counts.dropped.saturating_add(count);
-        }
-        Taken::Yes
-    }
-
-    /// Packets of messages, as many as make a piece and have room; true if that is all for now.
-    fn gather(
-        &mut self,
-        place: usize,
-        batch: &mut Batch<'_>,
-        at_least_once: bool,
-    ) -> (Vec<u8>, u64, bool) {
-        let (mut out, mut messages) = (Vec::new(), 0);
-        while out.len() < PIECE_BYTES {
-            let has_room = self.window.has_room(out.len())
-                && (!at_least_once || self.awaited.len() < self.awaited_max);
-            if !has_room {
-                return (out, messages, true);
-            }
-            if let Some(key) = batch.next_removed() {
-                self.remove(place, &key, &mut out);
-            } else if let Some(offered) = batch.next() {
-                messages += u64::from(self.add(place, &offered, at_least_once, &mut out));
-            } else {
-                return (out, messages, true);
-            }
-        }
-        (out, messages, false)
-    }
-
-    /// The broker is to keep nothing of a key any longer.
-    fn remove(&mut self, place: usize, key: &str, out: &mut Vec<u8>) {
-        let Some(share) = self.shares.get_mut(place) else { return };
-        let topic = share.topic_of(key).into_owned();
-        if topic::fault_of(&topic).is_some() {
-            return; // it was never shared
-        }
-        let number = share.own.take().to_string();
-        let message = Publish {
-            topic: &topic,
-            id: None,
-            retain: true,
-            is_text: false,
-            number: Some(&number),
-            payload: &[],
-        };
-        encode(&Outgoing::Publish(message), out);
-    }
-
-    /// Adds the packet of a message; false if it cannot be sent.
-    fn add(
-        &mut self,
-        place: usize,
-        offered: &Offered,
-        at_least_once: bool,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let id = at_least_once.then(|| self.new_id());
-        let Some(share) = self.shares.get_mut(place) else { return false };
-        share.own.pass(offered.missed());
-        self.counts.dropped = self.counts.dropped.saturating_add(offered.missed());
-        let number = share.own.take().to_string();
-        let key = offered.key().filter(|_| share.is_latest);
-        let topic = &key.map_or_else(|| Cow::from(&share.topic), |key| share.topic_of(key));
-        let (is_text, payload) = match offered.message().payload() {
-            Payload::Text(text) => (true, text.as_bytes()),
-            Payload::Binary(bytes) => (false, bytes),
-        };
-        // An empty value would be taken for a removal.
-        let is_empty_value = key.is_some() && payload.is_empty();
-        let bytes = topic.len().saturating_add(payload.len()).saturating_add(PACKET_OVERHEAD);
-        let before = out.len();
-        let is_fit =
-            topic::fault_of(topic).is_none() && !is_empty_value && bytes <= self.max_packet;
-        let retain = key.is_some();
-        let message = Publish { topic, id, retain, is_text, number: Some(&number), payload };
-        if !is_fit || !encode(&Outgoing::Publish(message), out) {
-            out.truncate(before);
-            self.counts.dropped = self.counts.dropped.saturating_add(1);
-            return false;
-        }
-        self.awaited.extend(id);
-        self.counts.sent += 1;
-        true
-    }
-
-    fn new_id(&mut self) -> u16 {
-        // MQTT 5 section 2.2.1: not 0, and none that is in use. There are fewer of those than numbers.
-        loop {
-            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-            if !self.awaited.contains(&self.next_id) {
-                return self.next_id;
-            }
-        }
-    }
-
-    fn share_of(&mut self, topic: &str) -> Option<&mut Share> {
-        let place = *self.by_topic.get(topic)?;
-        self.shares.get_mut(place)
-    }
-}
-
-/// Adds a packet; false, and a line in the log, if it cannot be made.
-pub(crate) fn encode(packet: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-    let encoded = FlowSdk.encode(packet, out);
-    if let Err(fault) = &encoded {
-        log::warn!(target: "wirewheel_mqtt", "a packet is not sent: {fault}");
-    }
-    encoded.is_ok()
-}
-
 /// From the broker to the flows.
 impl Inner {
     /// A message of the broker.
@@ -500,18 +246,6 @@ impl Inner {
                 (state.counts.sent.saturating_sub(1), state.counts.dropped + 1);
         }
         state.awaited.remove(&id)
-    }
-}
-
-impl State {
-    /// The share of newest values below whose topic this one is, and the key.
-    fn of_key<'t>(&self, topic: &'t str) -> Option<(usize, &'t str)> {
-        // From the longest: of two that lie below each other the nearer one is meant.
-        topic.rmatch_indices('/').find_map(|(slash, _)| {
-            let place = *self.by_topic.get(topic.get(..slash)?)?;
-            let key = topic.get(slash + 1..)?;
-            self.shares.get(place).filter(|share| share.is_latest).map(|_| (place, key))
-        })
     }
 }
 

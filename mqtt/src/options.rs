@@ -11,7 +11,8 @@ use wirewheel::options::OutboxOverflow;
 use wirewheel::{Application, ServerRef};
 
 use crate::connection::Connection;
-use crate::link::{Inner, RunningLink};
+use crate::link::Inner;
+use crate::running_link::RunningLink;
 use crate::share::{Shared, Wanted};
 use crate::topic;
 
