@@ -25,6 +25,12 @@ pub(crate) fn command(subcommand: &str, more_features: &str) -> Option<Command> 
     let features = format!("{own_features} {more_features}");
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([subcommand, "--locked", "--quiet"]);
     cargo.args(["--no-default-features", "--features", &features, "--profile", profile]);
+    // Scripts of dependencies run again where these have changed (ring's does), and here they are the test's.
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    for name in names.filter(|it| it.starts_with("CARGO_PKG_") || it.starts_with("CARGO_MANIFEST_"))
+    {
+        cargo.env_remove(name);
+    }
     // Cargo marks the folder that it was given; one for a target lies inside.
     if parent.join("CACHEDIR.TAG").exists() {
         cargo.arg("--target-dir").arg(parent);
