@@ -20,9 +20,8 @@ use crate::words::message::Message;
 /// use std::io::{self, Read, Write};
 /// use wirewheel::pieces::MessageStream;
 /// fn picture(file: File) -> MessageStream {
-///     let mut file = file;
 ///     let pieces = MessageStream::binary(move |piece| {
-///         io::copy(&mut file.by_ref().take(32 << 10), piece).map(drop)
+///         io::copy(&mut (&file).take(32 << 10), piece).map(drop)
 ///     });
 ///     pieces.compressed(false) // a JPEG is that already
 /// }
