@@ -1,14 +1,11 @@
 //! The hooks of a session that speaks a protocol of its own, over a connection that was dialled.
 
-use std::time::Duration;
-
 use crate::app::call::Call;
 use crate::app::endpoint::Endpoint;
 use crate::session::Session;
 use crate::structures::ids::TimerId;
 use crate::words::close::CloseInfo;
 use crate::words::error::{HandlerResult, SessionError};
-use crate::words::frame::Frame;
 use crate::words::message::Message;
 
 /// What a session does that was dialled by [`connect_bytes`](crate::Application::connect_bytes): bytes come
@@ -103,22 +100,6 @@ impl<H: ByteHandler> Endpoint for OfBytes<H> {
 
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         self.0.on_bytes(session, message.bytes())
-    }
-
-    fn on_frame(&mut self, _session: &mut Session<'_>, _frame: Frame<'_>) -> HandlerResult {
-        Ok(())
-    }
-
-    fn on_ping(&mut self, _session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
-        Ok(())
-    }
-
-    fn on_pong(&mut self, _session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
-        Ok(())
-    }
-
-    fn on_own_pong(&mut self, _session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
-        Ok(())
     }
 
     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {

@@ -19,18 +19,34 @@ use crate::session::Session;
 use crate::session::extensions::Pipeline;
 use crate::structures::ids::TimerId;
 
-/// The hooks of one session. Each kind of handler implements those that its kind of session has.
+/// The hooks of one session. Each kind of handler implements those that its kind of session has; the others
+/// do nothing.
 pub(crate) trait Endpoint {
     fn on_connect(&mut self, session: &mut Session<'_>, call: &Call) -> HandlerResult;
-    fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult;
-    fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult;
-    fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult;
-    fn on_pong(&mut self, session: &mut Session<'_>, rtt: Duration) -> HandlerResult;
-    fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult;
     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult;
     fn on_timer(&mut self, session: &mut Session<'_>, timer: TimerId) -> HandlerResult;
     fn on_error(&mut self, session: &mut Session<'_>, error: &SessionError);
     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo);
+
+    fn on_message(&mut self, _session: &mut Session<'_>, _message: Message<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    fn on_frame(&mut self, _session: &mut Session<'_>, _frame: Frame<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    fn on_ping(&mut self, _session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
+        Ok(())
+    }
+
+    fn on_pong(&mut self, _session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
+        Ok(())
+    }
+
+    fn on_own_pong(&mut self, _session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
+        Ok(())
+    }
 
     /// Reads a message in pieces. It is asked of a kind of endpoint, so that a program without any that
     /// takes pieces has no code for that.
@@ -115,10 +131,6 @@ impl<H: Handler, D: Deliver<H>> Endpoint for OfMessages<H, D> {
         self.handler.on_message(session, message)
     }
 
-    fn on_frame(&mut self, _session: &mut Session<'_>, _frame: Frame<'_>) -> HandlerResult {
-        Ok(())
-    }
-
     fn on_ping(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
         self.handler.on_ping(session, payload)
     }
@@ -161,7 +173,7 @@ impl<H: Handler, D: Deliver<H>> Endpoint for OfMessages<H, D> {
     }
 }
 
-/// A session that is handed frames.
+/// A session that is handed frames, to which pings and pongs are frames as any other.
 pub(crate) struct OfFrames<H>(pub(crate) H);
 
 impl<H: RawHandler> Endpoint for OfFrames<H> {
@@ -169,25 +181,8 @@ impl<H: RawHandler> Endpoint for OfFrames<H> {
         self.0.on_connect(session, call)
     }
 
-    fn on_message(&mut self, _session: &mut Session<'_>, _message: Message<'_>) -> HandlerResult {
-        Ok(())
-    }
-
     fn on_frame(&mut self, session: &mut Session<'_>, frame: Frame<'_>) -> HandlerResult {
         self.0.on_frame(session, frame)
-    }
-
-    // To a raw session pings and pongs are frames as any other.
-    fn on_ping(&mut self, _session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
-        Ok(())
-    }
-
-    fn on_pong(&mut self, _session: &mut Session<'_>, _rtt: Duration) -> HandlerResult {
-        Ok(())
-    }
-
-    fn on_own_pong(&mut self, _session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
-        Ok(())
     }
 
     fn on_drain(&mut self, session: &mut Session<'_>) -> HandlerResult {
