@@ -98,6 +98,7 @@ mod tests {
     use super::*;
     use crate::protocol::frame::Masking;
     use crate::protocol::oracle::OracleRules;
+    use crate::protocol::oracle::verdict::fragmented;
 
     const RULES: OracleRules =
         OracleRules { max_frame_size: 125, max_message_size: 5, masking: Masking::Optional };
@@ -105,19 +106,7 @@ mod tests {
     /// It is no yes-man: it sees messages and each class of fault, and says so if another does not.
     #[test]
     fn pieces_amount_to_messages_and_faults() {
-        let start = b"\x01\x02\xce\xba\x89\x01!\x00\x01\xcf";
-        let seen = vec![Seen::Ping(b"!".into())];
-        let text = [seen.clone(), vec![Seen::Text("κό".into())]].concat();
-        for (rest, seen, fault) in [
-            (&b"\x80\x01\x8c"[..], text, None),
-            (b"\x80\x01x", seen.clone(), Some(1007)),
-            (b"\x80\x00", seen.clone(), Some(1007)),
-            (b"\x00\x03\x8c\0\0", seen.clone(), Some(1009)),
-            (b"\x01\x00", seen.clone(), Some(1002)),
-            (b"\xc0\x00", seen, Some(1002)),
-        ] {
-            let bytes = [start, rest].concat();
-            let expected = Verdict { seen, fault };
+        for (bytes, expected) in fragmented() {
             let rules = RULES.of_frames();
             assert_eq!(agree(&bytes, &[3, 4], &rules, &expected), Ok(()));
             let other = Verdict { fault: Some(1011), ..expected };
