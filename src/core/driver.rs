@@ -431,8 +431,17 @@ fn seldom() -> Option<usize> {
 impl<S: Sockets> Driver<S> {
     /// Writes what this turn left to be written: flows, messages between sessions; and lets those
     /// go on who waited for it.
+    #[inline]
     fn flush(&mut self, now: Time) {
-        self.core.begin_flush();
+        if self.core.begin_flush() {
+            self.flush_rounds(now);
+        } else {
+            self.end_and_drop(); // whom a timer's last message was too much for
+        }
+    }
+
+    #[inline(never)]
+    fn flush_rounds(&mut self, now: Time) {
         while let Some(slot) = self.core.poll_flush() {
             self.with_wire(slot, |core, wire| core.handle_flush(now, slot, wire));
         }
