@@ -70,8 +70,11 @@ trait FurtherLoops<M>: Send + Sync {
         module: &M,
         addresses: &[SocketAddr],
         beginnings: &Beginnings,
-    ) -> Result<Box<dyn FnOnce() -> Result<Box<dyn RunningLoops>>>>;
+    ) -> Result<StartLoops>;
 }
+
+/// Starts loops that are prepared.
+type StartLoops = Box<dyn FnOnce() -> Result<Box<dyn RunningLoops>>>;
 
 /// Loops beside the first that run. They end with the first one, however that ends.
 trait RunningLoops {
@@ -391,7 +394,7 @@ where
         module: &M,
         addresses: &[SocketAddr],
         beginnings: &Beginnings,
-    ) -> Result<Box<dyn FnOnce() -> Result<Box<dyn RunningLoops>>>> {
+    ) -> Result<StartLoops> {
         let [first, others @ ..] = self.0.as_slice() else {
             return Err(ServerError::Config("loops is 0: it must be at least 1".into()));
         };
