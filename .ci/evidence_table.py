@@ -15,7 +15,7 @@ SPAN = re.compile(r"`([^`]+)`")
 EXPECTED = re.compile(r"(?P<no>no )?`(?P<line>[^`]+)`(?: (?P<bound>at most|at least) (?P<limit>\d[\d,.]*\d|\d))?")
 NUMBER = r"(-?\d(?:[\d.,]*\d)?)"
 # The part of a last result that is the script's; what follows is the remark of whoever wrote the row.
-TOLD = re.compile(r"^\*\*(?:passed|met|missed|failed)\b[^*]*\*\*[.;,]? ?")
+TOLD = re.compile(r"^\*\*(?:passed|met|missed|failed)\b.*?\*\*[.;,]? ?")
 # What was written before there was a script, and says no more than it does.
 EMPTY_REMARKS = {"passed", "met", "not run yet"}
 SUMMARY = re.compile(r"(?<=<!-- summary -->\n).*(?=\n<!-- /summary -->)")
@@ -130,7 +130,7 @@ def last_result(result, cell):
     # How many tests passed changes with every test.
     figures = [] if word == "passed" else result["figures"]
     if result.get("why"):
-        word += f": {result['why']}"
+        word += ": " + result["why"].replace("|", "\\|")
     elif figures:
         word += f": {', '.join(figures)}"
     return f"**{word}**. {remark}" if remark else f"**{word}**"
