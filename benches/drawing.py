@@ -13,6 +13,8 @@ STYLE = ("text{font:13px sans-serif;fill:#222}.title{font-weight:bold}.note{fill
          ".spread{stroke:#99ced3;stroke-width:6}.small{font-size:11px;fill:#666}")
 # Of a panel of lines.
 LINE_HEIGHT, LINE_LEFT, LINE_RIGHT = 64, 60, 700
+# The share of a figure that a panel is high at least: less is not to look like a change.
+LINE_LEAST = 0.1
 
 
 def bars(title, values, form, logarithmic, top):
@@ -40,7 +42,7 @@ def line(title, points, form, top):
     should be; and where the next panel begins."""
     every = [value for _, value, spread, _ in points for value in (value, *(spread or ()))]
     low, high = min(every), max(every)
-    room = (high - low) or high or 1
+    room = max(high - low, high * LINE_LEAST) or 1
     x = lambda place: LINE_LEFT + place * (LINE_RIGHT - LINE_LEFT)
     y = lambda value: top + 28 + (LINE_HEIGHT - 8) * (high - value) / room
     parts = [f'<text class="title" x="12" y="{top + 16}">{escape(title)}</text>']
@@ -53,7 +55,7 @@ def line(title, points, form, top):
         parts.append(f'<circle class="{kind}" cx="{x(place):.1f}" cy="{y(value):.1f}" r="3.5"/>')
     parts.append(f'<text class="small" x="{LINE_LEFT - 8}" y="{y(high) + 4:.1f}" text-anchor="end">'
                  f'{form.format(high)}</text>')
-    if high > low:
+    if high - low > room / 4:
         parts.append(f'<text class="small" x="{LINE_LEFT - 8}" y="{y(low) + 4:.1f}" text-anchor="end">'
                      f'{form.format(low)}</text>')
     place, value, *_ = points[-1]
