@@ -37,7 +37,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 tokio::task::spawn_local(async move {
                     let service = service_fn(move |request| answer(request, Rc::clone(&folder)));
                     // A client that hangs up ends its task and nothing else.
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ =
+                        http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         })

@@ -79,7 +79,10 @@ fn main() -> Outcome {
         "pings" => hold::answer_pings(&plan),
         "hold" => hold::run(&plan),
         "serve" => serve::run(&plan),
-        _ => Err("usage: bench-load echo|broadcast|get|handshake|post|pings|serve|hold --port P ...".into()),
+        _ => {
+            Err("usage: bench-load echo|broadcast|get|handshake|post|pings|serve|hold --port P ..."
+                .into())
+        }
     }
 }
 
