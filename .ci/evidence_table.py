@@ -137,10 +137,11 @@ def last_result(result, cell):
 
 
 def seconds_of(result, cell):
-    """What the row took, once it is another order of time than what stands there: machines are more or less busy."""
+    """What the row took, once it is another order of time than what stands there. On a busy machine it says nothing."""
     took = max(1, round(result["seconds"]))
     told = int(cell)
-    return cell if result["verdict"] == "failed" or (told / 2 - 5 <= took <= told * 2 + 5) else str(took)
+    is_of_use = result["verdict"] != "failed" and not result.get("busy")
+    return cell if not is_of_use or (told / 2 - 5 <= took <= told * 2 + 5) else str(took)
 
 
 def summary(found, results):
