@@ -1,5 +1,6 @@
 //! The server in somebody else's loop: the tests of other files under poll(2) and under a second mio, what
-//! wakes such a loop and what does not, and connections that somebody else has accepted.
+//! wakes such a loop and what does not, and connections that somebody else has accepted. `tests/glib/` has all of
+//! it under GLib's main loop.
 
 #![allow(clippy::duplicate_mod, reason = "the tests of other files, as they are")]
 
@@ -141,7 +142,7 @@ fn code_between_turns_is_followed_by_a_turn() {
 /// More than a turn takes, at once: a loop that waits by edge is not told of the rest.
 #[test]
 fn a_crowd_that_speaks_at_once_is_served_by_edge_and_by_level() {
-    for foreign in [Loop::Mio, Loop::Poll] {
+    for foreign in [Loop::Mio, Loop::of_this_run()] {
         let server = Server::bind("127.0.0.1:0", echo).unwrap();
         let server = Running(start_in(foreign, server, || ()).unwrap());
         let mut clients: Vec<_> = (0..600).map(|_| server.upgrade("/")).collect();
@@ -162,7 +163,7 @@ fn a_crowd_that_speaks_at_once_is_served_by_edge_and_by_level() {
 /// As a child process, since a signal is for all of one.
 #[test]
 fn signals_stop_it_where_that_is_wanted() {
-    run_again(&["--ignored", "--exact", "signalled"], "poll");
+    run_again(&["--ignored", "signalled"], "poll");
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn idle_for_a_minute_it_wakes_not_once() {
     let count = Arc::clone(&woken);
     let server = Server::bind("127.0.0.1:0", echo).unwrap();
     let woke = move || _ = count.fetch_add(1, Ordering::Relaxed);
-    let server = Running(start_in(Loop::Poll, server, woke).unwrap());
+    let server = Running(start_in(Loop::of_this_run(), server, woke).unwrap());
     let mut client = server.upgrade("/"); // a session that nobody pings
     client.text("hello");
     client.expect_text("hello");
