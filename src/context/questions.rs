@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use crate::structures::footprint::footprint;
 use crate::structures::ids::TimerId;
 use crate::structures::slab::Key;
 use crate::words::error::AskError;
@@ -16,12 +17,25 @@ pub(crate) struct Questions<T> {
     /// By session and correlation.
     open: BTreeMap<(u32, u32, Box<str>), Question<T>>,
     settled: VecDeque<Settled<T>>,
+    /// What the open ones take.
+    bytes: usize,
 }
 
 pub(crate) struct Question<T> {
     /// Fires when there was no answer in time.
     pub(crate) timer: TimerId,
     pub(crate) then: T,
+    /// What `then` takes on the heap.
+    pub(crate) bytes: usize,
+}
+
+impl<T> Question<T> {
+    /// What it takes: its place in a tree that may be half full, and the correlation, which its timer has too.
+    fn memory(&self, correlation: &str) -> usize {
+        let place = 2 * size_of::<((u32, u32, Box<str>), Self)>();
+        let kept = footprint(correlation.len()).saturating_mul(2).saturating_add(footprint(self.bytes));
+        place.saturating_add(kept)
+    }
 }
 
 /// A question that is over.
@@ -32,7 +46,7 @@ pub(crate) struct Settled<T> {
 
 impl<T> Default for Questions<T> {
     fn default() -> Self {
-        Self { open: BTreeMap::new(), settled: VecDeque::new() }
+        Self { open: BTreeMap::new(), settled: VecDeque::new(), bytes: 0 }
     }
 }
 
@@ -51,11 +65,19 @@ impl<T> Questions<T> {
         self.open.len()
     }
 
+    /// Bytes of memory that the open ones take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn is_open(&self, session: Key, correlation: &str) -> bool {
-        self.open.contains_key(&place(session, correlation))
+        // A peer may send whatever it likes as one: what nobody can have asked is not looked for.
+        let may_be = !self.open.is_empty() && correlation.len() <= CORRELATION_MAX_BYTES;
+        may_be && self.open.contains_key(&place(session, correlation))
     }
 
     pub(crate) fn add(&mut self, session: Key, correlation: &str, question: Question<T>) {
+        self.bytes = self.bytes.saturating_add(question.memory(correlation));
         self.open.insert(place(session, correlation), question);
     }
 
@@ -67,6 +89,7 @@ impl<T> Questions<T> {
         result: Result<MessageBuf, AskError>,
     ) -> Option<TimerId> {
         let question = self.open.remove(&place(session, correlation))?;
+        self.bytes = self.bytes.saturating_sub(question.memory(correlation));
         self.settled.push_back(Settled { then: question.then, result });
         Some(question.timer)
     }
