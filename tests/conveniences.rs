@@ -201,7 +201,8 @@ fn cost_of_a_key(keys: usize) -> f64 {
         // Neither in the order in which they came nor in its reverse.
         (0..keys).for_each(|n| assert!(gauges.remove(&names[n * 7_919 % keys])));
         let after = cpu();
-        spent += (after.tv_sec - before.tv_sec) as f64 * 1e9 + (after.tv_nsec - before.tv_nsec) as f64;
+        spent +=
+            (after.tv_sec - before.tv_sec) as f64 * 1e9 + (after.tv_nsec - before.tv_nsec) as f64;
         assert_eq!((gauges.newest().count(), gauges.dropped()), (0, 0));
     }
     spent / (rounds * keys) as f64
@@ -222,15 +223,21 @@ fn whatever_answers_reaches_the_server() {
     let app = TestApplication::new(|app: &mut Application| {
         app.install(WebSockets::new());
         app.routing(|route| {
-            route.get("/count", move |_call| count().header("X-Own", "1").header("Content-Type", "x/y"));
+            route.get("/count", move |_call| {
+                count().header("X-Own", "1").header("Content-Type", "x/y")
+            });
             route.post("/send/{name}", |_call, body| {
                 let text = body.text().unwrap_or_default().to_owned();
                 Response::with_server(move |call, server| {
                     let name = call.parameter("name").unwrap_or_default();
-                    server.send_to_name(&name, text).map_or(Response::new(404), |()| Response::new(204))
+                    server
+                        .send_to_name(&name, text)
+                        .map_or_else(|_| Response::new(404), |()| Response::new(204))
                 })
             });
-            route.post("/guarded", |_call, _body| "in").guard(move |_call| Err(count().status(403)));
+            route
+                .post("/guarded", |_call, _body| "in")
+                .guard(move |_call| Err(count().status(403)));
             route
                 .web_socket("/{name}", |_call: &Call| {
                     on_connect(|session, call| {
@@ -393,7 +400,8 @@ fn names_and_open_questions_count_and_are_given_back() {
         (server.find_session(&"x".repeat(256)).unwrap(), server.find_session("other").unwrap())
     });
     for correlation in ["1", &"y".repeat(256)] {
-        let asked = |server: &mut ServerRef<'_>| server.ask(two, correlation, "", SECOND, |_, _| ());
+        let asked =
+            |server: &mut ServerRef<'_>| server.ask(two, correlation, "", SECOND, |_, _| ());
         app.with_server(asked).unwrap();
     }
     let asked = app.stats().bytes_held;

@@ -338,7 +338,9 @@ fn what_was_read_of_an_adopted_connection_may_be_many_requests_and_no_endless_he
         assert_eq!(client.answer(false).body, "wirewheel");
     }
     let (stream, mut client, peer) = accepted();
-    server.adopt(stream, [b"GET /name HTTP/1.1\r\nX: ", [b'x'; 400].as_slice()].concat(), peer).unwrap();
+    server
+        .adopt(stream, [b"GET /name HTTP/1.1\r\nX: ", [b'x'; 400].as_slice()].concat(), peer)
+        .unwrap();
     settle(&mut server);
     assert_eq!(client.answer(false).status, 431);
 }

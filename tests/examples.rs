@@ -76,7 +76,9 @@ fn the_gateway_is_short_and_has_one_thread_for_its_serial_port() {
     let code = read("uplink.rs") + &read("uplink/gateway.rs");
     let lines = code.lines().count();
     assert!((200..=330).contains(&lines), "{lines} lines");
-    for (word, times) in [("thread::Builder", 1), ("spawn(", 1), ("channel", 0), ("mpsc", 0), ("Mutex", 0)] {
+    for (word, times) in
+        [("thread::Builder", 1), ("spawn(", 1), ("channel", 0), ("mpsc", 0), ("Mutex", 0)]
+    {
         let line = |line: &&str| !line.trim_start().starts_with("//") && line.contains(word);
         assert_eq!(code.lines().filter(line).count(), times, "{word}");
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use wirewheel::testing::{Ending, Received, TestApplication};
 use wirewheel::{
-    Accept, Application, Call, CloseCode, CloseReason, Handle, Handler, HandlerResult, Limits, Message,
-    Response, Server, Session, WebSockets, on_message,
+    Accept, Application, Call, CloseCode, CloseReason, Handle, Handler, HandlerResult, Limits,
+    Message, Response, Server, Session, WebSockets, on_message,
 };
 
 /// The application under test: a counter that says how often it was asked, and some doors.
@@ -309,10 +309,7 @@ fn memory_and_sockets_agree() {
         in_memory.extend([frame.first, u8::try_from(frame.payload.len()).unwrap()]);
         in_memory.extend(frame.payload);
     }
-    assert_eq!(
-        over_a_socket.escape_ascii().to_string(),
-        in_memory.escape_ascii().to_string()
-    );
+    assert_eq!(over_a_socket.escape_ascii().to_string(), in_memory.escape_ascii().to_string());
     server.shutdown(Duration::from_secs(1));
     server.join().unwrap();
     client.expect_end(Ending::Closed);

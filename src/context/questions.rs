@@ -33,7 +33,8 @@ impl<T> Question<T> {
     /// What it takes: its place in a tree that may be half full, and the correlation, which its timer has too.
     fn memory(&self, correlation: &str) -> usize {
         let place = 2 * size_of::<((u32, u32, Box<str>), Self)>();
-        let kept = footprint(correlation.len()).saturating_mul(2).saturating_add(footprint(self.bytes));
+        let kept =
+            footprint(correlation.len()).saturating_mul(2).saturating_add(footprint(self.bytes));
         place.saturating_add(kept)
     }
 }

@@ -364,9 +364,9 @@ impl ServerRef<'_> {
         correlation: &str,
         result: Result<MessageBuf, AskError>,
     ) -> bool {
-        let timer = self.shared.with_names_and_questions(|_, questions| {
-            questions.settle(id.0, correlation, result)
-        });
+        let timer = self
+            .shared
+            .with_names_and_questions(|_, questions| questions.settle(id.0, correlation, result));
         if let Some(timer) = timer {
             self.cancel_timer(timer); // nothing, if it is the one that fires now
         }

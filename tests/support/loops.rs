@@ -47,7 +47,11 @@ impl Loop {
 
     /// Waits until the server has to be turned, and turns it until it is over; `woke` is called each time.
     #[allow(clippy::disallowed_methods, reason = "a loop reads the clock")]
-    pub fn run(self, mut server: ServerDriver, mut woke: impl FnMut() + 'static) -> Result<Drained> {
+    pub fn run(
+        self,
+        mut server: ServerDriver,
+        mut woke: impl FnMut() + 'static,
+    ) -> Result<Drained> {
         let mut wait = match self {
             Self::Own => panic!("it is not somebody else's"),
             Self::Poll => by_poll(),
