@@ -606,6 +606,49 @@ fn a_slow_authority_on_a_thread_answers_over_sockets() {
     assert_eq!(authority.join().unwrap(), 20);
 }
 
+/// Whatever of it the server has not read: it ends its side, or resets the connection.
+#[test]
+fn a_client_that_leaves_is_seen_over_sockets() {
+    let (asks, asked) = channel::<Pending>();
+    let server = Running::start(move |app: &mut Application| {
+        app.install(WebSockets::new().limits(Limits::new().close_timeout(PATIENCE)));
+        app.routing(|route| {
+            route.get("/page", move |call| {
+                asks.send(call.defer()).unwrap();
+                Response::deferred()
+            });
+        });
+    });
+    let soon = |happens: &dyn Fn() -> bool| {
+        let until = std::time::Instant::now() + PATIENCE;
+        while !happens() && std::time::Instant::now() < until {
+            thread::yield_now();
+        }
+        happens()
+    };
+    for behind in [0, 1, 100_000] {
+        for resets in [true, false] {
+            let mut client = server.connect();
+            client.write("GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+            let pending = asked.recv_timeout(PATIENCE).unwrap();
+            assert!(!pending.is_cancelled());
+            client.write(vec![b'x'; behind]);
+            if resets {
+                socket2::SockRef::from(&client.stream).set_linger(Some(MOMENT)).unwrap();
+                drop(client);
+                assert!(soon(&|| pending.is_cancelled()), "{behind} bytes, reset");
+            } else {
+                client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+                assert!(soon(&|| pending.is_cancelled()), "{behind} bytes, and the end");
+                pending.answer("it reads all the same");
+                assert_eq!(client.answer(false).body, "it reads all the same");
+            }
+        }
+    }
+    let open = || server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap().connections_open;
+    assert!(soon(&|| open() == 0), "what came behind is answered, and the last is gone");
+}
+
 fn authority(asked: &Receiver<Pending>) -> usize {
     let pendings = asked.iter().inspect(|pending| assert!(!pending.is_cancelled()));
     pendings.map(|pending| pending.accept(Accept::new())).count()

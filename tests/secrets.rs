@@ -1,4 +1,5 @@
-//! The comparison of secrets: right, and in a time that says nothing of them. `.ci/secrets` counts its instructions.
+//! The comparison of secrets: right, and in a time that says nothing of them. `.ci/secrets` counts its
+//! instructions.
 
 use wirewheel::auth::is_same_secret;
 

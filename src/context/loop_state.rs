@@ -282,7 +282,8 @@ impl LoopState {
         self.flows.note_connections(self.bytes_held);
     }
 
-    /// Changes names or questions. What they take counts as what connections hold does: peers have a say in it.
+    /// Changes names or questions. What they take counts as what connections hold does: peers have a say in
+    /// it.
     pub(crate) fn with_names_and_questions<R>(
         &mut self,
         change: impl FnOnce(&mut Names, &mut Questions<Then>) -> R,

@@ -15,7 +15,7 @@ pub(crate) struct Names {
     bytes: usize,
 }
 
-/// What a name takes beside its bytes: its counters, and a place in each of two tables that may be half empty.
+/// What a name takes: its counters, and a place in each of two tables that may be half empty.
 fn memory(name: &str) -> usize {
     let places = 4 * size_of::<(Rc<str>, Key)>();
     footprint(name.len().saturating_add(2 * size_of::<usize>())).saturating_add(places)

@@ -30,7 +30,7 @@ pub(crate) struct Question<T> {
 }
 
 impl<T> Question<T> {
-    /// What it takes: its place in a tree that may be half full, and the correlation, which its timer has too.
+    /// What it takes: a place in a tree that may be half full, and the correlation, which its timer has too.
     fn memory(&self, correlation: &str) -> usize {
         let place = 2 * size_of::<((u32, u32, Box<str>), Self)>();
         let kept =

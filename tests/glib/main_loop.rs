@@ -24,8 +24,8 @@ struct Served {
 
 /// Runs a main loop until the server is over; `woke` is called for each callback.
 ///
-/// The tests have several servers, so that each thread gets a context of its own. A program with one loop has the
-/// default context, and takes `unix_fd_add_local` and `timeout_add_local_once` instead, which need no guard.
+/// The tests have several servers, so that each thread gets a context of its own. A program with one loop has
+/// the default context, and takes `unix_fd_add_local` and `timeout_add_local_once`, which need no guard.
 pub fn run(server: ServerDriver, woke: impl FnMut() + 'static) -> Result<Drained> {
     let context = MainContext::new();
     let main_loop = MainLoop::new(Some(&context), false);
