@@ -208,8 +208,8 @@ fn cost_of_a_key(keys: usize) -> f64 {
     spent / (rounds * keys) as f64
 }
 
-/// In CPU time of this thread alone: it does not matter what else the machine does. A look through all of them
-/// would take a hundred times as long among a hundred times as many.
+/// In CPU time of this thread alone, whatever else the machine does. A look through all of them would take a
+/// hundred times as long among a hundred times as many.
 #[test]
 fn to_drop_a_key_costs_the_same_among_many() {
     let (few, many) = (cost_of_a_key(1_000), cost_of_a_key(100_000));

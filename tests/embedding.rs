@@ -1,6 +1,6 @@
 //! The server in somebody else's loop: the tests of other files under poll(2) and under a second mio, what
-//! wakes such a loop and what does not, and connections that somebody else has accepted. `tests/glib/` has all
-//! of it under GLib's main loop.
+//! wakes such a loop and what does not, and connections that somebody else has accepted. `tests/glib/` runs
+//! all of it in GLib's main loop.
 
 #![allow(clippy::duplicate_mod, reason = "the tests of other files, as they are")]
 

@@ -1,6 +1,7 @@
 //! How to test an application: in memory under virtual time with `wirewheel::testing`, and as a real
-//! server with `Server::spawn`. Both run the same module. This file is meant to be copied: it needs this crate
-//! with the feature `testing` and no other; `.ci/package` copies it into a crate of its own and runs it there.
+//! server with `Server::spawn`. Both run the same module. This file is meant to be copied: it needs this
+//! crate with the feature `testing` and no other; `.ci/package` copies it into a crate of its own, and runs
+//! it there.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
