@@ -14,29 +14,38 @@ pub(crate) const CORRELATION_MAX_BYTES: usize = 256;
 
 /// The questions that are open, and those of which the application is to learn how they ended.
 pub(crate) struct Questions<T> {
-    /// By session and correlation.
-    open: BTreeMap<(u32, u32, Box<str>), Question<T>>,
+    /// `None` until the first is asked. Behind a trait, so that a program that asks none has no code for it.
+    open: Option<Box<dyn Open<T>>>,
     settled: VecDeque<Settled<T>>,
     /// What the open ones take.
     bytes: usize,
 }
 
+/// Those that are open.
+trait Open<T> {
+    fn len(&self) -> usize;
+    fn get(&self, session: Key, correlation: &str) -> Option<&Question<T>>;
+    fn add(&mut self, session: Key, correlation: &str, question: Question<T>);
+    fn remove(&mut self, session: Key, correlation: &str) -> Option<Question<T>>;
+    /// Takes any of a session.
+    fn remove_any(&mut self, session: Key) -> Option<Question<T>>;
+}
+
+/// By session and correlation.
+struct Table<T>(BTreeMap<(u32, u32, Box<str>), Question<T>>);
+
 pub(crate) struct Question<T> {
     /// Fires when there was no answer in time.
     pub(crate) timer: TimerId,
     pub(crate) then: T,
-    /// What `then` takes on the heap.
+    /// What it takes beside its place among the open ones, in bytes.
     pub(crate) bytes: usize,
 }
 
-impl<T> Question<T> {
-    /// What it takes: a place in a tree that may be half full, and the correlation, which its timer has too.
-    fn memory(&self, correlation: &str) -> usize {
-        let place = 2 * size_of::<((u32, u32, Box<str>), Self)>();
-        let kept =
-            footprint(correlation.len()).saturating_mul(2).saturating_add(footprint(self.bytes));
-        place.saturating_add(kept)
-    }
+/// What a place takes: in a tree that may be half full, with the correlation, which a timer has too.
+const fn place_bytes<T>(correlation: &str) -> usize {
+    let place = 2 * size_of::<((u32, u32, Box<str>), Question<T>)>();
+    place.saturating_add(footprint(correlation.len()).saturating_mul(2))
 }
 
 /// A question that is over.
@@ -47,23 +56,19 @@ pub(crate) struct Settled<T> {
 
 impl<T> Default for Questions<T> {
     fn default() -> Self {
-        Self { open: BTreeMap::new(), settled: VecDeque::new(), bytes: 0 }
+        Self { open: None, settled: VecDeque::new(), bytes: 0 }
     }
 }
 
 impl<T> fmt::Debug for Questions<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Questions").field("open", &self.open.len()).finish_non_exhaustive()
+        f.debug_struct("Questions").field("open", &self.len()).finish_non_exhaustive()
     }
-}
-
-fn place(session: Key, correlation: &str) -> (u32, u32, Box<str>) {
-    (session.index, session.generation, correlation.into())
 }
 
 impl<T> Questions<T> {
     pub(crate) fn len(&self) -> usize {
-        self.open.len()
+        self.open.as_ref().map_or(0, |open| open.len())
     }
 
     /// Bytes of memory that the open ones take.
@@ -73,13 +78,18 @@ impl<T> Questions<T> {
 
     pub(crate) fn is_open(&self, session: Key, correlation: &str) -> bool {
         // A peer may send whatever it likes as one: what nobody can have asked is not looked for.
-        let may_be = !self.open.is_empty() && correlation.len() <= CORRELATION_MAX_BYTES;
-        may_be && self.open.contains_key(&place(session, correlation))
+        let open = self.open.as_ref().filter(|_| correlation.len() <= CORRELATION_MAX_BYTES);
+        open.is_some_and(|open| open.get(session, correlation).is_some())
     }
 
-    pub(crate) fn add(&mut self, session: Key, correlation: &str, question: Question<T>) {
-        self.bytes = self.bytes.saturating_add(question.memory(correlation));
-        self.open.insert(place(session, correlation), question);
+    pub(crate) fn add(&mut self, session: Key, correlation: &str, mut question: Question<T>)
+    where
+        T: 'static,
+    {
+        question.bytes = question.bytes.saturating_add(place_bytes::<T>(correlation));
+        self.bytes = self.bytes.saturating_add(question.bytes);
+        let open = self.open.get_or_insert_with(|| Box::new(Table(BTreeMap::new())));
+        open.add(session, correlation, question);
     }
 
     /// The question is over: its timer, which is needed no longer; `None` if it is not open.
@@ -89,20 +99,55 @@ impl<T> Questions<T> {
         correlation: &str,
         result: Result<MessageBuf, AskError>,
     ) -> Option<TimerId> {
-        let question = self.open.remove(&place(session, correlation))?;
-        self.bytes = self.bytes.saturating_sub(question.memory(correlation));
-        self.settled.push_back(Settled { then: question.then, result });
-        Some(question.timer)
+        let question = self.open.as_mut()?.remove(session, correlation)?;
+        Some(self.note_settled(question, result))
     }
 
     /// One question of a session that is over is settled: its timer; `None` once it has none.
     pub(crate) fn settle_ended(&mut self, session: Key) -> Option<TimerId> {
-        let first = self.open.range(place(session, "")..).next().map(|(place, _)| place.clone())?;
-        let is_of_session = (first.0, first.1) == (session.index, session.generation);
-        is_of_session.then(|| self.settle(session, &first.2, Err(AskError::Ended))).flatten()
+        let question = self.open.as_mut()?.remove_any(session)?;
+        Some(self.note_settled(question, Err(AskError::Ended)))
+    }
+
+    fn note_settled(
+        &mut self,
+        question: Question<T>,
+        result: Result<MessageBuf, AskError>,
+    ) -> TimerId {
+        self.bytes = self.bytes.saturating_sub(question.bytes);
+        self.settled.push_back(Settled { then: question.then, result });
+        question.timer
     }
 
     pub(crate) fn pop_settled(&mut self) -> Option<Settled<T>> {
         self.settled.pop_front()
+    }
+}
+
+fn place(session: Key, correlation: &str) -> (u32, u32, Box<str>) {
+    (session.index, session.generation, correlation.into())
+}
+
+impl<T> Open<T> for Table<T> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, session: Key, correlation: &str) -> Option<&Question<T>> {
+        self.0.get(&place(session, correlation))
+    }
+
+    fn add(&mut self, session: Key, correlation: &str, question: Question<T>) {
+        self.0.insert(place(session, correlation), question);
+    }
+
+    fn remove(&mut self, session: Key, correlation: &str) -> Option<Question<T>> {
+        self.0.remove(&place(session, correlation))
+    }
+
+    fn remove_any(&mut self, session: Key) -> Option<Question<T>> {
+        let first = self.0.range(place(session, "")..).next().map(|(place, _)| place.clone())?;
+        let is_of_session = (first.0, first.1) == (session.index, session.generation);
+        is_of_session.then(|| self.0.remove(&first)).flatten()
     }
 }

@@ -26,6 +26,7 @@ use crate::flow::key::FlowKey;
 use crate::flow::prepared::PreparedMessage;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
+use crate::structures::footprint::footprint;
 use crate::structures::ids::BodyId;
 use crate::structures::ids::TimerId;
 use crate::structures::ids::{ReaderId, SessionId};
@@ -307,7 +308,7 @@ impl ServerRef<'_> {
         };
         let timer = self.add_timer(timeout, TimerAction::Once(Box::new(gives_up)));
         let then: Then = Box::new(then);
-        let question = Question { timer, bytes: size_of_val(&*then), then };
+        let question = Question { timer, bytes: footprint(size_of_val(&*then)), then };
         self.shared.with_names_and_questions(|_, questions| {
             questions.add(id.0, correlation, question);
         });
