@@ -295,10 +295,10 @@ pub(crate) fn apply_mask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
     }
 }
 
-/// Adds a payload to `out` and takes its mask off there, block by block while it is in the nearest cache.
+/// Adds a payload to `out` and takes its mask off there, block by block while it is in a near cache.
 pub(crate) fn extend_unmasked(out: &mut Vec<u8>, payload: &[u8], mask: [u8; 4], offset: usize) {
     /// A multiple of four, so that the mask begins anew with each.
-    const BLOCK: usize = 4 << 10;
+    const BLOCK: usize = 16 << 10;
     for block in payload.chunks(BLOCK) {
         let start = out.len();
         out.extend_from_slice(block);
@@ -575,7 +575,7 @@ mod tests {
             let expected: Vec<u8> =
                 payload.iter().enumerate().map(|(i, b)| b ^ mask[(i + offset) % 4]).collect();
             prop_assert_eq!(&ours, &expected);
-            let (mut added, long) = (vec![7], payload.repeat(200));
+            let (mut added, long) = (vec![7], payload.repeat(600));
             extend_unmasked(&mut added, &long, mask, offset);
             let mut expected = [vec![7], long].concat();
             apply_mask(&mut expected[1..], mask, offset);
