@@ -34,6 +34,7 @@ impl Audit<'_> {
         }
         let shared = &self.0.shared;
         let armed = armed + shared.timers.armed();
+        held += shared.names.bytes() + shared.questions.bytes();
         shared.readers.check()?;
         shared.check_spare()?;
         if !self.0.is_drained() {
