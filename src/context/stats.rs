@@ -269,8 +269,8 @@ stats! {
         accept_exhausted "";
     }
     Gauge "bytes_held" "Bytes in messages, outboxes, flows, names, questions and spare buffers." {
-        /// Bytes in partial messages, outboxes, flows, names of sessions, open questions and spare buffers, of
-        /// at most `process_bytes`.
+        /// Bytes in partial messages, outboxes, flows, names of sessions, open questions and spare buffers,
+        /// of at most `process_bytes`.
         bytes_held "";
     }
     Counter "over_budget_total" "Connections ended because process_bytes was spent." {
