@@ -31,6 +31,7 @@ use crate::context::names::Names;
 use crate::context::open_sessions::OpenSessions;
 use crate::context::questions::Questions;
 use crate::context::readers::Readers;
+use crate::context::spare::Spare;
 use crate::context::stats::{Counters, Stats};
 use crate::context::timers::Timers;
 use crate::context::warnings::Warnings;
@@ -101,6 +102,8 @@ pub(crate) struct LoopState {
     pub(crate) limits: Limits,
     /// Bytes held by all connections in partial messages and outboxes, by names and by open questions.
     pub(crate) bytes_held: usize,
+    /// Buffers of large messages that are kept for the next ones.
+    pub(crate) spare: Spare,
     pub(crate) sessions: OpenSessions,
     pub(crate) names: Names,
     pub(crate) questions: Questions<Then>,
@@ -161,8 +164,6 @@ pub(crate) struct LoopState {
     pub(crate) stats: Counters,
     #[cfg(feature = "json")]
     pub(crate) converters: Converters,
-    /// What the application's last panic said, for whoever wants to know.
-    pub(crate) last_panic: Option<String>,
 }
 
 impl OnLoop {
@@ -186,6 +187,7 @@ impl LoopState {
             flows: on_loop.pool(limits.process_bytes),
             sessions: OpenSessions::for_slots(limits.max_connections + 64), // and for those that are refused
             work: Work::new(limits.read_budget_bytes),
+            spare: Spare::new(limits.process_bytes),
             deferrals: Rc::new(Deferrals::new(limits.max_deferred, on_loop.mailbox)),
             limits,
             names: Names::default(),
@@ -223,11 +225,10 @@ impl LoopState {
             stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,
-            last_panic: None,
         }
     }
 
-    /// Bytes that count against `process_bytes`.
+    /// Bytes that connections and flows hold.
     pub(crate) fn memory(&self) -> usize {
         self.bytes_held + self.flows.bytes()
     }
@@ -332,8 +333,15 @@ impl LoopState {
         self.tx.clear();
         self.opaque_prefix = 0;
         if self.tx.capacity() > 4 * self.tx_flush_bytes {
-            self.tx = Vec::new(); // one large answer must not be paid for ever
+            self.shrink_out();
         }
+    }
+
+    /// One large answer must not be paid for ever.
+    #[cold]
+    fn shrink_out(&mut self) {
+        let large = std::mem::take(&mut self.tx);
+        self.keep_buffer(large);
     }
 
     /// A connection that was accepted is over: the loop that accepts may have waited for its place.
@@ -357,7 +365,7 @@ impl LoopState {
     /// Those of this loop.
     pub(crate) fn own_snapshot(&self) -> Stats {
         let stats = Stats {
-            bytes_held: self.memory() as u64,
+            bytes_held: (self.memory() + self.spare.bytes()) as u64,
             given_up: self.flows.given_up(),
             deferred_open: self.deferrals.open(),
             deferred_cancelled: self.deferrals.cancelled(),

@@ -19,6 +19,8 @@ pub(crate) mod parcels;
 pub(crate) mod questions;
 pub(crate) mod readers;
 pub(crate) mod server_ref;
+pub(crate) mod spare;
+pub(crate) mod spare_account;
 pub(crate) mod stats;
 pub(crate) mod timers;
 pub(crate) mod warnings;

@@ -36,6 +36,10 @@ impl Audit<'_> {
         let armed = armed + shared.timers.armed();
         held += shared.names.bytes() + shared.questions.bytes();
         shared.readers.check()?;
+        shared.check_spare()?;
+        if !self.0.is_drained() {
+            shared.check_spare_times()?; // once all is over, no timer runs
+        }
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;
         check(held == shared.bytes_held, &format!("{held} held, {} charged", shared.bytes_held))?;
