@@ -33,7 +33,7 @@ impl Core {
             || !shared.flows.is_quiet()
             || !shared.readers.is_quiet()
             || !self.read_by_readers.is_empty()
-            || !shared.new_watches.is_empty()
+            || !shared.watches.is_empty()
             || shared.stop_request.is_some()
     }
 
