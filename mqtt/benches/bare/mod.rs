@@ -92,11 +92,18 @@ fn read_packets(stream: TcpStream, count: u64) -> Used {
     while packets.count < count {
         poll.poll(&mut events, None).unwrap();
         turns += 1;
-        match stream.read(&mut buffer) {
-            Ok(0) => panic!("the broker has hung up"),
-            Ok(length) => packets.see(&buffer[..length]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => panic!("{error}"),
+        loop {
+            let length = match stream.read(&mut buffer) {
+                Ok(0) => panic!("the broker has hung up"),
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            };
+            packets.see(&buffer[..length]);
+            // Told once that there is something, it is not told again of what it leaves.
+            if length < buffer.len() {
+                break;
+            }
         }
     }
     Used { cpu: thread_cpu() - before, turns }
