@@ -24,12 +24,30 @@ use crate::context::parcels::{Bridged, Content, Load};
 const MESSAGES_MAX: usize = 256;
 
 /// The bridges of one loop.
-pub(crate) struct Bridges<A> {
-    by_name: HashMap<Arc<str>, Rc<Bridge<A>>>,
+#[derive(Default)]
+pub(crate) struct Bridges {
+    by_name: HashMap<Arc<str>, Rc<dyn BridgeEnd>>,
     /// Those of all flows that are shared, also where there is nobody to share them with.
     names: HashSet<Box<str>>,
     /// Some wait for a flow that has no room.
     pub(crate) some_wait: bool,
+}
+
+/// What the loop asks of a bridge. Behind a trait, so that a program whose loops share no flow has no code
+/// for it.
+pub(crate) trait BridgeEnd {
+    /// Another loop has sent this.
+    fn receive(&self, from: usize, published: Arc<[Bridged]>);
+
+    /// Publishes what waits and has room, and tells those who sent it: whether something is left to be
+    /// done once the flow has moved. Its own reader stands at `cursor`.
+    fn publish(&self, cursor: u64) -> bool;
+
+    /// Another loop has published so much: how many bytes are not on their way any more.
+    fn done(&self, from: usize, load: Load) -> usize;
+
+    /// Who reads the flow for the other loops.
+    fn reader(&self) -> Option<ReaderId>;
 }
 
 /// One loop's end of a flow that all loops have.
@@ -51,26 +69,20 @@ struct BridgeState {
     unanswered: Vec<Load>,
 }
 
-impl<A> Default for Bridges<A> {
-    fn default() -> Self {
-        Self { by_name: HashMap::new(), names: HashSet::new(), some_wait: false }
-    }
-}
-
-impl<A> fmt::Debug for Bridges<A> {
+impl fmt::Debug for Bridges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bridges", self.by_name.len())
     }
 }
 
-impl<A> Bridges<A> {
+impl Bridges {
     /// Takes a name for a flow; false if it is taken.
     pub(crate) fn claim(&mut self, name: &str) -> bool {
         self.names.insert(name.into())
     }
 
     /// Adds the bridge of a flow whose name is claimed.
-    pub(crate) fn add(
+    pub(crate) fn add<A: 'static>(
         &mut self,
         name: &str,
         flow: &Rc<FlowInner>,
@@ -88,15 +100,15 @@ impl<A> Bridges<A> {
             reader: Cell::new(None),
             state: RefCell::new(state),
         });
-        self.by_name.insert(name, Rc::clone(&bridge));
+        self.by_name.insert(name, Rc::<Bridge<A>>::clone(&bridge));
         bridge
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<Rc<Bridge<A>>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Rc<dyn BridgeEnd>> {
         self.by_name.get(name).cloned()
     }
 
-    pub(crate) fn all(&self) -> Vec<Rc<Bridge<A>>> {
+    pub(crate) fn all(&self) -> Vec<Rc<dyn BridgeEnd>> {
         self.by_name.values().cloned().collect()
     }
 }
@@ -105,10 +117,6 @@ impl<A> Bridges<A> {
 impl<A> Bridge<A> {
     pub(crate) fn read_by(&self, reader: ReaderId) {
         self.reader.set(Some(reader));
-    }
-
-    pub(crate) fn reader(&self) -> Option<ReaderId> {
-        self.reader.get()
     }
 
     fn origin(&self) -> Origin {
@@ -177,14 +185,6 @@ impl<A> Bridge<A> {
         }
         bytes
     }
-
-    /// Another loop has published so much: how many bytes are not on their way any more.
-    pub(crate) fn done(&self, from: usize, load: Load) -> usize {
-        if let Some(way) = self.state.borrow_mut().on_the_way.get_mut(from) {
-            way.take_off(load);
-        }
-        load.bytes
-    }
 }
 
 /// What may be sent.
@@ -207,16 +207,12 @@ impl Room {
     }
 }
 
-/// Receiving.
-impl<A> Bridge<A> {
-    /// Another loop has sent this.
-    pub(crate) fn receive(&self, from: usize, published: Arc<[Bridged]>) {
+impl<A> BridgeEnd for Bridge<A> {
+    fn receive(&self, from: usize, published: Arc<[Bridged]>) {
         self.state.borrow_mut().waiting.push_back((from, published, 0));
     }
 
-    /// Publishes what waits and has room, and tells those who sent it: whether something is left to be
-    /// done once the flow has moved. Its own reader stands at `cursor`.
-    pub(crate) fn publish(&self, cursor: u64) -> bool {
+    fn publish(&self, cursor: u64) -> bool {
         while self.publish_one() {}
         // The publishers of other loops wait with those of this one; but not for what waits here for their
         // loop, or two loops might wait for each other.
@@ -227,6 +223,20 @@ impl<A> Bridge<A> {
         !state.waiting.is_empty() || state.unanswered.iter().any(|load| !load.is_empty())
     }
 
+    fn done(&self, from: usize, load: Load) -> usize {
+        if let Some(way) = self.state.borrow_mut().on_the_way.get_mut(from) {
+            way.take_off(load);
+        }
+        load.bytes
+    }
+
+    fn reader(&self) -> Option<ReaderId> {
+        self.reader.get()
+    }
+}
+
+/// Receiving.
+impl<A> Bridge<A> {
     /// False if there is nothing, or no room.
     fn publish_one(&self) -> bool {
         let Some((from, published, at)) = self.state.borrow().waiting.front().cloned() else {

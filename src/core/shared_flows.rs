@@ -1,8 +1,7 @@
 //! The flows that several loops share, as the core serves them: what other loops send, and what waits for a
 //! flow to move.
 
-use crate::context::bridges::Bridge;
-use crate::context::loop_state::Order;
+use crate::context::bridges::BridgeEnd;
 use crate::context::parcels::{Content, Load, Parcel};
 
 use crate::core::turns::Core;
@@ -21,7 +20,7 @@ impl SharedFlows<'_> {
             (Some(bridge), Content::Published(published)) => {
                 // Kept first: where the flow has no room now, it may have after the flush.
                 bridge.receive(from, published);
-                self.publish(&bridge);
+                self.publish(&*bridge);
             }
             (Some(bridge), Content::Done(load)) => {
                 let bytes = bridge.done(from, load);
@@ -49,11 +48,11 @@ impl SharedFlows<'_> {
         // Nothing but a turn of this loop moves its flows, so that no waking is needed for this.
         self.core.shared.bridges.some_wait = false;
         for bridge in self.core.shared.bridges.all() {
-            self.publish(&bridge);
+            self.publish(&*bridge);
         }
     }
 
-    fn publish(&mut self, bridge: &Bridge<Order>) {
+    fn publish(&mut self, bridge: &dyn BridgeEnd) {
         let shared = &mut self.core.shared;
         let cursor = bridge.reader().and_then(|reader| shared.readers.cursor(reader));
         shared.bridges.some_wait |= bridge.publish(cursor.unwrap_or(u64::MAX));
