@@ -70,15 +70,18 @@ fn broker(conduct: Conduct) -> SocketAddr {
 
 fn serve(mut stream: TcpStream, conduct: Conduct) -> io::Result<()> {
     let mut buffer = [0; 4_096];
-    stream.read(&mut buffer)?; // CONNECT
+    if stream.read(&mut buffer)? == 0 {
+        return Ok(()); // it has not even said CONNECT
+    }
     match conduct {
         Conduct::Refuses => return stream.write_all(&[0x20, 3, 0, 0x87, 0]),
         Conduct::IsSilent => return until_hung_up(stream),
         Conduct::TalksNonsense => return stream.write_all(&[0xff; 1_024]),
         _ => stream.write_all(CONNACK)?,
     }
-    stream.read(&mut buffer)?; // SUBSCRIBE
-    stream.write_all(SUBACK)?;
+    if stream.read(&mut buffer)? > 0 {
+        stream.write_all(SUBACK)?; // to what can only be SUBSCRIBE
+    }
     match conduct {
         // Until the link gives up: nothing else tells.
         Conduct::NeverReads => {

@@ -120,6 +120,20 @@ fn everything_arrives_in_order_and_nothing_comes_back() {
     }
 }
 
+#[test]
+fn a_broker_at_a_unix_socket_is_reached_too() {
+    let lines = "allow_anonymous true\nlistener 0 FOLDER/socket";
+    let Some(broker) = start("socket", lines) else { return };
+    let url = format!("mqtt+unix:{}", broker.folder().join("socket").display());
+    let [one, two] = [(); 2].map(|()| a_box(url.clone(), |link| link));
+    one.expect(&Told::Up);
+    two.expect(&Told::Up);
+    one.say(100);
+    assert_eq!(Heard::default().up_to_the_last(&two), (100, 0));
+    one.stop();
+    two.stop();
+}
+
 /// What a box has heard: that it is in order, and how much it is.
 #[derive(Default)]
 struct Heard {

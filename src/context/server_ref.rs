@@ -596,7 +596,7 @@ impl ServerRef<'_> {
 
     /// Watches a descriptor for something else from the end of this turn on, such as for room once there is
     /// something to write. What its own callback returns in this turn comes before. For one that is watched
-    /// no more this does nothing.
+    /// no more this does nothing. Each loop has ids of its own: call it on the one that watches.
     ///
     /// ```
     /// use std::cell::RefCell;
