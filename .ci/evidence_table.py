@@ -123,8 +123,10 @@ def read_results():
 
 
 def last_result(result, cell):
-    """The cell that a result makes of the one that is there: its remark stays."""
+    """The cell that a result, or none, makes of the one that is there: its remark stays."""
     remark = TOLD.sub("", cell)
+    if not result:  # that of another command or line does not count
+        return remark or "not run yet"
     remark = "" if remark in EMPTY_REMARKS else remark
     word = result["verdict"]
     # How many tests passed changes with every test.
@@ -138,10 +140,11 @@ def last_result(result, cell):
 
 def seconds_of(result, cell):
     """What the row took, once it is another order of time than what stands there. On a busy machine it says nothing."""
+    if not result or result["verdict"] == "failed" or result.get("busy"):
+        return cell
     took = max(1, round(result["seconds"]))
     told = int(cell)
-    is_of_use = result["verdict"] != "failed" and not result.get("busy")
-    return cell if not is_of_use or (told / 2 - 5 <= took <= told * 2 + 5) else str(took)
+    return cell if told / 2 - 5 <= took <= told * 2 + 5 else str(took)
 
 
 def summary(found, results):
@@ -159,10 +162,9 @@ def write(results):
     found = list(rows(text))
     lines = text.splitlines()
     for row in found:
-        if row.key in results:
-            result = results[row.key]
-            cells = [*row.cells[:3], seconds_of(result, row.cells[3]), last_result(result, row.cells[4])]
-            lines[row.line] = f"| {' | '.join(cells)} |"
+        result = results.get(row.key)
+        cells = [*row.cells[:3], seconds_of(result, row.cells[3]), last_result(result, row.cells[4])]
+        lines[row.line] = f"| {' | '.join(cells)} |"
     text = SUMMARY.sub(lambda _: summary(found, results), "\n".join(lines) + "\n")
     DOCUMENT.write_text(text)
     kept = dict.fromkeys(row.key for row in found if row.key in results)

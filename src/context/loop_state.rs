@@ -100,7 +100,7 @@ pub(crate) struct LoopState {
     /// What every answer says of the time.
     pub(crate) date: DateLine,
     pub(crate) limits: Limits,
-    /// Bytes held by all connections in partial messages and outboxes.
+    /// Bytes held by all connections in partial messages and outboxes, by names and by open questions.
     pub(crate) bytes_held: usize,
     pub(crate) sessions: OpenSessions,
     pub(crate) names: Names,
@@ -282,14 +282,28 @@ impl LoopState {
         self.flows.note_connections(self.bytes_held);
     }
 
+    /// Changes names or questions. What they take counts as what connections hold does: peers have a say in
+    /// it.
+    pub(crate) fn with_names_and_questions<R>(
+        &mut self,
+        change: impl FnOnce(&mut Names, &mut Questions<Then>) -> R,
+    ) -> R {
+        let before = self.names.bytes().saturating_add(self.questions.bytes());
+        let result = change(&mut self.names, &mut self.questions);
+        self.account(before, self.names.bytes().saturating_add(self.questions.bytes()));
+        result
+    }
+
     /// A session is over: it is among the open ones no longer, nor has a name, nor answers anything.
     pub(crate) fn session_ended(&mut self, session: Key) {
         self.sessions.remove(session);
-        let name = self.names.remove(session);
+        let name = self.with_names_and_questions(|names, _| names.remove(session));
         if let (Some(name), Some(place)) = (name, &self.place) {
             place.drop_name(&name, session);
         }
-        while let Some(timer) = self.questions.settle_ended(session) {
+        while let Some(timer) =
+            self.with_names_and_questions(|_, questions| questions.settle_ended(session))
+        {
             self.timers.cancel(timer);
             self.has_deferred_work = true;
         }

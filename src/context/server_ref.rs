@@ -26,6 +26,7 @@ use crate::flow::key::FlowKey;
 use crate::flow::prepared::PreparedMessage;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
+use crate::structures::footprint::footprint;
 use crate::structures::ids::BodyId;
 use crate::structures::ids::TimerId;
 use crate::structures::ids::{ReaderId, SessionId, WatchId};
@@ -223,11 +224,11 @@ impl ServerRef<'_> {
 
     /// Gives a session of this loop a name that is its own: who had it on this loop.
     fn note_name(&mut self, id: SessionId, name: &str) -> Option<Key> {
-        let old = self.shared.names.remove(id.0);
+        let old = self.shared.with_names_and_questions(|names, _| names.remove(id.0));
         if let (Some(old), Some(place)) = (old.filter(|old| **old != *name), &self.shared.place) {
             place.drop_name(&old, id.0);
         }
-        self.shared.names.give(id.0, name)
+        self.shared.with_names_and_questions(|names, _| names.give(id.0, name))
     }
 
     /// The session of that name.
@@ -307,8 +308,10 @@ impl ServerRef<'_> {
         };
         let timer = self.add_timer(timeout, TimerAction::Once(Box::new(gives_up)));
         let then: Then = Box::new(then);
-        let question = Question { timer, then };
-        self.shared.questions.add(id.0, correlation, question);
+        let question = Question { timer, bytes: footprint(size_of_val(&*then)), then };
+        self.shared.with_names_and_questions(|_, questions| {
+            questions.add(id.0, correlation, question);
+        });
         Ok(())
     }
 
@@ -362,7 +365,9 @@ impl ServerRef<'_> {
         correlation: &str,
         result: Result<MessageBuf, AskError>,
     ) -> bool {
-        let timer = self.shared.questions.settle(id.0, correlation, result);
+        let timer = self
+            .shared
+            .with_names_and_questions(|_, questions| questions.settle(id.0, correlation, result));
         if let Some(timer) = timer {
             self.cancel_timer(timer); // nothing, if it is the one that fires now
         }

@@ -34,6 +34,7 @@ impl Audit<'_> {
         }
         let shared = &self.0.shared;
         let armed = armed + shared.timers.armed();
+        held += shared.names.bytes() + shared.questions.bytes();
         shared.readers.check()?;
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;

@@ -347,8 +347,9 @@ impl Sockets for OpenSockets {
 
     fn take_over(&mut self, fd: OwnedFd, listener: Option<usize>) -> io::Result<Accepted> {
         let socket = SockRef::from(&fd);
-        if socket.r#type()? != Type::STREAM {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no stream socket"));
+        // A listening one is a stream socket too, of which nothing would ever come.
+        if socket.r#type()? != Type::STREAM || socket.is_listener()? {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no stream connection"));
         }
         socket.set_nonblocking(true)?;
         // The calls made on a stream are the same for TCP and Unix, so one type serves.

@@ -1,8 +1,8 @@
 //! hyper as a benchmark server of plain requests: `bench-hyper PORT`.
 //!
-//! One thread. A POST is answered with the number of bytes of its body, which is collected whole. A GET is answered
-//! with a file, which is opened and read for each request, as every server here does: by plain calls, which block for
-//! a file that is in memory no longer than a pool of threads takes to be asked.
+//! One thread. A POST is answered with the number of bytes of its body, which is collected whole. A GET is
+//! answered with a file, which is opened and read for each request, as every server here does: by plain
+//! calls, which block for a file that is in memory no longer than a pool of threads takes to be asked.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

@@ -75,8 +75,8 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     })
 }
 
-/// Keeps messages in flight on each connection, until the plan is fulfilled. `receive` reads once: how many answers
-/// are complete now.
+/// Keeps messages in flight on each connection, until the plan is fulfilled. `receive` reads once: how many
+/// answers are complete now.
 pub(crate) fn exchange(
     plan: &Plan,
     swarm: &mut Swarm,

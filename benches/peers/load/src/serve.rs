@@ -1,7 +1,8 @@
-//! The load of a program that dials out: each of its connections gets messages, and has to send them back masked.
+//! The load of a program that dials out: each of its connections gets messages, and has to send them back
+//! masked.
 //!
-//! Says `listening`, reads the program's process id from a line on stdin (an empty one measures nothing), and waits
-//! for its connections.
+//! Says `listening`, reads the program's process id from a line on stdin (an empty one measures nothing), and
+//! waits for its connections.
 
 use std::io::{BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream};

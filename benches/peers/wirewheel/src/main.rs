@@ -1,9 +1,10 @@
 //! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`; with the feature `client` as a client too.
 //!
-//! Everything is at its default but what the benchmark cannot do without: room for its connections,
-//! room for its largest messages in `large`, a short ping period in `ping`, a folder with a file of 1 KiB
-//! in `file`, two loops in `loops` (which wants that feature), a certificate in `tls` and `tls-rsa` (which want the feature `tls`), and more patience with
-//! slow turns, since under valgrind every turn is slow and would have the events timed one by one.
+//! Everything is at its default but what the benchmark cannot do without: room for its connections, room for
+//! its largest messages in `large`, a short ping period in `ping`, a folder with a file of 1 KiB in `file`,
+//! two loops in `loops` (which wants that feature), a certificate in `tls` and `tls-rsa` (which want the
+//! feature `tls`), and more patience with slow turns, since under valgrind every turn is slow and would have
+//! the events timed one by one.
 
 #[cfg(feature = "client")]
 mod dialled;
