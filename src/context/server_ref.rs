@@ -2,10 +2,9 @@
 //! runs on.
 
 use std::cell::Cell;
-use std::fmt;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::context::commands::{Command, Refused, StopRequest};
 use crate::structures::slab::Key;
@@ -27,9 +26,7 @@ use crate::flow::prepared::PreparedMessage;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::footprint::footprint;
-use crate::structures::ids::BodyId;
-use crate::structures::ids::TimerId;
-use crate::structures::ids::{ReaderId, SessionId, WatchId};
+use crate::structures::ids::{BodyId, ReaderId, SessionId, TimerId, WatchId};
 
 impl fmt::Debug for ServerRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
