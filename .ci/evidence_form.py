@@ -119,7 +119,8 @@ def check_command(command, tests):
             return check_cargo_test(rest[1:], tests)
         if rest[0] == "bench":
             name = rest[rest.index("--bench") + 1]
-            return None if (ROOT / "benches" / f"{name}.rs").exists() else f"there is no benchmark {name}"
+            base = FOLDERS.get(rest[rest.index("-p") + 1], ROOT) if "-p" in rest else ROOT
+            return None if (base / "benches" / f"{name}.rs").exists() else f"there is no benchmark {name}"
         return None if rest[0] in ("tree", "build", "run") else f"cargo {rest[0]} is not known here"
     file = ROOT / program
     if "/" not in program or not file.is_file() or not os.access(file, os.X_OK):

@@ -36,6 +36,7 @@ use crate::context::stats::{Counters, Stats};
 use crate::context::timers::Timers;
 use crate::context::warnings::Warnings;
 use crate::context::watch::{Ready, Watch};
+use crate::context::watch_orders::WatchOrders;
 use crate::context::work::Work;
 use crate::flow::inner::Flows;
 use crate::flow::key::FlowNames;
@@ -59,7 +60,7 @@ pub(crate) type ReadFlow = Box<dyn FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> 
 #[derive(Debug, Default)]
 pub(crate) struct OnLoop {
     pub(crate) timers: Timers<TimerAction>,
-    pub(crate) watches: Vec<NewWatch>,
+    pub(crate) watches: WatchOrders<NewWatch>,
     pub(crate) flow_names: FlowNames,
     pub(crate) readers: Readers<ReadFlow>,
     pub(crate) stop_hooks: StopHooks,
@@ -142,8 +143,7 @@ pub(crate) struct LoopState {
     pub(crate) draining: bool,
     /// How sessions ended since a stop began.
     pub(crate) drained: Drained,
-    /// Descriptors that the loop is to watch from now on.
-    pub(crate) new_watches: Vec<NewWatch>,
+    pub(crate) watches: WatchOrders<NewWatch>,
     /// Connections that are over here, and whose sockets the application is to have.
     pub(crate) handovers: Vec<Handover>,
     pub(crate) masks: MaskSource,
@@ -212,7 +212,7 @@ impl LoopState {
             stop_hooks: on_loop.stop_hooks,
             draining: false,
             drained: Drained::default(),
-            new_watches: on_loop.watches,
+            watches: on_loop.watches,
             handovers: Vec::new(),
             masks: MaskSource::default(),
             addresses: on_loop.addresses,

@@ -25,5 +25,6 @@ pub(crate) mod stats;
 pub(crate) mod timers;
 pub(crate) mod warnings;
 pub(crate) mod watch;
+pub(crate) mod watch_orders;
 pub(crate) mod watched_fd;
 pub(crate) mod work;

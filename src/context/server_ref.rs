@@ -2,10 +2,9 @@
 //! runs on.
 
 use std::cell::Cell;
-use std::fmt;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::context::commands::{Command, Refused, StopRequest};
 use crate::structures::slab::Key;
@@ -27,9 +26,7 @@ use crate::flow::prepared::PreparedMessage;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::footprint::footprint;
-use crate::structures::ids::BodyId;
-use crate::structures::ids::TimerId;
-use crate::structures::ids::{ReaderId, SessionId};
+use crate::structures::ids::{BodyId, ReaderId, SessionId, TimerId, WatchId};
 
 impl fmt::Debug for ServerRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -595,8 +592,52 @@ impl ServerRef<'_> {
         descriptor: D,
         interest: Ready,
         callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
-    ) {
-        self.shared.new_watches.push(NewWatch::new(descriptor, interest, callback));
+    ) -> WatchId {
+        self.shared.watches.begin(NewWatch::new(descriptor, interest, callback))
+    }
+
+    /// Watches a descriptor for something else from the end of this turn on, such as for room once there is
+    /// something to write. What its own callback returns in this turn comes before. For one that is watched
+    /// no more this does nothing. Each loop has ids of its own: call it on the one that watches.
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    /// use std::rc::Rc;
+    /// use wirewheel::watch::{Ready, Watch};
+    /// use wirewheel::{Application, Call, WebSockets, on_message};
+    /// /// What browsers say goes to a device, as it has room.
+    /// fn module(app: &mut Application, device: UnixStream) { // set_nonblocking(true)
+    ///     let unsent = Rc::new(RefCell::new(Vec::<u8>::new()));
+    ///     let rest = Rc::clone(&unsent);
+    ///     let device = app.watch(device, Ready::READABLE, move |_server, device, ready| {
+    ///         if ready.is_readable() && matches!(device.read(&mut [0; 64]), Ok(0)) {
+    ///             return Watch::Stop;
+    ///         }
+    ///         let mut rest = rest.borrow_mut();
+    ///         let written = device.write(&rest).unwrap_or(0);
+    ///         rest.drain(..written);
+    ///         Watch::For(if rest.is_empty() { Ready::READABLE } else { Ready::BOTH })
+    ///     });
+    ///     app.install(WebSockets::new());
+    ///     app.routing(move |route| {
+    ///         route.web_socket("/device", move |_: &Call| {
+    ///             let unsent = Rc::clone(&unsent);
+    ///             on_message(move |session, message| {
+    ///                 if unsent.borrow().len() > 4_096 {
+    ///                     return Err("the device takes nothing".into());
+    ///                 }
+    ///                 unsent.borrow_mut().extend_from_slice(message.bytes());
+    ///                 session.server().rewatch(device, Ready::BOTH);
+    ///                 Ok(())
+    ///             })
+    ///         });
+    ///     });
+    /// }
+    /// ```
+    pub fn rewatch(&mut self, watch: WatchId, interest: Ready) {
+        self.shared.watches.change(watch, interest);
     }
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).

@@ -12,6 +12,7 @@ use crate::context::adoptions::Adopted;
 use crate::context::commands::{Drained, StopRequest};
 use crate::context::detached::Handover;
 use crate::context::loop_state::NewWatch;
+use crate::context::watch_orders::WatchOrder;
 #[cfg(feature = "tls")]
 use crate::context::{loops::Place, mailbox::Mailbox};
 use crate::structures::wire::Wire;
@@ -398,8 +399,8 @@ impl Core {
     }
 
     /// A descriptor that is to be watched from now on.
-    pub(crate) fn poll_watch(&mut self) -> Option<NewWatch> {
-        self.shared.new_watches.pop()
+    pub(crate) fn poll_watch(&mut self) -> Option<WatchOrder<NewWatch>> {
+        self.shared.watches.next()
     }
 }
 

@@ -19,6 +19,7 @@ use socket2::{SockRef, Type};
 use crate::context::detached::FreedSocket;
 use crate::context::loop_state::{NewWatch, Order};
 use crate::context::mailbox::Returns;
+use crate::context::watch_orders::WatchOrder;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
@@ -260,7 +261,8 @@ fn watch_certificates(
     if files.is_empty() {
         return watches;
     }
-    if let Err(error) = watch_files(files).and_then(|watch| watches.add(registry, watch)) {
+    let id = crate::structures::ids::WatchId::OF_THE_SERVER;
+    if let Err(error) = watch_files(files).and_then(|watch| watches.add(registry, id, watch)) {
         warn!(target: "wirewheel::server",
             "certificates are not reloaded when their files change: {error}");
     }
@@ -385,8 +387,13 @@ impl Sockets for OpenSockets {
         Ok(FreedSocket { fd, write_blocking, release })
     }
 
-    fn watch(&mut self, watch: NewWatch) {
-        if let Err(error) = self.watches.add(self.poll.registry(), watch) {
+    fn watch(&mut self, order: WatchOrder<NewWatch>) {
+        let registry = self.poll.registry();
+        let done = match order {
+            WatchOrder::Begin(id, watch) => self.watches.add(registry, id, watch),
+            WatchOrder::Change(id, interest) => self.watches.change(registry, id, interest),
+        };
+        if let Err(error) = done {
             log_unwatchable(&error);
         }
     }
