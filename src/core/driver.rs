@@ -139,7 +139,10 @@ impl<S: Sockets> Driver<S> {
         if ready.ended {
             self.note_end(slot);
         }
-        self.measured(now, slot, |this| this.serve(now, slot, ready));
+        match self.sockets.event_begins(now, slot) {
+            None => self.serve(now, slot, ready),
+            Some(began) => self.serve_measured(now, slot, ready, began),
+        }
     }
 
     /// Code of the application runs on the loop; `None` if it panicked.
@@ -226,6 +229,13 @@ impl<S: Sockets> Driver<S> {
         if let Some(began) = began {
             self.sockets.event_ended(&mut self.core, began);
         }
+    }
+
+    /// The same of one that is ready for something: apart, so that no other looks at the time twice.
+    #[cold]
+    fn serve_measured(&mut self, now: Time, slot: u32, ready: Readiness, began: Time) {
+        self.serve(now, slot, ready);
+        self.sockets.event_ended(&mut self.core, began);
     }
 
     /// Does for a connection what it is ready for: writes, then reads until it is drained or its share of
