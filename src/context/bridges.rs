@@ -6,7 +6,7 @@
 //! no more: the rest waits in the log, where the flow's policy is for it as for any slow subscriber.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,37 +23,58 @@ use crate::context::parcels::{Bridged, Content, Load};
 /// Messages of a flow that may be on their way from one loop to another.
 const MESSAGES_MAX: usize = 256;
 
-/// The bridges of one loop.
+/// The flows of one loop that all loops have.
 pub(crate) struct Bridges<A> {
-    by_name: HashMap<Arc<str>, Rc<Bridge<A>>>,
-    /// Those of all flows that are shared, also where there is nobody to share them with.
-    names: HashSet<Box<str>>,
+    /// In order, so that what a loop sends of several flows is the same each time a test runs.
+    by_name: BTreeMap<Arc<str>, Entry<A>>,
+    /// How many bridges there were.
+    count: u64,
     /// Some wait for a flow that has no room.
     pub(crate) some_wait: bool,
+}
+
+struct Entry<A> {
+    flow: Rc<FlowInner>,
+    /// `None` where there is but one loop.
+    bridge: Option<Rc<Bridge<A>>>,
+    /// The application of this loop has asked for it.
+    is_held: bool,
 }
 
 /// One loop's end of a flow that all loops have.
 pub(crate) struct Bridge<A> {
     name: Arc<str>,
+    /// Tells it from others of its name that this loop had before.
+    number: u64,
     flow: Rc<FlowInner>,
     place: Place<A>,
     reader: Cell<Option<ReaderId>>,
     state: RefCell<BridgeState>,
 }
 
-#[derive(Default)]
 struct BridgeState {
     /// What each other loop has not said that it has published, by its number.
     on_the_way: Vec<Load>,
-    /// What others have sent and has no place here yet: from whom, and which is next.
-    waiting: VecDeque<(usize, Arc<[Bridged]>, usize)>,
-    /// What was published here and whose senders are not told yet, by their numbers.
-    unanswered: Vec<Load>,
+    /// What others have sent and has no place here yet.
+    waiting: VecDeque<Waiting>,
+    /// What was published here and whose senders are not told yet, by their numbers, and by those of their
+    /// bridges.
+    unanswered: Vec<(u64, Load)>,
+}
+
+/// Something that another loop has sent.
+#[derive(Clone)]
+struct Waiting {
+    from: usize,
+    bridge: u64,
+    published: Arc<[Bridged]>,
+    /// Which of it is next.
+    next: usize,
 }
 
 impl<A> Default for Bridges<A> {
     fn default() -> Self {
-        Self { by_name: HashMap::new(), names: HashSet::new(), some_wait: false }
+        Self { by_name: BTreeMap::new(), count: 0, some_wait: false }
     }
 }
 
@@ -64,40 +85,84 @@ impl<A> fmt::Debug for Bridges<A> {
 }
 
 impl<A> Bridges<A> {
-    /// Takes a name for a flow; false if it is taken.
-    pub(crate) fn claim(&mut self, name: &str) -> bool {
-        self.names.insert(name.into())
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
     }
 
-    /// Adds the bridge of a flow whose name is claimed.
+    /// Adds a flow whose name is not taken: its bridge, where there are other loops.
     pub(crate) fn add(
         &mut self,
-        name: &str,
+        name: &Arc<str>,
         flow: &Rc<FlowInner>,
-        place: &Place<A>,
-    ) -> Rc<Bridge<A>> {
-        let name: Arc<str> = name.into();
-        flow.count_everywhere(place.subscriptions_of(&name), place.count());
-        let loads = vec![Load::default(); place.count()];
-        let state =
-            BridgeState { on_the_way: loads.clone(), unanswered: loads, ..Default::default() };
-        let bridge = Rc::new(Bridge {
-            name: Arc::clone(&name),
+        place: Option<&Place<A>>,
+    ) -> Option<Rc<Bridge<A>>> {
+        self.count = self.count.wrapping_add(1);
+        let bridge = place.map(|place| Rc::new(Bridge::new(name, self.count, flow, place)));
+        let entry = Entry { flow: Rc::clone(flow), bridge: bridge.clone(), is_held: false };
+        self.by_name.insert(Arc::clone(name), entry);
+        bridge
+    }
+
+    /// The application has that flow from now on, if it is there: the flow, and whether it had it already.
+    pub(crate) fn hold(&mut self, name: &str) -> Option<(Rc<FlowInner>, bool)> {
+        let entry = self.by_name.get_mut(name)?;
+        let was_held = std::mem::replace(&mut entry.is_held, true);
+        Some((Rc::clone(&entry.flow), was_held))
+    }
+
+    /// The application needs it no more: whether it had it.
+    pub(crate) fn let_go(&mut self, name: &str) -> bool {
+        let entry = self.by_name.get_mut(name);
+        entry.is_some_and(|entry| std::mem::take(&mut entry.is_held))
+    }
+
+    /// Drops a flow, unless the application has it: its bridge.
+    pub(crate) fn forget(&mut self, name: &str) -> Option<Rc<Bridge<A>>> {
+        if self.by_name.get(name)?.is_held {
+            return None;
+        }
+        self.by_name.remove(name)?.bridge
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Rc<Bridge<A>>> {
+        self.by_name.get(name)?.bridge.clone()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Rc<Bridge<A>>> {
+        self.by_name.values().filter_map(|entry| entry.bridge.clone()).collect()
+    }
+}
+
+/// The beginning and the end.
+impl<A> Bridge<A> {
+    fn new(name: &Arc<str>, number: u64, flow: &Rc<FlowInner>, place: &Place<A>) -> Self {
+        flow.count_everywhere(place.subscriptions_of(name), place.count());
+        let state = BridgeState {
+            on_the_way: vec![Load::default(); place.count()],
+            unanswered: vec![(0, Load::default()); place.count()],
+            waiting: VecDeque::new(),
+        };
+        Self {
+            name: Arc::clone(name),
+            number,
             flow: Rc::clone(flow),
             place: place.clone(),
             reader: Cell::new(None),
             state: RefCell::new(state),
-        });
-        self.by_name.insert(name, Rc::clone(&bridge));
-        bridge
+        }
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<Rc<Bridge<A>>> {
-        self.by_name.get(name).cloned()
-    }
-
-    pub(crate) fn all(&self) -> Vec<Rc<Bridge<A>>> {
-        self.by_name.values().cloned().collect()
+    /// Tells all who have sent something that it is done: how many bytes are on their way no more, as far
+    /// as this loop counts them.
+    pub(crate) fn close(&self) -> usize {
+        self.flow.count_no_bridge();
+        let waiting = std::mem::take(&mut self.state.borrow_mut().waiting);
+        for Waiting { from, bridge, published, next } in waiting {
+            let left = published.get(next..).unwrap_or_default();
+            left.iter().for_each(|bridged| self.note_unanswered(from, bridge, bridged.load()));
+        }
+        self.answer();
+        self.state.borrow().on_the_way.iter().map(|load| load.bytes).sum()
     }
 }
 
@@ -166,7 +231,7 @@ impl<A> Bridge<A> {
         let published: Arc<[Bridged]> = sent.into();
         let mut bytes = 0_usize;
         for number in self.place.other_numbers() {
-            let content = Content::Published(Arc::clone(&published));
+            let content = Content::Published(self.number, Arc::clone(&published));
             // One that is over publishes nothing any more.
             if self.place.send(number, &self.name, content) {
                 if let Some(way) = self.state.borrow_mut().on_the_way.get_mut(number) {
@@ -178,8 +243,12 @@ impl<A> Bridge<A> {
         bytes
     }
 
-    /// Another loop has published so much: how many bytes are not on their way any more.
-    pub(crate) fn done(&self, from: usize, load: Load) -> usize {
+    /// Another loop has published so much of what the bridge of that number has sent: how many bytes are not
+    /// on their way any more.
+    pub(crate) fn done(&self, from: usize, number: u64, load: Load) -> usize {
+        if number != self.number {
+            return 0; // of one that was closed, and its account with it
+        }
         if let Some(way) = self.state.borrow_mut().on_the_way.get_mut(from) {
             way.take_off(load);
         }
@@ -210,8 +279,8 @@ impl Room {
 /// Receiving.
 impl<A> Bridge<A> {
     /// Another loop has sent this.
-    pub(crate) fn receive(&self, from: usize, published: Arc<[Bridged]>) {
-        self.state.borrow_mut().waiting.push_back((from, published, 0));
+    pub(crate) fn receive(&self, from: usize, bridge: u64, published: Arc<[Bridged]>) {
+        self.state.borrow_mut().waiting.push_back(Waiting { from, bridge, published, next: 0 });
     }
 
     /// Publishes what waits and has room, and tells those who sent it: whether something is left to be
@@ -224,30 +293,36 @@ impl<A> Bridge<A> {
             self.answer();
         }
         let state = self.state.borrow();
-        !state.waiting.is_empty() || state.unanswered.iter().any(|load| !load.is_empty())
+        !state.waiting.is_empty() || state.unanswered.iter().any(|(_, load)| !load.is_empty())
     }
 
     /// False if there is nothing, or no room.
     fn publish_one(&self) -> bool {
-        let Some((from, published, at)) = self.state.borrow().waiting.front().cloned() else {
-            return false;
-        };
+        let front = self.state.borrow().waiting.front().cloned();
+        let Some(Waiting { from, bridge, published, next }) = front else { return false };
         // No borrow is held while the flow is called.
-        let Some(bridged) = published.get(at) else {
+        let Some(bridged) = published.get(next) else {
             self.state.borrow_mut().waiting.pop_front();
             return true;
         };
         if !self.apply(bridged) {
             return false;
         }
-        let mut state = self.state.borrow_mut();
-        if let Some((.., next)) = state.waiting.front_mut() {
-            *next = next.saturating_add(1);
+        if let Some(waiting) = self.state.borrow_mut().waiting.front_mut() {
+            waiting.next = next.saturating_add(1);
         }
-        if let Some(unanswered) = state.unanswered.get_mut(from) {
-            unanswered.add(bridged.load());
-        }
+        self.note_unanswered(from, bridge, bridged.load());
         true
+    }
+
+    fn note_unanswered(&self, from: usize, bridge: u64, load: Load) {
+        let mut state = self.state.borrow_mut();
+        let Some((known, unanswered)) = state.unanswered.get_mut(from) else { return };
+        if *known != bridge {
+            // What its loop had before was closed, and waits for no answer.
+            (*known, *unanswered) = (bridge, Load::default());
+        }
+        unanswered.add(load);
     }
 
     fn apply(&self, bridged: &Bridged) -> bool {
@@ -273,12 +348,47 @@ impl<A> Bridge<A> {
     fn answer(&self) {
         for number in self.place.other_numbers() {
             let mut state = self.state.borrow_mut();
-            let Some(unanswered) = state.unanswered.get_mut(number) else { continue };
-            let done = std::mem::take(unanswered);
+            let Some((bridge, unanswered)) = state.unanswered.get_mut(number) else { continue };
+            let done = Content::Done(*bridge, std::mem::take(unanswered));
             drop(state);
-            if !done.is_empty() {
-                self.place.send(number, &self.name, Content::Done(done));
+            if !matches!(done, Content::Done(_, load) if load.is_empty()) {
+                self.place.send(number, &self.name, done);
             }
         }
+    }
+}
+
+/// For tests that ask after every step.
+#[cfg(all(repository, any(test, fuzzing)))]
+impl<A> Bridges<A> {
+    /// The memory that counts for what is on its way to other loops.
+    pub(crate) fn bytes_on_the_way(&self) -> usize {
+        let ways = self.by_name.values().filter_map(|entry| entry.bridge.as_ref()).map(|bridge| {
+            bridge.state.borrow().on_the_way.iter().map(|load| load.bytes).sum::<usize>()
+        });
+        ways.sum()
+    }
+}
+
+#[cfg(all(repository, test))]
+impl<A> Bridge<A> {
+    pub(crate) fn flow(&self) -> &Rc<FlowInner> {
+        &self.flow
+    }
+
+    /// What another loop has not said that it has published.
+    pub(crate) fn on_the_way_to(&self, number: usize) -> Load {
+        self.state.borrow().on_the_way.get(number).copied().unwrap_or_default()
+    }
+
+    /// What another loop has sent and was not told of: waiting, or published here.
+    pub(crate) fn unanswered_of(&self, number: usize) -> Load {
+        let state = self.state.borrow();
+        let mut load = state.unanswered.get(number).map_or_else(Load::default, |(_, load)| *load);
+        for Waiting { from, published, next, .. } in &state.waiting {
+            let left = published.get(*next..).filter(|_| *from == number).unwrap_or_default();
+            left.iter().for_each(|bridged| load.add(bridged.load()));
+        }
+        load
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::context::adoptions::{Adopted, Adoptions};
 use crate::context::commands::{Refused, StopRequest};
 use crate::context::parcels::Parcel;
+use crate::structures::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 use crate::words::network::ClientKey;
 
 /// Orders that may be pending.
@@ -205,6 +205,14 @@ impl<A> Mailbox<A> {
         *stop = Some(request.after(stop.as_ref()));
         drop(stop);
         self.0.wake();
+    }
+}
+
+/// For tests that ask after every step.
+#[cfg(all(repository, test))]
+impl<A> Mailbox<A> {
+    pub(crate) fn for_each_parcel(&self, act: impl FnMut(&Parcel)) {
+        locked(&self.0.parcels).waiting.iter().for_each(act);
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod parcels;
 pub(crate) mod questions;
 pub(crate) mod readers;
 pub(crate) mod server_ref;
+pub(crate) mod shared_flows;
 pub(crate) mod stats;
 pub(crate) mod timers;
 pub(crate) mod warnings;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::flow::options::FlowOptions;
 use crate::words::message_buf::MessageBuf;
 
 /// A part of a flow on its way to another loop, or the answer to one.
@@ -16,10 +17,14 @@ pub(crate) struct Parcel {
 
 #[derive(Debug)]
 pub(crate) enum Content {
-    /// What was published, in order.
-    Published(Arc<[Bridged]>),
-    /// So much of what was sent is published.
-    Done(Load),
+    /// The sender has the flow from now on, and so has every loop.
+    Opened(FlowOptions),
+    /// The application of no loop needs it any more, as far as the sender knew.
+    Forgotten,
+    /// What was published, in order, by the sender's bridge of that number.
+    Published(u64, Arc<[Bridged]>),
+    /// So much of what the receiver's bridge of that number has sent is published.
+    Done(u64, Load),
 }
 
 /// One change of a flow.

@@ -18,28 +18,36 @@ impl SharedFlows<'_> {
         let shared = &mut self.core.shared;
         let Parcel { flow, from, content } = parcel;
         match (shared.bridges.get(&flow), content) {
-            (Some(bridge), Content::Published(published)) => {
+            (Some(bridge), Content::Published(number, published)) => {
                 // Kept first: where the flow has no room now, it may have after the flush.
-                bridge.receive(from, published);
+                bridge.receive(from, number, published);
                 self.publish(&bridge);
             }
-            (Some(bridge), Content::Done(load)) => {
-                let bytes = bridge.done(from, load);
+            (Some(bridge), Content::Done(number, load)) => {
+                let bytes = bridge.done(from, number, load);
                 // It was this loop's memory until the other one had published it.
                 shared.account(bytes, 0);
                 if let Some(reader) = bridge.reader() {
                     shared.readers.read_on(reader);
                 }
             }
-            // A module that sets up each loop differently: nobody collects it here.
-            (None, Content::Published(published)) => {
+            // A module that sets up each loop differently, or it was forgotten: nobody collects it here.
+            (None, Content::Published(number, published)) => {
                 let mut load = Load::default();
                 published.iter().for_each(|bridged| load.add(bridged.load()));
                 if let Some(place) = &shared.place {
-                    place.send(from, &flow, Content::Done(load));
+                    place.send(from, &flow, Content::Done(number, load));
                 }
             }
-            (None, Content::Done(_)) => {}
+            // So that what is published there has a place here before anybody collects it.
+            (None, Content::Opened(options)) => _ = shared.open_shared_flow(&flow, options),
+            (Some(_), Content::Forgotten) => {
+                // Another loop may have asked for it since.
+                if !shared.place.as_ref().is_some_and(|place| place.is_held(&flow)) {
+                    shared.forget_shared_flow(&flow);
+                }
+            }
+            (Some(_), Content::Opened(_)) | (None, Content::Done(..) | Content::Forgotten) => {}
         }
     }
 
