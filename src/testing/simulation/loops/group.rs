@@ -156,7 +156,10 @@ impl Group {
         loop {
             self.settle()?;
             let Some(next) = self.next_event().filter(|next| *next <= end) else { break };
-            self.move_clocks(self.now.max(next));
+            if next <= self.now {
+                return Err(format!("something is due at {next:?}, and nobody acts on it"));
+            }
+            self.move_clocks(next);
         }
         self.move_clocks(end);
         Ok(())
@@ -179,6 +182,9 @@ impl Group {
 
     /// Code of the application runs on a loop.
     pub(super) fn run(&mut self, number: usize, act: impl FnOnce(&mut ServerRef<'_>)) {
+        if self.networks[number].stopped {
+            return; // its thread has ended
+        }
         self.networks[number].run_between(act);
         self.sleeps_until[number] = Some(self.now); // whoever does that turns the loop afterwards
     }
