@@ -55,16 +55,35 @@ pub struct Server<M> {
     inbox: Inbox<Order>,
     module: M,
     /// Further loops; `None` where one is all.
-    further: Option<Further<M>>,
+    further: Option<Box<dyn FurtherLoops<M>>>,
 }
 
-/// The loops beside the first. That they can be started is known only where the module is known to be one
-/// for several threads.
-struct Further<M> {
-    places: Vec<LoopPlace>,
-    clone: fn(&M) -> M,
-    start: fn(LoopStart<M>) -> Result<JoinHandle<Result<Drained>>>,
+/// The loops beside the first. Behind a trait: that they can be started is known only where the module is
+/// known to be one for several threads, and a program that has one loop has no code for more.
+trait FurtherLoops<M>: Send + Sync {
+    /// The place of the first loop.
+    fn first(&self) -> Option<LoopPlace>;
+
+    /// Takes for each what it is set up from. What comes of it starts them.
+    fn prepare(
+        self: Box<Self>,
+        module: &M,
+        addresses: &[SocketAddr],
+        beginnings: &Beginnings,
+    ) -> Result<StartLoops>;
 }
+
+/// Starts loops that are prepared.
+type StartLoops = Box<dyn FnOnce() -> Result<Box<dyn RunningLoops>>>;
+
+/// Loops beside the first that run. They end with the first one, however that ends.
+trait RunningLoops {
+    /// Waits until they have stopped, and adds how their sessions have ended.
+    fn join(self: Box<Self>, drained: Drained) -> Result<Drained>;
+}
+
+/// The places of all loops, or of too few or too many.
+struct Further(Vec<LoopPlace>);
 
 /// What a loop is set up from.
 struct LoopStart<M> {
@@ -220,8 +239,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         let further = (1..loops.min(LOOPS_MAX + 1)).map(|_| Mailbox::default());
         let mailboxes: Vec<_> = std::iter::once(self.mailbox.clone()).chain(further).collect();
         let places = if loops == 0 { Vec::new() } else { Place::all(mailboxes) };
-        self.further = Some(Further { places, clone: M::clone, start: start_loop::<M> })
-            .filter(|_| loops != 1);
+        self.further = if loops == 1 { None } else { Some(Box::new(Further(places))) };
         self
     }
 
@@ -255,29 +273,11 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     fn start(self) -> Result<Started> {
         let Self { listeners, addresses, mailbox, inbox, module, further } = self;
         let beginnings = Beginnings::of(listeners);
-        let further = further.map(Further::checked).transpose()?;
-        let starts = further.map(|further| {
-            let start = |place: &LoopPlace| LoopStart {
-                module: (further.clone)(&module),
-                place: Some(place.clone()),
-                addresses: addresses.clone(),
-                mailbox: place.mailbox().clone(),
-                inbox: place.mailbox().inbox(),
-                beginnings: beginnings.of_another(),
-            };
-            let starts: Vec<_> = further.places.iter().skip(1).map(start).collect();
-            (further, starts)
-        });
-        let place = starts.as_ref().and_then(|(further, _)| further.places.first().cloned());
-        let first = LoopStart { module, place, addresses, mailbox, inbox, beginnings };
-        let place = first.place.clone();
-        let driver = first.set_up()?;
-        let mut others = place.map(|place| OtherLoops { place, threads: Vec::new() });
-        if let (Some((further, starts)), Some(others)) = (starts, &mut others) {
-            for start in starts {
-                others.threads.push((further.start)(start)?);
-            }
-        }
+        let place = further.as_ref().and_then(|further| further.first());
+        let start_others =
+            further.map(|further| further.prepare(&module, &addresses, &beginnings)).transpose()?;
+        let driver = LoopStart { module, place, addresses, mailbox, inbox, beginnings }.set_up()?;
+        let others = start_others.map(|start| start()).transpose()?;
         Ok(Started { driver, others })
     }
 
@@ -301,7 +301,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     }
 
     fn place(&self) -> Option<LoopPlace> {
-        self.further.as_ref().and_then(|further| further.places.first().cloned())
+        self.further.as_ref().and_then(|further| further.first())
     }
 
     /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session, then
@@ -381,13 +381,43 @@ impl<M: FnOnce(&mut Application)> LoopStart<M> {
     }
 }
 
-impl<M> Further<M> {
-    fn checked(self) -> Result<Self> {
-        match self.places.len() {
-            2..=LOOPS_MAX => Ok(self),
-            0 => Err(ServerError::Config("loops is 0: it must be at least 1".into())),
-            _ => Err(ServerError::Config(format!("loops is over {LOOPS_MAX}, which is the most"))),
+impl<M> FurtherLoops<M> for Further
+where
+    M: FnOnce(&mut Application) + Clone + Send + 'static,
+{
+    fn first(&self) -> Option<LoopPlace> {
+        self.0.first().cloned()
+    }
+
+    fn prepare(
+        self: Box<Self>,
+        module: &M,
+        addresses: &[SocketAddr],
+        beginnings: &Beginnings,
+    ) -> Result<StartLoops> {
+        let [first, others @ ..] = self.0.as_slice() else {
+            return Err(ServerError::Config("loops is 0: it must be at least 1".into()));
+        };
+        if others.len() >= LOOPS_MAX {
+            let mistake = format!("loops is over {LOOPS_MAX}, which is the most");
+            return Err(ServerError::Config(mistake));
         }
+        let start = |place: &LoopPlace| LoopStart {
+            module: module.clone(),
+            place: Some(place.clone()),
+            addresses: addresses.to_vec(),
+            mailbox: place.mailbox().clone(),
+            inbox: place.mailbox().inbox(),
+            beginnings: beginnings.of_another(),
+        };
+        let starts: Vec<_> = others.iter().map(start).collect();
+        let mut running = OtherLoops { place: first.clone(), threads: Vec::new() };
+        Ok(Box::new(move || {
+            for start in starts {
+                running.threads.push(start_loop(start)?);
+            }
+            Ok(Box::new(running))
+        }))
     }
 }
 
@@ -420,7 +450,7 @@ where
 /// A server that is set up.
 struct Started {
     driver: ServerDriver,
-    others: Option<OtherLoops>,
+    others: Option<Box<dyn RunningLoops>>,
 }
 
 impl Started {
@@ -435,15 +465,14 @@ impl Started {
     }
 }
 
-/// The threads of the further loops. They end with the first one, however that ends.
+/// The threads of the further loops.
 struct OtherLoops {
     place: LoopPlace,
     threads: Vec<JoinHandle<Result<Drained>>>,
 }
 
-impl OtherLoops {
-    /// Waits until they have stopped, and adds how their sessions have ended.
-    fn join(mut self, mut drained: Drained) -> Result<Drained> {
+impl RunningLoops for OtherLoops {
+    fn join(mut self: Box<Self>, mut drained: Drained) -> Result<Drained> {
         let mut problem = None;
         for thread in std::mem::take(&mut self.threads) {
             match thread.join() {

@@ -43,8 +43,7 @@ mod context {
     }
 
     pub(crate) mod parcels {
-        #[derive(Debug)]
-        pub(crate) struct Parcel;
+        pub(crate) struct Parcel<A>(pub(crate) Option<A>);
     }
 }
 
@@ -156,7 +155,7 @@ fn main() {
         it.register();
         let (one, other) = (it.mailbox.clone(), it.mailbox.clone());
         let one = thread::spawn(move || one.send(0, 1).unwrap());
-        let other = thread::spawn(move || assert!(other.send_parcel(Parcel)));
+        let other = thread::spawn(move || assert!(other.send_parcel(Parcel(None))));
         it.run_until(|came| came.orders.len() + came.parcels == 2);
         one.join().unwrap();
         other.join().unwrap();
@@ -166,7 +165,7 @@ fn main() {
         it.register();
         let mailbox = it.mailbox.clone();
         let sender = thread::spawn(move || {
-            assert!(mailbox.send_parcel(Parcel));
+            assert!(mailbox.send_parcel(Parcel(None)));
             mailbox.hand_over(adopted()).unwrap();
         });
         it.run_until(|came| came.parcels + came.adopted == 2);
@@ -194,10 +193,10 @@ fn main() {
         let Loop { mailbox, inbox, .. } = Loop::new();
         let (one, other) = (mailbox.clone(), mailbox.clone());
         let one = thread::spawn(move || one.send(0, 1).is_ok());
-        let other = thread::spawn(move || other.send_parcel(Parcel));
+        let other = thread::spawn(move || other.send_parcel(Parcel(None)));
         drop(inbox);
         one.join().unwrap();
         other.join().unwrap();
-        assert!(mailbox.send(0, 1).is_err() && !mailbox.send_parcel(Parcel));
+        assert!(mailbox.send(0, 1).is_err() && !mailbox.send_parcel(Parcel(None)));
     });
 }

@@ -24,21 +24,52 @@ use crate::context::parcels::{Bridged, Content, Load};
 const MESSAGES_MAX: usize = 256;
 
 /// The flows of one loop that all loops have.
-pub(crate) struct Bridges<A> {
+#[derive(Default)]
+pub(crate) struct Bridges {
     /// In order, so that what a loop sends of several flows is the same each time a test runs.
-    by_name: BTreeMap<Arc<str>, Entry<A>>,
+    by_name: BTreeMap<Arc<str>, Entry>,
     /// How many bridges there were.
     count: u64,
     /// Some wait for a flow that has no room.
     pub(crate) some_wait: bool,
 }
 
-struct Entry<A> {
+struct Entry {
     flow: Rc<FlowInner>,
     /// `None` where there is but one loop.
-    bridge: Option<Rc<Bridge<A>>>,
+    bridge: Option<Rc<dyn BridgeEnd>>,
     /// The application of this loop has asked for it.
     is_held: bool,
+}
+
+/// What the loop asks of a bridge. Behind a trait, so that a program whose loops share no flow has no code
+/// for it.
+pub(crate) trait BridgeEnd {
+    /// Another loop's bridge of that number has sent this.
+    fn receive(&self, from: usize, bridge: u64, published: Arc<[Bridged]>);
+
+    /// Publishes what waits and has room, and tells those who sent it: whether something is left to be
+    /// done once the flow has moved. Its own reader stands at `cursor`.
+    fn publish(&self, cursor: u64) -> bool;
+
+    /// Another loop has published so much of what the bridge of that number has sent: how many bytes are not
+    /// on their way any more.
+    fn done(&self, from: usize, number: u64, load: Load) -> usize;
+
+    /// Who reads the flow for the other loops.
+    fn reader(&self) -> Option<ReaderId>;
+
+    /// Tells all who have sent something that it is done: how many bytes are on their way no more, as far
+    /// as this loop counts them.
+    fn close(&self) -> usize;
+
+    /// What is on its way to each other loop, by number.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    fn on_the_way(&self) -> Vec<Load>;
+
+    /// What another loop has sent and was not told of: waiting, or published here.
+    #[cfg(all(repository, test))]
+    fn unanswered_of(&self, number: usize) -> Load;
 }
 
 /// One loop's end of a flow that all loops have.
@@ -72,25 +103,19 @@ struct Waiting {
     next: usize,
 }
 
-impl<A> Default for Bridges<A> {
-    fn default() -> Self {
-        Self { by_name: BTreeMap::new(), count: 0, some_wait: false }
-    }
-}
-
-impl<A> fmt::Debug for Bridges<A> {
+impl fmt::Debug for Bridges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bridges", self.by_name.len())
     }
 }
 
-impl<A> Bridges<A> {
+impl Bridges {
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }
 
     /// Adds a flow whose name is not taken: its bridge, where there are other loops.
-    pub(crate) fn add(
+    pub(crate) fn add<A: 'static>(
         &mut self,
         name: &Arc<str>,
         flow: &Rc<FlowInner>,
@@ -98,7 +123,8 @@ impl<A> Bridges<A> {
     ) -> Option<Rc<Bridge<A>>> {
         self.count = self.count.wrapping_add(1);
         let bridge = place.map(|place| Rc::new(Bridge::new(name, self.count, flow, place)));
-        let entry = Entry { flow: Rc::clone(flow), bridge: bridge.clone(), is_held: false };
+        let end = bridge.clone().map(|bridge| -> Rc<dyn BridgeEnd> { bridge });
+        let entry = Entry { flow: Rc::clone(flow), bridge: end, is_held: false };
         self.by_name.insert(Arc::clone(name), entry);
         bridge
     }
@@ -117,23 +143,23 @@ impl<A> Bridges<A> {
     }
 
     /// Drops a flow, unless the application has it: its bridge.
-    pub(crate) fn forget(&mut self, name: &str) -> Option<Rc<Bridge<A>>> {
+    pub(crate) fn forget(&mut self, name: &str) -> Option<Rc<dyn BridgeEnd>> {
         if self.by_name.get(name)?.is_held {
             return None;
         }
         self.by_name.remove(name)?.bridge
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<Rc<Bridge<A>>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Rc<dyn BridgeEnd>> {
         self.by_name.get(name)?.bridge.clone()
     }
 
-    pub(crate) fn all(&self) -> Vec<Rc<Bridge<A>>> {
+    pub(crate) fn all(&self) -> Vec<Rc<dyn BridgeEnd>> {
         self.by_name.values().filter_map(|entry| entry.bridge.clone()).collect()
     }
 }
 
-/// The beginning and the end.
+/// The beginning.
 impl<A> Bridge<A> {
     fn new(name: &Arc<str>, number: u64, flow: &Rc<FlowInner>, place: &Place<A>) -> Self {
         flow.count_everywhere(place.subscriptions_of(name), place.count());
@@ -151,29 +177,12 @@ impl<A> Bridge<A> {
             state: RefCell::new(state),
         }
     }
-
-    /// Tells all who have sent something that it is done: how many bytes are on their way no more, as far
-    /// as this loop counts them.
-    pub(crate) fn close(&self) -> usize {
-        self.flow.count_no_bridge();
-        let waiting = std::mem::take(&mut self.state.borrow_mut().waiting);
-        for Waiting { from, bridge, published, next } in waiting {
-            let left = published.get(next..).unwrap_or_default();
-            left.iter().for_each(|bridged| self.note_unanswered(from, bridge, bridged.load()));
-        }
-        self.answer();
-        self.state.borrow().on_the_way.iter().map(|load| load.bytes).sum()
-    }
 }
 
 /// Sending.
 impl<A> Bridge<A> {
     pub(crate) fn read_by(&self, reader: ReaderId) {
         self.reader.set(Some(reader));
-    }
-
-    pub(crate) fn reader(&self) -> Option<ReaderId> {
-        self.reader.get()
     }
 
     fn origin(&self) -> Origin {
@@ -242,18 +251,6 @@ impl<A> Bridge<A> {
         }
         bytes
     }
-
-    /// Another loop has published so much of what the bridge of that number has sent: how many bytes are not
-    /// on their way any more.
-    pub(crate) fn done(&self, from: usize, number: u64, load: Load) -> usize {
-        if number != self.number {
-            return 0; // of one that was closed, and its account with it
-        }
-        if let Some(way) = self.state.borrow_mut().on_the_way.get_mut(from) {
-            way.take_off(load);
-        }
-        load.bytes
-    }
 }
 
 /// What may be sent.
@@ -276,16 +273,12 @@ impl Room {
     }
 }
 
-/// Receiving.
-impl<A> Bridge<A> {
-    /// Another loop has sent this.
-    pub(crate) fn receive(&self, from: usize, bridge: u64, published: Arc<[Bridged]>) {
+impl<A> BridgeEnd for Bridge<A> {
+    fn receive(&self, from: usize, bridge: u64, published: Arc<[Bridged]>) {
         self.state.borrow_mut().waiting.push_back(Waiting { from, bridge, published, next: 0 });
     }
 
-    /// Publishes what waits and has room, and tells those who sent it: whether something is left to be
-    /// done once the flow has moved. Its own reader stands at `cursor`.
-    pub(crate) fn publish(&self, cursor: u64) -> bool {
+    fn publish(&self, cursor: u64) -> bool {
         while self.publish_one() {}
         // The publishers of other loops wait with those of this one; but not for what waits here for their
         // loop, or two loops might wait for each other.
@@ -296,6 +289,50 @@ impl<A> Bridge<A> {
         !state.waiting.is_empty() || state.unanswered.iter().any(|(_, load)| !load.is_empty())
     }
 
+    fn done(&self, from: usize, number: u64, load: Load) -> usize {
+        if number != self.number {
+            return 0; // of one that was closed, and its account with it
+        }
+        if let Some(way) = self.state.borrow_mut().on_the_way.get_mut(from) {
+            way.take_off(load);
+        }
+        load.bytes
+    }
+
+    fn reader(&self) -> Option<ReaderId> {
+        self.reader.get()
+    }
+
+    fn close(&self) -> usize {
+        self.flow.count_no_bridge();
+        let waiting = std::mem::take(&mut self.state.borrow_mut().waiting);
+        for Waiting { from, bridge, published, next } in waiting {
+            let left = published.get(next..).unwrap_or_default();
+            left.iter().for_each(|bridged| self.note_unanswered(from, bridge, bridged.load()));
+        }
+        self.answer();
+        self.state.borrow().on_the_way.iter().map(|load| load.bytes).sum()
+    }
+
+    #[cfg(all(repository, any(test, fuzzing)))]
+    fn on_the_way(&self) -> Vec<Load> {
+        self.state.borrow().on_the_way.clone()
+    }
+
+    #[cfg(all(repository, test))]
+    fn unanswered_of(&self, number: usize) -> Load {
+        let state = self.state.borrow();
+        let mut load = state.unanswered.get(number).map_or_else(Load::default, |(_, load)| *load);
+        for Waiting { from, published, next, .. } in &state.waiting {
+            let left = published.get(*next..).filter(|_| *from == number).unwrap_or_default();
+            left.iter().for_each(|bridged| load.add(bridged.load()));
+        }
+        load
+    }
+}
+
+/// Receiving.
+impl<A> Bridge<A> {
     /// False if there is nothing, or no room.
     fn publish_one(&self) -> bool {
         let front = self.state.borrow().waiting.front().cloned();
@@ -360,35 +397,17 @@ impl<A> Bridge<A> {
 
 /// For tests that ask after every step.
 #[cfg(all(repository, any(test, fuzzing)))]
-impl<A> Bridges<A> {
+impl Bridges {
     /// The memory that counts for what is on its way to other loops.
     pub(crate) fn bytes_on_the_way(&self) -> usize {
-        let ways = self.by_name.values().filter_map(|entry| entry.bridge.as_ref()).map(|bridge| {
-            bridge.state.borrow().on_the_way.iter().map(|load| load.bytes).sum::<usize>()
-        });
-        ways.sum()
-    }
-}
-
-#[cfg(all(repository, test))]
-impl<A> Bridge<A> {
-    pub(crate) fn flow(&self) -> &Rc<FlowInner> {
-        &self.flow
+        let ends = self.by_name.values().filter_map(|entry| entry.bridge.as_ref());
+        ends.flat_map(|bridge| bridge.on_the_way()).map(|load| load.bytes).sum()
     }
 
-    /// What another loop has not said that it has published.
-    pub(crate) fn on_the_way_to(&self, number: usize) -> Load {
-        self.state.borrow().on_the_way.get(number).copied().unwrap_or_default()
-    }
-
-    /// What another loop has sent and was not told of: waiting, or published here.
-    pub(crate) fn unanswered_of(&self, number: usize) -> Load {
-        let state = self.state.borrow();
-        let mut load = state.unanswered.get(number).map_or_else(Load::default, |(_, load)| *load);
-        for Waiting { from, published, next, .. } in &state.waiting {
-            let left = published.get(*next..).filter(|_| *from == number).unwrap_or_default();
-            left.iter().for_each(|bridged| load.add(bridged.load()));
-        }
-        load
+    /// A flow and its bridge.
+    #[cfg(test)]
+    pub(crate) fn find(&self, name: &str) -> Option<(Rc<FlowInner>, Rc<dyn BridgeEnd>)> {
+        let entry = self.by_name.get(name)?;
+        Some((Rc::clone(&entry.flow), entry.bridge.clone()?))
     }
 }

@@ -68,7 +68,7 @@ pub(crate) struct OnLoop {
     /// `None` where there is but one loop.
     pub(crate) place: Option<LoopPlace>,
     /// The flows that it shares with other loops.
-    pub(crate) bridges: Bridges<Order>,
+    pub(crate) bridges: Bridges,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
     #[cfg(feature = "json")]
@@ -148,7 +148,7 @@ pub(crate) struct LoopState {
     /// `None` where there is but one loop.
     pub(crate) place: Option<LoopPlace>,
     /// The flows that it shares with other loops.
-    pub(crate) bridges: Bridges<Order>,
+    pub(crate) bridges: Bridges,
     #[cfg(feature = "client")]
     pub(crate) dialers: Rc<Dialers>,
     /// Slots of connections that were dialled, and on which something has arrived.
@@ -289,11 +289,9 @@ impl LoopState {
         if let (Some(name), Some(place)) = (name, &self.place) {
             place.drop_name(&name, session);
         }
-        if self.questions.len() > 0 {
-            while let Some(timer) = self.questions.settle_ended(session) {
-                self.timers.cancel(timer);
-                self.has_deferred_work = true;
-            }
+        while let Some(timer) = self.questions.settle_ended(session) {
+            self.timers.cancel(timer);
+            self.has_deferred_work = true;
         }
     }
 

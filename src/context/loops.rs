@@ -151,7 +151,7 @@ impl<A> Place<A> {
     }
 
     /// Sends another loop a part of a flow; false if it is over.
-    pub(crate) fn send(&self, number: usize, flow: &Arc<str>, content: Content) -> bool {
+    pub(crate) fn send(&self, number: usize, flow: &Arc<str>, content: Content<A>) -> bool {
         let parcel = Parcel { flow: Arc::clone(flow), from: self.number, content };
         self.loops.mailboxes.get(number).is_some_and(|mailbox| mailbox.send_parcel(parcel))
     }

@@ -46,12 +46,11 @@ struct Shared<A> {
     /// Connections that somebody else has accepted.
     adoptions: Adoptions,
     /// And parts of flows that other loops send; those bound it, since each waits for answers.
-    parcels: Mutex<Parcels>,
+    parcels: Mutex<Parcels<A>>,
 }
 
-#[derive(Default)]
-struct Parcels {
-    waiting: Vec<Parcel>,
+struct Parcels<A> {
+    waiting: Vec<Parcel<A>>,
     /// The loop is gone.
     closed: bool,
 }
@@ -93,7 +92,7 @@ impl<A> Default for Mailbox<A> {
             #[cfg(feature = "tls")]
             certificates: AtomicBool::new(false),
             adoptions: Adoptions::default(),
-            parcels: Mutex::default(),
+            parcels: Mutex::new(Parcels { waiting: Vec::new(), closed: false }),
         }))
     }
 }
@@ -163,7 +162,7 @@ impl<A> Mailbox<A> {
     }
 
     /// Sends a part of a flow, or an answer; false if the loop is gone.
-    pub(crate) fn send_parcel(&self, parcel: Parcel) -> bool {
+    pub(crate) fn send_parcel(&self, parcel: Parcel<A>) -> bool {
         let mut parcels = locked(&self.0.parcels);
         if parcels.closed {
             return false;
@@ -211,7 +210,7 @@ impl<A> Mailbox<A> {
 /// For tests that ask after every step.
 #[cfg(all(repository, test))]
 impl<A> Mailbox<A> {
-    pub(crate) fn for_each_parcel(&self, act: impl FnMut(&Parcel)) {
+    pub(crate) fn for_each_parcel(&self, act: impl FnMut(&Parcel<A>)) {
         locked(&self.0.parcels).waiting.iter().for_each(act);
     }
 }
@@ -298,7 +297,7 @@ impl<A> Inbox<A> {
     }
 
     /// What other loops have sent of flows.
-    pub(crate) fn take_parcels(&self) -> Vec<Parcel> {
+    pub(crate) fn take_parcels(&self) -> Vec<Parcel<A>> {
         mem::take(&mut locked(&self.0.parcels).waiting)
     }
 
@@ -318,9 +317,10 @@ impl<A> Drop for Inbox<A> {
         orders.closed = true;
         let rest = mem::take(&mut orders.queue);
         self.0.adoptions.close();
-        *locked(&self.0.parcels) = Parcels { waiting: Vec::new(), closed: true };
+        let closed = Parcels { waiting: Vec::new(), closed: true };
+        let parcels = mem::replace(&mut *locked(&self.0.parcels), closed);
         drop(orders); // before what actions hold is dropped, which may send
-        drop(rest);
+        drop((rest, parcels));
     }
 }
 

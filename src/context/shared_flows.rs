@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::flow::inner::FlowInner;
 use crate::flow::options::FlowOptions;
 
-use crate::context::bridges::Bridge;
-use crate::context::loop_state::{LoopState, Order, ReadFlow};
+use crate::context::bridges::{Bridge, BridgeEnd};
+use crate::context::loop_state::{LoopState, Order, ReadFlow, ServerRef};
 use crate::context::parcels::Content;
 
 /// What the reader of such a flow does, where there are other loops.
@@ -36,7 +36,13 @@ impl LoopState {
             // In this order, so that no loop that hears of an earlier end drops it behind this.
             place.hold(&name);
             for number in place.other_numbers() {
-                place.send(number, &name, Content::Opened(options));
+                let opened = Arc::clone(&name);
+                let open = move |server: &mut ServerRef<'_>| {
+                    if !server.shared.bridges.contains(&opened) {
+                        server.shared.open_shared_flow(&opened, options);
+                    }
+                };
+                place.send(number, &name, Content::Run(Box::new(open)));
             }
         }
         flow
@@ -53,18 +59,22 @@ impl LoopState {
             }
             let name = Arc::from(name);
             for number in place.other_numbers() {
-                place.send(number, &name, Content::Forgotten);
+                let forgotten = Arc::clone(&name);
+                let forget = move |server: &mut ServerRef<'_>| {
+                    let place = server.shared.place.as_ref();
+                    // Another loop may have asked for it since.
+                    if !place.is_some_and(|place| place.is_held(&forgotten)) {
+                        server.shared.forget_shared_flow(&forgotten);
+                    }
+                };
+                place.send(number, &name, Content::Run(Box::new(forget)));
             }
         }
         self.forget_shared_flow(name);
     }
 
     /// Makes a flow that all loops have, whose name is not taken on this one.
-    pub(crate) fn open_shared_flow(
-        &mut self,
-        name: &Arc<str>,
-        options: FlowOptions,
-    ) -> Rc<FlowInner> {
+    fn open_shared_flow(&mut self, name: &Arc<str>, options: FlowOptions) -> Rc<FlowInner> {
         let flow = Rc::new(FlowInner::new(options));
         flow.belong_to(&self.flows);
         if let Some(bridge) = self.bridges.add(name, &flow, self.place.as_ref()) {
@@ -75,7 +85,7 @@ impl LoopState {
     }
 
     /// Drops it, unless the application of this loop needs it.
-    pub(crate) fn forget_shared_flow(&mut self, name: &str) {
+    fn forget_shared_flow(&mut self, name: &str) {
         let Some(bridge) = self.bridges.forget(name) else { return };
         let bytes = bridge.close();
         self.account(bytes, 0);

@@ -5,9 +5,9 @@
 use std::rc::Rc;
 
 #[cfg(all(repository, test))]
-use crate::context::bridges::Bridge;
+use crate::context::bridges::BridgeEnd;
 #[cfg(all(repository, test))]
-use crate::context::loop_state::Order;
+use crate::flow::inner::FlowInner;
 
 use crate::core::connection::{Connection, Stage};
 use crate::core::turns::Core;
@@ -121,8 +121,8 @@ impl Audit<'_> {
 
     /// The flow of that name on this loop, of those that several loops share.
     #[cfg(all(repository, test))]
-    pub(crate) fn bridge(&self, name: &str) -> Option<Rc<Bridge<Order>>> {
-        self.0.shared.bridges.get(name)
+    pub(crate) fn bridge(&self, name: &str) -> Option<(Rc<FlowInner>, Rc<dyn BridgeEnd>)> {
+        self.0.shared.bridges.find(name)
     }
 
     /// What a connection may hold at most for its peer: the outbox, one message over it, controls.

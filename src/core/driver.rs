@@ -112,13 +112,20 @@ impl<S: Sockets> Driver<S> {
         if self.has_work() {
             return Some(Time::ZERO);
         }
-        let adopt_at = self.core.has_adopted().then_some(Time::ZERO);
-        let asked_at = adopt_at.or_else(|| self.sockets.next_accept());
-        // The later of the two: before the core has room, an accept would find nothing to do, however
-        // often the loop woke for it.
-        let accept_at = asked_at.and_then(|at| Some(self.core.accepts_at()?.max(at)));
         let check_at = self.sockets.next_certificate_check();
-        [self.core.poll_timeout(), accept_at, check_at].into_iter().flatten().min()
+        let due_at = Time::earlier(self.core.poll_timeout(), check_at);
+        let adopt_at = self.core.has_adopted().then_some(Time::ZERO);
+        match adopt_at.or_else(|| self.sockets.next_accept()) {
+            Some(waited_at) => Time::earlier(due_at, self.next_accept(waited_at)),
+            None => due_at,
+        }
+    }
+
+    /// When somebody who waits can be accepted; the later of the two: before the core has room, an accept
+    /// would find nothing to do, however often the loop woke for it.
+    #[inline(never)]
+    fn next_accept(&mut self, waited_at: Time) -> Option<Time> {
+        Some(self.core.accepts_at()?.max(waited_at))
     }
 
     /// Whether something is left over that no event and no deadline will announce.
@@ -153,7 +160,7 @@ impl<S: Sockets> Driver<S> {
         // Asked for before these orders are run, which may take long.
         let stop = inbox.take_stop();
         for parcel in inbox.take_parcels() {
-            SharedFlows { core: &mut self.core }.receive(parcel);
+            SharedFlows { core: &mut self.core }.receive(now, parcel);
         }
         for client in inbox.take_returned() {
             self.core.release_detached(client);
@@ -431,8 +438,17 @@ fn seldom() -> Option<usize> {
 impl<S: Sockets> Driver<S> {
     /// Writes what this turn left to be written: flows, messages between sessions; and lets those
     /// go on who waited for it.
+    #[inline]
     fn flush(&mut self, now: Time) {
-        self.core.begin_flush();
+        if self.core.begin_flush() {
+            self.flush_rounds(now);
+        } else {
+            self.end_and_drop(); // whom a timer's last message was too much for
+        }
+    }
+
+    #[inline(never)]
+    fn flush_rounds(&mut self, now: Time) {
         while let Some(slot) = self.core.poll_flush() {
             self.with_wire(slot, |core, wire| core.handle_flush(now, slot, wire));
         }

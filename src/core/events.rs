@@ -337,7 +337,7 @@ impl Core {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         // The grace is no connection's, so it has no entry in the wheel.
         let drain = self.draining.as_ref().map(|drain| drain.deadline);
-        [self.connections.wheel.next_deadline(), drain].into_iter().flatten().min()
+        Time::earlier(self.connections.wheel.next_deadline(), drain)
     }
 
     /// Whether [`poll_eviction`](Self::poll_eviction) or [`poll_closed`](Self::poll_closed) has

@@ -26,6 +26,14 @@ impl Core {
         if self.has_dial_work() {
             return true;
         }
+        self.has_to_flush()
+            || !self.shared.new_watches.is_empty()
+            || self.shared.stop_request.is_some()
+    }
+
+    /// Whether a flush has something to do.
+    #[inline]
+    fn has_to_flush(&self) -> bool {
         let shared = &self.shared;
         !shared.to_flush.is_empty()
             || !self.rounds.is_empty()
@@ -33,8 +41,6 @@ impl Core {
             || !shared.flows.is_quiet()
             || !shared.readers.is_quiet()
             || !self.read_by_readers.is_empty()
-            || !shared.new_watches.is_empty()
-            || shared.stop_request.is_some()
     }
 
     /// Whether what other loops have sent waits for a flow to move.
@@ -51,12 +57,24 @@ impl Core {
     /// What a flow has is offered in rounds: a round is over once all have been handled who collected
     /// the flow when it began. Who lags is decided only then; what is published meanwhile is for the
     /// next round.
-    pub(crate) fn begin_flush(&mut self) {
+    ///
+    /// False if there is nothing to flush, as after most turns, and nothing of that to be called.
+    #[inline]
+    pub(crate) fn begin_flush(&mut self) -> bool {
         (self.flushed, self.shared.pull_work) = (0, 0);
         // Not while some wait: their copies are still there.
         if self.rounds.is_empty() {
             self.shared.copied_bytes = 0; // of what was copied before, nothing waits for its turn
         }
+        let has_to_flush = self.has_to_flush();
+        if has_to_flush {
+            self.begin_rounds();
+        }
+        has_to_flush
+    }
+
+    #[inline(never)]
+    fn begin_rounds(&mut self) {
         if !self.shared.to_flush.is_empty() {
             let listed = &mut self.shared.to_flush;
             self.rounds.begin(None, |left| left.append(listed));

@@ -26,7 +26,15 @@ struct New<A> {
 
 impl<S: Sockets> Driver<S> {
     /// Accepts who waits, up to the budget of a turn.
+    #[inline]
     pub(super) fn accept(&mut self, now: Time) {
+        if self.core.has_adopted() || self.sockets.next_accept().is_some() {
+            self.accept_waiting(now);
+        }
+    }
+
+    #[inline(never)]
+    fn accept_waiting(&mut self, now: Time) {
         for _ in 0..self.accept_budget {
             // Before each: the last one may have taken the last slot.
             if !self.core.accepts(now) || (self.adopt_one(now) && !self.core.accepts(now)) {

@@ -61,7 +61,7 @@ impl Receiving {
         };
         let pause = times.pause.map(|pause| since.after(pause));
         let gone = self.peer_ended.map(|ended| ended.after(times.gone));
-        [pause, gone].into_iter().flatten().min()
+        Time::earlier(pause, gone)
     }
 }
 

@@ -72,11 +72,11 @@ impl SessionTurn<'_, '_> {
         }
         let mut taken = 0;
         while let Some(rest) = rx.get_mut(taken..) {
-            let Some(short) = ShortMessage::find(rest, limit) else { break };
+            let Some(short) = ShortMessage::unmask(rest, limit) else { break };
             taken += short.end;
             // Whatever a hook leaves behind shows in one of the two; nothing else need be asked for
             // each message.
-            let goes_on = self.deliver_short(route, short.text, short.unmask(rest));
+            let goes_on = self.deliver_short(route, short.text, short.payload);
             if !goes_on || self.turn.shared.has_deferred_work {
                 break;
             }
@@ -94,9 +94,9 @@ impl SessionTurn<'_, '_> {
     fn take_short_of_server(&mut self, route: &SessionOptions, limit: usize, rx: &[u8]) -> usize {
         let mut taken = 0;
         while let Some(rest) = rx.get(taken..) {
-            let Some(short) = ShortMessage::find_unmasked(rest, limit) else { break };
+            let Some(short) = ShortMessage::find(rest, limit) else { break };
             taken += short.end;
-            let goes_on = self.deliver_short(route, short.text, short.payload(rest));
+            let goes_on = self.deliver_short(route, short.text, short.payload);
             if !goes_on || self.turn.shared.has_deferred_work {
                 break;
             }

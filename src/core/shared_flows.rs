@@ -1,9 +1,10 @@
 //! The flows that several loops share, as the core serves them: what other loops send, and what waits for a
 //! flow to move.
 
-use crate::context::bridges::Bridge;
+use crate::context::bridges::BridgeEnd;
 use crate::context::loop_state::Order;
 use crate::context::parcels::{Content, Load, Parcel};
+use crate::words::time::Time;
 
 use crate::core::turns::Core;
 
@@ -14,14 +15,16 @@ pub(super) struct SharedFlows<'c> {
 
 impl SharedFlows<'_> {
     /// Another loop has sent this.
-    pub(super) fn receive(&mut self, parcel: Parcel) {
-        let shared = &mut self.core.shared;
+    pub(super) fn receive(&mut self, now: Time, parcel: Parcel<Order>) {
         let Parcel { flow, from, content } = parcel;
+        let shared = &mut self.core.shared;
         match (shared.bridges.get(&flow), content) {
+            // In its place, so that what is published behind it finds the flow, or does not.
+            (_, Content::Run(action)) => _ = self.core.with_server(now, "order", action),
             (Some(bridge), Content::Published(number, published)) => {
                 // Kept first: where the flow has no room now, it may have after the flush.
                 bridge.receive(from, number, published);
-                self.publish(&bridge);
+                self.publish(&*bridge);
             }
             (Some(bridge), Content::Done(number, load)) => {
                 let bytes = bridge.done(from, number, load);
@@ -39,15 +42,7 @@ impl SharedFlows<'_> {
                     place.send(from, &flow, Content::Done(number, load));
                 }
             }
-            // So that what is published there has a place here before anybody collects it.
-            (None, Content::Opened(options)) => _ = shared.open_shared_flow(&flow, options),
-            (Some(_), Content::Forgotten) => {
-                // Another loop may have asked for it since.
-                if !shared.place.as_ref().is_some_and(|place| place.is_held(&flow)) {
-                    shared.forget_shared_flow(&flow);
-                }
-            }
-            (Some(_), Content::Opened(_)) | (None, Content::Done(..) | Content::Forgotten) => {}
+            (None, Content::Done(..)) => {}
         }
     }
 
@@ -57,11 +52,11 @@ impl SharedFlows<'_> {
         // Nothing but a turn of this loop moves its flows, so that no waking is needed for this.
         self.core.shared.bridges.some_wait = false;
         for bridge in self.core.shared.bridges.all() {
-            self.publish(&bridge);
+            self.publish(&*bridge);
         }
     }
 
-    fn publish(&mut self, bridge: &Bridge<Order>) {
+    fn publish(&mut self, bridge: &dyn BridgeEnd) {
         let shared = &mut self.core.shared;
         let cursor = bridge.reader().and_then(|reader| shared.readers.cursor(reader));
         shared.bridges.some_wait |= bridge.publish(cursor.unwrap_or(u64::MAX));

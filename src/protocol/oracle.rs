@@ -132,10 +132,10 @@ fn by_wirewheel<'a>(
         while !verdict.is_over() && !rest.is_empty() {
             // As the core does: whole short messages are recognised without the reader.
             let limit = rules.max_frame_size.min(rules.max_message_size);
-            let short = ShortMessage::find(rest, limit)
-                .filter(|_| partial.is_none() && masking != Masking::Forbidden);
+            let may_be_short = partial.is_none() && masking != Masking::Forbidden;
+            let short = may_be_short.then(|| seen_short(rest, limit)).flatten();
             let step = match short {
-                Some(short) => seen_short(&short, rest).map(|seen| (Some(seen), short.end)),
+                Some(step) => step,
                 None => next_message(&mut partial, rest, &rules)
                     .and_then(|(incoming, used)| Ok((seen(incoming)?, used))),
             };
@@ -156,13 +156,19 @@ fn by_wirewheel<'a>(
     (verdict, arrived)
 }
 
-fn seen_short(short: &ShortMessage, bytes: &mut [u8]) -> Result<Seen, ProtocolError> {
-    let payload = short.unmask(bytes);
-    if !short.text {
-        return Ok(Seen::Binary(payload.into()));
-    }
-    let text = std::str::from_utf8(payload).map_err(|_| ProtocolError::InvalidUtf8)?;
-    Ok(Seen::Text(text.into()))
+/// A short message at the start of `bytes`, and how many bytes it takes.
+fn seen_short(
+    bytes: &mut [u8],
+    limit: usize,
+) -> Option<Result<(Option<Seen>, usize), ProtocolError>> {
+    let ShortMessage { text, payload, end } = ShortMessage::unmask(bytes, limit)?;
+    let seen = if text {
+        let text = std::str::from_utf8(payload).map_err(|_| ProtocolError::InvalidUtf8);
+        text.map(|text| Seen::Text(text.into()))
+    } else {
+        Ok(Seen::Binary(payload.into()))
+    };
+    Some(seen.map(|seen| (Some(seen), end)))
 }
 
 fn seen(incoming: Incoming<'_>) -> Result<Option<Seen>, ProtocolError> {

@@ -200,7 +200,7 @@ impl Network {
         let moves = self.driver.sockets.next_move();
         // Once the server has stopped, only what it has sent goes on.
         let turn = if self.stopped { None } else { self.driver.next_turn() };
-        [turn, moves].into_iter().flatten().min()
+        Time::earlier(turn, moves)
     }
 
     /// Code of the application runs on the loop.

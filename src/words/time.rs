@@ -33,6 +33,15 @@ impl Time {
         Self(self.0.saturating_add(micros))
     }
 
+    /// The earlier of two times, each of which may be never.
+    #[inline]
+    pub(crate) fn earlier(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
     /// The time so many milliseconds later.
     pub(crate) fn after_millis(self, millis: u32) -> Self {
         Self(self.0.saturating_add(u64::from(millis).saturating_mul(1_000)))
@@ -60,6 +69,17 @@ mod tests {
         let later = start.after(Duration::from_millis(3));
         assert_eq!(later.as_micros(), 3_007);
         assert_eq!(later.since(start), Duration::from_millis(3));
+    }
+
+    #[test]
+    fn never_is_later_than_any_time() {
+        let (one, two) = (Some(Time::from_micros(1)), Some(Time::from_micros(2)));
+        for (a, b, earlier) in
+            [(one, two, one), (two, one, one), (one, None, one), (None, two, two)]
+        {
+            assert_eq!(Time::earlier(a, b), earlier);
+        }
+        assert_eq!(Time::earlier(None, None), None);
     }
 
     #[test]

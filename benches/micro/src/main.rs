@@ -60,7 +60,9 @@ fn masked(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
 fn frames(c: &mut Criterion) {
     let short = masked(OpCode::Binary, &[7; 20]);
     c.bench_function("reader/short message of 20 B", |b| {
-        b.iter(|| ShortMessage::find(black_box(&short), 64 << 10));
+        let mut short = short.clone();
+        // Masked again by the next round: as many bytes each time.
+        b.iter(|| ShortMessage::unmask(black_box(&mut short), 64 << 10).map(|found| found.end));
     });
     c.bench_function("reader/header by the general path", |b| {
         b.iter(|| FrameHeader::read(black_box(&short), &RULES));

@@ -107,7 +107,7 @@ impl Hosts {
         });
         let next = events.min();
         #[cfg(feature = "client")]
-        let next = [next, self.pipes.next_move()].into_iter().flatten().min();
+        let next = Time::earlier(next, self.pipes.next_move());
         next
     }
 

@@ -441,7 +441,7 @@ impl Link {
     pub(super) fn next_move(&self) -> Option<Time> {
         let unblocked = self.socket.blocked_until.filter(|_| self.slot.is_some());
         let reads = self.socket.transit.as_ref().and_then(Transit::next_move);
-        [unblocked, reads].into_iter().flatten().min()
+        Time::earlier(unblocked, reads)
     }
 
     /// What is on its way arrives, or a piece of it.

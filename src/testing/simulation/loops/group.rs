@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::context::bridges::Bridge;
+use crate::context::bridges::BridgeEnd;
 use crate::context::commands::StopRequest;
-use crate::context::loop_state::{LoopPlace, Order, ServerRef};
+use crate::context::loop_state::{LoopPlace, ServerRef};
 use crate::context::loops::Place;
 use crate::context::parcels::Load;
 use crate::core::audit::Audit;
+use crate::flow::inner::FlowInner;
 use crate::flow::shared_flow::SharedFlow;
 use crate::testing::network::several::{self, Passages};
 use crate::testing::network::{Link, Network};
@@ -238,9 +239,9 @@ impl Group {
                 if self.networks[from].stopped || self.networks[to].stopped {
                     continue;
                 }
-                let known = self.bridge(from, flow)?.on_the_way_to(to);
+                let known = self.bridge(from, flow)?.1.on_the_way()[to];
                 let mut found = self.posts[to].published_by(from, flow);
-                found.add(self.bridge(to, flow)?.unanswered_of(from));
+                found.add(self.bridge(to, flow)?.1.unanswered_of(from));
                 found.add(self.posts[from].done_by(to, flow));
                 if known != found || known.messages > ON_THE_WAY_MAX {
                     return Err(format!("{flow} from {from} to {to}: {known:?}, and {found:?}"));
@@ -251,7 +252,11 @@ impl Group {
         Ok(most)
     }
 
-    fn bridge(&self, number: usize, flow: &str) -> Result<Rc<Bridge<Order>>, String> {
+    fn bridge(
+        &self,
+        number: usize,
+        flow: &str,
+    ) -> Result<(Rc<FlowInner>, Rc<dyn BridgeEnd>), String> {
         let bridge = Audit(&self.networks[number].core).bridge(flow);
         bridge.ok_or_else(|| format!("loop {number} has no {flow}"))
     }
@@ -277,13 +282,13 @@ impl Group {
 
     fn check_arrived(&self, flow: &str) -> Result<(), String> {
         for (from, to) in self.pairs() {
-            let bridge = self.bridge(from, flow)?;
-            let left = bridge.on_the_way_to(to);
-            let there = self.bridge(to, flow)?;
+            let (here, bridge) = self.bridge(from, flow)?;
+            let left = bridge.on_the_way()[to];
+            let (there, _) = self.bridge(to, flow)?;
             if left != Load::default() {
                 return Err(format!("{flow} from {from} to {to}: {left:?} is left"));
             }
-            if bridge.flow().subscription_count() != there.flow().subscription_count() {
+            if here.subscription_count() != there.subscription_count() {
                 return Err(format!("{flow}: {from} and {to} count other subscriptions"));
             }
         }

@@ -18,7 +18,7 @@ pub(super) struct Post {
     sent: Option<Inbox<Order>>,
     own: Mailbox<Order>,
     /// What was sent of flows, by the loop that has.
-    parcels: BTreeMap<usize, VecDeque<Parcel>>,
+    parcels: BTreeMap<usize, VecDeque<Parcel<Order>>>,
     /// There may be more than what woke the loop last.
     has_rest: bool,
 }
@@ -128,9 +128,9 @@ impl Post {
         })
     }
 
-    fn sum(&self, from: usize, flow: &str, of: impl Fn(&Content) -> Load) -> Load {
+    fn sum(&self, from: usize, flow: &str, of: impl Fn(&Content<Order>) -> Load) -> Load {
         let mut sum = Load::default();
-        let mut add = |parcel: &Parcel| {
+        let mut add = |parcel: &Parcel<Order>| {
             if parcel.from == from && *parcel.flow == *flow {
                 sum.add(of(&parcel.content));
             }
