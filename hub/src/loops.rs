@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wirewheel::{Application, Handle};
+use wirewheel::{Application, Handle, ServerRef};
 
 /// What all loops share. A clone names the same.
 #[derive(Clone, Debug)]
@@ -46,7 +46,8 @@ impl Loops {
         let handles = self.0.handles.lock().unwrap_or_else(PoisonError::into_inner);
         for handle in &*handles {
             let inner = Arc::clone(&self.0);
-            let answer = move |_: &mut _| _ = inner.answered.fetch_add(1, Ordering::Release);
+            let answer =
+                move |_: &mut ServerRef<'_>| _ = inner.answered.fetch_add(1, Ordering::Release);
             // A mailbox that is full stays unanswered: nobody has looked into it.
             let _ = handle.defer(answer);
             self.0.asked.fetch_add(1, Ordering::Relaxed);

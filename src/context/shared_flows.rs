@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::flow::inner::FlowInner;
 use crate::flow::options::FlowOptions;
 
-use crate::context::bridges::{Bridge, BridgeEnd};
+use crate::context::bridges::Bridge;
 use crate::context::loop_state::{LoopState, Order, ReadFlow, ServerRef};
 use crate::context::parcels::Content;
 
