@@ -189,10 +189,13 @@ impl<A> Bridge<A> {
         self.reader.get().map_or(Origin::Application, Origin::Reader)
     }
 
-    /// Takes what the other loops have room for: how much that is, for the account of this one.
-    pub(crate) fn read(&self, batch: &mut Batch<'_>) -> (Taken, usize) {
+    /// Takes what the other loops have room for, and this one memory: how much that is, for its account.
+    pub(crate) fn read(&self, batch: &mut Batch<'_>, memory: usize) -> (Taken, usize) {
         let mut sent = Vec::new();
         let mut room = self.room();
+        // It is kept for each of them until it is published there.
+        let others = self.place.count().saturating_sub(1);
+        room.bytes = room.bytes.min(memory.checked_div(others).unwrap_or(0));
         // They count, but are not held up: a key that is removed and set again must come in this order.
         while let Some(key) = batch.next_removed() {
             sent.push(Bridged::Removed((*key).into()));

@@ -13,7 +13,9 @@ use crate::context::parcels::Content;
 /// What the reader of such a flow does, where there are other loops.
 pub(crate) fn read_for_others(bridge: Rc<Bridge<Order>>) -> ReadFlow {
     Box::new(move |server, batch| {
-        let (taken, bytes) = bridge.read(batch);
+        let most = server.shared.limits.process_bytes;
+        let memory = most.saturating_sub(server.shared.memory());
+        let (taken, bytes) = bridge.read(batch, memory);
         server.shared.account(0, bytes); // it is kept until the other loops have published it
         taken
     })
