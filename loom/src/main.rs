@@ -1,5 +1,5 @@
-//! Every interleaving of what crosses threads: of a loop that sleeps until it is woken, and of those who send
-//! to it. A wake-up that is lost shows as a loop that sleeps for ever, which loom calls a deadlock.
+//! The interleavings of what crosses threads, with up to three preemptions: of a loop that sleeps until it is
+//! woken, and of those who send to it. A wake-up that is lost shows as a loop that sleeps for ever, which loom calls a deadlock.
 
 mod structures {
     /// In place of the standard library's.
@@ -17,35 +17,7 @@ mod words {
     }
 }
 
-mod context {
-    #[path = "../../../src/context/adoptions.rs"]
-    #[allow(dead_code, reason = "a part of it is looked at here")]
-    pub(crate) mod adoptions;
-    #[path = "../../../src/context/mailbox.rs"]
-    #[allow(dead_code, unexpected_cfgs, reason = "a part of it is looked at here")]
-    pub(crate) mod mailbox;
-
-    pub(crate) mod commands {
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Refused {
-            Full,
-            Stopped,
-        }
-
-        #[derive(Clone, Debug)]
-        pub(crate) struct StopRequest;
-
-        impl StopRequest {
-            pub(crate) fn after(self, _earlier: Option<&Self>) -> Self {
-                self
-            }
-        }
-    }
-
-    pub(crate) mod parcels {
-        pub(crate) struct Parcel<A>(pub(crate) Option<A>);
-    }
-}
+mod context;
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -60,6 +32,9 @@ use context::commands::StopRequest;
 use context::mailbox::{Inbox, Mailbox};
 use context::parcels::Parcel;
 use words::network::ClientKey;
+
+/// So often a thread is interrupted where it need not wait: faults that need more of it are not known.
+const PREEMPTIONS_MAX: usize = 3;
 
 /// What has come to a loop.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -113,11 +88,13 @@ impl Loop {
     }
 }
 
-/// Runs a model in all interleavings, and says how many they were.
+/// Runs a model in all those interleavings, and says how many they were.
 fn check(what: &str, model: impl Fn() + Send + Sync + 'static) {
     let count = Arc::new(AtomicUsize::new(0));
     let counting = Arc::clone(&count);
-    loom::model(move || {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(PREEMPTIONS_MAX);
+    builder.check(move || {
         counting.fetch_add(1, Ordering::Relaxed);
         model();
     });
