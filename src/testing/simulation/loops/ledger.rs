@@ -132,7 +132,7 @@ impl LoopTally {
             ("questions were not answered", self.unanswered),
             ("connections were refused", self.refused),
             ("the books were closed", self.audits),
-            ("the credit was spent", self.most_on_the_way / 256),
+            ("much was on its way at once", self.most_on_the_way / 32),
         ];
         met.into_iter().find(|(_, count)| *count == 0).map(|(what, _)| what)
     }
