@@ -172,13 +172,13 @@ impl Sockets for Links {
 
     #[cfg(all(repository, test))]
     fn take_over(&mut self, fd: OwnedFd, _listener: Option<usize>) -> io::Result<LinkId> {
-        let passage = self.passage.as_mut().ok_or(io::ErrorKind::Unsupported)?;
+        let passage = self.passage.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         passage.take_over(&fd, &mut self.all)
     }
 
     #[cfg(all(repository, test))]
     fn give_up(&mut self, id: LinkId) -> io::Result<(OwnedFd, Option<usize>)> {
-        let passage = self.passage.as_mut().ok_or(io::ErrorKind::Unsupported)?;
+        let passage = self.passage.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         passage.give_up(&mut self.all, id)
     }
 

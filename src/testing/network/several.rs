@@ -87,7 +87,7 @@ impl Passages {
 impl Passage {
     /// This loop's end of a link goes on its way; what is left in its place is over.
     pub(super) fn give_up(
-        &mut self,
+        &self,
         all: &mut [Link],
         id: LinkId,
     ) -> io::Result<(OwnedFd, Option<usize>)> {
@@ -101,7 +101,7 @@ impl Passage {
     }
 
     /// A link that another loop has given up is one of this loop.
-    pub(super) fn take_over(&mut self, fd: &OwnedFd, all: &mut Vec<Link>) -> io::Result<LinkId> {
+    pub(super) fn take_over(&self, fd: &OwnedFd, all: &mut Vec<Link>) -> io::Result<LinkId> {
         let mut passages = self.all.borrow_mut();
         let link = passages.on_the_way.remove(&fd.as_raw_fd()).ok_or(ErrorKind::NotFound)?;
         let id = all.len();
