@@ -13,7 +13,8 @@ use wirewheel::client::{ByteHandler, ConnectOptions, Reconnect};
 use wirewheel::flow::{BufferOverflow, FlowOptions};
 use wirewheel::options::OutboxOverflow;
 use wirewheel::{
-    Application, CloseCode, CloseInfo, Handle, HandlerResult, Server, Session, TimerId,
+    Application, CloseCode, CloseInfo, Handle, HandlerResult, Limits, Server, Session, TimerId,
+    WebSockets,
 };
 
 /// Tells the test what it gets, and answers some of it.
@@ -121,6 +122,61 @@ fn bytes_go_out_and_come_in_as_they_are_and_the_end_brings_the_next_attempt() {
     told(&heard, "open");
     assert_eq!(server.stats().unwrap().recv_timeout(PATIENCE).unwrap().event_streams_open, 0);
     server.shutdown(Duration::from_secs(1));
+    server.join().unwrap();
+}
+
+/// Keeps all that comes.
+struct Keeper {
+    kept: Vec<u8>,
+    tell: Sender<String>,
+}
+
+impl ByteHandler for Keeper {
+    fn on_bytes(&mut self, _session: &mut Session<'_>, bytes: &[u8]) -> HandlerResult {
+        self.kept.extend_from_slice(bytes);
+        if bytes.ends_with(b"drop") {
+            self.kept = Vec::new();
+        }
+        self.tell.send(format!("{}", self.kept.len()))?;
+        Ok(())
+    }
+
+    fn on_close(&mut self, _session: &mut Session<'_>, _close: &CloseInfo) {
+        let _ = self.tell.send("closed".into());
+    }
+
+    fn bytes_held(&self) -> usize {
+        self.kept.capacity()
+    }
+}
+
+#[test]
+fn what_a_handler_keeps_counts_as_held_and_who_keeps_too_much_is_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, (tell, heard)) = (format!("tcp://{}", listener.local_addr().unwrap()), channel());
+    let server = Server::without_listener(move |app: &mut Application| {
+        let limits = Limits::new().process_bytes(300_000);
+        app.install(WebSockets::new().limits(limits));
+        app.connect_bytes(&url, options(), move || Keeper { kept: Vec::new(), tell: tell.clone() });
+    });
+    let server = server.spawn().unwrap();
+    let held = || server.stats().unwrap().recv_timeout(PATIENCE).unwrap().bytes_held;
+    let mut peer = accept(&listener);
+    let until = |said: &str| while heard.recv_timeout(PATIENCE).as_deref() != Ok(said) {};
+    peer.write_all(b"drop").unwrap();
+    until("0"); // it is there
+    let before = held();
+    peer.write_all(&[b'x'; 100_000]).unwrap();
+    until("100000");
+    assert!((100_000..=200_000).contains(&(held() - before)), "{}", held());
+    peer.write_all(b"drop").unwrap();
+    until("0");
+    assert_eq!(held(), before);
+    let _ = peer.write_all(&[b'x'; 400_000]); // the end may come before all of it
+    until("closed");
+    let _again = accept(&listener);
+    assert!(held() <= before, "{}", held());
+    server.shutdown(Duration::ZERO);
     server.join().unwrap();
 }
 

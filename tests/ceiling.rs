@@ -2,6 +2,8 @@
 //! process of its own, at the defaults, so that nobody else's memory counts.
 #![allow(clippy::disallowed_methods, reason = "waiting for another process has a bound")]
 
+#[path = "ceiling/large.rs"]
+mod large;
 #[cfg(feature = "tls")]
 #[path = "ceiling/secured.rs"]
 mod secured;
@@ -114,6 +116,8 @@ fn serve() {
     raise_descriptors();
     // What a peer does not read is to wait in the server and not in the system.
     let options = ListenOptions::new().send_buffer_bytes(4_096);
+    let is_large = std::env::var(SERVE).as_deref() == Ok(large::LARGE);
+    let module: fn(&mut Application) = if is_large { large::module } else { module };
     let server = Server::bind_with("127.0.0.1:0", &options, module).unwrap();
     #[cfg_attr(
         not(feature = "tls"),

@@ -186,6 +186,103 @@ fn the_newest_values_are_a_store_that_filters_and_tests_see() {
     late.expect_nothing();
 }
 
+/// The newest of the keys, dropped one by one: what one costs, of so many.
+fn cost_of_a_key(keys: usize) -> f64 {
+    let newest = FlowOptions::new().extra_buffer(keys).max_bytes(64 << 20);
+    let gauges: SharedFlow =
+        SharedFlow::with(newest.on_buffer_overflow(BufferOverflow::Latest)).unwrap();
+    let names: Vec<String> = (0..keys).map(|key| key.to_string()).collect();
+    let cpu = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let rounds = 100_000 / keys;
+    let mut spent = 0.0;
+    for _ in 0..rounds {
+        names.iter().for_each(|key| gauges.emit_latest(key, "x").unwrap());
+        let before = cpu();
+        // Neither in the order in which they came nor in its reverse.
+        (0..keys).for_each(|n| assert!(gauges.remove(&names[n * 7_919 % keys])));
+        let after = cpu();
+        spent +=
+            (after.tv_sec - before.tv_sec) as f64 * 1e9 + (after.tv_nsec - before.tv_nsec) as f64;
+        assert_eq!((gauges.newest().count(), gauges.dropped()), (0, 0));
+    }
+    spent / (rounds * keys) as f64
+}
+
+/// In CPU time of this thread alone, whatever else the machine does. A look through all of them would take a
+/// hundred times as long among a hundred times as many.
+#[test]
+fn to_drop_a_key_costs_the_same_among_many() {
+    let (few, many) = (cost_of_a_key(1_000), cost_of_a_key(100_000));
+    assert!(many < 12.0 * few, "{few} ns among 1,000 keys, {many} among 100,000");
+}
+
+/// Pages, bodies, what guards and upgrade hooks refuse with, and pages for statuses.
+#[test]
+fn whatever_answers_reaches_the_server() {
+    let count = || Response::with_server(|_call, server| server.session_count().to_string());
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.get("/count", move |_call| {
+                count().header("X-Own", "1").header("Content-Type", "x/y")
+            });
+            route.post("/send/{name}", |_call, body| {
+                let text = body.text().unwrap_or_default().to_owned();
+                Response::with_server(move |call, server| {
+                    let name = call.parameter("name").unwrap_or_default();
+                    server
+                        .send_to_name(&name, text)
+                        .map_or_else(|_| Response::new(404), |()| Response::new(204))
+                })
+            });
+            route
+                .post("/guarded", |_call, _body| "in")
+                .guard(move |_call| Err(count().status(403)));
+            route
+                .web_socket("/{name}", |_call: &Call| {
+                    on_connect(|session, call| {
+                        Ok(session.set_name(&call.parameter("name").unwrap_or_default())?)
+                    })
+                })
+                .on_upgrade(move |call| match call.query().is_empty() {
+                    true => Ok(wirewheel::Accept::new()),
+                    false => Err(count().status(401)),
+                });
+            route.get("/panics", |_call| {
+                Response::with_server(|_call, _server| -> Response { panic!("on purpose") })
+            });
+            route.get("/within", move |_call| Response::with_server(move |_call, _server| count()));
+            let once = count();
+            route.get("/once", move |_call| once.clone());
+            route.status_page(404, move |_call| count().status(404));
+        });
+    })
+    .unwrap();
+    let mut door = app.web_socket("/door");
+    let answer = app.get("/count");
+    assert_eq!((answer.status, answer.text(), answer.header("x-own")), (200, "1", Some("1")));
+    assert_eq!(answer.header("content-length"), Some("1"));
+    let mut client = app.connect();
+    client.send_bytes(b"HEAD /count HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.expect_head().header("content-length"), Some("1"));
+    assert_eq!(app.post("/send/door", "text/plain", "ding").status, 204);
+    door.expect_text("ding");
+    for (answer, status, text) in [
+        (app.post("/send/nobody", "text/plain", "ding"), 404, "1"),
+        (app.post("/guarded", "text/plain", ""), 403, "1"),
+        (app.upgrade("/other?refused").connect().unwrap_err(), 401, "1"),
+        (app.get("/no/where"), 404, "1"),
+        (app.get("/within"), 200, "1"),
+        (app.get("/once"), 200, "1"),
+    ] {
+        assert_eq!((answer.status, answer.text()), (status, text));
+    }
+    assert_eq!(app.get("/once").status, 500, "it was made for one request");
+    app.tolerate_panics();
+    assert_eq!(app.get("/panics").status, 500);
+    assert_eq!(app.get("/count").text(), "1");
+}
+
 /// A device that answers questions of the form `17 what`.
 fn devices() -> TestApplication {
     TestApplication::new(|app: &mut Application| {
@@ -287,6 +384,82 @@ fn a_question_has_one_answer_or_one_error() {
     assert_eq!(ask("5", 5), Err(AskError::Send(SendError::Gone)));
     app.advance(Duration::from_secs(100));
     assert_eq!(answered(), []);
+}
+
+/// A peer may choose its name, and have much asked of it.
+#[test]
+fn names_and_open_questions_count_and_are_given_back() {
+    let app = devices();
+    let mut first = app.web_socket(&format!("/{}", "x".repeat(256)));
+    let of_one = app.stats().bytes_held;
+    assert!(of_one >= 256, "{of_one}");
+    let mut other = app.web_socket("/other");
+    let named = app.stats().bytes_held;
+    assert!(named - of_one > 50, "{named}");
+    let (one, two) = app.with_server(|server| {
+        (server.find_session(&"x".repeat(256)).unwrap(), server.find_session("other").unwrap())
+    });
+    for correlation in ["1", &"y".repeat(256)] {
+        let asked =
+            |server: &mut ServerRef<'_>| server.ask(two, correlation, "", SECOND, |_, _| ());
+        app.with_server(asked).unwrap();
+    }
+    let asked = app.stats().bytes_held;
+    assert!(asked - named > 2 * 256, "{asked}");
+    other.expect_text("");
+    other.expect_text("");
+    other.send("1 done");
+    assert!((named..asked).contains(&app.stats().bytes_held));
+    app.advance(SECOND);
+    assert_eq!(app.stats().bytes_held, named, "one is answered, and one too late");
+    app.with_server(|server| server.take_name(two, &"x".repeat(256)).unwrap());
+    assert_eq!(app.stats().bytes_held, of_one, "one has the other's name, and one none");
+    app.with_server(|server| server.ask(one, "2", "", SECOND, |_, _| ()).unwrap());
+    first.reset();
+    assert_eq!(app.stats().bytes_held, of_one);
+    drop(other);
+    assert_eq!(app.stats().bytes_held, 0);
+}
+
+/// Whatever it sends as one.
+#[test]
+fn an_answer_that_nobody_awaits_is_none() {
+    let app = devices();
+    let mut valve = app.web_socket("/valve");
+    let id = app.with_server(|server| server.find_session("valve").unwrap());
+    for _ in 0..2 {
+        for answer in ["", " ", "1 open", &"1".repeat(60_000), &"€".repeat(20_000)] {
+            valve.send(answer);
+            valve.expect_text("nobody asked");
+        }
+        let question = |server: &mut ServerRef<'_>| server.ask(id, "7", "7", SECOND, |_, _| ());
+        app.with_server(question).unwrap();
+        valve.expect_text("7");
+        app.advance(SECOND);
+    }
+}
+
+/// Each is told how its own question ended, also where a thread has put it.
+#[test]
+fn the_limit_of_questions_holds_for_threads_too() {
+    let app = devices();
+    let _valve = app.web_socket("/valve");
+    let id = app.with_server(|server| server.find_session("valve").unwrap());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    for number in 0..5 {
+        let sender = sender.clone();
+        let then = move |_: &mut ServerRef<'_>, answer: Result<Message<'_>, AskError>| {
+            sender.send((number, answer.err())).unwrap();
+        };
+        app.handle().ask(id, number.to_string(), "", SECOND, then).unwrap();
+    }
+    drop(sender);
+    app.advance(Duration::ZERO);
+    let too_many = [3, 4].map(|number| (number, Some(AskError::TooMany)));
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), too_many);
+    app.advance(SECOND);
+    let late = [0, 1, 2].map(|number| (number, Some(AskError::Timeout)));
+    assert_eq!(receiver.iter().collect::<Vec<_>>(), late);
 }
 
 #[test]

@@ -137,6 +137,78 @@ fn pages_are_answered_later_and_pipelined_requests_keep_their_order() {
     client.expect_end(Ending::Closed);
 }
 
+/// Nothing of them is read meanwhile, and some of them are deferred in their turn.
+#[test]
+fn a_thousand_requests_behind_a_deferred_one_are_answered_in_their_order() {
+    let (app, pendings) = application(Limits::new(), |route, _pendings| {
+        route.get("/number/{n}", |call| call.parameter("n").unwrap_or_default().into_owned());
+    });
+    let mut client = ask(&app, "/page");
+    let line = |n: u32| match n % 100 {
+        0 => "GET /page HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+        _ => format!("GET /number/{n} HTTP/1.1\r\nHost: h\r\n\r\n"),
+    };
+    client.send_bytes((1..=1_000).map(line).collect::<String>().as_bytes());
+    assert_eq!(app.stats().requests_total, 1);
+    for n in (0..1_000).step_by(100) {
+        app.advance(Duration::from_secs(20)); // each has a time of its own
+        assert_eq!(pendings.are_cancelled(), [false]);
+        pendings.take().answer(format!("late {n}"));
+        app.advance(MOMENT);
+        assert_eq!(client.expect_answer().text(), format!("late {n}"));
+        for behind in n + 1..n + 100 {
+            assert_eq!(client.expect_answer().text(), behind.to_string());
+        }
+    }
+    pendings.take().answer("the last");
+    app.advance(MOMENT);
+    assert_eq!(client.expect_answer().text(), "the last");
+    assert_eq!((outcomes(&app), app.stats().requests_total), (([11, 0, 0, 0, 0], 0), 1_001));
+}
+
+/// What came before its end is answered, whoever has to be waited for.
+#[test]
+fn requests_behind_a_deferred_one_are_answered_to_a_client_that_ends_its_side() {
+    let (app, pendings) = plain();
+    let mut client = app.connect();
+    for path in ["/page", "/now", "/page", "/now"] {
+        client.send_bytes(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+    }
+    client.half_close();
+    for text in ["one", "two"] {
+        assert_eq!(pendings.are_cancelled(), [true]);
+        app.advance(LEFT - Duration::from_secs(1));
+        pendings.take().answer(text);
+        app.advance(MOMENT);
+        assert_eq!(client.expect_answer().text(), text);
+        assert_eq!(client.expect_answer().text(), "now");
+    }
+    client.expect_end(Ending::Closed);
+    assert_eq!((outcomes(&app), app.stats().connections_open), (([2, 0, 0, 0, 0], 0), 0));
+}
+
+/// The answer may defer once more: the request waits on, with a time of its own.
+#[test]
+fn an_answer_may_defer_again() {
+    let (app, pendings) = plain();
+    let mut client = ask(&app, "/page");
+    let (again, deferred) = channel();
+    app.advance(LATE - Duration::from_secs(1));
+    pendings.take().answer_with(move |call, _server| {
+        again.send(call.defer()).unwrap();
+        Response::deferred()
+    });
+    app.advance(LATE - Duration::from_secs(1));
+    deferred.recv().unwrap().answer("at last");
+    app.advance(MOMENT);
+    assert_eq!(client.expect_answer().text(), "at last");
+    client.send_bytes(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    pendings.take().answer(Response::deferred());
+    app.advance(MOMENT);
+    assert_eq!(client.expect_answer().status, 500, "nobody has deferred it");
+    assert_eq!(outcomes(&app), ([3, 0, 0, 0, 0], 0));
+}
+
 #[test]
 fn an_upgrade_is_accepted_by_a_thread_and_the_hooks_behind_it_are_asked() {
     let (app, pendings) = plain();
@@ -532,6 +604,49 @@ fn a_slow_authority_on_a_thread_answers_over_sockets() {
     drop(sessions);
     drop(server);
     assert_eq!(authority.join().unwrap(), 20);
+}
+
+/// Whatever of it the server has not read: it ends its side, or resets the connection.
+#[test]
+fn a_client_that_leaves_is_seen_over_sockets() {
+    let (asks, asked) = channel::<Pending>();
+    let server = Running::start(move |app: &mut Application| {
+        app.install(WebSockets::new().limits(Limits::new().close_timeout(PATIENCE)));
+        app.routing(|route| {
+            route.get("/page", move |call| {
+                asks.send(call.defer()).unwrap();
+                Response::deferred()
+            });
+        });
+    });
+    let soon = |happens: &dyn Fn() -> bool| {
+        let until = std::time::Instant::now() + PATIENCE;
+        while !happens() && std::time::Instant::now() < until {
+            thread::yield_now();
+        }
+        happens()
+    };
+    for behind in [0, 1, 100_000] {
+        for resets in [true, false] {
+            let mut client = server.connect();
+            client.write("GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+            let pending = asked.recv_timeout(PATIENCE).unwrap();
+            assert!(!pending.is_cancelled());
+            client.write(vec![b'x'; behind]);
+            if resets {
+                socket2::SockRef::from(&client.stream).set_linger(Some(MOMENT)).unwrap();
+                drop(client);
+                assert!(soon(&|| pending.is_cancelled()), "{behind} bytes, reset");
+            } else {
+                client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+                assert!(soon(&|| pending.is_cancelled()), "{behind} bytes, and the end");
+                pending.answer("it reads all the same");
+                assert_eq!(client.answer(false).body, "it reads all the same");
+            }
+        }
+    }
+    let open = || server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap().connections_open;
+    assert!(soon(&|| open() == 0), "what came behind is answered, and the last is gone");
 }
 
 fn authority(asked: &Receiver<Pending>) -> usize {

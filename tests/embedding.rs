@@ -1,5 +1,6 @@
 //! The server in somebody else's loop: the tests of other files under poll(2) and under a second mio, what
-//! wakes such a loop and what does not, and connections that somebody else has accepted.
+//! wakes such a loop and what does not, and connections that somebody else has accepted. `tests/glib/` runs
+//! all of it in GLib's main loop.
 
 #![allow(clippy::duplicate_mod, reason = "the tests of other files, as they are")]
 
@@ -17,14 +18,15 @@ mod watch;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::process::{Signal, getpid, kill_process};
 use support::loops::{Loop, start_in};
 use support::*;
@@ -141,7 +143,7 @@ fn code_between_turns_is_followed_by_a_turn() {
 /// More than a turn takes, at once: a loop that waits by edge is not told of the rest.
 #[test]
 fn a_crowd_that_speaks_at_once_is_served_by_edge_and_by_level() {
-    for foreign in [Loop::Mio, Loop::Poll] {
+    for foreign in [Loop::Mio, Loop::of_this_run()] {
         let server = Server::bind("127.0.0.1:0", echo).unwrap();
         let server = Running(start_in(foreign, server, || ()).unwrap());
         let mut clients: Vec<_> = (0..600).map(|_| server.upgrade("/")).collect();
@@ -162,7 +164,7 @@ fn a_crowd_that_speaks_at_once_is_served_by_edge_and_by_level() {
 /// As a child process, since a signal is for all of one.
 #[test]
 fn signals_stop_it_where_that_is_wanted() {
-    run_again(&["--ignored", "--exact", "signalled"], "poll");
+    run_again(&["--ignored", "signalled"], "poll");
 }
 
 #[test]
@@ -184,7 +186,7 @@ fn idle_for_a_minute_it_wakes_not_once() {
     let count = Arc::clone(&woken);
     let server = Server::bind("127.0.0.1:0", echo).unwrap();
     let woke = move || _ = count.fetch_add(1, Ordering::Relaxed);
-    let server = Running(start_in(Loop::Poll, server, woke).unwrap());
+    let server = Running(start_in(Loop::of_this_run(), server, woke).unwrap());
     let mut client = server.upgrade("/"); // a session that nobody pings
     client.text("hello");
     client.expect_text("hello");
@@ -290,6 +292,57 @@ fn what_cannot_be_adopted_is_an_error_or_hung_up_on() {
     server.adopt(std::fs::File::open("/dev/null").unwrap(), Vec::new(), peer).unwrap();
     settle(&mut server);
     assert_eq!(server.with_server(|server| server.stats().connections_total), Some(0));
+}
+
+/// Whatever it is: it takes no place until some time is over, and it is closed.
+#[test]
+fn descriptors_that_are_no_connections_are_closed_at_once() {
+    let mut server = driver(echo);
+    let peer = SocketAddr::from(([192, 0, 2, 1], 1));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let behind = listener.local_addr().unwrap();
+    let (pipe, mut pipe_end) = std::io::pipe().unwrap();
+    let unconnected = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let (datagrams, _other) = UnixDatagram::pair().unwrap();
+    let descriptors: [OwnedFd; 6] = [
+        listener.into(),
+        pipe.into(),
+        unconnected.unwrap().into(),
+        datagrams.into(),
+        epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
+        std::fs::File::open("/").unwrap().into(),
+    ];
+    for (number, descriptor) in descriptors.into_iter().enumerate() {
+        let bytes = b"GET /name HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+        server.adopt(descriptor, if number % 2 == 0 { Vec::new() } else { bytes }, peer).unwrap();
+        settle(&mut server);
+        settle(&mut server); // that it hangs up is news to the next turn
+        assert_eq!(server.next_deadline(), None, "descriptor {number}");
+        let open = server.with_server(|server| server.stats().connections_open);
+        assert_eq!(open, Some(0), "descriptor {number}");
+    }
+    assert!(TcpStream::connect(behind).is_err(), "nobody listens any more");
+    assert!(pipe_end.write_all(b"x").is_err(), "nobody reads any more");
+}
+
+/// The limits of a head and of a turn hold for it as for what the server reads itself.
+#[test]
+fn what_was_read_of_an_adopted_connection_may_be_many_requests_and_no_endless_head() {
+    let limits = Limits::new().max_head_bytes(300).read_budget_bytes(4_096);
+    let mut server = driver(move |app| limited(app, limits));
+    let (stream, mut client, peer) = accepted();
+    let requests = b"GET /name HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    server.adopt(stream, requests, peer).unwrap();
+    for _ in 0..1_000 {
+        settle(&mut server);
+        assert_eq!(client.answer(false).body, "wirewheel");
+    }
+    let (stream, mut client, peer) = accepted();
+    server
+        .adopt(stream, [b"GET /name HTTP/1.1\r\nX: ", [b'x'; 400].as_slice()].concat(), peer)
+        .unwrap();
+    settle(&mut server);
+    assert_eq!(client.answer(false).status, 431);
 }
 
 #[test]

@@ -67,6 +67,23 @@ fn pages_stand_alone_and_suit_phones_dark_rooms_and_screen_readers() {
     }
 }
 
+/// What it shows is that a whole gateway needs little: no queue of its own, and no thread but the one that a
+/// serial port needs.
+#[test]
+fn the_gateway_is_short_and_has_one_thread_for_its_serial_port() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let code = read("uplink.rs") + &read("uplink/gateway.rs");
+    let lines = code.lines().count();
+    assert!((200..=330).contains(&lines), "{lines} lines");
+    for (word, times) in
+        [("thread::Builder", 1), ("spawn(", 1), ("channel", 0), ("mpsc", 0), ("Mutex", 0)]
+    {
+        let line = |line: &&str| !line.trim_start().starts_with("//") && line.contains(word);
+        assert_eq!(code.lines().filter(line).count(), times, "{word}");
+    }
+}
+
 #[test]
 fn a_site_has_its_pages_a_lamp_for_all_and_figures_for_others() {
     let program = Program::start("site");

@@ -21,6 +21,34 @@ struct Data {
     id: u32,
 }
 
+/// The test kit reads values; what is none fails the test, with what came and why it is none.
+#[test]
+fn the_test_kit_expects_values() {
+    let app = wirewheel::testing::TestApplication::new(|app: &mut Application| {
+        app.install(json());
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    client.send(r#"{"name":"seven","id":7}"#);
+    assert_eq!(client.expect_json::<Data>(), Data { name: "seven".into(), id: 7 });
+    client.send("[1, null]");
+    assert_eq!(client.expect_json::<(u8, Option<u8>)>(), (1, None));
+    for (sent, said) in [
+        (Message::from(r#"{"name":"seven"}"#), "missing field `id`"),
+        (Message::from("no json"), "received Text(\"no json\")"),
+        (Message::from(b"7"), "no text"),
+    ] {
+        client.send(sent);
+        let expects = std::panic::AssertUnwindSafe(|| client.expect_json::<Data>());
+        let failure = std::panic::catch_unwind(expects).unwrap_err();
+        let failure = failure.downcast_ref::<String>().unwrap();
+        assert!(failure.contains(said) && failure.contains("Data in JSON"), "{failure}");
+    }
+}
+
 /// Sends values back as they come, and reports its end.
 struct Back(std::sync::mpsc::Sender<String>);
 

@@ -1,15 +1,16 @@
 //! How to test an application: in memory under virtual time with `wirewheel::testing`, and as a real
-//! server with `Server::spawn`. Both run the same module; this file is meant to be copied from.
+//! server with `Server::spawn`. Both run the same module. This file is meant to be copied: it needs this
+//! crate with the feature `testing` and no other; `.ci/package` copies it into a crate of its own, and runs
+//! it there.
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use wirewheel::testing::{Ending, Received, TestApplication};
 use wirewheel::{
-    Accept, Application, Call, CloseCode, CloseReason, Handler, HandlerResult, Limits, Message,
-    Response, Server, Session, WebSockets, on_message,
+    Accept, Application, Call, CloseCode, CloseReason, Handle, Handler, HandlerResult, Limits,
+    Message, Response, Server, Session, WebSockets, on_message,
 };
 
 /// The application under test: a counter that says how often it was asked, and some doors.
@@ -252,26 +253,41 @@ fn what_a_handler_asserts_fails_the_test() {
 // Over real sockets: the same module on a free port, stopped at the end. For what lies outside of
 // the server's core: proxies, other people's clients, real time.
 
+/// A WebSocket over a real socket. Any client's does; this one takes no other crate.
+fn connect(server: &Handle) -> TcpStream {
+    let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+    stream
+        .write_all(
+            b"GET /count HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        )
+        .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", head.escape_ascii());
+    stream
+}
+
 #[test]
 fn the_same_over_real_sockets() {
     let server = Server::bind("127.0.0.1:0", module).unwrap().spawn().unwrap();
-    // Any client does; this one is tungstenite's.
-    let (mut client, _) = tungstenite::client(
-        format!("ws://{}/count", server.local_addr()),
-        TcpStream::connect(server.local_addr()).unwrap(),
-    )
-    .unwrap();
-    let mut seen = BTreeSet::new();
-    for _ in 0..3 {
-        client.send("?".into()).unwrap();
-        seen.insert(client.read().unwrap().into_text().unwrap().to_string());
+    let mut client = connect(&server);
+    for answer in [b"\x81\x011", b"\x81\x012", b"\x81\x013"] {
+        client.write_all(b"\x81\x81\0\0\0\0?").unwrap(); // text, masked with zeros
+        let mut came = [0; 3];
+        client.read_exact(&mut came).unwrap();
+        assert_eq!(&came, answer);
     }
-    assert_eq!(seen, ["1", "2", "3"].map(String::from).into());
     server.shutdown(Duration::from_secs(5));
-    assert!(client.read().unwrap().is_close());
-    let _ = client.flush(); // the answer goes out, or the server was faster
-    drop(client);
-    server.join().unwrap();
+    let mut close = [0; 4];
+    client.read_exact(&mut close).unwrap();
+    assert_eq!((close[0], &close[2..]), (0x88, &1001_u16.to_be_bytes()[..]));
+    client.write_all(b"\x88\x82\0\0\0\0\x03\xe9").unwrap();
+    assert_eq!(server.join().unwrap().clean, 1);
 }
 
 /// The two agree, also where a client misbehaves.
@@ -282,28 +298,19 @@ fn memory_and_sockets_agree() {
     let app = TestApplication::new(module).unwrap();
     let mut client = app.web_socket("/count");
     let server = Server::bind("127.0.0.1:0", module).unwrap().spawn().unwrap();
-    let mut real = TcpStream::connect(server.local_addr()).unwrap();
-    real.write_all(
-        b"GET /count HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    )
-    .unwrap();
+    let mut real = connect(&server);
     for piece in bytes {
         client.send_bytes(piece);
         real.write_all(piece).unwrap();
     }
     let mut over_a_socket = Vec::new();
     real.read_to_end(&mut over_a_socket).unwrap();
-    let head = over_a_socket.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
     let mut in_memory = Vec::new();
     while let Some(frame) = client.receive_frame() {
         in_memory.extend([frame.first, u8::try_from(frame.payload.len()).unwrap()]);
         in_memory.extend(frame.payload);
     }
-    assert_eq!(
-        over_a_socket[head..].escape_ascii().to_string(),
-        in_memory.escape_ascii().to_string()
-    );
+    assert_eq!(over_a_socket.escape_ascii().to_string(), in_memory.escape_ascii().to_string());
     server.shutdown(Duration::from_secs(1));
     server.join().unwrap();
     client.expect_end(Ending::Closed);

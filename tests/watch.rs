@@ -5,6 +5,7 @@ mod support;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -12,7 +13,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 use rustix::pipe::{PipeFlags, pipe_with};
 use support::*;
 use wirewheel::flow::SharedFlow;
-use wirewheel::watch::{Ready, Watch};
+use wirewheel::watch::{Ready, Watch, WatchId};
 use wirewheel::{Application, Call, ServerRef, WebSockets, on_connect};
 
 /// A pipe whose ends do not wait.
@@ -57,7 +58,9 @@ fn next(told: &Receiver<String>) -> String {
 fn who_reads_a_little_at_a_time_is_called_until_nothing_is_left() {
     let (reader, mut writer) = pipe();
     let (tell, told) = channel();
-    let server = Running::start(move |app| app.watch(reader, Ready::READABLE, byte_by_byte(tell)));
+    let server = Running::start(move |app| {
+        app.watch(reader, Ready::READABLE, byte_by_byte(tell));
+    });
     writer.write_all(b"all in one write").unwrap();
     let text: String = (0..16).map(|_| next(&told)).collect();
     assert_eq!(text, "all in one write");
@@ -74,8 +77,9 @@ fn stop_and_hang_up_end_a_watch_and_close_the_descriptor() {
     for (last, said) in [(Some(b"q"), "q"), (None, "end")] {
         let (reader, writer) = pipe();
         let (tell, told) = channel();
-        let _server =
-            Running::start(move |app| app.watch(reader, Ready::READABLE, byte_by_byte(tell)));
+        let _server = Running::start(move |app| {
+            app.watch(reader, Ready::READABLE, byte_by_byte(tell));
+        });
         let mut kept = Some(writer);
         match last {
             Some(byte) => kept.as_mut().unwrap().write_all(byte).unwrap(),
@@ -116,6 +120,59 @@ fn a_pipe_is_written_as_its_reader_takes_it() {
     }
     assert_eq!(next(&told), "dropped");
     assert_eq!(reader.read(&mut buffer).unwrap(), 0);
+}
+
+/// One end of a pair of sockets that is watched for bytes, and what its callback is told it is ready for. It
+/// takes a byte; `q` ends it, and `f` has it fill the socket and wait for room.
+fn watched() -> (Running, WatchId, UnixStream, Receiver<Ready>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let ((tell, told), (tell_id, id)) = (channel(), channel());
+    let server = Running::start(move |app| {
+        let id = app.watch(ours, Ready::READABLE, move |_, socket, ready| {
+            tell.send(ready).unwrap();
+            let mut byte = [0];
+            match (ready.is_readable().then(|| socket.read(&mut byte)), &byte) {
+                (Some(Ok(1)), b"q") => return Watch::Stop,
+                (Some(Ok(1)), b"f") => while socket.write(&[0; 4_096]).is_ok() {},
+                _ => return Watch::For(Ready::READABLE),
+            }
+            Watch::For(Ready::WRITABLE)
+        });
+        tell_id.send(id).unwrap();
+    });
+    let id = id.recv_timeout(PATIENCE).unwrap();
+    (server, id, theirs, told)
+}
+
+/// Some turns later.
+fn turns(server: &Running) {
+    for _ in 0..3 {
+        server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn what_a_descriptor_is_watched_for_is_changed_from_outside() {
+    let (server, id, mut peer, told) = watched();
+    let next = || told.recv_timeout(PATIENCE).unwrap();
+    let rewatch = |interest| {
+        server.0.defer(move |server| server.rewatch(id, interest)).unwrap();
+        turns(&server);
+    };
+    rewatch(Ready::WRITABLE);
+    assert_eq!(next(), Ready::WRITABLE);
+    peer.write_all(b"f").unwrap();
+    assert_eq!(next(), Ready::READABLE, "its callback went on for bytes");
+    peer.write_all(b"x").unwrap();
+    turns(&server);
+    assert!(told.try_recv().is_err(), "it waits for room alone, and there is none");
+    rewatch(Ready::BOTH);
+    assert_eq!(next(), Ready::READABLE, "what came meanwhile is told");
+    peer.write_all(b"q").unwrap();
+    assert_eq!(next(), Ready::READABLE);
+    rewatch(Ready::BOTH);
+    assert!(told.recv_timeout(PATIENCE).is_err(), "it is gone, with its callback");
 }
 
 fn udp() -> UdpSocket {
@@ -221,7 +278,10 @@ fn a_regular_file_is_refused_and_that_is_logged() {
     });
     assert_eq!(next(&told), "dropped");
     let second = callback();
-    server.0.defer(move |server| server.watch(file(), Ready::BOTH, second)).unwrap();
+    let begin = server.0.defer(move |server| {
+        server.watch(file(), Ready::BOTH, second);
+    });
+    begin.unwrap();
     assert_eq!(next(&told), "dropped");
     assert_eq!(server.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n").body, "served");
     let lines = LINES.lock().unwrap();

@@ -6,23 +6,28 @@
 //! ```
 //!
 //! `room` is how many are in one topic, `messages` how many are published a second in all topics together,
-//! `bytes` how long one is, `ping` the seconds between pings; `delivery_us`, `handshake_us`, `user_bytes` and
-//! `kernel_bytes` are what was measured, and can be replaced by figures of your own box.
+//! `bytes` how long one is, `ping` the seconds between pings. What follows was measured, and can be replaced by
+//! figures of your own box: `delivery_us` and `handshake_us` with `benches/run` (from the fastest to the slowest
+//! round in `benches/results.json`, and the median), `sending_us` and `receiving_us` of a link with
+//! `cargo bench -p wirewheel-mqtt --bench cost`, `user_bytes` with `cargo bench --bench idle_memory`,
+//! `kernel_bytes` as what `/proc/slabinfo` grew by for each end of 5,000 connections (3,700), with epoll's entry.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints figures")]
 
 use std::process::ExitCode;
 
 /// What is given, and what was measured (x86_64, Linux 6.18; see the guide's page `fleet`).
-const NUMBERS: [(&str, f64); 11] = [
+const NUMBERS: [(&str, f64); 13] = [
     ("subscribers", 1_000_000.0),
     ("boxes", 10.0),
     ("room", 1_000_000.0),
     ("messages", 1.0),
     ("bytes", 100.0),
     ("ping", 15.0),
-    ("delivery_us", 2.0),
-    ("delivery_us_max", 8.0),
-    ("handshake_us", 36.0),
+    ("delivery_us", 4.2),
+    ("delivery_us_max", 7.0),
+    ("handshake_us", 31.0),
+    ("sending_us", 1.5),
+    ("receiving_us", 2.5),
     ("user_bytes", 176.0),
     ("kernel_bytes", 3_800.0),
 ];
@@ -64,6 +69,8 @@ struct Fleet {
     wire_mb: f64,
     /// With clients on any box, and with each topic on one.
     broker_messages: (f64, f64),
+    /// With clients on any box.
+    link_cores: f64,
     longest_flush: f64,
     handshake_seconds: f64,
 }
@@ -86,6 +93,8 @@ impl Fleet {
             ping_cores: subscribers / of("ping") * PING_US / 1e6,
             wire_mb: deliveries * (of("bytes") + WIRE_OVERHEAD) / 1e6,
             broker_messages: (broker_sends(reached), 0.0),
+            link_cores: (messages * of("sending_us") + broker_sends(reached) * of("receiving_us"))
+                / 1e6,
             longest_flush: room.min(per_box) * of("delivery_us_max") / 1e6,
             handshake_seconds: per_box / others_left * of("handshake_us") / 1e6,
         }
@@ -105,6 +114,7 @@ impl Fleet {
             format!(
                 "the broker sends {spread:.0} messages a second, {sharded:.0} with each topic on one box"
             ),
+            format!("links to it: {:.2} cores in all", self.link_cores),
             format!(
                 "one message is on its way through a box for up to {:.2} s",
                 self.longest_flush
@@ -131,17 +141,18 @@ mod tests {
     #[test]
     fn the_figures_of_the_guide_are_these() {
         let one_topic = with(&[]);
-        assert_eq!((one_topic.cores, one_topic.deliveries), ((2.0, 8.0), 1e6));
+        assert_eq!((one_topic.cores, one_topic.deliveries), ((4.2, 7.0), 1e6));
         assert_eq!((one_topic.wire_mb, one_topic.broker_messages.0.round()), (170.0, 9.0));
         assert!((0.33..0.34).contains(&one_topic.ping_cores));
         assert_eq!(format!("{:.1}", one_topic.user_mb_per_box), "17.6");
         assert_eq!(
             format!("{:.2} {:.2}", one_topic.kernel_gb_per_box, one_topic.longest_flush),
-            "0.38 0.80"
+            "0.38 0.70"
         );
-        assert_eq!(format!("{:.2}", one_topic.handshake_seconds), "0.40");
+        assert_eq!(format!("{:.2}", one_topic.handshake_seconds), "0.34");
         let rooms = with(&[("room", 10.0), ("messages", 100_000.0)]);
         assert!((550_000.0..552_000.0).contains(&rooms.broker_messages.0), "{rooms:?}");
+        assert_eq!(format!("{:.1}", rooms.link_cores), "1.5");
         assert_eq!(with(&[("boxes", 1.0)]).broker_messages.0, 0.0);
     }
 }

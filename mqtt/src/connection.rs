@@ -49,6 +49,20 @@ impl Connection {
         }
     }
 
+    /// Takes what has come: of a packet that is not whole, it is kept.
+    fn take_bytes(
+        &mut self,
+        session: &mut Session<'_>,
+        bytes: &[u8],
+        answers: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let has_partial = !self.partial.is_empty();
+        let bytes = if has_partial { self.complete(session, bytes, answers)? } else { bytes };
+        let taken = self.take_packets(session, bytes, answers)?;
+        self.partial.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        Ok(())
+    }
+
     /// Takes packets from the start of `bytes`: how much that is.
     fn take_packets(
         &mut self,
@@ -58,27 +72,58 @@ impl Connection {
     ) -> Result<usize, String> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
-            // CONNACK or DISCONNECT: else what follows could be waited for without end.
-            if self.stage == Stage::Connecting && !matches!(rest.first(), Some(0x20 | 0xe0)) {
-                return Err("its first packet is no CONNACK: is this the port of MQTT?".into());
-            }
-            let Some(length) = packet_bytes(rest)? else { break };
-            if length > self.link.options.max_packet {
-                let most = self.link.options.max_packet;
-                return Err(format!("a packet of {length} bytes, over max_packet ({most})"));
-            }
+            let Some(length) = self.length_of(rest)? else { break };
             let Some(packet) = rest.get(..length) else { break };
             taken += length;
-            let packet = FlowSdk.decode(packet)?;
-            self.take(session, packet, answers)?;
+            self.take(session, FlowSdk.decode(packet)?, answers)?;
         }
         Ok(taken)
+    }
+
+    /// How long the packet is that begins there, once its header has come: one that may not be is refused
+    /// by that, before anything of it is kept.
+    fn length_of(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        // CONNACK or DISCONNECT: else what follows could be waited for without end.
+        if self.stage == Stage::Connecting && !matches!(bytes.first(), Some(0x20 | 0xe0)) {
+            return Err("its first packet is no CONNACK: is this the port of MQTT?".into());
+        }
+        let (length, most) = (packet_bytes(bytes)?, self.link.options.max_packet);
+        match length.filter(|length| *length > most) {
+            Some(length) => Err(format!("a packet of {length} bytes, over max_packet ({most})")),
+            None => Ok(length),
+        }
+    }
+
+    /// Takes the packet that has come in part if its rest is there: what follows it.
+    fn complete<'b>(
+        &mut self,
+        session: &mut Session<'_>,
+        bytes: &'b [u8],
+        answers: &mut Vec<u8>,
+    ) -> Result<&'b [u8], String> {
+        let (mut partial, mut rest) = (std::mem::take(&mut self.partial), bytes);
+        loop {
+            let length = self.length_of(&partial)?;
+            // Of its header a byte at a time: only that says how much more is to come.
+            let missing = length.map_or(1, |length| length.saturating_sub(partial.len()));
+            if missing == 0 {
+                self.take(session, FlowSdk.decode(&partial)?, answers)?;
+                return Ok(rest);
+            }
+            let (part, behind) = rest.split_at(missing.min(rest.len()));
+            partial.extend_from_slice(part);
+            rest = behind;
+            if part.len() < missing {
+                self.partial = partial;
+                return Ok(rest);
+            }
+        }
     }
 
     fn take(
         &mut self,
         session: &mut Session<'_>,
-        packet: Incoming,
+        packet: Incoming<'_>,
         answers: &mut Vec<u8>,
     ) -> Result<(), String> {
         match (packet, self.stage) {
@@ -127,7 +172,7 @@ impl Connection {
     fn connected(
         &mut self,
         session: &mut Session<'_>,
-        packet: &Incoming,
+        packet: &Incoming<'_>,
         answers: &mut Vec<u8>,
     ) -> Result<(), String> {
         let Incoming::Connected {
@@ -244,20 +289,7 @@ impl ByteHandler for Connection {
 
     fn on_bytes(&mut self, session: &mut Session<'_>, bytes: &[u8]) -> HandlerResult {
         let mut answers = Vec::new();
-        let outcome = if self.partial.is_empty() {
-            self.take_packets(session, bytes, &mut answers).map(|taken| {
-                self.partial.extend_from_slice(bytes.get(taken..).unwrap_or_default());
-            })
-        } else {
-            let mut partial = std::mem::take(&mut self.partial);
-            partial.extend_from_slice(bytes);
-            self.take_packets(session, &partial, &mut answers).map(|taken| {
-                partial.drain(..taken);
-                // One long packet must not be paid for ever.
-                if partial.is_empty() { self.partial = Vec::new() } else { self.partial = partial }
-            })
-        };
-        if let Err(fault) = outcome {
+        if let Err(fault) = self.take_bytes(session, bytes, &mut answers) {
             return Err(self.fail(fault));
         }
         if !answers.is_empty() {
@@ -289,6 +321,10 @@ impl ByteHandler for Connection {
             }
         }
         self.wait(session)
+    }
+
+    fn bytes_held(&self) -> usize {
+        self.partial.capacity().saturating_add(self.link.bytes_held())
     }
 
     fn on_error(&mut self, _session: &mut Session<'_>, error: &SessionError) {

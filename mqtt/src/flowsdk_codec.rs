@@ -14,8 +14,9 @@ use flowsdk::mqtt_serde::mqttv5::will::Will;
 use flowsdk::mqtt_serde::parser::ParseOk;
 
 use crate::packet::{
-    Codec, Filter, Incoming, Message, NUMBER, Outgoing, Publish, is_older_refusal,
+    Codec, Filter, Incoming, NUMBER, Outgoing, Publish, is_older_refusal, is_publish,
 };
+use crate::publish::read_publish;
 
 pub(crate) struct FlowSdk;
 
@@ -42,7 +43,10 @@ impl Codec for FlowSdk {
         encoded.map_err(|error| error.to_string())
     }
 
-    fn decode(&self, bytes: &[u8]) -> Result<Incoming, String> {
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Incoming<'a>, String> {
+        if is_publish(bytes) {
+            return Ok(Incoming::Message(read_publish(bytes)?));
+        }
         if is_older_refusal(bytes) {
             return Ok(Incoming::Refused(0x84, "it speaks MQTT 3.1.1 and not 5".into()));
         }
@@ -112,7 +116,7 @@ fn publish(message: &Publish<'_>) -> MqttPublish {
     )
 }
 
-fn incoming(packet: MqttPacket) -> Result<Incoming, String> {
+fn incoming(packet: MqttPacket) -> Result<Incoming<'static>, String> {
     Ok(match packet {
         MqttPacket::ConnAck5(answer) if answer.reason_code >= 0x80 => {
             Incoming::Refused(answer.reason_code, reason(answer.properties.unwrap_or_default()))
@@ -123,7 +127,6 @@ fn incoming(packet: MqttPacket) -> Result<Incoming, String> {
             granted: answer.reason_codes.iter().map(|code| *code < 0x80).collect(),
         },
         MqttPacket::UnsubAck5(_) => Incoming::Unsubscribed,
-        MqttPacket::Publish5(message) if message.qos < 2 => Incoming::Message(received(message)),
         MqttPacket::PubAck5(answer) => {
             Incoming::Acknowledged { id: answer.packet_id, is_taken: answer.reason_code < 0x80 }
         }
@@ -133,7 +136,7 @@ fn incoming(packet: MqttPacket) -> Result<Incoming, String> {
     })
 }
 
-fn connected(answer: MqttConnAck) -> Incoming {
+fn connected(answer: MqttConnAck) -> Incoming<'static> {
     let (mut receive_maximum, mut keep_alive_seconds) = (u16::MAX, None);
     let (mut max_packet_bytes, mut max_at_least_once, mut retains) = (usize::MAX, true, true);
     for property in answer.properties.unwrap_or_default() {
@@ -154,25 +157,6 @@ fn connected(answer: MqttConnAck) -> Incoming {
         max_packet_bytes,
         max_at_least_once,
         retains,
-    }
-}
-
-fn received(message: MqttPublish) -> Message {
-    let (mut is_text, mut number) = (None, None);
-    for property in message.properties {
-        match property {
-            Property::PayloadFormatIndicator(format) => is_text = Some(format == 1),
-            Property::UserProperty(name, value) if name == NUMBER => number = Some(value),
-            _ => {}
-        }
-    }
-    Message {
-        topic: message.topic_name,
-        id: message.packet_id,
-        retained: message.retain,
-        is_text,
-        number,
-        payload: message.payload,
     }
 }
 

@@ -58,10 +58,10 @@
 //!   share flows that drop.
 //! * **Newest values.** A key is a topic below the flow's, which the broker keeps: a box that joins gets the
 //!   newest of each. Removing a key removes it everywhere.
-//! * **Memory.** What waits for the broker is in the outbox of one session, within
-//!   [`process_bytes`](wirewheel::Limits::process_bytes); beside it a link holds one packet that came in
-//!   part, of at most [`max_packet`](Link::max_packet), and 64 bytes for each of up to 256 publishers of a
-//!   flow.
+//! * **Memory.** All that a link holds counts in [`process_bytes`](wirewheel::Limits::process_bytes): what
+//!   waits for the broker, in the outbox of its session; one packet that came in part, of at most
+//!   [`max_packet`](Link::max_packet), a longer one being refused at its header; and 80 bytes for each of up
+//!   to 256 publishers of a flow.
 //!
 //! # MQTT
 //!
@@ -78,6 +78,7 @@ mod link_state;
 mod numbers;
 mod options;
 mod packet;
+mod publish;
 mod running_link;
 mod share;
 mod topic;

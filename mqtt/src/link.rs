@@ -106,6 +106,7 @@ impl Inner {
             let state = &mut *self.state.borrow_mut();
             let Some(place) = state.by_topic.remove(&topic) else { return false };
             let share = state.shares.swap_remove(place);
+            state.publisher_bytes -= share.others.bytes();
             if let Some(moved) = state.shares.get(place) {
                 state.by_topic.insert(moved.topic.clone(), place);
             }
@@ -200,20 +201,23 @@ impl Inner {
 /// From the broker to the flows.
 impl Inner {
     /// A message of the broker.
-    pub(crate) fn heard(&self, message: &packet::Message) {
+    pub(crate) fn heard(&self, message: &packet::Message<'_>) {
         let state = &mut *self.state.borrow_mut();
-        let (place, key) = match state.by_topic.get(&message.topic) {
+        let (place, key) = match state.by_topic.get(message.topic) {
             // The empty key is the topic itself.
             Some(place) => (*place, state.shares.get(*place).and_then(Share::empty_key)),
-            None => match state.of_key(&message.topic) {
+            None => match state.of_key(message.topic) {
                 Some((place, key)) => (place, Some(key)),
                 None => return, // it is shared no longer
             },
         };
         let Some(share) = state.shares.get_mut(place) else { return };
         let Some(reader) = share.reader else { return };
-        let number = message.number.as_deref().and_then(Number::parse);
-        match number.map(|number| share.others.hear(number, message.retained)) {
+        let number = message.number.and_then(Number::parse);
+        let before = share.others.bytes();
+        let verdict = number.map(|number| share.others.hear(number, message.retained));
+        state.publisher_bytes += share.others.bytes() - before; // they are replaced, and never fewer
+        match verdict {
             Some(Verdict::Drop) => {
                 state.counts.duplicates += 1;
                 return;
@@ -238,6 +242,11 @@ impl Inner {
         }
     }
 
+    /// What is kept of publishers on other boxes.
+    pub(crate) fn bytes_held(&self) -> usize {
+        self.state.borrow().publisher_bytes
+    }
+
     /// An acknowledgement; false if none was awaited.
     pub(crate) fn acknowledged(&self, id: u16, is_taken: bool) -> bool {
         let state = &mut *self.state.borrow_mut();
@@ -250,10 +259,10 @@ impl Inner {
 }
 
 /// As text or binary.
-fn as_message(message: &packet::Message) -> Message<'_> {
-    match std::str::from_utf8(&message.payload) {
+fn as_message<'a>(message: &packet::Message<'a>) -> Message<'a> {
+    match std::str::from_utf8(message.payload) {
         Ok(text) if message.is_text != Some(false) => text.into(),
-        _ => message.payload.as_slice().into(),
+        _ => message.payload.into(),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) awaited_max: usize,
     next_id: u16,
     pub(crate) max_packet: usize,
+    /// What is kept of publishers on other boxes, in all shares.
+    pub(crate) publisher_bytes: usize,
     pub(crate) counts: Counts,
 }
 
@@ -48,6 +50,7 @@ impl State {
             awaited_max: usize::from(AWAITED_MAX),
             next_id: 0,
             max_packet: usize::MAX,
+            publisher_bytes: 0,
             counts: Counts::default(),
         }
     }

@@ -20,13 +20,17 @@ impl fmt::Display for Number {
 impl Number {
     /// A number as it was written; `None` for what a foreign publisher may have in that place.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (epoch, count) = text.split_once('-')?;
-        let is_epoch = epoch.len() == 16 && epoch.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let is_count = !count.is_empty() && count.bytes().all(|digit| digit.is_ascii_digit());
-        if !is_epoch || !is_count {
-            return None; // a sign, which parsing would take
+        let (epoch, count) = text.as_bytes().split_at_checked(16)?;
+        let [b'-', count @ ..] = count else { return None };
+        let mut number = Self { epoch: 0, count: 0 };
+        for &digit in epoch {
+            number.epoch = number.epoch << 4 | u64::from(char::from(digit).to_digit(16)?);
         }
-        Some(Self { epoch: u64::from_str_radix(epoch, 16).ok()?, count: count.parse().ok()? })
+        for &digit in count {
+            let digit = char::from(digit).to_digit(10)?;
+            number.count = number.count.checked_mul(10)?.checked_add(digit.into())?;
+        }
+        (!count.is_empty()).then_some(number)
     }
 }
 
@@ -69,6 +73,9 @@ struct Publisher {
     heard: u64,
 }
 
+/// With its place in the map.
+const PUBLISHER_BYTES: usize = 2 * (size_of::<u64>() + size_of::<Publisher>());
+
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -82,6 +89,11 @@ pub(crate) enum Verdict {
 const PUBLISHERS_MAX: usize = 256;
 
 impl OtherNumbers {
+    /// What it keeps, about: a map's nodes are between half full and full.
+    pub(crate) fn bytes(&self) -> usize {
+        self.by_epoch.len() * PUBLISHER_BYTES
+    }
+
     /// A message with that number has come; `retained` says that the broker had kept it.
     pub(crate) fn hear(&mut self, number: Number, retained: bool) -> Verdict {
         self.clock += 1;

@@ -55,7 +55,7 @@ pub(crate) const NUMBER: &str = "wirewheel-number";
 
 /// The packets that a broker sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Incoming {
+pub(crate) enum Incoming<'a> {
     /// It takes this client.
     Connected {
         /// How many acknowledgements may be awaited.
@@ -71,7 +71,7 @@ pub(crate) enum Incoming {
         granted: Vec<bool>,
     },
     Unsubscribed,
-    Message(Message),
+    Message(Message<'a>),
     Acknowledged {
         id: u16,
         is_taken: bool,
@@ -81,17 +81,17 @@ pub(crate) enum Incoming {
     Refused(u8, String),
 }
 
-/// A message that the broker brings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub(crate) topic: String,
+/// A message that the broker brings, in the bytes that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    pub(crate) topic: &'a str,
     pub(crate) id: Option<u16>,
     /// It was kept, and comes since its topic was subscribed to.
     pub(crate) retained: bool,
     /// What its format indicator says.
     pub(crate) is_text: Option<bool>,
-    pub(crate) number: Option<String>,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) number: Option<&'a str>,
+    pub(crate) payload: &'a [u8],
 }
 
 /// What makes packets of bytes, and bytes of packets. It keeps nothing.
@@ -100,7 +100,7 @@ pub(crate) trait Codec {
     fn encode(&self, packet: &Outgoing<'_>, out: &mut Vec<u8>) -> Result<(), String>;
 
     /// The packet at the beginning of `bytes`, which is whole.
-    fn decode(&self, bytes: &[u8]) -> Result<Incoming, String>;
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Incoming<'a>, String>;
 }
 
 /// How long the packet is that begins there, with its header; `None` if that has not come.
@@ -117,6 +117,11 @@ pub(crate) fn packet_bytes(bytes: &[u8]) -> Result<Option<usize>, String> {
         0..5 => Ok(None),
         _ => Err("a length without an end: this is no MQTT".into()),
     }
+}
+
+/// Whether a packet brings a message.
+pub(crate) fn is_publish(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 3)
 }
 
 /// Whether this is how a broker refuses that knows nothing newer than MQTT 3.1.1: a CONNACK without

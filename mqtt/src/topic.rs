@@ -18,6 +18,11 @@ pub(crate) fn fault_of(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether a broker may say this of a message, whose topics may begin with `$`.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.bytes().any(|byte| matches!(byte, b'+' | b'#'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

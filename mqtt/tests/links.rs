@@ -388,12 +388,61 @@ fn a_flood_and_packets_in_single_bytes_are_taken_in_their_turn() {
         bad.say(&[*byte]);
     }
     assert_eq!(bad.site.link.counts().received, 100_001);
-    // Half a packet as large as it may be, and no more.
-    let mut large = vec![0x30, 0xff, 0xff, 0x0e];
-    large.extend_from_slice(&[b'x'; 200 << 10]);
-    let held = bad.site.app.stats().bytes_held;
-    bad.say(&large);
-    assert!(bad.site.app.stats().bytes_held <= held + (1 << 10) && !bad.is_ended());
+}
+
+#[test]
+fn a_packet_that_has_come_in_part_counts_as_held_and_one_that_is_too_large_is_refused_at_its_header()
+ {
+    const MOST: usize = 4 << 10;
+    let mut bad = Bad::new(|link| link.max_packet(MOST));
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    let held = |bad: &Bad| bad.site.app.stats().bytes_held;
+    let before = held(&bad);
+    let payload = vec![b'x'; MOST - 15];
+    let message = [&[0x30, 0xfd, 0x1f, 0, 9][..], b"hall/room", &[0], &payload].concat();
+    assert_eq!(message.len(), MOST);
+    for (at, byte) in message.iter().enumerate() {
+        bad.say(&[*byte]);
+        let kept = held(&bad) - before;
+        let came = if at + 1 < MOST { at as u64 + 1 } else { 0 };
+        assert!((came..=2 * came.max(4)).contains(&kept), "{kept} of {came}");
+    }
+    assert_eq!((bad.site.link.counts().received, held(&bad)), (1, before));
+    // Three packets, of which the first two end in the second read.
+    let small = [&[0x30, 14, 0, 9][..], b"hall/room", &[0], b"hi"].concat();
+    let three = [small.as_slice(), &small, &message[..60]].concat();
+    bad.say(&three[..7]);
+    bad.say(&three[7..]);
+    assert_eq!(bad.site.link.counts().received, 3);
+    assert!((60..200).contains(&(held(&bad) - before)));
+    bad.say(&message[60..]);
+    assert_eq!((bad.site.link.counts().received, held(&bad)), (4, before));
+    // A byte longer.
+    bad.say(&[0x30, 0xfe]);
+    assert!(!bad.is_ended());
+    bad.say(&[0x1f]);
+    assert!(bad.is_ended());
+    assert_eq!(held(&bad), 0);
+}
+
+#[test]
+fn publishers_that_are_remembered_count_as_held() {
+    let mut bad = Bad::new(plain);
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    let before = bad.site.app.stats().bytes_held;
+    for epoch in 0..1_000 {
+        let number = format!("{epoch:016x}-1");
+        let property =
+            [&[0x26, 0, 16][..], b"wirewheel-number", &[0, 18], number.as_bytes()].concat();
+        let length = u8::try_from(property.len()).unwrap();
+        let message = [&[0x30, 2 + 9 + 1 + length, 0, 9][..], b"hall/room", &[length], &property];
+        bad.say(&message.concat());
+    }
+    assert_eq!(bad.site.link.counts().received, 1_000);
+    let held = bad.site.app.stats().bytes_held - before;
+    assert!((256 * 32..256 * 100).contains(&held), "{held}");
 }
 
 #[test]

@@ -23,3 +23,4 @@
 //! ```
 
 pub use crate::context::watch::{Ready, Watch};
+pub use crate::structures::ids::WatchId;

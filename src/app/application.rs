@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::extension::ExtensionFactory;
-use crate::structures::ids::ReaderId;
+use crate::structures::ids::{ReaderId, WatchId};
 use crate::words::bounds::check_time;
 use crate::words::limits::Limits;
 use crate::words::network::Network;
@@ -370,7 +370,8 @@ impl Application {
     /// Watches a descriptor of the application (a serial port, a pipe, a UDP socket, a timerfd), so
     /// that a gateway needs no second thread. `callback` runs on the loop whenever the descriptor is
     /// ready for what was asked, again and again until it has made it not ready: it may read a
-    /// little and return. It says what to watch for next, or to stop and drop both; a hang-up shows as
+    /// little and return. It says what to watch for next, which [`ServerRef::rewatch`] changes from outside,
+    /// or to stop and drop both; a hang-up shows as
     /// readable, again and again until it stops. It may put another descriptor in place of this one.
     /// What the system cannot watch, such as a regular file, is logged as an error and dropped.
     ///
@@ -397,9 +398,9 @@ impl Application {
         descriptor: D,
         interest: Ready,
         callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
-    ) {
+    ) -> WatchId {
         self.only_once("Application::watch");
-        self.on_loop.watches.push(NewWatch::new(descriptor, interest, callback));
+        self.on_loop.watches.begin(NewWatch::new(descriptor, interest, callback))
     }
 
     /// A flow with options; a mistake in them is kept and returned when the server starts, as that of

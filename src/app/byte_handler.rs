@@ -51,6 +51,9 @@ use crate::words::message::Message;
 ///         eprintln!("{error}");
 ///     }
 ///     fn on_close(&mut self, _session: &mut Session<'_>, _close: &CloseInfo) {}
+///     fn bytes_held(&self) -> usize {
+///         self.line.capacity()
+///     }
 /// }
 /// fn module(app: &mut Application) {
 ///     app.connect_bytes("tcp://meter.example:502", ConnectOptions::new(), Meter::default);
@@ -64,7 +67,8 @@ pub trait ByteHandler {
     }
 
     /// Some bytes have come, borrowed from the read buffer: at most `read_buffer_bytes`. What they begin and
-    /// do not end is for the handler to keep, up to a limit of its own.
+    /// do not end is for the handler to keep, up to a limit of its own, and to name in
+    /// [`bytes_held`](Self::bytes_held).
     fn on_bytes(&mut self, session: &mut Session<'_>, bytes: &[u8]) -> HandlerResult;
 
     /// What was waiting is written; see [`Handler::on_drain`](crate::Handler::on_drain).
@@ -87,6 +91,12 @@ pub trait ByteHandler {
     /// The session is over; see [`Handler::on_close`](crate::Handler::on_close).
     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
         let _ = (session, close);
+    }
+
+    /// Bytes of memory that it holds beside its own size, to be counted in
+    /// [`process_bytes`](crate::Limits::process_bytes); asked after every hook. Default 0.
+    fn bytes_held(&self) -> usize {
+        0
     }
 }
 
@@ -116,5 +126,9 @@ impl<H: ByteHandler> Endpoint for OfBytes<H> {
 
     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
         self.0.on_close(session, close);
+    }
+
+    fn bytes_held(&self) -> usize {
+        self.0.bytes_held()
     }
 }

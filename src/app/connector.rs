@@ -248,6 +248,10 @@ impl<E: Endpoint> Endpoint for DialledEndpoint<E> {
         self.inner.on_error(session, error);
     }
 
+    fn bytes_held(&self) -> usize {
+        self.inner.bytes_held()
+    }
+
     fn on_close(&mut self, session: &mut Session<'_>, close: &CloseInfo) {
         self.cell.note_end(close); // first: the application's part may panic
         self.inner.on_close(session, close);

@@ -62,6 +62,11 @@ pub(crate) trait Endpoint {
     fn on_piece(&mut self, _session: &mut Session<'_>, _piece: Piece<'_>) -> HandlerResult {
         Ok(())
     }
+
+    /// What the handler keeps of what came, where it is handed bytes.
+    fn bytes_held(&self) -> usize {
+        0
+    }
 }
 
 /// A session that is handed messages: whole, or as `D` has them.

@@ -31,10 +31,12 @@ use crate::context::names::Names;
 use crate::context::open_sessions::OpenSessions;
 use crate::context::questions::Questions;
 use crate::context::readers::Readers;
+use crate::context::spare::Spare;
 use crate::context::stats::{Counters, Stats};
 use crate::context::timers::Timers;
 use crate::context::warnings::Warnings;
 use crate::context::watch::{Ready, Watch};
+use crate::context::watch_orders::WatchOrders;
 use crate::context::work::Work;
 use crate::flow::inner::Flows;
 use crate::flow::key::FlowNames;
@@ -58,7 +60,7 @@ pub(crate) type ReadFlow = Box<dyn FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> 
 #[derive(Debug, Default)]
 pub(crate) struct OnLoop {
     pub(crate) timers: Timers<TimerAction>,
-    pub(crate) watches: Vec<NewWatch>,
+    pub(crate) watches: WatchOrders<NewWatch>,
     pub(crate) flow_names: FlowNames,
     pub(crate) readers: Readers<ReadFlow>,
     pub(crate) stop_hooks: StopHooks,
@@ -99,8 +101,10 @@ pub(crate) struct LoopState {
     /// What every answer says of the time.
     pub(crate) date: DateLine,
     pub(crate) limits: Limits,
-    /// Bytes held by all connections in partial messages and outboxes.
+    /// Bytes held by all connections in partial messages and outboxes, by names and by open questions.
     pub(crate) bytes_held: usize,
+    /// Buffers of large messages that are kept for the next ones.
+    pub(crate) spare: Spare,
     pub(crate) sessions: OpenSessions,
     pub(crate) names: Names,
     pub(crate) questions: Questions<Then>,
@@ -139,8 +143,7 @@ pub(crate) struct LoopState {
     pub(crate) draining: bool,
     /// How sessions ended since a stop began.
     pub(crate) drained: Drained,
-    /// Descriptors that the loop is to watch from now on.
-    pub(crate) new_watches: Vec<NewWatch>,
+    pub(crate) watches: WatchOrders<NewWatch>,
     /// Connections that are over here, and whose sockets the application is to have.
     pub(crate) handovers: Vec<Handover>,
     pub(crate) masks: MaskSource,
@@ -161,8 +164,6 @@ pub(crate) struct LoopState {
     pub(crate) stats: Counters,
     #[cfg(feature = "json")]
     pub(crate) converters: Converters,
-    /// What the application's last panic said, for whoever wants to know.
-    pub(crate) last_panic: Option<String>,
 }
 
 impl OnLoop {
@@ -186,6 +187,7 @@ impl LoopState {
             flows: on_loop.pool(limits.process_bytes),
             sessions: OpenSessions::for_slots(limits.max_connections + 64), // and for those that are refused
             work: Work::new(limits.read_budget_bytes),
+            spare: Spare::new(limits.process_bytes),
             deferrals: Rc::new(Deferrals::new(limits.max_deferred, on_loop.mailbox)),
             limits,
             names: Names::default(),
@@ -210,7 +212,7 @@ impl LoopState {
             stop_hooks: on_loop.stop_hooks,
             draining: false,
             drained: Drained::default(),
-            new_watches: on_loop.watches,
+            watches: on_loop.watches,
             handovers: Vec::new(),
             masks: MaskSource::default(),
             addresses: on_loop.addresses,
@@ -223,11 +225,10 @@ impl LoopState {
             stats: Counters::default(),
             #[cfg(feature = "json")]
             converters: on_loop.converters,
-            last_panic: None,
         }
     }
 
-    /// Bytes that count against `process_bytes`.
+    /// Bytes that connections and flows hold.
     pub(crate) fn memory(&self) -> usize {
         self.bytes_held + self.flows.bytes()
     }
@@ -282,14 +283,28 @@ impl LoopState {
         self.flows.note_connections(self.bytes_held);
     }
 
+    /// Changes names or questions. What they take counts as what connections hold does: peers have a say in
+    /// it.
+    pub(crate) fn with_names_and_questions<R>(
+        &mut self,
+        change: impl FnOnce(&mut Names, &mut Questions<Then>) -> R,
+    ) -> R {
+        let before = self.names.bytes().saturating_add(self.questions.bytes());
+        let result = change(&mut self.names, &mut self.questions);
+        self.account(before, self.names.bytes().saturating_add(self.questions.bytes()));
+        result
+    }
+
     /// A session is over: it is among the open ones no longer, nor has a name, nor answers anything.
     pub(crate) fn session_ended(&mut self, session: Key) {
         self.sessions.remove(session);
-        let name = self.names.remove(session);
+        let name = self.with_names_and_questions(|names, _| names.remove(session));
         if let (Some(name), Some(place)) = (name, &self.place) {
             place.drop_name(&name, session);
         }
-        while let Some(timer) = self.questions.settle_ended(session) {
+        while let Some(timer) =
+            self.with_names_and_questions(|_, questions| questions.settle_ended(session))
+        {
             self.timers.cancel(timer);
             self.has_deferred_work = true;
         }
@@ -318,8 +333,15 @@ impl LoopState {
         self.tx.clear();
         self.opaque_prefix = 0;
         if self.tx.capacity() > 4 * self.tx_flush_bytes {
-            self.tx = Vec::new(); // one large answer must not be paid for ever
+            self.shrink_out();
         }
+    }
+
+    /// One large answer must not be paid for ever.
+    #[cold]
+    fn shrink_out(&mut self) {
+        let large = std::mem::take(&mut self.tx);
+        self.keep_buffer(large);
     }
 
     /// A connection that was accepted is over: the loop that accepts may have waited for its place.
@@ -343,7 +365,7 @@ impl LoopState {
     /// Those of this loop.
     pub(crate) fn own_snapshot(&self) -> Stats {
         let stats = Stats {
-            bytes_held: self.memory() as u64,
+            bytes_held: (self.memory() + self.spare.bytes()) as u64,
             given_up: self.flows.given_up(),
             deferred_open: self.deferrals.open(),
             deferred_cancelled: self.deferrals.cancelled(),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::structures::footprint::footprint;
 use crate::structures::slab::Key;
 
 /// The names of open sessions. A session has one at most.
@@ -10,11 +11,24 @@ use crate::structures::slab::Key;
 pub(crate) struct Names {
     by_name: HashMap<Rc<str>, Key>,
     by_session: HashMap<Key, Rc<str>>,
+    /// What they take.
+    bytes: usize,
+}
+
+/// What a name takes: its counters, and a place in each of two tables that may be half empty.
+fn memory(name: &str) -> usize {
+    let places = 4 * size_of::<(Rc<str>, Key)>();
+    footprint(name.len().saturating_add(2 * size_of::<usize>())).saturating_add(places)
 }
 
 impl Names {
     /// The longest name, in bytes: names may come from peers, and are kept.
     pub(crate) const MAX_BYTES: usize = 256;
+
+    /// Bytes of memory that they take. A peer may choose them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
 
     pub(crate) fn find(&self, name: &str) -> Option<Key> {
         self.by_name.get(name).copied()
@@ -29,8 +43,9 @@ impl Names {
         self.remove(session);
         let name: Rc<str> = name.into();
         let before = self.by_name.insert(Rc::clone(&name), session);
-        if let Some(before) = before {
-            self.by_session.remove(&before);
+        match before {
+            Some(before) => drop(self.by_session.remove(&before)),
+            None => self.bytes = self.bytes.saturating_add(memory(&name)),
         }
         self.by_session.insert(session, name);
         before
@@ -43,6 +58,7 @@ impl Names {
         }
         let name = self.by_session.remove(&session)?;
         self.by_name.remove(&name);
+        self.bytes = self.bytes.saturating_sub(memory(&name));
         // What many had once is not kept for ever.
         if self.by_name.is_empty() {
             *self = Self::default();
@@ -64,12 +80,14 @@ mod tests {
         assert_eq!(names.give(ONE, "device-7"), None);
         assert_eq!(names.give(ONE, "device-8"), None);
         assert_eq!((names.find("device-7"), names.find("device-8")), (None, Some(ONE)));
+        let of_one = names.bytes();
         assert_eq!(names.give(OTHER, "device-8"), Some(ONE));
         assert_eq!((names.of(ONE), names.of(OTHER)), (None, Some("device-8")));
+        assert_eq!(names.bytes(), of_one, "it is counted once");
         names.remove(ONE);
         assert_eq!(names.find("device-8"), Some(OTHER));
         names.remove(OTHER);
         assert_eq!((names.find("device-8"), names.of(OTHER)), (None, None));
-        assert_eq!(names.by_name.capacity(), 0);
+        assert_eq!((names.by_name.capacity(), names.bytes()), (0, 0));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use crate::structures::footprint::footprint;
 use crate::structures::ids::TimerId;
 use crate::structures::slab::Key;
 use crate::words::error::AskError;
@@ -16,6 +17,8 @@ pub(crate) struct Questions<T> {
     /// `None` until the first is asked. Behind a trait, so that a program that asks none has no code for it.
     open: Option<Box<dyn Open<T>>>,
     settled: VecDeque<Settled<T>>,
+    /// What the open ones take.
+    bytes: usize,
 }
 
 /// Those that are open.
@@ -35,6 +38,14 @@ pub(crate) struct Question<T> {
     /// Fires when there was no answer in time.
     pub(crate) timer: TimerId,
     pub(crate) then: T,
+    /// What it takes beside its place among the open ones, in bytes.
+    pub(crate) bytes: usize,
+}
+
+/// What a place takes: in a tree that may be half full, with the correlation, which a timer has too.
+const fn place_bytes<T>(correlation: &str) -> usize {
+    let place = 2 * size_of::<((u32, u32, Box<str>), Question<T>)>();
+    place.saturating_add(footprint(correlation.len()).saturating_mul(2))
 }
 
 /// A question that is over.
@@ -45,7 +56,7 @@ pub(crate) struct Settled<T> {
 
 impl<T> Default for Questions<T> {
     fn default() -> Self {
-        Self { open: None, settled: VecDeque::new() }
+        Self { open: None, settled: VecDeque::new(), bytes: 0 }
     }
 }
 
@@ -60,14 +71,23 @@ impl<T> Questions<T> {
         self.open.as_ref().map_or(0, |open| open.len())
     }
 
-    pub(crate) fn is_open(&self, session: Key, correlation: &str) -> bool {
-        self.open.as_ref().is_some_and(|open| open.get(session, correlation).is_some())
+    /// Bytes of memory that the open ones take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    pub(crate) fn add(&mut self, session: Key, correlation: &str, question: Question<T>)
+    pub(crate) fn is_open(&self, session: Key, correlation: &str) -> bool {
+        // A peer may send whatever it likes as one: what nobody can have asked is not looked for.
+        let open = self.open.as_ref().filter(|_| correlation.len() <= CORRELATION_MAX_BYTES);
+        open.is_some_and(|open| open.get(session, correlation).is_some())
+    }
+
+    pub(crate) fn add(&mut self, session: Key, correlation: &str, mut question: Question<T>)
     where
         T: 'static,
     {
+        question.bytes = question.bytes.saturating_add(place_bytes::<T>(correlation));
+        self.bytes = self.bytes.saturating_add(question.bytes);
         let open = self.open.get_or_insert_with(|| Box::new(Table(BTreeMap::new())));
         open.add(session, correlation, question);
     }
@@ -94,6 +114,7 @@ impl<T> Questions<T> {
         question: Question<T>,
         result: Result<MessageBuf, AskError>,
     ) -> TimerId {
+        self.bytes = self.bytes.saturating_sub(question.bytes);
         self.settled.push_back(Settled { then: question.then, result });
         question.timer
     }

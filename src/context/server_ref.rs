@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::context::commands::{Command, Refused, StopRequest};
+use crate::context::commands::{Command, StopRequest};
 use crate::structures::slab::Key;
 use crate::words::bounds::check_time;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
@@ -18,6 +18,7 @@ use crate::words::time::Time;
 use crate::context::loop_state::{NewWatch, Order, ServerRef, Then, TimerAction};
 use crate::context::mailbox::Mailbox;
 use crate::context::names::Names;
+use crate::context::orders::hand_on;
 use crate::context::questions::{CORRELATION_MAX_BYTES, Question, Settled};
 use crate::context::stats::Stats;
 use crate::context::watch::{Ready, Watch};
@@ -26,23 +27,8 @@ use crate::flow::options::FlowOptions;
 use crate::flow::prepared::PreparedMessage;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
-use crate::structures::ids::BodyId;
-use crate::structures::ids::TimerId;
-use crate::structures::ids::{ReaderId, SessionId};
-
-/// Has another loop do what was asked of one of its sessions.
-fn hand_on(
-    mailbox: &Mailbox<Order>,
-    bytes: usize,
-    action: impl FnOnce(&mut ServerRef<'_>) -> Result<(), SendError> + Send + 'static,
-) -> Result<(), SendError> {
-    // What becomes of it there is as with an order of another thread: that session may be over.
-    let order = Box::new(move |server: &mut ServerRef<'_>| _ = action(server));
-    mailbox.send(bytes, order).map_err(|refused| match refused {
-        Refused::Full => SendError::Full { buffered: bytes },
-        Refused::Stopped => SendError::Gone,
-    })
-}
+use crate::structures::footprint::footprint;
+use crate::structures::ids::{BodyId, ReaderId, SessionId, TimerId, WatchId};
 
 impl ServerRef<'_> {
     /// The mailbox of the loop that has this connection, if it is another one.
@@ -207,11 +193,11 @@ impl ServerRef<'_> {
 
     /// Gives a session of this loop a name that is its own: who had it on this loop.
     fn note_name(&mut self, id: SessionId, name: &str) -> Option<Key> {
-        let old = self.shared.names.remove(id.0);
+        let old = self.shared.with_names_and_questions(|names, _| names.remove(id.0));
         if let (Some(old), Some(place)) = (old.filter(|old| **old != *name), &self.shared.place) {
             place.drop_name(&old, id.0);
         }
-        self.shared.names.give(id.0, name)
+        self.shared.with_names_and_questions(|names, _| names.give(id.0, name))
     }
 
     /// The session of that name.
@@ -291,8 +277,10 @@ impl ServerRef<'_> {
         };
         let timer = self.add_timer(timeout, TimerAction::Once(Box::new(gives_up)));
         let then: Then = Box::new(then);
-        let question = Question { timer, then };
-        self.shared.questions.add(id.0, correlation, question);
+        let question = Question { timer, bytes: footprint(size_of_val(&*then)), then };
+        self.shared.with_names_and_questions(|_, questions| {
+            questions.add(id.0, correlation, question);
+        });
         Ok(())
     }
 
@@ -346,7 +334,9 @@ impl ServerRef<'_> {
         correlation: &str,
         result: Result<MessageBuf, AskError>,
     ) -> bool {
-        let timer = self.shared.questions.settle(id.0, correlation, result);
+        let timer = self
+            .shared
+            .with_names_and_questions(|_, questions| questions.settle(id.0, correlation, result));
         if let Some(timer) = timer {
             self.cancel_timer(timer); // nothing, if it is the one that fires now
         }
@@ -574,8 +564,52 @@ impl ServerRef<'_> {
         descriptor: D,
         interest: Ready,
         callback: impl FnMut(&mut ServerRef<'_>, &mut D, Ready) -> Watch + 'static,
-    ) {
-        self.shared.new_watches.push(NewWatch::new(descriptor, interest, callback));
+    ) -> WatchId {
+        self.shared.watches.begin(NewWatch::new(descriptor, interest, callback))
+    }
+
+    /// Watches a descriptor for something else from the end of this turn on, such as for room once there is
+    /// something to write. What its own callback returns in this turn comes before. For one that is watched
+    /// no more this does nothing. Each loop has ids of its own: call it on the one that watches.
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    /// use std::rc::Rc;
+    /// use wirewheel::watch::{Ready, Watch};
+    /// use wirewheel::{Application, Call, WebSockets, on_message};
+    /// /// What browsers say goes to a device, as it has room.
+    /// fn module(app: &mut Application, device: UnixStream) { // set_nonblocking(true)
+    ///     let unsent = Rc::new(RefCell::new(Vec::<u8>::new()));
+    ///     let rest = Rc::clone(&unsent);
+    ///     let device = app.watch(device, Ready::READABLE, move |_server, device, ready| {
+    ///         if ready.is_readable() && matches!(device.read(&mut [0; 64]), Ok(0)) {
+    ///             return Watch::Stop;
+    ///         }
+    ///         let mut rest = rest.borrow_mut();
+    ///         let written = device.write(&rest).unwrap_or(0);
+    ///         rest.drain(..written);
+    ///         Watch::For(if rest.is_empty() { Ready::READABLE } else { Ready::BOTH })
+    ///     });
+    ///     app.install(WebSockets::new());
+    ///     app.routing(move |route| {
+    ///         route.web_socket("/device", move |_: &Call| {
+    ///             let unsent = Rc::clone(&unsent);
+    ///             on_message(move |session, message| {
+    ///                 if unsent.borrow().len() > 4_096 {
+    ///                     return Err("the device takes nothing".into());
+    ///                 }
+    ///                 unsent.borrow_mut().extend_from_slice(message.bytes());
+    ///                 session.server().rewatch(device, Ready::BOTH);
+    ///                 Ok(())
+    ///             })
+    ///         });
+    ///     });
+    /// }
+    /// ```
+    pub fn rewatch(&mut self, watch: WatchId, interest: Ready) {
+        self.shared.watches.change(watch, interest);
     }
 
     /// Names a flow for other threads; see [`Handle::emit`](crate::Handle::emit).

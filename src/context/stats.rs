@@ -268,8 +268,9 @@ stats! {
         /// Times that accepting paused for want of descriptors or memory.
         accept_exhausted "";
     }
-    Gauge "bytes_held" "Bytes in partial messages, outboxes and flows, of at most process_bytes." {
-        /// Bytes in partial messages, outboxes and flows, of at most `process_bytes`.
+    Gauge "bytes_held" "Bytes in messages, outboxes, flows, names, questions and spare buffers." {
+        /// Bytes in partial messages, outboxes, flows, names of sessions, open questions and spare buffers,
+        /// of at most `process_bytes`.
         bytes_held "";
     }
     Counter "over_budget_total" "Connections ended because process_bytes was spent." {

@@ -15,6 +15,8 @@ const KINDS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
     kinds: RefCell<Vec<(Kind, Time, u64)>>,
+    /// What the application's last panic said, for whoever wants to know.
+    pub(crate) last_panic: Option<String>,
 }
 
 /// One kind of line: what it is about, and a number where that is not enough, such as a status or a route.

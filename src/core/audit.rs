@@ -42,7 +42,12 @@ impl Audit<'_> {
         }
         let shared = &self.0.shared;
         let armed = armed + shared.timers.armed();
+        held += shared.names.bytes() + shared.questions.bytes();
         shared.readers.check()?;
+        shared.check_spare()?;
+        if !self.0.is_drained() {
+            shared.check_spare_times()?; // once all is over, no timer runs
+        }
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;
         let held = held + shared.bridges.bytes_on_the_way();

@@ -97,14 +97,15 @@ impl Connection {
         reason = "sums of capacities, which all together fit the address space"
     )]
     pub(crate) fn memory(&self) -> usize {
-        let http = match &self.stage {
+        let of_stage = match &self.stage {
             Stage::Http(http) => {
                 let receiving = http.receiving.as_ref().map_or(0, |it| it.memory());
                 let answer = http.answering.as_ref().map_or(0, |answer| answer.memory());
                 http.unread.capacity() + receiving + answer
             }
-            Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => 0,
+            Stage::Session(endpoint) => endpoint.bytes_held(),
+            Stage::Finishing | Stage::Closed(_) => 0,
         };
-        http + self.state.memory()
+        of_stage + self.state.memory()
     }
 }

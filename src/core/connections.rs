@@ -147,6 +147,9 @@ impl Connections {
         }
         self.closed.push((index, disposal));
         let state = &mut connection.state;
+        if shared.spare.keeps(connection.charged as usize) {
+            shared.with_spare(|spare| state.give_back(spare));
+        }
         let failed = state.extra.as_deref().is_some_and(|extra| extra.fault.is_some());
         if failed || state.pipeline.is_some() || state.collected.is_some() {
             // Mostly they are gone by now. An error, an extension or a filter is the application's.

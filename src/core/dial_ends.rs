@@ -133,7 +133,7 @@ impl Dials<'_> {
         let line = || format!("the hook of a dialer panicked: {text}");
         let kind = ("dialer hook panicked", 0);
         self.core.shared.warnings.line(Level::Error, Target::Server, kind, now, line);
-        self.core.shared.last_panic = Some(text);
+        self.core.shared.warnings.last_panic = Some(text);
     }
 
     /// Nothing of the present attempt is wanted any longer.

@@ -84,7 +84,7 @@ impl Dials<'_> {
                 return self.fail(now, index, ConnectError::Request(mistake), None);
             }
             Err(Panicked(text)) => {
-                self.core.shared.last_panic = Some(text.clone());
+                self.core.shared.warnings.last_panic = Some(text.clone());
                 return self.fail(now, index, ConnectError::Panic(text), None);
             }
         };
@@ -293,7 +293,7 @@ impl Dials<'_> {
         let handler = match caught(|| factory(call, cell)) {
             Ok(handler) => handler,
             Err(Panicked(text)) => {
-                self.core.shared.last_panic = Some(text.clone());
+                self.core.shared.warnings.last_panic = Some(text.clone());
                 return self.fail(now, index, ConnectError::Panic(text), None);
             }
         };

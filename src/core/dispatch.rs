@@ -79,7 +79,8 @@ impl Turn<'_> {
         };
         extra.blocked = false;
         let held = extra.outbox.buffered_bytes() + extra.outbox.control_bytes();
-        let outcome = extra.outbox.write_to(self.wire);
+        let wire = &mut *self.wire;
+        let outcome = self.shared.with_spare(|spare| extra.outbox.write_to(wire, spare));
         let left = extra.outbox.buffered_bytes() + extra.outbox.control_bytes();
         self.shared.stats.bytes_out += held.saturating_sub(left) as u64;
         match outcome {
@@ -233,7 +234,7 @@ impl Turn<'_> {
         while let Some(panic) = next.take() {
             count += 1;
             // For whoever tests handlers; the log has it as well.
-            self.shared.last_panic = Some(panic.0.clone());
+            self.shared.warnings.last_panic = Some(panic.0.clone());
             if count > PANICS_MAX {
                 // Once more for the drop of the handler.
                 if caught(|| self.drop_socket(Disposal::Reset)).is_err() {

@@ -477,8 +477,8 @@ impl<S: Sockets> Driver<S> {
 
     /// What hooks, timers and other threads asked of the loop itself.
     fn do_deferred_work(&mut self, now: Time) {
-        while let Some(watch) = self.core.poll_watch() {
-            self.sockets.watch(watch);
+        while let Some(order) = self.core.poll_watch() {
+            self.sockets.watch(order);
         }
         #[cfg(feature = "tls")]
         self.keep_certificates(now);

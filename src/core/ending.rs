@@ -8,7 +8,6 @@ use log::{Level, debug};
 use crate::context::warnings::Target;
 use crate::session::state::Phase;
 use crate::session::subscriptions::Collected;
-use crate::structures::outbox::Outbox;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::SessionError;
 use crate::words::quoted::on_one_line;
@@ -132,7 +131,9 @@ impl Turn<'_> {
         debug!(target: "wirewheel::session", "{} closed: {} by {:?}{}{}", state.id, info.code(),
             info.closed_by(), info.differing_answer(), if info.is_clean() { "" } else { ", not clean" });
         state.phase = Phase::Ended;
-        state.partial = None;
+        if let Some(buffer) = state.partial.take().and_then(|partial| partial.into_buffer()) {
+            self.shared.keep_buffer(buffer);
+        }
         let extra = state.extra();
         extra.close = Some(info.clone());
         // Timers of a session end with it.
@@ -454,7 +455,7 @@ impl Turn<'_> {
 
     fn forget_queued(&mut self) {
         if let Some(extra) = self.connection.state.extra.as_deref_mut() {
-            extra.outbox = Outbox::default();
+            self.shared.with_spare(|spare| extra.outbox.give_back(spare));
         }
     }
 

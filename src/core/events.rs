@@ -12,6 +12,7 @@ use crate::context::adoptions::Adopted;
 use crate::context::commands::{Drained, StopRequest};
 use crate::context::detached::Handover;
 use crate::context::loop_state::NewWatch;
+use crate::context::watch_orders::WatchOrder;
 #[cfg(feature = "tls")]
 use crate::context::{loops::Place, mailbox::Mailbox};
 use crate::structures::wire::Wire;
@@ -366,7 +367,10 @@ impl Core {
 
     /// The connection that is to be handed to [`handle_eviction`](Self::handle_eviction); to be asked
     /// after every `handle_*`, until it says `None`.
-    pub(crate) fn poll_eviction(&self) -> Option<u32> {
+    pub(crate) fn poll_eviction(&mut self) -> Option<u32> {
+        if self.budget().is_over() {
+            self.shared.give_up_spare(); // which nobody misses
+        }
         self.budget().largest_holder()
     }
 
@@ -376,6 +380,7 @@ impl Core {
         // Within a turn: its time is not asked for again, so that both are one moment.
         let now = self.shared.now;
         self.turn(now, index, wire, |turn| turn.evict());
+        self.after_turn(now);
     }
 
     fn budget(&self) -> MemoryBudget<'_> {
@@ -401,8 +406,8 @@ impl Core {
     }
 
     /// A descriptor that is to be watched from now on.
-    pub(crate) fn poll_watch(&mut self) -> Option<NewWatch> {
-        self.shared.new_watches.pop()
+    pub(crate) fn poll_watch(&mut self) -> Option<WatchOrder<NewWatch>> {
+        self.shared.watches.next()
     }
 }
 
@@ -457,9 +462,15 @@ impl Core {
         self.shared.masks.repeat_from(seed);
     }
 
+    /// Smaller buffers are kept too for the next messages.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn keep_buffers_from(&mut self, bytes: usize) {
+        self.shared.keep_buffers_from(bytes);
+    }
+
     /// What the last panic of the application said, once.
     #[cfg(any(test, fuzzing, feature = "testing"))]
     pub(crate) fn take_panic(&mut self) -> Option<String> {
-        self.shared.last_panic.take()
+        self.shared.warnings.last_panic.take()
     }
 }

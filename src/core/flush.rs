@@ -26,9 +26,7 @@ impl Core {
         if self.has_dial_work() {
             return true;
         }
-        self.has_to_flush()
-            || !self.shared.new_watches.is_empty()
-            || self.shared.stop_request.is_some()
+        self.has_to_flush() || !self.shared.watches.is_empty() || self.shared.stop_request.is_some()
     }
 
     /// Whether a flush has something to do.

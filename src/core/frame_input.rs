@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use log::trace;
 
 use crate::protocol::close::read_close;
+use crate::protocol::extension::ExtensionMessage;
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
 use crate::protocol::frame_reader::{Assembly, Step, next_step};
 use crate::protocol::piece_reader::PieceStep;
@@ -143,11 +144,21 @@ impl SessionTurn<'_, '_> {
             return Ok(()); // after our Close nothing is delivered, so nothing is decoded
         }
         let Some(pipeline) = state.pipeline.as_deref_mut() else { return Ok(()) };
-        let Some(message) = pipeline.take_data(header, payload, edges, rules)? else {
-            return Ok(());
-        };
+        let taken = self
+            .turn
+            .shared
+            .with_spare(|spare| pipeline.take_data(header, payload, edges, rules, spare));
+        let Some(message) = taken? else { return Ok(()) };
         // A few bytes may have become a megabyte: that counts, not what was read.
         self.turn.shared.spend(message.payload().len());
+        self.deliver_decoded(&message)?;
+        if let Cow::Owned(buffer) = message.into_payload() {
+            self.turn.shared.keep_buffer(buffer);
+        }
+        Ok(())
+    }
+
+    fn deliver_decoded(&mut self, message: &ExtensionMessage<'_>) -> Result<(), SessionError> {
         let rsv = message.rsv();
         if !message.is_text() {
             self.deliver(Message::new(Payload::Binary(message.payload()), rsv));

@@ -46,7 +46,7 @@ impl MemoryBudget<'_> {
 
     #[inline]
     pub(super) fn is_over(&self) -> bool {
-        self.shared.memory() > self.shared.limits.process_bytes
+        self.shared.memory() > self.shared.spare.leaves
     }
 
     /// Who makes a flow hold what it holds.

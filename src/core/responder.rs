@@ -173,7 +173,7 @@ impl Responder<'_, '_> {
             let out = &mut self.turn.shared.tx;
             let put = caught(|| answer.put_piece(out));
             let put = put.unwrap_or_else(|Panicked(text)| {
-                self.turn.shared.last_panic = Some(text.clone());
+                self.turn.shared.warnings.last_panic = Some(text.clone());
                 Err(io::Error::other(format!("it panicked: {text}")))
             });
             match put {
@@ -325,7 +325,7 @@ impl Responder<'_, '_> {
         self.turn
             .log()
             .error(("handler panicked", 500), || format!("{route}: handler panicked: {text}"));
-        self.turn.shared.last_panic = Some(text);
+        self.turn.shared.warnings.last_panic = Some(text);
         Response::refusal(500)
     }
 

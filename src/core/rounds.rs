@@ -10,9 +10,9 @@ use crate::flow::inner::FlowInner;
 /// Sessions of one round that follow each other before the next round has its turn.
 pub(super) const TOGETHER: usize = 16;
 
-/// Vectors that are kept for the next rounds, and their size at most.
+/// Vectors that are kept for the next rounds, and the sessions for which all of them have room at most.
 const SPARE_MAX: usize = 8;
-const SPARE_SESSIONS_MAX: usize = 4096;
+const SPARE_SESSIONS_MAX: usize = 32 << 10;
 
 /// All rounds that are not over.
 #[derive(Default)]
@@ -87,15 +87,21 @@ impl Rounds {
                 self.current = Some(round);
                 return NextRound::Sessions;
             }
-            // One broadcast to all must not keep its list for ever.
-            if self.spare.len() < SPARE_MAX && round.left.capacity() <= SPARE_SESSIONS_MAX {
-                self.spare.push(round.left);
-            }
+            self.keep(round.left);
             if let Some(flow) = round.flow {
                 return NextRound::Over(flow);
             }
         }
         NextRound::Nothing
+    }
+
+    /// Keeps a list that is empty for the next round, as far as such lists may take memory for ever.
+    fn keep(&mut self, list: Vec<u32>) {
+        let kept =
+            self.spare.iter().map(Vec::capacity).fold(list.capacity(), usize::saturating_add);
+        if self.spare.len() < SPARE_MAX && kept <= SPARE_SESSIONS_MAX {
+            self.spare.push(list);
+        }
     }
 }
 
@@ -103,5 +109,37 @@ impl Round {
     /// It is to be written to once more.
     pub(super) fn repeat(&mut self, index: u32) {
         self.again.push(index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goes through a round over so many sessions: the room of the list that the next one begins with.
+    fn room_after(rounds: &mut Rounds, sessions: u32) -> usize {
+        rounds.begin(None, |left| left.extend(0..sessions));
+        let mut seen = 0;
+        while matches!(rounds.go_on(), NextRound::Sessions) {
+            seen += std::iter::from_fn(|| rounds.next()).count();
+        }
+        assert_eq!(seen, sessions as usize);
+        rounds.spare.last().map_or(0, Vec::capacity)
+    }
+
+    #[test]
+    fn lists_are_kept_as_far_as_all_of_them_are_small() {
+        let mut rounds = Rounds::default();
+        assert!(room_after(&mut rounds, 10_000) >= 10_000, "a broadcast to many allocates no list");
+        rounds.spare.clear();
+        assert_eq!(room_after(&mut rounds, 100_000), 0, "one to all keeps none for ever");
+        for _ in 0..20 {
+            rounds.begin(None, |left| left.extend(0..3_000));
+        }
+        while !matches!(rounds.go_on(), NextRound::Nothing) {
+            while rounds.next().is_some() {}
+        }
+        let kept: usize = rounds.spare.iter().map(Vec::capacity).sum();
+        assert!(rounds.spare.len() > 1 && kept <= SPARE_SESSIONS_MAX, "{kept}");
     }
 }

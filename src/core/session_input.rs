@@ -10,6 +10,7 @@ use crate::protocol::message_reader::{Incoming, next_message};
 use crate::session::Session;
 use crate::session::send::Outgoing;
 use crate::session::state::Phase;
+use crate::structures::assembled::Assembled;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
 use crate::words::message::{Message, Payload, Rsv};
@@ -194,7 +195,8 @@ impl<'a> SessionTurn<'_, 'a> {
     fn step(&mut self, rx: &mut [u8]) -> usize {
         let rules = self.turn.connection.state.rules(self.turn.options());
         // The rules are those of now: a hook may have changed them since the last frame.
-        let step = next_message(&mut self.turn.connection.state.partial, rx, &rules);
+        let partial = &mut self.turn.connection.state.partial;
+        let step = self.turn.shared.with_spare(|spare| next_message(partial, rx, &rules, spare));
         let (incoming, used) = match step {
             Ok(step) => step,
             Err(error) => {
@@ -206,15 +208,21 @@ impl<'a> SessionTurn<'_, 'a> {
             Incoming::Nothing => {}
             Incoming::Text(text, rsv) => self.deliver(Message::new(Payload::Text(text), rsv)),
             Incoming::Binary(bytes, rsv) => self.deliver(Message::new(Payload::Binary(bytes), rsv)),
-            Incoming::AssembledText(text, rsv) => {
-                self.deliver(Message::new(Payload::Text(&text), rsv));
-            }
-            Incoming::AssembledBinary(bytes, rsv) => {
-                self.deliver(Message::new(Payload::Binary(&bytes), rsv));
-            }
+            Incoming::Assembled(message, rsv) => self.deliver_assembled(message, rsv),
             Incoming::Control(opcode, payload) => self.control(opcode, &payload),
         }
         used
+    }
+
+    /// Delivers a message that has a buffer of its own. A large one is lent: what the hook sends of it is
+    /// not copied where it has to wait, and the buffer is kept for the next.
+    fn deliver_assembled(&mut self, message: Assembled, rsv: Rsv) {
+        if !self.turn.shared.spare.keeps(message.capacity()) {
+            return self.deliver(Message::new(message.payload(), rsv));
+        }
+        let lent = self.turn.shared.lend(message);
+        self.deliver(Message::new(lent.payload(), rsv));
+        self.turn.shared.take_back(lent);
     }
 
     /// Begins the window of what is unfinished, or begins it anew as soon as enough came.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::context::detached::FreedSocket;
 use crate::context::loop_state::NewWatch;
+use crate::context::watch_orders::WatchOrder;
 use crate::structures::wire::Wire;
 use crate::words::network::ClientKey;
 use crate::words::time::Time;
@@ -75,9 +76,9 @@ pub(crate) trait Sockets {
         Err(ErrorKind::Unsupported.into())
     }
 
-    /// Watches a descriptor of the application. Its callback runs by
+    /// Watches a descriptor of the application, or one for something else. Its callback runs by
     /// [`Driver::run`](crate::core::driver::Driver::run), or as it does.
-    fn watch(&mut self, watch: NewWatch);
+    fn watch(&mut self, order: WatchOrder<NewWatch>);
 
     /// When the certificates have to be looked at, whether anything happens or not.
     fn next_certificate_check(&self) -> Option<Time> {

@@ -22,6 +22,7 @@ mod prepared;
 mod progress;
 mod reach;
 mod shares;
+mod spare;
 mod streams;
 
 use std::cell::RefCell;

@@ -110,6 +110,8 @@ pub mod security {}
 #[doc = include_str!("serving_pages.md")]
 pub mod serving_pages {}
 
+// Its page on networks has a snippet for the feature `client`.
+#[cfg(any(not(doctest), feature = "client"))]
 #[doc = include_str!("testing_handlers.md")]
 pub mod testing_handlers {}
 

@@ -295,6 +295,17 @@ pub(crate) fn apply_mask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
     }
 }
 
+/// Adds a payload to `out` and takes its mask off there, block by block while it is in a near cache.
+pub(crate) fn extend_unmasked(out: &mut Vec<u8>, payload: &[u8], mask: [u8; 4], offset: usize) {
+    /// A multiple of four, so that the mask begins anew with each.
+    const BLOCK: usize = 16 << 10;
+    for block in payload.chunks(BLOCK) {
+        let start = out.len();
+        out.extend_from_slice(block);
+        apply_mask(out.get_mut(start..).unwrap_or_default(), mask, offset);
+    }
+}
+
 /// Writes the header of a frame of `payload_len` bytes to the end of `out`.
 #[inline]
 pub(crate) fn write_header(
@@ -563,7 +574,12 @@ mod tests {
             apply_mask(&mut ours, mask, offset);
             let expected: Vec<u8> =
                 payload.iter().enumerate().map(|(i, b)| b ^ mask[(i + offset) % 4]).collect();
-            prop_assert_eq!(ours, expected);
+            prop_assert_eq!(&ours, &expected);
+            let (mut added, long) = (vec![7], payload.repeat(600));
+            extend_unmasked(&mut added, &long, mask, offset);
+            let mut expected = [vec![7], long].concat();
+            apply_mask(&mut expected[1..], mask, offset);
+            prop_assert_eq!(added, expected);
         }
     }
 }

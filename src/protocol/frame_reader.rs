@@ -227,6 +227,20 @@ impl PartialFrame {
         Ok(())
     }
 
+    /// Takes what `rx` has of the payload that has begun, as it came: the part, where in the payload it
+    /// begins, and whether it ends that.
+    pub(crate) fn take_masked<'a>(&mut self, rx: &'a [u8]) -> (&'a [u8], usize, bool) {
+        let Position::Payload(frame) = &mut self.position else { return (&[], 0, false) };
+        let at = frame.taken;
+        let part = rx.get(..frame.rest().min(rx.len())).unwrap_or_default();
+        frame.taken = at.saturating_add(part.len());
+        let ends = frame.rest() == 0;
+        if ends {
+            self.position = Position::default();
+        }
+        (part, at, ends)
+    }
+
     pub(crate) fn take_payload<'a>(
         &mut self,
         rx: &'a mut [u8],

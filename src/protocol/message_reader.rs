@@ -3,12 +3,14 @@
 
 use std::borrow::Cow;
 
+use crate::structures::assembled::Assembled;
+use crate::structures::spare_buffers::SpareBuffers;
 use crate::words::error::ProtocolError;
 use crate::words::message::Rsv;
 
-use crate::protocol::frame::{FrameHeader, FrameRules, OpCode, apply_mask};
+use crate::protocol::frame::{FrameHeader, FrameRules, OpCode, apply_mask, extend_unmasked};
 use crate::protocol::frame_reader::{Assembly, PartialFrame, Step, whole_frame};
-use crate::protocol::text::{TextBuffer, growth};
+use crate::protocol::text::{TextBuffer, make_room};
 
 /// What the next bytes turned out to be.
 #[derive(Debug)]
@@ -21,10 +23,8 @@ pub(crate) enum Incoming<'a> {
     Text(&'a str, Rsv),
     /// A binary message that lies whole in the read buffer.
     Binary(&'a [u8], Rsv),
-    /// A text message put together from several reads or fragments.
-    AssembledText(String, Rsv),
-    /// A binary message put together from several reads or fragments.
-    AssembledBinary(Vec<u8>, Rsv),
+    /// A message put together from several reads or fragments.
+    Assembled(Assembled, Rsv),
 }
 
 /// A frame or message that is unfinished. A connection between messages has none.
@@ -48,12 +48,13 @@ enum Body {
 }
 
 /// Takes bytes from the start of `rx`, unmasking in place, and says what they are and how many were
-/// taken. To be called again with the rest until all are.
+/// taken. To be called again with the rest until all are. What is large is put together in spare buffers.
 #[inline]
 pub(crate) fn next_message<'a>(
     partial: &mut Option<Box<PartialMessage>>,
     rx: &'a mut [u8],
     rules: &FrameRules,
+    spare: &mut SpareBuffers,
 ) -> Result<(Incoming<'a>, usize), ProtocolError> {
     if partial.is_none() {
         if rx.is_empty() {
@@ -64,7 +65,7 @@ pub(crate) fn next_message<'a>(
             return whole_message(&header, payload, rules).map(|incoming| (incoming, end));
         }
     }
-    in_parts(partial, rx, rules)
+    in_parts(partial, rx, rules, spare)
 }
 
 /// The one path of short messages: nothing is stored and nothing is copied.
@@ -105,23 +106,25 @@ fn in_parts<'a>(
     slot: &mut Option<Box<PartialMessage>>,
     rx: &'a mut [u8],
     rules: &FrameRules,
+    spare: &mut SpareBuffers,
 ) -> Result<(Incoming<'a>, usize), ProtocolError> {
     let partial = slot.get_or_insert_with(Box::default);
-    let (step, used) = partial.frame.step(rx, rules, Assembly::ControlOnly)?;
+    let Some(header_bytes) = partial.frame.open_frame(rx, rules)? else {
+        return Ok((Incoming::Nothing, rx.len()));
+    };
     // Before any of the payload is kept: a header that announces too much is refused at once.
     check_message_size(partial.frame.announced(), rules)?;
-    let incoming = match step {
-        Step::Nothing => Incoming::Nothing,
-        Step::Frame(header, payload) if header.opcode.is_control() => {
-            Incoming::Control(header.opcode, payload)
+    let rest = rx.get_mut(header_bytes..).unwrap_or_default();
+    let (incoming, used) = match partial.frame.header() {
+        Some(header) if partial.is_binary(&header) => {
+            partial.take_masked(&header, rest, rules, spare)?
         }
-        Step::Frame(header, payload) => partial.take(&header, &payload, true, rules)?,
-        Step::Piece { header, payload, ends, .. } => partial.take(&header, payload, ends, rules)?,
+        _ => partial.take_unmasked(rest, rules, spare)?,
     };
     if partial.frame.is_idle() {
         *slot = None;
     }
-    Ok((incoming, used))
+    Ok((incoming, header_bytes.saturating_add(used)))
 }
 
 impl PartialMessage {
@@ -136,19 +139,79 @@ impl PartialMessage {
         size_of::<Self>() + self.frame.payload_memory() + body
     }
 
-    /// Adds a data frame, or a piece of one: the message, if it is whole with that.
+    /// The buffer of a message that nobody needs any more.
+    pub(crate) fn into_buffer(self) -> Option<Vec<u8>> {
+        match self.message?.body {
+            Body::Text(text) => Some(text.into_buffer()),
+            Body::Binary(bytes) => Some(bytes),
+        }
+    }
+
+    /// Whether the frame of that header is one of a binary message.
+    fn is_binary(&self, header: &FrameHeader) -> bool {
+        let message = self.message.as_ref();
+        header.opcode == OpCode::Binary
+            || header.opcode == OpCode::Continuation
+                && message.is_some_and(|message| matches!(message.body, Body::Binary(_)))
+    }
+
+    /// Takes what there is of such a frame.
+    fn take_masked<'a>(
+        &mut self,
+        header: &FrameHeader,
+        rx: &[u8],
+        rules: &FrameRules,
+        spare: &mut SpareBuffers,
+    ) -> Result<(Incoming<'a>, usize), ProtocolError> {
+        let (part, at, ends) = self.frame.take_masked(rx);
+        let incoming = self.take(header, ends, rules, |message, ceiling| {
+            if let Body::Binary(bytes) = &mut message.body {
+                make_room(bytes, part.len(), ceiling, spare);
+                extend_unmasked(bytes, part, header.mask, at);
+            }
+            Ok(())
+        })?;
+        Ok((incoming, part.len()))
+    }
+
+    /// Takes what there is of any other frame. Text is looked at as it comes, and has no mask by then.
+    fn take_unmasked<'a>(
+        &mut self,
+        rx: &'a mut [u8],
+        rules: &FrameRules,
+        spare: &mut SpareBuffers,
+    ) -> Result<(Incoming<'a>, usize), ProtocolError> {
+        let (step, used) = self.frame.take_payload(rx, Assembly::ControlOnly);
+        let (header, payload, ends) = match step {
+            Step::Nothing => return Ok((Incoming::Nothing, used)),
+            Step::Frame(header, payload) if header.opcode.is_control() => {
+                return Ok((Incoming::Control(header.opcode, payload), used));
+            }
+            Step::Frame(header, payload) => (header, payload, true),
+            Step::Piece { header, payload, ends, .. } => (header, Cow::Borrowed(payload), ends),
+        };
+        let incoming =
+            self.take(&header, ends, rules, |message, ceiling| match &mut message.body {
+                Body::Text(text) => text.push(&payload, ceiling, spare),
+                Body::Binary(_) => Ok(()), // is taken masked
+            })?;
+        Ok((incoming, used))
+    }
+
+    /// Has `add` add a data frame, or a piece of one and whether it ends there: the message, if it is whole
+    /// with that.
     fn take<'a>(
         &mut self,
         header: &FrameHeader,
-        payload: &[u8],
         ends: bool,
         rules: &FrameRules,
+        add: impl FnOnce(&mut OpenMessage, usize) -> Result<(), ProtocolError>,
     ) -> Result<Incoming<'a>, ProtocolError> {
         let mut message = self.message.take().unwrap_or_else(|| OpenMessage::new(header));
         // A message of one frame cannot outgrow it; one of several cannot outgrow the limit.
         let is_only = header.fin && header.opcode != OpCode::Continuation;
         let ceiling = if is_only { header.payload_len } else { rules.max_message_size };
-        message.push(payload, ceiling)?;
+        add(&mut message, ceiling)?;
         if ends && header.fin {
             return message.finish();
         }
@@ -166,22 +229,12 @@ impl OpenMessage {
         Self { body, rsv: Rsv::from_bits(header.rsv) }
     }
 
-    fn push(&mut self, piece: &[u8], ceiling: usize) -> Result<(), ProtocolError> {
-        match &mut self.body {
-            Body::Text(text) => text.push(piece, ceiling)?,
-            Body::Binary(bytes) => {
-                bytes.reserve_exact(growth(bytes.len(), bytes.capacity(), piece.len(), ceiling));
-                bytes.extend_from_slice(piece);
-            }
-        }
-        Ok(())
-    }
-
     fn finish<'a>(self) -> Result<Incoming<'a>, ProtocolError> {
-        Ok(match self.body {
-            Body::Text(text) => Incoming::AssembledText(text.finish()?, self.rsv),
-            Body::Binary(bytes) => Incoming::AssembledBinary(bytes, self.rsv),
-        })
+        let message = match self.body {
+            Body::Text(text) => Assembled::Text(text.finish()?),
+            Body::Binary(bytes) => Assembled::Binary(bytes),
+        };
+        Ok(Incoming::Assembled(message, self.rsv))
     }
 }
 

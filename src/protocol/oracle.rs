@@ -16,6 +16,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
+use crate::structures::assembled::Assembled;
+use crate::structures::spare_buffers::SpareBuffers;
 use crate::words::close::CloseCode;
 use crate::words::error::ProtocolError;
 
@@ -125,6 +127,7 @@ fn by_wirewheel<'a>(
     let (rules, masking) = (rules.of_frames(), rules.masking);
     let mut verdict = Verdict::default();
     let (mut partial, mut arrived) = (None, 0);
+    let mut spare = SpareBuffers::new(0);
     for piece in pieces {
         arrived += piece.len();
         let mut rx = piece.to_vec();
@@ -136,7 +139,7 @@ fn by_wirewheel<'a>(
             let short = may_be_short.then(|| seen_short(rest, limit)).flatten();
             let step = match short {
                 Some(step) => step,
-                None => next_message(&mut partial, rest, &rules)
+                None => next_message(&mut partial, rest, &rules, &mut spare)
                     .and_then(|(incoming, used)| Ok((seen(incoming)?, used))),
             };
             let (seen, used) = match step {
@@ -176,8 +179,8 @@ fn seen(incoming: Incoming<'_>) -> Result<Option<Seen>, ProtocolError> {
         Incoming::Nothing => return Ok(None),
         Incoming::Text(text, _) => Seen::Text(text.into()),
         Incoming::Binary(bytes, _) => Seen::Binary(bytes.into()),
-        Incoming::AssembledText(text, _) => Seen::Text(text),
-        Incoming::AssembledBinary(bytes, _) => Seen::Binary(bytes),
+        Incoming::Assembled(Assembled::Text(text), _) => Seen::Text(text),
+        Incoming::Assembled(Assembled::Binary(bytes), _) => Seen::Binary(bytes),
         Incoming::Control(OpCode::Ping, payload) => Seen::Ping(payload.into_owned()),
         Incoming::Control(OpCode::Pong, payload) => Seen::Pong(payload.into_owned()),
         Incoming::Control(_, payload) => {

@@ -1,5 +1,6 @@
 //! Text that arrives in pieces: checked once, as it comes, and never inside out.
 
+use crate::structures::spare_buffers::SpareBuffers;
 use crate::words::error::ProtocolError;
 
 /// A growing text. Pieces may be cut inside a character; what is invalid is said at the first byte
@@ -11,18 +12,43 @@ pub(crate) struct TextBuffer {
 }
 
 impl TextBuffer {
-    /// Adds a piece. The buffer never grows past `ceiling` bytes of capacity before it has to.
-    pub(crate) fn push(&mut self, mut piece: &[u8], ceiling: usize) -> Result<(), ProtocolError> {
+    /// Adds a piece. The buffer never grows past `ceiling` bytes of capacity before it has to, unless by
+    /// taking one that is kept.
+    pub(crate) fn push(
+        &mut self,
+        mut piece: &[u8],
+        ceiling: usize,
+        spare: &mut SpareBuffers,
+    ) -> Result<(), ProtocolError> {
         while !self.cut.is_empty() {
             let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
             self.text.extend(self.cut.push(byte)?);
         }
         let whole = self.cut.take(piece)?;
-        let (length, capacity) = (self.text.len(), self.text.capacity());
-        self.text.reserve_exact(growth(length, capacity, whole.len(), ceiling));
+        self.make_room(whole.len(), ceiling, spare);
         self.text.push_str(whole);
         Ok(())
+    }
+
+    fn make_room(&mut self, added: usize, ceiling: usize, spare: &mut SpareBuffers) {
+        let (length, capacity) = (self.text.len(), self.text.capacity());
+        let more = growth(length, capacity, added, ceiling);
+        if more == 0 {
+            return;
+        }
+        let kept = spare.take(length, added, ceiling);
+        // It is empty, and so is text: this never fails, and looks at nothing.
+        let Some(Ok(mut text)) = kept.map(String::from_utf8) else {
+            return self.text.reserve_exact(more);
+        };
+        text.push_str(&self.text);
+        spare.put(std::mem::replace(&mut self.text, text).into_bytes());
+    }
+
+    /// The buffer of a text that nobody needs any more.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.text.into_bytes()
     }
 
     /// The text, if it does not end inside a character.
@@ -133,6 +159,24 @@ fn char_len(lead: u8) -> usize {
     }
 }
 
+/// Makes room for `added` bytes, as [`growth`] has it or in a buffer that is kept.
+pub(super) fn make_room(
+    bytes: &mut Vec<u8>,
+    added: usize,
+    ceiling: usize,
+    spare: &mut SpareBuffers,
+) {
+    let more = growth(bytes.len(), bytes.capacity(), added, ceiling);
+    if more == 0 {
+        return;
+    }
+    let Some(mut kept) = spare.take(bytes.len(), added, ceiling) else {
+        return bytes.reserve_exact(more);
+    };
+    kept.extend_from_slice(bytes);
+    spare.put(std::mem::replace(bytes, kept));
+}
+
 /// How much more to reserve so that `added` bytes fit: as they arrive, doubling, but not past what
 /// can ever come.
 #[allow(
@@ -153,19 +197,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn in_pieces(pieces: &[&[u8]]) -> Result<String, ProtocolError> {
-        let mut buffer = TextBuffer::default();
+        let (mut buffer, mut spare) = (TextBuffer::default(), SpareBuffers::new(0));
         for piece in pieces {
-            buffer.push(piece, 1 << 20)?;
+            buffer.push(piece, 1 << 20, &mut spare)?;
         }
         buffer.finish()
     }
 
     #[test]
     fn the_first_impossible_byte_is_refused_at_once() {
-        let mut buffer = TextBuffer::default();
-        buffer.push("κόσμε".as_bytes(), 100).unwrap();
-        buffer.push(&[0xed], 100).unwrap();
-        assert_eq!(buffer.push(&[0xa0], 100), Err(ProtocolError::InvalidUtf8));
+        let (mut buffer, mut spare) = (TextBuffer::default(), SpareBuffers::new(0));
+        buffer.push("κόσμε".as_bytes(), 100, &mut spare).unwrap();
+        buffer.push(&[0xed], 100, &mut spare).unwrap();
+        assert_eq!(buffer.push(&[0xa0], 100, &mut spare), Err(ProtocolError::InvalidUtf8));
     }
 
     #[test]
@@ -193,11 +237,22 @@ mod tests {
 
     #[test]
     fn memory_doubles_but_stops_at_the_ceiling() {
-        let mut buffer = TextBuffer::default();
+        let (mut buffer, mut spare) = (TextBuffer::default(), SpareBuffers::new(0));
         for _ in 0..10 {
-            buffer.push(&[b'x'; 100], 1_000).unwrap();
+            buffer.push(&[b'x'; 100], 1_000, &mut spare).unwrap();
         }
         assert_eq!(buffer.memory(), 1_000);
+    }
+
+    #[test]
+    fn a_text_goes_on_in_a_buffer_that_is_kept() {
+        let (mut buffer, mut spare) = (TextBuffer::default(), SpareBuffers::new(8 << 20));
+        spare.put(Vec::with_capacity(1 << 20));
+        buffer.push("é".repeat(1_000).as_bytes(), 1 << 20, &mut spare).unwrap();
+        assert_eq!(buffer.memory(), 2_000, "too little came for that");
+        buffer.push("é".repeat(40_000).as_bytes(), 1 << 20, &mut spare).unwrap();
+        assert_eq!((buffer.memory(), spare.bytes()), (1 << 20, 0));
+        assert_eq!(buffer.finish(), Ok("é".repeat(41_000)));
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::flow::inner::FlowInner;
 use crate::protocol::close::write_close;
-use crate::protocol::frame::{OpCode, write_frame_with};
+use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_frame_with};
 use crate::protocol::server_sent_events::{Event, EventId};
 use crate::words::close::CloseReason;
 use crate::words::frame::Frame;
@@ -38,6 +38,12 @@ pub(crate) struct Encoded<'m> {
 impl Framing {
     pub(crate) fn of(options: &SessionOptions) -> Self {
         Self { max_frame_size: options.max_frame_size, masking: options.masking }
+    }
+
+    /// How many bytes frames with a payload of so many have at most.
+    pub(crate) fn bytes_at_most(self, payload: usize) -> usize {
+        let frames = payload.div_ceil(self.max_frame_size.max(1)).max(1);
+        payload.saturating_add(frames.saturating_mul(HEADER_BYTES_MAX))
     }
 }
 
@@ -125,6 +131,10 @@ impl Encoder<'_> {
 }
 
 impl<'m> Encoded<'m> {
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// What the extensions of a session make of a message; `None` if one of them dropped it. Where none
     /// apply, it stays as it is.
     pub(crate) fn new(

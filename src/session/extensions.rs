@@ -14,6 +14,7 @@ use crate::protocol::frame::{FrameHeader, FrameRules};
 use crate::protocol::frame_reader::{Assembly, PartialFrame};
 use crate::protocol::piece_reader::{PieceReader, PieceStep, next_piece};
 use crate::session::event_stream::EventEncoder;
+use crate::structures::spare_buffers::SpareBuffers;
 use crate::words::error::SessionError;
 use crate::words::extension::ExtensionError;
 use crate::words::frame::OpCode;
@@ -393,6 +394,7 @@ impl Pipeline {
         payload: Cow<'a, [u8]>,
         (starts, ends): (bool, bool),
         rules: &FrameRules,
+        spare: &mut SpareBuffers,
     ) -> Result<Option<ExtensionMessage<'a>>, SessionError> {
         let limit = rules.max_message_size;
         let begins = starts && header.opcode != OpCode::Continuation;
@@ -402,7 +404,8 @@ impl Pipeline {
             return self.decode(ExtensionMessage::new(text, rsv, payload), limit);
         }
         if begins {
-            let body = Vec::new();
+            // How long it becomes is known when it is whole.
+            let body = spare.take(0, payload.len(), limit).unwrap_or_default();
             self.incoming = Some(Box::new(Incoming { text, rsv, announced: 0, body }));
         }
         let stages = match &mut self.kind {
@@ -431,13 +434,9 @@ impl Pipeline {
         if message.body.len() > limit {
             return Err(too_big(limit));
         }
-        match self.incoming.take_if(|_| last) {
-            Some(message) => {
-                let Incoming { text, rsv, body, .. } = *message;
-                self.decode(ExtensionMessage::new(text, rsv, Cow::Owned(body)), limit)
-            }
-            None => Ok(None),
-        }
+        let Some(message) = self.incoming.take_if(|_| last) else { return Ok(None) };
+        let Incoming { text, rsv, body, .. } = *message;
+        self.decode(ExtensionMessage::new(text, rsv, Cow::Owned(body)), limit)
     }
 
     fn decode<'a>(

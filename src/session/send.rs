@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 
-use crate::protocol::frame::{OpCode, write_frame, write_header_with};
+use crate::protocol::frame::{OpCode, write_frame};
 use crate::structures::progress::Window;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseInfo, CloseReason};
@@ -82,7 +82,7 @@ impl Outgoing<'_> {
     /// What was written to the turn's buffer behind `start` waits elsewhere.
     #[cold]
     fn set_aside(&mut self, way: Way, opcode: OpCode, start: usize) -> bool {
-        let bytes = self.shared.tx.split_off(start);
+        let bytes = self.shared.take_sent(start);
         let is_event = self.state.is_event_stream();
         match (way, opcode) {
             // Of the end of an event stream there are no bytes.
@@ -233,6 +233,7 @@ impl Outgoing<'_> {
         if way == Way::Now && payload.len() >= UNCOPIED_BYTES && !framing.masking {
             return self.send_uncopied(framing, opcode, payload, fin);
         }
+        self.shared.make_room_to_send(framing.bytes_at_most(payload.len()));
         self.dispatch(way, opcode, |encoder| encoder.plain(framing, opcode, payload, fin));
         self.flush_if_full();
     }
@@ -253,6 +254,7 @@ impl Outgoing<'_> {
             if way == Way::Now && piece.len() >= UNCOPIED_BYTES {
                 self.write_past_buffer((opcode, Rsv::NONE), piece, fin);
             } else {
+                self.shared.make_room_to_send(framing.bytes_at_most(piece.len()));
                 self.dispatch(way, opcode, |encoder| encoder.plain(framing, opcode, piece, fin));
             }
             if is_last {
@@ -287,6 +289,7 @@ impl Outgoing<'_> {
         let framing = Framing::of(self.state.options(self.route));
         if let Some(encoded) = self.encode(message)? {
             let opcode = OpCode::Binary;
+            self.shared.make_room_to_send(framing.bytes_at_most(encoded.payload().len()));
             self.dispatch(way, opcode, |encoder| encoder.extended(framing, &encoded));
             self.shared.stats.messages_out += 1;
         }
@@ -422,26 +425,6 @@ impl Outgoing<'_> {
         outcome.map_err(|error| self.state.note_fault(SessionError::Network(error.kind()))).ok()
     }
 
-    /// Writes one frame behind what the turn has gathered, which are frames too.
-    pub(crate) fn write_past_buffer(&mut self, kind: (OpCode, Rsv), payload: &[u8], fin: bool) {
-        // The buffer is taken out for the time of the write, and given back: it keeps its capacity.
-        let mut tx = std::mem::take(&mut self.shared.tx);
-        let header_at = tx.len();
-        write_header_with(&mut tx, fin, kind.1, kind.0, payload.len(), None);
-        let total = tx.len() + payload.len();
-        let written = self.write_uncopied(&[IoSlice::new(&tx), IoSlice::new(payload)]);
-        self.shared.spend(total);
-        if let Some(written) = written.filter(|written| *written < total) {
-            let mut frame = tx.split_off(header_at);
-            frame.extend_from_slice(payload);
-            self.keep_rest(&tx, written.min(header_at));
-            let outbox = &mut self.state.extra().outbox;
-            outbox.push_rest(&frame, written.saturating_sub(header_at));
-        }
-        tx.clear();
-        self.shared.tx = tx;
-    }
-
     /// What the socket did not take waits in the outbox.
     #[cold]
     pub(crate) fn written_in_part(&mut self, outcome: io::Result<usize>) {
@@ -458,20 +441,20 @@ impl Outgoing<'_> {
 
     /// Moves the turn's buffer, of which `written` bytes went out, into the outbox.
     #[cold]
-    fn keep_rest(&mut self, tx: &[u8], written: usize) {
+    pub(super) fn keep_rest(&mut self, tx: &[u8], written: usize) {
         self.note_blocked();
         let prefix = self.shared.opaque_prefix;
         let (opaque, frames) = tx.split_at(prefix.min(tx.len()));
         let is_event_stream = self.state.is_event_stream();
         let outbox = &mut self.state.extra().outbox;
         if let Some(rest) = opaque.get(written..).filter(|rest| !rest.is_empty()) {
-            outbox.push_opaque(rest.to_vec());
+            outbox.push_opaque(self.shared.copied(rest, &[]));
         }
         let written = written.saturating_sub(prefix);
         if is_event_stream {
             outbox.push_rest_of_events(frames, written);
         } else {
-            outbox.push_rest(frames, written);
+            self.shared.with_spare(|spare| outbox.push_rest(frames, written, spare));
         }
     }
 

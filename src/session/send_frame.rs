@@ -1,11 +1,14 @@
-//! The way out of what is less than a message: fragments, and the frames of a raw session as they are.
+//! The way out of what is less than a message: fragments, the frames of a raw session as they are, and those
+//! whose payload is not copied.
+
+use std::io::IoSlice;
 
 use crate::protocol::close::read_close;
-use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode};
+use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode, write_header_with};
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{HandlerResult, SendError, SessionError};
 use crate::words::frame::Frame;
-use crate::words::message::Message;
+use crate::words::message::{Message, Rsv};
 
 use crate::session::extensions::Pipeline;
 use crate::session::send::{Admission, Outgoing};
@@ -169,5 +172,43 @@ impl Outgoing<'_> {
         self.queue_close_frame(false, |encoder| encoder.raw(masking, frame));
         self.begin_closing(CloseInfo::new(code, text, ClosedBy::Local, false));
         Ok(())
+    }
+}
+
+/// Frames straight from the caller's payload.
+impl Outgoing<'_> {
+    /// Writes one frame behind what the turn has gathered, which are frames too.
+    pub(crate) fn write_past_buffer(&mut self, kind: (OpCode, Rsv), payload: &[u8], fin: bool) {
+        // The buffer is taken out for the time of the write, and given back: it keeps its capacity.
+        let mut tx = std::mem::take(&mut self.shared.tx);
+        let header_at = tx.len();
+        write_header_with(&mut tx, fin, kind.1, kind.0, payload.len(), None);
+        let total = tx.len() + payload.len();
+        let written = self.write_uncopied(&[IoSlice::new(&tx), IoSlice::new(payload)]);
+        self.shared.spend(total);
+        if let Some(written) = written.filter(|written| *written < total) {
+            let (before, header) = tx.split_at(header_at);
+            self.keep_rest(before, written.min(header_at));
+            self.keep_frame((header, payload), written.saturating_sub(header_at));
+        }
+        tx.clear();
+        self.shared.tx = tx;
+    }
+
+    /// What is left of a frame, of which `written` bytes went out, waits in the outbox.
+    #[cold]
+    fn keep_frame(&mut self, (header, payload): (&[u8], &[u8]), written: usize) {
+        let outbox = &mut self.state.extra().outbox;
+        if written == 0 {
+            return outbox.push_frames(self.shared.copied(header, payload));
+        }
+        let payload = payload.get(written.saturating_sub(header.len())..).unwrap_or_default();
+        let header = header.get(written..).unwrap_or_default();
+        // An echo, say: the message stays where it was put together.
+        match self.shared.spare.lent_message(payload).filter(|_| header.is_empty()) {
+            Some((message, part)) => outbox.push_received(message, part),
+            // Nothing comes between the parts of a frame that has begun.
+            None => outbox.push_opaque(self.shared.copied(header, payload)),
+        }
     }
 }

@@ -151,7 +151,9 @@ impl Session<'_> {
     /// ```
     pub fn answer(&mut self, correlation: &str, message: impl Into<MessageBuf>) -> bool {
         let id = self.id();
-        self.server().settle(id, correlation, Ok(message.into()))
+        // Before the message is copied: an answer that nobody awaits is not to cost that.
+        self.out.shared.questions.is_open(id.0, correlation)
+            && self.server().settle(id, correlation, Ok(message.into()))
     }
 
     /// The time since the server began, as the loop has it for this turn: a hook that takes long does not

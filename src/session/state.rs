@@ -12,6 +12,7 @@ use crate::protocol::message_reader::PartialMessage;
 use crate::structures::outbox::Outbox;
 use crate::structures::progress::Window;
 use crate::structures::slab::Key;
+use crate::structures::spare_buffers::SpareBuffers;
 use crate::structures::token_bucket::TokenBucket;
 use crate::words::close::CloseInfo;
 use crate::words::error::SessionError;
@@ -485,6 +486,15 @@ impl SessionState {
     /// When its time is over.
     pub(crate) fn unfinished_since(&self) -> Option<Time> {
         self.partial_frame().and_then(|frame| frame.window).map(|window| window.since())
+    }
+
+    /// Gives large buffers up: the connection is over.
+    pub(crate) fn give_back(&mut self, spare: &mut SpareBuffers) {
+        let partial = self.partial.take().and_then(|partial| partial.into_buffer());
+        partial.into_iter().for_each(|buffer| spare.put(buffer));
+        if let Some(extra) = self.extra.as_deref_mut() {
+            extra.outbox.give_back(spare);
+        }
     }
 
     /// Gives `extra` back once it holds nothing that matters.

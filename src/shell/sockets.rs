@@ -19,6 +19,7 @@ use socket2::{SockRef, Type};
 use crate::context::detached::FreedSocket;
 use crate::context::loop_state::{NewWatch, Order};
 use crate::context::mailbox::Returns;
+use crate::context::watch_orders::WatchOrder;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
@@ -260,7 +261,8 @@ fn watch_certificates(
     if files.is_empty() {
         return watches;
     }
-    if let Err(error) = watch_files(files).and_then(|watch| watches.add(registry, watch)) {
+    let id = crate::structures::ids::WatchId::OF_THE_SERVER;
+    if let Err(error) = watch_files(files).and_then(|watch| watches.add(registry, id, watch)) {
         warn!(target: "wirewheel::server",
             "certificates are not reloaded when their files change: {error}");
     }
@@ -345,8 +347,9 @@ impl Sockets for OpenSockets {
 
     fn take_over(&mut self, fd: OwnedFd, listener: Option<usize>) -> io::Result<Accepted> {
         let socket = SockRef::from(&fd);
-        if socket.r#type()? != Type::STREAM {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no stream socket"));
+        // A listening one is a stream socket too, of which nothing would ever come.
+        if socket.r#type()? != Type::STREAM || socket.is_listener()? {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no stream connection"));
         }
         socket.set_nonblocking(true)?;
         // The calls made on a stream are the same for TCP and Unix, so one type serves.
@@ -384,8 +387,13 @@ impl Sockets for OpenSockets {
         Ok(FreedSocket { fd, write_blocking, release })
     }
 
-    fn watch(&mut self, watch: NewWatch) {
-        if let Err(error) = self.watches.add(self.poll.registry(), watch) {
+    fn watch(&mut self, order: WatchOrder<NewWatch>) {
+        let registry = self.poll.registry();
+        let done = match order {
+            WatchOrder::Begin(id, watch) => self.watches.add(registry, id, watch),
+            WatchOrder::Change(id, interest) => self.watches.change(registry, id, interest),
+        };
+        if let Err(error) = done {
             log_unwatchable(&error);
         }
     }

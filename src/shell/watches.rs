@@ -14,6 +14,7 @@ use crate::context::loop_state::{NewWatch, Watched};
 use crate::context::watch::{Ready, Watch};
 use crate::core::Core;
 use crate::core::panics::{Panicked, caught, drop_caught};
+use crate::structures::ids::WatchId;
 use crate::words::time::Time;
 
 /// The watched descriptors, by the token that their events come with.
@@ -24,25 +25,81 @@ pub(crate) struct Watches {
     /// Tokens lie between these, and are given out downwards.
     tokens: RangeInclusive<usize>,
     next: usize,
-    watched: HashMap<Token, Box<dyn Watched>>,
+    watched: HashMap<Token, Entry>,
+    /// Of those of the application.
+    by_id: HashMap<WatchId, Token>,
+}
+
+struct Entry {
+    id: WatchId,
+    watched: Box<dyn Watched>,
 }
 
 impl Watches {
     pub(crate) fn new(tokens: RangeInclusive<usize>) -> Self {
-        Self { next: *tokens.end(), tokens, watched: HashMap::new() }
+        Self { next: *tokens.end(), tokens, watched: HashMap::new(), by_id: HashMap::new() }
     }
 
     /// Begins to watch one.
-    pub(crate) fn add(&mut self, registry: &Registry, new: NewWatch) -> io::Result<()> {
+    pub(crate) fn add(
+        &mut self,
+        registry: &Registry,
+        id: WatchId,
+        new: NewWatch,
+    ) -> io::Result<()> {
         let NewWatch { watched, interest } = new;
         let token = self.new_token();
         let registered = descriptor_of(&*watched)
             .and_then(|fd| registry.register(&mut SourceFd(&fd), token, interest_of(interest)));
         match registered {
-            Ok(()) => drop(self.watched.insert(token, watched)),
+            Ok(()) => self.keep(token, Entry { id, watched }),
             Err(_) => drop_caught("a watch", watched),
         }
         registered
+    }
+
+    /// Watches one for something else, if it is still watched.
+    pub(crate) fn change(
+        &mut self,
+        registry: &Registry,
+        id: WatchId,
+        interest: Ready,
+    ) -> io::Result<()> {
+        let Some((token, entry)) =
+            self.by_id.remove(&id).and_then(|token| self.watched.remove_entry(&token))
+        else {
+            return Ok(());
+        };
+        self.go_on(registry, token, entry, interest)
+    }
+
+    fn keep(&mut self, token: Token, entry: Entry) {
+        if entry.id != WatchId::OF_THE_SERVER {
+            self.by_id.insert(entry.id, token);
+        }
+        self.watched.insert(token, entry);
+    }
+
+    /// Has one watched on, for that; drops it where that cannot be.
+    fn go_on(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        entry: Entry,
+        interest: Ready,
+    ) -> io::Result<()> {
+        let descriptor = descriptor_of(&*entry.watched);
+        let goes_on = descriptor.and_then(|descriptor| {
+            self.watch_on(registry, token, descriptor, interest_of(interest))
+        });
+        match goes_on {
+            Ok(token) => self.keep(token, entry),
+            Err(error) => {
+                drop_caught("a watch", entry.watched);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn new_token(&mut self) -> Token {
@@ -64,28 +121,21 @@ impl Watches {
     /// Calls the callback whose descriptor is ready.
     pub(crate) fn ready(&mut self, registry: &Registry, core: &mut Core, now: Time, event: &Event) {
         let token = event.token();
-        let Some(mut watched) = self.watched.remove(&token) else { return };
+        let Some(mut entry) = self.watched.remove(&token) else { return };
+        self.by_id.remove(&entry.id);
         let hung_up = event.is_read_closed() || event.is_write_closed() || event.is_error();
         let ready = Ready::of(event.is_readable() || hung_up, event.is_writable());
-        let wish = core.with_server(now, "watch", |server| watched.ready(server, ready));
-        let goes_on = match (wish, descriptor_of(&*watched)) {
-            (Some(Watch::For(ready)), Ok(descriptor)) => {
-                self.watch_on(registry, token, descriptor, interest_of(ready))
-            }
-            (Some(Watch::For(_)), Err(error)) => Err(error),
-            (Some(Watch::Stop) | None, descriptor) => {
-                // Closing it, which dropping does, would do as well unless it was duplicated.
-                let _ = descriptor.and_then(|fd| registry.deregister(&mut SourceFd(&fd)));
-                return drop_caught("a watch", watched);
-            }
-        };
-        match goes_on {
-            Ok(token) => drop(self.watched.insert(token, watched)),
-            Err(error) => {
+        let wish = core.with_server(now, "watch", |server| entry.watched.ready(server, ready));
+        if let Some(Watch::For(interest)) = wish {
+            if let Err(error) = self.go_on(registry, token, entry, interest) {
                 log_unwatchable(&error);
-                drop_caught("a watch", watched);
             }
+            return;
         }
+        // Closing it, which dropping does, would do as well unless it was duplicated.
+        let _ = descriptor_of(&*entry.watched)
+            .and_then(|descriptor| registry.deregister(&mut SourceFd(&descriptor)));
+        drop_caught("a watch", entry.watched);
     }
 
     /// Registering anew brings the event again if the descriptor still is ready, so that a callback need

@@ -1,4 +1,4 @@
-//! Names of sessions, timers, requests and readers.
+//! Names of sessions, timers, requests, readers and watches.
 
 use std::fmt;
 
@@ -81,3 +81,25 @@ pub struct BodyId {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReaderId(pub(crate) Key);
+
+/// Names a watched descriptor, by [`Application::watch`](crate::Application::watch) or
+/// [`ServerRef::watch`](crate::ServerRef::watch).
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+/// use wirewheel::ServerRef;
+/// use wirewheel::watch::{Ready, WatchId};
+/// /// Sends to a device whose callback writes what is there, and reads.
+/// fn send(server: &mut ServerRef<'_>, device: WatchId, unsent: &Rc<RefCell<Vec<u8>>>, bytes: &[u8]) {
+///     unsent.borrow_mut().extend_from_slice(bytes);
+///     server.rewatch(device, Ready::BOTH);
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WatchId(pub(crate) u64);
+
+impl WatchId {
+    /// Of what no application watches.
+    pub(crate) const OF_THE_SERVER: Self = Self(0);
+}

@@ -1,5 +1,6 @@
 //! The room `structures`: the timer wheel, the slab, the outbox. Standard library only.
 
+pub(crate) mod assembled;
 #[cfg(feature = "client")]
 pub(crate) mod backoff;
 pub(crate) mod byte_queue;
@@ -12,6 +13,7 @@ pub(crate) mod produced;
 pub(crate) mod progress;
 pub(crate) mod roster;
 pub(crate) mod slab;
+pub(crate) mod spare_buffers;
 pub(crate) mod sync;
 pub(crate) mod token_bucket;
 pub(crate) mod wheel;

@@ -1,13 +1,19 @@
 //! The outbox: what waits for one peer that does not read right now.
 
+mod bytes;
+
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::structures::assembled::Assembled;
 use crate::structures::byte_queue::ByteQueue;
 use crate::structures::footprint::footprint;
+use crate::structures::spare_buffers::SpareBuffers;
 use crate::structures::wire::Wire;
+
+use bytes::Bytes;
 
 /// The most bytes of control frames that wait.
 pub(crate) const CONTROL_BYTES_MAX: usize = 4 << 10;
@@ -53,30 +59,6 @@ enum Kind {
     Opaque,
     /// An event of an event stream, where there are no control frames.
     Event,
-}
-
-/// Bytes of this outbox, or of many: a message that all subscribers of a flow share.
-#[derive(Debug)]
-enum Bytes {
-    Own(Vec<u8>),
-    Shared(Rc<[u8]>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-
-    /// A shared message counts in full with each who keeps it alive.
-    fn held(&self) -> usize {
-        match self {
-            Self::Own(bytes) => footprint(bytes.capacity()),
-            Self::Shared(bytes) => bytes.len(),
-        }
-    }
 }
 
 impl Segment {
@@ -193,6 +175,12 @@ impl Outbox {
         self.push(Segment { bytes: Bytes::Own(bytes), kind: Kind::Opaque });
     }
 
+    /// Queues the rest of a frame that has begun: a part of a message that came.
+    pub(crate) fn push_received(&mut self, message: Rc<Assembled>, part: Range<usize>) {
+        let bytes = Bytes::Received(Box::new((message, part)));
+        self.push(Segment { bytes, kind: Kind::Opaque });
+    }
+
     fn push(&mut self, segment: Segment) {
         if segment.len() > 0 {
             self.buffered += segment.len();
@@ -203,7 +191,7 @@ impl Outbox {
 
     /// Queues what is left of encoded frames of which `written` bytes went out: a segment for each
     /// message, whole control frames in their lane. The cut may be anywhere.
-    pub(crate) fn push_rest(&mut self, frames: &[u8], written: usize) {
+    pub(crate) fn push_rest(&mut self, frames: &[u8], written: usize, spare: &mut SpareBuffers) {
         let mut segment: Option<Range<usize>> = None;
         let mut at = 0;
         while at < frames.len() {
@@ -220,13 +208,13 @@ impl Outbox {
             }
             let start = segment.take().map_or_else(|| range.start.max(written), |open| open.start);
             if is_last_of_message(first) || is_close(first) || begun {
-                self.push_rest_segment(frames, start..range.end, begun);
+                self.push_rest_segment(frames, start..range.end, begun, spare);
             } else {
                 segment = Some(start..range.end);
             }
         }
         if let Some(range) = segment {
-            self.push_rest_segment(frames, range, false);
+            self.push_rest_segment(frames, range, false, spare);
         }
     }
 
@@ -247,8 +235,15 @@ impl Outbox {
         }
     }
 
-    fn push_rest_segment(&mut self, frames: &[u8], range: Range<usize>, begun: bool) {
-        let bytes = frames.get(range).unwrap_or_default().to_vec();
+    fn push_rest_segment(
+        &mut self,
+        frames: &[u8],
+        range: Range<usize>,
+        begun: bool,
+        spare: &mut SpareBuffers,
+    ) {
+        let mut bytes = spare.buffer(range.len());
+        bytes.extend_from_slice(frames.get(range).unwrap_or_default());
         if begun {
             // Invariant: only the first of a rest has begun, and nothing waits before a rest but
             // the end of an HTTP answer; so the end of the begun frame is the end of a segment,
@@ -307,8 +302,13 @@ impl Outbox {
 
 /// Taking out.
 impl Outbox {
-    /// Writes until nothing waits or the wire takes less than it is offered.
-    pub(crate) fn write_to(&mut self, wire: &mut dyn Wire) -> Result<Flush, ErrorKind> {
+    /// Writes until nothing waits or the wire takes less than it is offered. Large buffers go to the spare
+    /// ones as soon as all of them is out.
+    pub(crate) fn write_to(
+        &mut self,
+        wire: &mut dyn Wire,
+        spare: &mut SpareBuffers,
+    ) -> Result<Flush, ErrorKind> {
         if wire.has_socket() {
             self.unoffered = 0; // what is left then was refused, and waits for this peer
         }
@@ -323,7 +323,7 @@ impl Outbox {
             let offered: usize = planned.iter().map(|(_, range)| range.len()).sum();
             let slices = slices.get(..count).unwrap_or_default();
             let written = wire.write_vectored(slices).map_err(|error| error.kind())?;
-            self.advance(planned, written.min(offered));
+            self.advance(planned, written.min(offered), spare);
             if written < offered {
                 return Ok(Flush::Blocked);
             }
@@ -372,7 +372,12 @@ impl Outbox {
         count
     }
 
-    fn advance(&mut self, planned: &[(Lane, Range<usize>)], mut written: usize) {
+    fn advance(
+        &mut self,
+        planned: &[(Lane, Range<usize>)],
+        mut written: usize,
+        spare: &mut SpareBuffers,
+    ) {
         let mut finished = 0;
         for (lane, range) in planned {
             let taken = written.min(range.len());
@@ -410,7 +415,14 @@ impl Outbox {
         }
         for segment in self.data.drain(..finished.min(self.data.len())) {
             self.held -= segment.bytes.held();
+            segment.bytes.give_back(spare);
         }
+    }
+
+    /// Gives up what waits: its connection is over.
+    pub(crate) fn give_back(&mut self, spare: &mut SpareBuffers) {
+        self.data.drain(..).for_each(|segment| segment.bytes.give_back(spare));
+        *self = Self::default();
     }
 }
 
@@ -496,7 +508,7 @@ mod tests {
 
     fn drain(outbox: &mut Outbox, out: Vec<u8>) -> Vec<u8> {
         let mut wire = wire_taking(vec![usize::MAX; 100], out);
-        assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Done));
+        assert_eq!(outbox.write_to(&mut wire, &mut SpareBuffers::new(0)), Ok(Flush::Done));
         assert_eq!((outbox.buffered_bytes(), outbox.control_bytes()), (0, 0));
         wire.out
     }
@@ -507,7 +519,7 @@ mod tests {
         outbox.push_frames(frame(0x81, b"first"));
         outbox.push_frames(frame(0x81, b"second"));
         let mut wire = wire_taking(vec![3], Vec::new());
-        assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
+        assert_eq!(outbox.write_to(&mut wire, &mut SpareBuffers::new(0)), Ok(Flush::Blocked));
         assert!(outbox.push_control(&frame(0x8a, b"pong")));
         let frames = parse(&drain(&mut outbox, wire.out));
         let kinds: Vec<u8> = frames.iter().map(|(first, _)| *first).collect();
@@ -521,7 +533,7 @@ mod tests {
             outbox.push_frames(frame(0x81, b"first"));
             outbox.push_frames(frame(0x81, b"second"));
             let mut wire = wire_taking(vec![1], Vec::new());
-            assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
+            assert_eq!(outbox.write_to(&mut wire, &mut SpareBuffers::new(0)), Ok(Flush::Blocked));
             let close = frame(0x88, b"\x03\xe8");
             if now {
                 {
@@ -547,9 +559,9 @@ mod tests {
         let frames = [&b"\x82\x02ab"[..], b"\x89\x00", b"\x82\x01c", b"\x88\x02\x03\xe8"].concat();
         for written in 0..frames.len() {
             let mut outbox = Outbox::default();
-            outbox.push_rest(&frames, written);
+            outbox.push_rest(&frames, written, &mut SpareBuffers::new(0));
             let mut wire = wire_taking(vec![100], frames[..written].to_vec());
-            assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Done));
+            assert_eq!(outbox.write_to(&mut wire, &mut SpareBuffers::new(0)), Ok(Flush::Done));
             assert!(wire.out.ends_with(b"c\x88\x02\x03\xe8"), "cut at {written}: {:?}", wire.out);
             assert_eq!(wire.out.len(), frames.len());
         }
@@ -564,7 +576,7 @@ mod tests {
         outbox.push_shared(frame(0x82, b"new").into(), 0);
         outbox.push_frames(frame(0x88, b""));
         let mut wire = wire_taking(vec![7], Vec::new());
-        assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
+        assert_eq!(outbox.write_to(&mut wire, &mut SpareBuffers::new(0)), Ok(Flush::Blocked));
         assert_eq!(outbox.drop_oldest(), Some(7));
         assert_eq!(outbox.drop_oldest(), Some(5));
         assert_eq!(outbox.drop_oldest(), None, "neither what has begun nor the Close");
@@ -615,10 +627,34 @@ mod tests {
         for _ in 0..10_000 {
             assert!(outbox.push_control(&pong));
             let mut wire = wire_taking(vec![pong.len()], Vec::new());
-            assert_eq!(outbox.write_to(&mut wire), Ok(Flush::Blocked));
+            assert_eq!(outbox.write_to(&mut wire, &mut SpareBuffers::new(0)), Ok(Flush::Blocked));
             assert_eq!(wire.out, pong);
             assert!(outbox.memory() <= CONTROL_BYTES_MAX, "{} held", outbox.memory());
         }
+    }
+
+    /// An echo that the peer takes little by little, among control frames.
+    #[test]
+    fn a_part_of_a_message_waits_in_its_buffer_which_comes_back() {
+        let message = Rc::new(Assembled::Binary(vec![7; 1 << 20]));
+        let (mut outbox, mut spare) = (Outbox::default(), SpareBuffers::new(8 << 20));
+        outbox.push_received(Rc::clone(&message), 1_000..(1 << 20));
+        assert!(outbox.push_control(&frame(0x8a, b"pong")));
+        outbox.push_frames(frame(0x81, b"next"));
+        assert_eq!(outbox.buffered_bytes(), (1 << 20) - 1_000 + 6);
+        assert!(outbox.memory() >= 1 << 20);
+        let mut wire = wire_taking(vec![500, 300_000, 10], Vec::new());
+        for _ in 0..3 {
+            assert_eq!(outbox.write_to(&mut wire, &mut spare), Ok(Flush::Blocked));
+        }
+        drop(message); // the hook is over
+        assert_eq!(spare.bytes(), 0);
+        wire.then_takes = usize::MAX;
+        assert_eq!(outbox.write_to(&mut wire, &mut spare), Ok(Flush::Done));
+        let (rest, behind) = wire.out.split_at((1 << 20) - 1_000);
+        assert!(rest.iter().all(|byte| *byte == 7));
+        assert_eq!(behind, [frame(0x8a, b"pong"), frame(0x81, b"next")].concat());
+        assert_eq!((spare.bytes(), outbox.held), (1 << 20, 0));
     }
 
     proptest! {
@@ -650,7 +686,7 @@ mod tests {
             }
             let written = cut.index(turn.len());
             let mut outbox = Outbox::default();
-            outbox.push_rest(&turn, written);
+            outbox.push_rest(&turn, written, &mut SpareBuffers::new(0));
             let mut out = turn[..written].to_vec();
             let mut pongs = 0;
             for (take, pong) in writes {
@@ -659,7 +695,7 @@ mod tests {
                     pongs += 1;
                 }
                 let mut wire = wire_taking(vec![take], out);
-                outbox.write_to(&mut wire).unwrap();
+                outbox.write_to(&mut wire, &mut SpareBuffers::new(0)).unwrap();
                 out = wire.out;
             }
             let frames = parse(&drain(&mut outbox, out));

@@ -210,7 +210,8 @@ impl Limits {
         /// for theirs; those that are only to be told 503 or 429 have no more than this. Default
         /// 1.5 s.
         min_pending_age: Duration;
-        /// The most bytes in partial messages, outboxes and flow logs together. Default 24 MiB.
+        /// The most bytes in partial messages, outboxes, flow logs and spare buffers together; these are at
+        /// most a quarter of it. Default 24 MiB.
         process_bytes: usize;
         /// The most questions that are open at once in all sessions; see
         /// [`ServerRef::ask`](crate::ServerRef::ask). Several loops have their parts of it. Default 1,024.
@@ -295,7 +296,7 @@ impl Limits {
                 + self.handshake_rate.map_or(0, |_| CLIENTS_MAX));
         // Replies of one turn: it is given back only where it grew beyond this.
         let transmit_buffer = 4 * self.read_buffer_bytes;
-        self.process_bytes // request heads, partial messages, outboxes, flow logs
+        self.process_bytes // request heads, partial messages, outboxes, flow logs, spare buffers
             .saturating_add(self.process_bytes / 2) // see above
             .saturating_add(connections.saturating_mul(per_connection))
             .saturating_add(self.read_buffer_bytes)

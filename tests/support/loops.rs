@@ -1,6 +1,10 @@
 //! Whose loop turns the servers of the tests: their own, or one of somebody else's around it. The same tests
 //! run under each; `WIREWHEEL_TEST_LOOP` names it.
 
+#[cfg(glib)]
+#[path = "../glib/main_loop.rs"]
+mod main_loop;
+
 use std::io;
 use std::ops::{ControlFlow, Deref};
 use std::os::fd::AsRawFd;
@@ -23,6 +27,9 @@ pub enum Loop {
     Poll,
     /// Another mio, which waits by edge.
     Mio,
+    /// That of GLib, in `tests/glib/`.
+    #[cfg(glib)]
+    Glib,
 }
 
 impl Loop {
@@ -32,17 +39,25 @@ impl Loop {
         match named.as_deref().unwrap_or(env!("CARGO_CRATE_NAME")) {
             "poll" | "embedding" => Self::Poll,
             "mio" => Self::Mio,
+            #[cfg(glib)]
+            "glib" => Self::Glib,
             _ => Self::Own,
         }
     }
 
     /// Waits until the server has to be turned, and turns it until it is over; `woke` is called each time.
     #[allow(clippy::disallowed_methods, reason = "a loop reads the clock")]
-    pub fn run(self, mut server: ServerDriver, mut woke: impl FnMut()) -> Result<Drained> {
+    pub fn run(
+        self,
+        mut server: ServerDriver,
+        mut woke: impl FnMut() + 'static,
+    ) -> Result<Drained> {
         let mut wait = match self {
             Self::Own => panic!("it is not somebody else's"),
             Self::Poll => by_poll(),
             Self::Mio => by_mio(&server),
+            #[cfg(glib)]
+            Self::Glib => return main_loop::run(server, woke),
         };
         loop {
             if let ControlFlow::Break(drained) = server.turn()? {

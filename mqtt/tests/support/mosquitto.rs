@@ -16,6 +16,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Mosquitto {
     child: Option<Child>,
     folder: PathBuf,
+    /// What runs it: by itself, or in a network of its own.
+    command: Box<dyn Fn(&Path) -> Command>,
+    host: String,
     pub port: u16,
 }
 
@@ -28,8 +31,18 @@ pub fn start(name: &str, lines: &str) -> Option<Mosquitto> {
 }
 
 /// The same without starting it.
-#[allow(clippy::print_stdout, reason = "who runs the test is told")]
 pub fn prepare(name: &str, lines: &str) -> Option<Mosquitto> {
+    prepare_at(name, lines, "127.0.0.1", |program| Command::new(program))
+}
+
+/// The same at that address, by that command.
+#[allow(clippy::print_stdout, reason = "who runs the test is told")]
+pub fn prepare_at(
+    name: &str,
+    lines: &str,
+    host: &str,
+    command: impl Fn(&Path) -> Command + 'static,
+) -> Option<Mosquitto> {
     let Some(_) = installed("mosquitto") else {
         assert!(std::env::var_os("WIREWHEEL_BROKERS").is_none(), "mosquitto is not installed");
         println!("mosquitto is not installed: nothing is tested");
@@ -41,9 +54,10 @@ pub fn prepare(name: &str, lines: &str) -> Option<Mosquitto> {
     let lines = lines.replace("FOLDER", folder.to_str().unwrap());
     let mut file = fs::File::create(folder.join("mosquitto.conf")).unwrap();
     // As root it would become another user, who cannot read what is here.
-    writeln!(file, "user root\nmax_queued_messages 100000\nlistener {port} 127.0.0.1").unwrap();
+    writeln!(file, "user root\nmax_queued_messages 100000\nlistener {port} {host}").unwrap();
     writeln!(file, "{}", if lines.is_empty() { "allow_anonymous true" } else { &lines }).unwrap();
-    Some(Mosquitto { child: None, folder, port })
+    let (command, host) = (Box::new(command), host.to_owned());
+    Some(Mosquitto { child: None, folder, command, host, port })
 }
 
 pub fn installed(name: &str) -> Option<PathBuf> {
@@ -58,12 +72,12 @@ pub fn free_port() -> u16 {
 impl Mosquitto {
     /// Starts it, again if it was killed, and waits until it listens.
     pub fn start(&mut self) {
-        let mut command = Command::new(installed("mosquitto").unwrap());
+        let mut command = (self.command)(&installed("mosquitto").unwrap());
         command.arg("-c").arg(self.folder.join("mosquitto.conf"));
         let log = fs::File::create(self.folder.join("log")).unwrap();
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(child.spawn().unwrap());
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while TcpStream::connect((self.host.as_str(), self.port)).is_err() {
             let child = self.child.as_mut().expect("it was started");
             if child.try_wait().unwrap().is_some() {
                 panic!("mosquitto has ended: {:?}", fs::read_to_string(self.folder.join("log")));
@@ -85,13 +99,13 @@ impl Mosquitto {
     }
 
     pub fn url(&self) -> String {
-        format!("mqtt://127.0.0.1:{}", self.port)
+        format!("mqtt://{}:{}", self.host, self.port)
     }
 
     /// One of its clients' programs, told where it is.
     pub fn program(&self, name: &str) -> Command {
         let mut command = Command::new(installed(name).expect("with the broker come its clients"));
-        command.args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.args(["-V", "5", "-h", &self.host, "-p", &self.port.to_string()]);
         command.stdin(Stdio::null()).stderr(Stdio::null());
         command
     }

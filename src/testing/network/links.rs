@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::context::loop_state::NewWatch;
+use crate::context::watch_orders::WatchOrder;
 use crate::core::Disposal;
 #[cfg(feature = "client")]
 use crate::core::dial_orders::{DialOrder, Dialled};
@@ -194,7 +195,7 @@ impl Sockets for Links {
         self.orphans.push(id);
     }
 
-    fn watch(&mut self, _watch: NewWatch) {
+    fn watch(&mut self, _order: WatchOrder<NewWatch>) {
         panic!("descriptors are not watched in memory");
     }
 

@@ -262,6 +262,7 @@ pub(super) fn begin(
     }
     network.tolerates = |panic| panic.contains(PLANNED);
     network.core.repeat_chance(1); // one thread runs many seeds
+    network.core.keep_buffers_from(64); // which messages are large is all one
     network
 }
 

@@ -69,10 +69,25 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     let expected = Stream::incoming(plan.size, plan.text);
     let mut swarm = Swarm::new(plan, false)?;
     swarm.open(plan.connections + plan.idle)?;
+    let window = Window::new(plan);
+    exchange(plan, &mut swarm, window, "echo", &out, |swarm, course, index, buffer| {
+        course.receive(swarm, index, &expected, buffer)
+    })
+}
+
+/// Keeps messages in flight on each connection, until the plan is fulfilled. `receive` reads once: how many
+/// answers are complete now.
+pub(crate) fn exchange(
+    plan: &Plan,
+    swarm: &mut Swarm,
+    mut window: Window,
+    name: &str,
+    out: &Stream,
+    mut receive: impl FnMut(&mut Swarm, &mut Course, usize, &mut [u8]) -> Outcome<usize>,
+) -> Outcome {
     let mut courses: Vec<Course> = (0..plan.connections).map(|_| Course::default()).collect();
     let mut buffer = vec![0; READ_BYTES];
     let mut times = Times::new();
-    let mut window = Window::new(plan);
     let (mut done, mut left) = (0, plan.total.unwrap_or(u64::MAX));
     if plan.total.is_some() {
         window.begin(0)?;
@@ -82,12 +97,12 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         left -= messages as u64;
         if messages > 0 {
             course.sent.push_back((Instant::now(), messages));
-            course.start(swarm, index, &out, messages)?;
+            course.start(swarm, index, out, messages)?;
         }
         Ok(())
     };
     for (index, course) in courses.iter_mut().enumerate() {
-        start(&mut swarm, course, index, plan.depth)?;
+        start(swarm, course, index, plan.depth)?;
     }
     let mut ready = Vec::new();
     while plan.total.is_none_or(|total| done < total) {
@@ -97,29 +112,29 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
                 return Err("an idle connection was spoken to".into());
             };
             if event.writable {
-                course.pump(&mut swarm, event.index, &out)?;
+                course.pump(swarm, event.index, out)?;
             }
             if event.readable {
-                let complete = course.receive(&mut swarm, event.index, &expected, &mut buffer)?;
+                let complete = receive(swarm, course, event.index, &mut buffer)?;
                 if complete > 0 {
                     course.note_times(complete, window.has_begun().then_some(&mut times))?;
                     done += complete as u64;
                     if !plan.burst {
-                        start(&mut swarm, course, event.index, complete)?;
+                        start(swarm, course, event.index, complete)?;
                     }
                 }
             }
         }
         if plan.burst && done % (plan.connections * plan.depth) as u64 == 0 {
             for (index, course) in courses.iter_mut().enumerate() {
-                start(&mut swarm, course, index, plan.depth)?;
+                start(swarm, course, index, plan.depth)?;
             }
         }
         if plan.total.is_none() && window.is_over(done)? {
             break;
         }
     }
-    window.print("echo", done, Some(&times))
+    window.print(name, done, Some(&times))
 }
 
 impl Course {

@@ -8,10 +8,13 @@
 //! bench-load handshake --port P --connections CONCURRENT RUN
 //! bench-load post      --port P --connections C --size BYTES RUN
 //! bench-load pings     --port P --connections C --total PINGS_EACH
+//! bench-load serve     --port P --connections C --depth D --size BYTES [--text] [--burst] RUN
 //! bench-load hold      --port P      then on stdin: open N, send BYTES, close, quit
 //!
 //! `echo --burst` has all connections send at once, and again when all echoes are there: the server then
 //! finds as much to do each time it wakes, however fast it is.
+//!
+//! `serve` waits for a client that dials, whose process id it reads from stdin.
 //!
 //! `broadcast --events` has all but the first, which publishes, read event streams.
 //!
@@ -28,6 +31,7 @@ mod hold;
 mod measure;
 mod requests;
 mod secured;
+mod serve;
 mod swarm;
 mod traffic;
 
@@ -74,7 +78,11 @@ fn main() -> Outcome {
         "post" => requests::post(&plan),
         "pings" => hold::answer_pings(&plan),
         "hold" => hold::run(&plan),
-        _ => Err("usage: bench-load echo|broadcast|get|handshake|post|pings|hold --port P ...".into()),
+        "serve" => serve::run(&plan),
+        _ => {
+            Err("usage: bench-load echo|broadcast|get|handshake|post|pings|serve|hold --port P ..."
+                .into())
+        }
     }
 }
 

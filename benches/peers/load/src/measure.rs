@@ -32,8 +32,13 @@ struct Begun {
 
 impl Window {
     pub(crate) fn new(plan: &Plan) -> Self {
+        Self::of(plan, plan.pid)
+    }
+
+    /// That of a process which is not in the plan.
+    pub(crate) fn of(plan: &Plan, pid: Option<u32>) -> Self {
         let warm = if plan.total.is_some() { Duration::ZERO } else { plan.warm };
-        Self { warm_until: Instant::now() + warm, length: plan.seconds, pid: plan.pid, begun: None }
+        Self { warm_until: Instant::now() + warm, length: plan.seconds, pid, begun: None }
     }
 
     /// To be told the running count from time to time: true when the run is over.

@@ -11,6 +11,7 @@ use rustix::net::{
 };
 
 use crate::secured::{self, Secured};
+use crate::traffic::masked_frame;
 use crate::{Outcome, Plan};
 
 /// How long a server may stay silent while something is awaited.
@@ -239,6 +240,34 @@ impl Swarm {
         }
         client.head.drain(..taken);
         Ok(count)
+    }
+
+    /// Receives what is there of masked frames: how many with this payload are complete now.
+    pub(crate) fn receive_masked(
+        &mut self,
+        index: usize,
+        payload: &[u8],
+        buffer: &mut [u8],
+    ) -> Outcome<usize> {
+        let client = &mut self.clients[index];
+        let n = client.receive(buffer)?;
+        client.head.extend_from_slice(&buffer[..n]);
+        let (mut taken, mut count) = (0, 0);
+        while let Some(length) = masked_frame(&client.head[taken..], payload)? {
+            taken += length;
+            count += 1;
+        }
+        client.head.drain(..taken);
+        Ok(count)
+    }
+
+    /// Takes a connection that was made elsewhere, does not block and is open.
+    pub(crate) fn adopt(&mut self, fd: OwnedFd) -> Outcome {
+        let data = EventData::new_u64(self.clients.len() as u64);
+        epoll::add(&self.epoll, &fd, data, EventFlags::IN)?;
+        let (stage, head) = (Stage::Open, Vec::new());
+        self.clients.push(Client { fd, tls: None, stage, head, wants_write: false });
+        Ok(())
     }
 
     /// Receives what is there; 0 means nothing at present, the server's hang-up is an error.

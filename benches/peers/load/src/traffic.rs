@@ -1,5 +1,7 @@
 //! Owns what is sent and what must come back: endless streams of one frame, as repeated templates.
 
+use crate::Outcome;
+
 /// A stream repeats one frame; `bytes` holds enough of it that any piece can be sliced from it.
 pub(crate) struct Stream {
     pub(crate) bytes: Vec<u8>,
@@ -81,4 +83,19 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(usize, usize)> {
         }
         short => Some((2, short.into())),
     }
+}
+
+/// The length of the masked frame at the start, if it is all there; another payload is an error.
+pub(crate) fn masked_frame(bytes: &[u8], payload: &[u8]) -> Outcome<Option<usize>> {
+    let Some((header, length)) = parse(bytes) else { return Ok(None) };
+    let (from, end) = (header + 4, header + 4 + length);
+    let (Some(mask), Some(masked)) = (bytes.get(header..from), bytes.get(from..end)) else {
+        return Ok(None);
+    };
+    let is_data = matches!(bytes[0], 0x81 | 0x82) && bytes[1] & 0x80 != 0;
+    let plain = masked.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key);
+    if !is_data || !plain.eq(payload.iter().copied()) {
+        return Err("another frame than was to come back".into());
+    }
+    Ok(Some(end))
 }

@@ -1,5 +1,5 @@
 //! tokio-tungstenite as a benchmark server: `bench-tokio-tungstenite PORT [MODE] [4k]`, with `tls CERTIFICATE
-//! KEY` over tokio-rustls.
+//! KEY` over tokio-rustls; as a client `bench-tokio-tungstenite PORT dial CONNECTIONS [4k]`.
 //!
 //! One thread, replies forwarded from stream to sink, so that messages that arrive together leave
 //! together. `4k` sets both buffers to 4 KiB instead of the defaults (128 KiB).
@@ -14,12 +14,12 @@ use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
+use tokio_tungstenite::{WebSocketStream, accept_async_with_config, client_async_with_config};
 
 type Subscribers = Rc<RefCell<Vec<UnboundedSender<Message>>>>;
 
@@ -38,6 +38,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         _ => None,
     };
+    if let [_, mode, connections, ..] = words.as_slice()
+        && mode == "dial"
+    {
+        return dial(port, connections.parse()?, config).await;
+    }
     let subscribers = Subscribers::default();
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     tokio::task::LocalSet::new()
@@ -81,11 +86,35 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let session = accept_async_with_config(stream, Some(config)).await?;
     match subscribers {
         Some(subscribers) => fan_out(session, subscribers).await,
-        None => {
-            let (sink, stream) = session.split();
-            stream.try_filter(|message| future::ready(is_data(message))).forward(sink).await
-        }
+        None => send_back(session).await,
     }
+}
+
+/// Dials so often, and sends back what comes, until the other side hangs up.
+async fn dial(
+    port: u16,
+    connections: usize,
+    config: WebSocketConfig,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let sessions = tokio::task::LocalSet::new();
+    for _ in 0..connections {
+        sessions.spawn_local(async move {
+            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            stream.set_nodelay(true)?;
+            let url = format!("ws://127.0.0.1:{port}/");
+            let (session, _) = client_async_with_config(url, stream, Some(config)).await?;
+            send_back(session).await
+        });
+    }
+    sessions.await;
+    Ok(())
+}
+
+async fn send_back<S: AsyncRead + AsyncWrite + Unpin>(
+    session: WebSocketStream<S>,
+) -> Result<(), Error> {
+    let (sink, stream) = session.split();
+    stream.try_filter(|message| future::ready(is_data(message))).forward(sink).await
 }
 
 fn is_data(message: &Message) -> bool {

@@ -1,9 +1,10 @@
 //! wirewheel as a benchmark server: `bench-wirewheel PORT [MODE]`; with the feature `client` as a client too.
 //!
-//! Everything is at its default but what the benchmark cannot do without: room for its connections,
-//! room for its largest messages in `large`, a short ping period in `ping`, a folder with a file of 1 KiB
-//! in `file`, a certificate in `tls` and `tls-rsa` (which want the feature `tls`), and more patience with
-//! slow turns, since under valgrind every turn is slow and would have the events timed one by one.
+//! Everything is at its default but what the benchmark cannot do without: room for its connections, room for
+//! its largest messages in `large`, a short ping period in `ping`, a folder with a file of 1 KiB in `file`,
+//! two loops in `loops` (which wants that feature), a certificate in `tls` and `tls-rsa` (which want the
+//! feature `tls`), and more patience with slow turns, since under valgrind every turn is slow and would have
+//! the events timed one by one.
 
 #[cfg(feature = "client")]
 mod dialled;
@@ -22,6 +23,8 @@ const CONNECTIONS: usize = 30_000;
 const SLOW: Duration = Duration::from_secs(60);
 const LARGE_BYTES: usize = 16 << 20;
 const FILE_BYTES: usize = 1 << 10;
+#[cfg(feature = "loops")]
+const LOOPS: usize = 2;
 
 /// Messages that a flow keeps for those who have not taken them yet.
 const FLOW_MESSAGES: usize = 64;
@@ -77,28 +80,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let port: u16 = words.next().ok_or("usage: bench-wirewheel PORT [MODE]")?.parse()?;
     let mode = words.next().unwrap_or_else(|| "echo".into());
     #[cfg(feature = "client")]
-    if let "dial" | "feed" = mode.as_str() {
-        let numbers: Vec<usize> = words.map(|word| word.parse()).collect::<Result<_, _>>()?;
-        return match (mode.as_str(), numbers.first()) {
-            ("dial", Some(connections)) => dialled::dial(port, *connections),
-            _ => dialled::feed(port, &numbers),
-        };
+    if mode == "dial" {
+        return dialled::dial(port, words.next().ok_or("PORT dial CONNECTIONS")?.parse()?);
     }
-    let limits = Limits::new().max_connections(CONNECTIONS).slow_callback(SLOW);
-    let options = WebSockets::new().limits(limits.clone());
-    let options = match mode.as_str() {
-        "large" => {
-            options.max_frame_size(LARGE_BYTES).limits(limits.process_bytes(8 * LARGE_BYTES))
-        }
-        "broadcast-deflate" => options.extension(Deflate::new()),
-        "ping" => options.ping_period(Duration::from_secs(1)),
-        _ => options,
-    };
     let broadcasts = mode.starts_with("broadcast");
     let folder = if mode == "file" { Some(folder(port)?) } else { None };
     let events = mode == "broadcast-events";
-    Server::bind(listen(port, &mode)?, move |app: &mut Application| {
-        app.install(options);
+    #[cfg(feature = "loops")]
+    let loops = if mode == "loops" { LOOPS } else { 1 };
+    let server = Server::bind(listen(port, &mode)?, move |app: &mut Application| {
+        app.install(options(&mode));
         app.routing(|route| {
             if let Some(folder) = folder {
                 route.folder("/", folder);
@@ -118,7 +109,22 @@ fn main() -> Result<(), Box<dyn Error>> {
                 route.web_socket("/", |_: &Call| Echo);
             }
         });
-    })?
-    .run()?;
+    })?;
+    #[cfg(feature = "loops")]
+    let server = server.loops(loops);
+    server.run()?;
     Ok(())
+}
+
+fn options(mode: &str) -> WebSockets {
+    let limits = Limits::new().max_connections(CONNECTIONS).slow_callback(SLOW);
+    let options = WebSockets::new().limits(limits.clone());
+    match mode {
+        "large" => {
+            options.max_frame_size(LARGE_BYTES).limits(limits.process_bytes(8 * LARGE_BYTES))
+        }
+        "broadcast-deflate" => options.extension(Deflate::new()),
+        "ping" => options.ping_period(Duration::from_secs(1)),
+        _ => options,
+    }
 }
