@@ -121,6 +121,12 @@ impl Reading {
         self.subscription.is_before(number) || self.subscription.flow().has_removed(self.id)
     }
 
+    /// The same of messages alone.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn has_message_before(&self, number: u64) -> bool {
+        self.subscription.is_before(number)
+    }
+
     /// Goes past the message of that number: how many before it are gone.
     fn pass(&mut self, number: u64, own_dropped: u64) -> u64 {
         let gone = self.subscription.pass(number);

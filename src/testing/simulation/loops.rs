@@ -34,6 +34,8 @@ struct Life {
     visitors: Vec<Visitor>,
     next_port: Port,
     visitors_max: usize,
+    /// How many turns there were when all was checked last: nothing but a turn changes a loop.
+    checked: usize,
     trail: Vec<String>,
 }
 
@@ -44,8 +46,16 @@ pub(super) fn run(mut choices: Choices) -> Result<LoopTally, Failure> {
     let ledger = Rc::new(RefCell::new(setup.ledger(choices)));
     let group = Group::new(&setup, &ledger);
     let trail = vec![format!("{setup:?}")];
-    let mut life =
-        Life { setup, ledger, group, visitors: Vec::new(), next_port: 1, visitors_max, trail };
+    let mut life = Life {
+        setup,
+        ledger,
+        group,
+        visitors: Vec::new(),
+        next_port: 1,
+        visitors_max,
+        checked: 0,
+        trail,
+    };
     let mut step = 0;
     let mut outcome = Ok(());
     while outcome.is_ok() && step < steps && !life.ledger.borrow().stops {
@@ -161,6 +171,9 @@ impl Life {
 
     /// What must hold after every step.
     fn check(&mut self) -> Result<(), String> {
+        if std::mem::replace(&mut self.checked, self.group.turns) == self.group.turns {
+            return Ok(());
+        }
         self.look()?;
         self.check_limits()?;
         let most = self.group.check()?;

@@ -145,7 +145,7 @@ fn assert_exercised(tally: &Tally) {
     assert!(tally.read > 0 && tally.unread > 0, "a reader took and missed: never; {tally:?}");
     assert!(tally.longest >= 60, "a session had a long life: never; {tally:?}");
     assert!(tally.losses.0.iter().all(|&count| count > 0), "a loss never happened; {tally:?}");
-    let passed_by = tally.loops.passed_by();
+    let passed_by = tally.loops.passed_by().filter(|_| tally.loops.lives >= 50);
     assert!(passed_by.is_none(), "several loops: {passed_by:?}: never; {tally:?}");
     #[cfg(feature = "client")]
     for (what, count) in [
