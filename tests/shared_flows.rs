@@ -288,6 +288,26 @@ fn newest_values_and_removals_are_those_of_all_loops() {
     }
 }
 
+/// What is gone before another loop has heard of it is missed there too, with nothing behind it.
+#[test]
+fn what_is_set_and_removed_at_once_is_missed_on_every_loop() {
+    let options = FlowOptions::new().extra_buffer(10).on_buffer_overflow(BufferOverflow::Latest);
+    let server = serve(3, options);
+    let mut listeners: Vec<_> = (0..3).map(|_| server.upgrade("/hear")).collect();
+    until_all_collect(&server, 3);
+    let mut speaker = server.upgrade("/say");
+    let frames = [masked(TEXT, b"door=open"), masked(TEXT, b"door=")].concat();
+    speaker.stream.write_all(&frames).unwrap();
+    for client in &mut listeners {
+        loop {
+            client.text("missed?");
+            if client.frame().payload == b"missed 1" {
+                break;
+            }
+        }
+    }
+}
+
 /// What a newcomer is replayed, and how many collect, is the same on each loop.
 #[test]
 fn replay_and_counts_are_right_on_every_loop() {
@@ -435,6 +455,82 @@ fn other_threads_publish_on_all_loops() {
     for (number, key) in keys.into_iter().enumerate() {
         server.0.emit(key, format!("{number}").as_str()).unwrap();
         clients.iter_mut().for_each(|client| client.expect_text(&format!("{number}")));
+    }
+}
+
+/// Rooms that come and go: `/room/NAME` opens, `close` forgets.
+fn rooms(app: &mut Application) {
+    app.install(WebSockets::new().ping_period(None));
+    app.routing(|route| {
+        route.web_socket("/room/{name}", |call: &Call| {
+            let name = call.parameter("name").unwrap_or_default().into_owned();
+            let options = FlowOptions::new().replay(1);
+            let joined = name.clone();
+            on_connect(move |session, _| {
+                let room = session.server().shared_flow(&joined, options)?;
+                session.send("in")?; // before the replay
+                session.collect(&room)
+            })
+            .on_message(move |session, message| {
+                let text = message.text().unwrap_or_default();
+                if text == "close" {
+                    session.server().forget_shared_flow(&name);
+                    return session.send("closed");
+                }
+                let room = session.server().shared_flow(&name, options)?;
+                if text == "count?" {
+                    return session.send(format!("{}", room.subscription_count()));
+                }
+                session.emit(&room, text)
+            })
+        });
+    });
+}
+
+fn enter(server: &Running, path: &str) -> Client {
+    let mut client = server.upgrade(path);
+    client.expect_text("in");
+    client
+}
+
+#[test]
+fn rooms_that_come_and_go_are_those_of_all_loops() {
+    for loops in [1, 3] {
+        let server = Server::bind("127.0.0.1:0", rooms).unwrap().loops(loops);
+        let server = Running(server.spawn().unwrap().into());
+        let mut members: Vec<_> = (0..loops).map(|_| enter(&server, "/room/blue")).collect();
+        let mut elsewhere: Vec<_> = (0..loops).map(|_| enter(&server, "/room/red")).collect();
+        for said_by in 0..loops {
+            members[said_by].text(&format!("{said_by} says so"));
+            members.iter_mut().for_each(|it| it.expect_text(&format!("{said_by} says so")));
+        }
+        elsewhere[0].text("quiet here");
+        elsewhere.iter_mut().for_each(|it| it.expect_text("quiet here"));
+        let last = format!("{} says so", loops - 1);
+        // A newcomer of whichever loop has the replay.
+        for _ in 0..loops {
+            let mut client = enter(&server, "/room/blue");
+            client.expect_text(&last);
+            members.push(client);
+        }
+        // Forgotten on all loops, it begins anew.
+        for member in &mut members[..loops] {
+            member.text("close");
+            member.expect_text("closed");
+        }
+        drop(members);
+        loop {
+            let mut client = enter(&server, "/room/blue");
+            client.text("count?");
+            let first = String::from_utf8(client.frame().payload).unwrap();
+            if first.parse::<usize>().is_ok() {
+                break; // every loop has heard that nobody needs it: nothing is replayed
+            }
+            assert_eq!(first, last);
+            client.frame();
+            client.text("close");
+            client.expect_text("closed");
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use crate::values::{
 const MAX_LINE: usize = 256 << 10;
 /// How long a stop may take, before what is left is ended by force. Service files wait longer.
 const GRACE: Duration = Duration::from_secs(7);
+/// More than a small box has cores; the library's own bound.
+const LOOPS_MAX: usize = 64;
 /// The page that says that the hub is alive.
 pub(crate) const HEALTH: &str = "/healthz";
 
@@ -66,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     pub(crate) max_message: usize,
     pub(crate) max_connections: Option<usize>,
+    pub(crate) loops: usize,
     pub(crate) memory: Option<usize>,
     pub(crate) grace: Duration,
 }
@@ -189,6 +192,7 @@ impl Config {
             timeout: given.parsed("timeout", duration)?.unwrap_or(Duration::from_secs(15)),
             max_message: given.parsed("max-message", bytes)?.unwrap_or(64 << 10),
             max_connections: given.parsed("max-connections", positive)?,
+            loops: given.parsed("loops", positive)?.unwrap_or(1),
             memory,
             grace: given.parsed("grace", duration)?.unwrap_or(GRACE),
         };
@@ -222,6 +226,7 @@ impl Config {
         if self.child_grace > GRACE_MAX {
             return Err(format!("--child-grace {:?}: give at most 1h", self.child_grace));
         }
+        self.check_loops()?;
         let Some(metrics) = self.metrics.as_deref() else { return Ok(()) };
         let first = metrics.split('/').nth(1).unwrap_or_default();
         let clash = match first {
@@ -233,6 +238,26 @@ impl Config {
         };
         clash
             .map_or(Ok(()), |other| Err(format!("--metrics {metrics:?}: this is where {other} is")))
+    }
+}
+
+impl Config {
+    /// What several loops cannot do.
+    fn check_loops(&self) -> Result<(), String> {
+        let once = [
+            ("--exec", self.exec.is_some(), "its programs are looked after"),
+            ("--broker", self.broker.is_some(), "its topics are joined"),
+            ("--upstream", self.upstream.is_some(), "its topics are joined"),
+        ];
+        if self.loops > LOOPS_MAX {
+            return Err(format!("--loops {}: give at most {LOOPS_MAX}", self.loops));
+        }
+        match once.into_iter().find(|(_, is_given, _)| *is_given && self.loops > 1) {
+            Some((option, _, why)) => {
+                Err(format!("{option}: {why} by one loop: give no --loops, or another hub"))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -433,6 +458,12 @@ mod tests {
             (&["--exec", "cat", "--pass-env", "A=1"], "give the name of a variable"),
             (&["--echo", "--listen", "fd:web"], "give fd: for all sockets handed over, or one"),
             (&["--echo", "--listen", "fd:-1"], "or one as fd:3"),
+            (&["--echo", "--loops", "0"], "give a number above 0"),
+            (&["--echo", "--loops", "65"], "give at most 64"),
+            (
+                &["--exec", "cat", "--loops", "2"],
+                "--exec: its programs are looked after by one loop",
+            ),
             (&["--echo", "--", "x"], "arguments behind -- are for --exec"),
             (&["--echo", "--listen", "tls:"], "give an address behind it, as in tls:0.0.0.0:8443"),
             (

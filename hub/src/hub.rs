@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -14,6 +15,7 @@ use wirewheel::{
 use crate::check::{self, Finding};
 use crate::config::{Config, HEALTH, Place};
 use crate::exec::{ExecOptions, Processes};
+use crate::loops::Loops;
 use crate::service::{self, Handed, Notifier};
 use crate::signals::{Signals, is_ignored, reap};
 use crate::tokens::Tokens;
@@ -30,35 +32,72 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
     let parts = Parts::open(config)?;
     let mut places = places(config)?.into_iter();
     let first = places.next().ok_or("fd: is given, and no socket was handed over (LISTEN_FDS)")?;
-    let listening = listen_options(config);
-    let notifier = Rc::new(Notifier::from_environment());
-    let processes = parts.processes.clone();
-    let grace = config.grace;
-    let module = move |app: &mut Application| {
-        // Before anything else is done about a stop: whoever waits for it shall know.
-        let stopping = Rc::clone(&notifier);
-        app.on_shutdown(move |_| stopping.tell("STOPPING=1"));
-        if let Err(error) = take_signals(app, &parts, grace) {
-            log::warn!("signals: {error}");
-        }
-        parts.say_what_is_open();
-        parts.set_up(app);
-        if let Some(period) = service::watchdog_period() {
-            // A timer of the loop: where the loop hangs, nobody is told that it does not.
-            let watched = Rc::clone(&notifier);
-            app.every(period, move |_| watched.tell("WATCHDOG=1"));
-        }
-        notifier.tell("READY=1");
-    };
-    let mut server = Server::bind_with(first, &listening, module).map_err(in_words)?;
-    for place in places {
-        server = server.listen_with(place, &listening).map_err(in_words)?;
+    if config.loops > 1 {
+        let module = on_each_loop(config, parts.tokens);
+        let server = bind(first, places, &listen_options(config), module)?;
+        return server.loops(config.loops).run().map_err(in_words);
     }
+    let processes = parts.processes.clone();
+    let module = move |app: &mut Application| begin(app, parts, &Loops::new(1));
+    let server = bind(first, places, &listen_options(config), module)?;
     let result = server.run().map_err(in_words);
     if let Some(processes) = processes {
         processes.finish();
     }
     result
+}
+
+/// What is run on each of several loops.
+fn on_each_loop(
+    config: &Config,
+    tokens: Option<Arc<Tokens>>,
+) -> impl FnOnce(&mut Application) + Clone + Send + use<> {
+    let (config, loops) = (config.clone(), Loops::new(config.loops));
+    move |app: &mut Application| match Parts::with(&config, tokens) {
+        Ok(parts) => begin(app, parts, &loops),
+        // It was opened before, by whoever has started this; or it is of another moment.
+        Err(mistake) => log::error!("{mistake}"),
+    }
+}
+
+fn bind<M: FnOnce(&mut Application)>(
+    first: Listen,
+    others: impl Iterator<Item = Listen>,
+    options: &ListenOptions,
+    module: M,
+) -> Result<Server<M>, String> {
+    let mut server = Server::bind_with(first, options, module).map_err(in_words)?;
+    for place in others {
+        server = server.listen_with(place, options).map_err(in_words)?;
+    }
+    Ok(server)
+}
+
+/// Sets up a loop: the routes, and what the hub has once.
+fn begin(app: &mut Application, parts: Parts<'_>, loops: &Loops) {
+    let notifier = Rc::new(Notifier::from_environment());
+    app.once(|app| {
+        // Before anything else is done about a stop: whoever waits for it shall know.
+        let stopping = Rc::clone(&notifier);
+        app.on_shutdown(move |_| stopping.tell("STOPPING=1"));
+        if let Err(error) = take_signals(app, &parts) {
+            log::warn!("signals: {error}");
+        }
+        parts.say_what_is_open();
+        if let Some(period) = service::watchdog_period() {
+            // A timer of the loop: where a loop hangs, nobody is told that it does not.
+            let (watched, loops) = (Rc::clone(&notifier), loops.clone());
+            app.every(period, move |_| {
+                if loops.have_turned() {
+                    watched.tell("WATCHDOG=1");
+                }
+            });
+        }
+    });
+    parts.set_up(app);
+    if loops.enter(app) {
+        notifier.tell("READY=1");
+    }
 }
 
 /// Does everything but listening at the places that are configured, and starting anything.
@@ -78,20 +117,21 @@ pub(crate) fn check(config: &Config) -> Result<(), Finding> {
 fn check_limits(config: &Config) -> Result<(), String> {
     // The limits are checked where they are used: by starting a server. So are certificates and keys.
     let place = listen(config, "127.0.0.1:0".into(), config.tls.is_some());
-    let config = config.clone();
+    let (config, loops) = (config.clone(), config.loops);
     let module = move |app: &mut Application| {
         if let Ok(parts) = Parts::open(&config) {
             parts.set_up(app);
         }
     };
-    let server = Server::bind(place, module).map_err(in_words)?;
+    let server = Server::bind(place, module).map_err(in_words)?.loops(loops);
     let handle = server.spawn().map_err(in_words)?;
     handle.shutdown(Duration::ZERO);
     handle.join().map(drop).map_err(in_words)
 }
 
 /// What SIGHUP and SIGCHLD do; the server itself takes SIGINT and SIGTERM.
-fn take_signals(app: &mut Application, parts: &Parts<'_>, grace: Duration) -> std::io::Result<()> {
+fn take_signals(app: &mut Application, parts: &Parts<'_>) -> std::io::Result<()> {
+    let grace = parts.config.grace;
     if parts.processes.is_none() {
         // Programs that somebody else has started; those of /exec are looked after there.
         let children = Signals::of(&[Signal::CHILD])?;
@@ -193,7 +233,7 @@ fn listen(_config: &Config, place: Listen, _with_tls: bool) -> Listen {
 /// What the routes need, opened.
 struct Parts<'a> {
     config: &'a Config,
-    tokens: Option<Rc<Tokens>>,
+    tokens: Option<Arc<Tokens>>,
     topics: Option<Rc<Topics>>,
     processes: Option<Rc<Processes>>,
 }
@@ -203,6 +243,11 @@ impl<'a> Parts<'a> {
         config.serve.as_deref().map(folder_is_there).transpose()?;
         let tokens = config.token_file.as_deref().map(Tokens::read);
         let tokens = tokens.transpose().map_err(|mistake| format!("--token-file: {mistake}"))?;
+        Self::with(config, tokens.map(Arc::new))
+    }
+
+    /// The same with tokens that several loops have together.
+    fn with(config: &'a Config, tokens: Option<Arc<Tokens>>) -> Result<Self, String> {
         let topics = config.topics.then(|| Topics::of(config)).transpose()?;
         let processes = config.exec.clone().map(|command| {
             check::program(&command)?;
@@ -218,7 +263,7 @@ impl<'a> Parts<'a> {
         });
         Ok(Self {
             config,
-            tokens: tokens.map(Rc::new),
+            tokens,
             topics: topics.map(Rc::new),
             processes: processes.transpose()?.map(Rc::new),
         })
@@ -322,7 +367,7 @@ fn options(config: &Config) -> WebSockets {
 }
 
 /// The metrics: for everyone, or for those with a token.
-fn metrics(route: &mut Routing<'_>, path: &str, tokens: Option<Rc<Tokens>>) {
+fn metrics(route: &mut Routing<'_>, path: &str, tokens: Option<Arc<Tokens>>) {
     match tokens {
         Some(tokens) => route.stats_if(path, move |call| tokens.admit(call).map(drop)),
         None => route.stats(path),

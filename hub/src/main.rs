@@ -5,6 +5,7 @@
 //!   check     what is seen to be wrong before anything is started
 //!   hub       the routes, and running
 //!   topics    what one client sends, all others receive
+//!   loops     whether all of several loops are there, and turn
 //!   links     the same across hubs (unlinked: without them)
 //!   upstream  the hub that is dialled; upstream_place: how that is said
 //!   broker    the same across boxes over MQTT (unbrokered: without it); broker_place: how that is said
@@ -33,6 +34,7 @@ mod links;
 #[cfg(not(feature = "upstream"))]
 #[path = "unlinked.rs"]
 mod links;
+mod loops;
 mod options;
 mod service;
 mod signals;

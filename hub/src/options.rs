@@ -13,7 +13,7 @@ pub(crate) enum Kind {
 }
 
 /// Every option; service files and documents are held to this table. Those that guard come first.
-pub(crate) const OPTIONS: [(&str, Kind); 43] = [
+pub(crate) const OPTIONS: [(&str, Kind); 44] = [
     ("token-file", Kind::One),
     ("upstream-token-file", Kind::One),
     ("upstream-ca", Kind::One),
@@ -51,6 +51,7 @@ pub(crate) const OPTIONS: [(&str, Kind); 43] = [
     ("timeout", Kind::One),
     ("max-message", Kind::One),
     ("max-connections", Kind::One),
+    ("loops", Kind::One),
     ("memory", Kind::One),
     ("grace", Kind::One),
     // What follows is for whoever calls the program by hand.

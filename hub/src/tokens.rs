@@ -1,8 +1,8 @@
 //! The tokens of `--token-file`: who may connect.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use percent_encoding::percent_decode_str;
 use wirewheel::{Accept, Call, Response};
@@ -12,11 +12,11 @@ const SHORTEST: usize = 8;
 /// The parameter of the query in which browsers show it.
 const PARAMETER: &str = "token";
 
-/// The tokens, of which a client has to show one.
+/// The tokens, of which a client has to show one, on whichever loop.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     path: PathBuf,
-    tokens: RefCell<Vec<String>>,
+    tokens: RwLock<Vec<String>>,
 }
 
 /// The token that a request has shown, kept with it so that it is passed on to nobody.
@@ -50,7 +50,7 @@ impl Tokens {
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         // A working folder may be another one when they are read again.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let tokens = RefCell::new(tokens_in(&path)?);
+        let tokens = RwLock::new(tokens_in(&path)?);
         Ok(Self { path, tokens })
     }
 
@@ -58,7 +58,7 @@ impl Tokens {
     pub(crate) fn reload(&self) -> Result<usize, String> {
         let tokens = tokens_in(&self.path)?;
         let count = tokens.len();
-        self.tokens.replace(tokens);
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
         Ok(count)
     }
 
@@ -83,7 +83,8 @@ impl Tokens {
             let differences = token.bytes().zip(shown.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
             (differences == 0) & (token.len() == shown.len())
         };
-        self.tokens.borrow().iter().fold(false, |found, token| found | same(token))
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        tokens.iter().fold(false, |found, token| found | same(token))
     }
 }
 
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_token_is_whole_or_wrong() {
-        let tokens = RefCell::new(vec!["swordfish".into(), "correct horse".into()]);
+        let tokens = RwLock::new(vec!["swordfish".into(), "correct horse".into()]);
         let tokens = Tokens { path: PathBuf::new(), tokens };
         assert!(tokens.has("swordfish") && tokens.has("correct horse"));
         for wrong in ["", "swordfis", "swordfish ", "Swordfish", "correct"] {
@@ -131,7 +132,7 @@ mod tests {
         }
         fs::write(&path, "# two\n swordfish \ncorrect horse\n").unwrap();
         let tokens = Tokens::read(&path).unwrap();
-        assert_eq!(*tokens.tokens.borrow(), ["swordfish", "correct horse"]);
+        assert_eq!(*tokens.tokens.read().unwrap(), ["swordfish", "correct horse"]);
         fs::write(&path, "short\n").unwrap();
         assert!(tokens.reload().is_err() && tokens.has("swordfish"), "those before stay");
         fs::write(&path, "another one\n").unwrap();

@@ -1,6 +1,6 @@
 //! Topics: what one client sends to a topic, all others on it receive.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,6 +40,10 @@ struct Settings {
     options: FlowOptions,
     overflow: Overflow,
     links: Links,
+    /// There are several loops, which have their topics together.
+    is_shared: bool,
+    /// Names of topics that are gone on this loop, and that others are to be told of.
+    gone: RefCell<Vec<String>>,
 }
 
 /// A topic, as long as it is kept.
@@ -47,7 +51,8 @@ struct Settings {
 pub(crate) struct Topic {
     settings: Rc<Settings>,
     name: String,
-    flow: SharedFlow<MessageBuf>,
+    /// From when the first client is on it.
+    flow: OnceCell<SharedFlow<MessageBuf>>,
     linked: TopicLinks,
     broker: Rc<Broker>,
     over_broker: OverBroker,
@@ -81,7 +86,13 @@ impl Topics {
             .max_bytes(config.max_message.saturating_mul(room).clamp(256 << 10, 1 << 30));
         let checked = SharedFlow::<MessageBuf>::with(options);
         checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
-        let settings = Settings { options, overflow: config.overflow, links: Links::of(config) };
+        let settings = Settings {
+            options,
+            overflow: config.overflow,
+            links: Links::of(config),
+            is_shared: config.loops > 1,
+            gone: RefCell::default(),
+        };
         let broker = RefCell::new(Rc::new(Broker::of(config)?));
         Ok(Self { settings: Rc::new(settings), broker, topics: RefCell::default() })
     }
@@ -92,7 +103,10 @@ impl Topics {
         route
             .web_socket(PATH, move |call: &Call| Member(joining.topic(call)))
             .on_upgrade(move |call| admitting.admit(call));
-        self.settings.links.serve(route, self);
+        // Another hub would be joined to the topics of one loop alone.
+        if !self.settings.is_shared {
+            self.settings.links.serve(route, self);
+        }
     }
 
     /// Starts the link to the broker.
@@ -123,6 +137,7 @@ impl Topics {
                 let stays = topic.is_joined() || topic.linked.leave_upstream();
                 if !stays {
                     topic.broker.leave(topic);
+                    topic.leave_loops();
                 }
                 stays
             });
@@ -143,7 +158,7 @@ impl Topics {
         let topic = Rc::new(Topic {
             settings: Rc::clone(&self.settings),
             name: name.clone().into_owned(),
-            flow: self.settings.new_flow(),
+            flow: OnceCell::new(),
             linked: TopicLinks::default(),
             broker: Rc::clone(&self.broker.borrow()),
             over_broker: OverBroker::default(),
@@ -162,7 +177,34 @@ impl Settings {
 impl Topic {
     /// Whether a client is on it, or a hub that has dialled.
     fn is_joined(&self) -> bool {
-        self.flow.subscription_count() > self.over_broker.readers() || self.linked.have_members()
+        let members = self.flow.get().map_or(0, SharedFlow::subscription_count);
+        members > self.over_broker.readers() || self.linked.have_members()
+    }
+
+    /// The flow is that of all loops, where there are several.
+    fn join_loops(&self, server: &mut ServerRef<'_>) {
+        if !self.settings.is_shared || self.flow.get().is_some() {
+            return;
+        }
+        // No server is at hand where a topic makes room for another.
+        for name in self.settings.gone.take() {
+            server.forget_shared_flow(&name);
+        }
+        if let Ok(flow) = server.shared_flow_of(&self.name, self.settings.options) {
+            let _ = self.flow.set(flow); // the options were checked in `of`
+        }
+    }
+
+    /// The topic is gone on this loop.
+    fn leave_loops(&self) {
+        if self.settings.is_shared {
+            self.settings.gone.borrow_mut().push(self.name.clone());
+        }
+    }
+
+    /// What clients of this hub are sent.
+    pub(crate) fn flow(&self) -> &SharedFlow<MessageBuf> {
+        self.flow.get_or_init(|| self.settings.new_flow())
     }
 
     /// Publishes what a session said, in one of the topic's flows.
@@ -185,11 +227,6 @@ impl Topic {
 impl Topic {
     pub(crate) fn name(&self) -> &str {
         &self.name
-    }
-
-    /// What clients of this hub are sent.
-    pub(crate) fn flow(&self) -> &SharedFlow<MessageBuf> {
-        &self.flow
     }
 
     /// A further flow with the options of topics.
@@ -243,13 +280,14 @@ impl Member {
 
 impl Handler for Member {
     fn on_connect(&mut self, session: &mut Session<'_>, _call: &Call) -> HandlerResult {
+        self.0.join_loops(&mut session.server());
         self.0.join_others(&mut session.server());
-        session.collect_others(&self.0.flow)
+        session.collect_others(self.0.flow())
     }
 
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         let message = MessageBuf::from(message);
-        self.0.emit_in(session, &self.0.flow, &message)?;
+        self.0.emit_in(session, self.0.flow(), &message)?;
         self.0.pass_on(session, &message)?;
         self.end_if_behind(session)
     }

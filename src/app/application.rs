@@ -25,6 +25,7 @@ use crate::app::web_socket_route::Installed;
 use crate::context::loop_state::{LoopPlace, NewWatch, OnLoop, Order, ServerRef, TimerAction};
 use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
+use crate::context::shared_flows::read_for_others;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::{FlowKey, FlowNames};
 use crate::flow::options::FlowOptions;
@@ -515,18 +516,18 @@ impl Application {
     /// ```
     pub fn shared_flow_of<T: ?Sized>(&mut self, name: &str, options: FlowOptions) -> SharedFlow<T> {
         let flow = self.flow_of(options);
-        if !self.on_loop.bridges.claim(name) {
+        let OnLoop { bridges, place, readers, .. } = &mut self.on_loop;
+        if bridges.contains(name) {
             self.routes.mistake(format!("Application::shared_flow: there are two of {name:?}"));
-        } else if let Some(place) = &self.on_loop.place {
-            let bridge = self.on_loop.bridges.add(name, &flow.inner, place);
-            let sending = Rc::clone(&bridge);
-            let reader = self.read_flow(&flow, move |server, batch| {
-                let (taken, bytes) = sending.read(batch);
-                server.shared.account(0, bytes); // it is kept until the other loops have published it
-                taken
-            });
-            bridge.read_by(reader);
+            return flow;
         }
+        let name = name.into();
+        if let Some(bridge) = bridges.add(&name, &flow.inner, place.as_ref()) {
+            let read = read_for_others(Rc::clone(&bridge));
+            bridge.read_by(readers.add(&flow.inner, None, read));
+            place.iter().for_each(|place| place.hold(&name));
+        }
+        bridges.hold(&name);
         flow
     }
 

@@ -5,10 +5,10 @@ use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use crate::context::commands::Refused;
+use crate::structures::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 
 /// Connections that may wait, as in the backlog of a listener.
 const CONNECTIONS_MAX: usize = 1024;

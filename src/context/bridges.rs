@@ -6,7 +6,7 @@
 //! no more: the rest waits in the log, where the flow's policy is for it as for any slow subscriber.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,50 +23,84 @@ use crate::context::parcels::{Bridged, Content, Load};
 /// Messages of a flow that may be on their way from one loop to another.
 const MESSAGES_MAX: usize = 256;
 
-/// The bridges of one loop.
+/// The flows of one loop that all loops have.
 #[derive(Default)]
 pub(crate) struct Bridges {
-    by_name: HashMap<Arc<str>, Rc<dyn BridgeEnd>>,
-    /// Those of all flows that are shared, also where there is nobody to share them with.
-    names: HashSet<Box<str>>,
+    /// In order, so that what a loop sends of several flows is the same each time a test runs.
+    by_name: BTreeMap<Arc<str>, Entry>,
+    /// How many bridges there were.
+    count: u64,
     /// Some wait for a flow that has no room.
     pub(crate) some_wait: bool,
+}
+
+struct Entry {
+    flow: Rc<FlowInner>,
+    /// `None` where there is but one loop.
+    bridge: Option<Rc<dyn BridgeEnd>>,
+    /// The application of this loop has asked for it.
+    is_held: bool,
 }
 
 /// What the loop asks of a bridge. Behind a trait, so that a program whose loops share no flow has no code
 /// for it.
 pub(crate) trait BridgeEnd {
-    /// Another loop has sent this.
-    fn receive(&self, from: usize, published: Arc<[Bridged]>);
+    /// Another loop's bridge of that number has sent this.
+    fn receive(&self, from: usize, bridge: u64, published: Arc<[Bridged]>);
 
     /// Publishes what waits and has room, and tells those who sent it: whether something is left to be
     /// done once the flow has moved. Its own reader stands at `cursor`.
     fn publish(&self, cursor: u64) -> bool;
 
-    /// Another loop has published so much: how many bytes are not on their way any more.
-    fn done(&self, from: usize, load: Load) -> usize;
+    /// Another loop has published so much of what the bridge of that number has sent: how many bytes are not
+    /// on their way any more.
+    fn done(&self, from: usize, number: u64, load: Load) -> usize;
 
     /// Who reads the flow for the other loops.
     fn reader(&self) -> Option<ReaderId>;
+
+    /// Tells all who have sent something that it is done: how many bytes are on their way no more, as far
+    /// as this loop counts them.
+    fn close(&self) -> usize;
+
+    /// What is on its way to each other loop, by number.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    fn on_the_way(&self) -> Vec<Load>;
+
+    /// What another loop has sent and was not told of: waiting, or published here.
+    #[cfg(all(repository, test))]
+    fn unanswered_of(&self, number: usize) -> Load;
 }
 
 /// One loop's end of a flow that all loops have.
 pub(crate) struct Bridge<A> {
     name: Arc<str>,
+    /// Tells it from others of its name that this loop had before.
+    number: u64,
     flow: Rc<FlowInner>,
     place: Place<A>,
     reader: Cell<Option<ReaderId>>,
     state: RefCell<BridgeState>,
 }
 
-#[derive(Default)]
 struct BridgeState {
     /// What each other loop has not said that it has published, by its number.
     on_the_way: Vec<Load>,
-    /// What others have sent and has no place here yet: from whom, and which is next.
-    waiting: VecDeque<(usize, Arc<[Bridged]>, usize)>,
-    /// What was published here and whose senders are not told yet, by their numbers.
-    unanswered: Vec<Load>,
+    /// What others have sent and has no place here yet.
+    waiting: VecDeque<Waiting>,
+    /// What was published here and whose senders are not told yet, by their numbers, and by those of their
+    /// bridges.
+    unanswered: Vec<(u64, Load)>,
+}
+
+/// Something that another loop has sent.
+#[derive(Clone)]
+struct Waiting {
+    from: usize,
+    bridge: u64,
+    published: Arc<[Bridged]>,
+    /// Which of it is next.
+    next: usize,
 }
 
 impl fmt::Debug for Bridges {
@@ -76,40 +110,72 @@ impl fmt::Debug for Bridges {
 }
 
 impl Bridges {
-    /// Takes a name for a flow; false if it is taken.
-    pub(crate) fn claim(&mut self, name: &str) -> bool {
-        self.names.insert(name.into())
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
     }
 
-    /// Adds the bridge of a flow whose name is claimed.
+    /// Adds a flow whose name is not taken: its bridge, where there are other loops.
     pub(crate) fn add<A: 'static>(
         &mut self,
-        name: &str,
+        name: &Arc<str>,
         flow: &Rc<FlowInner>,
-        place: &Place<A>,
-    ) -> Rc<Bridge<A>> {
-        let name: Arc<str> = name.into();
-        flow.count_everywhere(place.subscriptions_of(&name), place.count());
-        let loads = vec![Load::default(); place.count()];
-        let state =
-            BridgeState { on_the_way: loads.clone(), unanswered: loads, ..Default::default() };
-        let bridge = Rc::new(Bridge {
-            name: Arc::clone(&name),
+        place: Option<&Place<A>>,
+    ) -> Option<Rc<Bridge<A>>> {
+        self.count = self.count.wrapping_add(1);
+        let bridge = place.map(|place| Rc::new(Bridge::new(name, self.count, flow, place)));
+        let end = bridge.clone().map(|bridge| -> Rc<dyn BridgeEnd> { bridge });
+        let entry = Entry { flow: Rc::clone(flow), bridge: end, is_held: false };
+        self.by_name.insert(Arc::clone(name), entry);
+        bridge
+    }
+
+    /// The application has that flow from now on, if it is there: the flow, and whether it had it already.
+    pub(crate) fn hold(&mut self, name: &str) -> Option<(Rc<FlowInner>, bool)> {
+        let entry = self.by_name.get_mut(name)?;
+        let was_held = std::mem::replace(&mut entry.is_held, true);
+        Some((Rc::clone(&entry.flow), was_held))
+    }
+
+    /// The application needs it no more: whether it had it.
+    pub(crate) fn let_go(&mut self, name: &str) -> bool {
+        let entry = self.by_name.get_mut(name);
+        entry.is_some_and(|entry| std::mem::take(&mut entry.is_held))
+    }
+
+    /// Drops a flow, unless the application has it: its bridge.
+    pub(crate) fn forget(&mut self, name: &str) -> Option<Rc<dyn BridgeEnd>> {
+        if self.by_name.get(name)?.is_held {
+            return None;
+        }
+        self.by_name.remove(name)?.bridge
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Rc<dyn BridgeEnd>> {
+        self.by_name.get(name)?.bridge.clone()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Rc<dyn BridgeEnd>> {
+        self.by_name.values().filter_map(|entry| entry.bridge.clone()).collect()
+    }
+}
+
+/// The beginning.
+impl<A> Bridge<A> {
+    fn new(name: &Arc<str>, number: u64, flow: &Rc<FlowInner>, place: &Place<A>) -> Self {
+        flow.count_everywhere(place.subscriptions_of(name), place.count());
+        let state = BridgeState {
+            on_the_way: vec![Load::default(); place.count()],
+            unanswered: vec![(0, Load::default()); place.count()],
+            waiting: VecDeque::new(),
+        };
+        Self {
+            name: Arc::clone(name),
+            number,
             flow: Rc::clone(flow),
             place: place.clone(),
             reader: Cell::new(None),
             state: RefCell::new(state),
-        });
-        self.by_name.insert(name, Rc::<Bridge<A>>::clone(&bridge));
-        bridge
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<Rc<dyn BridgeEnd>> {
-        self.by_name.get(name).cloned()
-    }
-
-    pub(crate) fn all(&self) -> Vec<Rc<dyn BridgeEnd>> {
-        self.by_name.values().cloned().collect()
+        }
     }
 }
 
@@ -123,10 +189,13 @@ impl<A> Bridge<A> {
         self.reader.get().map_or(Origin::Application, Origin::Reader)
     }
 
-    /// Takes what the other loops have room for: how much that is, for the account of this one.
-    pub(crate) fn read(&self, batch: &mut Batch<'_>) -> (Taken, usize) {
+    /// Takes what the other loops have room for, and this one memory: how much that is, for its account.
+    pub(crate) fn read(&self, batch: &mut Batch<'_>, memory: usize) -> (Taken, usize) {
         let mut sent = Vec::new();
         let mut room = self.room();
+        // It is kept for each of them until it is published there.
+        let others = self.place.count().saturating_sub(1);
+        room.bytes = room.bytes.min(memory.checked_div(others).unwrap_or(0));
         // They count, but are not held up: a key that is removed and set again must come in this order.
         while let Some(key) = batch.next_removed() {
             sent.push(Bridged::Removed((*key).into()));
@@ -174,7 +243,7 @@ impl<A> Bridge<A> {
         let published: Arc<[Bridged]> = sent.into();
         let mut bytes = 0_usize;
         for number in self.place.other_numbers() {
-            let content = Content::Published(Arc::clone(&published));
+            let content = Content::Published(self.number, Arc::clone(&published));
             // One that is over publishes nothing any more.
             if self.place.send(number, &self.name, content) {
                 if let Some(way) = self.state.borrow_mut().on_the_way.get_mut(number) {
@@ -208,8 +277,8 @@ impl Room {
 }
 
 impl<A> BridgeEnd for Bridge<A> {
-    fn receive(&self, from: usize, published: Arc<[Bridged]>) {
-        self.state.borrow_mut().waiting.push_back((from, published, 0));
+    fn receive(&self, from: usize, bridge: u64, published: Arc<[Bridged]>) {
+        self.state.borrow_mut().waiting.push_back(Waiting { from, bridge, published, next: 0 });
     }
 
     fn publish(&self, cursor: u64) -> bool {
@@ -220,10 +289,13 @@ impl<A> BridgeEnd for Bridge<A> {
             self.answer();
         }
         let state = self.state.borrow();
-        !state.waiting.is_empty() || state.unanswered.iter().any(|load| !load.is_empty())
+        !state.waiting.is_empty() || state.unanswered.iter().any(|(_, load)| !load.is_empty())
     }
 
-    fn done(&self, from: usize, load: Load) -> usize {
+    fn done(&self, from: usize, number: u64, load: Load) -> usize {
+        if number != self.number {
+            return 0; // of one that was closed, and its account with it
+        }
         if let Some(way) = self.state.borrow_mut().on_the_way.get_mut(from) {
             way.take_off(load);
         }
@@ -233,31 +305,64 @@ impl<A> BridgeEnd for Bridge<A> {
     fn reader(&self) -> Option<ReaderId> {
         self.reader.get()
     }
+
+    fn close(&self) -> usize {
+        self.flow.count_no_bridge();
+        let waiting = std::mem::take(&mut self.state.borrow_mut().waiting);
+        for Waiting { from, bridge, published, next } in waiting {
+            let left = published.get(next..).unwrap_or_default();
+            left.iter().for_each(|bridged| self.note_unanswered(from, bridge, bridged.load()));
+        }
+        self.answer();
+        self.state.borrow().on_the_way.iter().map(|load| load.bytes).sum()
+    }
+
+    #[cfg(all(repository, any(test, fuzzing)))]
+    fn on_the_way(&self) -> Vec<Load> {
+        self.state.borrow().on_the_way.clone()
+    }
+
+    #[cfg(all(repository, test))]
+    fn unanswered_of(&self, number: usize) -> Load {
+        let state = self.state.borrow();
+        let mut load = state.unanswered.get(number).map_or_else(Load::default, |(_, load)| *load);
+        for Waiting { from, published, next, .. } in &state.waiting {
+            let left = published.get(*next..).filter(|_| *from == number).unwrap_or_default();
+            left.iter().for_each(|bridged| load.add(bridged.load()));
+        }
+        load
+    }
 }
 
 /// Receiving.
 impl<A> Bridge<A> {
     /// False if there is nothing, or no room.
     fn publish_one(&self) -> bool {
-        let Some((from, published, at)) = self.state.borrow().waiting.front().cloned() else {
-            return false;
-        };
+        let front = self.state.borrow().waiting.front().cloned();
+        let Some(Waiting { from, bridge, published, next }) = front else { return false };
         // No borrow is held while the flow is called.
-        let Some(bridged) = published.get(at) else {
+        let Some(bridged) = published.get(next) else {
             self.state.borrow_mut().waiting.pop_front();
             return true;
         };
         if !self.apply(bridged) {
             return false;
         }
-        let mut state = self.state.borrow_mut();
-        if let Some((.., next)) = state.waiting.front_mut() {
-            *next = next.saturating_add(1);
+        if let Some(waiting) = self.state.borrow_mut().waiting.front_mut() {
+            waiting.next = next.saturating_add(1);
         }
-        if let Some(unanswered) = state.unanswered.get_mut(from) {
-            unanswered.add(bridged.load());
-        }
+        self.note_unanswered(from, bridge, bridged.load());
         true
+    }
+
+    fn note_unanswered(&self, from: usize, bridge: u64, load: Load) {
+        let mut state = self.state.borrow_mut();
+        let Some((known, unanswered)) = state.unanswered.get_mut(from) else { return };
+        if *known != bridge {
+            // What its loop had before was closed, and waits for no answer.
+            (*known, *unanswered) = (bridge, Load::default());
+        }
+        unanswered.add(load);
     }
 
     fn apply(&self, bridged: &Bridged) -> bool {
@@ -283,12 +388,29 @@ impl<A> Bridge<A> {
     fn answer(&self) {
         for number in self.place.other_numbers() {
             let mut state = self.state.borrow_mut();
-            let Some(unanswered) = state.unanswered.get_mut(number) else { continue };
-            let done = std::mem::take(unanswered);
+            let Some((bridge, unanswered)) = state.unanswered.get_mut(number) else { continue };
+            let done = Content::Done(*bridge, std::mem::take(unanswered));
             drop(state);
-            if !done.is_empty() {
-                self.place.send(number, &self.name, Content::Done(done));
+            if !matches!(done, Content::Done(_, load) if load.is_empty()) {
+                self.place.send(number, &self.name, done);
             }
         }
+    }
+}
+
+/// For tests that ask after every step.
+#[cfg(all(repository, any(test, fuzzing)))]
+impl Bridges {
+    /// The memory that counts for what is on its way to other loops.
+    pub(crate) fn bytes_on_the_way(&self) -> usize {
+        let ends = self.by_name.values().filter_map(|entry| entry.bridge.as_ref());
+        ends.flat_map(|bridge| bridge.on_the_way()).map(|load| load.bytes).sum()
+    }
+
+    /// A flow and its bridge.
+    #[cfg(test)]
+    pub(crate) fn find(&self, name: &str) -> Option<(Rc<FlowInner>, Rc<dyn BridgeEnd>)> {
+        let entry = self.by_name.get(name)?;
+        Some((Rc::clone(&entry.flow), entry.bridge.clone()?))
     }
 }

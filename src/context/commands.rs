@@ -78,6 +78,16 @@ pub(crate) struct StopRequest {
     pub(crate) grace: Duration,
 }
 
+impl StopRequest {
+    /// Asked again before the loop has looked: the shorter grace counts, as it does afterwards.
+    pub(crate) fn after(mut self, earlier: Option<&Self>) -> Self {
+        if let Some(earlier) = earlier {
+            self.grace = self.grace.min(earlier.grace);
+        }
+        self
+    }
+}
+
 /// Why the loop does not take what others send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {

@@ -454,6 +454,12 @@ pub struct ServerRef<'a> {
     pub(crate) shared: &'a mut LoopState,
 }
 
+impl fmt::Debug for ServerRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerRef").field("sessions", &self.shared.sessions.len()).finish()
+    }
+}
+
 /// What the application wants done before the sessions are told that the server stops.
 #[derive(Default)]
 pub(crate) struct StopHooks(pub(crate) Vec<Box<StopHook>>);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::structures::slab::{GenerationBits, Key};
@@ -35,7 +35,9 @@ struct Loops<A> {
     /// The names of sessions.
     names: Mutex<HashMap<Arc<str>, Key>>,
     /// How many collect each flow that all of them have.
-    subscriptions: Mutex<HashMap<Arc<str>, Arc<AtomicUsize>>>,
+    subscriptions: Mutex<HashMap<Arc<str>, Arc<AtomicIsize>>>,
+    /// On how many the application has each of those flows that come and go.
+    holders: Mutex<HashMap<Arc<str>, usize>>,
 }
 
 /// One of several loops, and the way to the others.
@@ -73,6 +75,7 @@ impl<A> Place<A> {
             clients: Arc::default(),
             names: Mutex::default(),
             subscriptions: Mutex::default(),
+            holders: Mutex::default(),
             mailboxes,
         });
         let numbered = own.into_iter().enumerate();
@@ -148,15 +151,45 @@ impl<A> Place<A> {
     }
 
     /// Sends another loop a part of a flow; false if it is over.
-    pub(crate) fn send(&self, number: usize, flow: &Arc<str>, content: Content) -> bool {
+    pub(crate) fn send(&self, number: usize, flow: &Arc<str>, content: Content<A>) -> bool {
         let parcel = Parcel { flow: Arc::clone(flow), from: self.number, content };
         self.loops.mailboxes.get(number).is_some_and(|mailbox| mailbox.send_parcel(parcel))
     }
 
     /// The count of those who collect a flow on any loop.
-    pub(crate) fn subscriptions_of(&self, flow: &Arc<str>) -> Arc<AtomicUsize> {
+    pub(crate) fn subscriptions_of(&self, flow: &Arc<str>) -> Arc<AtomicIsize> {
         let mut all = locked(&self.loops.subscriptions);
         Arc::clone(all.entry(Arc::clone(flow)).or_default())
+    }
+
+    /// The application of this loop has that flow from now on.
+    pub(crate) fn hold(&self, flow: &Arc<str>) {
+        let mut all = locked(&self.loops.holders);
+        let count = all.entry(Arc::clone(flow)).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// It needs it no more: whether that of no loop does.
+    pub(crate) fn let_go(&self, flow: &str) -> bool {
+        let mut all = locked(&self.loops.holders);
+        let left = all.get(flow).map_or(0, |count| count.saturating_sub(1));
+        if let Some(count) = all.get_mut(flow) {
+            *count = left;
+        }
+        if left == 0 {
+            all.remove(flow);
+        }
+        left == 0
+    }
+
+    /// Whether the application of some loop has that flow.
+    pub(crate) fn is_held(&self, flow: &str) -> bool {
+        locked(&self.loops.holders).contains_key(flow)
+    }
+
+    /// Forgets the counts of flows that no loop has any more.
+    pub(crate) fn forget_counts(&self) {
+        locked(&self.loops.subscriptions).retain(|_, count| Arc::strong_count(count) > 1);
     }
 
     pub(crate) fn clients(&self) -> Arc<Mutex<Clients>> {

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::context::adoptions::{Adopted, Adoptions};
 use crate::context::commands::{Refused, StopRequest};
 use crate::context::parcels::Parcel;
+use crate::structures::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 use crate::words::network::ClientKey;
 
 /// Orders that may be pending.
@@ -46,12 +46,11 @@ struct Shared<A> {
     /// Connections that somebody else has accepted.
     adoptions: Adoptions,
     /// And parts of flows that other loops send; those bound it, since each waits for answers.
-    parcels: Mutex<Parcels>,
+    parcels: Mutex<Parcels<A>>,
 }
 
-#[derive(Default)]
-struct Parcels {
-    waiting: Vec<Parcel>,
+struct Parcels<A> {
+    waiting: Vec<Parcel<A>>,
     /// The loop is gone.
     closed: bool,
 }
@@ -93,7 +92,7 @@ impl<A> Default for Mailbox<A> {
             #[cfg(feature = "tls")]
             certificates: AtomicBool::new(false),
             adoptions: Adoptions::default(),
-            parcels: Mutex::default(),
+            parcels: Mutex::new(Parcels { waiting: Vec::new(), closed: false }),
         }))
     }
 }
@@ -163,7 +162,7 @@ impl<A> Mailbox<A> {
     }
 
     /// Sends a part of a flow, or an answer; false if the loop is gone.
-    pub(crate) fn send_parcel(&self, parcel: Parcel) -> bool {
+    pub(crate) fn send_parcel(&self, parcel: Parcel<A>) -> bool {
         let mut parcels = locked(&self.0.parcels);
         if parcels.closed {
             return false;
@@ -205,6 +204,14 @@ impl<A> Mailbox<A> {
         *stop = Some(request.after(stop.as_ref()));
         drop(stop);
         self.0.wake();
+    }
+}
+
+/// For tests that ask after every step.
+#[cfg(all(repository, test))]
+impl<A> Mailbox<A> {
+    pub(crate) fn for_each_parcel(&self, act: impl FnMut(&Parcel<A>)) {
+        locked(&self.0.parcels).waiting.iter().for_each(act);
     }
 }
 
@@ -290,7 +297,7 @@ impl<A> Inbox<A> {
     }
 
     /// What other loops have sent of flows.
-    pub(crate) fn take_parcels(&self) -> Vec<Parcel> {
+    pub(crate) fn take_parcels(&self) -> Vec<Parcel<A>> {
         mem::take(&mut locked(&self.0.parcels).waiting)
     }
 
@@ -310,9 +317,10 @@ impl<A> Drop for Inbox<A> {
         orders.closed = true;
         let rest = mem::take(&mut orders.queue);
         self.0.adoptions.close();
-        *locked(&self.0.parcels) = Parcels { waiting: Vec::new(), closed: true };
+        let closed = Parcels { waiting: Vec::new(), closed: true };
+        let parcels = mem::replace(&mut *locked(&self.0.parcels), closed);
         drop(orders); // before what actions hold is dropped, which may send
-        drop(rest);
+        drop((rest, parcels));
     }
 }
 

@@ -5,21 +5,22 @@ use std::sync::Arc;
 use crate::words::message_buf::MessageBuf;
 
 /// A part of a flow on its way to another loop, or the answer to one.
-#[derive(Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct Parcel<A> {
     /// The name of the flow.
     pub(crate) flow: Arc<str>,
     /// The loop that sends it, by number.
     pub(crate) from: usize,
-    pub(crate) content: Content,
+    pub(crate) content: Content<A>,
 }
 
-#[derive(Debug)]
-pub(crate) enum Content {
-    /// What was published, in order.
-    Published(Arc<[Bridged]>),
-    /// So much of what was sent is published.
-    Done(Load),
+/// `A` is what is run on a loop.
+pub(crate) enum Content<A> {
+    /// What is to be run in this place: it makes the flow, or forgets it.
+    Run(A),
+    /// What was published, in order, by the sender's bridge of that number.
+    Published(u64, Arc<[Bridged]>),
+    /// So much of what the receiver's bridge of that number has sent is published.
+    Done(u64, Load),
 }
 
 /// One change of a flow.

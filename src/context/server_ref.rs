@@ -4,9 +4,9 @@
 use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use crate::context::commands::{Command, Refused, StopRequest};
+use crate::context::commands::{Command, StopRequest};
 use crate::structures::slab::Key;
 use crate::words::bounds::check_time;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
@@ -18,45 +18,17 @@ use crate::words::time::Time;
 use crate::context::loop_state::{NewWatch, Order, ServerRef, Then, TimerAction};
 use crate::context::mailbox::Mailbox;
 use crate::context::names::Names;
+use crate::context::orders::hand_on;
 use crate::context::questions::{CORRELATION_MAX_BYTES, Question, Settled};
 use crate::context::stats::Stats;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
+use crate::flow::options::FlowOptions;
 use crate::flow::prepared::PreparedMessage;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::footprint::footprint;
 use crate::structures::ids::{BodyId, ReaderId, SessionId, TimerId, WatchId};
-
-impl fmt::Debug for ServerRef<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerRef").field("sessions", &self.shared.sessions.len()).finish()
-    }
-}
-
-impl StopRequest {
-    /// Asked again before the loop has looked: the shorter grace counts, as it does afterwards.
-    pub(crate) fn after(mut self, earlier: Option<&Self>) -> Self {
-        if let Some(earlier) = earlier {
-            self.grace = self.grace.min(earlier.grace);
-        }
-        self
-    }
-}
-
-/// Has another loop do what was asked of one of its sessions.
-fn hand_on(
-    mailbox: &Mailbox<Order>,
-    bytes: usize,
-    action: impl FnOnce(&mut ServerRef<'_>) -> Result<(), SendError> + Send + 'static,
-) -> Result<(), SendError> {
-    // What becomes of it there is as with an order of another thread: that session may be over.
-    let order = Box::new(move |server: &mut ServerRef<'_>| _ = action(server));
-    mailbox.send(bytes, order).map_err(|refused| match refused {
-        Refused::Full => SendError::Full { buffered: bytes },
-        Refused::Stopped => SendError::Gone,
-    })
-}
 
 impl ServerRef<'_> {
     /// The mailbox of the loop that has this connection, if it is another one.
@@ -703,6 +675,69 @@ impl ServerRef<'_> {
     pub fn stop_reading(&mut self, reader: ReaderId) {
         let reader = self.shared.readers.forget(reader);
         drop(reader); // the application's code, called by the application
+    }
+
+    /// The flow of that name that all [loops](crate::Server::loops) have; it is made if it is not there, with
+    /// these options. For rooms that come and go; of those that are known at the start:
+    /// [`Application::shared_flow`](crate::Application::shared_flow), which says what such a flow is.
+    ///
+    /// ```
+    /// use wirewheel::flow::{FlowOptions, SharedFlow};
+    /// use wirewheel::{Call, HandlerResult, Session};
+    /// fn on_connect(session: &mut Session<'_>, call: &Call) -> HandlerResult {
+    ///     let name = call.parameter("room").unwrap_or_default();
+    ///     let room = session.server().shared_flow(&name, FlowOptions::new().replay(20))?;
+    ///     session.collect(&room)?;
+    ///     session.emit(&room, "somebody came in")
+    /// }
+    /// ```
+    ///
+    /// The other loops have it as soon as they hear of it, and keep it until
+    /// [`forget_shared_flow`](Self::forget_shared_flow) is called wherever this was. Its options are those of
+    /// whoever asks first.
+    ///
+    /// # Errors
+    /// As [`SharedFlow::with`].
+    pub fn shared_flow(
+        &mut self,
+        name: &str,
+        options: FlowOptions,
+    ) -> Result<SharedFlow, ConfigError> {
+        self.shared_flow_of(name, options)
+    }
+
+    /// The same for values of another type than text.
+    ///
+    /// ```
+    /// use wirewheel::ServerRef;
+    /// use wirewheel::error::ConfigError;
+    /// use wirewheel::flow::{FlowOptions, SharedFlow};
+    /// fn packets(server: &mut ServerRef<'_>) -> Result<SharedFlow<[u8]>, ConfigError> {
+    ///     server.shared_flow_of("packets", FlowOptions::new())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`SharedFlow::with`].
+    pub fn shared_flow_of<T: ?Sized>(
+        &mut self,
+        name: &str,
+        options: FlowOptions,
+    ) -> Result<SharedFlow<T>, ConfigError> {
+        options.check().map_err(ConfigError)?;
+        Ok(SharedFlow::from_inner(self.shared.hold_shared_flow(name, options)))
+    }
+
+    /// This loop needs the flow of that name no more: once none does it is gone on all, with its replay.
+    /// Sessions that collect it still do, and hear what is published on their loop.
+    ///
+    /// ```
+    /// fn close(server: &mut wirewheel::ServerRef<'_>, room: &str) {
+    ///     server.forget_shared_flow(room);
+    /// }
+    /// ```
+    pub fn forget_shared_flow(&mut self, name: &str) {
+        self.shared.let_shared_flow_go(name);
     }
 
     /// Publishes in the flow of that name, if somebody still has it and it has room.

@@ -1,6 +1,14 @@
 //! The audit: whether the core's books agree with each other, for tests that ask after every
 //! step.
 
+#[cfg(all(repository, test))]
+use std::rc::Rc;
+
+#[cfg(all(repository, test))]
+use crate::context::bridges::BridgeEnd;
+#[cfg(all(repository, test))]
+use crate::flow::inner::FlowInner;
+
 use crate::core::connection::{Connection, Stage};
 use crate::core::turns::Core;
 
@@ -42,6 +50,7 @@ impl Audit<'_> {
         }
         check(shared.tx.is_empty() && shared.opaque_prefix == 0, "a turn left bytes behind")?;
         check(self.0.connections.closed.is_empty(), "a closed connection was not polled")?;
+        let held = held + shared.bridges.bytes_on_the_way();
         check(held == shared.bytes_held, &format!("{held} held, {} charged", shared.bytes_held))?;
         check(
             pending == self.0.connections.pending.count(),
@@ -113,6 +122,12 @@ impl Audit<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// The flow of that name on this loop, of those that several loops share.
+    #[cfg(all(repository, test))]
+    pub(crate) fn bridge(&self, name: &str) -> Option<(Rc<FlowInner>, Rc<dyn BridgeEnd>)> {
+        self.0.shared.bridges.find(name)
     }
 
     /// What a connection may hold at most for its peer: the outbox, one message over it, controls.

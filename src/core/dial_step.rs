@@ -33,7 +33,7 @@ pub(super) fn dial_step<S: Sockets>(now: Time, core: &mut Core, sockets: &mut S)
         secure(now, core, sockets, slot, &start);
     }
     // An attempt that has gone on elsewhere has left its connection: nobody gets that slot before it is gone.
-    if core.has_ends() {
+    if core.has_closed() {
         return true;
     }
     match sockets.next_dialled() {

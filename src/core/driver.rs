@@ -163,7 +163,7 @@ impl<S: Sockets> Driver<S> {
         // Asked for before these orders are run, which may take long.
         let stop = inbox.take_stop();
         for parcel in inbox.take_parcels() {
-            SharedFlows { core: &mut self.core }.receive(parcel);
+            SharedFlows { core: &mut self.core }.receive(now, parcel);
         }
         for client in inbox.take_returned() {
             self.core.release_detached(client);

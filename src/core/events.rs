@@ -348,6 +348,13 @@ impl Core {
         !self.connections.closed.is_empty() || self.budget().is_over()
     }
 
+    /// Whether a connection is over and its socket not dropped. Memory may stay over its budget, where nobody
+    /// is left who could be ended for it: whoever waits for an end to that waits for ever.
+    #[cfg(feature = "client")]
+    pub(super) fn has_closed(&self) -> bool {
+        !self.connections.closed.is_empty()
+    }
+
     /// The next connection that is over; its socket is to be dropped at once.
     pub(crate) fn poll_closed(&mut self) -> Option<(u32, Disposal)> {
         let closed = self.connections.closed.pop();

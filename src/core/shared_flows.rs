@@ -2,7 +2,9 @@
 //! flow to move.
 
 use crate::context::bridges::BridgeEnd;
+use crate::context::loop_state::Order;
 use crate::context::parcels::{Content, Load, Parcel};
+use crate::words::time::Time;
 
 use crate::core::turns::Core;
 
@@ -13,32 +15,34 @@ pub(super) struct SharedFlows<'c> {
 
 impl SharedFlows<'_> {
     /// Another loop has sent this.
-    pub(super) fn receive(&mut self, parcel: Parcel) {
-        let shared = &mut self.core.shared;
+    pub(super) fn receive(&mut self, now: Time, parcel: Parcel<Order>) {
         let Parcel { flow, from, content } = parcel;
+        let shared = &mut self.core.shared;
         match (shared.bridges.get(&flow), content) {
-            (Some(bridge), Content::Published(published)) => {
+            // In its place, so that what is published behind it finds the flow, or does not.
+            (_, Content::Run(action)) => _ = self.core.with_server(now, "order", action),
+            (Some(bridge), Content::Published(number, published)) => {
                 // Kept first: where the flow has no room now, it may have after the flush.
-                bridge.receive(from, published);
+                bridge.receive(from, number, published);
                 self.publish(&*bridge);
             }
-            (Some(bridge), Content::Done(load)) => {
-                let bytes = bridge.done(from, load);
+            (Some(bridge), Content::Done(number, load)) => {
+                let bytes = bridge.done(from, number, load);
                 // It was this loop's memory until the other one had published it.
                 shared.account(bytes, 0);
                 if let Some(reader) = bridge.reader() {
                     shared.readers.read_on(reader);
                 }
             }
-            // A module that sets up each loop differently: nobody collects it here.
-            (None, Content::Published(published)) => {
+            // A module that sets up each loop differently, or it was forgotten: nobody collects it here.
+            (None, Content::Published(number, published)) => {
                 let mut load = Load::default();
                 published.iter().for_each(|bridged| load.add(bridged.load()));
                 if let Some(place) = &shared.place {
-                    place.send(from, &flow, Content::Done(load));
+                    place.send(from, &flow, Content::Done(number, load));
                 }
             }
-            (None, Content::Done(_)) => {}
+            (None, Content::Done(..)) => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::iter;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 use crate::flow::log::FlowLog;
 use crate::structures::ids::ReaderId;
@@ -30,9 +30,8 @@ pub(crate) struct FlowInner {
     pub(crate) name: Cell<u32>,
     /// What the ids of its events begin with; 0 as long as no event stream has collected it.
     pub(super) epoch: Cell<u32>,
-    /// Where all loops of a server have it: how many collect it on any, one of each loop included that
-    /// bridges it, and how many loops there are.
-    pub(super) everywhere: OnceCell<(Arc<AtomicUsize>, usize)>,
+    /// Where all loops of a server have it: how many collect it on any, and how many loops there are.
+    pub(super) everywhere: OnceCell<(Arc<AtomicIsize>, usize)>,
 }
 
 /// The pool of one server's flows.
@@ -466,8 +465,8 @@ impl FlowInner {
     pub(crate) fn subscription_count(&self) -> usize {
         match self.everywhere.get() {
             None => self.state.borrow().log.subscribers() as usize,
-            // Each loop's bridge collects it too, and is no subscription of anybody's.
-            Some((count, bridges)) => count.load(Ordering::Relaxed).saturating_sub(*bridges),
+            // For a moment it is too low by a loop's bridge, which is no subscription of anybody's.
+            Some((count, _)) => usize::try_from(count.load(Ordering::Relaxed)).unwrap_or(0),
         }
     }
 

@@ -121,6 +121,12 @@ impl Reading {
         self.subscription.is_before(number) || self.subscription.flow().has_removed(self.id)
     }
 
+    /// The same of messages alone.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn has_message_before(&self, number: u64) -> bool {
+        self.subscription.is_before(number)
+    }
+
     /// Goes past the message of that number: how many before it are gone.
     fn pass(&mut self, number: u64, own_dropped: u64) -> u64 {
         let gone = self.subscription.pass(number);
@@ -161,11 +167,17 @@ impl Batch<'_> {
     pub(crate) fn take_missed(&mut self) -> u64 {
         self.pass_given();
         let reading = &mut *self.reading;
-        let flow = reading.subscription.flow();
-        // Before that, some of what is its own may lie in a gap that is not counted yet.
-        if reading.subscription.cursor() != flow.end() {
-            return 0;
+        let end = reading.subscription.flow().end();
+        if reading.subscription.is_before(end) {
+            return 0; // what lies before the next message is told with it
         }
+        // The last ones may be gone themselves, removed before anybody came to them.
+        if let Some(last) = end.checked_sub(1).filter(|last| reading.subscription.cursor() <= *last)
+        {
+            reading.unreported += reading.subscription.missed_before(end);
+            reading.pass(last, 0);
+        }
+        let flow = reading.subscription.flow();
         let missed = std::mem::take(&mut reading.unreported);
         let own_dropped = flow.own_dropped(reading.id).min(missed);
         flow.note_passed(reading.id, reading.subscription.cursor(), own_dropped);

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 use crate::flow::emission::{Emission, Origin};
 use crate::flow::inner::FlowInner;
@@ -81,10 +81,19 @@ impl FlowInner {
 
 /// Where all loops of a server have the flow.
 impl FlowInner {
-    /// All loops of a server have this flow, which nobody collects yet.
-    pub(crate) fn count_everywhere(&self, count: Arc<AtomicUsize>, loops: usize) {
+    /// All loops of a server have this flow, which nobody collects yet; the first who will is the reader that
+    /// bridges it, and counts for nobody.
+    pub(crate) fn count_everywhere(&self, count: Arc<AtomicIsize>, loops: usize) {
+        count.fetch_sub(1, Ordering::Relaxed);
         // Never twice: a loop makes the flow, and bridges it at once.
         let _ = self.everywhere.set((count, loops));
+    }
+
+    /// The reader that bridges it is about to leave.
+    pub(crate) fn count_no_bridge(&self) {
+        if let Some((count, _)) = self.everywhere.get() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether somebody has not taken all that there is.

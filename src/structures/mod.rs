@@ -14,6 +14,7 @@ pub(crate) mod progress;
 pub(crate) mod roster;
 pub(crate) mod slab;
 pub(crate) mod spare_buffers;
+pub(crate) mod sync;
 pub(crate) mod token_bucket;
 pub(crate) mod wheel;
 #[cfg(all(repository, any(test, fuzzing)))]

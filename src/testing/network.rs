@@ -9,6 +9,8 @@ mod link;
 mod links;
 #[cfg(feature = "client")]
 mod pipes;
+#[cfg(all(repository, test))]
+pub(crate) mod several;
 #[cfg(feature = "tls")]
 pub(crate) mod tls_peer;
 mod transit;

@@ -15,6 +15,8 @@ mod deferring;
 mod dial_steps;
 #[cfg(feature = "client")]
 mod healing;
+#[cfg(test)]
+mod loops;
 mod losses;
 mod order;
 mod pieces;

@@ -214,10 +214,12 @@ impl Limits {
         /// most a quarter of it. Default 24 MiB.
         process_bytes: usize;
         /// The most questions that are open at once in all sessions; see
-        /// [`ServerRef::ask`](crate::ServerRef::ask). Default 1,024.
+        /// [`ServerRef::ask`](crate::ServerRef::ask). Several loops have their parts of it. Default 1,024.
         max_questions: usize;
         /// The most deferred answers that the application has at once, whether a client still waits for them
-        /// or not; a request for one more gets 503. See [`Call::defer`](crate::Call::defer). Default 64.
+        /// or not; a request for one more gets 503. See [`Call::defer`](crate::Call::defer). Several
+        /// [loops](crate::Server::loops) have their parts of it, rounded up, as of `process_bytes`: what
+        /// waits takes memory on the loop of its connection. Default 64.
         max_deferred: usize;
         /// How long a deferred answer may take; then 503, and the application sees that nobody waits for it.
         /// Default 30 s.
@@ -342,6 +344,7 @@ impl Limits {
             process_bytes: self.process_bytes.div_ceil(loops),
             max_pending_handshakes: self.max_pending_handshakes.div_ceil(loops),
             max_questions: self.max_questions.div_ceil(loops),
+            max_deferred: self.max_deferred.div_ceil(loops),
             ..self
         }
     }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+#[cfg(all(repository, test))]
+use std::os::fd::OwnedFd;
 #[cfg(feature = "client")]
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use crate::words::time::Time;
 #[cfg(feature = "client")]
 use super::far_servers::FarServers;
 use super::link::{Link, LinkId};
+#[cfg(all(repository, test))]
+use super::several::Passage;
 #[cfg(feature = "tls")]
 use super::tls_peer::BothEnds;
 
@@ -46,6 +50,9 @@ pub(crate) struct Links {
     /// What those who come from now on speak.
     #[cfg(feature = "tls")]
     pub(super) tls: Option<BothEnds>,
+    /// The way to other loops, where there are several.
+    #[cfg(all(repository, test))]
+    pub(super) passage: Option<Passage>,
 }
 
 impl Links {
@@ -162,6 +169,18 @@ impl Sockets for Links {
     fn adopt(&mut self, slot: u32, id: LinkId, proxy_header: bool) -> io::Result<()> {
         assert!(self.slots.insert(slot, id).is_none(), "slot {slot} is given twice");
         self.all[id].adopt(slot, proxy_header)
+    }
+
+    #[cfg(all(repository, test))]
+    fn take_over(&mut self, fd: OwnedFd, _listener: Option<usize>) -> io::Result<LinkId> {
+        let passage = self.passage.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        passage.take_over(&fd, &mut self.all)
+    }
+
+    #[cfg(all(repository, test))]
+    fn give_up(&mut self, id: LinkId) -> io::Result<(OwnedFd, Option<usize>)> {
+        let passage = self.passage.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        passage.give_up(&mut self.all, id)
     }
 
     fn refuse(&mut self, id: LinkId) {

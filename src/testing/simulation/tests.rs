@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use super::actors::PLANNED;
 use super::choices::Choices;
-use super::run;
 use super::world::Tally;
+use super::{Failure, loops, run};
 
 /// Seeds of a plain `cargo test`.
 const SEEDS: u64 = 300;
+
+/// One seed in so many has a server with several loops as well.
+const LOOPS_IN: u64 = 6;
 
 /// Keeps planned panics off the output.
 fn hush() {
@@ -59,15 +62,18 @@ fn replay(seed: u64) -> String {
 
 fn run_one(seed: u64) -> Tally {
     let _announce = Announce(seed);
-    match run(Choices::from_seed(seed)) {
-        Ok(tally) => tally,
-        Err(failure) => panic!(
-            "seed={seed} step={}: {}\n{}",
-            failure.step,
-            failure.what,
-            failure.trail.join("\n")
-        ),
+    let tally = of(seed, run(Choices::from_seed(seed)));
+    // A life of its own, so that all others are what they are without it.
+    if seed % LOOPS_IN != LOOPS_IN - 1 {
+        return tally;
     }
+    Tally { loops: of(seed, loops::run(Choices::from_seed(seed))), ..tally }
+}
+
+fn of<T>(seed: u64, outcome: Result<T, Failure>) -> T {
+    outcome.unwrap_or_else(|Failure { step, what, trail }| {
+        panic!("seed={seed} step={step}: {what}\n{}", trail.join("\n"))
+    })
 }
 
 fn number_from(name: &str) -> Option<u64> {
@@ -139,6 +145,8 @@ fn assert_exercised(tally: &Tally) {
     assert!(tally.read > 0 && tally.unread > 0, "a reader took and missed: never; {tally:?}");
     assert!(tally.longest >= 60, "a session had a long life: never; {tally:?}");
     assert!(tally.losses.0.iter().all(|&count| count > 0), "a loss never happened; {tally:?}");
+    let passed_by = tally.loops.passed_by().filter(|_| tally.loops.lives >= 50);
+    assert!(passed_by.is_none(), "several loops: {passed_by:?}: never; {tally:?}");
     #[cfg(feature = "client")]
     for (what, count) in [
         ("sessions were dialled", tally.dialled),

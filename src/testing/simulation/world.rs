@@ -14,6 +14,8 @@ use crate::words::time::Time;
 
 use super::choices::Choices;
 use super::deferrals::Deferrals;
+#[cfg(test)]
+use super::loops::LoopTally;
 use super::losses::{Fault, LossCounts};
 use super::sequence::Sequence;
 
@@ -200,6 +202,9 @@ pub(crate) struct Tally {
     /// Sessions between two servers of this code, and those of them that have lost something, by reason.
     pub(crate) between: usize,
     pub(crate) between_losses: LossCounts,
+    /// What servers with several loops have had.
+    #[cfg(test)]
+    pub(crate) loops: LoopTally,
 }
 
 impl Tally {
@@ -238,6 +243,10 @@ impl std::ops::AddAssign for Tally {
         self.news += other.news;
         self.between += other.between;
         self.between_losses += other.between_losses;
+        #[cfg(test)]
+        {
+            self.loops += other.loops;
+        }
     }
 }
 
