@@ -192,10 +192,10 @@ fn verdict(is_met: bool) -> &'static str {
     if is_met { "met" } else { "NOT MET" }
 }
 
-/// Whether the limit is met in one run of three: where the system puts a server's thread may double its round
-/// trips for a whole run, and what a broker causes is in all of them.
+/// Whether the limit is met in most of three runs: where the system puts a server's thread may double its
+/// round trips for a whole run.
 fn measure(name: &str, conduct: Conduct) -> bool {
-    (0..3).any(|_| measure_once(name, conduct))
+    (0..3).filter(|_| measure_once(name, conduct)).count() >= 2
 }
 
 fn measure_once(name: &str, conduct: Conduct) -> bool {
