@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use crate::core::audit::Audit;
 use crate::core::panics::caught;
-use crate::words::close::{CloseCode, ClosedBy};
+use crate::words::close::CloseCode;
 
 use self::books::Account;
 use self::choices::Choices;
@@ -448,8 +448,9 @@ fn check_end(player: &Player, link: &Link, log: Option<&Log>, world: &World) -> 
     if player.got_close.is_none() && !has_no_close && end.code() != CloseCode::ABNORMAL {
         return Err(format!("link {id} ended in order without a Close: {end:?}"));
     }
-    // A Close of the peer ends what is made while it is sent, and all behind it, which counts as dropped.
-    let is_cut = log.streams && end.closed_by() == ClosedBy::Remote;
+    // A Close of the peer ends what is made while it is sent, and all behind it, which counts as dropped; our
+    // own Close may wait behind it by then.
+    let is_cut = log.streams && end.remote_code().is_some();
     let may_miss = if is_cut { log.dropped } else { 0 };
     let (received, sent) = (player.heard.received, log.sent.len());
     if end.is_clean() && !world.drops && sent.abs_diff(received) > may_miss {
