@@ -116,16 +116,9 @@ impl<S: Sockets> Driver<S> {
         let due_at = Time::earlier(self.core.poll_timeout(), check_at);
         let adopt_at = self.core.has_adopted().then_some(Time::ZERO);
         match adopt_at.or_else(|| self.sockets.next_accept()) {
-            Some(waited_at) => Time::earlier(due_at, self.next_accept(waited_at)),
+            Some(waited_at) => Time::earlier(due_at, self.accepts_from(waited_at)),
             None => due_at,
         }
-    }
-
-    /// When somebody who waits can be accepted; the later of the two: before the core has room, an accept
-    /// would find nothing to do, however often the loop woke for it.
-    #[inline(never)]
-    fn next_accept(&mut self, waited_at: Time) -> Option<Time> {
-        Some(self.core.accepts_at()?.max(waited_at))
     }
 
     /// Whether something is left over that no event and no deadline will announce.

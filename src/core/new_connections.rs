@@ -52,6 +52,13 @@ impl<S: Sockets> Driver<S> {
         }
     }
 
+    /// When somebody who waits can be accepted; the later of the two: before the core has room, an accept
+    /// would find nothing to do, however often the loop woke for it.
+    #[inline(never)]
+    pub(super) fn accepts_from(&mut self, waited_at: Time) -> Option<Time> {
+        Some(self.core.accepts_at()?.max(waited_at))
+    }
+
     /// Takes one of those that wait: whether there was one.
     #[inline]
     fn adopt_one(&mut self, now: Time) -> bool {
