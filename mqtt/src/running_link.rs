@@ -75,7 +75,7 @@ impl RunningLink {
         self.inner.counts()
     }
 
-    /// Shares a flow from now on; see [`Link::share`].
+    /// Shares a flow from now on; see [`Link::share`](crate::Link::share).
     ///
     /// # Errors
     /// For a topic that cannot be one, or is shared already.
@@ -88,7 +88,7 @@ impl RunningLink {
         self.inner.share_now(server, &Wanted::new(flow, topic, false))
     }
 
-    /// The same for a flow of newest values; see [`Link::share_latest`].
+    /// The same for a flow of newest values; see [`Link::share_latest`](crate::Link::share_latest).
     ///
     /// ```
     /// use wirewheel::ServerRef;
