@@ -40,8 +40,12 @@ impl LoopState {
             for number in place.other_numbers() {
                 let opened = Arc::clone(&name);
                 let open = move |server: &mut ServerRef<'_>| {
-                    if !server.shared.bridges.contains(&opened) {
-                        server.shared.open_shared_flow(&opened, options);
+                    let shared = &mut *server.shared;
+                    // What another loop sent may have come first, be it the flow or the end of it, behind
+                    // which nobody would forget it once more.
+                    let is_held = shared.place.as_ref().is_some_and(|place| place.is_held(&opened));
+                    if is_held && !shared.bridges.contains(&opened) {
+                        shared.open_shared_flow(&opened, options);
                     }
                 };
                 place.send(number, &name, Content::Run(Box::new(open)));
