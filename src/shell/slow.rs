@@ -8,6 +8,8 @@ use crate::words::time::Time;
 /// How long events are measured one by one after a slow turn.
 const HUNT: Duration = Duration::from_secs(10);
 
+const NEVER: u64 = u64::MAX;
+
 /// What blocked the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slow {
@@ -19,7 +21,8 @@ pub(crate) struct Slow {
 /// Measures turns against a threshold.
 #[derive(Debug)]
 pub(crate) struct SlowWatch {
-    threshold: Option<Duration>,
+    /// In microseconds, as it is looked at in each turn; [`NEVER`] where nothing is too slow.
+    threshold: u64,
     hunting_until: Time,
     /// Events of connections in this turn, and the slot of the last.
     events: u32,
@@ -30,6 +33,9 @@ pub(crate) struct SlowWatch {
 
 impl SlowWatch {
     pub(crate) fn new(threshold: Option<Duration>) -> Self {
+        // Rounded up: what is as long as the threshold is not shorter in microseconds either.
+        let micros = |threshold: Duration| threshold.as_nanos().div_ceil(1_000);
+        let threshold = threshold.map_or(NEVER, |it| u64::try_from(micros(it)).unwrap_or(NEVER));
         Self { threshold, hunting_until: Time::ZERO, events: 0, last: 0, named: false }
     }
 
@@ -44,8 +50,7 @@ impl SlowWatch {
 
     /// The event that began last is over.
     pub(crate) fn event_ended(&mut self, began: Time, ended: Time) -> Option<Slow> {
-        let took = ended.since(began);
-        self.threshold.filter(|threshold| took >= *threshold)?;
+        let took = self.slow(began, ended)?;
         self.named = true;
         Some(Slow { took, culprit: Some(self.last) })
     }
@@ -55,11 +60,17 @@ impl SlowWatch {
     pub(crate) fn turn_ended(&mut self, began: Time, ended: Time) -> Option<Slow> {
         let (events, named) = (self.events, self.named);
         (self.events, self.named) = (0, false);
-        let took = ended.since(began);
-        self.threshold.filter(|threshold| took >= *threshold)?;
+        let took = self.slow(began, ended)?;
         self.hunting_until = ended.after(HUNT);
         let culprit = (events == 1).then_some(self.last);
         (!named).then_some(Slow { took, culprit })
+    }
+
+    /// How long that took, if it was too long.
+    #[inline]
+    fn slow(&self, began: Time, ended: Time) -> Option<Duration> {
+        let took = ended.as_micros().saturating_sub(began.as_micros());
+        (took >= self.threshold && self.threshold != NEVER).then(|| ended.since(began))
     }
 }
 
