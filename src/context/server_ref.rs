@@ -176,9 +176,10 @@ impl ServerRef<'_> {
     /// [`NameError::Gone`] and [`NameError::Length`], as [`name`](Self::name).
     pub fn take_name(&mut self, id: SessionId, name: &str) -> Result<Option<SessionId>, NameError> {
         self.check_name(id, name)?;
-        let elsewhere = self.shared.place.as_ref().and_then(|place| place.give_name(name, id.0));
+        let before = self.shared.place.as_ref().map(|place| place.give_name(name, id.0));
         let here = self.note_name(id, name);
-        Ok(elsewhere.or(here).map(SessionId).filter(|other| *other != id))
+        // A session of this loop may have lost it to one of another loop, of which this loop is not told.
+        Ok(before.unwrap_or(here).map(SessionId).filter(|other| *other != id))
     }
 
     fn check_name(&self, id: SessionId, name: &str) -> Result<(), NameError> {

@@ -252,6 +252,13 @@ impl CleaningUp {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
+    /// It waits for a line meanwhile: `wait` alone would tell it that none comes, which may be acted on before
+    /// a signal is.
+    fn wait_with_input_open(&mut self) -> std::process::ExitStatus {
+        let _input = self.child.stdin.take();
+        self.child.wait().unwrap()
+    }
+
     fn go_on(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
@@ -265,7 +272,7 @@ fn after_the_server_signals_do_what_they_did_before() {
     program.signal();
     program.expect("over, handled false");
     program.signal();
-    let status = program.child.wait().unwrap();
+    let status = program.wait_with_input_open();
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
     // The second server of the process takes them again.
     let mut program = CleaningUp::start("", false);
@@ -277,7 +284,7 @@ fn after_the_server_signals_do_what_they_did_before() {
     program.signal();
     program.expect("over, handled false");
     program.signal();
-    let status = program.child.wait().unwrap();
+    let status = program.wait_with_input_open();
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
     // Ignored, or handled by the application, they are so again, and end nothing.
     for (trap, own_handler) in [("trap '' TERM;", false), ("", true)] {
