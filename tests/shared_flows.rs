@@ -159,7 +159,7 @@ fn suspended_publishers_lose_nothing_on_any_loop() {
 /// Under the policies that drop, what is not heard is counted, and the rest is in order.
 #[test]
 fn what_is_dropped_is_counted_on_every_loop() {
-    for policy in [BufferOverflow::DropOldest, BufferOverflow::DropLatest] {
+    for policy in [BufferOverflow::DropOldest, BufferOverflow::Latest, BufferOverflow::DropLatest] {
         let options = FlowOptions::new().extra_buffer(1_000).on_buffer_overflow(policy);
         let count = messages();
         // Of DropLatest nobody is told what is dropped for all.
