@@ -116,9 +116,10 @@ impl Reading {
         self.subscription.cursor()
     }
 
-    /// Whether there is something for it before that number.
+    /// Whether there is something for it before that number; that messages are gone is something too, of
+    /// which it would else hear with the next one, if there is one.
     pub(crate) fn has_before(&self, number: u64) -> bool {
-        self.subscription.is_before(number) || self.subscription.flow().has_removed(self.id)
+        self.cursor() < number || self.subscription.flow().has_removed(self.id)
     }
 
     /// The same of messages alone.
@@ -166,22 +167,32 @@ impl Batch<'_> {
     /// one they would be told too, but that may never come.
     pub(crate) fn take_missed(&mut self) -> u64 {
         self.pass_given();
-        let reading = &mut *self.reading;
-        let end = reading.subscription.flow().end();
-        if reading.subscription.is_before(end) {
+        if !self.pass_gone() {
             return 0; // what lies before the next message is told with it
         }
-        // The last ones may be gone themselves, removed before anybody came to them.
-        if let Some(last) = end.checked_sub(1).filter(|last| reading.subscription.cursor() <= *last)
-        {
-            reading.unreported += reading.subscription.missed_before(end);
-            reading.pass(last, 0);
-        }
+        let reading = &mut *self.reading;
         let flow = reading.subscription.flow();
         let missed = std::mem::take(&mut reading.unreported);
         let own_dropped = flow.own_dropped(reading.id).min(missed);
         flow.note_passed(reading.id, reading.subscription.cursor(), own_dropped);
         missed - own_dropped
+    }
+
+    /// Goes past the last ones that are gone themselves, removed before anybody came to them. False if
+    /// something follows.
+    fn pass_gone(&mut self) -> bool {
+        let reading = &mut *self.reading;
+        let end = reading.subscription.flow().end();
+        if reading.subscription.is_before(end) {
+            return false;
+        }
+        let last = end.checked_sub(1).filter(|last| reading.subscription.cursor() <= *last);
+        if let Some(last) = last {
+            reading.unreported += reading.subscription.missed_before(end);
+            reading.pass(last, 0);
+            self.has_progress = true;
+        }
+        true
     }
 
     /// Goes past the message that was given out last.
@@ -198,6 +209,7 @@ impl Batch<'_> {
     pub(crate) fn end(mut self, taken: Taken) -> (usize, Taken) {
         if taken == Taken::Yes {
             self.pass_given();
+            self.pass_gone();
         }
         let follows = match taken {
             // It would be offered the same again and again, and the loop never sleep.
