@@ -252,8 +252,8 @@ impl CleaningUp {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
-    /// It waits for a line meanwhile: `wait` alone would tell it that none comes, which may be acted on before
-    /// a signal is.
+    /// It waits for a line meanwhile: `wait` alone would tell it that none comes, and it may act on that
+    /// before a signal does.
     fn wait_with_input_open(&mut self) -> std::process::ExitStatus {
         let _input = self.child.stdin.take();
         self.child.wait().unwrap()
