@@ -95,6 +95,7 @@ fn values(folder: &Folder, joined: Joined) -> BTreeMap<String, Vec<String>> {
         ("timeout", one("9s")),
         ("max-message", one("32k")),
         ("max-connections", one("50")),
+        ("loops", one("1")), // with more there are neither programs nor links
         ("memory", one("12m")),
         ("grace", one("3s")),
     ];
