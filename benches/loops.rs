@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod figures;
 #[path = "../src/testing/frames.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod frames;
@@ -21,6 +22,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use figures::{median, verdict};
 use frames::{masked, upgrade_request};
 use wirewheel::flow::{FlowOptions, SharedFlow};
 use wirewheel::{Application, Call, Limits, Server, WebSockets, on_connect, on_message};
@@ -139,15 +141,6 @@ fn compare(subscribers: usize) -> Anything {
         verdict(served >= WORK_MIN)
     );
     Ok(())
-}
-
-fn verdict(is_met: bool) -> &'static str {
-    if is_met { "met" } else { "MISSED" }
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// CPU nanoseconds for each message.

@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod figures;
 #[path = "../src/testing/frames.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod frames;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use figures::{median, verdict};
 use flate2::{Compress, Compression, FlushCompress};
 use frames::{masked, upgrade_request};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -136,15 +138,6 @@ fn compare(bytes: usize, counts: bool) -> Anything {
         );
     }
     Ok(())
-}
-
-fn verdict(is_met: bool) -> &'static str {
-    if is_met { "met" } else { "MISSED" }
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// What an echoed byte costs, and what is held at most.

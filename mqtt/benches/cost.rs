@@ -11,6 +11,8 @@
 
 #[path = "bare/mod.rs"]
 mod bare;
+#[path = "figures/mod.rs"]
+mod figures;
 #[path = "../tests/support/mosquitto.rs"]
 mod mosquitto;
 
@@ -21,6 +23,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bare::{BareReader, Used, thread_cpu};
+use figures::{median, verdict};
 use mosquitto::{Mosquitto, PATIENCE};
 use wirewheel::flow::{BufferOverflow, FlowKey, FlowOptions, Taken};
 use wirewheel::{Application, Handle, Server};
@@ -206,10 +209,6 @@ fn to_bare(broker: &Mosquitto, count: u64, each: u64) -> Measured {
     Measured { sent: one.used() - sent, received, count: count as f64, seconds }
 }
 
-fn verdict(is_met: bool) -> &'static str {
-    if is_met { "met" } else { "NOT MET" }
-}
-
 /// CPU of both boxes at a pace; and how much of it a bare reader takes.
 fn cost(broker: &Mosquitto, name: &str, (count, each): (u64, u64)) -> bool {
     let local = between(None, count, each);
@@ -256,21 +255,16 @@ fn median_through(broker: &Mosquitto) -> Duration {
         one.say_time(since);
         two.await_time()
     });
-    median_of(times.collect())
+    median(times.collect())
 }
 
-fn median(broker: &Mosquitto, as_packaged: &Mosquitto) -> bool {
-    let (median, bare) = (median_through(broker), median_of(bare::times(broker.port, 2_000)));
+fn round_trips(broker: &Mosquitto, as_packaged: &Mosquitto) -> bool {
+    let (median, bare) = (median_through(broker), median(bare::times(broker.port, 2_000)));
     let is_met = median <= MEDIAN_MAX;
     println!("from box to box {median:?} median, limit {MEDIAN_MAX:?}: {}", verdict(is_met));
     println!("  from one bare client to another {bare:?}");
     println!("  from box to box without set_tcp_nodelay {:?}", median_through(as_packaged));
     is_met
-}
-
-fn median_of(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 fn main() -> ExitCode {
@@ -285,6 +279,6 @@ fn main() -> ExitCode {
         is_met &= !wanted(name) || cost(&broker, name, (count, each));
     }
     is_met &= !wanted("rate") || rate(&broker);
-    is_met &= !wanted("median") || median(&broker, &as_packaged);
+    is_met &= !wanted("median") || round_trips(&broker, &as_packaged);
     if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -6,12 +6,16 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::disallowed_methods, reason = "what is measured is real time")]
 
+#[path = "figures/mod.rs"]
+mod figures;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use figures::{median, verdict};
 use wirewheel::flow::{BufferOverflow, FlowOptions};
 use wirewheel::{Application, Call, Handle, Server, WebSockets, on_message};
 use wirewheel_mqtt::Link;
@@ -181,15 +185,6 @@ impl Echo {
         self.0.read_exact(&mut [0; 22]).unwrap();
         begun.elapsed()
     }
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn verdict(is_met: bool) -> &'static str {
-    if is_met { "met" } else { "NOT MET" }
 }
 
 /// Whether the limit is met in most of three runs: where the system puts a server's thread may double its

@@ -523,8 +523,7 @@ impl Application {
         }
         let name = name.into();
         if let Some(bridge) = bridges.add(&name, &flow.inner, place.as_ref()) {
-            let read = read_for_others(Rc::clone(&bridge));
-            bridge.read_by(readers.add(&flow.inner, None, read));
+            read_for_others(&bridge, &flow.inner, None, readers);
             place.iter().for_each(|place| place.hold(&name));
         }
         bridges.hold(&name);

@@ -3,22 +3,31 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::flow::inner::FlowInner;
+use crate::flow::inner::{FlowInner, Flows};
 use crate::flow::options::FlowOptions;
 
 use crate::context::bridges::Bridge;
 use crate::context::loop_state::{LoopState, Order, ReadFlow, ServerRef};
 use crate::context::parcels::Content;
+use crate::context::readers::Readers;
 
-/// What the reader of such a flow does, where there are other loops.
-pub(crate) fn read_for_others(bridge: Rc<Bridge<Order>>) -> ReadFlow {
-    Box::new(move |server, batch| {
+/// Has such a flow read, where there are other loops, in a server whose flows have that pool or, before there
+/// is one, for later.
+pub(crate) fn read_for_others(
+    bridge: &Rc<Bridge<Order>>,
+    flow: &Rc<FlowInner>,
+    pool: Option<&Rc<Flows>>,
+    readers: &mut Readers<ReadFlow>,
+) {
+    let sending = Rc::clone(bridge);
+    let read: ReadFlow = Box::new(move |server, batch| {
         let most = server.shared.limits.process_bytes;
         let memory = most.saturating_sub(server.shared.memory());
-        let (taken, bytes) = bridge.read(batch, memory);
+        let (taken, bytes) = sending.read(batch, memory);
         server.shared.account(0, bytes); // it is kept until the other loops have published it
         taken
-    })
+    });
+    bridge.read_by(readers.add(flow, pool, read));
 }
 
 impl LoopState {
@@ -84,8 +93,7 @@ impl LoopState {
         let flow = Rc::new(FlowInner::new(options));
         flow.belong_to(&self.flows);
         if let Some(bridge) = self.bridges.add(name, &flow, self.place.as_ref()) {
-            let read = read_for_others(Rc::clone(&bridge));
-            bridge.read_by(self.readers.add(&flow, Some(&self.flows), read));
+            read_for_others(&bridge, &flow, Some(&self.flows), &mut self.readers);
         }
         flow
     }

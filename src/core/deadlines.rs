@@ -203,5 +203,6 @@ pub(super) fn part_of(wait: Duration) -> Duration {
 }
 
 fn earliest<const N: usize>(deadlines: [Option<Time>; N]) -> Option<Time> {
-    deadlines.iter().copied().flatten().min() // by reference: moved, so many would be copied first
+    // By reference: moved, so many would be copied first.
+    deadlines.iter().copied().fold(None, Time::earlier)
 }

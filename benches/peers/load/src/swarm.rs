@@ -224,22 +224,15 @@ impl Swarm {
         data: &[u8],
         buffer: &mut [u8],
     ) -> Outcome<usize> {
-        let client = &mut self.clients[index];
-        let n = client.receive(buffer)?;
-        client.head.extend_from_slice(&buffer[..n]);
-        let (mut taken, mut count) = (0, 0);
-        while let Some(end) = client.head[taken..].windows(2).position(|two| two == b"\n\n") {
-            let event = &client.head[taken..taken + end];
-            taken += end + 2;
-            if let Some(at) = event.windows(6).position(|six| six == b"data: ") {
-                if &event[at + 6..] != data {
-                    return Err(format!("connection {index}: other data than was sent").into());
-                }
-                count += 1;
+        self.receive_whole(index, buffer, |rest| {
+            let Some(end) = rest.windows(2).position(|two| two == b"\n\n") else { return Ok(None) };
+            let event = &rest[..end];
+            let data_at = event.windows(6).position(|six| six == b"data: ");
+            if data_at.is_some_and(|at| &event[at + 6..] != data) {
+                return Err(format!("connection {index}: other data than was sent").into());
             }
-        }
-        client.head.drain(..taken);
-        Ok(count)
+            Ok(Some((end + 2, data_at.is_some())))
+        })
     }
 
     /// Receives what is there of masked frames: how many with this payload are complete now.
@@ -249,13 +242,25 @@ impl Swarm {
         payload: &[u8],
         buffer: &mut [u8],
     ) -> Outcome<usize> {
+        let whole = |rest: &[u8]| Ok(masked_frame(rest, payload)?.map(|length| (length, true)));
+        self.receive_whole(index, buffer, whole)
+    }
+
+    /// Receives what is there and keeps what is not whole: how many count of those that are. `whole` says of
+    /// the first how many bytes it has, and whether it counts.
+    fn receive_whole(
+        &mut self,
+        index: usize,
+        buffer: &mut [u8],
+        whole: impl Fn(&[u8]) -> Outcome<Option<(usize, bool)>>,
+    ) -> Outcome<usize> {
         let client = &mut self.clients[index];
         let n = client.receive(buffer)?;
         client.head.extend_from_slice(&buffer[..n]);
         let (mut taken, mut count) = (0, 0);
-        while let Some(length) = masked_frame(&client.head[taken..], payload)? {
+        while let Some((length, counts)) = whole(&client.head[taken..])? {
             taken += length;
-            count += 1;
+            count += usize::from(counts);
         }
         client.head.drain(..taken);
         Ok(count)
