@@ -85,9 +85,11 @@ trait RunningLoops {
 /// The places of all loops, or of too few or too many.
 struct Further(Vec<LoopPlace>);
 
-/// What a loop is set up from.
-struct LoopStart<M> {
-    module: M,
+/// Sets up one of the further loops, on its thread.
+type SetUp = Box<dyn FnOnce() -> Result<ServerDriver> + Send>;
+
+/// What a loop is set up from, beside the module.
+struct LoopStart {
     place: Option<LoopPlace>,
     addresses: Vec<SocketAddr>,
     mailbox: Mailbox<Order>,
@@ -276,7 +278,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         let place = further.as_ref().and_then(|further| further.first());
         let start_others =
             further.map(|further| further.prepare(&module, &addresses, &beginnings)).transpose()?;
-        let driver = LoopStart { module, place, addresses, mailbox, inbox, beginnings }.set_up()?;
+        let driver = LoopStart { place, addresses, mailbox, inbox, beginnings }.set_up(module)?;
         let others = start_others.map(|start| start()).transpose()?;
         Ok(Started { driver, others })
     }
@@ -334,16 +336,18 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     {
         let (addresses, mailbox, place) =
             (self.addresses.clone(), self.mailbox.clone(), self.place());
-        let thread = spawn_set_up("wirewheel".into(), move || self.start(), Started::run)?;
+        let set_up = Box::new(move || self.start());
+        let thread = spawn_set_up("wirewheel".into(), set_up, Box::new(Started::run))?;
         Ok(Handle::new(addresses, mailbox, place, Some(thread)))
     }
 }
 
-/// A thread that sets something up and then runs it: the set-up is done when this returns.
-fn spawn_set_up<T>(
+/// A thread that sets something up and then runs it: the set-up is done when this returns. Both in boxes, so
+/// that a program has this once, and not once for each module.
+fn spawn_set_up<T: 'static>(
     name: String,
-    set_up: impl FnOnce() -> Result<T> + Send + 'static,
-    run: impl FnOnce(T) -> Result<Drained> + Send + 'static,
+    set_up: Box<dyn FnOnce() -> Result<T> + Send>,
+    run: Box<dyn FnOnce(T) -> Result<Drained> + Send>,
 ) -> Result<JoinHandle<Result<Drained>>> {
     let (started, start) = sync_channel(1);
     let body = move || {
@@ -366,15 +370,23 @@ fn spawn_set_up<T>(
     Ok(thread)
 }
 
-impl<M: FnOnce(&mut Application)> LoopStart<M> {
+impl LoopStart {
     /// Has the module set up the application, on the thread of the loop.
-    fn set_up(self) -> Result<ServerDriver> {
-        let mut application = Application::new().reached_by(self.mailbox, self.addresses);
-        if let Some(place) = self.place {
-            note_loop_thread(&place);
-            application = application.at(place);
-        }
-        (self.module)(&mut application);
+    fn set_up(self, module: impl FnOnce(&mut Application)) -> Result<ServerDriver> {
+        let mut application = self.application();
+        module(&mut application);
+        self.driver_of(application)
+    }
+
+    fn application(&self) -> Application {
+        let application =
+            Application::new().reached_by(self.mailbox.clone(), self.addresses.clone());
+        let Some(place) = &self.place else { return application };
+        note_loop_thread(place);
+        application.at(place.clone())
+    }
+
+    fn driver_of(self, application: Application) -> Result<ServerDriver> {
         let built = application.build().map_err(ServerError::Config)?;
         let poll_loop = PollLoop::new(built, self.beginnings, self.inbox);
         Ok(ServerDriver::new(poll_loop.map_err(ServerError::Loop)?))
@@ -402,19 +414,23 @@ where
             let mistake = format!("loops is over {LOOPS_MAX}, which is the most");
             return Err(ServerError::Config(mistake));
         }
-        let start = |place: &LoopPlace| LoopStart {
-            module: module.clone(),
-            place: Some(place.clone()),
-            addresses: addresses.to_vec(),
-            mailbox: place.mailbox().clone(),
-            inbox: place.mailbox().inbox(),
-            beginnings: beginnings.of_another(),
+        let start = |place: &LoopPlace| {
+            let start = LoopStart {
+                place: Some(place.clone()),
+                addresses: addresses.to_vec(),
+                mailbox: place.mailbox().clone(),
+                inbox: place.mailbox().inbox(),
+                beginnings: beginnings.of_another(),
+            };
+            let module = module.clone();
+            let set_up: SetUp = Box::new(move || start.set_up(module));
+            (place.clone(), set_up)
         };
         let starts: Vec<_> = others.iter().map(start).collect();
         let mut running = OtherLoops { place: first.clone(), threads: Vec::new() };
         Ok(Box::new(move || {
-            for start in starts {
-                running.threads.push(start_loop(start)?);
+            for (place, set_up) in starts {
+                running.threads.push(start_loop(place, set_up)?);
             }
             Ok(Box::new(running))
         }))
@@ -422,12 +438,8 @@ where
 }
 
 /// Starts one of the further loops.
-fn start_loop<M>(start: LoopStart<M>) -> Result<JoinHandle<Result<Drained>>>
-where
-    M: FnOnce(&mut Application) + Send + 'static,
-{
-    let place = start.place.clone();
-    let number = place.as_ref().map_or(0, Place::number);
+fn start_loop(place: LoopPlace, set_up: SetUp) -> Result<JoinHandle<Result<Drained>>> {
+    let number = place.number();
     let run = move |mut driver: ServerDriver| {
         let grace = driver.grace();
         let result = caught(|| driver.run());
@@ -440,11 +452,10 @@ where
         // Whoever has its sessions on the other loops is told good-bye.
         error!(target: "wirewheel::server", "the server stops: {problem}");
         let request = StopRequest { code: CloseCode::GOING_AWAY, grace };
-        let others = place.iter().flat_map(Place::others);
-        others.for_each(|mailbox| mailbox.stop(request.clone()));
+        place.others().for_each(|mailbox| mailbox.stop(request.clone()));
         Err(ServerError::Loop(problem))
     };
-    spawn_set_up(format!("wirewheel-{number}"), move || start.set_up(), run)
+    spawn_set_up(format!("wirewheel-{number}"), set_up, Box::new(run))
 }
 
 /// A server that is set up.
