@@ -113,6 +113,14 @@ impl AsFd for Watched {
     }
 }
 
+impl Drop for Processes {
+    fn drop(&mut self) {
+        if !self.running.borrow().is_empty() {
+            self.finish();
+        }
+    }
+}
+
 impl Processes {
     pub(crate) fn new(options: ExecOptions) -> io::Result<Self> {
         let events = Events::new()?;
@@ -177,8 +185,8 @@ impl Processes {
         self.set_alarm();
     }
 
-    /// When the server has ended, waits for the programs to do so.
-    pub(crate) fn finish(&self) {
+    /// When the server has ended, however that came, waits for the programs to do so.
+    fn finish(&self) {
         if self.stop.borrow().is_none() {
             self.stop(); // it ended by an error
         }

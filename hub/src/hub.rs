@@ -29,34 +29,26 @@ const PAUSE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Serves until it is told to stop.
 pub(crate) fn run(config: &Config) -> Result<(), String> {
-    let parts = Parts::open(config)?;
+    let tokens = Parts::open(config)?.tokens;
     let mut places = places(config)?.into_iter();
     let first = places.next().ok_or("fd: is given, and no socket was handed over (LISTEN_FDS)")?;
-    if config.loops > 1 {
-        let module = on_each_loop(config, parts.tokens);
-        let server = bind(first, places, &listen_options(config), module)?;
-        return server.loops(config.loops).run().map_err(in_words);
-    }
-    let processes = parts.processes.clone();
-    let module = move |app: &mut Application| begin(app, parts, &Loops::new(1));
+    let module = on_each_loop(config, tokens, Some(Loops::new(config.loops)));
     let server = bind(first, places, &listen_options(config), module)?;
-    let result = server.run().map_err(in_words);
-    if let Some(processes) = processes {
-        processes.finish();
-    }
-    result
+    server.loops(config.loops).run().map_err(in_words)
 }
 
-/// What is run on each of several loops.
+/// What is run on each loop; nothing is started where it only is to be checked (`loops` is none).
 fn on_each_loop(
     config: &Config,
     tokens: Option<Arc<Tokens>>,
+    loops: Option<Loops>,
 ) -> impl FnOnce(&mut Application) + Clone + Send + use<> {
-    let (config, loops) = (config.clone(), Loops::new(config.loops));
-    move |app: &mut Application| match Parts::with(&config, tokens) {
-        Ok(parts) => begin(app, parts, &loops),
+    let config = config.clone();
+    move |app: &mut Application| match (Parts::with(&config, tokens), loops) {
+        (Ok(parts), Some(loops)) => begin(app, parts, &loops),
+        (Ok(parts), None) => parts.set_up(app),
         // It was opened before, by whoever has started this; or it is of another moment.
-        Err(mistake) => log::error!("{mistake}"),
+        (Err(mistake), _) => log::error!("{mistake}"),
     }
 }
 
@@ -103,7 +95,7 @@ fn begin(app: &mut Application, parts: Parts<'_>, loops: &Loops) {
 /// Does everything but listening at the places that are configured, and starting anything.
 pub(crate) fn check(config: &Config) -> Result<(), Finding> {
     crate::broker::check(config).map_err(Finding::Mistake)?;
-    Parts::open(config).map_err(Finding::Missing)?;
+    let tokens = Parts::open(config).map_err(Finding::Missing)?.tokens;
     check::places(&config.listen)?;
     if let Some(files) = &config.tls {
         files.readable().map_err(Finding::Missing)?;
@@ -111,19 +103,14 @@ pub(crate) fn check(config: &Config) -> Result<(), Finding> {
     if let Some(upstream) = &config.upstream {
         upstream.readable().map_err(Finding::Missing)?;
     }
-    check_limits(config).map_err(Finding::Mistake)
+    check_limits(config, tokens).map_err(Finding::Mistake)
 }
 
-fn check_limits(config: &Config) -> Result<(), String> {
+fn check_limits(config: &Config, tokens: Option<Arc<Tokens>>) -> Result<(), String> {
     // The limits are checked where they are used: by starting a server. So are certificates and keys.
     let place = listen(config, "127.0.0.1:0".into(), config.tls.is_some());
-    let (config, loops) = (config.clone(), config.loops);
-    let module = move |app: &mut Application| {
-        if let Ok(parts) = Parts::open(&config) {
-            parts.set_up(app);
-        }
-    };
-    let server = Server::bind(place, module).map_err(in_words)?.loops(loops);
+    let module = on_each_loop(config, tokens, None);
+    let server = Server::bind(place, module).map_err(in_words)?.loops(config.loops);
     let handle = server.spawn().map_err(in_words)?;
     handle.shutdown(Duration::ZERO);
     handle.join().map(drop).map_err(in_words)
@@ -246,7 +233,7 @@ impl<'a> Parts<'a> {
         Self::with(config, tokens.map(Arc::new))
     }
 
-    /// The same with tokens that several loops have together.
+    /// The same with tokens that are read, which several loops have together.
     fn with(config: &'a Config, tokens: Option<Arc<Tokens>>) -> Result<Self, String> {
         let topics = config.topics.then(|| Topics::of(config)).transpose()?;
         let processes = config.exec.clone().map(|command| {
