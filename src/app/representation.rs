@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::protocol::byte_range::{RequestedRange, requested_range};
-use crate::protocol::conditions::{Precondition, Validators};
+use crate::protocol::conditions::{Precondition, Validators, has_conditions};
 use crate::protocol::date::{date_text, parse_http_date};
 use crate::protocol::head::RequestHead;
 use crate::words::quoted::Quoted;
@@ -188,10 +188,11 @@ fn select(mut response: Response, call: &Call, now: Option<Duration>) -> Respons
         Body::File(file, _) => file.date_is_strong(now),
         _ => false, // nobody says when it may change again
     };
-    let validators = Validators {
-        etag: response.value("etag"),
-        modified: response.value("last-modified").and_then(parse_http_date),
-        date_is_strong,
+    let validators = if has_conditions(call.head()) {
+        let modified = response.value("last-modified").and_then(parse_http_date);
+        Validators { etag: response.value("etag"), modified, date_is_strong }
+    } else {
+        Validators::default()
     };
     match validators.precondition(call.head()) {
         Precondition::NotModified => response.not_modified(),

@@ -138,7 +138,8 @@ const SINGLE_HEADERS: [&str; 31] = [
 
 /// Adds a header, or puts it in the place of an earlier one where there is one value.
 pub(super) fn set_header(headers: &mut Vec<(String, String)>, name: String, value: String) {
-    if SINGLE_HEADERS.iter().any(|single| single.eq_ignore_ascii_case(&name)) {
+    let is_single = || SINGLE_HEADERS.iter().any(|single| single.eq_ignore_ascii_case(&name));
+    if has_header(headers, &name) && is_single() {
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
     }
     headers.push((name, value));

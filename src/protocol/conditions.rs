@@ -5,6 +5,15 @@ use std::time::Duration;
 use crate::protocol::date::parse_http_date;
 use crate::protocol::header_lines::HeaderLines;
 
+/// The headers of section 13.1.
+const CONDITIONS: [&str; 5] =
+    ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"];
+
+/// Whether there is any condition to be judged.
+pub(crate) fn has_conditions(head: &HeaderLines) -> bool {
+    CONDITIONS.iter().any(|name| head.first(name).is_some())
+}
+
 /// What tells one version of a representation from another (RFC 9110 section 8.8).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Validators<'a> {
