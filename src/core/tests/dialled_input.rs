@@ -1,5 +1,5 @@
-//! What comes on a connection that was dialled, before its dialer has looked at it: how much is kept, and that
-//! all of it arrives.
+//! What comes on a connection that was dialled, before its dialer has looked at it: how much is kept, and
+//! that all of it arrives.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
