@@ -53,7 +53,28 @@ impl Turn<'_> {
                 }
             }
         }
-        Reading::Continue
+        self.reading_of_answer()
+    }
+
+    /// How a connection is read on which an answer is awaited.
+    #[cfg(feature = "client")]
+    fn reading_of_answer(&self) -> Reading {
+        match &self.connection.stage {
+            // One read is kept, and no more: what follows may be a session's, which decides how it is read.
+            Stage::Http(http) if http.awaits_dialer() => Reading::Again,
+            _ => Reading::Continue,
+        }
+    }
+
+    /// The whole request is out: nothing but its dialer's deadline is waited for.
+    #[cfg(feature = "client")]
+    fn request_is_out(&mut self) -> Reading {
+        if let Some(extra) = self.connection.state.extra.as_deref_mut() {
+            extra.window = None;
+        }
+        self.connection.state.timing_changed = true;
+        self.connection.state.release_idle();
+        self.reading_of_answer()
     }
 
     /// The socket takes bytes again.
@@ -65,6 +86,8 @@ impl Turn<'_> {
         let extra = self.connection.state.extra.as_deref_mut();
         let Some(extra) = extra.filter(|extra| !extra.outbox.is_empty()) else {
             return match self.connection.stage {
+                #[cfg(feature = "client")]
+                Stage::Http(ref http) if http.dialling.is_some() => self.reading_of_answer(),
                 // Its share of an earlier turn was spent; no byte waits, but work does.
                 Stage::Http(ref http) if http.answering.is_some() || http.yielded => {
                     HttpTurn { turn: self }.drained()
@@ -96,6 +119,9 @@ impl Turn<'_> {
             Err(kind) => self.broken(kind),
         }
         match self.connection.stage {
+            // A server may answer by the head of a request, and take the rest later or never.
+            #[cfg(feature = "client")]
+            Stage::Http(ref http) if http.dialling.is_some() => self.reading_of_answer(),
             Stage::Http(_) => Reading::Paused, // further requests wait for their turn
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => self.reading(),
         }
@@ -104,6 +130,9 @@ impl Turn<'_> {
     /// The outbox is empty again.
     fn drained(&mut self) -> Reading {
         match self.connection.stage {
+            // What is held of an answer is no request.
+            #[cfg(feature = "client")]
+            Stage::Http(ref http) if http.dialling.is_some() => self.request_is_out(),
             Stage::Http(_) => HttpTurn { turn: self }.drained(),
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => {
                 SessionOutput { turn: self }.drained()

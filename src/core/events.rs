@@ -77,6 +77,11 @@ impl Core {
         failure: Option<io::ErrorKind>,
         wire: &mut dyn Wire,
     ) {
+        // An end without a failure is read behind the answer.
+        #[cfg(feature = "client")]
+        if failure.is_some() && (Dials { core: self }).ended(now, index, failure, wire) {
+            return;
+        }
         self.turn(now, index, wire, |turn| turn.hung_up(failure));
         self.after_turn(now);
     }

@@ -147,6 +147,12 @@ impl HttpStage {
             && self.answering.is_none()
     }
 
+    /// Whether something has come of an answer that its dialer has not looked at.
+    #[cfg(feature = "client")]
+    pub(crate) fn awaits_dialer(&self) -> bool {
+        self.dialling.as_deref().is_some_and(|dialling| dialling.has_input)
+    }
+
     /// Whether the application wants no more of a body for now.
     pub(crate) fn is_paused(&self) -> bool {
         self.receiving.as_deref().is_some_and(|it| it.paused_since.is_some())

@@ -406,8 +406,9 @@ impl HttpTurn<'_, '_> {
         let state = &mut self.turn.connection.state;
         state.route = route;
         state.phase = Phase::Open;
-        if let Some(extra) = state.extra.as_deref_mut() {
-            extra.window = None; // of an answer before
+        // That of an answer before; but of a dialled session the request may be on its way.
+        if let Some(extra) = state.extra.as_deref_mut().filter(|extra| extra.outbox.is_empty()) {
+            extra.window = None;
         }
         // The first ping period begins with the session, whatever HTTP came before.
         state.ping_base = shared.now;

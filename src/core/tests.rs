@@ -4,6 +4,8 @@ mod admission;
 #[cfg(feature = "deflate")]
 mod compressed;
 #[cfg(feature = "client")]
+mod dialled_input;
+#[cfg(feature = "client")]
 mod dialling;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod dialling_tls;

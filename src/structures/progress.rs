@@ -39,11 +39,12 @@ pub(crate) struct Window {
     /// The position at its start, and the bytes that waited then.
     position: u32,
     waited: u32,
-    /// Nobody was asked at the very start, which may cost a system call: so it is that of the first look.
+    /// Nobody was asked at the very start, which may cost a system call: so it begins with the first look.
     has_start: bool,
 }
 
 impl Window {
+    /// One whose start is that of the first look.
     pub(crate) fn begin(now: Time) -> Self {
         Self { has_start: false, ..Self::begin_at(now, 0, 0) }
     }
@@ -71,11 +72,8 @@ impl Window {
     /// Bytes moved, or not: false if the window is over and too few did.
     pub(crate) fn look(&mut self, now: Time, position: u32, waiting: u32, least: Least) -> bool {
         if !self.has_start {
-            // Where nobody looked for a whole window, it begins now.
-            let late = self.since.after(least.window) <= now;
-            let since = if late { now } else { self.since };
-            *self = Self::begin_at(since, position, waiting);
-            self.note_look(now);
+            // What moved before it, nobody saw: a window that began earlier would hold that against the peer.
+            *self = Self::begin_at(now, position, waiting);
             return true;
         }
         self.note_look(now);
@@ -127,6 +125,28 @@ mod tests {
                 assert!(!lives(bytes, seconds, first), "{bytes} bytes every {seconds} s");
             }
         }
+    }
+
+    #[test]
+    fn who_is_just_fast_enough_lives_wherever_the_first_look_falls() {
+        let position = |now: Time| u32::try_from(now.as_micros() * 256 / 1_000_000).unwrap();
+        for late in [0, 1, 900, 15_000, 29_999, 90_000] {
+            let mut window = Window::begin(Time::ZERO);
+            let mut now = window.next_look(LEAST).after(Duration::from_millis(late));
+            while now < Time::ZERO.after(Duration::from_secs(600)) {
+                assert!(window.look(now, position(now), 1 << 20, LEAST), "{late} ms late, {now:?}");
+                now = window.next_look(LEAST);
+            }
+        }
+    }
+
+    #[test]
+    fn what_moved_before_the_first_look_is_not_held_against_the_peer() {
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let mut window = Window::begin(Time::ZERO);
+        assert!(window.look(at(25), 8_000, 1 << 20, LEAST));
+        assert!(window.look(at(30), 8_000, 1 << 20, LEAST), "it took enough in these 30 s");
+        assert!(!window.look(at(55), 8_000, 1 << 20, LEAST), "and nothing in those");
     }
 
     #[test]

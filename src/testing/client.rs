@@ -705,6 +705,15 @@ impl TestClient {
         network.end(self.id, PeerEnd::Shut);
     }
 
+    /// The same where the end is a reset.
+    #[cfg(all(repository, test, feature = "client"))]
+    pub(crate) fn send_and_reset(&self, bytes: &[u8]) {
+        let mut network = self.network.borrow_mut();
+        network.link(self.id).send(bytes);
+        network.link(self.id).end_with_reset();
+        network.pump();
+    }
+
     /// The client's system ends its side, and its TLS says nothing of it: more may have been meant to
     /// come. Without TLS as [`half_close`](Self::half_close).
     #[cfg(feature = "tls")]

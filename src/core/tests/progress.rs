@@ -163,6 +163,20 @@ fn who_takes_next_to_nothing_is_ended_within_the_write_timeout() {
     }
 }
 
+/// A hook blocked the loop, say: nobody saw what the peer took meanwhile.
+#[test]
+fn what_was_taken_before_the_first_look_counts() {
+    let mut net = serving(WebSockets::new().ping_period(None), 4 << 20);
+    let reader = Reader::new(&mut net, 0);
+    net.text(reader.link, "big");
+    net.link(reader.link).socket.acknowledge(8_000);
+    net.jump(secs(25));
+    net.advance(secs(29)); // so long it has taken nothing, and no longer
+    net.expect(&[]);
+    net.advance(secs(3));
+    net.expect(&["close 1013 unclean"]);
+}
+
 #[test]
 fn who_stops_taking_is_ended_as_long_after_that() {
     let mut net = serving(WebSockets::new().ping_period(None), 4 << 20);

@@ -49,6 +49,8 @@ pub(crate) struct FakeSocket {
     /// The server is done with it.
     pub(crate) gone: Option<Disposal>,
     pub(super) broken: bool,
+    /// The peer's end is a reset, behind what has arrived: Linux gives that out first.
+    pub(super) ends_with_reset: bool,
     /// What the core must never do.
     pub(super) violation: Option<&'static str>,
 }
@@ -73,6 +75,7 @@ impl FakeSocket {
             shut: false,
             gone: None,
             broken: false,
+            ends_with_reset: false,
             violation: None,
         }
     }
@@ -229,6 +232,9 @@ impl Stream for FakeSocket {
             return ReadOutcome::Failed(ErrorKind::ConnectionReset);
         }
         match self.arrived.read(buffer) {
+            Ok(0) if self.ended && self.ends_with_reset => {
+                ReadOutcome::Failed(ErrorKind::ConnectionReset)
+            }
             Ok(0) if self.ended => ReadOutcome::Eof,
             Ok(0) | Err(_) => ReadOutcome::Drained,
             Ok(n) => ReadOutcome::Bytes(n),

@@ -122,7 +122,8 @@ impl Socket for Link {
     }
 
     fn take_failure(&mut self) -> Option<ErrorKind> {
-        self.socket.broken.then_some(ErrorKind::ConnectionReset)
+        let ended = self.socket.ended && self.socket.ends_with_reset;
+        (self.socket.broken || ended).then_some(ErrorKind::ConnectionReset)
     }
 
     fn notes(&mut self) -> &mut Notes {
@@ -262,6 +263,13 @@ impl Link {
             PeerEnd::Cut => {}
         }
         self.end.get_or_insert(end);
+    }
+
+    /// The peer ends the connection with a reset that comes behind what it sent.
+    #[cfg(all(repository, test, feature = "client"))]
+    pub(crate) fn end_with_reset(&mut self) {
+        self.socket.ends_with_reset = true;
+        self.end = Some(PeerEnd::Shut);
     }
 
     fn break_off(&mut self) {

@@ -145,10 +145,10 @@ impl Account<'_> {
             return Err("the peer takes all at once".into());
         };
         let at = transit.reset_at().unwrap_or(at).min(at);
-        // What was taken before the first look, in a 32nd of the time, nobody saw; and what was taken in the
-        // very moment of the end may have been taken behind it.
-        let before_end = at.before(Duration::from_micros(1));
-        let taken = transit.taken_between(at.before(time * 31 / 32), before_end);
+        // What was taken in the very moment of the first look or of the end may have been taken before the
+        // one, or behind the other.
+        let moment = Duration::from_micros(1);
+        let taken = transit.taken_between(at.before(time).after(moment), at.before(moment));
         let least = MIN_RATE * usize::try_from(time.as_millis()).unwrap_or(usize::MAX) / 1_000;
         // The peer's system takes the ping whether or not its program reads.
         let is_ping = fault.is_some_and(|fault| fault.kind == FaultKind::PingTimeout);
