@@ -9,7 +9,9 @@ use super::secs;
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::on_connect;
+use crate::context::loop_state::ServerRef;
 use crate::flow::options::{BufferOverflow, FlowOptions};
+use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::extension::{Agreement, Extension, ExtensionFactory, ExtensionMessage};
@@ -211,6 +213,28 @@ fn what_a_subscriber_does_not_take_is_its_own_and_no_other_sessions() {
         assert_eq!(flow.dropped() > 0, overflow != BufferOverflow::Suspend);
         assert!(app.stats().bytes_held <= 100_000);
     }
+}
+
+/// Everybody who collected was ended, who had taken everything, and nothing became free.
+#[test]
+fn what_a_reader_does_not_take_is_no_subscribers_fault() {
+    let flow = flow(FlowOptions::new().extra_buffer(1_000));
+    let (app, ends) = app(from_ref(&flow), Limits::new().process_bytes(100_000));
+    let mut quick = app.web_socket("/0");
+    let read = |_: &mut ServerRef<'_>, batch: &mut Batch<'_>| {
+        let _ = batch.next();
+        Taken::Later
+    };
+    app.with_server(|server| server.read_flow(&flow, read));
+    for n in 0..80 {
+        app.with_server(|_| flow.emit(&format!("{n:01000}"))).unwrap();
+    }
+    assert_eq!(texts(&mut quick).len(), 80);
+    let mut large = app.web_socket("/0");
+    large.send_bytes(b"\x82\xfe\x60\0\0\0\0\0"); // a frame of 24 KiB that does not end
+    (0..16).for_each(|_| large.send_bytes(&[0; 1_500]));
+    assert_eq!(*ends.borrow(), ["1013 missed 0"]);
+    assert!(quick.ending().is_none());
 }
 
 /// All that was kept had gone before it was clear that it would not do.
