@@ -593,11 +593,12 @@ fn threads() -> usize {
 
 /// Waits until there are so many threads again: one that was joined has ended for who joined it a moment
 /// before the kernel takes it off the list (`join` wakes at `set_tid_address(2)`).
+#[allow(clippy::disallowed_methods, reason = "waiting for the kernel has a bound")]
 fn back_to(count: usize) {
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while threads() != count {
         assert!(std::time::Instant::now() < deadline, "{} threads, of {count} before", threads());
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 

@@ -444,7 +444,8 @@ fn flood(app: &mut Application, both: &Arc<Barrier>) {
             let (room, both) = (flooded.clone(), Arc::clone(&both));
             wirewheel::on_message(move |session, _message| {
                 let text = "x".repeat(300);
-                let taken = (0..).take_while(|_| session.emit(&room, text.as_str()).is_ok()).count();
+                let taken =
+                    (0..).take_while(|_| session.emit(&room, text.as_str()).is_ok()).count();
                 both.wait();
                 session.send(format!("{taken}"))
             })
@@ -510,7 +511,8 @@ fn fill(app: &mut Application) {
 /// What was accepted on one loop comes, although another that has spent its memory would not accept it.
 #[test]
 fn what_a_loop_has_accepted_comes_to_one_whose_memory_is_full() {
-    let server = Running(Server::bind("127.0.0.1:0", fill).unwrap().loops(2).spawn().unwrap().into());
+    let server =
+        Running(Server::bind("127.0.0.1:0", fill).unwrap().loops(2).spawn().unwrap().into());
     let mut speaker = server.upgrade("/say"); // on the first loop, and the other on the second
     let mut listener = server.upgrade("/hear");
     listener.text("fill");

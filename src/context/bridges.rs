@@ -389,7 +389,9 @@ impl<A> Bridge<A> {
                     Ok(_) => 0,
                     // It waits for those who collect, and not for what waits here for other loops, which may
                     // wait for this one in turn.
-                    Err(SendError::Full { .. }) if self.flow.is_awaited_besides(cursor) => return false,
+                    Err(SendError::Full { .. }) if self.flow.is_awaited_besides(cursor) => {
+                        return false;
+                    }
                     Err(SendError::Full { .. }) if self.suspends() => {
                         self.flow.emit_beyond_limits(message, self.origin());
                         0
@@ -493,7 +495,11 @@ mod tests {
         fn is_done(&self) -> bool {
             // The reader of this loop has sent nothing yet.
             let waits = self.bridge.publish(0);
-            let is_done = self.other.take_parcels().iter().any(|parcel| matches!(parcel.content, Content::Done(1, _)));
+            let is_done = self
+                .other
+                .take_parcels()
+                .iter()
+                .any(|parcel| matches!(parcel.content, Content::Done(1, _)));
             assert_eq!(is_done, !waits);
             is_done
         }
@@ -508,7 +514,8 @@ mod tests {
         assert!(full.flow.beyond_limits() > 600 && full.pool.bytes() > BYTES);
     }
 
-    /// Else what other loops have accepted might never come, and they keep more and more of what this one sends.
+    /// Else what other loops have accepted might never come, while they keep more and more of what this one
+    /// sends.
     #[test]
     fn what_waits_for_those_who_collect_comes_before_what_is_new() {
         let mut full = Full::new(BufferOverflow::Suspend);

@@ -43,8 +43,7 @@ impl PeerProgress<'_> {
     pub(super) fn outbox_bytes(&self) -> u32 {
         let outbox = self.state.extra.as_deref().map(|extra| &extra.outbox);
         let bytes = outbox.map_or(0, |it| it.buffered_bytes().saturating_add(it.control_bytes()));
-        // A stream, or a Close behind a flow, is not out when the outbox is empty: there is more than waits at
-        // a moment.
+        // A stream, or a Close behind a flow, is not out when the outbox is empty: more follows.
         let collected = self.state.collected.as_deref();
         let holds_direct = collected.is_some_and(Collected::holds_direct);
         saturated(bytes.saturating_add(usize::from(holds_direct)))

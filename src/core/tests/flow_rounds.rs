@@ -346,8 +346,8 @@ fn who_is_in_the_midst_of_a_long_replay_is_answered_in_its_place() {
     assert_eq!((texts.len(), texts.last().unwrap().as_str()), (1_001, "answer"));
 }
 
-/// The wait for the peer's Close was taken to have begun once the outbox was empty, of which the wheel was not
-/// told either.
+/// The wait for the peer's Close was taken to have begun once the outbox was empty, and the wheel was not
+/// told of that.
 #[test]
 fn a_close_that_waits_for_its_turn_behind_a_flow_is_not_out() {
     let a = flow(FlowOptions::new().extra_buffer(1_000));
