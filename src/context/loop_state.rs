@@ -180,7 +180,8 @@ impl LoopState {
     pub(crate) fn new(limits: Limits, mut on_loop: OnLoop) -> Self {
         Self {
             now: Time::ZERO,
-            tx: Vec::new(),
+            // Reserved at once: what grew behind the sessions would keep the allocator from giving them back.
+            tx: Vec::with_capacity(limits.read_buffer_bytes),
             opaque_prefix: 0,
             date: DateLine::default(),
             tx_flush_bytes: limits.read_buffer_bytes,

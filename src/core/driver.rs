@@ -59,6 +59,7 @@ use crate::app::application::Built;
 use crate::context::commands::StopRequest;
 use crate::context::loop_state::{Order, ServerRef};
 use crate::context::mailbox::Inbox;
+use crate::structures::slab::RESERVED_MAX;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
@@ -101,7 +102,8 @@ impl<S: Sockets> Driver<S> {
             shares: Shares::new(built.limits.read_budget_bytes, room),
             accept_budget: built.limits.accept_budget,
             sockets,
-            ready: VecDeque::new(),
+            // Reserved at once: what grew behind the sessions would keep the allocator from giving them back.
+            ready: VecDeque::with_capacity(built.limits.max_connections.min(RESERVED_MAX)),
             core: Core::new(built),
         }
     }

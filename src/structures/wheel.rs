@@ -288,12 +288,12 @@ impl TimerWheel {
             }
         }
         if self.len == 0 {
-            // Nobody holds a key: the arena starts anew, and a large one is given back.
-            if self.entries.len() > ROOM_KEPT || self.entries.capacity() > self.reserved {
-                self.entries = Vec::new();
-                self.entries.reserve_exact(self.reserved);
-            }
+            // Nobody holds a key: the arena starts anew. What was reserved is not exchanged for new pages: glibc
+            // takes what was mapped and freed for a reason to map and trim only what is larger from then on.
             self.entries.clear();
+            if self.entries.capacity() > self.reserved {
+                self.entries.shrink_to(self.reserved);
+            }
             (self.free, self.keep_below) = (NOBODY, NOBODY);
             self.earliest = u64::MAX;
         }
@@ -421,5 +421,15 @@ mod tests {
         keys.into_iter().for_each(|key| wheel.cancel(key));
         assert_eq!(wheel.entries.capacity(), 0);
         assert_eq!(wheel.next_deadline(), None);
+    }
+
+    #[test]
+    fn reserved_room_stays_where_it_is() {
+        let mut wheel = TimerWheel::with_room(5000);
+        let place = wheel.entries.as_ptr();
+        let keys: Vec<_> = (0..5000).map(|n| wheel.arm(n, at_tick(u64::from(n)))).collect();
+        keys.into_iter().for_each(|key| wheel.cancel(key));
+        assert_eq!(wheel.entries.capacity(), 5000);
+        assert_eq!(wheel.entries.as_ptr(), place);
     }
 }
