@@ -1,5 +1,5 @@
-//! A name server that never answers, in a network namespace of its own: who is connected goes on, attempts end
-//! at their deadline, a stop waits for no lookup, and nobody but threads for names ever asks it.
+//! A name server that never answers, in a network namespace of its own: who is connected goes on, attempts
+//! end at their deadline, a stop waits for no lookup, and nobody but threads for names ever asks it.
 
 #![allow(clippy::disallowed_methods, reason = "a test of real time reads the clock")]
 

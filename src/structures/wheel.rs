@@ -288,8 +288,9 @@ impl TimerWheel {
             }
         }
         if self.len == 0 {
-            // Nobody holds a key: the arena starts anew. What was reserved is not exchanged for new pages: glibc
-            // takes what was mapped and freed for a reason to map and trim only what is larger from then on.
+            // Nobody holds a key: the arena starts anew. What was reserved is not exchanged for new pages:
+            // glibc takes what was mapped and freed for a reason to map and trim only what is larger from
+            // then on.
             self.entries.clear();
             if self.entries.capacity() > self.reserved {
                 self.entries.shrink_to(self.reserved);
