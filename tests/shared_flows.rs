@@ -6,12 +6,13 @@ mod support;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use support::*;
-use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
-use wirewheel::{Application, Call, Server, WebSockets, on_connect};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow, Taken};
+use wirewheel::{Application, Call, Limits, Server, WebSockets, on_connect};
 
 fn spawn<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     Builder::new().spawn(act).unwrap()
@@ -222,11 +223,11 @@ fn a_stalled_subscriber_of_another_loop_suspends_publishers() {
     let mut slow = server.upgrade("/hear");
     let mut other = server.upgrade("/hear");
     until_all_collect(&server, 2);
-    let published = std::sync::Arc::new(AtomicUsize::new(0));
+    let published = Arc::new(AtomicUsize::new(0));
     let (mut speaker, count) = (server.upgrade("/say"), 8_000);
     let padding = "x".repeat(2_000);
     let text = padding.clone();
-    let said = std::sync::Arc::clone(&published);
+    let said = Arc::clone(&published);
     let speaking = spawn(move || {
         for number in 0..count {
             speaker.text(&format!("{number} {text}"));
@@ -427,6 +428,100 @@ fn loops_whose_logs_are_full_do_not_wait_for_each_other() {
     let held = || server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap().bytes_held;
     while held() > 0 {
         std::thread::yield_now();
+    }
+}
+
+/// Publishes in one hook as long as there is room, on both loops before either sends anything on.
+fn flood(app: &mut Application, both: &Arc<Barrier>) {
+    let limits = Limits::new().process_bytes(400_000);
+    app.install(WebSockets::new().ping_period(None).limits(limits));
+    let options = FlowOptions::new().extra_buffer(10_000).max_bytes(400_000);
+    let room: SharedFlow = app.shared_flow("flooded", options);
+    let both = Arc::clone(both);
+    app.routing(move |route| {
+        let flooded = room.clone();
+        route.web_socket("/flood", move |_: &Call| {
+            let (room, both) = (flooded.clone(), Arc::clone(&both));
+            wirewheel::on_message(move |session, _message| {
+                let text = "x".repeat(300);
+                let taken =
+                    (0..).take_while(|_| session.emit(&room, text.as_str()).is_ok()).count();
+                both.wait();
+                session.send(format!("{taken}"))
+            })
+        });
+        route.web_socket("/flooded", move |_: &Call| {
+            let room = room.clone();
+            on_connect(move |session, _| session.collect(&room))
+        });
+    });
+}
+
+/// The same where it is `process_bytes` that is spent.
+#[test]
+fn loops_whose_memory_is_full_do_not_wait_for_each_other() {
+    let both = Arc::new(Barrier::new(2));
+    let server = Server::bind("127.0.0.1:0", move |app: &mut Application| flood(app, &both));
+    let server = Running(server.unwrap().loops(2).spawn().unwrap().into());
+    let mut listeners: Vec<_> = (0..2).map(|_| server.upgrade("/flooded")).collect();
+    let mut speakers: Vec<_> = (0..2).map(|_| server.upgrade("/flood")).collect();
+    speakers.iter_mut().for_each(|speaker| speaker.text("now"));
+    let taken = speakers.iter_mut().map(|speaker| {
+        String::from_utf8(speaker.frame().payload).unwrap().parse::<usize>().unwrap()
+    });
+    let taken: usize = taken.sum();
+    assert!(taken > 500, "{taken}");
+    for listener in &mut listeners {
+        assert!((0..taken).all(|_| listener.frame().payload.len() == 300));
+    }
+}
+
+/// Fills the memory of a loop with what a reader holds that takes nothing.
+fn fill(app: &mut Application) {
+    let limits = Limits::new().process_bytes(400_000);
+    app.install(WebSockets::new().ping_period(None).limits(limits));
+    let held: SharedFlow = app.flow(FlowOptions::new().max_bytes(400_000));
+    app.read_flow(&held, |_server, batch| {
+        let _ = batch.next();
+        Taken::Later
+    });
+    let room: SharedFlow = app.shared_flow("room", FlowOptions::new());
+    app.routing(move |route| {
+        let collected = room.clone();
+        route.web_socket("/hear", move |_: &Call| {
+            let (room, held) = (collected.clone(), held.clone());
+            on_connect(move |session, _| session.collect(&room)).on_message(
+                move |session, _message| {
+                    for size in [1_000, 10, 0] {
+                        while held.emit("x".repeat(size).as_str()).is_ok() {}
+                    }
+                    session.send("full")
+                },
+            )
+        });
+        route.web_socket("/say", move |_: &Call| {
+            let room = room.clone();
+            wirewheel::on_message(move |session, message| {
+                session.emit(&room, message.text().unwrap_or_default())
+            })
+        });
+    });
+}
+
+/// What was accepted on one loop comes, although another that has spent its memory would not accept it.
+#[test]
+fn what_a_loop_has_accepted_comes_to_one_whose_memory_is_full() {
+    let server =
+        Running(Server::bind("127.0.0.1:0", fill).unwrap().loops(2).spawn().unwrap().into());
+    let mut speaker = server.upgrade("/say"); // on the first loop, and the other on the second
+    let mut listener = server.upgrade("/hear");
+    listener.text("fill");
+    assert_eq!(listener.frame().payload, b"full");
+    for number in 0..1_000 {
+        speaker.text(&format!("{number}"));
+    }
+    for number in 0..1_000 {
+        assert_eq!(listener.frame().payload, format!("{number}").as_bytes());
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::flow::emission::Origin;
 use crate::flow::inner::FlowInner;
+use crate::flow::options::BufferOverflow;
 use crate::flow::reader::{Batch, Taken};
 use crate::structures::ids::ReaderId;
 use crate::words::error::SendError;
@@ -154,6 +155,11 @@ impl Bridges {
         self.by_name.get(name)?.bridge.clone()
     }
 
+    /// What their flows hold of what other loops have accepted, and there was no room for.
+    pub(crate) fn beyond_limits(&self) -> usize {
+        self.by_name.values().map(|entry| entry.flow.beyond_limits()).sum()
+    }
+
     pub(crate) fn all(&self) -> Vec<Rc<dyn BridgeEnd>> {
         self.by_name.values().filter_map(|entry| entry.bridge.clone()).collect()
     }
@@ -282,7 +288,10 @@ impl<A> BridgeEnd for Bridge<A> {
     }
 
     fn publish(&self, cursor: u64) -> bool {
-        while self.publish_one() {}
+        self.flow.let_others_wait(false);
+        while self.publish_one(cursor) {}
+        // Else what is new would take the room of what was accepted elsewhere long ago, again and again.
+        self.flow.let_others_wait(self.suspends() && !self.state.borrow().waiting.is_empty());
         // The publishers of other loops wait with those of this one; but not for what waits here for their
         // loop, or two loops might wait for each other.
         if !self.flow.would_suspend_besides(cursor) {
@@ -308,6 +317,7 @@ impl<A> BridgeEnd for Bridge<A> {
 
     fn close(&self) -> usize {
         self.flow.count_no_bridge();
+        self.flow.let_others_wait(false);
         let waiting = std::mem::take(&mut self.state.borrow_mut().waiting);
         for Waiting { from, bridge, published, next } in waiting {
             let left = published.get(next..).unwrap_or_default();
@@ -336,8 +346,13 @@ impl<A> BridgeEnd for Bridge<A> {
 
 /// Receiving.
 impl<A> Bridge<A> {
+    /// Whether nothing may be lost.
+    fn suspends(&self) -> bool {
+        self.flow.options().on_buffer_overflow == BufferOverflow::Suspend
+    }
+
     /// False if there is nothing, or no room.
-    fn publish_one(&self) -> bool {
+    fn publish_one(&self, cursor: u64) -> bool {
         let front = self.state.borrow().waiting.front().cloned();
         let Some(Waiting { from, bridge, published, next }) = front else { return false };
         // No borrow is held while the flow is called.
@@ -345,7 +360,7 @@ impl<A> Bridge<A> {
             self.state.borrow_mut().waiting.pop_front();
             return true;
         };
-        if !self.apply(bridged) {
+        if !self.apply(bridged, cursor) {
             return false;
         }
         if let Some(waiting) = self.state.borrow_mut().waiting.front_mut() {
@@ -365,14 +380,23 @@ impl<A> Bridge<A> {
         unanswered.add(load);
     }
 
-    fn apply(&self, bridged: &Bridged) -> bool {
+    fn apply(&self, bridged: &Bridged, cursor: u64) -> bool {
         match bridged {
             Bridged::Message { message, key, missed } => {
-                let emitted = self.flow.emit(&message.as_message(), key.as_deref(), self.origin());
+                let message = message.as_message();
+                let emitted = self.flow.emit(&message, key.as_deref(), self.origin());
                 let lost = match emitted {
-                    Err(SendError::Full { .. }) if self.flow.is_awaited() => return false,
-                    Err(_) => 1,
                     Ok(_) => 0,
+                    // It waits for those who collect, and not for what waits here for other loops, which may
+                    // wait for this one in turn.
+                    Err(SendError::Full { .. }) if self.flow.is_awaited_besides(cursor) => {
+                        return false;
+                    }
+                    Err(SendError::Full { .. }) if self.suspends() => {
+                        self.flow.emit_beyond_limits(message, self.origin());
+                        0
+                    }
+                    Err(_) => 1,
                 };
                 let missing = missed.saturating_add(lost);
                 if missing > 0 {
@@ -412,5 +436,104 @@ impl Bridges {
     pub(crate) fn find(&self, name: &str) -> Option<(Rc<FlowInner>, Rc<dyn BridgeEnd>)> {
         let entry = self.by_name.get(name)?;
         Some((Rc::clone(&entry.flow), entry.bridge.clone()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::mailbox::{Inbox, Mailbox};
+    use crate::flow::inner::{Flows, Member};
+    use crate::flow::options::FlowOptions;
+    use crate::structures::slab::Key;
+    use crate::words::message_buf::MessageBuf;
+
+    /// The memory of a loop.
+    const BYTES: usize = 3_000;
+
+    /// A flow of two loops on the first one, whose memory is spent but for one small message.
+    struct Full {
+        flow: Rc<FlowInner>,
+        pool: Rc<Flows>,
+        bridge: Rc<Bridge<()>>,
+        other: Inbox<()>,
+        count: u64,
+    }
+
+    impl Full {
+        fn new(policy: BufferOverflow) -> Self {
+            let mailboxes = vec![Mailbox::default(), Mailbox::default()];
+            let other = mailboxes[1].inbox();
+            let places = Place::all(mailboxes);
+            let options = FlowOptions::new().extra_buffer(9).max_bytes(BYTES);
+            let options = options.on_buffer_overflow(policy);
+            let flow = Rc::new(FlowInner::new(options));
+            let bridge = Bridges::default().add(&"flow".into(), &flow, places.first()).unwrap();
+            let (pool, reader) = (Rc::new(Flows::new(BYTES)), Key { index: 0, generation: 0 });
+            flow.join(&pool, Member::Reader(ReaderId(reader)), None);
+            bridge.read_by(ReaderId(reader));
+            let mut full = Self { flow, pool, bridge, other, count: 0 };
+            assert!(full.publish(10));
+            full.pool.account(0, full.pool.room() - 400);
+            full
+        }
+
+        fn publish(&mut self, bytes: usize) -> bool {
+            let emitted = self.flow.emit("x".repeat(bytes).as_str(), None, Origin::Application);
+            self.count += u64::from(emitted.is_ok());
+            emitted.is_ok()
+        }
+
+        /// The other loop has sent what there is no room for: whether it is published, and answered.
+        fn receive(&self) -> bool {
+            let message = MessageBuf::from("y".repeat(600));
+            let sent = Bridged::Message { message, key: None, missed: 0 };
+            self.bridge.receive(1, 1, [sent].into());
+            self.is_done()
+        }
+
+        fn is_done(&self) -> bool {
+            // The reader of this loop has sent nothing yet.
+            let waits = self.bridge.publish(0);
+            let is_done = self
+                .other
+                .take_parcels()
+                .iter()
+                .any(|parcel| matches!(parcel.content, Content::Done(1, _)));
+            assert_eq!(is_done, !waits);
+            is_done
+        }
+    }
+
+    /// Both loops may be so, and each wait for the other.
+    #[test]
+    fn what_comes_does_not_wait_for_what_waits_here_for_other_loops() {
+        let full = Full::new(BufferOverflow::Suspend);
+        assert!(full.receive());
+        assert_eq!((full.flow.end(), full.flow.skipped()), (full.count + 1, 0), "it is lost");
+        assert!(full.flow.beyond_limits() > 600 && full.pool.bytes() > BYTES);
+    }
+
+    /// Else what other loops have accepted might never come, while they keep more and more of what this one
+    /// sends.
+    #[test]
+    fn what_waits_for_those_who_collect_comes_before_what_is_new() {
+        let mut full = Full::new(BufferOverflow::Suspend);
+        let session = full.flow.join(&full.pool, Member::Session(0), Some(full.flow.end()));
+        assert!(full.publish(10));
+        assert!(!full.receive(), "somebody has not taken all");
+        assert!(!full.publish(10) && !full.is_done());
+        full.flow.advance(session.cursor, full.flow.end());
+        assert!(full.is_done());
+        assert!(full.flow.beyond_limits() > 600);
+        assert_eq!(full.flow.skipped(), 0);
+    }
+
+    #[test]
+    fn what_may_be_dropped_is_dropped_and_counted() {
+        let full = Full::new(BufferOverflow::DropOldest);
+        assert!(full.receive());
+        assert_eq!((full.flow.end(), full.flow.skipped()), (full.count, 1));
+        assert!(full.pool.bytes() <= BYTES);
     }
 }

@@ -204,6 +204,7 @@ impl<S: Sockets> Driver<S> {
         self.flush(now);
         if self.core.has_waiting_bridges() {
             SharedFlows { core: &mut self.core }.go_on();
+            self.end_and_drop(); // what was published may be more than there is room for
         }
         self.do_deferred_work(now);
         #[cfg(feature = "client")]

@@ -21,15 +21,17 @@ impl MemoryBudget<'_> {
     /// The connections are looked through only when the budget is spent, and every time that ends
     /// one that held at least the average: so much has to arrive before the next look. Before that,
     /// flows give up what nobody awaits. A flow that holds more than any connection drops what its
-    /// policy lets it drop; where it drops nothing, the slowest of those who collect it is who holds
-    /// most.
+    /// policy lets it drop; where it drops nothing, the slowest of those who collect it and lag is who
+    /// holds most.
     pub(super) fn largest_holder(&self) -> Option<u32> {
         if !self.is_over() {
             return None;
         }
         // Replays and encodings nobody awaits are cheaper to lose than a session.
         self.shared.flows.make_room(1);
-        while self.is_over() {
+        // Other loops have accepted that: nobody who is here has to go for it.
+        let beyond = self.shared.bridges.beyond_limits();
+        while self.shared.memory().saturating_sub(beyond) > self.shared.spare.leaves {
             let largest = self.largest();
             let held = largest.map_or(0, |(_, held)| held as usize);
             match self.shared.flows.largest().filter(|flow| flow.bytes() > held) {
@@ -62,7 +64,8 @@ impl MemoryBudget<'_> {
                 }
             }
         });
-        slowest.map(|(index, _)| index)
+        // Without anyone who lags it is kept for other loops, or for a reader.
+        slowest.filter(|(_, lowest)| *lowest < flow.end()).map(|(index, _)| index)
     }
 
     #[cold]

@@ -4,6 +4,7 @@
 //! has not acknowledged. Asking for that is a system call, so it is asked only when a deadline looks.
 
 use crate::session::state::{PingBehind, SessionState};
+use crate::session::subscriptions::Collected;
 use crate::structures::progress::{Least, Window};
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
@@ -42,8 +43,10 @@ impl PeerProgress<'_> {
     pub(super) fn outbox_bytes(&self) -> u32 {
         let outbox = self.state.extra.as_deref().map(|extra| &extra.outbox);
         let bytes = outbox.map_or(0, |it| it.buffered_bytes().saturating_add(it.control_bytes()));
-        // Of a stream there is more than waits at a moment: it is not all out when the outbox is empty.
-        saturated(bytes.saturating_add(usize::from(self.state.holds_stream())))
+        // A stream, or a Close behind a flow, is not out when the outbox is empty: more follows.
+        let collected = self.state.collected.as_deref();
+        let holds_direct = collected.is_some_and(Collected::holds_direct);
+        saturated(bytes.saturating_add(usize::from(holds_direct)))
     }
 
     /// Looks how what was written gets on.

@@ -42,6 +42,8 @@ impl SessionOutput<'_, '_> {
                 self.turn.connection.state.list_for_flush(self.turn.shared);
             }
             if self.turn.connection.state.is_waiting() {
+                // What looked at the outbox looks at something else where others go first.
+                self.turn.connection.state.timing_changed = true;
                 return self.turn.reading();
             }
         }

@@ -157,7 +157,7 @@ impl FlowInner {
     }
 
     /// What a message takes beside what it refers to.
-    fn entry_bytes(&self) -> usize {
+    pub(super) fn entry_bytes(&self) -> usize {
         if self.keeps_newest() {
             FlowLog::<Emission>::SPARSE_ENTRY_BYTES
         } else {
@@ -193,7 +193,7 @@ impl FlowInner {
     }
 
     /// Has the pool look at this flow after the turn, or once what is being offered has been.
-    fn touch(self: &Rc<Self>) {
+    pub(super) fn touch(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         // A round that has begun is for what was there then; the next one is for this.
         if state.offering {
@@ -253,7 +253,7 @@ impl FlowInner {
 /// Giving way to others.
 impl FlowInner {
     /// The pool lists it while it holds something.
-    fn list(self: &Rc<Self>) {
+    pub(super) fn list(self: &Rc<Self>) {
         if self.rank.get().is_none() {
             let state = self.state.borrow();
             if let Some(pool) = state.pool.as_ref().filter(|_| state.log.len() > 0) {

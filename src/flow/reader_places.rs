@@ -9,6 +9,7 @@ use crate::flow::emission::{Emission, Origin};
 use crate::flow::inner::FlowInner;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::structures::ids::ReaderId;
+use crate::words::message::Message;
 
 /// More than can be counted before the end of time; sums of a few of these do not overflow.
 const SKIPPED_MAX: u64 = u64::MAX >> 8;
@@ -96,9 +97,28 @@ impl FlowInner {
         }
     }
 
-    /// Whether somebody has not taken all that there is.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.state.borrow().log.pending() > 0
+    /// Whether somebody has not taken all that there is, besides a reader that stands at `cursor`.
+    pub(crate) fn is_awaited_besides(&self, cursor: u64) -> bool {
+        self.state.borrow().log.pending_besides(cursor) > 0
+    }
+
+    /// Publishes, whatever the limits say, what another loop has accepted and nobody may lose.
+    pub(crate) fn emit_beyond_limits(self: &Rc<Self>, message: Message<'_>, origin: Origin) {
+        let emission = Emission::new(message, None, origin);
+        let bytes = emission.bytes().saturating_add(self.entry_bytes());
+        self.change(|state| state.push_beyond_limits(emission, bytes));
+        self.list();
+        self.touch();
+    }
+
+    /// What it holds of what was published so.
+    pub(crate) fn beyond_limits(&self) -> usize {
+        self.state.borrow().beyond_limits()
+    }
+
+    /// Whether what other loops have accepted waits for room, as which nothing new is accepted here.
+    pub(crate) fn let_others_wait(&self, wait: bool) {
+        self.state.borrow_mut().others_wait = wait;
     }
 
     /// Whether a publisher would have to wait where a reader that stands at `cursor` is no reason to.
@@ -116,5 +136,38 @@ impl FlowInner {
         let max_bytes = self.options.max_bytes.saturating_mul(*loops);
         matches!(emission.origin, Origin::Reader(_))
             .then(|| FlowOptions { max_bytes, ..self.options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::inner::{Flows, Member};
+    use crate::structures::slab::Key;
+    use crate::words::error::SendError;
+
+    #[test]
+    fn what_others_have_accepted_goes_beyond_the_limits_and_before_what_is_new() {
+        let pool = Rc::new(Flows::new(2_000));
+        let flow = Rc::new(FlowInner::new(FlowOptions::new().max_bytes(2_000)));
+        let slow = flow.join(&pool, Member::Session(0), None);
+        let text = "x".repeat(100);
+        let emit = || flow.emit(text.as_str(), None, Origin::Application);
+        let own = (0..).take_while(|_| emit().is_ok()).count() as u64;
+        let (full, bridge) = (pool.bytes(), ReaderId(Key { index: 0, generation: 0 }));
+        for _ in 0..2 {
+            flow.emit_beyond_limits(text.as_str().into(), Origin::Reader(bridge));
+        }
+        let beyond = pool.bytes() - full;
+        assert!(beyond > 200 && flow.beyond_limits() == beyond, "{beyond}");
+        // It is none of it any more only once the last has gone.
+        flow.advance(slow.cursor, own + 1);
+        assert_eq!(flow.beyond_limits(), beyond / 2, "no more than there is");
+        flow.advance(own + 1, own + 2);
+        assert_eq!((flow.beyond_limits(), pool.bytes()), (0, 0));
+        flow.let_others_wait(true);
+        assert!(matches!(emit(), Err(SendError::Full { .. })));
+        flow.let_others_wait(false);
+        assert!(emit().is_ok() && flow.beyond_limits() == 0);
     }
 }

@@ -48,6 +48,10 @@ pub(crate) struct FlowState<F> {
     /// It was to be looked at meanwhile.
     pub(crate) touched: bool,
     pub(crate) dropped: u64,
+    /// What other loops have accepted waits for room, and comes before anything new.
+    pub(crate) others_wait: bool,
+    /// What entries take that were added beyond the limits, and the number of the last of them.
+    beyond: (usize, u64),
 }
 
 /// A reader as the flow knows it.
@@ -98,6 +102,8 @@ impl<F: GivesWay> FlowState<F> {
             offering: false,
             touched: false,
             dropped: 0,
+            others_wait: false,
+            beyond: (0, 0),
         }
     }
 
@@ -108,6 +114,9 @@ impl<F: GivesWay> FlowState<F> {
         bytes: usize,
         options: &FlowOptions,
     ) -> Result<bool, SendError> {
+        if self.others_wait {
+            return self.full();
+        }
         if self.drops_newest(options) || !self.make_room(bytes, &emission, options)? {
             self.dropped += 1;
             return Ok(false);
@@ -123,6 +132,21 @@ impl<F: GivesWay> FlowState<F> {
         }
         Ok(options.on_buffer_overflow == BufferOverflow::Suspend
             && self.log.pending() > options.capacity())
+    }
+
+    /// Adds a message without a key that there is no room for.
+    pub(crate) fn push_beyond_limits(&mut self, mut emission: Emission, bytes: usize) {
+        emission.stamp = self.pool.as_ref().map_or(0, |pool| pool.next_stamp());
+        self.used = emission.stamp;
+        let before = self.beyond_limits();
+        self.beyond = (before.saturating_add(bytes), self.log.push(emission, bytes));
+    }
+
+    /// What it holds of messages there was no room for.
+    pub(crate) fn beyond_limits(&self) -> usize {
+        let (bytes, last) = self.beyond;
+        // All of them are gone once the last is.
+        if self.log.first_number() <= last { bytes.min(self.log.bytes()) } else { 0 }
     }
 
     fn drops_newest(&self, options: &FlowOptions) -> bool {

@@ -9,7 +9,10 @@ use super::secs;
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::on_connect;
+use crate::context::loop_state::ServerRef;
+use crate::flow::emission::Origin;
 use crate::flow::options::{BufferOverflow, FlowOptions};
+use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::extension::{Agreement, Extension, ExtensionFactory, ExtensionMessage};
@@ -211,6 +214,53 @@ fn what_a_subscriber_does_not_take_is_its_own_and_no_other_sessions() {
         assert_eq!(flow.dropped() > 0, overflow != BufferOverflow::Suspend);
         assert!(app.stats().bytes_held <= 100_000);
     }
+}
+
+fn takes_nothing(_: &mut ServerRef<'_>, batch: &mut Batch<'_>) -> Taken {
+    let _ = batch.next();
+    Taken::Later
+}
+
+/// Nobody who is here can be ended for it with any effect.
+#[test]
+fn what_another_loop_has_accepted_ends_nobody() {
+    let (app, ends) = app(&[flow(FlowOptions::new())], Limits::new().process_bytes(100_000));
+    let room = app.with_server(|server| {
+        let room = server.shared_flow("room", FlowOptions::new().extra_buffer(1_000)).unwrap();
+        server.read_flow(&room, takes_nothing);
+        room
+    });
+    let mut innocent = app.web_socket("/0");
+    innocent.send_bytes(b"\x82\xfe\x60\0\0\0\0\0"); // a frame of 24 KiB that does not end
+    innocent.send_bytes(&[0; 1_500]);
+    app.with_server(|_| while room.emit(&"x".repeat(1_000)).is_ok() {});
+    let message = "y".repeat(10_000);
+    for _ in 0..3 {
+        let from = Origin::Application;
+        app.with_server(|_| room.inner.emit_beyond_limits(message.as_str().into(), from));
+    }
+    assert!(app.stats().bytes_held > 120_000);
+    assert_eq!(*ends.borrow(), [""; 0]);
+    innocent.send_bytes(&[0; 20_000]);
+    assert_eq!(*ends.borrow(), ["1013 missed 0"], "its own message is too much beside the rest");
+}
+
+/// Everybody who collected was ended, who had taken everything, and nothing became free.
+#[test]
+fn what_a_reader_does_not_take_is_no_subscribers_fault() {
+    let flow = flow(FlowOptions::new().extra_buffer(1_000));
+    let (app, ends) = app(from_ref(&flow), Limits::new().process_bytes(100_000));
+    let mut quick = app.web_socket("/0");
+    app.with_server(|server| server.read_flow(&flow, takes_nothing));
+    for n in 0..80 {
+        app.with_server(|_| flow.emit(&format!("{n:01000}"))).unwrap();
+    }
+    assert_eq!(texts(&mut quick).len(), 80);
+    let mut large = app.web_socket("/0");
+    large.send_bytes(b"\x82\xfe\x60\0\0\0\0\0"); // a frame of 24 KiB that does not end
+    (0..16).for_each(|_| large.send_bytes(&[0; 1_500]));
+    assert_eq!(*ends.borrow(), ["1013 missed 0"]);
+    assert!(quick.ending().is_none());
 }
 
 /// All that was kept had gone before it was clear that it would not do.

@@ -10,11 +10,13 @@ use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
 use crate::core::Core;
+use crate::core::audit::Audit;
 use crate::core::flush::FLUSH_WORK;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::wire::scripted::ScriptedWire;
 use crate::testing::frames::upgrade_request;
+use crate::words::close::CloseCode;
 use crate::words::limits::Limits;
 use crate::words::time::Time;
 
@@ -342,4 +344,39 @@ fn who_is_in_the_midst_of_a_long_replay_is_answered_in_its_place() {
     turns.turns();
     let texts = turns.texts(late);
     assert_eq!((texts.len(), texts.last().unwrap().as_str()), (1_001, "answer"));
+}
+
+/// The wait for the peer's Close was taken to have begun once the outbox was empty, and the wheel was not
+/// told of that.
+#[test]
+fn a_close_that_waits_for_its_turn_behind_a_flow_is_not_out() {
+    let a = flow(FlowOptions::new().extra_buffer(1_000));
+    let mut turns = Turns::new(&a, &flow(FlowOptions::new()));
+    let index = turns.open("/a");
+    turns.peer(index).then_takes = 0;
+    (0..300).for_each(|n| a.emit(&n.to_string()).unwrap());
+    turns.turns();
+    turns.core.with_server(Time::ZERO, "test", |server| {
+        let id = server.sessions().next().unwrap();
+        server.close(id, CloseCode::NORMAL).unwrap();
+    });
+    turns.turns();
+    turns.peer(index).then_takes = usize::MAX;
+    let peer = turns.peers.get_mut(&index).unwrap();
+    turns.core.handle_writable(Time::ZERO, index, peer);
+    let audit = |turns: &Turns| Audit(&turns.core).check();
+    assert_eq!(audit(&turns), Ok(()));
+    assert!(turns.core.has_work(), "others come first");
+    let later = Time::from_micros(700_000);
+    while let Some(due) = turns.core.poll_due(later) {
+        turns.core.handle_timeout(later, due, turns.peers.get_mut(&due).unwrap());
+    }
+    let is_awaited = |turns: &Turns| {
+        let connection = turns.core.connections.slab.at(index).unwrap();
+        !connection.state.extra.as_deref().unwrap().unacknowledged
+    };
+    assert!(!is_awaited(&turns), "it has not got our Close");
+    turns.turns();
+    assert!(turns.peer(index).out.ends_with(b"\x88\x02\x03\xe8"));
+    assert_eq!(audit(&turns), Ok(()));
 }

@@ -120,7 +120,7 @@ impl Life {
         if member.has_left {
             return Ok(());
         }
-        let (mut owed, mut heard, mut dropped, mut is_lossless) = (0, 0, 0, ledger.is_ample);
+        let (mut owed, mut heard, mut dropped, mut is_lossless) = (0, 0, 0, true);
         for (&which, collected) in &member.collected {
             let flow = &self.group.flows[member.number][which];
             owed += collected.owed(&ledger.flows[which]);

@@ -256,7 +256,7 @@ impl Ledger {
         };
         let Some(member) = self.members.get_mut(&port) else { return Err("no session".into()) };
         self.tally.crossed += usize::from(from != Some(member.number));
-        let is_lossless = policy == Some(BufferOverflow::Suspend) && self.is_ample;
+        let is_lossless = policy == Some(BufferOverflow::Suspend);
         if member.has_left {
             return Ok(()); // it may have come back, and begun again with the replay
         }
