@@ -77,7 +77,7 @@ impl Pings<'_, '_> {
             }
             return;
         };
-        let (taken, unsent) = self.turn.progress().taken();
+        let (taken, unsent) = self.turn.progress().wire.taken();
         let waiting = unsent.saturating_add(self.turn.progress().outbox_bytes());
         self.turn.connection.state.timing_changed = true;
         let full = self.turn.wire.peer_is_full();
@@ -116,7 +116,7 @@ impl Pings<'_, '_> {
 
     /// No pong can have come: that the peer's system has the ping is enough.
     fn check_unread_ping(&mut self) {
-        if self.turn.progress().taken().1 == 0 && self.turn.progress().outbox_bytes() == 0 {
+        if self.turn.progress().wire.taken().1 == 0 && self.turn.progress().outbox_bytes() == 0 {
             self.ping_was_taken();
         } else {
             self.turn.progress().watch_ping();

@@ -31,14 +31,6 @@ pub(super) enum Queue {
 
 /// What the peer takes.
 impl PeerProgress<'_> {
-    /// Bytes that the peer's system has taken of all that were written, modulo 2^32, and those it has
-    /// not.
-    pub(super) fn taken(&self) -> (u32, u32) {
-        // Where the system cannot tell, what was written counts as taken.
-        let unsent = self.wire.unsent().map_or(0, saturated);
-        (self.wire.written().wrapping_sub(unsent), unsent)
-    }
-
     /// Bytes that wait in the outbox.
     pub(super) fn outbox_bytes(&self) -> u32 {
         let outbox = self.state.extra.as_deref().map(|extra| &extra.outbox);
@@ -52,7 +44,7 @@ impl PeerProgress<'_> {
     /// Looks how what was written gets on.
     pub(super) fn look_at_queue(&mut self) -> Queue {
         let (least, now) = (self.least, self.now);
-        let (taken, unsent) = self.taken();
+        let (taken, unsent) = self.wire.taken();
         let waiting = unsent.saturating_add(self.outbox_bytes());
         self.state.timing_changed = true;
         let extra = self.state.extra();
@@ -80,7 +72,7 @@ impl PeerProgress<'_> {
 
     /// Notes where the ping ends in what is written, so that it can be told when the peer's system has it.
     pub(super) fn watch_ping(&mut self) {
-        let (taken, unsent) = self.taken();
+        let (taken, unsent) = self.wire.taken();
         let waiting = unsent.saturating_add(self.outbox_bytes());
         let (now, written) = (self.now, self.wire.written());
         self.state.timing_changed = true;

@@ -471,7 +471,9 @@ impl Outgoing<'_> {
         extra.blocked = has_socket;
         extra.slow |= has_socket;
         if extra.outbox.is_empty() {
-            extra.window = Some(Window::begin(now));
+            // Asked once for all the time in which something waits, so that none of it goes by unseen.
+            let (taken, _) = self.wire.taken();
+            extra.window = Some(Window::begin_at(now, taken, u32::MAX));
         }
         self.state.timing_changed = true; // the write timeout
     }

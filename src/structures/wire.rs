@@ -35,6 +35,13 @@ pub(crate) trait Wire {
     /// a system call: to be asked where a deadline depends on it, never for a message.
     fn unsent(&self) -> Option<usize>;
 
+    /// Bytes that the peer's system has taken of all that were written, modulo 2^32, and those it has not.
+    /// Where the system cannot tell, what was written counts as taken.
+    fn taken(&self) -> (u32, u32) {
+        let unsent = self.unsent().map_or(0, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        (self.written().wrapping_sub(unsent), unsent)
+    }
+
     /// Whether bytes wait and none is on its way: the peer's buffer is full, so that from here its system
     /// takes no more than the peer reads. False where that is not known.
     fn peer_is_full(&self) -> bool {
