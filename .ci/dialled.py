@@ -107,7 +107,12 @@ def running(command, **options):
     try:
         yield process
     finally:
-        process.kill()
+        # Told, and not killed at once: a proxy has processes of its own, which it ends.
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
         process.wait(20)
 
 
