@@ -148,8 +148,12 @@ mod tests {
 
     use super::*;
 
-    /// The same as `flowsdk` reads it; `None` for what is refused.
+    /// The same as `flowsdk` reads it; `None` for what is refused. It is asked of packets alone that are as long
+    /// as they say: where its fields go beyond that, it subtracts with overflow.
     fn reference(packet: &[u8]) -> Option<MqttPublish> {
+        let mut rest = Fields(packet);
+        rest.byte().ok()?;
+        rest.variable().ok().filter(|length| *length == rest.0.len())?;
         let Ok(ParseOk::Packet(MqttPacket::Publish5(message), length)) =
             MqttPacket::from_bytes_v5(packet)
         else {
@@ -291,6 +295,8 @@ mod tests {
             &[0x30, 6, 0, 1, b'a', 2, 1, 2],       // one that is neither
             &[0x30, 5, 0, 1, b'a', 0x80, 0],       // a length of two bytes, of which one is nothing
             &[0x30, 6, 0, 1, b'a', 2, 0x0b, 0],    // the subscription 0
+            &[0x30, 0, 0, 1, b'a', 0],             // longer than it says
+            &[0x30, 9, 0, 1, b'a', 0],             // shorter
         ] {
             assert!(read_publish(packet).is_err(), "{packet:x?}");
             if !packet.is_empty() {
