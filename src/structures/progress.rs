@@ -76,6 +76,12 @@ impl Window {
             *self = Self::begin_at(now, position, waiting);
             return true;
         }
+        // For a whole window nobody looked: the loop was away, or the machine slept, and what waits here could
+        // not move.
+        if self.looked().after(least.window + least.between_looks()) < now {
+            *self = Self::begin_at(now, position, waiting);
+            return true;
+        }
         self.note_look(now);
         let moved = position.wrapping_sub(self.position);
         let moved = if moved > u32::MAX / 2 { 0 } else { moved };
@@ -147,6 +153,18 @@ mod tests {
         assert!(window.look(at(25), 8_000, 1 << 20, LEAST));
         assert!(window.look(at(30), 8_000, 1 << 20, LEAST), "it took enough in these 30 s");
         assert!(!window.look(at(55), 8_000, 1 << 20, LEAST), "and nothing in those");
+    }
+
+    #[test]
+    fn a_window_in_which_nobody_looked_is_not_held_against_the_peer() {
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        for away in [31, 95, 1_000] {
+            let mut window = Window::begin_at(Time::ZERO, 0, 1 << 20);
+            assert!(window.look(at(1), 0, 1 << 20, LEAST));
+            assert!(window.look(at(1 + away), 100, 1 << 20, LEAST), "away for {away} s");
+            assert!(window.look(at(30 + away), 100, 1 << 20, LEAST), "away for {away} s");
+            assert!(!window.look(at(31 + away), 100, 1 << 20, LEAST), "away for {away} s");
+        }
     }
 
     #[test]
