@@ -148,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    /// The same as `flowsdk` reads it; `None` for what is refused. It is asked of packets alone that are as long
-    /// as they say: where its fields go beyond that, it subtracts with overflow.
+    /// The same as `flowsdk` reads it; `None` for what is refused. It is asked of packets alone that are as
+    /// long as they say: where the fields go beyond that, it subtracts with overflow.
     fn reference(packet: &[u8]) -> Option<MqttPublish> {
         let mut rest = Fields(packet);
         rest.byte().ok()?;

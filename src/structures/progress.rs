@@ -76,8 +76,8 @@ impl Window {
             *self = Self::begin_at(now, position, waiting);
             return true;
         }
-        // For a whole window nobody looked: the loop was away, or the machine slept, and what waits here could
-        // not move.
+        // For a whole window nobody looked: the loop was away, or the machine slept, and what waits here
+        // could not move.
         if self.looked().after(least.window + least.between_looks()) < now {
             *self = Self::begin_at(now, position, waiting);
             return true;
