@@ -1,6 +1,8 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
 mod admission;
+#[cfg(feature = "client")]
+mod byte_streams;
 #[cfg(feature = "deflate")]
 mod compressed;
 #[cfg(feature = "client")]

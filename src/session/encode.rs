@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::flow::inner::FlowInner;
 use crate::protocol::close::write_close;
 use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_frame_with};
-use crate::protocol::server_sent_events::{Event, EventId};
+use crate::protocol::server_sent_events::Event;
 use crate::words::close::CloseReason;
 use crate::words::frame::Frame;
 use crate::words::message::{Message, Rsv};
@@ -79,16 +78,6 @@ impl Encoder<'_> {
     /// An event of an event stream.
     pub(crate) fn event(&mut self, encoder: &dyn EventEncoder, event: &Event<'_>) {
         encoder.write(self.out, event);
-    }
-
-    /// What an event stream is told of a flow that it begins to collect: where it begins.
-    pub(crate) fn start_of_flow(
-        &mut self,
-        encoder: &dyn EventEncoder,
-        flow: &FlowInner,
-        last: Option<EventId>,
-    ) -> u64 {
-        encoder.begin_flow(self.out, flow, last)
     }
 
     /// A frame of a raw session: neither cut nor changed.

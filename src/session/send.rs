@@ -115,7 +115,15 @@ impl Outgoing<'_> {
     pub(crate) fn admit(&mut self, bytes: usize) -> Result<Admission, SendError> {
         self.check_open()?;
         let limit = self.state.options(self.route).outgoing_limit();
-        self.admit_within(bytes, limit)
+        self.admit_within(bytes, limit, true)
+    }
+
+    /// The same for a part of a message, which no policy drops: half a message cannot be taken back, nor
+    /// can its end be left out.
+    pub(crate) fn admit_part(&mut self, bytes: usize) -> Result<(), SendError> {
+        self.check_open()?;
+        let limit = self.state.options(self.route).outgoing_limit();
+        self.admit_within(bytes, limit, false).map(|_| ())
     }
 
     /// The same for what has a limit of its own.
@@ -124,20 +132,21 @@ impl Outgoing<'_> {
         &mut self,
         bytes: usize,
         limit: usize,
+        is_whole: bool,
     ) -> Result<Admission, SendError> {
         if bytes > limit {
             return Err(SendError::TooBig { bytes, limit });
         }
         if (self.state.extra.is_some() || self.state.collected.is_some()) && self.state.is_waiting()
         {
-            return self.admit_behind_queue(bytes);
+            return self.admit_behind_queue(bytes, is_whole);
         }
         Ok(Admission::Send)
     }
 
     /// Holds a message to the limits of the outbox.
     #[cold]
-    fn admit_behind_queue(&mut self, bytes: usize) -> Result<Admission, SendError> {
+    fn admit_behind_queue(&mut self, bytes: usize, is_whole: bool) -> Result<Admission, SendError> {
         let options = self.state.options(self.route);
         let (limit, messages) = (options.outbox_bytes, options.outbox_messages);
         let policy = match options.on_outbox_full {
@@ -168,19 +177,23 @@ impl Outgoing<'_> {
                 self.state.note_fault(SessionError::Overloaded);
                 Err(SendError::Full { buffered })
             }
-            OutboxOverflow::Block => Err(SendError::Full { buffered }),
-            OutboxOverflow::DropNewest => {
+            OutboxOverflow::DropNewest if is_whole => {
                 self.shared.stats.dropped_newest += 1;
                 self.note_dropped();
                 Ok(Admission::Drop)
             }
+            OutboxOverflow::Block | OutboxOverflow::DropNewest => Err(SendError::Full { buffered }),
             OutboxOverflow::DropOldest => loop {
+                let is_alone = self.state.extra().outbox.drop_oldest().is_none();
+                let (buffered, waiting) = self.state.queued();
+                if is_alone && !is_whole {
+                    return Err(SendError::Full { buffered });
+                }
                 self.shared.stats.dropped_oldest += 1;
                 self.note_dropped();
-                if self.state.extra().outbox.drop_oldest().is_none() {
+                if is_alone {
                     return Ok(Admission::Drop); // nothing else can go: the newest does
                 }
-                let (buffered, waiting) = self.state.queued();
                 if fits(buffered, waiting) {
                     return Ok(Admission::Send);
                 }
@@ -445,13 +458,18 @@ impl Outgoing<'_> {
         self.note_blocked();
         let prefix = self.shared.opaque_prefix;
         let (opaque, frames) = tx.split_at(prefix.min(tx.len()));
-        let is_event_stream = self.state.is_event_stream();
+        let (is_event_stream, is_byte_stream) =
+            (self.state.is_event_stream(), self.state.is_byte_stream());
         let outbox = &mut self.state.extra().outbox;
         if let Some(rest) = opaque.get(written..).filter(|rest| !rest.is_empty()) {
             outbox.push_opaque(self.shared.copied(rest, &[]));
         }
         let written = written.saturating_sub(prefix);
-        if is_event_stream {
+        if is_byte_stream {
+            // Where its messages end is not seen in them: none of them is to be dropped in part.
+            let rest = frames.get(written..).unwrap_or_default();
+            outbox.push_opaque(self.shared.copied(rest, &[]));
+        } else if is_event_stream {
             outbox.push_rest_of_events(frames, written);
         } else {
             self.shared.with_spare(|spare| outbox.push_rest(frames, written, spare));

@@ -74,15 +74,17 @@ impl EventOutput<'_, '_> {
         let last = shared.last_event.filter(|(id, _)| *id == own).map(|(_, event)| event);
         // Not before: a server without event streams asks the system for nothing.
         flow.begin_epoch(|| shared.masks.next_number());
-        let is_opaque = shared.opaque_prefix == shared.tx.len();
-        // It waits for no other flow: it has to come before the replay, which is older than all.
-        let way = if self.out.state.waiting().is_some() { Way::Outbox } else { Way::Now };
-        let mut cursor = 0;
-        self.out.dispatch(way, OpCode::Text, |encoder| {
-            cursor = encoder.start_of_flow(&*events, flow, last);
-        });
-        // A part of the answer as its head is, so that no policy drops it.
-        if is_opaque && way == Way::Now {
+        // It waits for no other flow: it has to come before the replay, which is older than all. And no
+        // policy is to drop it: it is sent as the head of the answer is, behind nothing else of the turn.
+        if shared.opaque_prefix < shared.tx.len() {
+            self.out.flush();
+        }
+        let start = self.out.shared.tx.len();
+        let cursor = events.begin_flow(&mut self.out.shared.tx, flow, last);
+        if self.out.state.waiting().is_some() {
+            let bytes = self.out.shared.take_sent(start);
+            self.out.state.extra().outbox.push_opaque(bytes);
+        } else {
             self.out.shared.opaque_prefix = self.out.shared.tx.len();
         }
         Some(cursor)

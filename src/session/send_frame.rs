@@ -38,7 +38,7 @@ impl Outgoing<'_> {
         piece: &Message<'_>,
         bytes: usize,
     ) -> Result<OpCode, SendError> {
-        let admission = self.admit(bytes)?;
+        self.check_open()?;
         let opcode = match self.state.fragments_text {
             // RFC 6455 section 5.4: the fragments of one message are of the first one's type.
             Some(text) if text != piece.is_text() => return Err(SendError::Fragments),
@@ -46,10 +46,7 @@ impl Outgoing<'_> {
             None if piece.is_text() => OpCode::Text,
             None => OpCode::Binary,
         };
-        if admission == Admission::Drop {
-            // Half a message cannot be taken back, nor can its end be left out.
-            return Err(SendError::Full { buffered: self.buffered_bytes() });
-        }
+        self.admit_part(bytes)?;
         Ok(opcode)
     }
 
@@ -110,13 +107,8 @@ impl Outgoing<'_> {
         if !self.state.is_raw() {
             return Err(SendError::NotRaw.into());
         }
-        let is_part = !frame.fin || frame.opcode == OpCode::Continuation;
-        match self.check_frame(&frame)? {
-            Admission::Drop if is_part => {
-                return Err(SendError::Full { buffered: self.buffered_bytes() }.into());
-            }
-            Admission::Drop => return Ok(()),
-            Admission::Send => {}
+        if self.check_frame(&frame)? == Admission::Drop {
+            return Ok(());
         }
         if frame.opcode == OpCode::Close {
             return self.send_raw_close(&frame);
@@ -153,7 +145,8 @@ impl Outgoing<'_> {
             // A frame that a raw session may be handed it may send too.
             let rules = self.state.rules(self.route);
             let is_continuation = frame.opcode == OpCode::Continuation;
-            return self.admit_within(bytes, rules.limit_of(frame.rsv.bits(), is_continuation));
+            let limit = rules.limit_of(frame.rsv.bits(), is_continuation);
+            return self.admit_within(bytes, limit, frame.fin && !is_continuation);
         }
         // RFC 6455 section 5.5: at most 125 bytes, and never in fragments.
         if bytes > CONTROL_PAYLOAD_MAX {

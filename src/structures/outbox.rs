@@ -218,8 +218,8 @@ impl Outbox {
         }
     }
 
-    /// Queues what is left of events of which `written` bytes went out, each by itself. The cut may be
-    /// anywhere.
+    /// Queues what is left of events and comments of which `written` bytes went out, each by itself. The cut
+    /// may be anywhere.
     pub(crate) fn push_rest_of_events(&mut self, events: &[u8], written: usize) {
         let mut start = 0;
         while let Some(rest) = events.get(start..).filter(|rest| !rest.is_empty()) {
@@ -228,7 +228,8 @@ impl Outbox {
                 rest.windows(2).position(|two| two == b"\n\n").map_or(rest.len(), |at| at + 2);
             let event = rest.get(..end).unwrap_or_default();
             match written.saturating_sub(start) {
-                0 => self.push_event(event.to_vec()),
+                // A comment is no message, so that no policy drops it as one.
+                0 if !event.starts_with(b":") => self.push_event(event.to_vec()),
                 gone => self.push_opaque(event.get(gone..).unwrap_or_default().to_vec()),
             }
             start += end;
@@ -599,6 +600,15 @@ mod tests {
             assert_eq!(frames.len(), 2);
             assert_eq!(Rc::strong_count(&shared), 1);
         }
+    }
+
+    #[test]
+    fn a_comment_among_events_is_dropped_with_none_of_them() {
+        let mut outbox = Outbox::default();
+        outbox.push_rest_of_events(b"data: a\n\n:\n\ndata: b\n\n", 0);
+        let dropped: Vec<_> = std::iter::from_fn(|| outbox.drop_oldest()).collect();
+        assert_eq!(dropped, [9, 9]);
+        assert_eq!(drain(&mut outbox, Vec::new()), b":\n\n");
     }
 
     #[test]

@@ -124,6 +124,7 @@ fn the_last_fragment_that_finds_no_room_can_be_sent_again() {
                         last => {
                             let sent = session.send_fragment(last, true);
                             refused.set(refused.get() + u32::from(sent.is_err()));
+                            assert_eq!(session.dropped(), 0, "what is refused is not lost");
                             Ok(())
                         }
                     })

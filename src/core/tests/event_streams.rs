@@ -1,7 +1,7 @@
 //! Event streams under virtual time: how they begin and end, what their clients get of flows, and who is
 //! there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -521,21 +521,28 @@ fn a_slow_peer_holds_one_message_and_loses_what_the_flow_drops() {
     assert_eq!(server.notes(), ["close 1005 clean by Remote, missed 7"]);
 }
 
-/// Of what is dropped nothing is left, wherever the socket stopped.
+/// Of what is dropped nothing is left, wherever the socket stopped, and all of it is counted: a heartbeat
+/// beside it is no message.
 #[test]
 fn policies_drop_whole_events() {
     for policy in [OutboxOverflow::DropOldest, OutboxOverflow::DropNewest] {
         for cut in 0..60 {
+            let dropped = Rc::new(Cell::new(0));
+            let told = Rc::clone(&dropped);
             let app = TestApplication::new(move |app: &mut Application| {
                 app.install(WebSockets::new().on_outbox_full(policy).outbox_bytes(40));
-                app.routing(|route| {
-                    route.event_stream("/events", |_: &Call| {
+                app.routing(move |route| {
+                    route.event_stream("/events", move |_: &Call| {
                         let mut number = 0;
+                        let told = Rc::clone(&told);
                         on_connect(|session, _| timer_of_a_second(session)).on_timer(
                             move |session, _| {
                                 session.set_timer(secs(1))?;
                                 number += 1;
-                                session.send(format!("number {number}"))
+                                session.send(format!("number {number}"))?;
+                                session.ping(b"")?;
+                                told.set(session.dropped());
+                                Ok(())
                             },
                         )
                     });
@@ -552,7 +559,44 @@ fn policies_drop_whole_events() {
                 .collect();
             assert!(numbers.is_sorted() && numbers.len() < 11, "{policy:?} {cut}: {numbers:?}");
             assert!(numbers.ends_with(&[12]) || numbers.ends_with(&[11]), "{policy:?} {numbers:?}");
+            let came = numbers.len() as u64;
+            let sent = u64::from(*numbers.last().unwrap());
+            assert_eq!(came + dropped.get(), sent, "{policy:?} {cut}: {numbers:?}");
         }
+    }
+}
+
+/// Where it begins in a flow belongs to the answer: without it who comes back would miss something.
+#[test]
+fn no_policy_drops_where_a_flow_begins() {
+    for cut in 0..80 {
+        let flow: SharedFlow = SharedFlow::with(replaying(2)).unwrap();
+        let collected = flow.clone();
+        let app = TestApplication::new(move |app: &mut Application| {
+            let options = WebSockets::new().on_outbox_full(OutboxOverflow::DropOldest);
+            app.install(options.outbox_bytes(60));
+            app.routing(move |route| {
+                route.event_stream("/events", move |_: &Call| {
+                    let flow = collected.clone();
+                    on_connect(|session, _| timer_of_a_second(session)).on_timer(
+                        move |session, _| {
+                            session.set_timer(secs(1))?;
+                            session.send("before")?;
+                            session.collect(&flow)?;
+                            session.send("behind")
+                        },
+                    )
+                });
+            });
+        })
+        .unwrap();
+        let mut source = app.event_source("/events");
+        source.client().read_only(cut);
+        app.advance(secs(5));
+        source.client().read_on();
+        app.advance(secs(1));
+        while source.receive().is_some() {}
+        assert!(!source.last_event_id().is_empty(), "{cut}");
     }
 }
 
