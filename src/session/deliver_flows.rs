@@ -118,9 +118,16 @@ impl Outgoing<'_> {
         }
         self.shared.stats.messages_out += 1;
         if written < frame.len() {
-            self.keep_shared(frame, written);
+            self.keep_emission(frame, written);
         }
         true
+    }
+
+    /// The socket took a part of a message of a flow, or nothing: the rest waits, and is no outbox's to drop.
+    #[cold]
+    fn keep_emission(&mut self, message: Rc<[u8]>, written: usize) {
+        self.keep_shared(message, written);
+        self.state.extra().outbox.note_flow_message();
     }
 
     /// The socket took a part of a shared message: the rest waits.
@@ -274,6 +281,10 @@ impl Outgoing<'_> {
         let failed = self.state.extra.as_deref().is_some_and(|extra| extra.fault.is_some());
         self.pass(of, number, u64::from(lost && !failed));
         self.flush();
+        // Nothing waited before it.
+        if let Some(outbox) = self.state.waiting() {
+            outbox.note_flow_message();
+        }
     }
 
     /// Whether there is no event to make of it.
@@ -397,7 +408,7 @@ impl Outgoing<'_> {
             // A message that has begun has to end; those behind it stay in the flow, so that a peer that does
             // not read holds one message and no more.
             if written < frame.len() {
-                self.keep_shared(Rc::clone(frame), written);
+                self.keep_emission(Rc::clone(frame), written);
                 return;
             }
             written -= frame.len();

@@ -60,12 +60,14 @@ impl OutboxAdmission<'_> {
             OutboxOverflow::Block => return Err(SendError::Full { buffered }),
             OutboxOverflow::DropNewest => &mut self.shared.stats.dropped_newest,
             OutboxOverflow::DropOldest => {
-                let outbox = &self.state.extra().outbox;
-                let oldest = outbox.oldest_to_drop(|bytes, messages| {
-                    fits(buffered.saturating_sub(bytes), waiting.saturating_sub(messages))
-                });
-                if let Some(oldest) = oldest {
-                    return Ok(Admission::InPlaceOf(oldest));
+                let (mut buffered, mut waiting) = (buffered, waiting);
+                let is_enough = |(_, bytes): (usize, usize)| {
+                    buffered = buffered.saturating_sub(bytes);
+                    waiting = waiting.saturating_sub(1);
+                    fits(buffered, waiting)
+                };
+                if let Some(last) = self.state.droppable().position(is_enough) {
+                    return Ok(Admission::InPlaceOf(last.saturating_add(1)));
                 }
                 &mut self.shared.stats.dropped_oldest // nothing else helps: the newest goes
             }
@@ -82,7 +84,7 @@ impl OutboxAdmission<'_> {
     #[cold]
     pub(crate) fn drop_oldest(&mut self, messages: usize) {
         for _ in 0..messages {
-            if self.state.extra().outbox.drop_oldest().is_some() {
+            if self.state.drop_oldest().is_some() {
                 self.shared.stats.dropped_oldest += 1;
                 self.state.note_dropped();
             }

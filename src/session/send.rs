@@ -147,9 +147,9 @@ impl Outgoing<'_> {
         let Admission::InPlaceOf(oldest) = admission else {
             return if admission == Admission::Send { send(self) } else { Ok(()) };
         };
-        let before = self.state.queued();
+        let (_, before) = self.state.queued();
         send(self)?;
-        if self.state.queued() != before {
+        if self.state.queued().1 > before {
             self.outbox_admission().drop_oldest(oldest);
         }
         Ok(())

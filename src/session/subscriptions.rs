@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::structures::outbox::is_whole_message;
 use crate::structures::roster::Roster;
 use crate::words::message_buf::MessageBuf;
 
@@ -70,6 +71,15 @@ impl Direct {
             Self::Piece { first, .. } => !first,
             Self::Stream(stream) => stream.has_begun(),
             _ => self.opcode_bits() == Some(0),
+        }
+    }
+
+    /// Whether it is a message from its start to its end.
+    fn is_whole_message(&self) -> bool {
+        match self {
+            Self::Frames(frames) => is_whole_message(frames),
+            Self::Message(_) | Self::Shared(_) | Self::Event(_) => true,
+            Self::End | Self::Piece { .. } | Self::Stream(_) => false,
         }
     }
 
@@ -198,6 +208,20 @@ impl Collected {
         self.direct_bytes -= direct.len();
         self.streams -= u32::from(matches!(direct, Direct::Stream(_)));
         Some((stamp, direct))
+    }
+
+    /// Where the direct messages stand that are whole, from the oldest, and their lengths.
+    pub(crate) fn droppable(&self) -> impl Iterator<Item = (usize, usize)> {
+        let whole = self.direct.iter().enumerate().filter(|(_, (_, it))| it.is_whole_message());
+        whole.map(|(place, (_, direct))| (place, direct.len()))
+    }
+
+    /// Drops the oldest direct message that is whole: its length.
+    pub(crate) fn drop_oldest(&mut self) -> Option<usize> {
+        let (place, bytes) = self.droppable().next()?;
+        self.direct.remove(place)?;
+        self.direct_bytes -= bytes;
+        Some(bytes)
     }
 
     pub(crate) fn direct_messages(&self) -> usize {

@@ -49,6 +49,8 @@ pub(crate) struct Outbox {
 struct Segment {
     bytes: Bytes,
     kind: Kind,
+    /// A flow gave it, and it is not the outbox's to drop.
+    is_flows: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,14 +77,7 @@ impl Segment {
         if self.kind != Kind::Frames {
             return self.kind == Kind::Event;
         }
-        let bytes = self.bytes.as_slice();
-        let starts = bytes.first().is_some_and(|first| !is_control(*first) && first & 0x0f != 0);
-        let (mut at, mut ends) = (0, false);
-        while let Some(first) = bytes.get(at) {
-            ends = is_last_of_message(*first);
-            at += frame_len(bytes, at).max(1);
-        }
-        starts && ends
+        is_whole_message(self.bytes.as_slice())
     }
 }
 
@@ -120,6 +115,17 @@ fn is_close(first: u8) -> bool {
     first & 0x0f == 8
 }
 
+/// Whether these frames are a message from its first to its last.
+pub(crate) fn is_whole_message(frames: &[u8]) -> bool {
+    let starts = frames.first().is_some_and(|first| !is_control(*first) && first & 0x0f != 0);
+    let (mut at, mut ends) = (0, false);
+    while let Some(first) = frames.get(at) {
+        ends = is_last_of_message(*first);
+        at += frame_len(frames, at).max(1);
+    }
+    starts && ends
+}
+
 /// A ping or a pong.
 fn is_overtaking(first: u8) -> bool {
     is_control(first) && !is_close(first)
@@ -134,12 +140,12 @@ fn is_last_of_message(first: u8) -> bool {
 impl Outbox {
     /// Queues frames that belong together.
     pub(crate) fn push_frames(&mut self, bytes: Vec<u8>) {
-        self.push(Segment { bytes: Bytes::Own(bytes), kind: Kind::Frames });
+        self.push(Bytes::Own(bytes), Kind::Frames);
     }
 
     /// Queues an event.
     pub(crate) fn push_event(&mut self, bytes: Vec<u8>) {
-        self.push(Segment { bytes: Bytes::Own(bytes), kind: Kind::Event });
+        self.push(Bytes::Own(bytes), Kind::Event);
     }
 
     /// Queues one shared event of which `written` bytes went out; if any did, nothing may wait.
@@ -147,7 +153,7 @@ impl Outbox {
         debug_assert!(written == 0 || self.data.is_empty(), "what has begun goes first");
         if written < event.len() {
             let end = event.len();
-            self.push(Segment { bytes: Bytes::Shared(event), kind: Kind::Event });
+            self.push(Bytes::Shared(event), Kind::Event);
             self.buffered -= written;
             if written > 0 {
                 (self.written, self.frame_end) = (written, end);
@@ -159,7 +165,7 @@ impl Outbox {
     pub(crate) fn push_shared(&mut self, frames: Rc<[u8]>, written: usize) {
         debug_assert!(written == 0 || self.data.is_empty(), "what has begun goes first");
         let begun = written > 0 && written < frames.len();
-        self.push(Segment { bytes: Bytes::Shared(frames), kind: Kind::Frames });
+        self.push(Bytes::Shared(frames), Kind::Frames);
         if let Some(segment) = self.data.front().filter(|_| begun) {
             self.buffered -= written;
             self.written = written;
@@ -177,20 +183,28 @@ impl Outbox {
 
     /// Queues bytes that are no frames.
     pub(crate) fn push_opaque(&mut self, bytes: Vec<u8>) {
-        self.push(Segment { bytes: Bytes::Own(bytes), kind: Kind::Opaque });
+        self.push(Bytes::Own(bytes), Kind::Opaque);
     }
 
     /// Queues the rest of a frame that has begun: a part of a message that came.
     pub(crate) fn push_received(&mut self, message: Rc<Assembled>, part: Range<usize>) {
         let bytes = Bytes::Received(Box::new((message, part)));
-        self.push(Segment { bytes, kind: Kind::Opaque });
+        self.push(bytes, Kind::Opaque);
     }
 
-    fn push(&mut self, segment: Segment) {
+    fn push(&mut self, bytes: Bytes, kind: Kind) {
+        let segment = Segment { bytes, kind, is_flows: false };
         if segment.len() > 0 {
             self.buffered += segment.len();
             self.held += segment.bytes.held();
             self.data.push_back(segment);
+        }
+    }
+
+    /// What was queued last is a message of a flow, which has a policy of its own.
+    pub(crate) fn note_flow_message(&mut self) {
+        if let Some(last) = self.data.back_mut() {
+            last.is_flows = true;
         }
     }
 
@@ -303,23 +317,11 @@ impl Outbox {
         before.saturating_sub(self.buffered)
     }
 
-    /// The messages that are whole and have not begun, from the oldest: where they stand.
-    fn droppable(&self) -> impl Iterator<Item = (usize, &Segment)> {
+    /// Where the messages stand that are whole and have not begun, from the oldest, and their lengths.
+    pub(crate) fn droppable(&self) -> impl Iterator<Item = (usize, usize)> {
         let segments = self.data.iter().enumerate().skip(usize::from(self.written > 0));
-        segments.filter(|(_, segment)| segment.is_whole_message())
-    }
-
-    /// How many of the oldest messages have to go, so that so many bytes of so many messages that they make
-    /// room for are enough; `None` if all that can go are not.
-    pub(crate) fn oldest_to_drop(&self, is_enough: impl Fn(usize, usize) -> bool) -> Option<usize> {
-        let mut bytes = 0;
-        for (place, (_, segment)) in self.droppable().enumerate() {
-            bytes += segment.len();
-            if is_enough(bytes, place + 1) {
-                return Some(place + 1);
-            }
-        }
-        None
+        let whole = segments.filter(|(_, it)| !it.is_flows && it.is_whole_message());
+        whole.map(|(place, segment)| (place, segment.len()))
     }
 
     /// Drops the oldest message that is whole and has not begun: the bytes it made room for.

@@ -10,6 +10,7 @@ use crate::app::call::Call;
 use crate::app::handler::{Handler, on_connect, on_message};
 use crate::app::raw_handler::on_frame;
 use crate::extension::Deflate;
+use crate::flow::options::FlowOptions;
 use crate::flow::shared_flow::SharedFlow;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::extension::{Agreement, Extension, ExtensionFactory, ExtensionMessage};
@@ -429,4 +430,67 @@ fn what_others_send_behind_a_close_counts_as_dropped() {
     });
     client.close(CloseCode::NORMAL);
     assert_eq!(dropped.get(), 1);
+}
+
+/// A client of a session that collects a flow under `DropOldest`, and what it sends is dropped by.
+fn collecting(flow: &SharedFlow, has_masks: bool) -> (TestApplication, TestClient) {
+    let flow = flow.clone();
+    let app = TestApplication::new(move |app: &mut Application| {
+        let options = WebSockets::new().ping_period(None).outbox_bytes(2_000);
+        app.install(options.on_outbox_full(OutboxOverflow::DropOldest));
+        app.routing(move |route| {
+            route.web_socket("/", move |_: &Call| {
+                let (joined, said) = (flow.clone(), flow.clone());
+                on_connect(move |session, _| {
+                    session.set_masking(has_masks);
+                    session.collect(&joined)
+                })
+                .on_message(move |session, message| match message.text() {
+                    Some("flow") => session.emit(&said, &format!("flow{}", " ".repeat(900))),
+                    text => {
+                        session.send(format!("{}{}", text.unwrap_or_default(), " ".repeat(400)))
+                    }
+                })
+            });
+        });
+    })
+    .unwrap();
+    let client = app.web_socket("/");
+    (app, client)
+}
+
+/// A flow that suspends its publishers loses nothing; what it has for a session is not the outbox's to drop.
+#[test]
+fn no_policy_of_the_outbox_drops_what_a_flow_has_given_it() {
+    for has_masks in [false, true] {
+        let flow: SharedFlow = SharedFlow::new();
+        let (app, mut client) = collecting(&flow, has_masks);
+        client.read_only(0);
+        client.send("flow");
+        for number in 0..10 {
+            client.send(number.to_string());
+        }
+        client.read_on();
+        let got: Vec<_> = texts(&mut client).iter().map(|text| text.trim().to_owned()).collect();
+        assert_eq!(got, ["flow", "8", "9"], "masks: {has_masks}");
+        assert_eq!(app.stats().dropped_oldest, 8);
+    }
+}
+
+/// What waits behind a flow's messages is as old as what waits in the outbox.
+#[test]
+fn the_oldest_goes_also_of_what_waits_behind_a_flow() {
+    let flow = SharedFlow::with(FlowOptions::new().extra_buffer(10)).unwrap();
+    let (app, mut client) = collecting(&flow, false);
+    client.read_only(0);
+    for text in ["flow", "flow"] {
+        client.send(text);
+    }
+    for number in 0..10 {
+        client.send(number.to_string());
+    }
+    client.read_on();
+    let got: Vec<_> = texts(&mut client).iter().map(|text| text.trim().to_owned()).collect();
+    assert_eq!(got, ["flow", "flow", "8", "9"]);
+    assert_eq!(app.stats().dropped_oldest, 8);
 }
