@@ -10,7 +10,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use support::*;
 use wirewheel::pages::Folder;
@@ -100,7 +101,7 @@ fn settled(name: &str) -> (Disk, Running, String) {
         }
         let range = format!("Range: bytes=0-1\r\nIf-Range: {etag}\r\n");
         assert_eq!(get(&running, "/a.txt", &range).status, 200);
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -607,4 +608,24 @@ fn short_files_and_long_ones_come_behind_one_another() {
     }
     let lengths = names.map(|_| client.answer(false).body.len());
     assert_eq!(lengths, [16_385, 0, 16_384, 1, 16_385, 0]);
+}
+
+/// One that stayed open would keep a disk from being taken away.
+#[test]
+fn no_folder_is_open_while_nothing_happens() {
+    let disk = Disk::new("unused");
+    disk.write("dist/index.html", "page");
+    let running = disk.serve("dist");
+    assert_eq!(get(&running, "/", "").status, 200);
+    assert_eq!(get(&running, "/missing", "").status, 404);
+    let is_open = || {
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+        open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path == disk.path("dist"))
+    };
+    // The answer may be here before the turn is over.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while is_open() {
+        assert!(Instant::now() < deadline, "the folder is open");
+        thread::yield_now();
+    }
 }

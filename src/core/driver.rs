@@ -189,6 +189,8 @@ impl<S: Sockets> Driver<S> {
     #[inline]
     pub(crate) fn turn(&mut self, now: Time) {
         self.core.note_turn();
+        // Whoever comes only now may know already that a folder was replaced.
+        self.core.close_folders();
         self.serve_listed(now);
         self.accept(now);
         while let Some(slot) = self.core.poll_due(now) {
@@ -211,6 +213,7 @@ impl<S: Sockets> Driver<S> {
         while super::dial_step::dial_step(now, &mut self.core, &mut self.sockets) {
             self.end_and_drop();
         }
+        self.core.close_folders();
         self.begin_shares();
     }
 }

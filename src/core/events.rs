@@ -455,6 +455,12 @@ impl Core {
         self.shared.stats.loop_turns += 1;
     }
 
+    /// Closes what the folders of the application have opened.
+    #[inline]
+    pub(crate) fn close_folders(&self) {
+        self.routes.open_folders.close();
+    }
+
     /// The statistics as of now.
     #[cfg(any(test, fuzzing, feature = "testing"))]
     pub(crate) fn stats(&self) -> crate::context::stats::Stats {
