@@ -5,16 +5,20 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use support::*;
+use wirewheel::defer::Pending;
 use wirewheel::pages::Folder;
+use wirewheel::testing::TestApplication;
 use wirewheel::{Application, Call, Response, Stats, WebSockets, on_message};
 
 /// A folder on disk that is gone when the test ends.
@@ -615,17 +619,33 @@ fn short_files_and_long_ones_come_behind_one_another() {
 fn no_folder_is_open_while_nothing_happens() {
     let disk = Disk::new("unused");
     disk.write("dist/index.html", "page");
-    let running = disk.serve("dist");
-    assert_eq!(get(&running, "/", "").status, 200);
-    assert_eq!(get(&running, "/missing", "").status, 404);
+    let pending: Rc<RefCell<Option<Pending>>> = Rc::default();
+    let (kept, path) = (Rc::clone(&pending), disk.path("dist"));
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(move |route| {
+            route.get("/later", move |call| {
+                *kept.borrow_mut() = Some(call.defer());
+                Response::deferred()
+            });
+            route.folder("/", path);
+        });
+    })
+    .unwrap();
     let is_open = || {
         let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
         open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path == disk.path("dist"))
     };
-    // The answer may be here before the turn is over.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while is_open() {
-        assert!(Instant::now() < deadline, "the folder is open");
-        thread::yield_now();
-    }
+    let mut client = app.connect();
+    assert_eq!(client.request("GET", "/").text(), "page");
+    assert!(!is_open(), "behind what came");
+    let requests = ["/later", "/"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    client.send_bytes(requests.concat().as_bytes());
+    pending.take().unwrap().answer("late");
+    app.advance(Duration::ZERO);
+    assert_eq!(
+        [client.expect_answer(), client.expect_answer()].map(|it| it.text().to_owned()),
+        ["late", "page"]
+    );
+    assert!(!is_open(), "behind what waited");
 }

@@ -22,7 +22,8 @@ const OPEN_ROOT: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRE
 /// How often a path is looked up anew because something was renamed meanwhile, anywhere in the system.
 const LOOKUPS_MAX: usize = 64;
 
-/// It is opened anew for requests that did not come together: it may have been replaced by another since, or the link to it.
+/// It is opened anew for requests that did not come together: it may have been replaced by another since, or
+/// the link to it.
 #[derive(Debug)]
 pub(super) struct DiskFolder {
     path: PathBuf,

@@ -38,8 +38,8 @@ const CACHE_CONTROL: &str = "no-cache";
 /// * Nothing outside the folder is served: no `..`, no link that leads out. Where the system lacks `openat2`
 ///   (Linux before 5.6, some containers), which the log says at the start, no link at all is followed. Pipes
 ///   and devices are not there.
-/// * The folder may be replaced while the server runs, by renaming or by switching a link to it: requests that
-///   come after that get the new one.
+/// * The folder may be replaced while the server runs, by renaming or by switching a link to it: requests
+///   that come after that get the new one.
 ///
 /// ```
 /// use wirewheel::pages::Folder;

@@ -189,8 +189,6 @@ impl<S: Sockets> Driver<S> {
     #[inline]
     pub(crate) fn turn(&mut self, now: Time) {
         self.core.note_turn();
-        // Whoever comes only now may know already that a folder was replaced.
-        self.core.close_folders();
         self.serve_listed(now);
         self.accept(now);
         while let Some(slot) = self.core.poll_due(now) {
