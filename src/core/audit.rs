@@ -87,6 +87,7 @@ impl Audit<'_> {
 
     /// Every connection is a session that holds nothing beyond its slot.
     #[cfg(feature = "client")]
+    #[cfg(test)]
     pub(crate) fn check_bare(&self) -> Result<(), String> {
         self.check()?;
         match self.0.connections.slab.iter().find(|(_, connection)| !connection.is_bare_session()) {
