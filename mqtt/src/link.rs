@@ -8,7 +8,7 @@ use wirewheel::flow::{Batch, Taken};
 use wirewheel::message::MessageBuf;
 use wirewheel::{Application, CloseCode, Message, ServerRef, SessionId};
 
-use crate::link_state::{AWAITED_MAX, State, encode};
+use crate::link_state::{AWAITED_MAX, Gathered, State, encode};
 use crate::numbers::{Number, Verdict};
 use crate::options::{Change, Link, LinkError};
 use crate::packet::{self, Filter, Outgoing, Publish};
@@ -157,23 +157,21 @@ impl Inner {
     /// What a flow has for the link.
     fn offered(&self, server: &mut ServerRef<'_>, batch: &mut Batch<'_>, topic: &str) -> Taken {
         loop {
-            let (out, messages, session, is_done) = {
+            let (gathered, session) = {
                 let state = &mut *self.state.borrow_mut();
                 let Some(place) = state.by_topic.get(topic).copied() else { return Taken::Stop };
                 let Some(session) = state.session.filter(|_| state.is_up) else {
                     return state.drop_all(place, batch);
                 };
-                let (out, messages, is_done) =
-                    state.gather(place, batch, self.options.at_least_once);
-                state.window.note_sent(out.len());
-                (out, messages, session, is_done)
+                let gathered = state.gather(place, batch, self.options.at_least_once);
+                state.window.note_sent(gathered.out.len());
+                (gathered, session)
             };
+            let Gathered { out, messages, ids, is_all } = gathered;
             if !out.is_empty() && server.send_to(session, MessageBuf::from(out)).is_err() {
-                // They have their numbers: whoever gets the next one counts them.
-                let counts = &mut self.state.borrow_mut().counts;
-                (counts.sent, counts.dropped) = (counts.sent - messages, counts.dropped + messages);
+                self.state.borrow_mut().drop_gathered(messages, &ids);
             }
-            if is_done {
+            if is_all {
                 break;
             }
         }
@@ -250,11 +248,11 @@ impl Inner {
     /// An acknowledgement; false if none was awaited.
     pub(crate) fn acknowledged(&self, id: u16, is_taken: bool) -> bool {
         let state = &mut *self.state.borrow_mut();
-        if !is_taken {
-            (state.counts.sent, state.counts.dropped) =
-                (state.counts.sent.saturating_sub(1), state.counts.dropped + 1);
+        let is_awaited = state.awaited.remove(&id);
+        if is_awaited && !is_taken {
+            state.drop_gathered(1, &[]);
         }
-        state.awaited.remove(&id)
+        is_awaited
     }
 }
 

@@ -31,6 +31,18 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
 }
 
+/// Packets that are to be sent, and what they are.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub(crate) out: Vec<u8>,
+    /// How many of them are messages.
+    pub(crate) messages: u64,
+    /// What their acknowledgements are awaited by.
+    pub(crate) ids: Vec<u16>,
+    /// There is no more for now.
+    pub(crate) is_all: bool,
+}
+
 /// The most acknowledgements that are awaited at a time.
 pub(crate) const AWAITED_MAX: u16 = 1024;
 /// What is gathered before it is sent.
@@ -82,29 +94,39 @@ impl State {
         Taken::Yes
     }
 
-    /// Packets of messages, as many as make a piece and have room; true if that is all for now.
+    /// Packets of messages, as many as make a piece and have room.
     pub(crate) fn gather(
         &mut self,
         place: usize,
         batch: &mut Batch<'_>,
         at_least_once: bool,
-    ) -> (Vec<u8>, u64, bool) {
-        let (mut out, mut messages) = (Vec::new(), 0);
-        while out.len() < PIECE_BYTES {
-            let has_room = self.window.has_room(out.len())
-                && (!at_least_once || self.awaited.len() < self.awaited_max);
-            if !has_room {
-                return (out, messages, true);
+    ) -> Gathered {
+        let mut gathered = Gathered::default();
+        while gathered.out.len() < PIECE_BYTES {
+            gathered.is_all = !self.window.has_room(gathered.out.len())
+                || (at_least_once && self.awaited.len() >= self.awaited_max);
+            if gathered.is_all {
+                break;
             }
             if let Some(key) = batch.next_removed() {
-                self.remove(place, &key, &mut out);
+                self.remove(place, &key, &mut gathered.out);
             } else if let Some(offered) = batch.next() {
-                messages += u64::from(self.add(place, &offered, at_least_once, &mut out));
+                self.add(place, &offered, at_least_once, &mut gathered);
             } else {
-                return (out, messages, true);
+                gathered.is_all = true;
+                break;
             }
         }
-        (out, messages, false)
+        gathered
+    }
+
+    /// They could not be sent after all. They have their numbers: whoever gets the next one counts them.
+    pub(crate) fn drop_gathered(&mut self, messages: u64, ids: &[u16]) {
+        self.counts.sent = self.counts.sent.saturating_sub(messages);
+        self.counts.dropped = self.counts.dropped.saturating_add(messages);
+        for id in ids {
+            self.awaited.remove(id); // nobody would ever acknowledge them
+        }
     }
 
     /// The broker is to keep nothing of a key any longer.
@@ -126,16 +148,16 @@ impl State {
         encode(&Outgoing::Publish(message), out);
     }
 
-    /// Adds the packet of a message; false if it cannot be sent.
+    /// Adds the packet of a message, unless it cannot be sent.
     fn add(
         &mut self,
         place: usize,
         offered: &Offered,
         at_least_once: bool,
-        out: &mut Vec<u8>,
-    ) -> bool {
+        gathered: &mut Gathered,
+    ) {
         let id = at_least_once.then(|| self.new_id());
-        let Some(share) = self.shares.get_mut(place) else { return false };
+        let Some(share) = self.shares.get_mut(place) else { return };
         share.own.pass(offered.missed());
         self.counts.dropped = self.counts.dropped.saturating_add(offered.missed());
         let number = share.own.take().to_string();
@@ -148,6 +170,7 @@ impl State {
         // An empty value would be taken for a removal.
         let is_empty_value = key.is_some() && payload.is_empty();
         let bytes = topic.len().saturating_add(payload.len()).saturating_add(PACKET_OVERHEAD);
+        let out = &mut gathered.out;
         let before = out.len();
         let is_fit =
             topic::fault_of(topic).is_none() && !is_empty_value && bytes <= self.max_packet;
@@ -156,11 +179,12 @@ impl State {
         if !is_fit || !encode(&Outgoing::Publish(message), out) {
             out.truncate(before);
             self.counts.dropped = self.counts.dropped.saturating_add(1);
-            return false;
+            return;
         }
         self.awaited.extend(id);
+        gathered.ids.extend(id);
+        gathered.messages += 1;
         self.counts.sent += 1;
-        true
     }
 
     pub(crate) fn new_id(&mut self) -> u16 {

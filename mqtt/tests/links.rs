@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use support::{Broker, Site, plain, text_of};
 use wirewheel::Application;
-use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow, Taken};
 use wirewheel::message::MessageBuf;
 use wirewheel::testing::{Stream, TestApplication};
 use wirewheel_mqtt::Link;
@@ -206,6 +206,37 @@ fn with_qos_1_at_most_as_many_are_unacknowledged_as_the_broker_wants_and_repeats
         one.say(format!("{n}").as_str());
     }
     assert_eq!(one.link.counts().sent, 53);
+}
+
+/// Its acknowledgement was waited for, and with all of them so awaited the link sent nothing any more.
+#[test]
+fn what_the_server_has_no_room_for_is_dropped_and_the_link_goes_on() {
+    let mut broker = Broker { receive_maximum: Some(3), ..Broker::default() };
+    let one = Site::new(|link: Link| link.at_least_once(true));
+    broker.connect_all(&[&one]);
+    let options = FlowOptions::new().max_bytes(64 << 20);
+    let ballast: SharedFlow<MessageBuf> = SharedFlow::with(options).unwrap();
+    let reader = one.app.with_server(|server| {
+        for _ in 0..3 {
+            one.room.emit(&MessageBuf::from("x".repeat(2_000))).unwrap();
+        }
+        let reader = server.read_flow(&ballast, |_, batch| {
+            batch.next();
+            Taken::Later
+        });
+        // All that the server may hold.
+        let mut bytes = 1 << 20;
+        while bytes > 64 {
+            while ballast.emit(&MessageBuf::from(vec![7; bytes])).is_ok() {}
+            bytes /= 2;
+        }
+        reader
+    });
+    assert_eq!((one.link.counts().sent, one.link.counts().dropped), (0, 3));
+    one.app.with_server(|server| server.stop_reading(reader));
+    one.say("there is room");
+    broker.settle(&[&one]);
+    assert_eq!((one.link.counts().sent, one.link.counts().dropped), (1, 3));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::context::commands::Command;
 use crate::session::state::Phase;
 use crate::structures::outbox::Flush;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
-use crate::words::error::{HandlerError, SendError, SessionError};
+use crate::words::error::{HandlerError, SessionError};
 
 use crate::core::connection::{Disposal, Stage};
 use crate::core::http_turn::HttpTurn;
@@ -191,6 +191,7 @@ impl Turn<'_> {
 
     /// Does to this session what another part of the loop asked for.
     pub(super) fn command(&mut self, command: Command) {
+        let sends = matches!(command, Command::Send { .. } | Command::SendPrepared { .. });
         let mut session = self.session();
         let result = match command {
             Command::Send { message, .. } => session.send(&message),
@@ -208,15 +209,11 @@ impl Turn<'_> {
         };
         // Who sent it is not there any more: a message that is not taken is counted. What else follows
         // is for the outbox's policy, which has acted by now.
-        let refused = match result {
-            Err(HandlerError::Send(SendError::Closing)) => true,
-            Err(HandlerError::Send(_)) => {
-                session.out.note_dropped();
-                true
-            }
-            _ => false,
-        };
-        self.after_hook(if refused { Ok(()) } else { result });
+        let is_refused = matches!(result, Err(HandlerError::Send(_)));
+        if is_refused && sends {
+            session.out.state.note_dropped();
+        }
+        self.after_hook(if is_refused { Ok(()) } else { result });
     }
 
     fn is_waiting(&self) -> bool {

@@ -295,9 +295,7 @@ impl Turn<'_> {
         self.count_loss(Loss::Gone, self.queued()); // nothing, where the reason was said
         self.connection.stage = Stage::Closed(disposal);
         self.connection.state.timing_changed = true;
-        // What was gathered for this peer must not go out to the next one.
-        self.shared.tx.clear();
-        self.shared.opaque_prefix = 0;
+        self.forget_gathered();
     }
 
     /// The wait for the second Close is over.
@@ -448,15 +446,24 @@ impl Turn<'_> {
 
 /// What was taken for sending and does not arrive: counted once, under the reason that came first.
 impl Turn<'_> {
-    /// Bytes of messages and answers that wait.
+    /// Bytes of messages and answers that wait, in the outbox or to be written in this turn.
     fn queued(&self) -> usize {
-        self.connection.state.extra.as_deref().map_or(0, |extra| extra.outbox.buffered_bytes())
+        let extra = self.connection.state.extra.as_deref();
+        let waiting = extra.map_or(0, |extra| extra.outbox.buffered_bytes());
+        waiting.saturating_add(self.shared.tx.len())
     }
 
     fn forget_queued(&mut self) {
         if let Some(extra) = self.connection.state.extra.as_deref_mut() {
             self.shared.with_spare(|spare| extra.outbox.give_back(spare));
         }
+        self.forget_gathered();
+    }
+
+    /// What was gathered for this peer must not go out to the next one.
+    fn forget_gathered(&mut self) {
+        self.shared.tx.clear();
+        self.shared.opaque_prefix = 0;
     }
 
     /// Gives up all that the peer has not taken: the socket is to be dropped.

@@ -18,6 +18,8 @@ mod flow_rounds;
 mod flows;
 mod held;
 mod linear;
+#[cfg(feature = "deflate")]
+mod losses;
 mod memory_budget;
 mod overload;
 mod pace;

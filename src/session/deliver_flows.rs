@@ -205,12 +205,16 @@ impl Outgoing<'_> {
             Direct::End | Direct::Stream(_) => {}
             Direct::Piece { message, first, last } => {
                 let piece = OutgoingPiece::new(&message.as_message(), (first, last));
+                let is_known = !first && self.check_encoder().is_err();
                 // An extension that failed is noted as the session's fault.
-                let _ = PieceOutput { out: self }.dispatch(way, &piece);
+                let is_lost = PieceOutput { out: self }.dispatch(way, &piece).is_err();
+                if is_lost && !is_known {
+                    self.state.note_dropped();
+                }
             }
             Direct::Message(message) => {
                 if self.dispatch_extended(way, message.as_message()).is_err() {
-                    self.note_dropped(); // who sent it is not there any more
+                    self.state.note_dropped(); // who sent it is not there any more
                 }
             }
         }
@@ -463,9 +467,12 @@ impl Outgoing<'_> {
             // A stream goes out as the peer takes it, which is over. What comes behind a part of one would be
             // taken for more of it (RFC 6455 section 5.4), and behind one that is missing it would come too
             // early; but for a Close.
-            is_cut |= matches!(direct, Direct::Stream(_));
+            let is_stream = matches!(direct, Direct::Stream(_));
+            is_cut |= is_stream;
             if is_cut && !direct.is_close() {
-                self.note_dropped();
+                if is_stream || !direct.continues() {
+                    self.state.note_dropped();
+                }
                 continue;
             }
             let way = self.way(OpCode::Binary);

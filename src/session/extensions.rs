@@ -37,6 +37,8 @@ pub(crate) struct Pipeline {
     outgoing: Vec<u8>,
     /// A message is being sent of which nothing is kept.
     pub(crate) sends_pieces: bool,
+    /// An extension failed at a message that was to be sent, and the session ends for it.
+    pub(crate) has_failed: bool,
 }
 
 impl fmt::Debug for Pipeline {
@@ -252,6 +254,7 @@ impl Pipeline {
             incoming: None,
             outgoing: Vec::new(),
             sends_pieces: false,
+            has_failed: false,
         })
     }
 }
@@ -356,10 +359,10 @@ impl Pipeline {
     }
 
     /// A key that two sessions share if they encode the same message to the same bytes: the whole
-    /// list of extensions and each one's own key count.
+    /// list of extensions and each one's own key count. So do those of a raw handler, which encodes itself.
     pub(crate) fn share_key(&self) -> Option<u64> {
         let mut key = 0;
-        for stage in self.stages().iter().filter(|_| self.applies()) {
+        for stage in self.stages() {
             key = mixed(key, Rc::as_ptr(&stage.factory).addr() as u64);
             // One that keeps a context makes other bytes of a message for each session.
             key = mixed(key, stage.extension.share_key()?);

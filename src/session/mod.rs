@@ -8,6 +8,7 @@ pub(crate) mod encode;
 pub(crate) mod event_stream;
 pub(crate) mod extensions;
 pub(crate) mod message_stream;
+pub(crate) mod outbox_admission;
 pub(crate) mod peer;
 pub(crate) mod read_pause;
 pub(crate) mod send;
@@ -40,7 +41,7 @@ use crate::words::message::{AsMessage, Message};
 use crate::words::message_buf::MessageBuf;
 
 use crate::session::message_stream::{MessageStream, StreamedMessage};
-use crate::session::send::{Admission, Outgoing};
+use crate::session::send::Outgoing;
 use crate::session::send_event::EventOutput;
 use crate::session::send_message::MessageOutput;
 use crate::session::send_pieces::PieceOutput;
@@ -242,10 +243,12 @@ impl Session<'_> {
             return Err(SendError::Fragments.into());
         }
         PieceOutput { out: &mut self.out }.check()?;
-        if self.out.admit(0)? == Admission::Send {
-            self.out.push_stream(Box::new(StreamedMessage::new(stream)));
-        }
-        Ok(())
+        let admission = self.out.admit(0)?;
+        let send = |out: &mut Outgoing<'_>| {
+            out.push_stream(Box::new(StreamedMessage::new(stream)));
+            Ok(())
+        };
+        Ok(self.out.send_admitted(admission, send)?)
     }
 
     /// Sends a ping of the application's own, at most 125 bytes. It overtakes queued messages; its
@@ -362,7 +365,8 @@ impl Session<'_> {
     /// on. The order of fragments and the reserved bits are the caller's business; messages of flows
     /// that it collects never come between them. A Close begins or completes the closing handshake;
     /// it goes behind all that was sent and published before it, and nothing can be sent behind it.
-    /// A fragment is never dropped: where the outbox's policy would, it is refused.
+    /// A fragment is never dropped, nor is what an agreed extension encoded in the context of other messages
+    /// (a frame with a reserved bit): where the outbox's policy would, it is refused.
     ///
     /// # Errors
     /// [`SendError::NotRaw`] in a session that is handed messages, which sends with

@@ -10,11 +10,12 @@ use crate::words::close::{CloseInfo, CloseReason};
 use crate::words::error::{SendError, SessionError};
 use crate::words::frame::Frame;
 use crate::words::message::{Message, Rsv};
-use crate::words::options::{OutboxOverflow, SessionOptions};
+use crate::words::options::SessionOptions;
 
 use crate::context::loop_state::LoopState;
 use crate::session::encode::{Encoded, Encoder, Framing};
 use crate::session::extensions::NotEncoded;
+use crate::session::outbox_admission::{Admission, OutboxAdmission};
 use crate::session::state::{Extra, Phase, SessionState};
 use crate::session::subscriptions::Direct;
 
@@ -38,14 +39,6 @@ pub(crate) enum Way {
     Outbox,
     /// Behind flow messages that were published before it.
     Flows,
-}
-
-/// What is to become of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    Send,
-    /// The outbox has no room for it and its policy drops.
-    Drop,
 }
 
 /// The decision.
@@ -120,10 +113,10 @@ impl Outgoing<'_> {
 
     /// The same for a part of a message, which no policy drops: half a message cannot be taken back, nor
     /// can its end be left out.
-    pub(crate) fn admit_part(&mut self, bytes: usize) -> Result<(), SendError> {
+    pub(crate) fn admit_part(&mut self, bytes: usize) -> Result<Admission, SendError> {
         self.check_open()?;
         let limit = self.state.options(self.route).outgoing_limit();
-        self.admit_within(bytes, limit, false).map(|_| ())
+        self.admit_within(bytes, limit, false)
     }
 
     /// The same for what has a limit of its own.
@@ -139,71 +132,31 @@ impl Outgoing<'_> {
         }
         if (self.state.extra.is_some() || self.state.collected.is_some()) && self.state.is_waiting()
         {
-            return self.admit_behind_queue(bytes, is_whole);
+            return self.outbox_admission().admit(bytes, is_whole);
         }
         Ok(Admission::Send)
     }
 
-    /// Holds a message to the limits of the outbox.
-    #[cold]
-    fn admit_behind_queue(&mut self, bytes: usize, is_whole: bool) -> Result<Admission, SendError> {
-        let options = self.state.options(self.route);
-        let (limit, messages) = (options.outbox_bytes, options.outbox_messages);
-        let policy = match options.on_outbox_full {
-            // What waits is encoded, and what follows builds on it: it cannot be taken back.
-            OutboxOverflow::DropOldest if self.state.encodes_in_context() => {
-                OutboxOverflow::DropNewest
-            }
-            policy => policy,
+    /// Sends what was admitted, and only then drops what goes for it: what is refused after all, or needs no
+    /// room in the end, costs no other message.
+    pub(crate) fn send_admitted(
+        &mut self,
+        admission: Admission,
+        send: impl FnOnce(&mut Self) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        let Admission::InPlaceOf(oldest) = admission else {
+            return if admission == Admission::Send { send(self) } else { Ok(()) };
         };
-        let (buffered, waiting) = self.state.queued();
-        // A message that finds nothing buffered is taken whatever its size: else one over the limit of
-        // the outbox could never be sent.
-        let fits = |buffered: usize, waiting: usize| {
-            buffered == 0 || (buffered.saturating_add(bytes) <= limit && waiting < messages)
-        };
-        // What waits only for the end of the turn was not refused by the peer; behind a stream it waits for
-        // as long as that takes.
-        let refused = self.state.extra.as_deref().is_some_and(|extra| extra.blocked)
-            || self.state.holds_stream();
-        if !refused || fits(buffered, waiting) {
-            return Ok(Admission::Send);
+        let before = self.state.queued();
+        send(self)?;
+        if self.state.queued() != before {
+            self.outbox_admission().drop_oldest(oldest);
         }
-        if let Some(collected) = self.state.collected.as_deref_mut() {
-            collected.has_refused |= collected.streams > 0;
-        }
-        match policy {
-            OutboxOverflow::Close => {
-                self.state.note_fault(SessionError::Overloaded);
-                Err(SendError::Full { buffered })
-            }
-            OutboxOverflow::DropNewest if is_whole => {
-                self.shared.stats.dropped_newest += 1;
-                self.note_dropped();
-                Ok(Admission::Drop)
-            }
-            OutboxOverflow::Block | OutboxOverflow::DropNewest => Err(SendError::Full { buffered }),
-            OutboxOverflow::DropOldest => loop {
-                let is_alone = self.state.extra().outbox.drop_oldest().is_none();
-                let (buffered, waiting) = self.state.queued();
-                if is_alone && !is_whole {
-                    return Err(SendError::Full { buffered });
-                }
-                self.shared.stats.dropped_oldest += 1;
-                self.note_dropped();
-                if is_alone {
-                    return Ok(Admission::Drop); // nothing else can go: the newest does
-                }
-                if fits(buffered, waiting) {
-                    return Ok(Admission::Send);
-                }
-            },
-        }
+        Ok(())
     }
 
-    /// A message for this session was not sent.
-    pub(crate) fn note_dropped(&mut self) {
-        self.state.extra().dropped += 1;
+    fn outbox_admission(&mut self) -> OutboxAdmission<'_> {
+        OutboxAdmission { state: self.state, shared: self.shared, route: self.route }
     }
 }
 
@@ -321,22 +274,37 @@ impl Outgoing<'_> {
         if self.state.has_encoder() {
             self.shared.spend(bytes);
         }
+        self.check_encoder()?;
         Encoded::new(self.state.pipeline.as_deref_mut(), message, limit).map_err(
             |error| match error {
                 NotEncoded::TooBig { in_step } => {
                     let error = SendError::TooBig { bytes, limit };
                     if !in_step {
                         // What follows may build on what the peer never gets.
-                        self.state.note_fault(SessionError::Handler(error.into()));
+                        self.note_encoder_fault(SessionError::Handler(error.into()));
                     }
                     error
                 }
                 NotEncoded::Failed(error) => {
-                    self.state.note_fault(SessionError::Extension(error));
+                    self.note_encoder_fault(SessionError::Extension(error));
                     SendError::Extension
                 }
             },
         )
+    }
+
+    /// Whether the extensions may go on: once one has failed, the peer could not read what follows.
+    pub(crate) fn check_encoder(&self) -> Result<(), SendError> {
+        let has_failed = self.state.pipeline.as_deref().is_some_and(|it| it.has_failed);
+        if has_failed { Err(SendError::Extension) } else { Ok(()) }
+    }
+
+    /// Ends the session, and encodes nothing any more, not even what waits.
+    pub(crate) fn note_encoder_fault(&mut self, fault: SessionError) {
+        if let Some(pipeline) = self.state.pipeline.as_deref_mut() {
+            pipeline.has_failed = true;
+        }
+        self.state.note_fault(fault);
     }
 }
 
@@ -447,9 +415,17 @@ impl Outgoing<'_> {
                 self.keep_rest(&tx, written);
                 self.shared.tx = tx;
             }
-            Err(error) => self.state.note_fault(SessionError::Network(error.kind())),
+            Err(error) => {
+                self.note_lost(self.shared.tx.len());
+                self.state.note_fault(SessionError::Network(error.kind()));
+            }
         }
         self.shared.clear_out();
+    }
+
+    /// So many bytes that were to be sent met a wire that is broken.
+    pub(crate) fn note_lost(&mut self, bytes: usize) {
+        self.shared.stats.lost_gone += bytes as u64;
     }
 
     /// Moves the turn's buffer, of which `written` bytes went out, into the outbox.

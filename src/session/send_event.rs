@@ -8,7 +8,7 @@ use crate::protocol::server_sent_events::{Event, is_event_name};
 use crate::words::error::SendError;
 use crate::words::message::Message;
 
-use crate::session::send::{Admission, Outgoing, Way};
+use crate::session::send::{Outgoing, Way};
 
 /// What an event of the limit may have beside it, however many lines it has.
 const EVENT_BYTES_MORE: usize = 1 << 10;
@@ -27,19 +27,36 @@ impl EventOutput<'_, '_> {
         if !is_event_name(name) {
             return Err(SendError::BadEventName);
         }
-        match self.out.admit(message.bytes().len())? {
-            Admission::Send => self.send(name, message),
-            Admission::Drop => Ok(()),
+        self.send(name, message)
+    }
+
+    /// Sends a message as an event, unless there is none to make of it.
+    pub(crate) fn send(&mut self, name: &str, message: Message<'_>) -> Result<(), SendError> {
+        self.out.check_open()?;
+        let events = self.out.state.event_encoder();
+        if events.is_some_and(|events| events.data_len(&message).is_none()) {
+            self.skip(); // and no room is asked for
+            return Ok(());
         }
+        let admission = self.out.admit(message.bytes().len())?;
+        self.out.send_admitted(admission, |out| EventOutput { out }.send_admitted(name, message))
+    }
+
+    /// No error: one handler may serve both kinds of route.
+    fn skip(&mut self) {
+        self.note_binary();
+        self.out.state.note_dropped();
     }
 
     /// Sends a message that was admitted as an event.
-    pub(crate) fn send(&mut self, name: &str, message: Message<'_>) -> Result<(), SendError> {
+    pub(crate) fn send_admitted(
+        &mut self,
+        name: &str,
+        message: Message<'_>,
+    ) -> Result<(), SendError> {
         let Some(events) = self.out.state.event_encoder() else { return Ok(()) };
         let Some(bytes) = events.data_len(&message) else {
-            // No error: one handler may serve both kinds of route.
-            self.note_binary();
-            self.out.note_dropped();
+            self.skip();
             return Ok(());
         };
         // A page of line breaks, each of which begins a field, would come to seven times its length.

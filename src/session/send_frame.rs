@@ -11,7 +11,8 @@ use crate::words::frame::Frame;
 use crate::words::message::{Message, Rsv};
 
 use crate::session::extensions::Pipeline;
-use crate::session::send::{Admission, Outgoing};
+use crate::session::outbox_admission::Admission;
+use crate::session::send::Outgoing;
 use crate::session::send_event::EventOutput;
 
 /// Fragments.
@@ -22,22 +23,25 @@ impl Outgoing<'_> {
         }
         // Fragments that extensions keep go out with the last one, and have to find room with it.
         let kept = if fin { self.kept_fragments() } else { 0 };
-        let opcode = self.admit_fragment(&piece, piece.bytes().len().saturating_add(kept))?;
-        if self.state.has_encoder() {
-            self.keep_fragment(piece, fin)?;
-        } else {
-            self.send_plain(opcode, piece.bytes(), fin);
-        }
+        let bytes = piece.bytes().len().saturating_add(kept);
+        let (opcode, admission) = self.admit_fragment(&piece, bytes)?;
+        self.send_admitted(admission, |out| {
+            if out.state.has_encoder() {
+                return out.keep_fragment(piece, fin);
+            }
+            out.send_plain(opcode, piece.bytes(), fin);
+            Ok(())
+        })?;
         self.note_fragment_sent(&piece, fin);
         Ok(())
     }
 
-    /// Whether a fragment may be sent now with which `bytes` go out: its opcode.
+    /// Whether a fragment may be sent now with which `bytes` go out, and its opcode.
     pub(crate) fn admit_fragment(
         &mut self,
         piece: &Message<'_>,
         bytes: usize,
-    ) -> Result<OpCode, SendError> {
+    ) -> Result<(OpCode, Admission), SendError> {
         self.check_open()?;
         let opcode = match self.state.fragments_text {
             // RFC 6455 section 5.4: the fragments of one message are of the first one's type.
@@ -46,8 +50,7 @@ impl Outgoing<'_> {
             None if piece.is_text() => OpCode::Text,
             None => OpCode::Binary,
         };
-        self.admit_part(bytes)?;
-        Ok(opcode)
+        Ok((opcode, self.admit_part(bytes)?))
     }
 
     pub(crate) fn note_fragment_sent(&mut self, piece: &Message<'_>, fin: bool) {
@@ -65,34 +68,33 @@ impl Outgoing<'_> {
     /// A fragment is kept until its message is whole: only then it can be encoded. An error leaves what
     /// was kept before.
     #[cold]
-    fn keep_fragment(&mut self, piece: Message<'_>, fin: bool) -> HandlerResult {
+    fn keep_fragment(&mut self, piece: Message<'_>, fin: bool) -> Result<(), SendError> {
         let limit = self.state.options(self.route).outgoing_limit();
         let kept = self.kept_fragments();
         let Some(pipeline) = self.state.pipeline.as_deref_mut() else { return Ok(()) };
         let bytes = kept.saturating_add(piece.bytes().len());
         if bytes > limit {
-            return Err(SendError::TooBig { bytes, limit }.into());
+            return Err(SendError::TooBig { bytes, limit });
         }
         pipeline.keep_fragment(piece.bytes());
         if !fin {
             return Ok(());
         }
         let whole = pipeline.take_fragments();
-        let message = if piece.is_text() {
-            // Every piece was text, so that this never fails.
-            Message::from(std::str::from_utf8(&whole)?)
-        } else {
-            Message::from(&whole)
+        let message = match std::str::from_utf8(&whole) {
+            // Every piece was text, so that the whole is.
+            Ok(text) if piece.is_text() => Message::from(text),
+            _ => Message::from(&whole),
         };
         let sent = if self.state.is_event_stream() {
-            EventOutput { out: self }.send("", message)
+            EventOutput { out: self }.send_admitted("", message)
         } else {
             self.send_extended(message)
         };
         if let (Err(_), Some(pipeline)) = (&sent, self.state.pipeline.as_deref_mut()) {
             pipeline.keep_fragment(whole.get(..kept).unwrap_or_default());
         }
-        Ok(sent?)
+        sent
     }
 
     /// The bytes that wait because the peer does not read, in the outbox and of this turn.
@@ -107,13 +109,16 @@ impl Outgoing<'_> {
         if !self.state.is_raw() {
             return Err(SendError::NotRaw.into());
         }
-        if self.check_frame(&frame)? == Admission::Drop {
-            return Ok(());
-        }
+        let admission = self.check_frame(&frame)?;
         if frame.opcode == OpCode::Close {
             return self.send_raw_close(&frame);
         }
-        if !self.send_raw(&frame) {
+        let mut has_room = true;
+        self.send_admitted(admission, |out| {
+            has_room = out.send_raw(&frame);
+            Ok(())
+        })?;
+        if !has_room {
             let buffered = self.buffered_bytes();
             // The handler counts on each of its pings and pongs: none is dropped behind its back.
             self.state.note_fault(SessionError::Overloaded);
@@ -146,7 +151,10 @@ impl Outgoing<'_> {
             let rules = self.state.rules(self.route);
             let is_continuation = frame.opcode == OpCode::Continuation;
             let limit = rules.limit_of(frame.rsv.bits(), is_continuation);
-            return self.admit_within(bytes, limit, frame.fin && !is_continuation);
+            // The handler has encoded it in the context of others: what follows builds on it.
+            let is_context = frame.rsv != Rsv::NONE && self.state.encodes_in_context();
+            let is_whole = frame.fin && !is_continuation && !is_context;
+            return self.admit_within(bytes, limit, is_whole);
         }
         // RFC 6455 section 5.5: at most 125 bytes, and never in fragments.
         if bytes > CONTROL_PAYLOAD_MAX {
@@ -179,10 +187,14 @@ impl Outgoing<'_> {
         let total = tx.len() + payload.len();
         let written = self.write_uncopied(&[IoSlice::new(&tx), IoSlice::new(payload)]);
         self.shared.spend(total);
-        if let Some(written) = written.filter(|written| *written < total) {
-            let (before, header) = tx.split_at(header_at);
-            self.keep_rest(before, written.min(header_at));
-            self.keep_frame((header, payload), written.saturating_sub(header_at));
+        match written {
+            None => self.note_lost(total),
+            Some(written) if written < total => {
+                let (before, header) = tx.split_at(header_at);
+                self.keep_rest(before, written.min(header_at));
+                self.keep_frame((header, payload), written.saturating_sub(header_at));
+            }
+            Some(_) => {}
         }
         tx.clear();
         self.shared.tx = tx;

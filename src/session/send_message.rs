@@ -3,12 +3,13 @@
 use std::rc::Rc;
 
 use crate::context::loop_state::write_counted;
+use crate::flow::emission::Emission;
 use crate::flow::prepared::PreparedMessage;
 use crate::protocol::frame::OpCode;
 use crate::words::error::{HandlerResult, SendError};
 use crate::words::message::Message;
 
-use crate::session::send::{Admission, Outgoing, UNCOPIED_BYTES, Way};
+use crate::session::send::{Outgoing, UNCOPIED_BYTES, Way};
 use crate::session::send_event::EventOutput;
 use crate::session::subscriptions::Direct;
 
@@ -34,16 +35,15 @@ impl MessageOutput<'_, '_> {
             // RFC 6455 section 5.4: the fragments of one message have no other between them.
             return Err(SendError::Fragments.into());
         }
-        if self.out.admit(message.bytes().len())? == Admission::Drop {
-            return Ok(());
+        if self.out.state.is_event_stream() {
+            return Ok(EventOutput { out: self.out }.send("", message)?);
         }
-        Ok(self.send_admitted(message)?)
+        let admission = self.out.admit(message.bytes().len())?;
+        Ok(self.out.send_admitted(admission, |out| MessageOutput { out }.send_own(message))?)
     }
 
-    fn send_admitted(&mut self, message: Message<'_>) -> Result<(), SendError> {
-        if self.out.state.is_event_stream() {
-            return EventOutput { out: self.out }.send("", message);
-        }
+    /// Sends a message that was admitted in frames of the session's own.
+    fn send_own(&mut self, message: Message<'_>) -> Result<(), SendError> {
         if self.out.state.has_encoder() {
             // The extensions encode it when it goes on the wire, which may be later.
             return self.out.send_extended(message);
@@ -57,23 +57,31 @@ impl MessageOutput<'_, '_> {
         if self.out.state.fragments_text.is_some() {
             return Err(SendError::Fragments.into());
         }
-        if self.out.admit(prepared.bytes())? == Admission::Drop {
-            return Ok(());
-        }
         // Out of its cell, since an extension that encodes it may be the application's, and have it too.
         let emission = prepared.emission();
-        let frames = match self.out.form_of(&emission) {
-            Form::Made(frames) => frames,
+        if self.out.state.is_event_stream() {
             // An event has its place in the stream, and is short.
-            Form::ToMake(_) if self.out.state.is_event_stream() => {
-                return Ok(self.send_admitted(emission.message())?);
-            }
+            return Ok(EventOutput { out: self.out }.send("", emission.message())?);
+        }
+        let admission = self.out.admit(prepared.bytes())?;
+        let send = |out: &mut Outgoing<'_>| MessageOutput { out }.send_shared(prepared, &emission);
+        Ok(self.out.send_admitted(admission, send)?)
+    }
+
+    /// Sends a prepared message that was admitted.
+    fn send_shared(
+        &mut self,
+        prepared: &PreparedMessage,
+        emission: &Emission,
+    ) -> Result<(), SendError> {
+        let frames = match self.out.form_of(emission) {
+            Form::Made(frames) => frames,
             Form::ToMake(key) => {
-                let frames: Rc<[u8]> = self.out.extended_frames_of(&emission)?.into();
+                let frames: Rc<[u8]> = self.out.extended_frames_of(emission)?.into();
                 prepared.keep_encoding(key, &frames);
                 frames
             }
-            Form::Own => return Ok(self.send_admitted(emission.message())?),
+            Form::Own => return self.send_own(emission.message()),
         };
         // That no bytes go out means that an extension drops this message for every session of the key.
         if !frames.is_empty() {
@@ -98,7 +106,9 @@ impl MessageOutput<'_, '_> {
         self.out.flush(); // what was sent before it
         if is_now && self.out.state.waiting().is_none() {
             let written = write_counted(&mut self.out.shared.stats, self.out.wire, &frames);
-            let Some(written) = self.out.written(written) else { return };
+            let Some(written) = self.out.written(written) else {
+                return self.out.note_lost(frames.len());
+            };
             if written < frames.len() {
                 self.out.keep_shared(frames, written);
             }

@@ -25,11 +25,25 @@ impl PieceOutput<'_, '_> {
         if !first && !self.has_begun() {
             return Err(SendError::Fragments.into()); // `send_fragment` has begun it, and keeps it
         }
-        let opcode = self.out.admit_fragment(&message, message.bytes().len())?;
+        let (opcode, admission) = self.out.admit_fragment(&message, message.bytes().len())?;
+        let send = |out: &mut Outgoing<'_>| {
+            PieceOutput { out }.send_admitted(opcode, message, (first, last))
+        };
+        self.out.send_admitted(admission, send)?;
+        self.out.note_fragment_sent(&message, last);
+        Ok(())
+    }
+
+    fn send_admitted(
+        &mut self,
+        opcode: OpCode,
+        message: Message<'_>,
+        (first, last): (bool, bool),
+    ) -> Result<(), SendError> {
+        // Only now: what is refused changes nothing.
         if let Some(pipeline) = self.out.state.pipeline.as_deref_mut() {
             pipeline.sends_pieces = !last;
         }
-        // Only now: what is refused changes nothing.
         let way = self.out.way(opcode);
         if way == Way::Flows {
             // An extension may build on what it encoded before: it encodes in the order of the wire.
@@ -38,7 +52,6 @@ impl PieceOutput<'_, '_> {
             self.dispatch(way, &OutgoingPiece::new(&message, (first, last)))?;
             self.out.flush_if_full();
         }
-        self.out.note_fragment_sent(&message, last);
         Ok(())
     }
 
@@ -67,14 +80,12 @@ impl PieceOutput<'_, '_> {
             (true, true) => OpCode::Text,
             (true, false) => OpCode::Binary,
         };
+        self.out.check_encoder()?; // the message cannot go on behind what is missing
         let pipeline = self.out.state.pipeline.as_deref_mut().filter(|pipeline| pipeline.applies());
         let Some(extension) = pipeline.and_then(|pipeline| pipeline.piece_encoder()) else {
             self.dispatch_bytes(way, (opcode, Rsv::NONE), piece.bytes, piece.last);
             return Ok(());
         };
-        if self.out.state.extra.as_deref().is_some_and(|extra| extra.fault.is_some()) {
-            return Err(SendError::Extension); // the message cannot go on behind what is missing
-        }
         let mut body = Vec::new();
         let mut part =
             MessagePiece::new(piece.text, Rsv::NONE, piece.bytes, (piece.first, piece.last));
@@ -90,7 +101,7 @@ impl PieceOutput<'_, '_> {
                 self.dispatch_bytes(way, (opcode, rsv), &body, piece.last);
             }
             Err(error) => {
-                self.out.state.note_fault(SessionError::Extension(error));
+                self.out.note_encoder_fault(SessionError::Extension(error));
                 return Err(SendError::Extension);
             }
         }

@@ -413,6 +413,11 @@ impl SessionState {
         self.timing_changed = true;
     }
 
+    /// A message for this session was not sent.
+    pub(crate) fn note_dropped(&mut self) {
+        self.extra().dropped += 1;
+    }
+
     /// Notes the first thing that went wrong; it is acted on after the hook.
     pub(crate) fn note_fault(&mut self, fault: SessionError) {
         // What follows a fault mostly follows from it: the first one is the reason.

@@ -120,6 +120,11 @@ fn is_close(first: u8) -> bool {
     first & 0x0f == 8
 }
 
+/// A ping or a pong.
+fn is_overtaking(first: u8) -> bool {
+    is_control(first) && !is_close(first)
+}
+
 /// Ends a data message.
 fn is_last_of_message(first: u8) -> bool {
     !is_control(first) && first & 0x80 != 0
@@ -202,7 +207,8 @@ impl Outbox {
                 continue;
             }
             let begun = range.start < written;
-            if is_control(first) && !is_close(first) && !begun && segment.is_none() {
+            if is_overtaking(first) && !begun {
+                // Also one between the fragments of a message: it is dropped with none.
                 self.control.push(frames.get(range).unwrap_or_default());
                 continue;
             }
@@ -244,13 +250,22 @@ impl Outbox {
         spare: &mut SpareBuffers,
     ) {
         let mut bytes = spare.buffer(range.len());
-        bytes.extend_from_slice(frames.get(range).unwrap_or_default());
+        let rest = frames.get(range).unwrap_or_default();
         if begun {
             // Invariant: only the first of a rest has begun, and nothing waits before a rest but
             // the end of an HTTP answer; so the end of the begun frame is the end of a segment,
             // which nothing may interrupt: what an opaque one is.
+            bytes.extend_from_slice(rest);
             self.push_opaque(bytes);
         } else {
+            let mut at = 0;
+            while let Some(first) = rest.get(at) {
+                let end = at + frame_len(rest, at).max(1);
+                if !is_overtaking(*first) {
+                    bytes.extend_from_slice(rest.get(at..end).unwrap_or_default());
+                }
+                at = end;
+            }
             self.push_frames(bytes);
         }
     }
@@ -288,13 +303,30 @@ impl Outbox {
         before.saturating_sub(self.buffered)
     }
 
+    /// The messages that are whole and have not begun, from the oldest: where they stand.
+    fn droppable(&self) -> impl Iterator<Item = (usize, &Segment)> {
+        let segments = self.data.iter().enumerate().skip(usize::from(self.written > 0));
+        segments.filter(|(_, segment)| segment.is_whole_message())
+    }
+
+    /// How many of the oldest messages have to go, so that so many bytes of so many messages that they make
+    /// room for are enough; `None` if all that can go are not.
+    pub(crate) fn oldest_to_drop(&self, is_enough: impl Fn(usize, usize) -> bool) -> Option<usize> {
+        let mut bytes = 0;
+        for (place, (_, segment)) in self.droppable().enumerate() {
+            bytes += segment.len();
+            if is_enough(bytes, place + 1) {
+                return Some(place + 1);
+            }
+        }
+        None
+    }
+
     /// Drops the oldest message that is whole and has not begun: the bytes it made room for.
     pub(crate) fn drop_oldest(&mut self) -> Option<usize> {
-        let first = usize::from(self.written > 0);
+        let place = self.droppable().next()?.0;
+        let segment = self.data.remove(place)?;
         self.unoffered = 0;
-        let is_whole = |&at: &usize| self.data.get(at).is_some_and(Segment::is_whole_message);
-        let segment =
-            (first..self.data.len()).find(is_whole).and_then(|at| self.data.remove(at))?;
         self.buffered -= segment.len();
         self.held -= segment.bytes.held();
         Some(segment.len())

@@ -92,10 +92,10 @@ pub enum OutboxOverflow {
     Close,
     /// It is dropped and counted; see [`Session::dropped`](crate::Session::dropped).
     DropNewest,
-    /// The oldest messages that have not begun are dropped to make room, and counted. Where an
-    /// extension encodes each message in the context of those before (no
-    /// [`share_key`](crate::extension::Extension::share_key): deflate with a server
-    /// context), what waits cannot be taken back, and the newest is dropped.
+    /// The oldest messages that have not begun are dropped to make room, and counted; if all of them make
+    /// too little, they stay, and the newest is dropped. Where an extension encodes each message in the
+    /// context of those before (no [`share_key`](crate::extension::Extension::share_key): deflate with a
+    /// server context), what waits cannot be taken back, and the newest is dropped.
     DropOldest,
     /// It is refused with [`SendError::Full`](crate::error::SendError::Full), and nothing else happens: the
     /// application waits for [`on_drain`](crate::Handler::on_drain).
