@@ -5,15 +5,20 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use support::*;
+use wirewheel::defer::Pending;
 use wirewheel::pages::Folder;
+use wirewheel::testing::TestApplication;
 use wirewheel::{Application, Call, Response, Stats, WebSockets, on_message};
 
 /// A folder on disk that is gone when the test ends.
@@ -100,7 +105,7 @@ fn settled(name: &str) -> (Disk, Running, String) {
         }
         let range = format!("Range: bytes=0-1\r\nIf-Range: {etag}\r\n");
         assert_eq!(get(&running, "/a.txt", &range).status, 200);
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -607,4 +612,40 @@ fn short_files_and_long_ones_come_behind_one_another() {
     }
     let lengths = names.map(|_| client.answer(false).body.len());
     assert_eq!(lengths, [16_385, 0, 16_384, 1, 16_385, 0]);
+}
+
+/// One that stayed open would keep a disk from being taken away.
+#[test]
+fn no_folder_is_open_while_nothing_happens() {
+    let disk = Disk::new("unused");
+    disk.write("dist/index.html", "page");
+    let pending: Rc<RefCell<Option<Pending>>> = Rc::default();
+    let (kept, path) = (Rc::clone(&pending), disk.path("dist"));
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(move |route| {
+            route.get("/later", move |call| {
+                *kept.borrow_mut() = Some(call.defer());
+                Response::deferred()
+            });
+            route.folder("/", path);
+        });
+    })
+    .unwrap();
+    let is_open = || {
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+        open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path == disk.path("dist"))
+    };
+    let mut client = app.connect();
+    assert_eq!(client.request("GET", "/").text(), "page");
+    assert!(!is_open(), "behind what came");
+    let requests = ["/later", "/"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    client.send_bytes(requests.concat().as_bytes());
+    pending.take().unwrap().answer("late");
+    app.advance(Duration::ZERO);
+    assert_eq!(
+        [client.expect_answer(), client.expect_answer()].map(|it| it.text().to_owned()),
+        ["late", "page"]
+    );
+    assert!(!is_open(), "behind what waited");
 }

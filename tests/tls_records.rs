@@ -219,8 +219,10 @@ fn what_comes_behind_the_end_is_nothing() {
         let mut client = RecordClient::upgraded(&server, version);
         events.expect("connect /");
         client.text("last");
-        client.send(ContentType::Alert, &[WARNING, CLOSE_NOTIFY]);
-        client.text("behind it");
+        // Together: what came later would find the connection closed, which is a reset.
+        let end = client.seal(ContentType::Alert, &[WARNING, CLOSE_NOTIFY]);
+        let behind = client.seal(ContentType::ApplicationData, &masked(TEXT, b"behind it"));
+        client.socket.write_all(&[end, behind].concat()).unwrap();
         client.expect_text("last");
         client.expect_alert(WARNING, CLOSE_NOTIFY);
         events.expect("text last");

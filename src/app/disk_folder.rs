@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use log::warn;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::app::file_body::FileBody;
 use crate::app::folder_source::{Content, Entry, Opened, Source};
+use crate::app::open_folders::OpenFolders;
 
 /// Reading. A pipe is not waited for, and a terminal does not become that of the process.
 const OPEN: OFlags =
@@ -20,22 +22,26 @@ const OPEN_ROOT: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRE
 /// How often a path is looked up anew because something was renamed meanwhile, anywhere in the system.
 const LOOKUPS_MAX: usize = 64;
 
-/// It is opened anew for each request: it may have been replaced by another since, or the link to it.
+/// It is opened anew for requests that did not come together: it may have been replaced by another since, or
+/// the link to it.
 #[derive(Debug)]
 pub(super) struct DiskFolder {
     path: PathBuf,
     has_openat2: bool,
+    open_folders: Rc<OpenFolders>,
+    number: u32,
 }
 
 /// The folder as it is during one request.
 struct Root {
-    fd: OwnedFd,
+    fd: Rc<OwnedFd>,
     has_openat2: bool,
 }
 
 impl DiskFolder {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut folder = Self { path: std::path::absolute(path)?, has_openat2: true };
+    pub(super) fn open(path: &Path, open_folders: Rc<OpenFolders>) -> io::Result<Self> {
+        let (path, number) = (std::path::absolute(path)?, open_folders.number());
+        let mut folder = Self { path, has_openat2: true, open_folders, number };
         let root = folder.root()?;
         // What can be opened in another way and not in this one shows that this one is not there, with
         // whatever error: Linux before 5.6 says ENOSYS, filters of containers and of systemd say EPERM.
@@ -46,11 +52,13 @@ impl DiskFolder {
                 "openat2: {error}: symbolic links beneath {} are not followed", folder.path.display()
             );
         }
+        folder.open_folders.close();
         Ok(folder)
     }
 
     fn root(&self) -> Result<Root, Errno> {
-        let fd = openat(CWD, &self.path, OPEN_ROOT, Mode::empty())?;
+        let open = || openat(CWD, &self.path, OPEN_ROOT, Mode::empty());
+        let fd = self.open_folders.folder(self.number, open)?;
         Ok(Root { fd, has_openat2: self.has_openat2 })
     }
 }
@@ -136,7 +144,7 @@ mod tests {
         symlink("below/page", root.join("inside")).unwrap();
         symlink("/proc/self/root", root.join("magic")).unwrap();
         symlink("loop", root.join("loop")).unwrap();
-        let root = DiskFolder::open(&root).unwrap().root().unwrap();
+        let root = DiskFolder::open(&root, Rc::default()).unwrap().root().unwrap();
         let long = "x".repeat(256);
         let outside: [&[&str]; 10] = [
             &["out"],
@@ -166,13 +174,36 @@ mod tests {
         fs::remove_dir_all(base).unwrap();
     }
 
+    /// One that stayed open would keep a disk from being taken away, and show what it was replaced by to
+    /// nobody.
+    #[test]
+    fn a_folder_is_open_until_the_turn_is_over() {
+        let base = std::env::temp_dir().join(format!("wirewheel-turns-{}", std::process::id()));
+        for name in ["one", "other"] {
+            fs::create_dir_all(base.join(name)).unwrap();
+            fs::write(base.join(name).join(name), "").unwrap();
+        }
+        symlink("one", base.join("link")).unwrap();
+        let open_folders: Rc<OpenFolders> = Rc::default();
+        let folder = DiskFolder::open(&base.join("link"), Rc::clone(&open_folders)).unwrap();
+        let has = |name: &str| folder.open().and_then(|root| root.entry(&[name])).is_ok();
+        assert!(has("one") && !has("other"));
+        let fd = Rc::downgrade(&folder.root().unwrap().fd);
+        symlink("other", base.join("new")).unwrap();
+        fs::rename(base.join("new"), base.join("link")).unwrap();
+        assert!(has("one") && fd.strong_count() == 1);
+        open_folders.close();
+        assert!(has("other") && !has("one") && fd.strong_count() == 0);
+        fs::remove_dir_all(base).unwrap();
+    }
+
     #[test]
     fn a_link_that_leads_up_is_followed_while_others_rename() {
         let base = std::env::temp_dir().join(format!("wirewheel-renames-{}", std::process::id()));
         fs::create_dir_all(base.join("below")).unwrap();
         fs::write(base.join("page"), "page").unwrap();
         symlink("../page", base.join("below/link")).unwrap();
-        let folder = DiskFolder::open(&base).unwrap();
+        let folder = DiskFolder::open(&base, Rc::default()).unwrap();
         let root = folder.root().unwrap();
         let done = AtomicBool::new(false);
         let errors: Vec<Errno> = thread::scope(|scope| {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::io::Errno;
 
@@ -14,6 +15,7 @@ use crate::app::disk_folder::DiskFolder;
 use crate::app::embedded_folder::EmbeddedFolder;
 use crate::app::folder_path::{FolderPath, fits};
 use crate::app::folder_source::{Content, Entry, Opened, Source};
+use crate::app::open_folders::OpenFolders;
 use crate::app::response::{Body, Response, check_header};
 
 /// What a folder's pages are served with unless it is said otherwise: a browser keeps them and asks each time
@@ -36,7 +38,8 @@ const CACHE_CONTROL: &str = "no-cache";
 /// * Nothing outside the folder is served: no `..`, no link that leads out. Where the system lacks `openat2`
 ///   (Linux before 5.6, some containers), which the log says at the start, no link at all is followed. Pipes
 ///   and devices are not there.
-/// * The folder may be replaced while the server runs, by renaming or by switching a link to it.
+/// * The folder may be replaced while the server runs, by renaming or by switching a link to it: requests
+///   that come after that get the new one.
 ///
 /// ```
 /// use wirewheel::pages::Folder;
@@ -67,7 +70,7 @@ pub struct Folder {
 enum Place {
     Disk(PathBuf),
     /// Read already; or what is wrong with the table.
-    Embedded(Result<Box<dyn Source>, String>),
+    Embedded(Result<Box<dyn Source + Send + Sync>, String>),
 }
 
 impl fmt::Debug for Folder {
@@ -128,7 +131,8 @@ impl Folder {
     /// ```
     pub fn embedded(files: &[(&'static str, &'static [u8])]) -> Self {
         let source = EmbeddedFolder::new(files);
-        Self::at(Place::Embedded(source.map(|source| Box::new(source) as Box<dyn Source>)))
+        let boxed = source.map(|source| Box::new(source) as Box<dyn Source + Send + Sync>);
+        Self::at(Place::Embedded(boxed))
     }
 
     fn at(place: Place) -> Self {
@@ -202,6 +206,7 @@ impl Folder {
     pub(crate) fn serve_at(
         self,
         mount: &str,
+        open_folders: &Rc<OpenFolders>,
     ) -> Result<impl Fn(&Call) -> Response + 'static, String> {
         for (pattern, value) in &self.cache {
             if !pattern.starts_with(['/', '*']) {
@@ -211,7 +216,7 @@ impl Folder {
         }
         let source: Box<dyn Source> = match self.place {
             Place::Embedded(source) => source?,
-            Place::Disk(path) => match DiskFolder::open(&path) {
+            Place::Disk(path) => match DiskFolder::open(&path, Rc::clone(open_folders)) {
                 Ok(folder) => Box::new(folder),
                 Err(error) => return Err(format!("{}: {error}", path.display())),
             },

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use crate::app::file_body::FileBody;
 
 /// A folder, before a request comes.
-pub(super) trait Source: fmt::Debug + Send + Sync {
+pub(super) trait Source: fmt::Debug {
     /// The folder as it is now: everything that one request looks for is looked for in the same.
     fn open(&self) -> Result<Box<dyn Opened + '_>, Errno>;
 }

@@ -37,6 +37,7 @@ mod made_once;
 pub(crate) mod metric_values;
 pub(crate) mod metrics;
 pub(crate) mod multipart;
+pub(crate) mod open_folders;
 pub(crate) mod origins;
 pub(crate) mod own_metrics;
 pub(crate) mod pattern;

@@ -14,6 +14,7 @@ use crate::app::body_route::BodyRouteKey;
 use crate::app::call::Call;
 #[cfg(feature = "client")]
 use crate::app::dialled_routes::DialledRoutes;
+use crate::app::open_folders::OpenFolders;
 use crate::app::own_metrics::OwnMetrics;
 use crate::app::pattern::{Fit, Pattern, path_segments};
 use crate::app::response::Response;
@@ -67,6 +68,8 @@ pub(crate) struct RouteTable {
     pub(crate) filters: Option<Box<dyn AnswerFilters>>,
     bodies: Vec<Rc<dyn BodyEndpoint>>,
     defaults: SessionOptions,
+    /// What its folders have opened.
+    pub(crate) open_folders: Rc<OpenFolders>,
     /// What the application counts itself.
     pub(crate) own_metrics: Option<Rc<dyn OwnMetrics>>,
     /// What dialled sessions have in place of a route.
@@ -109,7 +112,7 @@ pub(crate) enum Resolution {
 
 /// Building.
 impl RouteTable {
-    pub(crate) fn new(defaults: SessionOptions) -> Self {
+    pub(crate) fn new(defaults: SessionOptions, open_folders: Rc<OpenFolders>) -> Self {
         Self {
             entries: Vec::new(),
             spelled_out: SpelledOut::default(),
@@ -118,6 +121,7 @@ impl RouteTable {
             filters: None,
             bodies: Vec::new(),
             defaults,
+            open_folders,
             own_metrics: None,
             #[cfg(feature = "client")]
             dialled: DialledRoutes::default(),

@@ -17,6 +17,7 @@ use crate::app::endpoint::{Endpoint, InPieces, OfFrames, OfMessages};
 use crate::app::event_stream_route::EventStreamRoute;
 use crate::app::folder::Folder;
 use crate::app::handler::Handler;
+use crate::app::open_folders::OpenFolders;
 use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::app::response::{Accept, Response, check_header};
@@ -93,6 +94,7 @@ pub(crate) struct Routes {
     gets: Vec<(String, PlainAnswer)>,
     filters: Vec<FilterMaker>,
     bodies: Vec<BodyRoute>,
+    open_folders: Rc<OpenFolders>,
     mistakes: Vec<String>,
 }
 
@@ -270,7 +272,7 @@ impl<'a> Routing<'a> {
     /// Reading blocks the loop for as long as the disk takes: no folders on a network.
     pub fn folder(&mut self, path: &str, folder: impl Into<Folder>) {
         let path = self.full_path(path);
-        match folder.into().serve_at(&path) {
+        match folder.into().serve_at(&path, &self.routes.open_folders) {
             Ok(answer) => {
                 let path = format!("{}/{{...}}", path.trim_end_matches('/'));
                 self.routes.gets.push((path, PlainAnswer::Folder(Box::new(answer))));
@@ -464,7 +466,7 @@ impl Routes {
         }
         let mut defaults = installed.options.clone();
         defaults.resolve(limits.process_bytes);
-        let mut table = RouteTable::new(defaults);
+        let mut table = RouteTable::new(defaults, self.open_folders);
         let resolve = |mut config: RouteConfig| {
             config.options.resolve(limits.process_bytes);
             let checked = limits.check_message(&config.options);

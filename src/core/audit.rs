@@ -86,7 +86,7 @@ impl Audit<'_> {
     }
 
     /// Every connection is a session that holds nothing beyond its slot.
-    #[cfg(feature = "client")]
+    #[cfg(all(test, feature = "client"))]
     pub(crate) fn check_bare(&self) -> Result<(), String> {
         self.check()?;
         match self.0.connections.slab.iter().find(|(_, connection)| !connection.is_bare_session()) {

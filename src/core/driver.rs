@@ -211,6 +211,7 @@ impl<S: Sockets> Driver<S> {
         while super::dial_step::dial_step(now, &mut self.core, &mut self.sockets) {
             self.end_and_drop();
         }
+        self.core.close_folders();
         self.begin_shares();
     }
 }

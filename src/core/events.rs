@@ -453,6 +453,14 @@ impl Core {
     /// The loop begins another turn.
     pub(crate) fn note_turn(&mut self) {
         self.shared.stats.loop_turns += 1;
+        // Whoever comes only now may know already that a folder was replaced.
+        self.close_folders();
+    }
+
+    /// Closes what the folders of the application have opened.
+    #[inline]
+    pub(crate) fn close_folders(&self) {
+        self.routes.open_folders.close();
     }
 
     /// The statistics as of now.

@@ -771,14 +771,18 @@ impl TestClient {
     }
 }
 
-/// For the tests of this crate.
-#[cfg(all(repository, test))]
+/// For the tests and fuzz targets of this crate.
+#[cfg(all(repository, any(test, fuzzing)))]
 impl TestClient {
     /// What has arrived and is not looked at otherwise.
     pub(crate) fn take_bytes(&self) -> Vec<u8> {
         std::mem::take(&mut self.network.borrow_mut().link(self.id).socket.got)
     }
+}
 
+/// For the tests of this crate.
+#[cfg(all(repository, test))]
+impl TestClient {
     /// From now on nobody takes what is sent, and nobody says so.
     pub(crate) fn vanish(&self) {
         let mut network = self.network.borrow_mut();
