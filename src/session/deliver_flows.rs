@@ -212,10 +212,9 @@ impl Outgoing<'_> {
             Direct::End | Direct::Stream(_) => {}
             Direct::Piece { message, first, last } => {
                 let piece = OutgoingPiece::new(&message.as_message(), (first, last));
-                let is_known = !first && self.check_encoder().is_err();
                 // An extension that failed is noted as the session's fault.
-                let is_lost = PieceOutput { out: self }.dispatch(way, &piece).is_err();
-                if is_lost && !is_known {
+                let sent = PieceOutput { out: self }.dispatch(way, &piece);
+                if sent.is_err() && last {
                     self.state.note_dropped();
                 }
             }
@@ -478,10 +477,9 @@ impl Outgoing<'_> {
             // A stream goes out as the peer takes it, which is over. What comes behind a part of one would be
             // taken for more of it (RFC 6455 section 5.4), and behind one that is missing it would come too
             // early; but for a Close.
-            let is_stream = matches!(direct, Direct::Stream(_));
-            is_cut |= is_stream;
+            is_cut |= matches!(direct, Direct::Stream(_));
             if is_cut && !direct.is_close() {
-                if is_stream || !direct.continues() {
+                if direct.ends_message() {
                     self.state.note_dropped();
                 }
                 continue;

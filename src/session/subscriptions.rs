@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::structures::outbox::is_whole_message;
+use crate::structures::outbox::{ends_message, is_whole_message};
 use crate::structures::roster::Roster;
 use crate::words::message_buf::MessageBuf;
 
@@ -80,6 +80,16 @@ impl Direct {
             Self::Frames(frames) => is_whole_message(frames),
             Self::Message(_) | Self::Shared(_) | Self::Event(_) => true,
             Self::End | Self::Piece { .. } | Self::Stream(_) => false,
+        }
+    }
+
+    /// Whether it is a message, or the last part of one.
+    pub(crate) fn ends_message(&self) -> bool {
+        match self {
+            Self::Frames(frames) => ends_message(frames),
+            Self::Message(_) | Self::Shared(_) | Self::Event(_) | Self::Stream(_) => true,
+            Self::Piece { last, .. } => *last,
+            Self::End => false,
         }
     }
 

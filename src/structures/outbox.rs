@@ -118,12 +118,17 @@ fn is_close(first: u8) -> bool {
 /// Whether these frames are a message from its first to its last.
 pub(crate) fn is_whole_message(frames: &[u8]) -> bool {
     let starts = frames.first().is_some_and(|first| !is_control(*first) && first & 0x0f != 0);
+    starts && ends_message(frames)
+}
+
+/// Whether the last of these frames ends a message.
+pub(crate) fn ends_message(frames: &[u8]) -> bool {
     let (mut at, mut ends) = (0, false);
     while let Some(first) = frames.get(at) {
         ends = is_last_of_message(*first);
         at += frame_len(frames, at).max(1);
     }
-    starts && ends
+    ends
 }
 
 /// A ping or a pong.

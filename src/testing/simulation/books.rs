@@ -62,8 +62,8 @@ impl Account<'_> {
         })
     }
 
-    /// Whether a session has sent all that it was to send, and none of it were messages of others or of the
-    /// flow, each of which counts as dropped too.
+    /// Whether a session has sent all that it was to send, and none of it were messages of others, each of
+    /// which counts as dropped too.
     fn is_complete(&self, log: &Log) -> bool {
         let mood = self.world.mood;
         let is_clean = log.end.as_ref().is_some_and(CloseInfo::is_clean);

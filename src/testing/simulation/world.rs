@@ -80,7 +80,7 @@ impl Mood {
 impl Mood {
     /// Whether `dropped()` may count more than whole messages of the session's own.
     pub(super) fn has_other_drops(self) -> bool {
-        self.flows || self.reaches
+        self.reaches
     }
 
     /// Whether whoever receives may be slow to do so, or be kept from it by its application.
