@@ -5,6 +5,8 @@ use crate::words::options::{OutboxOverflow, SessionOptions};
 
 use crate::context::loop_state::LoopState;
 use crate::session::state::SessionState;
+use crate::session::subscriptions::Collected;
+use crate::structures::outbox::Outbox;
 
 /// What is to become of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,7 @@ impl OutboxAdmission<'_> {
                     waiting = waiting.saturating_sub(1);
                     fits(buffered, waiting)
                 };
-                if let Some(last) = self.state.droppable().position(is_enough) {
+                if let Some(last) = self.droppable().position(is_enough) {
                     return Ok(Admission::InPlaceOf(last.saturating_add(1)));
                 }
                 &mut self.shared.stats.dropped_oldest // nothing else helps: the newest goes
@@ -84,10 +86,25 @@ impl OutboxAdmission<'_> {
     #[cold]
     pub(crate) fn drop_oldest(&mut self, messages: usize) {
         for _ in 0..messages {
-            if self.state.drop_oldest().is_some() {
+            if self.drop_first() {
                 self.shared.stats.dropped_oldest += 1;
                 self.state.note_dropped();
             }
         }
+    }
+
+    /// The messages that wait, are whole and have not begun, from the oldest: where they stand, and their
+    /// lengths.
+    fn droppable(&self) -> impl Iterator<Item = (usize, usize)> {
+        let outbox = self.state.extra.as_deref().map(|extra| extra.outbox.droppable());
+        let collected = self.state.collected.as_deref().map(Collected::droppable);
+        outbox.into_iter().flatten().chain(collected.into_iter().flatten())
+    }
+
+    /// Drops the first of those; false if there is none.
+    fn drop_first(&mut self) -> bool {
+        let outbox = self.state.extra.as_deref_mut().map(|extra| &mut extra.outbox);
+        let of_outbox = outbox.and_then(Outbox::drop_oldest).is_some();
+        of_outbox || self.state.collected.as_deref_mut().is_some_and(Collected::drop_oldest)
     }
 }

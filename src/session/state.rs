@@ -326,20 +326,6 @@ impl SessionState {
         (bytes, messages)
     }
 
-    /// The messages that wait, are whole and have not begun, from the oldest: their lengths.
-    pub(crate) fn droppable(&self) -> impl Iterator<Item = (usize, usize)> {
-        let outbox = self.extra.as_deref().map(|extra| extra.outbox.droppable());
-        let collected = self.collected.as_deref().map(Collected::droppable);
-        outbox.into_iter().flatten().chain(collected.into_iter().flatten())
-    }
-
-    /// Drops the first of those: its length.
-    pub(crate) fn drop_oldest(&mut self) -> Option<usize> {
-        let outbox = self.extra.as_deref_mut().map(|extra| &mut extra.outbox);
-        let dropped = outbox.and_then(Outbox::drop_oldest);
-        dropped.or_else(|| self.collected.as_deref_mut().and_then(Collected::drop_oldest))
-    }
-
     /// What this session may do: its own options if it changed them, else the route's.
     pub(crate) fn options<'a>(&'a self, route: &'a SessionOptions) -> &'a SessionOptions {
         self.extra.as_deref().and_then(|extra| extra.options.as_deref()).unwrap_or(route)

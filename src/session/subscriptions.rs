@@ -216,12 +216,11 @@ impl Collected {
         whole.map(|(place, (_, direct))| (place, direct.len()))
     }
 
-    /// Drops the oldest direct message that is whole: its length.
-    pub(crate) fn drop_oldest(&mut self) -> Option<usize> {
-        let (place, bytes) = self.droppable().next()?;
-        self.direct.remove(place)?;
+    /// Drops the oldest direct message that is whole; false if there is none.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
+        let Some((place, bytes)) = self.droppable().next() else { return false };
         self.direct_bytes -= bytes;
-        Some(bytes)
+        self.direct.remove(place).is_some()
     }
 
     pub(crate) fn direct_messages(&self) -> usize {

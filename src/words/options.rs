@@ -93,8 +93,8 @@ pub enum OutboxOverflow {
     /// It is dropped and counted; see [`Session::dropped`](crate::Session::dropped).
     DropNewest,
     /// The oldest messages that have not begun are dropped to make room, and counted; if all of them make
-    /// too little, they stay, and the newest is dropped. (Messages of flows are none of these: each flow has a
-    /// [policy](crate::flow::BufferOverflow) of its own.) Where an extension encodes each message in the
+    /// too little, they stay, and the newest is dropped. Messages of flows are none of these: each flow has
+    /// a [policy](crate::flow::BufferOverflow) of its own. Where an extension encodes each message in the
     /// context of those before (no [`share_key`](crate::extension::Extension::share_key): deflate with a
     /// server context), what waits cannot be taken back, and the newest is dropped.
     DropOldest,
