@@ -42,10 +42,7 @@ impl Account<'_> {
         let sent = self.log.map_or(0, |log| log.sent.len());
         let lost = sent - self.player.heard.arrived.min(sent);
         let dropped = self.log.map_or(0, |log| log.dropped);
-        // One that was begun and never ended was not sent, and may have been dropped.
-        let begun = usize::from(self.log.is_some_and(|log| log.open.is_some()));
-        let is_exact = (lost..=lost + begun).contains(&dropped);
-        if self.log.is_some_and(|log| self.is_complete(log)) && !is_exact {
+        if self.log.is_some_and(|log| self.is_complete(log)) && lost != dropped {
             let id = self.player.id;
             return Err(format!("link {id}: of {sent} messages {lost} are missing, not {dropped}"));
         }
