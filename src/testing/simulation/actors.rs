@@ -155,10 +155,15 @@ impl Actor {
     /// Does up to three things, sometimes many.
     pub(super) fn act(&self, session: &mut Session<'_>) -> HandlerResult {
         let count = self.choose(|choices, _| choices.pick(&[0, 1, 1, 2, 2, 3, 3, 20]));
-        for _ in 0..count {
-            self.act_once(session)?;
-        }
-        Ok(())
+        let result = (0..count).try_for_each(|_| self.act_once(session));
+        self.note_dropped(session);
+        result
+    }
+
+    /// Known also of a session that never hears of its end, since its server is killed.
+    fn note_dropped(&self, session: &Session<'_>) {
+        let dropped = usize::try_from(session.dropped()).unwrap_or(usize::MAX);
+        self.log(|log| log.dropped = dropped);
     }
 
     fn act_once(&self, session: &mut Session<'_>) -> HandlerResult {
@@ -436,8 +441,8 @@ impl Handler for Actor {
         if session.send("late").is_ok() {
             self.violation("a message was taken in on_close");
         }
-        let dropped = usize::try_from(session.dropped()).unwrap_or(usize::MAX);
-        self.log(|log| (log.end, log.dropped) = (Some(close.clone()), dropped));
+        self.note_dropped(session);
+        self.log(|log| log.end = Some(close.clone()));
         #[cfg(feature = "client")]
         self.uplink(|uplink| uplink.note_end(close));
         let _ = self.act(session);
