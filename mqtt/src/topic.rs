@@ -19,7 +19,7 @@ pub fn topic_fault(name: &str) -> Option<&'static str> {
         _ if name.starts_with('$') => Some("names that begin with $ are the broker's own"),
         _ if name.contains(['+', '#']) => Some("+ and # are for filters"),
         _ if name.bytes().any(is_doubtful) && name.chars().any(is_unfit) => {
-            Some("it has a control character, or one that is none")
+            Some("it has a control character or a noncharacter")
         }
         _ if name.len() > LONGEST => Some("it is longer than 65,535 bytes"),
         _ => None,
