@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use log::Level;
 use wirewheel::{Application, ServerRef};
-use wirewheel_mqtt::{Link, RunningLink};
+use wirewheel_mqtt::{Link, RunningLink, topic_fault};
 
 use crate::broker_place::BrokerPlace;
-use crate::config::Config;
+use crate::config::{Config, Overflow};
 use crate::sparing::Sparing;
 use crate::topics::Topic;
 
@@ -15,6 +15,7 @@ use crate::topics::Topic;
 #[derive(Debug)]
 pub(crate) struct Broker {
     link: Option<Link>,
+    keeps_newest: bool,
     running: RefCell<Option<RunningLink>>,
     /// Names of topics that are gone here, and are to be shared no longer.
     gone: RefCell<Vec<String>>,
@@ -62,7 +63,8 @@ impl Broker {
             Ok::<Link, String>(link)
         });
         let (running, gone) = (RefCell::default(), RefCell::default());
-        Ok(Self { link: link.transpose()?, running, gone, mistakes: Sparing::new(1) })
+        let keeps_newest = config.overflow == Overflow::Latest;
+        Ok(Self { link: link.transpose()?, keeps_newest, running, gone, mistakes: Sparing::new(1) })
     }
 
     /// Starts the link with the application.
@@ -74,10 +76,15 @@ impl Broker {
 
     /// Why a topic of that name cannot be there.
     pub(crate) fn fault_of(&self, name: &str) -> Option<&'static str> {
-        let is_there = self.running.borrow().is_some();
-        let is_fault = is_there && (name.contains(['+', '#', '\0']) || name.starts_with('$'));
-        is_fault
-            .then_some("over a broker the name of a topic has no + # or NUL, nor begins with $\n")
+        self.running.borrow().as_ref()?;
+        if topic_fault(name).is_some() {
+            return Some(
+                "over a broker the name of a topic has no + # or control character, nor begins with $\n",
+            );
+        }
+        // Below a topic of newest values are its keys: who is on `a` would hear what is said on `a/b`.
+        (self.keeps_newest && name.contains('/'))
+            .then_some("over a broker the name of a topic has no / under --overflow latest\n")
     }
 
     /// A client has joined a topic: it is shared from here on.

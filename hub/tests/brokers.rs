@@ -100,7 +100,7 @@ fn two_hubs_and_plain_clients_hear_each_other_in_order_and_nobody_himself() {
     ben.expect_text("21.5");
     sensor.expect("32312e35");
     // What a broker would take for a filter is no topic.
-    for name in ["a%2b", "%23", "%24SYS%2Fx"] {
+    for name in ["a%2b", "%23", "%24SYS%2Fx", "a%01"] {
         let request = upgrade_request(&format!("/topic/{name}"), "");
         let answer = hubs[0].connect().request(&request);
         assert_eq!(answer.status, 400, "{name}");
@@ -122,6 +122,9 @@ fn who_joins_gets_the_newest_over_boxes_and_sees_who_is_there() {
     two.upgrade("/topic/level").expect_text("3");
     broker.publish(&["-t", "hall/level", "-m", "4", "-r"]);
     anna.expect_text("4");
+    // It would be heard by all on `level`.
+    let request = upgrade_request("/topic/level%2Fbelow", "");
+    assert_eq!(one.connect().request(&request).status, 400);
     let mut hubs = Subscriber::new(&broker, "hall/hubs/+", "%p %t");
     let names: Vec<String> = (0..2).map(|_| hubs.lines.next().unwrap().unwrap()).collect();
     assert!(names.iter().all(|line| line.starts_with("up hall/hubs/wirewheel-hub-")), "{names:?}");

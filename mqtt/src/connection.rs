@@ -196,7 +196,7 @@ impl Connection {
             self.keep_alive = self.keep_alive.min(Duration::from_secs(seconds.into()));
             self.wait(session).map_err(|error| error.to_string())?;
         }
-        self.link.connected(receive_maximum, max_packet_bytes);
+        self.link.connected(session.id(), receive_maximum, max_packet_bytes);
         if filters.is_empty() {
             self.open(session);
             return Ok(());

@@ -60,8 +60,9 @@
 //!   newest of each. Removing a key removes it everywhere.
 //! * **Memory.** All that a link holds counts in [`process_bytes`](wirewheel::Limits::process_bytes): what
 //!   waits for the broker, in the outbox of its session; one packet that came in part, of at most
-//!   [`max_packet`](Link::max_packet), a longer one being refused at its header; and 80 bytes for each of up
-//!   to 256 publishers of a flow.
+//!   [`max_packet`](Link::max_packet), a longer one being refused at its header; 80 bytes for each of up
+//!   to 256 publishers of a flow; and 32 for each of up to 16,384 values of a flow that the broker had kept and
+//!   whose publisher has said nothing since.
 //!
 //! # MQTT
 //!
@@ -86,3 +87,4 @@ mod window;
 
 pub use options::{Change, Link, LinkError};
 pub use running_link::{Counts, RunningLink};
+pub use topic::topic_fault;

@@ -76,7 +76,7 @@ impl Inner {
             let filters: Vec<Filter> = filter.into_iter().collect();
             let id = state.new_id();
             encode(&Outgoing::Subscribe { id, filters: &filters }, &mut out);
-            state.session.filter(|_| state.is_up)
+            state.session
         };
         self.send(server, session, out);
         Ok(())
@@ -112,7 +112,7 @@ impl Inner {
             }
             let id = state.new_id();
             encode(&Outgoing::Unsubscribe { id, filter: &share.filter() }, &mut out);
-            (share, state.session.filter(|_| state.is_up))
+            (share, state.session)
         };
         if let Some(reader) = share.reader {
             server.stop_reading(reader);
@@ -213,8 +213,12 @@ impl Inner {
         let Some(reader) = share.reader else { return };
         let number = message.number.and_then(Number::parse);
         let before = share.others.bytes();
-        let verdict = number.map(|number| share.others.hear(number, message.retained));
-        state.publisher_bytes += share.others.bytes() - before; // they are replaced, and never fewer
+        let verdict = number.map(|number| match share.own.has(number) {
+            // A broker need not know whose a kept value was, and a bridge brings back what went over it.
+            true => Verdict::Drop,
+            false => share.others.hear(number, message.retained),
+        });
+        state.publisher_bytes = state.publisher_bytes + share.others.bytes() - before;
         match verdict {
             Some(Verdict::Drop) => {
                 state.counts.duplicates += 1;
@@ -267,8 +271,10 @@ fn as_message<'a>(message: &packet::Message<'a>) -> Message<'a> {
 /// The broker comes and goes.
 impl Inner {
     /// It has taken this box: what it says of itself.
-    pub(crate) fn connected(&self, receive_maximum: u16, max_packet: usize) {
+    pub(crate) fn connected(&self, session: SessionId, receive_maximum: u16, max_packet: usize) {
         let state = &mut *self.state.borrow_mut();
+        // What is shared from here on is subscribed to on its own.
+        state.session = Some(session);
         state.awaited_max = usize::from(receive_maximum.clamp(1, AWAITED_MAX));
         state.max_packet = max_packet;
         state.counts.connections += 1;
@@ -276,10 +282,7 @@ impl Inner {
 
     /// And its subscriptions: messages go to and fro.
     pub(crate) fn up(&self, server: &mut ServerRef<'_>, session: SessionId) {
-        {
-            let state = &mut *self.state.borrow_mut();
-            (state.session, state.is_up) = (Some(session), true);
-        }
+        self.state.borrow_mut().is_up = true;
         if let Some(topic) = &self.presence {
             self.send(server, Some(session), presence_packet(topic, b"up"));
         }
@@ -349,7 +352,7 @@ impl Inner {
 
     /// The server stops: the broker is told, so that it publishes no Will.
     pub(crate) fn say_goodbye(&self, server: &mut ServerRef<'_>) {
-        let Some(session) = self.state.borrow().session else { return };
+        let Some(session) = self.state.borrow_mut().session.take() else { return };
         let mut out = Vec::new();
         if let Some(topic) = &self.presence {
             out = presence_packet(topic, b"");

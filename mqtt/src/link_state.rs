@@ -133,7 +133,7 @@ impl State {
     fn remove(&mut self, place: usize, key: &str, out: &mut Vec<u8>) {
         let Some(share) = self.shares.get_mut(place) else { return };
         let topic = share.topic_of(key).into_owned();
-        if topic::fault_of(&topic).is_some() {
+        if topic::topic_fault(&topic).is_some() || topic.len() + PACKET_OVERHEAD > self.max_packet {
             return; // it was never shared
         }
         let number = share.own.take().to_string();
@@ -173,7 +173,7 @@ impl State {
         let out = &mut gathered.out;
         let before = out.len();
         let is_fit =
-            topic::fault_of(topic).is_none() && !is_empty_value && bytes <= self.max_packet;
+            topic::topic_fault(topic).is_none() && !is_empty_value && bytes <= self.max_packet;
         let retain = key.is_some();
         let message = Publish { topic, id, retain, is_text, number: Some(&number), payload };
         if !is_fit || !encode(&Outgoing::Publish(message), out) {

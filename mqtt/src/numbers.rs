@@ -1,6 +1,6 @@
 //! The numbers of messages: those of this link's own, and what those of others say of what never came.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -49,6 +49,11 @@ impl OwnNumbers {
         self.0.count = self.0.count.saturating_add(count);
     }
 
+    /// Whether it is one of these: what this link has sent comes back.
+    pub(crate) fn has(&self, number: Number) -> bool {
+        self.0.epoch == number.epoch
+    }
+
     /// The number of the next message.
     pub(crate) fn take(&mut self) -> Number {
         self.pass(1);
@@ -60,6 +65,9 @@ impl OwnNumbers {
 #[derive(Debug, Default)]
 pub(crate) struct OtherNumbers {
     by_epoch: BTreeMap<u64, Publisher>,
+    /// Numbers, with their epochs, of values that came since the broker had kept them, beyond what the
+    /// publisher is known up to: with each connection they come again.
+    kept: BTreeSet<(u64, u64)>,
     /// Counts what was heard, to know who was not heard for longest.
     clock: u64,
 }
@@ -85,13 +93,18 @@ pub(crate) enum Verdict {
     Drop,
 }
 
+/// More kept values of one flow are not remembered: they are taken again when they come again.
+const KEPT_MAX: usize = 16 << 10;
+/// Of one, with its place in the set.
+const KEPT_BYTES: usize = 2 * size_of::<(u64, u64)>();
+
 /// More publishers of one flow are not remembered: who comes back after so many others has a new epoch.
 const PUBLISHERS_MAX: usize = 256;
 
 impl OtherNumbers {
     /// What it keeps, about: a map's nodes are between half full and full.
     pub(crate) fn bytes(&self) -> usize {
-        self.by_epoch.len() * PUBLISHER_BYTES
+        self.by_epoch.len() * PUBLISHER_BYTES + self.kept.len() * KEPT_BYTES
     }
 
     /// A message with that number has come; `retained` says that the broker had kept it.
@@ -102,14 +115,21 @@ impl OtherNumbers {
         publisher.heard = self.clock;
         match publisher.up_to {
             Some(up_to) if number.count <= up_to => Verdict::Drop,
+            _ if self.kept.contains(&(number.epoch, number.count)) => Verdict::Drop,
             // Values that were kept come in any order, and between them lie those that newer ones replaced.
             _ if retained => {
                 publisher.kept += 1;
+                if self.kept.len() < KEPT_MAX {
+                    self.kept.insert((number.epoch, number.count));
+                }
                 Verdict::Take { missed: 0 }
             }
             known => {
                 let kept = std::mem::take(&mut publisher.kept);
                 publisher.up_to = Some(number.count);
+                if kept > 0 {
+                    self.forget_kept(number.epoch);
+                }
                 let between = known.map_or(0, |up_to| number.count - up_to - 1);
                 Verdict::Take { missed: between.saturating_sub(kept) }
             }
@@ -121,7 +141,17 @@ impl OtherNumbers {
             return;
         }
         let oldest = self.by_epoch.iter().min_by_key(|(_, it)| it.heard).map(|(epoch, _)| *epoch);
-        oldest.and_then(|epoch| self.by_epoch.remove(&epoch));
+        if let Some(epoch) = oldest {
+            self.by_epoch.remove(&epoch);
+            self.forget_kept(epoch);
+        }
+    }
+
+    fn forget_kept(&mut self, epoch: u64) {
+        let of_epoch = (epoch, 0)..=(epoch, u64::MAX);
+        while let Some(kept) = self.kept.range(of_epoch.clone()).next().copied() {
+            self.kept.remove(&kept);
+        }
     }
 }
 
@@ -161,7 +191,24 @@ mod tests {
         assert_eq!(others.hear(number(1, 9), true), Verdict::Drop);
         assert_eq!(others.hear(number(1, 16), true), take(0));
         assert_eq!(others.hear(number(1, 13), true), take(0));
+        assert_eq!(others.hear(number(1, 16), true), Verdict::Drop, "with the next connection");
         assert_eq!(others.hear(number(1, 17), false), take(4));
+    }
+
+    #[test]
+    fn kept_values_without_end_take_no_memory_without_end() {
+        let (mut others, most) = (OtherNumbers::default(), KEPT_MAX as u64);
+        for count in (1..=2 * most).chain(1..=most) {
+            others.hear(number(1, count), true);
+        }
+        assert!(others.bytes() <= PUBLISHER_BYTES + KEPT_MAX * KEPT_BYTES);
+        assert_eq!(others.hear(number(1, 1), true), Verdict::Drop);
+        assert_eq!(others.hear(number(1, 2 * most + 1), false), take(0));
+        assert_eq!(others.bytes(), PUBLISHER_BYTES);
+        for epoch in 2..2_000 {
+            others.hear(number(epoch, 5), true);
+        }
+        assert_eq!(others.bytes(), PUBLISHERS_MAX * (PUBLISHER_BYTES + KEPT_BYTES));
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Link {
     }
 
     /// Shares a flow of newest values: each key is a topic below this one, which the broker keeps; the empty
-    /// key is the topic itself. A key that cannot be the name of a topic (with `+`, `#` or NUL) is not
+    /// key is the topic itself. A key that cannot be the name of a topic ([`topic_fault`](crate::topic_fault)) is not
     /// shared, and counts as dropped.
     ///
     /// ```
@@ -286,11 +286,11 @@ impl Link {
         }
         let named = [("client_id", Some(&self.client_id)), ("presence", self.presence.as_ref())];
         for (what, name) in named {
-            if let Some(fault) = name.and_then(|name| topic::fault_of(name)) {
+            if let Some(fault) = name.and_then(|name| topic::topic_fault(name)) {
                 return wrong(format!("{what}: {fault}"));
             }
         }
-        match topic::fault_of(&format!("{}x", self.prefix)) {
+        match topic::topic_fault(&format!("{}x", self.prefix)) {
             Some(fault) => wrong(format!("prefix {:?}: {fault}", self.prefix)),
             None => Ok(()),
         }
@@ -321,7 +321,7 @@ impl Link {
     /// A topic below the prefix.
     pub(crate) fn topic_of(prefix: &str, wanted: &Wanted) -> Result<String, LinkError> {
         let topic = format!("{prefix}{}", wanted.topic);
-        match topic::fault_of(&topic) {
+        match topic::topic_fault(&topic) {
             Some(fault) => Err(LinkError(format!("topic {topic:?}: {fault}"))),
             None => Ok(topic),
         }

@@ -82,13 +82,13 @@ fn who_joins_gets_the_newest_of_each_key_and_what_is_removed_is_removed_everywhe
 #[test]
 fn names_that_a_broker_would_take_for_filters_are_not_shared() {
     let (mut broker, one, two) = two();
-    for key in ["a+", "#", "a\0", "fine"] {
+    for key in ["a+", "#", "a\0", "a\u{1}", "\u{9f}", "\u{ffff}", "fine"] {
         one.set(key, "1");
     }
     one.set("empty", "");
     broker.settle(&[&one, &two]);
     assert_eq!(two.gauges.newest().map(|(key, _)| key.to_string()).collect::<Vec<_>>(), ["fine"]);
-    assert_eq!(one.link.counts().dropped, 4);
+    assert_eq!(one.link.counts().dropped, 7);
     let app = TestApplication::new(|app: &mut Application| {
         let room: SharedFlow = app.flow(FlowOptions::new());
         for topic in ["", "$SYS/x", "a/#", "a+", "a\0"] {
@@ -288,6 +288,15 @@ impl Bad {
 
     fn say(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// What the link has sent since this was last asked.
+    fn heard(&mut self) -> Vec<u8> {
+        let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(length @ 1..) = self.stream.read(&mut buffer) {
+            heard.extend_from_slice(&buffer[..length]);
+        }
+        heard
     }
 
     /// Whether the link has ended the connection.
@@ -495,4 +504,106 @@ fn a_broker_that_refuses_or_gives_the_name_to_another_is_asked_less_and_less_oft
         }
         assert!((2..70).contains(&attempts), "{attempts} attempts in an hour");
     }
+}
+
+/// The SUBSCRIBE that is on its way does not name it.
+#[test]
+fn a_flow_that_is_shared_before_the_subscriptions_are_answered_is_subscribed_to() {
+    let mut bad = Bad::new(plain);
+    bad.say(CONNACK);
+    let late: SharedFlow<MessageBuf> = SharedFlow::with(FlowOptions::new()).unwrap();
+    let site = &bad.site;
+    site.app.with_server(|server| site.link.share(server, &late, "late")).unwrap();
+    bad.say(SUBACK);
+    assert!(bad.site.link.is_up());
+    assert!(contains(&bad.heard(), b"hall/late"));
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// A message of a link, as a broker brings it.
+fn numbered(topic: &str, number: &str, payload: &str, retained: bool) -> Vec<u8> {
+    let short = |bytes: usize| u8::try_from(bytes).unwrap();
+    let property = [&[0x26, 0, 16][..], b"wirewheel-number", &[0, short(number.len())]].concat();
+    let property = [&property, number.as_bytes()].concat();
+    let body = [&[0, short(topic.len())][..], topic.as_bytes(), &[short(property.len())]].concat();
+    let body = [&body, property.as_slice(), payload.as_bytes()].concat();
+    [&[0x30 | u8::from(retained), short(body.len())][..], &body].concat()
+}
+
+fn brought(bad: &mut Bad, count: u64, value: &str, retained: bool) {
+    let number = format!("{:016x}-{count}", 7);
+    bad.say(&numbered(&format!("hall/gauges/{value}"), &number, value, retained));
+}
+
+#[test]
+fn kept_values_that_come_with_every_connection_are_taken_once_and_the_gap_stays_exact() {
+    let mut bad = Bad::new(plain);
+    for connection in 0..3 {
+        bad.say(CONNACK);
+        bad.say(SUBACK);
+        brought(&mut bad, 5, "a", true);
+        brought(&mut bad, 3, "b", true);
+        let counts = bad.site.link.counts();
+        assert_eq!((counts.received, counts.duplicates), (2, 2 * connection));
+        bad.say(&[0xe0, 0]);
+        assert!(bad.is_ended());
+        bad.stream = Bad::accept(&bad.site);
+    }
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    brought(&mut bad, 6, "a", false);
+    for _ in 0..2 {
+        brought(&mut bad, 9, "a", true);
+    }
+    brought(&mut bad, 10, "a", false);
+    assert_eq!(bad.site.link.counts().missed, 2, "7 and 8");
+}
+
+/// Brokers need not know who published what they kept, and a bridge brings back what went over it.
+#[test]
+fn what_this_link_has_sent_itself_is_not_taken_when_it_comes_back() {
+    let mut bad = Bad::new(plain);
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    bad.site.set("level", "1");
+    let sent = bad.heard();
+    let at = sent.windows(16).rposition(|window| window == b"wirewheel-number").unwrap();
+    let number = String::from_utf8(sent[at + 18..at + 36].to_vec()).unwrap();
+    bad.site.set("level", "2");
+    bad.say(&numbered("hall/gauges/level", &number, "1", true));
+    assert_eq!(bad.site.value("level"), Some("2".into()));
+    assert_eq!((bad.site.link.counts().received, bad.site.link.counts().duplicates), (0, 1));
+}
+
+#[test]
+fn gaps_without_end_add_up_to_the_most_that_can_be_counted() {
+    let mut bad = Bad::new(plain);
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    for epoch in 0..3 {
+        for count in [0, u64::MAX] {
+            bad.say(&numbered("hall/room", &format!("{epoch:016x}-{count}"), "x", false));
+        }
+    }
+    let counts = bad.site.link.counts();
+    assert_eq!((counts.received, counts.missed), (6, u64::MAX));
+    assert_eq!(bad.site.heard().len(), 6);
+    bad.site.say("all is well");
+    assert_eq!(bad.site.heard(), ["all is well"]);
+}
+
+#[test]
+fn a_removal_that_is_larger_than_the_broker_takes_is_not_sent() {
+    let mut bad = Bad::new(plain);
+    bad.say(&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 1, 0]); // packets of 256 bytes
+    bad.say(SUBACK);
+    bad.heard();
+    let key = "k".repeat(300);
+    bad.site.set(&key, "1");
+    assert_eq!(bad.site.link.counts().dropped, 1);
+    bad.site.app.with_server(|_| assert!(bad.site.gauges.remove(&key)));
+    assert!(!contains(&bad.heard(), b"kkkk"));
 }
