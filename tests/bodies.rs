@@ -802,3 +802,26 @@ fn a_large_body_over_sockets_arrives_whole_while_it_is_paused_now_and_then() {
     client.write("0\r\n\r\n");
     assert_eq!(client.answer(false).body, "8000000 8000000");
 }
+
+/// The end of a body that is all there and was paused: its answer does not come into the middle of one that
+/// waits, though the socket takes a little of each in one turn.
+#[test]
+fn the_answer_to_a_body_that_is_resumed_goes_behind_one_that_waits() {
+    const SECOND: Duration = Duration::from_secs(1);
+    for most in [1, 7, 50, 100] {
+        let app = App::new();
+        let mut client = app.client();
+        client.limit_writes(most);
+        client.block_writes_for(SECOND);
+        let body = head("POST /pieces?pause", "Content-Length: 2\r\n") + "ab";
+        client.send_bytes((head("GET /", "") + &body + &head("GET /", "")).as_bytes());
+        let id = *app.ids.borrow().last().unwrap();
+        app.app.with_server(|server| {
+            server.after(SECOND, move |server| server.resume_body(id).unwrap()).unwrap();
+        });
+        app.app.jump(2 * SECOND);
+        for text in ["page", "2 of Some(2)", "page"] {
+            assert_eq!(client.expect_answer().text(), text, "{most} at once");
+        }
+    }
+}

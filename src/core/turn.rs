@@ -187,6 +187,11 @@ impl Turn<'_> {
     }
 
     fn flush_gathered(&mut self) {
+        if self.connection.state.waiting().is_some() {
+            // The answer to a body that was paused, say: it goes behind the one before it, also where the
+            // socket would take it by now.
+            return self.wrote_in_part(Ok(0));
+        }
         // What the socket takes at once is never copied into an outbox.
         if let Some(outcome) = self.shared.write_out(self.wire) {
             self.wrote_in_part(outcome);
