@@ -45,6 +45,7 @@ use crate::app::response::Response;
 use crate::structures::wire::scripted::ScriptedWire;
 use crate::testing::frames::{UPGRADE, upgrade_request};
 use crate::testing::network::{LinkId, Network, PeerEnd};
+use crate::testing::{Received, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::limits::Limits;
 
@@ -69,6 +70,16 @@ impl DerefMut for Net {
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
+}
+
+/// All texts that have arrived, and nothing else has.
+fn texts(client: &mut TestClient) -> Vec<String> {
+    std::iter::from_fn(|| client.receive())
+        .map(|received| match received {
+            Received::Text(text) => text,
+            other => panic!("{other:?}"),
+        })
+        .collect()
 }
 
 impl Net {

@@ -41,7 +41,7 @@ fn client(
     (app, client, codec)
 }
 
-fn connect(app: &TestApplication) -> (TestClient, Codec) {
+pub(super) fn connect(app: &TestApplication) -> (TestClient, Codec) {
     let upgrade = app.upgrade("/").header("Sec-WebSocket-Extensions", "permessage-deflate");
     let (client, answer) = upgrade.connect().unwrap();
     let codec = Codec::agreed(answer.header("sec-websocket-extensions").unwrap(), 6).unwrap();

@@ -4,14 +4,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::secs;
+use super::{secs, texts};
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::shared_flow::SharedFlow;
+use crate::testing::TestApplication;
 use crate::testing::frames::masked;
-use crate::testing::{Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::limits::Limits;
 
@@ -21,15 +21,6 @@ fn quiet() -> WebSockets {
 
 fn flow(options: FlowOptions) -> SharedFlow {
     SharedFlow::with(options).unwrap()
-}
-
-fn texts(client: &mut TestClient) -> Vec<String> {
-    std::iter::from_fn(|| client.receive())
-        .map(|received| match received {
-            Received::Text(text) => text,
-            other => panic!("{other:?}"),
-        })
-        .collect()
 }
 
 /// Sessions at `/` collect the flow, say there what they are told, and say when they go.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::slice::from_ref;
 
-use super::secs;
+use super::{secs, texts};
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::on_connect;
@@ -17,7 +17,7 @@ use crate::flow::shared_flow::SharedFlow;
 use crate::protocol::extension::header::ExtensionOffer;
 use crate::protocol::extension::{Agreement, Extension, ExtensionFactory, ExtensionMessage};
 use crate::testing::frames::upgrade_request;
-use crate::testing::{Received, TestApplication, TestClient};
+use crate::testing::{TestApplication, TestClient};
 use crate::words::close::CloseCode;
 use crate::words::error::SendError;
 use crate::words::extension::ExtensionError;
@@ -25,15 +25,6 @@ use crate::words::limits::Limits;
 
 fn flow(options: FlowOptions) -> SharedFlow {
     SharedFlow::with(options).unwrap()
-}
-
-fn texts(client: &mut TestClient) -> Vec<String> {
-    std::iter::from_fn(|| client.receive())
-        .map(|received| match received {
-            Received::Text(text) => text,
-            other => panic!("{other:?}"),
-        })
-        .collect()
 }
 
 /// Encodes a message as itself, for the sessions of one number; what its text asks for fails.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use std::time::Duration;
 
-use super::secs;
+use super::{secs, texts};
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
@@ -58,15 +58,6 @@ fn app_with(options: FlowOptions, installed: WebSockets) -> (TestApplication, Sh
 
 fn app(options: FlowOptions) -> (TestApplication, SharedFlow) {
     app_with(options, WebSockets::new().ping_period(None))
-}
-
-fn texts(client: &mut TestClient) -> Vec<String> {
-    std::iter::from_fn(|| client.receive())
-        .map(|received| match received {
-            Received::Text(text) => text,
-            other => panic!("{other:?}"),
-        })
-        .collect()
 }
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {

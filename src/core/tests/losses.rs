@@ -4,7 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::secs;
+use super::compressed::connect;
+use super::{secs, texts};
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{Handler, on_connect, on_message};
@@ -17,7 +18,7 @@ use crate::protocol::extension::{Agreement, Extension, ExtensionFactory, Extensi
 use crate::session::Session;
 use crate::session::message_stream::MessageStream;
 use crate::testing::simulation::codec::Codec;
-use crate::testing::{Received, TestApplication, TestClient};
+use crate::testing::{TestApplication, TestClient};
 use crate::words::close::CloseCode;
 use crate::words::error::{HandlerError, HandlerResult, SendError};
 use crate::words::extension::ExtensionError;
@@ -134,15 +135,6 @@ fn with_two_that_wait(path: &str, what: &'static str) -> (Vec<String>, String) {
     let got = got.iter().map(|text| text.trim().chars().take(5).collect()).collect();
     let note = notes.borrow().last().cloned().unwrap_or_default();
     (got, note)
-}
-
-fn texts(client: &mut TestClient) -> Vec<String> {
-    std::iter::from_fn(|| client.receive())
-        .map(|received| match received {
-            Received::Text(text) => text,
-            other => panic!("{other:?}"),
-        })
-        .collect()
 }
 
 /// What waited was dropped for a message that then was refused, or skipped.
@@ -295,13 +287,6 @@ fn nothing_is_encoded_behind_a_message_that_an_extension_failed_at() {
     assert_eq!(dropped.get(), 2);
 }
 
-fn deflating(app: &TestApplication, path: &str) -> (TestClient, Codec) {
-    let upgrade = app.upgrade(path).header("Sec-WebSocket-Extensions", "permessage-deflate");
-    let (client, answer) = upgrade.connect().unwrap();
-    let codec = Codec::agreed(answer.header("sec-websocket-extensions").unwrap(), 6).unwrap();
-    (client, codec)
-}
-
 /// What has come in frames, inflated, up to the Close.
 fn messages(client: &mut TestClient, codec: &mut Codec) -> Vec<Vec<u8>> {
     let (mut whole, mut open, mut is_packed) = (Vec::new(), Vec::new(), false);
@@ -337,7 +322,7 @@ fn what_a_raw_handler_has_encoded_in_context_is_refused_and_not_dropped() {
             });
         })
         .unwrap();
-        let (mut client, mut codec) = deflating(&app, "/");
+        let (mut client, mut codec) = connect(&app);
         client.read_only(20);
         for number in 0..8_usize {
             client.send_frame(0x82, digits(number).as_bytes());

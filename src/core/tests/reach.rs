@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::secs;
+use super::{secs, texts};
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
@@ -14,15 +14,6 @@ use crate::testing::{Ending, Received, TestApplication, TestClient};
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::{HandlerError, SendError};
 use crate::words::options::OutboxOverflow;
-
-fn texts(client: &mut TestClient) -> Vec<String> {
-    std::iter::from_fn(|| client.receive())
-        .map(|received| match received {
-            Received::Text(text) => text,
-            other => panic!("{other:?}"),
-        })
-        .collect()
-}
 
 type Ids = Rc<RefCell<Vec<SessionId>>>;
 
