@@ -215,8 +215,8 @@ impl Link {
     }
 
     /// Shares a flow of newest values: each key is a topic below this one, which the broker keeps; the empty
-    /// key is the topic itself. A key that cannot be the name of a topic ([`topic_fault`](crate::topic_fault)) is not
-    /// shared, and counts as dropped.
+    /// key is the topic itself. A key that cannot be the name of a topic
+    /// ([`topic_fault`](crate::topic_fault)) is not shared, and counts as dropped.
     ///
     /// ```
     /// use wirewheel::flow::SharedFlow;

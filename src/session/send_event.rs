@@ -33,32 +33,37 @@ impl EventOutput<'_, '_> {
     /// Sends a message as an event, unless there is none to make of it.
     pub(crate) fn send(&mut self, name: &str, message: Message<'_>) -> Result<(), SendError> {
         self.out.check_open()?;
-        let events = self.out.state.event_encoder();
-        if events.is_some_and(|events| events.data_len(&message).is_none()) {
-            self.skip(); // and no room is asked for
-            return Ok(());
-        }
+        let Some(bytes) = self.event_len(&message) else { return Ok(()) }; // no room is asked for
         let admission = self.out.admit(message.bytes().len())?;
-        self.out.send_admitted(admission, |out| EventOutput { out }.send_admitted(name, message))
+        let send = |out: &mut Outgoing<'_>| EventOutput { out }.send_admitted(name, message, bytes);
+        self.out.send_admitted(admission, send)
     }
 
-    /// No error: one handler may serve both kinds of route.
-    fn skip(&mut self) {
-        self.note_binary();
-        self.out.state.note_dropped();
+    /// Sends a message that was admitted in fragments.
+    pub(crate) fn send_whole(&mut self, message: Message<'_>) -> Result<(), SendError> {
+        let Some(bytes) = self.event_len(&message) else { return Ok(()) };
+        self.send_admitted("", message, bytes)
     }
 
-    /// Sends a message that was admitted as an event.
-    pub(crate) fn send_admitted(
+    /// How long a message is as an event. One of which none can be made is skipped, which is no error: one
+    /// handler may serve both kinds of route.
+    fn event_len(&mut self, message: &Message<'_>) -> Option<usize> {
+        let bytes = self.out.state.event_encoder()?.data_len(message);
+        if bytes.is_none() {
+            self.note_binary();
+            self.out.state.note_dropped();
+        }
+        bytes
+    }
+
+    /// Sends a message that was admitted, and is so long as an event.
+    fn send_admitted(
         &mut self,
         name: &str,
         message: Message<'_>,
+        bytes: usize,
     ) -> Result<(), SendError> {
         let Some(events) = self.out.state.event_encoder() else { return Ok(()) };
-        let Some(bytes) = events.data_len(&message) else {
-            self.skip();
-            return Ok(());
-        };
         // A page of line breaks, each of which begins a field, would come to seven times its length.
         let limit = longest_event(self.out.state.options(self.out.route).outgoing_limit());
         if bytes > limit {

@@ -87,7 +87,7 @@ impl Outgoing<'_> {
             _ => Message::from(&whole),
         };
         let sent = if self.state.is_event_stream() {
-            EventOutput { out: self }.send_admitted("", message)
+            EventOutput { out: self }.send_whole(message)
         } else {
             self.send_extended(message)
         };

@@ -216,7 +216,7 @@ impl Outbox {
     /// Queues what is left of encoded frames of which `written` bytes went out: a segment for each
     /// message, whole control frames in their lane. The cut may be anywhere.
     pub(crate) fn push_rest(&mut self, frames: &[u8], written: usize, spare: &mut SpareBuffers) {
-        let mut segment: Option<Range<usize>> = None;
+        let mut open: Option<Vec<u8>> = None;
         let mut at = 0;
         while at < frames.len() {
             let first = frames.get(at).copied().unwrap_or_default();
@@ -226,20 +226,27 @@ impl Outbox {
                 continue;
             }
             let begun = range.start < written;
+            let rest = frames.get(range.start.max(written)..range.end).unwrap_or_default();
             if is_overtaking(first) && !begun {
                 // Also one between the fragments of a message: it is dropped with none.
-                self.control.push(frames.get(range).unwrap_or_default());
+                self.control.push(rest);
                 continue;
             }
-            let start = segment.take().map_or_else(|| range.start.max(written), |open| open.start);
-            if is_last_of_message(first) || is_close(first) || begun {
-                self.push_rest_segment(frames, start..range.end, begun, spare);
+            let mut bytes = open.take().unwrap_or_else(|| spare.buffer(rest.len()));
+            bytes.extend_from_slice(rest);
+            if begun {
+                // Invariant: only the first of a rest has begun, and nothing waits before a rest but
+                // the end of an HTTP answer; so the end of the begun frame is the end of a segment,
+                // which nothing may interrupt: what an opaque one is.
+                self.push_opaque(bytes);
+            } else if is_last_of_message(first) || is_close(first) {
+                self.push_frames(bytes);
             } else {
-                segment = Some(start..range.end);
+                open = Some(bytes);
             }
         }
-        if let Some(range) = segment {
-            self.push_rest_segment(frames, range, false, spare);
+        if let Some(bytes) = open {
+            self.push_frames(bytes);
         }
     }
 
@@ -258,34 +265,6 @@ impl Outbox {
                 gone => self.push_opaque(event.get(gone..).unwrap_or_default().to_vec()),
             }
             start += end;
-        }
-    }
-
-    fn push_rest_segment(
-        &mut self,
-        frames: &[u8],
-        range: Range<usize>,
-        begun: bool,
-        spare: &mut SpareBuffers,
-    ) {
-        let mut bytes = spare.buffer(range.len());
-        let rest = frames.get(range).unwrap_or_default();
-        if begun {
-            // Invariant: only the first of a rest has begun, and nothing waits before a rest but
-            // the end of an HTTP answer; so the end of the begun frame is the end of a segment,
-            // which nothing may interrupt: what an opaque one is.
-            bytes.extend_from_slice(rest);
-            self.push_opaque(bytes);
-        } else {
-            let mut at = 0;
-            while let Some(first) = rest.get(at) {
-                let end = at + frame_len(rest, at).max(1);
-                if !is_overtaking(*first) {
-                    bytes.extend_from_slice(rest.get(at..end).unwrap_or_default());
-                }
-                at = end;
-            }
-            self.push_frames(bytes);
         }
     }
 
