@@ -254,7 +254,7 @@ fn a_broker_behind_a_cable_that_is_pulled_is_noticed_by_its_silence_and_nobody_w
     let (one, two) = (a_box(broker.url(), quick), a_box(broker.url(), quick));
     one.expect(&Told::Up);
     two.expect(&Told::Up);
-    const COUNT: u64 = 10_000;
+    const COUNT: u64 = 12_000;
     one.say(COUNT);
     let (mut at_one, mut at_two) = (Heard::default(), Heard::default());
     at_one.hear_up_to(1_000, &one);
@@ -264,13 +264,16 @@ fn a_broker_behind_a_cable_that_is_pulled_is_noticed_by_its_silence_and_nobody_w
     two.await_change(&Told::Down, &mut at_two);
     // A keep-alive until it is asked, one for its answer, and what a loaded machine takes.
     assert!(at_one.count - cut_at <= 3_000, "noticed after {} ms", at_one.count - cut_at);
+    // What was sent before it was noticed may come through yet: the system goes on trying after the end. What is
+    // said from here on has no link.
+    at_one.hear_up_to(at_one.count + 500, &one);
     network.mend();
     one.await_change(&Told::Up, &mut at_one);
     two.await_change(&Told::Up, &mut at_two);
     assert_eq!(at_one.up_to_the_last(&one), (COUNT, 0), "local delivery");
     let (heard, missed) = at_two.up_to_the_last(&two);
     assert_eq!(heard + missed, COUNT, "{heard} heard, {missed} missed");
-    assert!(missed >= 1_000, "{missed} missed");
+    assert!(missed >= 500, "{missed} missed");
     one.stop();
     two.stop();
 }
