@@ -9,15 +9,16 @@ use wirewheel::{Application, Call, Limits, WebSockets, on_message};
 
 /// An echo with short timeouts, so that a test of silence is short.
 fn module(app: &mut Application) {
-    app.install(
-        // Who waits for an attack to end answers no pings meanwhile.
-        WebSockets::new().ping_period(None).write_timeout(millis(200)).limits(
-            Limits::new()
-                .handshake_timeout(millis(150))
-                .close_timeout(millis(150))
-                .linger_timeout(millis(100)),
-        ),
-    );
+    hasty(app, WebSockets::new());
+}
+
+fn hasty(app: &mut Application, options: WebSockets) {
+    let limits = Limits::new()
+        .handshake_timeout(millis(150))
+        .close_timeout(millis(150))
+        .linger_timeout(millis(100));
+    // Who waits for an attack to end answers no pings meanwhile.
+    app.install(options.ping_period(None).limits(limits));
     app.routing(|route| {
         route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
     });
@@ -33,7 +34,7 @@ fn expect_served(witness: &mut Client) {
 #[test]
 fn who_sends_nothing_is_hung_up_on_without_a_word() {
     let server = Running::start(module);
-    let mut witness = server.upgrade("/");
+    let mut witness = server.upgrade_at_once("/");
     let mut silent = server.connect();
     expect_served(&mut witness);
     silent.expect_eof();
@@ -43,9 +44,8 @@ fn who_sends_nothing_is_hung_up_on_without_a_word() {
 #[test]
 fn who_sends_half_a_request_gets_408() {
     let server = Running::start(module);
-    let mut witness = server.upgrade("/");
-    let mut half = server.connect();
-    half.write("GET / HTTP/1.1\r\nHost: h\r\nX-");
+    let mut witness = server.upgrade_at_once("/");
+    let mut half = server.saying("GET / HTTP/1.1\r\nHost: h\r\nX-");
     expect_served(&mut witness);
     assert_eq!(half.answer(false).status, 408);
     half.expect_eof();
@@ -54,8 +54,8 @@ fn who_sends_half_a_request_gets_408() {
 #[test]
 fn who_announces_a_gibibyte_gets_1009_at_once() {
     let server = Running::start(module);
-    let mut witness = server.upgrade("/");
-    let mut boaster = server.upgrade("/");
+    let mut witness = server.upgrade_at_once("/");
+    let mut boaster = server.upgrade_at_once("/");
     boaster.write([0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0]);
     boaster.expect_close(1009);
     boaster.expect_eof();
@@ -167,7 +167,7 @@ fn connections_that_come_and_go_leave_nothing() {
 #[test]
 fn a_bad_utf8_byte_ends_a_frame_that_is_not_complete() {
     let server = Running::start(module);
-    let mut client = server.upgrade("/");
+    let mut client = server.upgrade_at_once("/");
     let mut frame = masked(TEXT, &[b"abc".as_slice(), &[0xff], &[b'x'; 1000]].concat());
     frame.truncate(20);
     client.write(frame);
@@ -177,8 +177,8 @@ fn a_bad_utf8_byte_ends_a_frame_that_is_not_complete() {
 #[test]
 fn a_flood_of_empty_fragments_ends_and_does_not_starve_others() {
     let server = Running::start(module);
-    let mut witness = server.upgrade("/");
-    let mut flood = server.upgrade("/");
+    let mut witness = server.upgrade_at_once("/");
+    let mut flood = server.upgrade_at_once("/");
     let mut drain = flood.stream.try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -198,8 +198,8 @@ fn a_flood_of_empty_fragments_ends_and_does_not_starve_others() {
 #[test]
 fn a_flood_of_tiny_messages_does_not_starve_others() {
     let server = Running::start(module);
-    let mut witness = server.upgrade("/");
-    let mut flood = server.upgrade("/");
+    let mut witness = server.upgrade_at_once("/");
+    let mut flood = server.upgrade_at_once("/");
     let mut drain = flood.stream.try_clone().unwrap();
     let crumbs = masked(BINARY, b"x").repeat(20_000);
     std::thread::scope(|scope| {
@@ -223,9 +223,9 @@ fn a_flood_of_tiny_messages_does_not_starve_others() {
 
 #[test]
 fn tiny_messages_of_who_never_reads_are_bounded() {
-    let server = Running::start(module);
-    let mut witness = server.upgrade("/");
-    let mut deaf = server.upgrade("/");
+    let server = Running::start(|app| hasty(app, WebSockets::new().write_timeout(millis(200))));
+    let mut witness = server.upgrade_at_once("/");
+    let mut deaf = server.upgrade_at_once("/");
     let crumbs = masked(BINARY, b"x").repeat(20_000);
     // Ends when the server hangs up: with 1013, which nobody reads.
     while deaf.stream.write_all(&crumbs).is_ok() {}

@@ -1,8 +1,11 @@
 //! The logging contract: which target says what at which level.
 
+#![allow(clippy::disallowed_methods, reason = "a test of real time reads the clock")]
+
 mod support;
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use support::*;
@@ -54,6 +57,7 @@ fn each_target_says_what_it_promises_at_its_level() {
     let addr = server.addr();
     let mut gone = server.upgrade("/room/a");
     let mut failing = server.upgrade("/room/b");
+    let begun = Instant::now();
     for _ in 0..5 {
         // Over the limit: one line a second, however many there are.
         let answer = server.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -65,6 +69,8 @@ fn each_target_says_what_it_promises_at_its_level() {
         client.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
         assert_eq!(client.answer(false).status, 400);
     }
+    // On a machine that stands still in between, more seconds.
+    let most = 1 + usize::try_from(begun.elapsed().as_secs()).unwrap();
     gone.text("hello");
     drop(gone);
     failing.text("fail");
@@ -92,11 +98,12 @@ fn each_target_says_what_it_promises_at_its_level() {
     let trace = lines("wirewheel::frame", Level::Trace);
     assert!(trace.iter().any(|line| line.contains("in: Text, 5 bytes")), "{trace:?}");
     let warn = lines("wirewheel::server", Level::Warn);
-    assert_eq!(warn.len(), 2, "{warn:?}");
-    assert!(warn[0].starts_with("503 to 127.0.0.1:"), "{warn:?}");
-    assert!(warn[0].ends_with("for GET \"/\": max_connections is reached"), "{warn:?}");
-    assert!(warn[1].starts_with("400 to 127.0.0.1:"), "{warn:?}");
-    assert!(warn[1].contains("begins with TLS (https:// or wss://)"), "{warn:?}");
+    let (full, wrong): (Vec<_>, Vec<_>) =
+        warn.iter().partition(|line| line.starts_with("503 to 127.0.0.1:"));
+    assert!((1..=most).contains(&full.len()) && (1..=most).contains(&wrong.len()), "{warn:?}");
+    assert!(full[0].ends_with("for GET \"/\": max_connections is reached"), "{warn:?}");
+    assert!(wrong.iter().all(|line| line.starts_with("400 to 127.0.0.1:")), "{warn:?}");
+    assert!(wrong[0].contains("begins with TLS (https:// or wss://)"), "{warn:?}");
     let error = lines("wirewheel::session", Level::Error);
     assert_eq!(error.len(), 2, "a peer that vanished is no error: {error:?}");
     assert!(error[0].contains("/room/{name}: handler failed"), "{error:?}");

@@ -17,8 +17,13 @@ fn module(app: &mut Application, limits: Limits) {
 struct Figures(String);
 
 impl Figures {
+    const REQUEST: &str = "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n";
+
     fn ask(monitor: &mut Client) -> Self {
-        let answer = monitor.request("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n");
+        Self::of(monitor.request(Self::REQUEST))
+    }
+
+    fn of(answer: Answer) -> Self {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
         Self(answer.body)
@@ -72,15 +77,14 @@ fn traffic_is_told_in_figures() {
 fn timeouts_and_ends_are_told() {
     let limits = Limits::new().handshake_timeout(millis(200));
     let server = Running::start(move |app| module(app, limits));
-    let mut slow = server.connect();
-    slow.write("GET");
+    let mut slow = server.saying("GET");
     assert_eq!(slow.answer(false).status, 408);
-    drop(server.upgrade("/"));
-    let mut boaster = server.upgrade("/");
+    drop(server.upgrade_at_once("/"));
+    let mut boaster = server.upgrade_at_once("/");
     boaster.write([0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0]);
     boaster.expect_close(1009);
     boaster.expect_eof();
-    let told = Figures::ask(&mut server.connect());
+    let told = Figures::of(server.saying(Figures::REQUEST).answer(false));
     told.expect("timeouts_total{kind=\"handshake\"}", "1");
     told.expect("requests_refused_total{reason=\"timeout\"}", "1");
     told.expect("sessions_closed_total{code=\"1006\"}", "1");

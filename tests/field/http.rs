@@ -329,17 +329,15 @@ fn who_sends_nothing_gets_nothing_and_who_begins_gets_408() {
         });
     });
     server.connect().expect_eof();
-    let mut begun = server.connect();
-    begun.write("\r\n");
+    let mut begun = server.saying("\r\n");
     assert_eq!(begun.answer(false).status, 408);
-    let mut kept = server.connect();
-    assert_eq!(kept.request(&get("/", "")).status, 200);
     let since = Instant::now();
+    let mut kept = server.saying(get("/", ""));
+    assert_eq!(kept.answer(false).status, 200);
     kept.expect_eof();
-    assert!(since.elapsed() > millis(450), "its own time, not that of a head");
-    let mut late = server.connect();
-    assert_eq!(late.request(&get("/", "")).status, 200);
-    late.write("GET / HT");
+    assert!(since.elapsed() > millis(550), "its own time, not that of a head");
+    let mut late = server.saying(get("/", "") + "GET / HT");
+    assert_eq!(late.answer(false).status, 200);
     assert_eq!(late.answer(false).status, 408);
 }
 

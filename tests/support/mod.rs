@@ -13,21 +13,25 @@ pub mod program;
 pub mod streams;
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use wirewheel::error::SessionError;
 use wirewheel::message::Payload;
-use wirewheel::{Application, Call, CloseInfo, Handler, HandlerResult, Message, Server, Session};
+use wirewheel::{
+    Application, Call, CloseInfo, Handler, HandlerResult, Message, Server, ServerRef, Session,
+};
 
 #[allow(unused_imports, reason = "each test file uses its part")]
 pub(crate) use frames::{KEY, masked, upgrade_request};
 use loops::{Served, start};
 
-/// The longest that a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_secs(10 * emulator::SLOWER);
+/// The longest that a test waits for what must happen: a machine that others use stands still for seconds.
+pub const PATIENCE: Duration = Duration::from_secs(30 * emulator::SLOWER);
 pub const TEXT: u8 = 0x81;
 pub const BINARY: u8 = 0x82;
 pub const CLOSE: u8 = 0x88;
@@ -57,6 +61,26 @@ pub fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// A port for another program. It lies below those that the system gives to who asks for any: nobody is given
+/// it before that program listens.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 1_000) as u16 * 20;
+    let mut ports = (0..10_000).map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
+}
+
+/// Does what is measured in real time, up to four times: a machine that others use stands still for longer than
+/// is allowed now and then, and a fault is there each time.
+pub fn measured(mut act: impl FnMut()) {
+    for _ in 0..3 {
+        if catch_unwind(AssertUnwindSafe(&mut act)).is_ok() {
+            return;
+        }
+    }
+    act();
+}
+
 /// A server that is stopped when the test ends.
 pub struct Running(pub Served);
 
@@ -79,6 +103,37 @@ impl Running {
 
     pub fn upgrade(&self, path: &str) -> Client {
         self.connect().upgraded(path)
+    }
+
+    /// Does something while the loop stands still. What is connected and said meanwhile is there at once for
+    /// the server: none of its time-outs is too short for a client that is kept from its next line.
+    pub fn while_held<T>(&self, act: impl FnOnce() -> T) -> T {
+        let (release, released) = channel::<()>();
+        let (begun, begins) = channel();
+        let hold = move |_: &mut ServerRef<'_>| {
+            begun.send(()).unwrap();
+            let _ = released.recv();
+        };
+        self.0.defer(hold).unwrap();
+        begins.recv_timeout(PATIENCE).unwrap();
+        let result = act();
+        drop(release);
+        result
+    }
+
+    /// A client that has said this when the server sees it.
+    pub fn saying(&self, bytes: impl AsRef<[u8]>) -> Client {
+        self.while_held(|| {
+            let mut client = self.connect();
+            client.write(bytes);
+            client
+        })
+    }
+
+    /// As [`Self::upgrade`], where the server waits for a head but a moment.
+    #[track_caller]
+    pub fn upgrade_at_once(&self, path: &str) -> Client {
+        self.saying(upgrade_request(path, "")).answered_101()
     }
 }
 
@@ -222,7 +277,14 @@ impl Client {
 
     #[track_caller]
     pub fn upgraded(mut self, path: &str) -> Self {
-        let answer = self.request(&upgrade_request(path, ""));
+        self.write(upgrade_request(path, ""));
+        self.answered_101()
+    }
+
+    /// Whose upgrade was asked for is a session.
+    #[track_caller]
+    pub fn answered_101(mut self) -> Self {
+        let answer = self.answer(false);
         assert_eq!(answer.status, 101, "{answer:?}");
         self
     }
