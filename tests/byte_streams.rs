@@ -211,6 +211,7 @@ fn what_a_slow_peer_does_not_take_waits_and_arrives() {
 fn a_unix_socket_is_dialled_too() {
     let folder = socket_folder();
     let path = folder.join(format!("byte-streams-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path); // of a process that had the same number
     let listener = UnixListener::bind(&path).unwrap();
     let (server, heard) = dial(format!("unix:{}", path.display()), options);
     let (mut peer, _) = listener.accept().unwrap();
@@ -219,6 +220,7 @@ fn a_unix_socket_is_dialled_too() {
     server.shutdown(Duration::ZERO);
     server.join().unwrap();
     assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -156,6 +157,11 @@ fn a_server_that_restarts_is_found_again_each_time() {
     let options = || ListenOptions::new().reuse_port(true);
     let first = Server::bind_with("127.0.0.1:0", &options(), echo_module).unwrap().spawn().unwrap();
     let address = first.local_addr();
+    // Has the port while no server does, and listens to nobody.
+    let keeper = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    keeper.set_reuse_address(true).unwrap();
+    keeper.set_reuse_port(true).unwrap();
+    keeper.bind(&address.into()).unwrap();
     let client = Client::dial(&format!("ws://{address}/echo"), quickly);
     let mut server = first;
     for round in 0..10 {
@@ -243,8 +249,12 @@ fn whoever_hangs_up_or_refuses_is_dialled_again() {
     let (_stream, _) = listener.accept().unwrap();
 }
 
+/// Held by who looks at threads for names, of which the process has one list.
+static RESOLVES: Mutex<()> = Mutex::new(());
+
 #[test]
 fn localhost_needs_no_resolver_and_either_family_is_found() {
+    let _alone = RESOLVES.lock().unwrap_or_else(PoisonError::into_inner);
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         if TcpListener::bind(listen).is_err() {
             continue; // a machine without IPv6
@@ -265,6 +275,7 @@ fn localhost_needs_no_resolver_and_either_family_is_found() {
 /// A name of the machine itself, by the resolver: the thread that asks is gone afterwards.
 #[test]
 fn a_name_is_resolved_by_a_thread_that_goes() {
+    let _alone = RESOLVES.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(host) = std::fs::read_to_string("/proc/sys/kernel/hostname") else { return };
     let server = echo_server("0.0.0.0:0");
     let url = format!("ws://{}:{}/echo", host.trim(), server.local_addr().port());

@@ -7,7 +7,7 @@ mod support;
 use std::cell::RefCell;
 use std::io::Read;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use support::*;
@@ -15,8 +15,16 @@ use wirewheel::flow::SharedFlow;
 use wirewheel::options::ListenOptions;
 use wirewheel::testing::{Ending, Received, TestApplication};
 use wirewheel::{
-    Application, Call, CloseCode, Drained, Server, WebSockets, on_connect, on_message,
+    Application, Call, CloseCode, Drained, Limits, Server, WebSockets, on_connect, on_message,
 };
+
+/// A time that nothing here waits out, whatever a busy machine takes for the rest.
+const LONG: Duration = Duration::from_secs(120 * emulator::SLOWER);
+
+/// Waits so long for who answers no Close, and for heads.
+fn patient() -> WebSockets {
+    WebSockets::new().limits(Limits::new().close_timeout(LONG).handshake_timeout(LONG))
+}
 
 fn answer_close(client: &mut Client) {
     client.expect_close(1001);
@@ -45,9 +53,9 @@ fn serve(options: fn() -> WebSockets) -> Running {
 
 #[test]
 fn join_says_how_the_sessions_ended() {
-    let server = serve(WebSockets::new);
+    let server = serve(patient);
     let mut clients: Vec<Client> = (0..5).map(|_| server.upgrade("/")).collect();
-    server.0.shutdown(millis(500));
+    server.0.shutdown(LONG);
     for client in &mut clients[..3] {
         answer_close(client);
         client.expect_eof();
@@ -55,7 +63,8 @@ fn join_says_how_the_sessions_ended() {
     for client in &mut clients[3..] {
         client.expect_close(1001);
     }
-    clients.truncate(4); // the third that is cut goes without an answer
+    clients.truncate(4); // the other one that is cut goes without an answer
+    server.0.shutdown(millis(50)); // those who answer have done so
     let drained = server.0.join().unwrap();
     assert_eq!((drained.clean, drained.cut), (3, 2));
     assert_eq!(server.0.join().unwrap(), Drained::default(), "it is said once");
@@ -85,7 +94,7 @@ fn the_last_words_of_an_application_come_before_the_close() {
 #[test]
 fn what_is_queued_for_a_slow_reader_arrives_before_the_end() {
     const KIB: usize = 1_024;
-    let server = serve(|| WebSockets::new().outbox_bytes(2 << 20));
+    let server = serve(|| patient().outbox_bytes(2 << 20));
     let mut client = server.upgrade("/");
     SockRef::from(&client.stream).set_recv_buffer_size(16 << 10).unwrap();
     client.text(&KIB.to_string());
@@ -96,7 +105,7 @@ fn what_is_queued_for_a_slow_reader_arrives_before_the_end() {
         }
     };
     assert!(queued > 500 << 10, "{queued} bytes are queued");
-    server.0.shutdown(PATIENCE);
+    server.0.shutdown(LONG);
     // The stop has begun: a request is refused. Only then the client begins to read, a little at a time.
     let answer = server.connect().request("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(answer.status, 503);
@@ -122,33 +131,33 @@ fn what_is_queued_for_a_slow_reader_arrives_before_the_end() {
 
 #[test]
 fn the_shorter_grace_counts_whichever_comes_first() {
-    for graces in [[PATIENCE, millis(50)], [millis(50), PATIENCE]] {
-        let server = serve(WebSockets::new);
+    for graces in [[LONG, millis(50)], [millis(50), LONG]] {
+        let server = serve(patient);
         let mut silent = server.upgrade("/");
         let asked = Instant::now();
         graces.iter().for_each(|grace| server.0.shutdown(*grace));
         silent.expect_close(1001);
         let drained = server.0.join().unwrap();
         assert_eq!((drained.clean, drained.cut), (0, 1));
-        assert!(asked.elapsed() < PATIENCE / 4, "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
     }
 }
 
 /// Browsers keep connections in store. They held a stop up until the end of its grace.
 #[test]
 fn who_never_sent_anything_is_not_waited_for_but_who_has_begun_is() {
-    let server = serve(WebSockets::new);
+    let server = serve(patient);
     let _silent = server.connect();
     let mut begun = server.connect();
     begun.write("GET / HTTP/1.1\r\n");
     while server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap().bytes_in == 0 {}
     let asked = Instant::now();
-    server.0.shutdown(PATIENCE);
+    server.0.shutdown(LONG);
     assert_eq!(begun.request("Host: h\r\n\r\n").status, 503);
     begun.expect_eof();
     drop(begun);
     server.0.join().unwrap();
-    assert!(asked.elapsed() < PATIENCE / 4, "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
 }
 
 /// Sessions at `/news` collect what is said at the end, those at `/` are sent it.

@@ -330,9 +330,11 @@ fn abort_resets() {
 #[test]
 fn shutdown_says_1001_to_everyone() {
     let (factory, events) = recorder(false);
-    let server = serve(WebSockets::new, factory);
+    let grace = 4 * PATIENCE;
+    let options = || WebSockets::new().limits(Limits::new().close_timeout(4 * PATIENCE));
+    let server = serve(options, factory);
     let mut clients: Vec<Client> = (0..20).map(|_| server.upgrade("/")).collect();
-    server.0.shutdown(PATIENCE);
+    server.0.shutdown(grace);
     for client in &mut clients {
         client.expect_close(1001);
     }
@@ -346,7 +348,7 @@ fn shutdown_says_1001_to_everyone() {
     let hung_up = std::time::Instant::now();
     drop(clients);
     server.0.join().unwrap();
-    assert!(hung_up.elapsed() < PATIENCE / 2, "it ends with the last hang-up, not with the grace");
+    assert!(hung_up.elapsed() < grace / 2, "it ends with the last hang-up, not with the grace");
     let closes = events.rest().into_iter().filter(|e| e.starts_with("close")).collect::<Vec<_>>();
     assert_eq!(closes, vec!["close 1001 \"\" by Local clean"; 20]);
 }

