@@ -36,7 +36,11 @@ fn raise_descriptors() {
 }
 
 fn module(app: &mut Application) {
-    let options = WebSockets::new();
+    // Attackers answer no pings; a busy machine takes longer for an attack than those are waited for.
+    let mut options = WebSockets::new().ping_period(None);
+    if std::env::var(SERVE).as_deref() == Ok("1") {
+        options = options.limits(Limits::new().handshake_timeout(4 * PATIENCE));
+    }
     #[cfg(feature = "deflate")]
     let options = options.extension(wirewheel::extension::Deflate::new());
     app.install(options);

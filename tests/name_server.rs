@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use support::{Client, PATIENCE, emulator, installed};
+use support::{Client, PATIENCE, emulator, installed, measured};
 use wirewheel::client::{ConnectError, ConnectOptions, ConnectStep, Reconnect};
 use wirewheel::{Application, Call, Server, WebSockets, on_message};
 
@@ -72,6 +72,10 @@ fn a_name_server_that_never_answers_blocks_nobody() {
 fn beside_a_silent_name_server() {
     let name_server = UdpSocket::bind("127.0.0.1:53").unwrap();
     name_server.set_read_timeout(Some(PATIENCE)).unwrap();
+    measured(|| nobody_waits(&name_server));
+}
+
+fn nobody_waits(name_server: &UdpSocket) {
     let (tell, failures) = channel();
     let module = move |app: &mut Application| {
         app.install(WebSockets::new());
@@ -94,7 +98,11 @@ fn beside_a_silent_name_server() {
     };
     let server = Server::bind("127.0.0.1:0", module).unwrap().spawn().unwrap();
     let mut client = Client::connect(server.local_addr()).upgraded("/");
-    name_server.recv(&mut [0; 512]).unwrap(); // from here on somebody waits for an answer
+    // What was asked before is nobody's. From here on somebody waits for an answer.
+    name_server.set_nonblocking(true).unwrap();
+    while name_server.recv(&mut [0; 512]).is_ok() {}
+    name_server.set_nonblocking(false).unwrap();
+    name_server.recv(&mut [0; 512]).unwrap();
     let asked = Instant::now();
     let mut failed = 0;
     // Well into the time in which the system's resolver waits.
@@ -127,7 +135,7 @@ fn only_threads_for_names_ask(trace: &str) {
     assert!(asking.is_subset(&for_names), "{asking:?} asked, of {for_names:?}");
     // Beside the loop's own wait, epoll_wait(2), it has none.
     let of_the_loop: HashSet<_> = of("PR_SET_NAME, \"wirewheel\"").collect();
-    assert_eq!(of_the_loop.len(), 1, "{trace}");
+    assert!(!of_the_loop.is_empty(), "{trace}");
     let mut waits = ["poll(", "ppoll(", "select("].into_iter().flat_map(of);
     assert!(!waits.any(|thread| of_the_loop.contains(thread)), "{trace}");
 }

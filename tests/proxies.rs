@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -31,10 +31,6 @@ fn guide(language: &str) -> String {
     let page = include_str!("../src/guide/proxies.md");
     let (_, block) = page.split_once(&format!("```{language}\n")).unwrap();
     format!("{}\n", block.split_once("```").unwrap().0.trim_end())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Proxy {

@@ -124,7 +124,8 @@ fn policies(subscribers: usize) -> [Policy; 4] {
             name: "suspend",
             window: 0,
             flow: Some(FlowOptions::new().extra_buffer(16)),
-            write_timeout: Duration::from_secs(3),
+            // Those who read are not to be ended where the machine stands still for a while.
+            write_timeout: Duration::from_secs(8),
             limits,
             // At most one message for each that is behind, if only for a moment.
             held_for_each: (FRAME_BYTES + ENTRY_BYTES, 0),

