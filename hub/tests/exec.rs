@@ -93,7 +93,8 @@ fn is_gone(pid: Pid) -> bool {
 #[test]
 fn when_a_session_ends_its_process_is_told_and_reaped() {
     let folder = Folder::new("told");
-    let mut hub = hub_with(&folder, "echo $$; exec sleep 1000", &["--child-grace", "100ms"]);
+    // What it has for its end before it is killed is more than a busy machine takes to give it its turn.
+    let mut hub = hub_with(&folder, "echo $$; exec sleep 1000", &["--child-grace", "2s"]);
     let mut client = hub.upgrade("/exec");
     let pid = told_pid(&mut client);
     client.send(CLOSE, &close_payload(1000, ""));
@@ -126,7 +127,7 @@ fn over_max_children_there_is_503_until_one_has_ended() {
     let folder = Folder::new("children");
     // Nothing but the signal ends it: one that reads may have ended with its input before.
     let script = "echo ready; exec sleep 1000";
-    let mut hub = hub_with(&folder, script, &["--max-children", "2", "--child-grace", "100ms"]);
+    let mut hub = hub_with(&folder, script, &["--max-children", "2", "--child-grace", "2s"]);
     let mut clients: Vec<Client> = (0..2).map(|_| hub.upgrade("/exec")).collect();
     clients.iter_mut().for_each(|client| client.expect_text("ready"));
     let status = |hub: &Hub| hub.connect().request(&upgrade_request("/exec", "")).status;
@@ -364,7 +365,8 @@ fn output_that_is_not_utf8_is_text_and_said_once_or_binary_if_that_is_asked_for(
 #[test]
 fn many_short_lines_at_once_are_all_there() {
     let folder = Folder::new("short-lines");
-    let hub = hub_with(&folder, "head -c 100000 /dev/zero | tr '\\0' '\\n'; echo end", &[]);
+    let script = "head -c 100000 /dev/zero | tr '\\0' '\\n'; echo end";
+    let hub = hub_with(&folder, script, &["--ping-period", "0"]);
     let mut client = hub.upgrade("/exec");
     for _ in 0..100_000 {
         client.expect_text("");

@@ -10,6 +10,8 @@ use std::cell::Cell;
 use std::fs;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -36,12 +38,23 @@ struct Box1 {
 
 /// A box that shares `room`, and tells what it hears of it.
 fn a_box(url: String, change: impl FnOnce(Link) -> Link + Send + 'static) -> Box1 {
+    a_box_with(FlowOptions::new().extra_buffer(64), url, change)
+}
+
+/// One whose room keeps all that a test says, however long a busy broker takes to read it.
+fn a_patient_box(url: String, change: impl FnOnce(Link) -> Link + Send + 'static) -> Box1 {
+    a_box_with(FlowOptions::new().extra_buffer(100_000).max_bytes(16 << 20), url, change)
+}
+
+fn a_box_with(
+    options: FlowOptions,
+    url: String,
+    change: impl FnOnce(Link) -> Link + Send + 'static,
+) -> Box1 {
     let (tell, told) = channel();
     let (tell_key, key) = channel();
     let server = Server::without_listener(move |app: &mut Application| {
-        let policy = BufferOverflow::DropOldest;
-        let options = FlowOptions::new().extra_buffer(64).on_buffer_overflow(policy);
-        let room = app.flow(options);
+        let room = app.flow(options.on_buffer_overflow(BufferOverflow::DropOldest));
         tell_key.send(app.flow_key(&room)).unwrap();
         let heard: Sender<Told> = tell.clone();
         app.read_flow(&room, move |_, batch| {
@@ -69,28 +82,40 @@ impl Box1 {
         assert_eq!(self.told.recv_timeout(PATIENCE).as_ref(), Ok(what));
     }
 
-    /// Counts what it tells until it tells this.
+    /// Counts what it tells until it tells this, within a minute.
     #[track_caller]
     fn await_change(&self, what: &Told, heard: &mut Heard) {
-        while heard.hear(&self.told) != *what {}
+        let begun = heard.count;
+        while heard.hear(&self.told) != *what {
+            assert!(heard.count - begun < 60_000, "it does not tell {what:?}");
+        }
     }
 
     /// Says a thousand numbers a second until it has said so many, and then the last word.
     fn say(&self, count: u64) {
+        self.say_until(move |said| said >= count);
+    }
+
+    /// The same until what is returned says so.
+    fn say_on(&self) -> Arc<AtomicBool> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        self.say_until(move |_| over.load(Ordering::Relaxed));
+        is_over
+    }
+
+    fn say_until(&self, is_over: impl Fn(u64) -> bool + Send + 'static) {
         let room = self.room;
         let begin = self.server.defer(move |server| {
-            let said = Rc::new(Cell::new(0));
+            let next = Rc::new(Cell::new(Some(0)));
             let tick = Duration::from_micros(8_192);
             let _ = server.every(tick, move |server| {
                 let Some(room) = server.find_flow(room) else { return };
                 for _ in 0..8 {
-                    let n = said.get();
-                    said.set(n + 1);
-                    match n {
-                        n if n < count => room.emit(&n.to_string()).unwrap(),
-                        n if n == count => room.emit("last").unwrap(),
-                        _ => {}
-                    }
+                    let Some(n) = next.get() else { return };
+                    next.set(if is_over(n) { None } else { Some(n + 1) });
+                    let text = next.get().map_or("last".to_owned(), |_| n.to_string());
+                    room.emit(&text).unwrap();
                 }
             });
         });
@@ -107,8 +132,8 @@ impl Box1 {
 fn everything_arrives_in_order_and_nothing_comes_back() {
     let Some(broker) = start("order", "") else { return };
     for at_least_once in [false, true] {
-        let [one, two] =
-            [(); 2].map(|()| a_box(broker.url(), move |link| link.at_least_once(at_least_once)));
+        let [one, two] = [(); 2]
+            .map(|()| a_patient_box(broker.url(), move |it| it.at_least_once(at_least_once)));
         one.expect(&Told::Up);
         two.expect(&Told::Up);
         one.say(2_000);
@@ -125,7 +150,7 @@ fn a_broker_at_a_unix_socket_is_reached_too() {
     let lines = "allow_anonymous true\nlistener 0 FOLDER/socket";
     let Some(broker) = start("socket", lines) else { return };
     let url = format!("mqtt+unix:{}", broker.folder().join("socket").display());
-    expect_to_hear([(); 2].map(|()| a_box(url.clone(), |link| link)));
+    expect_to_hear([(); 2].map(|()| a_patient_box(url.clone(), |link| link)));
 }
 
 /// The second hears all that the first says.
@@ -174,7 +199,7 @@ impl Heard {
     }
 
     /// How many messages, and how many it missed.
-    fn up_to_the_last(mut self, site: &Box1) -> (u64, u64) {
+    fn up_to_the_last(&mut self, site: &Box1) -> (u64, u64) {
         loop {
             if let Told::Heard(text, _) = self.hear(&site.told) {
                 if text == "last" {
@@ -215,27 +240,31 @@ fn a_broker_that_is_killed_for_two_seconds_costs_what_is_counted_and_nobody_wait
     let (one, two) = (a_box(broker.url(), |link| link), a_box(broker.url(), |link| link));
     one.expect(&Told::Up);
     two.expect(&Told::Up);
-    const COUNT: u64 = 8_000;
-    one.say(COUNT);
+    let is_over = one.say_on();
     let (mut at_one, mut at_two) = (Heard::default(), Heard::default());
     at_one.hear_up_to(2_000, &one);
     at_two.hear_up_to(1_900, &two);
     fs::write("/proc/self/clear_refs", "5").unwrap(); // the peak begins anew
     let before = resident("VmRSS");
     broker.kill();
-    at_one.hear_up_to(4_000, &one);
+    one.await_change(&Told::Down, &mut at_one);
+    // What is said from here on has no link.
+    at_one.hear_up_to(at_one.count + 2_000, &one);
     broker.start();
     let restarted_at = at_one.count;
     one.await_change(&Told::Up, &mut at_one);
-    assert!(at_one.count - restarted_at <= 3_000, "back after {} ms", at_one.count - restarted_at);
+    // An attempt every two seconds, and what a loaded machine takes.
+    assert!(at_one.count - restarted_at <= 10_000, "back after {} ms", at_one.count - restarted_at);
     two.await_change(&Told::Up, &mut at_two);
+    is_over.store(true, Ordering::Relaxed);
     assert!(at_one.is_down && at_two.is_down);
-    assert_eq!(at_one.up_to_the_last(&one), (COUNT, 0), "local delivery");
+    let (said, lost) = at_one.up_to_the_last(&one);
+    assert_eq!((said, lost), (at_one.next, 0), "local delivery");
     let (heard, missed) = at_two.up_to_the_last(&two);
     let grown = resident("VmHWM").saturating_sub(before);
     println!("{heard} heard, {missed} missed; {grown} KiB more memory at most");
-    assert_eq!(heard + missed, COUNT, "{heard} heard, {missed} missed");
-    assert!((1_900..6_000).contains(&missed), "{missed} missed");
+    assert_eq!(heard + missed, said, "{heard} heard, {missed} missed");
+    assert!(heard > 1_900 && missed >= 2_000, "{missed} missed");
     assert!(grown < 1 << 10, "{grown} KiB");
     one.stop();
     two.stop();
@@ -254,8 +283,7 @@ fn a_broker_behind_a_cable_that_is_pulled_is_noticed_by_its_silence_and_nobody_w
     let (one, two) = (a_box(broker.url(), quick), a_box(broker.url(), quick));
     one.expect(&Told::Up);
     two.expect(&Told::Up);
-    const COUNT: u64 = 12_000;
-    one.say(COUNT);
+    let is_over = one.say_on();
     let (mut at_one, mut at_two) = (Heard::default(), Heard::default());
     at_one.hear_up_to(1_000, &one);
     network.cut();
@@ -263,16 +291,18 @@ fn a_broker_behind_a_cable_that_is_pulled_is_noticed_by_its_silence_and_nobody_w
     one.await_change(&Told::Down, &mut at_one);
     two.await_change(&Told::Down, &mut at_two);
     // A keep-alive until it is asked, one for its answer, and what a loaded machine takes.
-    assert!(at_one.count - cut_at <= 3_000, "noticed after {} ms", at_one.count - cut_at);
+    assert!(at_one.count - cut_at <= 10_000, "noticed after {} ms", at_one.count - cut_at);
     // What was sent before it was noticed may come through yet: the system goes on trying after the end. What is
     // said from here on has no link.
     at_one.hear_up_to(at_one.count + 500, &one);
     network.mend();
     one.await_change(&Told::Up, &mut at_one);
     two.await_change(&Told::Up, &mut at_two);
-    assert_eq!(at_one.up_to_the_last(&one), (COUNT, 0), "local delivery");
+    is_over.store(true, Ordering::Relaxed);
+    let (said, lost) = at_one.up_to_the_last(&one);
+    assert_eq!((said, lost), (at_one.next, 0), "local delivery");
     let (heard, missed) = at_two.up_to_the_last(&two);
-    assert_eq!(heard + missed, COUNT, "{heard} heard, {missed} missed");
+    assert_eq!(heard + missed, said, "{heard} heard, {missed} missed");
     assert!(missed >= 500, "{missed} missed");
     one.stop();
     two.stop();
@@ -295,7 +325,7 @@ fn a_broker_that_wants_certificates_takes_who_shows_one_that_it_trusts() {
     let showing = |name: Option<&'static str>| {
         let shown = name.map(|name| (file(&format!("{name}.pem")), file(&format!("{name}.key"))));
         let trusted = file("authority.pem");
-        a_box(url.clone(), move |link| {
+        a_patient_box(url.clone(), move |link| {
             let options = ConnectOptions::new().roots(Roots::pem(trusted));
             link.connect_options(match shown {
                 Some((chain, key)) => options.client_certificate(chain, key),
