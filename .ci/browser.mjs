@@ -6,14 +6,14 @@ import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { overRestarts } from "./events.mjs";
-import { origins, overTls } from "./origins.mjs";
+import { freePort, origins, overTls } from "./origins.mjs";
 import { lamp, pages, readAcross } from "./pages.mjs";
 import { uploads } from "./uploads.mjs";
 
 const { BROWSER, PLAYWRIGHT, EXAMPLES, SCREENSHOTS } = process.env;
 const { chromium } = createRequire(import.meta.url)(resolve(PLAYWRIGHT));
 /** The longest that anything may take, in milliseconds. */
-const PATIENCE = 15_000;
+const PATIENCE = 60_000;
 const PHONE = { width: 375, height: 667 };
 const SMALLEST_PHONE = { width: 320, height: 568 };
 const DESK = { width: 1280, height: 800 };
@@ -44,6 +44,11 @@ class Program {
     Program.running.delete(this);
     assert.equal(await this.ended, 0, "exit code");
   }
+}
+
+/** Where a program is to listen once more when it was stopped: nobody is given that port in between. */
+async function place() {
+  return `127.0.0.1:${await freePort()}`;
 }
 
 /** What pages did that they must not do: a script that failed, a request to elsewhere. */
@@ -99,7 +104,7 @@ async function expectFits(page) {
 }
 
 async function echo(browser) {
-  const program = await Program.start("echo");
+  const program = await Program.start("echo", await place());
   const page = await open(browser, program.url, { viewport: PHONE, hasTouch: true, isMobile: true });
   await expectText(page, "#state.open", "connected");
   await expectText(page, "#log .connect", "to /echo");
@@ -125,6 +130,7 @@ async function echo(browser) {
   await shot(page, "echo-phone-light");
   const again = await Program.start("echo", program.address);
   await expectText(page, "#state.open", "connected");
+  await page.locator("#log .message", { hasText: "Please enter your name" }).nth(2).waitFor({ state: "attached" });
   assert.equal(await page.locator("#log .message", { hasText: "Please enter your name" }).count(), 3);
 
   const desk = await open(browser, again.url, { colorScheme: "dark" });
@@ -151,7 +157,7 @@ async function say(page, text) {
 const lines = page => page.locator("#log li").allInnerTexts();
 
 async function chat(browser) {
-  const program = await Program.start("chat");
+  const program = await Program.start("chat", await place());
   const anna = await open(browser, program.url, { viewport: PHONE, hasTouch: true, isMobile: true, colorScheme: "dark" });
   await expectUsable(anna);
   await shot(anna, "chat-join-phone-dark");
@@ -237,7 +243,7 @@ async function expectInk(page, id) {
 }
 
 async function telemetry(browser) {
-  const program = await Program.start("telemetry");
+  const program = await Program.start("telemetry", await place());
   const desk = await open(browser, program.url, { colorScheme: "dark" });
   const phone = await open(browser, program.url, { viewport: PHONE, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
   await expectText(desk, "#state.open", "connected");
@@ -303,7 +309,7 @@ async function site() {
   await program.stop();
 }
 async function events(browser) {
-  await overRestarts(browser, { Program, open, expectText, expectUsable, shot, PHONE });
+  await overRestarts(browser, { Program, place, open, expectText, expectUsable, shot, PHONE });
 }
 async function upload(browser) {
   await uploads(browser, open, folder => Program.start("upload", undefined, folder));

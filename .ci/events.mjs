@@ -37,10 +37,10 @@ async function expectNoGap(pages, restarts) {
   }
 }
 
-export async function overRestarts(browser, { Program, open, expectText, expectUsable, shot, PHONE }) {
+export async function overRestarts(browser, { Program, place, open, expectText, expectUsable, shot, PHONE }) {
   const folder = mkdtempSync(`${tmpdir()}/wirewheel-events-`);
   try {
-    const program = await Program.start("events");
+    const program = await Program.start("events", await place());
     const port = await freePort();
     let proxy = await nginx(folder, port, program.address);
     const direct = await open(browser, program.url, { viewport: PHONE, hasTouch: true, isMobile: true });

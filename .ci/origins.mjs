@@ -42,12 +42,12 @@ export async function hub(pages, ...more) {
   return { port: await program.found, log: program.log, stop: program.stop };
 }
 
+/** A port below those that the system gives to who asks for any: nobody is given it before it is listened on. */
 export function freePort() {
+  const wanted = 10_000 + Math.floor(Math.random() * 20_000);
   return new Promise(done => {
-    const probe = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address();
-      probe.close(() => done(port));
-    });
+    const probe = createServer().listen(wanted, "127.0.0.1", () => probe.close(() => done(wanted)));
+    probe.on("error", () => done(freePort()));
   });
 }
 

@@ -1,8 +1,11 @@
 """The examples and the hub, built for scripts that let other programs loose on them: as a release, or of the profile
 for development with PROFILE=debug, in which `.ci/run` has them built already.
 """
+import contextlib
 import os
 import pathlib
+import random
+import socket
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -25,3 +28,11 @@ def examples(*names):
 
 def hub():
     build("--package", "wirewheel-hub")
+
+
+def free_port():
+    """A port below those that the system gives to who asks for any: nobody is given it before it is listened on."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(10_000, 30_000)))
+            return probe.getsockname()[1]
