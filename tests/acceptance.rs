@@ -75,7 +75,7 @@ fn a3_ping_and_pong_keep_it_open() {
     assert!((0..20).any(|_| pings_that_are_answered_in_time_keep_it_open()));
 }
 
-/// Whether the client was in time: each ping is sent behind the pong before, which is less than the timeout ago.
+/// Whether the client was in time: each ping is sent behind the pong before, less than the timeout ago.
 fn pings_that_are_answered_in_time_keep_it_open() -> bool {
     let timeout = millis(300);
     let (factory, events) = recorder(false);

@@ -133,8 +133,8 @@ fn nothing_wakes_the_loop_while_nothing_is_due() {
     for client in &mut clients {
         client.expect_text("hi");
     }
-    // Two seconds, 244 ticks of the wheel, in which nobody is sent anything. The first may have the end of the
-    // turn with the last answer in it.
+    // Two seconds, 244 ticks of the wheel, in which nobody is sent anything. The first time may have the end
+    // of the turn with the last answer in it.
     let quiet = &mut clients[0].stream;
     quiet.set_read_timeout(Some(millis(2000))).unwrap();
     let slept = (0..3).any(|_| {

@@ -212,8 +212,8 @@ fn nobody_is_lost_while_certificates_are_switched() {
         (0..4).map(|_| TlsClient::connect(server.addr()).upgraded("/")).collect();
     let (mut last, mut switched, mut visits) = (Instant::now(), 0, 0);
     while switched < seconds || visits <= switched {
-        // A second behind the one before, and not sooner after a time in which the machine stood still: two at
-        // once are one change.
+        // A second behind the one before, and not sooner after a time in which the machine stood still: two
+        // at once are one change.
         if last.elapsed() >= Duration::from_secs(1) {
             relink(if switched % 2 == 0 { "2" } else { "1" }, &folder.path("now"));
             (last, switched) = (Instant::now(), switched + 1);

@@ -292,8 +292,8 @@ fn a_broker_behind_a_cable_that_is_pulled_is_noticed_by_its_silence_and_nobody_w
     two.await_change(&Told::Down, &mut at_two);
     // A keep-alive until it is asked, one for its answer, and what a loaded machine takes.
     assert!(at_one.count - cut_at <= 10_000, "noticed after {} ms", at_one.count - cut_at);
-    // What was sent before it was noticed may come through yet: the system goes on trying after the end. What is
-    // said from here on has no link.
+    // What was sent before it was noticed may come through yet: the system goes on trying after the end. What
+    // is said from here on has no link.
     at_one.hear_up_to(at_one.count + 500, &one);
     network.mend();
     one.await_change(&Told::Up, &mut at_one);

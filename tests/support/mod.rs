@@ -70,8 +70,8 @@ pub fn free_port() -> u16 {
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
 }
 
-/// Does what is measured in real time, up to four times: a machine that others use stands still for longer than
-/// is allowed now and then, and a fault is there each time.
+/// Does what is measured in real time, up to four times: a machine that others use stands still for longer
+/// than is allowed now and then, and a fault is there each time.
 pub fn measured(mut act: impl FnMut()) {
     for _ in 0..3 {
         if catch_unwind(AssertUnwindSafe(&mut act)).is_ok() {

@@ -66,8 +66,8 @@ pub fn installed(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|it| it.is_file())
 }
 
-/// A port below those that the system gives to who asks for any: nobody is given it before the broker listens,
-/// nor while it is down.
+/// A port below those that the system gives to who asks for any: nobody is given it before the broker
+/// listens, nor while it is down.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 20;
