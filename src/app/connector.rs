@@ -112,10 +112,11 @@ impl Connector {
             None => dialers.tls.find(&self.settings.tls).map_err(|mistake| mistake.to_string())?,
         };
         self.tls = Some(Rc::clone(&tls));
-        match &url.place {
-            Place::Tcp { host, .. } => TlsStart::new(tls, host),
-            Place::Unix(path) => TlsStart::new(tls, path),
-        }
+        let start = match &url.place {
+            Place::Tcp { host, .. } => TlsStart::new(tls, host)?,
+            Place::Unix(path) => TlsStart::new(tls, path)?,
+        };
+        Ok(if url.is_bytes { start.of_bytes() } else { start })
     }
 
     pub(super) fn of_messages<F, H>(
