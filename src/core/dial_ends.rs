@@ -186,13 +186,20 @@ impl Dials<'_> {
         }
         match cell.take_wish() {
             Some(Wish::ReconnectNow) => self.reconnect_now(now, index),
-            Some(Wish::Stop) => {
-                self.end_attempt(now, index);
-                self.close_session(cell);
-                self.stop(index);
+            Some(Wish::Stop) => self.stop_now(now, cell),
+            Some(Wish::StopAndReconnect) => {
+                self.stop_now(now, cell);
+                self.reconnect_now(now, index);
             }
             None => {}
         }
+    }
+
+    fn stop_now(&mut self, now: Time, cell: &DialerCell) {
+        let index = cell.key.index;
+        self.end_attempt(now, index);
+        self.close_session(cell);
+        self.stop(index);
     }
 
     fn reconnect_now(&mut self, now: Time, index: u32) {

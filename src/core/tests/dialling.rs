@@ -505,6 +505,33 @@ fn the_last_wish_counts_while_a_session_is_being_closed() {
     }
 }
 
+/// Both are done, in that order: also where the loop hears of them in one turn.
+#[test]
+fn a_stop_is_not_forgotten_over_what_follows_it() {
+    let it = one(URL);
+    let server = it.app.far_server("cloud.example", 80);
+    let mut session = server.expect_request().accept();
+    session.expect_text("hello");
+    it.dialers[0].stop();
+    it.dialers[0].reconnect_now();
+    it.advance(0);
+    session.expect_close(CloseCode::NORMAL);
+    session.half_close();
+    assert_eq!(it.notes(), ["closed 1000"]);
+    let request = server.expect_request();
+    // An attempt that is under way is given up for another one.
+    it.dialers[0].stop();
+    it.dialers[0].reconnect_now();
+    it.advance(0);
+    assert_eq!(request.into_client().ending(), Some(Ending::Closed));
+    let request = server.expect_request();
+    it.dialers[0].reconnect_now();
+    it.dialers[0].stop();
+    it.advance(3600);
+    assert_eq!(request.into_client().ending(), Some(Ending::Closed));
+    assert_eq!((it.state(), server.next_request().is_none()), (DialerState::Stopped, true));
+}
+
 #[test]
 fn the_application_decides_what_follows() {
     let asked = Rc::new(Cell::new(0));
