@@ -234,6 +234,7 @@ impl<E: Endpoint> Endpoint for DialledEndpoint<E> {
     }
 
     fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.cell.heard.set(true);
         self.inner.on_own_pong(session, payload)
     }
 

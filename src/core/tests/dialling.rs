@@ -304,6 +304,27 @@ fn delays_start_anew_once_something_was_heard() {
     assert!(longest(false) >= secs(29), "a 101 alone is no reason to hurry");
 }
 
+/// Where the application sends the pings itself, their pongs prove as much.
+#[test]
+fn the_pong_of_an_own_ping_is_something_heard() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.connect(URL, ConnectOptions::new().ping_period(None), |_: &Call| {
+            on_connect(|session, _| session.ping(b"there?"))
+        });
+    })
+    .unwrap();
+    let server = app.far_server("cloud.example", 80);
+    for _ in 0..12 {
+        let mut session = within(61, &server).accept();
+        app.advance(secs(0));
+        session.reset();
+    }
+    let lost_at = app.elapsed();
+    within(61, &server);
+    let delay = app.elapsed() - lost_at;
+    assert!(delay <= Duration::from_millis(3_050), "the first delay is at most 3 s: {delay:?}");
+}
+
 #[test]
 fn a_server_says_when_to_come_back() {
     for (lines, from, until) in [
