@@ -12,9 +12,7 @@ use crate::app::handler::Handler;
 use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::context::dialers::{DialerCell, Dialers};
-use crate::protocol::client_url::ClientUrl;
-#[cfg(feature = "tls")]
-use crate::protocol::client_url::Place;
+use crate::protocol::client_url::{ClientUrl, Place};
 use crate::protocol::frame::FrameRules;
 use crate::protocol::http_proxy::HttpProxy;
 use crate::protocol::piece_reader::PieceStep;
@@ -76,6 +74,9 @@ impl Connector {
         let settings = Rc::clone(options.settings());
         settings.check()?;
         let proxy = settings.proxy(&url)?.map(Rc::new);
+        if proxy.is_some() && matches!(url.place, Place::Unix(_)) {
+            return Err("proxy: a Unix socket is on this machine, and no proxy leads to it".into());
+        }
         let factory = Rc::new(move |call: &Call, cell| -> Box<dyn Endpoint> {
             Box::new(DialledEndpoint { inner: endpoint(call), cell })
         });

@@ -690,6 +690,17 @@ fn a_proxy_connects_for_it() {
     assert!(it.app.far(|far| far.asked.iter().all(|name| name == "proxy.example")));
 }
 
+/// It would be asked for nothing, and waited for until the deadline of each attempt.
+#[test]
+fn a_unix_socket_behind_a_proxy_is_a_mistake_of_the_set_up() {
+    let options = ConnectOptions::new().proxy("http://proxy.example:3128");
+    let mistake = TestApplication::new(|app: &mut Application| {
+        app.connect("ws+unix:/run/x.sock:/", options, |_: &Call| on_connect(|_, _| Ok(())));
+    });
+    let mistake = mistake.unwrap_err().to_string();
+    assert!(mistake.contains("ws+unix:/run/x.sock:/: proxy"), "{mistake}");
+}
+
 /// The deadline of an attempt may pass in the turn in which its connection is given up.
 #[test]
 fn an_attempt_that_fails_in_two_ways_at_once_is_followed_by_one() {
