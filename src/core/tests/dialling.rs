@@ -852,6 +852,42 @@ fn dialers_begin_and_end_while_the_server_runs_and_leave_nothing_behind() {
     assert!(wrong.unwrap_err().to_string().contains("ws://host/path"));
 }
 
+/// A `Drop` is the application's code too, also that of what its closures hold.
+#[test]
+fn a_panic_in_what_a_dialer_held_ends_nothing() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("planned");
+        }
+    }
+    let it = one(URL);
+    let mut session = it.app.far_server("cloud.example", 80).expect_request().accept();
+    session.expect_text("hello");
+    for in_options in [false, true] {
+        let held = Panics;
+        let stopped = it.app.with_server(move |server| {
+            let options = ConnectOptions::new();
+            let dialer = if in_options {
+                let made = move || format!("{}", size_of_val(&held));
+                server.connect(URL, options.header_with("X", made), |_: &Call| {
+                    on_connect(|_, _| Ok(()))
+                })
+            } else {
+                server.connect(URL, options, move |_: &Call| {
+                    let _ = &held;
+                    on_connect(|_, _| Ok(()))
+                })
+            };
+            dialer.map(|dialer| dialer.stop())
+        });
+        stopped.unwrap();
+        it.advance(0);
+    }
+    session.send("still here");
+    session.expect_text("still here");
+}
+
 /// Of so many who lose their server at once, how many come back in any 100 ms at most, in percent.
 fn worst_tenth_of_a_second(outage: Duration, dialers: usize) -> f64 {
     let url = URL;
