@@ -197,6 +197,41 @@ fn who_is_refused_now_is_told_so_and_ended() {
     }
 }
 
+/// Who was let in by what held when it knocked is judged by what holds now, once it is in.
+#[test]
+fn a_handshake_that_was_under_way_is_no_way_around_a_reload() {
+    let folder = Folder::new("under-way");
+    folder.put("nobody.crl", "list.crl");
+    let clients = ClientCertificates::required(certificate("clients.pem"));
+    let clients = clients.crl(folder.path("list.crl")).end_refused(true);
+    let (server, _events) = start(options("box").client_certificates(clients));
+    let trust = Trust { shows: Some("revoked"), ..Trust::default() };
+    let mut revoked = TlsClient::start(server.addr(), "localhost", &trust.config());
+    while revoked.tls.wants_write() {
+        revoked.tls.write_tls(&mut revoked.socket).unwrap();
+    }
+    while revoked.tls.is_handshaking() {
+        revoked.tls.read_tls(&mut revoked.socket).unwrap();
+        revoked.tls.process_new_packets().unwrap();
+    }
+    folder.put("clients.crl", "list.crl");
+    server.0.reload_certificates().unwrap();
+    assert_eq!(figures(&server, |stats| stats.tls_reloads_done > 0).tls_reloads_done, 1);
+    // Its certificate is out only now.
+    revoked.write(upgrade_request("/", "").as_bytes());
+    let refused = close_payload(1008, "Certificate refused");
+    while !revoked.inbox.windows(refused.len()).any(|part| part == refused) {
+        match revoked.try_fill() {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is still in");
+                break;
+            }
+        }
+    }
+}
+
 /// A certificate that is switched all the time, for `WIREWHEEL_SECONDS` or a few: who talks is not lost, nor
 /// who comes, whichever of the two is shown.
 #[test]

@@ -12,9 +12,7 @@ use crate::app::handler::Handler;
 use crate::app::piece_handler::PieceHandler;
 use crate::app::raw_handler::RawHandler;
 use crate::context::dialers::{DialerCell, Dialers};
-use crate::protocol::client_url::ClientUrl;
-#[cfg(feature = "tls")]
-use crate::protocol::client_url::Place;
+use crate::protocol::client_url::{ClientUrl, Place};
 use crate::protocol::frame::FrameRules;
 use crate::protocol::http_proxy::HttpProxy;
 use crate::protocol::piece_reader::PieceStep;
@@ -76,6 +74,9 @@ impl Connector {
         let settings = Rc::clone(options.settings());
         settings.check()?;
         let proxy = settings.proxy(&url)?.map(Rc::new);
+        if proxy.is_some() && matches!(url.place, Place::Unix(_)) {
+            return Err("proxy: a Unix socket is on this machine, and no proxy leads to it".into());
+        }
         let factory = Rc::new(move |call: &Call, cell| -> Box<dyn Endpoint> {
             Box::new(DialledEndpoint { inner: endpoint(call), cell })
         });
@@ -112,10 +113,11 @@ impl Connector {
             None => dialers.tls.find(&self.settings.tls).map_err(|mistake| mistake.to_string())?,
         };
         self.tls = Some(Rc::clone(&tls));
-        match &url.place {
-            Place::Tcp { host, .. } => TlsStart::new(tls, host),
-            Place::Unix(path) => TlsStart::new(tls, path),
-        }
+        let start = match &url.place {
+            Place::Tcp { host, .. } => TlsStart::new(tls, host)?,
+            Place::Unix(path) => TlsStart::new(tls, path)?,
+        };
+        Ok(if url.is_bytes { start.of_bytes() } else { start })
     }
 
     pub(super) fn of_messages<F, H>(
@@ -233,6 +235,7 @@ impl<E: Endpoint> Endpoint for DialledEndpoint<E> {
     }
 
     fn on_own_pong(&mut self, session: &mut Session<'_>, payload: &[u8]) -> HandlerResult {
+        self.cell.heard.set(true);
         self.inner.on_own_pong(session, payload)
     }
 

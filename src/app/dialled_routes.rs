@@ -73,14 +73,11 @@ impl DialledRoutes {
         self.0.get(usize::from(u16::MAX - number))?.as_ref()
     }
 
-    /// A dialer has gone, and its sessions before it.
-    pub(crate) fn leave(&mut self, number: u16) {
-        let Some(entry) = self.0.get_mut(usize::from(u16::MAX - number)) else { return };
-        if let Some(route) = entry {
-            route.dialers = route.dialers.saturating_sub(1);
-            if route.dialers == 0 {
-                *entry = None;
-            }
-        }
+    /// A dialer has gone, and its sessions before it: the route, if it was the last of it.
+    pub(crate) fn leave(&mut self, number: u16) -> Option<DialledRoute> {
+        let entry = self.0.get_mut(usize::from(u16::MAX - number))?;
+        let route = entry.as_mut()?;
+        route.dialers = route.dialers.saturating_sub(1);
+        if route.dialers == 0 { entry.take() } else { None }
     }
 }

@@ -96,6 +96,8 @@ pub(crate) struct DialerCell {
 pub(crate) enum Wish {
     ReconnectNow,
     Stop,
+    /// One after the other, both within a turn.
+    StopAndReconnect,
 }
 
 /// More dialers than a program has.
@@ -203,7 +205,7 @@ impl DialerCell {
     }
 
     pub(crate) fn is_to_stop(&self) -> bool {
-        self.wish.get() == Some(Wish::Stop)
+        matches!(self.wish.get(), Some(Wish::Stop | Wish::StopAndReconnect))
     }
 
     pub(crate) fn take_wish(&self) -> Option<Wish> {
@@ -242,6 +244,11 @@ impl Dialer {
     }
 
     fn want(&self, wish: Wish) {
+        // A stop ends what there is, which to reconnect does not; any other wish makes those before it void.
+        let wish = match wish {
+            Wish::ReconnectNow if self.cell.is_to_stop() => Wish::StopAndReconnect,
+            wish => wish,
+        };
         self.cell.wish.set(Some(wish));
         self.cell.touch();
     }

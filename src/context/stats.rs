@@ -142,8 +142,8 @@ stats! {
         /// Attempts to connect to a server (feature `client`).
         dials_total "";
     }
-    Counter "dials_failed_total" "Attempts to connect that have not become a session." {
-        /// Attempts that have not become a session.
+    Counter "dials_failed_total" "Attempts to connect that have failed." {
+        /// Attempts that have failed; those that a stop has ended are not among them.
         dials_failed "";
     }
     Counter "requests_total" "Request heads taken, upgrades included." {

@@ -17,7 +17,7 @@ use crate::words::time::Time;
 
 use crate::core::dial_orders::DialOrder;
 use crate::core::dials::Dials;
-use crate::core::panics::{Panicked, caught};
+use crate::core::panics::{Panicked, caught, drop_caught};
 
 /// The longest that a server may ask to be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -166,10 +166,11 @@ impl Dials<'_> {
             dial.cell.state.get() == DialerState::Stopped && dial.cell.session.get().is_none();
         let route = dial.route;
         if is_over && self.core.shared.dialers.forget(index) {
-            if let Some(entry) = self.core.dial_table.dials.get_mut(index as usize) {
-                *entry = None;
-            }
-            self.core.routes.dialled.leave(route);
+            let dials = &mut self.core.dial_table.dials;
+            let gone = dials.get_mut(index as usize).and_then(Option::take);
+            // What its closures hold is the application's. Those of its options may go with the route.
+            drop_caught("what a dialer held", gone);
+            drop_caught("what a dialer held", self.core.routes.dialled.leave(route));
         }
     }
 
@@ -186,13 +187,20 @@ impl Dials<'_> {
         }
         match cell.take_wish() {
             Some(Wish::ReconnectNow) => self.reconnect_now(now, index),
-            Some(Wish::Stop) => {
-                self.end_attempt(now, index);
-                self.close_session(cell);
-                self.stop(index);
+            Some(Wish::Stop) => self.stop_now(now, cell),
+            Some(Wish::StopAndReconnect) => {
+                self.stop_now(now, cell);
+                self.reconnect_now(now, index);
             }
             None => {}
         }
+    }
+
+    fn stop_now(&mut self, now: Time, cell: &DialerCell) {
+        let index = cell.key.index;
+        self.end_attempt(now, index);
+        self.close_session(cell);
+        self.stop(index);
     }
 
     fn reconnect_now(&mut self, now: Time, index: u32) {

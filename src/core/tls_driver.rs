@@ -122,10 +122,10 @@ impl<S: Sockets> Driver<S> {
         }
         if self.sockets.next_certificate_check().is_some_and(|at| at <= now) {
             self.sockets.check_certificates(&mut self.core, now);
-            #[cfg(feature = "tls-client-auth")]
-            for slot in self.sockets.take_refused() {
-                self.with_wire(slot, |core, wire| TlsEvents { core }.refused(now, slot, wire));
-            }
+        }
+        #[cfg(feature = "tls-client-auth")]
+        for slot in self.sockets.take_refused() {
+            self.with_wire(slot, |core, wire| TlsEvents { core }.refused(now, slot, wire));
         }
     }
 }

@@ -142,6 +142,8 @@ impl ClientUrl {
 
     /// What a redirect's `Location` leads to from here.
     pub(crate) fn follow(&self, location: &str) -> Result<Self, String> {
+        // A fragment is for a page.
+        let location = location.split('#').next().unwrap_or_default();
         if location.starts_with('/') && !location.starts_with("//") {
             return Ok(Self { target: target_of(location)?.into(), ..self.clone() });
         }
@@ -154,9 +156,7 @@ impl ClientUrl {
             }
             None => return Err("it is neither a URL nor an absolute path".into()),
         };
-        // A fragment is for a page.
-        let absolute = absolute.split('#').next().unwrap_or_default();
-        let mut target = Self::parse(absolute)?;
+        let mut target = Self::parse(&absolute)?;
         if matches!(target.place, Place::Unix(_)) {
             return Err("it leads to a Unix socket".into());
         }
@@ -357,6 +357,7 @@ mod tests {
             ("/c?d", "wss://h/c", true),
             ("https://h/c", "wss://h/c", true),
             ("wss://h/c#top", "wss://h/c", true),
+            ("/c?d#top", "wss://h/c", true),
             ("//other/c", "wss://other/c", false),
             ("wss://h:444/c", "wss://h:444/c", false),
         ] {

@@ -40,8 +40,8 @@ pub(crate) enum ResponseFault {
     TooLarge,
 }
 
-/// The most header lines of an answer.
-const LINES_MAX: usize = 64;
+/// So many header lines are read without a buffer of their own.
+const LINES_INLINE: usize = 64;
 
 /// Reads the head at the start of `bytes`. `scanned` remembers how far the search for its end has come.
 pub(crate) fn parse_response(
@@ -57,8 +57,14 @@ pub(crate) fn parse_response(
     }
     *scanned = looked_at;
     let bytes = bytes.get(..looked_at).unwrap_or_default();
-    let mut inline = [const { MaybeUninit::uninit() }; LINES_MAX];
-    let lines = inline.get_mut(..limits.max_lines.min(LINES_MAX)).unwrap_or_default();
+    let mut inline = [const { MaybeUninit::uninit() }; LINES_INLINE];
+    let mut larger;
+    let lines = if limits.max_lines <= LINES_INLINE {
+        inline.get_mut(..limits.max_lines).unwrap_or_default()
+    } else {
+        larger = vec![MaybeUninit::uninit(); limits.max_lines];
+        larger.as_mut_slice()
+    };
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut response, bytes, lines) {
@@ -193,6 +199,23 @@ pub(crate) mod tests {
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(65));
         let result = parse_response(many.as_bytes(), &LIMITS, &mut 0);
         assert!(matches!(result, Err(ResponseFault::TooLarge)));
+    }
+
+    /// Also where that is raised over the default.
+    #[test]
+    fn so_many_lines_are_taken_as_the_limit_says() {
+        let limits = HeadLimits { max_lines: 100, ..LIMITS };
+        for (count, fits) in [(64, true), (65, true), (100, true), (101, false)] {
+            let text = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(count));
+            match parse_response(text.as_bytes(), &limits, &mut 0) {
+                Ok(ResponseStatus::Complete(head, _)) => {
+                    assert_eq!((head.headers().count(), fits), (count, true));
+                }
+                fault => {
+                    assert!(matches!(fault, Err(ResponseFault::TooLarge)) && !fits, "{count}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(super) struct CertificateCare {
     /// The first slot whose peer's certificate is still to be judged anew.
     #[cfg(feature = "tls-client-auth")]
     rejudged: Option<usize>,
+    /// Those whose handshake was under way then, which the authorities and lists of before judge.
+    #[cfg(feature = "tls-client-auth")]
+    unjudged: Vec<usize>,
 }
 
 /// A reload that failed.
@@ -54,6 +57,8 @@ impl CertificateCare {
             retry: None,
             #[cfg(feature = "tls-client-auth")]
             rejudged: None,
+            #[cfg(feature = "tls-client-auth")]
+            unjudged: Vec::new(),
         }
     }
 
@@ -70,6 +75,7 @@ impl CertificateCare {
     pub(super) fn check(&mut self, core: &mut Core, now: Time, acceptors: &[Rc<Acceptor>]) {
         if self.retry.is_some_and(|retry| retry.at <= now) {
             self.reload(core, now, acceptors);
+            core.tell_certificates(); // who asked for the first try told them of that
         }
         if self.next_warning.is_some_and(|at| at <= now) {
             self.next_warning = Some(now.after(BETWEEN_WARNINGS));
@@ -108,7 +114,13 @@ impl CertificateCare {
     pub(super) fn changed(&mut self, acceptors: &[Rc<Acceptor>]) {
         if acceptors.iter().any(|acceptor| acceptor.ends_refused()) {
             self.rejudged = Some(0);
+            self.unjudged.clear(); // all are looked at anew
         }
+    }
+
+    /// Whether certificates of peers are to be judged, now or once a handshake is over.
+    pub(super) fn judges(&self) -> bool {
+        self.rejudged.is_some() || !self.unjudged.is_empty()
     }
 
     /// Judges the certificates of some peers anew, after a reload: the slots of those that are refused.
@@ -117,16 +129,21 @@ impl CertificateCare {
         sockets: &[Option<Channel<Socket>>],
         acceptors: &[Rc<Acceptor>],
     ) -> Vec<u32> {
-        let Some(first) = self.rejudged.take() else { return Vec::new() };
         let acceptors: Vec<_> = acceptors.iter().filter(|it| it.ends_refused()).collect();
         acceptors.iter().for_each(|acceptor| acceptor.shared().set_time(since_1970()));
+        let first = self.rejudged.take().unwrap_or(sockets.len());
+        let earlier = std::mem::take(&mut self.unjudged).into_iter();
         let (mut refused, mut judged) = (Vec::new(), 0);
-        for (slot, socket) in sockets.iter().enumerate().skip(first) {
-            if judged == JUDGED_AT_ONCE {
+        for slot in earlier.chain(first..sockets.len()) {
+            if judged == JUDGED_AT_ONCE && slot >= first {
                 self.rejudged = Some(slot);
                 break;
             }
-            let Some(Channel::Secured(secured)) = socket else { continue };
+            let Some(Some(Channel::Secured(secured))) = sockets.get(slot) else { continue };
+            if secured.is_shaking_hands() {
+                self.unjudged.push(slot);
+                continue;
+            }
             let Some(is_refused) = acceptors.iter().find_map(|it| secured.is_refused_by(it)) else {
                 continue;
             };
@@ -160,4 +177,43 @@ fn warn_of_faults(acceptors: &[Rc<Acceptor>]) {
 #[allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
 fn since_1970() -> Option<Duration> {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process};
+
+    use super::*;
+    use crate::app::application::Application;
+    use crate::context::loops::Place;
+    use crate::context::mailbox::Mailbox;
+    use crate::transport::tls::acceptor::Certificates;
+    use crate::words::tls::{Pem, TlsOptions};
+
+    const CHAIN: &str = include_str!("../testing/network/certificates/small.pem");
+    const KEY: &str = include_str!("../testing/network/certificates/small.key");
+
+    /// They heard of the first try, when there was nothing new: who is to go on them went unseen.
+    #[test]
+    fn other_loops_hear_of_a_reload_that_works_when_it_is_tried_again() {
+        let mailboxes = vec![Mailbox::default(), Mailbox::default()];
+        let other = mailboxes[1].inbox();
+        let first = Place::all(mailboxes).remove(0);
+        let application = Application::new().reached_by(first.mailbox().clone(), Vec::new());
+        let mut core = Core::new(application.at(first).build().unwrap());
+        let chain = env::temp_dir().join(format!("wirewheel-retry-{}.pem", process::id()));
+        fs::write(&chain, CHAIN).unwrap();
+        let options = TlsOptions::new(chain.clone(), Pem::bytes(KEY));
+        let certificates = Certificates::load(options).unwrap();
+        let acceptors = [Rc::new(Acceptor::new(certificates.into(), 100))];
+        let mut care = CertificateCare::new(true);
+        fs::write(&chain, "half a file").unwrap();
+        care.reload(&mut core, Time::ZERO, &acceptors);
+        let retry = Time::ZERO.after(RETRY_FIRST);
+        fs::write(&chain, CHAIN).unwrap();
+        assert!(!other.take_certificates(), "whoever asks for a reload tells them");
+        care.check(&mut core, retry, &acceptors);
+        fs::remove_file(&chain).unwrap();
+        assert!(care.retry.is_none() && other.take_certificates());
+    }
 }

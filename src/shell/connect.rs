@@ -88,6 +88,10 @@ impl Connecting {
         let outcome = match stream.take_error() {
             Ok(Some(error)) | Err(error) => Err(error),
             Ok(None) => match stream.peer_addr() {
+                // Nobody else listens there: the system has given it the port that it connects to.
+                Ok(peer) if stream.local_addr().is_ok_and(|own| own == peer) => {
+                    Err(io::ErrorKind::ConnectionRefused.into())
+                }
                 Ok(_) => Ok(()),
                 Err(error) if is_unfinished(&error) => return None,
                 // A Unix socket's peer has no address that this type could say.
@@ -177,6 +181,26 @@ mod tests {
         drop((by_path, by_name));
         let gone = connect(&Remote::Unix(path.to_str().unwrap().into())).unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    /// Where nobody listens, the system may give a socket the very port that it connects to. It would keep
+    /// the server that is to listen there from doing so.
+    #[test]
+    fn a_socket_that_has_dialled_itself_is_refused() {
+        let poll = Poll::new().unwrap();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        socket.connect(&own).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut stream = TcpStream::from_std(socket.into());
+        let (token, remote) = (Token(100), own.as_socket().unwrap());
+        poll.registry().register(&mut stream, token, Interest::WRITABLE).unwrap();
+        let mut connecting = Connecting::new(100..103);
+        connecting.sockets.insert(token, Candidate { stream, attempt: ATTEMPT, remote });
+        let (_, _, outcome) = connecting.ready(poll.registry(), token).unwrap();
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

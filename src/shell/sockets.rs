@@ -432,6 +432,9 @@ impl Sockets for OpenSockets {
 
     #[cfg(feature = "tls-client-auth")]
     fn take_refused(&mut self) -> Vec<u32> {
+        if !self.certificates.as_ref().is_some_and(CertificateCare::judges) {
+            return Vec::new();
+        }
         let acceptors = self.acceptors();
         let certificates = self.certificates.as_mut();
         certificates.map_or_else(Vec::new, |it| it.rejudge(&self.sockets, &acceptors))

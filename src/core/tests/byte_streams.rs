@@ -65,3 +65,29 @@ fn policies_drop_whole_messages_of_bytes() {
         }
     }
 }
+
+/// RFC 7301 section 3.2: who speaks none of the protocols that are offered ends the handshake, as a broker
+/// does that knows `mqtt` alone.
+#[cfg(feature = "tls")]
+#[test]
+fn what_is_not_spoken_is_not_offered() {
+    use crate::app::call::Call;
+    use crate::app::handler::on_connect;
+    use crate::testing::AUTHORITY;
+    use crate::words::tls::Pem;
+    use crate::words::tls_client::Roots;
+    let app = TestApplication::new(|app: &mut Application| {
+        let options = ConnectOptions::new().roots(Roots::pem(Pem::bytes(AUTHORITY)));
+        app.connect_bytes("tls://small.example:8883", options.clone(), || Recorder { next: 0 });
+        app.connect("wss://small.example/", options, |_: &Call| on_connect(|_, _| Ok(())));
+    })
+    .unwrap();
+    let servers = [(8883, false), (443, true)]
+        .map(|(port, offers_http)| (app.far_server("small.example", port), port, offers_http));
+    for (server, port, offers_http) in servers {
+        let connection = server.expect_connection_within(secs(0));
+        let hello = connection.into_client().take_bytes();
+        assert_eq!(hello[0], 0x16, "a record of a handshake");
+        assert_eq!(hello.windows(8).any(|part| part == b"http/1.1"), offers_http, "{port}");
+    }
+}

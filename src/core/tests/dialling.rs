@@ -304,6 +304,27 @@ fn delays_start_anew_once_something_was_heard() {
     assert!(longest(false) >= secs(29), "a 101 alone is no reason to hurry");
 }
 
+/// Where the application sends the pings itself, their pongs prove as much.
+#[test]
+fn the_pong_of_an_own_ping_is_something_heard() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.connect(URL, ConnectOptions::new().ping_period(None), |_: &Call| {
+            on_connect(|session, _| session.ping(b"there?"))
+        });
+    })
+    .unwrap();
+    let server = app.far_server("cloud.example", 80);
+    for _ in 0..12 {
+        let mut session = within(61, &server).accept();
+        app.advance(secs(0));
+        session.reset();
+    }
+    let lost_at = app.elapsed();
+    within(61, &server);
+    let delay = app.elapsed() - lost_at;
+    assert!(delay <= Duration::from_millis(3_050), "the first delay is at most 3 s: {delay:?}");
+}
+
 #[test]
 fn a_server_says_when_to_come_back() {
     for (lines, from, until) in [
@@ -505,6 +526,33 @@ fn the_last_wish_counts_while_a_session_is_being_closed() {
     }
 }
 
+/// Both are done, in that order: also where the loop hears of them in one turn.
+#[test]
+fn a_stop_is_not_forgotten_over_what_follows_it() {
+    let it = one(URL);
+    let server = it.app.far_server("cloud.example", 80);
+    let mut session = server.expect_request().accept();
+    session.expect_text("hello");
+    it.dialers[0].stop();
+    it.dialers[0].reconnect_now();
+    it.advance(0);
+    session.expect_close(CloseCode::NORMAL);
+    session.half_close();
+    assert_eq!(it.notes(), ["closed 1000"]);
+    let request = server.expect_request();
+    // An attempt that is under way is given up for another one.
+    it.dialers[0].stop();
+    it.dialers[0].reconnect_now();
+    it.advance(0);
+    assert_eq!(request.into_client().ending(), Some(Ending::Closed));
+    let request = server.expect_request();
+    it.dialers[0].reconnect_now();
+    it.dialers[0].stop();
+    it.advance(3600);
+    assert_eq!(request.into_client().ending(), Some(Ending::Closed));
+    assert_eq!((it.state(), server.next_request().is_none()), (DialerState::Stopped, true));
+}
+
 #[test]
 fn the_application_decides_what_follows() {
     let asked = Rc::new(Cell::new(0));
@@ -640,6 +688,17 @@ fn a_proxy_connects_for_it() {
     assert_eq!(request.header("proxy-authorization"), None);
     request.accept().expect_text("hello");
     assert!(it.app.far(|far| far.asked.iter().all(|name| name == "proxy.example")));
+}
+
+/// It would be asked for nothing, and waited for until the deadline of each attempt.
+#[test]
+fn a_unix_socket_behind_a_proxy_is_a_mistake_of_the_set_up() {
+    let options = ConnectOptions::new().proxy("http://proxy.example:3128");
+    let mistake = TestApplication::new(|app: &mut Application| {
+        app.connect("ws+unix:/run/x.sock:/", options, |_: &Call| on_connect(|_, _| Ok(())));
+    });
+    let mistake = mistake.unwrap_err().to_string();
+    assert!(mistake.contains("ws+unix:/run/x.sock:/: proxy"), "{mistake}");
 }
 
 /// The deadline of an attempt may pass in the turn in which its connection is given up.
@@ -791,6 +850,42 @@ fn dialers_begin_and_end_while_the_server_runs_and_leave_nothing_behind() {
         server.connect("h:80", ConnectOptions::new(), |_: &Call| on_connect(|_, _| Ok(())))
     });
     assert!(wrong.unwrap_err().to_string().contains("ws://host/path"));
+}
+
+/// A `Drop` is the application's code too, also that of what its closures hold.
+#[test]
+fn a_panic_in_what_a_dialer_held_ends_nothing() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("planned");
+        }
+    }
+    let it = one(URL);
+    let mut session = it.app.far_server("cloud.example", 80).expect_request().accept();
+    session.expect_text("hello");
+    for in_options in [false, true] {
+        let held = Panics;
+        let stopped = it.app.with_server(move |server| {
+            let options = ConnectOptions::new();
+            let dialer = if in_options {
+                let made = move || format!("{}", size_of_val(&held));
+                server.connect(URL, options.header_with("X", made), |_: &Call| {
+                    on_connect(|_, _| Ok(()))
+                })
+            } else {
+                server.connect(URL, options, move |_: &Call| {
+                    let _ = &held;
+                    on_connect(|_, _| Ok(()))
+                })
+            };
+            dialer.map(|dialer| dialer.stop())
+        });
+        stopped.unwrap();
+        it.advance(0);
+    }
+    session.send("still here");
+    session.expect_text("still here");
 }
 
 /// Of so many who lose their server at once, how many come back in any 100 ms at most, in percent.

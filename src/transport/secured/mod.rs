@@ -174,6 +174,12 @@ impl<S: Stream> Secured<S> {
         acceptor.refuses(&self.engine).filter(|_| is_its_own)
     }
 
+    /// Whether its handshake is still to be made, or under way.
+    #[cfg(feature = "tls-client-auth")]
+    pub(crate) fn is_shaking_hands(&self) -> bool {
+        matches!(self.stage, Stage::ProxyHeader | Stage::Start | Stage::Handshake)
+    }
+
     /// A client's: its ClientHello goes out. The connection fails where it cannot.
     #[cfg(feature = "client")]
     pub(super) fn of_client(

@@ -90,8 +90,6 @@ fn configure(options: &ClientTlsOptions, shared: &Shared) -> Loaded<ClientConfig
         }
         None => builder.with_no_client_auth(),
     };
-    // RFC 6455 is spoken over HTTP/1.1: no server is to choose another.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::store(Arc::new(RecentTickets::default()));
     Ok(config)
 }
@@ -101,12 +99,23 @@ fn configure(options: &ClientTlsOptions, shared: &Shared) -> Loaded<ClientConfig
 pub(crate) struct TlsStart {
     connector: Rc<TlsConnector>,
     name: ServerName<'static>,
+    /// What is spoken there; `None` for a protocol of the application's own.
+    protocol: Option<&'static [u8]>,
 }
+
+/// RFC 6455 is spoken over HTTP/1.1: no server is to choose another.
+const HTTP: &[u8] = b"http/1.1";
 
 impl TlsStart {
     /// With the host of a URL; the error says why no certificate could be for it.
     pub(crate) fn new(connector: Rc<TlsConnector>, host: &str) -> Result<Self, String> {
-        Ok(Self { connector, name: server_name(host)? })
+        Ok(Self { connector, name: server_name(host)?, protocol: Some(HTTP) })
+    }
+
+    /// Nothing is said of what is spoken. RFC 7301 section 3.2: who is offered nothing that it speaks ends
+    /// the handshake.
+    pub(crate) fn of_bytes(self) -> Self {
+        Self { protocol: None, ..self }
     }
 
     pub(crate) fn engine(&self, since_1970: Option<Duration>) -> Option<Engine> {
@@ -114,7 +123,9 @@ impl TlsStart {
         self.connector.shared.set_time(since_1970);
         let config = Arc::clone(&*self.connector.config.try_borrow().ok()?);
         // It looks at what an earlier server has given out: a panic over that is the end of one attempt.
-        let begin = || UnbufferedClientConnection::new(config, self.name.clone()).ok();
+        let protocols = self.protocol.iter().map(|name| name.to_vec()).collect();
+        let name = self.name.clone();
+        let begin = || UnbufferedClientConnection::new_with_alpn(config, name, protocols).ok();
         catch_unwind(AssertUnwindSafe(begin)).ok().flatten().map(Engine::of_client)
     }
 
