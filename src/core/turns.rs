@@ -200,10 +200,22 @@ impl Core {
                 return self.turn(now, index, wire, |turn| turn.reading());
             }
             if waits {
-                reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
+                reading = self.resume_turn(now, index, wire);
             }
         }
         reading
+    }
+
+    /// Goes on with input that waited: how the socket is read from here, if it concerns that.
+    pub(super) fn resume_turn(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
+    ) -> Option<Reading> {
+        let outcome = self.turn(now, index, wire, |turn| turn.resume());
+        // A panic ends what was paused: the rest is read and dropped, and the end of the connection is seen.
+        outcome.unwrap_or(Some(Reading::Continue))
     }
 }
 
