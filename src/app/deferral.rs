@@ -102,13 +102,14 @@ impl Deferral {
         }
     }
 
-    /// The answer of that number has come while the hooks of the request still run.
-    pub(crate) fn settle_early(&self, number: u64, settlement: Settlement) {
+    /// The answer of that number has come while the hooks of the request still run. Given back if nobody
+    /// waits for it.
+    pub(crate) fn settle_early(&self, number: u64, settlement: Settlement) -> Option<Settlement> {
         match &mut *self.0.borrow_mut() {
             State::Deferred(waiting) if waiting.ticket.number == number => {
-                waiting.early = Some(settlement);
+                waiting.early.replace(settlement)
             }
-            _ => {}
+            _ => Some(settlement),
         }
     }
 

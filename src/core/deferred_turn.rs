@@ -65,17 +65,20 @@ impl DeferredTurn<'_, '_> {
         responder.refuse_request(deferred.terms, deferred.call.head(), refusal, why)
     }
 
-    /// The answer of that number has come.
-    pub(super) fn settle(&mut self, number: u64, settlement: Settlement) {
-        let Stage::Http(http) = &mut self.turn.connection.stage else { return };
+    /// The answer of that number has come. Given back if nobody waits for it.
+    pub(super) fn settle(&mut self, number: u64, settlement: Settlement) -> Option<Settlement> {
+        let Stage::Http(http) = &mut self.turn.connection.stage else { return Some(settlement) };
         if let Some(receiving) = &http.receiving {
             // The hook that has deferred it still takes a body.
-            receiving.call.deferral().settle_early(number, settlement);
-        } else if let Some(deferred) = http.deferred_mut().filter(|it| it.awaits(number)) {
-            deferred.settle(settlement);
-            self.turn.connection.state.timing_changed = true;
-            self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
+            return receiving.call.deferral().settle_early(number, settlement);
         }
+        let Some(deferred) = http.deferred_mut().filter(|it| it.awaits(number)) else {
+            return Some(settlement);
+        };
+        deferred.settle(settlement);
+        self.turn.connection.state.timing_changed = true;
+        self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
+        None
     }
 
     /// The answer may be out of time.

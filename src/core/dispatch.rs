@@ -233,6 +233,8 @@ impl Turn<'_> {
                 let refusal = Response::refusal(503).header("Retry-After", "1");
                 self.log().refused(503, None, reason::NO_MEMORY);
                 Responder { turn: self }.refuse_with(&refusal);
+                // It may not have been read: what comes now is, and dropped, and its end is seen.
+                self.shared.to_resume.push(self.connection.state.id.0.index);
             }
             // A peer that does not read its answers, or its Close, would not read a refusal either.
             Stage::Http(_) | Stage::Finishing => {

@@ -27,6 +27,7 @@
 //!   spurious ones.
 //! - An event need be told only once (edge-triggered). Whatever is left to be read or written afterwards is
 //!   in the driver's list, and [`Driver::next_turn`] says so.
+//! - Where more has happened than was handed over, [`Driver::has_more_events`] says so for the turn.
 //! - A turn may be entered at any time: none is needed for a result to be right, only for it to be soon.
 //!
 //! # What must follow
@@ -89,6 +90,8 @@ pub(crate) struct Driver<S> {
     pub(super) shares: Shares,
     /// How many connections a turn accepts.
     pub(super) accept_budget: usize,
+    /// The system has events that it did not hand over yet.
+    pub(crate) has_more_events: bool,
 }
 
 /// What happens, and the turn that ends with it.
@@ -101,6 +104,7 @@ impl<S: Sockets> Driver<S> {
             records: vec![0; sockets.tls_buffer_bytes(room)].into_boxed_slice(),
             shares: Shares::new(built.limits.read_budget_bytes, room),
             accept_budget: built.limits.accept_budget,
+            has_more_events: false,
             sockets,
             // Reserved at once: what grew behind the sessions would keep the allocator from giving them back.
             ready: VecDeque::with_capacity(built.limits.max_connections.min(RESERVED_MAX)),
@@ -387,6 +391,10 @@ impl<S: Sockets> Driver<S> {
         }
         let Some(socket) = self.sockets.socket(slot) else { return };
         match *socket.notes() {
+            // Its event may be among those that are still to come.
+            Notes { listed: false, .. } if self.has_more_events => {
+                self.serve_once(now, slot, Readiness::READABLE);
+            }
             Notes { listed: false, .. } => {}
             // It reads nothing before its output goes on.
             Notes { reading: Reading::Again, .. } => self.write_on(now, slot),

@@ -245,7 +245,7 @@ impl Core {
             self.shared.to_resume.push(index);
             return None;
         }
-        let reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
+        let reading = self.resume_turn(now, index, wire);
         self.finish_input(now, index, wire, reading)
     }
 }

@@ -105,6 +105,8 @@ impl<'a> BodyTurn<'_, 'a> {
         let Some(mut receiving) = self.take() else { return AfterRequest::Http };
         receiving.resumed = false;
         receiving.paused_since = None;
+        // What a sender left behind that is gone is being taken: it is waited for from here.
+        receiving.peer_ended = receiving.peer_ended.map(|_| self.turn.shared.now);
         // What it sent in the meantime was not read: its time begins anew.
         receiving.begin_window(self.turn.shared.now);
         let outcome = receiving.resume(self.turn.shared).map(Ok);

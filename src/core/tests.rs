@@ -30,6 +30,7 @@ mod reach;
 mod shares;
 mod spare;
 mod streams;
+mod unread;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

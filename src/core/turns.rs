@@ -24,7 +24,7 @@ use crate::core::connections::Connections;
 use crate::core::deferred_turn::DeferredTurn;
 #[cfg(feature = "client")]
 use crate::core::dial_table::DialTable;
-use crate::core::panics::{Panicked, caught};
+use crate::core::panics::{Panicked, caught, drop_caught};
 use crate::core::pending::client_of;
 use crate::core::rounds::Rounds;
 use crate::core::turn::{Reading, Turn};
@@ -200,10 +200,22 @@ impl Core {
                 return self.turn(now, index, wire, |turn| turn.reading());
             }
             if waits {
-                reading = self.turn(now, index, wire, |turn| turn.resume()).flatten();
+                reading = self.resume_turn(now, index, wire);
             }
         }
         reading
+    }
+
+    /// Goes on with input that waited: how the socket is read from here, if it concerns that.
+    pub(super) fn resume_turn(
+        &mut self,
+        now: Time,
+        index: u32,
+        wire: &mut dyn Wire,
+    ) -> Option<Reading> {
+        let outcome = self.turn(now, index, wire, |turn| turn.resume());
+        // A panic ends what was paused: the rest is read and dropped, and the end of the connection is seen.
+        outcome.unwrap_or(Some(Reading::Continue))
     }
 }
 
@@ -288,12 +300,14 @@ impl Core {
             } else if let Command::Answer { to, number, settlement } = command {
                 self.shared.deferrals.given_back();
                 // The client may have left, and another have its slot.
-                if self.connections.slab.get(to).is_some() {
-                    let settle = |turn: &mut Turn<'_>| {
-                        DeferredTurn { turn }.settle(number, settlement);
-                    };
-                    self.turn(now, to.index, &mut NoWire, settle);
-                }
+                let unwanted = if self.connections.slab.get(to).is_some() {
+                    let settle =
+                        |turn: &mut Turn<'_>| DeferredTurn { turn }.settle(number, settlement);
+                    self.turn(now, to.index, &mut NoWire, settle).flatten()
+                } else {
+                    Some(settlement)
+                };
+                drop_caught("a deferred answer", unwanted);
             } else if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
                 self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));

@@ -131,7 +131,12 @@ impl ReadPause {
 
     /// Gives the held bytes out to be taken; what is left of them comes back by `put_back`.
     pub(crate) fn take(&mut self) -> UnreadInput {
-        std::mem::take(&mut self.input)
+        let mut input = std::mem::take(&mut self.input);
+        // A hook for a pong may have ended the search behind it.
+        if let Scan::At(at) = input.scan {
+            input.looked_through(at, Scan::At(at));
+        }
+        input
     }
 
     pub(crate) fn put_back(&mut self, input: UnreadInput) {

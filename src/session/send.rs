@@ -465,9 +465,12 @@ impl Outgoing<'_> {
         extra.blocked = has_socket;
         extra.slow |= has_socket;
         if extra.outbox.is_empty() {
-            // Asked once for all the time in which something waits, so that none of it goes by unseen.
-            let (taken, _) = self.wire.taken();
-            extra.window = Some(Window::begin_at(now, taken, u32::MAX));
+            extra.window = Some(match has_socket {
+                // Asked once for all the time in which something waits, so that none of it goes by unseen.
+                true => Window::begin_at(now, self.wire.taken().0, u32::MAX),
+                // Where the peer stands only its socket knows, which is asked at the first look.
+                false => Window::begin(now),
+            });
         }
         self.state.timing_changed = true; // the write timeout
     }

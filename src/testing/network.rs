@@ -16,6 +16,7 @@ pub(crate) mod tls_peer;
 mod transit;
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -61,6 +62,9 @@ pub(crate) struct Network {
     halted: bool,
     /// When it began, by the clock that all applications have together.
     began: Time,
+    /// The system hands over so many events at once, and the others with the next turns.
+    pub(crate) events_per_turn: usize,
+    later_events: VecDeque<(u32, Readiness)>,
 }
 
 /// What is asked of the core is asked of a network.
@@ -91,6 +95,8 @@ impl Network {
             stopped: false,
             halted: false,
             began: Time::ZERO,
+            events_per_turn: usize::MAX,
+            later_events: VecDeque::new(),
         }
     }
 
@@ -227,7 +233,7 @@ impl Network {
     pub(crate) fn pump(&mut self) {
         let mut idle_rounds = 0;
         loop {
-            let events = self.driver.sockets.take_events(self.now);
+            let events = self.take_events();
             if self.halted {
                 return;
             }
@@ -244,6 +250,15 @@ impl Network {
             );
             self.turn(events);
         }
+    }
+
+    /// What the system tells at once.
+    fn take_events(&mut self) -> Vec<(u32, Readiness)> {
+        self.later_events.extend(self.driver.sockets.take_events(self.now));
+        let most = self.later_events.len().min(self.events_per_turn);
+        let events = self.later_events.drain(..most).collect();
+        self.driver.has_more_events = !self.later_events.is_empty();
+        events
     }
 
     /// Whether something has come of what was dialled, outside of a turn.
@@ -269,7 +284,7 @@ impl Network {
     /// One turn of the loop, whatever is left to do behind it.
     #[cfg(all(repository, test))]
     pub(crate) fn one_turn(&mut self) {
-        let events = self.driver.sockets.take_events(self.now);
+        let events = self.take_events();
         self.turn(events);
     }
 

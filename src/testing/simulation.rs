@@ -113,6 +113,7 @@ pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
         let over_tls = cfg!(feature = "tls") && choices.is_of_a_third();
+        let events_per_turn = if choices.is_of_a_quarter() { 1 } else { usize::MAX };
         #[cfg(feature = "client")]
         let dials = choices.is_of_a_fifth();
         let mut mood = Mood::draw(&mut choices);
@@ -132,10 +133,11 @@ impl Simulation {
         let world = Rc::new(RefCell::new(setup.into_world(choices, mood)));
         #[cfg(feature = "client")]
         let mut upstream = dials.then(|| Upstream::draw(kept, &world));
-        let network = begin(options, &world, over_tls, |_application| {
+        let mut network = begin(options, &world, over_tls, |_application| {
             #[cfg(feature = "client")]
             upstream.iter_mut().for_each(|upstream| upstream.set_up(_application));
         });
+        network.events_per_turn = events_per_turn;
         #[cfg(feature = "client")]
         let hosts = match &mut upstream {
             Some(upstream) => upstream.join(network),
@@ -220,7 +222,11 @@ impl Simulation {
         let player = self.choose(|choices| Player::new(id, limit, choices, mood));
         if mood.buffers {
             let buffers = self.choose(draw_buffers);
-            self.network().link(id).set_buffers(buffers);
+            let link = self.network().link(id);
+            link.set_buffers(buffers);
+            // As of long lives, where the count of bytes is anywhere, or wraps.
+            let position = u32::try_from(id % 4).unwrap_or(0) << 30;
+            link.socket.begin_at(position.wrapping_sub(5_000));
         }
         self.note(format!("connect {id}"));
         self.players.insert(id, player);

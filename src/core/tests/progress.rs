@@ -177,6 +177,27 @@ fn what_was_taken_before_the_first_look_counts() {
     net.expect(&["close 1013 unclean"]);
 }
 
+/// What others send is begun to be counted without the socket, which has a long life behind it.
+#[test]
+fn a_steady_reader_of_what_others_send_lives_whatever_it_was_sent_before() {
+    for before in [0, 1 << 30, 3 << 30, u32::MAX - 500_000] {
+        let mut net = serving(WebSockets::new(), 0);
+        let mut reader = Reader::new(&mut net, 5_000);
+        net.link(reader.link).set_buffers(full_behind(10_000));
+        net.link(reader.link).socket.begin_at(before);
+        net.run(|server| {
+            for id in server.sessions() {
+                server.send_to(id, vec![7; 1 << 20]).unwrap();
+            }
+        });
+        for _ in 0..(1 << 20) / 5_000 + 20 {
+            reader.read(&mut net);
+        }
+        net.expect(&[]);
+        assert_eq!(reader.payload, 1 << 20, "after {before} bytes");
+    }
+}
+
 #[test]
 fn who_stops_taking_is_ended_as_long_after_that() {
     let mut net = serving(WebSockets::new().ping_period(None), 4 << 20);

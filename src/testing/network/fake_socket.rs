@@ -128,6 +128,12 @@ impl FakeSocket {
         }
     }
 
+    /// So many bytes were written before, as in a long life.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn begin_at(&mut self, position: u32) {
+        self.written = position;
+    }
+
     /// Whether a write would take something, or say that the link is broken.
     pub(super) fn is_writable(&self) -> bool {
         let has_room = self.transit.as_ref().is_none_or(Transit::is_writable);

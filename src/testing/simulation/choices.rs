@@ -42,6 +42,14 @@ impl Choices {
         }
     }
 
+    /// True for a quarter of all sources; nothing is drawn for it either.
+    pub(crate) fn is_of_a_quarter(&self) -> bool {
+        match self {
+            Self::Seed(seed) => seed % 4 == 3,
+            Self::Script { bytes, .. } => bytes.len() % 4 == 3,
+        }
+    }
+
     /// Another source, for somebody else.
     #[cfg(feature = "client")]
     pub(crate) fn split(&mut self) -> Self {
