@@ -19,6 +19,17 @@ pub(crate) struct Questions<T> {
     settled: VecDeque<Settled<T>>,
     /// What the open ones take.
     bytes: usize,
+    /// How many were asked.
+    asked: u64,
+}
+
+/// Who has asked a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// The loop, by number.
+    pub(crate) number: usize,
+    /// Which of all that this loop has asked it is: a correlation may be used again.
+    pub(crate) question: u64,
 }
 
 /// Those that are open.
@@ -29,12 +40,15 @@ trait Open<T> {
     fn remove(&mut self, session: Key, correlation: &str) -> Option<Question<T>>;
     /// Takes any of a session.
     fn remove_any(&mut self, session: Key) -> Option<Question<T>>;
+    /// Takes any.
+    fn remove_first(&mut self) -> Option<Question<T>>;
 }
 
 /// By session and correlation.
 struct Table<T>(BTreeMap<(u32, u32, Box<str>), Question<T>>);
 
 pub(crate) struct Question<T> {
+    pub(crate) asker: Asker,
     /// Fires when there was no answer in time.
     pub(crate) timer: TimerId,
     pub(crate) then: T,
@@ -56,7 +70,7 @@ pub(crate) struct Settled<T> {
 
 impl<T> Default for Questions<T> {
     fn default() -> Self {
-        Self { open: None, settled: VecDeque::new(), bytes: 0 }
+        Self { open: None, settled: VecDeque::new(), bytes: 0, asked: 0 }
     }
 }
 
@@ -80,6 +94,18 @@ impl<T> Questions<T> {
         // A peer may send whatever it likes as one: what nobody can have asked is not looked for.
         let open = self.open.as_ref().filter(|_| correlation.len() <= CORRELATION_MAX_BYTES);
         open.is_some_and(|open| open.get(session, correlation).is_some())
+    }
+
+    /// The number of the next one.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.asked = self.asked.wrapping_add(1);
+        self.asked
+    }
+
+    /// Who has asked the one that is open.
+    pub(crate) fn asker(&self, session: Key, correlation: &str) -> Option<Asker> {
+        let open = self.open.as_ref()?;
+        open.get(session, correlation).map(|question| question.asker)
     }
 
     pub(crate) fn add(&mut self, session: Key, correlation: &str, mut question: Question<T>)
@@ -106,6 +132,13 @@ impl<T> Questions<T> {
     /// One question of a session that is over is settled: its timer; `None` once it has none.
     pub(crate) fn settle_ended(&mut self, session: Key) -> Option<TimerId> {
         let question = self.open.as_mut()?.remove_any(session)?;
+        Some(self.note_settled(question, Err(AskError::Ended)))
+    }
+
+    /// One question is settled as that of a session that is over, whatever became of it: its timer; `None`
+    /// once there is none.
+    pub(crate) fn settle_first(&mut self) -> Option<TimerId> {
+        let question = self.open.as_mut()?.remove_first()?;
         Some(self.note_settled(question, Err(AskError::Ended)))
     }
 
@@ -149,5 +182,9 @@ impl<T> Open<T> for Table<T> {
         let first = self.0.range(place(session, "")..).next().map(|(place, _)| place.clone())?;
         let is_of_session = (first.0, first.1) == (session.index, session.generation);
         is_of_session.then(|| self.0.remove(&first)).flatten()
+    }
+
+    fn remove_first(&mut self) -> Option<Question<T>> {
+        self.0.pop_first().map(|(_, question)| question)
     }
 }

@@ -16,10 +16,11 @@ use crate::words::message_buf::MessageBuf;
 use crate::words::time::Time;
 
 use crate::context::loop_state::{NewWatch, Order, ServerRef, Then, TimerAction};
+use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
 use crate::context::names::Names;
 use crate::context::orders::hand_on;
-use crate::context::questions::{CORRELATION_MAX_BYTES, Question, Settled};
+use crate::context::questions::{Asker, CORRELATION_MAX_BYTES, Question, Settled};
 use crate::context::stats::Stats;
 use crate::context::watch::{Ready, Watch};
 use crate::flow::key::FlowKey;
@@ -255,6 +256,20 @@ impl ServerRef<'_> {
         timeout: Duration,
         then: impl FnOnce(&mut ServerRef<'_>, Result<Message<'_>, AskError>) + 'static,
     ) -> Result<(), AskError> {
+        let number = self.shared.place.as_ref().map_or(0, Place::number);
+        let asker = Asker { number, question: self.shared.questions.next_number() };
+        self.ask_for(asker, id, correlation, message.into(), timeout, Box::new(then))
+    }
+
+    fn ask_for(
+        &mut self,
+        asker: Asker,
+        id: SessionId,
+        correlation: &str,
+        message: MessageBuf,
+        timeout: Duration,
+        then: Then,
+    ) -> Result<(), AskError> {
         let questions = &self.shared.questions;
         if correlation.len() > CORRELATION_MAX_BYTES {
             return Err(AskError::Invalid);
@@ -269,7 +284,7 @@ impl ServerRef<'_> {
         match self.elsewhere(id.0) {
             None => self.send_to(id, message)?,
             Some(mailbox) => {
-                self.ask_elsewhere(mailbox, id, correlation, message.into(), timeout)?
+                self.ask_elsewhere(mailbox, asker, id, correlation, message, timeout)?
             }
         }
         let late: Box<str> = correlation.into();
@@ -277,8 +292,7 @@ impl ServerRef<'_> {
             server.settle(id, &late, Err(AskError::Timeout));
         };
         let timer = self.add_timer(timeout, TimerAction::Once(Box::new(gives_up)));
-        let then: Then = Box::new(then);
-        let question = Question { timer, bytes: footprint(size_of_val(&*then)), then };
+        let question = Question { asker, timer, bytes: footprint(size_of_val(&*then)), then };
         self.shared.with_names_and_questions(|_, questions| {
             questions.add(id.0, correlation, question);
         });
@@ -289,6 +303,7 @@ impl ServerRef<'_> {
     fn ask_elsewhere(
         &self,
         mailbox: &Mailbox<Order>,
+        asker: Asker,
         id: SessionId,
         correlation: &str,
         message: MessageBuf,
@@ -298,21 +313,32 @@ impl ServerRef<'_> {
         let (back, correlation) =
             (self.shared.deferrals.mailbox.clone(), Box::<str>::from(correlation));
         hand_on(mailbox, bytes, move |server| {
+            // That loop has given up one of this correlation which is still open here, or it would not ask
+            // again.
+            let open = server.shared.questions.asker(id.0, &correlation);
+            if open.is_some_and(|open| open.number == asker.number) {
+                server.settle(id, &correlation, Err(AskError::Timeout));
+            }
             let asked = correlation.clone();
             let tell = move |answer: Result<MessageBuf, AskError>| {
                 let bytes = answer.as_ref().map_or(0, |message| message.as_message().bytes().len());
-                let settle =
-                    move |server: &mut ServerRef<'_>| _ = server.settle(id, &asked, answer);
+                let settle = move |server: &mut ServerRef<'_>| {
+                    // It may be too late for it, and the next one of this correlation be open.
+                    if server.shared.questions.asker(id.0, &asked) == Some(asker) {
+                        server.settle(id, &asked, answer);
+                    }
+                };
                 // Where that loop has no room for it, its own time-out is the answer.
                 let _ = back.send(bytes, Box::new(settle));
             };
             let tell = Rc::new(Cell::new(Some(tell)));
             let later = Rc::clone(&tell);
-            let asked = server.ask(id, &correlation, message, timeout, move |_, answer| {
+            let then: Then = Box::new(move |_, answer| {
                 if let Some(tell) = later.take() {
                     tell(answer.map(MessageBuf::from));
                 }
             });
+            let asked = server.ask_for(asker, id, &correlation, message, timeout, then);
             let Err(error) = asked else { return Ok(()) };
             if let Some(tell) = tell.take() {
                 tell(Err(error));

@@ -216,6 +216,9 @@ impl<S: Sockets> Driver<S> {
             self.end_and_drop();
         }
         self.core.close_folders();
+        if self.core.is_drained() {
+            self.core.end_questions(now);
+        }
         self.begin_shares();
     }
 }

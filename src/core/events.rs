@@ -305,6 +305,17 @@ impl Core {
         self.connections.is_drained()
     }
 
+    /// The loop ends: nobody is here to hear what becomes of questions to sessions of other loops.
+    pub(super) fn end_questions(&mut self, now: Time) {
+        // As many as there are: what is done about one may be to ask again.
+        for _ in 0..self.shared.questions.len() {
+            let settled = self.shared.with_names_and_questions(|_, it| it.settle_first());
+            settled.into_iter().for_each(|timer| self.shared.timers.cancel(timer));
+            self.shared.has_deferred_work = true;
+        }
+        self.after_turn(now);
+    }
+
     /// How sessions have ended since a stop began.
     pub(crate) fn drained(&self) -> Drained {
         self.shared.drained

@@ -18,6 +18,7 @@ mod flow_rounds;
 mod flows;
 mod held;
 mod linear;
+mod loops;
 #[cfg(feature = "deflate")]
 mod losses;
 mod memory_budget;

@@ -1,0 +1,137 @@
+//! Two loops of one server, turned one after the other: questions to a session that the other one has.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::secs;
+use crate::app::application::{Application, WebSockets};
+use crate::app::call::Call;
+use crate::app::handler::on_message;
+use crate::context::loop_state::ServerRef;
+use crate::context::loops::Place;
+use crate::context::mailbox::Mailbox;
+use crate::structures::ids::SessionId;
+use crate::testing::frames::{masked, unmasked, upgrade_request};
+use crate::testing::network::{LinkId, Network};
+use crate::words::close::CloseCode;
+use crate::words::error::AskError;
+use crate::words::message::Message;
+
+type Answers = Rc<RefCell<Vec<Result<String, AskError>>>>;
+
+/// A session on the first loop, which is asked by the second.
+struct Two {
+    first: Network,
+    second: Network,
+    client: LinkId,
+    session: SessionId,
+    answers: Answers,
+}
+
+/// Its sessions answer with what they are sent: a correlation, and the answer.
+fn module(app: &mut Application) {
+    app.install(WebSockets::new().ping_period(None));
+    app.routing(|route| {
+        route.web_socket("/", |_: &Call| {
+            on_message(|session, message| {
+                let said = message.text().unwrap_or_default();
+                let (correlation, answer) = said.split_once(' ').unwrap_or_default();
+                session.answer(correlation, answer);
+                Ok(())
+            })
+        });
+    });
+}
+
+impl Two {
+    fn new() -> Self {
+        let mailboxes = [Mailbox::default(), Mailbox::default()];
+        let places = Place::all(mailboxes.to_vec());
+        let loops = mailboxes.iter().zip(places).map(|(mailbox, place)| {
+            let application = Application::new().reached_by(mailbox.clone(), Vec::new());
+            let mut application = application.at(place);
+            module(&mut application);
+            let mut network = Network::new(application.build().unwrap());
+            network.accept_orders(mailbox.inbox());
+            network
+        });
+        let [mut first, mut second]: [Network; 2] =
+            loops.collect::<Vec<_>>().try_into().ok().unwrap();
+        second.pump();
+        let client = first.connect(SocketAddr::from(([127, 0, 0, 1], 4000)));
+        first.send(client, upgrade_request("/", "").as_bytes());
+        let session = first.run(|server| server.sessions().next().unwrap()).unwrap();
+        let mut two = Self { first, second, client, session, answers: Answers::default() };
+        assert!(two.came().starts_with(b"HTTP/1.1 101 "));
+        two
+    }
+
+    /// What has come to the client.
+    fn came(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.first.link(self.client).socket.got)
+    }
+
+    /// Has the second loop put a question of that correlation, for so many seconds.
+    fn ask(&mut self, seconds: u64) {
+        let (answers, session) = (Rc::clone(&self.answers), self.session);
+        let ask = move |server: &mut ServerRef<'_>| {
+            let then = move |_: &mut ServerRef<'_>, answer: Result<Message<'_>, AskError>| {
+                let answer = answer.map(|message| message.text().unwrap_or_default().to_owned());
+                answers.borrow_mut().push(answer);
+            };
+            server.ask(session, "state", "state?", secs(seconds), then)
+        };
+        assert_eq!(self.second.run(ask), Some(Ok(())));
+    }
+
+    fn expect(&self, answers: &[Result<&str, AskError>]) {
+        let told: Vec<_> = self.answers.borrow().iter().cloned().collect();
+        let answers: Vec<_> = answers.iter().map(|it| it.map(str::to_owned)).collect();
+        assert_eq!(told, answers);
+    }
+}
+
+/// As who asks for the state of a device again and again does.
+#[test]
+fn a_question_that_was_given_up_is_in_nobodys_way_when_it_is_asked_again() {
+    let mut two = Two::new();
+    two.ask(5);
+    two.second.advance(secs(6));
+    two.expect(&[Err(AskError::Timeout)]);
+    two.ask(5);
+    two.first.pump(); // both come at once
+    two.second.pump();
+    two.expect(&[Err(AskError::Timeout)]);
+    assert_eq!(two.came(), unmasked(0x81, b"state?").repeat(2));
+    two.first.send(two.client, &masked(0x81, b"state open"));
+    two.second.pump();
+    two.expect(&[Err(AskError::Timeout), Ok("open")]);
+}
+
+/// The clock of a loop may be ahead of the other's by a turn.
+#[test]
+fn the_end_of_a_question_is_not_that_of_the_next_one() {
+    let mut two = Two::new();
+    two.ask(5);
+    two.first.pump();
+    two.second.advance(secs(6));
+    two.first.advance(secs(6)); // what became of it there is on its way
+    two.ask(60);
+    two.first.pump();
+    two.second.pump();
+    two.expect(&[Err(AskError::Timeout)]);
+    two.first.send(two.client, &masked(0x81, b"state open"));
+    two.second.pump();
+    two.expect(&[Err(AskError::Timeout), Ok("open")]);
+}
+
+#[test]
+fn a_loop_that_ends_first_says_what_became_of_its_questions() {
+    let mut two = Two::new();
+    two.ask(60);
+    two.first.pump();
+    two.second.shut_down(CloseCode::GOING_AWAY, secs(9));
+    assert!(two.second.stopped && !two.first.stopped);
+    two.expect(&[Err(AskError::Ended)]);
+}
