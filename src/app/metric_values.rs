@@ -171,6 +171,8 @@ struct Known<T> {
     other: Option<T>,
 }
 
+/// The value of each label of those that are counted together.
+const OTHER: &str = "other";
 /// The longest value of a label, in bytes.
 const VALUE_MAX_BYTES: usize = 128;
 
@@ -199,7 +201,9 @@ impl<T: Clone> Family<T> {
             return found.clone();
         }
         let is_long = values.iter().any(|value| value.len() > VALUE_MAX_BYTES);
-        if is_long || known.order.len() >= *most {
+        // Two of the same labels are refused by whoever reads the page, and with them all others.
+        let is_other = !values.is_empty() && values.iter().all(|value| *value == OTHER);
+        if is_long || is_other || known.order.len() >= *most {
             return known.other.get_or_insert_with(make).clone();
         }
         let made = make();
@@ -287,7 +291,7 @@ pub(super) fn write_family<T: Figure + Clone>(
         figure.write_to(text, name, &pairs.collect::<Vec<_>>().join(","));
     }
     if let Some(other) = &known.other {
-        let pairs = labels.iter().map(|label| pair(label, "other"));
+        let pairs = labels.iter().map(|label| pair(label, OTHER));
         other.write_to(text, name, &pairs.collect::<Vec<_>>().join(","));
     }
 }

@@ -326,6 +326,23 @@ mod tests {
         assert_eq!(counters.with(&["/y"]).get(), 3);
     }
 
+    /// Values may come from peers.
+    #[test]
+    fn a_value_that_is_called_other_is_none_of_its_own() {
+        let metrics = Metrics::default();
+        let counters = metrics.counters("a_total", "h", &["path", "by"], 2);
+        for values in [["other", "other"], ["other", "x"], ["/", "x"], ["/y", "x"]] {
+            counters.with(&values).increment();
+        }
+        let lines: Vec<String> = text(&metrics).lines().skip(2).map(str::to_owned).collect();
+        let expected = [
+            "a_total{path=\"other\",by=\"x\"} 1",
+            "a_total{path=\"/\",by=\"x\"} 1",
+            "a_total{path=\"other\",by=\"other\"} 2",
+        ];
+        assert_eq!(lines, expected);
+    }
+
     #[test]
     fn a_histogram_counts_each_value_in_every_bucket_that_it_fits() {
         let metrics = Metrics::default();
