@@ -6,10 +6,12 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal, kill_process};
 use socket2::SockRef;
 use support::*;
 use wirewheel::flow::{FlowOptions, SharedFlow};
@@ -214,5 +216,54 @@ fn timers_of_the_server_fire_once_or_on_the_beat() {
     let all: Vec<&str> = (0..4).map(|_| beats.recv_timeout(PATIENCE).unwrap()).collect();
     assert_eq!(all, ["beat", "once", "beat", "beat"]);
     assert!(began.elapsed() >= millis(90), "{:?}", began.elapsed());
+    server.0.join().unwrap();
+}
+
+/// A process that is stopped and goes on, whose every wait ends at that (signal(7)). It is ended with the test.
+struct Interrupted(Child);
+
+impl Interrupted {
+    fn interrupt(&self) {
+        for signal in [Signal::STOP, Signal::CONT] {
+            kill_process(Pid::from_child(&self.0), signal).unwrap();
+        }
+    }
+}
+
+impl Drop for Interrupted {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn what_is_due_comes_however_often_the_wait_is_interrupted() {
+    let program = std::env::current_exe().unwrap();
+    let mut command = emulator::command(program);
+    command.args(["--ignored", "--exact", "interrupted"]).stdout(Stdio::piped());
+    let mut child = Interrupted(command.spawn().unwrap());
+    let mut output = child.0.stdout.take().unwrap();
+    let (tell, told) = channel();
+    thread::spawn(move || {
+        let mut said = String::new();
+        output.read_to_string(&mut said).unwrap();
+        tell.send(said).unwrap();
+    });
+    let began = Instant::now();
+    let said = loop {
+        match told.recv_timeout(millis(20)) {
+            Ok(said) => break said,
+            Err(_) => child.interrupt(),
+        }
+        assert!(began.elapsed() < PATIENCE, "it waits as long again each time");
+    };
+    assert!(child.0.wait().unwrap().success() && said.contains(" 1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "in a process of its own"]
+fn interrupted() {
+    let server = Running::start(|app| app.every(millis(500), |server| server.shutdown(millis(0))));
     server.0.join().unwrap();
 }
