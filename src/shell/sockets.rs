@@ -109,6 +109,8 @@ pub(crate) struct OpenSockets {
     /// By slot.
     sockets: Vec<Option<Channel<Socket>>>,
     listeners: Vec<Listener>,
+    /// Which is asked next.
+    next_listener: usize,
     reserve: Reserve,
     watches: Watches,
     /// The TLS of each listener, by number: also where another loop listens.
@@ -208,6 +210,7 @@ impl OpenSockets {
             #[cfg(feature = "tls")]
             acceptors,
             listeners: registered,
+            next_listener: 0,
             reserve: Reserve::new(),
             watches,
             returns,
@@ -302,9 +305,12 @@ impl Sockets for OpenSockets {
     }
 
     fn accept(&mut self, now: Time) -> Accept<Accepted> {
-        let due =
-            self.listeners.iter_mut().enumerate().filter(|(_, listener)| listener.is_due(now));
-        for (number, listener) in due {
+        for _ in 0..self.listeners.len() {
+            // Each in its turn, so that a crowd at one keeps nobody out at the others.
+            let number = self.next_listener;
+            self.next_listener = (number + 1) % self.listeners.len();
+            let due = self.listeners.get_mut(number).filter(|listener| listener.is_due(now));
+            let Some(listener) = due else { continue };
             return match listener.accept(now, &mut self.reserve) {
                 AcceptOutcome::Connection(stream, peer) => {
                     let accepted = Accepted {
@@ -474,5 +480,29 @@ impl Sockets for OpenSockets {
         let ended = self.clock.now();
         let slow = self.slow.event_ended(began, ended);
         note_slow(core, ended, slow);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::mailbox::Mailbox;
+    use crate::words::listen::ListenOptions;
+
+    #[test]
+    fn who_comes_to_one_listener_is_not_behind_all_who_come_to_another() {
+        let open = |_| Opened::open("127.0.0.1:0".into(), &ListenOptions::new()).unwrap().remove(0);
+        let opened: Vec<Opened> = (0..2).map(open).collect();
+        let [crowded, quiet] = [opened[0].address, opened[1].address];
+        let returns = Mailbox::default().returns();
+        let limits = Limits::new();
+        let mut sockets = OpenSockets::new(&limits, Beginnings::of(opened), returns).unwrap();
+        let clients = [crowded, crowded, crowded, quiet].map(std::net::TcpStream::connect);
+        assert!(clients.iter().all(Result::is_ok));
+        let mut accepted = || match sockets.accept(Time::ZERO) {
+            Accept::Connection(_, _, local) => local,
+            _ => None,
+        };
+        assert_eq!([accepted(), accepted(), accepted()], [crowded, quiet, crowded].map(Some));
     }
 }
