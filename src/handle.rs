@@ -85,6 +85,21 @@ thread_local! {
     static LOOP_OF: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
+/// A thread of the application's that runs a server, until that is over.
+pub(crate) struct LentThread(Option<usize>);
+
+impl LentThread {
+    pub(crate) fn begin() -> Self {
+        Self(LOOP_OF.get())
+    }
+}
+
+impl Drop for LentThread {
+    fn drop(&mut self) {
+        LOOP_OF.set(self.0);
+    }
+}
+
 /// This thread runs one of several loops from here on.
 pub(crate) fn note_loop_thread(place: &LoopPlace) {
     LOOP_OF.set(Some(place.server()));

@@ -15,7 +15,7 @@ use crate::context::loop_state::{LoopPlace, Order};
 use crate::context::loops::{LOOPS_MAX, Place};
 use crate::context::mailbox::{Inbox, Mailbox};
 use crate::core::panics::{Panicked, caught, drop_caught};
-use crate::handle::{Handle, note_loop_thread};
+use crate::handle::{Handle, LentThread, note_loop_thread};
 use crate::shell::listen::Opened;
 use crate::shell::poll_loop::PollLoop;
 use crate::shell::server_driver::ServerDriver;
@@ -317,6 +317,7 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     /// [`ServerError::Config`] if the application's set-up is wrong, [`ServerError::Loop`] if the
     /// system fails the event loop.
     pub fn run(self) -> Result<()> {
+        let _thread = LentThread::begin();
         let mut started = self.start()?;
         started.driver.stop_at_signals()?;
         let drained = started.run()?;

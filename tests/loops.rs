@@ -20,7 +20,7 @@ use support::*;
 use wirewheel::error::{AskError, NameError, ServerError};
 use wirewheel::watch::{Ready, Watch};
 use wirewheel::{
-    Application, Call, CloseCode, Handle, Limits, Response, Server, SessionId, WebSockets,
+    Application, Call, CloseCode, Drained, Handle, Limits, Response, Server, SessionId, WebSockets,
     on_connect, on_message,
 };
 
@@ -500,6 +500,16 @@ fn a_hook_of_any_loop_may_not_wait_for_the_server() {
         let _client = server.upgrade("/");
         assert!(told.recv_timeout(PATIENCE).unwrap());
     }
+}
+
+/// Its thread is the application's again.
+#[test]
+fn whoever_has_run_a_server_may_wait_for_it() {
+    let server = Server::bind("127.0.0.1:0", |_: &mut Application| ()).unwrap().loops(2);
+    let handle = server.handle();
+    handle.shutdown(Duration::ZERO);
+    server.run().unwrap();
+    assert_eq!(handle.join().unwrap(), Drained::default());
 }
 
 /// A panic of the loop itself, which is none of a hook: here of a logger.
