@@ -1,9 +1,7 @@
 //! The methods of [`ServerRef`]: what a hook, a timer or a closure on the loop can do with the server it
 //! runs on.
 
-use std::cell::Cell;
 use std::os::fd::AsFd;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::context::commands::{Command, StopRequest};
@@ -19,7 +17,7 @@ use crate::context::loop_state::{NewWatch, Order, ServerRef, Then, TimerAction};
 use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
 use crate::context::names::Names;
-use crate::context::orders::hand_on;
+use crate::context::orders::{Asking, ask, hand_on};
 use crate::context::questions::{Asker, CORRELATION_MAX_BYTES, Question, Settled};
 use crate::context::stats::Stats;
 use crate::context::watch::{Ready, Watch};
@@ -261,7 +259,7 @@ impl ServerRef<'_> {
         self.ask_for(asker, id, correlation, message.into(), timeout, Box::new(then))
     }
 
-    fn ask_for(
+    pub(super) fn ask_for(
         &mut self,
         asker: Asker,
         id: SessionId,
@@ -284,7 +282,9 @@ impl ServerRef<'_> {
         match self.elsewhere(id.0) {
             None => self.send_to(id, message)?,
             Some(mailbox) => {
-                self.ask_elsewhere(mailbox, asker, id, correlation, message, timeout)?
+                let back = self.shared.deferrals.mailbox.clone();
+                let correlation = correlation.into();
+                ask(mailbox, back, Asking { asker, id, correlation, message, timeout })?
             }
         }
         let late: Box<str> = correlation.into();
@@ -297,54 +297,6 @@ impl ServerRef<'_> {
             questions.add(id.0, correlation, question);
         });
         Ok(())
-    }
-
-    /// Has the loop of a session ask it; the answer comes back to the question that is open here.
-    fn ask_elsewhere(
-        &self,
-        mailbox: &Mailbox<Order>,
-        asker: Asker,
-        id: SessionId,
-        correlation: &str,
-        message: MessageBuf,
-        timeout: Duration,
-    ) -> Result<(), SendError> {
-        let bytes = message.as_message().bytes().len().saturating_add(correlation.len());
-        let (back, correlation) =
-            (self.shared.deferrals.mailbox.clone(), Box::<str>::from(correlation));
-        hand_on(mailbox, bytes, move |server| {
-            // That loop has given up one of this correlation which is still open here, or it would not ask
-            // again.
-            let open = server.shared.questions.asker(id.0, &correlation);
-            if open.is_some_and(|open| open.number == asker.number) {
-                server.settle(id, &correlation, Err(AskError::Timeout));
-            }
-            let asked = correlation.clone();
-            let tell = move |answer: Result<MessageBuf, AskError>| {
-                let bytes = answer.as_ref().map_or(0, |message| message.as_message().bytes().len());
-                let settle = move |server: &mut ServerRef<'_>| {
-                    // It may be too late for it, and the next one of this correlation be open.
-                    if server.shared.questions.asker(id.0, &asked) == Some(asker) {
-                        server.settle(id, &asked, answer);
-                    }
-                };
-                // Where that loop has no room for it, its own time-out is the answer.
-                let _ = back.send(bytes, Box::new(settle));
-            };
-            let tell = Rc::new(Cell::new(Some(tell)));
-            let later = Rc::clone(&tell);
-            let then: Then = Box::new(move |_, answer| {
-                if let Some(tell) = later.take() {
-                    tell(answer.map(MessageBuf::from));
-                }
-            });
-            let asked = server.ask_for(asker, id, &correlation, message, timeout, then);
-            let Err(error) = asked else { return Ok(()) };
-            if let Some(tell) = tell.take() {
-                tell(Err(error));
-            }
-            Ok(())
-        })
     }
 
     /// Tells the application how its question ended.
@@ -603,8 +555,7 @@ impl ServerRef<'_> {
     /// use std::cell::RefCell;
     /// use std::io::{Read, Write};
     /// use std::os::unix::net::UnixStream;
-    /// use std::rc::Rc;
-    /// use wirewheel::watch::{Ready, Watch};
+    ///     /// use wirewheel::watch::{Ready, Watch};
     /// use wirewheel::{Application, Call, WebSockets, on_message};
     /// /// What browsers say goes to a device, as it has room.
     /// fn module(app: &mut Application, device: UnixStream) { // set_nonblocking(true)
@@ -654,8 +605,7 @@ impl ServerRef<'_> {
     ///
     /// ```
     /// use std::cell::RefCell;
-    /// use std::rc::Rc;
-    /// use wirewheel::ServerRef;
+    ///     /// use wirewheel::ServerRef;
     /// use wirewheel::flow::{ReaderId, SharedFlow, Taken};
     /// const ROOM: usize = 64;
     /// /// Gathers up to 64 messages; whoever takes them calls `server.read_on(reader)`.
