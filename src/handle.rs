@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::app::application::Application;
 use crate::context::adoptions::Adopted;
-use crate::context::commands::{Drained, Refused, StopRequest};
+use crate::context::commands::{Command, Drained, Refused, StopRequest};
 use crate::context::loop_state::{LoopPlace, LoopState, OnLoop, Order, ServerRef};
 use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
@@ -24,7 +24,7 @@ use crate::structures::ids::SessionId;
 use crate::testing::TestApplication;
 use crate::words::adopt::AdoptError;
 use crate::words::close::{CloseCode, CloseReason, CloseReasonError};
-use crate::words::error::{AskError, HandleError, Result, ServerError};
+use crate::words::error::{AskError, HandleError, Result, SendError, ServerError};
 use crate::words::message::{Message, ToMessage};
 use crate::words::message_buf::MessageBuf;
 
@@ -153,6 +153,22 @@ impl ServerRef<'_> {
     pub fn handle(&self) -> Handle {
         let LoopState { addresses, deferrals, place, .. } = &*self.shared;
         Handle::on_loop(addresses.clone(), deferrals.mailbox.clone(), place.clone())
+    }
+
+    /// The same as [`send_to`](Self::send_to) for a thread or another loop, which is told nothing of it: a
+    /// message that there is no room for counts with the session.
+    pub(crate) fn send_ordered(
+        &mut self,
+        id: SessionId,
+        message: MessageBuf,
+    ) -> std::result::Result<(), SendError> {
+        let sent = self.send_to(id, message);
+        if matches!(sent, Err(SendError::Full { .. })) {
+            // Beside the limit of commands: there is one for each order at most.
+            self.shared.commands.push_back(Command::NoteDropped(id.0));
+            self.shared.has_deferred_work = true;
+        }
+        sent
     }
 
     /// Takes a stream connection that somebody else has accepted, such as a listener that several servers
@@ -327,7 +343,7 @@ impl Handle {
         let message = message.into();
         let bytes = message.as_message().bytes().len();
         self.order_to(id.0.generation, bytes, move |server| {
-            let _ = server.send_to(id, message);
+            let _ = server.send_ordered(id, message);
         })
     }
 

@@ -30,6 +30,8 @@ pub(crate) enum Command {
         stamp: u64,
         reason: CloseReason,
     },
+    /// A message for it was lost before it became a command.
+    NoteDropped(Key),
     Pause(Key),
     Resume(Key),
     ResumeBody(BodyId),

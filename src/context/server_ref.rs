@@ -52,7 +52,7 @@ impl ServerRef<'_> {
         let message = message.into();
         let bytes = message.as_message().bytes().len();
         if let Some(mailbox) = self.elsewhere(id.0) {
-            return hand_on(mailbox, bytes, move |server| server.send_to(id, message));
+            return hand_on(mailbox, bytes, move |server| server.send_ordered(id, message));
         }
         self.command_to_send(id, bytes, |to, stamp| Command::Send { to, stamp, message })
     }

@@ -197,6 +197,10 @@ impl Turn<'_> {
             Command::Send { message, .. } => session.send(&message),
             Command::SendPrepared { message, .. } => session.send_prepared(&message),
             Command::Close { reason, .. } => session.begin_close(&reason),
+            Command::NoteDropped(_) => {
+                session.out.state.note_dropped();
+                Ok(())
+            }
             Command::Pause(_) => {
                 session.pause();
                 Ok(())

@@ -359,7 +359,7 @@ impl Command {
     fn to(&self) -> Key {
         match self {
             Self::Send { to, .. } | Self::SendPrepared { to, .. } | Self::Close { to, .. } => *to,
-            Self::Pause(to) | Self::Resume(to) => *to,
+            Self::Pause(to) | Self::Resume(to) | Self::NoteDropped(to) => *to,
             Self::ResumeBody(id) => id.key,
             Self::Answer { to, .. } => *to,
         }
@@ -370,7 +370,11 @@ impl Command {
             Self::Send { stamp, .. }
             | Self::SendPrepared { stamp, .. }
             | Self::Close { stamp, .. } => Some(*stamp),
-            Self::Pause(_) | Self::Resume(_) | Self::ResumeBody(_) | Self::Answer { .. } => None,
+            Self::NoteDropped(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::ResumeBody(_)
+            | Self::Answer { .. } => None,
         }
     }
 }

@@ -89,8 +89,8 @@ impl Session<'_> {
 
     /// Messages that were dropped because the peer did not read and the outbox's policy is to drop,
     /// and those that others sent here and that could not be taken: too big, within a message in
-    /// fragments, behind its Close, or refused by [`OutboxOverflow::Block`]. (Flow messages that it did
-    /// not get are [`missed`](Self::missed).)
+    /// fragments, behind its Close, refused by [`OutboxOverflow::Block`], or from another thread or loop
+    /// when `process_bytes` was spent. (Flow messages that it did not get are [`missed`](Self::missed).)
     pub fn dropped(&self) -> u64 {
         self.out.state.extra.as_deref().map_or(0, |extra| extra.dropped)
     }

@@ -16,6 +16,7 @@ use crate::testing::frames::{masked, unmasked, upgrade_request};
 use crate::testing::network::{LinkId, Network};
 use crate::words::close::CloseCode;
 use crate::words::error::AskError;
+use crate::words::limits::Limits;
 use crate::words::message::Message;
 
 type Answers = Rc<RefCell<Vec<Result<String, AskError>>>>;
@@ -31,11 +32,15 @@ struct Two {
 
 /// Its sessions answer with what they are sent: a correlation, and the answer.
 fn module(app: &mut Application) {
-    app.install(WebSockets::new().ping_period(None));
+    let limits = Limits::new().process_bytes(2 << 20); // of which each loop has a half
+    app.install(WebSockets::new().ping_period(None).limits(limits));
     app.routing(|route| {
         route.web_socket("/", |_: &Call| {
             on_message(|session, message| {
                 let said = message.text().unwrap_or_default();
+                if said == "dropped" {
+                    return session.send(session.dropped().to_string());
+                }
                 let (correlation, answer) = said.split_once(' ').unwrap_or_default();
                 session.answer(correlation, answer);
                 Ok(())
@@ -134,4 +139,19 @@ fn a_loop_that_ends_first_says_what_became_of_its_questions() {
     two.second.shut_down(CloseCode::GOING_AWAY, secs(9));
     assert!(two.second.stopped && !two.first.stopped);
     two.expect(&[Err(AskError::Ended)]);
+}
+
+/// Whoever sent it is told nothing, on a thread or on another loop.
+#[test]
+fn what_there_is_no_room_for_counts_with_the_session_that_it_was_for() {
+    let mut two = Two::new();
+    let (session, message) = (two.session, vec![7; 3 << 19]);
+    let sent = two.second.run(|server| server.send_to(session, message.clone()));
+    assert_eq!(sent, Some(Ok(())), "it is on its way");
+    two.first.pump();
+    let thread = two.second.run(|server| server.handle()).unwrap();
+    assert_eq!(thread.send_to(session, message), Ok(()));
+    two.first.pump();
+    two.first.send(two.client, &masked(0x81, b"dropped"));
+    assert_eq!(two.came(), unmasked(0x81, b"2"));
 }
