@@ -45,6 +45,10 @@ pub(super) struct Access<'h> {
 
 /// The clock is that of all.
 impl Access<'_> {
+    pub(super) fn until_fired(&self, time: Duration) -> Duration {
+        self.hosts.until_fired(time)
+    }
+
     pub(super) fn advance(&mut self, by: Duration) {
         self.hosts.advance(by);
     }

@@ -60,7 +60,6 @@ use crate::app::application::Application;
 use crate::context::loop_state::{Order, ServerRef};
 use crate::context::mailbox::Mailbox;
 use crate::context::stats::Stats;
-use crate::structures::wheel::until_fired;
 use crate::words::close::CloseCode;
 use crate::words::error::{Result, ServerError};
 use crate::words::time::Time;
@@ -310,7 +309,7 @@ impl TestApplication {
     /// are never early; [`elapsed`](Self::elapsed) says where the clock stands.
     pub fn advance(&self, time: Duration) {
         let mut network = self.network.borrow_mut();
-        let until_fired = until_fired(network.now, time);
+        let until_fired = network.until_fired(time);
         network.advance(until_fired);
     }
 

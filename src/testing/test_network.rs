@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::application::Application;
-use crate::structures::wheel::until_fired;
 use crate::words::error::Result;
 use crate::words::time::Time;
 
@@ -202,7 +201,7 @@ impl TestNetwork {
     /// Moves the clock; see [`TestApplication::advance`].
     pub fn advance(&self, time: Duration) {
         let mut hosts = self.hosts.borrow_mut();
-        let until_fired = until_fired(hosts.now(), time);
+        let until_fired = hosts.until_fired(time);
         hosts.advance(until_fired);
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::structures::wheel::until_fired;
 use crate::words::time::Time;
 
 use super::Network;
@@ -79,6 +80,13 @@ impl Hosts {
     #[cfg(not(feature = "client"))]
     fn exchange(&self) -> bool {
         false
+    }
+
+    /// How far to move the clock, by that time at least, so that whatever is due then has fired.
+    pub(crate) fn until_fired(&self, time: Duration) -> Duration {
+        // The ticks of each begin with it.
+        let each = self.networks.iter().map(|network| until_fired(network.now, time));
+        each.max().unwrap_or(time)
     }
 
     /// The clock moves, from deadline to deadline.

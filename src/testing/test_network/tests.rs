@@ -275,3 +275,23 @@ fn an_echo_of_an_echo_is_noticed() {
 fn a_name_that_nobody_has_is_a_mistake_of_the_test() {
     TestNetwork::new().kill("typo");
 }
+
+/// Its ticks are none of the network's then.
+#[test]
+fn what_is_due_has_happened_also_where_a_host_was_started_at_an_odd_time() {
+    let (network, fired) = (TestNetwork::new(), Rc::<Cell<u32>>::default());
+    network.jump(Duration::from_millis(1));
+    let count = Rc::clone(&fired);
+    let module = |app: &mut Application| {
+        app.every(secs(1), move |_| count.set(count.get() + 1));
+    };
+    let app = network.start("box", module).unwrap();
+    let other = network.start("other", |_: &mut Application| ()).unwrap();
+    network.advance(secs(1));
+    assert_eq!(fired.get(), 1);
+    network.jump(Duration::from_millis(3));
+    let late = network.start("late", |_: &mut Application| ()).unwrap();
+    late.advance(app.elapsed().abs_diff(secs(2)));
+    assert_eq!(fired.get(), 2, "whichever of them moves the clock");
+    drop(other);
+}
