@@ -215,10 +215,7 @@ impl<S: Sockets> Driver<S> {
         while super::dial_step::dial_step(now, &mut self.core, &mut self.sockets) {
             self.end_and_drop();
         }
-        self.core.close_folders();
-        if self.core.is_drained() {
-            self.core.end_questions(now);
-        }
+        self.core.note_turn_end(now);
         self.begin_shares();
     }
 }

@@ -306,7 +306,7 @@ impl Core {
     }
 
     /// The loop ends: nobody is here to hear what becomes of questions to sessions of other loops.
-    pub(super) fn end_questions(&mut self, now: Time) {
+    fn end_questions(&mut self, now: Time) {
         // As many as there are: what is done about one may be to ask again.
         for _ in 0..self.shared.questions.len() {
             let settled = self.shared.with_names_and_questions(|_, it| it.settle_first());
@@ -468,9 +468,18 @@ impl Core {
         self.close_folders();
     }
 
+    /// And has ended it.
+    #[inline]
+    pub(crate) fn note_turn_end(&mut self, now: Time) {
+        self.close_folders();
+        if self.is_drained() {
+            self.end_questions(now);
+        }
+    }
+
     /// Closes what the folders of the application have opened.
     #[inline]
-    pub(crate) fn close_folders(&self) {
+    fn close_folders(&self) {
         self.routes.open_folders.close();
     }
 

@@ -103,8 +103,8 @@ impl PollLoop {
             return Ok(self.drained);
         }
         match self.dispatcher.driver.sockets.poll.poll(&mut self.events, timeout) {
-            // A turn all the same: it knows how long the wait was. Else whoever is interrupted again and again
-            // waits as long each time, and what is due never comes.
+            // A turn all the same: it knows how long the wait was. Else a loop that is interrupted again and
+            // again waits as long each time, and what is due never comes.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             result => result?,
         }
