@@ -27,7 +27,7 @@
 //!   spurious ones.
 //! - An event need be told only once (edge-triggered). Whatever is left to be read or written afterwards is
 //!   in the driver's list, and [`Driver::next_turn`] says so.
-//! - Where more has happened than was handed over, [`Driver::has_more_events`] says so for the turn.
+//! - Where more has happened than was handed over, [`Sockets::has_more_events`] says so for the turn.
 //! - A turn may be entered at any time: none is needed for a result to be right, only for it to be soon.
 //!
 //! # What must follow
@@ -90,8 +90,6 @@ pub(crate) struct Driver<S> {
     pub(super) shares: Shares,
     /// How many connections a turn accepts.
     pub(super) accept_budget: usize,
-    /// The system has events that it did not hand over yet.
-    pub(crate) has_more_events: bool,
 }
 
 /// What happens, and the turn that ends with it.
@@ -104,7 +102,6 @@ impl<S: Sockets> Driver<S> {
             records: vec![0; sockets.tls_buffer_bytes(room)].into_boxed_slice(),
             shares: Shares::new(built.limits.read_budget_bytes, room),
             accept_budget: built.limits.accept_budget,
-            has_more_events: false,
             sockets,
             // Reserved at once: what grew behind the sessions would keep the allocator from giving them back.
             ready: VecDeque::with_capacity(built.limits.max_connections.min(RESERVED_MAX)),
@@ -164,12 +161,8 @@ impl<S: Sockets> Driver<S> {
         for parcel in inbox.take_parcels() {
             SharedFlows { core: &mut self.core }.receive(now, parcel);
         }
-        for client in inbox.take_returned() {
-            self.core.release_detached(client);
-        }
-        for action in orders {
-            self.run(now, "order", action);
-        }
+        inbox.take_returned().into_iter().for_each(|client| self.core.release_detached(client));
+        orders.for_each(|action| _ = self.run(now, "order", action));
         #[cfg(feature = "tls")]
         if inbox.take_certificates() {
             self.core.request_reload();
@@ -389,10 +382,11 @@ impl<S: Sockets> Driver<S> {
         if self.core.is_waiting_for_its_turn(slot) {
             self.resume(now, slot);
         }
+        let has_more_events = self.sockets.has_more_events();
         let Some(socket) = self.sockets.socket(slot) else { return };
         match *socket.notes() {
             // Its event may be among those that are still to come.
-            Notes { listed: false, .. } if self.has_more_events => {
+            Notes { listed: false, .. } if has_more_events => {
                 self.serve_once(now, slot, Readiness::READABLE);
             }
             Notes { listed: false, .. } => {}

@@ -118,6 +118,9 @@ pub(crate) trait Sockets {
     /// A stop begins: connections on listeners that others keep are left to them.
     fn release_listeners(&mut self);
 
+    /// Whether events of this turn are still to come: not all were handed over.
+    fn has_more_events(&self) -> bool;
+
     /// An event of a connection is about to be acted on: the time, if it is to be measured by itself.
     #[inline]
     fn event_begins(&mut self, _now: Time, _slot: u32) -> Option<Time> {

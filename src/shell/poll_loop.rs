@@ -117,7 +117,7 @@ impl PollLoop {
         // The system may have more, and whoever waits for an edge of the descriptor is not told again.
         self.unfinished = taken == EVENTS_PER_TURN;
         let driver = &mut self.dispatcher.driver;
-        driver.has_more_events = self.unfinished;
+        driver.sockets.has_more_events = self.unfinished;
         driver.turn(now);
         driver.core.publish_stats();
         if driver.core.is_drained() {

@@ -106,6 +106,8 @@ impl Beginnings {
 /// All that is registered with the poll, and the clock.
 pub(crate) struct OpenSockets {
     pub(super) poll: Poll,
+    /// It has told as much as it may at once.
+    pub(super) has_more_events: bool,
     /// By slot.
     sockets: Vec<Option<Channel<Socket>>>,
     listeners: Vec<Listener>,
@@ -191,22 +193,21 @@ impl OpenSockets {
         #[cfg(feature = "tls")]
         let acceptors = certificates.acceptors(limits.max_head_bytes);
         #[cfg(feature = "tls")]
-        let watches = if is_first {
-            watch_certificates(watches, poll.registry(), &acceptors)
-        } else {
-            watches
+        let watches = match is_first {
+            true => watch_certificates(watches, poll.registry(), &acceptors),
+            false => watches,
         };
+        #[cfg(feature = "tls")]
+        let has_tls = acceptors.iter().any(Option::is_some);
         #[cfg(not(feature = "tls"))]
         let _ = (certificates, is_first);
         Ok(Self {
             poll,
+            has_more_events: false,
             // Reserved, as in the slab: it outlives the connections.
             sockets: Vec::with_capacity(limits.max_connections.min(RESERVED_MAX)),
             #[cfg(feature = "tls")]
-            certificates: acceptors
-                .iter()
-                .any(Option::is_some)
-                .then(|| CertificateCare::new(is_first)),
+            certificates: has_tls.then(|| CertificateCare::new(is_first)),
             #[cfg(feature = "tls")]
             acceptors,
             listeners: registered,
@@ -302,6 +303,10 @@ impl Sockets for OpenSockets {
     #[cfg(feature = "tls")]
     fn tls_buffer_bytes(&self, read_bytes: usize) -> usize {
         if self.certificates.is_some() { buffer_bytes(read_bytes) } else { 0 }
+    }
+
+    fn has_more_events(&self) -> bool {
+        self.has_more_events
     }
 
     fn accept(&mut self, now: Time) -> Accept<Accepted> {

@@ -257,7 +257,7 @@ impl Network {
         self.later_events.extend(self.driver.sockets.take_events(self.now));
         let most = self.later_events.len().min(self.events_per_turn);
         let events = self.later_events.drain(..most).collect();
-        self.driver.has_more_events = !self.later_events.is_empty();
+        self.driver.sockets.has_more_events = !self.later_events.is_empty();
         events
     }
 

@@ -42,6 +42,7 @@ pub(crate) struct Links {
     /// What the application dials.
     #[cfg(feature = "client")]
     pub(crate) far: FarServers,
+    pub(super) has_more_events: bool,
     /// Those that the driver has used since their peers have looked.
     touched: Vec<LinkId>,
     /// What the wall clock shows to whoever connects from now on.
@@ -153,6 +154,10 @@ impl Sockets for Links {
 
     fn plain(&mut self, slot: u32) -> Option<&mut Link> {
         self.socket(slot).filter(|link| matches!(link.socket, Channel::Plain(_)))
+    }
+
+    fn has_more_events(&self) -> bool {
+        self.has_more_events
     }
 
     fn accept(&mut self, _now: Time) -> Accept<LinkId> {
