@@ -102,11 +102,12 @@ impl Deferral {
         }
     }
 
-    /// The answer of that number has come while the hooks of the request still run.
-    pub(crate) fn settle_early(&self, number: u64, settlement: Settlement) {
+    /// The answer of that number has come while the hooks of the request still run; it is taken if it is
+    /// this request's.
+    pub(crate) fn settle_early(&self, number: u64, settlement: &mut Option<Settlement>) {
         match &mut *self.0.borrow_mut() {
             State::Deferred(waiting) if waiting.ticket.number == number => {
-                waiting.early = Some(settlement);
+                waiting.early = settlement.take();
             }
             _ => {}
         }

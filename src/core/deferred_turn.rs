@@ -65,13 +65,14 @@ impl DeferredTurn<'_, '_> {
         responder.refuse_request(deferred.terms, deferred.call.head(), refusal, why)
     }
 
-    /// The answer of that number has come.
-    pub(super) fn settle(&mut self, number: u64, settlement: Settlement) {
+    /// The answer of that number has come; it is taken if it is awaited.
+    pub(super) fn settle(&mut self, number: u64, settlement: &mut Option<Settlement>) {
         let Stage::Http(http) = &mut self.turn.connection.stage else { return };
         if let Some(receiving) = &http.receiving {
             // The hook that has deferred it still takes a body.
             receiving.call.deferral().settle_early(number, settlement);
         } else if let Some(deferred) = http.deferred_mut().filter(|it| it.awaits(number)) {
+            let Some(settlement) = settlement.take() else { return };
             deferred.settle(settlement);
             self.turn.connection.state.timing_changed = true;
             self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);

@@ -24,7 +24,7 @@ use crate::core::connections::Connections;
 use crate::core::deferred_turn::DeferredTurn;
 #[cfg(feature = "client")]
 use crate::core::dial_table::DialTable;
-use crate::core::panics::{Panicked, caught};
+use crate::core::panics::{Panicked, caught, drop_caught};
 use crate::core::pending::client_of;
 use crate::core::rounds::Rounds;
 use crate::core::turn::{Reading, Turn};
@@ -287,13 +287,16 @@ impl Core {
                 self.resume_body(id);
             } else if let Command::Answer { to, number, settlement } = command {
                 self.shared.deferrals.given_back();
+                let mut settlement = Some(settlement);
                 // The client may have left, and another have its slot.
                 if self.connections.slab.get(to).is_some() {
                     let settle = |turn: &mut Turn<'_>| {
-                        DeferredTurn { turn }.settle(number, settlement);
+                        DeferredTurn { turn }.settle(number, &mut settlement);
                     };
                     self.turn(now, to.index, &mut NoWire, settle);
                 }
+                // Where nobody waits it is dropped, by nobody's hook and to nobody's cost.
+                drop_caught("a deferred answer", settlement);
             } else if self.is_session(key) {
                 self.shared.command_stamp = command.stamp();
                 self.turn(now, key.index, &mut NoWire, |turn| turn.command(command));
