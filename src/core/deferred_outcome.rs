@@ -88,6 +88,7 @@ impl ResumedRequest<'_, '_> {
             self.http.turn.shared.stats.refused_stopping += 1;
             let refusal = Response::refusal(503);
             let refusal = self.http.responder().temporary_refusal(call.head(), refusal);
+            let refusal = self.http.responder().filtered(&call, refusal);
             return self.http.responder().refuse_request(
                 terms,
                 call.head(),

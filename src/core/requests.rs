@@ -36,6 +36,9 @@ impl HttpTurn<'_, '_> {
         self.turn.shared.stats.requests_total += 1;
         // Now, since the head is moved into the call.
         let terms = AnswerTerms::of(&head);
+        if let Some(refusal) = self.admission().refusal(&head) {
+            return self.refuse_for_now(terms, head, refusal);
+        }
         if let Some(refused) = self.refuse_at_once(terms, &head) {
             return refused;
         }
@@ -79,15 +82,29 @@ impl HttpTurn<'_, '_> {
         }
     }
 
+    /// Refuses a request that is not let in at present.
+    #[cold]
+    fn refuse_for_now(
+        &mut self,
+        terms: AnswerTerms,
+        head: RequestHead,
+        refusal: Response,
+    ) -> AfterRequest {
+        // A proxy's connection may carry the requests of others, who are not to suffer.
+        let proxied = self.http().is_some_and(|http| http.proxied && http.over_limit.is_none());
+        let terms = if proxied { terms } else { terms.last() };
+        let mut refusal = self.responder().temporary_refusal(&head, refusal);
+        // That of an event stream is for its page to read: without the leave of CORS a browser would take it
+        // for the end, and never come back.
+        if refusal.status_code() < 400 && self.turn.routes.filters.is_some() {
+            let call = self.call_for(head, Vec::new(), None);
+            refusal = self.responder().filtered(&call, refusal);
+        }
+        self.responder().respond(terms, refusal)
+    }
+
     /// Refuses what is refused whatever the route.
     fn refuse_at_once(&mut self, terms: AnswerTerms, head: &RequestHead) -> Option<AfterRequest> {
-        if let Some(refusal) = self.admission().refusal(head) {
-            // A proxy's connection may carry the requests of others, who are not to suffer.
-            let proxied = self.http().is_some_and(|http| http.proxied && http.over_limit.is_none());
-            let terms = if proxied { terms } else { terms.last() };
-            let refusal = self.responder().temporary_refusal(head, refusal);
-            return Some(self.responder().respond(terms, refusal));
-        }
         let (status, reason) = if terms.is_unmet() {
             (417, reason::EXPECTATION) // RFC 9110 section 15.5.18
         } else if terms.has_long_body(self.turn.shared.limits.max_head_bytes)

@@ -23,7 +23,7 @@ use crate::core::connection::{Disposal, Stage};
 use crate::core::deferred_answer::{DeferredAnswer, RequestKind};
 use crate::core::http_stage::Answering;
 use crate::core::losses::Loss;
-use crate::core::panics::{Panicked, caught};
+use crate::core::panics::{Panicked, caught, drop_caught};
 use crate::core::request_log::reason;
 use crate::core::streamed_body::StreamedAnswer;
 use crate::core::turn::{Reading, Turn};
@@ -75,7 +75,14 @@ impl Responder<'_, '_> {
         let head_only = terms.head_only || is_long;
         self.write_response(&response, persistence, terms.chunked, head_only);
         // RFC 9110 section 9.3.2: an answer to HEAD has the length and no body.
-        let body = if is_long && !terms.head_only { response.into_long_body() } else { None };
+        let body = match is_long {
+            true if terms.head_only => {
+                drop_caught("an answer", response); // what would have made it is the application's
+                None
+            }
+            true => response.into_long_body(),
+            false => None,
+        };
         let Stage::Http(http) = &mut self.turn.connection.stage else { return AfterRequest::Over };
         // A body that is streamed ends the connection behind its last piece.
         if !goes_on && body.is_none() {
@@ -84,11 +91,10 @@ impl Responder<'_, '_> {
         }
         http.skip = skip;
         http.has_answered = true;
+        // What is left of the body, and the wait for the next head, have their own time, however long this
+        // request took to come.
+        http.since = self.turn.shared.now;
         let Some(body) = body else {
-            if skip > 0 {
-                // What is left of the body has its own time, however long the rest of it took.
-                http.since = self.turn.shared.now;
-            }
             // Else the next deadline is later than what the wheel is armed for.
             let limits = &self.turn.shared.limits;
             self.turn.connection.state.timing_changed |=
@@ -155,7 +161,8 @@ impl Responder<'_, '_> {
             let Some(answer) = http.streamed() else { return Reading::Continue };
             if answer.is_over() {
                 let is_last = answer.is_last;
-                http.answering = None;
+                // What has made it is the application's.
+                drop_caught("an answer", http.answering.take());
                 if is_last {
                     self.turn.finish();
                 } else {

@@ -28,6 +28,7 @@ mod pieces;
 mod prepared;
 mod progress;
 mod reach;
+mod requests;
 mod shares;
 mod spare;
 mod streams;

@@ -1,0 +1,196 @@
+//! Requests whose bodies or answers take their time, and what the connection is owed behind them.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::rc::Rc;
+
+use super::secs;
+use crate::app::application::{Application, WebSockets};
+use crate::app::body_handler::{BodyHandler, BodyNext, IncomingBody};
+use crate::app::call::Call;
+use crate::app::cors::Cors;
+use crate::app::handler::on_connect;
+use crate::app::response::Response;
+use crate::core::deferring::Pending;
+use crate::structures::ids::BodyId;
+use crate::testing::{Ending, TestApplication};
+use crate::words::limits::Limits;
+
+type Kept<T> = Rc<RefCell<Vec<T>>>;
+
+/// Counts a body, and pauses after each piece.
+struct Pausing(Kept<BodyId>);
+
+impl BodyHandler for Pausing {
+    fn on_piece(&mut self, body: &mut IncomingBody<'_>, _piece: &[u8]) -> BodyNext {
+        self.0.borrow_mut().push(body.id());
+        BodyNext::Pause
+    }
+
+    fn on_end(&mut self, body: &mut IncomingBody<'_>) -> Response {
+        Response::text(body.received().to_string())
+    }
+}
+
+struct Server {
+    app: TestApplication,
+    bodies: Kept<BodyId>,
+    deferred: Kept<Pending>,
+}
+
+/// Panics where it is dropped.
+struct Fragile;
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "a drop of the application's");
+    }
+}
+
+fn server(limits: Limits) -> Server {
+    let (bodies, deferred) = (Kept::default(), Kept::default());
+    let (paused, pending) = (Rc::clone(&bodies), Rc::clone(&deferred));
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.install(WebSockets::new().limits(limits));
+        app.routing(|route| {
+            route.cors(Cors::new().allowed_origins(["https://dashboard.example"]));
+            route.get("/page", |_| "page");
+            route.get("/fragile", |_| {
+                let (fragile, mut left) = (Fragile, 1);
+                Response::stream(move |piece| {
+                    let _ = &fragile;
+                    while left > 0 {
+                        piece.write_all(b"streamed")?;
+                        left -= 1;
+                    }
+                    Ok(())
+                })
+            });
+            route.get("/attached", |call| {
+                call.attach(Fragile);
+                let mut left = 100;
+                Response::stream(move |piece| {
+                    left -= 1;
+                    piece.write_all(if left > 0 { &[b'x'; 1_000] } else { &[] })
+                })
+            });
+            route.get("/later", move |call| {
+                pending.borrow_mut().push(call.defer());
+                Response::deferred()
+            });
+            route.post("/whole", |_, body| body.bytes().len().to_string());
+            route.receive("POST", "/pausing", move |_| Ok(Pausing(Rc::clone(&paused))));
+            route.event_stream("/events", |_: &Call| on_connect(|_, _| Ok(())));
+        });
+    });
+    Server { app: app.unwrap(), bodies, deferred }
+}
+
+impl Server {
+    fn resume(&self) {
+        for id in self.bodies.take() {
+            self.app.with_server(|server| server.resume_body(id)).unwrap();
+        }
+    }
+}
+
+fn post(path: &str, length: usize) -> Vec<u8> {
+    format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n").into_bytes()
+}
+
+/// The wait for the next request begins with the answer, not with the head of the request before, which a
+/// long upload lies behind.
+#[test]
+fn behind_a_long_upload_the_connection_is_kept_as_behind_any() {
+    let server = server(Limits::new());
+    let mut client = server.app.connect();
+    client.send_bytes(&post("/whole", 40_000));
+    for _ in 0..4 {
+        server.app.advance(secs(25));
+        client.send_bytes(&[b'x'; 10_000]);
+    }
+    assert_eq!(client.expect_answer().text(), "40000");
+    server.app.advance(secs(70));
+    assert_eq!(client.ending(), None);
+    assert_eq!(client.request("GET", "/page").text(), "page");
+}
+
+#[test]
+fn a_head_held_behind_a_paused_body_has_all_its_time() {
+    let server = server(Limits::new());
+    let mut client = server.app.connect();
+    let begun = [post("/pausing", 3), b"abcGET /page HTTP/1.1\r\nHo".to_vec()].concat();
+    client.send_bytes(&begun);
+    server.app.advance(secs(20));
+    server.resume();
+    assert_eq!(client.expect_answer().text(), "3");
+    server.app.advance(secs(5));
+    client.send_bytes(b"st: h\r\n\r\n");
+    assert_eq!(client.expect_answer().text(), "page");
+}
+
+/// A browser takes an answer without leave to read it for the end of the stream, and does not come back.
+#[test]
+fn a_stream_that_is_refused_for_now_is_so_readably_for_pages_of_other_origins() {
+    let server = server(Limits::new());
+    let mut source = server.app.connect();
+    server.app.shutdown(secs(5));
+    source.send_bytes(
+        b"GET /events HTTP/1.1\r\nHost: h\r\nOrigin: https://dashboard.example\r\n\r\n",
+    );
+    let refused = source.expect_answer();
+    assert_eq!((refused.status, refused.header("content-type")), (200, Some("text/event-stream")));
+    assert_eq!(
+        refused.header("access-control-allow-origin"),
+        Some("https://dashboard.example"),
+        "{}",
+        refused.head
+    );
+}
+
+#[test]
+fn what_an_answer_holds_that_nobody_waits_for_may_panic_in_its_drop() {
+    let server = server(Limits::new());
+    server.app.tolerate_panics();
+    let mut client = server.app.connect();
+    client.send_bytes(b"GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+    client.reset();
+    let pending = server.deferred.take().pop().unwrap();
+    let fragile = Fragile;
+    server.app.with_server(|server| {
+        pending.answer_on(
+            server,
+            Response::stream(move |_| {
+                let _ = &fragile;
+                Ok(())
+            }),
+        );
+    });
+    assert_eq!(server.app.get("/page").text(), "page");
+}
+
+#[test]
+fn what_makes_an_answer_may_panic_in_its_drop() {
+    let server = server(Limits::new());
+    server.app.tolerate_panics();
+    let mut client = server.app.connect();
+    client.send_bytes(b"GET /fragile HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answer = client.expect_answer();
+    assert_eq!((answer.status, answer.text()), (200, "streamed"));
+    assert_eq!(client.request("GET", "/page").text(), "page");
+    client.send_bytes(b"HEAD /fragile HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.expect_head().status, 200);
+    assert_eq!(client.request("GET", "/page").text(), "page");
+}
+
+/// Its end is that of the connection, so that whatever follows would be taken for a part of it.
+#[test]
+fn no_panic_puts_anything_into_an_answer_that_is_on_its_way() {
+    let server = server(Limits::new());
+    server.app.tolerate_panics();
+    let mut client = server.app.connect();
+    client.read_only(10_000);
+    client.send_bytes(b"GET /attached HTTP/1.0\r\nHost: h\r\n\r\n");
+    client.read_on();
+    assert_eq!(client.ending(), Some(Ending::Reset));
+}
