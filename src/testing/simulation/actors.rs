@@ -391,6 +391,8 @@ impl Handler for Actor {
 
     fn on_own_pong(&mut self, session: &mut Session<'_>, _payload: &[u8]) -> HandlerResult {
         self.enter("on_own_pong", session);
+        #[cfg(feature = "client")]
+        self.uplink(Uplink::note_heard);
         self.act(session)
     }
 
