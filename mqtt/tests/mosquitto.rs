@@ -114,7 +114,7 @@ impl Box1 {
                 for _ in 0..8 {
                     let Some(n) = next.get() else { return };
                     next.set(if is_over(n) { None } else { Some(n + 1) });
-                    let text = next.get().map_or("last".to_owned(), |_| n.to_string());
+                    let text = next.get().map_or_else(|| "last".to_owned(), |_| n.to_string());
                     room.emit(&text).unwrap();
                 }
             });
