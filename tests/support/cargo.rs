@@ -31,8 +31,8 @@ pub(crate) fn command(subcommand: &str, more_features: &str) -> Option<Command> 
     {
         cargo.env_remove(name);
     }
-    // Cargo marks the folder that it makes; one for a target lies inside, and has no mark. Nor has one that was
-    // there before cargo.
+    // Cargo marks the folder that it makes; one for a target lies inside, and has no mark. Nor has one that
+    // was there before cargo.
     let outside = parent.parent().unwrap();
     let is_marked = |folder: &Path| folder.join("CACHEDIR.TAG").exists();
     if !is_marked(parent) && is_marked(outside) {
