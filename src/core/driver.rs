@@ -478,9 +478,12 @@ impl<S: Sockets> Driver<S> {
         #[cfg(feature = "tls")]
         TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.end_and_drop();
-        // Edge-triggered: no event comes for what is there already.
-        if reading.is_some_and(Reading::reads) {
-            self.list(slot); // its event may have come and gone while it was paused
+        match reading {
+            // What follows an answer that was waited for may be more than a share of a turn.
+            Some(Reading::Again) => self.list_to_write(slot),
+            // Edge-triggered: no event comes for what is there already.
+            Some(reading) if reading.reads() => self.list(slot), // it may have gone while it was paused
+            _ => {}
         }
     }
 

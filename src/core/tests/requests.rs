@@ -13,6 +13,7 @@ use crate::app::handler::on_connect;
 use crate::app::response::Response;
 use crate::core::deferring::Pending;
 use crate::structures::ids::BodyId;
+use crate::structures::produced::BodyPiece;
 use crate::testing::{Ending, TestApplication};
 use crate::words::limits::Limits;
 
@@ -193,4 +194,48 @@ fn no_panic_puts_anything_into_an_answer_that_is_on_its_way() {
     client.send_bytes(b"GET /attached HTTP/1.0\r\nHost: h\r\n\r\n");
     client.read_on();
     assert_eq!(client.ending(), Some(Ending::Reset));
+}
+
+/// More than a share of a turn: nothing else would have it go on.
+#[test]
+fn a_long_answer_that_was_deferred_goes_on_behind_its_first_share() {
+    let server = server(Limits::new());
+    let mut client = server.app.connect();
+    client.send_bytes(b"GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+    let pending = server.deferred.take().pop().unwrap();
+    server.app.with_server(|server| {
+        let length = 3_000_000;
+        let zeros = |piece: &mut BodyPiece<'_>| piece.write_all(&[0; 32 << 10]);
+        pending.answer_on(server, Response::stream_sized(length, zeros));
+    });
+    assert_eq!(client.expect_answer().body.len(), 3_000_000);
+}
+
+#[test]
+fn many_requests_behind_a_deferred_answer_go_on_behind_their_first_share() {
+    let server = server(Limits::new());
+    let mut client = server.app.connect();
+    let page = "GET /page HTTP/1.1\r\nHost: h\r\n\r\n";
+    client.send_bytes(
+        ["GET /later HTTP/1.1\r\nHost: h\r\n\r\n", &page.repeat(1_500)].concat().as_bytes(),
+    );
+    let pending = server.deferred.take().pop().unwrap();
+    server.app.with_server(|server| pending.answer_on(server, "late"));
+    assert_eq!(client.expect_answer().text(), "late");
+    for number in 0..1_500 {
+        assert_eq!(client.expect_answer().text(), "page", "{number}");
+    }
+}
+
+#[test]
+fn many_requests_behind_a_paused_body_go_on_behind_their_first_share() {
+    let server = server(Limits::new());
+    let mut client = server.app.connect();
+    let page = b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n";
+    client.send_bytes(&[post("/pausing", 3), b"abc".to_vec(), page.repeat(1_500)].concat());
+    server.resume();
+    assert_eq!(client.expect_answer().text(), "3");
+    for number in 0..1_500 {
+        assert_eq!(client.expect_answer().text(), "page", "{number}");
+    }
 }
