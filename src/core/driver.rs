@@ -351,11 +351,16 @@ impl<S: Sockets> Driver<S> {
         TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.note_work(0);
         self.end_and_drop();
-        if reading == Reading::Again {
-            self.list_to_write(slot);
-        }
-        if resumed {
-            self.list(slot); // its event may have come and gone while it was paused
+        self.list_to_go_on(slot, reading, resumed);
+    }
+
+    /// Lists a socket whose connection has more to write than a share of a turn, or that is read again.
+    fn list_to_go_on(&mut self, slot: u32, reading: Reading, is_read_again: bool) {
+        match reading {
+            Reading::Again => self.list_to_write(slot),
+            // Edge-triggered: its event may have come and gone while it was paused.
+            _ if is_read_again => self.list(slot),
+            _ => {}
         }
     }
 
@@ -471,20 +476,13 @@ impl<S: Sockets> Driver<S> {
     /// Has a connection take what was held, and reads it again if it is to be read.
     fn resume(&mut self, now: Time, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
-        let reading = self.core.handle_resume(now, slot, socket.wire());
-        if let Some(reading) = reading {
-            socket.notes().reading = reading;
-        }
+        let outcome = self.core.handle_resume(now, slot, socket.wire());
+        let reading = outcome.unwrap_or(socket.notes().reading); // none: others go first
+        socket.notes().reading = reading;
         #[cfg(feature = "tls")]
         TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.end_and_drop();
-        match reading {
-            // What follows an answer that was waited for may be more than a share of a turn.
-            Some(Reading::Again) => self.list_to_write(slot),
-            // Edge-triggered: no event comes for what is there already.
-            Some(reading) if reading.reads() => self.list(slot), // it may have gone while it was paused
-            _ => {}
-        }
+        self.list_to_go_on(slot, reading, outcome.is_some_and(Reading::reads));
     }
 
     /// What hooks, timers and other threads asked of the loop itself.
