@@ -555,7 +555,8 @@ impl ServerRef<'_> {
     /// use std::cell::RefCell;
     /// use std::io::{Read, Write};
     /// use std::os::unix::net::UnixStream;
-    ///     /// use wirewheel::watch::{Ready, Watch};
+    /// use std::rc::Rc;
+    /// use wirewheel::watch::{Ready, Watch};
     /// use wirewheel::{Application, Call, WebSockets, on_message};
     /// /// What browsers say goes to a device, as it has room.
     /// fn module(app: &mut Application, device: UnixStream) { // set_nonblocking(true)
@@ -605,7 +606,8 @@ impl ServerRef<'_> {
     ///
     /// ```
     /// use std::cell::RefCell;
-    ///     /// use wirewheel::ServerRef;
+    /// use std::rc::Rc;
+    /// use wirewheel::ServerRef;
     /// use wirewheel::flow::{ReaderId, SharedFlow, Taken};
     /// const ROOM: usize = 64;
     /// /// Gathers up to 64 messages; whoever takes them calls `server.read_on(reader)`.
