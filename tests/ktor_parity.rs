@@ -63,13 +63,13 @@ const ROWS: &[(u8, &str, Status)] = &[
     (12, "webSocket(path): GET with Upgrade and Connection; whatever else comes there has an answer",
         Tests(&["acceptance::a9_answers_to_what_is_no_session"])),
     (13, "webSocket without a path: the path of the scope; in Ktor a POST gets that far, here never",
-        Tests(&["src/app/route_table.rs::requests_get_the_route_that_ktor_would_give"])),
+        Tests(&["src/app/route_table/tests.rs::requests_get_the_route_that_ktor_would_give"])),
     (14, "webSocketRaw: every frame as it is, no pong, no Close, no reassembly",
         Tests(&["raw::every_frame_is_handed_over_and_nothing_is_answered"])),
     (15, "Patterns: constant, {p}, {p?}, *, {...}, {p...}, text around a parameter, slash at \
         the end; no routes by regex",
         Tests(&[
-            "src/app/route_table.rs::requests_get_the_route_that_ktor_would_give",
+            "src/app/route_table/tests.rs::requests_get_the_route_that_ktor_would_give",
             "src/app/pattern.rs::syntax_of_others_is_refused_with_the_right_form",
             "src/app/pattern.rs::what_only_looks_like_it_stays",
         ])),
