@@ -477,7 +477,7 @@ impl<S: Sockets> Driver<S> {
     fn resume(&mut self, now: Time, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
         let outcome = self.core.handle_resume(now, slot, socket.wire());
-        let reading = outcome.unwrap_or(socket.notes().reading); // none: others go first
+        let reading = outcome.unwrap_or_else(|| socket.notes().reading); // none: others go first
         socket.notes().reading = reading;
         #[cfg(feature = "tls")]
         TlsEvents { core: &mut self.core }.follow(slot, socket);
