@@ -55,27 +55,52 @@ pub(crate) fn parse_head(
     limits: &HeadLimits,
     scanned: &mut usize,
 ) -> Result<HeadStatus, HeadError> {
+    match searched(bytes, limits, scanned) {
+        Some(bytes) => read_head(bytes, limits),
+        None => Ok(HeadStatus::Partial),
+    }
+}
+
+/// As much of a head as is to be read, which the limit on bytes bounds. `None` if its end is still to come:
+/// what is new since the last call has no blank line.
+#[inline]
+pub(super) fn searched<'b>(
+    bytes: &'b [u8],
+    limits: &HeadLimits,
+    scanned: &mut usize,
+) -> Option<&'b [u8]> {
     let looked_at = bytes.len().min(limits.max_bytes);
     // The blank line may have begun up to three bytes before what is new.
     let new = bytes.get(scanned.saturating_sub(3)..looked_at).unwrap_or_default();
-    if *scanned > 0 && bytes.len() < limits.max_bytes && !has_blank_line(new) {
-        *scanned = looked_at;
-        return Ok(HeadStatus::Partial);
-    }
+    let is_partial = *scanned > 0 && bytes.len() < limits.max_bytes && !has_blank_line(new);
     *scanned = looked_at;
-    read_head(bytes.get(..looked_at).unwrap_or_default(), limits)
+    if is_partial { None } else { bytes.get(..looked_at) }
+}
+
+/// Lends room for as many header lines as the limit allows.
+#[inline]
+pub(super) fn with_room_for_lines<'b, R>(
+    limits: &HeadLimits,
+    read: impl FnOnce(&mut [MaybeUninit<httparse::Header<'b>>]) -> R,
+) -> R {
+    if limits.max_lines > LINES_INLINE {
+        return read(&mut vec![MaybeUninit::uninit(); limits.max_lines]);
+    }
+    let mut inline = [const { MaybeUninit::uninit() }; LINES_INLINE];
+    read(inline.get_mut(..limits.max_lines).unwrap_or_default())
 }
 
 /// Reads what is within the limit on bytes.
 fn read_head(bytes: &[u8], limits: &HeadLimits) -> Result<HeadStatus, HeadError> {
-    let mut inline = [const { MaybeUninit::uninit() }; LINES_INLINE];
-    let mut larger;
-    let lines = if limits.max_lines <= LINES_INLINE {
-        inline.get_mut(..limits.max_lines).unwrap_or_default()
-    } else {
-        larger = vec![MaybeUninit::uninit(); limits.max_lines];
-        larger.as_mut_slice()
-    };
+    with_room_for_lines(limits, |lines| read_into(lines, bytes, limits))
+}
+
+#[inline]
+fn read_into<'b>(
+    lines: &mut [MaybeUninit<httparse::Header<'b>>],
+    bytes: &'b [u8],
+    limits: &HeadLimits,
+) -> Result<HeadStatus, HeadError> {
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, lines) {
         Ok(httparse::Status::Complete(length)) => {
@@ -125,7 +150,7 @@ fn version_at(bytes: &[u8]) -> Option<usize> {
     spaces.nth(1).and_then(|(second, _)| second.checked_add(1))
 }
 
-pub(super) fn has_blank_line(bytes: &[u8]) -> bool {
+fn has_blank_line(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use crate::protocol::date::parse_http_date;
-use crate::protocol::head::{HeadLimits, has_bare_line_feed, has_blank_line};
+use crate::protocol::head::{HeadLimits, has_bare_line_feed, searched, with_room_for_lines};
 use crate::protocol::header_lines::{HeaderLines, LinesBuilder};
 
 /// What a server answered, without its body.
@@ -40,31 +40,23 @@ pub(crate) enum ResponseFault {
     TooLarge,
 }
 
-/// So many header lines are read without a buffer of their own.
-const LINES_INLINE: usize = 64;
-
 /// Reads the head at the start of `bytes`. `scanned` remembers how far the search for its end has come.
 pub(crate) fn parse_response(
     bytes: &[u8],
     limits: &HeadLimits,
     scanned: &mut usize,
 ) -> Result<ResponseStatus, ResponseFault> {
-    let looked_at = bytes.len().min(limits.max_bytes);
-    let new = bytes.get(scanned.saturating_sub(3)..looked_at).unwrap_or_default();
-    if *scanned > 0 && bytes.len() < limits.max_bytes && !has_blank_line(new) {
-        *scanned = looked_at;
-        return Ok(ResponseStatus::Partial);
+    match searched(bytes, limits, scanned) {
+        Some(bytes) => with_room_for_lines(limits, |lines| read_into(lines, bytes, limits)),
+        None => Ok(ResponseStatus::Partial),
     }
-    *scanned = looked_at;
-    let bytes = bytes.get(..looked_at).unwrap_or_default();
-    let mut inline = [const { MaybeUninit::uninit() }; LINES_INLINE];
-    let mut larger;
-    let lines = if limits.max_lines <= LINES_INLINE {
-        inline.get_mut(..limits.max_lines).unwrap_or_default()
-    } else {
-        larger = vec![MaybeUninit::uninit(); limits.max_lines];
-        larger.as_mut_slice()
-    };
+}
+
+fn read_into<'b>(
+    lines: &mut [MaybeUninit<httparse::Header<'b>>],
+    bytes: &'b [u8],
+    limits: &HeadLimits,
+) -> Result<ResponseStatus, ResponseFault> {
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut response, bytes, lines) {
