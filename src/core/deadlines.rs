@@ -32,7 +32,9 @@ impl Connection {
                 http.deferred().and_then(|deferred| deferred.deadline(limits))
             }
             // An answer on its way has as long as the peer takes of it in time (`write`).
-            (Stage::Http(http), _) if http.answering.is_some() || write.is_some() => None,
+            (Stage::Http(http), _) if http.answering.is_some() || write.is_some() => {
+                extra.window.map(|window| window.next_look(least))
+            }
             (Stage::Http(http), _) if http.receiving.is_some() => {
                 self.body_deadline(limits, options, least)
             }

@@ -252,8 +252,11 @@ impl Turn<'_> {
         state.partial = None;
         state.timing_changed = true;
         let extra = state.extra();
-        // A wait for the Close is over; the one for the hang-up begins in `after_flush`.
-        (extra.deadline, extra.unacknowledged) = (deadline, false);
+        // A wait for the Close is over; the one for the hang-up begins in `after_flush`, and once: what the
+        // peer sends then (what is no TLS, say) does not begin it anew.
+        if !extra.shut {
+            (extra.deadline, extra.unacknowledged) = (deadline, false);
+        }
         extra.ping = None;
         self.flush();
         self.after_flush();

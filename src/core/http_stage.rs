@@ -158,6 +158,11 @@ impl HttpStage {
         self.receiving.as_deref().is_some_and(|it| it.paused_since.is_some())
     }
 
+    /// Whether the body of an answer is on its way.
+    pub(super) fn streams(&self) -> bool {
+        matches!(self.answering.as_deref(), Some(Answering::Streamed(_)))
+    }
+
     /// The answer whose body is on its way.
     pub(crate) fn streamed(&mut self) -> Option<&mut StreamedAnswer> {
         match self.answering.as_deref_mut()? {

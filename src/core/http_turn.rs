@@ -50,6 +50,9 @@ impl HttpTurn<'_, '_> {
             self.keep_requests(rest, begins);
         }
         self.turn.flush();
+        if reading == Reading::Again {
+            self.turn.watch_backlog();
+        }
         reading
     }
 
@@ -280,6 +283,10 @@ impl HttpTurn<'_, '_> {
             return;
         }
         let Stage::Http(http) = &self.turn.connection.stage else { return };
+        // What has come waits for a turn, or, with TLS, for the peer to take records: nothing of it is late.
+        if http.yielded || http.streams() {
+            return self.begin_waits_behind_answer();
+        }
         if http.receiving.is_some() {
             return self.body().timeout();
         }
@@ -313,6 +320,18 @@ impl HttpTurn<'_, '_> {
             };
             self.responder().refuse_with(&refusal);
         }
+    }
+
+    /// The time of what came behind an answer begins when the peer has that, or takes nothing of it.
+    fn begin_waits_behind_answer(&mut self) {
+        let now = self.turn.shared.now;
+        self.answer_is_on_its_way();
+        let Stage::Http(http) = &mut self.turn.connection.stage else { return };
+        http.since = now;
+        if let Some(receiving) = http.receiving.as_deref_mut() {
+            receiving.begin_window(now);
+        }
+        self.turn.connection.state.timing_changed = true;
     }
 
     /// Whether the peer still takes the last answer, whose end begins the wait for the next request. A

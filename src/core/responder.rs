@@ -175,6 +175,7 @@ impl Responder<'_, '_> {
             }
             // A fast reader of a large file has its share, like everybody.
             if self.turn.shared.work.is_spent() {
+                self.turn.watch_backlog();
                 return Reading::Again;
             }
             let out = &mut self.turn.shared.tx;

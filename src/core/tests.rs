@@ -1,6 +1,8 @@
 //! The core under virtual time: a fake network, a clock that is told, and what happens when.
 
 mod admission;
+#[cfg(feature = "tls")]
+mod backlog;
 #[cfg(feature = "client")]
 mod byte_streams;
 #[cfg(feature = "deflate")]

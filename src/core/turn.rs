@@ -240,6 +240,14 @@ impl Turn<'_> {
         }
     }
 
+    /// The driver comes back with the next turn. Where TLS has kept something back, that takes as long as the
+    /// peer takes to make room for it, which is watched from here.
+    pub(super) fn watch_backlog(&mut self) {
+        if self.wire.backlog() > 0 {
+            self.progress().watch_answer();
+        }
+    }
+
     /// Whether the socket is to be read: at half a read buffer that is held, no more.
     pub(super) fn reading(&self) -> Reading {
         match self.connection.state.read_pause() {
