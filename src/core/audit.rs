@@ -106,6 +106,46 @@ impl Audit<'_> {
         deferred.count() as u64
     }
 
+    /// Whether a socket that is left unread has a reason for that which is still there.
+    #[cfg(repository)]
+    pub(crate) fn may_leave_unread(&self, slot: u32) -> bool {
+        let Some(connection) = self.0.connections.slab.at(slot) else { return false };
+        match &connection.stage {
+            Stage::Http(http) => {
+                http.deferred().is_some() || http.is_paused() || connection.holds_output()
+            }
+            Stage::Session(_) => connection.state.read_pause().is_some(),
+            // Where it did not read its answers, it is read again once they are out.
+            Stage::Finishing => connection.holds_output(),
+            Stage::Closed(_) => false,
+        }
+    }
+
+    /// Whether a connection that is no session may wait for its peer without an end.
+    #[cfg(repository)]
+    pub(crate) fn waits_for_ever(&self, slot: u32) -> bool {
+        let Some(connection) = self.0.connections.slab.at(slot) else { return false };
+        match &connection.stage {
+            // How long the application may pause is its own business.
+            Stage::Http(http) => connection.timer.is_none() && !http.is_paused(),
+            Stage::Finishing => connection.timer.is_none(),
+            Stage::Session(_) | Stage::Closed(_) => false,
+        }
+    }
+
+    /// Whether a connection has something to do that needs no more than a socket which takes bytes.
+    #[cfg(repository)]
+    pub(crate) fn has_more_to_write(&self, slot: u32) -> bool {
+        let Some(connection) = self.0.connections.slab.at(slot) else { return false };
+        let Stage::Http(http) = &connection.stage else { return connection.holds_output() };
+        #[cfg(feature = "client")]
+        if http.dialling.is_some() {
+            return false; // a request may wait for the other side's TLS
+        }
+        let is_deferred = http.deferred().is_some();
+        connection.holds_output() || http.yielded || (http.answering.is_some() && !is_deferred)
+    }
+
     /// Everything is given back.
     pub(crate) fn check_empty(&self) -> Result<(), String> {
         self.check()?;
@@ -133,5 +173,13 @@ impl Audit<'_> {
     /// What a connection may hold at most for its peer: the outbox, one message over it, controls.
     pub(crate) fn bytes_held(&self) -> usize {
         self.0.shared.bytes_held
+    }
+}
+
+#[cfg(repository)]
+impl Connection {
+    /// Whether bytes wait in its outbox.
+    fn holds_output(&self) -> bool {
+        self.state.extra.as_deref().is_some_and(|extra| !extra.outbox.is_empty())
     }
 }

@@ -190,6 +190,19 @@ pub(crate) struct Notes {
     pub(super) ended: bool,
 }
 
+#[cfg(all(repository, any(test, fuzzing)))]
+impl Notes {
+    /// Whether the socket is read.
+    pub(crate) fn is_read(&self) -> bool {
+        self.reading.reads()
+    }
+
+    /// Whether its connection goes on in the next turn, whatever happens.
+    pub(crate) fn goes_on_by_itself(&self) -> bool {
+        self.reading == Reading::Again
+    }
+}
+
 impl Default for Notes {
     fn default() -> Self {
         Self { reading: Reading::Continue, listed: false, ended: false }

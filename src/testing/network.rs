@@ -338,4 +338,27 @@ impl Network {
         }
         if count == self.live() { Ok(()) } else { Err("a link without a slot".into()) }
     }
+
+    /// Nothing more happens by itself: nobody is kept waiting who takes bytes, or who has sent some.
+    pub(crate) fn check_rest(&self) -> Result<(), String> {
+        if self.stopped {
+            return Ok(());
+        }
+        let audit = Audit(&self.driver.core);
+        for (&slot, &id) in &self.driver.sockets.slots {
+            let link = &self.driver.sockets.all[id];
+            let notes = link.driver_notes();
+            let (is_read, goes_on) = (notes.is_read(), notes.goes_on_by_itself());
+            if (goes_on || audit.has_more_to_write(slot)) && link.socket.is_writable() {
+                return Err(format!("link {id} takes bytes, and nobody goes on with it"));
+            }
+            if audit.waits_for_ever(slot) {
+                return Err(format!("link {id} is waited for without an end"));
+            }
+            if !is_read && !goes_on && !audit.may_leave_unread(slot) {
+                return Err(format!("link {id} is left unread for no reason"));
+            }
+        }
+        Ok(())
+    }
 }

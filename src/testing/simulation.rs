@@ -13,12 +13,14 @@ mod deferrals;
 mod deferring;
 #[cfg(feature = "client")]
 mod dial_steps;
+mod endings;
 #[cfg(feature = "client")]
 mod healing;
 #[cfg(test)]
 mod loops;
 mod losses;
 mod order;
+mod pages;
 mod pieces;
 mod player;
 mod reader;
@@ -41,17 +43,17 @@ use std::time::Duration;
 use crate::core::audit::Audit;
 use crate::core::panics::caught;
 use crate::words::close::CloseCode;
+use crate::words::time::Time;
 
-use self::books::Account;
 use self::choices::Choices;
-use self::losses::{Fault, FaultKind};
+use self::endings::check_over;
 use self::order::Told;
-use self::player::{Player, draw_buffers};
+use self::player::{Play, Player, draw_reader};
 use self::setup::{Setup, begin};
 #[cfg(feature = "client")]
 use self::upstream::Upstream;
-use self::world::{Log, Mood, Tally, World};
-use super::network::{Hosts, Link, LinkId, Network};
+use self::world::{Mood, Tally, World};
+use super::network::{Hosts, LinkId, Network};
 
 /// A run, and how far it has come.
 pub(crate) struct Simulation {
@@ -79,6 +81,8 @@ pub(crate) struct Simulation {
 
 /// One life of so many is long.
 const LONG_LIVES: u64 = 30;
+/// And in one of so many clients are slow.
+const SLOW_LIVES: u64 = 22;
 
 /// A run that went wrong.
 #[derive(Debug)]
@@ -112,15 +116,16 @@ pub(crate) fn run(choices: Choices) -> Result<Tally, Failure> {
 
 impl Simulation {
     fn new(mut choices: Choices) -> Self {
-        let over_tls = cfg!(feature = "tls") && choices.is_of_a_third();
-        let events_per_turn = if choices.is_of_a_quarter() { 1 } else { usize::MAX };
-        #[cfg(feature = "client")]
-        let dials = choices.is_of_a_fifth();
+        let over_tls = cfg!(feature = "tls") && choices.is_one_in(3);
+        let events_per_turn = if choices.is_one_in(4) { 1 } else { usize::MAX };
+        let dials = cfg!(feature = "client") && choices.is_one_in(5);
         let mut mood = Mood::draw(&mut choices);
         let mut clients_max = choices.pick(&[1, 3, 12]);
         let mut steps = 40 + choices.size_below(160);
         if choices.one_in(LONG_LIVES) {
             (mood, clients_max, steps) = (mood.calmed(), clients_max.min(3), 6 * steps);
+        } else if choices.is_one_in(SLOW_LIVES) && !dials {
+            (mood, clients_max, steps) = (mood.slowed(), 3, 2 * steps);
         }
         let setup = Setup::draw(&mut choices, mood);
         #[cfg(feature = "client")]
@@ -198,10 +203,13 @@ impl Simulation {
                 self.note(format!("advance {time} ms"));
                 self.hosts.advance(Duration::from_millis(time));
             }
-            11 if mood.jumps => {
-                let time = self.choose(|choices| choices.below(100_000));
+            11 | 46 | 47 if mood.jumps => {
+                let most = self.choose(|choices| choices.pick(&[3_000, 30_000, 100_000]));
+                let time = self.choose(|choices| choices.below(most));
                 self.note(format!("jump {time} ms"));
-                self.hosts.jump(Duration::from_millis(time));
+                let time = Duration::from_millis(time);
+                self.send_meanwhile(mood, time);
+                self.hosts.jump(time);
             }
             12 if !mood.is_long && self.choose(|choices| choices.one_in(8)) => self.shut_down(),
             13..=17 if !self.world.borrow().deferrals.is_empty() => self.settle_deferral(mood),
@@ -221,15 +229,21 @@ impl Simulation {
         let mood = self.world.borrow().mood;
         let player = self.choose(|choices| Player::new(id, limit, choices, mood));
         if mood.buffers {
-            let buffers = self.choose(draw_buffers);
-            let link = self.network().link(id);
-            link.set_buffers(buffers);
-            // As of long lives, where the count of bytes is anywhere, or wraps.
-            let position = u32::try_from(id % 4).unwrap_or(0) << 30;
-            link.socket.begin_at(position.wrapping_sub(5_000));
+            self.put_buffers_before(id, mood);
         }
         self.note(format!("connect {id}"));
         self.players.insert(id, player);
+    }
+
+    /// What is sent to it goes through buffers, and its program reads at a pace.
+    fn put_buffers_before(&mut self, id: LinkId, mood: Mood) {
+        let (buffers, pace) = self.choose(|choices| draw_reader(choices, mood));
+        let link = self.network().link(id);
+        link.set_buffers(buffers);
+        link.set_pace(pace);
+        // As of long lives, where the count of bytes is anywhere, or wraps.
+        let position = u32::try_from(id % 4).unwrap_or(0) << 30;
+        link.socket.begin_at(position.wrapping_sub(5_000));
     }
 
     fn advance_to_next_event(&mut self) {
@@ -237,6 +251,23 @@ impl Simulation {
             self.note(format!("to {next:?}"));
             let now = self.network().now;
             self.hosts.advance(next.since(now));
+        }
+    }
+
+    /// While the server's machine is suspended for so long, many say something, which waits for it there.
+    fn send_meanwhile(&mut self, mood: Mood, time: Duration) {
+        for player in self.players.values_mut() {
+            let world = &mut *self.world.borrow_mut();
+            if world.choices.one_in(3) {
+                continue;
+            }
+            if let Some(bytes) = player.draw_message(&mut world.choices, mood) {
+                let network = &mut self.hosts.networks[0];
+                self.trail.push(format!("  meanwhile client {} sends {}", player.id, bytes.len()));
+                let is_said = network.link(player.id).arrives_whole();
+                note_play(player, is_said.then_some(network.now.after(time)), world);
+                network.link(player.id).send(&bytes);
+            }
         }
     }
 
@@ -249,9 +280,8 @@ impl Simulation {
             let play = player.draw(&mut self.world.borrow_mut().choices, mood);
             let network = &mut self.hosts.networks[0];
             self.trail.push(format!("{:?} client {} {play:?}", network.now, player.id));
-            if player.is_spoiled {
-                self.world.borrow_mut().spoiled.insert(player.session);
-            }
+            let is_said = matches!(play, Play::Send(_)) && network.link(player.id).arrives_whole();
+            note_play(player, is_said.then_some(network.now), &mut self.world.borrow_mut());
             player.perform(play, network);
             self.hosts.settle_joined();
         }
@@ -305,6 +335,7 @@ impl Simulation {
         }
         let network = &mut self.hosts.networks[0];
         network.audit()?;
+        network.check_rest()?;
         self.world.borrow().deferrals.check(network)?;
         let (held, live) = (Audit(&network.core).bytes_held(), network.live());
         let most = (self.process_bytes + self.bytes_each).min(live * self.bytes_each);
@@ -395,72 +426,12 @@ impl Simulation {
     }
 }
 
-/// What must hold of a connection that is over.
-fn check_over(
-    player: &Player,
-    network: &mut Network,
-    world: &mut World,
-    over_budget: bool,
-) -> Result<(), String> {
-    let id = player.id;
-    let log = world.sessions.get(&player.session);
-    if log.is_some_and(|log| log.connected && log.end.is_none()) {
-        return Err(format!("link {id} is over and its session had no on_close"));
+/// A client is about to do something, which may end its session: at that time it says something.
+fn note_play(player: &mut Player, says_at: Option<Time>, world: &mut World) {
+    if player.is_spoiled {
+        world.spoiled.insert(player.session);
     }
-    let now = network.now;
-    let fault = log.and_then(|log| log.fault);
-    let ping_taken_at = fault
-        .filter(|fault| fault.kind == FaultKind::PingTimeout)
-        .and_then(|_| network.link(id).unread_ping_taken_at(now));
-    let link = network.link(id);
-    let loss = Account { player, link, log, world, over_budget, ping_taken_at, now }.settle()?;
-    check_end(player, link, log, world)?;
-    check_alive(player, link, log)?;
-    if let Some(loss) = loss {
-        world.tally.losses.count(loss);
+    if let Some(at) = says_at.filter(|_| !world.has_failed(player.session)) {
+        player.note_sent(at);
     }
-    Ok(())
-}
-
-/// Nobody is ended as dead who takes all at once and answers.
-fn check_alive(player: &Player, link: &Link, log: Option<&Log>) -> Result<(), String> {
-    let Some(Fault { at, kind }) = log.and_then(|log| log.fault) else { return Ok(()) };
-    // Before it has seen the 101 it answers nothing.
-    let answers = player.answers_pings && player.joined_at.is_some_and(|joined| joined < at);
-    let hinders = player.has_stalled || player.has_ended || player.is_spoiled;
-    let is_healthy = answers && !hinders && !link.socket.is_broken();
-    let is_late = matches!(kind, FaultKind::PingTimeout | FaultKind::WriteTimeout);
-    if is_late && is_healthy && link.socket.transit().is_none() {
-        return Err(format!("link {}: {kind:?}, and it takes all and answers", player.id));
-    }
-    Ok(())
-}
-
-/// What arrived of a connection whose side was shut in order is whole, and ends with a Close.
-fn check_end(player: &Player, link: &Link, log: Option<&Log>, world: &World) -> Result<(), String> {
-    let (id, socket) = (player.id, &link.socket);
-    if !socket.shut || socket.is_broken() || !socket.is_end_seen() {
-        return Ok(());
-    }
-    // Our side was shut in order: what went out is whole.
-    if !socket.got.is_empty() || player.is_within_event() {
-        return Err(format!("link {id} ended inside a frame: {:?}", socket.got));
-    }
-    let Some((log, end)) = log.and_then(|log| log.end.as_ref().map(|end| (log, end))) else {
-        return Ok(());
-    };
-    // A peer that ended its side without a Close gets none either, but what was sent before.
-    let has_no_close = player.is_event_source(); // the end says it
-    if player.got_close.is_none() && !has_no_close && end.code() != CloseCode::ABNORMAL {
-        return Err(format!("link {id} ended in order without a Close: {end:?}"));
-    }
-    // A Close of the peer ends what is made while it is sent, and all behind it, which counts as dropped; our
-    // own Close may wait behind it by then.
-    let is_cut = log.streams && end.remote_code().is_some();
-    let may_miss = if is_cut { log.dropped } else { 0 };
-    let (received, sent) = (player.heard.received, log.sent.len());
-    if end.is_clean() && !world.drops && sent.abs_diff(received) > may_miss {
-        return Err(format!("link {id} ended cleanly; {received} of {sent} messages arrived"));
-    }
-    Ok(())
 }

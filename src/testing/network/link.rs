@@ -480,6 +480,16 @@ impl Link {
     pub(crate) fn is_open(&self) -> bool {
         self.slot.is_some()
     }
+
+    /// Whether what is sent arrives at once. Over TLS the first piece of a record says nothing.
+    pub(crate) fn arrives_whole(&self) -> bool {
+        self.read_piece == usize::MAX
+    }
+
+    /// What the driver notes of it.
+    pub(super) fn driver_notes(&self) -> &Notes {
+        &self.notes
+    }
 }
 
 #[cfg(all(repository, test))]

@@ -301,7 +301,10 @@ impl Actor {
             }
             (6 | 7, Some(other)) => {
                 let text = content::message(FROM_OTHER, n, 10 * n);
-                let _ = session.server().send_to(other, &text);
+                let is_slow = self.world.borrow().mood.is_slow;
+                for _ in 0..if is_slow { 20 } else { 1 } {
+                    let _ = session.server().send_to(other, &text);
+                }
             }
             (8, Some(other)) => {
                 let _ = session.server().pause(other);

@@ -9,14 +9,17 @@ use crate::app::call::Call;
 use crate::app::response::Response;
 use crate::app::routing::Routing;
 use crate::testing::network::LinkId;
+use crate::words::time::Time;
 
 use super::choices::Choices;
 use super::content;
+use super::losses::GivenUp;
 use super::world::World;
 
 /// A request whose body says what it has to be: whole or in pieces, with its length or in chunks.
 pub(super) fn request(link: LinkId, choices: &mut Choices) -> Vec<u8> {
-    let (number, size) = (choices.size_below(50), choices.size_below(3_000));
+    let most = choices.pick(&[3_000, 3_000, 20_000]);
+    let (number, size) = (choices.size_below(50), choices.size_below(most));
     let text = content::text(number, 0..size);
     let method = choices.pick(&["POST", "PUT"]);
     let expect = if choices.one_in(5) { "Expect: 100-continue\r\n" } else { "" };
@@ -45,14 +48,30 @@ pub(super) fn add_routes(route: &mut Routing<'_>, world: &Rc<RefCell<World>>) {
     route.post("/body", move |call, body| answer(&of_posts, call, body.bytes()));
     let world = Rc::clone(world);
     route.receive("PUT", "/body", move |call| {
-        Ok(Gather { call: call.clone(), bytes: Vec::new(), world: Rc::clone(&world) })
+        let (call, world) = (call.clone(), Rc::clone(&world));
+        Ok(Gather { call, bytes: Vec::new(), paused_at: None, is_whole: false, world })
     });
 }
 
 struct Gather {
     call: Call,
     bytes: Vec<u8>,
+    /// When it paused last.
+    paused_at: Option<Time>,
+    is_whole: bool,
     world: Rc<RefCell<World>>,
+}
+
+impl Drop for Gather {
+    fn drop(&mut self) {
+        // A hook that panics may hold it.
+        let Ok(mut world) = self.world.try_borrow_mut() else { return };
+        let link = self.call.header("x-link").and_then(|link| link.parse().ok());
+        let (at, open) = (world.clock.get(), link.zip(self.paused_at).filter(|_| !self.is_whole));
+        if let Some((link, paused_at)) = open {
+            world.given_up.insert(link, GivenUp { at, paused_at });
+        }
+    }
 }
 
 impl BodyHandler for Gather {
@@ -62,7 +81,9 @@ impl BodyHandler for Gather {
         if !choices.one_in(3) {
             return BodyNext::Continue;
         }
-        let (id, pause) = (body.id(), Duration::from_millis(1 + choices.below(300)));
+        let most = choices.pick(&[300, 4_000]);
+        let (id, pause) = (body.id(), Duration::from_millis(1 + choices.below(most)));
+        self.paused_at = Some(body.server().shared.now);
         let resumed = body.server().after(pause, move |server| {
             let _ = server.resume_body(id); // one that stays paused ends with its peer
         });
@@ -70,6 +91,7 @@ impl BodyHandler for Gather {
     }
 
     fn on_end(&mut self, _body: &mut IncomingBody<'_>) -> Response {
+        self.is_whole = true;
         answer(&self.world, &self.call, &self.bytes)
     }
 

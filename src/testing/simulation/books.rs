@@ -46,15 +46,18 @@ impl Account<'_> {
             let id = self.player.id;
             return Err(format!("link {id}: of {sent} messages {lost} are missing, not {dropped}"));
         }
-        if lost + lost_pages == 0 {
+        let fault = self.log.and_then(|log| log.fault);
+        let is_lossless = lost + lost_pages == 0;
+        // Whoever is ended as dead has to be, whether or not that has cost anything.
+        let is_judged = |fault: Fault| fault.is_of_progress() && self.player.has_joined(fault.at);
+        if is_lossless && !fault.is_some_and(is_judged) {
             return Ok(None);
         }
-        if lost_pages == 0 && lost <= dropped {
+        if lost_pages == 0 && lost > 0 && lost <= dropped {
             return Ok(Some(LossCause::Overflow));
         }
-        self.reason().map(Some).map_err(|why| {
+        self.reason().map(|loss| (!is_lossless).then_some(loss)).map_err(|why| {
             let id = self.player.id;
-            let fault = self.log.and_then(|log| log.fault);
             format!(
                 "link {id}: of {sent} messages {lost} did not arrive ({dropped} dropped), of {pages} \
                  pages {lost_pages}: {why}; fault {fault:?}"

@@ -25,29 +25,13 @@ impl Choices {
         matches!(self, Self::Script { bytes, at } if at >= &bytes.len())
     }
 
-    /// True for a third of all sources; nothing is drawn for it, so that their runs stay what they are.
-    pub(crate) fn is_of_a_third(&self) -> bool {
-        match self {
-            Self::Seed(seed) => seed % 3 == 2,
-            Self::Script { bytes, .. } => bytes.len() % 3 == 2,
-        }
-    }
-
-    /// True for a fifth of all sources; nothing is drawn for it either.
-    #[cfg(feature = "client")]
-    pub(crate) fn is_of_a_fifth(&self) -> bool {
-        match self {
-            Self::Seed(seed) => seed % 5 == 4,
-            Self::Script { bytes, .. } => bytes.len() % 5 == 4,
-        }
-    }
-
-    /// True for a quarter of all sources; nothing is drawn for it either.
-    pub(crate) fn is_of_a_quarter(&self) -> bool {
-        match self {
-            Self::Seed(seed) => seed % 4 == 3,
-            Self::Script { bytes, .. } => bytes.len() % 4 == 3,
-        }
+    /// True for one of so many sources; nothing is drawn for it, so that their runs stay what they are.
+    pub(crate) fn is_one_in(&self, n: u64) -> bool {
+        let number = match self {
+            Self::Seed(seed) => *seed,
+            Self::Script { bytes, .. } => bytes.len() as u64,
+        };
+        number % n == n - 1
     }
 
     /// Another source, for somebody else.

@@ -10,6 +10,7 @@ use crate::testing::network::Network;
 
 use super::actors::PLANNED;
 use super::deferrals::{Deferral, Fate};
+use super::pages;
 use super::world::World;
 
 /// What an upgrade hook says.
@@ -53,7 +54,7 @@ pub(super) fn settle(
             let world = Rc::clone(world);
             let page = Response::with_server(move |_call, _server| {
                 *world.borrow_mut().pages.entry(link).or_default() += 1;
-                "made on the loop"
+                pages::draw(&world)
             });
             network.run(move |server| pending.answer_on(server, page));
         }

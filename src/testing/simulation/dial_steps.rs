@@ -10,7 +10,7 @@ use crate::words::close::CloseCode;
 
 use super::Simulation;
 use super::content::{self, FROM_OTHER, NEWS_KEYS};
-use super::player::{Player, draw_buffers};
+use super::player::Player;
 use super::upstream::{CORE, FIRST_DIALLED, NAMES, OWN, Upstream, restore};
 use super::world::Mood;
 
@@ -245,8 +245,7 @@ impl Simulation {
             let player = self.choose(|choices| Player::server(id, limit, choices, mood));
             let is_gone = self.network().link(id).socket.gone.is_some();
             if mood.buffers && !is_gone {
-                let buffers = self.choose(draw_buffers);
-                self.network().link(id).set_buffers(buffers);
+                self.put_buffers_before(id, mood);
             }
             self.note(format!("was connected to: {id}"));
             self.players.insert(id, player);

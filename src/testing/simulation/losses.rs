@@ -45,6 +45,13 @@ pub(crate) struct Fault {
     pub(crate) kind: FaultKind,
 }
 
+impl Fault {
+    /// Whether it says that the peer took too little in the time that it had.
+    pub(super) fn is_of_progress(self) -> bool {
+        matches!(self.kind, FaultKind::WriteTimeout | FaultKind::PingTimeout)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FaultKind {
     WriteTimeout,
@@ -67,4 +74,11 @@ impl From<&SessionError> for FaultKind {
             _ => Self::Other,
         }
     }
+}
+
+/// A body that was not taken to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GivenUp {
+    pub(super) at: Time,
+    pub(super) paused_at: Time,
 }

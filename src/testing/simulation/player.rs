@@ -1,15 +1,17 @@
 //! The clients of a simulation: by chance they do what clients do, and what they should not.
 
 mod arrivals;
+mod play;
 #[cfg(feature = "client")]
 mod request;
 #[cfg(feature = "client")]
 mod server;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::Duration;
 
+pub(crate) use self::play::{Play, draw_reader};
+use self::play::{byte, draw_pace, malformed};
 use super::bodies;
 use super::choices::Choices;
 use super::codec::{Codec, draw_offer};
@@ -19,8 +21,8 @@ use super::sequence::Sequence;
 use super::world::Mood;
 use crate::testing::event_source::EventParser;
 use crate::testing::far_end::{RawFrame, frame_of};
-use crate::testing::frames::{UPGRADE, masked, unmasked};
-use crate::testing::network::{Buffers, LinkId, Network, Pace, PeerEnd};
+use crate::testing::frames::UPGRADE;
+use crate::testing::network::{LinkId, Network, Pace, PeerEnd};
 use crate::words::time::Time;
 
 /// A client, and what it knows of its connection.
@@ -62,10 +64,18 @@ pub(crate) struct Player {
     pub(crate) heard: Sequence,
     /// Pages that arrived.
     pub(super) pages: usize,
+    /// It has shut its side behind a request with a body.
+    ends_behind_body: bool,
+    /// Not all that it sends are whole requests.
+    sends_parts: bool,
+    /// An answer has come that is a refusal.
+    is_refused: bool,
     /// It has ended its side, or its machine is gone.
     pub(super) has_ended: bool,
     /// When it saw that it is in a session.
-    pub(super) joined_at: Option<Time>,
+    joined_at: Option<Time>,
+    /// When it sent frames last.
+    sent_at: Option<Time>,
     /// It did not read for a while.
     pub(super) has_stalled: bool,
     arriving: Option<Arriving>,
@@ -102,43 +112,6 @@ enum Stage {
     Events,
 }
 
-/// Something that a client does.
-pub(crate) enum Play {
-    Send(Vec<u8>),
-    /// Sends a whole 101: what follows are frames.
-    #[cfg(feature = "client")]
-    Switch(Vec<u8>),
-    ReadPiece(usize),
-    WritePiece(usize),
-    Room(usize),
-    Block(Duration),
-    Pace(Pace),
-    BreakIn(usize),
-    BreakOut(usize),
-    End(PeerEnd),
-}
-
-impl fmt::Debug for Play {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Send(bytes) => {
-                let start = bytes.get(..30).unwrap_or(bytes).escape_ascii();
-                write!(f, "sends {} bytes, {start}", bytes.len())
-            }
-            #[cfg(feature = "client")]
-            Self::Switch(_) => f.write_str("switches"),
-            Self::ReadPiece(bytes) => write!(f, "is read in pieces of {bytes}"),
-            Self::WritePiece(bytes) => write!(f, "is written in pieces of {bytes}"),
-            Self::Room(bytes) => write!(f, "takes {bytes}"),
-            Self::Block(time) => write!(f, "takes nothing for {time:?}"),
-            Self::Pace(pace) => write!(f, "reads like this: {pace:?}"),
-            Self::BreakIn(bytes) => write!(f, "breaks after sending {bytes}"),
-            Self::BreakOut(bytes) => write!(f, "breaks after taking {bytes}"),
-            Self::End(end) => write!(f, "ends: {end:?}"),
-        }
-    }
-}
-
 const WHOLE: usize = usize::MAX;
 
 impl Player {
@@ -166,8 +139,12 @@ impl Player {
             said_close: None,
             heard: Sequence::default(),
             pages: 0,
+            ends_behind_body: false,
+            sends_parts: false,
+            is_refused: false,
             has_ended: false,
             joined_at: None,
+            sent_at: None,
             has_stalled: false,
             arriving: None,
             got_close: None,
@@ -200,6 +177,9 @@ impl Player {
         if self.is_server && self.stage != Stage::Session {
             return self.draw_answer(choices, mood);
         }
+        if self.stage == Stage::Http && !self.asked && mood.closes && choices.one_in(16) {
+            return Play::SendLast(bodies::request(self.id, choices));
+        }
         Play::Send(match self.stage {
             Stage::Session if mood.malformed && choices.one_in(40) => {
                 self.is_spoiled = true;
@@ -214,6 +194,25 @@ impl Player {
                 self.request(choices, mood)
             }
         })
+    }
+
+    /// What it says, if it does no more than to send something.
+    pub(crate) fn draw_message(&mut self, choices: &mut Choices, mood: Mood) -> Option<Vec<u8>> {
+        match self.stage {
+            Stage::Session => Some(self.frames(choices, mood)),
+            _ => None,
+        }
+    }
+
+    /// It is about to send this, at that time.
+    pub(crate) fn note_sent(&mut self, at: Time) {
+        // Nobody listens to what comes on an event stream.
+        self.sent_at = (self.stage == Stage::Session).then_some(at);
+    }
+
+    /// Whether it has said something since that time, up to another, and nobody could tell otherwise.
+    pub(super) fn has_spoken(&self, from: Time, until: Time) -> bool {
+        self.sent_at.is_some_and(|at| from <= at && at <= until)
     }
 
     /// Whether it is a page of another server, under a name that was made to point at this one.
@@ -243,6 +242,7 @@ impl Player {
         format!("GET /e HTTP/1.1\r\nHost: h\r\nX-Link: {id}\r\n{defer}{last}\r\n").into_bytes()
     }
 
+    /// For a session, a stream, a page, or what is none of them.
     fn request(&mut self, choices: &mut Choices, mood: Mood) -> Vec<u8> {
         if self.is_event_source() && !choices.one_in(4) {
             self.asked = true;
@@ -250,31 +250,25 @@ impl Player {
         }
         let path = choices.pick(&["/s", "/s", "/s", "/s", "/raw"]);
         let path = if self.takes_pieces_of(path) { "/p" } else { path };
-        // Some are pages: of this server, or of another.
-        let from = match self.id % 16 {
-            5 => "Host: 127.0.0.1\r\nOrigin: http://127.0.0.1",
-            _ if self.is_foreign() => "Host: evil.example\r\nOrigin: http://evil.example",
-            _ => "Host: h",
-        };
-        let defer = deferrals::header_of(self.id);
-        let mut bytes =
-            format!("GET {path} HTTP/1.1\r\n{from}\r\n{UPGRADE}{defer}X-Link: {}\r\n", self.id)
-                .into_bytes();
-        if mood.deflate && !choices.one_in(3) {
-            self.offers = true;
-            let offer = draw_offer(choices);
-            bytes.extend_from_slice(format!("Sec-WebSocket-Extensions: {offer}\r\n").as_bytes());
-        }
-        bytes.extend_from_slice(b"\r\n");
-        match choices.below(13) {
+        let mut bytes = self.upgrade_to(path, choices, mood);
+        match choices.below(14) {
             0 | 1 => self.page_request(),
-            12 => bodies::request(self.id, choices),
+            12 | 13 => bodies::request(self.id, choices),
             2 => self.page_request().repeat(choices.size_below(40)),
+            // Of several, only the first is answered later.
+            7 => {
+                let further = self.request_without_delay().repeat(choices.size_below(20));
+                [self.page_request(), further].concat()
+            }
             3 if mood.junk => {
+                self.sends_parts = true;
                 bytes.truncate(choices.size_below(bytes.len()));
                 bytes
             }
-            4 if mood.junk => (0..choices.below(40)).map(|_| byte(choices)).collect(),
+            4 if mood.junk => {
+                self.sends_parts = true;
+                (0..choices.below(40)).map(|_| byte(choices)).collect()
+            }
             5 if mood.junk => {
                 b"POST /page HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello".into()
             }
@@ -291,9 +285,35 @@ impl Player {
         }
     }
 
-    fn page_request(&self) -> Vec<u8> {
+    /// Some are pages: of this server, or of another.
+    fn upgrade_to(&mut self, path: &str, choices: &mut Choices, mood: Mood) -> Vec<u8> {
+        let from = match self.id % 16 {
+            5 => "Host: 127.0.0.1\r\nOrigin: http://127.0.0.1",
+            _ if self.is_foreign() => "Host: evil.example\r\nOrigin: http://evil.example",
+            _ => "Host: h",
+        };
         let (id, defer) = (self.id, deferrals::header_of(self.id));
-        format!("GET /page HTTP/1.1\r\nHost: h\r\n{defer}X-Link: {id}\r\n\r\n").into_bytes()
+        let mut request =
+            format!("GET {path} HTTP/1.1\r\n{from}\r\n{UPGRADE}{defer}X-Link: {id}\r\n");
+        if mood.deflate && !choices.one_in(3) {
+            self.offers = true;
+            request.push_str(&format!("Sec-WebSocket-Extensions: {}\r\n", draw_offer(choices)));
+        }
+        request.push_str("\r\n");
+        request.into_bytes()
+    }
+
+    fn page_request(&self) -> Vec<u8> {
+        self.page_request_with(deferrals::header_of(self.id))
+    }
+
+    fn request_without_delay(&self) -> Vec<u8> {
+        self.page_request_with("")
+    }
+
+    fn page_request_with(&self, lines: &str) -> Vec<u8> {
+        let id = self.id;
+        format!("GET /page HTTP/1.1\r\nHost: h\r\n{lines}X-Link: {id}\r\n\r\n").into_bytes()
     }
 
     /// Messages and fragments, mostly one, and perhaps a control frame.
@@ -390,6 +410,11 @@ impl Player {
         let link = network.link(id);
         match play {
             Play::Send(bytes) => return network.send(id, &bytes),
+            Play::SendLast(bytes) => {
+                (self.has_ended, self.ends_behind_body) = (true, true);
+                link.send(&bytes);
+                return network.end(id, PeerEnd::Shut);
+            }
             #[cfg(feature = "client")]
             Play::Switch(bytes) => return self.switch(&bytes, network),
             Play::End(end) => {
@@ -417,51 +442,21 @@ impl Player {
         network.pump();
     }
 
+    /// Whether it knew before that time that it is in a session: until then it answers nothing.
+    pub(super) fn has_joined(&self, at: Time) -> bool {
+        self.joined_at.is_some_and(|joined| joined < at)
+    }
+
+    /// Whether it waits for the answer to a body, behind which it has shut its side.
+    pub(super) fn waits_for_answer(&self) -> bool {
+        self.ends_behind_body && !self.is_refused
+    }
+
     /// It answers nothing any more, and reads on.
     pub(crate) fn fall_silent(&mut self, network: &mut Network) {
         (self.answers_pings, self.answers_close) = (false, false);
         if let Some(far_end) = &mut network.link(self.id).far_end {
             (far_end.answers_pings, far_end.answers_close) = (false, false);
         }
-    }
-}
-
-/// What lies between the server and a client.
-pub(super) fn draw_buffers(choices: &mut Choices) -> Buffers {
-    Buffers {
-        send: choices.pick(&[2_000, 20_000, 200_000]),
-        receive: choices.pick(&[1_000, 10_000, 100_000]),
-        segment: choices.pick(&[536, 1_448, 16_000]),
-    }
-}
-
-fn draw_pace(choices: &mut Choices, mood: Mood) -> Pace {
-    match choices.below(16) {
-        0..=5 => Pace::All,
-        6 if mood.faults => Pace::Nothing,
-        7 if mood.faults && choices.one_in(4) => Pace::Vanished,
-        _ => Pace::Steadily {
-            bytes: choices.pick(&[300, 3_000, 50_000]),
-            every: Duration::from_millis(choices.pick(&[50, 500, 1_000])),
-        },
-    }
-}
-
-fn byte(choices: &mut Choices) -> u8 {
-    u8::try_from(choices.below(256)).unwrap_or(0)
-}
-
-fn malformed(choices: &mut Choices, is_server: bool) -> Vec<u8> {
-    let frame = |first, payload: &[u8]| frame_of(is_server, first, payload);
-    match choices.below(7) {
-        0 => frame(0x83, b""),
-        // With a mask where there must be none, or the other way round.
-        1 if is_server => masked(0x81, b"x"),
-        1 => unmasked(0x81, b"x"),
-        2 => frame(0x81, b"\xff\xfe"),
-        3 => frame(0x88, &[3]),
-        4 => frame(0x80, b"continuation of nothing"),
-        5 => frame(0xc9, b"a compressed ping"),
-        _ => (0..=choices.below(20)).map(|_| byte(choices)).collect(),
     }
 }

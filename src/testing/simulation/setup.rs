@@ -27,6 +27,7 @@ use super::bodies;
 use super::choices::Choices;
 use super::deferrals::Deferrals;
 use super::deferring;
+use super::pages;
 use super::reader::add_reader;
 use super::world::{Mood, Tally, World};
 
@@ -41,6 +42,7 @@ pub(super) struct Setup {
     flow: SharedFlow,
     timeout: Duration,
     write_timeout: Duration,
+    pause_timeout: Option<Duration>,
     /// Whether it dials: then the options of what it dials are others.
     #[cfg(feature = "client")]
     dials: bool,
@@ -70,7 +72,11 @@ impl Setup {
             ]),
             flow: draw_flow(choices),
             timeout: millis(choices, mood, &[1, 900, 15_000]),
-            write_timeout: millis(choices, mood, &[1, 2_000, 30_000]),
+            write_timeout: match mood.is_slow {
+                true => Duration::from_secs(2),
+                false => millis(choices, mood, &[1, 2_000, 30_000]),
+            },
+            pause_timeout: choices.one_in(4).then(|| millis(choices, mood, &[3, 900, 9_000])),
             #[cfg(feature = "client")]
             dials: false,
         }
@@ -82,6 +88,7 @@ impl Setup {
             .on_outbox_full(self.policy)
             .timeout(self.timeout)
             .write_timeout(self.write_timeout)
+            .pause_timeout(self.pause_timeout)
             .max_frame_size(self.max_frame_size)
             .max_message_size(self.max_message_size)
             .max_outgoing_message_size(self.max_message_size)
@@ -166,10 +173,12 @@ impl Setup {
             closes_when_full: self.policy == OutboxOverflow::Close,
             write_timeout: self.write_timeout,
             linger_timeout: self.limits.linger_timeout,
+            patience: self.limits.close_timeout.min(self.pause_timeout.unwrap_or(Duration::MAX)),
             timeout: self.timeout,
             stops_at: None,
             pages: BTreeMap::new(),
             publishers: Vec::new(),
+            given_up: BTreeMap::new(),
             deferrals: Deferrals::default(),
             spoiled: BTreeSet::new(),
             violations: Vec::new(),
@@ -208,7 +217,10 @@ fn draw_limits(mood: Mood, choices: &mut Choices) -> Limits {
     if mood.is_long || (mood.deflate && !choices.one_in(4)) {
         process_bytes = 4 << 20; // else those with contexts rarely live to say much
     }
+    // So little that an answer, or a few requests, may be more than the share of a turn.
+    let read_budget_bytes = if choices.is_one_in(7) { SMALL_SHARE } else { USUAL_SHARE };
     Limits::new()
+        .read_budget_bytes(read_budget_bytes)
         .max_connections(choices.pick(&[1, 4, 20]))
         .max_pending_handshakes(choices.pick(&[1, 3, 20]))
         .handshake_timeout(millis(choices, mood, &[1, 900, 10_000]))
@@ -220,6 +232,10 @@ fn draw_limits(mood: Mood, choices: &mut Choices) -> Limits {
         .process_bytes(process_bytes)
         .read_buffer_bytes(choices.pick(&[1_024, 5_000]))
 }
+
+/// What a connection may read and cause at a time.
+const USUAL_SHARE: usize = 256 << 10;
+const SMALL_SHARE: usize = 4 << 10;
 
 /// What compression may hold in a session.
 const BOTH_CONTEXTS: usize = 400 << 10;
@@ -256,6 +272,10 @@ pub(super) fn begin(
     let mailbox = Mailbox::default();
     let mut network = Network::new(build(options, world, mailbox.clone(), more));
     network.accept_orders(mailbox.inbox());
+    #[cfg(feature = "client")]
+    {
+        network.sockets.far.clock = Rc::clone(&world.borrow().clock);
+    }
     #[cfg(feature = "tls")]
     if over_tls {
         network.use_tls();
@@ -293,12 +313,11 @@ fn build(
             if let Some(response) = deferring::begin(&pages, call, false) {
                 return response;
             }
-            let world = &mut *pages.borrow_mut();
             let link = call.header("x-link").and_then(|link| link.parse().ok());
             if let Some(link) = link {
-                *world.pages.entry(link).or_default() += 1;
+                *pages.borrow_mut().pages.entry(link).or_default() += 1;
             }
-            "x".repeat(world.choices.size_below(500)).into()
+            pages::draw(&pages)
         });
     });
     add_reader(&mut application, world);

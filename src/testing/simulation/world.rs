@@ -16,7 +16,7 @@ use super::choices::Choices;
 use super::deferrals::Deferrals;
 #[cfg(test)]
 use super::loops::LoopTally;
-use super::losses::{Fault, LossCounts};
+use super::losses::{Fault, GivenUp, LossCounts};
 use super::sequence::Sequence;
 
 /// What may happen in a run: a swarm of runs in which each thing is left out of half of them finds
@@ -47,6 +47,8 @@ pub(crate) struct Mood {
     pub(crate) buffers: bool,
     /// A long life, in which clients are well-behaved.
     pub(crate) is_long: bool,
+    /// Those clients read slowly, and never stop.
+    pub(crate) is_slow: bool,
 }
 
 impl Mood {
@@ -73,6 +75,7 @@ impl Mood {
             reaches: heads(),
             buffers: heads(),
             is_long: false,
+            is_slow: false,
         }
     }
 }
@@ -81,6 +84,11 @@ impl Mood {
     /// Whether `dropped()` may count more than whole messages of the session's own.
     pub(super) fn has_other_drops(self) -> bool {
         self.reaches
+    }
+
+    /// Whether sessions may be left unread.
+    pub(super) fn has_pauses(self) -> bool {
+        self.reaches || self.flows
     }
 
     /// Whether whoever receives may be slow to do so, or be kept from it by its application.
@@ -104,6 +112,12 @@ impl Mood {
             is_long: true,
             ..self
         }
+    }
+
+    /// The same where what is sent waits for clients that take it slowly.
+    pub(super) fn slowed(self) -> Self {
+        let calm = self.calmed();
+        Self { is_slow: true, buffers: true, big: true, reaches: true, laggards: false, ..calm }
     }
 }
 
@@ -132,6 +146,8 @@ pub(crate) struct World {
     pub(crate) closes_when_full: bool,
     pub(crate) write_timeout: Duration,
     pub(crate) linger_timeout: Duration,
+    /// How long a pause may take where the peer has shut its side.
+    pub(super) patience: Duration,
     pub(crate) timeout: Duration,
     /// When the grace of a stop is over.
     pub(crate) stops_at: Option<Time>,
@@ -139,6 +155,8 @@ pub(crate) struct World {
     pub(crate) pages: BTreeMap<usize, usize>,
     /// Who published each message of the flow, if a session did.
     pub(crate) publishers: Vec<Option<usize>>,
+    /// By link, bodies that were paused and not taken to their end.
+    pub(super) given_up: BTreeMap<usize, GivenUp>,
     /// Answers that come later.
     pub(super) deferrals: Deferrals,
     /// Links whose clients sent what may be anything.
@@ -156,6 +174,11 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Whether something has ended a session.
+    pub(super) fn has_failed(&self, session: usize) -> bool {
+        self.sessions.get(&session).is_some_and(|log| log.fault.is_some())
+    }
+
     /// A stop was asked for: the shorter grace counts.
     pub(crate) fn note_stop(&mut self, ends: Time) {
         self.stops_at = Some(self.stops_at.map_or(ends, |earlier| earlier.min(ends)));

@@ -63,6 +63,10 @@ impl Player {
         got.drain(..end + 4 + length);
         let is_event_stream = head.contains("text/event-stream");
         self.pages += usize::from(status == 200 && !is_event_stream);
+        self.is_refused |= status >= 300;
+        if status == 408 && !self.sends_parts && !self.is_spoiled {
+            return Err(format!("client {}: its whole request is out of time", self.id));
+        }
         // With a length it is a refusal, to come back from.
         if is_event_stream && !head.contains("Content-Length") {
             (self.stage, self.joined_at) = (Stage::Events, Some(now));
