@@ -323,6 +323,7 @@ impl HttpTurn<'_, '_> {
     }
 
     /// The time of what came behind an answer begins when the peer has that, or takes nothing of it.
+    #[cold]
     fn begin_waits_behind_answer(&mut self) {
         let now = self.turn.shared.now;
         self.answer_is_on_its_way();

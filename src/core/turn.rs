@@ -242,6 +242,7 @@ impl Turn<'_> {
 
     /// The driver comes back with the next turn. Where TLS has kept something back, that takes as long as the
     /// peer takes to make room for it, which is watched from here.
+    #[cold]
     pub(super) fn watch_backlog(&mut self) {
         if self.wire.backlog() > 0 {
             self.progress().watch_answer();
