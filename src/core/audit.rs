@@ -142,8 +142,7 @@ impl Audit<'_> {
         if http.dialling.is_some() {
             return false; // a request may wait for the other side's TLS
         }
-        let is_deferred = http.deferred().is_some();
-        connection.holds_output() || http.yielded || (http.answering.is_some() && !is_deferred)
+        connection.holds_output() || http.yielded || http.streams()
     }
 
     /// Everything is given back.

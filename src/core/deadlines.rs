@@ -31,7 +31,8 @@ impl Connection {
             (Stage::Http(http), _) if http.deferred().is_some() => {
                 http.deferred().and_then(|deferred| deferred.deadline(limits))
             }
-            // An answer on its way has as long as the peer takes of it in time (`write`).
+            // An answer on its way has as long as the peer takes of it in time, also where no more of it
+            // waits in the outbox, but records of TLS do.
             (Stage::Http(http), _) if http.answering.is_some() || write.is_some() => {
                 extra.window.map(|window| window.next_look(least))
             }

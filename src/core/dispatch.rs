@@ -299,7 +299,7 @@ impl Turn<'_> {
                 self.log().error(("request panicked", 500), || {
                     format!("{}: request handling panicked: {text}", self.log().who())
                 });
-                if self.connection.http().is_some_and(|http| http.streamed().is_some()) {
+                if self.connection.http().is_some_and(|http| http.streams()) {
                     // Its head is out: a 500 behind that would be a part of its body.
                     self.lose(Loss::Aborted);
                     return self.drop_socket(Disposal::Reset);

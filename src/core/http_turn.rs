@@ -322,7 +322,7 @@ impl HttpTurn<'_, '_> {
         }
     }
 
-    /// The time of what came behind an answer begins when the peer has that, or takes nothing of it.
+    /// Ends a peer that does not take the answer; else what came behind has its time from here.
     #[cold]
     fn begin_waits_behind_answer(&mut self) {
         let now = self.turn.shared.now;

@@ -301,8 +301,8 @@ impl Actor {
             }
             (6 | 7, Some(other)) => {
                 let text = content::message(FROM_OTHER, n, 10 * n);
-                let is_slow = self.world.borrow().mood.is_slow;
-                for _ in 0..if is_slow { 20 } else { 1 } {
+                let count = if self.world.borrow().mood.is_slow { 20 } else { 1 };
+                for _ in 0..count {
                     let _ = session.server().send_to(other, &text);
                 }
             }

@@ -32,7 +32,8 @@ pub(super) fn check_over(
     let link = network.link(id);
     let loss = Account { player, link, log, world, over_budget, ping_taken_at, now }.settle()?;
     check_end(player, link, log, world)?;
-    check_alive(player, link, log, world)?;
+    check_alive(player, link, log)?;
+    check_silent(player, link, log, world)?;
     // Nobody tells the time where a handler is dropped, but to dialers; and whose body went for want of
     // memory may not have read the 503.
     if cfg!(feature = "client") && network.core.stats().over_budget == 0 {
@@ -45,12 +46,7 @@ pub(super) fn check_over(
 }
 
 /// Nobody is ended as dead who takes all at once and answers.
-fn check_alive(
-    player: &Player,
-    link: &Link,
-    log: Option<&Log>,
-    world: &World,
-) -> Result<(), String> {
+fn check_alive(player: &Player, link: &Link, log: Option<&Log>) -> Result<(), String> {
     let Some(fault) = log.and_then(|log| log.fault) else { return Ok(()) };
     let Fault { at, kind } = fault;
     let answers = player.answers_pings && player.has_joined(at);
@@ -59,10 +55,21 @@ fn check_alive(
     if fault.is_of_progress() && is_healthy && link.socket.transit().is_none() {
         return Err(format!("link {}: {kind:?}, and it takes all and answers", player.id));
     }
-    let timeout = log.map_or(Duration::ZERO, |log| log.timeout);
+    Ok(())
+}
+
+/// Nobody is ended as silent who has said something.
+fn check_silent(
+    player: &Player,
+    link: &Link,
+    log: Option<&Log>,
+    world: &World,
+) -> Result<(), String> {
+    let Some(log) = log else { return Ok(()) };
+    let Some(Fault { at, kind }) = log.fault else { return Ok(()) };
     let silent_since = match kind {
         // Since when something was heard is known to a millisecond.
-        FaultKind::PingTimeout => at.before(timeout).after(Duration::from_millis(2)),
+        FaultKind::PingTimeout => at.before(log.timeout).after(Duration::from_millis(2)),
         FaultKind::IdleTimeout => at,
         _ => return Ok(()),
     };

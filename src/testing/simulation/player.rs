@@ -198,10 +198,7 @@ impl Player {
 
     /// What it says, if it does no more than to send something.
     pub(crate) fn draw_message(&mut self, choices: &mut Choices, mood: Mood) -> Option<Vec<u8>> {
-        match self.stage {
-            Stage::Session => Some(self.frames(choices, mood)),
-            _ => None,
-        }
+        (self.stage == Stage::Session).then(|| self.frames(choices, mood))
     }
 
     /// It is about to send this, at that time.
@@ -210,7 +207,7 @@ impl Player {
         self.sent_at = (self.stage == Stage::Session).then_some(at);
     }
 
-    /// Whether it has said something since that time, up to another, and nobody could tell otherwise.
+    /// Whether it has said something since that time, up to another.
     pub(super) fn has_spoken(&self, from: Time, until: Time) -> bool {
         self.sent_at.is_some_and(|at| from <= at && at <= until)
     }
@@ -257,7 +254,7 @@ impl Player {
             2 => self.page_request().repeat(choices.size_below(40)),
             // Of several, only the first is answered later.
             7 => {
-                let further = self.request_without_delay().repeat(choices.size_below(20));
+                let further = self.page_request_with("").repeat(choices.size_below(20));
                 [self.page_request(), further].concat()
             }
             3 if mood.junk => {
@@ -305,10 +302,6 @@ impl Player {
 
     fn page_request(&self) -> Vec<u8> {
         self.page_request_with(deferrals::header_of(self.id))
-    }
-
-    fn request_without_delay(&self) -> Vec<u8> {
-        self.page_request_with("")
     }
 
     fn page_request_with(&self, lines: &str) -> Vec<u8> {

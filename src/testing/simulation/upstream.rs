@@ -117,7 +117,6 @@ impl Upstream {
         let chance = self.world.borrow_mut().choices.below(u64::MAX);
         network.core.repeat_chance(chance);
         let far = &mut network.sockets.far;
-        far.clock = Rc::clone(&self.world.borrow().clock);
         let uplinks = Rc::clone(&self.uplinks);
         far.on_order = Some(Box::new(move |attempt| {
             uplinks.borrow().iter().for_each(|uplink| uplink.note_order(attempt));
