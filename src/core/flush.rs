@@ -6,9 +6,11 @@ use std::rc::Rc;
 use crate::flow::inner::FlowInner;
 use crate::flow::reader::Taken;
 use crate::session::read_pause::ReadPause;
+use crate::session::send::Outgoing;
 use crate::structures::wire::Wire;
 use crate::words::time::Time;
 
+use crate::core::connection::Stage;
 use crate::core::panics::drop_caught;
 use crate::core::rounds::NextRound;
 use crate::core::session_output::SessionOutput;
@@ -124,6 +126,29 @@ impl Core {
 
     /// Writes what waits for one connection.
     pub(crate) fn handle_flush(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
+        if !self.deliver_plain(now, index, wire) {
+            self.flush_turn(now, index, wire);
+        }
+    }
+
+    /// What most of these turns are, without what a turn is for: no code of the application runs, and nothing
+    /// is left to be looked at. False if it was more, or something came up; nothing of it is done twice then.
+    #[inline]
+    fn deliver_plain(&mut self, now: Time, index: u32, wire: &mut dyn Wire) -> bool {
+        self.shared.now = now;
+        let Some(connection) = self.connections.slab.at_mut(index) else { return false };
+        let state = &mut connection.state;
+        if !matches!(connection.stage, Stage::Session(_)) || state.extra.is_some() {
+            return false;
+        }
+        state.listed = false;
+        let route = self.routes.options(state.route);
+        let mut out = Outgoing { state, shared: &mut self.shared, route, wire };
+        out.deliver_plain() && connection.state.extra.is_none()
+    }
+
+    #[inline(never)]
+    fn flush_turn(&mut self, now: Time, index: u32, wire: &mut dyn Wire) {
         let more = self.caught_turn(now, index, wire, |turn| {
             let all_is_out = SessionOutput { turn: &mut *turn }.flush_fast();
             if all_is_out {

@@ -16,7 +16,7 @@ use crate::words::message_buf::MessageBuf;
 
 use crate::flow::emission::{Emission, Origin};
 use crate::flow::options::{BufferOverflow, FlowOptions};
-use crate::flow::pool::{FlowPool, GaveWay, Gives, GivesWay, Rank};
+use crate::flow::pool::{FlowPool, Rank};
 use crate::flow::state::{FlowReader, FlowState};
 
 /// A flow. Invariant: no user code runs while `state` is borrowed.
@@ -25,7 +25,7 @@ pub(crate) struct FlowInner {
     pub(super) options: FlowOptions,
     pub(super) state: RefCell<FlowState<Self>>,
     /// Where it stands in the pool's list of flows that hold something.
-    rank: Cell<Option<Rank>>,
+    pub(super) rank: Cell<Option<Rank>>,
     /// The number by which other threads know it, if they do.
     pub(crate) name: Cell<u32>,
     /// What the ids of its events begin with; 0 as long as no event stream has collected it.
@@ -276,56 +276,6 @@ impl FlowInner {
     }
 }
 
-impl GivesWay for FlowInner {
-    fn bytes(&self) -> usize {
-        self.state.borrow().log.bytes()
-    }
-
-    fn drop_awaited(&self, is_needed: impl Fn() -> bool) -> bool {
-        let mut dropped = false;
-        // Under `Suspend` nothing that somebody awaits is lost: its publishers are not read instead.
-        while self.options.on_buffer_overflow != BufferOverflow::Suspend && is_needed() {
-            let is_empty = self.change(|state| {
-                state.drop_oldest();
-                state.log.len() == 0
-            });
-            dropped = true;
-            if is_empty {
-                break;
-            }
-        }
-        dropped
-    }
-
-    fn give_way(&self, pool: &FlowPool<Self>, rank: Rank, is_short: impl Fn() -> bool) -> GaveWay {
-        let mut gave = GaveWay { messages: 0, rank: Some(rank), asks: false, in_vain: false };
-        // It is this flow that makes room for its own message, with its state borrowed.
-        let Ok(mut state) = self.state.try_borrow_mut() else {
-            gave.asks = true;
-            return gave;
-        };
-        // Published in since it was listed: others have been idle for longer.
-        if state.used > rank.used && rank.gives != Gives::Encodings {
-            gave.rank = Some(Rank { used: state.used, ..rank });
-        } else {
-            gave.messages = state.give_way(pool, rank.gives, &is_short);
-            gave.in_vain = gave.messages == 0 && rank.gives != Gives::Encodings;
-            let now = Rank { gives: state.gives(), ..rank };
-            let last = Rank { used: pool.next_stamp(), ..now };
-            // Short still, it has given all that it could.
-            // Behind all that have not been asked, so that the next search does not begin with it.
-            let rank = if is_short() && now.gives == Gives::Replay { last } else { now };
-            gave.rank = (state.log.len() > 0).then_some(rank);
-        }
-        self.rank.set(gave.rank);
-        gave
-    }
-
-    fn unlist(&self) {
-        self.state.borrow_mut().listed = false;
-    }
-}
-
 /// What it held is held no more.
 impl Drop for FlowInner {
     fn drop(&mut self) {
@@ -410,18 +360,32 @@ impl FlowInner {
         state.log.at(cursor).map(|(number, emission)| (number, emission.clone()))
     }
 
-    /// What a cursor takes next, if nothing follows it: its number, the bytes for sessions of that
-    /// share key (of none: as it is), and the length of its payload. `None` too if those bytes were
-    /// not made yet.
+    /// Has a subscriber take what comes next at `cursor`, if nothing follows it: the bytes for sessions of
+    /// that share key (of none: as it is). `None`, and nothing is taken, if those bytes were not made yet, or
+    /// are none, or are of a payload that is longer than `limit`.
     #[inline]
-    pub(crate) fn only_one(&self, cursor: u64, key: Option<u64>) -> Option<(u64, Rc<[u8]>, usize)> {
-        let state = self.state.borrow();
-        let (number, emission) = state.log.only_from(cursor)?;
+    pub(crate) fn take_only_one(
+        self: &Rc<Self>,
+        cursor: u64,
+        key: Option<u64>,
+        limit: usize,
+    ) -> Option<Rc<[u8]>> {
+        let mut state = self.state.borrow_mut();
+        let emission = state.log.only_from(cursor)?;
         let frame = match key {
             None => Rc::clone(&emission.frame),
             Some(key) => emission.encoded_for(key)?,
         };
-        Some((number, frame, emission.payload().len()))
+        // No bytes mean that an extension drops this message for every session of the key.
+        if frame.is_empty() || emission.payload().len() > limit {
+            return None;
+        }
+        let may_release = state.log.advance(cursor, cursor + 1);
+        if may_release || !state.suspended.is_empty() {
+            drop(state);
+            self.note_advance(may_release);
+        }
+        Some(frame)
     }
 
     /// The stamp of what a cursor takes next.
@@ -443,16 +407,24 @@ impl FlowInner {
     /// A subscriber has taken what is before `to`, or goes past it.
     #[inline]
     pub(crate) fn advance(self: &Rc<Self>, from: u64, to: u64) {
-        let (may_release, waited_for) = {
+        let (may_release, is_waited_for) = {
             let mut state = self.state.borrow_mut();
             (state.log.advance(from, to), !state.suspended.is_empty())
         };
+        if may_release || is_waited_for {
+            self.note_advance(may_release);
+        }
+    }
+
+    /// A subscriber has gone on.
+    #[cold]
+    fn note_advance(self: &Rc<Self>, may_release: bool) {
         // Only then is there a size to be counted anew.
         if may_release {
             self.change(|state| state.log.release());
         }
-        if waited_for {
-            self.touch();
+        if !self.state.borrow().suspended.is_empty() {
+            self.touch(); // who waits to publish may have waited for that
         }
     }
 

@@ -25,6 +25,7 @@
 //! ```
 
 pub(crate) mod emission;
+mod gives_way;
 pub(crate) mod inner;
 pub(crate) mod key;
 pub(crate) mod log;

@@ -128,10 +128,17 @@ impl Subscription {
         self.flow.next_number(self.cursor) < number
     }
 
-    /// What it takes next, if nothing follows it and nobody has to be asked whether it is wanted.
+    /// Takes what comes next, if nothing follows it and nobody has to be asked whether it is wanted. `None`,
+    /// and nothing is taken, in all other cases; see [`FlowInner::take_only_one`].
     #[inline]
-    pub(crate) fn only_one(&self, key: Option<u64>) -> Option<(u64, Rc<[u8]>, usize)> {
-        if matches!(self.filter, Filter::All) { self.flow.only_one(self.cursor, key) } else { None }
+    pub(crate) fn take_only_one(&mut self, key: Option<u64>, limit: usize) -> Option<Rc<[u8]>> {
+        // A replay with gaps is counted as it is passed.
+        if !matches!(self.filter, Filter::All) || self.gappy_replay > 0 {
+            return None;
+        }
+        let frame = self.flow.take_only_one(self.cursor, key, limit)?;
+        self.cursor += 1;
+        Some(frame)
     }
 
     /// Whether the session wants it. The flow is not borrowed: a filter may use it.
@@ -145,7 +152,6 @@ impl Subscription {
     }
 
     /// Goes past the entry of that number; how many before it were lost.
-    #[inline(always)] // a call would be 5 % of a delivery
     pub(crate) fn pass(&mut self, number: u64) -> u64 {
         let from = self.cursor;
         // Numbers without an entry were dropped or replaced: those it has missed.

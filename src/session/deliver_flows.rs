@@ -79,31 +79,47 @@ impl Outgoing<'_> {
     /// The fast path of what is usual: one flow, one message in it, the same bytes for many, nothing else.
     /// True if that was so, and it is done; if there is no `Extra` then, the session holds what it held
     /// before. Without it a delivery takes three times the instructions.
-    #[inline]
     pub(crate) fn deliver_fast(&mut self) -> bool {
+        let key = match self.plain_share_key() {
+            Some(key) => key,
+            None => match self.state.share_key(self.route) {
+                None => return false,
+                key => key,
+            },
+        };
+        self.deliver_only_one(key)
+    }
+
+    /// The same where no extension has to be asked, so that no code of the application runs.
+    #[inline]
+    pub(crate) fn deliver_plain(&mut self) -> bool {
+        self.plain_share_key().is_some_and(|key| self.deliver_only_one(key))
+    }
+
+    /// The share key of a session without extensions, which has one if it gets events. `None` with them.
+    #[inline]
+    fn plain_share_key(&self) -> Option<Option<u64>> {
+        match self.state.pipeline.as_deref() {
+            None => Some(None),
+            Some(pipeline) => match pipeline.event_share_key() {
+                None if pipeline.applies() => None,
+                key => Some(key),
+            },
+        }
+    }
+
+    /// Sessions of one key get the same bytes, so what was encoded for the first is written as it is.
+    #[inline]
+    fn deliver_only_one(&mut self, key: Option<u64>) -> bool {
         if self.state.extra.is_some() || self.state.fragments_text.is_some() || self.route.masking {
             return false;
         }
-        // Sessions of one key get the same bytes, so what was encoded for the first is written as it is.
-        let key = match self.state.pipeline.as_deref() {
-            None => None,
-            Some(pipeline) => match pipeline.event_share_key() {
-                None if !pipeline.applies() => None,
-                None => {
-                    let Some(key) = self.state.share_key(self.route) else { return false };
-                    Some(key)
-                }
-                of_events => of_events,
-            },
-        };
         let limit = self.route.short_outgoing_limit();
         let only = self.state.collected.as_deref_mut().and_then(Collected::only_subscription);
-        let Some(only) = only else { return false };
-        let Some((number, frame, payload)) = only.only_one(key) else { return false };
-        // No bytes mean that an extension drops this message for every session of the key.
-        if payload > limit || frame.is_empty() {
+        // It is taken whatever the socket takes: what is left of it waits in this session's outbox.
+        let Some(frame) = only.and_then(|only| only.take_only_one(key, limit)) else {
             return false;
-        }
+        };
         let written = match write_counted(&mut self.shared.stats, self.wire, &frame) {
             Ok(written) => written,
             Err(error) => {
@@ -111,11 +127,7 @@ impl Outgoing<'_> {
                 return true;
             }
         };
-        // It is passed whatever the socket took: what is left of it waits in this session's outbox.
-        let missed = only.pass(number);
-        if let Some(collected) = self.state.collected.as_deref_mut() {
-            collected.missed += missed;
-        }
+        // It counts as sent, and what the socket did not take waits in the outbox.
         self.shared.stats.messages_out += 1;
         if written < frame.len() {
             self.keep_emission(frame, written);

@@ -50,13 +50,18 @@ impl Cursors {
     }
 
     /// One subscriber goes on. True if nobody stands any more where it stood.
-    #[inline]
+    #[inline(always)] // a call would be 4 % of a delivery
     pub(crate) fn advance(&mut self, from: u64, to: u64) -> bool {
         if to == self.end && from + 1 == to {
             self.at_newest = self.at_newest.saturating_sub(1);
             self.at_end += 1;
             return self.at_newest == 0;
         }
+        self.advance_behind(from, to)
+    }
+
+    #[inline(never)]
+    fn advance_behind(&mut self, from: u64, to: u64) -> bool {
         self.add(to);
         self.remove(from)
     }
