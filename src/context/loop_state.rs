@@ -313,15 +313,25 @@ impl LoopState {
 
     /// Writes what the turn has gathered. If all went out, nothing is left to do; else how much did,
     /// and what was gathered is still there.
-    #[inline]
     pub(crate) fn write_out(&mut self, wire: &mut dyn Wire) -> Option<io::Result<usize>> {
+        let outcome = self.write_short_out(wire);
+        if outcome.is_none() {
+            self.clear_out();
+        }
+        outcome
+    }
+
+    /// The same of what cannot have made the buffer large.
+    #[inline]
+    pub(crate) fn write_short_out(&mut self, wire: &mut dyn Wire) -> Option<io::Result<usize>> {
         let offered = self.tx.len();
         if offered == 0 {
             return None;
         }
         match write_counted(&mut self.stats, wire, &self.tx) {
             Ok(written) if written == offered => {
-                self.clear_out();
+                self.tx.clear();
+                self.opaque_prefix = 0;
                 None
             }
             outcome => Some(outcome),
@@ -329,7 +339,6 @@ impl LoopState {
     }
 
     /// Forgets what the turn has gathered.
-    #[inline]
     pub(crate) fn clear_out(&mut self) {
         self.tx.clear();
         self.opaque_prefix = 0;

@@ -265,23 +265,13 @@ impl<S: Sockets> Driver<S> {
             #[cfg(feature = "tls")]
             return self.serve_other(now, slot, ready);
             #[cfg(not(feature = "tls"))]
-            return seldom();
+            return self.leave(now, slot, ready); // which is cold: a way that the compiler need not keep short
         };
-        if socket.notes().listed {
-            return seldom();
-        }
-        if ready.writable && socket.take_blocked() {
-            self.write_on(now, slot);
+        let mut room = self.shares.room(Reading::Continue);
+        if !(ready.readable && socket.notes().are_quiet()) {
+            room = self.room_after(now, slot, ready)?;
             socket = self.sockets.plain(slot)?;
         }
-        if !ready.readable {
-            return seldom();
-        }
-        let reading = socket.notes().reading;
-        if !reading.reads() {
-            return self.leave(now, slot, ready);
-        }
-        let room = self.shares.room(reading);
         let buffer = self.rx.get_mut(..room)?;
         let n = match socket.read(buffer) {
             ReadOutcome::Bytes(n) => n,
@@ -297,6 +287,24 @@ impl<S: Sockets> Driver<S> {
             return self.leave(now, slot, ready);
         }
         (n == room || ready.ended).then_some(n)
+    }
+
+    /// Does what comes before reading where there is more than to read: how much may be read then.
+    #[inline(never)]
+    pub(super) fn room_after(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
+        let mut socket = self.sockets.socket(slot)?;
+        if socket.notes().listed {
+            return None;
+        }
+        if ready.writable && std::mem::take(&mut socket.notes().blocked) {
+            self.write_on(now, slot);
+            socket = self.sockets.socket(slot)?;
+        }
+        match socket.notes().reading {
+            _ if !ready.readable => None,
+            reading if reading.reads() => Some(self.shares.room(reading)),
+            _ => self.leave(now, slot, ready),
+        }
     }
 
     #[cold]
@@ -367,7 +375,7 @@ impl<S: Sockets> Driver<S> {
     /// Has a socket written to in the next turn as if an event had come.
     pub(super) fn list_to_write(&mut self, slot: u32) {
         if let Some(socket) = self.sockets.socket(slot) {
-            socket.note_blocked();
+            socket.notes().blocked = true;
         }
         self.list(slot);
     }
@@ -438,14 +446,6 @@ impl<S: Sockets> Driver<S> {
             }
         }
     }
-}
-
-/// Nothing is read. The compiler takes a path that calls this for a seldom one, and inlines what the other
-/// needs.
-#[cold]
-#[inline(never)]
-fn seldom() -> Option<usize> {
-    None
 }
 
 /// What a turn does for everybody.

@@ -37,8 +37,9 @@ impl SessionTurn<'_, '_> {
         }
         // This part of the turn has only begun, so no share is spent yet.
         if self.turn.connection.state.can_read_fast() && !self.turn.shared.copies_wait() {
-            taken = self.take_short(rx);
-            if taken == rx.len() && self.turn.connection.state.extra.is_none() {
+            let all_is_taken;
+            (taken, all_is_taken) = self.take_short(rx);
+            if all_is_taken {
                 self.conclude_fast();
                 return Reading::Continue;
             }
@@ -56,14 +57,14 @@ impl SessionTurn<'_, '_> {
     }
 
     /// Delivers whole messages from the start of `rx` until something else comes, or until a hook
-    /// leaves something to be looked at: how many bytes that took. The session is open and has nothing
-    /// unfinished.
+    /// leaves something to be looked at: how many bytes that took, and whether it was all of them, with
+    /// nothing left to be looked at. The session is open and has nothing unfinished.
     #[inline(always)] // a call would be 4 % of an echo, and the compiler makes it one
     #[allow(
         clippy::arithmetic_side_effects,
         reason = "a message ends within what was left of the read buffer"
     )]
-    fn take_short(&mut self, rx: &mut [u8]) -> usize {
+    fn take_short(&mut self, rx: &mut [u8]) -> (usize, bool) {
         let route = self.turn.options();
         let limit = self.turn.connection.state.options(route).short_limit();
         self.turn.connection.state.last_activity = self.turn.shared.now;
@@ -72,17 +73,20 @@ impl SessionTurn<'_, '_> {
             return self.take_short_of_server(route, limit, rx);
         }
         let mut taken = 0;
-        while let Some(rest) = rx.get_mut(taken..) {
+        while taken < rx.len() {
+            let Some(rest) = rx.get_mut(taken..) else { break };
             let Some(short) = ShortMessage::unmask(rest, limit) else { break };
             taken += short.end;
             // Whatever a hook leaves behind shows in one of the two; nothing else need be asked for
             // each message.
-            let goes_on = self.deliver_short(route, short.text, short.payload);
-            if !goes_on || self.turn.shared.has_deferred_work {
+            if !self.deliver_short(route, short.text, short.payload) {
+                return (taken, false);
+            }
+            if self.turn.shared.has_deferred_work {
                 break;
             }
         }
-        taken
+        (taken, taken == rx.len())
     }
 
     /// The same where the peer is the server, whose messages have no mask.
@@ -92,17 +96,24 @@ impl SessionTurn<'_, '_> {
         clippy::arithmetic_side_effects,
         reason = "a message ends within what was left of the read buffer"
     )]
-    fn take_short_of_server(&mut self, route: &SessionOptions, limit: usize, rx: &[u8]) -> usize {
+    fn take_short_of_server(
+        &mut self,
+        route: &SessionOptions,
+        limit: usize,
+        rx: &[u8],
+    ) -> (usize, bool) {
         let mut taken = 0;
         while let Some(rest) = rx.get(taken..) {
             let Some(short) = ShortMessage::find(rest, limit) else { break };
             taken += short.end;
-            let goes_on = self.deliver_short(route, short.text, short.payload);
-            if !goes_on || self.turn.shared.has_deferred_work {
+            if !self.deliver_short(route, short.text, short.payload) {
+                return (taken, false);
+            }
+            if self.turn.shared.has_deferred_work {
                 break;
             }
         }
-        taken
+        (taken, taken == rx.len())
     }
 
     /// False if it has left something to be looked at, as each end of the session does.
@@ -130,7 +141,8 @@ impl SessionTurn<'_, '_> {
             self.turn.connection.state.phase == Phase::Open,
             "all else leaves an `Extra`"
         );
-        if let Some(outcome) = self.turn.shared.write_out(self.turn.wire) {
+        // Whatever gathers more than a short message writes it at once.
+        if let Some(outcome) = self.turn.shared.write_short_out(self.turn.wire) {
             self.turn.wrote_in_part(outcome);
             self.turn.charge();
         } else if self.turn.connection.charged != 0
@@ -175,7 +187,7 @@ impl<'a> SessionTurn<'_, 'a> {
             let rest = rx.get_mut(taken..).unwrap_or_default();
             let state = &self.turn.connection.state;
             let is_between = state.phase == Phase::Open && state.partial.is_none();
-            let used = if is_between { self.take_short(rest) } else { 0 };
+            let used = if is_between { self.take_short(rest).0 } else { 0 };
             // A message in fragments, or a frame longer than what came, is the reader's.
             taken += if used > 0 { used } else { self.step(rest) };
         }

@@ -158,13 +158,6 @@ pub(crate) trait Socket {
         None
     }
 
-    /// Whether a write has taken less than it was given, or `note_blocked` was called, since this was
-    /// asked last.
-    fn take_blocked(&mut self) -> bool;
-
-    /// Has the socket written to at the next event.
-    fn note_blocked(&mut self);
-
     /// What the connection failed with, if it has failed and nothing has told.
     fn take_failure(&mut self) -> Option<ErrorKind>;
 
@@ -188,6 +181,18 @@ pub(crate) struct Notes {
     pub(super) listed: bool,
     /// Its end was announced.
     pub(super) ended: bool,
+    /// A write has taken less than it was given, or is to be made without that: a WRITABLE event is news.
+    /// Without it, those events are ignored.
+    pub(crate) blocked: bool,
+}
+
+impl Notes {
+    /// Whether all that an event can mean is that there is something to read.
+    #[inline]
+    pub(super) fn are_quiet(&self) -> bool {
+        // Not one after the other: they lie side by side.
+        !self.listed & !self.blocked & (self.reading == Reading::Continue)
+    }
 }
 
 #[cfg(all(repository, any(test, fuzzing)))]
@@ -205,7 +210,7 @@ impl Notes {
 
 impl Default for Notes {
     fn default() -> Self {
-        Self { reading: Reading::Continue, listed: false, ended: false }
+        Self { reading: Reading::Continue, listed: false, ended: false, blocked: false }
     }
 }
 

@@ -16,22 +16,8 @@ impl<S: Sockets> Driver<S> {
     #[cold]
     #[inline(never)]
     pub(super) fn serve_other(&mut self, now: Time, slot: u32, ready: Readiness) -> Option<usize> {
-        let mut socket = self.sockets.socket(slot)?;
-        if socket.notes().listed {
-            return None;
-        }
-        if ready.writable && socket.take_blocked() {
-            self.write_on(now, slot);
-            socket = self.sockets.socket(slot)?;
-        }
-        if !ready.readable {
-            return None;
-        }
-        let reading = socket.notes().reading;
-        if !reading.reads() {
-            return self.leave(now, slot, ready);
-        }
-        self.serve_secured(now, slot, ready, self.shares.room(reading))
+        let room = self.room_after(now, slot, ready)?;
+        self.serve_secured(now, slot, ready, room)
     }
 
     /// The same of one that is readable, and to be read.

@@ -22,9 +22,6 @@ use crate::transport::stream::{ReadOutcome, Stream};
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
-    /// The last write took less than it was given: a WRITABLE event is news. Without it, WRITABLE
-    /// events are ignored.
-    blocked: bool,
     /// Bytes that it took so far, modulo 2^32.
     written: u32,
     notes: Notes,
@@ -32,7 +29,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, blocked: false, written: 0, notes: Notes::default() }
+        Self { stream, written: 0, notes: Notes::default() }
     }
 
     /// What becomes of a read that failed; one that was interrupted is made again.
@@ -87,7 +84,7 @@ impl Stream for Socket {
 
     #[cfg(feature = "tls")]
     fn note_blocked(&mut self) {
-        self.blocked = true;
+        self.notes.blocked = true;
     }
 }
 
@@ -97,15 +94,6 @@ impl sockets::Socket for Socket {
     #[inline]
     fn wire(&mut self) -> &mut dyn Wire {
         self
-    }
-
-    #[inline]
-    fn take_blocked(&mut self) -> bool {
-        std::mem::take(&mut self.blocked)
-    }
-
-    fn note_blocked(&mut self) {
-        self.blocked = true;
     }
 
     #[inline]
@@ -154,14 +142,6 @@ impl sockets::Socket for Channel<Socket> {
         self.secured().and_then(Secured::take_changes)
     }
 
-    fn take_blocked(&mut self) -> bool {
-        (**self).take_blocked()
-    }
-
-    fn note_blocked(&mut self) {
-        sockets::Socket::note_blocked(&mut **self);
-    }
-
     fn take_failure(&mut self) -> Option<ErrorKind> {
         (**self).take_failure()
     }
@@ -192,14 +172,14 @@ impl Socket {
                 Ok(written) => {
                     self.count(written);
                     if written < offered {
-                        self.blocked = true;
+                        self.notes.blocked = true;
                     }
                     return Ok(written);
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock => {
-                        self.blocked = true;
+                        self.notes.blocked = true;
                         return Ok(0);
                     }
                     _ => return Err(error),

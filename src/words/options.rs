@@ -19,7 +19,8 @@ pub(crate) struct SessionOptions {
     pub(crate) max_message_size: Option<usize>,
     /// `None` until the limits are known: see `resolve`.
     pub(crate) max_outgoing_message_size: Option<usize>,
-    /// What goes out in one frame for sure; 0 until the limits are known.
+    /// What may come and what goes out in one frame for sure; 0 until the limits are known.
+    short_incoming: usize,
     short_outgoing: usize,
     pub(crate) max_fragments: u32,
     pub(crate) max_piecewise_message_size: u64,
@@ -47,6 +48,7 @@ impl Default for SessionOptions {
             max_frame_size: 64 << 10,
             max_message_size: None,
             max_outgoing_message_size: None,
+            short_incoming: 0,
             short_outgoing: 0,
             max_fragments: 65_536,
             max_piecewise_message_size: 1 << 30,
@@ -120,10 +122,7 @@ impl SessionOptions {
     /// The most bytes of a message in one frame.
     #[inline]
     pub(crate) fn short_limit(&self) -> usize {
-        match self.max_message_size {
-            None => self.max_frame_size,
-            Some(limit) => limit.min(self.max_frame_size),
-        }
+        self.short_incoming
     }
 
     /// The most bytes of a message that is sent.
@@ -147,6 +146,7 @@ impl SessionOptions {
         // What may arrive may be sent back.
         let default = (process_bytes / 4).max(self.message_limit()).min(LARGEST_SIZE);
         let limit = *self.max_outgoing_message_size.get_or_insert(default);
+        self.short_incoming = self.message_limit().min(self.max_frame_size);
         self.short_outgoing = limit.min(self.max_frame_size);
     }
 

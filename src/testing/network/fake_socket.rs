@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::Disposal;
+use crate::core::sockets::Notes;
 use crate::structures::wire::Wire;
 use crate::transport::stream::{ReadOutcome, Stream};
 use crate::words::time::Time;
@@ -42,8 +43,8 @@ pub(crate) struct FakeSocket {
     pub(crate) breaks_after_out: Option<usize>,
     /// A write took less than it was given: the system tells when there is room again.
     pub(super) awaits_room: bool,
-    /// The driver's own note of it, which it takes.
-    pub(super) blocked: bool,
+    /// What the driver notes of it.
+    pub(super) notes: Notes,
     /// The server has shut its side.
     pub(crate) shut: bool,
     /// The server is done with it.
@@ -71,7 +72,7 @@ impl FakeSocket {
             blocked_until: None,
             breaks_after_out: None,
             awaits_room: false,
-            blocked: false,
+            notes: Notes::default(),
             shut: false,
             gone: None,
             broken: false,
@@ -183,7 +184,7 @@ impl Wire for FakeSocket {
         }
         self.written = self.written.wrapping_add(u32::try_from(taken).unwrap_or(0));
         if taken < bytes.len() {
-            (self.awaits_room, self.blocked) = (true, true);
+            (self.awaits_room, self.notes.blocked) = (true, true);
         }
         Ok(taken)
     }
@@ -249,6 +250,6 @@ impl Stream for FakeSocket {
 
     #[cfg(feature = "tls")]
     fn note_blocked(&mut self) {
-        self.blocked = true;
+        self.notes.blocked = true;
     }
 }

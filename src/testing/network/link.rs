@@ -60,7 +60,6 @@ pub(crate) struct Link {
     is_news: bool,
     /// The driver has used it since its peer has looked.
     pub(super) touched: bool,
-    notes: Notes,
     /// The link breaks after so many further bytes to the server.
     pub(crate) breaks_after_in: Option<usize>,
     /// The peer, if it acts of its own.
@@ -113,21 +112,13 @@ impl Socket for Link {
         self.socket.secured().and_then(Secured::take_changes)
     }
 
-    fn take_blocked(&mut self) -> bool {
-        std::mem::take(&mut self.socket.blocked)
-    }
-
-    fn note_blocked(&mut self) {
-        self.socket.blocked = true;
-    }
-
     fn take_failure(&mut self) -> Option<ErrorKind> {
         let ended = self.socket.ended && self.socket.ends_with_reset;
         (self.socket.broken || ended).then_some(ErrorKind::ConnectionReset)
     }
 
     fn notes(&mut self) -> &mut Notes {
-        &mut self.notes
+        &mut self.socket.notes
     }
 }
 
@@ -196,7 +187,6 @@ impl Link {
             failed: false,
             is_news: false,
             touched: false,
-            notes: Notes::default(),
             breaks_after_in: None,
             far_end: None,
         }
@@ -488,7 +478,7 @@ impl Link {
 
     /// What the driver notes of it.
     pub(super) fn driver_notes(&self) -> &Notes {
-        &self.notes
+        &self.socket.notes
     }
 }
 
