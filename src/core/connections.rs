@@ -118,7 +118,7 @@ impl Connections {
     }
 
     fn remove(&mut self, index: u32, disposal: Disposal, shared: &mut LoopState) {
-        let Some(mut connection) = self.slab.remove(index) else { return };
+        let Some(connection) = self.slab.at_mut(index) else { return };
         self.last_gone = (index, connection.state.route, connection.state.was_session());
         // Before anything of the application is dropped, which may panic.
         connection.uncount(&mut self.admission);
@@ -153,7 +153,9 @@ impl Connections {
         let failed = state.extra.as_deref().is_some_and(|extra| extra.fault.is_some());
         if failed || state.pipeline.is_some() || state.collected.is_some() {
             // Mostly they are gone by now. An error, an extension or a filter is the application's.
-            drop_caught("what a connection held", connection);
+            drop_caught("what a connection held", self.slab.remove(index));
+        } else {
+            self.slab.discard(index);
         }
     }
 

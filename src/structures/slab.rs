@@ -137,19 +137,39 @@ impl<T> Slab<T> {
 
     /// Gives a slot up.
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
-        let (page_index, offset) = (index as usize / PAGE, index as usize % PAGE);
-        let page = self.pages.get_mut(page_index)?;
-        let value = page.entries.as_mut()?.get_mut(offset)?.take()?;
-        page.occupied &= !(1 << offset);
-        if page.occupied == 0 {
-            page.entries = None;
+        let page = self.pages.get_mut(index as usize / PAGE)?;
+        let value = page.entries.as_mut()?.get_mut(index as usize % PAGE)?.take()?;
+        self.vacate(index);
+        Some(value)
+    }
+
+    /// The same of a slot that is taken, whose value is dropped where it lies.
+    pub(crate) fn discard(&mut self, index: u32) {
+        if let Some(page) = self.pages.get_mut(index as usize / PAGE) {
+            if let Some(entry) =
+                page.entries.as_mut().and_then(|it| it.get_mut(index as usize % PAGE))
+            {
+                *entry = None;
+                self.vacate(index);
+            }
+        }
+    }
+
+    /// A slot has become empty.
+    #[inline]
+    fn vacate(&mut self, index: u32) {
+        let page_index = index as usize / PAGE;
+        if let Some(page) = self.pages.get_mut(page_index) {
+            page.occupied &= !(1 << (index as usize % PAGE));
+            if page.occupied == 0 {
+                page.entries = None;
+            }
         }
         if let Some(generation) = self.generations.get_mut(index as usize) {
             *generation = self.bits.after(*generation);
         }
         self.first_with_room = self.first_with_room.min(page_index);
         self.len -= 1;
-        Some(value)
     }
 
     /// Who has a slot, whatever its generation.
