@@ -3,9 +3,10 @@
 use std::fmt;
 use std::hint::black_box;
 
+use data_encoding::BASE64;
+
 use crate::app::call::Call;
 use crate::app::response::Response;
-use crate::protocol::base64;
 
 /// A name and a password, as `Authorization: Basic` shows them; by [`Call::basic_credentials`].
 ///
@@ -57,7 +58,7 @@ impl BasicCredentials {
 
     /// RFC 7617 section 2: a name has no colon, a password may; neither has control characters.
     fn decode(encoded: &str) -> Option<Self> {
-        let text = String::from_utf8(base64::decode(encoded)?).ok()?;
+        let text = String::from_utf8(BASE64.decode(encoded.as_bytes()).ok()?).ok()?;
         let (user, password) = text.split_once(':').filter(|_| !text.contains(char::is_control))?;
         Some(Self { user: user.to_owned(), password: password.to_owned() })
     }

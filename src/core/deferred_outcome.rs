@@ -6,7 +6,7 @@ use crate::app::call::Call;
 use crate::app::response::{Accept, Response};
 use crate::app::route_config::HooksDone;
 use crate::context::loop_state::ServerRef;
-use crate::protocol::handshake::accept_key_of;
+use crate::protocol::handshake::AcceptKey;
 use crate::words::quoted::Quoted;
 
 use crate::core::deferred_answer::{DeferredAnswer, RequestKind};
@@ -99,7 +99,7 @@ impl ResumedRequest<'_, '_> {
         match deferred.kind {
             RequestKind::Upgrade(route) => {
                 let key = call.head().first("sec-websocket-key").unwrap_or_default();
-                let accept_key = accept_key_of(key); // it was looked at before
+                let accept_key = AcceptKey::of(key); // it was looked at before
                 self.http.admit_upgrade(terms, &accept_key, route, call, hooks)
             }
             RequestKind::Stream(route) => {

@@ -14,7 +14,7 @@ use crate::context::work::{PAGE_WORK, UPGRADE_WORK};
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions};
 use crate::protocol::forwarded::Forwarded;
 use crate::protocol::framing::BodyFraming;
-use crate::protocol::handshake::{self, Refusal, Upgrade, UpgradeRequest};
+use crate::protocol::handshake::{self, AcceptKey, Refusal, Upgrade, UpgradeRequest};
 use crate::protocol::head::RequestHead;
 use crate::session::extensions::Pipeline;
 use crate::session::state::Phase;
@@ -309,7 +309,7 @@ impl HttpTurn<'_, '_> {
     fn upgrade(
         &mut self,
         terms: AnswerTerms,
-        accept_key: &str,
+        accept_key: &AcceptKey,
         route: u16,
         call: Call,
     ) -> AfterRequest {
@@ -330,7 +330,7 @@ impl HttpTurn<'_, '_> {
     pub(super) fn admit_upgrade(
         &mut self,
         terms: AnswerTerms,
-        accept_key: &str,
+        accept_key: &AcceptKey,
         route: u16,
         call: Call,
         hooks: HooksDone,
@@ -403,7 +403,7 @@ impl HttpTurn<'_, '_> {
     /// Gathers the answer that the handshake ends with (RFC 6455 section 4.2.2).
     fn write_upgrade(
         &mut self,
-        accept_key: &str,
+        accept_key: &AcceptKey,
         protocol: Option<&str>,
         extensions: &str,
         headers: &[(String, String)],

@@ -4,7 +4,7 @@ use tungstenite::handshake::client::generate_key;
 
 use crate::protocol::client_url::ClientUrl;
 use crate::protocol::extension::header::{ExtensionOffer, offered_extensions as read_extensions};
-use crate::protocol::handshake::accept_key_of;
+use crate::protocol::handshake::AcceptKey;
 use crate::protocol::response_head::ResponseHead;
 use crate::protocol::token::{is_header_value, is_token};
 use crate::words::quoted::Quoted;
@@ -13,7 +13,7 @@ use crate::words::quoted::Quoted;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     /// The value that `Sec-WebSocket-Accept` has to have.
-    accept_key: String,
+    accept_key: AcceptKey,
     pub(crate) protocols: Vec<String>,
     /// What was offered, as in `Sec-WebSocket-Extensions`.
     pub(crate) extensions: String,
@@ -33,7 +33,7 @@ impl Asked {
         headers: &[(String, String)],
     ) -> Self {
         let key = generate_key();
-        let accept_key = accept_key_of(&key);
+        let accept_key = AcceptKey::of(&key);
         let protocol_list = protocols.join(", ");
         let has = |name: &str| headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
         let optional = |name, value: &str| (!value.is_empty()).then(|| (name, value.to_owned()));
@@ -79,7 +79,7 @@ impl Asked {
         }
         // Letters of base64 mean something in one case only.
         let mut accepts = head.lines().all("sec-websocket-accept");
-        if accepts.next() != Some(&self.accept_key) || accepts.next().is_some() {
+        if accepts.next() != Some(self.accept_key.as_str()) || accepts.next().is_some() {
             return Err(
                 "its Sec-WebSocket-Accept does not belong to this request: something answers \
                         that does not speak WebSocket, such as a cache"
@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn a_key_is_new_for_each_request_and_own_lines_come_first() {
-        let keys: Vec<_> = (0..100).map(|_| asked("ws://h/", &[], &[]).1.accept_key).collect();
+        let key = || asked("ws://h/", &[], &[]).1.accept_key.as_str().to_owned();
+        let keys: Vec<_> = (0..100).map(|_| key()).collect();
         let mut sorted = keys.clone();
         sorted.sort();
         sorted.dedup();
@@ -244,7 +245,7 @@ mod tests {
         let text = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {}\r\nSec-WebSocket-Protocol: a\r\n\r\n",
-            asked.accept_key
+            asked.accept_key.as_str()
         );
         assert!(text.contains(change.0), "{change:?}");
         asked.check(&answer(&text.replacen(change.0, change.1, 1)))
@@ -263,7 +264,7 @@ mod tests {
             let chosen = checked(&asked, change).unwrap();
             assert_eq!(chosen.protocol.as_deref(), protocol, "{change:?}");
         }
-        let key = asked.accept_key.clone();
+        let key = asked.accept_key.as_str();
         let accept = format!("Sec-WebSocket-Accept: {key}\r\n");
         for change in [
             ("HTTP/1.1", "HTTP/1.0"),
@@ -273,8 +274,8 @@ mod tests {
             ("Connection: Upgrade", "Connection: close"),
             ("Connection: Upgrade\r\n", ""),
             (accept.as_str(), ""),
-            (key.as_str(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
-            (key.as_str(), "x"),
+            (key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+            (key, "x"),
             (accept.as_str(), &format!("{accept}{accept}")),
             ("Protocol: a", "Protocol: c"),
             ("Protocol: a", "Protocol: A"),
@@ -284,7 +285,7 @@ mod tests {
         ] {
             assert!(checked(&asked, change).is_err(), "{change:?}");
         }
-        assert!(checked(&asked, (&key, &key.to_lowercase())).is_err());
+        assert!(checked(&asked, (key, &key.to_lowercase())).is_err());
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use data_encoding::BASE64;
 use percent_encoding::percent_decode_str;
 
-use crate::protocol::base64::basic_credentials;
 use crate::protocol::target::{is_reg_name, parse_ip_literal};
 use crate::words::address::Address;
 
@@ -273,7 +273,7 @@ pub(super) fn authorization_of(user: &str) -> Box<str> {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let [name, password] =
         [name, password].map(|text| percent_decode_str(text).collect::<Vec<u8>>());
-    basic_credentials(&name, &password).into()
+    format!("Basic {}", BASE64.encode(&[name, b":".to_vec(), password].concat())).into()
 }
 
 #[cfg(test)]

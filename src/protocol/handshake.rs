@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use tungstenite::handshake::derive_accept_key;
+use data_encoding::BASE64;
+use sha1::{Digest, Sha1};
 
 use crate::protocol::framing::BodyFraming;
 use crate::protocol::head::RequestHead;
@@ -22,8 +23,7 @@ pub(crate) enum Upgrade<'a> {
 /// What the answer to a well-formed handshake needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UpgradeRequest<'a> {
-    /// The value of `Sec-WebSocket-Accept`.
-    pub(crate) accept_key: String,
+    pub(crate) accept_key: AcceptKey,
     /// The subprotocols on offer, in the client's order.
     pub(crate) protocols: Vec<&'a str>,
 }
@@ -51,9 +51,24 @@ impl Refusal {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` that answers a key (RFC 6455 section 4.2.2 item 5.4).
-pub(crate) fn accept_key_of(key: &str) -> String {
-    derive_accept_key(key.as_bytes())
+/// The value of `Sec-WebSocket-Accept`: twenty bytes in base64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AcceptKey([u8; 28]);
+
+impl AcceptKey {
+    /// That which answers a key (RFC 6455 section 4.2.2 item 5.4).
+    pub(crate) fn of(key: &str) -> Self {
+        let hash =
+            Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+        let mut text = [0; 28];
+        BASE64.encode_mut(&hash.finalize(), &mut text);
+        Self(text)
+    }
+
+    #[cfg(any(feature = "client", test))]
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default() // letters of base64
+    }
 }
 
 /// Decides what a request wants.
@@ -78,19 +93,18 @@ pub(crate) fn examine(head: &RequestHead) -> Upgrade<'_> {
     let Some(protocols) = offered_protocols(head) else {
         return Upgrade::Refused(Refusal::BadRequest);
     };
-    let accept_key = accept_key_of(key);
-    Upgrade::WebSocket(UpgradeRequest { accept_key, protocols })
+    Upgrade::WebSocket(UpgradeRequest { accept_key: AcceptKey::of(key), protocols })
 }
 
 /// The letters of base64 (RFC 4648 section 4).
-static BASE64: ByteSet = ByteSet::alphanumeric_and(b"+/");
+static BASE64_LETTERS: ByteSet = ByteSet::alphanumeric_and(b"+/");
 
 /// 16 bytes in base64: 22 letters, of which the last has only two bits to say, and two `=`.
 fn is_key(key: &str) -> bool {
     let Some(letters) = key.strip_suffix("==").filter(|letters| letters.len() == 22) else {
         return false;
     };
-    letters.bytes().all(|byte| BASE64.has(byte)) && letters.ends_with(['A', 'Q', 'g', 'w'])
+    letters.bytes().all(|byte| BASE64_LETTERS.has(byte)) && letters.ends_with(['A', 'Q', 'g', 'w'])
 }
 
 /// So many subprotocols are compared one with the other; of more, a table is made.
@@ -127,7 +141,7 @@ pub(crate) fn offered_protocols(head: &RequestHead) -> Option<Vec<&str>> {
 /// The caller has made sure that none of the texts can end a line.
 pub(crate) fn write_switching_protocols(
     out: &mut Vec<u8>,
-    accept_key: &str,
+    accept_key: &AcceptKey,
     protocol: Option<&str>,
     extensions: &str,
     headers: &[(String, String)],
@@ -137,7 +151,7 @@ pub(crate) fn write_switching_protocols(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
           Sec-WebSocket-Accept: ",
     );
-    out.extend_from_slice(accept_key.as_bytes());
+    out.extend_from_slice(&accept_key.0);
     out.extend_from_slice(b"\r\n");
     let mut line = |name: &str, value: &str| {
         for piece in [name, ": ", value, "\r\n"] {
@@ -171,9 +185,10 @@ mod tests {
             Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Version: 13\r\n\r\n";
         assert!(request.contains(from), "{from:?} is not in the request");
         match examine(&head(&request.replacen(from, to, 1))) {
-            Upgrade::WebSocket(UpgradeRequest { accept_key, protocols }) => {
-                Ok((accept_key, protocols.into_iter().map(str::to_owned).collect()))
-            }
+            Upgrade::WebSocket(UpgradeRequest { accept_key, protocols }) => Ok((
+                accept_key.as_str().to_owned(),
+                protocols.into_iter().map(str::to_owned).collect(),
+            )),
             Upgrade::None => Err(None),
             Upgrade::Refused(refusal) => Err(Some(refusal.status())),
         }
@@ -266,7 +281,7 @@ mod tests {
         let headers = [("Set-Cookie".to_owned(), "a=b".to_owned())];
         write_switching_protocols(
             &mut out,
-            "key=",
+            &AcceptKey(*b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
             Some("chat"),
             "a; b=1",
             &headers,
@@ -275,7 +290,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: key=\r\nSec-WebSocket-Protocol: chat\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
              Sec-WebSocket-Extensions: a; b=1\r\nSet-Cookie: a=b\r\nDate: now\r\n\r\n"
         );
     }

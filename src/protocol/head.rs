@@ -5,7 +5,9 @@ use std::ops::{Deref, Range};
 
 use crate::protocol::framing::{Framing, Single};
 use crate::protocol::head_error::HeadError;
-use crate::protocol::header_lines::{HeaderLines, LinesAsSent, LinesBuilder, place_in};
+use crate::protocol::header_lines::{
+    HeaderLines, LinesAsSent, LinesBuilder, goes_on_with, place_in,
+};
 use crate::protocol::target::Target;
 
 /// How much head a request may have.
@@ -104,12 +106,7 @@ fn read_into<'b>(
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, lines) {
         Ok(httparse::Status::Complete(length)) => {
-            // RFC 9112 section 2.2 lets a recipient take a line feed alone for the end of a line.
-            // Where one does and another does not, two readers see two requests.
             let bytes = bytes.get(..length).unwrap_or_default();
-            if !ends_each_line(bytes, &request) && has_bare_line_feed(bytes) {
-                return Err(HeadError::Malformed);
-            }
             let head = RequestHead::new(bytes, &request)?;
             Ok(HeadStatus::Complete { head, length })
         }
@@ -162,18 +159,13 @@ pub(super) fn has_bare_line_feed(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\n") || bytes.iter().zip(later).fold(false, bare)
 }
 
-/// Whether each line of a head ends in CR LF where the reader found its end, so that none has to be looked
-/// for. `false` where that is not sure.
-fn ends_each_line(head: &[u8], request: &httparse::Request<'_, '_>) -> bool {
-    let goes_on_at = |part: &[u8], then: &[u8]| {
-        let end = place_in(head, part).and_then(|place| head.get(place.end as usize..));
-        !part.is_empty() && end.is_some_and(|rest| rest.starts_with(then))
-    };
+/// Whether the first line of a head ends in CR LF where the reader found its end, and the head in two of
+/// them, so that none has to be looked for there. `false` where that is not sure.
+fn ends_around_lines(head: &[u8], request: &httparse::Request<'_, '_>) -> bool {
     let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
     let first = if request.version == Some(1) { b" HTTP/1.1\r\n" } else { b" HTTP/1.0\r\n" };
     head.starts_with(method.as_bytes())
-        && goes_on_at(path.as_bytes(), first)
-        && request.headers.iter().all(|line| goes_on_at(line.value, b"\r\n"))
+        && place_in(head, path.as_bytes()).is_some_and(|path| goes_on_with(head, &path, first))
         && head.ends_with(b"\r\n\r\n")
 }
 
@@ -185,9 +177,15 @@ impl RequestHead {
         let mut framing = Framing::default();
         let mut lines = LinesAsSent::new(bytes, request.headers.len());
         for (header, number) in request.headers.iter().zip(0..) {
-            let value = header.value.trim_ascii();
-            framing.note(number, header.name, value);
-            lines.push(header.name, value);
+            // The reader has taken off the blanks around it (RFC 9112 section 5).
+            framing.note(number, header.name, header.value);
+            lines.push(header.name, header.value);
+        }
+        // RFC 9112 section 2.2 lets a recipient take a line feed alone for the end of a line. Where one does
+        // and another does not, two readers see two requests.
+        let each_ends = lines.each_ends() && ends_around_lines(bytes, request);
+        if !each_ends && has_bare_line_feed(bytes) {
+            return Err(HeadError::Malformed);
         }
         let minor_version = request.version.unwrap_or(1);
         framing.check(minor_version)?;
@@ -268,7 +266,7 @@ impl Kept {
                 Some(authority) if header.name.eq_ignore_ascii_case("host") => {
                     lines.push(header.name, authority);
                 }
-                _ => lines.push(header.name, header.value.trim_ascii()),
+                _ => lines.push(header.name, header.value),
             }
         }
         if let Some(authority) = authority.filter(|_| !framing.has_host()) {

@@ -109,20 +109,31 @@ pub(super) struct LinesAsSent<'a> {
     name_lengths: u64,
     /// Each lies in the head so far.
     complete: bool,
+    /// Behind each value so far stands CR LF.
+    each_ends: bool,
 }
 
 impl<'a> LinesAsSent<'a> {
     pub(super) fn new(head: &'a [u8], lines: usize) -> Self {
-        Self { head, lines: Vec::with_capacity(lines), name_lengths: 0, complete: true }
+        let lines = Vec::with_capacity(lines);
+        Self { head, lines, name_lengths: 0, complete: true, each_ends: true }
     }
 
     #[inline]
     pub(super) fn push(&mut self, name: &str, value: &[u8]) {
         self.name_lengths |= length_bit(name.len());
         match (place_in(self.head, name.as_bytes()), place_in(self.head, value)) {
-            (Some(name), Some(value)) => self.lines.push(Line { name, value }),
-            _ => self.complete = false,
+            (Some(name), Some(value)) => {
+                self.each_ends &= goes_on_with(self.head, &value, b"\r\n");
+                self.lines.push(Line { name, value });
+            }
+            _ => (self.complete, self.each_ends) = (false, false),
         }
+    }
+
+    /// Whether CR LF is known to stand behind each of them.
+    pub(super) fn each_ends(&self) -> bool {
+        self.each_ends
     }
 
     /// `None` if one of the values is no text.
@@ -139,13 +150,21 @@ pub(super) fn place_in(head: &[u8], part: &[u8]) -> Option<Range<u32>> {
     if part.is_empty() {
         return Some(0..0); // wherever it lies
     }
-    // What lies before the head is far behind its end in this sum.
+    // Of what lies before the head, the first is beyond all ends or the second.
     let start = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
-    if start > head.len().saturating_sub(part.len()) {
+    let end = start.wrapping_add(part.len());
+    if start > end || end > head.len() {
         return None;
     }
-    let end = u32::try_from(start.saturating_add(part.len())).ok()?;
-    Some(u32::try_from(start).ok()?..end)
+    let end = u32::try_from(end).ok()?;
+    #[allow(clippy::cast_possible_truncation, reason = "it is not behind the end")]
+    Some(start as u32..end)
+}
+
+/// Whether this stands right behind a part of a head that is not empty.
+#[inline]
+pub(super) fn goes_on_with(head: &[u8], part: &Range<u32>, then: &[u8]) -> bool {
+    !part.is_empty() && head.get(part.end as usize..).is_some_and(|rest| rest.starts_with(then))
 }
 
 #[inline]

@@ -12,7 +12,6 @@
     )
 )]
 
-pub(crate) mod base64;
 pub(crate) mod body;
 pub(crate) mod byte_range;
 #[cfg(feature = "client")]

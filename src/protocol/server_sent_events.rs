@@ -4,7 +4,8 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::protocol::base64;
+use data_encoding::BASE64;
+
 use crate::words::message::{Message, Payload};
 
 /// The type of an event stream.
@@ -77,7 +78,9 @@ pub(crate) fn write_event(out: &mut Vec<u8>, event: &Event<'_>) {
         Payload::Text(text) => write_data(out, text.as_bytes()),
         Payload::Binary(bytes) => {
             out.extend_from_slice(b"data: ");
-            base64::encode(bytes, out);
+            let start = out.len();
+            out.resize(start.saturating_add(BASE64.encode_len(bytes.len())), 0);
+            BASE64.encode_mut(bytes, out.get_mut(start..).unwrap_or_default());
             out.push(b'\n');
         }
     }
@@ -93,7 +96,7 @@ pub(crate) fn data_len(message: &Message<'_>) -> usize {
             // A break that was there is written as the end of its field.
             text.len().saturating_add(breaks.saturating_add(1).saturating_mul(FIELD_BYTES))
         }
-        Payload::Binary(bytes) => base64::encoded_len(bytes.len()).saturating_add(FIELD_BYTES),
+        Payload::Binary(bytes) => BASE64.encode_len(bytes.len()).saturating_add(FIELD_BYTES),
     }
 }
 

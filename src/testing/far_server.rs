@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::protocol::handshake::accept_key_of;
+use crate::protocol::handshake::AcceptKey;
 
 use super::TestApplication;
 use super::client::TestClient;
@@ -435,7 +435,7 @@ impl FarRequest {
 
     /// The value of `Sec-WebSocket-Accept` that belongs to this request.
     pub fn accept_key(&self) -> String {
-        accept_key_of(self.header("sec-websocket-key").unwrap_or_default())
+        AcceptKey::of(self.header("sec-websocket-key").unwrap_or_default()).as_str().to_owned()
     }
 
     /// Accepts the handshake: what is sent and received from here are frames of a server.

@@ -10,7 +10,7 @@ use crate::app::call::Call;
 use crate::app::connect_options::ConnectOptions;
 use crate::app::handler::on_connect;
 use crate::context::dialers::Dialer;
-use crate::protocol::handshake::accept_key_of;
+use crate::protocol::handshake::AcceptKey;
 use crate::testing::frames::unmasked;
 use crate::testing::{Ending, FarServer, TestApplication, TestClient};
 use crate::words::connect::{DialerState, Reconnect};
@@ -101,7 +101,7 @@ fn answer(key: &str) -> Vec<u8> {
 fn accept_key_in(request: &[u8]) -> String {
     let request = String::from_utf8(request.to_vec()).unwrap();
     let key = request.split("Sec-WebSocket-Key: ").nth(1).and_then(|rest| rest.lines().next());
-    accept_key_of(key.unwrap())
+    AcceptKey::of(key.unwrap()).as_str().to_owned()
 }
 
 #[test]

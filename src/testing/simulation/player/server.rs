@@ -3,7 +3,7 @@
 
 use super::request::Request;
 use super::{Play, Player, Stage, WHOLE, byte};
-use crate::protocol::handshake::accept_key_of;
+use crate::protocol::handshake::AcceptKey;
 use crate::testing::far_end::FarEnd;
 use crate::testing::network::{LinkId, Network, PeerEnd};
 use crate::testing::simulation::choices::Choices;
@@ -58,7 +58,7 @@ impl Player {
             (Some(session), Some(key)) if is_whole => {
                 self.session = session;
                 self.request = Some(Request {
-                    accept: Some(accept_key_of(key)),
+                    accept: Some(AcceptKey::of(key).as_str().to_owned()),
                     offer: value("sec-websocket-extensions").map(str::to_owned),
                     rest: Vec::new(),
                 });
