@@ -1,9 +1,10 @@
-//! Prints what idle connections take, the server's processes and the kernel apart, at 10,000, at as many as one
-//! process may have here (20,000 at most), and at five times as many; and what follows for 1,000,000.
+//! Prints what idle connections take, the server's processes and the kernel apart, at 10,000, at as many as
+//! one process may have here (20,000 at most), and at five times as many; and what follows for 1,000,000.
 //!
-//! Run it with `cargo bench --bench idle_scale`. Servers and clients are processes of their own, each with its own
-//! limit of descriptors; a server has a loopback address of its own. The kernel's part is what its slabs grow by, and
-//! is for both ends of a connection, since both are on this machine. It needs a gibibyte, which it looks for.
+//! Run it with `cargo bench --bench idle_scale`. Servers and clients are processes of their own, each with a
+//! limit of descriptors of its own; a server has its own loopback address. The kernel's part is what its
+//! slabs grow by, and is for both ends of a connection, since both are on this machine. It needs a gibibyte,
+//! which it looks for.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
@@ -94,8 +95,8 @@ fn measure_all(descriptors: Option<u64>) -> Anything {
     }
     let (user, kernel) = last.ok_or("nothing was measured")?;
     println!(
-        "1000000 connections, each a session at rest: 1000000 x ({user:.0} + {kernel:.0}) bytes: {:.0} MB of the \
-         servers' processes and {:.2} GB of the kernel",
+        "1000000 connections, each a session at rest: 1000000 x ({user:.0} + {kernel:.0}) bytes: \
+         {:.0} MB of the servers' processes and {:.2} GB of the kernel",
         MILLION * user / 1e6,
         MILLION * kernel / 1e9
     );

@@ -5,7 +5,7 @@
 use log::{Level, log_enabled, trace};
 
 use crate::protocol::close::read_close;
-use crate::protocol::frame::{OpCode, ShortMessage};
+use crate::protocol::frame::{OpCode, ShortMessage, apply_mask};
 use crate::protocol::message_reader::{Incoming, next_message};
 use crate::session::Session;
 use crate::session::send::Outgoing;
@@ -31,9 +31,9 @@ impl SessionTurn<'_, '_> {
     #[inline(never)]
     pub(super) fn input(mut self, rx: &mut [u8]) -> Reading {
         let mut taken = 0;
-        // Most of what arrives while a pong is awaited is that pong: it needs no look at all.
-        if self.turn.connection.state.awaiting_pong && !self.is_lone_pong(rx) {
-            self.pings().note_sign_of_life(rx);
+        if self.turn.connection.state.awaiting_pong && self.take_lone_pong(rx) {
+            self.turn.conclude();
+            return self.turn.reading();
         }
         // This part of the turn has only begun, so no share is spent yet.
         if self.turn.connection.state.can_read_fast() && !self.turn.shared.copies_wait() {
@@ -47,13 +47,29 @@ impl SessionTurn<'_, '_> {
         self.input_slow(rx.get_mut(taken..).unwrap_or_default())
     }
 
-    /// Whether all that came is the answer to a ping, as most clients send it: masked, with the 8 bytes of
-    /// the ping.
-    #[inline]
-    fn is_lone_pong(&self, rx: &[u8]) -> bool {
-        rx.len() == 14
-            && rx.starts_with(&[0x8a, 0x88])
-            && self.turn.connection.state.can_read_fast()
+    /// Most of what arrives while a pong is awaited is that pong, as most clients send it: masked, with the
+    /// 8 bytes of the ping. It is taken if it is all that came; whatever else came is left, and is looked at
+    /// for what it says of the wait.
+    #[inline(never)]
+    fn take_lone_pong(&mut self, rx: &mut [u8]) -> bool {
+        let of_client = self.turn.connection.state.can_read_fast() && !self.turn.is_dialled();
+        match rx {
+            [0x8a, 0x88, a, b, c, d, payload @ ..] if payload.len() == 8 && of_client => {
+                // It is kept as it came, like all input.
+                if self.turn.shared.copies_wait() {
+                    return false;
+                }
+                apply_mask(payload, [*a, *b, *c, *d], 0);
+                self.turn.connection.state.last_activity = self.turn.shared.now;
+                self.control(OpCode::Pong, payload);
+                self.turn.connection.state.release_idle();
+                true
+            }
+            _ => {
+                self.pings().note_sign_of_life(rx);
+                false
+            }
+        }
     }
 
     /// Delivers whole messages from the start of `rx` until something else comes, or until a hook
