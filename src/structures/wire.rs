@@ -110,7 +110,7 @@ impl Wire for NoWire {
 }
 
 /// The wire of tests that have no network.
-#[cfg(test)]
+#[cfg(all(repository, test))]
 pub(crate) mod scripted {
     use super::*;
 
