@@ -825,3 +825,20 @@ fn the_answer_to_a_body_that_is_resumed_goes_behind_one_that_waits() {
         }
     }
 }
+
+#[test]
+fn a_body_says_what_it_was_sent_as() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.routing(|route| {
+            route.post("/kind", |_, body| body.content_type().unwrap_or("nothing").to_owned());
+        });
+    });
+    let app = app.unwrap();
+    assert_eq!(
+        app.post("/kind", "text/csv; header=present", "a,b").text(),
+        "text/csv; header=present"
+    );
+    let mut client = app.connect();
+    client.send_bytes(post("/kind", "a").as_bytes());
+    assert_eq!(client.expect_answer().text(), "nothing");
+}

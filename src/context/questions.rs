@@ -188,3 +188,14 @@ impl<T> Open<T> for Table<T> {
         self.0.pop_first().map(|(_, question)| question)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_question_counts_for_no_less_than_it_takes() {
+        let least = size_of::<Question<[u64; 100]>>() + 2 * "correlation".len();
+        assert!(place_bytes::<[u64; 100]>("correlation") >= 2 * least);
+    }
+}
