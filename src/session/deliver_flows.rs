@@ -80,12 +80,12 @@ impl Outgoing<'_> {
     /// True if that was so, and it is done; if there is no `Extra` then, the session holds what it held
     /// before. Without it a delivery takes three times the instructions.
     pub(crate) fn deliver_fast(&mut self) -> bool {
-        let key = match self.plain_share_key() {
-            Some(key) => key,
-            None => match self.state.share_key(self.route) {
+        let key = match self.state.pipeline.as_deref() {
+            Some(pipeline) if pipeline.applies() => match self.state.share_key(self.route) {
                 None => return false,
                 key => key,
             },
+            _ => None,
         };
         self.deliver_only_one(key)
     }
@@ -99,12 +99,10 @@ impl Outgoing<'_> {
     /// The share key of a session without extensions, which has one if it gets events. `None` with them.
     #[inline]
     fn plain_share_key(&self) -> Option<Option<u64>> {
-        match self.state.pipeline.as_deref() {
-            None => Some(None),
-            Some(pipeline) => match pipeline.event_share_key() {
-                None if pipeline.applies() => None,
-                key => Some(key),
-            },
+        let Some(pipeline) = self.state.pipeline.as_deref() else { return Some(None) };
+        match pipeline.event_share_key() {
+            None => pipeline.share_key_without_extensions(),
+            key => Some(key),
         }
     }
 

@@ -294,20 +294,22 @@ impl Pipeline {
 
     /// What makes events of its messages, if something does.
     pub(crate) fn events(&self) -> Option<&Rc<dyn EventEncoder>> {
-        match &self.kind {
-            Kind::Events { encoder, .. } => Some(encoder),
-            Kind::Messages(_) | Kind::Raw(_) | Kind::Pieces(..) => None,
-        }
+        let Kind::Events { encoder, .. } = &self.kind else { return None };
+        Some(encoder)
     }
 
     /// What two event streams share that get the same bytes of a message; `None` where frames are sent.
     #[inline]
     pub(crate) fn event_share_key(&self) -> Option<u64> {
-        match self.kind {
-            // Any two numbers do: those of extensions are mixed.
-            Kind::Events { share_key, .. } => Some(u64::from(share_key)),
-            Kind::Messages(_) | Kind::Raw(_) | Kind::Pieces(..) => None,
-        }
+        let Kind::Events { share_key, .. } = self.kind else { return None };
+        // Any two numbers do: those of extensions are mixed.
+        Some(u64::from(share_key))
+    }
+
+    /// The share key, which is none, of messages that no extension encodes; `None` if one does.
+    #[inline(never)] // so that a delivery of events asks for nothing but events
+    pub(crate) fn share_key_without_extensions(&self) -> Option<Option<u64>> {
+        if self.applies() { None } else { Some(None) }
     }
 
     fn stages(&self) -> &[PipelineStage] {
