@@ -316,7 +316,7 @@ impl LoopState {
     pub(crate) fn write_out(&mut self, wire: &mut dyn Wire) -> Option<io::Result<usize>> {
         let outcome = self.write_short_out(wire);
         if outcome.is_none() {
-            self.clear_out();
+            self.shrink_out();
         }
         outcome
     }
@@ -330,8 +330,7 @@ impl LoopState {
         }
         match write_counted(&mut self.stats, wire, &self.tx) {
             Ok(written) if written == offered => {
-                self.tx.clear();
-                self.opaque_prefix = 0;
+                self.forget_gathered();
                 None
             }
             outcome => Some(outcome),
@@ -339,19 +338,24 @@ impl LoopState {
     }
 
     /// Forgets what the turn has gathered.
-    pub(crate) fn clear_out(&mut self) {
+    #[inline]
+    pub(crate) fn forget_gathered(&mut self) {
         self.tx.clear();
         self.opaque_prefix = 0;
-        if self.tx.capacity() > 4 * self.tx_flush_bytes {
-            self.shrink_out();
-        }
+    }
+
+    /// The same where that may have made the buffer large.
+    pub(crate) fn clear_out(&mut self) {
+        self.forget_gathered();
+        self.shrink_out();
     }
 
     /// One large answer must not be paid for ever.
-    #[cold]
     fn shrink_out(&mut self) {
-        let large = std::mem::take(&mut self.tx);
-        self.keep_buffer(large);
+        if self.tx.capacity() > 4 * self.tx_flush_bytes {
+            let large = std::mem::take(&mut self.tx);
+            self.keep_buffer(large);
+        }
     }
 
     /// A connection that was accepted is over: the loop that accepts may have waited for its place.

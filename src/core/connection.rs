@@ -51,6 +51,15 @@ pub(crate) enum Disposal {
 }
 
 impl Connection {
+    /// Whether this side has dialled it, so that the peer is a server.
+    #[inline]
+    pub(crate) fn is_dialled(&self) -> bool {
+        #[cfg(feature = "client")]
+        return self.is_dialled;
+        #[cfg(not(feature = "client"))]
+        false
+    }
+
     /// Whether no request head was complete yet.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {

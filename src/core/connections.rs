@@ -122,10 +122,7 @@ impl Connections {
         self.last_gone = (index, connection.state.route, connection.state.was_session());
         // Before anything of the application is dropped, which may panic.
         connection.uncount(&mut self.admission);
-        #[cfg(feature = "client")]
-        let is_dialled = connection.is_dialled;
-        #[cfg(not(feature = "client"))]
-        let is_dialled = false;
+        let is_dialled = connection.is_dialled();
         #[cfg(feature = "client")]
         if is_dialled {
             self.dialled = self.dialled.saturating_sub(1);

@@ -298,7 +298,7 @@ impl Turn<'_> {
         self.count_loss(Loss::Gone, self.queued()); // nothing, where the reason was said
         self.connection.stage = Stage::Closed(disposal);
         self.connection.state.timing_changed = true;
-        self.forget_gathered();
+        self.shared.forget_gathered();
     }
 
     /// The wait for the second Close is over.
@@ -460,13 +460,8 @@ impl Turn<'_> {
         if let Some(extra) = self.connection.state.extra.as_deref_mut() {
             self.shared.with_spare(|spare| extra.outbox.give_back(spare));
         }
-        self.forget_gathered();
-    }
-
-    /// What was gathered for this peer must not go out to the next one.
-    fn forget_gathered(&mut self) {
-        self.shared.tx.clear();
-        self.shared.opaque_prefix = 0;
+        // What was gathered for this peer must not go out to the next one.
+        self.shared.forget_gathered();
     }
 
     /// Gives up all that the peer has not taken: the socket is to be dropped.

@@ -138,10 +138,10 @@ impl Core {
         self.shared.now = now;
         let Some(connection) = self.connections.slab.at_mut(index) else { return false };
         let state = &mut connection.state;
+        state.listed = false;
         if !matches!(connection.stage, Stage::Session(_)) || state.extra.is_some() {
             return false;
         }
-        state.listed = false;
         let route = self.routes.options(state.route);
         let mut out = Outgoing { state, shared: &mut self.shared, route, wire };
         out.deliver_plain() && connection.state.extra.is_none()

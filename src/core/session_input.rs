@@ -52,7 +52,8 @@ impl SessionTurn<'_, '_> {
     /// for what it says of the wait.
     #[inline(never)]
     fn take_lone_pong(&mut self, rx: &mut [u8]) -> bool {
-        let of_client = self.turn.connection.state.can_read_fast() && !self.turn.is_dialled();
+        let of_client =
+            self.turn.connection.state.can_read_fast() && !self.turn.connection.is_dialled();
         match rx {
             [0x8a, 0x88, a, b, c, d, payload @ ..] if payload.len() == 8 && of_client => {
                 // It is kept as it came, like all input.

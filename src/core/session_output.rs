@@ -11,12 +11,13 @@ pub(super) struct SessionOutput<'t, 'a> {
 }
 
 impl SessionOutput<'_, '_> {
-    /// What is usual: a message for many, of which the socket takes all. True if that was so: then
-    /// nothing has come up, and nothing is held that was not held before.
+    /// What is usual with extensions: a message for many, of which the socket takes all. True if that was
+    /// so: then nothing has come up, and nothing is held that was not held before. Without extensions that
+    /// was tried before the turn.
     #[inline]
     pub(super) fn flush_fast(&mut self) -> bool {
-        self.turn.connection.state.listed = false;
         matches!(self.turn.connection.stage, Stage::Session(_))
+            && self.turn.connection.state.pipeline.is_some()
             && self.turn.connection.state.extra.is_none()
             && self.turn.outgoing().deliver_fast()
             && self.turn.connection.state.extra.is_none()

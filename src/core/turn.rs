@@ -62,15 +62,6 @@ impl<'a> Turn<'a> {
         self.routes.options(self.connection.state.route)
     }
 
-    /// Whether this side has dialled, so that the peer is a server.
-    #[inline]
-    pub(super) fn is_dialled(&self) -> bool {
-        #[cfg(feature = "client")]
-        return self.connection.is_dialled;
-        #[cfg(not(feature = "client"))]
-        false
-    }
-
     pub(super) fn session(&mut self) -> Session<'_> {
         Session { out: self.outgoing() }
     }

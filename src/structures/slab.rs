@@ -137,21 +137,16 @@ impl<T> Slab<T> {
 
     /// Gives a slot up.
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
-        let page = self.pages.get_mut(index as usize / PAGE)?;
-        let value = page.entries.as_mut()?.get_mut(index as usize % PAGE)?.take()?;
+        let value = self.entry_mut(index)?.take()?;
         self.vacate(index);
         Some(value)
     }
 
     /// The same of a slot that is taken, whose value is dropped where it lies.
     pub(crate) fn discard(&mut self, index: u32) {
-        if let Some(page) = self.pages.get_mut(index as usize / PAGE) {
-            if let Some(entry) =
-                page.entries.as_mut().and_then(|it| it.get_mut(index as usize % PAGE))
-            {
-                *entry = None;
-                self.vacate(index);
-            }
+        if let Some(entry) = self.entry_mut(index) {
+            *entry = None;
+            self.vacate(index);
         }
     }
 
@@ -175,8 +170,13 @@ impl<T> Slab<T> {
     /// Who has a slot, whatever its generation.
     #[inline]
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.entry_mut(index)?.as_mut()
+    }
+
+    #[inline]
+    fn entry_mut(&mut self, index: u32) -> Option<&mut Option<T>> {
         let page = self.pages.get_mut(index as usize / PAGE)?;
-        page.entries.as_mut()?.get_mut(index as usize % PAGE)?.as_mut()
+        page.entries.as_mut()?.get_mut(index as usize % PAGE)
     }
 
     pub(crate) fn at(&self, index: u32) -> Option<&T> {
