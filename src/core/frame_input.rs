@@ -10,6 +10,7 @@ use crate::protocol::extension::ExtensionMessage;
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode};
 use crate::protocol::frame_reader::{Assembly, Step, next_step};
 use crate::protocol::piece_reader::PieceStep;
+use crate::protocol::text::checked_text;
 use crate::session::state::Phase;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{ProtocolError, SessionError};
@@ -165,9 +166,7 @@ impl SessionTurn<'_, '_> {
             return Ok(());
         }
         // RFC 6455 section 8.1, for what the extensions made of it.
-        let Ok(text) = std::str::from_utf8(message.payload()) else {
-            return Err(SessionError::Protocol(ProtocolError::InvalidUtf8));
-        };
+        let text = checked_text(message.payload()).map_err(SessionError::Protocol)?;
         self.deliver(Message::new(Payload::Text(text), rsv));
         Ok(())
     }

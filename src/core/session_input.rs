@@ -7,12 +7,13 @@ use log::{Level, log_enabled, trace};
 use crate::protocol::close::read_close;
 use crate::protocol::frame::{OpCode, ShortMessage, apply_mask};
 use crate::protocol::message_reader::{Incoming, next_message};
+use crate::protocol::text::checked_text;
 use crate::session::Session;
 use crate::session::send::Outgoing;
 use crate::session::state::Phase;
 use crate::structures::assembled::Assembled;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
-use crate::words::error::{ProtocolError, SessionError};
+use crate::words::error::SessionError;
 use crate::words::message::{Message, Payload, Rsv};
 use crate::words::options::SessionOptions;
 
@@ -138,10 +139,10 @@ impl SessionTurn<'_, '_> {
     fn deliver_short(&mut self, route: &SessionOptions, text: bool, payload: &[u8]) -> bool {
         debug_assert!(self.turn.connection.state.phase == Phase::Open, "what ends it stops this");
         let payload = if text {
-            match std::str::from_utf8(payload) {
+            match checked_text(payload) {
                 Ok(text) => Payload::Text(text),
-                Err(_) => {
-                    self.turn.fail(SessionError::Protocol(ProtocolError::InvalidUtf8));
+                Err(error) => {
+                    self.turn.fail(SessionError::Protocol(error));
                     return false;
                 }
             }

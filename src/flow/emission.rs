@@ -5,6 +5,7 @@ use std::iter;
 use std::rc::Rc;
 
 use crate::protocol::frame::{HEADER_BYTES_MAX, OpCode, write_header};
+use crate::protocol::text::checked_text;
 use crate::structures::footprint::footprint;
 use crate::words::message::{Message, Payload};
 
@@ -84,10 +85,8 @@ impl Emission {
 
     /// The message again, for a filter to look at.
     pub(crate) fn message(&self) -> Message<'_> {
-        let message: Message<'_> = match std::str::from_utf8(self.payload()) {
-            Ok(text) if self.text => text.into(),
-            _ => self.payload().into(),
-        };
+        let text = if self.text { checked_text(self.payload()).ok() } else { None };
+        let message: Message<'_> = text.map_or_else(|| self.payload().into(), Into::into);
         message.compressed(self.may_compress)
     }
 

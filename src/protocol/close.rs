@@ -4,6 +4,7 @@ use crate::words::close::{CloseCode, CloseReason};
 use crate::words::error::ProtocolError;
 
 use crate::protocol::frame::{OpCode, write_frame};
+use crate::protocol::text::checked_text;
 
 /// Reads it: `None` if it is empty, which is legal and means 1005.
 pub(crate) fn read_close(payload: &[u8]) -> Result<Option<(CloseCode, &str)>, ProtocolError> {
@@ -15,7 +16,7 @@ pub(crate) fn read_close(payload: &[u8]) -> Result<Option<(CloseCode, &str)>, Pr
                 return Err(ProtocolError::BadClosePayload);
             }
             // RFC 6455 section 5.5.1: the text "MUST be" UTF-8; section 8.1 says how that fails.
-            let text = std::str::from_utf8(text).map_err(|_| ProtocolError::InvalidUtf8)?;
+            let text = checked_text(text)?;
             Ok(Some((code, text)))
         }
         [_] => Err(ProtocolError::BadClosePayload),

@@ -10,7 +10,7 @@ use crate::words::message::Rsv;
 
 use crate::protocol::frame::{FrameHeader, FrameRules, OpCode, apply_mask, extend_unmasked};
 use crate::protocol::frame_reader::{Assembly, PartialFrame, Step, whole_frame};
-use crate::protocol::text::{TextBuffer, make_room};
+use crate::protocol::text::{TextBuffer, checked_text, make_room};
 
 /// What the next bytes turned out to be.
 #[derive(Debug)]
@@ -80,10 +80,7 @@ fn whole_message<'a>(
     match header.opcode {
         OpCode::Text => {
             check_message_size(payload.len() as u64, rules)?;
-            match std::str::from_utf8(payload) {
-                Ok(text) => Ok(Incoming::Text(text, rsv)),
-                Err(_) => Err(ProtocolError::InvalidUtf8),
-            }
+            Ok(Incoming::Text(checked_text(payload)?, rsv))
         }
         OpCode::Binary | OpCode::Continuation => {
             check_message_size(payload.len() as u64, rules)?;

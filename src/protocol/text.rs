@@ -3,6 +3,12 @@
 use crate::structures::spare_buffers::SpareBuffers;
 use crate::words::error::ProtocolError;
 
+/// The text that bytes are, all of which are there (RFC 6455 section 8.1).
+#[inline]
+pub(crate) fn checked_text(bytes: &[u8]) -> Result<&str, ProtocolError> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| ProtocolError::InvalidUtf8)
+}
+
 /// A growing text. Pieces may be cut inside a character; what is invalid is said at the first byte
 /// that cannot be part of any text (RFC 6455 section 8.1, and RFC 3629 for what UTF-8 is).
 #[derive(Debug, Default)]
@@ -111,7 +117,7 @@ impl CutChar {
     fn take<'p>(&mut self, piece: &'p [u8]) -> Result<&'p str, ProtocolError> {
         let whole = self.keep_end(piece)?;
         let whole = piece.get(..whole).unwrap_or_default();
-        std::str::from_utf8(whole).map_err(|_| ProtocolError::InvalidUtf8)
+        checked_text(whole)
     }
 
     /// Goes through a piece of a text, of which nothing but a character that is cut is kept.

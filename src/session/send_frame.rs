@@ -5,6 +5,7 @@ use std::io::IoSlice;
 
 use crate::protocol::close::read_close;
 use crate::protocol::frame::{CONTROL_PAYLOAD_MAX, OpCode, write_header_with};
+use crate::protocol::text::checked_text;
 use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{HandlerResult, SendError, SessionError};
 use crate::words::frame::Frame;
@@ -81,11 +82,9 @@ impl Outgoing<'_> {
             return Ok(());
         }
         let whole = pipeline.take_fragments();
-        let message = match std::str::from_utf8(&whole) {
-            // Every piece was text, so that the whole is.
-            Ok(text) if piece.is_text() => Message::from(text),
-            _ => Message::from(&whole),
-        };
+        // Every piece was text, so that the whole is.
+        let text = if piece.is_text() { checked_text(&whole).ok() } else { None };
+        let message = text.map_or_else(|| Message::from(&whole), Message::from);
         let sent = if self.state.is_event_stream() {
             EventOutput { out: self }.send_whole(message)
         } else {
