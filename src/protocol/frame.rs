@@ -270,28 +270,69 @@ impl FrameRules {
     }
 }
 
+/// Bytes that are masked without a loop, where there are as many: a quarter fewer instructions a KiB.
+const MASK_BLOCK: usize = 128;
+
 /// Takes the mask off (or puts it on) in place; `offset` is how far into the frame `payload` starts
 /// (RFC 6455 section 5.3).
-#[inline]
+#[inline(always)] // into the paths of whole messages, most of which are short
 pub(crate) fn apply_mask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
     let mut turned = mask;
     turned.rotate_left(offset & 3);
     let word = u32::from_ne_bytes(turned);
     let wide = (u64::from(word) << 32) | u64::from(word);
-    let mut chunks = payload.chunks_exact_mut(8);
+    if payload.len() >= MASK_BLOCK {
+        mask_blocks(payload, wide);
+    } else {
+        mask_few(payload, wide);
+    }
+}
+
+/// Whole blocks, each without a loop of its own, and what is left.
+#[inline(never)]
+fn mask_blocks(payload: &mut [u8], wide: u64) {
+    let mut blocks = payload.chunks_exact_mut(MASK_BLOCK);
+    for block in blocks.by_ref() {
+        if let Ok(block) = <&mut [u8; MASK_BLOCK]>::try_from(block) {
+            for eight in block.chunks_exact_mut(8) {
+                mask_eight(eight, wide);
+            }
+        }
+    }
+    mask_few(blocks.into_remainder(), wide);
+}
+
+#[inline(always)]
+fn mask_few(payload: &mut [u8], wide: u64) {
+    let mut chunks = payload.chunks_exact_mut(16);
     for chunk in chunks.by_ref() {
-        if let Ok(eight) = <&mut [u8; 8]>::try_from(chunk) {
-            *eight = (u64::from_ne_bytes(*eight) ^ wide).to_ne_bytes();
-        }
+        let (low, high) = chunk.split_at_mut(8);
+        mask_eight(low, wide);
+        mask_eight(high, wide);
     }
-    let mut fours = chunks.into_remainder().chunks_exact_mut(4);
-    for chunk in fours.by_ref() {
-        if let Ok(four) = <&mut [u8; 4]>::try_from(chunk) {
-            *four = (u32::from_ne_bytes(*four) ^ word).to_ne_bytes();
-        }
+    let mut rest = chunks.into_remainder();
+    if rest.len() >= 8 {
+        let (eight, more) = rest.split_at_mut(8);
+        mask_eight(eight, wide);
+        rest = more;
     }
-    for (byte, key) in fours.into_remainder().iter_mut().zip(turned) {
+    let [key @ .., _, _, _, _] = wide.to_ne_bytes(); // both halves are the same
+    if rest.len() >= 4 {
+        let (four, more) = rest.split_at_mut(4);
+        if let Ok(four) = <&mut [u8; 4]>::try_from(four) {
+            *four = (u32::from_ne_bytes(*four) ^ u32::from_ne_bytes(key)).to_ne_bytes();
+        }
+        rest = more;
+    }
+    for (byte, key) in rest.iter_mut().zip(key) {
         *byte ^= key;
+    }
+}
+
+#[inline(always)]
+fn mask_eight(bytes: &mut [u8], wide: u64) {
+    if let Ok(eight) = <&mut [u8; 8]>::try_from(bytes) {
+        *eight = (u64::from_ne_bytes(*eight) ^ wide).to_ne_bytes();
     }
 }
 
@@ -568,18 +609,17 @@ mod tests {
         /// RFC 6455 section 5.3: octet i is XORed with octet i modulo 4 of the key.
         #[test]
         fn masking_follows_the_rfc_from_any_offset(
-            payload in proptest::collection::vec(any::<u8>(), 0..64), mask: [u8; 4], offset in 0usize..9,
+            payload in proptest::collection::vec(any::<u8>(), 0..400), mask: [u8; 4], offset in 0usize..9,
         ) {
+            let expected = |payload: &[u8]| -> Vec<u8> {
+                payload.iter().enumerate().map(|(i, b)| b ^ mask[(i + offset) % 4]).collect()
+            };
             let mut ours = payload.clone();
             apply_mask(&mut ours, mask, offset);
-            let expected: Vec<u8> =
-                payload.iter().enumerate().map(|(i, b)| b ^ mask[(i + offset) % 4]).collect();
-            prop_assert_eq!(&ours, &expected);
-            let (mut added, long) = (vec![7], payload.repeat(600));
+            prop_assert_eq!(&ours, &expected(&payload));
+            let (mut added, long) = (vec![7], payload.repeat(100));
             extend_unmasked(&mut added, &long, mask, offset);
-            let mut expected = [vec![7], long].concat();
-            apply_mask(&mut expected[1..], mask, offset);
-            prop_assert_eq!(added, expected);
+            prop_assert_eq!(added, [vec![7], expected(&long)].concat());
         }
     }
 }
