@@ -108,4 +108,18 @@ mod tests {
         let third: FlowKey<str> = names.name(&SharedFlow::<str>::new().inner);
         assert!(third.number > second.number && names.find(second).is_some());
     }
+
+    #[test]
+    fn names_of_flows_that_are_gone_are_not_kept() {
+        let mut names = FlowNames::default();
+        let kept: [SharedFlow; 4] = std::array::from_fn(|_| SharedFlow::new());
+        for flow in &kept {
+            names.name::<str>(&flow.inner);
+        }
+        for _ in 0..500 {
+            names.name::<str>(&SharedFlow::<str>::new().inner);
+            assert!(names.named.len() <= 2 * (kept.len() + 1) + 16, "{}", names.named.len());
+        }
+        assert_eq!(names.flows().count(), kept.len());
+    }
 }

@@ -18,7 +18,7 @@ pub(crate) struct FarEnd {
     hung_up: bool,
     /// It is a server: its frames have no mask.
     pub(crate) is_server: bool,
-    /// What no correct client or server sends, if it came.
+    /// What no correct client sends, if it came.
     pub(crate) violation: Option<&'static str>,
 }
 
@@ -104,7 +104,7 @@ impl FarEnd {
         let mut reaction = Reaction::default();
         let mut taken = 0;
         while let Some((frame, len)) = RawFrame::read(got.get(taken..).unwrap_or_default()) {
-            // RFC 6455 section 5.1: a client "MUST mask all frames", and a server "MUST NOT mask any".
+            // RFC 6455 section 5.1: a client "MUST mask all frames".
             let is_masked = got.get(taken + 1).is_some_and(|second| second & 0x80 != 0);
             if self.is_server && !is_masked {
                 self.violation = Some("a frame of a client without a mask");
@@ -145,5 +145,23 @@ impl FarEnd {
     /// What arrived and was not asked for.
     pub(crate) fn rest(&self) -> &VecDeque<RawFrame> {
         &self.frames
+    }
+}
+
+#[cfg(all(test, feature = "client"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_of_a_client_without_a_mask_is_noticed() {
+        for (is_server, frame, noticed) in [
+            (true, unmasked(0x81, b"x"), true),
+            (true, masked(0x81, b"x"), false),
+            (false, unmasked(0x81, b"x"), false),
+        ] {
+            let mut end = if is_server { FarEnd::server() } else { FarEnd::new() };
+            end.react(&mut frame.clone(), false);
+            assert_eq!(end.violation.is_some(), noticed, "server: {is_server}, {frame:?}");
+        }
     }
 }

@@ -408,6 +408,37 @@ fn an_event_carries_text() {
     }
 }
 
+/// Sessions share what was made of a flow's message only where their routes write it alike.
+#[test]
+fn one_flow_goes_out_in_base64_and_not_at_once() {
+    for base64_is_first in [false, true] {
+        let flow: SharedFlow<[u8]> = SharedFlow::new();
+        let collected = flow.clone();
+        let app = TestApplication::new(move |app: &mut Application| {
+            app.routing(move |route| {
+                for (path, base64) in [("/text", false), ("/base64", true)] {
+                    let flow = collected.clone();
+                    let collect = move |_: &Call| {
+                        let flow = flow.clone();
+                        on_connect(move |session, _| session.collect(&flow))
+                    };
+                    let route = route.event_stream(path, collect);
+                    if base64 {
+                        route.base64();
+                    }
+                }
+            });
+        })
+        .unwrap();
+        let order = if base64_is_first { ["/base64", "/text"] } else { ["/text", "/base64"] };
+        let mut sources = order.map(|path| app.event_source(path));
+        app.with_server(|_| flow.emit(&[1, 2, 3])).unwrap();
+        let [first, second] = sources.each_mut().map(events);
+        let (text, base64) = if base64_is_first { (second, first) } else { (first, second) };
+        assert_eq!((text, base64), (messages(&[]), messages(&["AQID"])));
+    }
+}
+
 #[test]
 fn a_message_that_line_breaks_make_too_long_is_refused() {
     let options = WebSockets::new().max_outgoing_message_size(1_000);

@@ -289,6 +289,25 @@ fn encodings_count_and_give_way_before_messages_do() {
     }
 }
 
+/// Each that takes the newest would have to make one of its own; of an older one few do.
+#[test]
+fn the_replay_gives_way_to_encodings_of_the_newest_message_alone() {
+    let keeps = FlowOptions::new().replay(10).max_bytes(8_000);
+    let flow = flow(keeps.on_buffer_overflow(BufferOverflow::DropOldest));
+    let (app, _) = app(from_ref(&flow), Limits::new());
+    let (mut one, mut other) = (with_copy(&app, "/0", 1), with_copy(&app, "/0", 2));
+    (0..7).for_each(|n| app.with_server(|_| flow.emit(&format!("{n:01000}"))).unwrap());
+    assert_eq!((texts(&mut one).len(), texts(&mut other).len()), (7, 7));
+    let kept = flow.replay_cache().len();
+    assert!((2..7).contains(&kept), "of the newest two encodings are kept, and {kept} messages");
+    let replayed = texts(&mut with_copy(&app, "/0", 3)).len();
+    assert_eq!(
+        (replayed, flow.replay_cache().len()),
+        (kept, kept),
+        "those of older ones push nothing out"
+    );
+}
+
 #[test]
 fn encodings_count_against_the_process_too() {
     let flows: Vec<_> =

@@ -281,6 +281,11 @@ impl Link {
         }
     }
 
+    /// What no correct end does, if the application's has done it.
+    pub(super) fn violation(&self) -> Option<&'static str> {
+        self.socket.violation.or_else(|| self.far_end.as_ref()?.violation)
+    }
+
     /// Has the peer's TLS open what arrived, and answer it.
     #[cfg(feature = "tls")]
     fn open_arrivals(&mut self) {

@@ -121,10 +121,10 @@ impl Links {
         for id in std::mem::take(&mut self.touched) {
             let link = &mut self.all[id];
             link.touched = false;
-            if let Some(violation) = link.socket.violation {
+            link.react();
+            if let Some(violation) = link.violation() {
                 panic!("link {id}: {violation}");
             }
-            link.react();
         }
     }
 
