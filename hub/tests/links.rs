@@ -281,6 +281,23 @@ fn topics_that_nobody_is_on_are_dialled_no_more() {
     assert!((1..=1024).contains(&dialled), "{dialled}");
 }
 
+/// At the parent only another hub is on it, while as many topics come and go as there may be.
+#[test]
+fn a_topic_that_another_hub_has_joined_stays() {
+    let folder = Folder::new("joined");
+    let parent = hub(&folder, "parent", &[]);
+    let child = hub(&folder, "child", &["--upstream", &url(&folder, "parent")]);
+    let mut here = child.upgrade("/topic/kitchen");
+    await_links(&child, 1);
+    for number in 0..1_100 {
+        let mut client = parent.upgrade(&format!("/topic/{number}"));
+        client.send(CLOSE, &close_payload(1000, ""));
+        client.expect_close(1000);
+    }
+    parent.upgrade("/topic/kitchen").text("still there?");
+    here.expect_text("still there?");
+}
+
 #[test]
 fn the_token_is_shown_and_a_wrong_one_is_refused_and_in_no_log() {
     let folder = Folder::new("tokens");

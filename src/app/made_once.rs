@@ -36,3 +36,16 @@ impl<T> PartialEq for MadeOnce<T> {
 }
 
 impl<T> Eq for MadeOnce<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_are_one_and_the_first_has_it() {
+        let (one, other) = (MadeOnce::new("it"), MadeOnce::new("it"));
+        let clone = one.clone();
+        assert!(one == clone && one != other);
+        assert_eq!((clone.take(), one.take(), other.take()), (Some("it"), None, Some("it")));
+    }
+}

@@ -79,6 +79,18 @@ fn a_message_that_extensions_encode_counts_as_sent() {
     assert_eq!(app.stats().messages_out, 3);
 }
 
+#[test]
+fn a_context_that_a_session_keeps_counts_as_held() {
+    let held = |deflate| {
+        let (app, mut client, mut codec) = client(OutboxOverflow::Close, deflate);
+        client.send("1");
+        assert_eq!(numbers(&mut client, &mut codec), [0]);
+        app.stats().bytes_held
+    };
+    let (kept, lent) = (held(|| Deflate::new().server_context_takeover(true)), held(Deflate::new));
+    assert!((100 << 10..400 << 10).contains(&(kept - lent)), "{kept} and {lent}");
+}
+
 /// The peer's context holds every message that was compressed: one that is taken back afterwards would
 /// be missing in it for ever.
 #[test]
