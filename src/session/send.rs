@@ -19,8 +19,8 @@ use crate::session::outbox_admission::{Admission, OutboxAdmission};
 use crate::session::state::{Extra, Phase, SessionState};
 use crate::session::subscriptions::Direct;
 
-/// A payload of this size is not copied where nothing waits. At 16 KiB one piece that is copied costs less than two
-/// that are gathered, by a tenth; at 30,000 bytes it is the other way round.
+/// A payload of this size is not copied where nothing waits. At 16 KiB one piece that is copied costs less
+/// than two that are gathered, by a tenth; at 30,000 bytes it is the other way round.
 pub(crate) const UNCOPIED_BYTES: usize = 20 << 10;
 
 /// A session's way out while it runs.
