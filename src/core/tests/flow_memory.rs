@@ -309,6 +309,18 @@ fn the_replay_gives_way_to_encodings_of_the_newest_message_alone() {
 }
 
 #[test]
+fn the_replay_does_not_give_way_to_an_encoding_that_has_no_room_beside_its_message() {
+    let keeps = FlowOptions::new().replay(10).max_bytes(8_000);
+    let flow = flow(keeps.on_buffer_overflow(BufferOverflow::DropOldest));
+    let (app, _) = app(from_ref(&flow), Limits::new());
+    let mut reader = with_copy(&app, "/0", 1);
+    for bytes in [200, 200, 200, 5_000] {
+        app.with_server(|_| flow.emit(&"x".repeat(bytes))).unwrap();
+    }
+    assert_eq!((texts(&mut reader).len(), flow.replay_cache().len()), (4, 4));
+}
+
+#[test]
 fn encodings_count_against_the_process_too() {
     let flows: Vec<_> =
         (0..4).map(|_| flow(FlowOptions::new().replay(20).extra_buffer(20))).collect();
