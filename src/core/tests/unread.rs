@@ -1,6 +1,6 @@
 //! What is held or left unread: it is taken whole and once, and whoever ends meanwhile is seen to.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -261,4 +261,36 @@ fn a_request_that_has_come_counts_though_its_event_is_still_to_come() {
         let answer = net.take(link);
         assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     }
+}
+
+/// What a socket does not take waits in the outbox, which has limits, and not as records.
+#[cfg(feature = "tls")]
+#[test]
+fn over_tls_no_more_is_sealed_than_the_socket_takes() {
+    const BYTES: usize = 500_000;
+    let waiting = Rc::new(Cell::new(0));
+    let noted = Rc::clone(&waiting);
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.install(
+            quiet().max_frame_size(1 << 20).max_message_size(1 << 20).outbox_bytes(1 << 20),
+        );
+        app.routing(move |route| {
+            route.web_socket("/", move |_: &Call| {
+                let noted = Rc::clone(&noted);
+                on_message(move |session, _| {
+                    session.send(vec![7; BYTES])?;
+                    noted.set(session.buffered_bytes());
+                    Ok(())
+                })
+            });
+        });
+    })
+    .unwrap()
+    .over_tls();
+    let mut client = app.web_socket("/");
+    client.read_only(0);
+    client.send("go");
+    assert!((BYTES / 2..BYTES).contains(&waiting.get()), "{} wait", waiting.get());
+    client.read_on();
+    client.expect_binary(&vec![7; BYTES]);
 }
