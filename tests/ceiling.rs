@@ -103,7 +103,7 @@ fn flows(route: &mut Routing<'_>) {
 /// goes straight out or waits.
 fn fill(session: &mut Session<'_>, bytes: usize) -> HandlerResult {
     while session.buffered_bytes() == 0 {
-        session.send([7; 20_000])?;
+        session.send([7; 30_000])?;
     }
     while session.buffered_bytes() + bytes < 64_000 {
         session.send(vec![7; bytes])?;

@@ -27,6 +27,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_is_of_no_protocol() {
+        assert_eq!(protocol_of(b""), None);
+    }
+
+    #[test]
     fn what_is_spoken_has_a_name() {
         for (bytes, name) in [
             (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], "TLS (https:// or wss://)"),

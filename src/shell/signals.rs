@@ -84,3 +84,16 @@ fn has_default_action(signal: i32) -> bool {
     };
     !is_in("SigIgn") && !is_in("SigCgt")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_taken_until_the_last_server_has_gone() {
+        let (one, other) = (Running::begin().unwrap(), Running::begin().unwrap());
+        drop(one);
+        assert!(!IDLE.get().unwrap().load(Ordering::Relaxed), "one is there still");
+        drop(other);
+    }
+}

@@ -425,6 +425,15 @@ mod tests {
         assert!(Limits::new().memory_ceiling() <= 40 << 20);
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn with_tls_it_is_at_most_56_mib_and_4_kib_a_connection_more() {
+        let limits = Limits::new();
+        let more = limits.memory_ceiling_with_tls() - limits.memory_ceiling();
+        assert!(more >= limits.max_connections * (4 << 10));
+        assert!(limits.memory_ceiling_with_tls() <= 56 << 20);
+    }
+
     #[test]
     fn limits_for_a_size_of_memory_keep_to_it_and_grow_with_it() {
         let sizes = (0..=40).flat_map(|power| [1_usize << power.min(30), 3 << power.min(28)]);

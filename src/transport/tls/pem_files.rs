@@ -59,3 +59,21 @@ pub(super) fn read(pem: &Pem) -> Loaded<Vec<u8>> {
     }
     fs::read(path).map_err(unreadable)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_said() {
+        let begins = |kind: &str| format!("-----BEGIN {kind}-----\nMAA=\n-----END {kind}-----\n");
+        for (text, complaint) in [
+            (begins("ENCRYPTED PRIVATE KEY"), "the key has a password"),
+            (begins("CERTIFICATE"), "there is no private key"),
+            (String::new(), "there is no private key"),
+        ] {
+            let error = private_key(&Pem::bytes(text.clone())).unwrap_err();
+            assert!(error.to_string().contains(complaint), "{text}: {error}");
+        }
+    }
+}

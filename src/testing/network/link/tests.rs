@@ -113,6 +113,14 @@ fn a_reset_takes_back_what_was_not_read() {
 }
 
 #[test]
+fn who_has_all_taken_awaits_no_room() {
+    let mut link = link();
+    assert_eq!(link.wire().write(&[0; 300]).ok(), Some(300));
+    assert_eq!(link.take_event(NOW), None);
+    assert!(!link.socket.notes.blocked);
+}
+
+#[test]
 fn a_ping_that_a_reset_threw_away_unread_was_taken_when_its_last_byte_was() {
     let at = |seconds| NOW.after(Duration::from_secs(seconds));
     let ping = [&[0x89, 8][..], &at(1).as_micros().to_be_bytes()].concat();
