@@ -18,6 +18,8 @@ NUMBER = r"(-?\d(?:[\d.,]*\d)?)"
 TOLD = re.compile(r"^\*\*(?:passed|met|missed|failed)\b.*?\*\*[.;,]? ?")
 # What was written before there was a script, and says no more than it does.
 EMPTY_REMARKS = {"passed", "met", "not run yet"}
+# What is measured by the clock, and so by itself.
+TIMED = re.compile(r"benches/(?:run|agree)|cargo bench|\.ci/(?:floods|idle|full (?:slow|broadcast))")
 SUMMARY = re.compile(r"(?<=<!-- summary -->\n).*(?=\n<!-- /summary -->)")
 
 
@@ -87,6 +89,10 @@ class Row:
     def key(self):
         """A result belongs to what was run and what had to come."""
         return f"{self.cells[1]} | {self.cells[2]}"
+
+    @property
+    def measures_time(self):
+        return any(TIMED.search(command) for command in self.commands)
 
     def steps(self):
         """Each command with the lines that its output must have: one command has them all, one line is for each

@@ -1,20 +1,24 @@
 //! SIGINT and SIGTERM: a stop while a server runs, and afterwards what they were before.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::net;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-use signal_hook_mio::v1_0::Signals;
+use signal_hook::low_level::{pipe, unregister};
+use signal_hook::{SigId, flag};
 
 const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
 
 /// The signals that stop a server, for as long as it is there.
 pub(crate) struct StopSignals {
-    signals: Signals,
+    /// Has a byte for each signal that came.
+    came: UnixStream,
+    handlers: Vec<SigId>,
     _running: Running,
 }
 
@@ -22,14 +26,30 @@ impl StopSignals {
     /// Has a loop told of them, by events with `token`.
     pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let running = Running::begin()?;
-        let mut signals = Signals::new(STOPPING)?;
-        registry.register(&mut signals, token, Interest::READABLE)?;
-        Ok(Self { signals, _running: running })
+        let (mut came, told) = UnixStream::pair()?;
+        registry.register(&mut came, token, Interest::READABLE)?;
+        let told = net::UnixStream::from(told);
+        let mut signals = Self { came, handlers: Vec::new(), _running: running };
+        for signal in STOPPING {
+            signals.handlers.push(pipe::register(signal, told.try_clone()?)?);
+        }
+        Ok(signals)
     }
 
     /// How many came since it was last asked.
     pub(crate) fn take(&mut self) -> usize {
-        self.signals.pending().count()
+        let mut bytes = [0; 16];
+        let mut count = 0;
+        while let Ok(length @ 1..) = self.came.read(&mut bytes) {
+            count += length;
+        }
+        count
+    }
+}
+
+impl Drop for StopSignals {
+    fn drop(&mut self) {
+        self.handlers.drain(..).for_each(|handler| drop(unregister(handler)));
     }
 }
 

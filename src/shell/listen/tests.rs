@@ -232,9 +232,9 @@ fn a_descriptor_must_listen() {
 #[test]
 fn a_family_that_the_machine_lacks_is_known_by_either_error() {
     for (error, lacks) in [
-        (io::Error::from(io::ErrorKind::AddrNotAvailable), true),
+        (io::Error::from(ErrorKind::AddrNotAvailable), true),
         (io::Error::from_raw_os_error(libc::EAFNOSUPPORT), true),
-        (io::Error::from(io::ErrorKind::AddrInUse), false),
+        (io::Error::from(ErrorKind::AddrInUse), false),
     ] {
         assert_eq!(lacks_family(&error), lacks, "{error}");
     }
