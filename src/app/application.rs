@@ -31,7 +31,7 @@ use crate::flow::key::{FlowKey, FlowNames};
 use crate::flow::options::FlowOptions;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
-use crate::session::extensions::check_factories;
+use crate::session::agreement::check_factories;
 #[cfg(feature = "json")]
 use crate::{context::loop_state::Converters, protocol::content::Converter};
 

@@ -13,7 +13,7 @@ use crate::protocol::content::{ContentConverter, Converter};
 use crate::protocol::extension::ExtensionFactory;
 use crate::protocol::http_proxy::{HttpProxy, proxy_of_environment};
 use crate::protocol::token::is_token;
-use crate::session::extensions::{Factories, check_factories};
+use crate::session::agreement::{Factories, check_factories};
 use crate::structures::backoff::BackoffBounds;
 use crate::words::bounds::check_time;
 use crate::words::close::CloseInfo;

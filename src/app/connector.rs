@@ -17,9 +17,10 @@ use crate::protocol::frame::FrameRules;
 use crate::protocol::http_proxy::HttpProxy;
 use crate::protocol::piece_reader::PieceStep;
 use crate::session::Session;
+use crate::session::agreement::Delivery;
 use crate::session::byte_stream::PlainBytes;
 use crate::session::event_stream::EventEncoder;
-use crate::session::extensions::{Delivery, Pipeline};
+use crate::session::extensions::Pipeline;
 use crate::structures::ids::TimerId;
 #[cfg(feature = "tls")]
 use crate::transport::tls::connector::{TlsConnector, TlsStart};

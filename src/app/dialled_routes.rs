@@ -6,7 +6,7 @@ use crate::app::connect_options::Settings;
 use crate::app::connector::Connector;
 use crate::protocol::client_url::ClientUrl;
 use crate::protocol::http_proxy::HttpProxy;
-use crate::session::extensions::Delivery;
+use crate::session::agreement::Delivery;
 use crate::words::options::SessionOptions;
 
 /// Entries, shared by dialers with equal options and one URL. Their numbers count down from the last that

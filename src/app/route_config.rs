@@ -14,8 +14,8 @@ use crate::app::origins::OriginRules;
 use crate::app::response::{Accept, Response};
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
+use crate::session::agreement::{Agreed, Delivery, Factories};
 use crate::session::event_stream::EventEncoder;
-use crate::session::extensions::{Agreed, Delivery, Factories};
 
 /// Makes the handler of one session.
 pub(crate) type Factory = Rc<dyn Fn(&Call) -> Box<dyn Endpoint>>;

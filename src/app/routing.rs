@@ -24,7 +24,7 @@ use crate::app::response::{Accept, Response, check_header};
 use crate::app::route_config::{Purpose, RouteConfig, UpgradeHook};
 use crate::app::route_table::{PlainAnswer, RouteTable};
 use crate::app::web_socket_route::{Installed, WebSocketRoute};
-use crate::session::extensions::Delivery;
+use crate::session::agreement::Delivery;
 
 /// Where routes are added: the root, or what a nested [`route`](Self::route) stands for (Ktor's
 /// `Route`).

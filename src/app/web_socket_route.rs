@@ -15,7 +15,7 @@ use crate::app::route_config::{ProtocolPicker, Purpose, RouteConfig, UpgradeHook
 use crate::app::setters::shared_setters;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
-use crate::session::extensions::{Delivery, Factories};
+use crate::session::agreement::{Delivery, Factories};
 
 /// What is installed for all routes.
 #[derive(Clone, Default)]

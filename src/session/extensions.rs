@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::protocol::extension::header::{ExtensionOffer, append_agreed};
 use crate::protocol::extension::in_pieces::PieceExtension;
 use crate::protocol::extension::{
-    Extension, ExtensionFactory, ExtensionMessage, MessagePiece, fault, too_big, wire_limit,
+    Extension, ExtensionMessage, MessagePiece, fault, too_big, wire_limit,
 };
 use crate::protocol::frame::{FrameHeader, FrameRules};
 use crate::protocol::frame_reader::{Assembly, PartialFrame};
 use crate::protocol::piece_reader::{PieceReader, PieceStep, next_piece};
+use crate::session::agreement::{Agreed, Delivery, PipelineStage};
 use crate::session::event_stream::EventEncoder;
 use crate::structures::spare_buffers::SpareBuffers;
 use crate::words::error::SessionError;
@@ -20,11 +20,6 @@ use crate::words::extension::ExtensionError;
 use crate::words::frame::OpCode;
 use crate::words::message::{Message, Rsv};
 use crate::words::mix::mixed;
-#[cfg(feature = "client")]
-use crate::words::quoted::Quoted;
-
-/// The extensions that are installed.
-pub(crate) type Factories = Vec<Rc<dyn ExtensionFactory>>;
 
 /// Present in a session that is raw, has extensions or is an event stream; absent in one that needs
 /// nothing but messages in frames.
@@ -53,8 +48,8 @@ enum Kind {
     Messages(Box<[PipelineStage]>),
     /// The handler is handed frames, and applies the extensions itself if it likes.
     Raw(Box<[PipelineStage]>),
-    /// The handler is handed messages in pieces.
-    Pieces(Box<PieceReader>, Box<[PipelineStage]>),
+    /// The handler is handed messages in pieces. Boxed, since there is a pipeline for each event stream.
+    Pieces(Box<InPieces>),
     /// Messages become events.
     Events {
         /// That of the encoder, which is looked at for each delivery.
@@ -63,18 +58,9 @@ enum Kind {
     },
 }
 
-/// What the handlers of a route are handed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    Messages,
-    Frames,
-    Pieces,
-}
-
-/// An agreed extension.
-struct PipelineStage {
-    factory: Rc<dyn ExtensionFactory>,
-    extension: Box<dyn Extension>,
+struct InPieces {
+    reader: PieceReader,
+    stages: Box<[PipelineStage]>,
 }
 
 struct Incoming {
@@ -83,16 +69,6 @@ struct Incoming {
     /// Payload bytes that the headers so far have announced.
     announced: usize,
     body: Vec<u8>,
-}
-
-/// What a handshake agreed on.
-#[derive(Default)]
-pub(crate) struct Agreed {
-    /// The value of the answer's `Sec-WebSocket-Extensions`; empty if nothing was agreed on.
-    pub(crate) header: String,
-    /// What an extension answered that cannot be sent.
-    pub(crate) fault: Option<String>,
-    stages: Vec<PipelineStage>,
 }
 
 /// Why there is nothing of a message to send.
@@ -106,128 +82,6 @@ pub(crate) enum NotEncoded {
     Failed(ExtensionError),
 }
 
-impl Agreed {
-    /// Tries a client's offers in its order (RFC 6455 section 9.1): of each extension the first that
-    /// is accepted counts.
-    pub(crate) fn negotiate(
-        installed: &Factories,
-        offers: &[ExtensionOffer],
-        delivery: Delivery,
-    ) -> Self {
-        let mut agreed = Self::default();
-        for offer in offers {
-            let is_meant = |known: &&Rc<dyn ExtensionFactory>| known.name() == offer.name();
-            let mut possible = installed.iter().filter(|known| delivery.takes(known));
-            let Some(factory) = possible.find(is_meant) else { continue };
-            // Of a message in pieces one extension makes what the handler is handed.
-            if delivery == Delivery::Pieces && !agreed.stages.is_empty() {
-                break;
-            }
-            // A client offers alternatives of one extension in the order in which it prefers them.
-            if agreed.stages.iter().any(|stage| Rc::ptr_eq(&stage.factory, factory)) {
-                continue;
-            }
-            let Some(agreement) = factory.negotiate(offer) else { continue };
-            let (parameters, extension) = agreement.into_parts();
-            // Only what is in the answer is agreed on.
-            if append_agreed(&mut agreed.header, factory.name(), &parameters) {
-                agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
-            } else {
-                let name = factory.name();
-                agreed.fault =
-                    Some(format!("extension {name}: a parameter of its answer is no token"));
-            }
-        }
-        agreed
-    }
-}
-
-/// The client's half.
-#[cfg(feature = "client")]
-impl Agreed {
-    /// What a client offers, as in `Sec-WebSocket-Extensions`; the error names what cannot be sent.
-    pub(crate) fn offer(installed: &Factories, delivery: Delivery) -> Result<String, String> {
-        let mut header = String::new();
-        for (_, offer) in delivery.offered(installed) {
-            if !offer.append(&mut header) {
-                return Err(format!(
-                    "extension {}: a parameter of its offer is no token",
-                    offer.name()
-                ));
-            }
-        }
-        Ok(header)
-    }
-
-    /// What a server chose of what was offered (RFC 6455 section 4.1: the client MUST fail the connection
-    /// over any that was not).
-    pub(crate) fn answered(
-        installed: &Factories,
-        chosen: &[ExtensionOffer],
-        delivery: Delivery,
-    ) -> Result<Self, String> {
-        let mut agreed = Self::default();
-        for answer in chosen {
-            let name = answer.name();
-            let mut offered = delivery.offered(installed).map(|(factory, _)| factory);
-            let Some(factory) = offered.find(|factory| factory.name() == name) else {
-                return Err(format!("it chose extension {}, which was not offered", Quoted(name)));
-            };
-            if agreed.stages.iter().any(|stage| Rc::ptr_eq(&stage.factory, factory)) {
-                return Err(format!("it chose extension {name} twice"));
-            }
-            let accepted = factory.accept(answer);
-            let agreement = accepted.map_err(|fault| format!("extension {name}: {fault}"))?;
-            let (_, extension) = agreement.into_parts();
-            agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
-        }
-        Ok(agreed)
-    }
-}
-
-impl Delivery {
-    /// Whether its sessions may agree on an extension.
-    fn takes(self, factory: &Rc<dyn ExtensionFactory>) -> bool {
-        self != Self::Pieces || factory.takes_pieces()
-    }
-
-    /// Those that a client offers for such a session.
-    #[cfg(feature = "client")]
-    fn offered(
-        self,
-        installed: &Factories,
-    ) -> impl Iterator<Item = (&Rc<dyn ExtensionFactory>, ExtensionOffer)> {
-        let most = if self == Self::Pieces { 1 } else { usize::MAX };
-        let possible = installed.iter().filter(move |factory| self.takes(factory));
-        possible.filter_map(|factory| Some((factory, factory.offer()?))).take(most)
-    }
-}
-
-/// Refuses extensions that cannot stand side by side.
-pub(crate) fn check_factories(installed: &Factories) -> Result<(), String> {
-    for (number, factory) in installed.iter().enumerate() {
-        let name = factory.name();
-        if !crate::protocol::token::is_token(name) {
-            return Err(format!("extension {name:?}: the name is no token (RFC 9110)"));
-        }
-        factory.check().map_err(|mistake| format!("extension {name}: {mistake}"))?;
-        for other in installed.iter().take(number) {
-            if other.name() == name {
-                return Err(format!("extension {name} is installed twice"));
-            }
-            // A reserved bit with two meanings could be read as neither.
-            if other.rsv().bits() & factory.rsv().bits() != 0 {
-                let both = (other.name(), name);
-                return Err(format!(
-                    "extensions {} and {} claim the same reserved bit",
-                    both.0, both.1
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Making one.
 impl Pipeline {
     /// What a new session needs of it.
@@ -238,7 +92,9 @@ impl Pipeline {
             Delivery::Messages if stages.is_empty() => return None,
             Delivery::Messages => Kind::Messages(stages),
             Delivery::Frames => Kind::Raw(stages),
-            Delivery::Pieces => Kind::Pieces(Box::default(), stages),
+            Delivery::Pieces => {
+                Kind::Pieces(Box::new(InPieces { reader: PieceReader::default(), stages }))
+            }
         }))
     }
 
@@ -268,7 +124,7 @@ impl Pipeline {
 
     /// Whether the handler is handed messages in pieces.
     pub(crate) fn is_in_pieces(&self) -> bool {
-        matches!(self.kind, Kind::Pieces(..))
+        matches!(self.kind, Kind::Pieces(_))
     }
 
     /// The next step of a message in pieces; see [`next_piece`].
@@ -277,9 +133,10 @@ impl Pipeline {
         rx: &'a mut [u8],
         rules: &FrameRules,
     ) -> Result<(PieceStep<'a>, usize), SessionError> {
-        let Kind::Pieces(reader, stages) = &mut self.kind else {
+        let Kind::Pieces(pieces) = &mut self.kind else {
             return Ok((PieceStep::Nothing, 0));
         };
+        let InPieces { reader, stages } = &mut **pieces;
         let extension = stages.first_mut().and_then(|stage| stage.extension.in_pieces());
         next_piece(reader, extension, &mut self.partial, rx, rules)
     }
@@ -314,14 +171,16 @@ impl Pipeline {
 
     fn stages(&self) -> &[PipelineStage] {
         match &self.kind {
-            Kind::Messages(stages) | Kind::Raw(stages) | Kind::Pieces(_, stages) => stages,
+            Kind::Messages(stages) | Kind::Raw(stages) => stages,
+            Kind::Pieces(pieces) => &pieces.stages,
             Kind::Events { .. } => &[],
         }
     }
 
     fn stages_mut(&mut self) -> &mut [PipelineStage] {
         match &mut self.kind {
-            Kind::Messages(stages) | Kind::Raw(stages) | Kind::Pieces(_, stages) => stages,
+            Kind::Messages(stages) | Kind::Raw(stages) => stages,
+            Kind::Pieces(pieces) => &mut pieces.stages,
             Kind::Events { .. } => &mut [],
         }
     }
@@ -339,7 +198,7 @@ impl Pipeline {
     /// Whether messages are to be decoded and encoded here, and not by the handler.
     pub(crate) fn applies(&self) -> bool {
         match &self.kind {
-            Kind::Messages(stages) | Kind::Pieces(_, stages) => !stages.is_empty(),
+            Kind::Messages(_) | Kind::Pieces(_) => !self.stages().is_empty(),
             Kind::Raw(_) => false,
             Kind::Events { .. } => true,
         }
@@ -378,7 +237,7 @@ impl Pipeline {
         let of_stage = |stage: &PipelineStage| {
             size_of::<PipelineStage>() + size_of_val(&*stage.extension) + stage.extension.memory()
         };
-        let reader = if self.is_in_pieces() { size_of::<PieceReader>() } else { 0 };
+        let reader = if self.is_in_pieces() { size_of::<InPieces>() } else { 0 };
         let extensions =
             size_of::<Self>() + reader + self.stages().iter().map(of_stage).sum::<usize>();
         let partial = self.partial.as_deref();
@@ -415,7 +274,7 @@ impl Pipeline {
         }
         let stages = match &mut self.kind {
             Kind::Messages(stages) | Kind::Raw(stages) => stages,
-            Kind::Events { .. } | Kind::Pieces(..) => return Ok(None), // neither is handed messages
+            Kind::Events { .. } | Kind::Pieces(_) => return Ok(None), // neither is handed messages
         };
         let (Some(message), Some(outermost)) = (&mut self.incoming, stages.last_mut()) else {
             return Ok(None);

@@ -1,5 +1,6 @@
 //! The room `session`: a session as its handler sees it, its state, and how its bytes leave.
 
+pub(crate) mod agreement;
 #[cfg(feature = "client")]
 pub(crate) mod byte_stream;
 pub(crate) mod collect;

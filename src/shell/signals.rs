@@ -49,7 +49,9 @@ impl StopSignals {
 
 impl Drop for StopSignals {
     fn drop(&mut self) {
-        self.handlers.drain(..).for_each(|handler| drop(unregister(handler)));
+        for handler in self.handlers.drain(..) {
+            unregister(handler);
+        }
     }
 }
 
