@@ -1,6 +1,8 @@
 //! What is held or left unread: it is taken whole and once, and whoever ends meanwhile is seen to.
 
-use std::cell::{Cell, RefCell};
+#[cfg(feature = "tls")]
+use std::cell::Cell;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
