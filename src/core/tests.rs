@@ -198,6 +198,17 @@ fn a_slow_head_gets_408_and_silence_ends_without_a_word() {
     net.expect_empty();
 }
 
+/// The wheel looks every 8.192 ms: a deadline that falls on such a tick is not left to the next one.
+#[test]
+fn a_head_is_late_at_its_deadline_itself() {
+    let time = Duration::from_micros(1_000 << 13);
+    let mut net = Net::new(WebSockets::new().limits(Limits::new().handshake_timeout(time)));
+    let half = net.accept();
+    net.input(half, b"GET / HTTP/1.1\r\nHo");
+    net.advance(time);
+    assert!(net.take(half).starts_with(b"HTTP/1.1 408 "));
+}
+
 #[test]
 fn dribbling_does_not_buy_time() {
     let mut net = Net::new(WebSockets::new());

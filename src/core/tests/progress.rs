@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::session::Session;
+use crate::testing::TestApplication;
 use crate::testing::network::{Buffers, Pace};
 use crate::words::error::HandlerResult;
 
@@ -423,4 +424,29 @@ fn who_got_the_last_bytes_while_the_machine_slept_is_waited_for_all_the_same() {
     assert_eq!(net.link(reader.link).socket.gone, None);
     net.advance(Duration::from_millis(400));
     assert!(net.link(reader.link).socket.gone.is_some());
+}
+
+#[test]
+fn activity_is_what_came_last_from_the_peer() {
+    let app = TestApplication::new(|app| {
+        app.install(WebSockets::new().ping_period(None));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_message(|session, _| session.set_timer(secs(3)).map(drop).map_err(Into::into))
+                    .on_timer(|session, _| {
+                        session.send(session.last_activity().as_millis().to_string())
+                    })
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    app.advance(secs(2));
+    client.send("wait");
+    app.advance(secs(1));
+    client.send_frame(0x8a, b"heard"); // a pong
+    app.advance(secs(3));
+    let millis: Vec<u64> = texts(&mut client).iter().map(|text| text.parse().unwrap()).collect();
+    // The wheel looks every 8.192 ms.
+    assert!(matches!(millis[..], [1_980..=2_020]), "{millis:?}");
 }
