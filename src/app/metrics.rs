@@ -365,7 +365,7 @@ mod tests {
             make(&metrics);
             metrics.check().err().unwrap_or_default()
         };
-        let cases: [(Make<'_>, &str); 13] = [
+        let cases: [(Make<'_>, &str); 14] = [
             (&|it| drop(it.counter("a", "")), "ends in _total"),
             (&|it| drop(it.counter("1_total", "")), "no digit first"),
             (&|it| drop(it.gauge("", "")), "a name has letters"),
@@ -376,6 +376,10 @@ mod tests {
             (&|it| drop(it.histogram("a", "", &[])), "finite bounds"),
             (&|it| drop(it.histogram("a", "", &[1.0, 1.0])), "finite bounds"),
             (&|it| drop(it.histogram("a", "", &[f64::INFINITY])), "finite bounds"),
+            (
+                &|it| drop(it.histogram("a", "", &(0..102).map(f64::from).collect::<Vec<_>>())),
+                "1 to 100",
+            ),
             (&|it| drop(it.histograms("a", "", &[1.0], &["le"], 1)), "label le"),
             (&|it| drop(it.gauges("a", "", &["x", "x"], 1)), "twice"),
             (&|it| drop(it.gauges("a", "", &["__x"], 0)), "no __ first"),

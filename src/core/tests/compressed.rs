@@ -180,3 +180,28 @@ fn a_raw_session_may_send_every_frame_that_it_may_be_handed() {
     client.send_frame(0x82, &[7; 126]);
     client.expect_close(CloseCode::TOO_BIG);
 }
+
+/// A frame that is compressed may be larger than what comes of it: not one of a message that is not.
+#[test]
+fn frames_of_a_message_without_compression_are_held_to_their_limit() {
+    let app = TestApplication::new(|app: &mut Application| {
+        let options = WebSockets::new().max_frame_size(1_000).max_message_size(9_000);
+        app.install(options.ping_period(None).extension(Deflate::new()));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| on_message(|session, message| session.send(message)));
+        });
+    })
+    .unwrap();
+    for (first, more, code) in [
+        (0x01, 1_000, None),
+        (0x01, 1_001, Some(vec![0x03, 0xf1])),
+        (0x02, 1_001, Some(vec![0x03, 0xf1])), // 1009
+    ] {
+        let (mut client, _) = connect(&app);
+        client.send_frame(first, b"a");
+        client.send_frame(0x80, &vec![b'a'; more]);
+        let answer = client.receive_frame().unwrap();
+        let closed = (answer.first == 0x88).then(|| answer.payload[..2].to_vec());
+        assert_eq!(closed, code, "{first} and {more} bytes");
+    }
+}

@@ -340,6 +340,24 @@ fn a_stalled_subscriber_is_cut_by_the_write_timeout_and_frees_the_publisher() {
     assert_eq!((app.stats().timeouts_write, app.stats().bytes_held), (1, 0));
 }
 
+/// Who closes wants no more of its flows, and gets all the same what was sent to itself alone.
+#[test]
+fn direct_messages_behind_flow_messages_go_out_before_the_answer_to_a_close() {
+    let (app, flow) = app(FlowOptions::new().extra_buffer(100));
+    let mut chatter = app.web_socket("/chat");
+    assert_eq!(texts(&mut chatter), ["welcome"]);
+    chatter.read_only(0);
+    numbers(0..3).iter().for_each(|n| app.with_server(|_| flow.emit(n)).unwrap());
+    chatter.send("3");
+    chatter.send_frame(0x88, &[]);
+    chatter.read_on();
+    let mut got = Vec::new();
+    while let Some(Received::Text(text)) = chatter.receive() {
+        got.push(text);
+    }
+    assert_eq!(got, ["0", "said"]);
+}
+
 fn texts_until_close(client: &mut TestClient) -> (Vec<String>, bool) {
     let mut texts = Vec::new();
     loop {
