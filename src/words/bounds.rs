@@ -30,3 +30,25 @@ pub(crate) fn check_size(name: &str, value: usize) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_are_in() {
+        let day = Duration::from_secs(24 * 3_600);
+        for (time, is_in) in [
+            (Duration::ZERO, false),
+            (Duration::from_micros(999), false),
+            (Duration::from_millis(1), true),
+            (day * 366, true),
+            (day * 366 + Duration::from_secs(1), false),
+        ] {
+            assert_eq!(check_time("it", time).is_ok(), is_in, "{time:?}");
+        }
+        for (size, is_in) in [(0, false), (1, true), (1 << 30, true), ((1 << 30) + 1, false)] {
+            assert_eq!(check_size("it", size).is_ok(), is_in, "{size}");
+        }
+    }
+}
