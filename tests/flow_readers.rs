@@ -107,6 +107,30 @@ fn under_suspend_a_slow_reader_holds_the_publisher_up_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_reader_is_told_which_session_published() {
+    let room = room(FlowOptions::new().extra_buffer(10));
+    let publishers: Rc<RefCell<Vec<_>>> = Rc::default();
+    let into = Rc::clone(&publishers);
+    room.app.with_server(|server| {
+        server.read_flow(&room.flow, move |_, batch| {
+            into.borrow_mut().extend(batch.map(|offered| offered.publisher()));
+            Taken::Yes
+        })
+    });
+    let (mut anna, mut bert) = (room.app.web_socket("/"), room.app.web_socket("/"));
+    anna.send("a");
+    bert.send("b");
+    room.flow.emit("c").unwrap();
+    anna.send("d");
+    texts(&mut anna);
+    let publishers = publishers.take();
+    let [Some(first), Some(second), None, Some(fourth)] = publishers[..] else {
+        panic!("{publishers:?}")
+    };
+    assert!(first == fourth && first != second, "{publishers:?}");
+}
+
+#[test]
 fn under_drop_oldest_nobody_waits_for_a_slow_reader_and_it_knows_what_it_missed() {
     let policy = BufferOverflow::DropOldest;
     let room = room(FlowOptions::new().extra_buffer(2).on_buffer_overflow(policy));
