@@ -263,6 +263,7 @@ mod tests {
         expect("Forwarded: for=192.0.2.60;proto=http;by=203.0.113.43\r\n", "192.0.2.60:0");
         expect("Forwarded: for=1.1.1.1, For=\"[2001:db8::17]:4711\"\r\n", "[2001:db8::17]:4711");
         expect("Forwarded: proto=https;host=\"a,b;for=9.9.9.9\";for=192.0.2.1\r\n", "192.0.2.1:0");
+        expect("Forwarded: host=\"a\\\",for=9.9.9.9;b\";for=192.0.2.1\r\n", "192.0.2.1:0");
         expect("Forwarded: for=192.0.2.1, for=\"10.0.0.1:80\"\r\n", "192.0.2.1:0");
         // RFC 7239 section 6.3: the port alone may be hidden.
         expect("Forwarded: for=\"192.0.2.1:_p\"\r\n", "192.0.2.1:0");

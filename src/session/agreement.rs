@@ -60,7 +60,7 @@ impl Agreed {
             let (parameters, extension) = agreement.into_parts();
             // Only what is in the answer is agreed on.
             if append_agreed(&mut agreed.header, factory.name(), &parameters) {
-                agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
+                agreed.add(factory, extension);
             } else {
                 let name = factory.name();
                 agreed.fault =
@@ -68,6 +68,12 @@ impl Agreed {
             }
         }
         agreed
+    }
+
+    fn add(&mut self, factory: &Rc<dyn ExtensionFactory>, extension: Box<dyn Extension>) {
+        // Room for one, as most agree on: what a vector would take more and give back leaves holes.
+        self.stages.reserve_exact(1);
+        self.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
     }
 }
 
@@ -108,7 +114,7 @@ impl Agreed {
             let accepted = factory.accept(answer);
             let agreement = accepted.map_err(|fault| format!("extension {name}: {fault}"))?;
             let (_, extension) = agreement.into_parts();
-            agreed.stages.push(PipelineStage { factory: Rc::clone(factory), extension });
+            agreed.add(factory, extension);
         }
         Ok(agreed)
     }
