@@ -197,3 +197,27 @@ fn plain_name(shown: &str) -> String {
     let inner = shown.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(shown).trim_matches('"').chars().take(NAME_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::pem::PemObject;
+
+    const CERTIFICATE: &[u8] = include_bytes!("../../testing/network/certificates/small.pem");
+
+    /// RFC 5280 section 4.1.2.5: the period is from the one time "through" the other, inclusive.
+    #[test]
+    fn a_certificate_is_valid_from_its_first_second_to_its_last() {
+        let der = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
+        let validity = Certificate::read(&der).unwrap().validity;
+        for (secs, is_valid) in [
+            (validity.not_before - 1, false),
+            (validity.not_before, true),
+            (validity.not_after, true),
+            (validity.not_after + 1, false),
+        ] {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(secs));
+            assert_eq!(check_time(&der, now).is_ok(), is_valid, "{secs}");
+        }
+    }
+}
