@@ -282,7 +282,7 @@ const ROWS: &[(u8, &str, Status)] = &[
     (93, "Incoming: a final block silences Ktor's session, here it breaks nothing",
         Tests(&["deflate::a_final_block_breaks_nothing"])),
     (94, "Memory: an inflater and a deflater for every handshake in Ktor; here one while a message needs it",
-        Tests(&["src/protocol/extension/deflate/stream.rs::between_messages_one_inflater_is_kept"])),
+        Tests(&["src/protocol/extension/deflate/stream/tests.rs::between_messages_one_inflater_is_kept"])),
     // Broadcast.
     (95, "Broadcast: Ktor has none of its own; here each message is encoded once, for all in order",
         Tests(&["src/core/tests/flows.rs::everybody_gets_everything_in_order_and_the_publisher_too"])),
