@@ -4,9 +4,7 @@
 use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use wirewheel::extension::{
-    Agreement, Extension, ExtensionError, ExtensionFactory, ExtensionMessage, ExtensionOffer,
-};
+use wirewheel::extension::Deflate;
 use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use wirewheel::testing::{TestApplication, TestClient};
 use wirewheel::{Application, Call, WebSockets, on_connect};
@@ -16,36 +14,11 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const MESSAGES: usize = 4_000;
 
-/// Encodes a message as itself, for the sessions of one number.
-struct Copy(u64);
-
-impl Extension for Copy {
-    fn encode(&mut self, _: &mut ExtensionMessage<'_>, _: usize) -> Result<(), ExtensionError> {
-        Ok(())
-    }
-
-    fn share_key(&self) -> Option<u64> {
-        Some(self.0)
-    }
-}
-
-struct Copying;
-
-impl ExtensionFactory for Copying {
-    fn name(&self) -> &str {
-        "x-copy"
-    }
-
-    fn negotiate(&self, offer: &ExtensionOffer) -> Option<Agreement> {
-        Some(Agreement::new(Copy(offer.parameter("as")??.parse().ok()?)))
-    }
-}
-
 /// Sessions collect the flow.
 fn app(flow: &SharedFlow) -> TestApplication {
     let flow = flow.clone();
     TestApplication::new(move |app: &mut Application| {
-        app.install(WebSockets::new().ping_period(None).extension(Copying));
+        app.install(WebSockets::new().ping_period(None).extension(Deflate::new()));
         app.routing(move |route| {
             route.web_socket("/", move |_: &Call| {
                 let flow = flow.clone();
@@ -61,16 +34,17 @@ fn allocated() -> usize {
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
-fn connect(app: &TestApplication, number: u64) -> TestClient {
-    let offer = format!("x-copy; as={number}");
+/// A session whose messages are encoded for a window of so many bits.
+fn connect(app: &TestApplication, bits: u8) -> TestClient {
+    let offer = format!("permessage-deflate; server_max_window_bits={bits}");
     app.upgrade("/").header("Sec-WebSocket-Extensions", &offer).connect().unwrap().0
 }
 
-/// Emits messages by `emit` while sessions of so many numbers collect them, and compares.
-fn compare(options: FlowOptions, numbers: u64, emit: fn(&SharedFlow, usize)) {
+/// Emits messages by `emit` while sessions with so many windows collect them, and compares.
+fn compare(options: FlowOptions, windows: u8, emit: fn(&SharedFlow, usize)) {
     let flow = SharedFlow::with(options.max_bytes(16 << 20)).unwrap();
     let app = app(&flow);
-    let mut clients: Vec<TestClient> = (1..=numbers).map(|number| connect(&app, number)).collect();
+    let mut clients: Vec<TestClient> = (9..9 + windows).map(|bits| connect(&app, bits)).collect();
     let (held, before) = (app.stats().bytes_held, allocated());
     for number in 0..MESSAGES {
         app.with_server(|_| emit(&flow, number));
@@ -90,9 +64,9 @@ fn what_a_flow_keeps_is_counted_at_what_it_takes() {
     let row = FlowOptions::new().replay(MESSAGES).on_buffer_overflow(BufferOverflow::DropOldest);
     let newest =
         FlowOptions::new().extra_buffer(MESSAGES).on_buffer_overflow(BufferOverflow::Latest);
-    for numbers in [1, 2, 4] {
-        compare(row, numbers, |flow, number| flow.emit(&format!("value {number}")).unwrap());
-        compare(newest, numbers, |flow, number| {
+    for windows in [1, 2, 4] {
+        compare(row, windows, |flow, number| flow.emit(&format!("value {number}")).unwrap());
+        compare(newest, windows, |flow, number| {
             flow.emit_latest(&format!("key {number}"), "v").unwrap();
         });
     }

@@ -7,21 +7,10 @@ use wirewheel::extension::Deflate;
 use wirewheel::{Application, WebSockets};
 
 use crate::held_input::{held, wait_until};
+use crate::support::streams::Dice;
 use crate::support::{
     BINARY, Client, Events, PATIENCE, Running, masked, recorder, upgrade_request,
 };
-
-/// Bytes without a pattern (xorshift).
-fn noise(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_u32;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_ne_bytes()[1]
-    };
-    std::iter::repeat_with(next).take(count).collect()
-}
 
 fn deflated(data: &[u8]) -> Vec<u8> {
     let mut stream = Compress::new(Compression::new(6), false);
@@ -55,7 +44,7 @@ fn offering(server: &Running) -> Client {
 #[test]
 fn what_inflates_to_an_allowed_message_is_allowed_in_any_framing() {
     let (server, events) = compressing(WebSockets::new);
-    let packed = deflated(&noise(65_536));
+    let packed = deflated(&Dice(1).bytes(65_536));
     assert!(packed.len() > 65_536, "{}", packed.len());
     let fragments = |sizes: &[usize]| {
         let (mut frames, mut rest, mut first) = (Vec::new(), &packed[..], 0x42);

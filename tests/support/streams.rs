@@ -17,6 +17,10 @@ impl Dice {
         self.below(n) == 0
     }
 
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| u8::try_from(self.below(256)).unwrap_or(0)).collect()
+    }
+
     pub fn pick<'a>(&mut self, from: &[&'a [u8]]) -> &'a [u8] {
         from[self.below(from.len())]
     }
@@ -143,7 +147,10 @@ fn content(dice: &mut Dice) -> Vec<u8> {
         1 => b"abcde".to_vec(),
         2 => b"0\r\n\r\n".to_vec(),
         3 => b"GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(),
-        _ => (0..dice.below(600)).map(|_| u8::try_from(dice.below(256)).unwrap_or(0)).collect(),
+        _ => {
+            let count = dice.below(600);
+            dice.bytes(count)
+        }
     }
 }
 

@@ -256,12 +256,18 @@ fn logs_count_against_the_memory_budget() {
     assert_eq!(app.stats().bytes_held, 0);
 }
 
-#[test]
-fn direct_messages_keep_their_place_among_those_of_the_flow() {
+/// A session that says in the flow what it is told, and takes nothing of what comes behind its welcome.
+fn stalled_chatter() -> (TestApplication, SharedFlow, TestClient) {
     let (app, flow) = app(FlowOptions::new().extra_buffer(100));
     let mut chatter = app.web_socket("/chat");
     assert_eq!(texts(&mut chatter), ["welcome"]);
     chatter.read_only(0);
+    (app, flow, chatter)
+}
+
+#[test]
+fn direct_messages_keep_their_place_among_those_of_the_flow() {
+    let (app, flow, mut chatter) = stalled_chatter();
     app.with_server(|_| flow.emit("a")).unwrap();
     for n in numbers(0..3) {
         chatter.send(&n);
@@ -343,19 +349,12 @@ fn a_stalled_subscriber_is_cut_by_the_write_timeout_and_frees_the_publisher() {
 /// Who closes wants no more of its flows, and gets all the same what was sent to itself alone.
 #[test]
 fn direct_messages_behind_flow_messages_go_out_before_the_answer_to_a_close() {
-    let (app, flow) = app(FlowOptions::new().extra_buffer(100));
-    let mut chatter = app.web_socket("/chat");
-    assert_eq!(texts(&mut chatter), ["welcome"]);
-    chatter.read_only(0);
+    let (app, flow, mut chatter) = stalled_chatter();
     numbers(0..3).iter().for_each(|n| app.with_server(|_| flow.emit(n)).unwrap());
     chatter.send("3");
     chatter.send_frame(0x88, &[]);
     chatter.read_on();
-    let mut got = Vec::new();
-    while let Some(Received::Text(text)) = chatter.receive() {
-        got.push(text);
-    }
-    assert_eq!(got, ["0", "said"]);
+    assert_eq!(texts_until_close(&mut chatter).0, ["0", "said"]);
 }
 
 fn texts_until_close(client: &mut TestClient) -> (Vec<String>, bool) {
