@@ -249,6 +249,7 @@ async function telemetry(browser) {
   await expectText(desk, "#state.open", "connected");
   await expectText(desk, "#one", /^\d+\.\d\d$/);
   await expectText(desk, "#received", /B\/s$/);
+  await expectInk(desk, "load"); // a line has two points, and the first picture may have one
   let shown = await picture(desk, "load");
   const early = await inkOfLine(desk, "load");
   for (let second = 0; second < 3; second++) shown = await nextPicture(desk, "load", shown);

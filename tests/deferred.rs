@@ -113,6 +113,35 @@ fn outcomes(app: &TestApplication) -> ([u64; 5], u64) {
     (outcomes, stats.deferred_open)
 }
 
+/// Who waits for an answer and holds the most is refused as any other request is that comes at a bad time.
+#[test]
+fn whose_memory_is_wanted_is_refused_in_the_form_of_its_request() {
+    for (request, status, body) in [
+        ("GET /page", 503, "503 Service Unavailable\n"),
+        ("HEAD /page", 503, ""),
+        ("GET /events", 200, "retry: "),
+    ] {
+        let limits = Limits::new().process_bytes(40_000).max_head_bytes(16_000);
+        let (app, pendings) = application(limits, |route, _| {
+            route.default_header("X-Filtered", "yes");
+        });
+        let long = "x".repeat(14_000);
+        let head = format!("{request} HTTP/1.1\r\nHost: h\r\nX-Long: {long}\r\n\r\n");
+        let mut clients: Vec<TestClient> = (0..4).map(|_| app.connect()).collect();
+        clients.iter_mut().for_each(|client| client.send_bytes(head.as_bytes()));
+        app.advance(MOMENT);
+        assert!(app.stats().over_budget > 0, "{request}");
+        let refused = pendings.are_cancelled().iter().position(|is_cancelled| *is_cancelled);
+        let client = &mut clients[refused.unwrap()];
+        let is_head = request.starts_with("HEAD");
+        let answer = if is_head { client.expect_head() } else { client.expect_answer() };
+        assert_eq!((answer.status, answer.header("X-Filtered")), (status, Some("yes")));
+        assert_eq!(answer.header("Connection"), Some("close"), "{request}");
+        assert!(is_head || answer.text().starts_with(body), "{request}: {}", answer.text());
+        client.expect_nothing(); // behind its head or its body
+    }
+}
+
 #[test]
 fn pages_are_answered_later_and_pipelined_requests_keep_their_order() {
     let (app, pendings) = plain();

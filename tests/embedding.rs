@@ -167,6 +167,43 @@ fn signals_stop_it_where_that_is_wanted() {
     run_again(&["--ignored", "signalled"], "poll");
 }
 
+/// A stop at once would be the end without a Close.
+#[test]
+fn signals_that_come_before_it_looks_are_one_stop() {
+    run_again(&["--ignored", "several_signals"], "poll");
+}
+
+#[test]
+#[ignore = "in a process of its own"]
+fn several_signals() {
+    for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::TERM]] {
+        let server = Server::bind("127.0.0.1:0", echo).unwrap();
+        let address = server.local_addr();
+        let mut server = server.into_driver().unwrap();
+        server.stop_at_signals().unwrap();
+        let mut client = Client::connect(address);
+        assert!(wakes(&server, PATIENCE));
+        settle(&mut server);
+        client.write(upgrade_request("/", ""));
+        assert!(wakes(&server, PATIENCE));
+        settle(&mut server);
+        client.answer(false);
+        // On this thread, so that each has come when this returns.
+        for signal in signals {
+            signal_hook::low_level::raise(signal.as_raw()).unwrap();
+        }
+        assert!(wakes(&server, PATIENCE));
+        settle(&mut server);
+        client.expect_close(1001);
+        assert!(server.turn().unwrap().is_continue(), "it waits for the Close of the client");
+        client.send(CLOSE, &close_payload(1001, ""));
+        drop(client);
+        while server.turn().unwrap().is_continue() {
+            assert!(wakes(&server, PATIENCE));
+        }
+    }
+}
+
 #[test]
 #[ignore = "in a process of its own"]
 fn signalled() {

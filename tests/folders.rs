@@ -304,6 +304,8 @@ fn folders_have_a_page_and_applications_one_for_every_path() {
         ("/deep/link", "", 404, "404 Not Found\n"),
         ("/app.js", "Accept: */*\r\n", 404, "404 Not Found\n"),
         ("/empty/", "", 404, "404 Not Found\n"),
+        ("/deep/link", "Accept: text/html;q=0, */*\r\n", 404, "404 Not Found\n"),
+        ("/deep/link", "Accept: text/html; q=0.1\r\n", 200, "start"),
     ] {
         let answer = get(&running, path, lines);
         assert_eq!((answer.status, answer.body.as_str()), (status, body), "{path} {lines}");

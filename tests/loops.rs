@@ -129,6 +129,40 @@ fn each_loop_has_its_part_of_the_answers_that_may_be_deferred() {
     drop(waiting);
 }
 
+/// A loop that has not the request passes the answer on to the one that has.
+#[test]
+fn an_answer_is_given_on_any_loop() {
+    let (sender, pendings) = channel();
+    let server = serve(2, move |app: &mut Application| {
+        app.install(WebSockets::new().limits(Limits::new().max_deferred(4)));
+        app.routing(|route| {
+            route.get("/later", move |call| {
+                sender.send(call.defer()).unwrap();
+                Response::deferred()
+            });
+        });
+    });
+    // More of them than may be open: each has to be given back, on its own loop.
+    for (round, body) in ["one", "two", "three"].into_iter().enumerate() {
+        let ask = |_| {
+            let mut client = server.connect();
+            client.write("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+            client
+        };
+        let clients: Vec<_> = (0..4).map(ask).collect();
+        for _ in 0..4 {
+            let pending = pendings.recv_timeout(PATIENCE).unwrap();
+            // On the first loop, whichever has the request.
+            server.0.defer(move |server| pending.answer_on(server, body)).unwrap();
+        }
+        for mut client in clients {
+            let answer = client.answer(false);
+            assert_eq!((answer.status, answer.body.as_str()), (200, body), "round {round}");
+        }
+        until(|| stats_of(&server, |stats| stats.deferred_open == 0));
+    }
+}
+
 /// Connects so many at once, from several threads: the statuses, and the clients that have a session.
 fn flood(address: SocketAddr, count: usize) -> (HashMap<u16, usize>, Vec<Client>) {
     let threads: Vec<_> = (0..4)

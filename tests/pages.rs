@@ -165,6 +165,7 @@ fn a_status_has_a_page_where_nobody_wrote_an_answer() {
         route.status_page(500, |_: &Call| "sorry");
         route.status_page(426, |_: &Call| "a WebSocket is here");
         route.status_page(503, |_: &Call| -> Response { panic!("worse") });
+        route.status_page(416, |_: &Call| "shorter than that");
         route.get("/mine", |_: &Call| Response::text("mine").status(404));
         route.get("/empty", |_: &Call| Response::new(404));
         route.get("/panic", |_: &Call| -> Response { panic!("bad") });
@@ -200,6 +201,10 @@ fn a_status_has_a_page_where_nobody_wrote_an_answer() {
     let refused = app.upgrade("/in/ws").connect().unwrap_err();
     assert_eq!((refused.status, refused.text()), (401, "log in"));
     assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    // RFC 9110 section 15.5.17: who asked for what is not there is told how much is.
+    let beyond = get(&app, "/files/", "Range: bytes=100000-\r\n");
+    assert_eq!((beyond.status, beyond.text()), (416, "shorter than that"));
+    assert!(beyond.header("content-range").is_some_and(|range| range.starts_with("bytes */")));
     let head = ask(&app, "HEAD", "/missing", "");
     assert_eq!((head.status, head.header("content-length")), (404, Some("16")));
     let text = mistake(|route| route.status_page(200, |_: &Call| "x"));

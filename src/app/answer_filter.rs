@@ -127,9 +127,14 @@ impl<F: Fn(&Call) -> Response> AnswerFilter for StatusPage<F> {
             return response;
         }
         let mut page = (self.page)(call);
-        // What the refusal has to say stays: `Allow`, `WWW-Authenticate`, `Retry-After`.
+        // What the refusal has to say stays: `Allow`, `WWW-Authenticate`, `Retry-After`, and of 416 how long
+        // what was asked for is (RFC 9110 section 15.5.17), which describes no content of its own.
+        let says = |name: &str| {
+            !describes_content(name)
+                || response.status == 416 && name.eq_ignore_ascii_case("content-range")
+        };
         for (name, value) in response.headers {
-            if !describes_content(&name) && !has_header(&page.headers, &name) {
+            if says(&name) && !has_header(&page.headers, &name) {
                 page.headers.push((name, value));
             }
         }

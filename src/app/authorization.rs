@@ -58,6 +58,10 @@ impl BasicCredentials {
 
     /// RFC 7617 section 2: a name has no colon, a password may; neither has control characters.
     fn decode(encoded: &str) -> Option<Self> {
+        // RFC 9110 section 11.2: token68 ends with its padding. The decoder takes what follows it as well.
+        if encoded.trim_end_matches('=').contains('=') {
+            return None;
+        }
         let text = String::from_utf8(BASE64.decode(encoded.as_bytes()).ok()?).ok()?;
         let (user, password) = text.split_once(':').filter(|_| !text.contains(char::is_control))?;
         Some(Self { user: user.to_owned(), password: password.to_owned() })
@@ -204,6 +208,8 @@ mod tests {
             ("Basic YTpiOmM", None),  // no padding
             ("Basic YTp=", None),     // bits that say nothing
             ("Basic YTpi YTpi", None),
+            ("Basic QQ==OmI=", None), // padding in the middle
+            ("Basic YTpi====", None), // too much of it
             ("Basic", None),
             ("Basic ", None),
             ("Bearer YTpi", None),

@@ -101,8 +101,9 @@ pub enum BodyNext {
     /// down by its own connection. A sender that goes away meanwhile is noticed, and after `close_timeout`
     /// the handler is dropped; how long a pause may take is bounded by `pause_timeout`.
     Pause,
-    /// This answer at once. What is left of the body is dropped: up to 64 KiB are read to their end, of more
-    /// the connection ends.
+    /// This answer at once. What is left of the body is dropped: up to 64 KiB of an announced length are
+    /// read to their end; of more, of chunks, and where the client has asked with `Expect`, the connection
+    /// ends.
     Answer(Response),
 }
 

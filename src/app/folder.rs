@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use crate::protocol::content_coding::ContentCoding;
+use crate::protocol::content_coding::{ContentCoding, weight};
 use crate::protocol::head::RequestHead;
 
 use crate::app::call::Call;
@@ -373,8 +373,11 @@ fn into_folder(call: &Call) -> Response {
 
 /// Whether a request is for a page, as that of an address bar is; `*/*` stands for anything else too.
 fn wants_page(head: &RequestHead) -> bool {
-    let mut types = head.tokens("accept").map(|member| member.split(';').next().unwrap_or(member));
-    types.any(|name| name.trim_end().eq_ignore_ascii_case("text/html"))
+    head.tokens("accept").any(|member| {
+        let (name, parameters) = member.split_once(';').unwrap_or((member, ""));
+        // RFC 9110 section 12.4.2: a weight of 0 is "not acceptable".
+        name.trim_end().eq_ignore_ascii_case("text/html") && weight(parameters) != Some(0)
+    })
 }
 
 /// Whether there is nothing that could be served: links that lead out end here too.

@@ -232,8 +232,9 @@ impl Dialer {
         self.cell.session.get()
     }
 
-    /// Makes the next attempt in the next turn of the loop, whatever delay was to come before it; also
-    /// after a stop. While an attempt is under way or there is a session, it does nothing.
+    /// Makes the next attempt in the next turn of the loop, whatever delay was to come before it, but no
+    /// sooner than a millisecond after the last one failed; also after a stop. While an attempt is under way
+    /// or there is a session, it does nothing.
     pub fn reconnect_now(&self) {
         self.want(Wish::ReconnectNow);
     }

@@ -121,6 +121,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<A> Mailbox<A> {
+    /// Whether both lead to one loop.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The side of the loop; there is one.
     pub(crate) fn inbox(&self) -> Inbox<A> {
         Inbox(Arc::clone(&self.0))

@@ -3,9 +3,11 @@
 use crate::app::response::Response;
 use crate::context::commands::Settlement;
 
+use crate::core::answer_terms::AnswerTerms;
 use crate::core::connection::{Disposal, Stage};
 use crate::core::deferred_answer::{DeferredAnswer, Outcome};
 use crate::core::losses::Loss;
+use crate::core::panics::drop_caught;
 use crate::core::request_log::reason;
 use crate::core::responder::{AfterRequest, Responder};
 use crate::core::turn::Turn;
@@ -48,21 +50,34 @@ impl DeferredTurn<'_, '_> {
             }
             Outcome::Dropped => {
                 stats.deferred_dropped += 1;
-                self.refuse(&deferred, reason::DROPPED)
+                self.refuse(&deferred, deferred.terms, reason::DROPPED)
             }
             Outcome::Late => {
                 stats.deferred_late += 1;
-                self.refuse(&deferred, reason::LATE)
+                self.refuse(&deferred, deferred.terms, reason::LATE)
             }
         })
     }
 
-    fn refuse(&mut self, deferred: &DeferredAnswer, why: &'static str) -> AfterRequest {
+    /// Its memory is wanted: it is refused, and its connection ends.
+    pub(super) fn evict(&mut self) {
+        let http = self.turn.connection.http();
+        let Some(deferred) = http.and_then(|http| http.take_deferred()) else { return };
+        self.refuse(&deferred, deferred.terms.last(), reason::NO_MEMORY);
+        drop_caught("a deferred answer", deferred);
+    }
+
+    fn refuse(
+        &mut self,
+        deferred: &DeferredAnswer,
+        terms: AnswerTerms,
+        why: &'static str,
+    ) -> AfterRequest {
         let mut responder = Responder { turn: self.turn };
         let refusal = Response::refusal(503).header("Retry-After", "1");
         let refusal = responder.temporary_refusal(deferred.call.head(), refusal);
         let refusal = responder.filtered(&deferred.call, refusal);
-        responder.refuse_request(deferred.terms, deferred.call.head(), refusal, why)
+        responder.refuse_request(terms, deferred.call.head(), refusal, why)
     }
 
     /// The answer of that number has come. Given back if nobody waits for it.

@@ -151,7 +151,8 @@ impl Pending {
         self.decide(bytes, move |_call, _server| Decision::Answer(sent.into()));
     }
 
-    /// Answers on the loop, with any response, after the present hook. An upgrade is refused with it.
+    /// Answers on the loop, with any response, after the present hook. An upgrade is refused with it. Where
+    /// another [loop](crate::Server::loops) has the request, it is as [`answer`](Self::answer) from a thread.
     ///
     /// ```
     /// use std::io::Write;
@@ -169,6 +170,10 @@ impl Pending {
     /// }
     /// ```
     pub fn answer_on(mut self, server: &mut ServerRef<'_>, response: impl Into<Response>) {
+        let own = &server.shared.deferrals.mailbox;
+        if !self.address.as_ref().is_some_and(|address| address.mailbox.is_same(own)) {
+            return self.answer(response);
+        }
         let Some(Address { to, number, .. }) = self.address.take() else { return };
         let response = response.into();
         let bytes = response.bytes_held();

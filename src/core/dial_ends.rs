@@ -40,6 +40,7 @@ impl Dials<'_> {
         let random = self.core.shared.masks.next_number();
         let is_draining = self.core.is_draining();
         let Some(dial) = self.core.dial_table.dial(index) else { return };
+        dial.failed = Some(now);
         let settings = Rc::clone(&dial.connector.settings);
         let mut delay = if error.is_ours() {
             dial.backoff.at_the_cap(&settings.backoff, random)
@@ -114,8 +115,7 @@ impl Dials<'_> {
     ) {
         let delay = match decision {
             Some(Ok(Reconnect::Stop)) => return self.stop(index),
-            // Zero would be a loop without a pause, on this side and on the server's.
-            Some(Ok(Reconnect::After(after))) => after.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT),
+            Some(Ok(Reconnect::After(after))) => after.min(LONGEST_TIMEOUT),
             Some(Err(panicked)) => {
                 self.note_panic(now, Err(panicked));
                 delay
@@ -124,7 +124,8 @@ impl Dials<'_> {
         };
         if let Some(dial) = self.core.dial_table.dial(index) {
             dial.cell.state.set(DialerState::Waiting);
-            self.arm_at(index, now.after(delay));
+            // Zero would be a loop without a pause, on this side and on the server's.
+            self.arm_at(index, now.after(delay.max(SHORTEST_TIMEOUT)));
         }
     }
 
@@ -204,11 +205,18 @@ impl Dials<'_> {
     }
 
     fn reconnect_now(&mut self, now: Time, index: u32) {
+        let is_draining = self.core.is_draining();
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         match dial.cell.state.get() {
             // Two sessions of one dialer at a time would be one too many for either side.
             DialerState::Stopped if dial.cell.session.get().is_some() => dial.restarts = true,
             DialerState::Stopped | DialerState::Waiting => {
+                // A hook may ask for it at each failure, and a failure need not take any time.
+                let soonest = dial.failed.map_or(now, |failed| failed.after(SHORTEST_TIMEOUT));
+                if soonest > now && !is_draining {
+                    dial.cell.state.set(DialerState::Waiting);
+                    return self.arm_at(index, soonest);
+                }
                 self.disarm(index);
                 self.start_attempt(now, index);
             }

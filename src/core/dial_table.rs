@@ -43,6 +43,8 @@ pub(super) struct Dial {
     pub(super) timer: Option<TimerKey>,
     /// When the session began.
     pub(super) since: Time,
+    /// When the last attempt failed.
+    pub(super) failed: Option<Time>,
     /// An attempt is wanted as soon as the session, which is being closed, is over.
     pub(super) restarts: bool,
     pub(super) progress: Option<Box<Progress>>,

@@ -165,6 +165,7 @@ impl Dials<'_> {
                 backoff: Backoff::default(),
                 timer: None,
                 since: now,
+                failed: None,
                 restarts: false,
                 progress: None,
             });

@@ -1,6 +1,5 @@
 //! What happens to a connection, handed on to the turn of the stage that it is in.
 
-use crate::app::response::Response;
 use crate::context::commands::Command;
 use crate::session::state::Phase;
 use crate::structures::outbox::Flush;
@@ -8,10 +7,11 @@ use crate::words::close::{CloseCode, CloseInfo, ClosedBy};
 use crate::words::error::{HandlerError, SessionError};
 
 use crate::core::connection::{Disposal, Stage};
+use crate::core::deferred_turn::DeferredTurn;
 use crate::core::http_turn::HttpTurn;
 use crate::core::losses::Loss;
 use crate::core::panics::{Panicked, caught};
-use crate::core::request_log::reason;
+use crate::core::request_body::BodyTurn;
 use crate::core::responder::Responder;
 use crate::core::session_input::SessionTurn;
 use crate::core::session_output::SessionOutput;
@@ -234,9 +234,11 @@ impl Turn<'_> {
                 if (http.receiving.is_some() || http.deferred().is_some())
                     && !self.is_waiting() =>
             {
-                let refusal = Response::refusal(503).header("Retry-After", "1");
-                self.log().refused(503, None, reason::NO_MEMORY);
-                Responder { turn: self }.refuse_with(&refusal);
+                if http.receiving.is_some() {
+                    BodyTurn { turn: self }.evict();
+                } else {
+                    DeferredTurn { turn: self }.evict();
+                }
                 // It may not have been read: what comes now is, and dropped, and its end is seen.
                 self.shared.to_resume.push(self.connection.state.id.0.index);
             }

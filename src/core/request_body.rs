@@ -139,11 +139,7 @@ impl<'a> BodyTurn<'_, 'a> {
             }
             // Where the next request begins is not known any more.
             Ok(Err(fault)) => {
-                let (status, call) = (fault.status(), receiving.call.clone());
-                self.let_go(receiving);
-                let response = self.responder().filtered(&call, Response::refusal(status));
-                let terms = AnswerTerms::of(call.head()).last();
-                self.responder().refuse_request(terms, call.head(), response, reason::BODY_FAULT)
+                self.refuse(receiving, Response::refusal(fault.status()), reason::BODY_FAULT)
             }
             Err(panic) => {
                 // How much of the input was the body's went with the panic: nothing behind it is read.
@@ -159,6 +155,20 @@ impl<'a> BodyTurn<'_, 'a> {
         let fault = self.responder().internal_error(&Quoted(call.path()).to_string(), panic);
         let response = self.responder().filtered(call, fault);
         self.responder().respond(terms, response)
+    }
+
+    /// Refuses a request whose body has not come whole, and with which its connection ends.
+    fn refuse(
+        &mut self,
+        receiving: Box<Receiving>,
+        refusal: Response,
+        why: &'static str,
+    ) -> AfterRequest {
+        let call = receiving.call.clone();
+        self.let_go(receiving);
+        let response = self.responder().filtered(&call, refusal);
+        let terms = AnswerTerms::of(call.head()).last();
+        self.responder().refuse_request(terms, call.head(), response, why)
     }
 
     fn responder(&mut self) -> Responder<'_, 'a> {
@@ -214,11 +224,14 @@ impl<'a> BodyTurn<'_, 'a> {
             // What comes now is read and dropped, and the end of the connection is seen.
             self.turn.shared.to_resume.push(receiving.id.key.index);
         }
-        let call = receiving.call.clone();
-        self.let_go(receiving);
-        let terms = AnswerTerms::of(call.head()).last();
-        let response = self.responder().filtered(&call, Response::refusal(status));
-        self.responder().refuse_request(terms, call.head(), response, why);
+        self.refuse(receiving, Response::refusal(status), why);
+    }
+
+    /// Its memory is wanted.
+    pub(super) fn evict(&mut self) {
+        let Some(receiving) = self.take() else { return };
+        let refusal = Response::refusal(503).header("Retry-After", "1");
+        self.refuse(receiving, refusal, reason::NO_MEMORY);
     }
 }
 

@@ -59,7 +59,7 @@ fn weights(head: &HeaderLines) -> [u16; 3] {
 
 /// The `q` among a member's parameters; `None` if it is malformed, which is as if the member was not there:
 /// what is sent uncoded is read by everybody.
-fn weight(parameters: &str) -> Option<u16> {
+pub(crate) fn weight(parameters: &str) -> Option<u16> {
     let mut values = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
     let quality = values.find(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
     quality.map_or(Some(1000), |(_, value)| thousandths(value.trim()))

@@ -331,14 +331,17 @@ fn parameter(text: &str, name: &str) -> Result<Option<String>, ()> {
 }
 
 /// A token or quoted text at the start, and what follows its semicolon. In quotes a backslash escapes a
-/// quote and nothing else: browsers send names as they are, with `%22` for a quote.
+/// quote and nothing else: browsers send names as they are, with `%22` for a quote. So the last quote is
+/// the end of a name that ends in a backslash.
 fn value(text: &str) -> Result<(String, &str), ()> {
     let (value, rest) = match text.strip_prefix('"') {
         Some(quoted) => {
             let mut end = quoted.find('"').ok_or(())?;
             while quoted.get(..end).is_some_and(|before| before.ends_with('\\')) {
                 let from = end.saturating_add(1);
-                let next = quoted.get(from..).and_then(|later| later.find('"')).ok_or(())?;
+                let Some(next) = quoted.get(from..).and_then(|later| later.find('"')) else {
+                    break;
+                };
                 end = from.saturating_add(next);
             }
             let (value, rest) = quoted.split_at_checked(end).ok_or(())?;
@@ -439,6 +442,18 @@ mod tests {
         assert_eq!(parts(padded.as_bytes(), 9).unwrap().0[0].1, b"x");
         for cut in ["", "--XyZ", "--XyZ\r\n", "XyZ", &padded[..50], &padded[..padded.len() - 1]] {
             assert!(!parts(cut.as_bytes(), 5).unwrap().1, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_end_in_a_backslash() {
+        for (value, expected) in [("a\\", "a\\"), ("a\\\"b\\", "a\"b\\"), ("\\", "\\")] {
+            for rest in ["", "; x=y", " "] {
+                let head =
+                    format!("Content-Disposition: form-data; name=n; filename=\"{value}\"{rest}");
+                let found = parts(body(&[(&head, "x")]).as_bytes(), 9).unwrap().0;
+                assert_eq!(found[0].0, part("n", Some(expected), None), "{head}");
+            }
         }
     }
 

@@ -187,14 +187,14 @@ impl Dispatcher {
     }
 
     fn take_signals(&mut self, now: Time) {
-        let Some(signals) = &mut self.signals else { return };
-        for _ in 0..signals.take() {
-            // Asked twice: now.
-            let grace = if self.driver.core.is_draining() { Duration::ZERO } else { self.grace };
-            // A socket that was handed over is there after this process: come back.
-            let restarts = self.driver.sockets.has_handed_over();
-            let code = if restarts { CloseCode::SERVICE_RESTART } else { CloseCode::GOING_AWAY };
-            self.driver.stop(now, &StopRequest { code, grace });
+        if !self.signals.as_mut().is_some_and(StopSignals::take) {
+            return;
         }
+        // Asked again after the stop has begun: now.
+        let grace = if self.driver.core.is_draining() { Duration::ZERO } else { self.grace };
+        // A socket that was handed over is there after this process: come back.
+        let restarts = self.driver.sockets.has_handed_over();
+        let code = if restarts { CloseCode::SERVICE_RESTART } else { CloseCode::GOING_AWAY };
+        self.driver.stop(now, &StopRequest { code, grace });
     }
 }

@@ -16,8 +16,11 @@ const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
 
 /// The signals that stop a server, for as long as it is there.
 pub(crate) struct StopSignals {
-    /// Has a byte for each signal that came.
-    came: UnixStream,
+    /// Readable where one may have come.
+    wake: UnixStream,
+    /// Set by those that came to this process. A child that it forked has the handlers and the socket too,
+    /// until it executes something else, and may wake the loop, but not set this.
+    came: Arc<AtomicBool>,
     handlers: Vec<SigId>,
     _running: Running,
 }
@@ -26,24 +29,25 @@ impl StopSignals {
     /// Has a loop told of them, by events with `token`.
     pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let running = Running::begin()?;
-        let (mut came, told) = UnixStream::pair()?;
-        registry.register(&mut came, token, Interest::READABLE)?;
-        let told = net::UnixStream::from(told);
-        let mut signals = Self { came, handlers: Vec::new(), _running: running };
+        let (mut wake, waking) = UnixStream::pair()?;
+        registry.register(&mut wake, token, Interest::READABLE)?;
+        let waking = net::UnixStream::from(waking);
+        let came = Arc::new(AtomicBool::new(false));
+        let mut signals = Self { wake, came, handlers: Vec::new(), _running: running };
         for signal in STOPPING {
-            signals.handlers.push(pipe::register(signal, told.try_clone()?)?);
+            // In this order: whoever is woken finds it set.
+            signals.handlers.push(flag::register(signal, Arc::clone(&signals.came))?);
+            signals.handlers.push(pipe::register(signal, waking.try_clone()?)?);
         }
         Ok(signals)
     }
 
-    /// How many came since it was last asked.
-    pub(crate) fn take(&mut self) -> usize {
+    /// Whether one came since it was last asked. Several that nobody has asked for yet are one: timeout(1)
+    /// signals its child and then the group of both, and a supervisor passes on what its children have too.
+    pub(crate) fn take(&mut self) -> bool {
         let mut bytes = [0; 16];
-        let mut count = 0;
-        while let Ok(length @ 1..) = self.came.read(&mut bytes) {
-            count += length;
-        }
-        count
+        while let Ok(1..) = self.wake.read(&mut bytes) {}
+        self.came.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -579,7 +579,13 @@ impl TestClient {
     /// If something has.
     #[track_caller]
     pub fn expect_nothing(&mut self) {
-        let is_empty = self.far_end(|far_end| far_end.rest().is_empty());
+        let mut network = self.network.borrow_mut();
+        let link = network.link(self.id);
+        let is_empty = match &mut link.far_end {
+            Some(far_end) => far_end.rest().is_empty(),
+            None => link.socket.got.is_empty(),
+        };
+        drop(network);
         assert!(is_empty, "expected nothing\n{}", self.state());
     }
 
@@ -589,9 +595,7 @@ impl TestClient {
     /// If it has not, or something arrived before the end.
     #[track_caller]
     pub fn expect_end(&mut self, expected: Ending) {
-        if self.network.borrow_mut().link(self.id).far_end.is_some() {
-            self.expect_nothing();
-        }
+        self.expect_nothing();
         assert!(self.ending() == Some(expected), "expected {expected:?}\n{}", self.state());
     }
 

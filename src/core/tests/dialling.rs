@@ -620,6 +620,32 @@ fn after_a_failure_the_application_acts_on_the_loop() {
     within(61, &server).accept().expect_text("hello");
 }
 
+/// A hook that asks for the next attempt at once, where each fails within the turn.
+#[test]
+fn to_reconnect_at_each_failure_leaves_the_loop_to_others() {
+    let failures = Rc::new(Cell::new(0));
+    let (counted, key) = (Rc::clone(&failures), Rc::new(Cell::new(None)));
+    let known = Rc::clone(&key);
+    let options = ConnectOptions::new().after_failure(move |server, _error| {
+        counted.set(counted.get() + 1);
+        assert!(counted.get() < 10_000, "it goes on without a pause");
+        if let Some(dialer) = known.get().and_then(|key| server.find_dialer(key)) {
+            dialer.reconnect_now();
+        }
+    });
+    let it = Dialling::new(&["ws+unix:/nowhere"], &options);
+    it.app.far(|far| far.sockets.clear());
+    key.set(Some(it.dialers[0].key()));
+    it.dialers[0].reconnect_now();
+    it.advance(1);
+    let count = failures.get();
+    assert!((50..=1_001).contains(&count), "{count} in a second, one for each millisecond at most");
+    assert_eq!(it.state(), DialerState::Waiting);
+    it.dialers[0].stop();
+    it.advance(1);
+    assert_eq!((it.state(), failures.get()), (DialerState::Stopped, count));
+}
+
 #[test]
 fn redirects_are_followed_as_far_as_they_may() {
     let options =

@@ -55,6 +55,8 @@ struct Book {
     /// Sessions so far.
     opened: usize,
     failed: usize,
+    /// When the last attempt failed.
+    failed_at: Option<Time>,
     /// The name of the last one.
     session: usize,
     violations: Vec<String>,
@@ -97,6 +99,7 @@ impl Uplink {
             restarts: false,
             opened: 0,
             failed: 0,
+            failed_at: None,
             session: 0,
             violations: Vec::new(),
         };
@@ -168,6 +171,17 @@ impl Uplink {
             Stands::Lost
         };
         book.is_stopping = false;
+    }
+
+    /// An attempt has failed, and its hook may act: some ask for the next one at once, now and then.
+    pub(crate) fn act_on_failure(&self) {
+        let is_impatient = {
+            let book = self.book.borrow();
+            book.terms.first == Duration::from_millis(1) && book.failed % 4 == 1
+        };
+        if is_impatient {
+            self.reconnect_now();
+        }
     }
 
     pub(crate) fn reconnect_now(&self) {
@@ -264,6 +278,9 @@ impl Book {
     fn begin(&mut self, round: u32) {
         let now = self.clock.get();
         match self.stands {
+            Stands::Due(_) if self.failed_at == Some(now) => {
+                self.violation("it dials in the moment in which it failed");
+            }
             Stands::Due(at) if at <= now => {}
             Stands::Due(_) => self.violation("it dials before its delay is over"),
             Stands::Trying(known, _) if known == round => return, // a further step of it
@@ -279,6 +296,7 @@ impl Book {
             return self.violation("an attempt has failed that was not made");
         };
         let now = self.clock.get();
+        self.failed_at = Some(now);
         if matches!(error, ConnectError::Timeout(_)) && now < since.after(self.terms.timeout) {
             self.violation("an attempt has ended before its time");
         }

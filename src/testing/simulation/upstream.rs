@@ -178,7 +178,7 @@ impl Upstream {
     }
 
     fn with_hooks(&self, options: ConnectOptions, uplink: &Uplink) -> ConnectOptions {
-        let (of_failures, of_losses) = (uplink.clone(), uplink.clone());
+        let (of_failures, of_losses, acting) = (uplink.clone(), uplink.clone(), uplink.clone());
         let (failing, losing) = (Rc::clone(&self.world), Rc::clone(&self.world));
         let (naming, next_name) = (Rc::clone(&self.world), Rc::clone(&self.next_name));
         options
@@ -192,6 +192,7 @@ impl Upstream {
                 of_failures.note_failure(error, next, decided);
                 panic_for(&failing, decided)
             })
+            .after_failure(move |_server, _error| acting.act_on_failure())
             .on_lost(move |close, next| {
                 let decided = decide(&losing);
                 of_losses.note_loss(close, next, decided);
