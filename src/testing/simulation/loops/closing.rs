@@ -2,10 +2,12 @@
 //! with whoever collects it, or counted as missed there.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::flow::options::BufferOverflow;
 use crate::structures::ids::SessionId;
+use crate::testing::network::{Link, PeerEnd};
 use crate::words::message_buf::MessageBuf;
 
 use super::Life;
@@ -46,7 +48,8 @@ impl Life {
         self.check_flows()?;
         self.check_sessions()?;
         self.check_names()?;
-        self.check_admission()
+        self.check_admission()?;
+        self.check_answers()
     }
 
     /// Sessions that others have paused are read again; asked for on any loop.
@@ -204,6 +207,33 @@ impl Life {
             }
             _ => Ok(()),
         }
+    }
+
+    /// An answer that some loop has deferred comes, whichever loop gives it, and gives its place back.
+    fn check_answers(&mut self) -> Result<(), String> {
+        for number in 0..self.group.count() {
+            let port = self.next_port;
+            self.next_port += 1;
+            self.group.knock(SocketAddr::from(([10, 0, 0, 101], port)));
+            self.group.link(port, |link| link.send(b"GET /later HTTP/1.1\r\nHost: h\r\n\r\n"));
+            self.settle()?;
+            let pending = self.ledger.borrow_mut().deferred.pop();
+            if let Some(pending) = pending {
+                self.group.run(number, |server| pending.answer_on(server, "given"));
+                self.settle()?;
+                let is_given = |link: &mut Link| link.socket.got.ends_with(b"given");
+                let is_given = self.group.link(port, is_given) == Some(true);
+                let open = self.group.answers_open();
+                if open > 0 || !is_given && self.setup.is_ample {
+                    return Err(format!(
+                        "an answer that loop {number} gave came: {is_given}; {open} are open"
+                    ));
+                }
+            }
+            self.group.link(port, |link| link.end_by_peer(PeerEnd::Shut));
+            self.settle()?;
+        }
+        Ok(())
     }
 
     fn connections_of(&mut self, host: u8) -> usize {

@@ -310,6 +310,11 @@ impl Group {
         self.networks[number].core.stats().sessions_open
     }
 
+    /// How many answers are deferred.
+    pub(super) fn answers_open(&self) -> u64 {
+        self.networks.iter().map(|network| network.core.stats().deferred_open).sum()
+    }
+
     /// How the sessions of all have ended.
     pub(super) fn drained(&self) -> usize {
         let drained = self.networks.iter().map(|network| network.core.drained());

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::deferring::Pending;
 use crate::flow::options::BufferOverflow;
 use crate::structures::ids::SessionId;
 
@@ -28,6 +29,8 @@ pub(super) struct Ledger {
     pub(super) directs: BTreeMap<(Port, Port), (u64, u64)>,
     /// Questions, by their numbers: how often each was settled.
     pub(super) questions: BTreeMap<u64, u32>,
+    /// Answers that were deferred and are still to be given.
+    pub(super) deferred: Vec<Pending>,
     /// Who has a name.
     pub(super) names: BTreeMap<&'static str, Port>,
     /// Sessions that others have paused.
@@ -205,6 +208,7 @@ impl Ledger {
             members: BTreeMap::new(),
             directs: BTreeMap::new(),
             questions: BTreeMap::new(),
+            deferred: Vec::new(),
             names: BTreeMap::new(),
             paused: Vec::new(),
             stops: false,

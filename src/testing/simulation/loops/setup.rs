@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::app::application::{Application, Built, WebSockets};
 use crate::app::call::Call;
+use crate::app::response::Response;
 use crate::context::loop_state::{LoopPlace, Order};
 use crate::context::mailbox::Mailbox;
 use crate::flow::options::{BufferOverflow, FlowOptions};
@@ -90,6 +91,11 @@ impl Setup {
             .collect();
         let (ledger, own, number) = (Rc::clone(ledger), Rc::clone(&flows), place.number());
         application.routing(move |route| {
+            let deferring = Rc::clone(&ledger);
+            route.get("/later", move |call| {
+                deferring.borrow_mut().deferred.push(call.defer());
+                Response::deferred()
+            });
             route.web_socket("/s", move |call: &Call| Member::join(&ledger, &own, number, call));
         });
         match application.build() {
