@@ -126,6 +126,8 @@ pub(crate) struct TopicLinks {
     newest: Cell<Version>,
     /// The newest version of each hub.
     heard: RefCell<Vec<Version>>,
+    /// The newest of those that had to be forgotten: whatever is not newer may have been here.
+    forgotten: Cell<Version>,
     upstream: RefCell<Option<Dialer>>,
 }
 
@@ -206,28 +208,42 @@ impl TopicLinks {
         }
     }
 
-    /// Whether a version was not here before.
-    fn is_new(&self, version: Version, topic: &Topic) -> bool {
+    /// Whether a version, which is believed at that time, was not here before.
+    fn is_new(&self, version: Version, topic: &Topic, now: u64) -> bool {
         let (own, newest) = (topic.links().clock.hub, self.newest.get());
         self.newest.set(newest.max(version));
         match version.hub == own {
             true => false, // it has come round
             false if topic.keeps_newest() => version > newest,
-            false => self.is_new_of_its_hub(version),
+            false => self.is_new_of_its_hub(version, now),
         }
     }
 
-    fn is_new_of_its_hub(&self, version: Version) -> bool {
+    fn is_new_of_its_hub(&self, version: Version, now: u64) -> bool {
         let mut heard = self.heard.borrow_mut();
         if let Some(known) = heard.iter_mut().find(|known| known.hub == version.hub) {
             let is_new = version > *known;
             *known = version.max(*known);
             return is_new;
         }
+        // Any number of hubs may be made up, and what they are said to have said goes round for ever where a
+        // hub that was forgotten counts as one that was never heard. Who is honest goes by what it hears
+        // (`Clock::follow`), so that what it says next is newer than all of that.
+        if !Clock::believes(self.forgotten.get(), now) {
+            // Of a time before the clock was set: nobody could say anything newer.
+            self.forgotten.take();
+        }
+        if version <= self.forgotten.get() {
+            return false;
+        }
         if heard.len() >= HUBS_MAX {
+            // What is believed no longer is refused in any case.
+            heard.retain(|known| Clock::believes(*known, now));
+        }
+        if let Some(oldest) = heard.iter().copied().min().filter(|_| heard.len() >= HUBS_MAX) {
             // Started anew since, or silent for longest.
-            let oldest = heard.iter().copied().min();
-            heard.retain(|known| Some(*known) != oldest);
+            heard.retain(|known| *known != oldest);
+            self.forgotten.set(oldest.max(self.forgotten.get()));
         }
         heard.push(version);
         true
@@ -261,13 +277,15 @@ impl Handler for Link {
         let Some((version, said)) = Version::split(message) else {
             return self.refuse(session, "a message without a version");
         };
-        if !Clock::believes(version, stamp::micros()) {
+        let now = stamp::micros();
+        if !Clock::believes(version, now) {
             return self.refuse(session, "a message of the future: are both clocks right?");
         }
-        if !topic.linked().is_new(version, topic) {
+        // Whatever becomes of it: somebody else may have made it up in this hub's name.
+        topic.links().clock.follow(version);
+        if !topic.linked().is_new(version, topic, now) {
             return Ok(());
         }
-        topic.links().clock.follow(version);
         topic.emit_in(session, topic.flow(), &said)?;
         topic.emit_in(session, &topic.linked().flow(topic), &MessageBuf::from(message))
     }
@@ -304,6 +322,44 @@ mod tests {
         let largest = "f".repeat(32);
         let version = Version { number: u64::MAX, hub: u64::MAX };
         assert_eq!(Version::split(largest.as_str().into()), Some((version, "".into())));
+    }
+
+    /// Whether versions are new, one after the other.
+    fn news(links: &TopicLinks, now: u64, versions: &[(u64, u64)]) -> Vec<bool> {
+        let is_new =
+            |&(number, hub)| links.is_new_of_its_hub(Version { number: SET + number, hub }, now);
+        versions.iter().map(is_new).collect()
+    }
+
+    #[test]
+    fn what_was_said_by_a_hub_that_had_to_be_forgotten_is_not_new_again() {
+        let (links, now) = (TopicLinks::default(), SET + 1_000);
+        let many: Vec<(u64, u64)> = (1..=200).map(|number| (number, number)).collect();
+        assert_eq!(news(&links, now, &many), [true; 200]);
+        assert_eq!(news(&links, now, &many), [false; 200]);
+        assert_eq!(links.heard.borrow().len(), HUBS_MAX);
+        // Of a hub that is known it counts what it said itself; of one that is not, all that was forgotten.
+        assert_eq!(
+            news(&links, now, &[(136, 136), (136, 7), (137, 0), (137, 900)]),
+            [false, false, true, true]
+        );
+        assert_eq!(
+            news(&links, now, &[(200, 137), (200, 7), (199, 7), (201, 7)]),
+            [true, true, false, true]
+        );
+    }
+
+    /// A box without a clock believes what nobody can outdo once it has one.
+    #[test]
+    fn what_was_believed_before_the_clock_was_set_locks_nobody_out() {
+        let links = TopicLinks::default();
+        let many: Vec<(u64, u64)> = (1..=200).map(|hub| (2 * AHEAD_MAX + hub, hub)).collect();
+        assert_eq!(news(&links, 0, &many), [true; 200]);
+        assert_eq!(news(&links, 0, &[(5, 900)]), [false]);
+        assert_eq!(news(&links, SET, &[(5, 900), (5, 900), (6, 901)]), [true, false, true]);
+        let many: Vec<(u64, u64)> = (1..=200).map(|number| (number, 1_000 + number)).collect();
+        news(&links, SET, &many);
+        assert_eq!(news(&links, SET, &many), [false; 200], "nor is anything repeated");
     }
 
     #[test]

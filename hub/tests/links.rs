@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use support::client::{CLOSE, Client, TEXT, close_payload, upgrade_request};
+use support::client::{CLOSE, Client, TEXT, close_payload, masked, upgrade_request};
 use support::{Folder, Hub, run};
 
 /// A hub at a port and at a Unix socket, by which others know where it will be.
@@ -395,6 +395,55 @@ fn who_poses_as_a_hub_and_talks_nonsense_is_ended() {
             .status,
         400
     );
+}
+
+/// More forged hubs than a hub remembers: what of theirs comes round is known all the same, and honest hubs
+/// go on to be heard.
+#[test]
+fn who_poses_as_many_hubs_keeps_nothing_in_circulation_and_locks_nobody_out() {
+    let folder = Folder::new("forged");
+    let join = |name: &str, above: &str| {
+        hub(&folder, name, &["--replay", "400", "--upstream", &url(&folder, above)])
+    };
+    let hubs = [join("one", "other"), join("other", "one")];
+    let [mut here, mut there] = [0, 1].map(|hub: usize| hubs[hub].upgrade("/topic/a"));
+    hubs.iter().for_each(|hub| await_links(hub, 1));
+    let mut forger = hubs[0].connect();
+    let offer = "Sec-WebSocket-Protocol: link.wirewheel-hub.1\r\n";
+    assert_eq!(forger.request(&upgrade_request("/topic/a", offer)).status, 101);
+    // Half an hour ahead: what honest hubs say then is older, unless they go by what they hear.
+    here.text("now");
+    there.expect_text("now");
+    let now = String::from_utf8(forger.frame().payload).unwrap();
+    let number = u64::from_str_radix(&now[..16], 16).unwrap() + 1_800_000_000;
+    let forged: Vec<u8> = (0..200)
+        .flat_map(|nth| {
+            let text = format!("{:016x}{nth:016x}forged {nth}", number + nth);
+            masked(TEXT, text.as_bytes())
+        })
+        .collect();
+    for round in 0..3 {
+        forger.write(&forged); // all of it again is no news
+        here.text(&format!("round {round}"));
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|text: &String| !text.starts_with("round")) {
+            heard.push(String::from_utf8(there.frame().payload).unwrap());
+        }
+        heard.retain(|text| text.starts_with("forged"));
+        let expected = if round == 0 { 200 } else { 0 };
+        assert_eq!(heard.len(), expected, "in round {round}");
+    }
+    there.text("honest");
+    while here.frame().payload != b"honest" {}
+    // One that comes now has heard of no version but those that are repeated to it.
+    let late = join("late", "one");
+    let mut newcomer = late.upgrade("/topic/a");
+    await_links(&late, 1);
+    while newcomer.frame().payload != b"honest" {}
+    newcomer.text("late");
+    here.expect_text("late");
+    while there.frame().payload != b"late" {}
+    [&mut here, &mut there, &mut newcomer].into_iter().for_each(settle);
 }
 
 #[test]
