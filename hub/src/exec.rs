@@ -271,8 +271,8 @@ impl Processes {
     fn drained(&self, number: u64) {
         let mut running = self.running.borrow_mut();
         let Some(process) = find(&mut running, number) else { return };
-        if std::mem::take(&mut process.stalled) {
-            self.watch_output(process);
+        if process.stalled && !process.lines.would_suspend() {
+            self.go_on(process);
         }
         process.look_at = Some(now());
         drop(running);
@@ -304,7 +304,13 @@ impl Processes {
     /// Ends the session of a program that has ended and whose output is read; lets its pipes go.
     fn conclude(&self, process: &mut Process) {
         let Some(status) = process.exit else { return };
-        self.pass_on_rest(process);
+        if process.kept.is_none() {
+            process.cutter.end();
+            self.pass_on(process, &[]);
+        }
+        if process.kept.is_some() {
+            return; // `go_on` concludes it, when all was passed on
+        }
         process.close_pipes();
         let (code, text) = match status.success() {
             true => (CloseCode::NORMAL, ""),
@@ -328,6 +334,7 @@ impl Processes {
 
     fn end_input(&self, process: &mut Process, now: Instant) {
         process.peer_gone = true;
+        process.kept = None;
         if std::mem::take(&mut process.stalled) {
             self.watch_output(process); // or it would wait for its own output
         }
@@ -393,8 +400,7 @@ impl Processes {
             }
             process.look_at = None;
             if process.stalled && !process.lines.would_suspend() {
-                process.stalled = false;
-                self.watch_output(process);
+                self.go_on(process);
             }
             if !process.lines.would_suspend() {
                 if let Some(reason) = process.close.take() {
@@ -406,7 +412,8 @@ impl Processes {
             if over && !group && process.close.is_none() {
                 return false;
             }
-            if group || process.stalled || process.close.is_some() {
+            let waits = group || process.stalled || process.close.is_some();
+            if waits && process.look_at.is_none() {
                 process.look_later(now);
             }
             true

@@ -5,13 +5,16 @@
 mod support;
 
 use std::fs;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, test_kill_process};
 use support::client::{CLOSE, Client, PATIENCE, close_payload, upgrade_request};
-use support::{Folder, Hub};
+use support::{Folder, Hub, show};
 
 /// A script of the test, and the hub that runs it.
 fn hub_with(folder: &Folder, script: &str, arguments: &[&str]) -> Hub {
@@ -373,4 +376,93 @@ fn many_short_lines_at_once_are_all_there() {
     }
     client.expect_text("end");
     client.expect_close(1000);
+}
+
+/// So long a line and a chunk of empty ones are more than the hub keeps for a peer at once.
+#[test]
+fn short_lines_behind_a_long_one_are_all_there() {
+    let folder = Folder::new("long-and-short");
+    let chunk = 8 << 10;
+    let round = format!(
+        "head -c {} /dev/zero | tr '\\0' x; head -c {chunk} /dev/zero | tr '\\0' '\\n'",
+        31 * chunk
+    );
+    let text = show(&folder.path("text"));
+    let script = format!("for n in 1 2 3 4; do {round}; done > {text}; cat {text}; echo end");
+    let hub = hub_with(&folder, &script, &["--ping-period", "0"]);
+    let mut client = hub.upgrade("/exec");
+    for _ in 0..4 {
+        assert_eq!(client.message().payload.len(), 31 * chunk);
+        for _ in 1..chunk {
+            client.expect_text("");
+        }
+    }
+    client.expect_text("end");
+    client.expect_close(1000);
+}
+
+/// Clients that each have a program, over what the system keeps little for.
+fn sixteen_at(socket: &Path) -> Vec<Client> {
+    let client = |_| {
+        let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(socket).unwrap()));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client { stream, inbox: Vec::new() }.upgraded("/exec")
+    };
+    (0..16).map(client).collect()
+}
+
+#[test]
+fn programs_of_peers_that_do_not_read_have_their_memory_and_no_line_is_lost() {
+    let folder = Folder::new("short-memory");
+    let (socket, count) = (folder.path("socket"), 40_000);
+    let place = format!("unix:{}", show(&socket));
+    let script = format!("read go; seq 1 {count}; printf last");
+    let limits = ["--memory", "2m", "--ping-period", "0", "--listen", &place];
+    let mut hub = hub_with(&folder, &script, &limits);
+    let mut clients = sixteen_at(&socket);
+    clients.iter_mut().for_each(|client| client.text("go"));
+    for client in &mut clients {
+        for number in 1..=count {
+            client.expect_text(&number.to_string());
+        }
+        client.expect_text("last");
+        client.expect_close(1000);
+        client.send(CLOSE, &close_payload(1000, ""));
+    }
+    hub.signal(Signal::TERM);
+    let log = hub.rest_of_log();
+    assert!(!log.iter().any(|line| line.contains("a line ")), "{log:?}");
+}
+
+/// Their longest lines are more than the hub may keep in all.
+#[test]
+fn a_line_that_there_is_no_memory_for_waits_until_there_is() {
+    let folder = Folder::new("no-memory");
+    let (socket, length) = (folder.path("socket"), 150_000);
+    let place = format!("unix:{}", show(&socket));
+    let script = format!(
+        "read go; for n in 1 2 3 4 5 6; do echo $n; head -c {length} /dev/zero | tr '\\0' x; echo; \
+         done; printf last"
+    );
+    let limits = ["--memory", "2m", "--max-line", "256k", "--ping-period", "0"];
+    let mut hub = hub_with(&folder, &script, &[&limits[..], &["--listen", &place]].concat());
+    let mut clients = sixteen_at(&socket);
+    clients.iter_mut().for_each(|client| client.text("go"));
+    hub.log_until("a line waits");
+    let read = |mut client: Client| {
+        for number in 1..=6 {
+            client.expect_text(&number.to_string());
+            assert_eq!(client.message().payload.len(), length);
+        }
+        client.expect_text("last");
+        client.expect_close(1000);
+    };
+    std::thread::scope(|scope| {
+        for client in clients {
+            scope.spawn(move || read(client));
+        }
+    });
+    hub.signal(Signal::TERM);
+    let log = hub.rest_of_log();
+    assert!(!log.iter().any(|line| line.contains("is lost")), "{log:?}");
 }

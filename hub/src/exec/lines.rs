@@ -54,60 +54,61 @@ pub(crate) struct Cutter {
     partial: Vec<u8>,
     /// The rest of the line is passed over.
     skipping: bool,
+    /// The last line may be without its end.
+    is_over: bool,
 }
 
+/// A line is too long for its session to go on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooLong;
+
 impl Cutter {
-    /// Takes more output; gives the lines that are whole. What is odd about them is noted; false if
-    /// the session is to end for one.
-    pub(crate) fn push(
+    /// The next line of the output that is given, which loses what was taken of it; none if more is needed.
+    /// What is odd about it is noted.
+    pub(crate) fn next(
         &mut self,
-        output: &[u8],
+        output: &mut &[u8],
         options: &LineOptions,
-        send: &mut dyn FnMut(Line),
         note: &mut dyn FnMut(Oddity),
-    ) -> bool {
-        for piece in output.split_inclusive(|byte| *byte == b'\n') {
-            let (text, whole) = match piece.strip_suffix(b"\n") {
-                Some(text) => (text, true),
-                None => (piece, false),
-            };
-            if !self.skipping {
-                self.partial.extend_from_slice(text);
-            }
-            while self.partial.len() > options.max {
+    ) -> Result<Option<Line>, TooLong> {
+        loop {
+            if self.partial.len() > options.max {
                 note(Oddity::TooLong);
                 let rest = self.partial.split_off(character_end(&self.partial, options.max));
+                let first = std::mem::take(&mut self.partial);
                 match options.long {
-                    LongLine::Close => return false,
-                    LongLine::Split => {
-                        let first = std::mem::replace(&mut self.partial, rest);
-                        send(line(first, options, note));
-                    }
-                    LongLine::Cut => {
-                        let first = std::mem::take(&mut self.partial);
-                        send(line(first, options, note));
-                        self.skipping = true;
-                    }
+                    LongLine::Close => return Err(TooLong),
+                    LongLine::Split => self.partial = rest,
+                    LongLine::Cut => self.skipping = true,
                 }
+                return Ok(Some(line(first, options, note)));
             }
-            if whole && !std::mem::take(&mut self.skipping) {
-                send(line(std::mem::take(&mut self.partial), options, note));
+            let is_end = if let Some(rest) = output.strip_prefix(b"\n") {
+                *output = rest;
+                !std::mem::take(&mut self.skipping)
+            } else if output.is_empty() {
+                if !self.is_over || self.partial.is_empty() {
+                    return Ok(None);
+                }
+                true
+            } else {
+                let length = output.iter().position(|byte| *byte == b'\n');
+                let (text, rest) = output.split_at(length.unwrap_or(output.len()));
+                *output = rest;
+                if !self.skipping {
+                    self.partial.extend_from_slice(text);
+                }
+                false
+            };
+            if is_end {
+                return Ok(Some(line(std::mem::take(&mut self.partial), options, note)));
             }
         }
-        true
     }
 
-    /// The last line may be without its end.
-    pub(crate) fn rest(
-        &mut self,
-        options: &LineOptions,
-        send: &mut dyn FnMut(Line),
-        note: &mut dyn FnMut(Oddity),
-    ) {
-        let rest = std::mem::take(&mut self.partial);
-        if !rest.is_empty() {
-            send(line(rest, options, note));
-        }
+    /// There is no more output.
+    pub(crate) fn end(&mut self) {
+        self.is_over = true;
     }
 }
 
@@ -139,15 +140,17 @@ mod tests {
     fn cut(output: &[u8], options: LineOptions) -> (Vec<Line>, Vec<Oddity>, bool) {
         let cut_by = |size: usize| {
             let (mut cutter, mut lines, mut odd) = (Cutter::default(), Vec::new(), Vec::new());
-            let mut going = true;
-            for chunk in output.chunks(size) {
-                going = going
-                    && cutter.push(chunk, &options, &mut |line| lines.push(line), &mut |it| {
-                        odd.push(it)
-                    });
-            }
+            let mut take = |cutter: &mut Cutter, mut chunk: &[u8]| loop {
+                match cutter.next(&mut chunk, &options, &mut |it| odd.push(it)) {
+                    Ok(Some(line)) => lines.push(line),
+                    Ok(None) => return true,
+                    Err(TooLong) => return false,
+                }
+            };
+            let mut going = output.chunks(size).all(|chunk| take(&mut cutter, chunk));
             if going {
-                cutter.rest(&options, &mut |line| lines.push(line), &mut |it| odd.push(it));
+                cutter.end();
+                going = take(&mut cutter, b"");
             }
             (lines, odd, going)
         };

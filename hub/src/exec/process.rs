@@ -16,7 +16,7 @@ use wirewheel::{CloseReason, SessionId};
 use super::lines::{Cutter, Line};
 use crate::config::Command;
 
-/// What is read of a program's output at once; the lines of it are the most that wait for a peer.
+/// What is read of a program's output at once.
 pub(super) const CHUNK_BYTES: usize = 8 << 10;
 
 /// The first pause before it is looked after; it doubles up to [`LOOK_MAX`].
@@ -31,8 +31,10 @@ pub(super) struct Process {
     /// It leads a group of its own, to which signals go.
     pub(super) pid: Pid,
     pub(super) session: SessionId,
-    /// Its lines on their way to the peer: at most a chunk of them.
+    /// Its lines on their way to the peer.
     pub(super) lines: SharedFlow<Line>,
+    /// A line that there was no room for, and what was read behind it.
+    pub(super) kept: Option<(Line, Vec<u8>)>,
     pub(super) stage: Stage,
     /// When the next stage of its end is due.
     pub(super) due: Option<Instant>,
@@ -46,7 +48,7 @@ pub(super) struct Process {
     input: Vec<u8>,
     taken: usize,
     pub(super) cutter: Cutter,
-    /// Its output is not read, because the peer does not read.
+    /// Its output is not read, because the peer does not read or memory is short.
     pub(super) stalled: bool,
     /// Nothing is passed on any more: the peer is gone, or told how it ended.
     pub(super) peer_gone: bool,
@@ -111,6 +113,7 @@ impl Process {
             pid,
             session,
             lines,
+            kept: None,
             stage: Stage::Runs,
             due: None,
             look_at: None,
