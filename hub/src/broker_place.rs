@@ -1,5 +1,6 @@
 //! Where the broker is over which topics span boxes, and what it is shown: as the options say it.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use crate::config::Overflow;
@@ -74,6 +75,13 @@ impl BrokerPlace {
             return Ok(());
         }
         .into())
+    }
+
+    /// Whether the authority is there for this process to read.
+    pub(crate) fn readable(&self) -> Result<(), String> {
+        let Some(path) = &self.ca else { return Ok(()) };
+        let opened = File::open(path).map(drop);
+        opened.map_err(|error| format!("--broker-ca {}: {error}", path.display()))
     }
 
     /// User name and password, if a file has them.

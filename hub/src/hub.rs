@@ -19,7 +19,7 @@ use crate::loops::Loops;
 use crate::service::{self, Handed, Notifier};
 use crate::signals::{Signals, is_ignored, reap};
 use crate::tokens::Tokens;
-use crate::topics::Topics;
+use crate::topics::{Topics, flow_options};
 
 /// Where it listens if nothing is said.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
@@ -92,9 +92,12 @@ fn begin(app: &mut Application, parts: Parts<'_>, loops: &Loops) {
     }
 }
 
-/// Does everything but listening at the places that are configured, and starting anything.
+/// Does everything but listening at the places that are configured, and starting anything. What no waiting
+/// mends comes first, as far as nothing has to be opened for it.
 pub(crate) fn check(config: &Config) -> Result<(), Finding> {
     crate::broker::check(config).map_err(Finding::Mistake)?;
+    let topics = config.topics.then(|| flow_options(config)).transpose();
+    topics.map_err(Finding::Mistake)?;
     let tokens = Parts::open(config).map_err(Finding::Missing)?.tokens;
     check::places(&config.listen)?;
     if let Some(files) = &config.tls {
@@ -102,6 +105,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Finding> {
     }
     if let Some(upstream) = &config.upstream {
         upstream.readable().map_err(Finding::Missing)?;
+    }
+    if let Some(broker) = &config.broker {
+        broker.readable().map_err(Finding::Missing)?;
     }
     check_limits(config, tokens).map_err(Finding::Mistake)
 }
@@ -111,8 +117,9 @@ fn check_limits(config: &Config, tokens: Option<Arc<Tokens>>) -> Result<(), Stri
     let place = listen(config, "127.0.0.1:0".into(), config.tls.is_some());
     let module = on_each_loop(config, tokens, None);
     let server = Server::bind(place, module).map_err(in_words)?.loops(config.loops);
+    // Told before it begins, it sets up all and dials nobody.
+    server.handle().shutdown(Duration::ZERO);
     let handle = server.spawn().map_err(in_words)?;
-    handle.shutdown(Duration::ZERO);
     handle.join().map(drop).map_err(in_words)
 }
 

@@ -61,33 +61,8 @@ pub(crate) struct Topic {
 impl Topics {
     /// Topics as the configuration wants them.
     pub(crate) fn of(config: &Config) -> Result<Self, String> {
-        let overflow = match config.overflow {
-            Overflow::Suspend => BufferOverflow::Suspend,
-            // Who is to be ended for having missed something misses it first.
-            Overflow::DropOldest | Overflow::Close => BufferOverflow::DropOldest,
-            Overflow::DropLatest => BufferOverflow::DropLatest,
-            Overflow::Latest if config.replay > 0 => {
-                let text =
-                    "--overflow latest gives whoever joins the newest message: give no --replay";
-                return Err(text.into());
-            }
-            Overflow::Latest => BufferOverflow::Latest,
-        };
-        // A sender that is to be held up has to be before the log is full: then it would be ended. The
-        // room is for those who say one message each before they are held up.
-        let (behind, room) = match config.overflow {
-            Overflow::Suspend => (BEHIND_HELD, config.replay.saturating_add(BEHIND_MAX)),
-            _ => (BEHIND_MAX, 4),
-        };
-        let options = FlowOptions::new()
-            .replay(config.replay)
-            .extra_buffer(behind)
-            .on_buffer_overflow(overflow)
-            .max_bytes(config.max_message.saturating_mul(room).clamp(256 << 10, 1 << 30));
-        let checked = SharedFlow::<MessageBuf>::with(options);
-        checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
         let settings = Settings {
-            options,
+            options: flow_options(config)?,
             overflow: config.overflow,
             links: Links::of(config),
             is_shared: config.loops > 1,
@@ -168,9 +143,38 @@ impl Topics {
     }
 }
 
+/// What the flows of topics are like; an error if they cannot be as the options say.
+pub(crate) fn flow_options(config: &Config) -> Result<FlowOptions, String> {
+    let overflow = match config.overflow {
+        Overflow::Suspend => BufferOverflow::Suspend,
+        // Who is to be ended for having missed something misses it first.
+        Overflow::DropOldest | Overflow::Close => BufferOverflow::DropOldest,
+        Overflow::DropLatest => BufferOverflow::DropLatest,
+        Overflow::Latest if config.replay > 0 => {
+            let text = "--overflow latest gives whoever joins the newest message: give no --replay";
+            return Err(text.into());
+        }
+        Overflow::Latest => BufferOverflow::Latest,
+    };
+    // A sender that is to be held up has to be before the log is full: then it would be ended. The
+    // room is for those who say one message each before they are held up.
+    let (behind, room) = match config.overflow {
+        Overflow::Suspend => (BEHIND_HELD, config.replay.saturating_add(BEHIND_MAX)),
+        _ => (BEHIND_MAX, 4),
+    };
+    let options = FlowOptions::new()
+        .replay(config.replay)
+        .extra_buffer(behind)
+        .on_buffer_overflow(overflow)
+        .max_bytes(config.max_message.saturating_mul(room).clamp(256 << 10, 1 << 30));
+    let checked = SharedFlow::<MessageBuf>::with(options);
+    checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
+    Ok(options)
+}
+
 impl Settings {
     fn new_flow(&self) -> SharedFlow<MessageBuf> {
-        SharedFlow::with(self.options).unwrap_or_default() // the options were checked in `of`
+        SharedFlow::with(self.options).unwrap_or_default() // the options were checked in `flow_options`
     }
 }
 
@@ -191,7 +195,7 @@ impl Topic {
             server.forget_shared_flow(&name);
         }
         if let Ok(flow) = server.shared_flow_of(&self.name, self.settings.options) {
-            let _ = self.flow.set(flow); // the options were checked in `of`
+            let _ = self.flow.set(flow); // the options were checked in `flow_options`
         }
     }
 

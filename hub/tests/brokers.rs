@@ -204,11 +204,37 @@ fn mistakes_are_told_before_anything_starts() {
         (1, &["--broker", "mqtt://b", "--overflow", "suspend"], "hold up everybody"),
         (1, &["--broker", "mqtt://b", "--upstream", "ws://h"], "one of them"),
         (1, &["--broker", "mqtt://b", "--broker-ca", "/x"], "mqtts://"),
+        (
+            75,
+            &["--broker", "mqtt://b", "--broker-login-file", "/nonexistent/login"],
+            "No such file",
+        ),
+        #[cfg(feature = "tls")]
+        (
+            75,
+            &["--broker", "mqtts://b", "--broker-ca", "/nonexistent/ca"],
+            "--broker-ca /nonexistent/ca",
+        ),
+        #[cfg(feature = "tls")]
+        (1, &["--broker", "mqtts://b", "--broker-ca", "/dev/null"], "/dev/null"),
     ] {
         let output = run(&[&["--check", "--topics"], arguments].concat());
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(text.contains(said) && !text.contains("secret"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_check_dials_no_broker() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("mqtt://{}", listener.local_addr().unwrap());
+    for _ in 0..20 {
+        assert!(run(&["--check", "--topics", "--broker", &url]).status.success());
+        // Who dials has an end in the listener's queue as soon as it is connected.
+        let error = listener.accept().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     }
 }
 

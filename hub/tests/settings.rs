@@ -103,6 +103,20 @@ fn a_check_looks_at_every_place_and_at_clashes() {
     assert!(run(&twice).status.success(), "each is a port of its own");
 }
 
+/// No waiting mends them, whatever else is not there yet.
+#[test]
+fn a_check_knows_mistakes_in_the_options_of_topics_from_what_may_come_later() {
+    for (options, expected) in [
+        (&["--overflow", "latest", "--replay", "3"][..], "give no --replay"),
+        (&["--replay", "2000000"], "--replay 2000000: "),
+    ] {
+        for missing in [&[][..], &["--token-file", "/nonexistent/tokens"]] {
+            expect_complaint(&[&["--topics", "--check"], options, missing].concat(), expected);
+            expect_complaint(&[&["--topics"], options].concat(), expected);
+        }
+    }
+}
+
 #[test]
 fn a_check_starts_nothing() {
     let folder = Folder::new("check-starts");
