@@ -145,6 +145,8 @@ impl Processes {
             watched.0.serve(server, false);
             Watch::For(Ready::READABLE)
         });
+        // Of who had ended before there was a handler nothing tells.
+        self.reap();
         let processes = Rc::clone(self);
         app.on_shutdown(move |_| processes.stop());
     }
@@ -210,7 +212,7 @@ impl Processes {
                 Source::Alarm => self.events.silence_alarm(),
                 Source::Children => {
                     self.children.take();
-                    reap(|pid, status| self.reaped(pid, status));
+                    self.reap();
                 }
                 Source::Stop => self.kill_all(),
                 Source::Input(number) => self.write_on(number, peers),
@@ -277,6 +279,10 @@ impl Processes {
         process.look_at = Some(now());
         drop(running);
         self.set_alarm();
+    }
+
+    fn reap(&self) {
+        reap(|pid, status| self.reaped(pid, status));
     }
 
     /// A child has ended. What it leaves of its group is told to end too.
