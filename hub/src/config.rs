@@ -213,6 +213,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether SIGHUP is a stop, as there is nothing that it could have read again.
+    pub(crate) fn ends_at_hup(&self) -> bool {
+        self.token_file.is_none() && self.tls.is_none()
+    }
+
     /// What is wrong with values that are right each by itself.
     fn check_values(&self) -> Result<(), String> {
         if let Some(name) = self.pass_env.iter().find(|name| !is_variable(name.as_ref())) {

@@ -24,7 +24,7 @@ use wirewheel::{
 };
 
 use crate::config::Command;
-use crate::signals::{Signals, reap};
+use crate::signals::{Signals, is_ignored, reap};
 use crate::sparing::{Sparing, now};
 pub(crate) use environment::is_variable;
 use events::{Events, Source};
@@ -50,6 +50,8 @@ pub(crate) struct ExecOptions {
     pub(crate) grace: Duration,
     /// How long all have when the hub is told to end.
     pub(crate) stop_grace: Duration,
+    /// SIGHUP tells it so too.
+    pub(crate) ends_at_hup: bool,
     pub(crate) lines: LineOptions,
     /// The hub's own variables that they get.
     pub(crate) pass_env: Vec<String>,
@@ -73,7 +75,7 @@ pub(crate) struct Processes {
 /// The end of the hub, once it has begun.
 #[derive(Debug)]
 struct Stop {
-    /// SIGINT and SIGTERM that come from now on: nobody wants to wait any longer.
+    /// Signals to stop that come from now on: nobody wants to wait any longer.
     again: Option<Signals>,
     kill_at: Instant,
     give_up_at: Instant,
@@ -173,7 +175,10 @@ impl Processes {
     /// Begins the end of all programs, at once.
     fn stop(&self) {
         let now = now();
-        let again = Signals::of(&[Signal::INT, Signal::TERM]).ok();
+        // Who ignores SIGHUP was told so by `nohup`, and is to go on doing so.
+        let at_hup = self.options.ends_at_hup && !is_ignored(Signal::HUP);
+        let signals = [Signal::INT, Signal::TERM].into_iter().chain(at_hup.then_some(Signal::HUP));
+        let again = Signals::of(&signals.collect::<Vec<_>>()).ok();
         if let Some(again) = &again {
             // Without it they are waited for.
             let _ = self.events.add(again, Source::Stop);

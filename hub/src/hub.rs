@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use signal_hook::low_level::raise;
 use wirewheel::options::ListenOptions;
 use wirewheel::watch::{Ready, Watch};
 use wirewheel::{
@@ -125,7 +126,6 @@ fn check_limits(config: &Config, tokens: Option<Arc<Tokens>>) -> Result<(), Stri
 
 /// What SIGHUP and SIGCHLD do; the server itself takes SIGINT and SIGTERM.
 fn take_signals(app: &mut Application, parts: &Parts<'_>) -> std::io::Result<()> {
-    let grace = parts.config.grace;
     if parts.processes.is_none() {
         // Programs that somebody else has started; those of /exec are looked after there.
         let children = Signals::of(&[Signal::CHILD])?;
@@ -137,21 +137,25 @@ fn take_signals(app: &mut Application, parts: &Parts<'_>) -> std::io::Result<()>
         });
     }
     let tokens = parts.tokens.clone();
+    #[cfg(feature = "tls")]
     let has_tls = parts.config.tls.is_some();
-    let has_something_to_read = tokens.is_some() || has_tls;
-    if !has_something_to_read && is_ignored(Signal::HUP) {
+    let ends = parts.config.ends_at_hup();
+    if ends && is_ignored(Signal::HUP) {
         return Ok(()); // nohup(1)
     }
     app.watch(Signals::of(&[Signal::HUP])?, Ready::READABLE, move |server, signals, _| {
-        signals.take();
-        if !has_something_to_read {
-            server.shutdown(grace);
+        let count = signals.take();
+        if ends {
+            // It is SIGTERM by another name, the second one too.
+            (0..count).for_each(|_| _ = raise(Signal::TERM.as_raw()));
         }
         match tokens.as_ref().map(|tokens| tokens.reload()) {
             Some(Ok(count)) => log::info!("SIGHUP: {count} tokens are read again"),
             Some(Err(mistake)) => log::error!("SIGHUP: the tokens stay as they were: {mistake}"),
             None => {}
         }
+        #[cfg(not(feature = "tls"))]
+        let _ = server;
         #[cfg(feature = "tls")]
         if has_tls {
             server.reload_certificates();
@@ -250,6 +254,7 @@ impl<'a> Parts<'a> {
                 max: config.max_children,
                 grace: config.child_grace,
                 stop_grace: config.grace,
+                ends_at_hup: config.ends_at_hup(),
                 lines: config.lines,
                 pass_env: config.pass_env.clone(),
             };

@@ -270,20 +270,63 @@ fn sixty_four_are_ended() {
 fn asked_twice_it_ends_at_once() {
     let folder = Folder::new("twice");
     let program = hostile_script(&folder);
-    let mut hub = Hub::start(&["--grace", "60s", "--exec", &program]);
-    let mut client = hub.upgrade("/exec/0");
-    let pid = told_pid(&mut client);
-    let begun = Instant::now();
-    hub.signal(Signal::TERM);
-    client.expect_close(1001);
-    client.send(CLOSE, &close_payload(1001, ""));
-    client.expect_eof();
-    // The server has ended; the hub waits for the program.
-    assert!(hub.child.try_wait().unwrap().is_none());
-    hub.signal(Signal::TERM);
-    assert!(hub.child.wait().unwrap().success());
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
-    assert!(test_kill_process(Pid::from_raw(pid as i32).unwrap()).is_err());
+    for (first, second) in
+        [(Signal::TERM, Signal::TERM), (Signal::HUP, Signal::HUP), (Signal::TERM, Signal::HUP)]
+    {
+        let mut hub = Hub::start(&["--grace", "10m", "--exec", &program]);
+        let mut client = hub.upgrade("/exec/0");
+        let pid = told_pid(&mut client);
+        let begun = Instant::now();
+        hub.signal(first);
+        client.expect_close(1001);
+        client.send(CLOSE, &close_payload(1001, ""));
+        client.expect_eof();
+        // The server has ended; the hub waits for the program.
+        assert!(hub.child.try_wait().unwrap().is_none());
+        hub.signal(second);
+        assert!(hub.child.wait().unwrap().success());
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        assert!(test_kill_process(Pid::from_raw(pid as i32).unwrap()).is_err());
+    }
+}
+
+#[test]
+fn a_second_sighup_waits_for_nobody_as_a_second_sigterm_does() {
+    for signals in [[Signal::HUP, Signal::HUP], [Signal::TERM, Signal::HUP]] {
+        let hub = Hub::start(&["--echo", "--grace", "10m"]);
+        let mut silent = hub.upgrade("/echo");
+        let begun = Instant::now();
+        hub.signal(signals[0]);
+        silent.expect_close(1001);
+        hub.signal(signals[1]);
+        hub.expect_clean_exit();
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    }
+}
+
+/// Nobody tells of a child that had ended before the hub could be told.
+#[test]
+fn a_child_that_has_ended_before_the_hub_began_is_taken_away() {
+    let folder = Folder::new("before");
+    let held = show(&folder.path("held"));
+    // The child ends, and gives up the lock, once the shell has become one that takes no children away and
+    // becomes the hub when it has the lock.
+    let started = format!(
+        "exec 9>{held}; flock 9 || exit 9; \
+         (until read -r name < /proc/$$/comm && [ $name = flock ]; do :; done) & exec 9>&-; \
+         exec flock --no-fork {held} \"$0\" \"$@\""
+    );
+    if !Command::new("flock").arg("--version").output().is_ok_and(|it| it.status.success()) {
+        return eprintln!("not looked at without flock");
+    }
+    for what in [["--exec", "cat"], ["--echo", "--topics"]] {
+        let mut command = Command::new("sh");
+        command.args(["-c", &started]);
+        command.args(support::client::emulator::words(env!("CARGO_BIN_EXE_wirewheel-hub")));
+        command.args(["--listen", "127.0.0.1:0"]).args(what);
+        let hub = Hub::of(command);
+        until("nobody is left", || children_of(hub.child.id()).is_empty());
+    }
 }
 
 #[test]
