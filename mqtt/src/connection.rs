@@ -215,17 +215,11 @@ impl Connection {
 
     /// It has read what was sent before the ping.
     fn ponged(&mut self, session: &mut Session<'_>, answers: &mut Vec<u8>) {
-        self.is_proven = true;
-        self.link.note_alive();
-        let now = session.now();
-        let asks = self.link.with_window(|window| {
-            window.answered();
-            let asks = window.is_to_ask();
-            if asks {
-                window.ask(now);
-            }
-            asks
-        });
+        let (asks, is_beginning) = self.link.answered(session.now());
+        if !is_beginning {
+            self.is_proven = true;
+            self.link.note_alive();
+        }
         if asks {
             encode(&Outgoing::Ping, answers);
         }
@@ -313,11 +307,11 @@ impl ByteHandler for Connection {
             None => {
                 let mut out = Vec::new();
                 encode(&Outgoing::Ping, &mut out);
+                session.send(&out)?;
                 self.link.with_window(|window| {
                     window.ask(now);
                     window.note_sent(out.len());
                 });
-                session.send(&out)?;
             }
         }
         self.wait(session)

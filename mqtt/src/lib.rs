@@ -48,10 +48,14 @@
 //!   not come counts in [`Session::missed`](wirewheel::Session::missed) of all who collect the flow, as soon
 //!   as a later message of the same publisher comes. So does what the sending box dropped, or skipped. A link
 //!   that starts draws a new sequence, which is no gap. Publishers that are no links have no numbers: what is
-//!   lost of theirs nobody counts.
+//!   lost of theirs nobody counts. MQTT orders the messages of one topic alone: a newest value that comes
+//!   behind a later number of another key is taken. It was counted then, and is taken off what is missed
+//!   next.
 //! * **The broker away.** Each box goes on for itself. What is published meanwhile is not sent later; it is
 //!   counted on the other boxes when the first message after it comes. Of a flow of newest values the newest
-//!   of each key are sent when the broker is back.
+//!   of each key are sent when the broker is back, and which were removed: those said meanwhile at once, and
+//!   those said before behind what the broker has kept, unless it has them or another box has said something
+//!   newer. So a broker that keeps nothing over a restart has them again; other boxes may get a value twice.
 //! * **Slow brokers.** The link is a subscriber of the flow like any other. When
 //!   [`max_waiting`](Link::max_waiting) bytes are on their way that the broker has not read, it takes
 //!   nothing: then the flow's overflow policy holds. `Suspend` would have one slow box hold up everybody:
@@ -60,9 +64,10 @@
 //!   newest of each. Removing a key removes it everywhere.
 //! * **Memory.** All that a link holds counts in [`process_bytes`](wirewheel::Limits::process_bytes): what
 //!   waits for the broker, in the outbox of its session; one packet that came in part, of at most
-//!   [`max_packet`](Link::max_packet), a longer one being refused at its header; 80 bytes for each of up
-//!   to 256 publishers of a flow; and 32 for each of up to 16,384 values of a flow that the broker had kept and
-//!   whose publisher has said nothing since.
+//!   [`max_packet`](Link::max_packet), a longer one being refused at its header; 112 bytes for each of up
+//!   to 256 publishers of a flow; 96 for each of up to 16,384 keys of a flow of newest values, those of which
+//!   something was said last; and the keys of what is to be sent again, or was removed and is on its way. Of
+//!   keys beyond those nothing is sent again.
 //!
 //! # MQTT
 //!
@@ -72,8 +77,10 @@
 
 #![forbid(unsafe_code)]
 
+mod again;
 mod connection;
 mod flowsdk_codec;
+mod keys;
 mod link;
 mod link_state;
 mod numbers;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wirewheel::flow::{Batch, Taken};
 use wirewheel::message::MessageBuf;
-use wirewheel::{Application, CloseCode, Message, ServerRef, SessionId};
+use wirewheel::{Application, CloseCode, ServerRef, SessionId};
 
 use crate::link_state::{AWAITED_MAX, Gathered, State, encode};
 use crate::numbers::{Number, Verdict};
@@ -21,7 +21,7 @@ pub(crate) struct Inner {
     pub(crate) options: Link,
     pub(crate) client_id: String,
     pub(crate) presence: Option<String>,
-    state: RefCell<State>,
+    pub(crate) state: RefCell<State>,
     /// How often the broker has refused this box since it last took it.
     refusals: Cell<u32>,
 }
@@ -39,7 +39,7 @@ impl Inner {
 
     pub(crate) fn new(options: Link) -> Self {
         let client_id = options.drawn_client_id();
-        let state = State::new(options.max_waiting);
+        let state = State::new(options.max_waiting, options.at_least_once);
         Self {
             presence: options.presence_topic(&client_id),
             client_id,
@@ -106,7 +106,7 @@ impl Inner {
             let state = &mut *self.state.borrow_mut();
             let Some(place) = state.by_topic.remove(&topic) else { return false };
             let share = state.shares.swap_remove(place);
-            state.publisher_bytes -= share.others.bytes();
+            state.share_bytes -= share.bytes();
             if let Some(moved) = state.shares.get(place) {
                 state.by_topic.insert(moved.topic.clone(), place);
             }
@@ -134,13 +134,15 @@ impl Inner {
         }
     }
 
-    /// Sends what is no message, beyond the window: there is little of it.
-    fn send(&self, server: &mut ServerRef<'_>, session: Option<SessionId>, out: Vec<u8>) {
-        if let Some(session) = session {
-            self.state.borrow_mut().window.note_sent(out.len());
-            // Full is what only a loop has that is at its limits: the next connection subscribes to all.
-            let _ = server.send_to(session, out);
+    /// Sends what is no message, beyond the window: there is little of it. False if it was not sent.
+    fn send(&self, server: &mut ServerRef<'_>, session: Option<SessionId>, out: Vec<u8>) -> bool {
+        let bytes = out.len();
+        // Full is what only a loop has that is at its limits: the next connection subscribes to all.
+        let is_sent = session.is_some_and(|session| server.send_to(session, out).is_ok());
+        if is_sent {
+            self.state.borrow_mut().window.note_sent(bytes);
         }
+        is_sent
     }
 }
 
@@ -157,20 +159,16 @@ impl Inner {
     /// What a flow has for the link.
     fn offered(&self, server: &mut ServerRef<'_>, batch: &mut Batch<'_>, topic: &str) -> Taken {
         loop {
-            let (gathered, session) = {
+            let (place, gathered) = {
                 let state = &mut *self.state.borrow_mut();
                 let Some(place) = state.by_topic.get(topic).copied() else { return Taken::Stop };
-                let Some(session) = state.session.filter(|_| state.is_up) else {
+                if !state.is_up || state.session.is_none() {
                     return state.drop_all(place, batch);
-                };
-                let gathered = state.gather(place, batch, self.options.at_least_once);
-                state.window.note_sent(gathered.out.len());
-                (gathered, session)
+                }
+                (place, state.gather(place, batch))
             };
-            let Gathered { out, messages, ids, is_all } = gathered;
-            if !out.is_empty() && server.send_to(session, MessageBuf::from(out)).is_err() {
-                self.state.borrow_mut().drop_gathered(messages, &ids);
-            }
+            let is_all = gathered.is_all;
+            self.send_gathered(server, place, gathered);
             if is_all {
                 break;
             }
@@ -180,19 +178,41 @@ impl Inner {
         Taken::Yes
     }
 
+    /// Sends what was gathered of a share; false if it was not sent.
+    pub(crate) fn send_gathered(
+        &self,
+        server: &mut ServerRef<'_>,
+        place: usize,
+        mut gathered: Gathered,
+    ) -> bool {
+        let out = std::mem::take(&mut gathered.out);
+        let (bytes, session) = (out.len(), self.state.borrow().session);
+        let Some(session) = session.filter(|_| bytes > 0) else { return bytes == 0 };
+        let is_sent = server.send_to(session, MessageBuf::from(out)).is_ok();
+        let state = &mut *self.state.borrow_mut();
+        match is_sent {
+            true => state.window.note_sent(bytes),
+            false => state.lose_gathered(place, &gathered),
+        }
+        is_sent
+    }
+
     /// Asks the broker how far it has read, if that is due.
-    fn ask_if_due(&self, server: &mut ServerRef<'_>) {
+    pub(crate) fn ask_if_due(&self, server: &mut ServerRef<'_>) {
+        if self.state.borrow().window.is_to_ask() {
+            self.ask(server);
+        }
+    }
+
+    /// Asks the broker. The answer is awaited only if the question has gone out: else it is asked when more
+    /// is sent, or when nothing was heard of it for long enough.
+    pub(crate) fn ask(&self, server: &mut ServerRef<'_>) {
         let mut out = Vec::new();
-        let session = {
-            let state = &mut *self.state.borrow_mut();
-            if !state.window.is_to_ask() {
-                return;
-            }
-            state.window.ask(server.now());
-            encode(&Outgoing::Ping, &mut out);
-            state.session
-        };
-        self.send(server, session, out);
+        encode(&Outgoing::Ping, &mut out);
+        let session = self.state.borrow().session;
+        if self.send(server, session, out) {
+            self.state.borrow_mut().window.ask(server.now());
+        }
     }
 }
 
@@ -209,16 +229,24 @@ impl Inner {
                 None => return, // it is shared no longer
             },
         };
+        state.has_kept |= message.retained;
+        let (before, connection) = (state.bytes_of(place), state.counts.connections);
         let Some(share) = state.shares.get_mut(place) else { return };
         let Some(reader) = share.reader else { return };
-        let number = message.number.and_then(Number::parse);
-        let before = share.others.bytes();
-        let verdict = number.map(|number| match share.own.has(number) {
+        let verdict = message.number.and_then(Number::parse).map(|number| {
             // A broker need not know whose a kept value was, and a bridge brings back what went over it.
-            true => Verdict::Drop,
-            false => share.others.hear(number, message.retained),
+            if share.own.has(number) {
+                share.note_kept(key.filter(|_| message.retained), number, connection);
+                return Verdict::Drop;
+            }
+            share.others.hear(number, key, message.retained)
         });
-        state.publisher_bytes = state.publisher_bytes + share.others.bytes() - before;
+        if let Some(key) = key.filter(|_| verdict != Some(Verdict::Drop)) {
+            share.others.disown(key);
+            share.again.cancel(key);
+        }
+        state.account(place, before);
+        let Some(share) = state.shares.get_mut(place) else { return };
         match verdict {
             Some(Verdict::Drop) => {
                 state.counts.duplicates += 1;
@@ -233,7 +261,7 @@ impl Inner {
         if let Some(key) = key.filter(|_| message.payload.is_empty()) {
             return share.flow.remove(reader, key);
         }
-        match share.flow.bring(reader, key, as_message(message)) {
+        match share.flow.bring(reader, key, message.as_message()) {
             Ok(()) => state.counts.received += 1,
             Err(error) => {
                 // There is no room for it: it never came, as far as those here are concerned.
@@ -244,27 +272,19 @@ impl Inner {
         }
     }
 
-    /// What is kept of publishers on other boxes.
+    /// What is kept of publishers on other boxes, and of what is to be sent again.
     pub(crate) fn bytes_held(&self) -> usize {
-        self.state.borrow().publisher_bytes
+        self.state.borrow().share_bytes
     }
 
     /// An acknowledgement; false if none was awaited.
     pub(crate) fn acknowledged(&self, id: u16, is_taken: bool) -> bool {
         let state = &mut *self.state.borrow_mut();
-        let is_awaited = state.awaited.remove(&id);
-        if is_awaited && !is_taken {
-            state.drop_gathered(1, &[]);
+        let Some(messages) = state.awaited.remove(&id) else { return false };
+        if !is_taken {
+            state.count_dropped(messages);
         }
-        is_awaited
-    }
-}
-
-/// As text or binary.
-fn as_message<'a>(message: &packet::Message<'a>) -> Message<'a> {
-    match std::str::from_utf8(message.payload) {
-        Ok(text) if message.is_text != Some(false) => text.into(),
-        _ => message.payload.into(),
+        true
     }
 }
 
@@ -288,6 +308,7 @@ impl Inner {
         }
         log::info!(target: "wirewheel_mqtt", "the broker is there");
         self.tell(server, &Change::Up);
+        self.begin_to_join(server);
         self.read_on(server);
     }
 
@@ -296,6 +317,7 @@ impl Inner {
         let was_up = {
             let state = &mut *self.state.borrow_mut();
             state.session = None;
+            state.lose_removals();
             state.window.begin_anew();
             state.awaited.clear();
             std::mem::take(&mut state.is_up)
@@ -316,9 +338,12 @@ impl Inner {
 
     /// There is room: those who waited for it go on.
     pub(crate) fn read_on(&self, server: &mut ServerRef<'_>) {
-        let state = self.state.borrow();
-        let readers = state.shares.iter().filter_map(|share| share.reader);
-        readers.for_each(|reader| server.read_on(reader));
+        {
+            let state = self.state.borrow();
+            let readers = state.shares.iter().filter_map(|share| share.reader);
+            readers.for_each(|reader| server.read_on(reader));
+        }
+        self.send_again(server);
     }
 
     /// The window, to be asked and told.

@@ -1,11 +1,12 @@
 //! What a link keeps while it runs, and how messages of flows become packets.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use wirewheel::SessionId;
-use wirewheel::flow::{Batch, Offered, Taken};
+use wirewheel::flow::{Batch, Taken};
 use wirewheel::message::Payload;
+use wirewheel::{Message, SessionId};
 
 use crate::flowsdk_codec::FlowSdk;
 use crate::packet::{Codec, Outgoing, Publish};
@@ -20,14 +21,18 @@ pub(crate) struct State {
     pub(crate) by_topic: BTreeMap<String, usize>,
     pub(crate) session: Option<SessionId>,
     pub(crate) is_up: bool,
+    /// Since then what it had kept is awaited, or some of it has come since it was last asked.
+    pub(crate) is_joining: bool,
+    pub(crate) has_kept: bool,
     pub(crate) window: Window,
-    /// What is not acknowledged, with QoS 1.
-    pub(crate) awaited: BTreeSet<u16>,
+    at_least_once: bool,
+    /// What is not acknowledged, with QoS 1, and as how many messages it counts: a removal is none.
+    pub(crate) awaited: BTreeMap<u16, u64>,
     pub(crate) awaited_max: usize,
     next_id: u16,
     pub(crate) max_packet: usize,
-    /// What is kept of publishers on other boxes, in all shares.
-    pub(crate) publisher_bytes: usize,
+    /// What is kept of publishers on other boxes, and of what is to be sent again, in all shares.
+    pub(crate) share_bytes: usize,
     pub(crate) counts: Counts,
 }
 
@@ -39,6 +44,8 @@ pub(crate) struct Gathered {
     pub(crate) messages: u64,
     /// What their acknowledgements are awaited by.
     pub(crate) ids: Vec<u16>,
+    /// The keys of those that are newest values, by the names by which they are known.
+    pub(crate) keys: Vec<u64>,
     /// There is no more for now.
     pub(crate) is_all: bool,
 }
@@ -51,18 +58,21 @@ const PIECE_BYTES: usize = 32 << 10;
 const PACKET_OVERHEAD: usize = 128;
 
 impl State {
-    pub(crate) fn new(max_waiting: usize) -> Self {
+    pub(crate) fn new(max_waiting: usize, at_least_once: bool) -> Self {
         Self {
             shares: Vec::new(),
             by_topic: BTreeMap::new(),
             session: None,
             is_up: false,
+            is_joining: false,
+            has_kept: false,
             window: Window::new(max_waiting),
-            awaited: BTreeSet::new(),
+            at_least_once,
+            awaited: BTreeMap::new(),
             awaited_max: usize::from(AWAITED_MAX),
             next_id: 0,
             max_packet: usize::MAX,
-            publisher_bytes: 0,
+            share_bytes: 0,
             counts: Counts::default(),
         }
     }
@@ -95,75 +105,80 @@ impl State {
     }
 
     /// Packets of messages, as many as make a piece and have room.
-    pub(crate) fn gather(
-        &mut self,
-        place: usize,
-        batch: &mut Batch<'_>,
-        at_least_once: bool,
-    ) -> Gathered {
+    pub(crate) fn gather(&mut self, place: usize, batch: &mut Batch<'_>) -> Gathered {
+        let before = self.bytes_of(place);
         let mut gathered = Gathered::default();
         while gathered.out.len() < PIECE_BYTES {
-            gathered.is_all = !self.window.has_room(gathered.out.len())
-                || (at_least_once && self.awaited.len() >= self.awaited_max);
+            gathered.is_all = !self.has_room(&gathered);
             if gathered.is_all {
                 break;
             }
             if let Some(key) = batch.next_removed() {
-                self.remove(place, &key, &mut gathered.out);
+                self.remove(place, key, &mut gathered);
             } else if let Some(offered) = batch.next() {
-                self.add(place, &offered, at_least_once, &mut gathered);
+                let (missed, message) = (offered.missed(), offered.message());
+                self.add(place, offered.key(), missed, message, &mut gathered);
             } else {
                 gathered.is_all = true;
                 break;
             }
         }
+        self.account(place, before);
         gathered
     }
 
-    /// They could not be sent after all. They have their numbers: whoever gets the next one counts them.
-    pub(crate) fn drop_gathered(&mut self, messages: u64, ids: &[u16]) {
-        self.counts.sent = self.counts.sent.saturating_sub(messages);
-        self.counts.dropped = self.counts.dropped.saturating_add(messages);
-        for id in ids {
-            self.awaited.remove(id); // nobody would ever acknowledge them
-        }
+    /// Whether the broker may be sent more.
+    fn has_room(&self, gathered: &Gathered) -> bool {
+        self.window.has_room(gathered.out.len())
+            && !(self.at_least_once && self.awaited.len() >= self.awaited_max)
     }
 
-    /// The broker is to keep nothing of a key any longer.
-    fn remove(&mut self, place: usize, key: &str, out: &mut Vec<u8>) {
+    /// Whether that is to be sent as it is.
+    pub(crate) fn is_full(&self, gathered: &Gathered) -> bool {
+        gathered.out.len() >= PIECE_BYTES || !self.has_room(gathered)
+    }
+
+    /// The broker is to keep nothing of a key any longer. That goes as values do, which it must not overtake.
+    pub(crate) fn remove(&mut self, place: usize, key: Rc<str>, gathered: &mut Gathered) {
+        let id = self.at_least_once.then(|| self.new_id());
         let Some(share) = self.shares.get_mut(place) else { return };
-        let topic = share.topic_of(key).into_owned();
+        let topic = share.topic_of(&key).into_owned();
+        share.others.disown(&key);
+        share.again.cancel(&key);
         if topic::topic_fault(&topic).is_some() || topic.len() + PACKET_OVERHEAD > self.max_packet {
             return; // it was never shared
         }
         let number = share.own.take().to_string();
-        let message = Publish {
-            topic: &topic,
-            id: None,
-            retain: true,
-            is_text: false,
-            number: Some(&number),
-            payload: &[],
-        };
-        encode(&Outgoing::Publish(message), out);
+        let (retain, is_text, number) = (true, false, Some(number.as_str()));
+        let message = Publish { topic: &topic, id, retain, is_text, number, payload: &[] };
+        let before = gathered.out.len();
+        if !encode(&Outgoing::Publish(message), &mut gathered.out) {
+            return gathered.out.truncate(before);
+        }
+        let end = self.window.sent() + gathered.out.len() as u64;
+        share.again.note_removal(end, key);
+        self.awaited.extend(id.map(|id| (id, 0)));
+        gathered.ids.extend(id);
     }
 
-    /// Adds the packet of a message, unless it cannot be sent.
-    fn add(
+    /// Adds the packet of a message before which so many were missed, unless it cannot be sent.
+    pub(crate) fn add(
         &mut self,
         place: usize,
-        offered: &Offered,
-        at_least_once: bool,
+        key: Option<&str>,
+        missed: u64,
+        message: Message<'_>,
         gathered: &mut Gathered,
     ) {
-        let id = at_least_once.then(|| self.new_id());
+        let id = self.at_least_once.then(|| self.new_id());
         let Some(share) = self.shares.get_mut(place) else { return };
-        share.own.pass(offered.missed());
-        self.counts.dropped = self.counts.dropped.saturating_add(offered.missed());
-        let number = share.own.take().to_string();
-        let key = offered.key().filter(|_| share.is_latest);
+        share.own.pass(missed);
+        self.counts.dropped = self.counts.dropped.saturating_add(missed);
+        let own = share.own.take();
+        let number = own.to_string();
+        let key = key.filter(|_| share.is_latest);
         let topic = &key.map_or_else(|| Cow::from(&share.topic), |key| share.topic_of(key));
-        let (is_text, payload) = match offered.message().payload() {
+        let (is_text, payload) = match message.payload() {
             Payload::Text(text) => (true, text.as_bytes()),
             Payload::Binary(bytes) => (false, bytes),
         };
@@ -176,25 +191,62 @@ impl State {
             topic::topic_fault(topic).is_none() && !is_empty_value && bytes <= self.max_packet;
         let retain = key.is_some();
         let message = Publish { topic, id, retain, is_text, number: Some(&number), payload };
-        if !is_fit || !encode(&Outgoing::Publish(message), out) {
+        let is_added = is_fit && encode(&Outgoing::Publish(message), out);
+        if let Some(key) = key {
+            share.again.cancel(key);
+            if is_added {
+                gathered.keys.push(share.others.note_sent(key, own, self.counts.connections));
+            } else {
+                share.others.disown(key); // it would not be sent the next time either
+            }
+        }
+        if !is_added {
             out.truncate(before);
             self.counts.dropped = self.counts.dropped.saturating_add(1);
             return;
         }
-        self.awaited.extend(id);
+        self.awaited.extend(id.map(|id| (id, 1)));
         gathered.ids.extend(id);
         gathered.messages += 1;
         self.counts.sent += 1;
+    }
+
+    /// So many messages that were handed to the broker were not sent, or not taken. They have their numbers:
+    /// whoever gets the next one counts them.
+    pub(crate) fn count_dropped(&mut self, messages: u64) {
+        self.counts.sent = self.counts.sent.saturating_sub(messages);
+        self.counts.dropped = self.counts.dropped.saturating_add(messages);
     }
 
     pub(crate) fn new_id(&mut self) -> u16 {
         // MQTT 5 section 2.2.1: not 0, and none that is in use. There are fewer of those than numbers.
         loop {
             self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-            if !self.awaited.contains(&self.next_id) {
+            if !self.awaited.contains_key(&self.next_id) {
                 return self.next_id;
             }
         }
+    }
+
+    /// Changes a share, and counts what that made of what it keeps.
+    pub(crate) fn change<R>(
+        &mut self,
+        place: usize,
+        change: impl FnOnce(&mut Share) -> R,
+    ) -> Option<R> {
+        let before = self.bytes_of(place);
+        let changed = self.shares.get_mut(place).map(change);
+        self.account(place, before);
+        changed
+    }
+
+    pub(crate) fn bytes_of(&self, place: usize) -> usize {
+        self.shares.get(place).map_or(0, Share::bytes)
+    }
+
+    /// Counts what a share keeps, which kept so much before.
+    pub(crate) fn account(&mut self, place: usize, before: usize) {
+        self.share_bytes = self.share_bytes + self.bytes_of(place) - before;
     }
 
     pub(crate) fn share_of(&mut self, topic: &str) -> Option<&mut Share> {

@@ -1,8 +1,10 @@
 //! The numbers of messages: those of this link's own, and what those of others say of what never came.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+
+use crate::keys::{KEY_BYTES, Keys, Known};
 
 /// The number of a message: of a sequence that began with its epoch, which no other has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,11 @@ impl OwnNumbers {
         self.0.epoch == number.epoch
     }
 
+    /// Whether any was given.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.count > 0
+    }
+
     /// The number of the next message.
     pub(crate) fn take(&mut self) -> Number {
         self.pass(1);
@@ -65,19 +72,22 @@ impl OwnNumbers {
 #[derive(Debug, Default)]
 pub(crate) struct OtherNumbers {
     by_epoch: BTreeMap<u64, Publisher>,
-    /// Numbers, with their epochs, of values that came since the broker had kept them, beyond what the
-    /// publisher is known up to: with each connection they come again.
-    kept: BTreeSet<(u64, u64)>,
+    /// Of flows of newest values.
+    keys: Keys,
     /// Counts what was heard, to know who was not heard for longest.
     clock: u64,
 }
 
 #[derive(Debug, Default)]
 struct Publisher {
-    /// Up to which number everything has come, or is counted as missed; `None` before the first.
-    up_to: Option<u64>,
-    /// Values beyond that came since the broker had kept them.
-    kept: u64,
+    /// The first number that came but was not kept, and the highest: what never came between them is counted
+    /// as missed.
+    span: Option<(u64, u64)>,
+    /// What came and is not to be counted as missed next: kept values beyond the highest, and those that were
+    /// counted before they came.
+    credit: u64,
+    /// The highest number of a key that is remembered no longer.
+    forgotten: u64,
     heard: u64,
 }
 
@@ -93,47 +103,44 @@ pub(crate) enum Verdict {
     Drop,
 }
 
-/// More kept values of one flow are not remembered: they are taken again when they come again.
-const KEPT_MAX: usize = 16 << 10;
-/// Of one, with its place in the set.
-const KEPT_BYTES: usize = 2 * size_of::<(u64, u64)>();
-
 /// More publishers of one flow are not remembered: who comes back after so many others has a new epoch.
 const PUBLISHERS_MAX: usize = 256;
 
 impl OtherNumbers {
     /// What it keeps, about: a map's nodes are between half full and full.
     pub(crate) fn bytes(&self) -> usize {
-        self.by_epoch.len() * PUBLISHER_BYTES + self.kept.len() * KEPT_BYTES
+        self.by_epoch.len() * PUBLISHER_BYTES + self.keys.len() * KEY_BYTES
     }
 
-    /// A message with that number has come; `retained` says that the broker had kept it.
-    pub(crate) fn hear(&mut self, number: Number, retained: bool) -> Verdict {
+    /// A message with that number has come, in a flow of newest values of that key; `retained` says that the
+    /// broker had kept it.
+    pub(crate) fn hear(&mut self, number: Number, key: Option<&str>, retained: bool) -> Verdict {
         self.clock += 1;
         self.make_room(number.epoch);
-        let publisher = self.by_epoch.entry(number.epoch).or_default();
+        let Number { epoch, count } = number;
+        let publisher = self.by_epoch.entry(epoch).or_default();
         publisher.heard = self.clock;
-        match publisher.up_to {
-            Some(up_to) if number.count <= up_to => Verdict::Drop,
-            _ if self.kept.contains(&(number.epoch, number.count)) => Verdict::Drop,
-            // Values that were kept come in any order, and between them lie those that newer ones replaced.
-            _ if retained => {
-                publisher.kept += 1;
-                if self.kept.len() < KEPT_MAX {
-                    self.kept.insert((number.epoch, number.count));
-                }
-                Verdict::Take { missed: 0 }
-            }
-            known => {
-                let kept = std::mem::take(&mut publisher.kept);
-                publisher.up_to = Some(number.count);
-                if kept > 0 {
-                    self.forget_kept(number.epoch);
-                }
-                let between = known.map_or(0, |up_to| number.count - up_to - 1);
-                Verdict::Take { missed: between.saturating_sub(kept) }
-            }
+        let up_to = publisher.span.map(|(_, up_to)| up_to);
+        let is_behind = up_to.is_some_and(|up_to| count <= up_to);
+        let name = key.map(|key| self.keys.name(key));
+        let is_old = match name.map(|name| self.keys.get(name).and_then(|known| known.heard)) {
+            // All in one topic, and in order.
+            None => is_behind,
+            Some(Some(last)) if last.epoch == epoch => count <= last.count,
+            // Another box spoke of it last: in its topic this comes behind that.
+            Some(Some(_)) => false,
+            // A broker may bring it behind later ones of other keys. Where it may be one that is forgotten,
+            // it is not taken twice.
+            Some(None) => is_behind && count <= publisher.forgotten,
+        };
+        if is_old {
+            return Verdict::Drop;
         }
+        let missed = publisher.come(count, name.is_some() && (retained || is_behind));
+        if let Some(name) = name {
+            self.at(name).heard = Some(number);
+        }
+        Verdict::Take { missed }
     }
 
     fn make_room(&mut self, epoch: u64) {
@@ -143,14 +150,79 @@ impl OtherNumbers {
         let oldest = self.by_epoch.iter().min_by_key(|(_, it)| it.heard).map(|(epoch, _)| *epoch);
         if let Some(epoch) = oldest {
             self.by_epoch.remove(&epoch);
-            self.forget_kept(epoch);
         }
     }
 
-    fn forget_kept(&mut self, epoch: u64) {
-        let of_epoch = (epoch, 0)..=(epoch, u64::MAX);
-        while let Some(kept) = self.kept.range(of_epoch.clone()).next().copied() {
-            self.kept.remove(&kept);
+    fn at(&mut self, name: u64) -> &mut Known {
+        let Self { by_epoch, keys, .. } = self;
+        keys.at(name, |gone| {
+            let heard =
+                gone.heard.and_then(|last| Some((by_epoch.get_mut(&last.epoch)?, last.count)));
+            if let Some((publisher, count)) = heard {
+                publisher.forgotten = publisher.forgotten.max(count);
+            }
+        })
+    }
+}
+
+/// Whose the newest value of a key is.
+impl OtherNumbers {
+    /// This link has sent a value of a key: the name by which to speak of it.
+    pub(crate) fn note_sent(&mut self, key: &str, number: Number, connection: u64) -> u64 {
+        let name = self.keys.name(key);
+        let known = self.at(name);
+        (known.sent, known.connection) = (number.count, connection);
+        name
+    }
+
+    /// What was sent of the key of that name was lost.
+    pub(crate) fn note_lost(&mut self, name: u64) {
+        if let Some(known) = self.keys.get_mut(name) {
+            known.connection = 0;
+        }
+    }
+
+    /// The broker has kept this value of this link's own: whether it is the last that was sent.
+    pub(crate) fn note_kept(&mut self, key: &str, number: Number, connection: u64) -> bool {
+        let known = self.keys.get_mut(self.keys.name(key)).filter(|it| it.sent == number.count);
+        known.map(|known| known.connection = connection).is_some()
+    }
+
+    /// The newest value of a key is none of this link's own.
+    pub(crate) fn disown(&mut self, key: &str) {
+        if let Some(known) = self.keys.get_mut(self.keys.name(key)) {
+            known.sent = 0;
+        }
+    }
+
+    /// Whether the newest value is this link's own, and the broker of that connection may not have it.
+    pub(crate) fn is_unknown(&self, key: &str, connection: u64) -> bool {
+        let known = self.keys.get(self.keys.name(key));
+        known.is_some_and(|known| known.sent > 0 && known.connection != connection)
+    }
+}
+
+impl Publisher {
+    /// What is taken has that number: how many before it never came.
+    fn come(&mut self, count: u64, out_of_order: bool) -> u64 {
+        match &mut self.span {
+            // Kept values come in any order, and between them lie those that newer ones replaced; what comes
+            // late was counted as missed. What is before the first was not.
+            span if out_of_order => {
+                self.credit += u64::from(span.is_some_and(|(first, _)| count > first));
+                0
+            }
+            None => {
+                self.span = Some((count, count));
+                0
+            }
+            Some((_, up_to)) => {
+                let between = count - *up_to - 1;
+                *up_to = count;
+                let missed = between.saturating_sub(self.credit);
+                self.credit -= between - missed;
+                missed
+            }
         }
     }
 }
@@ -158,6 +230,7 @@ impl OtherNumbers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::KEYS_MAX;
     use proptest::prelude::*;
 
     fn number(epoch: u64, count: u64) -> Number {
@@ -171,52 +244,111 @@ mod tests {
     #[test]
     fn gaps_are_counted_once_and_a_new_epoch_is_none() {
         let mut others = OtherNumbers::default();
-        assert_eq!(others.hear(number(1, 70), false), take(0), "who was there before is no gap");
-        assert_eq!(others.hear(number(1, 71), false), take(0));
-        assert_eq!(others.hear(number(1, 71), false), Verdict::Drop, "sent twice");
-        assert_eq!(others.hear(number(1, 75), false), take(3));
-        assert_eq!(others.hear(number(1, 72), false), Verdict::Drop, "it is counted as missed");
-        assert_eq!(others.hear(number(2, 1), false), take(0));
-        assert_eq!(others.hear(number(1, 76), false), take(0));
+        assert_eq!(
+            others.hear(number(1, 70), None, false),
+            take(0),
+            "who was there before is no gap"
+        );
+        assert_eq!(others.hear(number(1, 71), None, false), take(0));
+        assert_eq!(others.hear(number(1, 71), None, false), Verdict::Drop, "sent twice");
+        assert_eq!(others.hear(number(1, 75), None, false), take(3));
+        assert_eq!(
+            others.hear(number(1, 72), None, false),
+            Verdict::Drop,
+            "it is counted as missed"
+        );
+        assert_eq!(others.hear(number(2, 1), None, false), take(0));
+        assert_eq!(others.hear(number(1, 76), None, false), take(0));
     }
 
     #[test]
     fn values_that_come_again_are_dropped_and_those_that_were_replaced_are_missed() {
         let mut others = OtherNumbers::default();
-        for count in [9, 5, 7] {
-            assert_eq!(others.hear(number(1, count), true), take(0), "at the first join");
+        for (count, key) in [(9, "a"), (5, "b"), (7, "c")] {
+            assert_eq!(
+                others.hear(number(1, count), Some(key), true),
+                take(0),
+                "at the first join"
+            );
         }
-        assert_eq!(others.hear(number(1, 10), false), take(0));
+        assert_eq!(others.hear(number(1, 10), Some("b"), false), take(0));
         // The link is down while 11 to 16 are published; 13 and 16 are what was kept.
-        assert_eq!(others.hear(number(1, 9), true), Verdict::Drop);
-        assert_eq!(others.hear(number(1, 16), true), take(0));
-        assert_eq!(others.hear(number(1, 13), true), take(0));
-        assert_eq!(others.hear(number(1, 16), true), Verdict::Drop, "with the next connection");
-        assert_eq!(others.hear(number(1, 17), false), take(4));
+        assert_eq!(others.hear(number(1, 9), Some("a"), true), Verdict::Drop);
+        assert_eq!(others.hear(number(1, 16), Some("c"), true), take(0));
+        assert_eq!(others.hear(number(1, 13), Some("b"), true), take(0));
+        assert_eq!(
+            others.hear(number(1, 16), Some("c"), true),
+            Verdict::Drop,
+            "with the next connection"
+        );
+        assert_eq!(others.hear(number(1, 17), Some("a"), false), take(4));
     }
 
     #[test]
-    fn kept_values_without_end_take_no_memory_without_end() {
-        let (mut others, most) = (OtherNumbers::default(), KEPT_MAX as u64);
-        for count in (1..=2 * most).chain(1..=most) {
-            others.hear(number(1, count), true);
+    fn what_comes_behind_later_numbers_of_other_keys_is_taken_and_taken_off_what_is_missed_next() {
+        let mut others = OtherNumbers::default();
+        assert_eq!(others.hear(number(1, 10), Some("a"), false), take(0));
+        assert_eq!(
+            others.hear(number(1, 4), Some("b"), true),
+            take(0),
+            "of before the first: no credit"
+        );
+        assert_eq!(others.hear(number(1, 14), Some("a"), false), take(3));
+        assert_eq!(others.hear(number(1, 12), Some("c"), false), take(0));
+        assert_eq!(others.hear(number(1, 12), Some("c"), false), Verdict::Drop);
+        assert_eq!(others.hear(number(1, 13), Some("a"), false), Verdict::Drop, "older than 14");
+        assert_eq!(
+            others.hear(number(1, 17), Some("a"), false),
+            take(1),
+            "15 and 16, but 12 has come"
+        );
+        assert_eq!(others.hear(number(1, 19), Some("a"), false), take(1));
+        // Behind what another box has said of the key.
+        assert_eq!(others.hear(number(2, 1), Some("c"), false), take(0));
+        assert_eq!(others.hear(number(1, 18), Some("c"), false), take(0));
+    }
+
+    #[test]
+    fn whose_a_value_is_and_who_knows_it() {
+        let (mut others, own) = (OtherNumbers::default(), number(9, 3));
+        assert!(!others.is_unknown("a", 1));
+        let name = others.note_sent("a", own, 1);
+        assert!(!others.is_unknown("a", 1) && others.is_unknown("a", 2));
+        assert!(
+            !others.note_kept("a", number(9, 2), 2) && others.is_unknown("a", 2),
+            "an older one"
+        );
+        assert!(others.note_kept("a", own, 2) && !others.is_unknown("a", 2));
+        others.note_lost(name);
+        assert!(others.is_unknown("a", 2));
+        others.disown("a");
+        assert!(!others.is_unknown("a", 3));
+    }
+
+    #[test]
+    fn keys_without_end_take_no_memory_without_end_and_none_is_taken_twice() {
+        let (mut others, most) = (OtherNumbers::default(), 2 * KEYS_MAX as u64);
+        let mut hear = |count: u64, retained| {
+            let verdict = others.hear(number(1, count), Some(&count.to_string()), retained);
+            assert!(others.bytes() <= PUBLISHER_BYTES + KEYS_MAX * KEY_BYTES);
+            verdict
+        };
+        for count in 1..=most {
+            assert_eq!(hear(count, true), take(0));
         }
-        assert!(others.bytes() <= PUBLISHER_BYTES + KEPT_MAX * KEPT_BYTES);
-        assert_eq!(others.hear(number(1, 1), true), Verdict::Drop);
-        assert_eq!(others.hear(number(1, 2 * most + 1), false), take(0));
-        assert_eq!(others.bytes(), PUBLISHER_BYTES);
-        for epoch in 2..2_000 {
-            others.hear(number(epoch, 5), true);
+        assert_eq!(hear(most + 1, false), take(0));
+        // Those that are forgotten and those that are not.
+        for count in 1..=most {
+            assert_eq!(hear(count, false), Verdict::Drop, "{count}");
         }
-        assert_eq!(others.bytes(), PUBLISHERS_MAX * (PUBLISHER_BYTES + KEPT_BYTES));
     }
 
     #[test]
     fn epochs_without_end_take_no_memory_without_end() {
         let mut others = OtherNumbers::default();
         for epoch in 0..10_000 {
-            others.hear(number(epoch, 1), false);
-            assert_eq!(others.hear(number(0, epoch + 2), false), take(0), "heard lately");
+            others.hear(number(epoch, 1), None, false);
+            assert_eq!(others.hear(number(0, epoch + 2), None, false), take(0), "heard lately");
         }
         assert!(others.by_epoch.len() <= PUBLISHERS_MAX);
     }
@@ -246,7 +378,7 @@ mod tests {
             for (count, fate) in (1u64..).zip(fates) {
                 let copies = match fate { 0 => 0, 1 => 2, _ => 1 };
                 for _ in 0..copies {
-                    if let Verdict::Take { missed } = others.hear(number(7, count), false) {
+                    if let Verdict::Take { missed } = others.hear(number(7, count), None, false) {
                         counted += 1 + missed;
                     }
                     first.get_or_insert(count);
@@ -254,6 +386,38 @@ mod tests {
                 }
             }
             prop_assert_eq!(counted, first.map_or(0, |first| last - first + 1));
+        }
+
+        /// The same of newest values that come late behind others: once what was counted before it came is
+        /// made up for by what is missed later.
+        #[test]
+        fn a_value_that_comes_late_is_counted_once(
+            fates in proptest::collection::vec((0u8..4, 0u64..6), 1..200),
+        ) {
+            let mut others = OtherNumbers::default();
+            let keys = 5;
+            // Each with the place where it comes: later ones of its own key come behind it.
+            let mut coming: Vec<(u64, u64)> = Vec::new();
+            let mut behind = [0; 5];
+            for (count, (fate, late)) in (2u64..).zip(fates) {
+                let before = &mut behind[usize::try_from(count % keys).unwrap()];
+                *before = (count + late).max(*before);
+                let copies = match fate { 0 => 0, 1 => 2, _ => 1 };
+                coming.extend((0..copies).map(|_| (*before, count)));
+            }
+            coming.sort_by_key(|(at, _)| *at);
+            let last = 1_000;
+            let (mut taken, mut missed, mut distinct) = (0, 0, BTreeMap::new());
+            let all = coming.iter().map(|(_, count)| *count);
+            for count in [1].into_iter().chain(all).chain([last]) {
+                let key = (count % keys).to_string();
+                distinct.insert(count, ());
+                if let Verdict::Take { missed: more } = others.hear(number(7, count), Some(&key), false) {
+                    (taken, missed) = (taken + 1, missed + more);
+                }
+            }
+            prop_assert_eq!(taken, distinct.len() as u64, "whatever comes is taken, and once");
+            prop_assert_eq!(taken + missed, last);
         }
     }
 }

@@ -187,7 +187,7 @@ impl Link {
 
     /// Sends and subscribes with QoS 1: the broker acknowledges each message, and sends again what it sees
     /// lost. What is sent twice is dropped by its number. After a loss of the connection nothing is sent
-    /// again, as without it. Default false: QoS 0.
+    /// again, as without it, but for [newest values](Self::share_latest). Default false: QoS 0.
     pub fn at_least_once(mut self, yes: bool) -> Self {
         self.at_least_once = yes;
         self
@@ -216,7 +216,8 @@ impl Link {
 
     /// Shares a flow of newest values: each key is a topic below this one, which the broker keeps; the empty
     /// key is the topic itself. A key that cannot be the name of a topic
-    /// ([`topic_fault`](crate::topic_fault)) is not shared, and counts as dropped.
+    /// ([`topic_fault`](crate::topic_fault)) is not shared, and counts as dropped. What this box has said
+    /// last of a key is sent again to a broker that is back, and once there is room where there was none.
     ///
     /// ```
     /// use wirewheel::flow::SharedFlow;

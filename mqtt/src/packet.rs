@@ -94,6 +94,16 @@ pub(crate) struct Message<'a> {
     pub(crate) payload: &'a [u8],
 }
 
+impl<'a> Message<'a> {
+    /// As text or binary.
+    pub(crate) fn as_message(&self) -> wirewheel::Message<'a> {
+        match std::str::from_utf8(self.payload) {
+            Ok(text) if self.is_text != Some(false) => text.into(),
+            _ => self.payload.into(),
+        }
+    }
+}
+
 /// What makes packets of bytes, and bytes of packets. It keeps nothing.
 pub(crate) trait Codec {
     /// Adds a packet to `out`; the error says what of it cannot be sent.

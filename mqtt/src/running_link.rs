@@ -39,14 +39,15 @@ pub struct RunningLink {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Messages that were handed to the broker.
+    /// Messages that were handed to the broker; newest values each time that they were.
     pub sent: u64,
     /// Messages of this box that were not: the broker was away, or refused them, or they were missed in the
     /// flow.
     pub dropped: u64,
     /// Messages that came from the broker and were published here.
     pub received: u64,
-    /// Messages that others have sent and that never came here, by their numbers.
+    /// Messages that others have sent and that never came here, by their numbers; one that comes late is
+    /// taken off what is counted next.
     pub missed: u64,
     /// Messages that came twice.
     pub duplicates: u64,

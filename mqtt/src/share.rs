@@ -5,8 +5,10 @@ use std::rc::Rc;
 
 use wirewheel::error::SendError;
 use wirewheel::flow::{Batch, ReaderId, SharedFlow, Taken};
+use wirewheel::message::MessageBuf;
 use wirewheel::{Application, Message, ServerRef};
 
+use crate::again::Again;
 use crate::numbers::{OtherNumbers, OwnNumbers};
 
 /// What a link does with a flow.
@@ -21,6 +23,10 @@ pub(crate) trait Shared {
     ) -> Result<(), SendError>;
     fn remove(&self, from: ReaderId, key: &str);
     fn skip(&self, from: ReaderId, count: u64);
+    /// The newest value of a key.
+    fn newest_of(&self, key: &str) -> Option<MessageBuf>;
+    /// Calls `each` with every key that has a value.
+    fn for_each_key(&self, each: &mut dyn FnMut(Rc<str>));
 }
 
 pub(crate) type Read = dyn FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> Taken;
@@ -53,6 +59,14 @@ impl<T: ?Sized> Shared for SharedFlow<T> {
     fn skip(&self, from: ReaderId, count: u64) {
         self.skip_as(from, count);
     }
+
+    fn newest_of(&self, key: &str) -> Option<MessageBuf> {
+        self.get(key)
+    }
+
+    fn for_each_key(&self, each: &mut dyn FnMut(Rc<str>)) {
+        self.newest().for_each(|(key, _)| each(key));
+    }
 }
 
 /// A flow that is to be shared.
@@ -72,6 +86,7 @@ pub(crate) struct Share {
     pub(crate) reader: Option<ReaderId>,
     pub(crate) own: OwnNumbers,
     pub(crate) others: OtherNumbers,
+    pub(crate) again: Again,
 }
 
 impl Share {
@@ -83,7 +98,13 @@ impl Share {
             reader: None,
             own: OwnNumbers::new(),
             others: OtherNumbers::default(),
+            again: Again::default(),
         }
+    }
+
+    /// What it keeps, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.others.bytes() + self.again.bytes()
     }
 
     /// Where the value of a key is: below the flow's topic, and of the empty key in that.

@@ -32,6 +32,15 @@ impl Window {
         self.sent += bytes as u64;
     }
 
+    /// How much was sent on this connection, and up to where the broker is known to have read it.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.read
+    }
+
     /// Whether a ping is to go out now.
     pub(crate) fn is_to_ask(&self) -> bool {
         self.asked.is_none() && self.sent - self.read >= self.most / 4

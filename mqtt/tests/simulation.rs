@@ -180,3 +180,99 @@ fn the_books_agree_after_every_run() {
     println!("{delivered} messages were delivered and {missed} missed");
     assert!(delivered > 1_000 && missed > 1_000, "{delivered} {missed}");
 }
+
+/// What became of the keys of one run: how many values were said, and how many keys have one in the end.
+fn run_newest(seed: u64) -> (u64, u64) {
+    let mut choices = Choices(seed);
+    let mut broker = Broker { repeats: choices.one_in(2), ..Broker::default() };
+    if choices.one_in(2) {
+        broker.receive_maximum = Some(1 + u16::try_from(choices.below(20)).unwrap());
+    }
+    if choices.one_in(2) {
+        broker.in_flight = Some(1 + usize::try_from(choices.below(4)).unwrap());
+    }
+    let boxes = 2 + choices.below(3);
+    let players: Vec<Player> = (0..boxes).map(|name| Player::new(&mut choices, name)).collect();
+    let sites: Vec<&Site> = players.iter().map(|player| &player.site).collect();
+    broker.advance(&sites, Duration::from_secs(10));
+    let (mut newest, mut said) = (BTreeMap::new(), 0);
+    for _ in 0..80 {
+        match choices.below(12) {
+            0 => {
+                broker.kill();
+                if choices.one_in(2) {
+                    broker.retained.clear(); // what it kept was in its memory alone
+                }
+            }
+            1 | 2 => broker.is_down = false,
+            3 | 4 if !broker.clients.is_empty() => {
+                let at = usize::try_from(choices.below(broker.clients.len() as u64)).unwrap();
+                match choices.one_in(2) {
+                    true => broker.clients[at].is_stalled ^= true,
+                    false => broker.clients[at].is_over = true,
+                }
+            }
+            5 => broker.advance(&sites, Duration::from_millis(choices.below(4_000))),
+            _ => {
+                let name = choices.below(boxes);
+                let site = sites[usize::try_from(name).unwrap()];
+                for _ in 0..choices.below(20) {
+                    // Each key is one box's own: of two that speak of one it is the broker who comes last.
+                    let key = format!("{name}/{}", choices.below(8));
+                    if choices.one_in(4) && newest.remove(&key).is_some() {
+                        site.remove(&key);
+                    } else {
+                        said += 1;
+                        site.set(&key, &said.to_string());
+                        newest.insert(key, said.to_string());
+                    }
+                }
+                if choices.one_in(2) {
+                    broker.settle(&sites);
+                }
+            }
+        }
+    }
+    broker.is_down = false;
+    broker.clients.iter_mut().for_each(|client| client.is_stalled = false);
+    broker.advance(&sites, Duration::from_secs(20));
+    is_everywhere(seed, &newest, &broker, &players);
+    (said, newest.len() as u64)
+}
+
+/// The broker keeps these and no others, and every box has them.
+fn is_everywhere(
+    seed: u64,
+    newest: &BTreeMap<String, String>,
+    broker: &Broker,
+    players: &[Player],
+) {
+    let kept = broker.retained.iter().map(|(topic, message)| {
+        let key = topic.strip_prefix("hall/gauges/").unwrap().to_owned();
+        (key, String::from_utf8(message.payload.clone()).unwrap())
+    });
+    assert_eq!(kept.collect::<BTreeMap<_, _>>(), *newest, "seed {seed}: what the broker keeps");
+    for Player { site, name, .. } in players {
+        assert!(site.link.is_up(), "seed {seed}");
+        for (key, value) in newest {
+            assert_eq!(site.value(key).as_ref(), Some(value), "seed {seed}: {key} at box {}", name);
+        }
+    }
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "the figures that are asked for")]
+fn the_newest_of_each_key_is_everywhere_after_every_run() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    if let Some(seed) = number("WIREWHEEL_SEED") {
+        println!("{:?}", run_newest(seed));
+        return;
+    }
+    let (mut said, mut kept) = (0, 0);
+    for seed in 0..number("WIREWHEEL_SEEDS").unwrap_or(SEEDS) {
+        let (more, left) = run_newest(seed);
+        (said, kept) = (said + more, kept + left);
+    }
+    println!("{said} values were said, {kept} keys have one");
+    assert!(said > 1_000 && kept > 100, "{said} {kept}");
+}

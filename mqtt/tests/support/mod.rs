@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use flowsdk::mqtt_serde::mqttv5::subscribe::TopicSubscription;
 use flowsdk::mqtt_serde::mqttv5::unsuback::MqttUnsubAck;
 use flowsdk::mqtt_serde::mqttv5::will::Will;
 use flowsdk::mqtt_serde::parser::stream::MqttParser;
-use wirewheel::Application;
 use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow, Taken};
 use wirewheel::message::{MessageBuf, Payload};
 use wirewheel::testing::{FarServer, Stream, TestApplication};
+use wirewheel::{Application, Limits, WebSockets};
 use wirewheel_mqtt::{Change, Link, RunningLink};
 
 /// One box: an application with a link.
@@ -49,10 +49,16 @@ impl Site {
 
     /// A box whose room has these options.
     pub fn with(options: FlowOptions, change: impl FnOnce(Link) -> Link) -> Self {
+        Self::within(Limits::new(), options, change)
+    }
+
+    /// One whose server has these limits.
+    pub fn within(limits: Limits, options: FlowOptions, change: impl FnOnce(Link) -> Link) -> Self {
         let (mut started, mut flows) = (None, None);
         let (heard, changes) = (Rc::<RefCell<Vec<_>>>::default(), Rc::<RefCell<Vec<_>>>::default());
         let (into, changed) = (Rc::clone(&heard), Rc::clone(&changes));
         let app = TestApplication::new(|app: &mut Application| {
+            app.install(WebSockets::new().limits(limits));
             let room: SharedFlow<MessageBuf> = app.flow_of(options);
             let latest = FlowOptions::new().extra_buffer(64);
             let gauges: SharedFlow<MessageBuf> =
@@ -90,6 +96,10 @@ impl Site {
 
     pub fn set(&self, key: &str, value: &str) {
         self.app.with_server(|_| self.gauges.emit_latest(key, &value.into())).unwrap();
+    }
+
+    pub fn remove(&self, key: &str) {
+        assert!(self.app.with_server(|_| self.gauges.remove(key)), "{key} has a value");
     }
 
     pub fn value(&self, key: &str) -> Option<String> {
@@ -131,6 +141,9 @@ pub struct Broker {
     pub is_down: bool,
     /// Every message goes out twice, as a broker may with QoS 1.
     pub repeats: bool,
+    /// How many messages with QoS 1 a client may have that it has not acknowledged: others wait, and those
+    /// with QoS 0 go past them.
+    pub in_flight: Option<usize>,
     pub connections: usize,
 }
 
@@ -143,6 +156,9 @@ pub struct Client {
     filters: Vec<TopicSubscription>,
     will: Option<Will>,
     next_id: u16,
+    in_flight: Option<usize>,
+    unacknowledged: usize,
+    waiting: VecDeque<(MqttPublish, bool)>,
     /// It has not been heard for a while, by the test's will.
     pub is_stalled: bool,
     pub is_over: bool,
@@ -161,7 +177,9 @@ impl Broker {
                         continue; // it hangs up
                     }
                     self.connections += 1;
-                    self.clients.push(Client::new(stream, number));
+                    let mut client = Client::new(stream, number);
+                    client.in_flight = self.in_flight;
+                    self.clients.push(client);
                 }
             }
             for at in 0..self.clients.len() {
@@ -230,7 +248,7 @@ impl Broker {
 
     fn serve(&mut self, at: usize) -> bool {
         let client = &mut self.clients[at];
-        if client.is_stalled {
+        if client.is_stalled || client.is_over {
             return false;
         }
         client.flush();
@@ -254,6 +272,9 @@ impl Broker {
                 let mut properties = Vec::new();
                 properties.extend(self.receive_maximum.map(Property::ReceiveMaximum));
                 properties.extend(self.max_packet.map(Property::MaximumPacketSize));
+                // Another connection of that client is over, and nothing of it is read any more.
+                let others = self.clients.iter_mut().filter(|it| it.id == connect.client_id);
+                others.for_each(|other| other.is_over = true);
                 let client = &mut self.clients[at];
                 (client.id, client.will) = (connect.client_id, connect.will);
                 client.send(&MqttConnAck::new(false, 0, Some(properties)));
@@ -289,7 +310,7 @@ impl Broker {
                 }
                 self.publish(Some(at), message);
             }
-            MqttPacket::PubAck5(_) => {}
+            MqttPacket::PubAck5(_) => self.clients[at].acknowledged(),
             MqttPacket::PingReq5(_) => self.clients[at].send(&MqttPingResp::new()),
             MqttPacket::Disconnect5(_) => {
                 (self.clients[at].is_over, self.clients[at].will) = (true, None);
@@ -354,6 +375,9 @@ impl Client {
             filters: Vec::new(),
             will: None,
             next_id: 0,
+            in_flight: None,
+            unacknowledged: 0,
+            waiting: VecDeque::new(),
             is_stalled: false,
             is_over: false,
         }
@@ -388,16 +412,30 @@ impl Client {
     }
 
     fn deliver(&mut self, message: MqttPublish, qos: u8, retain: bool, twice: bool) {
-        let id = (qos > 0).then(|| {
-            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-            self.next_id
-        });
-        let mut message = MqttPublish { qos, retain, packet_id: id, dup: false, ..message };
-        self.send(&message);
-        if twice && qos > 0 {
-            message.dup = true;
-            self.send(&message);
+        let message = MqttPublish { qos, retain, dup: false, ..message };
+        if qos == 0 {
+            return self.send(&message);
         }
+        self.waiting.push_back((message, twice));
+        self.send_waiting();
+    }
+
+    fn send_waiting(&mut self) {
+        while self.in_flight.is_none_or(|most| self.unacknowledged < most) {
+            let Some((mut message, twice)) = self.waiting.pop_front() else { return };
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            message.packet_id = Some(self.next_id);
+            for dup in [false, true].into_iter().take(1 + usize::from(twice)) {
+                message.dup = dup;
+                self.unacknowledged += 1;
+                self.send(&message);
+            }
+        }
+    }
+
+    fn acknowledged(&mut self) {
+        self.unacknowledged -= 1;
+        self.send_waiting();
     }
 
     pub fn send(&mut self, packet: &impl MqttControlPacket) {

@@ -1,0 +1,86 @@
+//! What is known of the keys of a flow of newest values: MQTT orders the messages of a topic, which a key is.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+
+use crate::numbers::Number;
+
+/// What is known of one key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// The number of what another box has said of it last.
+    pub(crate) heard: Option<Number>,
+    /// The count of this link's own value, as long as that is the newest; else 0.
+    pub(crate) sent: u64,
+    /// The connection on which that was sent, or shown by the broker; 0 where it was lost.
+    pub(crate) connection: u64,
+}
+
+/// The keys that something was said of lately.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    /// Keys may be long and come from the network: they are known by 64 bits of a hash that is this table's
+    /// own.
+    hasher: RandomState,
+    /// Two generations, so that who was not spoken of for longest goes without a list of when that was.
+    young: BTreeMap<u64, Known>,
+    old: BTreeMap<u64, Known>,
+}
+
+/// More keys of one flow are not remembered.
+pub(crate) const KEYS_MAX: usize = 16 << 10;
+/// Of one, with its place in the map.
+pub(crate) const KEY_BYTES: usize = 2 * size_of::<(u64, Known)>();
+
+impl Keys {
+    /// By what a key is known here.
+    pub(crate) fn name(&self, key: &str) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    pub(crate) fn get(&self, name: u64) -> Option<&Known> {
+        self.young.get(&name).or_else(|| self.old.get(&name))
+    }
+
+    pub(crate) fn get_mut(&mut self, name: u64) -> Option<&mut Known> {
+        self.young.get_mut(&name).or_else(|| self.old.get_mut(&name))
+    }
+
+    /// Something is said of a key: what is known of it, to be changed. `forget` is told of those that are
+    /// forgotten for it.
+    pub(crate) fn at(&mut self, name: u64, forget: impl FnMut(&Known)) -> &mut Known {
+        if !self.young.contains_key(&name) {
+            let known = self.old.remove(&name).unwrap_or_default();
+            if self.young.len() >= KEYS_MAX / 2 {
+                let young = std::mem::take(&mut self.young);
+                std::mem::replace(&mut self.old, young).values().for_each(forget);
+            }
+            self.young.insert(name, known);
+        }
+        self.young.entry(name).or_default()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_were_spoken_of_last_are_known_and_the_others_are_told_of() {
+        let (mut keys, mut forgotten) = (Keys::default(), Vec::new());
+        let most = KEYS_MAX as u64;
+        for count in 1..=3 * most {
+            keys.at(count, |gone| forgotten.push(gone.sent)).sent = count;
+            keys.at(1, |gone| forgotten.push(gone.sent));
+            assert!(keys.len() <= KEYS_MAX);
+        }
+        assert_eq!(keys.get(1).map(|known| known.sent), Some(1), "spoken of all the time");
+        assert_eq!(keys.get_mut(3 * most).map(|known| known.sent), Some(3 * most));
+        assert_eq!(forgotten.len() + keys.len(), KEYS_MAX * 3);
+        assert!(forgotten.is_sorted() && keys.get(2).is_none());
+    }
+}
