@@ -476,3 +476,31 @@ fn readers_of_newest_values_are_told_of_removed_keys() {
     app.with_server(|server| server.stop_reading(reader));
     assert_eq!(app.stats().bytes_held, held);
 }
+
+/// What it does not ask for is nothing that it waits for.
+#[test]
+fn a_reader_that_asks_for_no_removed_keys_hears_of_values_all_the_same() {
+    let options = FlowOptions::new().extra_buffer(4).on_buffer_overflow(BufferOverflow::Latest);
+    let flow: SharedFlow = SharedFlow::with(options).unwrap();
+    let (shared, heard) = (flow.clone(), Rc::<RefCell<Vec<String>>>::default());
+    let into = Rc::clone(&heard);
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.read_flow(&shared, move |_, batch| {
+            into.borrow_mut().extend(batch.map(|offered| text_of(&offered)));
+            Taken::Yes
+        });
+    })
+    .unwrap();
+    app.with_server(|_| flow.emit_latest("a", "1").unwrap());
+    let held = app.stats().bytes_held;
+    app.with_server(|_| assert!(flow.remove("a")));
+    assert!(app.stats().bytes_held <= held, "nothing is kept for it");
+    app.with_server(|_| flow.emit_latest("b", "2").unwrap());
+    // In one turn with what it is told of.
+    app.with_server(|_| {
+        flow.remove("b");
+        flow.emit_latest("b", "3").unwrap();
+    });
+    app.with_server(|_| flow.emit_latest("b", "4").unwrap());
+    assert_eq!(heard.take(), ["1", "2", "3", "4"]);
+}

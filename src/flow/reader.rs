@@ -65,6 +65,9 @@ pub struct Batch<'a> {
     /// What was given out last, and is not gone past yet.
     given: Option<Given>,
     has_progress: bool,
+    /// What it was asked for.
+    asked_messages: bool,
+    asked_removed: bool,
 }
 
 /// A message of a [`Batch`].
@@ -108,7 +111,14 @@ impl Reading {
     }
 
     pub(crate) fn batch(&mut self) -> Batch<'_> {
-        Batch { reading: self, left: BATCH_MESSAGES, given: None, has_progress: false }
+        Batch {
+            reading: self,
+            left: BATCH_MESSAGES,
+            given: None,
+            has_progress: false,
+            asked_messages: false,
+            asked_removed: false,
+        }
     }
 
     /// The number of what it takes next.
@@ -155,9 +165,10 @@ impl Drop for Reading {
 impl Batch<'_> {
     /// The next key that was removed since this was last asked, in flows that keep the newest of each; see
     /// [`SharedFlow::remove`](crate::flow::SharedFlow::remove). To be asked before the messages: one that
-    /// was published anew is among them. For a reader that lags no more removals are kept than the flow's
-    /// buffer has messages.
+    /// was published anew is among them. A reader that asks for messages alone is not told of removals. For one
+    /// that lags no more of them are kept than the flow's buffer has messages.
     pub fn next_removed(&mut self) -> Option<Rc<str>> {
+        self.asked_removed = true;
         let key = self.reading.subscription.flow().take_removed(self.reading.id)?;
         self.has_progress = true;
         Some(key)
@@ -210,6 +221,11 @@ impl Batch<'_> {
         if taken == Taken::Yes {
             self.pass_given();
             self.pass_gone();
+            if !self.has_progress && self.asked_messages && !self.asked_removed {
+                // It has nothing to do with what is left. Kept, that would be offered for ever, or never again.
+                self.reading.subscription.flow().forget_removed(self.reading.id);
+                self.has_progress = true;
+            }
         }
         let follows = match taken {
             // It would be offered the same again and again, and the loop never sleep.
@@ -224,6 +240,7 @@ impl Iterator for Batch<'_> {
     type Item = Offered;
 
     fn next(&mut self) -> Option<Offered> {
+        self.asked_messages = true;
         // Who asks for the next one has taken the last.
         self.pass_given();
         while let Some(left) = self.left.checked_sub(1) {

@@ -60,9 +60,14 @@ impl FlowInner {
         state.readers.iter().any(|reader| reader.id == id && !reader.removed.is_empty())
     }
 
+    /// What it was not told of counts no more.
+    pub(crate) fn forget_removed(&self, id: ReaderId) {
+        while self.take_removed(id).is_some() {}
+    }
+
     /// A reader reads no more; its subscription leaves by itself.
     pub(crate) fn forget_reader(&self, id: ReaderId) {
-        while self.take_removed(id).is_some() {} // what it was not told of counts no more
+        self.forget_removed(id);
         self.state.borrow_mut().readers.retain(|reader| reader.id != id);
     }
 
