@@ -247,6 +247,7 @@ pub fn wheel(data: &[u8]) {
             3 => Operation::Cancel(pick),
             4 => Operation::Rearm(pick, u64::from(three[1]) << 4),
             5 => Operation::Advance(number),
+            6 => Operation::GiveBack,
             _ => Operation::Advance(u64::from(three[2])),
         }
     });

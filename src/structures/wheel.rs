@@ -1,5 +1,6 @@
 //! The timer wheel: a hashed wheel on an arena, with O(1) arm and cancel.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::words::time::Time;
@@ -28,8 +29,8 @@ pub(crate) struct TimerWheel {
     reserved: usize,
     /// The head of the chain of unused entries.
     free: u32,
-    /// While room is being given back: entries from this one on are not used again, and those that are in
-    /// use leave when they are armed anew. Invariant: no unused one of them is in the chain.
+    /// While room is being given back: entries from this one on are not used again, unless there are no others,
+    /// and those that are in use leave when they are armed anew. Invariant: no unused one of them is in the chain.
     keep_below: u32,
     len: usize,
     /// The heads of the chains: one for each slot, one for what is due.
@@ -103,16 +104,14 @@ impl TimerWheel {
         // After the tick that is being expired, so that arming from a timer cannot loop for ever.
         let tick = tick_of(at).max(self.expired + 1);
         let entry = Entry { tick, token, list: NOBODY, next: NOBODY, previous: NOBODY };
+        if self.free == NOBODY {
+            self.make_room();
+        }
         let index = self.free;
-        let index = if let Some(place) = self.entries.get_mut(index as usize) {
+        if let Some(place) = self.entries.get_mut(index as usize) {
             self.free = place.next;
             *place = entry;
-            index
-        } else {
-            self.entries.push(entry);
-            // Invariant: tokens are u32, so there are fewer entries than NOBODY.
-            u32::try_from(self.entries.len() - 1).unwrap_or(NOBODY)
-        };
+        }
         self.len += 1;
         let slot = slot_of(tick);
         self.link(index, slot);
@@ -300,6 +299,43 @@ impl TimerWheel {
         }
     }
 
+    /// One more is armed than there are unused entries. Those that were to leave are used again first: they
+    /// may stay for as long as one behind them does, and others would take ever more room beside them.
+    #[inline(never)]
+    fn make_room(&mut self) {
+        while self.free == NOBODY && self.keep_below != NOBODY {
+            let keep = self.keep_below as usize;
+            let more = (2 * keep).min(self.entries.len()); // by as many as there are, so that it seldom is
+            self.chain(keep..more);
+            self.keep_below = match more < self.entries.len() {
+                true => u32::try_from(more).unwrap_or(NOBODY),
+                false => NOBODY,
+            };
+        }
+        if self.free == NOBODY {
+            // Invariant: tokens are u32, so there are fewer entries than NOBODY.
+            self.free = u32::try_from(self.entries.len()).unwrap_or(NOBODY);
+            self.entries.push(Entry {
+                tick: 0,
+                token: 0,
+                list: NOBODY,
+                next: NOBODY,
+                previous: NOBODY,
+            });
+        }
+    }
+
+    /// Puts the unused ones of these before the chain.
+    fn chain(&mut self, indices: Range<usize>) {
+        for index in indices.rev() {
+            let Some(entry) = self.entries.get_mut(index) else { continue };
+            if entry.list == NOBODY {
+                entry.next = self.free;
+                self.free = u32::try_from(index).unwrap_or(NOBODY);
+            }
+        }
+    }
+
     /// Begins to give back the room of a burst that is over, if there was one. Costs nothing where there was
     /// none, so that it may be called as often as something of a burst is over.
     pub(crate) fn give_back(&mut self) {
@@ -310,13 +346,7 @@ impl TimerWheel {
         let keep = (2 * self.len).max(ROOM_KEPT / 2);
         self.keep_below = u32::try_from(keep).unwrap_or(NOBODY);
         self.free = NOBODY;
-        for index in (0..keep).rev() {
-            let Some(entry) = self.entries.get_mut(index) else { continue };
-            if entry.list == NOBODY {
-                entry.next = self.free;
-                self.free = u32::try_from(index).unwrap_or(NOBODY);
-            }
-        }
+        self.chain(0..keep);
         self.trim();
     }
 
@@ -337,100 +367,5 @@ impl TimerWheel {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    const TICK: u64 = 1 << TICK_BITS;
-
-    fn at_tick(tick: u64) -> Time {
-        Time::from_micros(tick * TICK)
-    }
-
-    #[test]
-    fn an_entry_is_24_bytes() {
-        assert_eq!(size_of::<Entry>(), 24);
-    }
-
-    #[test]
-    fn never_early_and_at_most_one_tick_late() {
-        let mut wheel = TimerWheel::new();
-        wheel.arm(7, Time::from_micros(5 * TICK + 1));
-        assert_eq!(wheel.pop_due(Time::from_micros(6 * TICK - 1)), None);
-        assert_eq!(wheel.pop_due(at_tick(6)), Some(7));
-        assert_eq!((wheel.pop_due(at_tick(6)), wheel.next_deadline()), (None, None));
-    }
-
-    #[test]
-    fn a_far_deadline_survives_the_turns_of_the_wheel() {
-        let mut wheel = TimerWheel::new();
-        let day = Time::ZERO.after(Duration::from_secs(86_400));
-        wheel.arm(1, day);
-        wheel.arm(2, at_tick(3));
-        assert_eq!(wheel.pop_due(at_tick(3)), Some(2));
-        let next = wheel.next_deadline().unwrap();
-        assert!(next >= day && next.since(day) <= Duration::from_micros(TICK));
-        assert_eq!(wheel.pop_due(Time::from_micros(day.as_micros() - TICK)), None);
-        assert_eq!(wheel.pop_due(next), Some(1));
-    }
-
-    #[test]
-    fn arming_for_now_from_a_timer_waits_for_the_next_tick() {
-        let mut wheel = TimerWheel::new();
-        wheel.arm(1, at_tick(2));
-        assert_eq!(wheel.pop_due(at_tick(2)), Some(1));
-        wheel.arm(1, at_tick(0));
-        assert_eq!(wheel.pop_due(at_tick(2)), None);
-        assert_eq!(wheel.pop_due(at_tick(3)), Some(1));
-    }
-
-    #[test]
-    fn what_is_due_can_still_be_cancelled() {
-        let mut wheel = TimerWheel::new();
-        let keys = [wheel.arm(1, at_tick(1)), wheel.arm(2, at_tick(1))];
-        let first = wheel.pop_due(at_tick(1)).unwrap();
-        let [one, two] = keys;
-        wheel.cancel(if first == 1 { two } else { one });
-        assert_eq!((wheel.pop_due(at_tick(9)), wheel.len), (None, 0));
-    }
-
-    /// Connections keep some armed for ever; what a burst of timers took is given back all the same.
-    #[test]
-    fn a_burst_is_given_back_while_others_stay_armed() {
-        let mut wheel = TimerWheel::new();
-        let mut steady: Vec<_> = (0..50).map(|n| wheel.arm(n, at_tick(1_000_000))).collect();
-        for round in 0..5 {
-            let burst: Vec<_> = (0..50_000).map(|n| wheel.arm(n, at_tick(n.into()))).collect();
-            steady.push(wheel.arm(round, at_tick(1_000_000))); // behind the burst
-            burst.into_iter().for_each(|key| wheel.cancel(key));
-            wheel.give_back();
-            // As a connection's pings do.
-            let rearm = |key| wheel.rearm(key, at_tick(1_000_001));
-            steady = steady.into_iter().map(rearm).collect();
-            assert!(wheel.entries.capacity() < 5_000, "{} entries", wheel.entries.capacity());
-        }
-        assert_eq!(wheel.len(), steady.len());
-        assert_eq!(wheel.pop_due(at_tick(999_999)), None);
-        let due = std::iter::from_fn(|| wheel.pop_due(at_tick(1_000_001))).count();
-        assert_eq!(due, steady.len());
-    }
-
-    #[test]
-    fn an_empty_wheel_holds_no_entries() {
-        let mut wheel = TimerWheel::new();
-        let keys: Vec<_> = (0..1000).map(|n| wheel.arm(n, at_tick(u64::from(n)))).collect();
-        keys.into_iter().for_each(|key| wheel.cancel(key));
-        assert_eq!(wheel.entries.capacity(), 0);
-        assert_eq!(wheel.next_deadline(), None);
-    }
-
-    #[test]
-    fn reserved_room_stays_where_it_is() {
-        let mut wheel = TimerWheel::with_room(5000);
-        let place = wheel.entries.as_ptr();
-        let keys: Vec<_> = (0..5000).map(|n| wheel.arm(n, at_tick(u64::from(n)))).collect();
-        keys.into_iter().for_each(|key| wheel.cancel(key));
-        assert_eq!(wheel.entries.capacity(), 5000);
-        assert_eq!(wheel.entries.as_ptr(), place);
-    }
-}
+#[path = "wheel/tests.rs"] // a benchmark has this file beside others
+mod tests;

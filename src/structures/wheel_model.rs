@@ -13,11 +13,17 @@ pub(crate) enum Operation {
     Cancel(usize),
     Rearm(usize, u64),
     Advance(u64),
+    /// Many, of which the last stays.
+    Burst(u64),
+    GiveBack,
 }
 
 fn at_tick(tick: u64) -> Time {
     Time::from_micros(tick << TICK_BITS)
 }
+
+/// More than the wheel keeps room for in any case.
+const BURST: usize = 1_200;
 
 /// Both, and what the model knows of the time.
 struct Pair {
@@ -67,6 +73,16 @@ impl Pair {
                 }
             }
             Operation::Advance(ticks) => return self.advance(ticks),
+            Operation::Burst(delay) => {
+                for n in 0..BURST {
+                    self.apply(Operation::Arm(delay))?;
+                    let others = self.next_token.saturating_sub(2);
+                    if let Some((key, _)) = (n > 0).then(|| self.keys.remove(&others)).flatten() {
+                        self.wheel.cancel(key);
+                    }
+                }
+            }
+            Operation::GiveBack => self.wheel.give_back(),
         }
         Ok(())
     }
@@ -117,6 +133,8 @@ mod tests {
             1 => any::<usize>().prop_map(Operation::Cancel),
             2 => (any::<usize>(), delay).prop_map(|(n, delay)| Operation::Rearm(n, delay)),
             4 => step.prop_map(Operation::Advance),
+            1 => (0u64..100_000).prop_map(Operation::Burst),
+            2 => Just(Operation::GiveBack),
         ]
     }
 
