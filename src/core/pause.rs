@@ -7,6 +7,7 @@ use crate::session::read_pause::{ReadPause, UnreadInput};
 use crate::session::state::Phase;
 use crate::words::error::SessionError;
 use crate::words::rate::Rate;
+use crate::words::time::Time;
 
 use crate::core::connection::Stage;
 use crate::core::session_input::SessionTurn;
@@ -73,16 +74,8 @@ impl SessionTurn<'_, '_> {
         let extra = self.turn.connection.state.extra.as_deref_mut();
         let over = extra.and_then(|extra| extra.read_pause.take_if(|pause| pause.is_over()));
         let Some(mut pause) = over else { return Some(self.turn.reading()) };
-        let state = &mut self.turn.connection.state;
-        if pause.since().is_some() {
-            // What it sent in the meantime is read only now: its time to answer begins anew.
-            state.ping_base = self.turn.shared.now;
-            state.last_activity = self.turn.shared.now;
-            state.awaiting_pong = false;
-            state.timing_changed = true;
-            if let Some((window, _, _)) = state.unfinished() {
-                *window = None;
-            }
+        if let Some(since) = pause.since() {
+            self.go_on_waiting(since);
         }
         // Out of the state, since hooks that are called for it may pause again.
         let mut input = pause.take();
@@ -104,6 +97,23 @@ impl SessionTurn<'_, '_> {
             self.put_back(input, taken, &pause);
         }
         Some(self.turn.reading())
+    }
+
+    /// What was sent in the meantime is read only now: all that is waited for has so much more time. It does not
+    /// begin anew, since a session may be paused again and again, for a moment each, and its peer be gone.
+    fn go_on_waiting(&mut self, since: Time) {
+        let now = self.turn.shared.now;
+        let paused = |from: Time| now.since(from.max(since));
+        let state = &mut self.turn.connection.state;
+        state.last_activity = state.last_activity.after(paused(state.last_activity));
+        if state.awaiting_pong {
+            let more = u32::try_from(paused(state.ping_base).as_millis()).unwrap_or(u32::MAX);
+            state.heard_millis = state.heard_millis.saturating_add(more);
+        }
+        if let Some((Some(window), _, _)) = state.unfinished() {
+            window.delay(paused(window.since()));
+        }
+        state.timing_changed = true;
     }
 
     fn put_back(&mut self, input: UnreadInput, taken: usize, before: &ReadPause) {

@@ -14,6 +14,9 @@ use crate::words::error::SessionError;
 use crate::core::connection::Stage;
 use crate::core::turn::Turn;
 
+/// What tells the server's own pings from those of the application, which may carry times too.
+const OWN_PING: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// A session's turn as far as its pings and their pongs go.
 pub(super) struct Pings<'t, 'a> {
     pub(super) turn: &'t mut Turn<'a>,
@@ -40,7 +43,7 @@ impl Pings<'_, '_> {
         state.heard_millis = 0;
         state.timing_changed = true;
         // The payload is the time it went out: nothing to store, and no other pong fits.
-        let payload = now.as_micros().to_be_bytes();
+        let payload = (now.as_micros() ^ OWN_PING).to_be_bytes();
         if !self.send_ping(&payload) {
             return; // no room behind what the peer does not take: no pong can be asked for
         }
@@ -145,15 +148,21 @@ impl Pings<'_, '_> {
 /// What comes in.
 impl Pings<'_, '_> {
     /// A pong counts only if it carries exactly the payload of the ping that awaits it; any other is the
-    /// application's.
+    /// application's, but for those of pings that nobody awaits any more: they went out while reading was
+    /// paused, or before `ping_period` was set.
     pub(super) fn pong(&mut self, payload: &[u8]) {
+        let now = self.turn.shared.now.as_micros();
         let state = &mut self.turn.connection.state;
-        let expected = state.ping_base.as_micros().to_be_bytes();
-        // RFC 6455 section 5.5.3: an unsolicited pong is allowed, and answers nothing.
-        if !state.awaiting_pong || payload != expected {
-            return self
-                .turn
-                .call_and_act(|handler, session| handler.on_own_pong(session, payload));
+        let sent = payload.try_into().map(|payload| u64::from_be_bytes(payload) ^ OWN_PING);
+        match sent.ok().filter(|sent| *sent <= now) {
+            Some(sent) if state.awaiting_pong && sent == state.ping_base.as_micros() => {}
+            Some(_) => return,
+            // RFC 6455 section 5.5.3: an unsolicited pong is allowed, and answers nothing.
+            None => {
+                return self
+                    .turn
+                    .call_and_act(|handler, session| handler.on_own_pong(session, payload));
+            }
         }
         let rtt = self.turn.shared.now.since(state.ping_base);
         state.rtt_micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX - 1);

@@ -104,11 +104,15 @@ impl<'a> BodyTurn<'_, 'a> {
     pub(super) fn resume(&mut self) -> AfterRequest {
         let Some(mut receiving) = self.take() else { return AfterRequest::Http };
         receiving.resumed = false;
-        receiving.paused_since = None;
+        let paused_since = receiving.paused_since.take();
         // What a sender left behind that is gone is being taken: it is waited for from here.
         receiving.peer_ended = receiving.peer_ended.map(|_| self.turn.shared.now);
-        // What it sent in the meantime was not read: its time begins anew.
-        receiving.begin_window(self.turn.shared.now);
+        // What it sent in the meantime was not read: it has so much more time. Anew it would begin with each
+        // piece, however small.
+        if let Some(since) = paused_since {
+            let since = since.max(receiving.window.since());
+            receiving.window.delay(self.turn.shared.now.since(since));
+        }
         let outcome = receiving.resume(self.turn.shared).map(Ok);
         self.follow(receiving, outcome)
     }

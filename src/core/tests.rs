@@ -32,6 +32,7 @@ mod progress;
 mod reach;
 mod requests;
 mod shares;
+mod short_pauses;
 mod spare;
 mod streams;
 mod unread;

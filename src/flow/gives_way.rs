@@ -6,7 +6,7 @@ use crate::flow::pool::{FlowPool, GaveWay, Gives, GivesWay, Rank};
 
 impl GivesWay for FlowInner {
     fn bytes(&self) -> usize {
-        self.state.borrow().log.bytes()
+        self.state.borrow().bytes()
     }
 
     fn drop_awaited(&self, is_needed: impl Fn() -> bool) -> bool {
@@ -14,7 +14,9 @@ impl GivesWay for FlowInner {
         // Under `Suspend` nothing that somebody awaits is lost: its publishers are not read instead.
         while self.options.on_buffer_overflow != BufferOverflow::Suspend && is_needed() {
             let is_empty = self.change(|state| {
-                state.drop_oldest();
+                if !state.forget_all_removed() {
+                    state.drop_oldest();
+                }
                 state.log.len() == 0
             });
             dropped = true;

@@ -102,12 +102,11 @@ impl FlowInner {
 
     /// Drops a key and its message: whether there was one.
     pub(crate) fn remove(self: &Rc<Self>, key: &str, origin: Origin) -> bool {
-        let most = self.options.capacity();
         let removed = self.change(|state| {
             let removed = state.remove(key);
             // One that had no value was never on its way to anybody.
             if removed {
-                state.tell_removed(key, origin, most);
+                state.tell_removed(key, origin, &self.options);
             }
             removed
         });

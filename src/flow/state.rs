@@ -277,14 +277,23 @@ impl<F: GivesWay> FlowState<F> {
     }
 
     /// Readers are to be told that a key was removed, but the one that has removed it.
-    pub(crate) fn tell_removed(&mut self, key: &str, origin: Origin, most: usize) {
+    pub(crate) fn tell_removed(&mut self, key: &str, origin: Origin, options: &FlowOptions) {
         let shared: Rc<str> = key.into();
+        let (most, room) =
+            (options.capacity(), options.max_bytes.saturating_sub(removed_bytes(key)));
         for reader in self.readers.iter_mut().filter(|it| origin != Origin::Reader(it.id)) {
             // One that takes nothing must not make this grow.
-            if reader.removed.len() < most && reader.removed.insert(Rc::clone(&shared)) {
+            let has_room = reader.removed.len() < most && self.removed_bytes <= room;
+            if has_room && reader.removed.insert(Rc::clone(&shared)) {
                 self.removed_bytes += removed_bytes(key);
             }
         }
+    }
+
+    /// Readers are not told of removed keys after all: whether there were any.
+    pub(crate) fn forget_all_removed(&mut self) -> bool {
+        self.readers.iter_mut().for_each(|reader| reader.removed.clear());
+        std::mem::take(&mut self.removed_bytes) > 0
     }
 
     pub(crate) fn take_removed(&mut self, id: ReaderId) -> Option<Rc<str>> {

@@ -109,8 +109,11 @@ fn in_parts<'a>(
     let Some(header_bytes) = partial.frame.open_frame(rx, rules)? else {
         return Ok((Incoming::Nothing, rx.len()));
     };
-    // Before any of the payload is kept: a header that announces too much is refused at once.
-    check_message_size(partial.frame.announced(), rules)?;
+    // Before any of the payload is kept: a header that announces too much is refused at once. One that was
+    // taken before has its limit of then.
+    if header_bytes > 0 {
+        check_message_size(partial.frame.announced(), rules)?;
+    }
     let rest = rx.get_mut(header_bytes..).unwrap_or_default();
     let (incoming, used) = match partial.frame.header() {
         Some(header) if partial.is_binary(&header) => {

@@ -298,6 +298,7 @@ impl Session<'_> {
             EventOutput { out: &mut self.out }.heartbeat();
         } else {
             self.out.send_control(opcode, payload);
+            self.out.flush_if_full();
         }
         Ok(())
     }

@@ -50,7 +50,8 @@ impl Session<'_> {
         (micros != u32::MAX).then(|| Duration::from_micros(u64::from(micros)))
     }
 
-    /// How long ago the last bytes arrived, pongs included.
+    /// How long ago the last bytes arrived, pongs included; the time for which reading was paused since then
+    /// does not count.
     pub fn last_activity(&self) -> Duration {
         self.out.shared.now.since(self.out.state.last_activity)
     }
@@ -257,7 +258,7 @@ impl Session<'_> {
     }
 
     fn restart_pings(&mut self) {
-        // A pong of the old period that still comes matches nothing, and is ignored.
+        // A pong of the old period that still comes answers nothing.
         self.out.state.ping_base = self.out.shared.now;
         self.out.state.awaiting_pong = false;
         self.out.state.timing_changed = true;

@@ -53,12 +53,13 @@ pub(crate) enum Phase {
 pub(crate) struct SessionState {
     pub(crate) id: SessionId,
     peer: Peer,
+    /// When the last bytes came, or as much later as reading was paused since.
     pub(crate) last_activity: Time,
     /// While a pong is awaited, when the ping went out (and its payload); else when the present
     /// ping period began.
     pub(crate) ping_base: Time,
     /// While a pong is awaited, how long after the ping the wait for it began anew: the last byte came
-    /// that was none of a Pong, or the ping was acknowledged. Milliseconds.
+    /// that was none of a Pong, or the ping was acknowledged; and the time of pauses. Milliseconds.
     pub(crate) heard_millis: u32,
     /// Microseconds; `u32::MAX` while none was measured.
     pub(crate) rtt_micros: u32,

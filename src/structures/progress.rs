@@ -59,6 +59,11 @@ impl Window {
         self.since
     }
 
+    /// Nothing could move for so long, of which it knows nothing.
+    pub(crate) fn delay(&mut self, time: Duration) {
+        self.since = self.since.after(time);
+    }
+
     /// When it was last looked at.
     pub(crate) fn looked(&self) -> Time {
         self.since.after_millis(self.looked_millis)
