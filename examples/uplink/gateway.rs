@@ -224,25 +224,19 @@ fn admit(call: &Call, token: &str) -> Result<Accept, Response> {
     Err(Response::text("a token, please\n").status(401).header("WWW-Authenticate", "Bearer"))
 }
 
-/// The sensor and value of a line, if it is a reading and not noise.
-fn parsed(line: &[u8]) -> Option<(&str, f64)> {
-    let (sensor, value) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-    Some((sensor, value.trim().parse().ok()?))
-}
-
 /// Publishes lines as they come, until the port or the server is gone.
 pub(crate) fn read_serial(port: impl Read, server: &Handle, readings: FlowKey<str>) {
     let (mut port, mut line, mut is_start) = (BufReader::new(port), Vec::new(), true);
     loop {
         line.clear();
-        match port.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return,
-        }
+        let mut piece = port.by_ref().take(MAX_LINE);
+        let Ok(1..) = piece.read_until(b'\n', &mut line) else { return };
         // A longer line comes in pieces, and none of them counts.
         let is_whole = is_start && (line.len() as u64) < MAX_LINE;
         is_start = line.ends_with(b"\n");
-        let Some((sensor, value)) = parsed(&line).filter(|_| is_whole) else { continue };
+        let text = std::str::from_utf8(&line).unwrap_or_default();
+        let Some((sensor, value)) = text.split_once(' ').filter(|_| is_whole) else { continue };
+        let Ok(value) = value.trim().parse() else { continue };
         let (key, json) = reading("serial", sensor, value);
         match server.emit_latest(readings, &key, json.as_str()) {
             Ok(()) | Err(HandleError::Full) => {} // the loop is behind: this reading is left out
