@@ -455,8 +455,8 @@ impl TestClient {
     /// The next message or control frame that has arrived.
     ///
     /// # Panics
-    /// At a frame out of place or of an unknown opcode, a Close of one byte, and text that is not UTF-8. Reserved
-    /// bits, masks, lengths and codes are not looked at: see [`receive_frame`](Self::receive_frame).
+    /// At a frame out of place or of an unknown opcode, a Close of one byte, and text that is not UTF-8.
+    /// Reserved bits and codes are not looked at: [`receive_frame`](Self::receive_frame) has the frame.
     #[track_caller]
     pub fn receive(&mut self) -> Option<Received> {
         loop {
