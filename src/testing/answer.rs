@@ -22,7 +22,7 @@ pub struct Answer {
     pub status: u16,
     /// The status line and the header lines.
     pub head: String,
-    /// The body.
+    /// The body. One that ends with the connection, such as an event stream, is empty before that.
     pub body: Vec<u8>,
 }
 
@@ -46,7 +46,7 @@ impl Answer {
     }
 }
 
-/// Takes the answer at the start of what has arrived, or says what is missing of one. `ended`: no more comes.
+/// Takes the answer at the start of what has arrived, or says what is missing of one. `ended`: that is all.
 pub(super) fn take_answer(
     got: &mut Vec<u8>,
     head_only: bool,
@@ -64,11 +64,8 @@ pub(super) fn take_answer(
         let (body, length) = chunked_body(&got[end..]).ok_or("an answer with all its chunks")?;
         answer.body = body;
         length
-    } else if answer.header("content-length").is_none() {
+    } else if ended && answer.header("content-length").is_none() {
         // RFC 9112 section 6.3: it ends with the connection.
-        if !ended {
-            return Err("an answer with a length, or the end of its connection".into());
-        }
         answer.body = got[end..].to_vec();
         answer.body.len()
     } else {
