@@ -26,8 +26,11 @@ fn module(app: &mut Application, news: SharedFlow) {
 
 /// Reads lines until there are no more, or nobody to tell them.
 fn publish_lines(server: &Handle, news: FlowKey<str>) {
-    for line in io::stdin().lock().lines().map_while(Result::ok) {
-        match server.emit(news, line.as_str()) {
+    // Not `lines`, which fails at one that is not UTF-8.
+    for line in io::stdin().lock().split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end_matches('\r');
+        match server.emit(news, line) {
             Ok(()) => {}
             // Nothing waits in `emit`. Another program might wait here, or keep the line.
             Err(HandleError::Full) => println!("dropped: {line}"),

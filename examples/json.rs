@@ -24,16 +24,15 @@ struct Customer {
 
 /// Takes customers.
 struct Register {
-    customers: Vec<Customer>,
+    customers: u64,
 }
 
 impl Handler for Register {
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         let customer: Customer = session.deserialize(&message)?;
         println!("a customer is received by the server: {customer:?}");
-        self.customers.truncate(999);
-        self.customers.push(customer);
-        session.send_serialized(&self.customers.len())
+        self.customers += 1;
+        session.send_serialized(&self.customers)
     }
 }
 
@@ -47,7 +46,7 @@ fn module(app: &mut Application) {
                 session.close(CloseReason::new(CloseCode::NORMAL, "")?)
             })
         });
-        route.web_socket("/customer", |_call: &Call| Register { customers: Vec::new() });
+        route.web_socket("/customer", |_call: &Call| Register { customers: 0 });
     });
 }
 

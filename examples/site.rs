@@ -13,7 +13,7 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
-use wirewheel::flow::{FlowOptions, SharedFlow};
+use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use wirewheel::pages::{Cors, Folder};
 use wirewheel::{Application, Call, Handler, Response, Server, WebSockets, on_connect};
 
@@ -44,9 +44,11 @@ impl Lamp {
 }
 
 fn module(app: &mut Application, folder: Folder) {
-    let changes = app.flow(FlowOptions::new().replay(1));
+    // Who lags misses a state and gets the newest: nobody's click fails.
+    let newest = FlowOptions::new().replay(1).on_buffer_overflow(BufferOverflow::DropOldest);
+    let changes = app.flow(newest);
     let lamp = Lamp { is_on: Rc::default(), changes };
-    let _ = lamp.changes.emit(lamp.state()); // nobody is there yet who could lag
+    let _ = lamp.changes.emit(lamp.state()); // what a newcomer sees first
     app.install(
         WebSockets::new().allowed_origins(["https://dashboard.example", "http://localhost:*"]),
     );

@@ -86,11 +86,12 @@ impl MultipartHandler for Upload {
     }
 
     fn on_part_end(&mut self, _body: &mut IncomingBody<'_>) -> BodyNext {
-        if let Some((_, name, path)) = self.file.take() {
-            // Under its name only once it is whole.
-            if let Err(error) = fs::rename(&path, self.folder.join(name)) {
+        if let Some((_, name, path)) = &self.file {
+            // Under its name only once it is whole; what cannot be renamed is removed by `drop`.
+            if let Err(error) = fs::rename(path, self.folder.join(name)) {
                 return self.fail(&error);
             }
+            self.file = None;
         }
         BodyNext::Continue
     }

@@ -116,6 +116,7 @@ impl Application {
     /// the server runs waits.
     ///
     /// ```
+    /// use wirewheel::error::HandleError;
     /// use wirewheel::flow::{FlowOptions, SharedFlow};
     /// use wirewheel::Application;
     /// fn module(app: &mut Application) {
@@ -123,9 +124,9 @@ impl Application {
     ///     let (handle, key) = (app.handle(), app.flow_key(&readings));
     ///     std::thread::spawn(move || {
     ///         for line in std::io::stdin().lines().map_while(Result::ok) {
-    ///             if handle.emit(key, &line).is_err() {
-    ///                 return; // the server is over, or too slow for this
-    ///             }
+    ///             if handle.emit(key, &line) == Err(HandleError::Stopped) {
+    ///                 return;
+    ///             } // if it is full, this line is left out
     ///         }
     ///     });
     ///     # let _: SharedFlow = readings;
@@ -141,13 +142,18 @@ impl ServerRef<'_> {
     /// A handle of this server, for other threads.
     ///
     /// ```
-    /// use wirewheel::{HandlerResult, Message, Session};
-    /// /// Answers from another thread, which may take its time.
-    /// fn on_message(session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
-    ///     let (id, handle) = (session.id(), session.server().handle());
-    ///     let question = message.text().unwrap_or_default().to_owned();
-    ///     std::thread::spawn(move || handle.send_to(id, question.to_uppercase()));
-    ///     Ok(())
+    /// use std::sync::mpsc::{SyncSender, sync_channel};
+    /// use wirewheel::{ServerRef, SessionId};
+    /// /// One thread that may take its time to answer. Hooks ask it by `try_send`; 16 questions may wait.
+    /// fn begin(server: &ServerRef<'_>) -> std::io::Result<SyncSender<(SessionId, String)>> {
+    ///     let (asker, questions) = sync_channel::<(SessionId, String)>(16);
+    ///     let handle = server.handle();
+    ///     std::thread::Builder::new().spawn(move || {
+    ///         for (id, question) in questions {
+    ///             let _ = handle.send_to(id, question.to_uppercase());
+    ///         }
+    ///     })?;
+    ///     Ok(asker)
     /// }
     /// ```
     pub fn handle(&self) -> Handle {
@@ -181,17 +187,18 @@ impl ServerRef<'_> {
     /// non-blocking; `set_nodelay(true)` is what accepted ones have. It speaks no TLS here.
     ///
     /// ```
-    /// use std::io::Read;
-    /// use std::net::TcpListener;
+    /// use std::net::{SocketAddr, TcpStream};
     /// use wirewheel::ServerRef;
     /// use wirewheel::error::AdoptError;
-    /// /// What begins like HTTP is the server's, all else speaks a protocol of ours.
-    /// fn sort(server: &ServerRef<'_>, listener: &TcpListener) -> std::io::Result<()> {
-    ///     let (mut stream, peer) = listener.accept()?;
-    ///     let mut first = [0; 4];
-    ///     let length = stream.read(&mut first)?;
-    ///     if first.starts_with(b"GET ") {
-    ///         let _: Result<(), AdoptError> = server.adopt(stream, first[..length].to_vec(), peer);
+    /// /// What begins like HTTP is the server's. A thread has accepted and read: nothing here may block.
+    /// fn sort(
+    ///     server: &ServerRef<'_>,
+    ///     stream: TcpStream,
+    ///     read: Vec<u8>,
+    ///     peer: SocketAddr,
+    /// ) -> Result<(), AdoptError> {
+    ///     if read.starts_with(b"GET ") {
+    ///         server.adopt(stream, read, peer)?;
     ///     }
     ///     Ok(())
     /// }

@@ -562,3 +562,16 @@ fn a_hook_that_waits_for_its_own_server_is_refused() {
     server.join().unwrap();
     assert!(refused.load(Ordering::Relaxed) >= 2);
 }
+
+/// A wait in vain takes the time that was said, to the end of the tick, and not a whole look more.
+#[cfg(feature = "client")]
+#[test]
+fn a_wait_for_a_request_ends_when_it_was_to() {
+    let app = TestApplication::new(|_: &mut Application| {}).unwrap();
+    let server = app.far_server("cloud.example", 80);
+    let time = Duration::from_millis(60);
+    let wait = || drop(server.expect_request_within(time));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(wait)).unwrap_err();
+    let late = app.elapsed() - time;
+    assert!(late < Duration::from_millis(9), "{late:?} late");
+}

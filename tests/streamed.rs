@@ -134,7 +134,7 @@ fn what_fails_resets_so_that_the_part_is_not_the_whole() {
         for version in ["1.1", "1.0"] {
             let mut client = app.connect();
             client.send_bytes(format!("GET {path} HTTP/{version}\r\nHost: h\r\n\r\n").as_bytes());
-            client.expect_end(Ending::Reset);
+            assert_eq!(client.ending(), Some(Ending::Reset));
         }
     }
     let mut client = app.connect();
@@ -165,5 +165,5 @@ fn no_more_is_made_than_the_peer_takes() {
     client.read_only(5_000);
     client.send_bytes(b"GET /lines/1000000 HTTP/1.1\r\nHost: h\r\n\r\n");
     app.advance(Duration::from_secs(35));
-    client.expect_end(Ending::Reset);
+    assert_eq!(client.ending(), Some(Ending::Reset));
 }

@@ -132,7 +132,7 @@ fn a_slow_reader_gets_everything_or_is_let_go() {
     let mut slow = app.web_socket("/count");
     slow.read_only(100);
     slow.send("big");
-    slow.expect_nothing();
+    assert_eq!(slow.receive(), None);
     assert!(app.stats().bytes_held > 900);
     app.advance(Duration::from_secs(9));
     slow.read_on();
@@ -320,6 +320,57 @@ fn memory_and_sockets_agree() {
 fn failure(of: impl FnOnce()) -> String {
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(of)).unwrap_err();
     panic.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+/// Half a frame is something, and so is a message that has only begun.
+#[test]
+fn half_of_a_message_is_not_nothing() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_message(|session, message| {
+                    session.send_fragment("begun", message.text() == Some("whole"))
+                })
+            });
+        });
+    })
+    .unwrap();
+    let mut cut = app.web_socket("/");
+    cut.read_only(3);
+    cut.send("whole");
+    assert_eq!(cut.receive(), None);
+    let said = failure(|| cut.expect_nothing());
+    assert!(said.contains("an incomplete rest: b\"\\x81\\x05b\""), "{said}");
+    app.advance(Duration::from_secs(60)); // it is cut off, as it reads nothing
+    let ending = cut.ending().unwrap();
+    let said = failure(|| cut.expect_end(ending));
+    assert!(said.starts_with("expected nothing\n"), "{said}");
+
+    let mut begun = app.web_socket("/");
+    begun.send("a part");
+    assert_eq!(begun.receive(), None);
+    let said = failure(|| begun.expect_nothing());
+    assert!(said.contains("its last fragment is missing"), "{said}");
+}
+
+#[test]
+fn an_answer_without_a_length_ends_with_its_connection() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.routing(|route| {
+            route.get("/log", |_| {
+                let mut lines = ["first\n", "second\n"].iter();
+                Response::stream(move |piece| {
+                    lines.next().map_or(Ok(()), |line| piece.write_all(line.as_bytes()))
+                })
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.connect();
+    client.send_bytes(b"GET /log HTTP/1.0\r\n\r\n");
+    let answer = client.expect_answer();
+    assert_eq!((answer.header("content-length"), answer.text()), (None, "first\nsecond\n"));
 }
 
 /// A failure says what was expected, what came, and how the connection stands.

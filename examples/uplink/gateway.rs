@@ -22,6 +22,8 @@ use wirewheel::{
 
 const MAX_SENSORS: usize = 256;
 const MAX_PENDING: usize = 256;
+/// The most bytes of a line of the serial port.
+const MAX_LINE: u64 = 256;
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the gateway is told.
@@ -224,8 +226,16 @@ fn admit(call: &Call, token: &str) -> Result<Accept, Response> {
 
 /// Publishes lines as they come, until the port or the server is gone.
 pub(crate) fn read_serial(port: impl Read, server: &Handle, readings: FlowKey<str>) {
-    for line in BufReader::new(port).lines().map_while(Result::ok) {
-        let Some((sensor, value)) = line.split_once(' ') else { continue };
+    let (mut port, mut line, mut is_start) = (BufReader::new(port), Vec::new(), true);
+    loop {
+        line.clear();
+        let mut piece = port.by_ref().take(MAX_LINE);
+        let Ok(1..) = piece.read_until(b'\n', &mut line) else { return };
+        // A longer line comes in pieces, and none of them counts.
+        let is_whole = is_start && (line.len() as u64) < MAX_LINE;
+        is_start = line.ends_with(b"\n");
+        let text = std::str::from_utf8(&line).unwrap_or_default();
+        let Some((sensor, value)) = text.split_once(' ').filter(|_| is_whole) else { continue };
         let Ok(value) = value.trim().parse() else { continue };
         let (key, json) = reading("serial", sensor, value);
         match server.emit_latest(readings, &key, json.as_str()) {

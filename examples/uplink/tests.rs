@@ -204,8 +204,9 @@ fn a_stop_says_goodbye_to_all_and_to_the_cloud() {
 fn readings_of_the_serial_port_are_readings_like_others() {
     let (app, key) = gateway_of(config(None));
     let mut live = app.web_socket("/live");
-    let lines = &b"soil 41.5\nnoise\nair warm\nair 20\n\xff 1\n"[..];
-    read_serial(lines, &app.handle(), key);
+    let long = b"soil 1 ".repeat(1_000);
+    let lines = [&b"soil 41.5\nnoise\n\xff 1\nair warm\n"[..], &long, b"\nair 20\n"].concat();
+    read_serial(&lines[..], &app.handle(), key);
     app.advance(Duration::ZERO);
     assert_eq!(next(&mut live), reading("serial", "soil", 41.5));
     assert_eq!(next(&mut live), reading("serial", "air", 20.0));

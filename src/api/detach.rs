@@ -6,6 +6,7 @@
 //! ```
 //! use std::net::TcpStream;
 //! use std::thread;
+//! use std::time::Duration;
 //! use tungstenite::WebSocket;
 //! use tungstenite::protocol::Role;
 //! use wirewheel::detach::Detached;
@@ -14,6 +15,7 @@
 //! fn echo(connection: Detached) -> Result<(), Box<dyn std::error::Error>> {
 //!     let (fd, received, _slot) = connection.into_parts()?;
 //!     let stream = TcpStream::from(fd);
+//!     stream.set_read_timeout(Some(Duration::from_secs(60)))?; // else a dead peer keeps its thread
 //!     let mut socket = WebSocket::from_partially_read(stream, received, Role::Server, None);
 //!     loop {
 //!         let message = socket.read()?; // blocks, on this thread alone

@@ -165,8 +165,8 @@ impl Drop for Reading {
 impl Batch<'_> {
     /// The next key that was removed since this was last asked, in flows that keep the newest of each; see
     /// [`SharedFlow::remove`](crate::flow::SharedFlow::remove). To be asked before the messages: one that
-    /// was published anew is among them. A reader that asks for messages alone is not told of removals. For one
-    /// that lags no more of them are kept than the flow's buffer has messages.
+    /// was published anew is among them. A reader that asks for messages alone is not told of removals. For
+    /// one that lags no more of them are kept than the flow's buffer has messages.
     pub fn next_removed(&mut self) -> Option<Rc<str>> {
         self.asked_removed = true;
         let key = self.reading.subscription.flow().take_removed(self.reading.id)?;
@@ -222,7 +222,7 @@ impl Batch<'_> {
             self.pass_given();
             self.pass_gone();
             if !self.has_progress && self.asked_messages && !self.asked_removed {
-                // It has nothing to do with what is left. Kept, that would be offered for ever, or never again.
+                // It has nothing to do with what is left, which would be offered for ever or never again.
                 self.reading.subscription.flow().forget_removed(self.reading.id);
                 self.has_progress = true;
             }

@@ -22,7 +22,7 @@ pub struct Answer {
     pub status: u16,
     /// The status line and the header lines.
     pub head: String,
-    /// The body.
+    /// The body. One that ends with the connection, such as an event stream, is empty before that.
     pub body: Vec<u8>,
 }
 
@@ -46,19 +46,28 @@ impl Answer {
     }
 }
 
-/// Takes the answer at the start of what has arrived, or says what is missing of one.
-pub(super) fn take_answer(got: &mut Vec<u8>, head_only: bool) -> Result<Answer, String> {
+/// Takes the answer at the start of what has arrived, or says what is missing of one. `ended`: that is all.
+pub(super) fn take_answer(
+    got: &mut Vec<u8>,
+    head_only: bool,
+    ended: bool,
+) -> Result<Answer, String> {
     let end = got.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
     let end = end.ok_or("an answer")?;
     let head = String::from_utf8_lossy(&got[..end]).into_owned();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     let mut answer = Answer { status, head, body: Vec::new() };
-    let length = if head_only {
+    let is_bare = head_only || matches!(status, 100..=199 | 204 | 304);
+    let length = if is_bare {
         0
     } else if answer.header("transfer-encoding") == Some("chunked") {
         let (body, length) = chunked_body(&got[end..]).ok_or("an answer with all its chunks")?;
         answer.body = body;
         length
+    } else if ended && answer.header("content-length").is_none() {
+        // RFC 9112 section 6.3: it ends with the connection.
+        answer.body = got[end..].to_vec();
+        answer.body.len()
     } else {
         let length =
             answer.header("content-length").map_or(0, |length| length.parse().unwrap_or(0));

@@ -399,7 +399,10 @@ impl FarServer {
         time: Duration,
         next: impl Fn(&Self) -> Option<FarRequest>,
     ) -> Option<FarRequest> {
-        let end = self.network.borrow().now.after(time);
+        let end = {
+            let network = self.network.borrow_mut();
+            network.now.after(network.until_fired(time))
+        };
         loop {
             if let Some(found) = next(self) {
                 return Some(found);
@@ -408,7 +411,8 @@ impl FarServer {
             if network.now >= end {
                 return None;
             }
-            network.advance(LOOK);
+            let left = end.since(network.now);
+            network.advance(LOOK.min(left));
         }
     }
 }

@@ -345,7 +345,7 @@ fn a_stalled_subscriber_is_cut_by_the_write_timeout_and_frees_the_publisher() {
     assert!(texts(&mut talker).len() < 10);
     app.advance(secs(31));
     assert_eq!(texts(&mut talker).len(), 8);
-    slow.expect_end(Ending::Reset);
+    assert_eq!(slow.ending(), Some(Ending::Reset));
     assert_eq!((app.stats().timeouts_write, app.stats().bytes_held), (1, 0));
 }
 
