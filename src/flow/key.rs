@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::flow::inner::{FlowInner, WeakFlow};
+use crate::structures::slab::GenerationBits;
 
 /// Names a flow for other threads: `Copy` and `Send`, unlike the flow itself. Made by
 /// [`Application::flow_key`](crate::Application::flow_key) or
@@ -43,7 +44,8 @@ impl<T: ?Sized> fmt::Debug for FlowKey<T> {
 #[derive(Debug, Default)]
 pub(crate) struct FlowNames {
     named: HashMap<u32, WeakFlow>,
-    next: u32,
+    bits: GenerationBits,
+    last: u32,
     /// With so many, those that are gone are looked for.
     cleared_at: usize,
 }
@@ -56,9 +58,9 @@ impl<T: ?Sized> FlowKey<T> {
 }
 
 impl FlowNames {
-    /// Those of one of several loops, whose numbers have these bits.
-    pub(crate) fn of_loop(fixed_bits: u32) -> Self {
-        Self { next: fixed_bits, ..Self::default() }
+    /// Those of a loop whose numbers have these bits.
+    pub(crate) fn of_loop(bits: GenerationBits) -> Self {
+        Self { bits, last: bits.first(), ..Self::default() }
     }
 
     pub(crate) fn name<T: ?Sized>(&mut self, flow: &Rc<FlowInner>) -> FlowKey<T> {
@@ -73,10 +75,10 @@ impl FlowNames {
             self.named.retain(|_, named| named.strong_count() > 0);
             self.cleared_at = self.named.len() * 2 + 16;
         }
-        self.next += 1;
-        self.named.insert(self.next, Rc::downgrade(flow));
-        flow.name.set(self.next);
-        FlowKey { number: self.next, kind: PhantomData }
+        self.last = self.bits.after(self.last);
+        self.named.insert(self.last, Rc::downgrade(flow));
+        flow.name.set(self.last);
+        FlowKey { number: self.last, kind: PhantomData }
     }
 
     /// Those that are there still.
