@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub struct Server<M> {
     mailbox: Mailbox<Order>,
     inbox: Inbox<Order>,
     module: M,
+    /// Which one of the process it is.
+    number: u32,
     /// Further loops; `None` where one is all.
     further: Option<Box<dyn FurtherLoops<M>>>,
 }
@@ -65,12 +68,7 @@ trait FurtherLoops<M>: Send + Sync {
     fn first(&self) -> Option<LoopPlace>;
 
     /// Takes for each what it is set up from. What comes of it starts them.
-    fn prepare(
-        self: Box<Self>,
-        module: &M,
-        addresses: &[SocketAddr],
-        beginnings: &Beginnings,
-    ) -> Result<StartLoops>;
+    fn prepare(self: Box<Self>, module: &M, start: &LoopStart) -> Result<StartLoops>;
 }
 
 /// Starts loops that are prepared.
@@ -90,6 +88,7 @@ type SetUp = Box<dyn FnOnce() -> Result<ServerDriver> + Send>;
 
 /// What a loop is set up from, beside the module.
 struct LoopStart {
+    server: u32,
     place: Option<LoopPlace>,
     addresses: Vec<SocketAddr>,
     mailbox: Mailbox<Order>,
@@ -206,7 +205,11 @@ impl<M: FnOnce(&mut Application)> Server<M> {
     fn nowhere(module: M) -> Self {
         let mailbox = Mailbox::default();
         let inbox = mailbox.inbox();
-        Self { listeners: Vec::new(), addresses: Vec::new(), mailbox, inbox, module, further: None }
+        // Not from 0, where the ids of what is no server begin, such as the test kit's.
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let (listeners, addresses) = (Vec::new(), Vec::new());
+        Self { listeners, addresses, mailbox, inbox, module, number, further: None }
     }
 
     /// Serves with so many loops, each on a thread of its own, at most 64; with one, which is the default,
@@ -273,12 +276,12 @@ impl<M: FnOnce(&mut Application)> Server<M> {
 
     /// Sets up all loops. The first one runs where this is called, and the others already do.
     fn start(self) -> Result<Started> {
-        let Self { listeners, addresses, mailbox, inbox, module, further } = self;
+        let Self { listeners, addresses, mailbox, inbox, module, number: server, further } = self;
         let beginnings = Beginnings::of(listeners);
         let place = further.as_ref().and_then(|further| further.first());
-        let start_others =
-            further.map(|further| further.prepare(&module, &addresses, &beginnings)).transpose()?;
-        let driver = LoopStart { place, addresses, mailbox, inbox, beginnings }.set_up(module)?;
+        let first = LoopStart { server, place, addresses, mailbox, inbox, beginnings };
+        let start_others = further.map(|further| further.prepare(&module, &first)).transpose()?;
+        let driver = first.set_up(module)?;
         let others = start_others.map(|start| start()).transpose()?;
         Ok(Started { driver, others })
     }
@@ -382,9 +385,9 @@ impl LoopStart {
     fn application(&self) -> Application {
         let application =
             Application::new().reached_by(self.mailbox.clone(), self.addresses.clone());
-        let Some(place) = &self.place else { return application };
+        let Some(place) = &self.place else { return application.of_server(self.server) };
         note_loop_thread(place);
-        application.at(place.clone())
+        application.at(place.clone()).of_server(self.server)
     }
 
     fn driver_of(self, application: Application) -> Result<ServerDriver> {
@@ -402,12 +405,7 @@ where
         self.0.first().cloned()
     }
 
-    fn prepare(
-        self: Box<Self>,
-        module: &M,
-        addresses: &[SocketAddr],
-        beginnings: &Beginnings,
-    ) -> Result<StartLoops> {
+    fn prepare(self: Box<Self>, module: &M, of_first: &LoopStart) -> Result<StartLoops> {
         let [first, others @ ..] = self.0.as_slice() else {
             return Err(ServerError::Config("loops is 0: it must be at least 1".into()));
         };
@@ -417,11 +415,12 @@ where
         }
         let start = |place: &LoopPlace| {
             let start = LoopStart {
+                server: of_first.server,
                 place: Some(place.clone()),
-                addresses: addresses.to_vec(),
+                addresses: of_first.addresses.clone(),
                 mailbox: place.mailbox().clone(),
                 inbox: place.mailbox().inbox(),
-                beginnings: beginnings.of_another(),
+                beginnings: of_first.beginnings.of_another(),
             };
             let module = module.clone();
             let set_up: SetUp = Box::new(move || start.set_up(module));

@@ -27,7 +27,7 @@ use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
 use crate::context::shared_flows::read_for_others;
 use crate::context::watch::{Ready, Watch};
-use crate::flow::key::{FlowKey, FlowNames};
+use crate::flow::key::FlowKey;
 use crate::flow::options::FlowOptions;
 use crate::flow::reader::{Batch, Taken};
 use crate::flow::shared_flow::SharedFlow;
@@ -254,8 +254,14 @@ impl Application {
 
     /// On one of several loops.
     pub(crate) fn at(mut self, place: LoopPlace) -> Self {
-        self.on_loop.flow_names = FlowNames::of_loop(place.generation_bits().fixed());
+        self.on_loop.begin_at(place.generation_bits());
         self.on_loop.place = Some(place);
+        self
+    }
+
+    /// Of the process's server of that number, on the loop that is [said](Self::at) before.
+    pub(crate) fn of_server(mut self, number: u32) -> Self {
+        self.on_loop.begin_at(self.on_loop.bits.of_server(number));
         self
     }
 

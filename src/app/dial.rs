@@ -265,7 +265,7 @@ impl ServerRef<'_> {
         added.ok_or_else(|| ConfigError("there are too many dialers".into()))
     }
 
-    /// The dialer of that name, while it has not stopped or somebody has it.
+    /// The dialer of that name, while it has not stopped or somebody has it; none of another loop.
     pub fn find_dialer(&self, key: DialerKey) -> Option<Dialer> {
         self.shared.dialers.find(key)
     }

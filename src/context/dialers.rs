@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 
 use crate::context::stats::Stats;
 use crate::structures::ids::SessionId;
-use crate::structures::slab::{Key, Slab};
+use crate::structures::slab::{GenerationBits, Key, Slab};
 #[cfg(feature = "tls")]
 use crate::transport::tls::connector::TlsConnectors;
 use crate::words::close::CloseInfo;
@@ -61,6 +61,7 @@ pub struct DialerKey(pub(crate) Key);
 #[derive(Default)]
 pub(crate) struct Dialers {
     known: RefCell<Option<Slab<Rc<DialerCell>>>>,
+    bits: GenerationBits,
     /// Those that are to be begun.
     fresh: RefCell<Vec<NewDialer>>,
     /// Those of which something is wanted, or of which a session has ended.
@@ -104,10 +105,16 @@ pub(crate) enum Wish {
 pub(crate) const DIALERS_MAX: usize = 1 << 16;
 
 impl Dialers {
+    /// Those of a loop whose generations have these bits.
+    pub(crate) fn of_loop(bits: GenerationBits) -> Self {
+        Self { bits, ..Self::default() }
+    }
+
     /// Enters a dialer; `None` if there are too many.
     pub(crate) fn add(self: &Rc<Self>, connector: Box<dyn Any>) -> Option<Dialer> {
         let mut known = self.known.borrow_mut();
-        let known = known.get_or_insert_with(|| Slab::unreserved(DIALERS_MAX));
+        let empty = || Slab::unreserved(DIALERS_MAX).of_loop(self.bits);
+        let known = known.get_or_insert_with(empty);
         // The key is known only once the slot is taken.
         let nobody = Key { index: u32::MAX, generation: 0 };
         let key = known.insert(Rc::new(self.cell(nobody))).ok()?;

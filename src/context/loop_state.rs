@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use crate::protocol::server_sent_events::EventId;
 use crate::structures::ids::SessionId;
-use crate::structures::slab::Key;
+use crate::structures::slab::{GenerationBits, Key};
 use crate::structures::wire::Wire;
 use crate::words::error::AskError;
 use crate::words::limits::{Limits, OVER_LIMIT_MAX};
@@ -59,6 +59,8 @@ pub(crate) type ReadFlow = Box<dyn FnMut(&mut ServerRef<'_>, &mut Batch<'_>) -> 
 /// What an application sets up on the loop beside its routes.
 #[derive(Debug, Default)]
 pub(crate) struct OnLoop {
+    /// What its ids have, so that no other loop or server of the process has the same.
+    pub(crate) bits: GenerationBits,
     pub(crate) timers: Timers<TimerAction>,
     pub(crate) watches: WatchOrders<NewWatch>,
     pub(crate) flow_names: FlowNames,
@@ -167,6 +169,17 @@ pub(crate) struct LoopState {
 }
 
 impl OnLoop {
+    /// One whose ids have these bits; before anything is in it.
+    pub(crate) fn begin_at(&mut self, bits: GenerationBits) {
+        self.bits = bits;
+        self.timers = Timers::of_loop(bits);
+        self.watches = WatchOrders::of_loop(bits);
+        self.flow_names = FlowNames::of_loop(bits);
+        self.readers = Readers::of_loop(bits);
+        #[cfg(feature = "client")]
+        (self.dialers = Rc::new(Dialers::of_loop(bits)));
+    }
+
     /// The pool of this server, to which the flows belong that have a name.
     fn pool(&mut self, process_bytes: usize) -> Rc<Flows> {
         let pool = Rc::new(Flows::new(process_bytes));

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::flow::inner::{FlowInner, Flows};
 use crate::flow::reader::Reading;
 use crate::structures::ids::ReaderId;
-use crate::structures::slab::{Key, Slab};
+use crate::structures::slab::{GenerationBits, Key, Slab};
 
 /// All readers; `R` is what each does with a batch.
 pub(crate) struct Readers<R> {
@@ -37,7 +37,7 @@ struct Entry<R> {
 
 impl<R> Default for Readers<R> {
     fn default() -> Self {
-        Self { known: Slab::unreserved(READERS_MAX), due: VecDeque::new() }
+        Self::of_loop(GenerationBits::NONE)
     }
 }
 
@@ -51,6 +51,11 @@ impl<R> fmt::Debug for Readers<R> {
 }
 
 impl<R> Readers<R> {
+    /// Those of a loop whose generations have these bits.
+    pub(crate) fn of_loop(bits: GenerationBits) -> Self {
+        Self { known: Slab::unreserved(READERS_MAX).of_loop(bits), due: VecDeque::new() }
+    }
+
     /// Enters a reader of a flow, in a server whose flows have that pool or, before there is one, for later.
     pub(crate) fn add(
         &mut self,

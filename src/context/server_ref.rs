@@ -524,7 +524,8 @@ impl ServerRef<'_> {
         self.shared.timers.acted(id, again, now);
     }
 
-    /// Takes a timer back; one that is over or was taken back already is nothing.
+    /// Takes a timer back; one that is over, was taken back already or is another
+    /// [loop](crate::Server::loops)'s is nothing.
     pub fn cancel_timer(&mut self, timer: TimerId) {
         self.shared.has_deferred_work = true;
         self.shared.timers.cancel(timer);
@@ -549,7 +550,7 @@ impl ServerRef<'_> {
 
     /// Watches a descriptor for something else from the end of this turn on, such as for room once there is
     /// something to write. What its own callback returns in this turn comes before. For one that is watched
-    /// no more this does nothing. Each loop has ids of its own: call it on the one that watches.
+    /// no more, or on another loop, this does nothing.
     ///
     /// ```
     /// use std::cell::RefCell;
@@ -636,12 +637,13 @@ impl ServerRef<'_> {
         self.shared.readers.add(&flow.inner, Some(&self.shared.flows), Box::new(read))
     }
 
-    /// Offers a reader that said [`Taken::Later`] what its flow has for it, in this turn or the next.
+    /// Offers a reader that said [`Taken::Later`] what its flow has for it, in this turn or the next. One
+    /// of another loop is nothing.
     pub fn read_on(&mut self, reader: ReaderId) {
         self.shared.readers.read_on(reader);
     }
 
-    /// Ends a reader, and drops its callback; one that is over is nothing.
+    /// Ends a reader, and drops its callback; one that is over, or another loop's, is nothing.
     ///
     /// ```
     /// use wirewheel::ServerRef;

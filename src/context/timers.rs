@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::structures::ids::TimerId;
-use crate::structures::slab::Slab;
+use crate::structures::slab::{GenerationBits, Slab};
 use crate::structures::wheel::TimerKey;
 use crate::words::time::Time;
 
@@ -18,6 +18,7 @@ pub(crate) struct Timers<A> {
     fresh: Vec<u32>,
     /// Entries of the wheel whose timers were taken back.
     stale: Vec<TimerKey>,
+    bits: GenerationBits,
     serial: u32,
 }
 
@@ -37,12 +38,17 @@ const TIMERS_MAX: usize = 1 << 30;
 
 impl<A> Default for Timers<A> {
     fn default() -> Self {
-        let running = Slab::unreserved(TIMERS_MAX);
-        Self { running, fresh: Vec::new(), stale: Vec::new(), serial: 0 }
+        Self::of_loop(GenerationBits::NONE)
     }
 }
 
 impl<A> Timers<A> {
+    /// Those of a loop whose serials have these bits.
+    pub(crate) fn of_loop(bits: GenerationBits) -> Self {
+        let running = Slab::unreserved(TIMERS_MAX);
+        Self { running, fresh: Vec::new(), stale: Vec::new(), bits, serial: bits.first() }
+    }
+
     pub(crate) fn add(&mut self, delay: Duration, action: A, now: Time) -> TimerId {
         let mut id = TimerId { slot: OF_A_SESSION, serial: self.next_serial() };
         let at = now.after(delay);
@@ -76,7 +82,7 @@ impl<A> Timers<A> {
     }
 
     fn next_serial(&mut self) -> u32 {
-        self.serial = self.serial.wrapping_add(1);
+        self.serial = self.bits.after(self.serial);
         self.serial
     }
 

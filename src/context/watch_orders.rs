@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use crate::context::watch::Ready;
 use crate::structures::ids::WatchId;
+use crate::structures::slab::GenerationBits;
 
 #[derive(Debug)]
 pub(crate) struct WatchOrders<W> {
@@ -22,13 +23,18 @@ pub(crate) enum WatchOrder<W> {
 
 impl<W> Default for WatchOrders<W> {
     fn default() -> Self {
-        Self { orders: VecDeque::new(), last: WatchId::OF_THE_SERVER }
+        Self::of_loop(GenerationBits::NONE)
     }
 }
 
 impl<W> WatchOrders<W> {
+    /// Those of a loop whose ids have these bits, above a count of as many as anybody watches.
+    pub(crate) fn of_loop(bits: GenerationBits) -> Self {
+        let last = WatchId(u64::from(bits.first()) << 32);
+        Self { orders: VecDeque::new(), last }
+    }
+
     pub(crate) fn begin(&mut self, watched: W) -> WatchId {
-        // As many as one a nanosecond for centuries.
         self.last = WatchId(self.last.0.wrapping_add(1));
         self.orders.push_back(WatchOrder::Begin(self.last, watched));
         self.last

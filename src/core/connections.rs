@@ -6,8 +6,7 @@ use std::hint::black_box;
 use crate::app::application::Proxies;
 use crate::app::route_table::RouteTable;
 use crate::context::clients::ClientTable;
-use crate::context::loop_state::{LoopPlace, LoopState};
-use crate::context::loops::Place;
+use crate::context::loop_state::{LoopState, OnLoop};
 use crate::session::state::{Extra, PingBehind, SessionState};
 use crate::structures::slab::{GenerationBits, RESERVED_MAX, Slab};
 use crate::structures::wheel::TimerWheel;
@@ -60,10 +59,9 @@ fn connections_slab(accepted: usize, bits: GenerationBits) -> Slab<Connection> {
 
 impl Connections {
     #[allow(clippy::arithmetic_side_effects, reason = "max_connections is at most 2^30")]
-    pub(super) fn new(limits: &Limits, proxies: Proxies, place: Option<&LoopPlace>) -> Self {
+    pub(super) fn new(limits: &Limits, proxies: Proxies, on_loop: &OnLoop) -> Self {
         let slots = limits.max_connections + OVER_LIMIT_MAX;
-        let bits = place.map_or(GenerationBits::NONE, Place::generation_bits);
-        let clients = match place {
+        let clients = match &on_loop.place {
             Some(place) => ClientTable::Shared(place.clients()),
             None => ClientTable::Own(Box::default()),
         };
@@ -71,7 +69,7 @@ impl Connections {
         // it could not give back then.
         drop(black_box(Box::<Extra>::default()));
         Self {
-            slab: connections_slab(slots, bits),
+            slab: connections_slab(slots, on_loop.bits),
             // As the slab's own: it outlives the connections.
             wheel: TimerWheel::with_room(slots.min(RESERVED_MAX)),
             pending: Pending::new(limits.max_pending_handshakes),

@@ -85,11 +85,7 @@ impl Drop for Core {
 impl Core {
     pub(crate) fn new(built: Built) -> Self {
         let mut core = Self {
-            connections: Connections::new(
-                &built.limits,
-                built.proxies,
-                built.on_loop.place.as_ref(),
-            ),
+            connections: Connections::new(&built.limits, built.proxies, &built.on_loop),
             shared: LoopState::new(built.limits, built.on_loop),
             routes: built.routes,
             rounds: Rounds::default(),

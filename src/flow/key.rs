@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::flow::inner::{FlowInner, WeakFlow};
+use crate::structures::slab::GenerationBits;
 
 /// Names a flow for other threads: `Copy` and `Send`, unlike the flow itself. Made by
 /// [`Application::flow_key`](crate::Application::flow_key) or
@@ -43,7 +44,8 @@ impl<T: ?Sized> fmt::Debug for FlowKey<T> {
 #[derive(Debug, Default)]
 pub(crate) struct FlowNames {
     named: HashMap<u32, WeakFlow>,
-    next: u32,
+    bits: GenerationBits,
+    last: u32,
     /// With so many, those that are gone are looked for.
     cleared_at: usize,
 }
@@ -56,9 +58,9 @@ impl<T: ?Sized> FlowKey<T> {
 }
 
 impl FlowNames {
-    /// Those of one of several loops, whose numbers have these bits.
-    pub(crate) fn of_loop(fixed_bits: u32) -> Self {
-        Self { next: fixed_bits, ..Self::default() }
+    /// Those of a loop whose numbers have these bits.
+    pub(crate) fn of_loop(bits: GenerationBits) -> Self {
+        Self { bits, last: bits.first(), ..Self::default() }
     }
 
     pub(crate) fn name<T: ?Sized>(&mut self, flow: &Rc<FlowInner>) -> FlowKey<T> {
@@ -73,10 +75,10 @@ impl FlowNames {
             self.named.retain(|_, named| named.strong_count() > 0);
             self.cleared_at = self.named.len() * 2 + 16;
         }
-        self.next += 1;
-        self.named.insert(self.next, Rc::downgrade(flow));
-        flow.name.set(self.next);
-        FlowKey { number: self.next, kind: PhantomData }
+        self.last = self.bits.after(self.last);
+        self.named.insert(self.last, Rc::downgrade(flow));
+        flow.name.set(self.last);
+        FlowKey { number: self.last, kind: PhantomData }
     }
 
     /// Those that are there still.
@@ -89,37 +91,5 @@ impl FlowNames {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flow::shared_flow::SharedFlow;
-
-    #[test]
-    fn a_name_stands_for_its_flow_until_that_is_gone() {
-        let mut names = FlowNames::default();
-        let (one, two): (SharedFlow, SharedFlow) = (SharedFlow::new(), SharedFlow::new());
-        let first: FlowKey<str> = names.name(&one.inner);
-        let second: FlowKey<str> = names.name(&two.inner);
-        let again: FlowKey<str> = names.name(&one.inner);
-        assert_eq!((again.number, first.number == second.number), (first.number, false));
-        assert!(names.find(first).is_some_and(|cell| Rc::ptr_eq(&cell, &one.inner)));
-        drop(one);
-        assert!(names.find(first).is_none());
-        let third: FlowKey<str> = names.name(&SharedFlow::<str>::new().inner);
-        assert!(third.number > second.number && names.find(second).is_some());
-    }
-
-    #[test]
-    fn names_of_flows_that_are_gone_are_not_kept() {
-        let mut names = FlowNames::default();
-        let kept: [SharedFlow; 4] = std::array::from_fn(|_| SharedFlow::new());
-        for flow in &kept {
-            names.name::<str>(&flow.inner);
-        }
-        for _ in 0..500 {
-            names.name::<str>(&SharedFlow::<str>::new().inner);
-            assert!(names.named.len() <= 2 * (kept.len() + 1) + 16, "{}", names.named.len());
-        }
-        assert_eq!(names.flows().count(), kept.len());
-    }
-}
+#[cfg(all(repository, test))]
+mod tests;
