@@ -238,6 +238,12 @@ impl OpenSockets {
         }
     }
 
+    /// Nobody is served any more, and nobody comes.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+        self.sockets.clear();
+    }
+
     /// Whether a listener is there after this process: those who are told to leave may come back.
     pub(super) fn has_handed_over(&self) -> bool {
         self.listeners.iter().any(|listener| listener.handed_over)
