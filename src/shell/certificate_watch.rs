@@ -13,10 +13,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::warn;
+use mio::Registry;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use crate::context::loop_state::{NewWatch, ServerRef};
 use crate::context::watch::{Ready, Watch};
+use crate::structures::ids::WatchId;
+use crate::transport::tls::acceptor::Acceptor;
+
+use super::watches::Watches;
 
 /// So long after the first change files are read: a pair is mostly replaced one after the other.
 const SETTLED: Duration = Duration::from_millis(500);
@@ -43,8 +48,27 @@ struct FolderWatch {
     is_due: Rc<Cell<bool>>,
 }
 
+/// Has certificates reloaded when their files change, where that is wanted. Without inotify they are not.
+pub(super) fn watch_certificates(
+    mut watches: Watches,
+    registry: &Registry,
+    acceptors: &[Option<Rc<Acceptor>>],
+) -> Watches {
+    let acceptors = acceptors.iter().flatten();
+    let files: Vec<_> = acceptors.flat_map(|acceptor| acceptor.watched_files()).collect();
+    if files.is_empty() {
+        return watches;
+    }
+    let id = WatchId::OF_THE_SERVER;
+    if let Err(error) = watch_files(files).and_then(|watch| watches.add(registry, id, watch)) {
+        warn!(target: "wirewheel::server",
+            "certificates are not reloaded when their files change: {error}");
+    }
+    watches
+}
+
 /// Has the loop reload certificates soon after one of these files has changed, wherever their links lead.
-pub(super) fn watch_files(files: Vec<PathBuf>) -> io::Result<NewWatch> {
+fn watch_files(files: Vec<PathBuf>) -> io::Result<NewWatch> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let mut watch = FolderWatch { files, names: HashMap::new(), is_due: Rc::default() };
     for (folder, error) in watch.follow(&inotify) {
