@@ -380,7 +380,7 @@ impl Handle {
         let (name, message) = (name.into(), message.into());
         let bytes = message.as_message().bytes().len().saturating_add(name.len());
         self.order(bytes, move |server| {
-            let _ = server.send_to_name(&name, message);
+            let _ = server.find_session(&name).map(|id| server.send_ordered(id, message));
         })
     }
 
