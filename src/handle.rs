@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
@@ -78,6 +78,18 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<Result<Drained>>>>,
     /// The thread of the loop, if that is known.
     loop_thread: Option<ThreadId>,
+}
+
+/// A question for the statistics of all loops: answered once each has said what it has, or is over.
+struct Question {
+    place: LoopPlace,
+    sender: Sender<Stats>,
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let _ = self.sender.send(self.place.stats()); // who asked may have stopped waiting
+    }
 }
 
 thread_local! {
@@ -375,7 +387,7 @@ impl Handle {
         let (name, message) = (name.into(), message.into());
         let bytes = message.as_message().bytes().len().saturating_add(name.len());
         self.order(bytes, move |server| {
-            let _ = server.send_to_name(&name, message);
+            let _ = server.find_session(&name).map(|id| server.send_ordered(id, message));
         })
     }
 
@@ -565,7 +577,8 @@ impl Handle {
         self.order_to(flow.number(), bytes, publish)
     }
 
-    /// Asks for the statistics; they come as soon as the loop has its next turn.
+    /// Asks for the statistics; they come as soon as the loop has its next turn. With several loops, those
+    /// that are over count as they ended.
     ///
     /// # Errors
     /// As [`defer`](Self::defer).
@@ -577,22 +590,21 @@ impl Handle {
             })?;
             return Ok(receiver);
         };
-        // Each loop adds its own, and the last one answers: so they are of now, and all loops turn.
-        let gathered = Arc::new(Mutex::new((Stats::default(), place.count())));
+        // Each loop says its own, and the last one answers: so they are of now, and all loops turn.
+        let question = Arc::new(Question { place: place.clone(), sender });
+        let mut is_asked = false;
         for mailbox in place.mailboxes() {
-            let (sender, gathered) = (sender.clone(), Arc::clone(&gathered));
-            let add = move |server: &mut ServerRef<'_>| {
-                let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-                let (sum, missing) = &mut *gathered;
-                sum.add(&server.shared.own_snapshot());
-                *missing = missing.saturating_sub(1);
-                if *missing == 0 {
-                    let _ = sender.send(sum.clone());
-                }
+            let question = Arc::clone(&question);
+            let publish = move |server: &mut ServerRef<'_>| {
+                server.shared.publish_stats();
+                drop(question);
             };
-            mailbox.send(0, Box::new(add))?;
+            match mailbox.send(0, Box::new(publish)) {
+                Err(Refused::Stopped) => {} // what it had last is there
+                sent => is_asked = sent.map(|()| true)?,
+            }
         }
-        Ok(receiver)
+        if is_asked { Ok(receiver) } else { Err(HandleError::Stopped) }
     }
 
     /// Stops the server: requests get 503, sessions Close 1001; it ends when all have answered,

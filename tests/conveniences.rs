@@ -307,6 +307,26 @@ fn devices() -> TestApplication {
     .unwrap()
 }
 
+/// As what is sent by an id: nobody else is told.
+#[test]
+fn what_another_thread_sends_to_a_name_without_room_counts_with_the_session() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new().limits(Limits::new().process_bytes(64 << 10)));
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                on_connect(|session, _| Ok(session.set_name("it")?))
+                    .on_message(|session, _| session.send(session.dropped().to_string()))
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    app.handle().send_to_name("it", "x".repeat(100_000)).unwrap();
+    app.advance(Duration::ZERO);
+    client.send("how many?");
+    client.expect_text("1");
+}
+
 #[test]
 fn a_name_is_one_session_s_until_it_ends_or_another_takes_it() {
     let app = devices();

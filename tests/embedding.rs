@@ -20,10 +20,11 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
@@ -32,7 +33,9 @@ use support::loops::{Loop, start_in};
 use support::*;
 use wirewheel::embedding::ServerDriver;
 use wirewheel::error::{AdoptError, HandleError};
-use wirewheel::{Application, Call, CloseCode, Drained, Limits, Server, WebSockets, on_message};
+use wirewheel::{
+    Application, Call, CloseCode, Drained, Limits, Listen, Server, WebSockets, on_message,
+};
 
 fn echo(app: &mut Application) {
     limited(app, Limits::new());
@@ -216,6 +219,28 @@ fn signalled() {
     assert!(server.turn().unwrap().is_break());
 }
 
+/// As after `Server::run`: the next one ends the process.
+#[test]
+fn signals_are_given_back_once_it_is_over() {
+    let program = std::env::current_exe().unwrap();
+    let mut program = Command::new(program);
+    let output = program.args(["--ignored", "over_and_raised"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.signal(), Some(Signal::TERM.as_raw()), "{said}");
+}
+
+#[test]
+#[ignore = "in a process of its own, which it ends"]
+fn over_and_raised() {
+    let mut server = driver(echo);
+    server.stop_at_signals().unwrap();
+    signal_hook::low_level::raise(Signal::TERM.as_raw()).unwrap();
+    while server.turn().unwrap().is_continue() {}
+    server.stop_at_signals().unwrap(); // too late
+    signal_hook::low_level::raise(Signal::TERM.as_raw()).unwrap();
+    panic!("it was swallowed");
+}
+
 #[test]
 #[ignore = "it takes a minute"]
 fn idle_for_a_minute_it_wakes_not_once() {
@@ -233,6 +258,52 @@ fn idle_for_a_minute_it_wakes_not_once() {
     client.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     assert!(std::io::Read::read(&mut client.stream, &mut [0]).is_err(), "a minute");
     assert_eq!(woken.load(Ordering::Relaxed), before);
+}
+
+/// Whoever has its end keeps it for a while: nobody who asks it then may wait for an answer.
+#[test]
+fn a_server_that_is_over_takes_nothing_more_although_nobody_has_dropped_it() {
+    let path = socket_folder().join(format!("wirewheel-over-{}.sock", std::process::id()));
+    let (waits, waiting) = channel();
+    let module = move |app: &mut Application| {
+        echo(app);
+        let handle = app.handle();
+        // After the orders of the last turn.
+        app.on_shutdown(move |_| waits.send(handle.stats().unwrap()).unwrap());
+    };
+    let server = Server::bind("127.0.0.1:0", module).unwrap();
+    let server = server.listen(Listen::Unix(path.clone())).unwrap();
+    let (handle, address) = (server.handle(), server.local_addr());
+    let mut server = server.into_driver().unwrap();
+    let mut silent = Client::connect(address);
+    assert!(wakes(&server, PATIENCE));
+    settle(&mut server);
+    let session = server.with_server(|server| server.sessions().next());
+    assert_eq!(session, Some(None));
+    server.with_server(|server| server.shutdown(Duration::ZERO));
+    while server.turn().unwrap().is_continue() {}
+    let unanswered = waiting.recv().unwrap().recv_timeout(PATIENCE);
+    assert_eq!(unanswered.unwrap_err(), RecvTimeoutError::Disconnected);
+    silent.expect_eof();
+    assert_eq!(handle.defer(|_| ()), Err(HandleError::Stopped));
+    assert_eq!(handle.stats().unwrap_err(), HandleError::Stopped);
+    for from_a_thread in [false, true] {
+        let (stream, mut client, peer) = accepted();
+        if from_a_thread {
+            assert_eq!(handle.adopt(stream, Vec::new(), peer), Err(HandleError::Stopped));
+        } else {
+            assert_eq!(server.adopt(stream, Vec::new(), peer), Err(AdoptError::Stopped));
+        }
+        client.expect_eof();
+    }
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert!(!path.exists());
+    // What is left is quiet, and can be asked.
+    handle.shutdown(Duration::ZERO);
+    assert!(server.turn().unwrap().is_break());
+    assert!(!wakes(&server, Duration::ZERO));
+    assert_eq!(server.with_server(|server| server.session_count()), Some(0));
+    assert_eq!(server.next_deadline(), None);
 }
 
 /// A connection that somebody else has accepted, and its client.
@@ -389,10 +460,6 @@ fn those_who_wait_to_be_adopted_when_the_server_ends_are_hung_up_on() {
     let handle = server.with_server(|server| server.handle()).unwrap();
     let (stream, mut client, peer) = accepted();
     while server.turn().unwrap().is_continue() {}
-    handle.adopt(stream, Vec::new(), peer).unwrap(); // it is there still, if no more turned
-    drop(server);
-    client.expect_eof();
-    let (stream, mut client, peer) = accepted();
     assert_eq!(handle.adopt(stream, Vec::new(), peer), Err(HandleError::Stopped));
     client.expect_eof();
 }

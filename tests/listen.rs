@@ -82,6 +82,34 @@ fn a_unix_socket_serves_like_any_other_and_its_file_goes_with_the_server() {
     assert!(!path.0.exists());
 }
 
+/// It answers nobody just now, and has room for nobody either: who looks whether it is there does not wait.
+#[test]
+fn a_path_whose_server_is_busy_is_taken() {
+    let path = SocketPath::new("busy");
+    let socket =
+        || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    let (address, busy) = (socket2::SockAddr::unix(&path.0).unwrap(), socket());
+    busy.bind(&address).unwrap();
+    busy.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let client = socket();
+        client.set_nonblocking(true).unwrap();
+        match client.connect(&address) {
+            Ok(()) => waiting.push(client),
+            Err(error) => break assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+    let (tell, told) = channel();
+    let listen = Listen::Unix(path.0.clone());
+    let bind = move || tell.send(Server::bind(listen, introducing).map(drop)).unwrap();
+    std::thread::Builder::new().spawn(bind).unwrap();
+    match told.recv_timeout(PATIENCE).expect("it waits") {
+        Err(ServerError::Bind { source, .. }) => assert_eq!(source.kind(), ErrorKind::AddrInUse),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_descriptor_that_listens_is_taken_over() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

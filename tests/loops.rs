@@ -17,7 +17,7 @@ use std::time::Duration;
 use log::{Level, Log, Metadata, Record};
 use rustix::process::{Resource, getrlimit};
 use support::*;
-use wirewheel::error::{AskError, NameError, ServerError};
+use wirewheel::error::{AskError, HandleError, NameError, ServerError};
 use wirewheel::watch::{Ready, Watch};
 use wirewheel::{
     Application, Call, CloseCode, Drained, Handle, Limits, Response, Server, SessionId, WebSockets,
@@ -397,6 +397,30 @@ fn statistics_are_those_of_all_loops() {
         let page = page();
         figures.iter().all(|figure| page.contains(figure))
     });
+}
+
+/// While some loops are over and others serve what is left.
+#[test]
+fn statistics_are_told_as_long_as_a_loop_is_left() {
+    for over in [0, 1] {
+        let (module, told) = telling(Limits::new().close_timeout(PATIENCE));
+        let server = serve(2, module);
+        let mut both: Vec<_> = pair(&server, &told).into();
+        let (mut client, id) = both.remove(over);
+        client.text("hello");
+        client.expect_text("hello");
+        server.0.shutdown(PATIENCE);
+        client.expect_close(1001);
+        client.send(CLOSE, &close_payload(1001, ""));
+        client.expect_eof();
+        drop(client);
+        until(|| server.0.send_to(id, "").is_err()); // its loop is over
+        let stats = stats(&server.0);
+        assert_eq!((stats.connections_total, stats.sessions_open, stats.messages_in), (2, 1, 1));
+        server.0.shutdown(Duration::ZERO);
+        server.0.join().unwrap();
+        assert_eq!(server.0.stats().unwrap_err(), HandleError::Stopped);
+    }
 }
 
 #[test]

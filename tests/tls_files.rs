@@ -85,6 +85,29 @@ fn files_that_are_written_to_or_replaced_are_read_again() {
     assert_eq!(session.frame().payload, b"still there");
 }
 
+/// Between the two, which may be far apart, nobody watches.
+#[test]
+fn files_that_are_replaced_before_the_server_runs_are_read_again() {
+    for with_links in [false, true] {
+        let folder = Folder::new(if with_links { "early-links" } else { "early" });
+        pair(&folder, "now", "box");
+        pair(&folder, "next", "small");
+        symlink("now", folder.path("live")).unwrap();
+        let path = folder.path(if with_links { "live" } else { "now" });
+        let options = TlsOptions::new(path.join("chain.pem"), path.join("own.key"));
+        let listen = Listen::tls("127.0.0.1:0", options.reload_on_change(true));
+        let server = Server::bind(listen, |_: &mut Application| {}).unwrap();
+        if with_links {
+            relink("next", &folder.path("live"));
+        } else {
+            pair(&folder, "now", "small");
+        }
+        let server = Running::of(server);
+        expect_shown(&server, "small.example");
+        assert_eq!(figures(&server, |stats| stats.tls_reloads_done > 0).tls_reloads_done, 1);
+    }
+}
+
 /// As certbot does (`live/` of links into `archive/`), as Kubernetes does (links to `..data`, itself a link
 /// to a folder), and as whoever switches a whole folder.
 #[test]

@@ -1,5 +1,6 @@
 //! Sessions that dial out over TLS, over real sockets: against our own server, with certificates on both
 //! sides.
+#![allow(clippy::disallowed_methods, reason = "a loop reads the clock")]
 
 #[path = "support/tls.rs"]
 mod secure_client;
@@ -8,15 +9,16 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use secure_client::{certificate, options};
 use support::PATIENCE;
-use wirewheel::client::{ConnectError, ConnectOptions, Reconnect, TlsFault};
+use wirewheel::client::{ByteHandler, ConnectError, ConnectOptions, Reconnect, TlsFault};
 use wirewheel::tls::{ClientCertificates, Roots, TlsOptions};
 use wirewheel::{
-    Application, Call, CloseCode, CloseReason, Handle, Listen, Server, ServerRef, SessionId,
-    WebSockets, on_connect, on_message,
+    Application, Call, CloseCode, CloseReason, Handle, HandlerResult, Listen, Server, ServerRef,
+    Session, SessionId, WebSockets, on_connect, on_message,
 };
 
 /// A program that dials one URL. What its sessions get and why its attempts fail is told.
@@ -201,6 +203,44 @@ fn who_cannot_be_trusted_or_speaks_something_else_is_told_apart() {
     assert!(client.next().contains("is ws:// meant?"));
     server.shutdown(Duration::ZERO);
     elsewhere.shutdown(Duration::ZERO);
+}
+
+/// Has certificates read again as it begins.
+struct Reloading(Sender<()>);
+
+impl ByteHandler for Reloading {
+    fn on_connect(&mut self, session: &mut Session<'_>) -> HandlerResult {
+        session.server().reload_certificates();
+        Ok(self.0.send(())?)
+    }
+
+    fn on_bytes(&mut self, _session: &mut Session<'_>, _bytes: &[u8]) -> HandlerResult {
+        Ok(())
+    }
+}
+
+/// Its hook runs behind the care for certificates, and nothing else may happen for long.
+#[test]
+fn what_a_dialled_session_has_reloaded_as_it_begins_waits_for_nothing() {
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", peer.local_addr().unwrap());
+    let (begun, begins) = channel();
+    let listen = Listen::tls("127.0.0.1:0", options("box"));
+    let server = Server::bind(listen, move |app: &mut Application| {
+        app.install(WebSockets::new().ping_period(None));
+        app.connect_bytes(&url, ConnectOptions::new(), move || Reloading(begun.clone()));
+    });
+    let mut server = server.unwrap().into_driver().unwrap();
+    while begins.try_recv().is_err() {
+        let time = server.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let time = time.map(|time| Timespec::try_from(time).unwrap());
+        poll(&mut [PollFd::new(&server, PollFlags::IN)], time.as_ref()).unwrap();
+        assert!(server.turn().unwrap().is_continue());
+    }
+    while server.next_deadline().is_some_and(|at| at <= Instant::now()) {
+        assert!(server.turn().unwrap().is_continue());
+    }
+    assert_eq!(server.with_server(|server| server.stats().tls_reloads_done), Some(1));
 }
 
 #[test]

@@ -389,6 +389,14 @@ impl LoopState {
         stats
     }
 
+    /// Says what was counted, where other loops want to know.
+    #[inline]
+    pub(crate) fn publish_stats(&self) {
+        if let Some(place) = &self.place {
+            place.publish(self.own_snapshot());
+        }
+    }
+
     /// Those of this loop.
     pub(crate) fn own_snapshot(&self) -> Stats {
         let stats = Stats {

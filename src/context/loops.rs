@@ -265,6 +265,13 @@ impl<A> Place<A> {
         }
     }
 
+    /// What all loops have said.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        self.loops.published.iter().for_each(|published| sum.add(&locked(published)));
+        sum
+    }
+
     /// Adds what the other loops had counted when their last turns were over.
     pub(crate) fn add_others(&self, stats: &mut Stats) {
         let all = self.loops.published.iter().enumerate();

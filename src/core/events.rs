@@ -213,9 +213,7 @@ impl Core {
     /// Says what was counted, where other loops want to know.
     #[inline]
     pub(crate) fn publish_stats(&self) {
-        if let Some(place) = &self.shared.place {
-            place.publish(self.shared.own_snapshot());
-        }
+        self.shared.publish_stats();
     }
 
     /// The other loops are to stop as well, unless they were the ones who said so.

@@ -28,6 +28,10 @@ impl Core {
         if self.has_dial_work() {
             return true;
         }
+        #[cfg(feature = "tls")]
+        if self.shared.reload_requested {
+            return true;
+        }
         self.has_to_flush() || !self.shared.watches.is_empty() || self.shared.stop_request.is_some()
     }
 

@@ -13,10 +13,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::warn;
+use mio::Registry;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use crate::context::loop_state::{NewWatch, ServerRef};
 use crate::context::watch::{Ready, Watch};
+use crate::structures::ids::WatchId;
+use crate::transport::tls::acceptor::Acceptor;
+
+use super::watches::Watches;
 
 /// So long after the first change files are read: a pair is mostly replaced one after the other.
 const SETTLED: Duration = Duration::from_millis(500);
@@ -43,8 +48,27 @@ struct FolderWatch {
     is_due: Rc<Cell<bool>>,
 }
 
+/// Has certificates reloaded when their files change, where that is wanted. Without inotify they are not.
+pub(super) fn watch_certificates(
+    mut watches: Watches,
+    registry: &Registry,
+    acceptors: &[Option<Rc<Acceptor>>],
+) -> Watches {
+    let acceptors = acceptors.iter().flatten();
+    let files: Vec<_> = acceptors.flat_map(|acceptor| acceptor.watched_files()).collect();
+    if files.is_empty() {
+        return watches;
+    }
+    let id = WatchId::OF_THE_SERVER;
+    if let Err(error) = watch_files(files).and_then(|watch| watches.add(registry, id, watch)) {
+        warn!(target: "wirewheel::server",
+            "certificates are not reloaded when their files change: {error}");
+    }
+    watches
+}
+
 /// Has the loop reload certificates soon after one of these files has changed, wherever their links lead.
-pub(super) fn watch_files(files: Vec<PathBuf>) -> io::Result<NewWatch> {
+fn watch_files(files: Vec<PathBuf>) -> io::Result<NewWatch> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let mut watch = FolderWatch { files, names: HashMap::new(), is_due: Rc::default() };
     for (folder, error) in watch.follow(&inotify) {
@@ -163,59 +187,5 @@ fn put_before(rest: &mut VecDeque<OsString>, path: &Path) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir();
-            let path = path.join(format!("wirewheel-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(fs::canonicalize(path).unwrap())
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn names_below(top: &Path, file: &Path) -> Vec<String> {
-        let below = |step: Step| {
-            let path = step.folder.join(step.name);
-            Some(path.strip_prefix(top).ok()?.to_str()?.to_owned())
-        };
-        steps(file).into_iter().filter_map(below).filter(|name| !name.is_empty()).collect()
-    }
-
-    #[test]
-    fn every_name_on_the_way_matters_and_those_that_links_put_in() {
-        let Folder(top) = &Folder::new("steps");
-        fs::create_dir(top.join("first")).unwrap();
-        fs::write(top.join("first/chain.pem"), "").unwrap();
-        symlink("first", top.join("now")).unwrap();
-        symlink("now/chain.pem", top.join("chain.pem")).unwrap();
-        let names = names_below(top, &top.join("chain.pem"));
-        assert_eq!(names, ["chain.pem", "now", "first", "first/chain.pem"]);
-        let up = top.join("first/../chain.pem");
-        assert_eq!(names_below(top, &up)[..2], ["first", "chain.pem"]);
-        symlink(top.join("first"), top.join("absolute")).unwrap();
-        let names = names_below(top, &top.join("absolute/chain.pem"));
-        assert_eq!(names, ["absolute", "first", "first/chain.pem"]);
-        assert_eq!(names_below(top, &top.join("not/there")), ["not", "not/there"]);
-    }
-
-    #[test]
-    fn links_in_a_circle_have_an_end() {
-        let Folder(top) = &Folder::new("circle");
-        symlink("b", top.join("a")).unwrap();
-        symlink("a", top.join("b")).unwrap();
-        assert!(names_below(top, &top.join("a")).len() <= LINKS_MAX + 1);
-    }
-}
+#[cfg(all(repository, test))]
+mod tests;

@@ -42,7 +42,7 @@ pub(super) struct CertificateCare {
     unjudged: Vec<usize>,
 }
 
-/// A reload that failed.
+/// A reload that failed, or nobody has asked for yet.
 #[derive(Clone, Copy, Debug)]
 struct Retry {
     at: Time,
@@ -50,11 +50,13 @@ struct Retry {
 }
 
 impl CertificateCare {
-    /// For listeners with TLS; the first check is due at once, on the first loop.
-    pub(super) fn new(is_first: bool) -> Self {
+    /// For listeners with TLS; the first check is due at once, on the first loop, and so is the reload of
+    /// certificates that are old.
+    pub(super) fn new(is_first: bool, are_old: bool) -> Self {
+        let reload = Retry { at: Time::ZERO, wait: RETRY_FIRST / 2 };
         Self {
             next_warning: is_first.then_some(Time::ZERO),
-            retry: None,
+            retry: are_old.then_some(reload),
             #[cfg(feature = "tls-client-auth")]
             rejudged: None,
             #[cfg(feature = "tls-client-auth")]
@@ -206,7 +208,7 @@ mod tests {
         let options = TlsOptions::new(chain.clone(), Pem::bytes(KEY));
         let certificates = Certificates::load(options).unwrap();
         let acceptors = [Rc::new(Acceptor::new(certificates.into(), 100))];
-        let mut care = CertificateCare::new(true);
+        let mut care = CertificateCare::new(true, false);
         fs::write(&chain, "half a file").unwrap();
         care.reload(&mut core, Time::ZERO, &acceptors);
         let retry = Time::ZERO.after(RETRY_FIRST);

@@ -13,6 +13,7 @@ use crate::context::commands::{Drained, StopRequest};
 use crate::context::loop_state::{Order, ServerRef};
 use crate::context::mailbox::Inbox;
 use crate::core::driver::Driver;
+use crate::core::panics::drop_caught;
 use crate::core::sockets::Readiness;
 use crate::words::close::CloseCode;
 use crate::words::time::Time;
@@ -43,7 +44,8 @@ struct Dispatcher {
     driver: Driver<OpenSockets>,
     /// How long a stop by signal waits for everybody.
     grace: Duration,
-    inbox: Inbox<Order>,
+    /// `None` once it is over.
+    inbox: Option<Inbox<Order>>,
     signals: Option<StopSignals>,
 }
 
@@ -67,7 +69,7 @@ impl PollLoop {
             dispatcher: Dispatcher {
                 grace: built.limits.grace(),
                 driver: Driver::new(built, sockets),
-                inbox,
+                inbox: Some(inbox),
                 signals: None,
             },
         })
@@ -75,6 +77,9 @@ impl PollLoop {
 
     /// Stops cleanly at SIGINT and SIGTERM; a second one stops at once.
     pub(crate) fn accept_signals(&mut self) -> io::Result<()> {
+        if self.drained.is_some() {
+            return Ok(());
+        }
         let registry = self.dispatcher.driver.sockets.poll.registry();
         self.dispatcher.signals = Some(StopSignals::new(registry, SIGNALS)?);
         Ok(())
@@ -99,14 +104,14 @@ impl PollLoop {
     /// Waits for as long at most, and does what is to be done: how sessions have ended, once a stop is
     /// complete.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> io::Result<Option<Drained>> {
-        if self.drained.is_some() {
-            return Ok(self.drained);
-        }
         match self.dispatcher.driver.sockets.poll.poll(&mut self.events, timeout) {
             // A turn all the same: it knows how long the wait was. Else a loop that is interrupted again and
             // again waits as long each time, and what is due never comes.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             result => result?,
+        }
+        if self.drained.is_some() {
+            return Ok(self.drained); // the poll has taken what made the descriptor readable
         }
         let now = self.dispatcher.driver.sockets.clock.now();
         let mut taken = 0;
@@ -138,7 +143,20 @@ impl PollLoop {
 
 /// For loops of others.
 impl PollLoop {
-    /// The same as somebody else's clock says it; `None` also once a stop is complete.
+    /// A turn that does not wait. Once a stop is complete, whoever asks, comes or signals finds nobody, as if
+    /// all of this were dropped.
+    pub(super) fn turn_at_once(&mut self) -> io::Result<Option<Drained>> {
+        let drained = self.turn(Some(Duration::ZERO))?;
+        if drained.is_some() {
+            let Dispatcher { driver, inbox, signals, .. } = &mut self.dispatcher;
+            *signals = None;
+            driver.sockets.close();
+            drop_caught("an order", inbox.take());
+        }
+        Ok(drained)
+    }
+
+    /// When the next one has to be, as somebody else's clock says it; `None` also once a stop is complete.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let next = self.next_turn().filter(|_| self.drained.is_none())?;
         self.dispatcher.driver.sockets.clock.instant(next)
@@ -176,7 +194,11 @@ impl Dispatcher {
                 };
                 self.driver.event(now, slot, ready);
             }
-            WAKER => self.driver.take_orders(now, &self.inbox),
+            WAKER => {
+                if let Some(inbox) = &self.inbox {
+                    self.driver.take_orders(now, inbox);
+                }
+            }
             SIGNALS => self.take_signals(now),
             _ => {
                 let Driver { core, sockets, .. } = &mut self.driver;

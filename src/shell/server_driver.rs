@@ -95,17 +95,18 @@ impl ServerDriver {
 
     /// Does what can be done now, without waiting: a bounded part of it, as each turn of
     /// [`Server::run`](crate::Server::run). Says how sessions have ended once the server is over; then
-    /// nothing is left to be done, and further calls say it again.
+    /// nothing is left to be done, and further calls say it again; handles say that it has stopped, nobody
+    /// listens, and signals are given back.
     ///
     /// # Errors
     /// [`ServerError::Loop`] if the system fails the epoll instance. It will not get better.
     pub fn turn(&mut self) -> Result<ControlFlow<Drained>> {
-        let drained = self.poll_loop.turn(Some(Duration::ZERO)).map_err(ServerError::Loop)?;
+        let drained = self.poll_loop.turn_at_once().map_err(ServerError::Loop)?;
         Ok(drained.map_or(ControlFlow::Continue(()), ControlFlow::Break))
     }
 
     /// Runs `action` with the server now, between turns: what it sends goes out in the next one. `None` if
-    /// it panicked, which is logged.
+    /// it panicked, which is logged. Once the server is over nobody is there to send to.
     ///
     /// ```
     /// use wirewheel::embedding::ServerDriver;

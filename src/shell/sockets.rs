@@ -7,10 +7,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use log::info;
-#[cfg(feature = "tls")]
-use log::warn;
-#[cfg(feature = "tls")]
-use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
@@ -48,7 +44,7 @@ use super::slow::{Slow, SlowWatch};
 use super::socket::{Socket, write_blocking};
 use super::watches::{Watches, log_unwatchable};
 #[cfg(feature = "tls")]
-use super::{certificate_watch::watch_files, certificates::CertificateCare};
+use super::{certificate_watch::watch_certificates, certificates::CertificateCare};
 
 /// Connections have their slot as token; everything else counts down from the top. These are the loop's
 /// own.
@@ -207,7 +203,11 @@ impl OpenSockets {
             // Reserved, as in the slab: it outlives the connections.
             sockets: Vec::with_capacity(limits.max_connections.min(RESERVED_MAX)),
             #[cfg(feature = "tls")]
-            certificates: has_tls.then(|| CertificateCare::new(is_first)),
+            // Looked at once they are watched: between `bind` and this nobody has seen a change.
+            certificates: has_tls.then(|| {
+                let are_old = is_first && acceptors.iter().flatten().any(|it| it.is_outdated());
+                CertificateCare::new(is_first, are_old)
+            }),
             #[cfg(feature = "tls")]
             acceptors,
             listeners: registered,
@@ -238,6 +238,12 @@ impl OpenSockets {
         }
     }
 
+    /// Nobody is served any more, and nobody comes.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+        self.sockets.clear();
+    }
+
     /// Whether a listener is there after this process: those who are told to leave may come back.
     pub(super) fn has_handed_over(&self) -> bool {
         self.listeners.iter().any(|listener| listener.handed_over)
@@ -254,26 +260,6 @@ impl OpenSockets {
         let slow = self.slow.turn_ended(began, ended);
         note_slow(core, ended, slow);
     }
-}
-
-/// Has certificates reloaded when their files change, where that is wanted. Without inotify they are not.
-#[cfg(feature = "tls")]
-fn watch_certificates(
-    mut watches: Watches,
-    registry: &Registry,
-    acceptors: &[Option<Rc<Acceptor>>],
-) -> Watches {
-    let acceptors = acceptors.iter().flatten();
-    let files: Vec<_> = acceptors.flat_map(|acceptor| acceptor.watched_files()).collect();
-    if files.is_empty() {
-        return watches;
-    }
-    let id = crate::structures::ids::WatchId::OF_THE_SERVER;
-    if let Err(error) = watch_files(files).and_then(|watch| watches.add(registry, id, watch)) {
-        warn!(target: "wirewheel::server",
-            "certificates are not reloaded when their files change: {error}");
-    }
-    watches
 }
 
 #[inline]

@@ -3,11 +3,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use socket2::{SockAddr, Socket};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a Unix socket that this process made; dropping it removes the file.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ impl SocketFile {
         let _claim = Claim::of(path)?;
         let address = SockAddr::unix(path)?;
         match socket.bind(&address) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path)? => {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path, &address)? => {
                 fs::remove_file(path)?;
                 socket.bind(&address)?;
             }
@@ -63,12 +62,13 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Whether a path is a socket on which nobody listens any more: left by a process that was killed.
-fn is_stale(path: &Path) -> io::Result<bool> {
+fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         let text = "the path is taken by something that is no socket; remove it or choose another";
         return Err(io::Error::new(ErrorKind::AlreadyExists, text));
     }
-    match UnixStream::connect(path) {
+    // Without waiting: a server whose backlog is full is there too.
+    match Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(address) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(true),
         _ => Ok(false),
     }
@@ -115,59 +115,5 @@ impl Drop for Claim {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Barrier;
-
-    use socket2::{Domain, Type};
-
-    use super::*;
-
-    fn listen(path: &Path) -> io::Result<(Socket, SocketFile)> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        let file = SocketFile::listen(&socket, path, Some(0o600), 16)?;
-        Ok((socket, file))
-    }
-
-    /// The second looked between the first's `bind` and `listen`, took its socket for a stale one, and
-    /// both served, one of them nobody.
-    #[test]
-    fn of_many_who_start_on_one_path_exactly_one_has_it() {
-        // Short, whatever TMPDIR is: a socket's path holds 107 bytes.
-        let folder = Path::new("/tmp").join(format!("wirewheel-claim-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("s");
-        for round in 0..200 {
-            if round % 2 == 0 {
-                // What a process that was killed leaves.
-                drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-            }
-            let (start, end) = (Barrier::new(4), Barrier::new(4));
-            let contender = || {
-                start.wait();
-                let result = listen(&path);
-                end.wait(); // nobody gives it up before all have tried
-                match result {
-                    Ok((socket, _file)) => {
-                        assert!(UnixStream::connect(&path).is_ok());
-                        socket.set_nonblocking(true).unwrap();
-                        // The looks of the others, and this connection: it is reachable.
-                        assert!(socket.accept().is_ok(), "it cannot be reached");
-                        1
-                    }
-                    Err(error) => {
-                        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
-                        0
-                    }
-                }
-            };
-            let winners: u32 = std::thread::scope(|scope| {
-                let threads = [(); 4].map(|()| scope.spawn(contender));
-                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-            });
-            assert_eq!(winners, 1, "round {round}");
-            assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "something is left behind");
-        }
-        fs::remove_dir(&folder).unwrap();
-    }
-}
+#[cfg(all(repository, test))]
+mod tests;

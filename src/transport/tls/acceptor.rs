@@ -1,6 +1,8 @@
 //! The TLS of one listener: its certificates as they are now, and what its connections share.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +24,8 @@ use super::shared::{Shared, ToldTime};
 /// The certificates of one listener as they are now, for all loops that serve its connections.
 pub(crate) struct Certificates {
     options: TlsOptions,
+    /// The files to be watched as they were just before they were read.
+    stamps: Vec<Stamp>,
     time: Arc<ToldTime>,
     lasting: Mutex<Lasting>,
     configured: Mutex<Configured>,
@@ -47,8 +51,9 @@ impl Certificates {
             time: Arc::<ToldTime>::clone(&time),
             ticketer: new_ticketer()?,
         };
+        let stamps = stamps(&watched_files(&options));
         let configured = Mutex::new(configure(&options, &lasting)?);
-        Ok(Self { options, time, lasting: Mutex::new(lasting), configured })
+        Ok(Self { options, stamps, time, lasting: Mutex::new(lasting), configured })
     }
 
     /// Reads everything again. Connections that are there go on as they are. What cannot be used changes
@@ -68,6 +73,21 @@ impl Certificates {
         *present = next;
         Ok(())
     }
+}
+
+fn watched_files(options: &TlsOptions) -> Vec<PathBuf> {
+    if options.reloads_on_change { options.files() } else { Vec::new() }
+}
+
+/// Device, inode, size and last change of a file, which are others once it was written to or replaced.
+type Stamp = Option<(u64, u64, u64, i64, i64)>;
+
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    let stamp = |file: &PathBuf| {
+        let file = fs::metadata(file).ok()?;
+        Some((file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
+    };
+    files.iter().map(stamp).collect()
 }
 
 fn new_ticketer() -> Loaded<Arc<dyn ProducesTickets>> {
@@ -115,8 +135,12 @@ impl Acceptor {
 
     /// The files that are to be watched.
     pub(crate) fn watched_files(&self) -> Vec<PathBuf> {
-        let options = &self.certificates.options;
-        if options.reloads_on_change { options.files() } else { Vec::new() }
+        watched_files(&self.certificates.options)
+    }
+
+    /// Whether those have changed since the listener was made.
+    pub(crate) fn is_outdated(&self) -> bool {
+        stamps(&self.watched_files()) != self.certificates.stamps
     }
 
     /// Whether those who are refused now are to go.
