@@ -99,8 +99,8 @@ impl SessionTurn<'_, '_> {
         Some(self.turn.reading())
     }
 
-    /// What was sent in the meantime is read only now: all that is waited for has so much more time. It does not
-    /// begin anew, since a session may be paused again and again, for a moment each, and its peer be gone.
+    /// What was sent in the meantime is read only now: all that is waited for has so much more time. It does
+    /// not begin anew: a session may be paused again and again, for a moment each, and its peer be gone.
     fn go_on_waiting(&mut self, since: Time) {
         let now = self.turn.shared.now;
         let paused = |from: Time| now.since(from.max(since));

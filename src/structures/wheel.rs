@@ -29,8 +29,9 @@ pub(crate) struct TimerWheel {
     reserved: usize,
     /// The head of the chain of unused entries.
     free: u32,
-    /// While room is being given back: entries from this one on are not used again, unless there are no others,
-    /// and those that are in use leave when they are armed anew. Invariant: no unused one of them is in the chain.
+    /// While room is being given back: entries from this one on are not used again, unless there are no
+    /// others, and those that are in use leave when they are armed anew. Invariant: no unused one of them is
+    /// in the chain.
     keep_below: u32,
     len: usize,
     /// The heads of the chains: one for each slot, one for what is due.

@@ -170,7 +170,7 @@ impl BodyHandler for Pausing {
 fn who_dribbles_a_body_is_noticed() {
     let app = TestApplication::new(|app: &mut Application| {
         app.install(WebSockets::new().write_timeout(secs(20)));
-        app.routing(|route| drop(route.receive("POST", "/upload", |_| Ok(Pausing))));
+        app.routing(|route| _ = route.receive("POST", "/upload", |_| Ok(Pausing)));
     });
     let app = app.unwrap();
     let mut client = app.connect();
@@ -191,7 +191,7 @@ fn a_smaller_limit_holds_for_the_next_frame() {
             route.web_socket("/", |_: &Call| {
                 on_connect(|session, _| session.set_timer(secs(1)).map(drop).map_err(Into::into))
                     .on_timer(|session, _| session.set_max_frame_size(1_024).map_err(Into::into))
-                    .on_message(|session, message| session.send(&message.bytes().len().to_string()))
+                    .on_message(|session, message| session.send(message.bytes().len().to_string()))
             });
         });
     });
