@@ -1,7 +1,7 @@
 //! What is sent again of flows of newest values: what a broker that is back may not have, what was on its way
 //! when the last connection ended, and what there was no room for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::share::Share;
 /// Keys of one flow of which something is to be sent again.
 #[derive(Debug, Default)]
 pub(crate) struct Again {
-    keys: BTreeMap<Rc<str>, What>,
+    /// In their order.
+    keys: Vec<(Rc<str>, What)>,
     /// Removals that the broker is not known to have read: up to what of all that was sent, and the key. The
     /// flow does not know these keys any more; the window bounds how many there are.
     removals: VecDeque<(u64, Rc<str>)>,
@@ -38,22 +39,30 @@ impl Again {
         self.bytes
     }
 
+    fn place_of(&self, key: &str) -> Result<usize, usize> {
+        self.keys.binary_search_by(|(known, _)| (**known).cmp(key))
+    }
+
     fn insert(&mut self, key: Rc<str>, what: What) {
-        let bytes = key_bytes(&key);
-        if self.keys.insert(key, what).is_none() {
-            self.bytes += bytes;
+        match self.place_of(&key) {
+            Ok(place) => self.keys[place].1 = what,
+            Err(place) => {
+                self.bytes += key_bytes(&key);
+                self.keys.insert(place, (key, what));
+            }
         }
     }
 
     /// Something newer was said of the key.
     pub(crate) fn cancel(&mut self, key: &str) {
-        if self.keys.remove(key).is_some() {
+        if let Ok(place) = self.place_of(key) {
+            self.keys.remove(place);
             self.bytes -= key_bytes(key);
         }
     }
 
     fn pop(&mut self) -> Option<(Rc<str>, What)> {
-        let (key, what) = self.keys.pop_first()?;
+        let (key, what) = self.keys.pop()?;
         self.bytes -= key_bytes(&key);
         Some((key, what))
     }

@@ -1,6 +1,5 @@
 //! What is known of the keys of a flow of newest values: MQTT orders the messages of a topic, which a key is.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::numbers::Number;
@@ -23,8 +22,20 @@ pub(crate) struct Keys {
     /// own.
     hasher: RandomState,
     /// Two generations, so that who was not spoken of for longest goes without a list of when that was.
-    young: BTreeMap<u64, Known>,
-    old: BTreeMap<u64, Known>,
+    young: Generation,
+    old: Generation,
+}
+
+/// In the order of their hashes: a map of its own would make the hub larger by more than all of this is.
+type Generation = Vec<(u64, Known)>;
+
+fn place_in(generation: &Generation, name: u64) -> Result<usize, usize> {
+    generation.binary_search_by_key(&name, |(known, _)| *known)
+}
+
+fn find(generation: &mut Generation, name: u64) -> Option<&mut Known> {
+    let place = place_in(generation, name).ok()?;
+    generation.get_mut(place).map(|(_, known)| known)
 }
 
 /// More keys of one flow are not remembered.
@@ -39,25 +50,35 @@ impl Keys {
     }
 
     pub(crate) fn get(&self, name: u64) -> Option<&Known> {
-        self.young.get(&name).or_else(|| self.old.get(&name))
+        let find = |generation: &'_ Generation| place_in(generation, name).ok();
+        let young = find(&self.young).and_then(|place| self.young.get(place));
+        let found = young.or_else(|| self.old.get(find(&self.old)?));
+        found.map(|(_, known)| known)
     }
 
     pub(crate) fn get_mut(&mut self, name: u64) -> Option<&mut Known> {
-        self.young.get_mut(&name).or_else(|| self.old.get_mut(&name))
+        find(&mut self.young, name).or_else(|| find(&mut self.old, name))
     }
 
     /// Something is said of a key: what is known of it, to be changed. `forget` is told of those that are
     /// forgotten for it.
     pub(crate) fn at(&mut self, name: u64, forget: impl FnMut(&Known)) -> &mut Known {
-        if !self.young.contains_key(&name) {
-            let known = self.old.remove(&name).unwrap_or_default();
-            if self.young.len() >= KEYS_MAX / 2 {
+        let place = place_in(&self.young, name).unwrap_or_else(|place| {
+            let known =
+                place_in(&self.old, name).map(|at| self.old.remove(at).1).unwrap_or_default();
+            let is_full = self.young.len() >= KEYS_MAX / 2;
+            if is_full {
                 let young = std::mem::take(&mut self.young);
-                std::mem::replace(&mut self.old, young).values().for_each(forget);
+                std::mem::replace(&mut self.old, young)
+                    .iter()
+                    .map(|(_, known)| known)
+                    .for_each(forget);
             }
-            self.young.insert(name, known);
-        }
-        self.young.entry(name).or_default()
+            let place = if is_full { 0 } else { place };
+            self.young.insert(place, (name, known));
+            place
+        });
+        &mut self.young[place].1
     }
 
     pub(crate) fn len(&self) -> usize {
