@@ -177,8 +177,8 @@ impl Processes {
         let now = now();
         // Who ignores SIGHUP was told so by `nohup`, and is to go on doing so.
         let at_hup = self.options.ends_at_hup && !is_ignored(Signal::HUP);
-        let signals = [Signal::INT, Signal::TERM].into_iter().chain(at_hup.then_some(Signal::HUP));
-        let again = Signals::of(&signals.collect::<Vec<_>>()).ok();
+        let signals = [Signal::INT, Signal::TERM, Signal::HUP];
+        let again = Signals::of(if at_hup { &signals } else { &signals[..2] }).ok();
         if let Some(again) = &again {
             // Without it they are waited for.
             let _ = self.events.add(again, Source::Stop);

@@ -1,7 +1,7 @@
 //! The content of a flow: its log, the keys and encodings in it, and what gives way to what where bytes
 //! are short.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::flow::log::FlowLog;
@@ -65,17 +65,17 @@ pub(crate) struct FlowReader {
     /// Messages that it has published itself and that were dropped or replaced before it had gone past them:
     /// it has not missed those.
     pub(crate) own_dropped: u64,
-    /// Keys that were removed and of which it was not told.
-    pub(crate) removed: BTreeSet<Rc<str>>,
+    /// Keys that were removed and of which it was not told, in their order.
+    pub(crate) removed: VecDeque<Rc<str>>,
 }
 
 impl FlowReader {
     pub(crate) fn new(id: ReaderId) -> Self {
-        Self { id, own_skipped: 0, passed: 0, own_dropped: 0, removed: BTreeSet::new() }
+        Self { id, own_skipped: 0, passed: 0, own_dropped: 0, removed: VecDeque::new() }
     }
 }
 
-/// What a removed key takes beside its bytes: its counters, and its place in a tree that is half full.
+/// What a removed key takes beside its bytes: its counters, and its place in a list that is half full.
 fn removed_bytes(key: &str) -> usize {
     footprint(key.len() + 2 * size_of::<usize>()) + 2 * size_of::<Rc<str>>()
 }
@@ -284,7 +284,8 @@ impl<F: GivesWay> FlowState<F> {
         for reader in self.readers.iter_mut().filter(|it| origin != Origin::Reader(it.id)) {
             // One that takes nothing must not make this grow.
             let has_room = reader.removed.len() < most && self.removed_bytes <= room;
-            if has_room && reader.removed.insert(Rc::clone(&shared)) {
+            if let (true, Err(place)) = (has_room, reader.removed.binary_search(&shared)) {
+                reader.removed.insert(place, Rc::clone(&shared));
                 self.removed_bytes += removed_bytes(key);
             }
         }
@@ -292,14 +293,17 @@ impl<F: GivesWay> FlowState<F> {
 
     /// Readers are not told of removed keys after all: whether there were any.
     pub(crate) fn forget_all_removed(&mut self) -> bool {
-        self.readers.iter_mut().for_each(|reader| reader.removed.clear());
+        self.readers.iter_mut().for_each(|reader| reader.removed = VecDeque::new());
         std::mem::take(&mut self.removed_bytes) > 0
     }
 
     pub(crate) fn take_removed(&mut self, id: ReaderId) -> Option<Rc<str>> {
         let reader = self.readers.iter_mut().find(|reader| reader.id == id)?;
         // In any order: a reader that is told of all knows what is left.
-        let key = reader.removed.pop_first()?;
+        let key = reader.removed.pop_front()?;
+        if reader.removed.is_empty() {
+            reader.removed = VecDeque::new(); // what it grew to is not counted any more
+        }
         self.removed_bytes -= removed_bytes(&key);
         Some(key)
     }
