@@ -1,6 +1,5 @@
 //! The numbers of messages: those of this link's own, and what those of others say of what never came.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -71,7 +70,8 @@ impl OwnNumbers {
 /// What is known of the publishers of one flow on other boxes.
 #[derive(Debug, Default)]
 pub(crate) struct OtherNumbers {
-    by_epoch: BTreeMap<u64, Publisher>,
+    /// By their epochs, in that order; a map of its own would make the hub larger by more than 256 of them are.
+    by_epoch: Vec<(u64, Publisher)>,
     /// Of flows of newest values.
     keys: Keys,
     /// Counts what was heard, to know who was not heard for longest.
@@ -91,8 +91,12 @@ struct Publisher {
     heard: u64,
 }
 
-/// With its place in the map.
+/// With its place in a list that is half full.
 const PUBLISHER_BYTES: usize = 2 * (size_of::<u64>() + size_of::<Publisher>());
+
+fn place_of(publishers: &[(u64, Publisher)], epoch: u64) -> Result<usize, usize> {
+    publishers.binary_search_by_key(&epoch, |(known, _)| *known)
+}
 
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +111,7 @@ pub(crate) enum Verdict {
 const PUBLISHERS_MAX: usize = 256;
 
 impl OtherNumbers {
-    /// What it keeps, about: a map's nodes are between half full and full.
+    /// What it keeps, about.
     pub(crate) fn bytes(&self) -> usize {
         self.by_epoch.len() * PUBLISHER_BYTES + self.keys.len() * KEY_BYTES
     }
@@ -116,9 +120,9 @@ impl OtherNumbers {
     /// broker had kept it.
     pub(crate) fn hear(&mut self, number: Number, key: Option<&str>, retained: bool) -> Verdict {
         self.clock += 1;
-        self.make_room(number.epoch);
         let Number { epoch, count } = number;
-        let publisher = self.by_epoch.entry(epoch).or_default();
+        let place = self.place_for(epoch);
+        let publisher = &mut self.by_epoch[place].1;
         publisher.heard = self.clock;
         let up_to = publisher.span.map(|(_, up_to)| up_to);
         let is_behind = up_to.is_some_and(|up_to| count <= up_to);
@@ -143,22 +147,27 @@ impl OtherNumbers {
         Verdict::Take { missed }
     }
 
-    fn make_room(&mut self, epoch: u64) {
-        if self.by_epoch.len() < PUBLISHERS_MAX || self.by_epoch.contains_key(&epoch) {
-            return;
+    /// Where the publisher of an epoch stands, from now on if it is new.
+    fn place_for(&mut self, epoch: u64) -> usize {
+        if let Ok(place) = place_of(&self.by_epoch, epoch) {
+            return place;
         }
-        let oldest = self.by_epoch.iter().min_by_key(|(_, it)| it.heard).map(|(epoch, _)| *epoch);
-        if let Some(epoch) = oldest {
-            self.by_epoch.remove(&epoch);
+        if self.by_epoch.len() >= PUBLISHERS_MAX {
+            let all = self.by_epoch.iter().enumerate();
+            let oldest = all.min_by_key(|(_, (_, it))| it.heard).map(|(place, _)| place);
+            oldest.map(|place| self.by_epoch.remove(place));
         }
+        let place = place_of(&self.by_epoch, epoch).unwrap_or_else(|place| place);
+        self.by_epoch.insert(place, (epoch, Publisher::default()));
+        place
     }
 
     fn at(&mut self, name: u64) -> &mut Known {
         let Self { by_epoch, keys, .. } = self;
         keys.at(name, |gone| {
-            let heard =
-                gone.heard.and_then(|last| Some((by_epoch.get_mut(&last.epoch)?, last.count)));
-            if let Some((publisher, count)) = heard {
+            let Some(Number { epoch, count }) = gone.heard else { return };
+            if let Ok(place) = place_of(by_epoch, epoch) {
+                let publisher = &mut by_epoch[place].1;
                 publisher.forgotten = publisher.forgotten.max(count);
             }
         })
@@ -229,6 +238,8 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::keys::KEYS_MAX;
     use proptest::prelude::*;

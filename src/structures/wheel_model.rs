@@ -14,6 +14,7 @@ pub(crate) enum Operation {
     Rearm(usize, u64),
     Advance(u64),
     /// Many, of which the last stays.
+    #[cfg(test)]
     Burst(u64),
     GiveBack,
 }
@@ -23,6 +24,7 @@ fn at_tick(tick: u64) -> Time {
 }
 
 /// More than the wheel keeps room for in any case.
+#[cfg(test)]
 const BURST: usize = 1_200;
 
 /// Both, and what the model knows of the time.
@@ -73,6 +75,7 @@ impl Pair {
                 }
             }
             Operation::Advance(ticks) => return self.advance(ticks),
+            #[cfg(test)]
             Operation::Burst(delay) => {
                 for n in 0..BURST {
                     self.apply(Operation::Arm(delay))?;
