@@ -1,8 +1,8 @@
 //! Where the broker is over which topics span boxes, and what it is shown: as the options say it.
 
-use std::fs::File;
 use std::path::PathBuf;
 
+use crate::check;
 use crate::config::Overflow;
 use crate::options::Given;
 #[cfg(feature = "broker")]
@@ -79,9 +79,7 @@ impl BrokerPlace {
 
     /// Whether the authority is there for this process to read.
     pub(crate) fn readable(&self) -> Result<(), String> {
-        let Some(path) = &self.ca else { return Ok(()) };
-        let opened = File::open(path).map(drop);
-        opened.map_err(|error| format!("--broker-ca {}: {error}", path.display()))
+        self.ca.as_deref().map_or(Ok(()), |path| check::readable("broker-ca", path))
     }
 
     /// User name and password, if a file has them.

@@ -25,6 +25,12 @@ pub(crate) enum Finding {
 /// The longest path of a Unix socket, in bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 
+/// Whether the file of an option is there for this process to read.
+pub(crate) fn readable(option: &str, path: &Path) -> Result<(), String> {
+    let opened = File::open(path).map(drop);
+    opened.map_err(|error| format!("--{option} {}: {error}", path.display()))
+}
+
 /// Whether a program is there and can be started.
 pub(crate) fn program(command: &Command) -> Result<(), String> {
     let program = &command.program;

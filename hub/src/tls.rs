@@ -1,11 +1,11 @@
 //! The TLS of the hub: the files that its options name, and how they become options of a listener.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "tls")]
 use wirewheel::tls::TlsOptions;
 
+use crate::check;
 use crate::config::Place;
 use crate::options::Given;
 
@@ -63,10 +63,7 @@ impl TlsFiles {
 
     /// Whether all are there for this process to read.
     pub(crate) fn readable(&self) -> Result<(), String> {
-        self.each().try_for_each(|(name, path)| {
-            let opened = File::open(path).map(drop);
-            opened.map_err(|error| format!("--{name} {}: {error}", path.display()))
-        })
+        self.each().try_for_each(|(name, path)| check::readable(name, path))
     }
 
     #[cfg(feature = "tls")]

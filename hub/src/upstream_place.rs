@@ -1,8 +1,8 @@
 //! Where the hub is that topics are joined to, and what it is shown: as the options say it.
 
-use std::fs::File;
 use std::path::PathBuf;
 
+use crate::check;
 use crate::options::Given;
 use crate::tokens::tokens_in;
 
@@ -60,8 +60,6 @@ impl UpstreamPlace {
         if let Some(path) = &self.token_file {
             tokens_in(path).map_err(|mistake| format!("--upstream-token-file: {mistake}"))?;
         }
-        let Some(path) = &self.ca else { return Ok(()) };
-        let opened = File::open(path).map(drop);
-        opened.map_err(|error| format!("--upstream-ca {}: {error}", path.display()))
+        self.ca.as_deref().map_or(Ok(()), |path| check::readable("upstream-ca", path))
     }
 }

@@ -29,18 +29,14 @@ pub(crate) struct Keys {
 /// In the order of their hashes: a map of its own would make the hub larger by more than all of this is.
 type Generation = Vec<(u64, Known)>;
 
-fn place_in(generation: &Generation, name: u64) -> Result<usize, usize> {
-    generation.binary_search_by_key(&name, |(known, _)| *known)
-}
-
-fn find(generation: &mut Generation, name: u64) -> Option<&mut Known> {
-    let place = place_in(generation, name).ok()?;
-    generation.get_mut(place).map(|(_, known)| known)
+/// Where something of that number stands in a list in the order of numbers, or is to stand.
+pub(crate) fn place_of<T>(list: &[(u64, T)], number: u64) -> Result<usize, usize> {
+    list.binary_search_by_key(&number, |(known, _)| *known)
 }
 
 /// More keys of one flow are not remembered.
 pub(crate) const KEYS_MAX: usize = 16 << 10;
-/// Of one, with its place in the map.
+/// Of one, with its place in a list that is half full.
 pub(crate) const KEY_BYTES: usize = 2 * size_of::<(u64, Known)>();
 
 impl Keys {
@@ -50,22 +46,21 @@ impl Keys {
     }
 
     pub(crate) fn get(&self, name: u64) -> Option<&Known> {
-        let find = |generation: &'_ Generation| place_in(generation, name).ok();
-        let young = find(&self.young).and_then(|place| self.young.get(place));
-        let found = young.or_else(|| self.old.get(find(&self.old)?));
-        found.map(|(_, known)| known)
+        let all = [&self.young, &self.old].into_iter();
+        all.filter_map(|list| Some(&list[place_of(list, name).ok()?].1)).next()
     }
 
     pub(crate) fn get_mut(&mut self, name: u64) -> Option<&mut Known> {
-        find(&mut self.young, name).or_else(|| find(&mut self.old, name))
+        let all = [&mut self.young, &mut self.old].into_iter();
+        all.filter_map(|list| place_of(list, name).ok().map(|place| &mut list[place].1)).next()
     }
 
     /// Something is said of a key: what is known of it, to be changed. `forget` is told of those that are
     /// forgotten for it.
     pub(crate) fn at(&mut self, name: u64, forget: impl FnMut(&Known)) -> &mut Known {
-        let place = place_in(&self.young, name).unwrap_or_else(|place| {
+        let place = place_of(&self.young, name).unwrap_or_else(|place| {
             let known =
-                place_in(&self.old, name).map(|at| self.old.remove(at).1).unwrap_or_default();
+                place_of(&self.old, name).map(|at| self.old.remove(at).1).unwrap_or_default();
             let is_full = self.young.len() >= KEYS_MAX / 2;
             if is_full {
                 let young = std::mem::take(&mut self.young);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use crate::keys::{KEY_BYTES, Keys, Known};
+use crate::keys::{KEY_BYTES, Keys, Known, place_of};
 
 /// The number of a message: of a sequence that began with its epoch, which no other has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,10 +93,6 @@ struct Publisher {
 
 /// With its place in a list that is half full.
 const PUBLISHER_BYTES: usize = 2 * (size_of::<u64>() + size_of::<Publisher>());
-
-fn place_of(publishers: &[(u64, Publisher)], epoch: u64) -> Result<usize, usize> {
-    publishers.binary_search_by_key(&epoch, |(known, _)| *known)
-}
 
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
