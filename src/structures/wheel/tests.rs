@@ -109,7 +109,7 @@ fn a_burst_that_comes_back_while_it_is_given_back_takes_no_more_room_than_before
     let mut armed: VecDeque<_> = burst.into();
     for n in 0..100_000 {
         armed.push_back(wheel.arm(n, at_tick(u64::from(n) + 1_000_000)));
-        if armed.len() > 2_000 {
+        if armed.len() > 2_900 {
             wheel.cancel(armed.pop_front().unwrap());
         }
         wheel.give_back();
