@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use support::*;
 use wirewheel::defer::Pending;
 use wirewheel::pages::Folder;
@@ -358,6 +359,11 @@ fn a_folder_below_another_path_has_its_own_root() {
     }
 }
 
+/// Without it no link is followed: emulators and old systems have none.
+fn has_openat2() -> bool {
+    openat2(CWD, ".", OFlags::PATH, Mode::empty(), ResolveFlags::BENEATH).is_ok()
+}
+
 #[test]
 fn paths_of_strangers_have_clear_outcomes_and_nothing_outside_is_served() {
     let disk = Disk::new("hostile");
@@ -383,7 +389,7 @@ fn paths_of_strangers_have_clear_outcomes_and_nothing_outside_is_served() {
     for (path, expected) in [
         ("/a.txt", 200),
         ("/b/c.txt", 200),
-        ("/inside", 200),
+        ("/inside", if has_openat2() { 200 } else { 404 }),
         ("/%61.txt", 200),
         ("/a.txt?../secret.txt", 200),
         ("/missing", 404),

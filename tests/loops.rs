@@ -704,7 +704,7 @@ fn thirty_rounds_of_start_load_and_stop_leave_nothing() {
 #[test]
 fn the_rounds_leave_nothing_in_a_process_of_their_own() {
     let program = std::env::current_exe().unwrap();
-    let output = std::process::Command::new(program)
+    let output = emulator::command(program)
         .args(["--ignored", "--exact", "thirty_rounds_of_start_load_and_stop_leave_nothing"])
         .output()
         .unwrap();

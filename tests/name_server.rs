@@ -52,7 +52,7 @@ fn a_name_server_that_never_answers_blocks_nobody() {
         let calls = "trace=connect,poll,ppoll,select,prctl";
         format!("'{}' -f -e '{calls}' -o '{}'", strace.display(), trace.display())
     });
-    let part = "\"$0\" a_name_server_that_never_answers_blocks_nobody --exact";
+    let part = "\"$0\" \"$@\" a_name_server_that_never_answers_blocks_nobody --exact";
     let status = unshare(&format!("{rules} && exec {traced} {part}"))
         .args(emulator::words(env::current_exe().unwrap()))
         .env("WIREWHEEL_PART", "name server")

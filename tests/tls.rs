@@ -525,7 +525,8 @@ fn reloading(name: &str) -> (Folder, Running) {
     folder.put("box.key", "own.key");
     let (factory, _events) = recorder(true);
     let server = start(folder.options(), |app: &mut Application| {
-        app.install(WebSockets::new());
+        // Where everything is slow a ping would come between the answers.
+        app.install(WebSockets::new().ping_period(None));
         app.routing(|route| {
             route.web_socket("/", factory);
         });

@@ -257,7 +257,8 @@ fn a_replay_crosses_an_outage_in_both_directions_once() {
 #[test]
 fn an_upstream_that_is_away_holds_nobody_up() {
     let folder = Folder::new("away");
-    let arguments = ["--overflow", "suspend", "--upstream", "ws://192.0.2.1:9"];
+    let arguments =
+        ["--overflow", "suspend", "--ping-period", "0", "--upstream", "ws://192.0.2.1:9"];
     let child = hub(&folder, "child", &arguments);
     let (mut one, mut other) = (child.upgrade("/topic/a"), child.upgrade("/topic/a"));
     let text = "x".repeat(10_000);

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 use socket2::{Domain, SockAddr, Socket, Type};
 use wirewheel::{Application, Call, Server, WebSockets, on_message};
 
+use crate::held_input::wait_until;
 use crate::support::*;
 
 fn echo(app: &mut Application) {
@@ -259,13 +260,24 @@ impl CleaningUp {
 
     /// It waits for a line meanwhile: `wait` alone would tell it that none comes, and it may act on that
     /// before a signal does.
-    fn wait_with_input_open(&mut self) -> std::process::ExitStatus {
+    fn end_with_input_open(&mut self) -> ExitStatus {
         let _input = self.child.stdin.take();
-        self.child.wait().unwrap()
+        let mut status = None;
+        wait_until("the end of who was signalled", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
     }
 
     fn go_on(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+}
+
+impl Drop for CleaningUp {
+    fn drop(&mut self) {
+        _ = self.child.kill();
     }
 }
 
@@ -277,7 +289,7 @@ fn after_the_server_signals_do_what_they_did_before() {
     program.signal();
     program.expect("over, handled false");
     program.signal();
-    let status = program.wait_with_input_open();
+    let status = program.end_with_input_open();
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
     // The second server of the process takes them again.
     let mut program = CleaningUp::start("", false);
@@ -289,7 +301,7 @@ fn after_the_server_signals_do_what_they_did_before() {
     program.signal();
     program.expect("over, handled false");
     program.signal();
-    let status = program.wait_with_input_open();
+    let status = program.end_with_input_open();
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
     // Ignored, or handled by the application, they are so again, and end nothing.
     for (trap, own_handler) in [("trap '' TERM;", false), ("", true)] {
