@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use wirewheel::ServerRef;
 
+use crate::keys::place_of;
 use crate::link::Inner;
 use crate::link_state::{Gathered, State};
 use crate::numbers::Number;
@@ -39,12 +40,8 @@ impl Again {
         self.bytes
     }
 
-    fn place_of(&self, key: &str) -> Result<usize, usize> {
-        self.keys.binary_search_by(|(known, _)| (**known).cmp(key))
-    }
-
     fn insert(&mut self, key: Rc<str>, what: What) {
-        match self.place_of(&key) {
+        match place_of(&self.keys, &*key) {
             Ok(place) => self.keys[place].1 = what,
             Err(place) => {
                 self.bytes += key_bytes(&key);
@@ -55,7 +52,7 @@ impl Again {
 
     /// Something newer was said of the key.
     pub(crate) fn cancel(&mut self, key: &str) {
-        if let Ok(place) = self.place_of(key) {
+        if let Ok(place) = place_of(&self.keys, key) {
             self.keys.remove(place);
             self.bytes -= key_bytes(key);
         }

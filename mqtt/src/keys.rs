@@ -1,5 +1,6 @@
 //! What is known of the keys of a flow of newest values: MQTT orders the messages of a topic, which a key is.
 
+use std::borrow::Borrow;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::numbers::Number;
@@ -29,9 +30,13 @@ pub(crate) struct Keys {
 /// In the order of their hashes: a map of its own would make the hub larger by more than all of this is.
 type Generation = Vec<(u64, Known)>;
 
-/// Where something of that number stands in a list in the order of numbers, or is to stand.
-pub(crate) fn place_of<T>(list: &[(u64, T)], number: u64) -> Result<usize, usize> {
-    list.binary_search_by_key(&number, |(known, _)| *known)
+/// Where a key stands in a list in the order of keys, or is to stand.
+pub(crate) fn place_of<K, Q, T>(list: &[(K, T)], key: &Q) -> Result<usize, usize>
+where
+    K: Borrow<Q>,
+    Q: Ord + ?Sized,
+{
+    list.binary_search_by(|(known, _)| known.borrow().cmp(key))
 }
 
 /// More keys of one flow are not remembered.
@@ -47,20 +52,20 @@ impl Keys {
 
     pub(crate) fn get(&self, name: u64) -> Option<&Known> {
         let all = [&self.young, &self.old].into_iter();
-        all.filter_map(|list| Some(&list[place_of(list, name).ok()?].1)).next()
+        all.filter_map(|list| Some(&list[place_of(list, &name).ok()?].1)).next()
     }
 
     pub(crate) fn get_mut(&mut self, name: u64) -> Option<&mut Known> {
         let all = [&mut self.young, &mut self.old].into_iter();
-        all.filter_map(|list| place_of(list, name).ok().map(|place| &mut list[place].1)).next()
+        all.filter_map(|list| place_of(list, &name).ok().map(|place| &mut list[place].1)).next()
     }
 
     /// Something is said of a key: what is known of it, to be changed. `forget` is told of those that are
     /// forgotten for it.
     pub(crate) fn at(&mut self, name: u64, forget: impl FnMut(&Known)) -> &mut Known {
-        let place = place_of(&self.young, name).unwrap_or_else(|place| {
+        let place = place_of(&self.young, &name).unwrap_or_else(|place| {
             let known =
-                place_of(&self.old, name).map(|at| self.old.remove(at).1).unwrap_or_default();
+                place_of(&self.old, &name).map(|at| self.old.remove(at).1).unwrap_or_default();
             let is_full = self.young.len() >= KEYS_MAX / 2;
             if is_full {
                 let young = std::mem::take(&mut self.young);

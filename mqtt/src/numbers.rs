@@ -145,7 +145,7 @@ impl OtherNumbers {
 
     /// Where the publisher of an epoch stands, from now on if it is new.
     fn place_for(&mut self, epoch: u64) -> usize {
-        if let Ok(place) = place_of(&self.by_epoch, epoch) {
+        if let Ok(place) = place_of(&self.by_epoch, &epoch) {
             return place;
         }
         if self.by_epoch.len() >= PUBLISHERS_MAX {
@@ -153,7 +153,7 @@ impl OtherNumbers {
             let oldest = all.min_by_key(|(_, (_, it))| it.heard).map(|(place, _)| place);
             oldest.map(|place| self.by_epoch.remove(place));
         }
-        let place = place_of(&self.by_epoch, epoch).unwrap_or_else(|place| place);
+        let place = place_of(&self.by_epoch, &epoch).unwrap_or_else(|place| place);
         self.by_epoch.insert(place, (epoch, Publisher::default()));
         place
     }
@@ -162,7 +162,7 @@ impl OtherNumbers {
         let Self { by_epoch, keys, .. } = self;
         keys.at(name, |gone| {
             let Some(Number { epoch, count }) = gone.heard else { return };
-            if let Ok(place) = place_of(by_epoch, epoch) {
+            if let Ok(place) = place_of(by_epoch, &epoch) {
                 let publisher = &mut by_epoch[place].1;
                 publisher.forgotten = publisher.forgotten.max(count);
             }
