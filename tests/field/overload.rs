@@ -277,7 +277,8 @@ impl CleaningUp {
 
 impl Drop for CleaningUp {
     fn drop(&mut self) {
-        _ = self.child.kill();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
