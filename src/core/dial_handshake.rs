@@ -306,6 +306,8 @@ impl Dials<'_> {
         self.core.turn(now, slot, wire, |turn| {
             DialTurn { turn }.open_dialled(route, pipeline, handler, call, rest)
         });
+        // What came behind the answer may wait for what a hook has asked of the server.
+        self.core.finish_input(now, slot, wire, None);
     }
 
     /// Who is at the two ends of a connection.

@@ -164,6 +164,10 @@ impl Turn<'_> {
             self.writable();
             return false; // what follows was listed
         }
+        if matches!(self.connection.stage, Stage::Finishing) {
+            self.after_flush();
+            return false;
+        }
         if self.connection.state.collected.is_none() {
             return false;
         }

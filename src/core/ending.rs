@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::{Level, debug};
 
 use crate::context::warnings::Target;
+use crate::session::read_pause::ReadEnd;
 use crate::session::state::Phase;
 use crate::session::subscriptions::Collected;
 use crate::words::close::{CloseCode, CloseInfo, CloseReason, ClosedBy};
@@ -192,12 +193,17 @@ impl Turn<'_> {
         }
     }
 
-    /// The peer has shut its side.
-    pub(crate) fn peer_shut(&mut self) {
-        if self.keep_end() {
+    /// The peer's side was read to its end.
+    pub(crate) fn peer_ended(&mut self, end: ReadEnd) {
+        if self.keep_end(end) {
             return;
         }
         match &self.connection.stage {
+            // Elsewhere, between two requests and behind the last byte, many end a connection without a word.
+            #[cfg(feature = "tls")]
+            Stage::Session(_) if end == ReadEnd::Truncated => {
+                self.broken(io::ErrorKind::UnexpectedEof);
+            }
             Stage::Session(_) => self.peer_is_gone(),
             Stage::Http(_) => {
                 self.request_hung_up();
@@ -266,6 +272,10 @@ impl Turn<'_> {
     pub(super) fn after_flush(&mut self) {
         if !matches!(self.connection.stage, Stage::Finishing) {
             return;
+        }
+        if !self.wire.has_socket() {
+            // Another session, a timer or a handle has ended it: this turn's flush has the socket.
+            return self.connection.state.list_for_flush(self.shared);
         }
         let (now, linger) = (self.shared.now, self.shared.limits.linger_timeout);
         let extra = self.connection.state.extra();
@@ -365,12 +375,12 @@ impl Turn<'_> {
     }
 
     /// The peer has shut its side while something of it is held: that comes first.
-    fn keep_end(&mut self) -> bool {
+    fn keep_end(&mut self, end: ReadEnd) -> bool {
         let now = self.shared.now;
         let extra = self.connection.state.extra.as_deref_mut();
         let pause = extra.and_then(|extra| extra.read_pause.as_deref_mut());
         let Some(pause) = pause.filter(|pause| pause.held() > 0) else { return false };
-        pause.end_was_read = true;
+        pause.read_end = Some(end);
         pause.note_peer_end(now);
         self.connection.state.timing_changed = true;
         true

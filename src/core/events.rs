@@ -15,6 +15,7 @@ use crate::context::loop_state::NewWatch;
 use crate::context::watch_orders::WatchOrder;
 #[cfg(feature = "tls")]
 use crate::context::{loops::Place, mailbox::Mailbox};
+use crate::session::read_pause::ReadEnd;
 use crate::structures::wire::Wire;
 use crate::words::close::{CloseCode, CloseReason};
 use crate::words::network::ClientKey;
@@ -64,7 +65,7 @@ impl Core {
         if (Dials { core: self }).ended(now, index, None, wire) {
             return;
         }
-        self.turn(now, index, wire, |turn| turn.peer_shut());
+        self.turn(now, index, wire, |turn| turn.peer_ended(ReadEnd::Shut));
         self.after_turn(now);
     }
 

@@ -90,8 +90,8 @@ impl SessionTurn<'_, '_> {
         let taken = self.take_input(input.as_mut_slice());
         input.consume(taken, self.until_header());
         if input.is_empty() {
-            if pause.end_was_read {
-                self.turn.peer_shut(); // whether or not the last message has begun another pause
+            if let Some(end) = pause.read_end {
+                self.turn.peer_ended(end); // whether or not the last message has begun another pause
             }
         } else {
             self.put_back(input, taken, &pause);
@@ -124,7 +124,7 @@ impl SessionTurn<'_, '_> {
         let pause = self.turn.connection.state.extra().read_pause.get_or_insert_default();
         pause.put_back(input);
         // The end was read once; no event will say it again.
-        pause.end_was_read = before.end_was_read;
+        pause.read_end = before.read_end;
         if let Some(at) = before.peer_ended() {
             pause.note_peer_end(if taken > 0 { now } else { at });
             self.turn.connection.state.timing_changed = true;

@@ -6,6 +6,7 @@ use log::warn;
 
 use crate::app::response::Response;
 use crate::protocol::tls_fault::TlsFault;
+use crate::session::read_pause::ReadEnd;
 use crate::structures::wire::Wire;
 use crate::transport::secured::{Changes, Handshake};
 use crate::words::error::SessionError;
@@ -33,7 +34,7 @@ impl TlsEvents<'_> {
         if (Dials { core: self.core }).ended(now, index, None, wire) {
             return;
         }
-        self.core.turn(now, index, wire, |turn| TlsTurn { turn }.truncated());
+        self.core.turn(now, index, wire, |turn| turn.peer_ended(ReadEnd::Truncated));
         self.core.after_turn(now);
     }
 
@@ -137,14 +138,6 @@ struct TlsTurn<'t, 'a> {
 }
 
 impl TlsTurn<'_, '_> {
-    fn truncated(&mut self) {
-        if matches!(self.turn.connection.stage, Stage::Session(_)) {
-            return self.turn.broken(std::io::ErrorKind::UnexpectedEof);
-        }
-        // Between two requests, and behind the last byte, many end a connection without a word.
-        self.turn.peer_shut();
-    }
-
     fn refuse_plain_http(&mut self) {
         self.turn.log().refused_because(Level::Warn, 400, None, NOT_TLS, NOT_TLS);
         let text = "400 Bad Request: this port speaks TLS, use https:// or wss://\n";
@@ -155,7 +148,11 @@ impl TlsTurn<'_, '_> {
     fn refused(&mut self) {
         match self.turn.connection.stage {
             Stage::Session(_) => self.turn.fail(SessionError::CertificateRefused),
-            Stage::Http(_) => self.turn.finish(),
+            Stage::Http(_) => {
+                self.turn.finish();
+                // It may not have been read: what comes now is, and dropped, and its end is seen.
+                self.turn.shared.to_resume.push(self.turn.connection.state.id.0.index);
+            }
             Stage::Finishing | Stage::Closed(_) => {}
         }
     }

@@ -19,7 +19,16 @@ pub(crate) struct ReadPause {
     /// When the peer was found to have ended its side, or bytes of it were last taken after that.
     peer_ended: Option<Time>,
     /// That end was read: nothing comes behind what is held.
-    pub(crate) end_was_read: bool,
+    pub(crate) read_end: Option<ReadEnd>,
+}
+
+/// How a peer's side ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadEnd {
+    Shut,
+    /// Over TLS, without a close_notify: there may have been more (RFC 8446 section 6.1).
+    #[cfg(feature = "tls")]
+    Truncated,
 }
 
 /// What was read and not taken.

@@ -13,6 +13,7 @@ use crate::context::dialers::Dialer;
 use crate::protocol::handshake::AcceptKey;
 use crate::testing::frames::unmasked;
 use crate::testing::{Ending, FarServer, TestApplication, TestClient};
+use crate::session::Session;
 use crate::words::connect::{DialerState, Reconnect};
 
 /// What a session may hold of its input: two read buffers, and what it is boxed in.
@@ -90,11 +91,14 @@ impl Pausing {
 
 /// A server's answer with many messages behind it.
 fn answer(key: &str) -> Vec<u8> {
-    let head = format!(
-        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: {key}\r\n\r\n"
-    );
     let messages = unmasked(0x82, &[7; MESSAGE_BYTES]).repeat(MESSAGES);
-    [head.into_bytes(), messages].concat()
+    [switching(key).into_bytes(), messages].concat()
+}
+
+fn switching(key: &str) -> String {
+    format!(
+        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: {key}\r\n\r\n"
+    )
 }
 
 /// The key that answers a handshake.
@@ -129,6 +133,39 @@ fn the_end_behind_such_a_session_is_seen_behind_its_messages() {
     assert!(it.app.stats().bytes_held <= HELD_MAX, "{} held", it.app.stats().bytes_held);
     it.app.advance(secs(4));
     assert_eq!((it.came.get(), it.notes()), (MESSAGES, vec!["closed 1006".to_owned()]));
+}
+
+/// What a hook asks of the server comes before the next message, and holds up none of them for longer.
+#[test]
+fn messages_behind_the_answer_come_whatever_hooks_ask_of_the_server() {
+    for asks_on_connect in [false, true] {
+        let came = Rc::<RefCell<Vec<String>>>::default();
+        let (heard, closed) = (Rc::clone(&came), Rc::clone(&came));
+        let ask = |session: &mut Session<'_>| {
+            session.server().after(secs(1_000), |_| {}).map(drop).map_err(Into::into)
+        };
+        let app = TestApplication::new(|app: &mut Application| {
+            app.install(WebSockets::new());
+            let options = ConnectOptions::new().ping_period(None);
+            app.connect("ws://cloud.example/", options, move |_: &Call| {
+                let (heard, closed) = (Rc::clone(&heard), Rc::clone(&closed));
+                on_connect(move |session, _| if asks_on_connect { ask(session) } else { Ok(()) })
+                    .on_message(move |session, message| {
+                        heard.borrow_mut().push(message.text().unwrap_or_default().to_owned());
+                        ask(session)
+                    })
+                    .on_close(move |_, close| {
+                        closed.borrow_mut().push(format!("closed {}", close.code()));
+                    })
+            });
+        });
+        let app = app.unwrap();
+        let request = app.far_server("cloud.example", 80).expect_request();
+        let head = switching(&request.accept_key());
+        let frames = [&b"\x81\x01a\x81\x01b\x81\x01c"[..], b"\x88\x02\x03\xe8"].concat();
+        request.into_client().send_bytes(&[head.as_bytes(), &frames].concat());
+        assert_eq!(*came.borrow(), ["a", "b", "c", "closed 1000"], "{asks_on_connect}");
+    }
 }
 
 /// A refusal, its body and the end come at once: the answer is what the application is told.

@@ -313,6 +313,19 @@ fn what_is_sent_directly_keeps_its_place_among_flow_messages() {
     source.client().expect_end(Ending::Closed);
 }
 
+/// A stream on which nothing waits is ended by its side alone, whoever ends it.
+#[test]
+fn a_stream_that_is_closed_from_elsewhere_is_over_at_once() {
+    let server = Server::new(replaying(5));
+    let mut source = server.source();
+    server.app.with_server(|server| {
+        let stream = server.sessions().next().unwrap();
+        server.close(stream, CloseReason::new(CloseCode::NORMAL, "").unwrap()).unwrap();
+    });
+    assert!(source.is_over());
+    source.client().expect_end(Ending::Closed);
+}
+
 #[test]
 fn an_end_waits_for_what_was_published_before_it() {
     let server = Server::new(replaying(5));
