@@ -732,7 +732,8 @@ fn a_form_with_files_comes_in_parts() {
         (form, "", 400),
         (form, &FORM[..FORM.len() - 5], 400),
         (form, &FORM.replace("name=\"note\"", "note"), 400),
-        (form, &FORM.replace("hello", "--b"), 200),
+        (form, &FORM.replace("hello", " --b"), 200),
+        (form, &FORM.replace("hello", "--b"), 400), // a delimiter, and no part behind it
         (form, &FORM.replace("name=\"note\"", &format!("name=\"{}\"", "n".repeat(300))), 431),
         (form, &twice, 413),
     ] {

@@ -1,6 +1,7 @@
 //! Pages in memory: a folder in the program, conditions of answers that an application makes, default
 //! headers, pages for statuses, CORS and the rule about origins.
 
+use wirewheel::extension::Deflate;
 use wirewheel::pages::{Cors, Folder};
 use wirewheel::testing::{Answer, TestApplication};
 use wirewheel::{Accept, Application, Call, Response, Routing, WebSockets, on_message};
@@ -156,9 +157,16 @@ fn default_headers_are_in_every_answer_of_their_scope() {
     }
 }
 
+/// What a handshake gets whose last line is this one.
+fn handshake(app: &TestApplication, path: &str, line: &str) -> Answer {
+    let version = if line.contains("Version") { "" } else { "Sec-WebSocket-Version: 13\r\n" };
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    ask(app, "GET", path, &[upgrade, version, line].concat())
+}
+
 #[test]
 fn a_status_has_a_page_where_nobody_wrote_an_answer() {
-    let app = serve(|route| {
+    let app = serve_with(WebSockets::new().extension(Deflate::new()), |route| {
         route.status_page(404, |call| Response::html(format!("lost at {}", call.path())));
         route.status_page(405, |_: &Call| "only reading");
         route.status_page(401, |_: &Call| "log in");
@@ -166,6 +174,8 @@ fn a_status_has_a_page_where_nobody_wrote_an_answer() {
         route.status_page(426, |_: &Call| "a WebSocket is here");
         route.status_page(503, |_: &Call| -> Response { panic!("worse") });
         route.status_page(416, |_: &Call| "shorter than that");
+        route.status_page(400, |_: &Call| "no handshake");
+        route.default_header("X-Box", "here");
         route.get("/mine", |_: &Call| Response::text("mine").status(404));
         route.get("/empty", |_: &Call| Response::new(404));
         route.get("/panic", |_: &Call| -> Response { panic!("bad") });
@@ -174,6 +184,10 @@ fn a_status_has_a_page_where_nobody_wrote_an_answer() {
         route.route("/api", |route| {
             route.status_page(404, |_: &Call| Response::json("{\"error\":404}"));
         });
+        route.web_socket("/ws", |_: &Call| on_message(|session, it| session.send(it)));
+        let fails =
+            route.web_socket("/fails", |_: &Call| on_message(|session, it| session.send(it)));
+        fails.on_upgrade(|_| panic!("bad"));
         route.route("/in", |route| {
             route.on_upgrade(|_| Err(Response::new(401).header("WWW-Authenticate", "Bearer")));
             route.on_upgrade(|_| Ok(Accept::new()));
@@ -201,6 +215,16 @@ fn a_status_has_a_page_where_nobody_wrote_an_answer() {
     let refused = app.upgrade("/in/ws").connect().unwrap_err();
     assert_eq!((refused.status, refused.text()), (401, "log in"));
     assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    // A handshake that is refused is one more of those answers.
+    for (path, line, status, text) in [
+        ("/fails", "", 500, "sorry"),
+        ("/in/ws", "Sec-WebSocket-Version: 12\r\n", 426, "a WebSocket is here"),
+        ("/ws", "Sec-WebSocket-Extensions: ;;\r\n", 400, "no handshake"),
+    ] {
+        let refused = handshake(&app, path, line);
+        assert_eq!((refused.status, refused.text()), (status, text), "{path}");
+        assert_eq!(refused.header("x-box"), Some("here"), "{path}");
+    }
     // RFC 9110 section 15.5.17: who asked for what is not there is told how much is.
     let beyond = get(&app, "/files/", "Range: bytes=100000-\r\n");
     assert_eq!((beyond.status, beyond.text()), (416, "shorter than that"));

@@ -301,7 +301,7 @@ impl<'a> Routing<'a> {
 
     /// Adds a header to every answer at and below the path of this scope that does not have it (Ktor's
     /// `DefaultHeaders`). Not to answers that upgrade, nor to requests that are refused before their path is
-    /// looked at (400, 408, 431, and 429 or 503 over a limit).
+    /// looked at (400, 408, 413, 417, 431, and 429 or 503 over a limit).
     ///
     /// ```
     /// use wirewheel::Application;

@@ -75,7 +75,7 @@ impl HttpTurn<'_, '_> {
                     | Resolution::UnknownMethod) => self.answer(terms, head, resolution),
                     _ => {
                         let response = Response::refusal(refusal.status());
-                        self.responder().refuse_request(terms, &head, response, reason::HANDSHAKE)
+                        self.refuse(terms, head, response, reason::HANDSHAKE)
                     }
                 }
             }
@@ -152,6 +152,17 @@ impl HttpTurn<'_, '_> {
             }
             refused => self.refusal(&head, refused),
         };
+        self.refuse(terms, head, response, why)
+    }
+
+    /// Refuses a request whose path was looked at.
+    fn refuse(
+        &mut self,
+        terms: AnswerTerms,
+        head: RequestHead,
+        response: Response,
+        why: &'static str,
+    ) -> AfterRequest {
         if self.turn.routes.filters.is_none() {
             return self.responder().refuse_request(terms, &head, response, why);
         }
@@ -192,7 +203,17 @@ impl HttpTurn<'_, '_> {
         why: &'static str,
     ) -> AfterRequest {
         let call = self.call_for(head, Vec::new(), None);
-        let response = self.responder().filtered(&call, response);
+        self.refuse_call(terms, &call, response, why)
+    }
+
+    fn refuse_call(
+        &mut self,
+        terms: AnswerTerms,
+        call: &Call,
+        response: Response,
+        why: &'static str,
+    ) -> AfterRequest {
+        let response = self.responder().filtered(call, response);
         if response.status_code() < 400 {
             return self.responder().respond(terms, response);
         }
@@ -340,13 +361,7 @@ impl HttpTurn<'_, '_> {
         };
         // RFC 6455 section 9.1: what is malformed fails the handshake.
         let Some(offers) = offers_of(&call, config.extensions.is_empty()) else {
-            let response = Response::refusal(400);
-            return self.responder().refuse_request(
-                terms,
-                call.head(),
-                response,
-                reason::HANDSHAKE,
-            );
+            return self.refuse_call(terms, &call, Response::refusal(400), reason::HANDSHAKE);
         };
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
         let kind = RequestKind::Upgrade(route);
@@ -388,6 +403,7 @@ impl HttpTurn<'_, '_> {
             Err(panic) => {
                 call.deferral().close();
                 let response = self.responder().internal_error(&config.pattern, panic);
+                let response = self.responder().filtered(call, response);
                 Err(self.responder().respond(terms, response))
             }
         }
@@ -397,7 +413,7 @@ impl HttpTurn<'_, '_> {
     fn refuse_to_detach(&mut self, terms: AnswerTerms, call: &Call) -> AfterRequest {
         let why = "only a socket without TLS can be detached";
         let response = Response::refusal_because(501, &why);
-        self.responder().refuse_request(terms, call.head(), response, reason::NOT_DETACHABLE)
+        self.refuse_call(terms, call, response, reason::NOT_DETACHABLE)
     }
 
     /// Gathers the answer that the handshake ends with (RFC 6455 section 4.2.2).

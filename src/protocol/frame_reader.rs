@@ -78,16 +78,13 @@ struct OpenFrame {
 /// Finds a frame that lies whole at the start of `rx` and is no part of a message in several frames:
 /// its header and where it ends. It needs no state; everything else goes through a [`PartialFrame`].
 #[inline]
-#[allow(
-    clippy::arithmetic_side_effects,
-    reason = "14 bytes of header and a length that has passed its limit of 1 GiB"
-)]
 pub(crate) fn whole_frame(
     rx: &[u8],
     rules: &FrameRules,
 ) -> Result<Option<(FrameHeader, usize)>, ProtocolError> {
     let Some(header) = FrameHeader::read(rx, rules)? else { return Ok(None) };
-    let end = header.header_len + header.payload_len;
+    // A message that is taken in pieces may have a frame of all that a usize can say.
+    let end = header.header_len.saturating_add(header.payload_len);
     let is_whole = header.fin && end <= rx.len() && header.opcode != OpCode::Continuation;
     Ok(is_whole.then_some((header, end)))
 }

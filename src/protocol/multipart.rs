@@ -1,5 +1,7 @@
 //! Bodies of several parts, taken apart as they come (RFC 7578, RFC 2046 section 5.1).
 
+use std::ops::Range;
+
 use crate::protocol::token::{is_token, is_token_byte};
 
 /// What a form's body may have beside its content.
@@ -17,6 +19,8 @@ pub(crate) struct MultipartReader {
     delimiter: Vec<u8>,
     /// Bytes of the delimiter that the last bytes were.
     matched: usize,
+    /// Those of them that are the end of a part's head, and so no content of it: at most `matched`.
+    of_head: usize,
     state: State,
     /// The lines of the part that begins.
     head: Vec<u8>,
@@ -39,6 +43,13 @@ enum State {
     Head,
     /// Behind the last delimiter: of no meaning.
     Epilogue,
+}
+
+/// Bytes before the next delimiter, or before what may be the start of one.
+enum Stretch<'a> {
+    Here(&'a [u8]),
+    /// At the end of an earlier read: these of the delimiter were no delimiter after all.
+    Earlier(Range<usize>),
 }
 
 /// What comes next.
@@ -119,8 +130,8 @@ impl MultipartReader {
         let delimiter = [b"\r\n--", boundary.as_bytes()].concat();
         let (parts_left, head_bytes) = (limits.parts, limits.head_bytes);
         // The first delimiter may stand at the very start: as if a line had ended before.
-        let (matched, state) = (2, State::Preamble);
-        Some(Self { delimiter, matched, state, head: Vec::new(), parts_left, head_bytes })
+        let (matched, of_head, state) = (2, 0, State::Preamble);
+        Some(Self { delimiter, matched, of_head, state, head: Vec::new(), parts_left, head_bytes })
     }
 
     /// Takes from the start of `input` what makes the next event; `None` if all was taken and there is
@@ -138,14 +149,15 @@ impl MultipartReader {
                 State::Epilogue => *input = &[],
                 State::Preamble | State::Content => {
                     let is_content = self.state == State::Content;
-                    let (content, is_carried) = self.content(input);
-                    if is_content && is_carried {
-                        // What was matched at the end of an earlier read was content after all.
-                        let carried = self.delimiter.get(..content.len()).unwrap_or_default();
-                        return Ok(Some(PartEvent::Content(carried)));
-                    }
-                    if is_content && !content.is_empty() {
-                        return Ok(Some(PartEvent::Content(content)));
+                    match self.content(input) {
+                        Stretch::Here(bytes) if is_content && !bytes.is_empty() => {
+                            return Ok(Some(PartEvent::Content(bytes)));
+                        }
+                        Stretch::Earlier(range) if is_content && !range.is_empty() => {
+                            let bytes = self.delimiter.get(range).unwrap_or_default();
+                            return Ok(Some(PartEvent::Content(bytes)));
+                        }
+                        Stretch::Here(_) | Stretch::Earlier(_) => {}
                     }
                 }
                 _ => {
@@ -160,10 +172,9 @@ impl MultipartReader {
         }
     }
 
-    /// What stands before the next delimiter, or before what may be the start of one; and whether it
-    /// stands at the end of an earlier read instead.
+    /// What is no delimiter of that which stands at the start.
     #[allow(clippy::arithmetic_side_effects, reason = "at is at most the length of the input")]
-    fn content<'a>(&mut self, input: &mut &'a [u8]) -> (&'a [u8], bool) {
+    fn content<'a>(&mut self, input: &mut &'a [u8]) -> Stretch<'a> {
         let all: &'a [u8] = input;
         let carried = self.matched;
         let mut at = 0;
@@ -174,10 +185,9 @@ impl MultipartReader {
                     return self.delimiter_ends(input, at, carried);
                 }
             } else if carried > 0 {
-                let length = std::mem::take(&mut self.matched);
-                // The same bytes, of which the first were not kept.
                 *input = all.get(at..).unwrap_or_default();
-                return (CARRIED.get(..length).unwrap_or_default(), true);
+                let of_head = std::mem::take(&mut self.of_head);
+                return Stretch::Earlier(of_head..std::mem::take(&mut self.matched));
             } else {
                 // Up to the next byte that could begin one.
                 self.matched = 0;
@@ -189,7 +199,7 @@ impl MultipartReader {
         *input = &[];
         // What is matched in this read is content until the next one tells.
         let end = all.len().saturating_sub(if carried > 0 { all.len() } else { self.matched });
-        (all.get(..end).unwrap_or_default(), false)
+        Stretch::Here(all.get(..end).unwrap_or_default())
     }
 
     fn delimiter_ends<'a>(
@@ -197,14 +207,14 @@ impl MultipartReader {
         input: &mut &'a [u8],
         at: usize,
         carried: usize,
-    ) -> (&'a [u8], bool) {
+    ) -> Stretch<'a> {
         let all: &'a [u8] = input;
         let begin = at.saturating_sub(self.delimiter.len().saturating_sub(carried));
         let is_content = self.state == State::Content;
         self.state = if is_content { State::PartEnd } else { State::Delimiter };
-        self.matched = 0;
+        (self.matched, self.of_head) = (0, 0);
         *input = all.get(at..).unwrap_or_default();
-        (all.get(..begin).unwrap_or_default(), false)
+        Stretch::Here(all.get(..begin).unwrap_or_default())
     }
 
     /// One byte of a delimiter's line or of a part's head.
@@ -249,7 +259,8 @@ impl MultipartReader {
         }
         let part = read_part(&self.head).ok_or(MultipartFault::Malformed)?;
         self.head = Vec::new();
-        (self.state, self.matched) = (State::Content, 0);
+        // RFC 2046 section 5.1.1: a part without a body ends with the delimiter's own end of a line.
+        (self.state, self.matched, self.of_head) = (State::Content, 2, 2);
         Ok(Some(part))
     }
 
@@ -264,8 +275,6 @@ impl MultipartReader {
     }
 }
 
-/// So long is what may be carried from one read to the next; which bytes they are, the delimiter says.
-const CARRIED: &[u8] = &[0; 4 + BOUNDARY_MAX];
 const BOUNDARY_MAX: usize = 70;
 
 /// RFC 2046 section 5.1.1.
@@ -418,7 +427,7 @@ mod tests {
             ("", ""),
             ("\r\n", "\r\n\r\n"),
             ("\r\n--Xy", "-XyZ--"),
-            ("\r\r\r\n-\r\n--\r\n--X\r\n--Xy\r\n--XyY", "--XyZ"),
+            ("\r\r\r\n-\r\n--\r\n--X\r\n--Xy\r\n--XyY", "x--XyZ"),
             ("\n--XyZ\r\n", "\r--XyZ\r"),
             ("\r\n--xyz", "\r\n--\r\n--"),
         ] {
@@ -442,6 +451,26 @@ mod tests {
         assert_eq!(parts(padded.as_bytes(), 9).unwrap().0[0].1, b"x");
         for cut in ["", "--XyZ", "--XyZ\r\n", "XyZ", &padded[..50], &padded[..padded.len() - 1]] {
             assert!(!parts(cut.as_bytes(), 5).unwrap().1, "{cut:?}");
+        }
+    }
+
+    /// RFC 2046 section 5.1.1: no line of a part's content may begin as a delimiter's does.
+    #[test]
+    fn a_delimiter_right_behind_a_head_ends_a_part_without_content() {
+        let field =
+            |name: &str| format!("--XyZ\r\nContent-Disposition: form-data; name={name}\r\n");
+        let [a, b] = ["a", "b"].map(|name| part(name, None, None));
+        for (content, expected) in
+            [("", ""), ("\r\n1", "1"), ("\r\n--XyY", "--XyY"), ("\r\n\r", "\r")]
+        {
+            let whole =
+                format!("{}\r\n{}{content}\r\n{}\r\n--XyZ--", field("a"), field("b"), field("a"));
+            let contents = [(&a, ""), (&b, expected), (&a, "")];
+            let expected = contents.map(|(part, text)| (part.clone(), text.as_bytes().to_vec()));
+            for piece in 1..=whole.len() {
+                let parts = parts(whole.as_bytes(), piece);
+                assert_eq!(parts, Ok((expected.to_vec(), true)), "{content:?} {piece}");
+            }
         }
     }
 

@@ -11,9 +11,9 @@ use crate::app::connect_options::ConnectOptions;
 use crate::app::handler::on_connect;
 use crate::context::dialers::Dialer;
 use crate::protocol::handshake::AcceptKey;
+use crate::session::Session;
 use crate::testing::frames::unmasked;
 use crate::testing::{Ending, FarServer, TestApplication, TestClient};
-use crate::session::Session;
 use crate::words::connect::{DialerState, Reconnect};
 
 /// What a session may hold of its input: two read buffers, and what it is boxed in.

@@ -32,6 +32,22 @@ fn written(frames: &[Whole]) -> Vec<u8> {
     bytes
 }
 
+/// A session that takes messages in pieces takes any length; on 32-bit targets with all that a usize can say.
+#[test]
+fn a_frame_whose_end_no_usize_can_say_has_not_come() {
+    let rules = FrameRules {
+        max_frame_size: usize::MAX,
+        max_coded_frame_size: usize::MAX,
+        max_message_size: usize::MAX,
+        ..RULES
+    };
+    for length in [usize::MAX, usize::MAX - 13, usize::MAX - 14, usize::MAX >> 1] {
+        let length = (length as u64) & (u64::MAX >> 1); // RFC 6455 section 5.2: the first bit is 0
+        let bytes = [&[0x82, 0xff][..], &length.to_be_bytes(), &[1, 2, 3, 4, 5]].concat();
+        assert_eq!(whole_frame(&bytes, &rules), Ok(None), "{length}");
+    }
+}
+
 #[test]
 fn fragments_out_of_order_are_refused() {
     use OpCode::{Continuation, Text};
