@@ -79,6 +79,7 @@ mod pending;
 mod pings;
 mod progress;
 mod receiving;
+mod refusals;
 mod request_admission;
 mod request_body;
 mod request_log;

@@ -27,19 +27,20 @@ use crate::core::deferred_answer::RequestKind;
 use crate::core::event_streams::StreamRequest;
 use crate::core::http_turn::HttpTurn;
 use crate::core::panics::{Panicked, caught};
+use crate::core::refusals::Refusing;
 use crate::core::request_log::reason;
 use crate::core::responder::AfterRequest;
 
-impl HttpTurn<'_, '_> {
+impl<'t, 'a> HttpTurn<'t, 'a> {
     /// Decides one request (RFC 9112; RFC 6455 section 4.2).
     pub(super) fn request(&mut self, head: RequestHead) -> AfterRequest {
         self.turn.shared.stats.requests_total += 1;
         // Now, since the head is moved into the call.
         let terms = AnswerTerms::of(&head);
         if let Some(refusal) = self.admission().refusal(&head) {
-            return self.refuse_for_now(terms, head, refusal);
+            return self.refusing().refuse_for_now(terms, head, refusal);
         }
-        if let Some(refused) = self.refuse_at_once(terms, &head) {
+        if let Some(refused) = self.refusing().refuse_at_once(terms, &head) {
             return refused;
         }
         match handshake::examine(&head) {
@@ -75,46 +76,11 @@ impl HttpTurn<'_, '_> {
                     | Resolution::UnknownMethod) => self.answer(terms, head, resolution),
                     _ => {
                         let response = Response::refusal(refusal.status());
-                        self.refuse(terms, head, response, reason::HANDSHAKE)
+                        self.refusing().refuse(terms, head, response, reason::HANDSHAKE)
                     }
                 }
             }
         }
-    }
-
-    /// Refuses a request that is not let in at present.
-    #[cold]
-    fn refuse_for_now(
-        &mut self,
-        terms: AnswerTerms,
-        head: RequestHead,
-        refusal: Response,
-    ) -> AfterRequest {
-        // A proxy's connection may carry the requests of others, who are not to suffer.
-        let proxied = self.http().is_some_and(|http| http.proxied && http.over_limit.is_none());
-        let terms = if proxied { terms } else { terms.last() };
-        let mut refusal = self.responder().temporary_refusal(&head, refusal);
-        // That of an event stream is for its page to read: without the leave of CORS a browser would take it
-        // for the end, and never come back.
-        if refusal.status_code() < 400 && self.turn.routes.filters.is_some() {
-            let call = self.call_for(head, Vec::new(), None);
-            refusal = self.responder().filtered(&call, refusal);
-        }
-        self.responder().respond(terms, refusal)
-    }
-
-    /// Refuses what is refused whatever the route.
-    fn refuse_at_once(&mut self, terms: AnswerTerms, head: &RequestHead) -> Option<AfterRequest> {
-        let (status, reason) = if terms.is_unmet() {
-            (417, reason::EXPECTATION) // RFC 9110 section 15.5.18
-        } else if terms.has_long_body(self.turn.shared.limits.max_head_bytes)
-            && is_for_no_body(head)
-        {
-            (413, reason::BODY)
-        } else {
-            return None;
-        };
-        Some(self.responder().refuse_request(terms, head, Response::refusal(status), reason))
     }
 
     /// Answers a request that does not upgrade.
@@ -125,7 +91,7 @@ impl HttpTurn<'_, '_> {
         resolution: Resolution,
     ) -> AfterRequest {
         if let Some(response) = self.preflight(&head) {
-            return self.answer_filtered(terms, head, response, reason::CORS);
+            return self.refusing().answer_filtered(terms, head, response, reason::CORS);
         }
         let (response, why) = match resolution {
             Resolution::Get { handler, parameters } => {
@@ -150,41 +116,9 @@ impl HttpTurn<'_, '_> {
                 let response = Response::new(204).header("Allow", allowed);
                 return self.responder().respond(terms, response);
             }
-            refused => self.refusal(&head, refused),
+            refused => self.refusing().refusal(&head, refused),
         };
-        self.refuse(terms, head, response, why)
-    }
-
-    /// Refuses a request whose path was looked at.
-    fn refuse(
-        &mut self,
-        terms: AnswerTerms,
-        head: RequestHead,
-        response: Response,
-        why: &'static str,
-    ) -> AfterRequest {
-        if self.turn.routes.filters.is_none() {
-            return self.responder().refuse_request(terms, &head, response, why);
-        }
-        self.answer_filtered(terms, head, response, why)
-    }
-
-    /// What a request gets for which there is no route, and why.
-    fn refusal(&self, head: &RequestHead, resolution: Resolution) -> (Response, &'static str) {
-        match resolution {
-            Resolution::UnknownMethod => (Response::refusal(501), reason::UNKNOWN_METHOD),
-            Resolution::NotFound => (Response::refusal(404), reason::NO_PATH),
-            Resolution::MethodNotAllowed => {
-                let allowed = self.turn.routes.allowed_methods(head.target());
-                (Response::refusal(405).header("Allow", allowed), reason::METHOD)
-            }
-            Resolution::UpgradeRequired => (Response::refusal(426), reason::NOT_AN_UPGRADE),
-            Resolution::ProtocolRequired => {
-                let why = "no subprotocol on offer is spoken here";
-                (Response::refusal_because(400, &why), reason::NO_SUBPROTOCOL)
-            }
-            _ => (Response::refusal(400), reason::BAD_PATH),
-        }
+        self.refusing().refuse(terms, head, response, why)
     }
 
     /// Whether a page of another origin may send what it is about to (the Fetch standard, "CORS-preflight
@@ -192,32 +126,6 @@ impl HttpTurn<'_, '_> {
     fn preflight(&self, head: &RequestHead) -> Option<Response> {
         let filters = self.turn.routes.filters.as_ref()?;
         if head.method() == "OPTIONS" { filters.preflight(head) } else { None }
-    }
-
-    /// Answers without a route, as the filters of the path want it.
-    fn answer_filtered(
-        &mut self,
-        terms: AnswerTerms,
-        head: RequestHead,
-        response: Response,
-        why: &'static str,
-    ) -> AfterRequest {
-        let call = self.call_for(head, Vec::new(), None);
-        self.refuse_call(terms, &call, response, why)
-    }
-
-    fn refuse_call(
-        &mut self,
-        terms: AnswerTerms,
-        call: &Call,
-        response: Response,
-        why: &'static str,
-    ) -> AfterRequest {
-        let response = self.responder().filtered(call, response);
-        if response.status_code() < 400 {
-            return self.responder().respond(terms, response);
-        }
-        self.responder().refuse_request(terms, call.head(), response, why)
     }
 
     /// What a page answers.
@@ -282,7 +190,7 @@ impl HttpTurn<'_, '_> {
         Ok(pass.map_or_else(|refusal| refusal, statistics))
     }
 
-    fn call_for(
+    pub(super) fn call_for(
         &mut self,
         head: RequestHead,
         parameters: Vec<(String, String)>,
@@ -292,6 +200,10 @@ impl HttpTurn<'_, '_> {
         let call = Call::new(head, parameters, between, protocol);
         call.deferral().open(self.turn.connection.state.id.0, &self.turn.shared.deferrals);
         call
+    }
+
+    fn refusing(&mut self) -> Refusing<'_, 't, 'a> {
+        Refusing { http: self }
     }
 
     /// Between whom a request goes.
@@ -342,7 +254,7 @@ impl HttpTurn<'_, '_> {
             return self.responder().respond(terms, refusal);
         }
         if matches!(config.purpose, Purpose::Detached(_)) && !self.turn.wire.can_be_detached() {
-            return self.refuse_to_detach(terms, &call);
+            return self.refusing().refuse_to_detach(terms, &call);
         }
         self.admit_upgrade(terms, accept_key, route, call, HooksDone::default())
     }
@@ -361,7 +273,12 @@ impl HttpTurn<'_, '_> {
         };
         // RFC 6455 section 9.1: what is malformed fails the handshake.
         let Some(offers) = offers_of(&call, config.extensions.is_empty()) else {
-            return self.refuse_call(terms, &call, Response::refusal(400), reason::HANDSHAKE);
+            return self.refusing().refuse_call(
+                terms,
+                &call,
+                Response::refusal(400),
+                reason::HANDSHAKE,
+            );
         };
         // The factory has its turn before a byte of the answer is written: if it panics, 500.
         let kind = RequestKind::Upgrade(route);
@@ -409,13 +326,6 @@ impl HttpTurn<'_, '_> {
         }
     }
 
-    /// A route wants the socket itself, and there is none that anybody else could use.
-    fn refuse_to_detach(&mut self, terms: AnswerTerms, call: &Call) -> AfterRequest {
-        let why = "only a socket without TLS can be detached";
-        let response = Response::refusal_because(501, &why);
-        self.refuse_call(terms, call, response, reason::NOT_DETACHABLE)
-    }
-
     /// Gathers the answer that the handshake ends with (RFC 6455 section 4.2.2).
     fn write_upgrade(
         &mut self,
@@ -459,12 +369,6 @@ impl HttpTurn<'_, '_> {
             self.turn.spare_stages.recycle(http);
         }
     }
-}
-
-/// Whether a request's body means nothing (RFC 9110 sections 9.3.1 and 9.3.2), and is none of an upgrade,
-/// which says so itself.
-fn is_for_no_body(head: &RequestHead) -> bool {
-    matches!(head.method(), "GET" | "HEAD") && !head.framing.wants_websocket()
 }
 
 /// The connection of an accepted upgrade leaves the loop, for its route's hook.
