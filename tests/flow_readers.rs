@@ -461,6 +461,23 @@ fn readers_of_newest_values_are_told_of_removed_keys() {
     full.set(false);
     app.with_server(|server| server.read_on(reader));
     assert_eq!(heard.take(), ["-c", "-d", "+d"]);
+    // What its other end has said anew is not to be removed there.
+    full.set(true);
+    app.with_server(|_| {
+        assert!(flow.remove("d") && flow.emit_latest("e", "x").is_ok() && flow.remove("e"));
+        flow.emit_latest_as(reader, "d", "z").unwrap();
+    });
+    full.set(false);
+    app.with_server(|server| server.read_on(reader));
+    assert_eq!(heard.take(), ["-e"]);
+    // And what it has brought it may take back, but nothing newer.
+    app.with_server(|_| {
+        assert!(flow.take_back(reader, "d") && !flow.take_back(reader, "d"));
+        flow.emit_latest_as(reader, "d", "z").unwrap();
+        flow.emit_latest("d", "newer").unwrap();
+        assert!(!flow.take_back(reader, "d") && flow.remove_as(reader, "d"));
+    });
+    assert_eq!(heard.take(), Vec::<String>::new());
     // Keys without end, of which a reader is told that takes nothing.
     full.set(true);
     let held = app.stats().bytes_held;

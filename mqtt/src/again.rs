@@ -13,6 +13,10 @@ use crate::link_state::{Gathered, State};
 use crate::numbers::Number;
 use crate::share::Share;
 
+/// Where a broker has shown more kept values than these, some may have been dropped on the way: brokers queue
+/// 1,000 for a client, unless they are told otherwise.
+const SHOWN_MAX: usize = 500;
+
 /// Keys of one flow of which something is to be sent again.
 #[derive(Debug, Default)]
 pub(crate) struct Again {
@@ -96,6 +100,18 @@ impl Share {
         }
     }
 
+    /// What others had said and the broker does not show any more was removed while this box was away.
+    fn forget_unseen(&mut self, connection: u64) {
+        let Self { flow, others, reader: Some(reader), is_latest: true, .. } = self else { return };
+        let mut unseen = Vec::new();
+        flow.for_each_key(&mut |key| {
+            unseen.extend(others.is_unseen(&key, connection).then_some(key))
+        });
+        for key in unseen {
+            flow.take_back(*reader, &key);
+        }
+    }
+
     /// Notes what the broker at the end of that connection may not have. What others have said is theirs to
     /// send again.
     fn note_unknown(&mut self, connection: u64) {
@@ -176,9 +192,8 @@ impl Inner {
     pub(crate) fn begin_to_join(&self, server: &mut ServerRef<'_>) {
         {
             let state = &mut *self.state.borrow_mut();
-            state.is_joining =
-                state.shares.iter().any(|share| share.is_latest && share.own.has_begun());
-            state.has_kept = false;
+            state.is_joining = state.shares.iter().any(|share| share.is_latest);
+            (state.has_kept, state.kept_values) = (false, 0);
             if !state.is_joining || state.window.asked_at().is_some() {
                 return;
             }
@@ -198,8 +213,14 @@ impl Inner {
             asks |= state.is_joining;
             if !state.is_joining {
                 let connection = state.counts.connections;
+                let shows_all = state.kept_values <= SHOWN_MAX;
                 for place in 0..state.shares.len() {
-                    state.change(place, |share| share.note_unknown(connection));
+                    state.change(place, |share| {
+                        if shows_all {
+                            share.forget_unseen(connection);
+                        }
+                        share.note_unknown(connection);
+                    });
                 }
             }
         }

@@ -241,6 +241,8 @@ impl Connection {
             0x8e => "another client has taken this one's name",
             0x95 => "a packet was too large",
             0x97 => "over a quota",
+            0x9a => "it keeps no messages (retain)",
+            0x9b => "it does not know that QoS",
             _ => "it ends the connection",
         };
         let behind = if words.is_empty() { "" } else { ": " };
@@ -272,6 +274,7 @@ impl ByteHandler for Connection {
             password: options.password.as_deref(),
             keep_alive_seconds: u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX),
             will_topic: self.link.presence.as_deref(),
+            at_least_once: options.at_least_once,
             max_packet_bytes: u32::try_from(options.max_packet).unwrap_or(u32::MAX),
         };
         if !encode(&connect, &mut out) {

@@ -65,12 +65,15 @@ fn connect(packet: &Outgoing<'_>) -> MqttConnect {
         password,
         keep_alive_seconds,
         will_topic,
+        at_least_once,
         max_packet_bytes,
     } = *packet
     else {
         return MqttConnect::new(String::new(), None, None, None, 0, true, Vec::new());
     };
-    let will = will_topic.map(|topic| Will::new(topic.to_owned(), Vec::new(), 1, true));
+    // MQTT 5 section 3.2.2.3.4: a broker refuses a Will of a QoS that it does not know.
+    let qos = u8::from(at_least_once);
+    let will = will_topic.map(|topic| Will::new(topic.to_owned(), Vec::new(), qos, true));
     // A session of before is not gone on with: what was lost is counted, and nothing is sent twice.
     let properties = vec![
         Property::ReceiveMaximum(RECEIVE_MAXIMUM),

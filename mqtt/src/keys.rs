@@ -12,7 +12,7 @@ pub(crate) struct Known {
     pub(crate) heard: Option<Number>,
     /// The count of this link's own value, as long as that is the newest; else 0.
     pub(crate) sent: u64,
-    /// The connection on which that was sent, or shown by the broker; 0 where it was lost.
+    /// The connection on which the newest value was sent, or last came from the broker; 0 where it was lost.
     pub(crate) connection: u64,
 }
 

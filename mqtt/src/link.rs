@@ -229,7 +229,9 @@ impl Inner {
                 None => return, // it is shared no longer
             },
         };
-        state.has_kept |= message.retained;
+        if message.retained {
+            (state.has_kept, state.kept_values) = (true, state.kept_values.saturating_add(1));
+        }
         let (before, connection) = (state.bytes_of(place), state.counts.connections);
         let Some(share) = state.shares.get_mut(place) else { return };
         let Some(reader) = share.reader else { return };
@@ -244,6 +246,9 @@ impl Inner {
         if let Some(key) = key.filter(|_| verdict != Some(Verdict::Drop)) {
             share.others.disown(key);
             share.again.cancel(key);
+        }
+        if let Some(key) = key {
+            share.others.note_shown(key, connection);
         }
         state.account(place, before);
         let Some(share) = state.shares.get_mut(place) else { return };

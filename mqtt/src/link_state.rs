@@ -24,6 +24,8 @@ pub(crate) struct State {
     /// Since then what it had kept is awaited, or some of it has come since it was last asked.
     pub(crate) is_joining: bool,
     pub(crate) has_kept: bool,
+    /// How many kept values it has brought on this connection.
+    pub(crate) kept_values: usize,
     pub(crate) window: Window,
     at_least_once: bool,
     /// What is not acknowledged, with QoS 1, and as how many messages it counts: a removal is none.
@@ -66,6 +68,7 @@ impl State {
             is_up: false,
             is_joining: false,
             has_kept: false,
+            kept_values: 0,
             window: Window::new(max_waiting),
             at_least_once,
             awaited: BTreeMap::new(),

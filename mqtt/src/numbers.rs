@@ -55,11 +55,6 @@ impl OwnNumbers {
         self.0.epoch == number.epoch
     }
 
-    /// Whether any was given.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.0.count > 0
-    }
-
     /// The number of the next message.
     pub(crate) fn take(&mut self) -> Number {
         self.pass(1);
@@ -193,11 +188,25 @@ impl OtherNumbers {
         known.map(|known| known.connection = connection).is_some()
     }
 
-    /// The newest value of a key is none of this link's own.
+    /// The newest value of a key is none of this link's own, or one that it does not send.
     pub(crate) fn disown(&mut self, key: &str) {
         if let Some(known) = self.keys.get_mut(self.keys.name(key)) {
-            known.sent = 0;
+            (known.sent, known.connection) = (0, 0);
         }
+    }
+
+    /// The broker has brought a value of that key: it is there, unless this link has sent a newer one.
+    pub(crate) fn note_shown(&mut self, key: &str, connection: u64) {
+        let known = self.at(self.keys.name(key));
+        if known.sent == 0 {
+            known.connection = connection;
+        }
+    }
+
+    /// Whether the newest value is another's, and has not come on that connection.
+    pub(crate) fn is_unseen(&self, key: &str, connection: u64) -> bool {
+        let known = self.keys.get(self.keys.name(key)).filter(|known| known.sent == 0);
+        known.is_some_and(|known| known.connection > 0 && known.connection != connection)
     }
 
     /// Whether the newest value is this link's own, and the broker of that connection may not have it.

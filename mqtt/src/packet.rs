@@ -11,6 +11,8 @@ pub(crate) enum Outgoing<'a> {
         keep_alive_seconds: u16,
         /// Published, and kept, where this client is lost: nothing, in this topic.
         will_topic: Option<&'a str>,
+        /// That is published with QoS 1.
+        at_least_once: bool,
         max_packet_bytes: u32,
     },
     Subscribe {

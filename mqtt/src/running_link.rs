@@ -76,7 +76,9 @@ impl RunningLink {
         self.inner.counts()
     }
 
-    /// Shares a flow from now on; see [`Link::share`](crate::Link::share).
+    /// Shares a flow from now on; see [`Link::share`](crate::Link::share). What it would replay goes out too,
+    /// as said here: give a flow that was shared before a new one in its place, or others get again what
+    /// they have said.
     ///
     /// # Errors
     /// For a topic that cannot be one, or is shared already.

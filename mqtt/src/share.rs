@@ -22,6 +22,8 @@ pub(crate) trait Shared {
         message: Message<'_>,
     ) -> Result<(), SendError>;
     fn remove(&self, from: ReaderId, key: &str);
+    /// The same if the value is one that came from there.
+    fn take_back(&self, from: ReaderId, key: &str) -> bool;
     fn skip(&self, from: ReaderId, count: u64);
     /// The newest value of a key.
     fn newest_of(&self, key: &str) -> Option<MessageBuf>;
@@ -54,6 +56,10 @@ impl<T: ?Sized> Shared for SharedFlow<T> {
 
     fn remove(&self, from: ReaderId, key: &str) {
         self.remove_as(from, key);
+    }
+
+    fn take_back(&self, from: ReaderId, key: &str) -> bool {
+        SharedFlow::take_back(self, from, key)
     }
 
     fn skip(&self, from: ReaderId, count: u64) {

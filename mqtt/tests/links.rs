@@ -384,6 +384,7 @@ fn a_broker_that_wants_to_hear_more_often_does() {
     let mut bad = Bad::new(plain);
     bad.say(&[0x20, 6, 0, 0, 3, 0x13, 0, 2]); // a keep-alive of 2 s
     bad.say(SUBACK);
+    bad.say(&[0xd0, 0]); // nothing is kept
     bad.site.app.advance(Duration::from_millis(2_100));
     let mut heard = [0; 4096];
     let length = bad.stream.read(&mut heard).unwrap();
@@ -393,6 +394,17 @@ fn a_broker_that_wants_to_hear_more_often_does() {
     assert!(bad.site.link.is_up());
     bad.site.app.advance(secs(3));
     assert!(!bad.site.link.is_up());
+}
+
+/// A broker may know no QoS but 0, and refuse a Will of another.
+#[test]
+fn a_will_asks_for_no_more_than_the_link_does() {
+    for at_least_once in [false, true] {
+        let mut bad = Bad::new(|link| link.presence("boxes").at_least_once(at_least_once));
+        let connect = bad.heard();
+        assert_eq!(connect[2..9], *b"\0\x04MQTT\x05", "{connect:?}");
+        assert_eq!(connect[9] >> 2 & 7, 1 | u8::from(at_least_once) << 1, "a Will of that QoS");
+    }
 }
 
 #[test]
@@ -463,7 +475,7 @@ fn a_packet_that_has_come_in_part_counts_as_held_and_one_that_is_too_large_is_re
     assert!(!bad.is_ended());
     bad.say(&[0x1f]);
     assert!(bad.is_ended());
-    assert_eq!(held(&bad), 0);
+    assert!(held(&bad) < before);
 }
 
 #[test]

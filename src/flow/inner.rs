@@ -116,6 +116,14 @@ impl FlowInner {
         removed
     }
 
+    /// Removes a key whose value that reader has brought, if nobody has published a newer one since.
+    pub(crate) fn take_back(self: &Rc<Self>, key: &str, id: ReaderId) -> bool {
+        let origin = Origin::Reader(id);
+        let is_brought =
+            self.state.borrow().newest_of(key).is_some_and(|emission| emission.origin == origin);
+        is_brought && self.remove(key, origin)
+    }
+
     /// The newest message of a key.
     pub(crate) fn newest_of(&self, key: &str) -> Option<MessageBuf> {
         let state = self.state.borrow();

@@ -165,8 +165,9 @@ impl Drop for Reading {
 impl Batch<'_> {
     /// The next key that was removed since this was last asked, in flows that keep the newest of each; see
     /// [`SharedFlow::remove`](crate::flow::SharedFlow::remove). To be asked before the messages: one that
-    /// was published anew is among them. A reader that asks for messages alone is not told of removals. For
-    /// one that lags no more of them are kept than the flow's buffer has messages.
+    /// was published anew is among them, and of one that this reader has brought anew nothing is told. A
+    /// reader that asks for messages alone is not told of removals. For one that lags no more of them are
+    /// kept than the flow's buffer has messages.
     pub fn next_removed(&mut self) -> Option<Rc<str>> {
         self.asked_removed = true;
         let key = self.reading.subscription.flow().take_removed(self.reading.id)?;

@@ -168,6 +168,19 @@ impl<T: ?Sized> SharedFlow<T> {
         self.inner.remove(key, Origin::Reader(origin))
     }
 
+    /// Drops `key` if its value is one that this reader has brought, and is not told of it: whether it was.
+    /// What somebody here has published since stays.
+    ///
+    /// ```
+    /// use wirewheel::flow::{ReaderId, SharedFlow};
+    /// fn not_there_any_more(gauges: &SharedFlow, link: ReaderId, key: &str) {
+    ///     gauges.take_back(link, key);
+    /// }
+    /// ```
+    pub fn take_back(&self, origin: ReaderId, key: &str) -> bool {
+        self.inner.take_back(key, origin)
+    }
+
     /// The newest value of each key, the one first that was published first. What is published meanwhile
     /// is not among them. Copied one by one.
     pub fn newest(&self) -> impl Iterator<Item = (Rc<str>, MessageBuf)> + use<T> {

@@ -125,6 +125,9 @@ impl<F: GivesWay> FlowState<F> {
         emission.stamp = self.pool.as_ref().map_or(0, |pool| pool.next_stamp());
         self.used = emission.stamp;
         let key = emission.key.clone();
+        if let (Some(key), Origin::Reader(id)) = (&key, emission.origin) {
+            self.forget_removed(id, key);
+        }
         let number = self.log.push(emission, bytes);
         // `make_room` has taken out the older value of this key, and its entry.
         if let Some(key) = key {
@@ -287,6 +290,19 @@ impl<F: GivesWay> FlowState<F> {
             if let (true, Err(place)) = (has_room, reader.removed.binary_search(&shared)) {
                 reader.removed.insert(place, Rc::clone(&shared));
                 self.removed_bytes += removed_bytes(key);
+            }
+        }
+    }
+
+    /// A reader has brought a newer value of a key: its other end is not to remove that.
+    fn forget_removed(&mut self, id: ReaderId, key: &str) {
+        let reader = self.readers.iter_mut().find(|reader| reader.id == id);
+        let Some(reader) = reader.filter(|reader| !reader.removed.is_empty()) else { return };
+        if let Ok(place) = reader.removed.binary_search_by(|known| (**known).cmp(key)) {
+            reader.removed.remove(place);
+            self.removed_bytes -= removed_bytes(key);
+            if reader.removed.is_empty() {
+                reader.removed = VecDeque::new();
             }
         }
     }

@@ -106,6 +106,11 @@ impl Site {
         self.gauges.get(key).map(|value| text_of(&value))
     }
 
+    /// All keys that have a value.
+    pub fn values(&self) -> BTreeMap<String, String> {
+        self.gauges.newest().map(|(key, value)| (key.to_string(), text_of(&value))).collect()
+    }
+
     /// What has been heard since this was last asked.
     pub fn heard(&self) -> Vec<String> {
         self.heard.take().iter().map(|(message, _)| text_of(message)).collect()
