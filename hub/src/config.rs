@@ -13,7 +13,7 @@ use crate::options::Given;
 use crate::tls::TlsFiles;
 use crate::upstream_place::UpstreamPlace;
 use crate::values::{
-    bytes, duration, long_line, mode, number, overflow, page, positive, proxy_header,
+    above_zero, bytes, duration, long_line, mode, number, overflow, page, positive, proxy_header,
 };
 
 /// The longest line of a program, unless something else is said or the memory is small.
@@ -189,7 +189,7 @@ impl Config {
             ping_period: given
                 .parsed("ping-period", duration)?
                 .map_or(Some(Duration::from_secs(15)), |time| (!time.is_zero()).then_some(time)),
-            timeout: given.parsed("timeout", duration)?.unwrap_or(Duration::from_secs(15)),
+            timeout: given.parsed("timeout", above_zero)?.unwrap_or(Duration::from_secs(15)),
             max_message: given.parsed("max-message", bytes)?.unwrap_or(64 << 10),
             max_connections: given.parsed("max-connections", positive)?,
             loops: given.parsed("loops", positive)?.unwrap_or(1),
@@ -269,13 +269,16 @@ impl Config {
 /// The program of `--exec`, with the arguments of `--exec-arg` or those that follow `--`.
 fn command(given: &Given) -> Result<Option<Command>, String> {
     let behind = given.all("");
-    let arguments = if behind.is_empty() { given.all("exec-arg") } else { behind };
+    let (option, arguments) = match behind {
+        [] => ("--exec-arg", given.all("exec-arg")),
+        _ => ("arguments behind --", behind),
+    };
     match given.one("exec") {
         Some(program) => {
             Ok(Some(Command { program: program.clone(), arguments: arguments.to_vec() }))
         }
-        None if behind.is_empty() => Ok(None),
-        None => Err("arguments behind -- are for --exec, which is not given".into()),
+        None if arguments.is_empty() => Ok(None),
+        None => Err(format!("{option}: this is for --exec, which is not given")),
     }
 }
 
@@ -441,6 +444,8 @@ mod tests {
             (&["--memory=1m", "--memory=2m"], "--memory is given twice"),
             (&["--echo", "--timeout", "15"], "--timeout \"15\": give a time, such as 500ms"),
             (&["--echo", "--timeout", "99999999999999999999h"], "give a time"),
+            (&["--echo", "--timeout", "0"], "--timeout \"0\": give a time above 0"),
+            (&["--echo", "--exec-arg", "x"], "--exec-arg: this is for --exec, which is not given"),
             (&["--echo", "--max-message", "lots"], "give bytes, such as 100, 64k"),
             (&["--echo", "--max-children", "0"], "give a number above 0"),
             (&["--echo", "--overflow", "panic"], "give suspend, drop-oldest"),
@@ -469,7 +474,7 @@ mod tests {
                 &["--exec", "cat", "--loops", "2"],
                 "--exec: its programs are looked after by one loop",
             ),
-            (&["--echo", "--", "x"], "arguments behind -- are for --exec"),
+            (&["--echo", "--", "x"], "arguments behind --: this is for --exec"),
             (&["--echo", "--listen", "tls:"], "give an address behind it, as in tls:0.0.0.0:8443"),
             (
                 &["--echo", "--listen", "tls://0.0.0.0:8443"],

@@ -229,7 +229,7 @@ impl Processes {
 
     fn start(&self, session: SessionId, call: &Call) -> io::Result<(u64, SharedFlow<Line>)> {
         let environment = environment::environment(call, &self.options.pass_env);
-        let largest = self.options.lines.max.saturating_mul(4).clamp(1 << 20, 1 << 30);
+        let largest = self.options.lines.largest_message().clamp(1 << 20, 1 << 30);
         let lines = SharedFlow::with(FlowOptions::new().max_bytes(largest)).unwrap_or_default();
         let number = self.next.replace(self.next.get() + 1);
         let command = &self.options.command;

@@ -316,6 +316,7 @@ impl<'a> Parts<'a> {
                     let (starting, admitting) = (Rc::clone(&processes), Rc::clone(&processes));
                     let exec = route
                         .web_socket(path, move |_: &Call| starting.handler())
+                        .max_outgoing_message_size(config.lines.largest_message())
                         .on_upgrade(move |call| admitting.admit(call));
                     // A name that nobody gave this server may be anybody's who made it point here: to a
                     // program it opens no door, wherever the hub listens.

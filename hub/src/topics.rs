@@ -23,6 +23,10 @@ const TOPICS_MAX: usize = 1024;
 const NAME_MAX: usize = 128;
 /// How far a client may be behind before `--overflow` applies.
 const BEHIND_MAX: usize = 64;
+/// Beyond what is replayed, if the messages are the largest.
+const LARGEST_BEHIND: usize = 4;
+/// What a flow counts beside a message, at most.
+const BESIDE_BYTES: usize = 256;
 /// How far before it holds the senders up, if that is what is to happen.
 const BEHIND_HELD: usize = 2;
 
@@ -160,13 +164,14 @@ pub(crate) fn flow_options(config: &Config) -> Result<FlowOptions, String> {
     // room is for those who say one message each before they are held up.
     let (behind, room) = match config.overflow {
         Overflow::Suspend => (BEHIND_HELD, config.replay.saturating_add(BEHIND_MAX)),
-        _ => (BEHIND_MAX, 4),
+        _ => (BEHIND_MAX, config.replay.saturating_add(LARGEST_BEHIND)),
     };
+    let message = config.max_message.saturating_add(BESIDE_BYTES);
     let options = FlowOptions::new()
         .replay(config.replay)
         .extra_buffer(behind)
         .on_buffer_overflow(overflow)
-        .max_bytes(config.max_message.saturating_mul(room).clamp(256 << 10, 1 << 30));
+        .max_bytes(message.saturating_mul(room).clamp(256 << 10, 1 << 30));
     let checked = SharedFlow::<MessageBuf>::with(options);
     checked.map_err(|error| format!("--replay {}: {error}", config.replay))?;
     Ok(options)

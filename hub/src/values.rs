@@ -41,6 +41,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(factor).map(Duration::from_millis).ok_or_else(wish)
 }
 
+pub(crate) fn above_zero(text: &str) -> Result<Duration, String> {
+    let none = || "give a time above 0; --ping-period 0 sends no pings".to_owned();
+    Some(duration(text)?).filter(|time| !time.is_zero()).ok_or_else(none)
+}
+
 pub(crate) fn overflow(text: &str) -> Result<Overflow, String> {
     Ok(match text {
         "suspend" => Overflow::Suspend,

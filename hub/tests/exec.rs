@@ -38,6 +38,17 @@ fn lines_go_in_and_come_out() {
     other.expect_text("got three");
 }
 
+/// A byte that is no UTF-8 takes three as U+FFFD, and a line of them as much more room.
+#[test]
+fn the_longest_line_arrives_whatever_it_is_of() {
+    let folder = Folder::new("longest");
+    let script = "head -c 100000 /dev/zero | tr '\\0' '\\377'; echo; echo end";
+    let hub = hub_with(&folder, script, &["--memory", "1m", "--max-line", "100k"]);
+    let mut client = hub.upgrade("/exec");
+    assert_eq!(client.message().payload.len(), 300_000);
+    client.expect_text("end");
+}
+
 #[test]
 fn what_a_peer_says_is_data_and_never_a_command() {
     let folder = Folder::new("data");

@@ -38,6 +38,7 @@ fn help_is_one_screen_and_mistakes_say_what_to_do() {
             "--listen unix:/nonexistent/x",
         ),
         (1, &["--echo", "--check", "--max-message", "2000m"], "max_frame_size is"),
+        (1, &["--exec", "cat", "--check", "--max-line", "8m"], "max_outgoing_message_size is"),
         (1, &["--echo", "--check", "--metrics", "/{"], "/{"),
     ] {
         let output = run(arguments);

@@ -46,6 +46,21 @@ fn a_newcomer_gets_the_last_messages() {
     late.expect_text("three");
 }
 
+/// However large they are, or small.
+#[test]
+fn a_newcomer_gets_as_many_as_are_replayed() {
+    for (replay, length) in [("100", 10_000), ("5000", 10), ("8", 65_536)] {
+        let hub = Hub::start(&["--topics", "--replay", replay]);
+        let count = replay.parse().unwrap();
+        let texts: Vec<_> =
+            (0..=count).map(|number| format!("{number}{}", "x".repeat(length - 4))).collect();
+        let said: Vec<&str> = texts.iter().map(String::as_str).collect();
+        say_and_leave(hub.upgrade("/topic/log"), &said);
+        let mut late = hub.upgrade("/topic/log");
+        texts[1..].iter().for_each(|text| late.expect_text(text));
+    }
+}
+
 #[test]
 fn topics_are_named_within_reason() {
     let hub = Hub::start(&["--topics"]);

@@ -59,7 +59,7 @@ impl<T: ?Sized> Shared for SharedFlow<T> {
     }
 
     fn take_back(&self, from: ReaderId, key: &str) -> bool {
-        SharedFlow::take_back(self, from, key)
+        Self::take_back(self, from, key)
     }
 
     fn skip(&self, from: ReaderId, count: u64) {

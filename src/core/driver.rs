@@ -400,7 +400,7 @@ impl<S: Sockets> Driver<S> {
         match *socket.notes() {
             // Its event may be among those that are still to come.
             Notes { listed: false, .. } if has_more_events => {
-                self.serve_once(now, slot, Readiness::READABLE);
+                self.serve(now, slot, Readiness::READABLE);
             }
             Notes { listed: false, .. } => {}
             // It reads nothing before its output goes on.

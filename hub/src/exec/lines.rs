@@ -24,6 +24,13 @@ pub(crate) struct LineOptions {
     pub(crate) binary: bool,
 }
 
+impl LineOptions {
+    /// What a line takes as a message, at most: each byte of it that is no UTF-8 is sent as three.
+    pub(crate) fn largest_message(&self) -> usize {
+        self.max.saturating_mul(4)
+    }
+}
+
 /// A line as a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line {

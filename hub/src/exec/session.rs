@@ -42,7 +42,10 @@ impl Handler for Attached {
         Ok(())
     }
 
-    fn on_close(&mut self, _session: &mut Session<'_>, _close: &CloseInfo) {
+    fn on_close(&mut self, session: &mut Session<'_>, _close: &CloseInfo) {
+        if session.missed() > 0 {
+            log::debug!("{} missed {} lines", session.id(), session.missed());
+        }
         if let Some(number) = self.number {
             self.processes.peer_left(number);
         }
