@@ -24,7 +24,9 @@ impl Audit<'_> {
         while let Some(index) = self.0.connections.slab.next_occupied(from) {
             from = index + 1;
             let Some(connection) = self.0.connections.slab.at(index) else { break };
-            self.check_one(connection).map_err(|what| format!("slot {index}: {what}"))?;
+            let checked =
+                self.check_one(connection).and_then(|()| self.check_input(index, connection));
+            checked.map_err(|what| format!("slot {index}: {what}"))?;
             held += connection.memory();
             pending += usize::from(connection.is_pending());
             armed += usize::from(connection.timer.is_some());
@@ -82,6 +84,17 @@ impl Audit<'_> {
             }
             (Some(_), None) => Err("a deadline without a timer".into()),
             _ => Ok(()),
+        }
+    }
+
+    /// What waits and may go on is listed to do so: no event will say it again.
+    fn check_input(&self, index: u32, connection: &Connection) -> Result<(), String> {
+        let may_go_on =
+            connection.state.read_pause().is_some_and(|pause| pause.is_over() && pause.held() > 0);
+        let Core { resuming, shared, .. } = self.0;
+        match may_go_on && !resuming.contains(&index) && !shared.to_resume.contains(&index) {
+            true => Err("input waits that nobody goes on with".to_owned()),
+            false => Ok(()),
         }
     }
 
