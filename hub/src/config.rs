@@ -269,16 +269,15 @@ impl Config {
 /// The program of `--exec`, with the arguments of `--exec-arg` or those that follow `--`.
 fn command(given: &Given) -> Result<Option<Command>, String> {
     let behind = given.all("");
-    let (option, arguments) = match behind {
-        [] => ("--exec-arg", given.all("exec-arg")),
-        _ => ("arguments behind --", behind),
-    };
+    let arguments = if behind.is_empty() { given.all("exec-arg") } else { behind };
     match given.one("exec") {
         Some(program) => {
             Ok(Some(Command { program: program.clone(), arguments: arguments.to_vec() }))
         }
         None if arguments.is_empty() => Ok(None),
-        None => Err(format!("{option}: this is for --exec, which is not given")),
+        None => {
+            Err("arguments (--exec-arg, or behind --) are for --exec, which is not given".into())
+        }
     }
 }
 
@@ -445,7 +444,7 @@ mod tests {
             (&["--echo", "--timeout", "15"], "--timeout \"15\": give a time, such as 500ms"),
             (&["--echo", "--timeout", "99999999999999999999h"], "give a time"),
             (&["--echo", "--timeout", "0"], "--timeout \"0\": give a time above 0"),
-            (&["--echo", "--exec-arg", "x"], "--exec-arg: this is for --exec, which is not given"),
+            (&["--echo", "--exec-arg", "x"], "are for --exec, which is not given"),
             (&["--echo", "--max-message", "lots"], "give bytes, such as 100, 64k"),
             (&["--echo", "--max-children", "0"], "give a number above 0"),
             (&["--echo", "--overflow", "panic"], "give suspend, drop-oldest"),
@@ -474,7 +473,7 @@ mod tests {
                 &["--exec", "cat", "--loops", "2"],
                 "--exec: its programs are looked after by one loop",
             ),
-            (&["--echo", "--", "x"], "arguments behind --: this is for --exec"),
+            (&["--echo", "--", "x"], "or behind --) are for --exec"),
             (&["--echo", "--listen", "tls:"], "give an address behind it, as in tls:0.0.0.0:8443"),
             (
                 &["--echo", "--listen", "tls://0.0.0.0:8443"],

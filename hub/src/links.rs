@@ -97,21 +97,19 @@ impl TopicLinks {
         let mut flow = self.flow.borrow_mut();
         // Another link that collects it must not be left with one that nobody writes to.
         let Some(old) = flow.as_ref().filter(|flow| flow.subscription_count() == 0) else { return };
-        let said: Vec<_> = old
-            .replay_cache()
-            .iter()
-            .filter_map(|message| Version::split(message.as_message()))
-            .collect();
-        if said.iter().all(|(version, _)| believes(*version, now)) {
+        let said = old.replay_cache();
+        let versions = || said.iter().filter_map(|it| Version::split(it.as_message()));
+        if versions().all(|(version, _)| believes(version, now)) {
             return;
         }
         let (clock, renewed) = (&topic.links().clock, topic.new_flow());
-        for (version, message) in said {
-            let version = match believes(version, now) {
-                true => version,
-                false if clock.is_own(version) => clock.next(now),
-                false => continue,
-            };
+        for (mut version, message) in versions() {
+            if !believes(version, now) {
+                if !clock.is_own(version) {
+                    continue;
+                }
+                version = clock.next(now);
+            }
             let _ = renewed.emit_latest("", &version.before(message.as_message())); // as in `flow`
         }
         *flow = Some(renewed);

@@ -103,13 +103,11 @@ impl Share {
     /// What others had said and the broker does not show any more was removed while this box was away.
     fn forget_unseen(&mut self, connection: u64) {
         let Self { flow, others, reader: Some(reader), is_latest: true, .. } = self else { return };
-        let mut unseen = Vec::new();
         flow.for_each_key(&mut |key| {
-            unseen.extend(others.is_unseen(&key, connection).then_some(key))
+            if others.is_unseen(&key, connection) {
+                flow.take_back(*reader, &key);
+            }
         });
-        for key in unseen {
-            flow.take_back(*reader, &key);
-        }
     }
 
     /// Notes what the broker at the end of that connection may not have. What others have said is theirs to

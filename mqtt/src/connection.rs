@@ -241,7 +241,6 @@ impl Connection {
             0x8e => "another client has taken this one's name",
             0x95 => "a packet was too large",
             0x97 => "over a quota",
-            0x9a => "it keeps no messages (retain)",
             0x9b => "it does not know that QoS",
             _ => "it ends the connection",
         };

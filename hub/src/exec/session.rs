@@ -42,10 +42,7 @@ impl Handler for Attached {
         Ok(())
     }
 
-    fn on_close(&mut self, session: &mut Session<'_>, _close: &CloseInfo) {
-        if session.missed() > 0 {
-            log::debug!("{} missed {} lines", session.id(), session.missed());
-        }
+    fn on_close(&mut self, _session: &mut Session<'_>, _close: &CloseInfo) {
         if let Some(number) = self.number {
             self.processes.peer_left(number);
         }
