@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wirewheel::options::ProxyHeader;
@@ -31,15 +32,15 @@ pub(crate) const HELP: &str = include_str!("help.txt");
 /// What the program is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    Run(Box<Config>),
+    Run(Arc<Config>),
     /// Only say whether the configuration is right.
-    Check(Box<Config>),
+    Check(Arc<Config>),
     Help,
     Version,
 }
 
 /// A whole configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) listen: Vec<Place>,
     pub(crate) tls: Option<TlsFiles>,
@@ -148,7 +149,7 @@ impl Request {
         if given.is_on("version") {
             return Ok(Self::Version);
         }
-        let config = Box::new(Config::from_given(&given)?);
+        let config = Arc::new(Config::from_given(&given)?);
         Ok(if given.is_on("check") { Self::Check(config) } else { Self::Run(config) })
     }
 }
@@ -325,7 +326,7 @@ mod tests {
 
     fn config(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
         match read(arguments, environment) {
-            Ok(Request::Run(config)) => *config,
+            Ok(Request::Run(config)) => Arc::into_inner(config).unwrap(),
             other => panic!("{other:?}"),
         }
     }

@@ -29,7 +29,7 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Serves until it is told to stop.
-pub(crate) fn run(config: &Config) -> Result<(), String> {
+pub(crate) fn run(config: &Arc<Config>) -> Result<(), String> {
     let tokens = Parts::open(config)?.tokens;
     let mut places = places(config)?.into_iter();
     let first = places.next().ok_or("fd: is given, and no socket was handed over (LISTEN_FDS)")?;
@@ -40,11 +40,11 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
 
 /// What is run on each loop; nothing is started where it only is to be checked (`loops` is none).
 fn on_each_loop(
-    config: &Config,
+    config: &Arc<Config>,
     tokens: Option<Arc<Tokens>>,
     loops: Option<Loops>,
 ) -> impl FnOnce(&mut Application) + Clone + Send + use<> {
-    let config = config.clone();
+    let config = Arc::clone(config);
     move |app: &mut Application| match (Parts::with(&config, tokens), loops) {
         (Ok(parts), Some(loops)) => begin(app, parts, &loops),
         (Ok(parts), None) => parts.set_up(app),
@@ -95,7 +95,7 @@ fn begin(app: &mut Application, parts: Parts<'_>, loops: &Loops) {
 
 /// Does everything but listening at the places that are configured, and starting anything. What no waiting
 /// mends comes first, as far as nothing has to be opened for it.
-pub(crate) fn check(config: &Config) -> Result<(), Finding> {
+pub(crate) fn check(config: &Arc<Config>) -> Result<(), Finding> {
     crate::broker::check(config).map_err(Finding::Mistake)?;
     let topics = config.topics.then(|| flow_options(config)).transpose();
     topics.map_err(Finding::Mistake)?;
@@ -113,7 +113,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Finding> {
     check_limits(config, tokens).map_err(Finding::Mistake)
 }
 
-fn check_limits(config: &Config, tokens: Option<Arc<Tokens>>) -> Result<(), String> {
+fn check_limits(config: &Arc<Config>, tokens: Option<Arc<Tokens>>) -> Result<(), String> {
     // The limits are checked where they are used: by starting a server. So are certificates and keys.
     let place = listen(config, "127.0.0.1:0".into(), config.tls.is_some());
     let module = on_each_loop(config, tokens, None);
