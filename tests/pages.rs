@@ -1,9 +1,11 @@
 //! Pages in memory: a folder in the program, conditions of answers that an application makes, default
 //! headers, pages for statuses, CORS and the rule about origins.
 
+use std::time::Duration;
+
 use wirewheel::extension::Deflate;
 use wirewheel::pages::{Cors, Folder};
-use wirewheel::testing::{Answer, TestApplication};
+use wirewheel::testing::{Answer, Ending, TestApplication};
 use wirewheel::{Accept, Application, Call, Response, Routing, WebSockets, on_message};
 
 const PAGES: &[(&str, &[u8])] = &[
@@ -234,6 +236,23 @@ fn a_status_has_a_page_where_nobody_wrote_an_answer() {
     assert_eq!((head.status, head.header("content-length")), (404, Some("16")));
     let text = mistake(|route| route.status_page(200, |_: &Call| "x"));
     assert!(text.contains("status_page at \"/\": 200 is no error"), "{text}");
+}
+
+/// It is written a share at a time, like any other long answer.
+#[test]
+fn a_long_page_for_who_is_too_slow_arrives_whole() {
+    for length in [1_000, 300_000, 3_000_000] {
+        let app = serve(|route| {
+            route.status_page(408, move |_: &Call| "x".repeat(length));
+            route.post("/form", |_: &Call, _| "taken");
+        });
+        let mut client = app.connect();
+        client.send_bytes(b"POST /form HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nx");
+        app.advance(Duration::from_secs(120));
+        let answer = client.expect_answer();
+        assert_eq!((answer.status, answer.text().len()), (408, length));
+        client.expect_end(Ending::Closed);
+    }
 }
 
 const PAGE: &str = "Origin: https://dashboard.example\r\n";

@@ -80,7 +80,7 @@ impl TopicLinks {
         let flow = flow.get_or_insert_with(|| {
             let (flow, said) = (topic.new_flow(), topic.flow().replay_cache());
             let (newest, now) = (self.heard.borrow().newest(), stamp::micros());
-            let newest = if believes(newest, now) { newest } else { topic.links().clock.next(now) };
+            let newest = if believes(newest, now) { newest } else { self.own_version(topic, now) };
             for (age, message) in (0..said.len() as u64).rev().zip(&said) {
                 let version = Version { number: newest.number.saturating_sub(age), ..newest };
                 let versioned = version.before(message.as_message());
@@ -108,11 +108,18 @@ impl TopicLinks {
                 if !clock.is_own(version) {
                     continue;
                 }
-                version = clock.next(now);
+                version = self.own_version(topic, now);
             }
             let _ = renewed.emit_latest("", &version.before(message.as_message())); // as in `flow`
         }
         *flow = Some(renewed);
+    }
+
+    /// The version of a message that is said here.
+    fn own_version(&self, topic: &Topic, now: u64) -> Version {
+        let version = topic.links().clock.next(now);
+        self.heard.borrow_mut().note_own(version);
+        version
     }
 
     /// Whether hubs have dialled this topic.
@@ -144,8 +151,7 @@ impl TopicLinks {
         topic: &Topic,
         message: &MessageBuf,
     ) -> HandlerResult {
-        let version = topic.links().clock.next(stamp::micros());
-        self.heard.borrow_mut().note_own(version);
+        let version = self.own_version(topic, stamp::micros());
         let flow = self.flow.borrow().clone();
         match flow {
             Some(flow) => topic.emit_in(session, &flow, &version.before(message.as_message())),
@@ -189,16 +195,15 @@ impl Handler for Link {
         // Whatever becomes of it: somebody else may have made it up in this hub's name.
         let (clock, linked) = (&topic.links().clock, topic.linked());
         clock.follow(version, now);
-        if clock.is_own(version)
-            || !linked.heard.borrow().is_new(version, topic.keeps_newest(), now)
-        {
+        let keeps_newest = topic.keeps_newest();
+        if clock.is_own(version) || !linked.heard.borrow().is_new(version, keeps_newest, now) {
             return Ok(()); // it has come round, or was here
         }
         // Where there is no room, the link ends, and the message comes once more. Hubs that have it know its
         // version; clients do not, so they are last.
         topic.emit_in(session, &linked.flow(topic), &MessageBuf::from(message))?;
         topic.emit_in(session, topic.flow(), &said)?;
-        linked.heard.borrow_mut().note(version, now);
+        linked.heard.borrow_mut().note(version, keeps_newest, now);
         Ok(())
     }
 

@@ -104,8 +104,8 @@ impl Share {
     fn forget_unseen(&mut self, connection: u64) {
         let Self { flow, others, reader: Some(reader), is_latest: true, .. } = self else { return };
         flow.for_each_key(&mut |key| {
-            if others.is_unseen(&key, connection) {
-                flow.take_back(*reader, &key);
+            if others.is_unseen(&key, connection) && flow.take_back(*reader, &key) {
+                others.forget(&key); // so that it is taken if the broker shows it after all
             }
         });
     }
@@ -191,7 +191,6 @@ impl Inner {
         {
             let state = &mut *self.state.borrow_mut();
             state.is_joining = state.shares.iter().any(|share| share.is_latest);
-            (state.has_kept, state.kept_values) = (false, 0);
             if !state.is_joining || state.window.asked_at().is_some() {
                 return;
             }

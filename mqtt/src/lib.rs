@@ -63,7 +63,8 @@
 //! * **Newest values.** A key is a topic below the flow's, which the broker keeps: a box that joins gets the
 //!   newest of each. Removing a key removes it everywhere; on a box that was cut off, once it is back and the
 //!   broker does not show the key any more. (Where a broker has more than 500 values for a box it may have
-//!   dropped some, and nothing is removed for that.)
+//!   dropped some, and nothing is removed for that.) So a broker that lost what it kept loses the values of
+//!   boxes that are not there, on all of them.
 //! * **Memory.** All that a link holds counts in [`process_bytes`](wirewheel::Limits::process_bytes): what
 //!   waits for the broker, in the outbox of its session; one packet that came in part, of at most
 //!   [`max_packet`](Link::max_packet), a longer one being refused at its header; 112 bytes for each of up

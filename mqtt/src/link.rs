@@ -302,6 +302,8 @@ impl Inner {
         state.session = Some(session);
         state.awaited_max = usize::from(receive_maximum.clamp(1, AWAITED_MAX));
         state.max_packet = max_packet;
+        // What is kept may come before the subscription is acknowledged (MQTT 5 section 3.8.4).
+        (state.has_kept, state.kept_values) = (false, 0);
         state.counts.connections += 1;
     }
 

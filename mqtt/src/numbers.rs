@@ -203,6 +203,13 @@ impl OtherNumbers {
         }
     }
 
+    /// The newest value of a key was taken back: the same is to be taken anew.
+    pub(crate) fn forget(&mut self, key: &str) {
+        if let Some(known) = self.keys.get_mut(self.keys.name(key)) {
+            *known = Known::default();
+        }
+    }
+
     /// Whether the newest value is another's, and has not come on that connection.
     pub(crate) fn is_unseen(&self, key: &str, connection: u64) -> bool {
         let known = self.keys.get(self.keys.name(key)).filter(|known| known.sent == 0);

@@ -66,7 +66,8 @@ use crate::app::response::Response;
 /// # }
 /// ```
 pub trait BodyHandler {
-    /// The next bytes have come: never none, and never more than the loop's read buffer.
+    /// The next bytes have come: never none, and never more than the loop's read buffer; over TLS up to
+    /// two records (32 KiB) more.
     fn on_piece(&mut self, body: &mut IncomingBody<'_>, piece: &[u8]) -> BodyNext;
 
     /// [`ServerRef::resume_body`] was called for a body that was paused.

@@ -66,9 +66,9 @@ pub trait ByteHandler {
         Ok(())
     }
 
-    /// Some bytes have come, borrowed from the read buffer: at most `read_buffer_bytes`. What they begin and
-    /// do not end is for the handler to keep, up to a limit of its own, and to name in
-    /// [`bytes_held`](Self::bytes_held).
+    /// Some bytes have come, borrowed from the read buffer: at most `read_buffer_bytes`, over TLS up to two
+    /// records (32 KiB) more. What they begin and do not end is for the handler to keep, up to a limit of its
+    /// own, and to name in [`bytes_held`](Self::bytes_held).
     fn on_bytes(&mut self, session: &mut Session<'_>, bytes: &[u8]) -> HandlerResult;
 
     /// What was waiting is written; see [`Handler::on_drain`](crate::Handler::on_drain).

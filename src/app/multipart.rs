@@ -49,7 +49,8 @@ pub trait MultipartHandler {
     /// A part begins.
     fn on_part(&mut self, body: &mut IncomingBody<'_>, part: &Part) -> BodyNext;
 
-    /// The next bytes of the part: never none, never more than the loop's read buffer.
+    /// The next bytes of the part: never none, never more than the loop's read buffer; over TLS up to two
+    /// records (32 KiB) more.
     fn on_piece(&mut self, body: &mut IncomingBody<'_>, piece: &[u8]) -> BodyNext;
 
     /// The part is whole.

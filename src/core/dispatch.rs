@@ -146,7 +146,13 @@ impl Turn<'_> {
     /// A deadline may have come.
     pub(super) fn timeout(&mut self) {
         match self.connection.stage {
-            Stage::Http(_) => HttpTurn { turn: self }.timeout(),
+            Stage::Http(_) => {
+                HttpTurn { turn: self }.timeout();
+                // The page of a refusal may be longer than its share of this turn.
+                if matches!(&self.connection.stage, Stage::Http(http) if http.streams()) {
+                    self.shared.to_resume.push(self.connection.state.id.0.index);
+                }
+            }
             Stage::Session(_) | Stage::Finishing | Stage::Closed(_) => {
                 SessionTimeouts { turn: self }.act();
             }
@@ -168,12 +174,11 @@ impl Turn<'_> {
             self.after_flush();
             return false;
         }
-        if self.connection.state.collected.is_none() {
-            return false;
-        }
-        // Direct messages wait behind flow messages: once those are out, the peer has caught up.
-        let waited = self.connection.state.is_waiting();
-        let more = SessionOutput { turn: self }.pull();
+        // Direct messages wait behind flow messages: once those are out, the peer has caught up. A hook that
+        // sent something may have taken them along.
+        let extra = self.connection.state.extra.as_deref();
+        let waited = extra.is_some_and(|extra| extra.slow) || self.connection.state.is_waiting();
+        let more = self.connection.state.collected.is_some() && SessionOutput { turn: self }.pull();
         if waited && !self.connection.state.is_waiting() {
             SessionOutput { turn: self }.drained();
         }
@@ -188,7 +193,11 @@ impl Turn<'_> {
             }
             // Listed twice, it is resumed once.
             let resumed = http.receiving.as_deref().is_some_and(|it| it.resumed);
-            return resumed.then(|| HttpTurn { turn: self }.resume());
+            let streams = http.streams();
+            return match resumed {
+                true => Some(HttpTurn { turn: self }.resume()),
+                false => streams.then(|| HttpTurn { turn: self }.drained()),
+            };
         }
         SessionTurn { turn: self }.resume()
     }

@@ -398,7 +398,8 @@ impl<S: Sockets> Driver<S> {
         let has_more_events = self.sockets.has_more_events();
         let Some(socket) = self.sockets.socket(slot) else { return };
         match *socket.notes() {
-            // Its event may be among those that are still to come.
+            // Its event may be among those that are still to come. A whole share, since what TLS keeps above
+            // the socket has no event of its own.
             Notes { listed: false, .. } if has_more_events => {
                 self.serve(now, slot, Readiness::READABLE);
             }

@@ -199,12 +199,7 @@ impl Turn<'_> {
             return;
         }
         match &self.connection.stage {
-            // Elsewhere, between two requests and behind the last byte, many end a connection without a word.
-            #[cfg(feature = "tls")]
-            Stage::Session(_) if end == ReadEnd::Truncated => {
-                self.broken(io::ErrorKind::UnexpectedEof);
-            }
-            Stage::Session(_) => self.peer_is_gone(),
+            Stage::Session(_) => self.session_ended(end),
             Stage::Http(_) => {
                 self.request_hung_up();
                 self.connection.state.extra().peer_shut = true;
@@ -222,8 +217,18 @@ impl Turn<'_> {
         }
     }
 
-    /// The peer ended its side of a session, and nothing more of it is waited for. It may still read.
-    pub(super) fn peer_is_gone(&mut self) {
+    /// The peer's side of a session has ended, and nothing more of it is waited for.
+    pub(super) fn session_ended(&mut self, end: ReadEnd) {
+        match end {
+            ReadEnd::Shut => self.peer_is_gone(),
+            // Where there is no session many end a connection without a word.
+            #[cfg(feature = "tls")]
+            ReadEnd::Truncated => self.broken(io::ErrorKind::UnexpectedEof),
+        }
+    }
+
+    /// It may still read.
+    fn peer_is_gone(&mut self) {
         // Known if we sent a Close, or a raw handler was handed the peer's.
         let known = self.session().close_info().cloned();
         let info = known.unwrap_or_else(|| match self.connection.state.is_event_stream() {

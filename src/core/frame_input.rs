@@ -37,8 +37,8 @@ impl SessionTurn<'_, '_> {
         while let Stage::Session(_) = self.turn.connection.stage {
             let rest = rx.get_mut(taken..).unwrap_or_default();
             match self.framed_step(rest) {
-                Ok(0) => break,
-                Ok(used) => taken += used,
+                Ok(None) => break,
+                Ok(Some(used)) => taken += used,
                 Err(error) => {
                     self.turn.fail(error);
                     break;
@@ -66,12 +66,12 @@ impl SessionTurn<'_, '_> {
         rx.len()
     }
 
-    /// One frame, or a part of one: how many bytes were taken.
-    fn framed_step(&mut self, rx: &mut [u8]) -> Result<usize, SessionError> {
+    /// One frame, or a part of one: how many bytes were taken; `None` where there is nothing to do.
+    fn framed_step(&mut self, rx: &mut [u8]) -> Result<Option<usize>, SessionError> {
         let mut rules = self.turn.connection.state.rules(self.turn.options());
         let is_open = self.turn.connection.state.phase == Phase::Open;
         let Some(pipeline) = self.turn.connection.state.pipeline.as_deref_mut() else {
-            return Ok(0);
+            return Ok(None);
         };
         if pipeline.is_in_pieces() && is_open {
             return self.piece_step(rx, &rules);
@@ -96,23 +96,29 @@ impl SessionTurn<'_, '_> {
             }
             Step::Frame(header, payload) => self.data(&header, payload, (true, true), &rules)?,
         }
-        Ok(used)
+        Ok((used > 0).then_some(used))
     }
 
     /// A control frame, or a piece of a message whose handler takes it in pieces.
-    fn piece_step(&mut self, rx: &mut [u8], rules: &FrameRules) -> Result<usize, SessionError> {
+    fn piece_step(
+        &mut self,
+        rx: &mut [u8],
+        rules: &FrameRules,
+    ) -> Result<Option<usize>, SessionError> {
         let pipeline = self.turn.connection.state.pipeline.as_deref_mut();
         let (Stage::Session(handler), Some(pipeline)) = (&mut self.turn.connection.stage, pipeline)
         else {
-            return Ok(0);
+            return Ok(None);
         };
         let (step, used) = handler.next_piece(pipeline, rx, rules)?;
         match step {
+            PieceStep::Nothing if used == 0 => return Ok(None),
             PieceStep::Nothing => {}
             PieceStep::Control(opcode, payload) => self.control(opcode, &payload),
+            // An extension may make several pieces of the same bytes, and take them with the last.
             PieceStep::Piece(piece) => self.deliver_piece(&piece.as_piece()),
         }
-        Ok(used)
+        Ok(Some(used))
     }
 
     /// Hands a piece to the hook. A message counts, and takes its token, with the first of its pieces.

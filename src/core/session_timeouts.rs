@@ -1,5 +1,6 @@
 //! The deadlines of a session, and of a connection that is finishing, when they have come.
 
+use crate::session::read_pause::ReadEnd;
 use crate::session::state::Phase;
 use crate::words::error::SessionError;
 use crate::words::time::Time;
@@ -63,7 +64,9 @@ impl SessionTimeouts<'_, '_> {
             // A raw handler did not answer the peer's Close.
             self.turn.closing_is_over(true);
         } else if due(self.turn.connection.gone_deadline(&self.turn.shared.limits)) {
-            self.turn.peer_is_gone();
+            // What is held of it was not taken in time.
+            let end = self.turn.connection.state.read_pause().and_then(|pause| pause.read_end);
+            self.turn.session_ended(end.unwrap_or(ReadEnd::Shut));
         } else if due(self.turn.connection.pause_deadline(options)) {
             self.turn.fail(SessionError::PauseTimeout);
         } else {

@@ -25,7 +25,8 @@ pub(crate) struct LineOptions {
 }
 
 impl LineOptions {
-    /// What a line takes as a message, at most: each byte of it that is no UTF-8 is sent as three.
+    /// The room for a line as a message: each byte of it that is no UTF-8 is sent as three, and a flow counts
+    /// something beside it.
     pub(crate) fn largest_message(&self) -> usize {
         self.max.saturating_mul(4)
     }

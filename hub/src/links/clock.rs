@@ -29,13 +29,16 @@ pub(crate) struct Version {
 #[derive(Debug)]
 pub(crate) struct Clock {
     /// Another one whenever the hub is started: it remembers no version then.
-    hub: u64,
+    hub: Cell<u64>,
+    /// The one before, if the clock of the box was set back since.
+    former: Cell<u64>,
     last: Cell<u64>,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { hub: RandomState::new().build_hasher().finish(), last: Cell::new(0) }
+        let hub = drawn_hub();
+        Self { hub: Cell::new(hub), former: Cell::new(hub), last: Cell::new(0) }
     }
 
     /// The version of a message that is said here now, at a time by the clock of this box.
@@ -43,7 +46,7 @@ impl Clock {
         // A clock that goes back, or that begins in 1970, counts on from what was heard.
         let number = now.max(self.believed(now).saturating_add(1));
         self.last.set(number);
-        Version { number, hub: self.hub }
+        Version { number, hub: self.hub.get() }
     }
 
     /// Goes on behind a version that was heard, and is believed.
@@ -51,17 +54,27 @@ impl Clock {
         self.last.set(self.believed(now).max(version.number));
     }
 
-    /// The last number, unless the clock was set back since: nobody would believe what counts on from there.
+    /// The last number. If the clock was set back since, nobody would believe what counts on from there; and
+    /// who believed it at that time takes nothing older of a hub of this name: so it has another.
     fn believed(&self, now: u64) -> u64 {
         let last = self.last.get();
         let heard = Version { number: last.saturating_sub(COUNTED_MAX), hub: 0 };
-        if believes(heard, now) { last } else { 0 }
+        if believes(heard, now) {
+            return last;
+        }
+        self.last.set(0);
+        self.former.set(self.hub.replace(drawn_hub()));
+        0
     }
 
     /// Whether a version is of this hub.
     pub(super) fn is_own(&self, version: Version) -> bool {
-        version.hub == self.hub
+        [&self.hub, &self.former].iter().any(|own| own.get() == version.hub)
     }
+}
+
+fn drawn_hub() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Whether a version may have been made by now, at a time by the clock of this box.
@@ -152,16 +165,18 @@ mod tests {
 
     /// A box whose clock was wrong, or was never set, is one among others as soon as it is right.
     #[test]
-    fn a_clock_that_was_set_back_begins_anew() {
+    fn a_clock_that_was_set_back_begins_anew_under_another_name() {
         for (before, heard) in [(2 * SET + 2 * AHEAD_MAX, 0), (0, UNSET_MAX)] {
             let clock = Clock::new();
             let wrong = clock.next(before);
             clock.follow(Version { number: heard, hub: 7 }, before);
             let last = clock.next(before);
             assert!(wrong < last && !believes(last, 2 * SET));
-            assert_eq!(clock.next(2 * SET), Version { number: 2 * SET, ..wrong });
-            assert_eq!(clock.next(2 * SET), Version { number: 2 * SET + 1, ..wrong });
-            assert!(clock.is_own(wrong) && !clock.is_own(Version { number: 2 * SET, hub: 7 }));
+            let right = clock.next(2 * SET);
+            assert!(right.number == 2 * SET && right.hub != wrong.hub);
+            assert_eq!(clock.next(2 * SET), Version { number: 2 * SET + 1, ..right });
+            assert!([wrong, last, right].iter().all(|version| clock.is_own(*version)));
+            assert!(!clock.is_own(Version { number: 2 * SET, hub: 7 }));
         }
     }
 }

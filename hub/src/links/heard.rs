@@ -42,10 +42,13 @@ impl Heard {
     }
 
     /// It is here from now on.
-    pub(super) fn note(&mut self, version: Version, now: u64) {
+    pub(super) fn note(&mut self, version: Version, keeps_newest: bool, now: u64) {
         let newer =
             |known: Version| if believes(known, now) { known.max(version) } else { version };
         self.newest = newer(self.newest);
+        if keeps_newest {
+            return; // nothing else is asked
+        }
         if let Some(known) = self.of_hubs.iter_mut().find(|known| known.hub == version.hub) {
             *known = newer(*known);
             return;
@@ -78,7 +81,7 @@ mod tests {
             let version = Version { number: SET + number, hub };
             let is_new = heard.is_new(version, false, now);
             if is_new {
-                heard.note(version, now);
+                heard.note(version, false, now);
             }
             is_new
         };
@@ -122,10 +125,10 @@ mod tests {
         for keeps_newest in [false, true] {
             let (mut heard, future) =
                 (Heard::default(), Version { number: SET + 2 * AHEAD_MAX, hub: 7 });
-            heard.note(future, 0);
+            heard.note(future, keeps_newest, 0);
             let now = Version { number: SET, hub: 7 };
             assert!(!heard.is_new(now, keeps_newest, 0) && heard.is_new(now, keeps_newest, SET));
-            heard.note(now, SET);
+            heard.note(now, keeps_newest, SET);
             assert!(!heard.is_new(now, keeps_newest, SET) && heard.newest() == now);
         }
     }

@@ -11,11 +11,16 @@ use crate::app::handler::on_message;
 use crate::app::piece_handler::on_piece;
 #[cfg(feature = "deflate")]
 use crate::extension::Deflate;
+use crate::extension::{
+    Agreement, Extension, ExtensionError, ExtensionFactory, ExtensionOffer, MessagePiece,
+    PieceExtension,
+};
 use crate::session::message_stream::MessageStream;
 #[cfg(feature = "deflate")]
 use crate::testing::simulation::codec::Codec;
 use crate::testing::{Ending, Received, TestApplication, TestClient};
 use crate::words::close::CloseCode;
+use crate::words::message::Rsv;
 
 /// What a handler was told.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +98,83 @@ fn start(options: WebSockets) -> (TestApplication, Notes) {
     })
     .unwrap();
     (app, notes)
+}
+
+/// Each byte of a message stands for so many.
+const REPEATED: usize = 100_000;
+
+/// Repeats the byte that it has begun, so many times more.
+struct Repeats {
+    left: usize,
+}
+
+impl PieceExtension for Repeats {
+    fn decode_some(
+        &mut self,
+        piece: &MessagePiece<'_>,
+        body: &mut Vec<u8>,
+        room: usize,
+    ) -> Result<usize, ExtensionError> {
+        for (taken, byte) in piece.bytes.iter().enumerate() {
+            let length = self.left.min(room - body.len());
+            body.resize(body.len() + length, *byte);
+            self.left -= length;
+            if self.left > 0 {
+                return Ok(taken);
+            }
+            self.left = REPEATED;
+        }
+        Ok(piece.bytes.len())
+    }
+
+    fn encode_some(
+        &mut self,
+        _piece: &MessagePiece<'_>,
+        _body: &mut Vec<u8>,
+    ) -> Result<Rsv, ExtensionError> {
+        Ok(Rsv::NONE)
+    }
+}
+
+impl Extension for Repeats {
+    fn in_pieces(&mut self) -> Option<&mut dyn PieceExtension> {
+        Some(self)
+    }
+}
+
+struct Repeating;
+
+impl ExtensionFactory for Repeating {
+    fn name(&self) -> &str {
+        "x-repeats"
+    }
+
+    fn takes_pieces(&self) -> bool {
+        true
+    }
+
+    fn negotiate(&self, _offer: &ExtensionOffer) -> Option<Agreement> {
+        Some(Agreement::new(Repeats { left: REPEATED }))
+    }
+}
+
+/// What an extension makes of a few bytes comes at once, however many pieces that are.
+#[test]
+fn bytes_that_stand_for_many_pieces_wait_for_nothing() {
+    for path in ["/", "/paused"] {
+        let (app, notes) = start(WebSockets::new().extension(Repeating));
+        let upgrade = app.upgrade(path).header("Sec-WebSocket-Extensions", "x-repeats");
+        let (mut client, _) = upgrade.connect().unwrap();
+        client.send_frame(0x82, b"abc");
+        client.send_frame(0x82, b"d");
+        if path == "/paused" {
+            app.advance(Duration::from_secs(5)); // fewer than 50 pieces
+        }
+        let expected = [&b"abc"[..], b"d"]
+            .map(|bytes| bytes.iter().flat_map(|byte| vec![*byte; REPEATED]).collect::<Vec<u8>>());
+        let (messages, rest) = notes.messages();
+        assert!(messages == expected && rest.is_empty(), "{} at {path}", messages.len());
+    }
 }
 
 /// Bytes that differ from place to place.
