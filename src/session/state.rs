@@ -528,7 +528,7 @@ impl Extra {
             window,
             ping,
             blocked: _,
-            slow,
+            slow: _,
             read_pause,
             timers,
             tokens,
@@ -559,7 +559,7 @@ impl Extra {
             && deadline.is_none()
             && window.is_none()
             && ping.is_none()
-            && !(*slow || *aborted || *peer_shut || *shut || *shuts_first || *broken)
+            && !(*aborted || *peer_shut || *shut || *shuts_first || *broken)
             && *transport_bytes == 0
     }
 }
