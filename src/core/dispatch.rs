@@ -162,13 +162,16 @@ impl Turn<'_> {
     /// True if there is more that this session could take at once.
     #[inline(never)]
     pub(super) fn flush_listed(&mut self) -> bool {
-        let extra = self.connection.state.extra.as_deref();
-        if extra.is_some_and(|extra| extra.blocked && !extra.outbox.is_empty()) {
-            return false; // only a WRITABLE event can help
-        }
-        if extra.is_some_and(|extra| !extra.outbox.is_empty()) {
-            self.writable();
-            return false; // what follows was listed
+        let mut slow = false;
+        if let Some(extra) = self.connection.state.extra.as_deref() {
+            if !extra.outbox.is_empty() {
+                // Where it is blocked only a WRITABLE event can help. Else what follows is listed.
+                if !extra.blocked {
+                    self.writable();
+                }
+                return false;
+            }
+            slow = extra.slow;
         }
         if matches!(self.connection.stage, Stage::Finishing) {
             self.after_flush();
@@ -176,8 +179,7 @@ impl Turn<'_> {
         }
         // Direct messages wait behind flow messages: once those are out, the peer has caught up. A hook that
         // sent something may have taken them along.
-        let extra = self.connection.state.extra.as_deref();
-        let waited = extra.is_some_and(|extra| extra.slow) || self.connection.state.is_waiting();
+        let waited = slow || self.connection.state.is_waiting();
         let more = self.connection.state.collected.is_some() && SessionOutput { turn: self }.pull();
         if waited && !self.connection.state.is_waiting() {
             SessionOutput { turn: self }.drained();
