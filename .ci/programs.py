@@ -1,10 +1,11 @@
 """The examples and the hub, built for scripts that let other programs loose on them: as a release, or of the profile
-for development with PROFILE=debug, in which `.ci/run` has them built already.
+for development with PROFILE=debug, in which `.ci/run` has them built already. And those other programs.
 """
 import contextlib
 import os
 import pathlib
 import random
+import shutil
 import socket
 import subprocess
 
@@ -13,6 +14,17 @@ PROFILE = os.environ.get("PROFILE", "release")
 HUB, EXAMPLES = ROOT / "target" / PROFILE / "wirewheel-hub", ROOT / "target" / PROFILE / "examples"
 # Those that `.ci/run` tests with.
 FEATURES = ["--features", "json,tls-client-auth,client"]
+
+
+def install(packages):
+    """Installs with apt-get the packages of those programs that are missing, which needs root."""
+    missing = [package for name, package in packages.items() if not found(name)]
+    if missing:
+        subprocess.run([ROOT / ".ci" / "apt", *missing], check=True)
+
+
+def found(name):
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
 
 
 def build(*what):

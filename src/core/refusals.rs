@@ -56,20 +56,6 @@ impl Refusing<'_, '_, '_> {
         self.http.responder().respond(terms, refusal)
     }
 
-    /// Refuses a request whose path was looked at.
-    pub(super) fn refuse(
-        &mut self,
-        terms: AnswerTerms,
-        head: RequestHead,
-        response: Response,
-        why: &'static str,
-    ) -> AfterRequest {
-        if self.http.turn.routes.filters.is_none() {
-            return self.http.responder().refuse_request(terms, &head, response, why);
-        }
-        self.answer_filtered(terms, head, response, why)
-    }
-
     /// Answers without a route, as the filters of the path want it.
     pub(super) fn answer_filtered(
         &mut self,
@@ -78,10 +64,15 @@ impl Refusing<'_, '_, '_> {
         response: Response,
         why: &'static str,
     ) -> AfterRequest {
+        // A preflight is answered by a filter: without any this is a refusal, and needs no call.
+        if self.http.turn.routes.filters.is_none() {
+            return self.http.responder().refuse_request(terms, &head, response, why);
+        }
         let call = self.http.call_for(head, Vec::new(), None);
         self.refuse_call(terms, &call, response, why)
     }
 
+    /// The same for a request whose call is made.
     pub(super) fn refuse_call(
         &mut self,
         terms: AnswerTerms,

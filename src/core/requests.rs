@@ -76,7 +76,7 @@ impl<'t, 'a> HttpTurn<'t, 'a> {
                     | Resolution::UnknownMethod) => self.answer(terms, head, resolution),
                     _ => {
                         let response = Response::refusal(refusal.status());
-                        self.refusing().refuse(terms, head, response, reason::HANDSHAKE)
+                        self.refusing().answer_filtered(terms, head, response, reason::HANDSHAKE)
                     }
                 }
             }
@@ -118,7 +118,7 @@ impl<'t, 'a> HttpTurn<'t, 'a> {
             }
             refused => self.refusing().refusal(&head, refused),
         };
-        self.refusing().refuse(terms, head, response, why)
+        self.refusing().answer_filtered(terms, head, response, why)
     }
 
     /// Whether a page of another origin may send what it is about to (the Fetch standard, "CORS-preflight

@@ -296,15 +296,7 @@ impl<F: GivesWay> FlowState<F> {
 
     /// A reader has brought a newer value of a key: its other end is not to remove that.
     fn forget_removed(&mut self, id: ReaderId, key: &str) {
-        let reader = self.readers.iter_mut().find(|reader| reader.id == id);
-        let Some(reader) = reader.filter(|reader| !reader.removed.is_empty()) else { return };
-        if let Ok(place) = reader.removed.binary_search_by(|known| (**known).cmp(key)) {
-            reader.removed.remove(place);
-            self.removed_bytes -= removed_bytes(key);
-            if reader.removed.is_empty() {
-                reader.removed = VecDeque::new();
-            }
-        }
+        self.take_removed_at(id, |keys| keys.binary_search_by(|known| (**known).cmp(key)).ok());
     }
 
     /// Readers are not told of removed keys after all: whether there were any.
@@ -314,9 +306,18 @@ impl<F: GivesWay> FlowState<F> {
     }
 
     pub(crate) fn take_removed(&mut self, id: ReaderId) -> Option<Rc<str>> {
-        let reader = self.readers.iter_mut().find(|reader| reader.id == id)?;
         // In any order: a reader that is told of all knows what is left.
-        let key = reader.removed.pop_front()?;
+        self.take_removed_at(id, |_| Some(0))
+    }
+
+    /// Takes one out of the keys that a reader is to be told of.
+    fn take_removed_at(
+        &mut self,
+        id: ReaderId,
+        place_in: impl FnOnce(&VecDeque<Rc<str>>) -> Option<usize>,
+    ) -> Option<Rc<str>> {
+        let reader = self.readers.iter_mut().find(|reader| reader.id == id)?;
+        let key = reader.removed.remove(place_in(&reader.removed)?)?;
         if reader.removed.is_empty() {
             reader.removed = VecDeque::new(); // what it grew to is not counted any more
         }

@@ -12,9 +12,13 @@ use crate::app::handler::on_connect;
 use crate::context::dialers::Dialer;
 use crate::protocol::handshake::AcceptKey;
 use crate::session::Session;
+#[cfg(feature = "tls")]
+use crate::testing::AUTHORITY;
 use crate::testing::frames::unmasked;
 use crate::testing::{Ending, FarServer, TestApplication, TestClient};
 use crate::words::connect::{DialerState, Reconnect};
+#[cfg(feature = "tls")]
+use crate::words::{tls::Pem, tls_client::Roots};
 
 /// What a session may hold of its input: two read buffers, and what it is boxed in.
 const HELD_MAX: u64 = (128 << 10) + 1_000;
@@ -29,23 +33,27 @@ struct Pausing {
     dialer: Dialer,
     /// Messages that came in sessions.
     came: Rc<Cell<usize>>,
-    /// How sessions ended, and why there was none.
+    /// Texts that came in sessions, how they ended, and why there was none.
     notes: Rc<RefCell<Vec<String>>>,
+    errors: Rc<RefCell<Vec<String>>>,
 }
 
 impl Pausing {
-    fn new(options: ConnectOptions) -> Self {
+    fn new(url: &str, options: ConnectOptions) -> Self {
         let (came, notes) = (Rc::<Cell<usize>>::default(), Rc::<RefCell<Vec<String>>>::default());
-        let (counted, closed, failed) = (Rc::clone(&came), Rc::clone(&notes), Rc::clone(&notes));
+        let (counted, noted, failed) = (Rc::clone(&came), Rc::clone(&notes), Rc::clone(&notes));
         let options = options.on_failure(move |error, _| {
             failed.borrow_mut().push(error.to_string());
             Reconnect::Retry
         });
+        let errors = Rc::<RefCell<Vec<String>>>::default();
+        let faults = Rc::clone(&errors);
         let mut dialer = None;
         let app = TestApplication::new(|app: &mut Application| {
             app.install(WebSockets::new());
             let factory = move |_: &Call| {
-                let (counted, closed) = (Rc::clone(&counted), Rc::clone(&closed));
+                let (counted, faults) = (Rc::clone(&counted), Rc::clone(&faults));
+                let (said, closed) = (Rc::clone(&noted), Rc::clone(&noted));
                 on_connect(|session, _| {
                     session.pause();
                     session.set_timer(secs(3)).map(drop)?;
@@ -55,21 +63,23 @@ impl Pausing {
                     session.resume();
                     Ok(())
                 })
-                .on_message(move |_, _| {
+                .on_message(move |_, message| {
                     counted.set(counted.get() + 1);
+                    said.borrow_mut().extend(message.text().map(str::to_owned));
                     Ok(())
                 })
+                .on_error(move |_, error| faults.borrow_mut().push(error.to_string()))
                 .on_close(move |_, close| {
                     closed.borrow_mut().push(format!("closed {}", close.code()));
                 })
             };
-            dialer = Some(app.connect("ws://cloud.example/", options, factory));
+            dialer = Some(app.connect(url, options, factory));
         });
-        Self { app: app.unwrap(), dialer: dialer.unwrap(), came, notes }
+        Self { app: app.unwrap(), dialer: dialer.unwrap(), came, notes, errors }
     }
 
     fn direct() -> (Self, FarServer) {
-        let it = Self::new(ConnectOptions::new());
+        let it = Self::new("ws://cloud.example/", ConnectOptions::new());
         let server = it.app.far_server("cloud.example", 80);
         (it, server)
     }
@@ -77,7 +87,7 @@ impl Pausing {
     /// Its connection through a proxy, on which only so many bytes of the handshake are taken.
     fn behind_proxy(taken: usize) -> (Self, TestClient) {
         let options = ConnectOptions::new().proxy("http://proxy.example:3128").ping_period(None);
-        let it = Self::new(options);
+        let it = Self::new("ws://cloud.example/", options);
         let mut client = it.app.far_server("proxy.example", 3128).expect_request().into_client();
         client.read_only(taken);
         client.send_bytes(b"HTTP/1.1 200 Connection established\r\n\r\n");
@@ -133,6 +143,30 @@ fn the_end_behind_such_a_session_is_seen_behind_its_messages() {
     assert!(it.app.stats().bytes_held <= HELD_MAX, "{} held", it.app.stats().bytes_held);
     it.app.advance(secs(4));
     assert_eq!((it.came.get(), it.notes()), (MESSAGES, vec!["closed 1006".to_owned()]));
+}
+
+/// What was read before an end without close_notify is what the peer has said, whoever has it wait.
+#[cfg(feature = "tls")]
+#[test]
+fn what_is_held_comes_before_an_end_without_a_word_of_tls() {
+    let last = [&b"\x81\x03one"[..], b"\x81\x03two"].concat();
+    let closed = [&last[..], b"\x88\x02\x03\xe8"].concat();
+    for (bytes, end) in [(&last, "closed 1006"), (&closed, "closed 1000")] {
+        let options = ConnectOptions::new().roots(Roots::pem(Pem::bytes(AUTHORITY)));
+        let it = Pausing::new("wss://small.example/dev", options);
+        let server = it.app.far_server("small.example", 443);
+        server.speak_tls();
+        let mut session = server.expect_request().accept();
+        session.send_bytes(bytes);
+        session.cut();
+        it.app.advance(secs(2));
+        assert_eq!(it.notes(), Vec::<String>::new());
+        it.app.advance(secs(2));
+        let errors = it.errors.take();
+        assert_eq!(errors.len(), usize::from(end == "closed 1006"), "{errors:?}");
+        assert!(errors.iter().all(|error| error.contains("end of file")), "{errors:?}");
+        assert_eq!(it.notes(), ["one", "two", end]);
+    }
 }
 
 /// What a hook asks of the server comes before the next message, and holds up none of them for longer.

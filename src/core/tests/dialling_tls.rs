@@ -304,54 +304,6 @@ fn an_end_without_a_word_of_tls_is_a_loss_and_a_broken_record_too() {
     assert_eq!(it.note(), "the other side hung up before it had answered the handshake");
 }
 
-/// What was read before such an end is what the peer has said, whoever has it wait.
-#[test]
-fn what_is_held_comes_before_an_end_without_a_word_of_tls() {
-    let last = [&b"\x81\x03one"[..], b"\x81\x03two"].concat();
-    let closed = [&last[..], b"\x88\x02\x03\xe8"].concat();
-    for (bytes, end) in [(&last, "closed 1006"), (&closed, "closed 1000")] {
-        let notes = Rc::<RefCell<Vec<String>>>::default();
-        let (of_messages, of_errors, of_end) = (notes.clone(), notes.clone(), notes.clone());
-        let app = TestApplication::new(|app: &mut Application| {
-            app.connect(URL, trusting(), move |_: &Call| {
-                let notes = [&of_messages, &of_errors, &of_end].map(Rc::clone);
-                let [of_messages, of_errors, of_end] = notes;
-                on_connect(|session, _| {
-                    session.pause();
-                    session.set_timer(secs(3)).map(drop)?;
-                    Ok(())
-                })
-                .on_timer(|session, _| {
-                    session.resume();
-                    Ok(())
-                })
-                .on_message(move |_, message| {
-                    of_messages.borrow_mut().push(message.text().unwrap_or_default().to_owned());
-                    Ok(())
-                })
-                .on_error(move |_, error| of_errors.borrow_mut().push(error.to_string()))
-                .on_close(move |_, close| {
-                    of_end.borrow_mut().push(format!("closed {}", close.code()));
-                })
-            });
-        });
-        let app = app.unwrap();
-        let server = app.far_server("small.example", 443);
-        server.speak_tls();
-        let mut session = server.expect_request().accept();
-        session.send_bytes(bytes);
-        session.cut();
-        app.advance(secs(2));
-        assert_eq!(*notes.borrow(), Vec::<String>::new());
-        app.advance(secs(2));
-        let mut notes = notes.take();
-        let errors = notes.iter().filter(|note| note.contains("end of file")).count();
-        assert_eq!(errors, usize::from(end == "closed 1006"), "{notes:?}");
-        notes.retain(|note| !note.contains("end of file"));
-        assert_eq!(notes, ["one", "two", end]);
-    }
-}
-
 /// What is held of a record that is not whole counts, and a budget that is spent ends whoever holds most.
 #[test]
 fn what_tls_holds_for_a_dialled_session_counts_against_process_bytes() {
