@@ -143,6 +143,7 @@ fn the_end_behind_such_a_session_is_seen_behind_its_messages() {
     assert!(it.app.stats().bytes_held <= HELD_MAX, "{} held", it.app.stats().bytes_held);
     it.app.advance(secs(4));
     assert_eq!((it.came.get(), it.notes()), (MESSAGES, vec!["closed 1006".to_owned()]));
+    assert!(it.errors.take().is_empty(), "over TCP an end is an end");
 }
 
 /// What was read before an end without close_notify is what the peer has said, whoever has it wait.
