@@ -76,8 +76,8 @@ type StartLoops = Box<dyn FnOnce() -> Result<Box<dyn RunningLoops>>>;
 
 /// Loops beside the first that run. They end with the first one, however that ends.
 trait RunningLoops {
-    /// Waits until they have stopped, and adds how their sessions have ended.
-    fn join(self: Box<Self>, drained: Drained) -> Result<Drained>;
+    /// Runs the first one too, until a stop is complete on all.
+    fn run(self: Box<Self>, first: ServerDriver) -> Result<Drained>;
 }
 
 /// The places of all loops, or of too few or too many.
@@ -439,23 +439,32 @@ where
 
 /// Starts one of the further loops.
 fn start_loop(place: LoopPlace, set_up: SetUp) -> Result<JoinHandle<Result<Drained>>> {
-    let number = place.number();
+    let name = format!("wirewheel-{}", place.number());
     let run = move |mut driver: ServerDriver| {
-        let grace = driver.grace();
-        let result = caught(|| driver.run());
+        let result = run_one_of(&place, &mut driver);
         drop_caught("what the application held", driver);
-        let problem = match result {
-            Ok(Ok(drained)) => return Ok(drained),
-            Ok(Err(error)) => error,
-            Err(Panicked(text)) => io::Error::other(format!("loop {number} panicked: {text}")),
-        };
-        // Whoever has its sessions on the other loops is told good-bye.
-        error!(target: "wirewheel::server", "the server stops: {problem}");
-        let request = StopRequest { code: CloseCode::GOING_AWAY, grace };
-        place.others().for_each(|mailbox| mailbox.stop(request.clone()));
-        Err(ServerError::Loop(problem))
+        result
     };
-    spawn_set_up(format!("wirewheel-{number}"), set_up, Box::new(run))
+    spawn_set_up(name, set_up, Box::new(run))
+}
+
+/// Runs a loop to its end. If that is no stop, whoever has its session on another loop is told good-bye.
+fn run_one_of(place: &LoopPlace, driver: &mut ServerDriver) -> Result<Drained> {
+    let problem = match caught(|| driver.run()) {
+        Ok(Ok(drained)) => return Ok(drained),
+        Ok(Err(error)) => error,
+        Err(Panicked(text)) => {
+            io::Error::other(format!("loop {} panicked: {text}", place.number()))
+        }
+    };
+    error!(target: "wirewheel::server", "the server stops: {problem}");
+    stop_others(place, driver.grace());
+    Err(ServerError::Loop(problem))
+}
+
+fn stop_others(place: &LoopPlace, grace: Duration) {
+    let request = StopRequest { code: CloseCode::GOING_AWAY, grace };
+    place.others().for_each(|mailbox| mailbox.stop(request.clone()));
 }
 
 /// A server that is set up.
@@ -467,36 +476,52 @@ struct Started {
 impl Started {
     /// Runs until a stop is complete, on all loops.
     fn run(mut self) -> Result<Drained> {
+        if let Some(others) = self.others {
+            return others.run(self.driver);
+        }
         let result = self.driver.run().map_err(ServerError::Loop);
         drop_caught("what the application held", self.driver);
-        match (result, self.others) {
-            (Ok(drained), Some(others)) => others.join(drained),
-            (result, _) => result,
-        }
+        result
     }
 }
 
 /// The threads of the further loops.
 struct OtherLoops {
+    /// Where the first one is.
     place: LoopPlace,
     threads: Vec<JoinHandle<Result<Drained>>>,
 }
 
 impl RunningLoops for OtherLoops {
-    fn join(mut self: Box<Self>, mut drained: Drained) -> Result<Drained> {
-        let mut problem = None;
-        for thread in std::mem::take(&mut self.threads) {
-            match thread.join() {
-                Ok(Ok(more)) => {
-                    drained.clean += more.clean;
-                    drained.cut += more.cut;
-                }
-                Ok(Err(error)) => problem = Some(error),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+    fn run(mut self: Box<Self>, mut first: ServerDriver) -> Result<Drained> {
+        let result = run_one_of(&self.place, &mut first);
+        let signals = first.release_signals();
+        drop_caught("what the application held", first);
+        let threads = std::mem::take(&mut self.threads);
+        let join = || join(threads, result);
+        match signals {
+            // A stop has begun: whoever asks again means now.
+            Some(signals) => signals.heard_while(join, || stop_others(&self.place, Duration::ZERO)),
+            None => join(),
         }
-        problem.map_or(Ok(drained), Err)
     }
+}
+
+/// Waits for the further loops, and adds how their sessions have ended to what became of the first one.
+fn join(threads: Vec<JoinHandle<Result<Drained>>>, mut result: Result<Drained>) -> Result<Drained> {
+    for thread in threads {
+        match (thread.join(), &mut result) {
+            (Ok(Ok(more)), Ok(drained)) => {
+                drained.clean += more.clean;
+                drained.cut += more.cut;
+            }
+            (Ok(Err(error)), Ok(_)) => result = Err(error),
+            // What is wrong with a second one was logged.
+            (Ok(_), Err(_)) => {}
+            (Err(panic), _) => std::panic::resume_unwind(panic),
+        }
+    }
+    result
 }
 
 impl Drop for OtherLoops {
@@ -504,8 +529,7 @@ impl Drop for OtherLoops {
         if self.threads.is_empty() {
             return;
         }
-        let now = StopRequest { code: CloseCode::GOING_AWAY, grace: Duration::ZERO };
-        self.place.others().for_each(|mailbox| mailbox.stop(now.clone()));
+        stop_others(&self.place, Duration::ZERO);
         for thread in std::mem::take(&mut self.threads) {
             let _ = thread.join(); // what it has to say was logged
         }

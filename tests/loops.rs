@@ -121,7 +121,7 @@ fn each_loop_has_its_part_of_the_answers_that_may_be_deferred() {
     };
     // Two on each loop: whichever gets the next has no room for it.
     let waiting: Vec<_> = (0..4).map(ask).collect();
-    until(|| stats_of(&server, |stats| stats.deferred_open == 4));
+    wait_until("four deferred", || stats_of(&server, |stats| stats.deferred_open == 4));
     for mut client in (0..2).map(ask) {
         assert_eq!(client.answer(false).status, 503);
     }
@@ -159,7 +159,7 @@ fn an_answer_is_given_on_any_loop() {
             let answer = client.answer(false);
             assert_eq!((answer.status, answer.body.as_str()), (200, body), "round {round}");
         }
-        until(|| stats_of(&server, |stats| stats.deferred_open == 0));
+        wait_until("all answered", || stats_of(&server, |stats| stats.deferred_open == 0));
     }
 }
 
@@ -212,7 +212,7 @@ fn max_connections_and_per_address_are_exact_under_a_flood() {
     assert_eq!(counts[&101], 10, "{counts:?}");
     // Places are given back by whichever loop had them.
     drop(open);
-    until(|| stats_of(&server, |stats| stats.connections_open == 0));
+    wait_until("all gone", || stats_of(&server, |stats| stats.connections_open == 0));
     let (counts, _open) = flood(server.addr(), 200);
     assert_eq!(counts[&101], 10, "{counts:?}");
 }
@@ -225,15 +225,6 @@ fn stats_of(server: &Running, is_so: impl Fn(&wirewheel::Stats) -> bool) -> bool
     is_so(&stats(&server.0))
 }
 
-#[allow(clippy::disallowed_methods, reason = "a test that hangs is to end")]
-fn until(is_so: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE);
-        thread::yield_now();
-    }
-}
-
 /// At the limit the first loop does not accept, until a session of another loop ends.
 #[test]
 fn whoever_waits_in_the_backlog_has_the_place_that_another_loop_gives_back() {
@@ -243,7 +234,7 @@ fn whoever_waits_in_the_backlog_has_the_place_that_another_loop_gives_back() {
     let server = serve(2, module);
     let [here, (there, _)] = pair(&server, &told);
     let over_limit: Vec<_> = (0..16).map(|_| server.connect()).collect();
-    until(|| stats_of(&server, |stats| stats.connections_open == 18));
+    wait_until("two gone", || stats_of(&server, |stats| stats.connections_open == 18));
     let mut waiting = server.connect();
     waiting.write("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     drop(there);
@@ -311,7 +302,7 @@ fn a_name_is_one_sessions_on_whichever_loop() {
     // Its end gives the name back, on every loop.
     drop(one);
     let (tell, told) = channel();
-    until(|| {
+    wait_until("the name is free", || {
         let tell = tell.clone();
         let find = move |server: &mut wirewheel::ServerRef<'_>| {
             tell.send(server.find_session("device")).unwrap();
@@ -393,7 +384,7 @@ fn statistics_are_those_of_all_loops() {
     // A page has what other loops had counted when their last turns were over.
     let figures =
         ["\nwirewheel_sessions_open 9\n", "\nwirewheel_messages_total{direction=\"in\"} 9\n"];
-    until(|| {
+    wait_until("all figures", || {
         let page = page();
         figures.iter().all(|figure| page.contains(figure))
     });
@@ -414,7 +405,7 @@ fn statistics_are_told_as_long_as_a_loop_is_left() {
         client.send(CLOSE, &close_payload(1001, ""));
         client.expect_eof();
         drop(client);
-        until(|| server.0.send_to(id, "").is_err()); // its loop is over
+        wait_until("the end of its loop", || server.0.send_to(id, "").is_err());
         let stats = stats(&server.0);
         assert_eq!((stats.connections_total, stats.sessions_open, stats.messages_in), (2, 1, 1));
         server.0.shutdown(Duration::ZERO);
@@ -590,33 +581,33 @@ fn a_loop_that_panics_ends_the_server_with_a_word() {
     }
     log::set_logger(&Panics).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
-    let (told, tell) = {
+    for number in [0, 1] {
         let (tell, told) = channel();
-        (told, tell)
-    };
-    let limits = Limits::new().close_timeout(PATIENCE);
-    let server = serve(2, move |app: &mut Application| {
-        echo(app, limits, tell);
-        app.routing(move |route| {
-            route.get("/slow", |_call| {
-                IS_MEANT.set(true);
-                let (_keep, never) = channel::<()>();
-                let _ = never.recv_timeout(millis(150)); // slow_callback is 100 ms
-                "done"
+        let limits = Limits::new().close_timeout(PATIENCE);
+        let server = serve(2, move |app: &mut Application| {
+            echo(app, limits, tell);
+            app.routing(move |route| {
+                route.get("/slow", |_call| {
+                    IS_MEANT.set(true);
+                    let (_keep, never) = channel::<()>();
+                    let _ = never.recv_timeout(millis(150)); // slow_callback is 100 ms
+                    "done"
+                });
             });
         });
-    });
-    let [(mut here, _), (mut there, _)] = pair(&server, &told);
-    // The third connection goes to the first loop, the fourth to the second.
-    let _third = server.upgrade("/");
-    let mut fourth = server.connect();
-    fourth.write("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
-    here.expect_close(1001);
-    while there.stream.read_to_end_or_reset() {}
-    drop((here, _third, fourth));
-    let error = server.0.join().unwrap_err().to_string();
-    assert!(error.contains("loop 1 panicked: the disk is full"), "{error}");
-    std::mem::forget(server); // it was joined, with an error
+        let mut both: Vec<_> = pair(&server, &told).into();
+        let (mut there, _) = both.remove(number);
+        let (mut here, _) = both.remove(0);
+        // The third connection goes to the first loop, the fourth to the second.
+        let mut more = [server.connect(), server.connect()];
+        more[number].write("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+        here.expect_close(1001);
+        while there.stream.read_to_end_or_reset() {}
+        drop((here, more));
+        let error = server.0.join().unwrap_err().to_string();
+        assert!(error.contains(&format!("loop {number} panicked: the disk is full")), "{error}");
+        std::mem::forget(server); // it was joined, with an error
+    }
 }
 
 trait ToTheEnd {

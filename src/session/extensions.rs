@@ -68,6 +68,8 @@ struct Incoming {
     rsv: Rsv,
     /// Payload bytes that the headers so far have announced.
     announced: usize,
+    /// The most bytes of it, as it was where the frame began that is on its way.
+    limit: usize,
     body: Vec<u8>,
 }
 
@@ -260,17 +262,18 @@ impl Pipeline {
         rules: &FrameRules,
         spare: &mut SpareBuffers,
     ) -> Result<Option<ExtensionMessage<'a>>, SessionError> {
-        let limit = rules.max_message_size;
         let begins = starts && header.opcode != OpCode::Continuation;
         let (text, rsv) = (header.opcode == OpCode::Text, Rsv::from_bits(header.rsv));
         // A whole message in one piece is decoded where it lies, without a copy.
         if begins && ends && header.fin {
-            return self.decode(ExtensionMessage::new(text, rsv, payload), limit);
+            let message = ExtensionMessage::new(text, rsv, payload);
+            return self.decode(message, rules.max_message_size);
         }
         if begins {
+            let limit = rules.max_message_size;
             // How long it becomes is known when it is whole.
             let body = spare.take(0, payload.len(), limit).unwrap_or_default();
-            self.incoming = Some(Box::new(Incoming { text, rsv, announced: 0, body }));
+            self.incoming = Some(Box::new(Incoming { text, rsv, announced: 0, limit, body }));
         }
         let stages = match &mut self.kind {
             Kind::Messages(stages) | Kind::Raw(stages) => stages,
@@ -285,11 +288,13 @@ impl Pipeline {
                 rules.check_uncoded(header).map_err(SessionError::Protocol)?;
             }
             message.announced = message.announced.saturating_add(header.payload_len);
+            message.limit = rules.max_message_size;
             // By the headers alone: nobody has to receive what is too big to be taken.
-            if message.announced > wire_limit(limit) {
-                return Err(too_big(limit));
+            if message.announced > wire_limit(message.limit) {
+                return Err(too_big(message.limit));
             }
         }
+        let limit = message.limit;
         let last = ends && header.fin;
         let piece = MessagePiece::new(message.text, message.rsv, &payload, (begins, last));
         let taken = outermost.extension.decode_piece(&piece, &mut message.body, limit);
@@ -299,7 +304,7 @@ impl Pipeline {
             return Err(too_big(limit));
         }
         let Some(message) = self.incoming.take_if(|_| last) else { return Ok(None) };
-        let Incoming { text, rsv, body, .. } = *message;
+        let Incoming { text, rsv, body, limit, .. } = *message;
         self.decode(ExtensionMessage::new(text, rsv, Cow::Owned(body)), limit)
     }
 

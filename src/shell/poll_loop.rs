@@ -85,6 +85,11 @@ impl PollLoop {
         Ok(())
     }
 
+    /// The signals, which are no longer its own.
+    pub(super) fn release_signals(&mut self) -> Option<StopSignals> {
+        self.dispatcher.signals.take()
+    }
+
     /// How long a stop waits for everybody where nobody says.
     pub(super) fn grace(&self) -> Duration {
         self.dispatcher.grace

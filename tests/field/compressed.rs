@@ -6,10 +6,10 @@ use flate2::{Compress, Compression, FlushCompress};
 use wirewheel::extension::Deflate;
 use wirewheel::{Application, WebSockets};
 
-use crate::held_input::{held, wait_until};
+use crate::held_input::held;
 use crate::support::streams::Dice;
 use crate::support::{
-    BINARY, Client, Events, PATIENCE, Running, masked, recorder, upgrade_request,
+    BINARY, Client, Events, PATIENCE, Running, masked, recorder, upgrade_request, wait_until,
 };
 
 fn deflated(data: &[u8]) -> Vec<u8> {

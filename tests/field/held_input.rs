@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wirewheel::error::SessionError;
 use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
@@ -15,7 +15,7 @@ use wirewheel::{
 };
 
 use crate::support::{
-    BINARY, Client, Events, PATIENCE, Running, TEXT, masked, millis, upgrade_request,
+    BINARY, Client, Events, PATIENCE, Running, TEXT, masked, millis, upgrade_request, wait_until,
 };
 
 /// What a session may hold of its input: two read buffers.
@@ -23,16 +23,6 @@ const HELD_MAX: u64 = 128 << 10;
 
 pub(super) fn held(server: &Running) -> u64 {
     server.0.stats().unwrap().recv_timeout(PATIENCE).unwrap().bytes_held
-}
-
-/// Asks until it is so.
-#[track_caller]
-pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        thread::yield_now();
-    }
 }
 
 /// It reads well all the time, and is suspended by its own reading all the time.

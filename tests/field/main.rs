@@ -17,3 +17,4 @@ mod overload;
 mod programs;
 mod rfc9112;
 mod rfc9112_bodies;
+mod signals;

@@ -1,22 +1,17 @@
 //! Too many at once, and a system that refuses.
 
-use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
-use wirewheel::{Application, Call, Server, WebSockets, on_message};
+use wirewheel::{Application, Call, WebSockets, on_message};
 
-use crate::held_input::wait_until;
 use crate::support::*;
 
 fn echo(app: &mut Application) {
@@ -201,120 +196,4 @@ fn a_newcomer_is_in_within_two_seconds_beside_300_silent_connections_of_another(
 #[test]
 fn a_newcomer_is_in_within_two_seconds_beside_300_that_begin_a_head() {
     measured(|| newcomers_are_in_while_besieged(true));
-}
-
-/// A program that serves twice, then cleans up until its standard input ends or its own handler was
-/// called.
-#[test]
-#[ignore = "the process that the test below starts"]
-#[allow(clippy::print_stdout, reason = "its lines are what the test below reads")]
-fn serves_and_cleans_up() {
-    let Some(handler) = std::env::var_os("OWN_HANDLER") else { return };
-    let (own, has_own) = (Arc::new(AtomicBool::new(false)), handler == "yes");
-    if has_own {
-        signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&own)).unwrap();
-    }
-    for _ in 0..2 {
-        let server = Server::bind("127.0.0.1:0", |_: &mut Application| {}).unwrap();
-        server.handle().defer(|_| println!("\nserving")).unwrap();
-        server.run().unwrap();
-        let handled = own.swap(false, Ordering::Relaxed);
-        println!("\nover, handled {handled}");
-        // The answer to what comes now is a line, or the end.
-        std::io::stdin().read_line(&mut String::new()).unwrap();
-        let asked = Instant::now();
-        while has_own && !own.load(Ordering::Relaxed) && asked.elapsed() < PATIENCE {
-            std::thread::yield_now(); // another thread of this process has the signal
-        }
-        let handled = own.swap(false, Ordering::Relaxed);
-        println!("\ncleaned up, handled {handled}");
-    }
-}
-
-/// How it takes a signal, before and after the servers.
-struct CleaningUp {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl CleaningUp {
-    fn start(trap: &str, own_handler: bool) -> Self {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("{trap} exec \"$0\" \"$@\"")]);
-        shell.args(emulator::words(std::env::current_exe().unwrap()));
-        shell.args(["--exact", "overload::serves_and_cleans_up", "--ignored", "--nocapture"]);
-        shell.env("OWN_HANDLER", if own_handler { "yes" } else { "no" });
-        let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    fn expect(&mut self, text: &str) {
-        let found = self.lines.any(|line| line.is_ok_and(|line| line == text));
-        assert!(found, "it ended before {text:?}");
-    }
-
-    fn signal(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-    }
-
-    /// It waits for a line meanwhile: `wait` alone would tell it that none comes, and it may act on that
-    /// before a signal does.
-    fn end_with_input_open(&mut self) -> ExitStatus {
-        let _input = self.child.stdin.take();
-        let mut status = None;
-        wait_until("the end of who was signalled", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-
-    fn go_on(&mut self) {
-        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-    }
-}
-
-impl Drop for CleaningUp {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn after_the_server_signals_do_what_they_did_before() {
-    // At their default action.
-    let mut program = CleaningUp::start("", false);
-    program.expect("serving");
-    program.signal();
-    program.expect("over, handled false");
-    program.signal();
-    let status = program.end_with_input_open();
-    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
-    // The second server of the process takes them again.
-    let mut program = CleaningUp::start("", false);
-    program.expect("serving");
-    program.signal();
-    program.expect("over, handled false");
-    program.go_on();
-    program.expect("serving");
-    program.signal();
-    program.expect("over, handled false");
-    program.signal();
-    let status = program.end_with_input_open();
-    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
-    // Ignored, or handled by the application, they are so again, and end nothing.
-    for (trap, own_handler) in [("trap '' TERM;", false), ("", true)] {
-        let mut program = CleaningUp::start(trap, own_handler);
-        for _ in 0..2 {
-            program.expect("serving");
-            program.signal();
-            program.expect(&format!("over, handled {own_handler}"));
-            program.signal();
-            program.go_on();
-            program.expect(&format!("cleaned up, handled {own_handler}"));
-        }
-        assert!(program.child.wait().unwrap().success());
-    }
 }

@@ -18,7 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use wirewheel::error::SessionError;
 use wirewheel::message::Payload;
@@ -59,6 +60,16 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 
 pub fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
+}
+
+/// Asks until it is so.
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        thread::yield_now();
+    }
 }
 
 /// A port for another program. It lies below those that the system gives to who asks for any: nobody is given
@@ -140,7 +151,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.shutdown(Duration::ZERO);
-        if !std::thread::panicking() {
+        if !thread::panicking() {
             self.0.join().unwrap();
         }
     }
