@@ -440,17 +440,17 @@ where
 /// Starts one of the further loops.
 fn start_loop(place: LoopPlace, set_up: SetUp) -> Result<JoinHandle<Result<Drained>>> {
     let name = format!("wirewheel-{}", place.number());
-    let run = move |mut driver: ServerDriver| {
-        let result = run_one_of(&place, &mut driver);
-        drop_caught("what the application held", driver);
-        result
-    };
+    let run = move |driver: ServerDriver| run_one_of(&place, driver);
     spawn_set_up(name, set_up, Box::new(run))
 }
 
 /// Runs a loop to its end. If that is no stop, whoever has its session on another loop is told good-bye.
-fn run_one_of(place: &LoopPlace, driver: &mut ServerDriver) -> Result<Drained> {
-    let problem = match caught(|| driver.run()) {
+fn run_one_of(place: &LoopPlace, mut driver: ServerDriver) -> Result<Drained> {
+    let grace = driver.grace();
+    let result = caught(|| driver.run());
+    drop_caught("what the application held", driver);
+    place.wake_first(); // which waits for all others
+    let problem = match result {
         Ok(Ok(drained)) => return Ok(drained),
         Ok(Err(error)) => error,
         Err(Panicked(text)) => {
@@ -458,7 +458,7 @@ fn run_one_of(place: &LoopPlace, driver: &mut ServerDriver) -> Result<Drained> {
         }
     };
     error!(target: "wirewheel::server", "the server stops: {problem}");
-    stop_others(place, driver.grace());
+    stop_others(place, grace);
     Err(ServerError::Loop(problem))
 }
 
@@ -493,17 +493,9 @@ struct OtherLoops {
 }
 
 impl RunningLoops for OtherLoops {
-    fn run(mut self: Box<Self>, mut first: ServerDriver) -> Result<Drained> {
-        let result = run_one_of(&self.place, &mut first);
-        let signals = first.release_signals();
-        drop_caught("what the application held", first);
-        let threads = std::mem::take(&mut self.threads);
-        let join = || join(threads, result);
-        match signals {
-            // A stop has begun: whoever asks again means now.
-            Some(signals) => signals.heard_while(join, || stop_others(&self.place, Duration::ZERO)),
-            None => join(),
-        }
+    fn run(mut self: Box<Self>, first: ServerDriver) -> Result<Drained> {
+        let result = run_one_of(&self.place, first);
+        join(std::mem::take(&mut self.threads), result)
     }
 }
 

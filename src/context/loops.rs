@@ -249,7 +249,8 @@ impl<A> Place<A> {
         }
     }
 
-    fn wake_first(&self) {
+    /// Has the loop that accepts look whether there is something to do.
+    pub(crate) fn wake_first(&self) {
         if let Some(first) = self.first().filter(|_| !self.is_first()) {
             first.wake();
         }

@@ -304,6 +304,13 @@ impl Core {
         self.connections.is_drained()
     }
 
+    /// Whether other loops have to be over first: this one hears what is asked of the server meanwhile, by
+    /// signals too.
+    pub(crate) fn waits_for_other_loops(&self) -> bool {
+        let place = self.shared.place.as_ref().filter(|place| place.is_first());
+        place.is_some_and(|place| place.others().any(|mailbox| !mailbox.is_closed()))
+    }
+
     /// The loop ends: nobody is here to hear what becomes of questions to sessions of other loops.
     fn end_questions(&mut self, now: Time) {
         // As many as there are: what is done about one may be to ask again.
@@ -352,7 +359,8 @@ impl Core {
     /// When `poll_due` has to be asked next.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         // The grace is no connection's, so it has no entry in the wheel.
-        let drain = self.draining.as_ref().map(|drain| drain.deadline);
+        let drain = self.draining.as_ref().filter(|_| !self.is_drained());
+        let drain = drain.map(|drain| drain.deadline);
         Time::earlier(self.connections.wheel.next_deadline(), drain)
     }
 

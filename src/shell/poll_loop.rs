@@ -85,11 +85,6 @@ impl PollLoop {
         Ok(())
     }
 
-    /// The signals, which are no longer its own.
-    pub(super) fn release_signals(&mut self) -> Option<StopSignals> {
-        self.dispatcher.signals.take()
-    }
-
     /// How long a stop waits for everybody where nobody says.
     pub(super) fn grace(&self) -> Duration {
         self.dispatcher.grace
@@ -130,7 +125,7 @@ impl PollLoop {
         driver.sockets.has_more_events = self.unfinished;
         driver.turn(now);
         driver.core.publish_stats();
-        if driver.core.is_drained() {
+        if driver.core.is_drained() && !driver.core.waits_for_other_loops() {
             self.drained = Some(driver.core.drained());
             return Ok(self.drained);
         }

@@ -13,7 +13,6 @@ use crate::words::adopt::AdoptError;
 use crate::words::error::{Result, ServerError};
 
 use super::poll_loop::PollLoop;
-use super::signals::StopSignals;
 
 /// A server that another loop turns, by [`Server::into_driver`](crate::Server::into_driver).
 ///
@@ -157,11 +156,6 @@ impl ServerDriver {
     /// [`ServerError::Loop`] if the system has no descriptor left for it.
     pub fn stop_at_signals(&mut self) -> Result<()> {
         self.poll_loop.accept_signals().map_err(ServerError::Loop)
-    }
-
-    /// The signals, which are no longer its own.
-    pub(crate) fn release_signals(&mut self) -> Option<StopSignals> {
-        self.poll_loop.release_signals()
     }
 
     /// How long a stop waits for everybody where nobody says.

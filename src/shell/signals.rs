@@ -2,12 +2,9 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::os::unix::net;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread;
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
@@ -52,37 +49,6 @@ impl StopSignals {
         while let Ok(1..) = self.wake.read(&mut bytes) {}
         self.came.swap(false, Ordering::Relaxed)
     }
-
-    /// Runs `work` once the loop is over, and meanwhile calls `stop` for those that come. Where the system
-    /// has no descriptor or thread for it, they do nothing until `work` is done.
-    pub(crate) fn heard_while<R>(self, work: impl FnOnce() -> R, stop: impl Fn() + Send) -> R {
-        let Ok(mut wake) = self.blocking() else { return work() };
-        let came = Arc::clone(&self.came);
-        let hear = move || {
-            let mut bytes = [0; 16];
-            loop {
-                match wake.read(&mut bytes) {
-                    Ok(1..) if came.swap(false, Ordering::Relaxed) => stop(),
-                    Ok(1..) => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Ok(0) | Err(_) => return,
-                }
-            }
-        };
-        thread::scope(|scope| {
-            let _ends_hearing = self;
-            let _ =
-                thread::Builder::new().name("wirewheel-signals".into()).spawn_scoped(scope, hear);
-            work()
-        })
-    }
-
-    /// The socket, for a thread that waits for nothing else.
-    fn blocking(&self) -> io::Result<net::UnixStream> {
-        let wake = net::UnixStream::from(self.wake.as_fd().try_clone_to_owned()?);
-        wake.set_nonblocking(false)?;
-        Ok(wake)
-    }
 }
 
 impl Drop for StopSignals {
@@ -90,7 +56,6 @@ impl Drop for StopSignals {
         for handler in self.handlers.drain(..) {
             unregister(handler);
         }
-        let _ = self.wake.shutdown(Shutdown::Read); // whoever waits for it waits for nothing
     }
 }
 

@@ -25,10 +25,13 @@ pub(crate) fn command(subcommand: &str, more_features: &str) -> Option<Command> 
     let features = format!("{own_features} {more_features}");
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([subcommand, "--locked", "--quiet"]);
     cargo.args(["--no-default-features", "--features", &features, "--profile", profile]);
-    // Scripts of dependencies run again where these have changed (ring's does), and here they are the test's.
+    // Scripts of dependencies run again where these have changed (ring's does, and all that depends on it is
+    // built again, here and by whoever comes next), and here they are the test's.
+    let are_the_tests = |name: &String| {
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR"
+    };
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    for name in names.filter(|it| it.starts_with("CARGO_PKG_") || it.starts_with("CARGO_MANIFEST_"))
-    {
+    for name in names.filter(are_the_tests) {
         cargo.env_remove(name);
     }
     // Cargo marks the folder that it makes; one for a target lies inside, and has no mark. Nor has one that

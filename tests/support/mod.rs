@@ -64,6 +64,7 @@ pub fn millis(n: u64) -> Duration {
 
 /// Asks until it is so.
 #[track_caller]
+#[allow(clippy::disallowed_methods, reason = "a test that hangs is to end")]
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
