@@ -14,6 +14,8 @@ PROFILE = os.environ.get("PROFILE", "release")
 HUB, EXAMPLES = ROOT / "target" / PROFILE / "wirewheel-hub", ROOT / "target" / PROFILE / "examples"
 # Those that `.ci/run` tests with.
 FEATURES = ["--features", "json,tls-client-auth,client"]
+# With these as well, `cargo test` has built the examples by then.
+OF_TESTS = ",testing,tungstenite" if PROFILE == "debug" else ""
 
 
 def install(packages):
@@ -35,7 +37,7 @@ def build(*what):
 
 def examples(*names):
     """Builds these examples."""
-    build(*FEATURES, *(word for name in names for word in ("--example", name)))
+    build(FEATURES[0], FEATURES[1] + OF_TESTS, *(word for name in names for word in ("--example", name)))
 
 
 def hub():
