@@ -385,6 +385,10 @@ impl Handle {
         message: impl Into<MessageBuf>,
     ) -> Result<(), HandleError> {
         let (name, message) = (name.into(), message.into());
+        // To its loop at once: that has no room for it is known here, and nowhere on the way.
+        if let Some(key) = self.inner.place.as_ref().and_then(|place| place.find_name(&name)) {
+            return self.send_to(SessionId(key), message);
+        }
         let bytes = message.as_message().bytes().len().saturating_add(name.len());
         self.order(bytes, move |server| {
             let _ = server.find_session(&name).map(|id| server.send_ordered(id, message));

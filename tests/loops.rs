@@ -317,6 +317,39 @@ fn a_name_is_one_sessions_on_whichever_loop() {
     drop(clients);
 }
 
+/// As with one loop: what finds no room is refused, and not lost on the way.
+#[test]
+fn whoever_sends_to_a_name_is_told_that_its_loop_has_no_room() {
+    let (let_go, held) = channel::<()>();
+    let (tell, told) = channel();
+    let held = Arc::new(Mutex::new(held));
+    let server = serve(2, move |app: &mut Application| {
+        app.install(WebSockets::new().ping_period(None));
+        app.routing(move |route| {
+            route.web_socket("/{name}", move |_: &Call| {
+                let (tell, held) = (tell.clone(), Arc::clone(&held));
+                on_connect(|session, call| {
+                    Ok(session.set_name(&call.parameter("name").unwrap_or_default())?)
+                })
+                .on_message(move |_, _| {
+                    tell.send(()).unwrap();
+                    let _ = held.lock().unwrap().recv(); // until the test lets it go
+                    Ok(())
+                })
+            });
+        });
+    });
+    let (_first, mut second) = (server.upgrade("/first"), server.upgrade("/second"));
+    second.text("hold");
+    told.recv_timeout(PATIENCE).unwrap();
+    let send = |_: &usize| server.0.send_to_name("second", "x").is_ok();
+    assert_eq!((0..10_000).take_while(send).count(), 1_024);
+    assert_eq!(server.0.send_to_name("second", "x"), Err(HandleError::Full));
+    assert_eq!(server.0.send_to_name("nobody", "x"), Ok(()));
+    drop(let_go);
+    (0..1_024).for_each(|_| second.expect_text("x"));
+}
+
 #[test]
 fn questions_are_answered_across_loops() {
     let (tell, results) = channel();

@@ -367,21 +367,25 @@ fn who_has_said_all_gets_the_whole_answer_and_a_close_notify() {
     }
 }
 
-/// The ClientHello in records of a few bytes each (RFC 8446 section 5.1 lets it be).
+/// The ClientHello in records of a few bytes each (RFC 8446 section 5.1 lets it be), which come together, or
+/// one after the other has been read.
 #[test]
 fn a_handshake_message_in_many_records_is_understood() {
     let (server, _events) = echo();
-    for size in [1, 7, 100] {
+    for (size, together) in [(1, true), (7, true), (100, true), (100, false), (30, false)] {
         let mut client = TlsClient::start(server.addr(), "localhost", &config());
         let mut hello = Vec::new();
         client.tls.write_tls(&mut hello).unwrap();
-        let mut records = Vec::new();
-        for fragment in hello[5..].chunks(size) {
-            records.extend_from_slice(&hello[..3]);
-            records.extend_from_slice(&(fragment.len() as u16).to_be_bytes());
-            records.extend_from_slice(fragment);
+        let record = |fragment: &[u8]| {
+            let length = (fragment.len() as u16).to_be_bytes();
+            [&hello[..3], &length, fragment].concat()
+        };
+        let records: Vec<_> = hello[5..].chunks(size).map(record).collect();
+        for records in if together { vec![records.concat()] } else { records } {
+            client.socket.write_all(&records).unwrap();
+            // Before the answer to the second question the loop has read what came before the first.
+            (0..2).for_each(|_| drop(figures(&server, |_| true)));
         }
-        client.socket.write_all(&records).unwrap();
         client.shaken().upgraded("/");
     }
 }

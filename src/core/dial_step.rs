@@ -45,7 +45,7 @@ pub(super) fn dial_step<S: Sockets>(now: Time, core: &mut Core, sockets: &mut S)
         Some(Dialled::Connected(attempt, peer, connection)) => {
             adopt(now, core, sockets, attempt, peer, connection);
         }
-        None => return has_work,
+        None => return Dials { core }.act_on_due(now) || has_work,
     }
     true
 }

@@ -44,9 +44,6 @@ impl Dials<'_> {
     pub(super) fn poll(&mut self, now: Time) -> Option<DialOrder> {
         self.core.shared.now = now;
         self.fail_gone(now);
-        while let Some(index) = self.core.dial_table.due.pop() {
-            self.due(now, index);
-        }
         while let Some(new) = self.core.shared.dialers.take_fresh() {
             self.begin(now, new);
         }
@@ -58,6 +55,16 @@ impl Dials<'_> {
         }
         self.core.after_turn(now);
         self.core.dial_table.orders.pop_front()
+    }
+
+    /// Acts on deadlines, behind all that has come by now: whether there were any.
+    pub(super) fn act_on_due(&mut self, now: Time) -> bool {
+        let mut is_some = false;
+        while let Some(index) = self.core.dial_table.due.pop() {
+            self.due(now, index);
+            is_some = true;
+        }
+        is_some
     }
 
     /// A name was resolved, or not.

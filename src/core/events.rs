@@ -220,8 +220,14 @@ impl Core {
     /// The other loops are to stop as well, unless they were the ones who said so.
     pub(crate) fn stop_other_loops(&self, now: Time, request: &StopRequest) {
         let ends = now.after(request.grace);
-        let is_news = self.draining.as_ref().is_none_or(|drain| ends < drain.deadline);
-        if let Some(place) = self.shared.place.as_ref().filter(|_| is_news) {
+        if self.draining.as_ref().is_none_or(|drain| ends < drain.deadline) {
+            self.tell_other_loops(request);
+        }
+    }
+
+    /// The other loops are to stop as well.
+    pub(crate) fn tell_other_loops(&self, request: &StopRequest) {
+        if let Some(place) = &self.shared.place {
             place.others().for_each(|mailbox| mailbox.stop(request.clone()));
         }
     }
@@ -275,7 +281,7 @@ impl Core {
         let reason = CloseReason::own(code, "");
         // A second stop may hurry, never prolong.
         let deadline = earlier.map_or(deadline, |drain| drain.deadline.min(deadline));
-        self.draining = Some(Drain { reason, deadline });
+        self.draining = Some(Drain { reason, deadline, is_over: false });
         self.shared.draining = true;
         #[cfg(feature = "client")]
         Dials { core: self }.stop_all(now);
@@ -304,9 +310,14 @@ impl Core {
         self.connections.is_drained()
     }
 
+    /// Whether nothing is left to be done, as the end of the last turn found.
+    pub(crate) fn is_over(&self) -> bool {
+        self.draining.as_ref().is_some_and(|drain| drain.is_over)
+    }
+
     /// Whether other loops have to be over first: this one hears what is asked of the server meanwhile, by
     /// signals too.
-    pub(crate) fn waits_for_other_loops(&self) -> bool {
+    fn waits_for_other_loops(&self) -> bool {
         let place = self.shared.place.as_ref().filter(|place| place.is_first());
         place.is_some_and(|place| place.others().any(|mailbox| !mailbox.is_closed()))
     }
@@ -332,9 +343,11 @@ impl Core {
         self.draining.as_ref().is_some_and(|drain| drain.deadline <= now)
     }
 
-    /// A stop that was asked for.
+    /// A stop that was asked for on this loop: the others are told, whatever they know already.
     pub(crate) fn poll_stop(&mut self) -> Option<StopRequest> {
-        self.shared.stop_request.take()
+        let request = self.shared.stop_request.take()?;
+        self.tell_other_loops(&request);
+        Some(request)
     }
 }
 
@@ -479,8 +492,10 @@ impl Core {
     #[inline]
     pub(crate) fn note_turn_end(&mut self, now: Time) {
         self.close_folders();
-        if self.is_drained() {
+        // Asked once: what other loops answer is heard to the last.
+        if self.is_drained() && !self.waits_for_other_loops() {
             self.end_questions(now);
+            self.draining.iter_mut().for_each(|drain| drain.is_over = true);
         }
     }
 

@@ -62,6 +62,7 @@ pub(crate) struct Core {
 pub(super) struct Drain {
     pub(super) reason: CloseReason,
     pub(super) deadline: Time,
+    pub(super) is_over: bool,
 }
 
 impl fmt::Debug for Core {

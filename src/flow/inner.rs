@@ -106,7 +106,10 @@ impl FlowInner {
             let removed = state.remove(key);
             // One that had no value was never on its way to anybody.
             if removed {
-                state.tell_removed(key, origin, &self.options);
+                // Other loops, which are to forget it too, are bounded by the bytes alone.
+                let is_alone = self.everywhere.get().is_none();
+                let most = if is_alone { self.options.capacity() } else { usize::MAX };
+                state.tell_removed(key, origin, (most, self.options.max_bytes));
             }
             removed
         });
@@ -526,23 +529,36 @@ mod tests {
         }
     }
 
-    /// Two loops whose logs are full of what waits for the other must both have room for it.
+    /// Two loops whose logs are full of what waits for the other must both have room for it; and whoever
+    /// publishes here for what others have sent.
     #[test]
     fn what_another_loop_sends_has_room_beside_what_waits_for_it() {
-        let pool = Rc::new(Flows::new(1 << 20));
-        let flow = Rc::new(FlowInner::new(FlowOptions::new().max_bytes(2_000)));
-        flow.count_everywhere(Arc::default(), 2);
         let reader = ReaderId(Key { index: 0, generation: 0 });
-        flow.join(&pool, Member::Reader(reader), None); // it reads nothing, so that all is awaited
-        let fill = |origin: Origin| {
-            let fits = |_: &usize| flow.emit("x".repeat(100).as_str(), None, origin).is_ok();
-            (0..100).take_while(fits).count()
+        let (here, elsewhere) = (Origin::Application, Origin::Reader(reader));
+        let filled = |loops: usize, fills: &[(Origin, usize)]| {
+            let pool = Rc::new(Flows::new(1 << 20));
+            let flow = Rc::new(FlowInner::new(FlowOptions::new().max_bytes(2_000)));
+            if loops > 1 {
+                flow.count_everywhere(Arc::default(), loops);
+            }
+            flow.join(&pool, Member::Reader(reader), None); // it reads nothing, so that all is awaited
+            let fill = |(origin, most): &(Origin, usize)| {
+                let fits = |_: &usize| flow.emit("x".repeat(100).as_str(), None, *origin).is_ok();
+                (0..*most).take_while(fits).count()
+            };
+            fills.iter().map(fill).collect::<Vec<_>>()
         };
-        let own = fill(Origin::Application);
-        assert!(own > 5, "{own}");
-        let of_others = fill(Origin::Reader(reader));
-        assert!((own..=own + 1).contains(&of_others), "as much again: {of_others} beside {own}");
-        assert_eq!(fill(Origin::Application), 0);
+        let log = filled(1, &[(here, 100)])[0];
+        assert!(log > 5, "{log}");
+        for loops in [2, 3] {
+            let others = log * (loops - 1);
+            for (first, second) in
+                [((here, log), (elsewhere, others)), ((elsewhere, others), (here, log))]
+            {
+                assert_eq!(filled(loops, &[first, second]), [first.1, second.1]);
+            }
+        }
+        assert!(filled(2, &[(here, 1_000)])[0] <= 2 * log + 1, "it is bounded all the same");
     }
 
     #[test]

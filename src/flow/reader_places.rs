@@ -133,14 +133,21 @@ impl FlowInner {
     }
 
     /// What other loops have sent must have a place beside what waits here to be sent to them: else both
-    /// might wait for each other. They send no more than their logs may have.
+    /// might wait for each other. And where publishers wait, those of this loop must have one beside what
+    /// others have sent.
     #[inline]
     pub(super) fn with_room_for_others(&self, emission: &Emission) -> Option<FlowOptions> {
         let (_, loops) = self.everywhere.get()?;
+        let is_brought = matches!(emission.origin, Origin::Reader(_));
+        let suspends = self.options.on_buffer_overflow == BufferOverflow::Suspend;
         // Each of the others has as much on its way at most as its own log may have.
-        let max_bytes = self.options.max_bytes.saturating_mul(*loops);
-        matches!(emission.origin, Origin::Reader(_))
-            .then(|| FlowOptions { max_bytes, ..self.options })
+        let logs = match (is_brought, suspends) {
+            (true, true) => loops.saturating_mul(2).saturating_sub(1),
+            (true, false) | (false, true) => *loops,
+            (false, false) => return None,
+        };
+        let max_bytes = self.options.max_bytes.saturating_mul(logs);
+        Some(FlowOptions { max_bytes, ..self.options })
     }
 }
 

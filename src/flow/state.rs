@@ -280,10 +280,13 @@ impl<F: GivesWay> FlowState<F> {
     }
 
     /// Readers are to be told that a key was removed, but the one that has removed it.
-    pub(crate) fn tell_removed(&mut self, key: &str, origin: Origin, options: &FlowOptions) {
-        let shared: Rc<str> = key.into();
-        let (most, room) =
-            (options.capacity(), options.max_bytes.saturating_sub(removed_bytes(key)));
+    pub(crate) fn tell_removed(
+        &mut self,
+        key: &str,
+        origin: Origin,
+        (most, bytes): (usize, usize),
+    ) {
+        let (shared, room) = (Rc::<str>::from(key), bytes.saturating_sub(removed_bytes(key)));
         for reader in self.readers.iter_mut().filter(|it| origin != Origin::Reader(it.id)) {
             // One that takes nothing must not make this grow.
             let has_room = reader.removed.len() < most && self.removed_bytes <= room;

@@ -104,6 +104,7 @@ impl ClientUrl {
             None => (None, authority),
         };
         let (host, port) = split_host(host_and_port)?;
+        let host = &*host.to_ascii_lowercase(); // RFC 3986 section 6.2.2.1: it is the same server
         let default = if secure { 443 } else { 80 };
         let port = port.unwrap_or(default);
         let shown = shown_host(host);

@@ -125,7 +125,7 @@ impl PollLoop {
         driver.sockets.has_more_events = self.unfinished;
         driver.turn(now);
         driver.core.publish_stats();
-        if driver.core.is_drained() && !driver.core.waits_for_other_loops() {
+        if driver.core.is_over() {
             self.drained = Some(driver.core.drained());
             return Ok(self.drained);
         }
@@ -217,6 +217,8 @@ impl Dispatcher {
         // A socket that was handed over is there after this process: come back.
         let restarts = self.driver.sockets.has_handed_over();
         let code = if restarts { CloseCode::SERVICE_RESTART } else { CloseCode::GOING_AWAY };
-        self.driver.stop(now, &StopRequest { code, grace });
+        let request = StopRequest { code, grace };
+        self.driver.core.tell_other_loops(&request);
+        self.driver.stop(now, &request);
     }
 }

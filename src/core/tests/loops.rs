@@ -8,6 +8,7 @@ use super::secs;
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::on_message;
+use crate::context::commands::StopRequest;
 use crate::context::loop_state::ServerRef;
 use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
@@ -154,4 +155,23 @@ fn what_there_is_no_room_for_counts_with_the_session_that_it_was_for() {
     two.first.pump();
     two.first.send(two.client, &masked(0x81, b"dropped"));
     assert_eq!(two.came(), unmasked(0x81, b"2"));
+}
+
+/// The grace of this one is over, and that of others may have begun later.
+#[test]
+fn a_second_stop_reaches_other_loops_whatever_is_left_of_the_first_one() {
+    let mut two = Two::new();
+    let address = SocketAddr::from(([127, 0, 0, 1], 4001));
+    let client = two.second.connect(address);
+    two.second.send(client, upgrade_request("/", "").as_bytes());
+    let now = two.first.now;
+    let stop = |grace| StopRequest { code: CloseCode::GOING_AWAY, grace };
+    two.first.stop(now, &stop(secs(10)));
+    two.first.advance(secs(11));
+    assert!(two.first.stopped && !two.second.stopped);
+    let now = two.first.now;
+    two.first.core.tell_other_loops(&stop(secs(0)));
+    two.first.stop(now, &stop(secs(0)));
+    two.second.pump(); // it hears of both only now
+    assert!(two.second.stopped);
 }

@@ -224,16 +224,11 @@ fn is_tls(bytes: &[u8]) -> bool {
     bytes.first().is_none_or(|first| !first.is_ascii_graphic())
 }
 
-/// How many of these bytes, and of those that follow, have to be there until one more record is whole.
+/// How many of these bytes, and of those that follow, have to be there before there is anything to do.
 fn until_whole(bytes: &[u8]) -> usize {
-    let mut at: usize = 0;
-    loop {
-        let header = bytes.get(at..).unwrap_or_default();
-        let &[_, _, _, high, low, ..] = header else { return at.saturating_add(HEADER_BYTES) };
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        at = at.saturating_add(HEADER_BYTES).saturating_add(length);
-        if at > bytes.len() {
-            return at;
-        }
-    }
+    let &[_, _, _, high, low, ..] = bytes else { return HEADER_BYTES };
+    let whole = HEADER_BYTES.saturating_add(usize::from(u16::from_be_bytes([high, low])));
+    // A record that is whole has been taken in, and holds a part of a handshake message. That is joined in
+    // place with what follows it: behind the first header there is none that could be read.
+    if whole > bytes.len() { whole } else { bytes.len().saturating_add(1) }
 }
