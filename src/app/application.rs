@@ -528,9 +528,9 @@ impl Application {
             return flow;
         }
         let name = name.into();
-        if let Some(bridge) = bridges.add(&name, &flow.inner, place.as_ref()) {
+        let number = place.as_ref().map_or(0, |place| place.hold(&name));
+        if let Some(bridge) = bridges.add(&name, number, &flow.inner, place.as_ref()) {
             read_for_others(&bridge, &flow.inner, None, readers);
-            place.iter().for_each(|place| place.hold(&name));
         }
         bridges.hold(&name);
         flow

@@ -41,6 +41,8 @@ struct Entry {
     bridge: Option<Rc<dyn BridgeEnd>>,
     /// The application of this loop has asked for it.
     is_held: bool,
+    /// Which one of its name it is; 0 where there is but one loop.
+    number: u64,
 }
 
 /// What the loop asks of a bridge. Behind a trait, so that a program whose loops share no flow has no code
@@ -119,22 +121,34 @@ impl Bridges {
     pub(crate) fn add<A: 'static>(
         &mut self,
         name: &Arc<str>,
+        number: u64,
         flow: &Rc<FlowInner>,
         place: Option<&Place<A>>,
     ) -> Option<Rc<Bridge<A>>> {
         self.count = self.count.wrapping_add(1);
         let bridge = place.map(|place| Rc::new(Bridge::new(name, self.count, flow, place)));
         let end = bridge.clone().map(|bridge| -> Rc<dyn BridgeEnd> { bridge });
-        let entry = Entry { flow: Rc::clone(flow), bridge: end, is_held: false };
+        let entry = Entry { flow: Rc::clone(flow), bridge: end, is_held: false, number };
         self.by_name.insert(Arc::clone(name), entry);
         bridge
     }
 
-    /// The application has that flow from now on, if it is there: the flow, and whether it had it already.
-    pub(crate) fn hold(&mut self, name: &str) -> Option<(Rc<FlowInner>, bool)> {
+    /// The flow of that name.
+    pub(crate) fn flow(&self, name: &str) -> Option<Rc<FlowInner>> {
+        self.by_name.get(name).map(|entry| Rc::clone(&entry.flow))
+    }
+
+    /// The same, if the application has it.
+    pub(crate) fn held(&self, name: &str) -> Option<Rc<FlowInner>> {
+        let entry = self.by_name.get(name).filter(|entry| entry.is_held)?;
+        Some(Rc::clone(&entry.flow))
+    }
+
+    /// The application has that flow from now on, if it is there.
+    pub(crate) fn hold(&mut self, name: &str) -> Option<Rc<FlowInner>> {
         let entry = self.by_name.get_mut(name)?;
-        let was_held = std::mem::replace(&mut entry.is_held, true);
-        Some((Rc::clone(&entry.flow), was_held))
+        entry.is_held = true;
+        Some(Rc::clone(&entry.flow))
     }
 
     /// The application needs it no more: whether it had it.
@@ -143,9 +157,10 @@ impl Bridges {
         entry.is_some_and(|entry| std::mem::take(&mut entry.is_held))
     }
 
-    /// Drops a flow, unless the application has it: its bridge.
-    pub(crate) fn forget(&mut self, name: &str) -> Option<Rc<dyn BridgeEnd>> {
-        if self.by_name.get(name)?.is_held {
+    /// Drops a flow up to that number, unless the application has it: its bridge.
+    pub(crate) fn forget(&mut self, name: &str, up_to: u64) -> Option<Rc<dyn BridgeEnd>> {
+        let entry = self.by_name.get(name)?;
+        if entry.is_held || entry.number > up_to {
             return None;
         }
         self.by_name.remove(name)?.bridge
@@ -468,7 +483,7 @@ mod tests {
             let options = FlowOptions::new().extra_buffer(9).max_bytes(BYTES);
             let options = options.on_buffer_overflow(policy);
             let flow = Rc::new(FlowInner::new(options));
-            let bridge = Bridges::default().add(&"flow".into(), &flow, places.first()).unwrap();
+            let bridge = Bridges::default().add(&"flow".into(), 1, &flow, places.first()).unwrap();
             let (pool, reader) = (Rc::new(Flows::new(BYTES)), Key { index: 0, generation: 0 });
             flow.join(&pool, Member::Reader(ReaderId(reader)), None);
             bridge.read_by(ReaderId(reader));

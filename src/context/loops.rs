@@ -36,8 +36,16 @@ struct Loops<A> {
     names: Mutex<HashMap<Arc<str>, Key>>,
     /// How many collect each flow that all of them have.
     subscriptions: Mutex<HashMap<Arc<str>, Arc<AtomicIsize>>>,
-    /// On how many the application has each of those flows that come and go.
-    holders: Mutex<HashMap<Arc<str>, usize>>,
+    holders: Mutex<Holders>,
+}
+
+/// Who has those flows that come and go.
+#[derive(Default)]
+struct Holders {
+    /// On how many loops the application has each, and its number.
+    by_name: HashMap<Arc<str>, (usize, u64)>,
+    /// What was numbered last: once nobody has a flow, the next one of its name is another.
+    last: u64,
 }
 
 /// One of several loops, and the way to the others.
@@ -162,29 +170,32 @@ impl<A> Place<A> {
         Arc::clone(all.entry(Arc::clone(flow)).or_default())
     }
 
-    /// The application of this loop has that flow from now on.
-    pub(crate) fn hold(&self, flow: &Arc<str>) {
-        let mut all = locked(&self.loops.holders);
-        let count = all.entry(Arc::clone(flow)).or_default();
+    /// The application of this loop has the flow of that name from now on: its number.
+    pub(crate) fn hold(&self, flow: &Arc<str>) -> u64 {
+        let Holders { by_name, last } = &mut *locked(&self.loops.holders);
+        let (count, number) = by_name.entry(Arc::clone(flow)).or_insert_with(|| {
+            *last = last.saturating_add(1);
+            (0, *last)
+        });
         *count = count.saturating_add(1);
+        *number
     }
 
-    /// It needs it no more: whether that of no loop does.
-    pub(crate) fn let_go(&self, flow: &str) -> bool {
-        let mut all = locked(&self.loops.holders);
-        let left = all.get(flow).map_or(0, |count| count.saturating_sub(1));
-        if let Some(count) = all.get_mut(flow) {
-            *count = left;
+    /// It needs it no more: the number of a flow that no loop does.
+    pub(crate) fn let_go(&self, flow: &str) -> Option<u64> {
+        let by_name = &mut locked(&self.loops.holders).by_name;
+        let (count, number) = by_name.get_mut(flow)?;
+        *count = count.saturating_sub(1);
+        let ended = (*count == 0).then_some(*number);
+        if ended.is_some() {
+            by_name.remove(flow);
         }
-        if left == 0 {
-            all.remove(flow);
-        }
-        left == 0
+        ended
     }
 
-    /// Whether the application of some loop has that flow.
-    pub(crate) fn is_held(&self, flow: &str) -> bool {
-        locked(&self.loops.holders).contains_key(flow)
+    /// The number of that flow, if the application of some loop has it.
+    pub(crate) fn held(&self, flow: &str) -> Option<u64> {
+        locked(&self.loops.holders).by_name.get(flow).map(|(_, number)| *number)
     }
 
     /// Forgets the counts of flows that no loop has any more.

@@ -8,6 +8,7 @@ use crate::flow::options::FlowOptions;
 
 use crate::context::bridges::Bridge;
 use crate::context::loop_state::{LoopState, Order, ReadFlow, ServerRef};
+use crate::context::loops::Place;
 use crate::context::parcels::Content;
 use crate::context::readers::Readers;
 
@@ -34,31 +35,24 @@ impl LoopState {
     /// The flow of that name for the application of this loop: made with these options, which were checked,
     /// if it is not there.
     pub(crate) fn hold_shared_flow(&mut self, name: &str, options: FlowOptions) -> Rc<FlowInner> {
-        let (flow, was_held) = match self.bridges.hold(name) {
-            Some(known) => known,
-            None => {
-                let flow = self.open_shared_flow(&Arc::from(name), options);
-                self.bridges.hold(name);
-                (flow, false)
-            }
-        };
-        if let Some(place) = self.place.as_ref().filter(|_| !was_held) {
-            let name = Arc::from(name);
-            // In this order, so that no loop that hears of an earlier end drops it behind this.
-            place.hold(&name);
-            for number in place.other_numbers() {
-                let opened = Arc::clone(&name);
-                let open = move |server: &mut ServerRef<'_>| {
-                    let shared = &mut *server.shared;
-                    // What another loop sent may have come first, be it the flow or the end of it, behind
-                    // which nobody would forget it once more.
-                    let is_held = shared.place.as_ref().is_some_and(|place| place.is_held(&opened));
-                    if is_held && !shared.bridges.contains(&opened) {
-                        shared.open_shared_flow(&opened, options);
-                    }
-                };
-                place.send(number, &name, Content::Run(Box::new(open)));
-            }
+        if let Some(flow) = self.bridges.held(name) {
+            return flow;
+        }
+        let name = Arc::from(name);
+        let number = self.place.as_ref().map_or(0, |place| place.hold(&name));
+        let flow = self.open_shared_flow(&name, number, options);
+        self.bridges.hold(&name);
+        for other in self.place.iter().flat_map(Place::other_numbers) {
+            let opened = Arc::clone(&name);
+            let open = move |server: &mut ServerRef<'_>| {
+                let shared = &mut *server.shared;
+                // What another loop sent may have come first, be it the flow or the end of it, behind
+                // which nobody would forget it once more.
+                if shared.place.as_ref().and_then(|place| place.held(&opened)) == Some(number) {
+                    shared.open_shared_flow(&opened, number, options);
+                }
+            };
+            self.send_order(other, &name, open);
         }
         flow
     }
@@ -68,39 +62,53 @@ impl LoopState {
         if !self.bridges.let_go(name) {
             return;
         }
-        if let Some(place) = &self.place {
-            if !place.let_go(name) {
-                return; // that of another loop does
-            }
-            let name = Arc::from(name);
-            for number in place.other_numbers() {
-                let forgotten = Arc::clone(&name);
-                let forget = move |server: &mut ServerRef<'_>| {
-                    let place = server.shared.place.as_ref();
-                    // Another loop may have asked for it since.
-                    if !place.is_some_and(|place| place.is_held(&forgotten)) {
-                        server.shared.forget_shared_flow(&forgotten);
-                    }
-                };
-                place.send(number, &name, Content::Run(Box::new(forget)));
-            }
+        let Some(place) = &self.place else { return self.forget_shared_flow(name, 0) };
+        let Some(number) = place.let_go(name) else { return }; // the application of another loop does
+        let name = Arc::from(name);
+        for other in place.other_numbers() {
+            let forgotten = Arc::clone(&name);
+            let forget = move |server: &mut ServerRef<'_>| {
+                server.shared.forget_shared_flow(&forgotten, number);
+            };
+            self.send_order(other, &name, forget);
         }
-        self.forget_shared_flow(name);
+        self.forget_shared_flow(&name, number);
     }
 
-    /// Makes a flow that all loops have, whose name is not taken on this one.
-    fn open_shared_flow(&mut self, name: &Arc<str>, options: FlowOptions) -> Rc<FlowInner> {
+    fn send_order(
+        &self,
+        number: usize,
+        flow: &Arc<str>,
+        order: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
+    ) {
+        if let Some(place) = &self.place {
+            place.send(number, flow, Content::Run(Box::new(order)));
+        }
+    }
+
+    /// The flow of that name and number, made if it is not there. One of before that is there still has ended,
+    /// with its replay, on whichever loop.
+    fn open_shared_flow(
+        &mut self,
+        name: &Arc<str>,
+        number: u64,
+        options: FlowOptions,
+    ) -> Rc<FlowInner> {
+        self.forget_shared_flow(name, number.saturating_sub(1));
+        if let Some(flow) = self.bridges.flow(name) {
+            return flow;
+        }
         let flow = Rc::new(FlowInner::new(options));
         flow.belong_to(&self.flows);
-        if let Some(bridge) = self.bridges.add(name, &flow, self.place.as_ref()) {
+        if let Some(bridge) = self.bridges.add(name, number, &flow, self.place.as_ref()) {
             read_for_others(&bridge, &flow, Some(&self.flows), &mut self.readers);
         }
         flow
     }
 
-    /// Drops it, unless the application of this loop needs it.
-    fn forget_shared_flow(&mut self, name: &str) {
-        let Some(bridge) = self.bridges.forget(name) else { return };
+    /// Drops it, up to that number, unless the application of this loop needs it.
+    fn forget_shared_flow(&mut self, name: &str, up_to: u64) {
+        let Some(bridge) = self.bridges.forget(name, up_to) else { return };
         let bytes = bridge.close();
         self.account(bytes, 0);
         if let Some(reader) = bridge.reader() {

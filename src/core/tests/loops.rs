@@ -12,6 +12,8 @@ use crate::context::commands::StopRequest;
 use crate::context::loop_state::ServerRef;
 use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
+use crate::flow::options::FlowOptions;
+use crate::flow::shared_flow::SharedFlow;
 use crate::structures::ids::SessionId;
 use crate::testing::frames::{masked, unmasked, upgrade_request};
 use crate::testing::network::{LinkId, Network};
@@ -174,4 +176,34 @@ fn a_second_stop_reaches_other_loops_whatever_is_left_of_the_first_one() {
     two.first.stop(now, &stop(secs(0)));
     two.second.pump(); // it hears of both only now
     assert!(two.second.stopped);
+}
+
+/// Whoever asks for a room after nobody had it any more gets a new one, and so do the others; also where a loop
+/// has not heard yet that the last one is gone.
+#[test]
+fn a_room_that_ends_and_begins_anew_at_once_is_the_same_on_every_loop() {
+    let mut two = Two::new();
+    let hold = |server: &mut ServerRef<'_>| -> SharedFlow {
+        server.shared_flow("room", FlowOptions::new().replay(20)).unwrap()
+    };
+    let let_go = |server: &mut ServerRef<'_>| server.forget_shared_flow("room");
+    let (here, there) = (two.first.run(hold).unwrap(), two.second.run(hold).unwrap());
+    there.emit("old").unwrap();
+    let pump = |two: &mut Two| (0..3).for_each(|_| (two.first.pump(), two.second.pump()).0);
+    two.second.run(|_| ());
+    pump(&mut two);
+    assert_eq!((here.replay_cache().len(), there.replay_cache().len()), (1, 1));
+    two.second.run(let_go);
+    pump(&mut two); // the first one has it still
+    two.first.run(let_go);
+    let there = two.second.run(hold).unwrap(); // and has not heard of that
+    there.emit("new").unwrap();
+    two.second.run(|_| ());
+    pump(&mut two);
+    let here = two.first.run(hold).unwrap();
+    let said = |flow: &SharedFlow| {
+        let all = flow.replay_cache().into_iter();
+        all.map(|it| it.as_message().text().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!((said(&here), said(&there)), (vec!["new".to_owned()], vec!["new".to_owned()]));
 }

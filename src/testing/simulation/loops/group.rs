@@ -267,7 +267,7 @@ impl Group {
             self.check_arrived(&flow_name(which))?;
         }
         for room in ROOMS {
-            let is_held = self.places[0].is_held(room);
+            let is_held = self.places[0].held(room).is_some();
             for number in 0..self.count() {
                 if self.bridge(number, room).is_ok() != is_held {
                     return Err(format!("{room} on loop {number}, held by some loop: {is_held}"));
