@@ -190,7 +190,7 @@ impl Inner {
     pub(crate) fn begin_to_join(&self, server: &mut ServerRef<'_>) {
         {
             let state = &mut *self.state.borrow_mut();
-            state.is_joining = state.shares.iter().any(|share| share.is_latest);
+            state.is_joining = state.shares_latest();
             if !state.is_joining || state.window.asked_at().is_some() {
                 return;
             }
@@ -213,7 +213,7 @@ impl Inner {
                 let shows_all = state.kept_values <= SHOWN_MAX;
                 for place in 0..state.shares.len() {
                     state.change(place, |share| {
-                        if shows_all {
+                        if shows_all && !share.is_refused() {
                             share.forget_unseen(connection);
                         }
                         share.note_unknown(connection);

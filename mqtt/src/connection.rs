@@ -30,8 +30,8 @@ pub(crate) struct Connection {
 enum Stage {
     /// CONNECT is out.
     Connecting,
-    /// SUBSCRIBE is out, with this id.
-    Subscribing(u16),
+    /// What is shared is being subscribed to.
+    Subscribing,
     Open,
 }
 
@@ -133,19 +133,9 @@ impl Connection {
             }
             (_, Stage::Connecting) => Err("its first packet is no CONNACK".into()),
             (Incoming::Connected { .. }, _) => Err("it connects twice".into()),
-            (Incoming::Subscribed { id, granted }, Stage::Subscribing(own)) if id == own => {
-                if granted.contains(&false) {
-                    self.link.note_refusal();
-                    return Err("it refuses a subscription: look at its access list".into());
-                }
-                self.open(session);
-                Ok(())
-            }
-            (Incoming::Subscribed { granted, .. }, _) => {
-                if granted.contains(&false) {
-                    log::warn!(target: "wirewheel_mqtt", "the broker refuses a subscription");
-                }
-                Ok(())
+            (Incoming::Subscribed { id, granted }, _) => {
+                self.link.state.borrow_mut().subscribed(id, &granted)?;
+                self.open(session)
             }
             (Incoming::Message(message), _) => {
                 self.link.heard(&message);
@@ -188,8 +178,7 @@ impl Connection {
         if self.link.options.at_least_once && !max_at_least_once {
             return Err("it has no QoS 1: link without at_least_once".into());
         }
-        let filters = self.link.filters();
-        if filters.iter().any(|filter| filter.retained) && !retains {
+        if self.link.state.borrow().shares_latest() && !retains {
             return Err("it keeps no messages (retain), which newest values need".into());
         }
         if let Some(seconds) = keep_alive_seconds.filter(|seconds| *seconds > 0) {
@@ -197,20 +186,23 @@ impl Connection {
             self.wait(session).map_err(|error| error.to_string())?;
         }
         self.link.connected(session.id(), receive_maximum, max_packet_bytes);
-        if filters.is_empty() {
-            self.open(session);
-            return Ok(());
-        }
-        let id = self.link.new_id();
-        self.stage = Stage::Subscribing(id);
-        encode(&Outgoing::Subscribe { id, filters: &filters }, answers);
-        Ok(())
+        self.stage = Stage::Subscribing;
+        self.link.state.borrow_mut().subscribe(0, true, answers);
+        self.open(session)
     }
 
-    fn open(&mut self, session: &mut Session<'_>) {
-        self.stage = Stage::Open;
-        let id = session.id();
-        self.link.up(&mut session.server(), id);
+    /// Messages go to and fro once all is subscribed to.
+    fn open(&mut self, session: &mut Session<'_>) -> Result<(), String> {
+        if self.stage != Stage::Subscribing {
+            return Ok(());
+        }
+        let is_subscribed = self.link.state.borrow().is_subscribed();
+        if is_subscribed.inspect_err(|_| self.link.note_refusal())? {
+            self.stage = Stage::Open;
+            let id = session.id();
+            self.link.up(&mut session.server(), id);
+        }
+        Ok(())
     }
 
     /// It has read what was sent before the ping.

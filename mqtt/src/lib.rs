@@ -92,6 +92,7 @@ mod packet;
 mod publish;
 mod running_link;
 mod share;
+mod subscriptions;
 mod topic;
 mod window;
 

@@ -11,7 +11,7 @@ use wirewheel::{Application, CloseCode, ServerRef, SessionId};
 use crate::link_state::{AWAITED_MAX, Gathered, State, encode};
 use crate::numbers::{Number, Verdict};
 use crate::options::{Change, Link, LinkError};
-use crate::packet::{self, Filter, Outgoing, Publish};
+use crate::packet::{self, Outgoing, Publish};
 use crate::running_link::Counts;
 use crate::share::{Share, Wanted};
 use crate::window::Window;
@@ -58,6 +58,8 @@ impl Inner {
             let reader = wanted.flow.read_from_start(app, self.read_of(&topic));
             self.note_reader(&topic, reader);
         }
+        let shares = &mut self.state.borrow_mut().shares;
+        shares.iter_mut().for_each(|share| share.is_from_start = true);
         Ok(())
     }
 
@@ -72,10 +74,9 @@ impl Inner {
         let mut out = Vec::new();
         let session = {
             let state = &mut *self.state.borrow_mut();
-            let filter = state.shares.last().map(|share| self.filter_of(share));
-            let filters: Vec<Filter> = filter.into_iter().collect();
-            let id = state.new_id();
-            encode(&Outgoing::Subscribe { id, filters: &filters }, &mut out);
+            if state.session.is_some() {
+                state.subscribe(state.shares.len() - 1, false, &mut out);
+            }
             state.session
         };
         self.send(server, session, out);
@@ -110,8 +111,7 @@ impl Inner {
             if let Some(moved) = state.shares.get(place) {
                 state.by_topic.insert(moved.topic.clone(), place);
             }
-            let id = state.new_id();
-            encode(&Outgoing::Unsubscribe { id, filter: &share.filter() }, &mut out);
+            state.unsubscribe(&share.filter(), &mut out);
             (share, state.session)
         };
         if let Some(reader) = share.reader {
@@ -121,23 +121,11 @@ impl Inner {
         true
     }
 
-    /// What is subscribed to when the broker takes this box.
-    pub(crate) fn filters(&self) -> Vec<Filter> {
-        self.state.borrow().shares.iter().map(|share| self.filter_of(share)).collect()
-    }
-
-    fn filter_of(&self, share: &Share) -> Filter {
-        Filter {
-            topic: share.filter(),
-            at_least_once: self.options.at_least_once,
-            retained: share.is_latest,
-        }
-    }
-
     /// Sends what is no message, beyond the window: there is little of it. False if it was not sent.
     fn send(&self, server: &mut ServerRef<'_>, session: Option<SessionId>, out: Vec<u8>) -> bool {
         let bytes = out.len();
         // Full is what only a loop has that is at its limits: the next connection subscribes to all.
+        let session = session.filter(|_| bytes > 0);
         let is_sent = session.is_some_and(|session| server.send_to(session, out).is_ok());
         if is_sent {
             self.state.borrow_mut().window.note_sent(bytes);
@@ -356,10 +344,6 @@ impl Inner {
     /// The window, to be asked and told.
     pub(crate) fn with_window<R>(&self, act: impl FnOnce(&mut Window) -> R) -> R {
         act(&mut self.state.borrow_mut().window)
-    }
-
-    pub(crate) fn new_id(&self) -> u16 {
-        self.state.borrow_mut().new_id()
     }
 
     /// The broker has refused this box, or has ended the connection for a reason that will not go away soon.

@@ -27,7 +27,7 @@ pub(crate) struct State {
     /// How many kept values it has brought on this connection.
     pub(crate) kept_values: usize,
     pub(crate) window: Window,
-    at_least_once: bool,
+    pub(crate) at_least_once: bool,
     /// What is not acknowledged, with QoS 1, and as how many messages it counts: a removal is none.
     pub(crate) awaited: BTreeMap<u16, u64>,
     pub(crate) awaited_max: usize,

@@ -77,7 +77,8 @@ type ChangeHook = dyn Fn(&mut ServerRef<'_>, &Change);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The broker has taken this box and its subscriptions: messages go to and fro.
+    /// The broker has taken this box and its subscriptions, but for those that the log has as refused:
+    /// messages go to and fro.
     Up,
     /// It has not any longer, and why, in words. Another attempt follows.
     Down(String),

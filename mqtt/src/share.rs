@@ -82,12 +82,36 @@ pub(crate) struct Wanted {
     pub(crate) is_latest: bool,
 }
 
+/// What has become of the subscription to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subscription {
+    /// The broker was not there yet.
+    None,
+    Asked(Asked),
+    Granted,
+    Refused,
+}
+
+/// The SUBSCRIBE that names it, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) id: u16,
+    pub(crate) place: usize,
+    /// How many filters that has.
+    pub(crate) of: usize,
+    /// It is one with which a connection begins.
+    pub(crate) is_first: bool,
+}
+
 /// A flow that is shared.
 pub(crate) struct Share {
     pub(crate) flow: Rc<dyn Shared>,
     /// With the prefix.
     pub(crate) topic: String,
     pub(crate) is_latest: bool,
+    /// Before the link was started.
+    pub(crate) is_from_start: bool,
+    pub(crate) subscription: Subscription,
     /// Which takes what is published here.
     pub(crate) reader: Option<ReaderId>,
     pub(crate) own: OwnNumbers,
@@ -101,6 +125,8 @@ impl Share {
             flow: Rc::clone(&wanted.flow),
             topic,
             is_latest: wanted.is_latest,
+            is_from_start: false,
+            subscription: Subscription::None,
             reader: None,
             own: OwnNumbers::new(),
             others: OtherNumbers::default(),
@@ -124,6 +150,17 @@ impl Share {
     /// The key whose value is in the flow's own topic.
     pub(crate) fn empty_key(&self) -> Option<&'static str> {
         self.is_latest.then_some("")
+    }
+
+    /// The broker refuses its subscription, or could not be asked for it.
+    pub(crate) fn refused(&mut self) {
+        self.subscription = Subscription::Refused;
+        let topic = &self.topic;
+        log::warn!(target: "wirewheel_mqtt", "the subscription to {topic:?} is refused");
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.subscription == Subscription::Refused
     }
 
     /// What is subscribed to. Below a topic means the topic too (MQTT 5 section 4.7.1.2).

@@ -1,7 +1,7 @@
 //! Names of topics: what may stand in one, whoever has chosen it.
 
 /// MQTT 5 section 1.5.4: the most bytes of a string.
-const LONGEST: usize = 65_535;
+pub(crate) const LONGEST: usize = 65_535;
 
 /// Why text cannot be (a part of) the name of a topic; `None` if it can.
 ///

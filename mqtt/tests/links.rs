@@ -531,6 +531,122 @@ fn a_flow_that_is_shared_before_the_subscriptions_are_answered_is_subscribed_to(
     assert!(contains(&bad.heard(), b"hall/late"));
 }
 
+/// The broker refuses these places of the SUBSCRIBE of that id, which has so many.
+fn suback(id: u8, of: u8, refused: &[u8]) -> Vec<u8> {
+    let codes = (0..of).map(|place| if refused.contains(&place) { 0x87 } else { 0 });
+    [0x90, 3 + of, 0, id, 0].into_iter().chain(codes).collect()
+}
+
+fn share_late(site: &Site, topics: &[&str]) {
+    for topic in topics {
+        let late: SharedFlow<MessageBuf> = SharedFlow::with(FlowOptions::new()).unwrap();
+        site.app.with_server(|server| site.link.share(server, &late, topic)).unwrap();
+    }
+}
+
+/// How many filters each SUBSCRIBE has that is there, and its id.
+fn subscribes(mut bytes: &[u8]) -> Vec<(u8, usize)> {
+    let mut found = Vec::new();
+    while let [first, length, rest @ ..] = bytes {
+        let (length, rest) = match *length {
+            low @ 0..0x80 => (usize::from(low), rest),
+            low => (usize::from(low & 0x7f) | usize::from(rest[0]) << 7, &rest[1..]),
+        };
+        let (body, behind) = rest.split_at(length);
+        if *first == 0x82 {
+            let (mut filters, mut count) = (&body[3..], 0);
+            while let [0, length, rest @ ..] = filters {
+                (filters, count) = (&rest[usize::from(*length) + 1..], count + 1);
+            }
+            found.push((body[1], count));
+        }
+        bytes = behind;
+    }
+    found
+}
+
+#[test]
+fn a_topic_that_the_broker_refuses_does_not_cut_the_others_off() {
+    let mut bad = Bad::new(plain);
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    share_late(&bad.site, &["ops/x"]);
+    bad.say(&suback(2, 1, &[0]));
+    assert!(bad.site.link.is_up());
+    for round in 0..5 {
+        bad.say(&[0xe0, 0]);
+        assert!(bad.is_ended());
+        bad.site.app.advance(secs(3)); // without a longer pause
+        bad.stream = bad.site.far.next_connection().expect("it dials").into_client().into_stream();
+        bad.heard();
+        bad.say(CONNACK);
+        let [(id, 3)] = subscribes(&bad.heard())[..] else { panic!("one SUBSCRIBE") };
+        // One that the link was made for may be refused too.
+        bad.say(&suback(id, 3, &[2, round % 2]));
+        assert!(bad.site.link.is_up(), "{round}");
+        bad.say(&[0xd0, 0]);
+        bad.say(&[0xd0, 0]);
+    }
+    bad.site.say("to all");
+    assert!(contains(&bad.heard(), b"to all"));
+}
+
+#[test]
+fn a_link_that_is_refused_all_that_it_was_made_for_is_not_up() {
+    let mut bad = Bad::new(plain);
+    share_late(&bad.site, &["late"]);
+    bad.say(CONNACK);
+    bad.say(&suback(1, 3, &[0, 1]));
+    assert!(bad.is_ended() && bad.site.changes().is_empty());
+    // With another number of answers than of questions too.
+    for of in [2, 4] {
+        bad.stream = Bad::accept(&bad.site);
+        bad.heard();
+        bad.say(CONNACK);
+        let [(id, 3)] = subscribes(&bad.heard())[..] else { panic!("one SUBSCRIBE") };
+        bad.say(&suback(id, of, &[]));
+        assert!(bad.is_ended() && bad.site.changes().is_empty(), "{of}");
+    }
+}
+
+#[test]
+fn no_subscribe_has_more_filters_or_bytes_than_a_broker_takes_and_all_are_awaited() {
+    let mut bad = Bad::new(plain);
+    let names: Vec<String> = (0..18).map(|n| format!("late/{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    share_late(&bad.site, &names);
+    bad.say(CONNACK);
+    assert_eq!(subscribes(&bad.heard()), [(1, 8), (2, 8), (3, 4)]);
+    for (id, of) in [(3, 4), (1, 8)] {
+        bad.say(&suback(id, of, &[]));
+        assert!(!bad.site.link.is_up());
+    }
+    bad.say(&suback(2, 8, &[]));
+    assert!(bad.site.link.is_up());
+    // Four topics of 12 bytes, each with three more, and eight beside them.
+    let long = "l".repeat(64);
+    share_late(&bad.site, &[&long]);
+    bad.say(&[0xe0, 0]);
+    assert!(bad.is_ended());
+    bad.stream = Bad::accept(&bad.site);
+    bad.heard();
+    bad.say(&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 68]); // packets of 68 bytes
+    let asked = subscribes(&bad.heard());
+    assert_eq!(asked.iter().map(|(_, of)| of).sum::<usize>(), 20, "{asked:?}");
+    assert!(asked.iter().all(|(_, of)| *of <= 4), "{asked:?}");
+    for (id, of) in asked {
+        assert!(!bad.site.link.is_up());
+        bad.say(&suback(id, u8::try_from(of).unwrap(), &[]));
+    }
+    assert!(bad.site.link.is_up());
+    // Nor is one asked for, or given up, that has no room by itself.
+    bad.heard();
+    share_late(&bad.site, &[&"m".repeat(64)]);
+    let server = |server: &mut wirewheel::ServerRef<'_>| bad.site.link.unshare(server, &long);
+    assert!(bad.site.app.with_server(server));
+    assert!(!contains(&bad.heard(), b"mm") && bad.site.link.is_up());
+}
+
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
