@@ -465,7 +465,9 @@ fn readers_of_newest_values_are_told_of_removed_keys() {
     full.set(true);
     app.with_server(|_| {
         assert!(flow.remove("d") && flow.emit_latest("e", "x").is_ok() && flow.remove("e"));
+        assert!(!flow.is_from(reader, "d"), "it is yet to be told");
         flow.emit_latest_as(reader, "d", "z").unwrap();
+        assert!(flow.is_from(reader, "d") && !flow.is_from(reader, "e"));
     });
     full.set(false);
     app.with_server(|server| server.read_on(reader));
@@ -475,6 +477,7 @@ fn readers_of_newest_values_are_told_of_removed_keys() {
         assert!(flow.take_back(reader, "d") && !flow.take_back(reader, "d"));
         flow.emit_latest_as(reader, "d", "z").unwrap();
         flow.emit_latest("d", "newer").unwrap();
+        assert!(!flow.is_from(reader, "d") && flow.is_from(reader, "e"), "it was told");
         assert!(!flow.take_back(reader, "d") && flow.remove_as(reader, "d"));
     });
     assert_eq!(heard.take(), Vec::<String>::new());

@@ -1,6 +1,7 @@
 //! What is sent again of flows of newest values: what a broker that is back may not have, what was on its way
 //! when the last connection ended, and what there was no room for.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use wirewheel::ServerRef;
 use crate::keys::place_of;
 use crate::link::Inner;
 use crate::link_state::{Gathered, State};
-use crate::numbers::Number;
+use crate::numbers::{Number, Verdict};
 use crate::share::Share;
 
 /// Where a broker has shown more kept values than these, some may have been dropped on the way: brokers queue
@@ -93,11 +94,18 @@ impl Again {
 }
 
 impl Share {
-    /// The broker has kept a value of this link's own: the last that was sent need not be sent again.
-    pub(crate) fn note_kept(&mut self, key: Option<&str>, number: Number, connection: u64) {
-        if let Some(key) = key.filter(|key| self.others.note_kept(key, number, connection)) {
-            self.again.cancel(key);
+    /// The broker brings what this link has said of a key itself, in the order that holds for all: whether it
+    /// stands again where another's word came between. The last that was sent need not be sent again.
+    pub(crate) fn hear_own(&mut self, key: &str, number: Number, connection: u64) -> Verdict {
+        match self.others.hear_own(key, number, connection) {
+            // What was said here since comes behind it.
+            Ordering::Greater if self.reader.is_some_and(|it| self.flow.is_from(it, key)) => {
+                return Verdict::Take { missed: 0 };
+            }
+            Ordering::Equal => self.again.cancel(key),
+            _ => {}
         }
+        Verdict::Drop
     }
 
     /// What others had said and the broker does not show any more was removed while this box was away.

@@ -91,13 +91,14 @@ fn connect(packet: &Outgoing<'_>) -> MqttConnect {
 }
 
 fn subscription(filter: &Filter) -> TopicSubscription {
-    // MQTT 5 section 3.8.3.1: No Local, so that nothing comes back; the retain flag is on what was kept
+    // MQTT 5 section 3.8.3.1: No Local, so that nothing comes back, but of newest values: of two boxes that
+    // say one, all are to see the last one last, as the broker does. The retain flag is on what was kept
     // alone.
-    let handling = if filter.retained { 0 } else { 2 };
+    let (no_local, handling) = if filter.retained { (false, 0) } else { (true, 2) };
     TopicSubscription::new(
         filter.topic.clone(),
         u8::from(filter.at_least_once),
-        true,
+        no_local,
         false,
         handling,
     )

@@ -10,7 +10,7 @@ use crate::numbers::Number;
 pub(crate) struct Known {
     /// The number of what another box has said of it last.
     pub(crate) heard: Option<Number>,
-    /// The count of this link's own value, as long as that is the newest; else 0.
+    /// The count of what this link has said of it, as long as that is the newest; else 0.
     pub(crate) sent: u64,
     /// The connection on which the newest value was sent, or last came from the broker; 0 where it was lost.
     pub(crate) connection: u64,

@@ -61,7 +61,9 @@
 //!   nothing: then the flow's overflow policy holds. `Suspend` would have one slow box hold up everybody:
 //!   share flows that drop.
 //! * **Newest values.** A key is a topic below the flow's, which the broker keeps: a box that joins gets the
-//!   newest of each. Removing a key removes it everywhere; on a box that was cut off, once it is back and the
+//!   newest of each. Where several boxes say one, the order of the broker holds for all of them, as long as
+//!   they have the same [`at_least_once`](Link::at_least_once): each hears its own values too. Removing a key
+//!   removes it everywhere; on a box that was cut off, once it is back and the
 //!   broker does not show the key any more. (Where a broker has more than 500 values for a box it may have
 //!   dropped some, and nothing is removed for that.) So a broker that lost what it kept loses the values of
 //!   boxes that are not there, on all of them.

@@ -223,14 +223,16 @@ impl Inner {
         let (before, connection) = (state.bytes_of(place), state.counts.connections);
         let Some(share) = state.shares.get_mut(place) else { return };
         let Some(reader) = share.reader else { return };
-        let verdict = message.number.and_then(Number::parse).map(|number| {
-            // A broker need not know whose a kept value was, and a bridge brings back what went over it.
-            if share.own.has(number) {
-                share.note_kept(key.filter(|_| message.retained), number, connection);
-                return Verdict::Drop;
-            }
-            share.others.hear(number, key, message.retained)
+        let number = message.number.and_then(Number::parse);
+        let own = number.filter(|number| share.own.has(*number));
+        let verdict = number.map(|number| match (own, key) {
+            (None, _) => share.others.hear(number, key, message.retained),
+            (Some(_), Some(key)) => share.hear_own(key, number, connection),
+            // A bridge brings back what went over it.
+            (Some(_), None) => Verdict::Drop,
         });
+        // What is kept comes once more; else this is the echo that each newest value has.
+        let counts = u64::from(own.is_none() || message.retained);
         if let Some(key) = key.filter(|_| verdict != Some(Verdict::Drop)) {
             share.others.disown(key);
             share.again.cancel(key);
@@ -242,7 +244,7 @@ impl Inner {
         let Some(share) = state.shares.get_mut(place) else { return };
         match verdict {
             Some(Verdict::Drop) => {
-                state.counts.duplicates += 1;
+                state.counts.duplicates += counts;
                 return;
             }
             Some(Verdict::Take { missed }) if missed > 0 => {
@@ -251,11 +253,21 @@ impl Inner {
             }
             _ => {}
         }
-        if let Some(key) = key.filter(|_| message.payload.is_empty()) {
-            return share.flow.remove(reader, key);
-        }
-        match share.flow.bring(reader, key, message.as_message()) {
-            Ok(()) => state.counts.received += 1,
+        let removed = key.filter(|_| message.payload.is_empty());
+        let brought = match removed {
+            Some(key) => {
+                share.flow.remove(reader, key);
+                Ok(())
+            }
+            None => share.flow.bring(reader, key, message.as_message()),
+        };
+        match brought {
+            Ok(()) => {
+                if let (Some(number), Some(key)) = (own, key) {
+                    share.others.note_sent(key, number, connection);
+                }
+                state.counts.received += if removed.is_none() { counts } else { 0 };
+            }
             Err(error) => {
                 // There is no room for it: it never came, as far as those here are concerned.
                 log::debug!(target: "wirewheel_mqtt", "{}: {error}", message.topic);

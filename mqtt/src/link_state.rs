@@ -151,7 +151,8 @@ impl State {
         if topic::topic_fault(&topic).is_some() || topic.len() + PACKET_OVERHEAD > self.max_packet {
             return; // it was never shared
         }
-        let number = share.own.take().to_string();
+        let own = share.own.take();
+        let number = own.to_string();
         let (retain, is_text, number) = (true, false, Some(number.as_str()));
         let message = Publish { topic: &topic, id, retain, is_text, number, payload: &[] };
         let before = gathered.out.len();
@@ -159,6 +160,7 @@ impl State {
             return gathered.out.truncate(before);
         }
         let end = self.window.sent() + gathered.out.len() as u64;
+        share.others.note_sent(&key, own, self.counts.connections);
         share.again.note_removal(end, key);
         self.awaited.extend(id.map(|id| (id, 0)));
         gathered.ids.extend(id);

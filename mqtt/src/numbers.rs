@@ -1,5 +1,6 @@
 //! The numbers of messages: those of this link's own, and what those of others say of what never came.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -167,7 +168,7 @@ impl OtherNumbers {
 
 /// Whose the newest value of a key is.
 impl OtherNumbers {
-    /// This link has sent a value of a key: the name by which to speak of it.
+    /// This link has said something of a key, or what it said stands again: the name by which to speak of it.
     pub(crate) fn note_sent(&mut self, key: &str, number: Number, connection: u64) -> u64 {
         let name = self.keys.name(key);
         let known = self.at(name);
@@ -182,10 +183,16 @@ impl OtherNumbers {
         }
     }
 
-    /// The broker has kept this value of this link's own: whether it is the last that was sent.
-    pub(crate) fn note_kept(&mut self, key: &str, number: Number, connection: u64) -> bool {
-        let known = self.keys.get_mut(self.keys.name(key)).filter(|it| it.sent == number.count);
-        known.map(|known| known.connection = connection).is_some()
+    /// The broker brings what this link has said itself: how that is to what it has said of the key last, as
+    /// long as it stands. If it is that, the broker of that connection has it.
+    pub(crate) fn hear_own(&mut self, key: &str, number: Number, connection: u64) -> Ordering {
+        let mut none = Known::default();
+        let known = self.keys.get_mut(self.keys.name(key)).unwrap_or(&mut none);
+        let order = number.count.cmp(&known.sent);
+        if order.is_eq() {
+            known.connection = connection;
+        }
+        order
     }
 
     /// The newest value of a key is none of this link's own, or one that it does not send.
@@ -337,15 +344,15 @@ mod tests {
         assert!(!others.is_unknown("a", 1));
         let name = others.note_sent("a", own, 1);
         assert!(!others.is_unknown("a", 1) && others.is_unknown("a", 2));
-        assert!(
-            !others.note_kept("a", number(9, 2), 2) && others.is_unknown("a", 2),
-            "an older one"
-        );
-        assert!(others.note_kept("a", own, 2) && !others.is_unknown("a", 2));
+        let older = others.hear_own("a", number(9, 2), 2);
+        assert!(older.is_lt() && others.is_unknown("a", 2));
+        assert!(others.hear_own("a", own, 2).is_eq() && !others.is_unknown("a", 2));
         others.note_lost(name);
         assert!(others.is_unknown("a", 2));
         others.disown("a");
         assert!(!others.is_unknown("a", 3));
+        assert!(others.hear_own("a", own, 3).is_gt(), "another's stands");
+        assert!(others.hear_own("b", own, 3).is_gt() && !others.is_unknown("b", 4));
     }
 
     #[test]

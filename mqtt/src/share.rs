@@ -24,6 +24,8 @@ pub(crate) trait Shared {
     fn remove(&self, from: ReaderId, key: &str);
     /// The same if the value is one that came from there.
     fn take_back(&self, from: ReaderId, key: &str) -> bool;
+    /// Whether nobody here has said anything newer of a key.
+    fn is_from(&self, from: ReaderId, key: &str) -> bool;
     fn skip(&self, from: ReaderId, count: u64);
     /// The newest value of a key.
     fn newest_of(&self, key: &str) -> Option<MessageBuf>;
@@ -60,6 +62,10 @@ impl<T: ?Sized> Shared for SharedFlow<T> {
 
     fn take_back(&self, from: ReaderId, key: &str) -> bool {
         Self::take_back(self, from, key)
+    }
+
+    fn is_from(&self, from: ReaderId, key: &str) -> bool {
+        Self::is_from(self, from, key)
     }
 
     fn skip(&self, from: ReaderId, count: u64) {

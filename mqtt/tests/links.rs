@@ -741,13 +741,102 @@ fn what_this_link_has_sent_itself_is_not_taken_when_it_comes_back() {
     bad.say(CONNACK);
     bad.say(SUBACK);
     bad.site.set("level", "1");
-    let sent = bad.heard();
-    let at = sent.windows(16).rposition(|window| window == b"wirewheel-number").unwrap();
-    let number = String::from_utf8(sent[at + 18..at + 36].to_vec()).unwrap();
+    let number = number_of(&bad.heard());
     bad.site.set("level", "2");
     bad.say(&numbered("hall/gauges/level", &number, "1", true));
     assert_eq!(bad.site.value("level"), Some("2".into()));
     assert_eq!((bad.site.link.counts().received, bad.site.link.counts().duplicates), (0, 1));
+}
+
+/// The number of the last message among packets of a link.
+fn number_of(sent: &[u8]) -> String {
+    let at = sent.windows(16).rposition(|window| window == b"wirewheel-number").unwrap();
+    let length = usize::from(sent[at + 17]);
+    String::from_utf8(sent[at + 18..at + 18 + length].to_vec()).unwrap()
+}
+
+const OTHERS: &str = "0000000000000007-1";
+
+/// Says something of `level` that the broker orders behind what another has said of it.
+fn crossed(bad: &mut Bad, say: impl FnOnce(&Site)) -> String {
+    say(&bad.site);
+    let own = number_of(&bad.heard());
+    bad.say(&numbered("hall/gauges/level", OTHERS, "other's", false));
+    assert_eq!(bad.site.value("level"), Some("other's".into()));
+    own
+}
+
+#[test]
+fn of_two_boxes_that_say_a_value_the_broker_says_which_is_the_newest() {
+    for retained in [false, true] {
+        let mut bad = Bad::new(plain);
+        bad.say(CONNACK);
+        bad.say(SUBACK);
+        let own = crossed(&mut bad, |site| site.set("level", "own"));
+        let echo = numbered("hall/gauges/level", &own, "own", retained);
+        bad.say(&echo);
+        assert_eq!(bad.site.value("level"), Some("own".into()));
+        let counts = bad.site.link.counts();
+        assert_eq!((counts.received, counts.duplicates), (1 + u64::from(retained), 0));
+        // It is this box's own again: the next broker is shown it where it has nothing.
+        bad.say(&[0xd0, 0]);
+        bad.say(&[0xe0, 0]);
+        assert!(bad.is_ended());
+        bad.stream = Bad::accept(&bad.site);
+        bad.say(CONNACK);
+        bad.say(&suback(2, 2, &[]));
+        bad.heard();
+        (0..3).for_each(|_| bad.say(&[0xd0, 0]));
+        assert!(bad.site.link.is_up() && contains(&bad.heard(), b"own"), "{retained}");
+    }
+}
+
+#[test]
+fn a_removal_that_the_broker_orders_behind_anothers_value_removes_it_and_a_value_stays_behind_a_removal()
+ {
+    let mut bad = Bad::new(plain);
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    bad.site.set("level", "own");
+    let own = crossed(&mut bad, |site| site.remove("level"));
+    bad.say(&numbered("hall/gauges/level", &own, "", false));
+    assert_eq!(bad.site.value("level"), None);
+    bad.site.set("level", "anew");
+    let own = number_of(&bad.heard());
+    bad.say(&numbered("hall/gauges/level", "0000000000000007-2", "", false));
+    assert_eq!(bad.site.value("level"), None, "so far");
+    bad.say(&numbered("hall/gauges/level", &own, "anew", false));
+    assert_eq!(bad.site.value("level"), Some("anew".into()));
+    // What was said before the removal is not there for a moment.
+    bad.site.remove("level");
+    bad.say(&numbered("hall/gauges/level", &own, "anew", false));
+    assert_eq!(bad.site.value("level"), None);
+}
+
+#[test]
+fn what_is_said_here_and_not_sent_yet_is_not_undone_by_what_was_said_before() {
+    for removes in [false, true] {
+        let mut bad = Bad::new(|link: Link| link.max_waiting(1 << 10));
+        bad.say(CONNACK);
+        bad.say(SUBACK);
+        bad.say(&[0xd0, 0]);
+        let own = crossed(&mut bad, |site| site.set("level", "own"));
+        let long = "x".repeat(500);
+        (0..9).for_each(|_| bad.site.say(long.as_str())); // there is no room
+        bad.heard();
+        match removes {
+            true => bad.site.remove("level"),
+            false => bad.site.set("level", "newer"),
+        }
+        let value = bad.site.value("level");
+        bad.say(&numbered("hall/gauges/level", &own, "own", false));
+        assert_eq!(bad.site.value("level"), value, "{removes}");
+        assert!(!contains(&bad.heard(), b"level"), "not yet");
+        for _ in 0..9 {
+            bad.say(&[0xd0, 0]);
+        }
+        assert!(contains(&bad.heard(), b"level"), "{removes}");
+    }
 }
 
 #[test]

@@ -121,10 +121,22 @@ impl FlowInner {
 
     /// Removes a key whose value that reader has brought, if nobody has published a newer one since.
     pub(crate) fn take_back(self: &Rc<Self>, key: &str, id: ReaderId) -> bool {
-        let origin = Origin::Reader(id);
-        let is_brought =
-            self.state.borrow().newest_of(key).is_some_and(|emission| emission.origin == origin);
-        is_brought && self.remove(key, origin)
+        self.is_from(key, id) && self.remove(key, Origin::Reader(id))
+    }
+
+    /// Whether what is known of a key is what that reader has brought or been told: nobody here has published
+    /// or removed it since.
+    pub(crate) fn is_from(&self, key: &str, id: ReaderId) -> bool {
+        let state = self.state.borrow();
+        match state.newest_of(key) {
+            // What another loop has said is not this reader's either.
+            Some(emission) => emission.origin == Origin::Reader(id),
+            None => {
+                // Few wait there, and this is asked seldom: their order need not be used.
+                let reader = state.readers.iter().find(|reader| reader.id == id);
+                !reader.is_some_and(|reader| reader.removed.iter().any(|it| **it == *key))
+            }
+        }
     }
 
     /// The newest message of a key.

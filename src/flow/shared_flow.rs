@@ -181,6 +181,21 @@ impl<T: ?Sized> SharedFlow<T> {
         self.inner.take_back(key, origin)
     }
 
+    /// Whether `key` stands here as this reader has brought it or been told: false if somebody here has
+    /// published its value, or has removed it and the reader has yet to be told.
+    ///
+    /// ```
+    /// use wirewheel::flow::{ReaderId, SharedFlow};
+    /// fn give_way(gauges: &SharedFlow, link: ReaderId, key: &str, older: &str) {
+    ///     if gauges.is_from(link, key) {
+    ///         let _ = gauges.emit_latest_as(link, key, older);
+    ///     }
+    /// }
+    /// ```
+    pub fn is_from(&self, origin: ReaderId, key: &str) -> bool {
+        self.inner.is_from(key, origin)
+    }
+
     /// The newest value of each key, the one first that was published first. What is published meanwhile
     /// is not among them. Copied one by one.
     pub fn newest(&self) -> impl Iterator<Item = (Rc<str>, MessageBuf)> + use<T> {

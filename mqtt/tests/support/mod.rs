@@ -294,9 +294,10 @@ impl Broker {
                     });
                     let kept: Vec<MqttPublish> = kept.cloned().collect();
                     let client = &mut self.clients[at];
-                    let owner =
-                        |message: &MqttPublish| owner_of(message) == Some(client.id.clone());
-                    let kept: Vec<_> = kept.into_iter().filter(|it| !owner(it)).collect();
+                    let is_local = |message: &MqttPublish| {
+                        filter.no_local && owner_of(message) == Some(client.id.clone())
+                    };
+                    let kept: Vec<_> = kept.into_iter().filter(|it| !is_local(it)).collect();
                     for mut message in kept {
                         strip(&mut message);
                         client.deliver(message, filter.qos, true, false);
