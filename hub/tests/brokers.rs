@@ -135,6 +135,35 @@ fn who_joins_gets_the_newest_over_boxes_and_sees_who_is_there() {
 }
 
 #[test]
+fn hubs_that_say_a_value_at_once_show_what_the_broker_keeps() {
+    let Some(broker) = start("at-once", "") else { return };
+    let hubs = [(); 2].map(|()| hub(&broker.url(), &["--overflow", "latest"]));
+    let [mut anna, mut ben] = hubs.each_ref().map(|hub| hub.upgrade("/topic/level"));
+    let [mut to, mut fro] =
+        ["/topic/to", "/topic/fro"].map(|path| hubs.each_ref().map(|hub| hub.upgrade(path)));
+    let mut there_and_back = || {
+        let [[one, two], [back, begun]] = [&mut to, &mut fro];
+        await_way(one, two);
+        await_way(begun, back);
+    };
+    there_and_back();
+    for round in 0..20 {
+        for n in 0..10 {
+            anna.text(&format!("anna {round} {n}"));
+            ben.text(&format!("ben {round} {n}"));
+        }
+        // The second time behind all that was said before the first.
+        there_and_back();
+        there_and_back();
+        let mut kept = Subscriber::new(&broker, "hall/level", "%p");
+        let kept = kept.lines.next().unwrap().unwrap();
+        for hub in &hubs {
+            hub.upgrade("/topic/level").expect_text(&kept);
+        }
+    }
+}
+
+#[test]
 fn who_takes_a_hubs_name_ends_its_link_for_a_while_and_the_hub_goes_on() {
     let Some(broker) = start("takeover", "") else { return };
     let mut one = hub(&broker.url(), &[]);
