@@ -46,6 +46,8 @@ struct Settings {
     links: Links,
     /// There are several loops, which have their topics together.
     is_shared: bool,
+    /// Other hubs may dial: what comes from other loops or a broker does not reach links.
+    serves_links: bool,
     /// Names of topics that are gone on this loop, and that others are to be told of.
     gone: RefCell<Vec<String>>,
 }
@@ -70,6 +72,7 @@ impl Topics {
             overflow: config.overflow,
             links: Links::of(config),
             is_shared: config.loops > 1,
+            serves_links: config.loops == 1 && config.broker.is_none(),
             gone: RefCell::default(),
         };
         let broker = RefCell::new(Rc::new(Broker::of(config)?));
@@ -82,8 +85,8 @@ impl Topics {
         route
             .web_socket(PATH, move |call: &Call| Member(joining.topic(call)))
             .on_upgrade(move |call| admitting.admit(call));
-        // Another hub would be joined to the topics of one loop alone.
-        if !self.settings.is_shared {
+        // Another hub would hear nothing else than what clients of one loop say.
+        if self.settings.serves_links {
             self.settings.links.serve(route, self);
         }
     }

@@ -254,6 +254,17 @@ fn mistakes_are_told_before_anything_starts() {
     }
 }
 
+/// What comes from the broker would not reach it, nor what it says the broker.
+#[cfg(feature = "upstream")]
+#[test]
+fn a_hub_that_dials_one_with_a_broker_is_told_that_there_are_no_links() {
+    let parent = Hub::start(&["--topics", "--broker", "mqtt://127.0.0.1:1"]);
+    let url = format!("ws://{}", parent.addr);
+    let mut child = Hub::start(&["--topics", "--upstream", &url]);
+    let _anna = child.upgrade("/topic/kitchen");
+    child.log_until("this is no hub, or one without links");
+}
+
 #[test]
 fn a_check_dials_no_broker() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
