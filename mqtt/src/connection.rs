@@ -236,8 +236,12 @@ impl Connection {
             0x9b => "it does not know that QoS",
             _ => "it ends the connection",
         };
-        let behind = if words.is_empty() { "" } else { ": " };
-        format!("{meaning} (reason {code:#04x}){behind}{words}")
+        let mut why = format!("{meaning} (reason {code:#04x})");
+        if !words.is_empty() {
+            // They may hold what ends a line of the log, or acts on who reads it.
+            why += &format!(": {words:?}");
+        }
+        why
     }
 
     /// Until the broker is next looked at.

@@ -270,7 +270,7 @@ impl Inner {
             }
             Err(error) => {
                 // There is no room for it: it never came, as far as those here are concerned.
-                log::debug!(target: "wirewheel_mqtt", "{}: {error}", message.topic);
+                log::debug!(target: "wirewheel_mqtt", "{:?}: {error}", message.topic);
                 share.flow.skip(reader, 1);
                 state.counts.missed = state.counts.missed.saturating_add(1);
             }

@@ -647,6 +647,21 @@ fn no_subscribe_has_more_filters_or_bytes_than_a_broker_takes_and_all_are_awaite
     assert!(!contains(&bad.heard(), b"mm") && bad.site.link.is_up());
 }
 
+#[test]
+fn a_broker_writes_no_lines_of_its_own_into_the_log() {
+    let words = "go\n[ERROR] away\r\u{1b}[31m\u{9b}2J \"caf\u{e9}\"";
+    let length = u8::try_from(words.len()).unwrap();
+    let property = [&[length + 3, 0x1f, 0, length][..], words.as_bytes()].concat();
+    let mut bad = Bad::new(plain);
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    bad.say(&[&[0xe0, length + 5, 0x8b][..], &property].concat());
+    assert!(bad.is_ended());
+    let [_, why] = &bad.site.changes()[..] else { panic!("up and down") };
+    let escaped = "go\\n[ERROR] away\\r\\u{1b}[31m\\u{9b}2J \\\"caf\u{e9}\\\"";
+    assert_eq!(*why, format!("it shuts down (reason 0x8b): \"{escaped}\""));
+}
+
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
