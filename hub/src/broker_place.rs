@@ -1,12 +1,11 @@
 //! Where the broker is over which topics span boxes, and what it is shown: as the options say it.
 
+use std::fs;
 use std::path::PathBuf;
 
 use crate::check;
 use crate::config::Overflow;
 use crate::options::Given;
-#[cfg(feature = "broker")]
-use crate::tokens::tokens_in;
 
 /// Where the broker is, what its topics begin with, and what it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +13,7 @@ use crate::tokens::tokens_in;
 pub(crate) struct BrokerPlace {
     pub(crate) url: String,
     pub(crate) prefix: String,
-    /// A line `user:password`.
+    /// Its first line is `user:password`.
     pub(crate) login_file: Option<PathBuf>,
     pub(crate) ca: Option<PathBuf>,
 }
@@ -53,6 +52,8 @@ impl BrokerPlace {
             "this hub was built without --broker: build it with --features broker"
         } else if (is_secured || self.ca.is_some()) && !cfg!(feature = "tls") {
             "this hub was built without TLS: build it with --features broker,tls"
+        } else if self.url.contains('@') && !self.url.starts_with("mqtt+unix:") {
+            "--broker: user and password are for --broker-login-file"
         } else if self.ca.is_some() && !is_secured {
             "--broker-ca is for certificates: give --broker mqtts://.."
         } else {
@@ -77,19 +78,24 @@ impl BrokerPlace {
         .into())
     }
 
-    /// Whether the authority is there for this process to read.
+    /// Whether what the broker is shown and the authority are there for this process to read.
     pub(crate) fn readable(&self) -> Result<(), String> {
+        if let Some(path) = &self.login_file {
+            check::readable("broker-login-file", path)?;
+        }
         self.ca.as_deref().map_or(Ok(()), |path| check::readable("broker-ca", path))
     }
 
-    /// User name and password, if a file has them.
-    #[cfg(feature = "broker")]
+    /// User name and password, if a file has them: its first line but for comments and empty ones. A password
+    /// may be short, and end in a space.
     pub(crate) fn login(&self) -> Result<Option<(String, String)>, String> {
-        let Some(path) = &self.login_file else { return Ok(None) };
+        let Some(path) = self.login_file.as_deref() else { return Ok(None) };
         let wrong = |what: &str| format!("--broker-login-file: {what}");
-        let lines = tokens_in(path).map_err(|mistake| wrong(&mistake))?;
-        let line = lines.into_iter().next().unwrap_or_default();
-        match line.split_once(':') {
+        self.readable()?;
+        let text = fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+        let is_told = |line: &&str| !matches!(line.trim_start().bytes().next(), None | Some(b'#'));
+        let line = text.lines().find(is_told);
+        match line.and_then(|line| line.split_once(':')) {
             Some((user, password)) => Ok(Some((user.to_owned(), password.to_owned()))),
             None => Err(wrong("its first line is to be user:password")),
         }

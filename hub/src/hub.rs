@@ -99,6 +99,10 @@ pub(crate) fn check(config: &Arc<Config>) -> Result<(), Finding> {
     crate::broker::check(config).map_err(Finding::Mistake)?;
     let topics = config.topics.then(|| flow_options(config)).transpose();
     topics.map_err(Finding::Mistake)?;
+    if let Some(broker) = &config.broker {
+        broker.readable().map_err(Finding::Missing)?;
+        broker.login().map_err(Finding::Mistake)?;
+    }
     let tokens = Parts::open(config).map_err(Finding::Missing)?.tokens;
     check::places(&config.listen)?;
     if let Some(files) = &config.tls {
@@ -106,9 +110,6 @@ pub(crate) fn check(config: &Arc<Config>) -> Result<(), Finding> {
     }
     if let Some(upstream) = &config.upstream {
         upstream.readable().map_err(Finding::Missing)?;
-    }
-    if let Some(broker) = &config.broker {
-        broker.readable().map_err(Finding::Missing)?;
     }
     check_limits(config, tokens).map_err(Finding::Mistake)
 }

@@ -194,14 +194,14 @@ fn over_tls_with_a_login_and_not_without() {
     let folder = Folder::new("logins");
     let passwords = support::show(&broker.folder().join("passwords"));
     let program = mosquitto::installed("mosquitto_passwd").unwrap();
-    let made = Command::new(program).args(["-b", "-c", &passwords, "box", "secret"]).status();
+    let made = Command::new(program).args(["-b", "-c", &passwords, "box", "pw "]).status();
     assert!(made.unwrap().success());
     broker.start();
     let login = |name: &str, line: &str| {
         std::fs::write(folder.path(name), line).unwrap();
         support::show(&folder.path(name))
     };
-    let (right, wrong) = (login("right", "box:secret\n"), login("wrong", "box:guess\n"));
+    let (right, wrong) = (login("right", "box:pw \r\n"), login("wrong", "box:guess\n"));
     let url = format!("mqtts://127.0.0.1:{}", broker.port);
     let arguments = |login: &str, ca: &str| {
         let ca = file(ca);
@@ -227,7 +227,7 @@ fn mistakes_are_told_before_anything_starts() {
     for (code, arguments, said) in [
         (0, &["--broker", "mqtt://broker.example"][..], ""),
         (1, &["--broker", "http://broker"], "mqtt://"),
-        (1, &["--broker", "mqtt://me:secret@broker"], "Link::password"),
+        (1, &["--broker", "mqtt://me:secret@broker"], "--broker-login-file"),
         (1, &["--prefix", "hall/"], "--prefix is for --broker"),
         (1, &["--broker", "mqtt://b", "--prefix", "a+"], "filters"),
         (1, &["--broker", "mqtt://b", "--overflow", "suspend"], "hold up everybody"),
@@ -251,6 +251,26 @@ fn mistakes_are_told_before_anything_starts() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(text.contains(said) && !text.contains("secret"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_login_is_the_first_line_as_it_is() {
+    let folder = Folder::new("login");
+    for (code, text) in [
+        (0, "# of the box\n\n \nme:pw \nnone\n"),
+        (0, "a:"),
+        (1, "me\n"),
+        (1, "# me:secret\n"),
+        (1, ""),
+    ] {
+        let file = folder.write("login", text);
+        let login = ["--topics", "--broker", "mqtt://127.0.0.1:1", "--broker-login-file", &file];
+        let output = run(&[&["--check"], &login[..]].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text:?}: {said}");
+        assert!(!said.contains("token") && !said.contains("secret"), "{text:?}: {said}");
+        assert_eq!(said.contains("is to be user:password"), code == 1, "{text:?}: {said}");
     }
 }
 
