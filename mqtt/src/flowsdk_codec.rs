@@ -47,6 +47,9 @@ impl Codec for FlowSdk {
         if is_publish(bytes) {
             return Ok(Incoming::Message(read_publish(bytes)?));
         }
+        if let [0x40, behind @ ..] = bytes {
+            return acknowledged(behind);
+        }
         if is_older_refusal(bytes) {
             return Ok(Incoming::Refused(0x84, "it speaks MQTT 3.1.1 and not 5".into()));
         }
@@ -131,9 +134,6 @@ fn incoming(packet: MqttPacket) -> Result<Incoming<'static>, String> {
             granted: answer.reason_codes.iter().map(|code| *code < 0x80).collect(),
         },
         MqttPacket::UnsubAck5(_) => Incoming::Unsubscribed,
-        MqttPacket::PubAck5(answer) => {
-            Incoming::Acknowledged { id: answer.packet_id, is_taken: answer.reason_code < 0x80 }
-        }
         MqttPacket::PingResp5(_) => Incoming::Pong,
         MqttPacket::Disconnect5(end) => Incoming::Refused(end.reason_code, reason(end.properties)),
         other => return Err(format!("a {:?} is not for a client", other.packet_type())),
@@ -161,6 +161,19 @@ fn connected(answer: MqttConnAck) -> Incoming<'static> {
         max_packet_bytes,
         max_at_least_once,
         retains,
+    }
+}
+
+/// A PUBACK (MQTT 5 section 3.4), behind its first byte. Any reason may be in it: flowsdk takes those of the
+/// standard alone, and mosquitto has another for a message that is too large.
+fn acknowledged(bytes: &[u8]) -> Result<Incoming<'static>, String> {
+    let length_bytes = 1 + bytes.iter().take_while(|byte| **byte & 0x80 > 0).count();
+    match bytes.get(length_bytes..).unwrap_or_default() {
+        [high, low, behind @ ..] => Ok(Incoming::Acknowledged {
+            id: u16::from_be_bytes([*high, *low]),
+            is_taken: behind.first().is_none_or(|reason| *reason < 0x80),
+        }),
+        _ => Err("an acknowledgement of nothing".into()),
     }
 }
 

@@ -647,6 +647,34 @@ fn no_subscribe_has_more_filters_or_bytes_than_a_broker_takes_and_all_are_awaite
     assert!(!contains(&bad.heard(), b"mm") && bad.site.link.is_up());
 }
 
+/// Of a message over its `message_size_limit` mosquitto says 0x95, which MQTT 5 has not for a PUBACK.
+#[test]
+fn a_message_that_the_broker_does_not_take_is_dropped_whatever_the_reason() {
+    for (reason, is_taken) in [
+        (&[][..], true),
+        (&[0], true),
+        (&[0x10, 0], true),
+        (&[0x80], false),
+        (&[0x95], false),
+        (&[0x95, 5, 0x1f, 0, 2, b'n', b'o'], false),
+    ] {
+        let mut bad = Bad::new(|link| link.at_least_once(true));
+        bad.say(CONNACK);
+        bad.say(SUBACK);
+        bad.site.say("long");
+        let length = u8::try_from(2 + reason.len()).unwrap();
+        bad.say(&[&[0x40, length, 0, 2][..], reason].concat());
+        let counts = bad.site.link.counts();
+        assert!(bad.site.link.is_up() && !bad.is_ended(), "{reason:?}");
+        assert_eq!((counts.sent, counts.dropped), (is_taken.into(), (!is_taken).into()));
+    }
+    let mut bad = Bad::new(|link| link.at_least_once(true));
+    bad.say(CONNACK);
+    bad.say(SUBACK);
+    bad.say(&[0x40, 1, 0]);
+    assert!(bad.is_ended());
+}
+
 #[test]
 fn a_broker_writes_no_lines_of_its_own_into_the_log() {
     let words = "go\n[ERROR] away\r\u{1b}[31m\u{9b}2J \"caf\u{e9}\"";
