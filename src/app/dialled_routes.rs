@@ -7,7 +7,11 @@ use crate::app::connector::Connector;
 use crate::protocol::client_url::ClientUrl;
 use crate::protocol::http_proxy::HttpProxy;
 use crate::session::agreement::Delivery;
+use crate::structures::ids::NO_ROUTE;
 use crate::words::options::SessionOptions;
+
+/// The last number that a route could have.
+const LAST: u16 = NO_ROUTE - 1;
 
 /// Entries, shared by dialers with equal options and one URL. Their numbers count down from the last that
 /// a route could have.
@@ -40,7 +44,7 @@ impl DialledRoutes {
         let known = self.0.iter().position(|entry| entry.as_ref().is_some_and(is_same));
         let free = || self.0.iter().position(Option::is_none);
         let index = known.or_else(free).unwrap_or(self.0.len());
-        let number = u16::MAX - u16::try_from(index).ok()?;
+        let number = LAST.checked_sub(u16::try_from(index).ok()?)?;
         if index == self.0.len() {
             self.0.push(None);
         }
@@ -70,12 +74,12 @@ impl DialledRoutes {
     }
 
     pub(crate) fn get(&self, number: u16) -> Option<&DialledRoute> {
-        self.0.get(usize::from(u16::MAX - number))?.as_ref()
+        self.0.get(usize::from(LAST.checked_sub(number)?))?.as_ref()
     }
 
     /// A dialer has gone, and its sessions before it: the route, if it was the last of it.
     pub(crate) fn leave(&mut self, number: u16) -> Option<DialledRoute> {
-        let entry = self.0.get_mut(usize::from(u16::MAX - number))?;
+        let entry = self.0.get_mut(usize::from(LAST.checked_sub(number)?))?;
         let route = entry.as_mut()?;
         route.dialers = route.dialers.saturating_sub(1);
         if route.dialers == 0 { entry.take() } else { None }

@@ -23,6 +23,7 @@ use crate::app::spelled_out::SpelledOut;
 #[cfg(feature = "json")]
 use crate::protocol::content::Converter;
 use crate::session::event_stream::EventEncoder;
+use crate::structures::ids::NO_ROUTE;
 
 /// Answers a plain request.
 pub(crate) enum PlainAnswer {
@@ -228,7 +229,8 @@ fn twice(what: &str, path: &str, protocol: Option<&str>) -> String {
 }
 
 fn number(count: usize) -> Result<u16, String> {
-    u16::try_from(count).map_err(|_| "more than 65,536 routes".into())
+    let number = u16::try_from(count).ok().filter(|number| *number != NO_ROUTE);
+    number.ok_or_else(|| "more than 65,535 routes".into())
 }
 
 /// Asking.

@@ -29,8 +29,7 @@ pub(crate) use crate::session::peer::NO_ADDR;
 use crate::session::peer::{Peer, Proxied};
 use crate::session::read_pause::ReadPause;
 use crate::session::subscriptions::Collected;
-use crate::structures::ids::SessionId;
-use crate::structures::ids::TimerId;
+use crate::structures::ids::{NO_ROUTE, SessionId, TimerId};
 
 /// The most timers that a session may have at once.
 pub(crate) const TIMERS_MAX: usize = 64;
@@ -178,7 +177,7 @@ impl SessionState {
             ping_base: now,
             heard_millis: 0,
             rtt_micros: u32::MAX,
-            route: 0,
+            route: NO_ROUTE,
             phase: Phase::Http,
             awaiting_pong: false,
             timing_changed: true,

@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::structures::slab::Key;
 
+/// The route of a connection that is no session yet: there is none of that number.
+pub(crate) const NO_ROUTE: u16 = u16::MAX;
+
 /// Names a session for as long as the process lives: a place that is used again gets another
 /// generation, so a stale id is never somebody else.
 ///

@@ -239,3 +239,49 @@ fn many_requests_behind_a_paused_body_go_on_behind_their_first_share() {
         assert_eq!(client.expect_answer().text(), "page", "{number}");
     }
 }
+
+/// Requests before a session are no route's: what is installed holds for them, whichever route is the first.
+#[test]
+fn options_of_a_route_are_for_its_sessions_and_not_for_the_requests_of_others() {
+    let long = vec![b'x'; 200_000];
+    for (of_route, installed) in [(1, 60), (60, 1)] {
+        let (bodies, long) = (Kept::default(), long.clone());
+        let paused = Rc::clone(&bodies);
+        let app = TestApplication::new(move |app: &mut Application| {
+            let options = WebSockets::new().write_timeout(secs(installed));
+            app.install(options.pause_timeout(secs(installed)));
+            app.routing(|route| {
+                route
+                    .web_socket("/live", |_: &Call| on_connect(|_, _| Ok(())))
+                    .write_timeout(secs(of_route))
+                    .pause_timeout(secs(of_route));
+                route.post("/whole", |_, body| body.bytes().len().to_string());
+                route.receive("POST", "/pausing", move |_| Ok(Pausing(Rc::clone(&paused))));
+                route.get("/long", move |_| Response::text("").body(long.clone()));
+            });
+        });
+        let server = Server { app: app.unwrap(), bodies, deferred: Kept::default() };
+        let [mut slow, mut pausing, mut reader] = std::array::from_fn(|_| server.app.connect());
+        slow.send_bytes(&post("/whole", 6));
+        slow.send_bytes(b"abc");
+        pausing.send_bytes(&post("/pausing", 6));
+        pausing.send_bytes(b"abc");
+        reader.read_only(1_000);
+        reader.send_bytes(b"GET /long HTTP/1.1\r\nHost: h\r\n\r\n");
+        server.app.advance(secs(20));
+        if installed == 1 {
+            assert_eq!(slow.expect_answer().status, 408);
+            assert_eq!(pausing.expect_answer().status, 503);
+            assert_eq!(reader.ending(), Some(Ending::Reset));
+            continue;
+        }
+        slow.send_bytes(b"def");
+        assert_eq!(slow.expect_answer().text(), "6");
+        server.resume();
+        pausing.send_bytes(b"def");
+        server.resume();
+        assert_eq!(pausing.expect_answer().text(), "6");
+        reader.read_on();
+        assert_eq!(reader.expect_answer().body.len(), 200_000);
+    }
+}
