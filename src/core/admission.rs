@@ -1,11 +1,12 @@
 //! The admission of clients: which client a connection stands for, and how many connections and requests
 //! one client may have.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::app::application::Proxies;
 use crate::app::response::Response;
 use crate::context::clients::ClientTable;
+use crate::context::loop_state::LoopState;
 use crate::protocol::forwarded::{self, Client, Forwarded};
 use crate::protocol::head::RequestHead;
 use crate::words::limits::Limits;
@@ -48,6 +49,15 @@ pub(crate) enum Verdict {
     Refused,
     /// Not even that.
     Dropped,
+}
+
+/// Says of whom a connection was dropped.
+#[cold]
+#[allow(clippy::arithmetic_side_effects, reason = "64-bit counters")]
+pub(super) fn note_dropped(shared: &mut LoopState, now: Time, client: SocketAddr) {
+    let text = || format!("per_address reached: {client} is hung up on");
+    shared.warnings.note("per_address", now, text);
+    shared.stats.refused_address += 1;
 }
 
 /// Who may come in, and who is here.

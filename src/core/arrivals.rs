@@ -11,7 +11,7 @@ use crate::words::limits::OVER_LIMIT_MAX;
 use crate::words::network::{ClientKey, canonical};
 use crate::words::time::Time;
 
-use crate::core::admission::{OverLimit, Verdict};
+use crate::core::admission::{OverLimit, Verdict, note_dropped};
 use crate::core::connection::{Connection, Stage};
 use crate::core::connections::Connections;
 use crate::core::http_stage::HttpStage;
@@ -209,10 +209,7 @@ impl Connections {
             self.admission.enter(|| ClientKey::of(peer.ip()))
         };
         if verdict == Verdict::Dropped {
-            shared
-                .warnings
-                .note("per_address", now, || format!("per_address reached: {peer} is hung up on"));
-            shared.stats.refused_address += 1;
+            note_dropped(shared, now, peer);
             return Err(Full);
         }
         // 503 needs a slot too; beyond those, whoever comes waits in the backlog.

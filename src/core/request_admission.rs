@@ -12,8 +12,8 @@ use crate::protocol::head::RequestHead;
 use crate::protocol::proxy_protocol::{ProxyStart, parse_proxy_header};
 use crate::words::quoted::Quoted;
 
-use crate::core::admission::{OverLimit, Verdict};
-use crate::core::connection::Stage;
+use crate::core::admission::{OverLimit, Verdict, note_dropped};
+use crate::core::connection::{Disposal, Stage};
 use crate::core::request_log::reason;
 use crate::core::responder::Responder;
 use crate::core::turn::Turn;
@@ -211,9 +211,16 @@ impl RequestAdmission<'_, '_> {
         let mut over_limit = None;
         if !self.turn.admission.is_of_proxy(client) {
             let verdict = self.turn.admission.enter(|| self.turn.connection.state.client_key());
-            self.turn.connection.counted = verdict != Verdict::Dropped;
-            if verdict != Verdict::Admitted {
+            if verdict == Verdict::Dropped {
+                let peer = self.turn.connection.state.client_addr();
+                note_dropped(self.turn.shared, self.turn.shared.now, peer);
+                return self.turn.drop_socket(Disposal::Close);
+            }
+            self.turn.connection.counted = true;
+            if verdict == Verdict::Refused {
                 over_limit = Some(OverLimit::Client);
+                // Who is only told so has less time to ask.
+                self.turn.connection.state.timing_changed = true;
             }
         }
         if let Stage::Http(http) = &mut self.turn.connection.stage {

@@ -218,6 +218,28 @@ fn a_proxy_header_in_any_pieces_names_the_client() {
     }
 }
 
+/// The four that are told have a short time to ask, further ones are hung up on: as without a proxy.
+#[test]
+fn behind_a_proxy_header_further_ones_are_hung_up_on_too() {
+    let mut net = behind_balancer();
+    let ends: Vec<LinkId> = (0..8)
+        .map(|_| {
+            let index = net.accept_from("10.0.0.1:1").unwrap();
+            net.input(index, b"PROXY TCP4 192.0.2.1 192.0.2.2 258 80\r\n");
+            index
+        })
+        .collect();
+    let gone: Vec<bool> = ends.iter().map(|&index| net.gone(index).is_some()).collect();
+    assert_eq!(gone, [false, false, false, false, false, true, true, true]);
+    assert_eq!(net.core.stats().refused_address, 3);
+    assert_eq!(net.ask(ends[1], UPGRADE), 429);
+    net.advance(secs(2)); // min_pending_age is 1.5 s
+    let shut: Vec<bool> = ends[..5].iter().map(|&index| net.shut(index)).collect();
+    assert_eq!(shut, [false, true, true, true, true]);
+    assert_eq!(net.ask(ends[0], UPGRADE), 101);
+    net.end_all();
+}
+
 /// Who is not named does not get the rights of the proxy, and cannot give itself a name.
 #[test]
 fn a_proxy_header_that_names_nobody_speaks_for_somebody_unknown() {
