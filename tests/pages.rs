@@ -159,6 +159,23 @@ fn default_headers_are_in_every_answer_of_their_scope() {
     }
 }
 
+/// It has no length while it is to be made, and is not empty for that.
+#[test]
+fn a_page_that_is_made_with_the_server_is_that_of_its_scope() {
+    let app = serve(|route| {
+        route.status_page(404, |_: &Call| "lost");
+        route.route("/counts", |route| {
+            route.status_page(404, |_: &Call| {
+                Response::with_server(|_, server| server.session_count().to_string())
+            });
+        });
+    });
+    for (path, body) in [("/x", "lost"), ("/counts/x", "0")] {
+        let answer = get(&app, path, "");
+        assert_eq!((answer.status, answer.text()), (404, body), "{path}");
+    }
+}
+
 /// What a handshake gets whose last line is this one.
 fn handshake(app: &TestApplication, path: &str, line: &str) -> Answer {
     let version = if line.contains("Version") { "" } else { "Sec-WebSocket-Version: 13\r\n" };

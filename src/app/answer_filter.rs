@@ -7,7 +7,7 @@ use crate::protocol::head::RequestHead;
 
 use crate::app::call::Call;
 use crate::app::pattern::{Pattern, path_segments};
-use crate::app::response::{Response, describes_content, has_header};
+use crate::app::response::{Body, Response, describes_content, has_header};
 
 /// One of them.
 pub(crate) trait AnswerFilter {
@@ -121,9 +121,10 @@ pub(super) struct StatusPage<F> {
 
 impl<F: Fn(&Call) -> Response> AnswerFilter for StatusPage<F> {
     fn change(&self, call: &Call, response: Response) -> Response {
-        if response.status != self.status
-            || !(response.is_refusal || response.body.length() == Some(0))
-        {
+        // What is made on the loop, as the page of an inner scope may be, has no length yet.
+        let is_to_come = matches!(response.body, Body::OnLoop(_) | Body::Deferred);
+        let is_empty = !is_to_come && response.body.length() == Some(0);
+        if response.status != self.status || !(response.is_refusal || is_empty) {
             return response;
         }
         let mut page = (self.page)(call);
@@ -146,7 +147,6 @@ impl<F: Fn(&Call) -> Response> AnswerFilter for StatusPage<F> {
 mod tests {
     use super::*;
     use crate::app::call::tests::call;
-    use crate::app::response::Body;
 
     /// Adds its number to a header.
     struct Mark(&'static str);
