@@ -176,6 +176,22 @@ fn a_page_that_is_made_with_the_server_is_that_of_its_scope() {
     }
 }
 
+#[test]
+fn a_header_that_may_not_be_set_makes_a_500_whatever_is_set_behind_it() {
+    let bad = || Response::text("x").header("X", "a\nb");
+    let app = serve(|route| {
+        route.get("/page", move |_: &Call| bad().status(201).header("X-Own", "1").body("mine"));
+        route.get("/made", move |_: &Call| {
+            Response::with_server(move |_, _| bad()).status(201).header("X-Own", "1")
+        });
+    });
+    for path in ["/page", "/made"] {
+        let answer = get(&app, path, "");
+        assert_eq!((answer.status, answer.text()), (500, "500 Internal Server Error\n"), "{path}");
+        assert_eq!(answer.header("x-own"), None, "{path}");
+    }
+}
+
 /// What a handshake gets whose last line is this one.
 fn handshake(app: &TestApplication, path: &str, line: &str) -> Answer {
     let version = if line.contains("Version") { "" } else { "Sec-WebSocket-Version: 13\r\n" };

@@ -10,7 +10,7 @@ use crate::words::quoted::Quoted;
 use crate::app::answer_filter::AnswerFilter;
 use crate::app::call::Call;
 use crate::app::origins::{OriginOptions, OriginRules};
-use crate::app::response::{Response, has_header};
+use crate::app::response::{Response, has_header, set_header};
 
 /// Methods that change nothing, so that every page may send them.
 const SAFE_METHODS: [&str; 2] = ["GET", "HEAD"];
@@ -190,16 +190,22 @@ impl CorsRules {
     /// What both kinds of answers have.
     fn common(&self, head: &RequestHead, response: Response) -> Response {
         let response = match self.allowed(head) {
-            Some(origin) => response.header("Access-Control-Allow-Origin", origin),
+            Some(origin) => with(response, "Access-Control-Allow-Origin", origin),
             None => response,
         };
         let response = if self.credentials && self.allowed(head).is_some() {
-            response.header("Access-Control-Allow-Credentials", "true")
+            with(response, "Access-Control-Allow-Credentials", "true")
         } else {
             response
         };
-        if self.origins.lists_any() { response } else { response.header("Vary", "Origin") }
+        if self.origins.lists_any() { response } else { with(response, "Vary", "Origin") }
     }
+}
+
+/// An answer of whichever kind with one more header, the bare 500 of a fault too: pages may read why.
+fn with(mut response: Response, name: &str, value: &str) -> Response {
+    set_header(&mut response.headers, name.into(), value.into());
+    response
 }
 
 impl AnswerFilter for CorsRules {
@@ -234,7 +240,7 @@ impl AnswerFilter for CorsRules {
         if self.exposed.is_empty() || self.allowed(call.head()).is_none() {
             return response;
         }
-        response.header("Access-Control-Expose-Headers", &self.exposed)
+        with(response, "Access-Control-Expose-Headers", &self.exposed)
     }
 }
 
@@ -311,6 +317,10 @@ mod tests {
         assert_eq!(of(&any, page), ["Access-Control-Allow-Origin: *"]);
         let set = Response::text("x").header("Access-Control-Allow-Origin", "https://c.example");
         assert_eq!(lines(&own.change(&request("GET", page), set)).len(), 1);
+        // A page may read that there was a fault.
+        let fault = Response::text("x").header("X", "a\nb");
+        let fault = own.change(&request("GET", page), fault);
+        assert_eq!(lines(&fault), [origin, "Vary: Origin", exposed]);
     }
 
     #[test]

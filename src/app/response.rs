@@ -168,9 +168,8 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "transfer-encodi
 impl Response {
     /// An answer with a status and nothing else. A status outside 200-599 becomes 500.
     pub fn new(status: u16) -> Self {
-        let body = Body::Bytes(Vec::new());
-        let response =
-            Self { status: 200, is_refusal: false, headers: Vec::new(), body, fault: None };
+        let (headers, body) = (Vec::new(), Body::Bytes(Vec::new()));
+        let response = Self { status: 200, is_refusal: false, headers, body, fault: None };
         response.status(status)
     }
 
@@ -269,7 +268,8 @@ impl Response {
     /// Sets the status; one outside 200-599 becomes 500.
     #[must_use]
     pub fn status(mut self, status: u16) -> Self {
-        self.status = if (200..=599).contains(&status) { status } else { 500 };
+        let status = if (200..=599).contains(&status) { status } else { 500 };
+        self.status = if self.fault.is_some() { self.status } else { status };
         self
     }
 
@@ -278,11 +278,12 @@ impl Response {
     ///
     /// One that could break the answer (a name that is no token, a value with control characters, a
     /// header that the server writes itself) is logged as an error and turns the answer into a bare
-    /// 500: it never reaches the wire.
+    /// 500, whatever is set behind it: it never reaches the wire.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
         match check_header(&name, &value) {
+            _ if self.fault.is_some() => self,
             Ok(()) => {
                 set_header(&mut self.headers, name, value);
                 self
@@ -295,10 +296,11 @@ impl Response {
     /// as the peer takes them, and count against `process_bytes` meanwhile; an answer for which that has
     /// no room is replaced by a 503, one that is longer than all of it by a 500. Files are not bounded so.
     #[must_use]
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = Body::Bytes(body.into());
-        self.is_refusal = false;
-        self
+    pub fn body(self, body: impl Into<Vec<u8>>) -> Self {
+        if self.fault.is_some() {
+            return self;
+        }
+        Self { body: Body::Bytes(body.into()), is_refusal: false, ..self }
     }
 
     pub(crate) fn status_code(&self) -> u16 {
@@ -613,6 +615,12 @@ mod tests {
             let text = encoded(&Response::text("x").header(name, value), true, false);
             assert!(text.starts_with("HTTP/1.1 500 ") && !text.contains("evil"), "{name:?}");
             assert!(Accept::new().extend(Accept::new().header(name, value)).is_err(), "{name:?}");
+            // Whatever is set behind it.
+            let bad = Response::text("x").header(name, value);
+            let set = bad.clone().status(201).header("X-Own", "1").body("mine");
+            assert_eq!(set, bad, "{name:?}");
+            let made = bad.clone().completed_by(Response::new(201).header("X-Own", "1"));
+            assert_eq!(made, bad, "{name:?}");
         }
         assert!(Accept::new().extend(Accept::new().header("Sec-WebSocket-Accept", "x")).is_err());
     }

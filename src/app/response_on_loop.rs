@@ -105,6 +105,9 @@ impl Response {
 
     /// What was made, with what was set beside it.
     pub(crate) fn completed_by(mut self, rest: Self) -> Self {
+        if self.fault.is_some() {
+            return self;
+        }
         if rest.status != 200 {
             self.status = rest.status;
         }
