@@ -376,6 +376,37 @@ fn a_client_that_leaves_is_seen_while_it_waits() {
     assert_eq!(outcomes(&app), ([1, 0, 0, 2, 0], 0));
 }
 
+/// An end is announced once, and may be known before the application defers again: for a hook that follows,
+/// the same request once more, or one that was held behind it.
+#[test]
+fn a_client_that_has_left_is_known_to_have_whatever_is_deferred_behind_that() {
+    let (app, pendings) = application(Limits::new(), |route, pendings| {
+        let (first, second) = (pendings.clone(), pendings.clone());
+        route
+            .web_socket("/two", |_: &Call| on_connect(|_, _| Ok(())))
+            .on_upgrade(move |call| Err(first.keep(call)))
+            .on_upgrade(move |call| Err(second.keep(call)));
+    });
+    let mut client = app.upgrade("/two").begin();
+    client.half_close();
+    pendings.take().accept(Accept::new());
+    app.advance(MOMENT);
+    assert_eq!(pendings.are_cancelled(), [true]);
+    app.advance(LEFT);
+    assert_eq!(app.stats().connections_open, 0);
+    drop(pendings.take());
+    let mut client = app.connect();
+    client.send_bytes("GET /page HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2).as_bytes());
+    client.half_close();
+    pendings.take().answer("one");
+    app.advance(MOMENT);
+    assert_eq!(client.expect_answer().text(), "one");
+    assert_eq!(pendings.are_cancelled(), [true]);
+    app.advance(LEFT);
+    assert_eq!(app.stats().connections_open, 0);
+    drop(pendings.take());
+}
+
 #[test]
 fn a_stop_waits_within_its_grace() {
     let (app, pendings) = plain();

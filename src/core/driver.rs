@@ -327,8 +327,7 @@ impl<S: Sockets> Driver<S> {
     #[cold]
     fn report_end(&mut self, now: Time, slot: u32) {
         let Some(socket) = self.sockets.socket(slot) else { return };
-        let Notes { reading, ended, .. } = *socket.notes();
-        if ended && !reading.reads() {
+        if socket.notes().ended && !socket.notes().reading.reads() {
             let failure = socket.take_failure();
             self.with_wire(slot, |core, wire| core.handle_hang_up(now, slot, failure, wire));
         }
@@ -359,15 +358,18 @@ impl<S: Sockets> Driver<S> {
         TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.note_work(0);
         self.end_and_drop();
-        self.list_to_go_on(slot, reading, resumed);
+        self.list_to_go_on(now, slot, reading, resumed);
     }
 
-    /// Lists a socket whose connection has more to write than a share of a turn, or that is read again.
-    fn list_to_go_on(&mut self, slot: u32, reading: Reading, is_read_again: bool) {
+    /// Lists a socket whose connection has more to write than a share of a turn, or that is read again;
+    /// says of one that is not read whether its end has come.
+    fn list_to_go_on(&mut self, now: Time, slot: u32, reading: Reading, is_read_again: bool) {
         match reading {
             Reading::Again => self.list_to_write(slot),
             // Edge-triggered: its event may have come and gone while it was paused.
             _ if is_read_again => self.list(slot),
+            // So may its end, which what the core waits for by now has not been told.
+            Reading::Paused => self.report_end(now, slot),
             _ => {}
         }
     }
@@ -483,7 +485,7 @@ impl<S: Sockets> Driver<S> {
         #[cfg(feature = "tls")]
         TlsEvents { core: &mut self.core }.follow(slot, socket);
         self.end_and_drop();
-        self.list_to_go_on(slot, reading, outcome.is_some_and(Reading::reads));
+        self.list_to_go_on(now, slot, reading, outcome.is_some_and(Reading::reads));
     }
 
     /// What hooks, timers and other threads asked of the loop itself.
