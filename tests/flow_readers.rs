@@ -419,14 +419,12 @@ fn a_reader_that_takes_nothing_of_what_it_is_offered_waits() {
 
 #[test]
 fn readers_of_newest_values_are_told_of_removed_keys() {
-    let policy = BufferOverflow::Latest;
-    let options = FlowOptions::new().extra_buffer(4).on_buffer_overflow(policy);
+    let options = FlowOptions::new().extra_buffer(4).on_buffer_overflow(BufferOverflow::Latest);
     let flow: SharedFlow = SharedFlow::with(options).unwrap();
     let shared = flow.clone();
     let heard: Rc<RefCell<Vec<String>>> = Rc::default();
-    let full = Rc::new(Cell::new(false));
+    let (id, full) = (Rc::new(Cell::new(None::<ReaderId>)), Rc::new(Cell::new(false)));
     let (into, stalled) = (Rc::clone(&heard), Rc::clone(&full));
-    let id: Rc<Cell<Option<ReaderId>>> = Rc::default();
     let made = Rc::clone(&id);
     let app = TestApplication::new(move |app: &mut Application| {
         let reader = app.read_flow(&shared, move |_, batch| {
