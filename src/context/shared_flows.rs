@@ -86,8 +86,8 @@ impl LoopState {
         }
     }
 
-    /// The flow of that name and number, made if it is not there. One of before that is there still has ended,
-    /// with its replay, on whichever loop.
+    /// The flow of that name and number, made if it is not there. One of before that is there still has
+    /// ended, with its replay, on whichever loop.
     fn open_shared_flow(
         &mut self,
         name: &Arc<str>,

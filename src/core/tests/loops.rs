@@ -178,8 +178,8 @@ fn a_second_stop_reaches_other_loops_whatever_is_left_of_the_first_one() {
     assert!(two.second.stopped);
 }
 
-/// Whoever asks for a room after nobody had it any more gets a new one, and so do the others; also where a loop
-/// has not heard yet that the last one is gone.
+/// Whoever asks for a room after nobody had it any more gets a new one, and so do the others; also where a
+/// loop has not heard yet that the last one is gone.
 #[test]
 fn a_room_that_ends_and_begins_anew_at_once_is_the_same_on_every_loop() {
     let mut two = Two::new();
