@@ -145,10 +145,10 @@ impl Bridges {
     }
 
     /// The application has that flow from now on, if it is there.
-    pub(crate) fn hold(&mut self, name: &str) -> Option<Rc<FlowInner>> {
-        let entry = self.by_name.get_mut(name)?;
-        entry.is_held = true;
-        Some(Rc::clone(&entry.flow))
+    pub(crate) fn hold(&mut self, name: &str) {
+        if let Some(entry) = self.by_name.get_mut(name) {
+            entry.is_held = true;
+        }
     }
 
     /// The application needs it no more: whether it had it.

@@ -8,7 +8,6 @@ use crate::flow::options::FlowOptions;
 
 use crate::context::bridges::Bridge;
 use crate::context::loop_state::{LoopState, Order, ReadFlow, ServerRef};
-use crate::context::loops::Place;
 use crate::context::parcels::Content;
 use crate::context::readers::Readers;
 
@@ -42,18 +41,13 @@ impl LoopState {
         let number = self.place.as_ref().map_or(0, |place| place.hold(&name));
         let flow = self.open_shared_flow(&name, number, options);
         self.bridges.hold(&name);
-        for other in self.place.iter().flat_map(Place::other_numbers) {
-            let opened = Arc::clone(&name);
-            let open = move |server: &mut ServerRef<'_>| {
-                let shared = &mut *server.shared;
-                // What another loop sent may have come first, be it the flow or the end of it, behind
-                // which nobody would forget it once more.
-                if shared.place.as_ref().and_then(|place| place.held(&opened)) == Some(number) {
-                    shared.open_shared_flow(&opened, number, options);
-                }
-            };
-            self.send_order(other, &name, open);
-        }
+        self.on_other_loops(&name, move |shared, name| {
+            // What another loop sent may have come first, be it the flow or the end of it, behind which
+            // nobody would forget it once more.
+            if shared.place.as_ref().and_then(|place| place.held(name)) == Some(number) {
+                shared.open_shared_flow(name, number, options);
+            }
+        });
         flow
     }
 
@@ -64,25 +58,23 @@ impl LoopState {
         }
         let Some(place) = &self.place else { return self.forget_shared_flow(name, 0) };
         let Some(number) = place.let_go(name) else { return }; // the application of another loop does
-        let name = Arc::from(name);
-        for other in place.other_numbers() {
-            let forgotten = Arc::clone(&name);
-            let forget = move |server: &mut ServerRef<'_>| {
-                server.shared.forget_shared_flow(&forgotten, number);
-            };
-            self.send_order(other, &name, forget);
-        }
-        self.forget_shared_flow(&name, number);
+        self.on_other_loops(&Arc::from(name), move |shared, name| {
+            shared.forget_shared_flow(name, number);
+        });
+        self.forget_shared_flow(name, number);
     }
 
-    fn send_order(
+    /// Has every other loop do the same with the flow of that name.
+    fn on_other_loops(
         &self,
-        number: usize,
-        flow: &Arc<str>,
-        order: impl FnOnce(&mut ServerRef<'_>) + Send + 'static,
+        name: &Arc<str>,
+        act: impl Fn(&mut Self, &Arc<str>) + Copy + Send + 'static,
     ) {
-        if let Some(place) = &self.place {
-            place.send(number, flow, Content::Run(Box::new(order)));
+        let Some(place) = &self.place else { return };
+        for number in place.other_numbers() {
+            let flow = Arc::clone(name);
+            let order = move |server: &mut ServerRef<'_>| act(&mut *server.shared, &flow);
+            place.send(number, name, Content::Run(Box::new(order)));
         }
     }
 

@@ -131,11 +131,7 @@ impl FlowInner {
         match state.newest_of(key) {
             // What another loop has said is not this reader's either.
             Some(emission) => emission.origin == Origin::Reader(id),
-            None => {
-                // Few wait there, and this is asked seldom: their order need not be used.
-                let reader = state.readers.iter().find(|reader| reader.id == id);
-                !reader.is_some_and(|reader| reader.removed.iter().any(|it| **it == *key))
-            }
+            None => !state.is_to_be_told(id, key),
         }
     }
 

@@ -75,6 +75,11 @@ impl FlowReader {
     }
 }
 
+/// Where a key stands in a list of those that were removed, or is to stand.
+fn place_of(removed: &VecDeque<Rc<str>>, key: &str) -> Result<usize, usize> {
+    removed.binary_search_by(|known| (**known).cmp(key))
+}
+
 /// What a removed key takes beside its bytes: its counters, and its place in a list that is half full.
 fn removed_bytes(key: &str) -> usize {
     footprint(key.len() + 2 * size_of::<usize>()) + 2 * size_of::<Rc<str>>()
@@ -290,7 +295,7 @@ impl<F: GivesWay> FlowState<F> {
         for reader in self.readers.iter_mut().filter(|it| origin != Origin::Reader(it.id)) {
             // One that takes nothing must not make this grow.
             let has_room = reader.removed.len() < most && self.removed_bytes <= room;
-            if let (true, Err(place)) = (has_room, reader.removed.binary_search(&shared)) {
+            if let (true, Err(place)) = (has_room, place_of(&reader.removed, key)) {
                 reader.removed.insert(place, Rc::clone(&shared));
                 self.removed_bytes += removed_bytes(key);
             }
@@ -299,7 +304,13 @@ impl<F: GivesWay> FlowState<F> {
 
     /// A reader has brought a newer value of a key: its other end is not to remove that.
     fn forget_removed(&mut self, id: ReaderId, key: &str) {
-        self.take_removed_at(id, |keys| keys.binary_search_by(|known| (**known).cmp(key)).ok());
+        self.take_removed_at(id, |keys| place_of(keys, key).ok());
+    }
+
+    /// Whether a reader is yet to be told that a key was removed.
+    pub(super) fn is_to_be_told(&self, id: ReaderId, key: &str) -> bool {
+        let reader = self.readers.iter().find(|reader| reader.id == id);
+        reader.is_some_and(|reader| place_of(&reader.removed, key).is_ok())
     }
 
     /// Readers are not told of removed keys after all: whether there were any.

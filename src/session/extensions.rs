@@ -304,7 +304,7 @@ impl Pipeline {
             return Err(too_big(limit));
         }
         let Some(message) = self.incoming.take_if(|_| last) else { return Ok(None) };
-        let Incoming { text, rsv, body, limit, .. } = *message;
+        let Incoming { text, rsv, body, .. } = *message;
         self.decode(ExtensionMessage::new(text, rsv, Cow::Owned(body)), limit)
     }
 

@@ -88,6 +88,20 @@ impl TestProgram {
         status.unwrap()
     }
 
+    /// A server of it stops at a signal.
+    fn serve_until_signalled(&mut self, own_handler: bool) {
+        self.expect("serving");
+        self.signal();
+        self.expect(&format!("over, handled {own_handler}"));
+    }
+
+    /// The next signal does what it does by default.
+    fn end_by_the_next_signal(mut self) {
+        self.signal();
+        let status = self.end_with_input_open();
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
+    }
+
     fn go_on(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
@@ -104,32 +118,20 @@ impl Drop for TestProgram {
 fn after_the_server_signals_do_what_they_did_before() {
     // At their default action.
     let mut program = TestProgram::cleaning_up("", "none");
-    program.expect("serving");
-    program.signal();
-    program.expect("over, handled false");
-    program.signal();
-    let status = program.end_with_input_open();
-    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
+    program.serve_until_signalled(false);
+    program.end_by_the_next_signal();
     // The second server of the process takes them again.
     let mut program = TestProgram::cleaning_up("", "none");
-    program.expect("serving");
-    program.signal();
-    program.expect("over, handled false");
+    program.serve_until_signalled(false);
     program.go_on();
-    program.expect("serving");
-    program.signal();
-    program.expect("over, handled false");
-    program.signal();
-    let status = program.end_with_input_open();
-    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
+    program.serve_until_signalled(false);
+    program.end_by_the_next_signal();
     // Ignored, or handled by the application, they are so again, and end nothing.
     for (trap, handler) in [("trap '' TERM;", "none"), ("", "own")] {
         let mut program = TestProgram::cleaning_up(trap, handler);
         let own_handler = handler == "own";
         for _ in 0..2 {
-            program.expect("serving");
-            program.signal();
-            program.expect(&format!("over, handled {own_handler}"));
+            program.serve_until_signalled(own_handler);
             program.signal();
             program.go_on();
             program.expect(&format!("cleaned up, handled {own_handler}"));

@@ -4,10 +4,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::secs;
+use super::short_pauses::{OVER_THE_LIMIT, lowering_its_limit, send_over_the_change};
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
-use crate::app::handler::{on_connect, on_message};
+use crate::app::handler::on_message;
 use crate::app::raw_handler::on_frame;
 use crate::extension::Deflate;
 use crate::testing::simulation::codec::Codec;
@@ -210,23 +210,10 @@ fn frames_of_a_message_without_compression_are_held_to_their_limit() {
 /// A frame that has begun has the limit that it began with, as it has without extensions.
 #[test]
 fn a_smaller_limit_holds_for_the_next_frame() {
-    let app = TestApplication::new(|app: &mut Application| {
-        app.install(WebSockets::new().ping_period(None).extension(Deflate::new()));
-        app.routing(|route| {
-            route.web_socket("/", |_: &Call| {
-                on_connect(|session, _| session.set_timer(secs(1)).map(drop).map_err(Into::into))
-                    .on_timer(|session, _| session.set_max_frame_size(1_024).map_err(Into::into))
-                    .on_message(|session, message| session.send(message.bytes().len().to_string()))
-            });
-        });
-    });
-    let app = app.unwrap();
+    let app = lowering_its_limit(WebSockets::new().ping_period(None).extension(Deflate::new()));
     let (mut client, mut codec) = connect(&app);
-    client.send_bytes(&[0x82, 0xfe, 0x10, 0, 1, 2, 3, 4]); // 4,096 bytes
-    client.send_bytes(&[0; 1_000]);
-    app.advance(secs(2));
-    client.send_bytes(&[0; 3_096]);
+    send_over_the_change(&app, &mut client);
     assert_eq!(next_message(&mut client, &mut codec).unwrap(), b"4096");
-    client.send_bytes(&[0x82, 0xfe, 0x10, 0, 1, 2, 3, 4]);
+    client.send_bytes(&OVER_THE_LIMIT);
     client.expect_close(CloseCode::TOO_BIG);
 }

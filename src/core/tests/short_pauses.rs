@@ -16,7 +16,7 @@ use crate::flow::reader::Taken;
 use crate::flow::shared_flow::SharedFlow;
 use crate::session::Session;
 use crate::structures::ids::TimerId;
-use crate::testing::{Received, TestApplication};
+use crate::testing::{Received, TestApplication, TestClient};
 use crate::words::close::CloseCode;
 use crate::words::error::HandlerResult;
 use crate::words::message::Message;
@@ -182,11 +182,10 @@ fn who_dribbles_a_body_is_noticed() {
     assert_eq!(client.expect_answer().status, 408);
 }
 
-/// A frame that has begun has the limit that it began with.
-#[test]
-fn a_smaller_limit_holds_for_the_next_frame() {
+/// Its sessions say how long a message was, and have a smaller limit after a second.
+pub(super) fn lowering_its_limit(options: WebSockets) -> TestApplication {
     let app = TestApplication::new(|app: &mut Application| {
-        app.install(WebSockets::new());
+        app.install(options);
         app.routing(|route| {
             route.web_socket("/", |_: &Call| {
                 on_connect(|session, _| session.set_timer(secs(1)).map(drop).map_err(Into::into))
@@ -195,14 +194,28 @@ fn a_smaller_limit_holds_for_the_next_frame() {
             });
         });
     });
-    let app = app.unwrap();
-    let mut client = app.web_socket("/");
-    client.send_bytes(&[0x82, 0xfe, 0x10, 0, 1, 2, 3, 4]); // 4,096 bytes
+    app.unwrap()
+}
+
+/// The header of a frame of 4,096 bytes.
+pub(super) const OVER_THE_LIMIT: [u8; 8] = [0x82, 0xfe, 0x10, 0, 1, 2, 3, 4];
+
+/// Sends such a frame, in the middle of which the limit changes.
+pub(super) fn send_over_the_change(app: &TestApplication, client: &mut TestClient) {
+    client.send_bytes(&OVER_THE_LIMIT);
     client.send_bytes(&[0; 1_000]);
     app.advance(secs(2));
     client.send_bytes(&[0; 3_096]);
+}
+
+/// A frame that has begun has the limit that it began with.
+#[test]
+fn a_smaller_limit_holds_for_the_next_frame() {
+    let app = lowering_its_limit(WebSockets::new());
+    let mut client = app.web_socket("/");
+    send_over_the_change(&app, &mut client);
     client.expect_text("4096");
-    client.send_bytes(&[0x82, 0xfe, 0x10, 0, 1, 2, 3, 4]);
+    client.send_bytes(&OVER_THE_LIMIT);
     client.expect_close(CloseCode::TOO_BIG);
 }
 
