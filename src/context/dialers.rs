@@ -66,6 +66,11 @@ pub(crate) struct Dialers {
     fresh: RefCell<Vec<NewDialer>>,
     /// Those of which something is wanted, or of which a session has ended.
     touched: RefCell<Vec<Rc<DialerCell>>>,
+    /// How many stand where: connecting, open, waiting. Walking all of them would cost each turn their number,
+    /// where several loops publish their statistics.
+    connecting: Cell<u64>,
+    open: Cell<u64>,
+    waiting: Cell<u64>,
     /// What dialers with equal options have of TLS.
     #[cfg(feature = "tls")]
     pub(crate) tls: TlsConnectors,
@@ -82,7 +87,8 @@ pub(crate) struct NewDialer {
 pub(crate) struct DialerCell {
     dialers: Weak<Dialers>,
     pub(crate) key: Key,
-    pub(crate) state: Cell<DialerState>,
+    /// Changed by [`set_state`](Self::set_state), which counts.
+    state: Cell<DialerState>,
     pub(crate) session: Cell<Option<SessionId>>,
     wish: Cell<Option<Wish>>,
     listed: Cell<bool>,
@@ -120,6 +126,7 @@ impl Dialers {
         let key = known.insert(Rc::new(self.cell(nobody))).ok()?;
         let cell = Rc::new(self.cell(key));
         *known.get_mut(key)? = Rc::clone(&cell);
+        self.connecting.set(self.connecting.get() + 1);
         self.fresh.borrow_mut().push(NewDialer { cell: Rc::clone(&cell), connector });
         Some(Dialer { cell })
     }
@@ -165,17 +172,37 @@ impl Dialers {
     }
 
     /// The statistics, with how many dialers stand where.
-    pub(crate) fn counted_in(&self, mut stats: Stats) -> Stats {
-        let known = self.known.borrow();
-        for (_, cell) in known.iter().flat_map(Slab::iter) {
-            match cell.state.get() {
-                DialerState::Connecting(_) => stats.dialers_connecting += 1,
-                DialerState::Open => stats.dialers_open += 1,
-                DialerState::Waiting => stats.dialers_waiting += 1,
-                DialerState::Stopped => {}
-            }
+    pub(crate) fn counted_in(&self, stats: Stats) -> Stats {
+        Stats {
+            dialers_connecting: self.connecting.get(),
+            dialers_open: self.open.get(),
+            dialers_waiting: self.waiting.get(),
+            ..stats
         }
-        stats
+    }
+
+    /// How many stand where one stands that has not stopped.
+    fn count_in(&self, state: DialerState) -> Option<&Cell<u64>> {
+        match state {
+            DialerState::Connecting(_) => Some(&self.connecting),
+            DialerState::Open => Some(&self.open),
+            DialerState::Waiting => Some(&self.waiting),
+            DialerState::Stopped => None,
+        }
+    }
+
+    /// Whether as many as were counted stand in each state.
+    #[cfg(all(repository, any(test, fuzzing)))]
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let known = self.known.borrow();
+        let states = || known.iter().flat_map(Slab::iter).map(|(_, cell)| cell.state());
+        let counted = [&self.connecting, &self.open, &self.waiting].map(Cell::get);
+        let connecting =
+            states().filter(|state| matches!(state, DialerState::Connecting(_))).count();
+        let of = |wanted| states().filter(|state| *state == wanted).count();
+        let walked = [connecting, of(DialerState::Open), of(DialerState::Waiting)];
+        let is_right = walked.map(|count| count as u64) == counted;
+        is_right.then_some(()).ok_or_else(|| format!("{walked:?} dialers, and {counted:?} counted"))
     }
 
     /// Whether there is something to do.
@@ -201,6 +228,21 @@ impl fmt::Debug for Dialers {
 }
 
 impl DialerCell {
+    pub(crate) fn state(&self) -> DialerState {
+        self.state.get()
+    }
+
+    pub(crate) fn set_state(&self, state: DialerState) {
+        let before = self.state.replace(state);
+        let Some(dialers) = self.dialers.upgrade() else { return };
+        if let Some(count) = dialers.count_in(before) {
+            count.set(count.get().saturating_sub(1));
+        }
+        if let Some(count) = dialers.count_in(state) {
+            count.set(count.get() + 1);
+        }
+    }
+
     /// Its session is over.
     pub(crate) fn note_end(self: &Rc<Self>, close: &CloseInfo) {
         self.ended.set(Some(Box::new(close.clone())));

@@ -37,6 +37,8 @@ impl Audit<'_> {
         let armed = armed + self.0.dial_table.armed();
         #[cfg(feature = "client")]
         self.0.dial_table.check()?;
+        #[cfg(feature = "client")]
+        self.0.shared.dialers.check()?;
         // Once all is over nobody calls the core any more.
         #[cfg(feature = "client")]
         if self.0.dial_table.has_work() && !self.0.is_drained() {

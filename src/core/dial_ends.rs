@@ -84,7 +84,7 @@ impl Dials<'_> {
             return self.start_attempt(now, index);
         }
         // `stop` has closed it, and may have been asked while it was closing.
-        let is_stopped = dial.cell.state.get() == DialerState::Stopped;
+        let is_stopped = dial.cell.state() == DialerState::Stopped;
         // RFC 6455 section 7.4.1: "the purpose for which the connection was established has been
         // fulfilled".
         let is_fulfilled =
@@ -123,7 +123,7 @@ impl Dials<'_> {
             Some(Ok(Reconnect::Retry)) | None => delay,
         };
         if let Some(dial) = self.core.dial_table.dial(index) {
-            dial.cell.state.set(DialerState::Waiting);
+            dial.cell.set_state(DialerState::Waiting);
             // Zero would be a loop without a pause, on this side and on the server's.
             self.arm_at(index, now.after(delay.max(SHORTEST_TIMEOUT)));
         }
@@ -156,7 +156,7 @@ impl Dials<'_> {
         self.disarm(index);
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         dial.restarts = false; // whatever was wanted before
-        dial.cell.state.set(DialerState::Stopped);
+        dial.cell.set_state(DialerState::Stopped);
         dial.cell.touch(); // it may be forgotten
     }
 
@@ -164,7 +164,7 @@ impl Dials<'_> {
     pub(super) fn forget(&mut self, index: u32) {
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         let is_over =
-            dial.cell.state.get() == DialerState::Stopped && dial.cell.session.get().is_none();
+            dial.cell.state() == DialerState::Stopped && dial.cell.session.get().is_none();
         let route = dial.route;
         if is_over && self.core.shared.dialers.forget(index) {
             let dials = &mut self.core.dial_table.dials;
@@ -207,14 +207,14 @@ impl Dials<'_> {
     fn reconnect_now(&mut self, now: Time, index: u32) {
         let is_draining = self.core.is_draining();
         let Some(dial) = self.core.dial_table.dial(index) else { return };
-        match dial.cell.state.get() {
+        match dial.cell.state() {
             // Two sessions of one dialer at a time would be one too many for either side.
             DialerState::Stopped if dial.cell.session.get().is_some() => dial.restarts = true,
             DialerState::Stopped | DialerState::Waiting => {
                 // A hook may ask for it at each failure, and a failure need not take any time.
                 let soonest = dial.failed.map_or(now, |failed| failed.after(SHORTEST_TIMEOUT));
                 if soonest > now && !is_draining {
-                    dial.cell.state.set(DialerState::Waiting);
+                    dial.cell.set_state(DialerState::Waiting);
                     return self.arm_at(index, soonest);
                 }
                 self.disarm(index);

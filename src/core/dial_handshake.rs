@@ -363,7 +363,7 @@ impl Dials<'_> {
         dial.since = now;
         dial.cell.heard.set(false);
         dial.cell.session.set(Some(id));
-        dial.cell.state.set(DialerState::Open);
+        dial.cell.set_state(DialerState::Open);
         Some(dial.route)
     }
 }

@@ -92,7 +92,7 @@ impl DialTable {
     pub(super) fn set_step(&mut self, index: u32, step: ConnectStep) -> Option<Attempt> {
         let dial = self.dial(index)?;
         dial.progress.as_deref_mut()?.step = step;
-        dial.cell.state.set(DialerState::Connecting(step));
+        dial.cell.set_state(DialerState::Connecting(step));
         Some(Attempt { dial: index, round: dial.round })
     }
 
@@ -149,7 +149,7 @@ impl DialTable {
     pub(super) fn check(&self) -> Result<(), String> {
         for (index, dial) in (0..).zip(&self.dials) {
             let Some(dial) = dial else { continue };
-            let (state, slot) = (dial.cell.state.get(), dial.progress.as_deref().map(|it| it.slot));
+            let (state, slot) = (dial.cell.state(), dial.progress.as_deref().map(|it| it.slot));
             let has = (slot.is_some(), dial.timer.is_some(), dial.cell.session.get().is_some());
             let is_right = match state {
                 DialerState::Connecting(_) => has == (true, true, false),

@@ -155,7 +155,7 @@ impl Dials<'_> {
         let index = new.cell.key.index;
         let bytes = self.core.shared.limits.process_bytes;
         let Some(route) = self.core.routes.dialled.enter(&mut connector, bytes) else {
-            return new.cell.state.set(DialerState::Stopped);
+            return new.cell.set_state(DialerState::Stopped);
         };
         #[cfg(feature = "json")]
         self.core.shared.converters.of_dialled.insert(route, connector.settings.converter.clone());
@@ -311,7 +311,7 @@ impl Dials<'_> {
         }
         let Some(progress) = dial.progress.as_deref() else {
             // A stop may have come in the same turn.
-            if dial.cell.state.get() == DialerState::Waiting {
+            if dial.cell.state() == DialerState::Waiting {
                 self.start_attempt(now, index);
             }
             return;

@@ -1,7 +1,7 @@
 //! Connections that are being made: sockets that connect without waiting, until the system says how that
 //! went.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -21,6 +21,8 @@ pub(crate) struct Connecting {
     tokens: Range<usize>,
     next: usize,
     sockets: HashMap<Token, Candidate>,
+    /// The tokens of each attempt.
+    attempts: BTreeSet<(Attempt, Token)>,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,7 @@ pub(crate) type Connected = (Attempt, SocketAddr, io::Result<TcpStream>);
 
 impl Connecting {
     pub(crate) fn new(tokens: Range<usize>) -> Self {
-        Self { next: tokens.start, tokens, sockets: HashMap::new() }
+        Self { next: tokens.start, tokens, sockets: HashMap::new(), attempts: BTreeSet::new() }
     }
 
     /// Begins to connect.
@@ -61,6 +63,7 @@ impl Connecting {
         let token = self.new_token();
         registry.register(&mut stream, token, Interest::WRITABLE)?;
         self.sockets.insert(token, Candidate { stream, attempt, remote });
+        self.attempts.insert((attempt, token));
         Ok(())
     }
 
@@ -100,14 +103,20 @@ impl Connecting {
             },
         };
         let Candidate { mut stream, attempt, remote } = self.sockets.remove(&token)?;
+        self.attempts.remove(&(attempt, token));
         // It is registered once more, with the token of its slot.
         let outcome = outcome.and_then(|()| registry.deregister(&mut stream)).map(|()| stream);
         Some((attempt, remote, outcome))
     }
 
-    /// An attempt waits for none of its sockets any longer.
+    /// An attempt waits for none of its sockets any longer. Each does so that has connected, so that this does
+    /// not go through those of others.
     pub(crate) fn abandon(&mut self, attempt: Attempt) {
-        self.sockets.retain(|_, candidate| candidate.attempt != attempt);
+        let all = (attempt, Token(usize::MIN))..=(attempt, Token(usize::MAX));
+        while let Some(&known) = self.attempts.range(all.clone()).next() {
+            self.attempts.remove(&known);
+            self.sockets.remove(&known.1);
+        }
     }
 }
 
@@ -148,7 +157,7 @@ mod tests {
                     connecting.ready(poll.registry(), event.token())
                 {
                     assert_eq!(attempt, ATTEMPT);
-                    assert!(connecting.sockets.is_empty());
+                    assert!(connecting.sockets.is_empty() && connecting.attempts.is_empty());
                     return outcome;
                 }
             }
@@ -214,7 +223,7 @@ mod tests {
             connecting.start(poll.registry(), attempt, &remote).unwrap();
         }
         connecting.abandon(Attempt { dial: 1, round: 1 });
-        assert_eq!(connecting.sockets.len(), 1);
+        assert_eq!((connecting.sockets.len(), connecting.attempts.len()), (1, 1));
         connecting.start(poll.registry(), ATTEMPT, &remote).unwrap();
         connecting.start(poll.registry(), ATTEMPT, &remote).unwrap(); // tokens come round
         assert_eq!(connecting.sockets.len(), 3);

@@ -1,6 +1,6 @@
 //! The resolver of names: helper threads that ask the system, and an inbox that wakes the loop.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -27,10 +27,21 @@ type Ask = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 /// nobody waits for them, at the end of a server neither.
 pub(crate) struct Resolver {
     shared: Arc<Shared>,
-    /// Who waits for which name. A name stays while a thread has it, whether anybody waits or not.
-    waiting: HashMap<Arc<str>, Vec<(Attempt, u16)>>,
+    /// Who waits for which name, with a port.
+    waiting: HashMap<Attempt, (Arc<str>, u16)>,
+    /// A name stays while a thread has it, whether anybody waits or not.
+    names: HashMap<Arc<str>, Name>,
+    /// How many names were queued so far.
+    queued: u64,
     /// The loop's end of what the threads wake it with, while that is registered.
     wakes: Option<mio::net::UnixStream>,
+}
+
+/// A name that is being resolved.
+struct Name {
+    /// Its place in the queue, as long as no thread has taken it.
+    place: u64,
+    attempts: BTreeSet<Attempt>,
 }
 
 /// What the loop and the threads share.
@@ -41,8 +52,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Names that no thread has taken yet.
-    queue: VecDeque<Arc<str>>,
+    /// Names that no thread has taken yet, in the order in which they were asked for.
+    queue: BTreeMap<u64, Arc<str>>,
     threads: usize,
     answers: Vec<(Arc<str>, io::Result<Vec<SocketAddr>>)>,
     /// The threads' end.
@@ -51,7 +62,7 @@ struct State {
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").field("names", &self.waiting.len()).finish_non_exhaustive()
+        f.debug_struct("Resolver").field("names", &self.names.len()).finish_non_exhaustive()
     }
 }
 
@@ -63,7 +74,8 @@ impl Resolver {
 
     fn asking(ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared { ask: Box::new(ask), state: Mutex::default() });
-        Self { shared, waiting: HashMap::new(), wakes: None }
+        let (waiting, names) = (HashMap::new(), HashMap::new());
+        Self { shared, waiting, names, queued: 0, wakes: None }
     }
 
     /// Begins to resolve a name; a name that is being resolved already is not asked for once more.
@@ -75,42 +87,47 @@ impl Resolver {
         host: &str,
         port: u16,
     ) -> io::Result<()> {
-        if let Some(waiting) = self.waiting.get_mut(host) {
-            waiting.push((attempt, port));
-            return Ok(());
+        let known = self.names.get_key_value(host).map(|(host, _)| Arc::clone(host));
+        let host = match known {
+            Some(host) => host,
+            None => self.ask(registry, token, host)?,
+        };
+        if let Some(name) = self.names.get_mut(&host) {
+            name.attempts.insert(attempt);
         }
+        self.waiting.insert(attempt, (host, port));
+        Ok(())
+    }
+
+    /// Has a thread ask for a name.
+    fn ask(&mut self, registry: &Registry, token: Token, host: &str) -> io::Result<Arc<str>> {
         if self.wakes.is_none() {
-            let (ours, theirs) = mio::net::UnixStream::pair()?;
-            let mut ours = ours;
+            let (mut ours, theirs) = mio::net::UnixStream::pair()?;
             registry.register(&mut ours, token, Interest::READABLE)?;
             self.shared.state().waker = Some(theirs.into());
             self.wakes = Some(ours);
         }
-        let host: Arc<str> = host.into();
-        self.shared.state().queue.push_back(Arc::clone(&host));
+        let (host, place): (Arc<str>, u64) = (host.into(), self.queued);
+        self.queued += 1;
+        self.shared.state().queue.insert(place, Arc::clone(&host));
         if let Err(error) = Shared::add_thread(&self.shared) {
-            self.shared.state().queue.retain(|queued| *queued != host);
+            self.shared.state().queue.remove(&place);
             return Err(error);
         }
-        self.waiting.insert(host, vec![(attempt, port)]);
-        Ok(())
+        self.names.insert(Arc::clone(&host), Name { place, attempts: BTreeSet::new() });
+        Ok(host)
     }
 
-    /// An attempt waits no longer.
+    /// An attempt waits no longer. Many give up at once when a network is away, so that this does not go
+    /// through those that wait.
     pub(crate) fn abandon(&mut self, attempt: Attempt) {
-        let shared = &self.shared;
-        self.waiting.retain(|host, waiting| {
-            let before = waiting.len();
-            waiting.retain(|(known, _)| *known != attempt);
-            if before == waiting.len() || !waiting.is_empty() {
-                return true;
-            }
-            let mut state = shared.state();
-            let queued = state.queue.len();
-            state.queue.retain(|name| name != host);
-            // What a thread has is answered some time, and until then not asked for again.
-            state.queue.len() == queued
-        });
+        let Some((host, _)) = self.waiting.remove(&attempt) else { return };
+        let Some(name) = self.names.get_mut(&host) else { return };
+        name.attempts.remove(&attempt);
+        // What a thread has is answered some time, and until then not asked for again.
+        if name.attempts.is_empty() && self.shared.state().queue.remove(&name.place).is_some() {
+            self.names.remove(&host);
+        }
     }
 
     /// The answers since this was asked last, for each attempt that still waits.
@@ -122,7 +139,9 @@ impl Resolver {
         let answers = std::mem::take(&mut self.shared.state().answers);
         let mut taken = Vec::new();
         for (host, answer) in answers {
-            for (attempt, port) in self.waiting.remove(&host).unwrap_or_default() {
+            let attempts = self.names.remove(&host).into_iter().flat_map(|name| name.attempts);
+            for attempt in attempts {
+                let Some((_, port)) = self.waiting.remove(&attempt) else { continue };
                 let copy = match &answer {
                     Ok(addresses) => Ok(at_port(addresses, port)),
                     // An `io::Error` has no copy; what it says and of which kind it is, has one.
@@ -173,7 +192,7 @@ impl Shared {
     fn answer(&self) {
         loop {
             let mut state = self.state();
-            let Some(host) = state.queue.pop_front() else {
+            let Some((_, host)) = state.queue.pop_first() else {
                 state.threads -= 1; // under the lock: whoever adds a name sees that there is none
                 return;
             };
