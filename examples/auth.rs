@@ -11,8 +11,9 @@
 //! websocat 'ws://127.0.0.1:8080/me?ticket=...'
 //! ```
 //!
-//! Cookies would be sent by any page that opens a socket here, another site's too: who uses them
-//! has to name the own pages in `WebSockets::allowed_origins`.
+//! A browser sends cookies with every socket that a page opens here, another site's page too. Such pages
+//! are refused unless `WebSockets::allowed_origins` lists them; who uses cookies names the server in
+//! `WebSockets::hosts`, so that no page can pass for its own.
 //!
 //! Arguments: the address to listen at, and how many milliseconds the authority takes (50).
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]

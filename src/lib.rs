@@ -20,7 +20,8 @@
 //! A module (here a closure) sets the application up: options ([`WebSockets`]), then routes
 //! ([`Routing`]). Each session of a route has a handler of its own, a [`Handler`] or closures, whose hooks
 //! get the [`Session`] and act on it at once. Everything runs on one thread: hooks must not block, and
-//! nothing has to be `Send`; other threads use a [`Handle`].
+//! nothing has to be `Send` but the module itself, where [`Server::spawn`](server::Server::spawn) takes it to
+//! a thread: make flows and `Rc`s inside it. Other threads use a [`Handle`].
 //!
 //! The root of the crate has what a first program needs. The rest is in modules:
 //!

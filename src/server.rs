@@ -309,8 +309,9 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         self.further.as_ref().and_then(|further| further.first())
     }
 
-    /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session, then
-    /// it returns. A second signal stops it at once.
+    /// Runs the server on this thread until SIGINT or SIGTERM stops it: 1001 to every session (1012
+    /// where a socket was handed over to it, which another server may go on with), then it returns. A
+    /// second signal stops it at once.
     ///
     /// After it has returned, both signals do what they did before the first server of the process
     /// ran: they end the process, unless they were ignored, or call the application's own handler,

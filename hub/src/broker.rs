@@ -11,6 +11,9 @@ use crate::config::{Config, Overflow};
 use crate::sparing::Sparing;
 use crate::topics::Topic;
 
+/// Below it hubs say that they are there.
+const PRESENCE: &str = "hubs";
+
 /// What all topics need of the broker.
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -40,7 +43,7 @@ fn link_to(place: &BrokerPlace, config: &Config) -> Link {
         .client_id("wirewheel-hub")
         .prefix(place.prefix.clone())
         .max_packet(config.max_message.saturating_add(1 << 10).clamp(1 << 10, 64 << 20))
-        .presence("hubs")
+        .presence(PRESENCE)
 }
 
 impl Broker {
@@ -83,8 +86,9 @@ impl Broker {
             );
         }
         // Below a topic of newest values are its keys: who is on `a` would hear what is said on `a/b`.
-        (self.keeps_newest && name.contains('/'))
-            .then_some("over a broker the name of a topic has no / under --overflow latest\n")
+        (self.keeps_newest && (name.contains('/') || name == PRESENCE)).then_some(
+            "over a broker the name of a topic has no / under --overflow latest, nor is it hubs\n",
+        )
     }
 
     /// A client has joined a topic: it is shared from here on.

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use log::Level;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use wirewheel::client::{ConnectOptions, Dialer};
-use wirewheel::{Application, Call, ServerRef};
+use wirewheel::client::{ConnectOptions, Dialer, Reconnect};
+use wirewheel::{Application, Call, CloseCode, CloseInfo, ClosedBy, ServerRef};
 
 use crate::config::Config;
 use crate::links::{Link, PROTOCOL, VERSION_BYTES};
@@ -15,6 +16,8 @@ use crate::sparing::Sparing;
 use crate::tokens::tokens_in;
 use crate::topics::Topic;
 use crate::upstream_place::UpstreamPlace;
+
+const REFUSED: Duration = Duration::from_secs(30);
 
 /// How each topic is linked.
 #[derive(Debug)]
@@ -30,6 +33,7 @@ impl Upstream {
             .protocol(PROTOCOL)
             .ping_period(config.ping_period)
             .timeout(config.timeout)
+            .on_lost(after_end)
             .max_frame_size(config.max_message.saturating_add(VERSION_BYTES));
         let options = match place.token_file.clone() {
             Some(path) => options.header_with("Authorization", token_reader(path)),
@@ -65,6 +69,18 @@ impl Upstream {
         let dialer =
             server.connect(&url, self.options.clone(), move |_: &Call| Link(Rc::clone(&linked)));
         dialer.inspect_err(|mistake| log::error!("--upstream: {mistake}")).ok()
+    }
+}
+
+/// A link that this hub has refused is no better at once: it waits as long as one that the other has refused.
+fn after_end(close: &CloseInfo, next: Duration) -> Reconnect {
+    let is_refused =
+        close.closed_by() == ClosedBy::Local && close.code() == CloseCode::VIOLATED_POLICY;
+    // `next`, which is drawn, spreads those who come back.
+    if is_refused {
+        Reconnect::After(REFUSED.saturating_add(next.min(REFUSED)))
+    } else {
+        Reconnect::Retry
     }
 }
 

@@ -122,9 +122,11 @@ fn who_joins_gets_the_newest_over_boxes_and_sees_who_is_there() {
     two.upgrade("/topic/level").expect_text("3");
     broker.publish(&["-t", "hall/level", "-m", "4", "-r"]);
     anna.expect_text("4");
-    // It would be heard by all on `level`.
-    let request = upgrade_request("/topic/level%2Fbelow", "");
-    assert_eq!(one.connect().request(&request).status, 400);
+    // It would be heard by all on `level`; and on `hubs` all that hubs say of themselves.
+    for name in ["level%2Fbelow", "hubs"] {
+        let request = upgrade_request(&format!("/topic/{name}"), "");
+        assert_eq!(one.connect().request(&request).status, 400);
+    }
     let mut hubs = Subscriber::new(&broker, "hall/hubs/+", "%p %t");
     let names: Vec<String> = (0..2).map(|_| hubs.lines.next().unwrap().unwrap()).collect();
     assert!(names.iter().all(|line| line.starts_with("up hall/hubs/wirewheel-hub-")), "{names:?}");

@@ -10,6 +10,7 @@ use std::thread;
 
 use support::client::{CLOSE, Client, TEXT, close_payload, masked, upgrade_request};
 use support::{Folder, Hub, run};
+use wirewheel::{Application, Call, Server, WebSockets, on_connect};
 
 /// A hub at a port and at a Unix socket, by which others know where it will be.
 fn hub(folder: &Folder, name: &str, arguments: &[&str]) -> Hub {
@@ -396,6 +397,33 @@ fn who_poses_as_a_hub_and_talks_nonsense_is_ended() {
             .status,
         400
     );
+}
+
+/// Of the two it is then this one that ends the link, and it must not come back at once, for each topic.
+#[test]
+fn a_parent_whose_clock_is_ahead_is_dialled_seldom() {
+    let parent = Server::bind("127.0.0.1:0", |app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            let future = format!("f{}hello", "0".repeat(31));
+            let says = move |_: &Call| {
+                let future = future.clone();
+                on_connect(move |session, _| session.send(future.as_str()))
+            };
+            route.web_socket("/topic/{name}", says).protocol("link.wirewheel-hub.1");
+        });
+    });
+    let parent = parent.unwrap().spawn().unwrap();
+    let mut child = support::command();
+    child.env("RUST_LOG", "info,wirewheel::session=debug");
+    let above = format!("ws://{}", parent.local_addr());
+    child.args(["--topics", "--listen", "127.0.0.1:0", "--upstream", &above]);
+    let mut child = Hub::of(child);
+    let _here = child.upgrade("/topic/kitchen");
+    let line = child.log_until("the session is lost (1008)");
+    let delay = line.rsplit(' ').next().and_then(|it| it.strip_suffix('s')).unwrap();
+    assert!((30.0..60.1).contains(&delay.parse().unwrap()), "{line}");
+    parent.shutdown(std::time::Duration::ZERO);
 }
 
 /// More forged hubs than a hub remembers: what of theirs comes round is known all the same, and honest hubs

@@ -85,6 +85,7 @@ impl Connection {
     fn length_of(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
         // CONNACK or DISCONNECT: else what follows could be waited for without end.
         if self.stage == Stage::Connecting && !matches!(bytes.first(), Some(0x20 | 0xe0)) {
+            self.link.note_refusal();
             return Err("its first packet is no CONNACK: is this the port of MQTT?".into());
         }
         let (length, most) = (packet_bytes(bytes)?, self.link.options.max_packet);
@@ -175,6 +176,8 @@ impl Connection {
         else {
             return Ok(());
         };
+        // From here whatever ends the connection is a refusal, also if it is this box's.
+        self.stage = Stage::Subscribing;
         if self.link.options.at_least_once && !max_at_least_once {
             return Err("it has no QoS 1: link without at_least_once".into());
         }
@@ -186,7 +189,6 @@ impl Connection {
             self.wait(session).map_err(|error| error.to_string())?;
         }
         self.link.connected(session.id(), receive_maximum, max_packet_bytes);
-        self.stage = Stage::Subscribing;
         self.link.state.borrow_mut().subscribe(0, true, answers);
         self.open(session)
     }
@@ -233,6 +235,7 @@ impl Connection {
             0x8e => "another client has taken this one's name",
             0x95 => "a packet was too large",
             0x97 => "over a quota",
+            0x9a => "it keeps no messages (retain), among them who is there",
             0x9b => "it does not know that QoS",
             _ => "it ends the connection",
         };

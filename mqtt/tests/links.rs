@@ -499,8 +499,15 @@ fn publishers_that_are_remembered_count_as_held() {
 
 #[test]
 fn a_broker_that_refuses_or_gives_the_name_to_another_is_asked_less_and_less_often() {
-    for answers in [&[&[0x20, 3, 0, 0x86, 0][..]][..], &[CONNACK, SUBACK, &[0xe0, 2, 0x8e, 0]]] {
-        let site = Site::new(plain);
+    let surely: fn(Link) -> Link = |link| link.at_least_once(true);
+    for (link, answers) in [
+        (plain as fn(Link) -> Link, &[&[0x20, 3, 0, 0x86, 0][..]][..]),
+        (plain, &[CONNACK, SUBACK, &[0xe0, 2, 0x8e, 0]]),
+        // What this box refuses: no QoS 1, and something that is no broker.
+        (surely, &[&[0x20, 5, 0, 0, 2, 0x24, 0]]),
+        (plain, &[b"SSH-2.0-dropbear\r\n"]),
+    ] {
+        let site = Site::new(link);
         let (mut attempts, begun) = (0, site.app.elapsed());
         while site.app.elapsed() - begun < secs(3_600) {
             let Some(connection) = site.far.next_connection() else {

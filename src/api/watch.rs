@@ -2,7 +2,7 @@
 //!
 //! A callback is called when its descriptor can be read or written, between sessions and on the loop's
 //! thread, so it must not block. It says with [`Watch`] what it waits for next. `examples/serial.rs`
-//! and `examples/proxy.rs` are built on it.
+//! is built on it.
 //!
 //! ```
 //! use std::os::unix::net::UnixDatagram;

@@ -9,9 +9,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::app::deferral::Deferral;
+use crate::app::pattern::BETWEEN_PIECES;
 use crate::protocol::head::RequestHead;
 #[cfg(feature = "client")]
 use crate::protocol::response_head::ResponseHead;
+use crate::structures::footprint::footprint;
 use crate::words::time::Time;
 #[cfg(feature = "tls")]
 use crate::words::tls::TlsPeer;
@@ -54,7 +56,7 @@ pub struct Call(Rc<CallParts>);
 
 struct CallParts {
     head: RequestHead,
-    /// Path parameters, decoded, in the order of the pattern.
+    /// Path parameters, decoded, in the order of the pattern; the pieces of a tail are one value.
     parameters: Vec<(String, String)>,
     between: Between,
     protocol: OnceCell<String>,
@@ -147,10 +149,12 @@ impl Call {
     /// Bytes of memory that the request takes, without what was attached to it.
     pub(crate) fn memory(&self) -> usize {
         let parameters = self.0.parameters.iter();
-        let parameters =
-            parameters.map(|(name, value)| name.capacity().saturating_add(value.capacity()));
+        let parameters = parameters.map(|(name, value)| {
+            footprint(name.capacity()).saturating_add(footprint(value.capacity()))
+        });
+        let places = self.0.parameters.capacity().saturating_mul(size_of::<(String, String)>());
         let own = size_of::<CallParts>().saturating_add(self.0.head.memory());
-        let own = own.saturating_add(self.0.deferral.memory());
+        let own = own.saturating_add(self.0.deferral.memory()).saturating_add(places);
         parameters.fold(own, usize::saturating_add)
     }
 
@@ -191,7 +195,7 @@ impl Call {
     pub fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let of_path = self.0.parameters.iter().find(|(known, _)| known == name);
         match of_path {
-            Some((_, value)) => Some(Cow::Borrowed(value)),
+            Some((_, value)) => value.split(BETWEEN_PIECES).next().map(Cow::Borrowed),
             None => self.query_parameter(name),
         }
     }
@@ -201,7 +205,7 @@ impl Call {
         let of_path = self.0.parameters.iter().filter(|(known, _)| known == name);
         let of_query = self.query_pairs().filter(|(known, _)| known == name);
         of_path
-            .map(|(_, value)| Cow::Borrowed(value.as_str()))
+            .flat_map(|(_, value)| value.split(BETWEEN_PIECES).map(Cow::Borrowed))
             .chain(of_query.map(|(_, value)| value))
             .collect()
     }

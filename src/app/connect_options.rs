@@ -351,8 +351,8 @@ impl ConnectOptions {
     }
 
     /// Decides what follows a session that has ended, where the delay would be `next`. Default: the next
-    /// attempt after that delay, which is as long as it gets after 1008 and 4000 to 4999. A session that
-    /// this side closed with 1000 is the last one, and nothing is decided.
+    /// attempt after that delay, which is as long as it gets where the other side closed with 1008 or 4000
+    /// to 4999. A session that this side closed with 1000 is the last one, and nothing is decided.
     pub fn on_lost(mut self, decide: impl Fn(&CloseInfo, Duration) -> Reconnect + 'static) -> Self {
         self.settings_mut().on_lost = Some(Rc::new(decide));
         self

@@ -29,9 +29,13 @@ enum Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fit {
     qualities: Vec<u8>,
-    /// The parameters in the order of the pattern; a tail has several of one name.
+    /// The parameters in the order of the pattern; a tail is one, with [`BETWEEN_PIECES`] in it.
     pub(crate) parameters: Vec<(String, String)>,
 }
+
+/// Between the pieces of a tail, which are one text so that a path of many pieces takes no more memory than
+/// one of few: what no decoded path has.
+pub(crate) const BETWEEN_PIECES: char = '\0';
 
 impl Fit {
     /// The better fit is greater: the first differing quality decides, else the longer chain.
@@ -116,8 +120,8 @@ impl Pattern {
             let quality = match segment {
                 Segment::Tail { name } => {
                     if let Some(name) = name {
-                        let values = rest.by_ref().filter(|value| !value.is_empty());
-                        fit.parameters.extend(values.map(|value| (name.clone(), value.clone())));
+                        let pieces = rest.by_ref().filter(|piece| !piece.is_empty());
+                        fit.parameters.extend(joined(pieces).map(|tail| (name.clone(), tail)));
                     }
                     fit.qualities.push(10);
                     return Some(fit);
@@ -232,6 +236,15 @@ impl Segment {
     }
 }
 
+/// The value of a tail, if it has any piece.
+fn joined<'p>(pieces: impl Iterator<Item = &'p String>) -> Option<String> {
+    pieces.cloned().reduce(|mut tail, piece| {
+        tail.push(BETWEEN_PIECES);
+        tail.push_str(&piece);
+        tail
+    })
+}
+
 /// The segments of a request's path, decoded; a slash at the end gives an empty last one. `None` if
 /// the encoding is broken, or hides a NUL or bytes that are no text.
 #[inline(always)] // into the way of every request; what asks beside it is cold
@@ -250,7 +263,7 @@ pub(crate) fn path_segments(path: &str) -> Option<Vec<String>> {
 }
 
 fn decode(piece: &str) -> Option<Cow<'_, str>> {
-    percent_decode_str(piece).decode_utf8().ok().filter(|text| !text.contains('\0'))
+    percent_decode_str(piece).decode_utf8().ok().filter(|text| !text.contains(BETWEEN_PIECES))
 }
 
 /// Every `%` is followed by two hexadecimal digits (RFC 3986 section 2.1).

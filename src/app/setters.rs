@@ -29,7 +29,7 @@ macro_rules! origin_setters {
         /// whoever owns it (DNS rebinding): where nobody named `hosts`, it passes with a warning, but
         /// never on a connection to a loopback address. Everything else gets 403, with both values and
         /// what to do. So does a request that may change something (POST, PUT, PATCH, DELETE); GET, HEAD and
-        /// OPTIONS are never refused for their `Origin`.
+        /// OPTIONS are never refused for their `Origin`, but where an event stream is asked for.
         ///
         /// ```
         /// use wirewheel::WebSockets;

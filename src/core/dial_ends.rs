@@ -24,6 +24,14 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Those who were told one time to come back come back spread over this.
 const RETRY_SPREAD: Duration = Duration::from_secs(3);
 
+/// What the log says of it.
+fn next_attempt(delay: Option<Duration>) -> String {
+    delay.map_or_else(
+        || "no further attempt is made".into(),
+        |delay| format!("the next attempt is due in {delay:.1?}"),
+    )
+}
+
 /// Ends, and what follows.
 impl Dials<'_> {
     /// An attempt has failed.
@@ -36,6 +44,9 @@ impl Dials<'_> {
     ) {
         // Before the application decides: it may look at the dialer's state, or stop it.
         self.end_attempt(now, index);
+        if self.core.dial_table.is_to_stop(index) {
+            return; // the stop, which came first, has ended it
+        }
         self.core.shared.stats.dials_failed += 1;
         let random = self.core.shared.masks.next_number();
         let is_draining = self.core.is_draining();
@@ -57,10 +68,11 @@ impl Dials<'_> {
         }
         // One line a second for each route: a herd of dialers that fail must not fill the disk.
         let decision = settings.on_failure.as_ref().map(|decide| caught(|| decide(&error, delay)));
+        let delay = self.decided(now, decision, delay);
         self.core.shared.warnings.line(Level::Warn, Target::Server, ("dial", route), now, || {
-            format!("{url}: {error}; the next attempt is due in {delay:.1?}")
+            format!("{url}: {error}; {}", next_attempt(delay))
         });
-        self.follow(now, index, decision, delay);
+        self.follow(now, index, delay);
         if let Some(action) = &settings.after_failure {
             let server = &mut ServerRef { shared: &mut self.core.shared };
             let outcome = caught(|| action(server, &error));
@@ -99,22 +111,23 @@ impl Dials<'_> {
         } else {
             dial.backoff.next(&settings.backoff, random)
         };
-        debug!(target: "wirewheel::session", "{}: the session is lost ({}), the next attempt is due in \
-            {delay:.1?}", dial.connector.url, close.code());
+        let url = Rc::clone(&dial.connector.url);
         let decision = settings.on_lost.as_ref().map(|decide| caught(|| decide(close, delay)));
-        self.follow(now, index, decision, delay);
+        let delay = self.decided(now, decision, delay);
+        debug!(target: "wirewheel::session", "{url}: the session is lost ({}); {}", close.code(),
+            next_attempt(delay));
+        self.follow(now, index, delay);
     }
 
-    /// Does what the application decided, or else waits for the next attempt.
-    fn follow(
+    /// How long it is until the next attempt, as the application has decided; `None` if there is none.
+    fn decided(
         &mut self,
         now: Time,
-        index: u32,
         decision: Option<Result<Reconnect, Panicked>>,
         delay: Duration,
-    ) {
+    ) -> Option<Duration> {
         let delay = match decision {
-            Some(Ok(Reconnect::Stop)) => return self.stop(index),
+            Some(Ok(Reconnect::Stop)) => return None,
             Some(Ok(Reconnect::After(after))) => after.min(LONGEST_TIMEOUT),
             Some(Err(panicked)) => {
                 self.note_panic(now, Err(panicked));
@@ -122,10 +135,16 @@ impl Dials<'_> {
             }
             Some(Ok(Reconnect::Retry)) | None => delay,
         };
+        // Zero would be a loop without a pause, on this side and on the server's.
+        Some(delay.max(SHORTEST_TIMEOUT))
+    }
+
+    /// Waits for the next attempt, if there is one.
+    fn follow(&mut self, now: Time, index: u32, delay: Option<Duration>) {
+        let Some(delay) = delay else { return self.stop(index) };
         if let Some(dial) = self.core.dial_table.dial(index) {
             dial.cell.set_state(DialerState::Waiting);
-            // Zero would be a loop without a pause, on this side and on the server's.
-            self.arm_at(index, now.after(delay.max(SHORTEST_TIMEOUT)));
+            self.arm_at(index, now.after(delay));
         }
     }
 

@@ -135,6 +135,9 @@ impl Dials<'_> {
                 return;
             }
             let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return };
+            if self.core.dial_table.is_to_stop(index) {
+                return; // later in this turn, before which the application must not hear of a session
+            }
             let may_redirect = self
                 .core
                 .dial_table

@@ -75,6 +75,12 @@ impl DialTable {
         self.dials.get_mut(index as usize)?.as_mut()
     }
 
+    /// The application has stopped it, and the loop is to act on that in this turn.
+    pub(super) fn is_to_stop(&self, index: u32) -> bool {
+        let dial = self.dials.get(index as usize).and_then(Option::as_ref);
+        dial.is_some_and(|dial| dial.cell.is_to_stop())
+    }
+
     pub(super) fn progress(&mut self, index: u32) -> Option<&mut Progress> {
         self.dial(index)?.progress.as_deref_mut()
     }

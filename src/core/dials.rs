@@ -178,9 +178,7 @@ impl Dials<'_> {
             });
         }
         // One that was stopped before it was begun is stopped in this turn.
-        let is_wanted =
-            self.core.dial_table.dial(index).is_some_and(|dial| !dial.cell.is_to_stop());
-        if is_wanted {
+        if !self.core.dial_table.is_to_stop(index) {
             self.start_attempt(now, index);
         }
     }

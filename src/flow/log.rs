@@ -20,6 +20,8 @@ pub(crate) struct FlowLog<E> {
     /// How many of the newest stay for subscribers that come later.
     replay: usize,
     bytes: usize,
+    /// Entries before this one may have been dropped, with nothing in their place.
+    dropped: u64,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,8 @@ impl<E> FlowLog<E> {
 
     fn of(entries: Entries<E>, replay: usize) -> Self {
         let cursors = Cursors::default();
-        Self { entries, cursors, announced: 0, offered: 0, offering: 0, replay, bytes: 0 }
+        let (announced, offered, offering) = (0, 0, 0);
+        Self { entries, cursors, announced, offered, offering, replay, bytes: 0, dropped: 0 }
     }
 
     /// Adds an entry that counts as `bytes`: its number.
@@ -165,14 +168,18 @@ impl<E> FlowLog<E> {
     }
 
     /// Whether nothing is lost to who has all entries before that number and takes what is there now. In a
-    /// sparse log an entry that is not there has a newer one in its place.
+    /// sparse log an entry that was taken out has a newer one in its place.
     pub(crate) fn goes_on_from(&self, number: u64) -> bool {
         // The log may have more than the replay, where a slow subscriber has not taken it.
-        let first = match &self.entries {
-            Entries::Row(row) => self.first_of(row),
-            Entries::Sparse(_) => 0,
-        };
-        (first..=self.cursors.end()).contains(&number)
+        (self.dropped..=self.cursors.end()).contains(&number)
+    }
+
+    /// How many entries that number is before the replay, where all of them were dropped.
+    pub(crate) fn missed_from(&self, number: u64) -> Option<u64> {
+        match &self.entries {
+            Entries::Row(_) => self.replay_start().checked_sub(number),
+            Entries::Sparse(_) => None, // of others there are newer ones
+        }
     }
 
     /// A further subscriber. What it is to be offered was not offered to everybody now, however long
@@ -192,7 +199,6 @@ impl<E> FlowLog<E> {
     }
 
     /// Gives up what everybody has taken and the replay does not hold.
-    /// Gives up what nobody awaits any more.
     pub(crate) fn release(&mut self) {
         // Each entry goes once, so that this costs what was pushed.
         while self.len() > self.replay && !self.oldest_is_awaited() {
@@ -202,6 +208,7 @@ impl<E> FlowLog<E> {
 
     /// Drops the oldest entry, whoever awaits it.
     pub(crate) fn drop_oldest(&mut self) -> Option<E> {
+        let first = self.first_number();
         let dropped = match &mut self.entries {
             Entries::Row(row) => {
                 let dropped = row.pop_front();
@@ -213,6 +220,9 @@ impl<E> FlowLog<E> {
             }
             Entries::Sparse(map) => map.pop_first().map(|(_, entry)| *entry),
         };
+        if dropped.is_some() {
+            self.dropped = first + 1;
+        }
         self.take_out(dropped)
     }
 
@@ -344,7 +354,8 @@ mod tests {
         }
         sparse.remove(3);
         let from = |log: &FlowLog<i32>| (0..8).filter(|n| log.goes_on_from(*n)).collect::<Vec<_>>();
-        assert_eq!((from(&row), from(&sparse)), (vec![3, 4, 5], vec![0, 1, 2, 3, 4, 5]));
+        // Of both the first three were dropped: what is missing beside them was taken out.
+        assert_eq!((from(&row), from(&sparse)), (vec![3, 4, 5], vec![3, 4, 5]));
         let slow = row.join(4);
         assert_eq!((row.pending(), row.at(slow), row.count_from(3)), (1, Some((4, &4)), 2));
     }

@@ -36,7 +36,7 @@ impl FlowInner {
                 Start { cursor: replay, missed: Some(None) }
             }
             Some(id) if log.goes_on_from(id.number) => Start { cursor: id.number, missed: None },
-            Some(id) => Start { cursor: replay, missed: Some(replay.checked_sub(id.number)) },
+            Some(id) => Start { cursor: replay, missed: Some(log.missed_from(id.number)) },
         }
     }
 }

@@ -46,7 +46,7 @@ pub enum ConnectError {
     Ended {
         /// How far the attempt had come.
         step: ConnectStep,
-        /// How it failed; `None` if the other side has ended it in order.
+        /// How it failed; `None` if the other side has ended it in order, or nothing says how.
         kind: Option<io::ErrorKind>,
     },
     /// The proxy did not connect to the server.

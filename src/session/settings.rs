@@ -180,7 +180,8 @@ impl Session<'_> {
     /// The period starts anew.
     ///
     /// # Errors
-    /// A [`ConfigError`] for zero or absurd values, as at start-up.
+    /// A [`ConfigError`] for zero or absurd values, as at start-up, and in sessions without pings: raw ones
+    /// and byte streams.
     pub fn set_ping_period(
         &mut self,
         period: impl Into<Option<Duration>>,
@@ -191,6 +192,11 @@ impl Session<'_> {
             if self.out.state.is_raw() {
                 // A pong that its handler did not ask for would be one frame too many for it.
                 let mistake = "ping_period: a raw session sends its own pings, with send_frame";
+                return Err(ConfigError(mistake.into()));
+            }
+            if self.out.state.is_byte_stream() {
+                let mistake =
+                    "ping_period: a byte stream has no pings; set_timer finds who is silent";
                 return Err(ConfigError(mistake.into()));
             }
         }

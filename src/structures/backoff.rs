@@ -53,8 +53,8 @@ impl Backoff {
 
 /// A part of a time, drawn evenly.
 fn part_of(time: Duration, random: u32) -> Duration {
-    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX >> 32).min(u64::MAX >> 32);
-    Duration::from_micros(micros.wrapping_mul(u64::from(random)) >> 32)
+    let micros = time.as_micros().saturating_mul(u128::from(random)) >> 32;
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -76,6 +76,14 @@ mod tests {
             backoff.start_anew();
             assert!(backoff.next(&BOUNDS, random) <= SPREAD);
         }
+    }
+
+    #[test]
+    fn long_delays_are_spread_over_their_half_too() {
+        let day = Duration::from_secs(86_400);
+        let bounds = BackoffBounds { first: Duration::from_secs(60), largest: day };
+        let delays = [0, 1 << 31, u32::MAX].map(|it| Backoff::default().at_the_cap(&bounds, it));
+        assert_eq!(delays.map(|delay| (delay.as_secs_f64() / 3_600.0).round()), [12.0, 18.0, 24.0]);
     }
 
     #[test]

@@ -7,6 +7,9 @@ use crate::words::time::Time;
 /// In so many parts a window is looked at, so that who stops is found out of time by no more than one.
 const LOOKS: u32 = 32;
 
+/// What a look may be late by, however short the window: ticks of the wheel, and a loop with other work.
+const LATE: Duration = Duration::from_millis(50);
+
 /// What has to move: `min_rate` bytes a second over `window`, or all that waits where that is less.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Least {
@@ -83,7 +86,7 @@ impl Window {
         }
         // For a whole window nobody looked: the loop was away, or the machine slept, and what waits here
         // could not move.
-        if self.looked().after(least.window + least.between_looks()) < now {
+        if self.looked().after(least.window + least.between_looks().max(LATE)) < now {
             *self = Self::begin_at(now, position, waiting);
             return true;
         }
@@ -169,6 +172,21 @@ mod tests {
             assert!(window.look(at(1 + away), 100, 1 << 20, LEAST), "away for {away} s");
             assert!(window.look(at(30 + away), 100, 1 << 20, LEAST), "away for {away} s");
             assert!(!window.look(at(31 + away), 100, 1 << 20, LEAST), "away for {away} s");
+        }
+    }
+
+    /// As the wheel has it, whose ticks are longer than the looks of a short window.
+    #[test]
+    fn a_late_look_is_no_absence() {
+        for window in [1, 10, 50, 100, 150, 1_500].map(Duration::from_millis) {
+            let least = Least { window, min_rate: 256 };
+            for late in [1, 8, 17, 49].map(Duration::from_millis) {
+                let mut one = Window::begin_at(Time::ZERO, 0, 100);
+                assert!(
+                    !one.look(Time::ZERO.after(window + late), 0, 100, least),
+                    "{window:?} {late:?}"
+                );
+            }
         }
     }
 

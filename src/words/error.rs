@@ -210,8 +210,8 @@ impl Error for SendError {}
 /// What a hook returns when it fails, and what sending returns.
 ///
 /// Any [`std::error::Error`] turns into one with `?`, and a text with `into`. A hook that returns one
-/// ends its session: `on_error`, Close 1011, `on_close`. The exception is [`SendError::Closing`],
-/// which is not a fault.
+/// ends its session: `on_error`, Close, `on_close`. The code is 1011, or 1003 or 1007 for what the peer sent
+/// and the converter does not take. [`SendError::Closing`] and [`SendError::TooBig`] end nothing.
 ///
 /// ```
 /// use wirewheel::{Handler, HandlerResult, Message, Session};

@@ -2,6 +2,7 @@ use super::*;
 use crate::app::application::{Application, WebSockets};
 use crate::app::body_handler::{BodyHandler, BodyNext, IncomingBody};
 use crate::app::handler::on_message;
+use crate::app::pattern::BETWEEN_PIECES;
 use crate::protocol::head::tests::head;
 
 /// A table whose WebSocket routes and answers are named by their patterns; `ws:PATH:PROTOCOL`
@@ -49,7 +50,10 @@ fn resolved(routes: &[&str], request: &str) -> String {
     let method = if kind == "WS" { "GET" } else { kind };
     let head = head(&format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
     let list = |parameters: &[(String, String)]| {
-        parameters.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>()
+        let pieces = |(name, value): &(String, String)| {
+            value.split(BETWEEN_PIECES).map(|piece| format!(" {name}={piece}")).collect::<String>()
+        };
+        parameters.iter().map(pieces).collect::<String>()
     };
     let table = table(routes).unwrap();
     match table.resolve(&head, kind == "WS", &offered) {

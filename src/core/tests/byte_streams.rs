@@ -33,6 +33,32 @@ impl ByteHandler for Recorder {
     }
 }
 
+/// They would be counted, and a device that is slow to acknowledge would be ended for want of a pong.
+#[test]
+fn a_session_of_bytes_takes_no_ping_period() {
+    struct Asking;
+    impl ByteHandler for Asking {
+        fn on_connect(&mut self, session: &mut Session<'_>) -> HandlerResult {
+            let refused = session.set_ping_period(secs(5)).unwrap_err().to_string();
+            assert!(refused.contains("a byte stream has no pings"), "{refused}");
+            session.set_ping_period(None)?;
+            session.send(b"ready".to_vec())
+        }
+
+        fn on_bytes(&mut self, _session: &mut Session<'_>, _bytes: &[u8]) -> HandlerResult {
+            Ok(())
+        }
+    }
+    let app = TestApplication::new(|app: &mut Application| {
+        app.connect_bytes("tcp://meter.example:502", ConnectOptions::new(), || Asking);
+    });
+    let app = app.unwrap();
+    let far = app.far_server("meter.example", 502);
+    let peer = far.expect_connection_within(secs(0)).into_client();
+    app.advance(secs(60));
+    assert_eq!((peer.take_bytes(), app.stats().pings_out), (b"ready".to_vec(), 0));
+}
+
 /// What waits has no ends that could be seen in it: a policy that looked for those of events would drop a
 /// half of a message.
 #[test]

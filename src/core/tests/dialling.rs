@@ -526,6 +526,47 @@ fn the_last_wish_counts_while_a_session_is_being_closed() {
     }
 }
 
+/// Whatever is on its way when the application says so, and comes in the same turn.
+#[test]
+fn an_attempt_that_was_stopped_opens_nothing_and_fails_nothing() {
+    let switched = |request: &FarRequest| {
+        let key = request.accept_key();
+        format!(
+            "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: \
+             {key}\r\n\r\n"
+        )
+    };
+    let refused = |_: &FarRequest| "HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let half = |_: &FarRequest| "HTTP/1.1 200 x\r\nX-Y".to_owned();
+    for (answer, ends) in [
+        (&switched as &dyn Fn(&FarRequest) -> String, false),
+        (&switched, true),
+        (&refused, false),
+        (&half, true),
+    ] {
+        for restarts in [false, true] {
+            let it = one(URL);
+            let server = it.app.far_server("cloud.example", 80);
+            let request = server.expect_request();
+            it.dialers[0].stop();
+            if restarts {
+                it.dialers[0].reconnect_now();
+            }
+            let answer = answer(&request);
+            let mut client = request.answer(&answer);
+            if ends {
+                client.half_close();
+            }
+            assert_eq!(client.take_bytes(), b"", "{answer}");
+            assert_eq!(client.ending(), Some(Ending::Closed));
+            assert_eq!(it.state() == DialerState::Stopped, !restarts);
+            assert_eq!((it.notes(), it.app.stats().dials_failed), (Vec::new(), 0), "{answer}");
+            assert_eq!(it.app.stats().sessions_total, 0);
+            assert_eq!(server.next_request().is_some(), restarts);
+        }
+    }
+}
+
 /// Both are done, in that order: also where the loop hears of them in one turn.
 #[test]
 fn a_stop_is_not_forgotten_over_what_follows_it() {

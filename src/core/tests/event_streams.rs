@@ -258,6 +258,29 @@ fn an_id_of_another_epoch_or_of_nobody_gets_the_replay() {
     }
 }
 
+/// What had no room any more has nothing newer in its place.
+#[test]
+fn a_key_that_has_made_room_for_others_is_missed() {
+    let options = FlowOptions::new().extra_buffer(2).on_buffer_overflow(BufferOverflow::Latest);
+    let server = Server::new(options);
+    let set = |key: &str, value: &str| {
+        server.app.with_server(|_| server.flow.emit_latest(key, value)).unwrap();
+    };
+    let mut source = server.source();
+    for (after, expected) in [
+        (&["c2"][..], messages(&["c2"])),
+        (&["c3", "d1"], messages(&["c3", "d1"])),
+        (&["c4", "d2", "e1"], [vec![missed("null")], messages(&["d2", "e1"])].concat()),
+    ] {
+        ["a1", "c1"].iter().for_each(|value| set(&value[..1], value));
+        assert_eq!(events(&mut source).last().unwrap().1, "c1");
+        source.client().reset();
+        after.iter().for_each(|value| set(&value[..1], value));
+        source.reconnect();
+        assert_eq!(events(&mut source), expected);
+    }
+}
+
 /// The log of a flow that keeps the newest of each key: what was replaced is nothing that is missed.
 #[test]
 fn newest_values_go_on_with_the_keys_that_have_changed() {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::secs;
 use crate::app::application::{Application, WebSockets};
@@ -238,6 +239,50 @@ fn many_requests_behind_a_paused_body_go_on_behind_their_first_share() {
     for number in 0..1_500 {
         assert_eq!(client.expect_answer().text(), "page", "{number}");
     }
+}
+
+/// The ticks of the wheel are longer than a short window may be late by.
+#[test]
+fn a_body_that_stops_is_answered_however_short_the_time_is() {
+    for millis in [1, 10, 50, 100, 150] {
+        for phase in 0..16 {
+            let app = TestApplication::new(move |app: &mut Application| {
+                app.install(WebSockets::new().write_timeout(Duration::from_millis(millis)));
+                app.routing(|route| {
+                    route.post("/whole", |_, body| body.bytes().len().to_string());
+                });
+            });
+            let app = app.unwrap();
+            app.advance(Duration::from_micros(500 * phase));
+            let mut slow = app.connect();
+            slow.send_bytes(&post("/whole", 6));
+            app.advance(Duration::from_millis(millis + 20));
+            assert_eq!(slow.expect_answer().status, 408, "{millis} ms, {phase}");
+        }
+    }
+}
+
+/// A path of many pieces is paid for like one of few.
+#[test]
+fn what_a_request_keeps_of_its_path_is_no_multiple_of_it() {
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            route.put("/files/{path...}", |call: &Call, _| {
+                let pieces = call.parameters("path");
+                format!("{} {} {}", pieces.len(), call.parameter("path").unwrap(), pieces[1])
+            });
+        });
+    });
+    let app = app.unwrap();
+    let mut client = app.connect();
+    let path = format!("/files{}/b%2Fc", "/a".repeat(3_900));
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n");
+    client.send_bytes(head.as_bytes());
+    let held = app.stats().bytes_held;
+    assert!(held <= 3 * head.len() as u64, "{held} bytes are held for {}", head.len());
+    client.send_bytes(b"abc");
+    assert_eq!(client.expect_answer().text(), "3901 a a");
 }
 
 /// Requests before a session are no route's: what is installed holds for them, whichever route is the first.
