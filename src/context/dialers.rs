@@ -66,8 +66,8 @@ pub(crate) struct Dialers {
     fresh: RefCell<Vec<NewDialer>>,
     /// Those of which something is wanted, or of which a session has ended.
     touched: RefCell<Vec<Rc<DialerCell>>>,
-    /// How many stand where: connecting, open, waiting. Walking all of them would cost each turn their number,
-    /// where several loops publish their statistics.
+    /// How many stand where: where several loops publish their statistics, to walk all of them would cost
+    /// each turn their number.
     connecting: Cell<u64>,
     open: Cell<u64>,
     waiting: Cell<u64>,
