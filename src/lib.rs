@@ -61,7 +61,7 @@
 //! * `deflate` (default): permessage-deflate, RFC 7692.
 //! * `client`: sessions that dial out, and dial again.
 //! * `json`: values as messages, with serde.
-//! * `tungstenite`: messages, Close frames and options from and to the types of that crate.
+//! * `tungstenite`: messages and Close frames from and to the types of that crate, options from them.
 //! * `tls`: TLS in the process, with rustls. The only feature that needs a C compiler.
 //! * `tls-client-auth`: certificates of clients.
 //! * `testing`: the module of that name, for the tests of your own application.

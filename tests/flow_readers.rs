@@ -2,11 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wirewheel::flow::{BufferOverflow, FlowOptions, ReaderId, SharedFlow, Taken};
 use wirewheel::testing::{Received, TestApplication, TestClient};
-use wirewheel::{Application, Call, WebSockets, on_connect};
+use wirewheel::{Application, Call, ServerRef, WebSockets, on_connect};
 
 /// What a reader has taken, with what it missed before each.
 type Heard = Rc<RefCell<Vec<(String, u64)>>>;
@@ -398,6 +400,90 @@ fn a_reader_may_end_itself_or_read_on_while_it_reads() {
     assert_eq!(heard.take(), ["again"; 3]);
     app.with_server(|_| flow.emit("end").unwrap());
     assert_eq!((heard.take(), flow.subscription_count()), (vec!["end".to_owned()], 0));
+}
+
+/// It asks to be called again, looks at nothing, and goes on only once the loop has had another turn.
+#[test]
+fn a_reader_that_has_itself_called_again_leaves_the_loop_to_others() {
+    let flow: SharedFlow = SharedFlow::with(FlowOptions::new().replay(3)).unwrap();
+    let app = TestApplication::new(|_| {}).unwrap();
+    let id: Rc<Cell<Option<ReaderId>>> = Rc::default();
+    let heard: Rc<RefCell<Vec<String>>> = Rc::default();
+    let (into, own) = (Rc::clone(&heard), Rc::clone(&id));
+    let (turned, told) = (Arc::new(AtomicBool::new(false)), Cell::new(false));
+    let reader = app.with_server(|server| {
+        server.read_flow(&flow, move |server, batch| {
+            if turned.load(Ordering::Relaxed) {
+                into.borrow_mut().extend(batch.map(|offered| text_of(&offered)));
+                return Taken::Yes;
+            }
+            if !told.replace(true) {
+                let turns = Arc::clone(&turned);
+                let defer = move |_: &mut ServerRef<'_>| turns.store(true, Ordering::Relaxed);
+                server.handle().defer(defer).unwrap();
+            }
+            server.read_on(own.get().unwrap());
+            Taken::Later
+        })
+    });
+    id.set(Some(reader));
+    app.with_server(|_| flow.emit("hello").unwrap());
+    assert_eq!(heard.take(), ["hello"]);
+}
+
+/// Values that were replaced before a reader came, and removed before it took them, are missed once.
+#[test]
+fn what_was_removed_of_a_replay_with_gaps_is_missed_once() {
+    let options = FlowOptions::new().extra_buffer(9).on_buffer_overflow(BufferOverflow::Latest);
+    let room = room(options);
+    room.app.with_server(|server| server.stop_reading(room.reader));
+    for key in ["a", "b", "c", "b"] {
+        room.app.with_server(|_| room.flow.emit_latest(key, key).unwrap());
+    }
+    let heard: Heard = Rc::default();
+    let (into, is_full) = (Rc::clone(&heard), Rc::new(Cell::new(true)));
+    let full = Rc::clone(&is_full);
+    let reader = room.app.with_server(|server| {
+        server.read_flow(&room.flow, move |_, batch| {
+            if full.get() {
+                return Taken::Later;
+            }
+            into.borrow_mut().extend(batch.map(|offered| (text_of(&offered), offered.missed())));
+            Taken::Yes
+        })
+    });
+    room.app.with_server(|_| ["a", "b", "c"].map(|key| assert!(room.flow.remove(key))));
+    is_full.set(false);
+    room.app.with_server(|server| server.read_on(reader));
+    room.app.with_server(|_| room.flow.emit_latest("d", "d").unwrap());
+    assert_eq!(heard.take(), [("d".to_owned(), 3)]);
+}
+
+/// Each has room of its own for the keys that it is to be told of.
+#[test]
+fn a_reader_that_is_slow_to_hear_of_removed_keys_silences_no_other() {
+    let options = FlowOptions::new().extra_buffer(1_000).max_bytes(1_000);
+    let flow: SharedFlow =
+        SharedFlow::with(options.on_buffer_overflow(BufferOverflow::Latest)).unwrap();
+    let app = TestApplication::new(|_| {}).unwrap();
+    let removed: Rc<Cell<u32>> = Rc::default();
+    let count = Rc::clone(&removed);
+    app.with_server(|server| {
+        server.read_flow(&flow, |_, _| Taken::Later);
+        server.read_flow(&flow, move |_, batch| {
+            while batch.next_removed().is_some() {
+                count.set(count.get() + 1);
+            }
+            batch.for_each(drop);
+            Taken::Yes
+        });
+    });
+    for n in 0..100 {
+        let key = format!("a key of some length, number {n}");
+        app.with_server(|_| flow.emit_latest(&key, "x").unwrap());
+        app.with_server(|_| assert!(flow.remove(&key)));
+    }
+    assert_eq!(removed.get(), 100);
 }
 
 #[test]

@@ -112,6 +112,67 @@ fn answers_of_an_application_have_conditions_if_it_says_so() {
     assert_eq!(get(&app, "/plain", &format!("{known}Range: bytes=0-1\r\n")).text(), "0123456789");
 }
 
+/// Each cookie is a line of its own (RFC 6265 section 3), and so may be each challenge; `Vary` only grows.
+#[test]
+fn all_lines_of_one_name_stay_when_answers_are_put_together() {
+    let app = serve(|route| {
+        route.cors(Cors::new().allowed_origins(["https://a.example"]));
+        route.status_page(401, |_| Response::text("log in").header("Vary", "Accept-Language"));
+        route.get("/private", |_| {
+            let refusal = wirewheel::auth::basic_challenge("box");
+            refusal.header("WWW-Authenticate", "Bearer realm=\"box\"")
+        });
+        route.get("/login", |_| {
+            let made = Response::with_server(|_, _| Response::new(204).header("X-Own", "kept"));
+            let cookies = made.header("Set-Cookie", "sid=1").header("Set-Cookie", "csrf=2");
+            cookies.header("X-Own", "not taken")
+        });
+    });
+    let answer = get(&app, "/login", "");
+    assert_eq!(lines(&answer, "Set-Cookie").len(), 2, "{}", answer.head);
+    assert_eq!(lines(&answer, "X-Own"), ["X-Own: kept"]);
+    let answer = get(&app, "/private", "Origin: https://a.example\r\n");
+    assert_eq!(lines(&answer, "WWW-Authenticate").len(), 2, "{}", answer.head);
+    assert_eq!(lines(&answer, "Vary"), ["Vary: Accept-Language", "Vary: Origin"]);
+    assert_eq!(answer.text(), "log in");
+}
+
+/// RFC 9110 section 15.4.5: what it says of content would be taken for that of the copy.
+#[test]
+fn a_304_gets_no_default_for_its_content() {
+    let app = serve(|route| {
+        route.default_header("Content-Language", "en");
+        route.default_header("X-Box", "here");
+        route.get("/", |call| {
+            let page = Response::html("hallo").header("Content-Language", "de");
+            page.header("ETag", "\"1\"").conditional(call)
+        });
+    });
+    assert_eq!(lines(&get(&app, "/", ""), "Content-Language"), ["Content-Language: de"]);
+    let answer = get(&app, "/", "If-None-Match: \"1\"\r\n");
+    assert_eq!((answer.status, lines(&answer, "X-Box").len()), (304, 1));
+    assert_eq!(lines(&answer, "Content-"), [] as [&str; 0], "{}", answer.head);
+}
+
+/// As clients send it that end a body as if it were a line of text (RFC 9112 section 2.2).
+#[test]
+fn empty_lines_behind_a_request_begin_no_other() {
+    let app = serve(|route| {
+        route.post("/", |_, body| body.bytes().len().to_string());
+    });
+    let mut client = app.connect();
+    let request = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc\r\n";
+    for _ in 0..2 {
+        client.send_bytes(request.as_bytes());
+        assert_eq!(client.expect_answer().text(), "3");
+        app.advance(Duration::from_secs(60));
+        client.send_bytes(b"\r\n\r\n");
+        assert_eq!(client.ending(), None);
+    }
+    app.advance(Duration::from_secs(80));
+    client.expect_end(Ending::Closed); // without a word: no 408
+}
+
 #[test]
 fn default_headers_are_in_every_answer_of_their_scope() {
     let app = serve(|route| {

@@ -8,6 +8,7 @@ use crate::protocol::head::RequestHead;
 use crate::app::call::Call;
 use crate::app::pattern::{Pattern, path_segments};
 use crate::app::response::{Body, Response, describes_content, has_header};
+use crate::app::response_on_loop::add_missing;
 
 /// One of them.
 pub(crate) trait AnswerFilter {
@@ -106,7 +107,10 @@ pub(super) struct DefaultHeader {
 
 impl AnswerFilter for DefaultHeader {
     fn change(&self, _call: &Call, mut response: Response) -> Response {
-        if !has_header(&response.headers, &self.name) {
+        // RFC 9110 section 15.4.5: a 304 describes no content; a default would take the place of what the
+        // client's copy has.
+        let is_for_content = response.status == 304 && describes_content(&self.name);
+        if !is_for_content && !has_header(&response.headers, &self.name) {
             response.headers.push((self.name.clone(), self.value.clone()));
         }
         response
@@ -134,11 +138,7 @@ impl<F: Fn(&Call) -> Response> AnswerFilter for StatusPage<F> {
             !describes_content(name)
                 || response.status == 416 && name.eq_ignore_ascii_case("content-range")
         };
-        for (name, value) in response.headers {
-            if says(&name) && !has_header(&page.headers, &name) {
-                page.headers.push((name, value));
-            }
-        }
+        add_missing(&mut page.headers, response.headers.into_iter().filter(|(name, _)| says(name)));
         Response { status: response.status, fault: response.fault.or(page.fault), ..page }
     }
 }

@@ -146,10 +146,10 @@ impl Cors {
                         WebSockets"
                 .into());
         }
-        if self.credentials && (origins.lists_any() || origins.lists_null()) {
+        if self.credentials && origins.lists_anybody() {
             return Err(
-                "credentials(true) with an origin that everybody can have (\"*\", \"null\"): name \
-                        the origins"
+                "credentials(true) with an origin that everybody can have (\"*\", \"null\", \
+                        \"https://*\"): name the origins"
                     .into(),
             );
         }

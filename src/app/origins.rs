@@ -152,8 +152,13 @@ impl OriginRules {
         self.listed.contains(&Listed::Any)
     }
 
-    pub(crate) fn lists_null(&self) -> bool {
-        self.listed.contains(&Listed::Null)
+    /// Whether everybody can have an origin that is listed: `null`, or any host of a scheme of the web.
+    pub(crate) fn lists_anybody(&self) -> bool {
+        self.listed.iter().any(|listed| match listed {
+            Listed::Any | Listed::Null => true,
+            Listed::Of { scheme, host: Pattern::Any, .. } => default_port(scheme).is_some(),
+            Listed::Of { .. } | Listed::Hostless { .. } => false,
+        })
     }
 
     /// Whether an origin is listed; that it is this server's own is not asked.

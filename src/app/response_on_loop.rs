@@ -111,11 +111,7 @@ impl Response {
         if rest.status != 200 {
             self.status = rest.status;
         }
-        for (name, value) in rest.headers {
-            if !has_header(&self.headers, &name) {
-                self.headers.push((name, value));
-            }
-        }
+        add_missing(&mut self.headers, rest.headers);
         self
     }
 
@@ -128,6 +124,21 @@ impl Response {
             Body::File(..) | Body::Produced(_) | Body::OnLoop(_) | Body::Deferred => Err(()),
         };
         SendableResponse { status, is_refusal, headers, body, fault }
+    }
+}
+
+/// Adds lines whose names are not there yet: all of one name, such as of `Set-Cookie`. `Vary` only grows (RFC
+/// 9110 section 12.5.5).
+pub(super) fn add_missing(
+    headers: &mut Vec<(String, String)>,
+    lines: impl IntoIterator<Item = (String, String)>,
+) {
+    let before = headers.len();
+    for (name, value) in lines {
+        let is_there = has_header(headers.get(..before).unwrap_or_default(), &name);
+        if !is_there || name.eq_ignore_ascii_case("vary") {
+            headers.push((name, value));
+        }
     }
 }
 

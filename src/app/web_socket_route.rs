@@ -217,6 +217,9 @@ impl WebSocketRoute {
         if let Some(protocol) = self.protocol.as_deref().filter(|protocol| !is_token(protocol)) {
             return Err(at_route(format!("subprotocol {protocol:?} is no token (RFC 9110)")));
         }
+        if self.protocol.is_some() && self.pick_protocol.is_some() {
+            return Err(at_route("a route has either protocol or select_protocol".into()));
+        }
         let origins = self.origins.or(&installed.origins).rules().map_err(at_route)?;
         let pattern = Pattern::parse(&self.path)?;
         let config = RouteConfig {

@@ -6,7 +6,7 @@
 //! no more: the rest waits in the log, where the flow's policy is for it as for any slow subscriber.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub(crate) struct Bridges {
     by_name: BTreeMap<Arc<str>, Entry>,
     /// How many bridges there were.
     count: u64,
-    /// Some wait for a flow that has no room.
-    pub(crate) some_wait: bool,
+    /// Of those that wait for a flow that has no room.
+    pub(crate) waiting: BTreeSet<Arc<str>>,
 }
 
 struct Entry {
@@ -174,10 +174,6 @@ impl Bridges {
     pub(crate) fn beyond_limits(&self) -> usize {
         self.by_name.values().map(|entry| entry.flow.beyond_limits()).sum()
     }
-
-    pub(crate) fn all(&self) -> Vec<Rc<dyn BridgeEnd>> {
-        self.by_name.values().filter_map(|entry| entry.bridge.clone()).collect()
-    }
 }
 
 /// The beginning.
@@ -203,6 +199,7 @@ impl<A> Bridge<A> {
 /// Sending.
 impl<A> Bridge<A> {
     pub(crate) fn read_by(&self, reader: ReaderId) {
+        self.flow.bridge_by(reader);
         self.reader.set(Some(reader));
     }
 

@@ -181,7 +181,8 @@ impl<A> Place<A> {
         *number
     }
 
-    /// It needs it no more: the number of a flow that no loop does.
+    /// It needs it no more: the number of a flow that no loop does. One of that name that comes after it has
+    /// a count of its own.
     pub(crate) fn let_go(&self, flow: &str) -> Option<u64> {
         let by_name = &mut locked(&self.loops.holders).by_name;
         let (count, number) = by_name.get_mut(flow)?;
@@ -189,6 +190,7 @@ impl<A> Place<A> {
         let ended = (*count == 0).then_some(*number);
         if ended.is_some() {
             by_name.remove(flow);
+            locked(&self.loops.subscriptions).remove(flow);
         }
         ended
     }
@@ -198,9 +200,12 @@ impl<A> Place<A> {
         locked(&self.loops.holders).by_name.get(flow).map(|(_, number)| *number)
     }
 
-    /// Forgets the counts of flows that no loop has any more.
-    pub(crate) fn forget_counts(&self) {
-        locked(&self.loops.subscriptions).retain(|_, count| Arc::strong_count(count) > 1);
+    /// Forgets the count of a flow that came to this loop behind its end.
+    pub(crate) fn forget_count(&self, flow: &str) {
+        let by_name = &locked(&self.loops.holders).by_name;
+        if !by_name.contains_key(flow) {
+            locked(&self.loops.subscriptions).remove(flow);
+        }
     }
 
     pub(crate) fn clients(&self) -> Arc<Mutex<Clients>> {

@@ -108,7 +108,7 @@ impl LoopState {
         }
         drop(bridge);
         if let Some(place) = &self.place {
-            place.forget_counts();
+            place.forget_count(name);
         }
     }
 }

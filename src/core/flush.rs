@@ -50,7 +50,7 @@ impl Core {
     /// Whether what other loops have sent waits for a flow to move.
     #[inline]
     pub(super) fn has_waiting_bridges(&self) -> bool {
-        self.shared.bridges.some_wait
+        !self.shared.bridges.waiting.is_empty()
     }
 
     /// Gathers whom there is something to write to, behind those whom the last flush did not come to.
@@ -209,7 +209,8 @@ impl Core {
         });
         let goes_on = match outcome {
             Some((looked_at, taken)) => {
-                self.flushed = self.flushed.saturating_add(looked_at);
+                // One that looks at nothing and has itself called again is work too.
+                self.flushed = self.flushed.saturating_add(looked_at.max(1));
                 (taken != Taken::Stop).then_some(taken == Taken::Yes)
             }
             // Offered the same again, it would panic for ever.

@@ -86,6 +86,15 @@ impl HttpTurn<'_, '_> {
         }
     }
 
+    /// The empty line that some send behind a body, which is no beginning of a request (RFC 9112 section 2.2):
+    /// how long it is, if there is one.
+    fn empty_line(&mut self, input: &[u8]) -> Option<usize> {
+        let http = self.http().filter(|http| http.has_answered)?;
+        let line = input.get(..2).filter(|line| line == b"\r\n")?;
+        http.scanned = 0;
+        Some(line.len())
+    }
+
     /// Deals with requests, up to where the rest has to wait: how many bytes that is.
     fn requests(&mut self, mut input: &mut [u8]) -> (Reading, usize) {
         loop {
@@ -101,6 +110,9 @@ impl HttpTurn<'_, '_> {
                 let (taken, after) = self.body().bytes(input);
                 input = input.get_mut(taken..).unwrap_or_default();
                 after
+            } else if let Some(length) = self.empty_line(input) {
+                input = input.get_mut(length..).unwrap_or_default();
+                continue;
             } else {
                 match self.head(input) {
                     Ok(HeadStatus::Complete { head, length }) => {

@@ -1,7 +1,6 @@
 //! One turn of a session whose reading is paused, by the application, by a flow or by the rate of messages,
 //! or whose input waits for others.
 
-use crate::protocol::frame::OpCode;
 use crate::protocol::frame_reader::PartialFrame;
 use crate::session::read_pause::{ReadPause, UnreadInput};
 use crate::session::state::Phase;
@@ -55,12 +54,7 @@ impl SessionTurn<'_, '_> {
             // Where only the rest of one read waits, its pings are answered in their turn.
             let held = pause.filter(|pause| pause.since().is_some());
             let Some(control) = held.and_then(|pause| pause.next_control(&rules)) else { break };
-            if control.opcode == OpCode::Ping {
-                self.turn.shared.stats.pings_in += 1;
-                self.turn.outgoing().send_control(OpCode::Pong, &control.payload);
-            } else {
-                self.pings().pong(&control.payload);
-            }
+            self.control(control.opcode, &control.payload);
         }
         self.turn.flush();
     }

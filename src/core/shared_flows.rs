@@ -1,6 +1,8 @@
 //! The flows that several loops share, as the core serves them: what other loops send, and what waits for a
 //! flow to move.
 
+use std::sync::Arc;
+
 use crate::context::bridges::BridgeEnd;
 use crate::context::loop_state::Order;
 use crate::context::parcels::{Content, Load, Parcel};
@@ -24,7 +26,7 @@ impl SharedFlows<'_> {
             (Some(bridge), Content::Published(number, published)) => {
                 // Kept first: where the flow has no room now, it may have after the flush.
                 bridge.receive(from, number, published);
-                self.publish(&*bridge);
+                self.publish(&flow, &*bridge);
             }
             (Some(bridge), Content::Done(number, load)) => {
                 let bytes = bridge.done(from, number, load);
@@ -50,15 +52,18 @@ impl SharedFlows<'_> {
     #[cold]
     pub(super) fn go_on(&mut self) {
         // Nothing but a turn of this loop moves its flows, so that no waking is needed for this.
-        self.core.shared.bridges.some_wait = false;
-        for bridge in self.core.shared.bridges.all() {
-            self.publish(&*bridge);
+        for name in std::mem::take(&mut self.core.shared.bridges.waiting) {
+            if let Some(bridge) = self.core.shared.bridges.get(&name) {
+                self.publish(&name, &*bridge);
+            }
         }
     }
 
-    fn publish(&mut self, bridge: &dyn BridgeEnd) {
+    fn publish(&mut self, name: &Arc<str>, bridge: &dyn BridgeEnd) {
         let shared = &mut self.core.shared;
         let cursor = bridge.reader().and_then(|reader| shared.readers.cursor(reader));
-        shared.bridges.some_wait |= bridge.publish(cursor.unwrap_or(u64::MAX));
+        if bridge.publish(cursor.unwrap_or(u64::MAX)) {
+            shared.bridges.waiting.insert(Arc::clone(name));
+        }
     }
 }

@@ -35,6 +35,8 @@ mod shares;
 mod short_pauses;
 mod spare;
 mod streams;
+#[cfg(all(feature = "client", feature = "tls-client-auth"))]
+mod tls_clients;
 mod unread;
 
 use std::cell::RefCell;

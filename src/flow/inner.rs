@@ -32,6 +32,8 @@ pub(crate) struct FlowInner {
     pub(super) epoch: Cell<u32>,
     /// Where all loops of a server have it: how many collect it on any, and how many loops there are.
     pub(super) everywhere: OnceCell<(Arc<AtomicIsize>, usize)>,
+    /// The reader that tells the other loops.
+    pub(super) bridge: Cell<Option<ReaderId>>,
 }
 
 /// The pool of one server's flows.
@@ -64,8 +66,8 @@ impl FlowInner {
     pub(crate) fn new(options: FlowOptions) -> Self {
         let state = FlowState::new(&options);
         let (rank, name, epoch) = (Cell::default(), Cell::default(), Cell::default());
-        let everywhere = OnceCell::new();
-        Self { options, state: RefCell::new(state), rank, name, epoch, everywhere }
+        let (everywhere, bridge) = (OnceCell::new(), Cell::default());
+        Self { options, state: RefCell::new(state), rank, name, epoch, everywhere, bridge }
     }
 
     pub(crate) fn options(&self) -> &FlowOptions {
@@ -104,12 +106,10 @@ impl FlowInner {
     pub(crate) fn remove(self: &Rc<Self>, key: &str, origin: Origin) -> bool {
         let removed = self.change(|state| {
             let removed = state.remove(key);
-            // One that had no value was never on its way to anybody.
-            if removed {
-                // Other loops, which are to forget it too, are bounded by the bytes alone.
-                let is_alone = self.everywhere.get().is_none();
-                let most = if is_alone { self.options.capacity() } else { usize::MAX };
-                state.tell_removed(key, origin, (most, self.options.max_bytes));
+            // One that has no value was never on its way to anybody, unless it has given way on this loop alone.
+            if removed || self.everywhere.get().is_some() {
+                let (most, bytes) = (self.options.capacity(), self.options.max_bytes);
+                state.tell_removed(key, origin, self.bridge.get(), (most, bytes));
             }
             removed
         });

@@ -198,10 +198,10 @@ impl Batch<'_> {
         if reading.subscription.is_before(end) {
             return false;
         }
-        let last = end.checked_sub(1).filter(|last| reading.subscription.cursor() <= *last);
-        if let Some(last) = last {
+        if reading.subscription.cursor() < end {
             reading.unreported += reading.subscription.missed_before(end);
-            reading.pass(last, 0);
+            reading.subscription.pass_all(end);
+            reading.subscription.flow().note_passed(reading.id, end, 0);
             self.has_progress = true;
         }
         true

@@ -95,6 +95,11 @@ impl FlowInner {
         let _ = self.everywhere.set((count, loops));
     }
 
+    /// That is the reader that tells the other loops.
+    pub(crate) fn bridge_by(&self, reader: ReaderId) {
+        self.bridge.set(Some(reader));
+    }
+
     /// The reader that bridges it is about to leave.
     pub(crate) fn count_no_bridge(&self) {
         if let Some((count, _)) = self.everywhere.get() {

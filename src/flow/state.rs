@@ -67,11 +67,14 @@ pub(crate) struct FlowReader {
     pub(crate) own_dropped: u64,
     /// Keys that were removed and of which it was not told, in their order.
     pub(crate) removed: VecDeque<Rc<str>>,
+    removed_bytes: usize,
 }
 
 impl FlowReader {
     pub(crate) fn new(id: ReaderId) -> Self {
-        Self { id, own_skipped: 0, passed: 0, own_dropped: 0, removed: VecDeque::new() }
+        let (own_skipped, passed, own_dropped) = (0, 0, 0);
+        let (removed, removed_bytes) = (VecDeque::new(), 0);
+        Self { id, own_skipped, passed, own_dropped, removed, removed_bytes }
     }
 }
 
@@ -284,19 +287,23 @@ impl<F: GivesWay> FlowState<F> {
         self.log.bytes() + self.removed_bytes
     }
 
-    /// Readers are to be told that a key was removed, but the one that has removed it.
+    /// Readers are to be told that a key was removed, but the one that has removed it. The bridge tells other
+    /// loops, which are to forget it too: that is bounded by the bytes alone.
     pub(crate) fn tell_removed(
         &mut self,
         key: &str,
         origin: Origin,
+        bridge: Option<ReaderId>,
         (most, bytes): (usize, usize),
     ) {
         let (shared, room) = (Rc::<str>::from(key), bytes.saturating_sub(removed_bytes(key)));
         for reader in self.readers.iter_mut().filter(|it| origin != Origin::Reader(it.id)) {
-            // One that takes nothing must not make this grow.
-            let has_room = reader.removed.len() < most && self.removed_bytes <= room;
+            // One that takes nothing must not make this grow, nor take the room of others.
+            let most = if bridge == Some(reader.id) { usize::MAX } else { most };
+            let has_room = reader.removed.len() < most && reader.removed_bytes <= room;
             if let (true, Err(place)) = (has_room, place_of(&reader.removed, key)) {
                 reader.removed.insert(place, Rc::clone(&shared));
+                reader.removed_bytes += removed_bytes(key);
                 self.removed_bytes += removed_bytes(key);
             }
         }
@@ -315,7 +322,9 @@ impl<F: GivesWay> FlowState<F> {
 
     /// Readers are not told of removed keys after all: whether there were any.
     pub(crate) fn forget_all_removed(&mut self) -> bool {
-        self.readers.iter_mut().for_each(|reader| reader.removed = VecDeque::new());
+        self.readers.iter_mut().for_each(|reader| {
+            (reader.removed, reader.removed_bytes) = (VecDeque::new(), 0);
+        });
         std::mem::take(&mut self.removed_bytes) > 0
     }
 
@@ -335,6 +344,7 @@ impl<F: GivesWay> FlowState<F> {
         if reader.removed.is_empty() {
             reader.removed = VecDeque::new(); // what it grew to is not counted any more
         }
+        reader.removed_bytes -= removed_bytes(&key);
         self.removed_bytes -= removed_bytes(&key);
         Some(key)
     }

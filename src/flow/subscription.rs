@@ -165,6 +165,13 @@ impl Subscription {
         missed
     }
 
+    /// Goes past all that there was before `end`, none of which is left.
+    pub(crate) fn pass_all(&mut self, end: u64) {
+        let from = std::mem::replace(&mut self.cursor, end);
+        self.gappy_replay = 0;
+        self.flow.advance(from, end);
+    }
+
     #[cold]
     fn pass_replay(&mut self, from: u64, number: u64) -> u64 {
         self.cursor = from;

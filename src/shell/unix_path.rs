@@ -26,7 +26,7 @@ impl SocketFile {
         backlog: i32,
     ) -> io::Result<Self> {
         // Between `bind` and `listen` a socket looks as one that was left does.
-        let _claim = Claim::of(path)?;
+        let claim = Claim::of(path)?;
         let address = SockAddr::unix(path)?;
         match socket.bind(&address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path, &address)? => {
@@ -35,13 +35,12 @@ impl SocketFile {
             }
             result => result?,
         }
-        let file = Self { path: path.to_owned(), identity: identity(path)? };
-        if let Some(mode) = mode {
-            // Nobody can connect before `listen`.
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-        }
-        socket.listen(backlog)?;
-        Ok(file)
+        // The program may go to another folder meanwhile.
+        let file = Self { path: std::path::absolute(path)?, identity: identity(path)? };
+        let opened = open(socket, path, mode, backlog);
+        // The file is removed under the same claim: for one of its own it would wait without end.
+        drop(claim);
+        opened.map(|()| file)
     }
 }
 
@@ -54,6 +53,14 @@ impl Drop for SocketFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn open(socket: &Socket, path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<()> {
+    if let Some(mode) = mode {
+        // Nobody can connect before `listen`.
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(backlog)
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

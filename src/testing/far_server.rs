@@ -279,7 +279,11 @@ impl FarServer {
     /// }
     /// ```
     pub fn break_after(&self, bytes: impl Into<Option<usize>>) {
-        self.network.borrow_mut().sockets.far.breaks_after = bytes.into();
+        let breaks_after = &mut self.network.borrow_mut().sockets.far.breaks_after;
+        match bytes.into() {
+            Some(bytes) => breaks_after.insert(self.address, bytes),
+            None => breaks_after.remove(&self.address),
+        };
     }
 
     /// The next connection whose request has arrived.

@@ -201,6 +201,7 @@ impl TestApplication {
     /// # Panics
     /// Without [`over_tls`](Self::over_tls).
     #[cfg(feature = "tls")]
+    #[track_caller]
     pub fn begin_handshake(&self, bytes: usize) -> TestClient {
         let id = self.network.borrow_mut().connect_in_part(bytes);
         TestClient::new(self.network.clone(), id)
@@ -319,8 +320,8 @@ impl TestApplication {
         self.network.borrow_mut().jump(time);
     }
 
-    /// What the wall clock shows from now on to connections that are dialled, since 1970 began: certificates
-    /// are judged by it. It stands still; at first it is November 2023.
+    /// What the wall clock shows to connections that are dialled or come from now on, since 1970 began:
+    /// certificates are judged by it. It stands still; at first it is November 2023.
     ///
     /// ```
     /// use std::time::Duration;
@@ -332,7 +333,7 @@ impl TestApplication {
     /// ```
     #[cfg(feature = "client")]
     pub fn set_wall_clock(&self, since_1970: Duration) {
-        self.network.borrow_mut().sockets.since_1970 = Some(since_1970);
+        self.network.borrow_mut().set_wall_clock(since_1970);
     }
 
     /// The virtual time since the application began.

@@ -123,12 +123,24 @@ impl Network {
     /// Who connects from now on speaks TLS, and so does the listener.
     #[cfg(feature = "tls")]
     pub(crate) fn use_tls(&mut self) {
-        self.driver.sockets.tls = Some(tls_peer::BothEnds::new(8 << 10));
+        self.use_tls_of(tls_peer::BothEnds::new(8 << 10));
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn use_tls_of(&mut self, ends: tls_peer::BothEnds) {
+        self.driver.sockets.tls = Some(ends);
+    }
+
+    /// What the wall clock shows to whoever connects from now on.
+    #[cfg(feature = "client")]
+    pub(crate) fn set_wall_clock(&mut self, since_1970: Duration) {
+        self.driver.sockets.since_1970 = Some(since_1970);
     }
 
     /// A peer connects, and so many bytes of its ClientHello are all that comes.
     #[cfg(feature = "tls")]
     pub(crate) fn connect_in_part(&mut self, bytes: usize) -> LinkId {
+        assert!(self.driver.sockets.tls.is_some(), "the application is not over_tls");
         let id = self.driver.sockets.connect(SocketAddr::from(([127, 0, 0, 1], 9_999)));
         self.link(id).keep_first(bytes);
         self.pump();
@@ -290,6 +302,9 @@ impl Network {
 
     fn after_turn(&mut self) {
         self.stopped |= self.driver.core.is_drained();
+        if self.driver.core.is_over() {
+            self.inbox = None; // whoever sends to it is told that it has stopped
+        }
         let panic = self.driver.core.take_panic().filter(|panic| !(self.tolerates)(panic));
         if let Some(panic) = panic {
             panic!("the application panicked: {panic} (TestApplication::tolerate_panics lets it)");

@@ -17,8 +17,9 @@ pub(crate) struct SessionOptions {
     pub(crate) max_frame_size: usize,
     /// `None`: the same as `max_frame_size`.
     pub(crate) max_message_size: Option<usize>,
-    /// `None` until the limits are known: see `resolve`.
+    /// `None`: as the limits of the server and of what arrives have it, see `resolve`.
     pub(crate) max_outgoing_message_size: Option<usize>,
+    outgoing: usize,
     /// What may come and what goes out in one frame for sure; 0 until the limits are known.
     short_incoming: usize,
     short_outgoing: usize,
@@ -48,6 +49,7 @@ impl Default for SessionOptions {
             max_frame_size: 64 << 10,
             max_message_size: None,
             max_outgoing_message_size: None,
+            outgoing: LARGEST_SIZE,
             short_incoming: 0,
             short_outgoing: 0,
             max_fragments: 65_536,
@@ -127,7 +129,7 @@ impl SessionOptions {
 
     /// The most bytes of a message that is sent.
     pub(crate) fn outgoing_limit(&self) -> usize {
-        self.max_outgoing_message_size.unwrap_or(LARGEST_SIZE)
+        self.outgoing
     }
 
     /// The most bytes of a message that is sent in one frame.
@@ -145,9 +147,9 @@ impl SessionOptions {
     pub(crate) fn resolve(&mut self, process_bytes: usize) {
         // What may arrive may be sent back.
         let default = (process_bytes / 4).max(self.message_limit()).min(LARGEST_SIZE);
-        let limit = *self.max_outgoing_message_size.get_or_insert(default);
+        self.outgoing = self.max_outgoing_message_size.unwrap_or(default);
         self.short_incoming = self.message_limit().min(self.max_frame_size);
-        self.short_outgoing = limit.min(self.max_frame_size);
+        self.short_outgoing = self.outgoing.min(self.max_frame_size);
     }
 
     /// Refuses zero and absurd values by name.
@@ -165,7 +167,7 @@ impl SessionOptions {
         check_time("write_timeout", self.write_timeout)?;
         check_size("max_frame_size", self.max_frame_size)?;
         check_size("max_message_size", self.message_limit())?;
-        check_size("max_outgoing_message_size", self.outgoing_limit())?;
+        check_size("max_outgoing_message_size", self.max_outgoing_message_size.unwrap_or(1))?;
         check_size("max_fragments", self.max_fragments as usize)?;
         if self.max_piecewise_message_size == 0 {
             return Err("max_piecewise_message_size is 0: it must be at least 1".into());

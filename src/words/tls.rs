@@ -23,9 +23,11 @@ pub(crate) enum PemSource {
 }
 
 impl Pem {
-    /// A file, which is read when the server starts and whenever certificates are reloaded.
+    /// A file, which is read when the server starts and whenever certificates are reloaded. A relative path is
+    /// one from where the program is now, wherever it goes.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(PemSource::File(path.into()))
+        let path = path.into();
+        Self(PemSource::File(std::path::absolute(&path).unwrap_or(path)))
     }
 
     /// What such a file would hold.

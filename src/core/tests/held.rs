@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::secs;
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
-use crate::app::handler::on_connect;
+use crate::app::handler::{on_connect, on_message};
 use crate::flow::options::FlowOptions;
 use crate::flow::shared_flow::SharedFlow;
 use crate::testing::frames::masked;
@@ -163,6 +163,41 @@ fn pings_among_what_is_held_are_answered_however_many_there_are() {
     assert_eq!(pongs, 180_000);
     assert!(app.stats().bytes_held <= 3_000, "{} held", app.stats().bytes_held);
     expect(&events, &[]);
+}
+
+/// As those that come while nothing is held: `pause` withholds messages.
+#[test]
+fn the_hooks_for_pings_and_pongs_run_while_messages_are_held() {
+    let heard: Rc<RefCell<Vec<String>>> = Rc::default();
+    let (pings, pongs) = (Rc::clone(&heard), Rc::clone(&heard));
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.install(quiet());
+        app.routing(move |route| {
+            route.web_socket("/", move |_: &Call| {
+                let (pings, pongs) = (Rc::clone(&pings), Rc::clone(&pongs));
+                on_message(|session, _| {
+                    session.pause();
+                    Ok(())
+                })
+                .on_ping(move |_, payload| {
+                    pings.borrow_mut().push(format!("ping {}", payload.len()));
+                    Ok(())
+                })
+                .on_pong(move |_, _| {
+                    pongs.borrow_mut().push("pong".into());
+                    Ok(())
+                })
+            });
+        });
+    });
+    let app = app.unwrap();
+    let mut client = app.web_socket("/");
+    client.send("pause");
+    client.send("held");
+    client.ping(b"a");
+    client.ping(b"bc");
+    assert_eq!(heard.take(), ["ping 1", "ping 2"]);
+    assert_eq!((app.stats().pings_in, app.stats().messages_in), (2, 1));
 }
 
 #[test]

@@ -12,7 +12,8 @@ use crate::context::commands::StopRequest;
 use crate::context::loop_state::ServerRef;
 use crate::context::loops::Place;
 use crate::context::mailbox::Mailbox;
-use crate::flow::options::FlowOptions;
+use crate::flow::options::{BufferOverflow, FlowOptions};
+use crate::flow::reader::Taken;
 use crate::flow::shared_flow::SharedFlow;
 use crate::structures::ids::SessionId;
 use crate::testing::frames::{masked, unmasked, upgrade_request};
@@ -176,6 +177,61 @@ fn a_second_stop_reaches_other_loops_whatever_is_left_of_the_first_one() {
     two.first.stop(now, &stop(secs(0)));
     two.second.pump(); // it hears of both only now
     assert!(two.second.stopped);
+}
+
+/// A loop that is short of memory may lose what the other keeps: to remove that is not without effect.
+#[test]
+fn a_key_that_is_lost_here_alone_is_removed_on_other_loops_too() {
+    let mut two = Two::new();
+    let hold = |server: &mut ServerRef<'_>| -> SharedFlow {
+        let options = FlowOptions::new().extra_buffer(9);
+        server.shared_flow("room", options.on_buffer_overflow(BufferOverflow::Latest)).unwrap()
+    };
+    let (here, there) = (two.first.run(hold).unwrap(), two.second.run(hold).unwrap());
+    here.emit_latest("k", &"x".repeat(20_000)).unwrap();
+    let pump = |two: &mut Two| {
+        for _ in 0..3 {
+            two.first.run(|_| ());
+            two.second.run(|_| ());
+        }
+    };
+    pump(&mut two);
+    let has_key = || (here.newest().count(), there.newest().count());
+    assert_eq!(has_key(), (1, 1));
+    // What somebody has yet to take is not dropped for others.
+    let options = FlowOptions::new().extra_buffer(999).max_bytes(2 << 20);
+    let awaited: SharedFlow = SharedFlow::with(options).unwrap();
+    two.second.run(|server| server.read_flow(&awaited, |_, _| Taken::Later));
+    while has_key() == (1, 1) {
+        awaited.emit(&"x".repeat(9_000)).unwrap();
+    }
+    assert_eq!(has_key(), (1, 0));
+    assert!(!two.second.run(|_| there.remove("k")).unwrap());
+    pump(&mut two);
+    assert_eq!(has_key(), (0, 0));
+}
+
+/// Those who collect the one that was forgotten are none of the new one's.
+#[test]
+fn a_room_that_begins_anew_counts_who_collects_it() {
+    let mut two = Two::new();
+    let hold = |server: &mut ServerRef<'_>| -> SharedFlow {
+        server.shared_flow("room", FlowOptions::new().replay(20)).unwrap()
+    };
+    let read = |server: &mut ServerRef<'_>, flow: &SharedFlow| {
+        server.read_flow(flow, |_, _| Taken::Yes);
+    };
+    let old = [two.first.run(hold).unwrap(), two.second.run(hold).unwrap()];
+    two.first.run(|server| read(server, &old[0]));
+    two.second.run(|server| read(server, &old[1]));
+    assert_eq!(old[0].subscription_count(), 2);
+    for _ in 0..2 {
+        two.first.run(|server| server.forget_shared_flow("room"));
+        two.second.run(|server| server.forget_shared_flow("room"));
+    }
+    let new = two.first.run(hold).unwrap();
+    two.first.run(|server| read(server, &new));
+    assert_eq!((new.subscription_count(), old[1].subscription_count()), (1, 2));
 }
 
 /// Whoever asks for a room after nobody had it any more gets a new one, and so do the others; also where a

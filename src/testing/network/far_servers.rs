@@ -39,8 +39,8 @@ pub(crate) struct FarServers {
     /// Addresses that speak TLS.
     #[cfg(feature = "tls")]
     pub(crate) tls: BTreeMap<SocketAddr, FarTls>,
-    /// So many bytes of what they send arrive, and then the connection breaks.
-    pub(crate) breaks_after: Option<usize>,
+    /// So many bytes of what these send arrive, and then the connection breaks.
+    pub(crate) breaks_after: BTreeMap<SocketAddr, usize>,
     /// Unix sockets that accept.
     pub(crate) sockets: Vec<String>,
     /// Names that were asked for, in order.

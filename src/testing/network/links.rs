@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 #[cfg(feature = "client")]
 use std::time::Duration;
 
+use log::warn;
+
 use crate::context::loop_state::NewWatch;
 use crate::context::watch_orders::WatchOrder;
 use crate::core::Disposal;
@@ -67,8 +69,16 @@ impl Links {
         let link = Link::new(address);
         let id = self.all.len();
         self.all.push(link);
+        #[cfg(feature = "client")]
+        self.show_wall_clock(id);
         self.backlog.push_back(id);
         id
+    }
+
+    #[cfg(feature = "client")]
+    fn show_wall_clock(&mut self, id: LinkId) {
+        let clock = &mut self.all[id].socket.since_1970;
+        *clock = self.since_1970.unwrap_or(*clock);
     }
 
     /// One end of a connection to another application: the one that has dialled.
@@ -200,8 +210,11 @@ impl Sockets for Links {
         self.orphans.push(id);
     }
 
-    fn watch(&mut self, _order: WatchOrder<NewWatch>) {
-        panic!("descriptors are not watched in memory");
+    /// In virtual time no descriptor is ever ready.
+    fn watch(&mut self, order: WatchOrder<NewWatch>) {
+        if let WatchOrder::Begin(..) = order {
+            warn!(target: "wirewheel::testing", "a descriptor is not watched here: it is never ready");
+        }
     }
 
     #[cfg(feature = "tls")]
@@ -217,9 +230,12 @@ impl Sockets for Links {
             all.push(Link::new(address));
             all.len() - 1
         });
-        let Some(link) = self.all.get_mut(made) else { return };
-        link.breaks_after_in = self.far.breaks_after;
-        link.socket.since_1970 = self.since_1970.unwrap_or(link.socket.since_1970);
+        if made == self.all.len() {
+            return;
+        }
+        self.show_wall_clock(made);
+        let link = &mut self.all[made];
+        link.breaks_after_in = self.far.breaks_after.get(&link.address).copied();
         #[cfg(feature = "tls")]
         if let Some(tls) = self.far.tls.get(&link.address) {
             link.speak_tls(tls);

@@ -57,6 +57,34 @@ impl BothEnds {
     }
 }
 
+/// Clients that show a certificate.
+#[cfg(all(repository, test, feature = "client", feature = "tls-client-auth"))]
+impl BothEnds {
+    /// A listener that lets in whom `clients` says, and clients of that version that show a certificate, and
+    /// resume.
+    pub(crate) fn showing(
+        clients: crate::words::tls::ClientCertificates,
+        version: &'static SupportedProtocolVersion,
+        (chain, key): (&str, &str),
+    ) -> Self {
+        let options = TlsOptions::new(Pem::bytes(CERTIFICATE), Pem::bytes(KEY));
+        let certificates = Certificates::load(options.client_certificates(clients)).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(AUTHORITY.as_bytes()).unwrap()).unwrap();
+        let chain = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let client =
+            ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(SameTime))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(vec![chain], key)
+                .unwrap();
+        let acceptor = Rc::new(Acceptor::new(Arc::new(certificates), 8 << 10));
+        Self { acceptor, client: Arc::new(client) }
+    }
+}
+
 /// The wall clock of everybody in memory.
 #[derive(Debug)]
 struct SameTime;

@@ -171,7 +171,7 @@ impl<S: Stream> Secured<S> {
     #[cfg(feature = "tls-client-auth")]
     pub(crate) fn is_refused_by(&self, acceptor: &Rc<Acceptor>) -> Option<bool> {
         let is_its_own = Rc::ptr_eq(&self.shared, &acceptor.shared());
-        acceptor.refuses(&self.engine).filter(|_| is_its_own)
+        is_its_own.then(|| self.shared.refuses(&self.engine)).flatten()
     }
 
     /// Whether its handshake is still to be made, or under way.

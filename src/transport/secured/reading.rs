@@ -115,8 +115,15 @@ impl<S: Stream> Secured<S> {
         if ending.is_none() && !left.is_empty() {
             self.hold(left, until_whole(left));
         }
+        let mut plain = opened.plain;
         if !was_open {
             input.work = input.work.saturating_add(self.handshake_work(&scratch));
+            // RFC 8446 section 4.6.1: a ticket is to last no longer than the certificate. Time passes also while
+            // one is followed by the next.
+            if self.handshake == Some(Handshake::Resumed) && self.is_refused() {
+                (self.handshake, plain) = (None, 0);
+                ending = Some(failed("the client's certificate is not valid any more"));
+            }
         }
         let sent = if self.shut {
             // Nothing follows the end of our side (RFC 8446 section 6.1), not even an alert.
@@ -133,7 +140,7 @@ impl<S: Stream> Secured<S> {
         if matches!(ending, Some(Ending::Failed(_) | Ending::Broken(_))) {
             self.stage = Stage::Over;
         }
-        input.bytes = opened.plain;
+        input.bytes = plain;
         match ending {
             None => SecuredRead::Input(input),
             Some(ending) if input.bytes == 0 => self.end(ending),
@@ -159,6 +166,14 @@ impl<S: Stream> Secured<S> {
             }
         }
         if answer.is_empty() { 0 } else { HANDSHAKE_WORK }
+    }
+
+    /// Whether a client that has resumed would not be let in now by the certificate of the first handshake.
+    fn is_refused(&self) -> bool {
+        #[cfg(feature = "tls-client-auth")]
+        return self.shared.refuses(&self.engine) == Some(true);
+        #[cfg(not(feature = "tls-client-auth"))]
+        false
     }
 
     fn take_ending(&mut self) -> Option<Ending> {

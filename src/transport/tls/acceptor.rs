@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::ring::{Ticketer, default_provider};
+#[cfg(feature = "tls-client-auth")]
+use rustls::pki_types::CertificateDer;
 use rustls::server::ProducesTickets;
 #[cfg(feature = "tls-client-auth")]
 use rustls::time_provider::TimeProvider;
@@ -75,6 +77,17 @@ impl Certificates {
     }
 }
 
+/// Certificates of clients.
+#[cfg(feature = "tls-client-auth")]
+impl Certificates {
+    /// Whether a client would not be let in now by that chain; `None` if it is none.
+    fn refuses(&self, chain: &[CertificateDer<'static>]) -> Option<bool> {
+        let (own, others) = chain.split_first()?;
+        let verifier = locked(&self.configured).verifier.clone()?;
+        Some(verifier.verify_client_cert(own, others, self.time.current_time()?).is_err())
+    }
+}
+
 fn watched_files(options: &TlsOptions) -> Vec<PathBuf> {
     if options.reloads_on_change { options.files() } else { Vec::new() }
 }
@@ -110,6 +123,11 @@ impl Acceptor {
     pub(crate) fn new(certificates: Arc<Certificates>, max_proxy_header: usize) -> Self {
         let time = Arc::clone(&certificates.time);
         let shared = Rc::new(Shared::of_listener(time, max_proxy_header));
+        #[cfg(feature = "tls-client-auth")]
+        if certificates.options.clients.is_some() {
+            let judging = Arc::clone(&certificates);
+            let _ = shared.judge.set(Box::new(move |chain| judging.refuses(chain))); // unset until now
+        }
         Self { certificates, shared }
     }
 
@@ -147,16 +165,6 @@ impl Acceptor {
     #[cfg(feature = "tls-client-auth")]
     pub(crate) fn ends_refused(&self) -> bool {
         self.certificates.options.clients.as_ref().is_some_and(|clients| clients.ends_refused)
-    }
-
-    /// Whether a client would not be let in now by the certificate that it has shown; `None` if it has shown
-    /// none.
-    #[cfg(feature = "tls-client-auth")]
-    pub(crate) fn refuses(&self, engine: &Engine) -> Option<bool> {
-        let (own, others) = engine.peer_chain().split_first()?;
-        let (verifier, now) =
-            (self.configured().verifier.clone()?, self.shared.time.current_time()?);
-        Some(verifier.verify_client_cert(own, others, now).is_err())
     }
 
     /// When its certificates are valid.

@@ -99,7 +99,8 @@ fn system_roots(
     if file.is_some() || folder.is_some() {
         let mut found =
             file.map_or_else(|| Ok(Vec::new()), |file| certificates(&Pem::file(file)))?;
-        found.extend(folder.iter().flat_map(|folder| in_folder(folder)));
+        let folders = folder.iter().flat_map(std::env::split_paths);
+        found.extend(folders.flat_map(|folder| in_folder(&folder)));
         return Ok(found);
     }
     for bundle in BUNDLES {

@@ -1,5 +1,7 @@
 //! What connections with TLS share: those of one listener, or all that are dialled.
 
+#[cfg(feature = "tls-client-auth")]
+use std::cell::OnceCell;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -7,9 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "tls-client-auth")]
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
+#[cfg(feature = "tls-client-auth")]
+use super::engine::Engine;
 use super::engine::Scratch;
 
 /// A buffer for one connection's turn, and what rustls is told and tells.
@@ -21,7 +27,14 @@ pub(crate) struct Shared {
     scratch: Cell<Scratch>,
     /// The most bytes of a PROXY header.
     pub(crate) max_proxy_header: usize,
+    /// What judges the certificates of clients, where they are asked for any.
+    #[cfg(feature = "tls-client-auth")]
+    pub(super) judge: OnceCell<Box<Judge>>,
 }
+
+/// Whether a chain would not be let in now; `None` where nobody judges it.
+#[cfg(feature = "tls-client-auth")]
+pub(super) type Judge = dyn Fn(&[CertificateDer<'static>]) -> Option<bool>;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,7 +46,14 @@ impl Shared {
     /// Of a listener: its buffer is there before its connections.
     pub(super) fn of_listener(time: Arc<ToldTime>, max_proxy_header: usize) -> Self {
         let scratch = Cell::new(Scratch::for_records());
-        Self { time, last_name: RefCell::new(None), scratch, max_proxy_header }
+        Self { time, scratch, max_proxy_header, ..Self::default() }
+    }
+
+    /// Whether a client would not be let in now by the certificate that it has shown, in this handshake or in
+    /// the one whose ticket it had; `None` if it has shown none, or nobody judges it.
+    #[cfg(feature = "tls-client-auth")]
+    pub(crate) fn refuses(&self, engine: &Engine) -> Option<bool> {
+        self.judge.get()?(engine.peer_chain())
     }
 
     /// The buffer, which is to be given back.
