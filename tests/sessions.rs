@@ -150,6 +150,31 @@ fn runtime_options_change_one_session() {
     assert_eq!(other.frame().first, PING);
 }
 
+/// What a session may send follows from what it may be sent, where nobody said otherwise.
+#[test]
+fn who_takes_longer_messages_may_send_them_back() {
+    fn with_a_mebibyte() -> WebSockets {
+        WebSockets::new().limits(Limits::new().process_bytes(1 << 20))
+    }
+    let cases: [(fn() -> WebSockets, bool); 2] =
+        [(with_a_mebibyte, true), (|| with_a_mebibyte().max_outgoing_message_size(200_000), false)];
+    for (installed, is_answered) in cases {
+        let server = serve(installed, |_| {
+            on_message(|session, message| {
+                session.set_max_frame_size(400_000)?;
+                session.send(message)
+            })
+        });
+        let mut client = server.upgrade("/");
+        client.text("longer");
+        client.expect_text("longer");
+        let long = "x".repeat(300_000); // a quarter of process_bytes is less
+        client.text(&long);
+        client.text("behind it");
+        client.expect_text(if is_answered { &long } else { "behind it" });
+    }
+}
+
 #[test]
 fn masked_frames_carry_the_bit_and_differing_keys() {
     let server = serve(
@@ -398,6 +423,14 @@ fn bad_options_and_patterns_are_named() {
         });
     });
     assert!(error.starts_with("route \"/x\": max_frame_size is 0"), "{error}");
+    let error = start_error(|app| {
+        app.install(WebSockets::new());
+        app.routing(|route| {
+            let route = route.web_socket("/x", |_: &Call| on_message(|_, _| Ok(())));
+            route.protocol("a").select_protocol(|_, offered| Some(offered[0].to_owned()));
+        });
+    });
+    assert!(error.starts_with("route \"/x\": a route has either protocol or"), "{error}");
     let error = start_error(|app| {
         app.routing(|route| route.get("/{a?}/b", |_| "x"));
     });

@@ -7,7 +7,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use wirewheel::error::HandleError;
 use wirewheel::testing::{Ending, Received, TestApplication};
+use wirewheel::watch::Ready;
 use wirewheel::{
     Accept, Application, Call, CloseCode, CloseReason, Handle, Handler, HandlerResult, Limits,
     Message, Response, Server, Session, WebSockets, on_message,
@@ -211,6 +213,36 @@ fn a_stop_says_1001_and_waits_for_the_answers() {
     client.close(CloseReason::new(CloseCode::GOING_AWAY, "").unwrap());
     client.half_close();
     assert!(app.is_stopped());
+}
+
+/// As one of a real server, whose thread would else go on for ever.
+#[test]
+fn a_handle_is_told_that_its_server_has_stopped() {
+    let mut handle = None;
+    let app = TestApplication::new(|app: &mut Application| {
+        handle = Some(app.handle());
+        module(app);
+    })
+    .unwrap();
+    let handle = handle.unwrap();
+    assert_eq!(handle.defer(|_| ()), Ok(()));
+    app.shutdown(Duration::from_secs(1));
+    assert_eq!(handle.defer(|_| panic!("it has stopped")), Err(HandleError::Stopped));
+    app.advance(Duration::from_secs(10));
+}
+
+/// What watches a descriptor runs here too; that is never ready.
+#[test]
+fn descriptors_are_never_ready() {
+    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let app = TestApplication::new(|app: &mut Application| {
+        app.watch(ours, Ready::READABLE, |_, _, _| panic!("it is ready"));
+        module(app);
+    })
+    .unwrap();
+    theirs.write_all(b"hello").unwrap();
+    app.advance(Duration::from_secs(1));
+    assert_eq!(app.get("/healthz").text(), "ok");
 }
 
 #[test]

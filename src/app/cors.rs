@@ -344,6 +344,8 @@ mod tests {
             (Cors::new().allowed_origins(["a.example"]), "scheme://host"),
             (Cors::new().allow_any_origin().credentials(true), "credentials"),
             (Cors::new().allowed_origins(["null"]).credentials(true), "credentials"),
+            (Cors::new().allowed_origins(["https://*"]).credentials(true), "credentials"),
+            (Cors::new().allowed_origins(["http://*:*"]).credentials(true), "credentials"),
             (origin().methods(["P T"]), "method \"P T\""),
             (origin().headers([""]), "header \"\""),
             (origin().exposed_headers(["a\r\nb"]), "no token"),

@@ -86,8 +86,8 @@ impl HttpTurn<'_, '_> {
         }
     }
 
-    /// The empty line that some send behind a body, which is no beginning of a request (RFC 9112 section 2.2):
-    /// how long it is, if there is one.
+    /// The empty line that some send behind a body, which begins no request (RFC 9112 section 2.2): how long
+    /// it is, if there is one.
     fn empty_line(&mut self, input: &[u8]) -> Option<usize> {
         let http = self.http().filter(|http| http.has_answered)?;
         let line = input.get(..2).filter(|line| line == b"\r\n")?;

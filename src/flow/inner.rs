@@ -106,7 +106,7 @@ impl FlowInner {
     pub(crate) fn remove(self: &Rc<Self>, key: &str, origin: Origin) -> bool {
         let removed = self.change(|state| {
             let removed = state.remove(key);
-            // One that has no value was never on its way to anybody, unless it has given way on this loop alone.
+            // Without a value it was never on its way to anybody, unless that gave way on this loop alone.
             if removed || self.everywhere.get().is_some() {
                 let (most, bytes) = (self.options.capacity(), self.options.max_bytes);
                 state.tell_removed(key, origin, self.bridge.get(), (most, bytes));

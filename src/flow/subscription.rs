@@ -168,6 +168,7 @@ impl Subscription {
     /// Goes past all that there was before `end`, none of which is left.
     pub(crate) fn pass_all(&mut self, end: u64) {
         let from = std::mem::replace(&mut self.cursor, end);
+        // What is left of the replay is nothing that could be counted once more.
         self.gappy_replay = 0;
         self.flow.advance(from, end);
     }

@@ -23,8 +23,8 @@ pub(crate) enum PemSource {
 }
 
 impl Pem {
-    /// A file, which is read when the server starts and whenever certificates are reloaded. A relative path is
-    /// one from where the program is now, wherever it goes.
+    /// A file, which is read when the server starts and whenever certificates are reloaded. A relative path
+    /// is one from where the program is now, wherever it goes.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self(PemSource::File(std::path::absolute(&path).unwrap_or(path)))

@@ -209,6 +209,7 @@ fn a_handshake_that_is_cut_or_never_ends_is_a_failure_like_others() {
     for bytes in (0..650).step_by(37) {
         let it = Dialling::new(URL, trusting());
         let server = it.server();
+        it.app.far_server("other.example", 443).break_after(bytes + 1); // which is its own matter
         server.break_after(bytes);
         it.app.advance(Duration::ZERO);
         assert_eq!(it.note(), "connection reset before TLS was agreed on", "{bytes}");

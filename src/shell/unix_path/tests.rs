@@ -50,3 +50,15 @@ fn of_many_who_start_on_one_path_exactly_one_has_it() {
     }
     fs::remove_dir(&folder).unwrap();
 }
+
+/// It waited for itself: the claim that removes the file is that under which it was made.
+#[test]
+fn a_socket_that_cannot_listen_is_an_error_and_leaves_no_file() {
+    let folder = Path::new("/tmp").join(format!("wirewheel-deaf-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let (path, deaf) = (folder.join("s"), Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap());
+    assert!(SocketFile::listen(&deaf, &path, Some(0o600), 16).is_err());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    assert!(listen(&path).is_ok());
+    fs::remove_dir_all(&folder).unwrap();
+}

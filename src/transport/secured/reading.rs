@@ -118,8 +118,8 @@ impl<S: Stream> Secured<S> {
         let mut plain = opened.plain;
         if !was_open {
             input.work = input.work.saturating_add(self.handshake_work(&scratch));
-            // RFC 8446 section 4.6.1: a ticket is to last no longer than the certificate. Time passes also while
-            // one is followed by the next.
+            // RFC 8446 section 4.6.1: a ticket is to last no longer than the certificate. It is followed by
+            // the next one without end.
             if self.handshake == Some(Handshake::Resumed) && self.is_refused() {
                 (self.handshake, plain) = (None, 0);
                 ending = Some(failed("the client's certificate is not valid any more"));

@@ -186,6 +186,8 @@ mod tests {
         };
         assert_eq!(of("SSL_CERT_FILE", &file).unwrap().len(), 1);
         assert_eq!(of("SSL_CERT_DIR", &root.0).unwrap().len(), 1);
+        let folders = std::env::join_paths([Path::new("/nonexistent"), &root.0]).unwrap();
+        assert_eq!(of("SSL_CERT_DIR", Path::new(&folders)).unwrap().len(), 1);
         let mistake = of("SSL_CERT_FILE", Path::new("/nonexistent.pem")).unwrap_err();
         assert!(mistake.to_string().contains("/nonexistent.pem"));
     }
