@@ -6,8 +6,8 @@
 //! says where its other side is, and `cat` and `echo` there are the device.
 //!
 //! A port that takes no more slows down whoever sends to it: their sessions are paused, and so their
-//! own connections hold them back. A port that is unplugged ends the program with 1012 to everybody,
-//! and whatever supervises it starts it again.
+//! own connections hold them back. A port that is unplugged ends the program with 1012 to everybody and
+//! status 1, and whatever supervises it starts it again.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::cell::RefCell;
@@ -26,11 +26,13 @@ use wirewheel::error::ConfigError;
 use wirewheel::flow::{BufferOverflow, FlowOptions, SharedFlow};
 use wirewheel::watch::{Ready, Watch};
 use wirewheel::{
-    Application, Call, Handler, HandlerResult, Message, Server, ServerRef, Session, SessionId,
-    WebSockets,
+    Application, Call, CloseCode, CloseReason, Handler, HandlerResult, Message, Server, ServerRef,
+    Session, SessionId, WebSockets,
 };
 
 const MAX_LINE_BYTES: usize = 1 << 10;
+/// What may wait for a port that takes nothing, of whoever comes and goes.
+const MAX_WAITING_BYTES: usize = 64 << 10;
 
 /// Opens a port that never waits, and takes the bytes as they are.
 fn open(path: &Path) -> io::Result<File> {
@@ -66,6 +68,7 @@ struct Output {
     port: File,
     waiting: Vec<u8>,
     paused: Vec<SessionId>,
+    is_gone: bool,
 }
 
 impl Output {
@@ -106,8 +109,9 @@ fn read_lines(port: &mut File, begun: &mut Vec<u8>, lines: &SharedFlow) -> io::R
 }
 
 /// Nothing can be done without the port.
-fn port_is_gone(server: &mut ServerRef<'_>, error: &io::Error) -> Watch {
+fn port_is_gone(server: &mut ServerRef<'_>, output: &mut Output, error: &io::Error) -> Watch {
     println!("the port is gone: {error}");
+    output.is_gone = true;
     server.shutdown_for_restart(Duration::from_secs(1));
     Watch::Stop
 }
@@ -126,6 +130,10 @@ impl Handler for Terminal {
     fn on_message(&mut self, session: &mut Session<'_>, message: Message<'_>) -> HandlerResult {
         let mut output = self.output.borrow_mut();
         let was_waiting = !output.waiting.is_empty();
+        if output.waiting.len() > MAX_WAITING_BYTES {
+            return session
+                .close(CloseReason::new(CloseCode::TRY_AGAIN_LATER, "it takes nothing")?);
+        }
         output.waiting.extend_from_slice(message.bytes());
         output.waiting.push(b'\n');
         if output.flush()? {
@@ -141,7 +149,7 @@ impl Handler for Terminal {
                 match output.flush() {
                     Ok(false) => return Watch::For(Ready::WRITABLE),
                     Ok(true) => {}
-                    Err(error) => return port_is_gone(server, &error),
+                    Err(error) => return port_is_gone(server, &mut output, &error),
                 }
                 for id in output.paused.drain(..) {
                     let _ = server.resume(id); // one that is gone needs it no more
@@ -153,20 +161,22 @@ impl Handler for Terminal {
     }
 }
 
-fn module(app: &mut Application, port: File, output: File) -> Result<(), ConfigError> {
+fn module(
+    app: &mut Application,
+    port: File,
+    output: Rc<RefCell<Output>>,
+) -> Result<(), ConfigError> {
     app.install(WebSockets::new().max_frame_size(MAX_LINE_BYTES));
     let options = FlowOptions::new().extra_buffer(256);
     let lines: SharedFlow =
         SharedFlow::with(options.on_buffer_overflow(BufferOverflow::DropOldest))?;
-    let (read, mut begun) = (lines.clone(), Vec::new());
+    let (read, mut begun, reading) = (lines.clone(), Vec::new(), Rc::clone(&output));
     app.watch(port, Ready::READABLE, move |server, port, _ready| {
         match read_lines(port, &mut begun, &read) {
             Ok(()) => Watch::For(Ready::READABLE),
-            Err(error) => port_is_gone(server, &error),
+            Err(error) => port_is_gone(server, &mut reading.borrow_mut(), &error),
         }
     });
-    let output =
-        Rc::new(RefCell::new(Output { port: output, waiting: Vec::new(), paused: Vec::new() }));
     app.routing(|route| {
         route.web_socket("/", move |_call: &Call| Terminal {
             lines: lines.clone(),
@@ -186,9 +196,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => stand_in().map(|(port, device)| (port, Some(device))),
     };
     let (port, device) = opened?;
-    let output = port.try_clone()?;
+    let (waiting, paused) = (Vec::new(), Vec::new());
+    let output = Output { port: port.try_clone()?, waiting, paused, is_gone: false };
+    let output = Rc::new(RefCell::new(output));
+    let of_server = Rc::clone(&output);
     let server = Server::bind(address.as_str(), move |app: &mut Application| {
-        module(app, port, output).expect("constant options that fit");
+        module(app, port, of_server).expect("constant options that fit");
     })?;
     println!("listening on http://{}", server.local_addr());
     if let Some(device) = &device {
@@ -196,5 +209,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let _ = io::stdout().flush();
     server.run()?;
-    Ok(())
+    match output.borrow().is_gone {
+        true => Err("the port is gone".into()), // so that whoever supervises it knows
+        false => Ok(()),
+    }
 }

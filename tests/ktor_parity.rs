@@ -70,8 +70,8 @@ const ROWS: &[(u8, &str, Status)] = &[
         the end; no routes by regex",
         Tests(&[
             "src/app/route_table/tests.rs::requests_get_the_route_that_ktor_would_give",
-            "src/app/pattern.rs::syntax_of_others_is_refused_with_the_right_form",
-            "src/app/pattern.rs::what_only_looks_like_it_stays",
+            "src/app/pattern/tests.rs::syntax_of_others_is_refused_with_the_right_form",
+            "src/app/pattern/tests.rs::what_only_looks_like_it_stays",
         ])),
     (16, "Priority: constant, text around a parameter, parameter, *, missing optional, tail; \
         ties to the first",

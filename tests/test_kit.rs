@@ -240,7 +240,8 @@ fn descriptors_are_never_ready() {
         module(app);
     })
     .unwrap();
-    theirs.write_all(b"hello").unwrap();
+    app.advance(Duration::from_secs(1));
+    theirs.write_all(b"hello").unwrap(); // it is open
     app.advance(Duration::from_secs(1));
     assert_eq!(app.get("/healthz").text(), "ok");
 }

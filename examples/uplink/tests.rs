@@ -85,6 +85,10 @@ fn strangers_are_not_devices() {
         let refused = app.upgrade("/devices/bed-1").header("Authorization", shown).connect();
         assert_eq!(refused.unwrap_err().status, 401, "{shown:?}");
     }
+    // A token that was forgotten is nobody's.
+    let config = Config { token: String::new(), cloud: None, serial: None };
+    let open = TestApplication::new(|app: &mut Application| _ = module(app, config)).unwrap();
+    assert_eq!(open.upgrade("/devices/bed-1").connect().unwrap_err().status, 401);
 }
 
 #[test]

@@ -85,10 +85,12 @@ impl Broker {
                 "over a broker the name of a topic has no + # or control character, nor begins with $\n",
             );
         }
+        if name.split('/').next() == Some(PRESENCE) {
+            return Some("over a broker there is no topic hubs, and none below it\n");
+        }
         // Below a topic of newest values are its keys: who is on `a` would hear what is said on `a/b`.
-        (self.keeps_newest && (name.contains('/') || name == PRESENCE)).then_some(
-            "over a broker the name of a topic has no / under --overflow latest, nor is it hubs\n",
-        )
+        (self.keeps_newest && name.contains('/'))
+            .then_some("over a broker the name of a topic has no / under --overflow latest\n")
     }
 
     /// A client has joined a topic: it is shared from here on.

@@ -441,6 +441,8 @@ impl Processes {
                 process.stage = Stage::Told;
                 process.due = Some(self.kill_time(now));
             }
+            // What it had started has ended by itself.
+            Stage::Told if process.exit.is_some() && !process.has_group() => {}
             Stage::Told => {
                 let (session, pid) = (process.session, process.pid);
                 let text = "ignores SIGTERM: SIGKILL";

@@ -12,6 +12,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use listenfd::ListenFd;
+use rustix::fs::fstat;
 
 /// The number of the first descriptor that is handed over, unless `LISTEN_FDS_FIRST_FD` is another.
 const FIRST: u32 = 3;
@@ -129,7 +130,9 @@ pub(crate) fn watchdog_period() -> Option<Duration> {
     (of_this_process && period >= Duration::from_millis(1)).then_some(period)
 }
 
-/// Whether the log goes to a place that notes the time itself.
+/// Whether the log goes to a place that notes the time itself: to the journal, and not elsewhere meanwhile
+/// (systemd.exec(5): the variable has device and inode of what the journal reads).
 pub(crate) fn log_has_timestamps() -> bool {
-    env::var_os("JOURNAL_STREAM").is_some() || env::var_os("INVOCATION_ID").is_some()
+    let Ok(stat) = fstat(io::stderr()) else { return false };
+    env::var("JOURNAL_STREAM").is_ok_and(|it| it == format!("{}:{}", stat.st_dev, stat.st_ino))
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -219,23 +220,24 @@ fn sockets_for_another_process_are_left_alone() {
 
 #[test]
 fn timestamps_are_left_to_the_journal() {
-    let line = |variable: Option<&str>| {
+    let line = |stream: fn(String) -> String| {
+        let (ours, theirs) = rustix::pipe::pipe().unwrap();
+        let stat = rustix::fs::fstat(&theirs).unwrap();
         let mut command = command();
-        command.args(["--echo", "--listen", "127.0.0.1:0"]);
-        if let Some(variable) = variable {
-            command.env(variable, "9:1");
-        }
-        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+        command.args(["--echo", "--listen", "127.0.0.1:0"]).env("INVOCATION_ID", "1");
+        command.env("JOURNAL_STREAM", stream(format!("{}:{}", stat.st_dev, stat.st_ino)));
+        let mut child = command.stderr(theirs).spawn().unwrap();
+        let (mut line, mut log) = (String::new(), std::io::BufReader::new(File::from(ours)));
         std::io::BufRead::read_line(&mut log, &mut line).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         line
     };
-    assert!(line(Some("JOURNAL_STREAM")).starts_with("[INFO "));
-    let plain = line(None);
-    assert!(plain.starts_with("[2") && plain.contains("Z INFO "), "{plain}");
+    assert!(line(|journal| journal).starts_with("[INFO "));
+    // Where the log goes to a file, the variable is there all the same.
+    for elsewhere in [line(|journal| format!("9{journal}")), line(|_| String::new())] {
+        assert!(elsewhere.starts_with("[2") && elsewhere.contains("Z INFO "), "{elsewhere}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::app::call::Call;
 use crate::app::made_once::MadeOnce;
-use crate::app::response::{Body, MakeAnswer, Response, has_header};
+use crate::app::response::{Body, MakeAnswer, Response};
 use crate::context::loop_state::ServerRef;
 
 /// An answer with all that is said, or one that is to be made first.
@@ -127,16 +127,20 @@ impl Response {
     }
 }
 
-/// Adds lines whose names are not there yet: all of one name, such as of `Set-Cookie`. `Vary` only grows (RFC
-/// 9110 section 12.5.5).
+/// Adds lines whose names are not there yet, all of one name. Of `Set-Cookie` each line stands for itself (RFC
+/// 6265 section 3), and `Vary` only grows (RFC 9110 section 12.5.5).
 pub(super) fn add_missing(
     headers: &mut Vec<(String, String)>,
     lines: impl IntoIterator<Item = (String, String)>,
 ) {
     let before = headers.len();
     for (name, value) in lines {
-        let is_there = has_header(headers.get(..before).unwrap_or_default(), &name);
-        if !is_there || name.eq_ignore_ascii_case("vary") {
+        let own = headers.get(..before).unwrap_or_default();
+        let grows = ["set-cookie", "vary"].iter().any(|it| name.eq_ignore_ascii_case(it));
+        let is_there = own
+            .iter()
+            .any(|(known, has)| name.eq_ignore_ascii_case(known) && (!grows || *has == value));
+        if !is_there {
             headers.push((name, value));
         }
     }

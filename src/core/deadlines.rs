@@ -126,8 +126,9 @@ impl Connection {
 
     /// None while the peer is not read: what it sends is not seen.
     pub(crate) fn idle_deadline(&self, options: &SessionOptions) -> Option<Time> {
-        if self.state.is_read_paused() {
-            return None;
+        let pause = self.state.read_pause();
+        if pause.is_some_and(|pause| !pause.is_over() || pause.since().is_some()) {
+            return None; // also as long as it is to go on
         }
         options.idle_timeout.map(|idle| self.state.last_activity.after(idle))
     }

@@ -92,6 +92,10 @@ impl Dials<'_> {
         if dial.cell.heard.replace(false) || now.since(dial.since) >= settings.backoff.largest {
             dial.backoff.start_anew();
         }
+        // One that was stopped in this turn has nothing decided, and no attempt begun.
+        if dial.cell.is_to_stop() {
+            return self.stop(index);
+        }
         if std::mem::take(&mut dial.restarts) {
             return self.start_attempt(now, index);
         }

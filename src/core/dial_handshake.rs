@@ -25,7 +25,7 @@ use crate::core::dialling::{Answered, Dialling};
 use crate::core::dials::Dials;
 use crate::core::http_stage::HttpStage;
 use crate::core::http_turn::HttpTurn;
-use crate::core::panics::{Panicked, caught};
+use crate::core::panics::{Panicked, caught, drop_caught};
 use crate::core::session_input::SessionTurn;
 use crate::core::turn::Turn;
 
@@ -125,6 +125,10 @@ impl Dials<'_> {
                 max_lines: self.core.shared.limits.max_head_lines,
             };
             // It may have become a session, or have gone, since its bytes came.
+            let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return };
+            if self.core.dial_table.is_to_stop(index) {
+                return; // it is stopped in this turn, and the application must not hear of a session before
+            }
             let Some(dialling) = self.dialling(slot) else { return };
             #[cfg(feature = "tls")]
             if std::mem::take(&mut dialling.is_secured) {
@@ -133,10 +137,6 @@ impl Dials<'_> {
             }
             if !std::mem::take(&mut dialling.has_input) {
                 return;
-            }
-            let Some(&index) = self.core.dial_table.by_slot.get(&slot) else { return };
-            if self.core.dial_table.is_to_stop(index) {
-                return; // later in this turn, before which the application must not hear of a session
             }
             let may_redirect = self
                 .core
@@ -301,6 +301,9 @@ impl Dials<'_> {
                 return self.fail(now, index, ConnectError::Panic(text), None);
             }
         };
+        if self.core.dial_table.is_to_stop(index) {
+            return drop_caught("the handler of a dialer that has stopped", handler);
+        }
         // The server's first bytes may be there already.
         let Some(rest) = self.http(slot).map(|http| std::mem::take(&mut http.unread)) else {
             return;

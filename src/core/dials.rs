@@ -302,13 +302,16 @@ impl Dials<'_> {
 
     /// The wheel says that something of a dialer is due.
     pub(super) fn due(&mut self, now: Time, index: u32) {
+        if self.core.dial_table.is_to_stop(index) {
+            return; // it is stopped in this turn
+        }
         let Some(dial) = self.core.dial_table.dial(index) else { return };
         // Since it fired the attempt has failed in another way as well, and waits for the next.
         if dial.timer.is_some() {
             return;
         }
         let Some(progress) = dial.progress.as_deref() else {
-            // A stop may have come in the same turn.
+            // It may have stopped since it fired.
             if dial.cell.state() == DialerState::Waiting {
                 self.start_attempt(now, index);
             }

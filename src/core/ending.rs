@@ -41,22 +41,24 @@ impl Turn<'_> {
         // RFC 6455 section 7.4.1: 1006 is never sent, and says that the peer has gone.
         let by = if code == CloseCode::ABNORMAL { ClosedBy::Transport } else { ClosedBy::Local };
         let known = self.session().close_info().cloned();
+        let reason = CloseReason::truncated(code, &text).ok().filter(|_| by == ClosedBy::Local);
         // Such a peer would never see a Close behind its queue.
         let takes_nothing = matches!(
             fault,
             SessionError::WriteTimeout | SessionError::PingTimeout | SessionError::Overloaded
         );
         if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
-            let Ok(reason) = CloseReason::truncated(code, &text) else { return };
+            let Some(reason) = &reason else { return };
             // Nothing of a flow may follow the Close (RFC 6455 section 5.5.1).
             self.outgoing().leave_flows();
             if takes_nothing {
                 self.lose_what_has_not_begun(loss);
             }
-            self.outgoing().queue_close(Some(&reason), takes_nothing);
+            self.outgoing().queue_close(Some(reason), takes_nothing);
         }
         // A Close that is on the wire already stays the truth.
-        let info = known.unwrap_or_else(|| CloseInfo::new(code, &text, by, false));
+        let text = reason.as_ref().map_or("", CloseReason::text); // what is told of it is what was sent
+        let info = known.unwrap_or_else(|| CloseInfo::new(code, text, by, false));
         self.connection.state.extra().close = Some(info.clone());
         // Before the hook runs: what it sends is refused, and it cannot fail the session again.
         self.connection.state.phase = Phase::Ended;

@@ -66,9 +66,11 @@ impl Core {
     #[inline]
     pub(crate) fn begin_flush(&mut self) -> bool {
         (self.flushed, self.shared.pull_work) = (0, 0);
-        // Not while some wait: their copies are still there.
-        if self.rounds.is_empty() {
-            self.shared.copied_bytes = 0; // of what was copied before, nothing waits for its turn
+        // While some wait, their copies are still there. But where there is always somebody, input must not wait
+        // for ever: what is copied counts for the sessions that it is for.
+        let has_waited = std::mem::replace(&mut self.has_input_waited, self.shared.copies_wait());
+        if self.rounds.is_empty() || has_waited {
+            self.shared.copied_bytes = 0;
         }
         let has_to_flush = self.has_to_flush();
         if has_to_flush {

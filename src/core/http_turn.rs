@@ -90,9 +90,13 @@ impl HttpTurn<'_, '_> {
     /// it is, if there is one.
     fn empty_line(&mut self, input: &[u8]) -> Option<usize> {
         let http = self.http().filter(|http| http.has_answered)?;
-        let line = input.get(..2).filter(|line| line == b"\r\n")?;
+        let length = match input {
+            [b'\r', b'\n', ..] => 2,
+            [b'\n', ..] => 1,
+            _ => return None,
+        };
         http.scanned = 0;
-        Some(line.len())
+        Some(length)
     }
 
     /// Deals with requests, up to where the rest has to wait: how many bytes that is.

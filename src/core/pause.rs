@@ -54,6 +54,7 @@ impl SessionTurn<'_, '_> {
             // Where only the rest of one read waits, its pings are answered in their turn.
             let held = pause.filter(|pause| pause.since().is_some());
             let Some(control) = held.and_then(|pause| pause.next_control(&rules)) else { break };
+            self.turn.connection.state.last_activity = self.turn.shared.now;
             self.control(control.opcode, &control.payload);
         }
         self.turn.flush();

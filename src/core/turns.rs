@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub(super) rounds: Rounds,
     /// How many this flush has come to.
     pub(super) flushed: usize,
+    /// At the beginning of the last flush input waited for copies to be written.
+    pub(super) has_input_waited: bool,
     /// Flows that were offered to all sessions, and whose readers follow.
     pub(super) read_by_readers: Vec<Rc<FlowInner>>,
     /// Flows that were offered to everybody.
@@ -91,6 +93,7 @@ impl Core {
             routes: built.routes,
             rounds: Rounds::default(),
             flushed: 0,
+            has_input_waited: false,
             read_by_readers: Vec::new(),
             unsettled: Vec::new(),
             resuming: Vec::new(),

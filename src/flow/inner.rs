@@ -107,9 +107,12 @@ impl FlowInner {
         let removed = self.change(|state| {
             let removed = state.remove(key);
             // Without a value it was never on its way to anybody, unless that gave way on this loop alone.
-            if removed || self.everywhere.get().is_some() {
-                let (most, bytes) = (self.options.capacity(), self.options.max_bytes);
-                state.tell_removed(key, origin, self.bridge.get(), (most, bytes));
+            let only = self.bridge.get().filter(|_| !removed && self.keeps_newest());
+            if removed || only.is_some() {
+                let limits = (self.options.capacity(), self.options.max_bytes);
+                let is_told =
+                    |id| id != origin && only.is_none_or(|only| id == Origin::Reader(only));
+                state.tell_removed(key, is_told, self.bridge.get(), limits);
             }
             removed
         });

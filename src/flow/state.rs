@@ -287,17 +287,17 @@ impl<F: GivesWay> FlowState<F> {
         self.log.bytes() + self.removed_bytes
     }
 
-    /// Readers are to be told that a key was removed, but the one that has removed it. The bridge tells other
-    /// loops, which are to forget it too: that is bounded by the bytes alone.
+    /// Readers are to be told that a key was removed. The bridge tells other loops, which are to forget it too:
+    /// that is bounded by the bytes alone.
     pub(crate) fn tell_removed(
         &mut self,
         key: &str,
-        origin: Origin,
+        is_told: impl Fn(Origin) -> bool,
         bridge: Option<ReaderId>,
         (most, bytes): (usize, usize),
     ) {
         let (shared, room) = (Rc::<str>::from(key), bytes.saturating_sub(removed_bytes(key)));
-        for reader in self.readers.iter_mut().filter(|it| origin != Origin::Reader(it.id)) {
+        for reader in self.readers.iter_mut().filter(|it| is_told(Origin::Reader(it.id))) {
             // One that takes nothing must not make this grow, nor take the room of others.
             let most = if bridge == Some(reader.id) { usize::MAX } else { most };
             let has_room = reader.removed.len() < most && reader.removed_bytes <= room;

@@ -59,6 +59,11 @@ impl Outgoing<'_> {
 
     #[inline(never)]
     fn pull_all(&mut self) -> bool {
+        if let Some(collected) =
+            self.state.collected.as_deref_mut().filter(|_| self.wire.has_socket())
+        {
+            collected.note_offered();
+        }
         // A session with many messages must not hold up the others: it comes again behind them.
         let enough = self.shared.pull_work.saturating_add(PULL_WORK);
         while self.may_write() {
@@ -464,7 +469,10 @@ impl Outgoing<'_> {
                 asked.unwrap_or_else(|| self.shared.flows.next_stamp())
             }
         };
-        collected.push_direct(stamp, direct);
+        match direct {
+            Direct::Shared(_) if !self.wire.has_socket() => collected.push_unoffered(stamp, direct),
+            _ => collected.push_direct(stamp, direct),
+        }
         // The flush writes the flow messages before it, and then this one.
         self.state.list_for_flush(self.shared);
     }

@@ -105,6 +105,9 @@ pub(crate) struct Collected {
     /// With their stamps.
     direct: VecDeque<(u64, Direct)>,
     direct_bytes: usize,
+    /// Bytes of messages among them that others get too, and that the socket was not offered: they are there once,
+    /// and are no reason to end anybody (as in [`Outbox`](crate::structures::outbox::Outbox)).
+    unoffered: usize,
     /// Streams among them.
     pub(crate) streams: u32,
     /// One was asked for its first piece, and is not whole.
@@ -199,6 +202,17 @@ impl Collected {
         self.direct.push_back((stamp, direct));
     }
 
+    /// The same for a message that others get too, before the socket was offered anything.
+    pub(crate) fn push_unoffered(&mut self, stamp: u64, direct: Direct) {
+        self.unoffered += direct.memory();
+        self.push_direct(stamp, direct);
+    }
+
+    /// The socket is offered all: what it does not take is held for this session.
+    pub(crate) fn note_offered(&mut self) {
+        self.unoffered = 0;
+    }
+
     /// Puts a stream back of which there is more.
     pub(crate) fn go_on_with(&mut self, stamp: u64, stream: Box<dyn OutgoingStream>) {
         let direct = Direct::Stream(stream);
@@ -215,6 +229,7 @@ impl Collected {
     /// The next direct message, with its stamp.
     pub(crate) fn pop_direct(&mut self) -> Option<(u64, Direct)> {
         let (stamp, direct) = self.direct.pop_front()?;
+        self.note_offered();
         self.direct_bytes -= direct.len();
         self.streams -= u32::from(matches!(direct, Direct::Stream(_)));
         Some((stamp, direct))
@@ -230,6 +245,7 @@ impl Collected {
     pub(crate) fn drop_oldest(&mut self) -> bool {
         let Some((place, bytes)) = self.droppable().next() else { return false };
         self.direct_bytes -= bytes;
+        self.note_offered(); // the bytes may have been among those
         self.direct.remove(place).is_some()
     }
 
@@ -268,5 +284,6 @@ impl Collected {
             + self.subscriptions.capacity() * (size_of::<Subscription>() + Roster::MEMBER_BYTES)
             + self.direct.capacity() * size_of::<(u64, Direct)>()
             + self.direct.iter().map(|(_, direct)| direct.memory()).sum::<usize>()
+            - self.unoffered
     }
 }

@@ -26,6 +26,8 @@ impl SocketFile {
         backlog: i32,
     ) -> io::Result<Self> {
         // Between `bind` and `listen` a socket looks as one that was left does.
+        // The program may go to another folder meanwhile.
+        let absolute = std::path::absolute(path)?;
         let claim = Claim::of(path)?;
         let address = SockAddr::unix(path)?;
         match socket.bind(&address) {
@@ -35,8 +37,7 @@ impl SocketFile {
             }
             result => result?,
         }
-        // The program may go to another folder meanwhile.
-        let file = Self { path: std::path::absolute(path)?, identity: identity(path)? };
+        let file = Self { path: absolute, identity: identity(path)? };
         let opened = open(socket, path, mode, backlog);
         // The file is removed under the same claim: for one of its own it would wait without end.
         drop(claim);

@@ -139,6 +139,7 @@ impl Network {
 
     /// A peer connects, and so many bytes of its ClientHello are all that comes.
     #[cfg(feature = "tls")]
+    #[track_caller]
     pub(crate) fn connect_in_part(&mut self, bytes: usize) -> LinkId {
         assert!(self.driver.sockets.tls.is_some(), "the application is not over_tls");
         let id = self.driver.sockets.connect(SocketAddr::from(([127, 0, 0, 1], 9_999)));

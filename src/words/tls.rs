@@ -24,7 +24,7 @@ pub(crate) enum PemSource {
 
 impl Pem {
     /// A file, which is read when the server starts and whenever certificates are reloaded. A relative path
-    /// is one from where the program is now, wherever it goes.
+    /// is made absolute at once: it does not matter where the program goes later.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self(PemSource::File(std::path::absolute(&path).unwrap_or(path)))

@@ -160,5 +160,5 @@ fn serial_ends_when_its_port_is_unplugged() {
     client.expect_close(1012);
     client.send(CLOSE, &close_payload(1012, ""));
     client.expect_eof();
-    program.expect_clean_exit();
+    program.expect_failure();
 }

@@ -77,6 +77,10 @@ impl Program {
     }
 
     #[track_caller]
+    pub fn expect_failure(mut self) {
+        assert_eq!(self.child.wait().unwrap().code(), Some(1));
+    }
+
     pub fn expect_clean_exit(mut self) {
         assert!(self.child.wait().unwrap().success());
     }

@@ -567,6 +567,51 @@ fn an_attempt_that_was_stopped_opens_nothing_and_fails_nothing() {
     }
 }
 
+/// By what makes its handler, and in the turn in which its session ends.
+#[test]
+fn a_dialer_that_stops_itself_opens_nothing_and_decides_nothing() {
+    let known: Rc<RefCell<Option<Dialer>>> = Rc::default();
+    let (own, opened) = (Rc::clone(&known), Rc::new(Cell::new(0)));
+    let (count, asked) = (Rc::clone(&opened), Rc::new(Cell::new(0)));
+    let questions = Rc::clone(&asked);
+    let options = ConnectOptions::new().on_lost(move |_, _| {
+        questions.set(questions.get() + 1);
+        Reconnect::Retry
+    });
+    let app = TestApplication::new(|app: &mut Application| {
+        app.install(WebSockets::new());
+        let dialer = app.connect(URL, options, move |call: &Call| {
+            if call.answer().is_some_and(|answer| answer.header("x-stop").is_some()) {
+                own.borrow().iter().for_each(Dialer::stop);
+            }
+            let count = Rc::clone(&count);
+            on_connect(move |_, _| {
+                count.set(count.get() + 1);
+                Ok(())
+            })
+        });
+        known.replace(Some(dialer));
+    })
+    .unwrap();
+    let dialer = known.borrow().clone().unwrap();
+    let server = app.far_server("cloud.example", 80);
+    let request = server.expect_request();
+    let answer = format!(
+        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nX-Stop: 1\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        request.accept_key()
+    );
+    let client = request.answer(&answer);
+    assert_eq!((dialer.state(), opened.get()), (DialerState::Stopped, 0));
+    assert_eq!((client.ending(), app.stats().sessions_total), (Some(Ending::Closed), 0));
+    dialer.reconnect_now();
+    let mut session = server.expect_request().accept();
+    assert_eq!((dialer.state(), opened.get()), (DialerState::Open, 1));
+    dialer.stop();
+    session.reset();
+    assert_eq!((dialer.state(), asked.get()), (DialerState::Stopped, 0));
+}
+
 /// Both are done, in that order: also where the loop hears of them in one turn.
 #[test]
 fn a_stop_is_not_forgotten_over_what_follows_it() {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
 use crate::app::handler::{on_connect, on_message};
+use crate::context::loop_state::ServerRef;
 use crate::core::Core;
 use crate::core::audit::Audit;
 use crate::core::flush::FLUSH_WORK;
@@ -280,6 +281,31 @@ fn a_round_ends_although_those_who_were_to_be_come_to_have_gone() {
     for &index in &others {
         assert_eq!(turns.texts(index), [""; 0], "it has the place of somebody else");
     }
+}
+
+/// However long there is always somebody to be written to.
+#[test]
+fn input_that_waits_for_copies_to_be_written_is_taken_in_the_midst_of_them() {
+    let dropping = FlowOptions::new().extra_buffer(60);
+    let a = flow(dropping.on_buffer_overflow(BufferOverflow::DropOldest));
+    let b = flow(FlowOptions::new().replay(30));
+    let mut turns = Turns::new(&a, &b);
+    let many: Vec<u32> = (0..MANY).map(|_| turns.open("/a")).collect();
+    let talker = turns.open("/talk");
+    turns.turns();
+    let id_of = |index: u32| turns.core.connections.slab.at(index).unwrap().state.id;
+    let [one, other] = [many[0], many[1]].map(id_of);
+    for round in 0..20 {
+        a.emit("x").unwrap();
+        let copies =
+            |server: &mut ServerRef<'_>| [one, other].map(|id| server.send_to(id, vec![0; 40_000]));
+        let sent = turns.core.with_server(Time::ZERO, "copies", copies);
+        assert_eq!(sent, Some([Ok(()), Ok(())]), "{round}");
+        turns.say(talker, &round.to_string());
+        turns.turn();
+        assert!(turns.core.has_work(), "there is always somebody");
+    }
+    assert!(b.replay_cache().len() >= 16, "{} of 20", b.replay_cache().len());
 }
 
 /// Many messages at once for one who reads: it has its part of a turn, as others have, and misses

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
-use crate::app::handler::on_message;
+use crate::app::handler::{on_connect, on_message};
 #[cfg(feature = "deflate")]
 use crate::extension::Deflate;
 use crate::flow::options::FlowOptions;
@@ -91,6 +91,46 @@ fn what_all_get_in_a_turn_counts_once_for_the_memory_budget() {
     clients.iter_mut().for_each(|client| client.read_only(10));
     asking.send("50000");
     assert!(app.stats().over_budget > 0 && app.stats().bytes_held <= 300_000);
+}
+
+/// Also where each has a message of a flow before it.
+#[test]
+fn what_waits_behind_a_flow_counts_once_too() {
+    let limits = Limits::new().process_bytes(400_000);
+    let app = TestApplication::new(move |app: &mut Application| {
+        let flow = app.flow(FlowOptions::new());
+        app.install(WebSockets::new().ping_period(None).limits(limits));
+        app.routing(|route| {
+            route.web_socket("/", move |_: &Call| {
+                let (joined, flow) = (flow.clone(), flow.clone());
+                on_connect(move |session, _| session.collect(&joined)).on_message(
+                    move |session, _| {
+                        session.emit(&flow, "tick")?;
+                        let prepared = PreparedMessage::new(text(50_000));
+                        let mut server = session.server();
+                        for id in server.sessions() {
+                            server.send_prepared(id, &prepared)?;
+                        }
+                        Ok(())
+                    },
+                )
+            });
+        });
+    })
+    .unwrap();
+    let mut clients: Vec<TestClient> = (0..100).map(|_| app.web_socket("/")).collect();
+    let before = app.stats().bytes_held;
+    clients[0].send("go");
+    for client in &mut clients {
+        client.expect_text("tick");
+        client.expect_text(&text(50_000));
+    }
+    assert_eq!(app.stats().over_budget, 0);
+    assert!(app.stats().bytes_held <= before + 100 * 200, "their places are kept");
+    // Of those who do not read each counts it in full.
+    clients[1..].iter_mut().for_each(|client| client.read_only(10));
+    clients[0].send("go");
+    assert!(app.stats().over_budget > 0 && app.stats().bytes_held <= 400_000);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::secs;
 use crate::app::application::{Application, WebSockets};
 use crate::app::body_handler::{BodyHandler, BodyNext, IncomingBody};
 use crate::app::call::Call;
-use crate::app::handler::{Handler, on_connect};
+use crate::app::handler::{Handler, on_connect, on_message};
 use crate::app::response::Response;
 use crate::flow::options::{BufferOverflow, FlowOptions};
 use crate::flow::reader::Taken;
@@ -95,6 +95,39 @@ fn a_publisher_that_is_idle_is_noticed() {
     talker.expect_nothing();
     app.advance(secs(2));
     talker.expect_close(CloseCode::GOING_AWAY);
+}
+
+/// What comes while messages are held has come.
+#[test]
+fn a_ping_or_pong_within_a_pause_is_something_that_came() {
+    let options = WebSockets::new().ping_period(None).idle_timeout(secs(40));
+    let app = TestApplication::new(move |app: &mut Application| {
+        app.install(options);
+        app.routing(|route| {
+            route.web_socket("/", |_: &Call| {
+                let mut is_paused = false;
+                on_message(|session, _| session.set_timer(secs(20)).map(drop).map_err(Into::into))
+                    .on_timer(move |session, _| {
+                        if std::mem::replace(&mut is_paused, true) {
+                            session.resume();
+                            return Ok(());
+                        }
+                        session.pause();
+                        session.set_timer(secs(3)).map(drop).map_err(Into::into)
+                    })
+            });
+        });
+    })
+    .unwrap();
+    let mut client = app.web_socket("/");
+    client.send("pause");
+    app.advance(secs(22));
+    client.ping(b"here"); // in a pause from 20 s to 23 s
+    assert_eq!(client.receive(), Some(Received::Pong(b"here".to_vec())));
+    app.advance(secs(39));
+    client.expect_nothing();
+    app.advance(secs(3));
+    client.expect_close(CloseCode::GOING_AWAY);
 }
 
 #[test]

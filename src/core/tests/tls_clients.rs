@@ -51,5 +51,8 @@ fn a_certificate_that_has_expired_resumes_nothing() {
             assert_eq!(told(&stats), (1, 2, 3), "{version:?}: nobody is let in");
             assert_eq!(stats.tls_handshakes_failed, round);
         }
+        // Of TLS 1.3 each ticket is shown once, and no further one was given.
+        let alert = network.link(network.link_count() - 1).tls_fault().map(str::to_owned);
+        assert_eq!(alert.is_some_and(|it| it.contains("Expired")), version == &TLS13);
     }
 }

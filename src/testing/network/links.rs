@@ -45,6 +45,8 @@ pub(crate) struct Links {
     #[cfg(feature = "client")]
     pub(crate) far: FarServers,
     pub(super) has_more_events: bool,
+    /// Descriptors of the application, which stay open.
+    watched: Vec<NewWatch>,
     /// Those that the driver has used since their peers have looked.
     touched: Vec<LinkId>,
     /// What the wall clock shows to whoever connects from now on.
@@ -89,6 +91,7 @@ impl Links {
             #[cfg(feature = "tls")]
             None,
         ));
+        self.show_wall_clock(self.all.len() - 1);
         self.all.len() - 1
     }
 
@@ -101,8 +104,10 @@ impl Links {
             self.tls.as_ref(),
         );
         self.all.push(link);
-        self.backlog.push_back(self.all.len() - 1);
-        self.all.len() - 1
+        let id = self.all.len() - 1;
+        self.backlog.push_back(id);
+        self.show_wall_clock(id);
+        id
     }
 
     /// The process is gone: its system ends all connections.
@@ -212,8 +217,9 @@ impl Sockets for Links {
 
     /// In virtual time no descriptor is ever ready.
     fn watch(&mut self, order: WatchOrder<NewWatch>) {
-        if let WatchOrder::Begin(..) = order {
+        if let WatchOrder::Begin(_, watch) = order {
             warn!(target: "wirewheel::testing", "a descriptor is not watched here: it is never ready");
+            self.watched.push(watch);
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) enum SecuredRead {
     Truncated,
     /// What came first is no TLS; from here the connection is plain.
     NotTls,
-    /// The peer broke TLS, or could not agree on anything. The alert is out.
+    /// The peer broke TLS, or could not agree on anything. The alert is out, if there is one.
     TlsFailed(Box<TlsFault>),
     /// Nothing was read: a handshake would take more than is left of this turn.
     Later,

@@ -122,6 +122,7 @@ impl<S: Stream> Secured<S> {
             // the next one without end.
             if self.handshake == Some(Handshake::Resumed) && self.is_refused() {
                 (self.handshake, plain) = (None, 0);
+                scratch.clear(); // it has the next ticket
                 ending = Some(failed("the client's certificate is not valid any more"));
             }
         }
