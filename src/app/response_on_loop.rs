@@ -127,8 +127,8 @@ impl Response {
     }
 }
 
-/// Adds lines whose names are not there yet, all of one name. Of `Set-Cookie` each line stands for itself (RFC
-/// 6265 section 3), and `Vary` only grows (RFC 9110 section 12.5.5).
+/// Adds lines whose names are not there yet, all of one name. Of `Set-Cookie` each line stands for itself
+/// (RFC 6265 section 3), and `Vary` only grows (RFC 9110 section 12.5.5).
 pub(super) fn add_missing(
     headers: &mut Vec<(String, String)>,
     lines: impl IntoIterator<Item = (String, String)>,

@@ -6,7 +6,7 @@
 //! no more: the rest waits in the log, where the flow's policy is for it as for any slow subscriber.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(crate) struct Bridges {
     /// How many bridges there were.
     count: u64,
     /// Of those that wait for a flow that has no room.
-    pub(crate) waiting: BTreeSet<Arc<str>>,
+    waiting: Vec<Arc<str>>,
 }
 
 struct Entry {
@@ -43,6 +43,8 @@ struct Entry {
     is_held: bool,
     /// Which one of its name it is; 0 where there is but one loop.
     number: u64,
+    /// It is listed as one that waits.
+    waits: bool,
 }
 
 /// What the loop asks of a bridge. Behind a trait, so that a program whose loops share no flow has no code
@@ -128,7 +130,8 @@ impl Bridges {
         self.count = self.count.wrapping_add(1);
         let bridge = place.map(|place| Rc::new(Bridge::new(name, self.count, flow, place)));
         let end = bridge.clone().map(|bridge| -> Rc<dyn BridgeEnd> { bridge });
-        let entry = Entry { flow: Rc::clone(flow), bridge: end, is_held: false, number };
+        let (flow, is_held, waits) = (Rc::clone(flow), false, false);
+        let entry = Entry { flow, bridge: end, is_held, number, waits };
         self.by_name.insert(Arc::clone(name), entry);
         bridge
     }
@@ -168,6 +171,29 @@ impl Bridges {
 
     pub(crate) fn get(&self, name: &str) -> Option<Rc<dyn BridgeEnd>> {
         self.by_name.get(name)?.bridge.clone()
+    }
+
+    /// That one waits for its flow to move.
+    pub(crate) fn list_waiting(&mut self, name: &Arc<str>) {
+        let Some(entry) = self.by_name.get_mut(name) else { return };
+        if !std::mem::replace(&mut entry.waits, true) {
+            self.waiting.push(Arc::clone(name));
+        }
+    }
+
+    pub(crate) fn some_wait(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Those that wait, which are listed no more.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Arc<str>> {
+        let waiting = std::mem::take(&mut self.waiting);
+        for name in &waiting {
+            if let Some(entry) = self.by_name.get_mut(name) {
+                entry.waits = false;
+            }
+        }
+        waiting
     }
 
     /// What their flows hold of what other loops have accepted, and there was no room for.
@@ -451,101 +477,5 @@ impl Bridges {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::context::mailbox::{Inbox, Mailbox};
-    use crate::flow::inner::{Flows, Member};
-    use crate::flow::options::FlowOptions;
-    use crate::structures::slab::Key;
-    use crate::words::message_buf::MessageBuf;
-
-    /// The memory of a loop.
-    const BYTES: usize = 3_000;
-
-    /// A flow of two loops on the first one, whose memory is spent but for one small message.
-    struct Full {
-        flow: Rc<FlowInner>,
-        pool: Rc<Flows>,
-        bridge: Rc<Bridge<()>>,
-        other: Inbox<()>,
-        count: u64,
-    }
-
-    impl Full {
-        fn new(policy: BufferOverflow) -> Self {
-            let mailboxes = vec![Mailbox::default(), Mailbox::default()];
-            let other = mailboxes[1].inbox();
-            let places = Place::all(mailboxes);
-            let options = FlowOptions::new().extra_buffer(9).max_bytes(BYTES);
-            let options = options.on_buffer_overflow(policy);
-            let flow = Rc::new(FlowInner::new(options));
-            let bridge = Bridges::default().add(&"flow".into(), 1, &flow, places.first()).unwrap();
-            let (pool, reader) = (Rc::new(Flows::new(BYTES)), Key { index: 0, generation: 0 });
-            flow.join(&pool, Member::Reader(ReaderId(reader)), None);
-            bridge.read_by(ReaderId(reader));
-            let mut full = Self { flow, pool, bridge, other, count: 0 };
-            assert!(full.publish(10));
-            full.pool.account(0, full.pool.room() - 400);
-            full
-        }
-
-        fn publish(&mut self, bytes: usize) -> bool {
-            let emitted = self.flow.emit("x".repeat(bytes).as_str(), None, Origin::Application);
-            self.count += u64::from(emitted.is_ok());
-            emitted.is_ok()
-        }
-
-        /// The other loop has sent what there is no room for: whether it is published, and answered.
-        fn receive(&self) -> bool {
-            let message = MessageBuf::from("y".repeat(600));
-            let sent = Bridged::Message { message, key: None, missed: 0 };
-            self.bridge.receive(1, 1, [sent].into());
-            self.is_done()
-        }
-
-        fn is_done(&self) -> bool {
-            // The reader of this loop has sent nothing yet.
-            let waits = self.bridge.publish(0);
-            let is_done = self
-                .other
-                .take_parcels()
-                .iter()
-                .any(|parcel| matches!(parcel.content, Content::Done(1, _)));
-            assert_eq!(is_done, !waits);
-            is_done
-        }
-    }
-
-    /// Both loops may be so, and each wait for the other.
-    #[test]
-    fn what_comes_does_not_wait_for_what_waits_here_for_other_loops() {
-        let full = Full::new(BufferOverflow::Suspend);
-        assert!(full.receive());
-        assert_eq!((full.flow.end(), full.flow.skipped()), (full.count + 1, 0), "it is lost");
-        assert!(full.flow.beyond_limits() > 600 && full.pool.bytes() > BYTES);
-    }
-
-    /// Else what other loops have accepted might never come, while they keep more and more of what this one
-    /// sends.
-    #[test]
-    fn what_waits_for_those_who_collect_comes_before_what_is_new() {
-        let mut full = Full::new(BufferOverflow::Suspend);
-        let session = full.flow.join(&full.pool, Member::Session(0), Some(full.flow.end()));
-        assert!(full.publish(10));
-        assert!(!full.receive(), "somebody has not taken all");
-        assert!(!full.publish(10) && !full.is_done());
-        full.flow.advance(session.cursor, full.flow.end());
-        assert!(full.is_done());
-        assert!(full.flow.beyond_limits() > 600);
-        assert_eq!(full.flow.skipped(), 0);
-    }
-
-    #[test]
-    fn what_may_be_dropped_is_dropped_and_counted() {
-        let full = Full::new(BufferOverflow::DropOldest);
-        assert!(full.receive());
-        assert_eq!((full.flow.end(), full.flow.skipped()), (full.count, 1));
-        assert!(full.pool.bytes() <= BYTES);
-    }
-}
+#[cfg(all(repository, test))]
+mod tests;

@@ -181,8 +181,8 @@ impl<A> Place<A> {
         *number
     }
 
-    /// It needs it no more: its number, if no loop needs it any more. A flow of that name that comes later has
-    /// a count of its own.
+    /// It needs it no more: its number, if no loop needs it any more. A flow of that name that comes later
+    /// has a count of its own.
     pub(crate) fn let_go(&self, flow: &str) -> Option<u64> {
         let by_name = &mut locked(&self.loops.holders).by_name;
         let (count, number) = by_name.get_mut(flow)?;

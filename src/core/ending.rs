@@ -43,12 +43,9 @@ impl Turn<'_> {
         let known = self.session().close_info().cloned();
         let reason = CloseReason::truncated(code, &text).ok().filter(|_| by == ClosedBy::Local);
         // Such a peer would never see a Close behind its queue.
-        let takes_nothing = matches!(
-            fault,
-            SessionError::WriteTimeout | SessionError::PingTimeout | SessionError::Overloaded
-        );
-        if self.connection.state.phase == Phase::Open && code != CloseCode::ABNORMAL {
-            let Some(reason) = &reason else { return };
+        let takes_nothing = fault.says_that_nothing_is_taken();
+        let is_open = self.connection.state.phase == Phase::Open;
+        if let Some(reason) = reason.as_ref().filter(|_| is_open) {
             // Nothing of a flow may follow the Close (RFC 6455 section 5.5.1).
             self.outgoing().leave_flows();
             if takes_nothing {
@@ -57,7 +54,7 @@ impl Turn<'_> {
             self.outgoing().queue_close(Some(reason), takes_nothing);
         }
         // A Close that is on the wire already stays the truth.
-        let text = reason.as_ref().map_or("", CloseReason::text); // what is told of it is what was sent
+        let text = reason.as_ref().map_or("", CloseReason::text); // as it was sent
         let info = known.unwrap_or_else(|| CloseInfo::new(code, text, by, false));
         self.connection.state.extra().close = Some(info.clone());
         // Before the hook runs: what it sends is refused, and it cannot fail the session again.

@@ -50,7 +50,7 @@ impl Core {
     /// Whether what other loops have sent waits for a flow to move.
     #[inline]
     pub(super) fn has_waiting_bridges(&self) -> bool {
-        !self.shared.bridges.waiting.is_empty()
+        self.shared.bridges.some_wait()
     }
 
     /// Gathers whom there is something to write to, behind those whom the last flush did not come to.
@@ -66,8 +66,8 @@ impl Core {
     #[inline]
     pub(crate) fn begin_flush(&mut self) -> bool {
         (self.flushed, self.shared.pull_work) = (0, 0);
-        // While some wait, their copies are still there. But where there is always somebody, input must not wait
-        // for ever: what is copied counts for the sessions that it is for.
+        // While some wait, their copies are still there. But where there is always somebody, input must not
+        // wait for ever: what is copied counts for the sessions that it is for.
         let has_waited = std::mem::replace(&mut self.has_input_waited, self.shared.copies_wait());
         if self.rounds.is_empty() || has_waited {
             self.shared.copied_bytes = 0;

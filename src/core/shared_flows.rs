@@ -52,7 +52,7 @@ impl SharedFlows<'_> {
     #[cold]
     pub(super) fn go_on(&mut self) {
         // Nothing but a turn of this loop moves its flows, so that no waking is needed for this.
-        for name in std::mem::take(&mut self.core.shared.bridges.waiting) {
+        for name in self.core.shared.bridges.take_waiting() {
             if let Some(bridge) = self.core.shared.bridges.get(&name) {
                 self.publish(&name, &*bridge);
             }
@@ -63,7 +63,7 @@ impl SharedFlows<'_> {
         let shared = &mut self.core.shared;
         let cursor = bridge.reader().and_then(|reader| shared.readers.cursor(reader));
         if bridge.publish(cursor.unwrap_or(u64::MAX)) {
-            shared.bridges.waiting.insert(Arc::clone(name));
+            shared.bridges.list_waiting(name);
         }
     }
 }

@@ -287,8 +287,8 @@ impl<F: GivesWay> FlowState<F> {
         self.log.bytes() + self.removed_bytes
     }
 
-    /// Readers are to be told that a key was removed. The bridge tells other loops, which are to forget it too:
-    /// that is bounded by the bytes alone.
+    /// Readers are to be told that a key was removed. The bridge tells other loops, which are to forget it
+    /// too: that is bounded by the bytes alone.
     pub(crate) fn tell_removed(
         &mut self,
         key: &str,

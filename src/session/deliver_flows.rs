@@ -59,6 +59,7 @@ impl Outgoing<'_> {
 
     #[inline(never)]
     fn pull_all(&mut self) -> bool {
+        // Whatever it does not take is held for this session from here.
         if let Some(collected) =
             self.state.collected.as_deref_mut().filter(|_| self.wire.has_socket())
         {

@@ -105,8 +105,8 @@ pub(crate) struct Collected {
     /// With their stamps.
     direct: VecDeque<(u64, Direct)>,
     direct_bytes: usize,
-    /// Bytes of messages among them that others get too, and that the socket was not offered: they are there once,
-    /// and are no reason to end anybody (as in [`Outbox`](crate::structures::outbox::Outbox)).
+    /// Bytes of messages among them that others get too, and that the socket was not offered: they are there
+    /// once, and are no reason to end anybody, as in the outbox.
     unoffered: usize,
     /// Streams among them.
     pub(crate) streams: u32,

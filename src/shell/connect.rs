@@ -1,7 +1,7 @@
 //! Connections that are being made: sockets that connect without waiting, until the system says how that
 //! went.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -21,8 +21,8 @@ pub(crate) struct Connecting {
     tokens: Range<usize>,
     next: usize,
     sockets: HashMap<Token, Candidate>,
-    /// The tokens of each attempt.
-    attempts: BTreeSet<(Attempt, Token)>,
+    /// The tokens of each dialer's attempts, with their rounds.
+    by_dial: Vec<Vec<(u32, Token)>>,
 }
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) type Connected = (Attempt, SocketAddr, io::Result<TcpStream>);
 
 impl Connecting {
     pub(crate) fn new(tokens: Range<usize>) -> Self {
-        Self { next: tokens.start, tokens, sockets: HashMap::new(), attempts: BTreeSet::new() }
+        Self { next: tokens.start, tokens, sockets: HashMap::new(), by_dial: Vec::new() }
     }
 
     /// Begins to connect.
@@ -63,7 +63,13 @@ impl Connecting {
         let token = self.new_token();
         registry.register(&mut stream, token, Interest::WRITABLE)?;
         self.sockets.insert(token, Candidate { stream, attempt, remote });
-        self.attempts.insert((attempt, token));
+        let dial = attempt.dial as usize;
+        if self.by_dial.len() <= dial {
+            self.by_dial.resize_with(dial + 1, Vec::new);
+        }
+        if let Some(tokens) = self.by_dial.get_mut(dial) {
+            tokens.push((attempt.round, token));
+        }
         Ok(())
     }
 
@@ -103,7 +109,9 @@ impl Connecting {
             },
         };
         let Candidate { mut stream, attempt, remote } = self.sockets.remove(&token)?;
-        self.attempts.remove(&(attempt, token));
+        if let Some(tokens) = self.by_dial.get_mut(attempt.dial as usize) {
+            tokens.retain(|(_, known)| *known != token);
+        }
         // It is registered once more, with the token of its slot.
         let outcome = outcome.and_then(|()| registry.deregister(&mut stream)).map(|()| stream);
         Some((attempt, remote, outcome))
@@ -112,11 +120,14 @@ impl Connecting {
     /// An attempt waits for none of its sockets any longer. Each that has connected comes here, so that this
     /// does not go through those of others.
     pub(crate) fn abandon(&mut self, attempt: Attempt) {
-        let all = (attempt, Token(usize::MIN))..=(attempt, Token(usize::MAX));
-        while let Some(&known) = self.attempts.range(all.clone()).next() {
-            self.attempts.remove(&known);
-            self.sockets.remove(&known.1);
-        }
+        let Some(tokens) = self.by_dial.get_mut(attempt.dial as usize) else { return };
+        tokens.retain(|(round, token)| {
+            let is_over = *round == attempt.round;
+            if is_over {
+                self.sockets.remove(token);
+            }
+            !is_over
+        });
     }
 }
 

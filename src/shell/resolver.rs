@@ -1,6 +1,6 @@
 //! The resolver of names: helper threads that ask the system, and an inbox that wakes the loop.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -27,21 +27,29 @@ type Ask = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 /// nobody waits for them, at the end of a server neither.
 pub(crate) struct Resolver {
     shared: Arc<Shared>,
-    /// Who waits for which name, with a port.
-    waiting: HashMap<Attempt, (Arc<str>, u16)>,
+    /// What each dialer waits for.
+    by_dial: Vec<Option<Waiting>>,
     /// A name stays while a thread has it, whether anybody waits or not.
     names: HashMap<Arc<str>, Name>,
-    /// How many names were queued so far.
-    queued: u64,
     /// The loop's end of what the threads wake it with, while that is registered.
     wakes: Option<mio::net::UnixStream>,
+}
+
+/// An attempt that waits for a name.
+struct Waiting {
+    round: u32,
+    host: Arc<str>,
+    port: u16,
 }
 
 /// A name that is being resolved.
 struct Name {
     /// Its place in the queue, as long as no thread has taken it.
     place: u64,
-    attempts: BTreeSet<Attempt>,
+    /// Who has asked for it, of whom some may have given up.
+    asked: Vec<Attempt>,
+    /// How many have not.
+    waiting: usize,
 }
 
 /// What the loop and the threads share.
@@ -52,12 +60,41 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Names that no thread has taken yet, in the order in which they were asked for.
-    queue: BTreeMap<u64, Arc<str>>,
+    /// Names that no thread has taken yet, in the order in which they were asked for; `None` where all who
+    /// wait have given up.
+    queue: VecDeque<Option<Arc<str>>>,
+    /// The place of its first.
+    first: u64,
     threads: usize,
     answers: Vec<(Arc<str>, io::Result<Vec<SocketAddr>>)>,
     /// The threads' end.
     waker: Option<UnixStream>,
+}
+
+impl State {
+    /// Adds a name: its place.
+    fn push(&mut self, host: &Arc<str>) -> u64 {
+        self.queue.push_back(Some(Arc::clone(host)));
+        self.first + self.queue.len() as u64 - 1
+    }
+
+    /// Takes out the name at a place: whether it was there still.
+    fn take_out(&mut self, place: u64) -> bool {
+        let position = place.checked_sub(self.first).and_then(|it| usize::try_from(it).ok());
+        let queued = position.and_then(|position| self.queue.get_mut(position));
+        queued.is_some_and(|queued| queued.take().is_some())
+    }
+
+    /// The next name that somebody waits for.
+    fn pop(&mut self) -> Option<Arc<str>> {
+        loop {
+            let queued = self.queue.pop_front()?;
+            self.first += 1;
+            if queued.is_some() {
+                return queued;
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Resolver {
@@ -74,8 +111,7 @@ impl Resolver {
 
     fn asking(ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared { ask: Box::new(ask), state: Mutex::default() });
-        let (waiting, names) = (HashMap::new(), HashMap::new());
-        Self { shared, waiting, names, queued: 0, wakes: None }
+        Self { shared, by_dial: Vec::new(), names: HashMap::new(), wakes: None }
     }
 
     /// Begins to resolve a name; a name that is being resolved already is not asked for once more.
@@ -93,9 +129,16 @@ impl Resolver {
             None => self.ask(registry, token, host)?,
         };
         if let Some(name) = self.names.get_mut(&host) {
-            name.attempts.insert(attempt);
+            name.asked.push(attempt);
+            name.waiting += 1;
         }
-        self.waiting.insert(attempt, (host, port));
+        let dial = attempt.dial as usize;
+        if self.by_dial.len() <= dial {
+            self.by_dial.resize_with(dial + 1, || None);
+        }
+        if let Some(place) = self.by_dial.get_mut(dial) {
+            *place = Some(Waiting { round: attempt.round, host, port });
+        }
         Ok(())
     }
 
@@ -107,25 +150,34 @@ impl Resolver {
             self.shared.state().waker = Some(theirs.into());
             self.wakes = Some(ours);
         }
-        let (host, place): (Arc<str>, u64) = (host.into(), self.queued);
-        self.queued += 1;
-        self.shared.state().queue.insert(place, Arc::clone(&host));
+        let host: Arc<str> = host.into();
+        let place = self.shared.state().push(&host);
         if let Err(error) = Shared::add_thread(&self.shared) {
-            self.shared.state().queue.remove(&place);
+            self.shared.state().take_out(place);
             return Err(error);
         }
-        self.names.insert(Arc::clone(&host), Name { place, attempts: BTreeSet::new() });
+        self.names.insert(Arc::clone(&host), Name { place, asked: Vec::new(), waiting: 0 });
         Ok(host)
+    }
+
+    /// What an attempt waits for, if it still does.
+    fn take_waiting(&mut self, attempt: Attempt) -> Option<Waiting> {
+        let place = self.by_dial.get_mut(attempt.dial as usize)?;
+        place.take_if(|waiting| waiting.round == attempt.round)
     }
 
     /// An attempt waits no longer. Many give up at once when a network is away, so that this does not go
     /// through those that wait.
     pub(crate) fn abandon(&mut self, attempt: Attempt) {
-        let Some((host, _)) = self.waiting.remove(&attempt) else { return };
+        let Some(Waiting { host, .. }) = self.take_waiting(attempt) else { return };
         let Some(name) = self.names.get_mut(&host) else { return };
-        name.attempts.remove(&attempt);
+        name.waiting -= 1;
+        if name.waiting > 0 {
+            return;
+        }
+        name.asked.clear();
         // What a thread has is answered some time, and until then not asked for again.
-        if name.attempts.is_empty() && self.shared.state().queue.remove(&name.place).is_some() {
+        if self.shared.state().take_out(name.place) {
             self.names.remove(&host);
         }
     }
@@ -139,9 +191,9 @@ impl Resolver {
         let answers = std::mem::take(&mut self.shared.state().answers);
         let mut taken = Vec::new();
         for (host, answer) in answers {
-            let attempts = self.names.remove(&host).into_iter().flat_map(|name| name.attempts);
-            for attempt in attempts {
-                let Some((_, port)) = self.waiting.remove(&attempt) else { continue };
+            let asked = self.names.remove(&host).map_or_else(Vec::new, |name| name.asked);
+            for attempt in asked {
+                let Some(Waiting { port, .. }) = self.take_waiting(attempt) else { continue };
                 let copy = match &answer {
                     Ok(addresses) => Ok(at_port(addresses, port)),
                     // An `io::Error` has no copy; what it says and of which kind it is, has one.
@@ -192,7 +244,7 @@ impl Shared {
     fn answer(&self) {
         loop {
             let mut state = self.state();
-            let Some((_, host)) = state.queue.pop_first() else {
+            let Some(host) = state.pop() else {
                 state.threads -= 1; // under the lock: whoever adds a name sees that there is none
                 return;
             };

@@ -340,6 +340,11 @@ impl SessionError {
     }
 
     /// The text that goes with the code. It never carries the application's error.
+    /// Whether it is that the peer takes nothing, or is to be given nothing more.
+    pub(crate) fn says_that_nothing_is_taken(&self) -> bool {
+        matches!(self, Self::WriteTimeout | Self::PingTimeout | Self::Overloaded)
+    }
+
     pub(crate) fn close_text(&self) -> String {
         match self {
             Self::Protocol(error) => error.to_string(),

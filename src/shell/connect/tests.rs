@@ -22,7 +22,7 @@ fn connect(remote: &Remote) -> io::Result<TcpStream> {
             assert!(connecting.has(event.token()));
             if let Some((attempt, _, outcome)) = connecting.ready(poll.registry(), event.token()) {
                 assert_eq!(attempt, ATTEMPT);
-                assert!(connecting.sockets.is_empty() && connecting.attempts.is_empty());
+                assert!(connecting.sockets.is_empty() && connecting.by_dial[1].is_empty());
                 return outcome;
             }
         }
@@ -88,7 +88,7 @@ fn what_is_abandoned_is_dropped() {
         connecting.start(poll.registry(), attempt, &remote).unwrap();
     }
     connecting.abandon(Attempt { dial: 1, round: 1 });
-    assert_eq!((connecting.sockets.len(), connecting.attempts.len()), (1, 1));
+    assert_eq!((connecting.sockets.len(), connecting.by_dial[1].len()), (1, 1));
     connecting.start(poll.registry(), ATTEMPT, &remote).unwrap();
     connecting.start(poll.registry(), ATTEMPT, &remote).unwrap(); // tokens come round
     assert_eq!(connecting.sockets.len(), 3);
