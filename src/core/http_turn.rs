@@ -89,12 +89,12 @@ impl HttpTurn<'_, '_> {
     /// The empty line that some send behind a body, which begins no request (RFC 9112 section 2.2): how long
     /// it is, if there is one.
     fn empty_line(&mut self, input: &[u8]) -> Option<usize> {
-        let http = self.http().filter(|http| http.has_answered)?;
         let length = match input {
             [b'\r', b'\n', ..] => 2,
             [b'\n', ..] => 1,
             _ => return None,
         };
+        let http = self.http().filter(|http| http.has_answered)?;
         http.scanned = 0;
         Some(length)
     }
