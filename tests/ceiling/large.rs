@@ -54,8 +54,14 @@ fn spare_buffers_of_16_mib_stay_under_the_ceiling_and_are_given_back_in_ten_seco
     raise_descriptors();
     let mut victim = Victim::serving(LARGE);
     victim.note_memory();
-    let mut clients: Vec<Client> =
-        (0..12).map(|_| Client::connect(victim.addr).upgraded("/")).collect();
+    let connect = |_| {
+        let client = Client::connect(victim.addr);
+        // With less room than a segment of the loopback has, a system waits 200 ms for each.
+        let socket = socket2::SockRef::from(&client.stream);
+        socket.set_recv_buffer_size(2 * MESSAGE_BYTES).unwrap();
+        client.upgraded("/")
+    };
+    let mut clients: Vec<Client> = (0..12).map(connect).collect();
     let mut out = std::io::stdout();
     // Once more when all was given back: an allocator may have learned from the first time.
     for _ in 0..2 {
