@@ -17,6 +17,7 @@ use crate::tokens::tokens_in;
 use crate::topics::Topic;
 use crate::upstream_place::UpstreamPlace;
 
+/// How long a link that this hub has refused is left alone.
 const REFUSED: Duration = Duration::from_secs(30);
 
 /// How each topic is linked.

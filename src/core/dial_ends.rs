@@ -24,7 +24,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Those who were told one time to come back come back spread over this.
 const RETRY_SPREAD: Duration = Duration::from_secs(3);
 
-/// What the log says of it.
+/// What the log says of the next attempt, which is due after that delay.
 fn next_attempt(delay: Option<Duration>) -> String {
     delay.map_or_else(
         || "no further attempt is made".into(),

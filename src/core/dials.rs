@@ -21,6 +21,7 @@ use crate::context::dialers::NewDialer;
 use crate::protocol::client_url::Place;
 use crate::protocol::connect_error::ConnectError;
 use crate::structures::backoff::Backoff;
+use crate::structures::places::place_at;
 use crate::words::address::Address;
 use crate::words::connect::{ConnectStep, DialerState};
 use crate::words::time::Time;
@@ -159,11 +160,7 @@ impl Dials<'_> {
         };
         #[cfg(feature = "json")]
         self.core.shared.converters.of_dialled.insert(route, connector.settings.converter.clone());
-        let place = index as usize;
-        if place >= self.core.dial_table.dials.len() {
-            self.core.dial_table.dials.resize_with(place.saturating_add(1), || None);
-        }
-        if let Some(empty) = self.core.dial_table.dials.get_mut(place) {
+        if let Some(empty) = place_at(&mut self.core.dial_table.dials, index as usize) {
             *empty = Some(Dial {
                 cell: new.cell,
                 connector,

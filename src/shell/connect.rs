@@ -14,6 +14,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::core::dial_orders::{Attempt, Remote};
 use crate::session::state::NO_ADDR;
+use crate::structures::places::place_at;
 
 /// Sockets that are connecting, by token.
 #[derive(Debug)]
@@ -63,11 +64,7 @@ impl Connecting {
         let token = self.new_token();
         registry.register(&mut stream, token, Interest::WRITABLE)?;
         self.sockets.insert(token, Candidate { stream, attempt, remote });
-        let dial = attempt.dial as usize;
-        if self.by_dial.len() <= dial {
-            self.by_dial.resize_with(dial + 1, Vec::new);
-        }
-        if let Some(tokens) = self.by_dial.get_mut(dial) {
+        if let Some(tokens) = place_at(&mut self.by_dial, attempt.dial as usize) {
             tokens.push((attempt.round, token));
         }
         Ok(())

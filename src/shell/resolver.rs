@@ -11,6 +11,7 @@ use std::thread;
 use mio::{Interest, Registry, Token};
 
 use crate::core::dial_orders::Attempt;
+use crate::structures::places::place_at;
 
 /// The most threads at a time. The system's resolver waits, for ten seconds and more where a name server
 /// is away, and nothing can end that: so a dead name keeps one of them, and the others go on.
@@ -132,11 +133,7 @@ impl Resolver {
             name.asked.push(attempt);
             name.waiting += 1;
         }
-        let dial = attempt.dial as usize;
-        if self.by_dial.len() <= dial {
-            self.by_dial.resize_with(dial + 1, || None);
-        }
-        if let Some(place) = self.by_dial.get_mut(dial) {
+        if let Some(place) = place_at(&mut self.by_dial, attempt.dial as usize) {
             *place = Some(Waiting { round: attempt.round, host, port });
         }
         Ok(())

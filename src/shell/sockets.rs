@@ -20,6 +20,7 @@ use crate::context::watch_orders::WatchOrder;
 use crate::core::dial_orders::{DialOrder, Dialled};
 use crate::core::sockets::{Accept, Sockets};
 use crate::core::{Core, Disposal};
+use crate::structures::places::place_at;
 use crate::structures::slab::RESERVED_MAX;
 use crate::transport::channel::Channel;
 #[cfg(all(feature = "client", feature = "tls"))]
@@ -331,15 +332,12 @@ impl Sockets for OpenSockets {
         let mut stream = accepted.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut stream, Token(index), interest);
-        if index >= self.sockets.len() {
-            self.sockets.resize_with(index + 1, || None);
-        }
         let socket = Socket::new(stream);
         #[cfg(not(feature = "tls"))]
         let (channel, secured) = (Channel::Plain(socket), Ok(()));
         #[cfg(feature = "tls")]
         let (channel, secured) = Channel::new(socket, accepted.tls, proxy_header);
-        if let Some(empty) = self.sockets.get_mut(index) {
+        if let Some(empty) = place_at(&mut self.sockets, index) {
             *empty = Some(channel);
         }
         registered.and(secured)

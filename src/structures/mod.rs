@@ -9,6 +9,7 @@ pub(crate) mod cursors;
 pub(crate) mod footprint;
 pub(crate) mod ids;
 pub(crate) mod outbox;
+pub(crate) mod places;
 pub(crate) mod produced;
 pub(crate) mod progress;
 pub(crate) mod roster;

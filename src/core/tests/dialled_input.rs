@@ -105,7 +105,8 @@ fn answer(key: &str) -> Vec<u8> {
     [switching(key).into_bytes(), messages].concat()
 }
 
-fn switching(key: &str) -> String {
+/// The answer to a handshake.
+pub(super) fn switching(key: &str) -> String {
     format!(
         "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: {key}\r\n\r\n"
     )

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::dialled_input::switching;
 use super::secs;
 use crate::app::application::{Application, WebSockets};
 use crate::app::call::Call;
@@ -108,10 +109,7 @@ fn every_frame_has_another_mask_and_a_masked_frame_is_refused() {
     let it = one(URL);
     let server = it.app.far_server("cloud.example", 80);
     let request = server.expect_request();
-    let answer = format!(
-        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
-        request.accept_key()
-    );
+    let answer = switching(&request.accept_key());
     let mut client = request.answer(&answer);
     let frames = client.take_bytes();
     assert_eq!((frames.len(), &frames[..2]), (6 + 5, &[0x81, 0x85][..]));
@@ -402,11 +400,7 @@ fn resets_and_hang_ups_on_the_way_are_failures_like_others() {
     assert!(server.next_request().is_none());
     // A session, and its end.
     let request = within(10, &server);
-    let accept = request.accept_key();
-    let answer = format!(
-        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
+    let answer = switching(&request.accept_key());
     request.into_client().send_and_end(&[answer.as_bytes(), b"\x81\x02hi"].concat());
     assert_eq!(it.notes(), ["closed 1006"]);
     // A refusal whose body ends with the connection.
@@ -529,13 +523,7 @@ fn the_last_wish_counts_while_a_session_is_being_closed() {
 /// Whatever is on its way when the application says so, and comes in the same turn.
 #[test]
 fn an_attempt_that_was_stopped_opens_nothing_and_fails_nothing() {
-    let switched = |request: &FarRequest| {
-        let key = request.accept_key();
-        format!(
-            "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: \
-             {key}\r\n\r\n"
-        )
-    };
+    let switched = |request: &FarRequest| switching(&request.accept_key());
     let refused = |_: &FarRequest| "HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n".to_owned();
     let half = |_: &FarRequest| "HTTP/1.1 200 x\r\nX-Y".to_owned();
     for (answer, ends) in [
@@ -596,12 +584,8 @@ fn a_dialer_that_stops_itself_opens_nothing_and_decides_nothing() {
     let dialer = known.borrow().clone().unwrap();
     let server = app.far_server("cloud.example", 80);
     let request = server.expect_request();
-    let answer = format!(
-        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nX-Stop: 1\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        request.accept_key()
-    );
-    let client = request.answer(&answer);
+    let answer = switching(&request.accept_key());
+    let client = request.answer(&answer.replacen("\r\n", "\r\nX-Stop: 1\r\n", 1));
     assert_eq!((dialer.state(), opened.get()), (DialerState::Stopped, 0));
     assert_eq!((client.ending(), app.stats().sessions_total), (Some(Ending::Closed), 0));
     dialer.reconnect_now();

@@ -69,6 +69,10 @@ impl Server {
         self.app.with_server(|_| self.flow.emit(text)).unwrap();
     }
 
+    fn set(&self, key: &str, value: &str) {
+        self.app.with_server(|_| self.flow.emit_latest(key, value)).unwrap();
+    }
+
     fn emit_numbers(&self, numbers: std::ops::Range<u32>) {
         numbers.for_each(|number| self.emit(&number.to_string()));
     }
@@ -84,6 +88,11 @@ impl Server {
 
 fn replaying(messages: usize) -> FlowOptions {
     FlowOptions::new().replay(messages).on_buffer_overflow(BufferOverflow::DropOldest)
+}
+
+/// The newest values of so many keys.
+fn newest(keys: usize) -> FlowOptions {
+    FlowOptions::new().extra_buffer(keys).on_buffer_overflow(BufferOverflow::Latest)
 }
 
 /// Name and data of all events that came.
@@ -261,11 +270,8 @@ fn an_id_of_another_epoch_or_of_nobody_gets_the_replay() {
 /// What had no room any more has nothing newer in its place.
 #[test]
 fn a_key_that_has_made_room_for_others_is_missed() {
-    let options = FlowOptions::new().extra_buffer(2).on_buffer_overflow(BufferOverflow::Latest);
-    let server = Server::new(options);
-    let set = |key: &str, value: &str| {
-        server.app.with_server(|_| server.flow.emit_latest(key, value)).unwrap();
-    };
+    let server = Server::new(newest(2));
+    let set = |key: &str, value: &str| server.set(key, value);
     let mut source = server.source();
     for (after, expected) in [
         (&["c2"][..], messages(&["c2"])),
@@ -284,11 +290,8 @@ fn a_key_that_has_made_room_for_others_is_missed() {
 /// The log of a flow that keeps the newest of each key: what was replaced is nothing that is missed.
 #[test]
 fn newest_values_go_on_with_the_keys_that_have_changed() {
-    let options = FlowOptions::new().extra_buffer(10).on_buffer_overflow(BufferOverflow::Latest);
-    let server = Server::new(options);
-    let set = |key: &str, value: &str| {
-        server.app.with_server(|_| server.flow.emit_latest(key, value)).unwrap();
-    };
+    let server = Server::new(newest(10));
+    let set = |key: &str, value: &str| server.set(key, value);
     set("a", "a1");
     set("b", "b1");
     let mut source = server.source();

@@ -46,14 +46,19 @@ pub(crate) struct BothEnds {
 
 impl BothEnds {
     pub(crate) fn new(max_proxy_header: usize) -> Self {
-        let options = TlsOptions::new(Pem::bytes(CERTIFICATE), Pem::bytes(KEY));
-        match Certificates::load(options) {
-            Ok(certificates) => Self {
-                acceptor: Rc::new(Acceptor::new(Arc::new(certificates), max_proxy_header)),
-                client: client_config(),
-            },
-            Err(mistake) => panic!("the test kit's certificate: {mistake}"),
-        }
+        Self { acceptor: acceptor(options(), max_proxy_header), client: client_config() }
+    }
+}
+
+/// With the kit's certificate.
+fn options() -> TlsOptions {
+    TlsOptions::new(Pem::bytes(CERTIFICATE), Pem::bytes(KEY))
+}
+
+fn acceptor(options: TlsOptions, max_proxy_header: usize) -> Rc<Acceptor> {
+    match Certificates::load(options) {
+        Ok(certificates) => Rc::new(Acceptor::new(Arc::new(certificates), max_proxy_header)),
+        Err(mistake) => panic!("the test kit's certificate: {mistake}"),
     }
 }
 
@@ -67,20 +72,16 @@ impl BothEnds {
         version: &'static SupportedProtocolVersion,
         (chain, key): (&str, &str),
     ) -> Self {
-        let options = TlsOptions::new(Pem::bytes(CERTIFICATE), Pem::bytes(KEY));
-        let certificates = Certificates::load(options.client_certificates(clients)).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(AUTHORITY.as_bytes()).unwrap()).unwrap();
         let chain = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let client =
             ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(SameTime))
                 .with_protocol_versions(&[version])
                 .unwrap()
-                .with_root_certificates(roots)
+                .with_root_certificates(roots())
                 .with_client_auth_cert(vec![chain], key)
                 .unwrap();
-        let acceptor = Rc::new(Acceptor::new(Arc::new(certificates), 8 << 10));
+        let acceptor = acceptor(options().client_certificates(clients), 8 << 10);
         Self { acceptor, client: Arc::new(client) }
     }
 }
@@ -95,15 +96,20 @@ impl TimeProvider for SameTime {
     }
 }
 
-fn client_config() -> Arc<ClientConfig> {
+/// Whom clients trust.
+fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let added = CertificateDer::from_pem_slice(AUTHORITY.as_bytes()).map(|root| roots.add(root));
     assert!(matches!(added, Ok(Ok(()))), "the test kit's authority: {added:?}");
+    roots
+}
+
+fn client_config() -> Arc<ClientConfig> {
     let provider = Arc::new(default_provider());
     let builder = ClientConfig::builder_with_details(provider, Arc::new(SameTime));
     match builder.with_safe_default_protocol_versions() {
         Ok(builder) => {
-            let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+            let mut config = builder.with_root_certificates(roots()).with_no_client_auth();
             config.resumption = Resumption::disabled();
             Arc::new(config)
         }

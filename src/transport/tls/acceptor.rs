@@ -21,6 +21,8 @@ use crate::words::tls::{Loaded, TlsError, TlsOptions};
 use super::certificate::{Fault, Validity};
 use super::config::{Configured, Lasting, configure};
 use super::engine::Engine;
+#[cfg(feature = "tls-client-auth")]
+use super::shared::Judge;
 use super::shared::{Shared, ToldTime};
 
 /// The certificates of one listener as they are now, for all loops that serve its connections.
@@ -80,6 +82,13 @@ impl Certificates {
 /// Certificates of clients.
 #[cfg(feature = "tls-client-auth")]
 impl Certificates {
+    /// What judges them, where clients are asked for any.
+    fn judge(self: &Arc<Self>) -> Option<Box<Judge>> {
+        self.options.clients.as_ref()?;
+        let judging = Arc::clone(self);
+        Some(Box::new(move |chain| judging.refuses(chain)))
+    }
+
     /// Whether a client would not be let in now by that chain; `None` if it is none.
     fn refuses(&self, chain: &[CertificateDer<'static>]) -> Option<bool> {
         let (own, others) = chain.split_first()?;
@@ -122,13 +131,10 @@ impl fmt::Debug for Acceptor {
 impl Acceptor {
     pub(crate) fn new(certificates: Arc<Certificates>, max_proxy_header: usize) -> Self {
         let time = Arc::clone(&certificates.time);
-        let shared = Rc::new(Shared::of_listener(time, max_proxy_header));
+        let shared = Shared::of_listener(time, max_proxy_header);
         #[cfg(feature = "tls-client-auth")]
-        if certificates.options.clients.is_some() {
-            let judging = Arc::clone(&certificates);
-            let _ = shared.judge.set(Box::new(move |chain| judging.refuses(chain))); // unset until now
-        }
-        Self { certificates, shared }
+        let shared = shared.judged_by(certificates.judge());
+        Self { certificates, shared: Rc::new(shared) }
     }
 
     /// What its connections share.

@@ -1,7 +1,5 @@
 //! What connections with TLS share: those of one listener, or all that are dialled.
 
-#[cfg(feature = "tls-client-auth")]
-use std::cell::OnceCell;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -29,7 +27,7 @@ pub(crate) struct Shared {
     pub(crate) max_proxy_header: usize,
     /// What judges the certificates of clients, where they are asked for any.
     #[cfg(feature = "tls-client-auth")]
-    pub(super) judge: OnceCell<Box<Judge>>,
+    judge: Option<Box<Judge>>,
 }
 
 /// Whether a chain would not be let in now; `None` where nobody judges it.
@@ -49,11 +47,17 @@ impl Shared {
         Self { time, scratch, max_proxy_header, ..Self::default() }
     }
 
+    /// The same where certificates of clients are judged, if they are.
+    #[cfg(feature = "tls-client-auth")]
+    pub(super) fn judged_by(self, judge: Option<Box<Judge>>) -> Self {
+        Self { judge, ..self }
+    }
+
     /// Whether a client would not be let in now by the certificate that it has shown, in this handshake or in
     /// the one whose ticket it had; `None` if it has shown none, or nobody judges it.
     #[cfg(feature = "tls-client-auth")]
     pub(crate) fn refuses(&self, engine: &Engine) -> Option<bool> {
-        self.judge.get()?(engine.peer_chain())
+        self.judge.as_ref()?(engine.peer_chain())
     }
 
     /// The buffer, which is to be given back.
