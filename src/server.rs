@@ -4,8 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use log::{error, info};
@@ -18,6 +17,7 @@ use crate::context::mailbox::{Inbox, Mailbox};
 use crate::core::panics::{Panicked, caught, drop_caught};
 use crate::handle::{Handle, LentThread, note_loop_thread};
 use crate::shell::listen::Opened;
+use crate::shell::loop_thread;
 use crate::shell::poll_loop::PollLoop;
 use crate::shell::server_driver::ServerDriver;
 use crate::shell::sockets::Beginnings;
@@ -342,37 +342,9 @@ impl<M: FnOnce(&mut Application)> Server<M> {
         let (addresses, mailbox, place) =
             (self.addresses.clone(), self.mailbox.clone(), self.place());
         let set_up = Box::new(move || self.start());
-        let thread = spawn_set_up("wirewheel".into(), set_up, Box::new(Started::run))?;
+        let thread = loop_thread::spawn("wirewheel".into(), set_up, Box::new(Started::run))?;
         Ok(Handle::new(addresses, mailbox, place, Some(thread)))
     }
-}
-
-/// A thread that sets something up and then runs it: the set-up is done when this returns. Both in boxes, so
-/// that a program has this once, and not once for each module.
-fn spawn_set_up<T: 'static>(
-    name: String,
-    set_up: Box<dyn FnOnce() -> Result<T> + Send>,
-    run: Box<dyn FnOnce(T) -> Result<Drained> + Send>,
-) -> Result<JoinHandle<Result<Drained>>> {
-    let (started, start) = sync_channel(1);
-    let body = move || {
-        // The other side waits until this is sent.
-        match set_up() {
-            Ok(it) => {
-                let _ = started.send(Ok(()));
-                run(it)
-            }
-            Err(error) => {
-                let _ = started.send(Err(error));
-                Ok(Drained::default())
-            }
-        }
-    };
-    let thread = thread::Builder::new().name(name).spawn(body).map_err(ServerError::Loop)?;
-    start.recv().unwrap_or_else(|_| {
-        Err(ServerError::Config("the module panicked; its message is on stderr".into()))
-    })?;
-    Ok(thread)
 }
 
 impl LoopStart {
@@ -442,7 +414,7 @@ where
 fn start_loop(place: LoopPlace, set_up: SetUp) -> Result<JoinHandle<Result<Drained>>> {
     let name = format!("wirewheel-{}", place.number());
     let run = move |driver: ServerDriver| run_one_of(&place, driver);
-    spawn_set_up(name, set_up, Box::new(run))
+    loop_thread::spawn(name, set_up, Box::new(run))
 }
 
 /// Runs a loop to its end. If that is no stop, whoever has its session on another loop is told good-bye.

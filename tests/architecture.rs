@@ -50,7 +50,14 @@ const RESERVED: [(&str, &[&str]); 14] = [
     // The resolver of the system waits, which nothing on the loop may.
     (
         "thread::",
-        &["server.rs", "handle.rs", "testing/client.rs", "testing/host.rs", "shell/resolver.rs"],
+        &[
+            "server.rs",
+            "handle.rs",
+            "testing/client.rs",
+            "testing/host.rs",
+            "shell/resolver.rs",
+            "shell/loop_thread.rs",
+        ],
     ),
 ];
 

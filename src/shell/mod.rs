@@ -10,6 +10,7 @@ mod connect;
 mod dialling;
 pub(crate) mod listen;
 mod listener;
+pub(crate) mod loop_thread;
 pub(crate) mod poll_loop;
 #[cfg(feature = "client")]
 mod resolver;
