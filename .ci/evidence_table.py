@@ -9,6 +9,8 @@ import re
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "EVIDENCE.md"
 RESULTS = ROOT / ".ci" / "evidence.jsonl"
+# What `git` compares: results, and the pages that are drawn of the figures, are no change of the sources.
+SOURCES = ["--", ".", ":!EVIDENCE.md", ":!.ci/evidence.jsonl", ":!benches/history.*"]
 FIELDS = ["claim", "command", "expected line", "seconds", "last result"]
 SPAN = re.compile(r"`([^`]+)`")
 # What a cell of expected lines is made of: a line, whether it is to be absent, and the limit of its first number.
