@@ -21,7 +21,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -55,9 +54,8 @@ fn driver(module: impl FnOnce(&mut Application)) -> ServerDriver {
 
 /// Runs some of these tests in a process of their own.
 fn run_again(arguments: &[&str], in_loop: &str) {
-    let program = std::env::current_exe().unwrap();
-    let output =
-        Command::new(program).args(arguments).env("WIREWHEEL_TEST_LOOP", in_loop).output().unwrap();
+    let mut program = emulator::command(std::env::current_exe().unwrap());
+    let output = program.args(arguments).env("WIREWHEEL_TEST_LOOP", in_loop).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(!said.contains(" 0 passed"), "{said}");
@@ -222,8 +220,7 @@ fn signalled() {
 /// As after `Server::run`: the next one ends the process.
 #[test]
 fn signals_are_given_back_once_it_is_over() {
-    let program = std::env::current_exe().unwrap();
-    let mut program = Command::new(program);
+    let mut program = emulator::command(std::env::current_exe().unwrap());
     let output = program.args(["--ignored", "over_and_raised"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.signal(), Some(Signal::TERM.as_raw()), "{said}");

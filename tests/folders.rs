@@ -195,7 +195,9 @@ fn conditions_and_ranges_are_what_rfc_9110_makes_of_them() {
 #[test]
 fn a_file_of_the_future_and_one_without_a_time_have_no_date() {
     let disk = Disk::new("dates");
-    for (name, secs) in [("future", 4_102_444_800), ("epoch", 1), ("npm", 499_162_500)] {
+    // The year 2100, or the last that the standard library sets on 32-bit with musl: 2038.
+    let future = if cfg!(target_pointer_width = "64") { 4_102_444_800 } else { 2_147_483_647 };
+    for (name, secs) in [("future", future), ("epoch", 1), ("npm", 499_162_500)] {
         disk.write(&format!("www/{name}.bin"), "x");
         set_age(&disk.path(&format!("www/{name}.bin")), secs);
     }

@@ -176,8 +176,9 @@ fn read_chunks(mut bytes: &[u8]) -> BodySoFar {
         let (line, rest) = bytes.split_at_checked(end).unwrap_or_default();
         let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
         let digits = std::str::from_utf8(digits).unwrap_or_default();
-        // A chunk that is none ends what can be read of it.
-        let length = usize::from_str_radix(digits, 16).unwrap_or(0);
+        // A chunk that is none ends what can be read of it, not one that is longer than there is memory.
+        let length = u64::from_str_radix(digits, 16).unwrap_or(0);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length == 0 || body.len() >= BODY_MAX {
             return BodySoFar { bytes: body, is_whole: true };
         }

@@ -244,7 +244,6 @@ mod tests {
 
     /// Thousands of connections may be in the middle of a message.
     #[test]
-    #[cfg(target_pointer_width = "64")]
     fn what_is_kept_of_an_unfinished_message_is_small() {
         assert!(size_of::<PartialFrame>() <= 104, "{}", size_of::<PartialFrame>());
         assert!(size_of::<PartialMessage>() <= 160, "{}", size_of::<PartialMessage>());

@@ -1,7 +1,7 @@
 //! Cargo, called by a test as it was called for the test: the same folder, profile, target and features, so
 //! that nothing is built twice.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The folder that the test's profile builds into: target/PROFILE or target/TRIPLE/PROFILE.
@@ -34,13 +34,9 @@ pub(crate) fn command(subcommand: &str, more_features: &str) -> Option<Command> 
     for name in names.filter(are_the_tests) {
         cargo.env_remove(name);
     }
-    // Cargo marks the folder that it makes; one for a target lies inside, and has no mark. Nor has one that
-    // was there before cargo.
-    let outside = parent.parent().unwrap();
-    let is_marked = |folder: &Path| folder.join("CACHEDIR.TAG").exists();
-    if !is_marked(parent) && is_marked(outside) {
-        cargo.arg("--target").arg(parent.file_name().unwrap());
-        cargo.arg("--target-dir").arg(outside);
+    let folder_name = parent.file_name().unwrap().to_string_lossy();
+    if folder_name.contains("-linux-") {
+        cargo.args(["--target", &folder_name]).arg("--target-dir").arg(parent.parent().unwrap());
     } else {
         cargo.arg("--target-dir").arg(parent);
     }

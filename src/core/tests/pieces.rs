@@ -607,7 +607,7 @@ mod deflated {
 
     fn text(length: usize) -> String {
         let words = ["zero ", "one ", "zwölf ", "€ ", "elf "];
-        let mut text: String = (0..length).map(|at| words[at * at % 7 % 5]).collect();
+        let mut text: String = (0..length).map(|at| words[(at % 7).pow(2) % 7 % 5]).collect();
         text.truncate(length & !7);
         while !text.is_char_boundary(text.len()) {
             text.pop();
