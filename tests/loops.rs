@@ -159,9 +159,9 @@ fn an_answer_is_given_on_any_loop() {
             let answer = client.answer(false);
             assert_eq!((answer.status, answer.body.as_str()), (200, body), "round {round}");
         }
+        wait_until("all answered", || stats_of(&server, |stats| stats.deferred_open == 0));
         // Those of the next round are spread evenly where none is left of this one.
-        let is_over = |stats: &wirewheel::Stats| stats.deferred_open + stats.connections_open == 0;
-        wait_until("all answered and gone", || stats_of(&server, is_over));
+        wait_until("all gone", || stats_of(&server, |stats| stats.connections_open == 0));
     }
 }
 

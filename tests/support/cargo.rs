@@ -34,6 +34,8 @@ pub(crate) fn command(subcommand: &str, more_features: &str) -> Option<Command> 
     for name in names.filter(are_the_tests) {
         cargo.env_remove(name);
     }
+    // A folder for a target lies inside the one that cargo was given, and has the target's name. Its
+    // CACHEDIR.TAG says nothing: cargo marks either, where it makes it.
     let folder_name = parent.file_name().unwrap().to_string_lossy();
     if folder_name.contains("-linux-") {
         cargo.args(["--target", &folder_name]).arg("--target-dir").arg(parent.parent().unwrap());
